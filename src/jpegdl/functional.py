@@ -1,0 +1,421 @@
+"""Pure functions on tensors: colour, blocks, DCT and the quantizers with their closed-form gradients.
+
+Everything is in JPEG's own units: pixels 0..255 shifted by -128, coefficients of the orthonormal 8x8 DCT (about
+-1024..1016), steps as in a JPEG quantization table. Tables are (8, 8) with rows the vertical and columns the horizontal
+frequency. These functions are the reference: they are written to be read, and checked against the published layer.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from jpegdl.errors import UsageError
+
+BLOCK = 8
+ALPHABET_BITS = range(2, 17)
+KR, KG, KB = 0.299, 0.587, 0.114  # luma weights of ITU-R BT.601, as JFIF uses them
+
+
+# ---------------------------------------------------------------------------------------------------------- colour
+
+
+def rgb_to_ycbcr(x: Tensor) -> Tensor:
+    """Convert RGB to YCbCr by JFIF's full-range matrix, without an offset.
+
+    Args:
+        x: (N, 3, H, W) RGB, level-shifted (pixel value - 128).
+
+    Returns:
+        (N, 3, H, W) Y, Cb, Cr in the units of ``x``; grey has Cb = Cr = 0.
+
+    Source: JFIF 1.02; ITU-R BT.601, Kr = 0.299, Kb = 0.114.
+    """
+    red, green, blue = x.unbind(1)
+    luma = KR * red + KG * green + KB * blue
+    return torch.stack((luma, (blue - luma) * (0.5 / (1 - KB)), (red - luma) * (0.5 / (1 - KR))), dim=1)
+
+
+def ycbcr_to_rgb(x: Tensor) -> Tensor:
+    """Invert :func:`rgb_to_ycbcr`.
+
+    Args:
+        x: (N, 3, H, W) Y, Cb, Cr without offsets.
+
+    Returns:
+        (N, 3, H, W) level-shifted RGB.
+
+    Source: JFIF 1.02.
+    """
+    luma, cb, cr = x.unbind(1)
+    red = luma + cr * (2 * (1 - KR))
+    blue = luma + cb * (2 * (1 - KB))
+    green = luma - cb * (2 * (1 - KB) * KB / KG) - cr * (2 * (1 - KR) * KR / KG)
+    return torch.stack((red, green, blue), dim=1)
+
+
+# ------------------------------------------------------------------------------------------------------ blocks, DCT
+
+
+_DCT_MATRICES: dict[tuple[torch.dtype, torch.device], Tensor] = {}  # a plain dict, because torch.compile sees through lru_cache
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _dct_matrix(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The 64x64 matrix that takes a block, row by row, to its orthonormal DCT-II: the Kronecker square of the 8-point one."""
+    if (dtype, device) not in _DCT_MATRICES:
+        rows = [
+            [
+                math.sqrt((1 if k == 0 else 2) / BLOCK) * math.cos((2 * n + 1) * k * math.pi / (2 * BLOCK))
+                for n in range(BLOCK)
+            ]
+            for k in range(BLOCK)
+        ]
+        # The tensor outlives this call: born in inference mode, it could never be saved for a later backward.
+        with torch.inference_mode(False), torch.no_grad():
+            dct = torch.tensor(rows, dtype=torch.float64)
+            _DCT_MATRICES[dtype, device] = torch.kron(dct, dct).to(device=device, dtype=dtype)
+    return _DCT_MATRICES[dtype, device]
+
+
+def block_dct(x: Tensor) -> Tensor:
+    """Cut into 8x8 blocks and take the orthonormal DCT-II of each, Z = D X D^T.
+
+    Args:
+        x: (N, C, H, W), H and W multiples of 8.
+
+    Returns:
+        (N, C, H/8, W/8, 8, 8) coefficients in the units of ``x``; the DC of a flat block of value v is 8 v.
+
+    Raises:
+        UsageError: H or W is no multiple of 8.
+
+    Source: ITU-T T.81, A.3.3 (its scaling makes the transform orthonormal).
+    """
+    n, c, height, width = x.shape
+    if height % BLOCK or width % BLOCK:
+        raise UsageError(f"block_dct needs a height and width that are multiples of 8, got {height}x{width}")
+    rows, columns = height // BLOCK, width // BLOCK
+    blocks = x.reshape(n, c, rows, BLOCK, columns, BLOCK).transpose(3, 4)
+    flat = blocks.reshape(n, c, rows, columns, BLOCK * BLOCK)
+    return (flat @ _dct_matrix(x.dtype, x.device).T).reshape(n, c, rows, columns, BLOCK, BLOCK)
+
+
+def block_idct(z: Tensor) -> Tensor:
+    """Invert :func:`block_dct`: X = D^T Z D in each block, blocks put together again.
+
+    Args:
+        z: (N, C, H/8, W/8, 8, 8) coefficients.
+
+    Returns:
+        (N, C, H, W).
+
+    Source: ITU-T T.81, A.3.3.
+    """
+    n, c, rows, columns = z.shape[:4]
+    flat = z.reshape(n, c, rows, columns, BLOCK * BLOCK) @ _dct_matrix(z.dtype, z.device)
+    blocks = flat.reshape(n, c, rows, columns, BLOCK, BLOCK)
+    return blocks.transpose(3, 4).reshape(n, c, rows * BLOCK, columns * BLOCK)
+
+
+def images_to_coefficients(images: Tensor) -> Tensor:
+    """Take images to the DCT coefficients of Y, Cb and Cr, as a 4:4:4 JPEG encoder does before it quantizes.
+
+    Args:
+        images: (N, 3, H, W) floating point RGB in [0, 1], any H, W >= 1. Where H or W is no multiple of 8, the last row
+            or column is repeated, as libjpeg does.
+
+    Returns:
+        (N, 3, ceil(H/8), ceil(W/8), 8, 8) coefficients for pixels in 0..255.
+    """
+    x = images * 255 - 128
+    # cat and expand: unlike replicate padding, their backward is deterministic on every device.
+    if missing := -x.shape[-2] % BLOCK:
+        x = torch.cat((x, x[:, :, -1:].expand(-1, -1, missing, -1)), dim=2)
+    if missing := -x.shape[-1] % BLOCK:
+        x = torch.cat((x, x[..., -1:].expand(-1, -1, -1, missing)), dim=3)
+    return block_dct(rgb_to_ycbcr(x))
+
+
+def coefficients_to_images(coefficients: Tensor, size: tuple[int, int]) -> Tensor:
+    """Take DCT coefficients of Y, Cb and Cr back to images; neither rounded nor clipped.
+
+    Args:
+        coefficients: (N, 3, ceil(H/8), ceil(W/8), 8, 8) for pixels in 0..255.
+        size: (H, W) of the images, to crop the padding away.
+
+    Returns:
+        (N, 3, H, W) RGB, nominally in [0, 1].
+    """
+    x = ycbcr_to_rgb(block_idct(coefficients))[:, :, : size[0], : size[1]]
+    return (x + 128) / 255
+
+
+# ------------------------------------------------------------------------------------------------------- quantizers
+
+
+def largest_level(bits: int | None) -> int | None:
+    """The level cap L = 2^(bits-1) - 1 of the alphabet -L..L; None for no cap.
+
+    Raises:
+        UsageError: ``bits`` is neither None nor an integer from 2 to 16.
+    """
+    if bits is None:
+        return None
+    if isinstance(bits, bool) or not isinstance(bits, int) or bits not in ALPHABET_BITS:
+        raise UsageError(f"bits must be an integer from 2 to 16, or None for no cap, got {bits!r}")
+    return 2 ** (bits - 1) - 1
+
+
+def check_window(bits: int | None, window: int | None) -> None:
+    """Refuse a window that is even, or larger than the alphabet of ``bits``.
+
+    Raises:
+        UsageError: ``window`` is not None or an odd integer from 1 to 2^bits - 1, or both are None.
+    """
+    cap = largest_level(bits)
+    if window is None:
+        if cap is None:
+            raise UsageError("window=None sums over the whole alphabet, which bits=None makes infinite; give one of them")
+        return
+    if isinstance(window, bool) or not isinstance(window, int) or window < 1 or window % 2 == 0:
+        raise UsageError(f"window must be an odd positive integer, or None for the whole alphabet, got {window!r}")
+    if cap is not None and window > 2 * cap + 1:
+        raise UsageError(
+            f"window must not exceed the alphabet: bits={bits} has {2 * cap + 1} levels, got window={window}"
+        )
+
+
+def _like(value: Tensor | float, z: Tensor, name: str) -> Tensor:
+    """``value`` as a tensor of z's dtype and device that broadcasts to z."""
+    tensor = torch.as_tensor(value, dtype=z.dtype, device=z.device)
+    sizes = zip(reversed(tensor.shape), reversed(z.shape), strict=False)
+    if tensor.ndim > z.ndim or any(mine not in (1, theirs) for mine, theirs in sizes):
+        raise UsageError(f"{name} of shape {tuple(tensor.shape)} does not broadcast to z of shape {tuple(z.shape)}")
+    return tensor
+
+
+def _levels_in_use(z: Tensor, q: Tensor, bits: int | None, window: int | None) -> tuple[Tensor, Tensor, Tensor | int, int]:
+    """The levels that a soft quantizer sums over, counted from the one nearest to z.
+
+    Returns:
+        nearest: n, shaped like z, the level nearest to z inside the alphabet.
+        offset: t = z/q - n, shaped like z; |t| <= 1/2 but where z lies beyond the cap.
+        lowest: first level in use minus n (a number where it is the same everywhere).
+        count: how many consecutive levels are in use.
+    """
+    cap = largest_level(bits)
+    scaled = z / q
+    nearest = scaled.round()
+    if cap is None:
+        assert window is not None
+        return nearest, scaled - nearest, -(window // 2), window
+    nearest = nearest.clamp(-cap, cap)
+    if window is None:
+        return nearest, scaled - nearest, -cap - nearest, 2 * cap + 1
+    first = (nearest - window // 2).clamp(-cap, cap - window + 1)
+    return nearest, scaled - nearest, first - nearest, window
+
+
+def _weight(offset: Tensor, kappa: Tensor, delta: Tensor | int) -> Tensor:
+    """exp(-alpha (z - q k)^2) for level k = n + delta, divided by its value at n, so that no exponent exceeds 0."""
+    return torch.exp(kappa * delta * (2 * offset - delta))
+
+
+def _moments(offset: Tensor, kappa: Tensor, lowest: Tensor | int, count: int, order: int) -> list[Tensor]:
+    """E[delta], ..., E[delta^order] for delta = k - n under P(k | z), one level at a time: nothing window-sized exists."""
+    total: Tensor | None = None
+    sums: list[Tensor] = []
+    for j in range(count):
+        delta = lowest + j
+        term = _weight(offset, kappa, delta)
+        terms = [term]
+        for _ in range(order):
+            terms.append(terms[-1] * delta)
+        if total is None:
+            total, sums = terms[0], terms[1:]
+        else:
+            total = total + terms[0]
+            sums = [s + t for s, t in zip(sums, terms[1:], strict=True)]
+    assert total is not None
+    return [s / total for s in sums]
+
+
+class _SoftQuantize(torch.autograd.Function):
+    """Q_d with its closed-form derivatives. Saves its inputs alone; backward is made of differentiable operations, so
+    second derivatives (window held fixed) come out right too."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z: Tensor, q: Tensor, alpha: Tensor, bits: int | None, window: int | None) -> Tensor:
+        nearest, offset, lowest, count = _levels_in_use(z, q, bits, window)
+        (mean,) = _moments(offset, alpha * q * q, lowest, count, order=1)
+        return q * (nearest + mean)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        z, q, alpha, ctx.bits, ctx.window = inputs
+        ctx.save_for_backward(z, q, alpha)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        z, q, alpha = ctx.saved_tensors
+        needs_z, needs_q, needs_alpha = ctx.needs_input_grad[:3]
+        nearest, offset, lowest, count = _levels_in_use(z, q, ctx.bits, ctx.window)
+        kappa = alpha * q * q
+        # With k = n + delta and t = z/q - n:  Var(k) = Var(delta)  and
+        # Cov(k, k^2) = 2 n Var(delta) + Cov(delta, delta^2), which takes METHOD's derivatives to the forms below.
+        mean, square, *cube = _moments(offset, kappa, lowest, count, order=3 if needs_q or needs_alpha else 2)
+        variance = square - mean * mean
+        grad_z = grad_q = grad_alpha = None
+        if needs_z:
+            grad_z = grad * 2 * kappa * variance
+        if needs_q or needs_alpha:
+            skew = cube[0] - mean * square  # Cov(delta, delta^2)
+            if needs_q:
+                slope = nearest + mean + 2 * kappa * ((offset - nearest) * variance - skew)
+                grad_q = (grad * slope).sum_to_size(q.shape)
+            if needs_alpha:
+                grad_alpha = (grad * q**3 * (2 * offset * variance - skew)).sum_to_size(alpha.shape)
+        return grad_z, grad_q, grad_alpha, None, None
+
+
+def soft_quantize(
+    z: Tensor, q: Tensor | float, alpha: Tensor | float, *, bits: int | None = 8, window: int | None = 5
+) -> Tensor:
+    r"""The soft quantizer Q_d: the mean reconstruction value under P(k | z) = softmax_k(-alpha (z - q k)^2).
+
+    The sum runs over ``window`` consecutive levels around z/q that all lie in the alphabet -L..L, L = 2^(bits-1) - 1, or
+    over the whole alphabet. Gradients (window held fixed), with E, Var, Cov under P(k | z)::
+
+        dQ/dz     = 2 alpha q^2 Var(k)
+        dQ/dq     = E(k) + 2 alpha q (z Var(k) - q Cov(k, k^2))
+        dQ/dalpha = q (2 z q Var(k) - q^2 Cov(k, k^2))
+
+    Args:
+        z: coefficients of any shape, floating point, in the units of ``q``.
+        q: steps > 0; broadcasts to ``z``. Not checked, since that would wait for the device.
+        alpha: softness > 0, in 1 / units of q squared; broadcasts to ``z``.
+        bits: alphabet of 2^bits - 1 levels, 2 to 16; None for no cap.
+        window: odd number of levels summed over; None for the whole alphabet.
+
+    Returns:
+        Shape and dtype of ``z``.
+
+    Raises:
+        UsageError: ``bits`` or ``window`` out of range, or ``q`` or ``alpha`` does not broadcast to ``z``.
+
+    Source: "JPEG Inspired Deep Learning" (ICLR 2025), Q_d; the window is that of its public implementation.
+    """
+    check_window(bits, window)
+    return _SoftQuantize.apply(z, _like(q, z, "q"), _like(alpha, z, "alpha"), bits, window)  # type: ignore[no-any-return]
+
+
+def hard_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tensor:
+    """The hard quantizer Q_u = q clamp(round(z/q), -L, L): what a JPEG encoder does, plus the level cap.
+
+    Its gradient is the one it has almost everywhere: 0 for ``z``, the level for ``q``.
+
+    Args:
+        z: coefficients of any shape, floating point.
+        q: steps > 0; broadcasts to ``z``.
+        bits: alphabet of 2^bits - 1 levels, 2 to 16; None for no cap.
+
+    Returns:
+        Shape and dtype of ``z``.
+
+    Raises:
+        UsageError: ``bits`` out of range, or ``q`` does not broadcast to ``z``.
+
+    Source: ITU-T T.81, A.3.4; the cap from "JPEG Inspired Deep Learning".
+    """
+    q = _like(q, z, "q")
+    return q * _cap((z / q).round(), bits)
+
+
+def sample_quantize(
+    z: Tensor,
+    q: Tensor | float,
+    alpha: Tensor | float,
+    *,
+    bits: int | None = 8,
+    window: int | None = 5,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The random quantizer Q_p: q k with k drawn from the P(k | z) of :func:`soft_quantize`.
+
+    Backward gives the gradient of its conditional mean Q_d.
+
+    Args:
+        z, q, alpha, bits, window: as in :func:`soft_quantize`.
+        generator: source of randomness on z's device; None for PyTorch's own.
+
+    Returns:
+        Shape and dtype of ``z``.
+
+    Raises:
+        UsageError: as :func:`soft_quantize`.
+
+    Source: "JPEG Inspired Deep Learning" (ICLR 2025), Q_p.
+    """
+    soft = soft_quantize(z, q, alpha, bits=bits, window=window)
+    with torch.no_grad():
+        q, alpha = _like(q, z, "q"), _like(alpha, z, "alpha")
+        nearest, offset, lowest, count = _levels_in_use(z, q, bits, window)
+        kappa = alpha * q * q
+        # Inverse of the distribution function, in two passes. 1 - rand lies in (0, 1]: no level of weight 0 is drawn.
+        total = sum(_weight(offset, kappa, lowest + j) for j in range(count))
+        draw = (1 - torch.rand(z.shape, dtype=z.dtype, device=z.device, generator=generator)) * total
+        passed, below = torch.zeros_like(z), torch.zeros_like(z)
+        for j in range(count - 1):
+            below = below + _weight(offset, kappa, lowest + j)
+            passed = passed + (below < draw)
+        sample = q * (nearest + lowest + passed) + 0 * offset  # offset: a NaN coefficient stays NaN
+    return sample + (soft - soft.detach())
+
+
+def ste_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tensor:
+    """The hard quantizer with a straight-through gradient: rounding passes the gradient on, the cap stops it.
+
+    Args:
+        z, q, bits: as in :func:`hard_quantize`.
+
+    Returns:
+        Shape and dtype of ``z``; the values of :func:`hard_quantize`.
+
+    Raises:
+        UsageError: as :func:`hard_quantize`.
+
+    Source: Bengio et al. 2013 (straight-through); Esser et al. 2020 (the same for the step).
+    """
+    q = _like(q, z, "q")
+    scaled = z / q
+    return q * _cap(scaled.round().detach() + (scaled - scaled.detach()), bits)
+
+
+def noise_quantize(
+    z: Tensor, q: Tensor | float, *, bits: int | None = 8, generator: torch.Generator | None = None
+) -> Tensor:
+    """Additive uniform noise as wide as a step in place of rounding: q clamp(z/q + u, -L, L), u uniform in [-1/2, 1/2).
+
+    Args:
+        z, q, bits: as in :func:`hard_quantize`.
+        generator: source of randomness on z's device; None for PyTorch's own.
+
+    Returns:
+        Shape and dtype of ``z``.
+
+    Raises:
+        UsageError: as :func:`hard_quantize`.
+
+    Source: Balle et al. 2017, "End-to-end optimized image compression".
+    """
+    q = _like(q, z, "q")
+    noise = torch.rand(z.shape, dtype=z.dtype, device=z.device, generator=generator) - 0.5
+    return q * _cap(z / q + noise, bits)
+
+
+def _cap(levels: Tensor, bits: int | None) -> Tensor:
+    cap = largest_level(bits)
+    return levels if cap is None else levels.clamp(-cap, cap)

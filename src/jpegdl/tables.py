@@ -1,0 +1,155 @@
+"""Quantization tables: the standard ones, quality scaling, zigzag order, reading and writing them.
+
+A table is a float32 tensor of shape (8, 8), rows the vertical and columns the horizontal frequency, in JPEG table units.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from jpegdl.errors import UsageError
+from jpegdl.functional import BLOCK
+
+# ITU-T T.81, Annex K, tables K.1 and K.2.
+_LUMA = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+_CHROMA = (
+    (17, 18, 24, 47, 99, 99, 99, 99),
+    (18, 21, 26, 66, 99, 99, 99, 99),
+    (24, 26, 56, 99, 99, 99, 99, 99),
+    (47, 66, 99, 99, 99, 99, 99, 99),
+    *((99,) * BLOCK,) * 4,
+)
+
+# Row-major positions in zigzag order: along the anti-diagonals, upwards on the even ones (ITU-T T.81, figure A.6).
+_ZIGZAG = sorted(
+    range(BLOCK * BLOCK),
+    key=lambda i: (sum(divmod(i, BLOCK)), i // BLOCK if sum(divmod(i, BLOCK)) % 2 else i % BLOCK),
+)
+
+
+def standard_tables(quality: int) -> tuple[Tensor, Tensor]:
+    """The standard tables at a quality factor, as libjpeg scales them.
+
+    Args:
+        quality: 1 (coarsest) to 100 (all steps 1).
+
+    Returns:
+        (luma, chroma), each (8, 8), integers from 1 to 255 as float32.
+
+    Raises:
+        UsageError: ``quality`` is no integer from 1 to 100.
+
+    Source: ITU-T T.81, Annex K; the scaling of libjpeg's jcparam.c.
+    """
+    if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
+        raise UsageError(f"quality must be an integer from 1 to 100, got {quality!r}")
+    percent = 5000 // quality if quality < 50 else 200 - 2 * quality
+
+    def scaled(base: tuple[tuple[int, ...], ...]) -> Tensor:
+        return torch.tensor(base).mul(percent).add(50).floor_divide(100).clamp(1, 255).float()
+
+    return scaled(_LUMA), scaled(_CHROMA)
+
+
+def to_zigzag(table: Tensor) -> Tensor:
+    """Reorder (..., 8, 8) into zigzag order (..., 64), lowest frequencies first.
+
+    Raises:
+        UsageError: the last two dimensions are not (8, 8).
+
+    Source: ITU-T T.81, figure A.6.
+    """
+    if table.shape[-2:] != (BLOCK, BLOCK):
+        raise UsageError(f"to_zigzag needs a tensor of shape (..., 8, 8), got {tuple(table.shape)}")
+    return table.flatten(-2)[..., _ZIGZAG]
+
+
+def from_zigzag(sequence: Tensor) -> Tensor:
+    """Invert :func:`to_zigzag`: (..., 64) to (..., 8, 8).
+
+    Raises:
+        UsageError: the last dimension is not 64.
+    """
+    if sequence.ndim < 1 or sequence.shape[-1] != BLOCK * BLOCK:
+        raise UsageError(f"from_zigzag needs a tensor of shape (..., 64), got {tuple(sequence.shape)}")
+    table = torch.empty_like(sequence)
+    table[..., _ZIGZAG] = sequence
+    return table.unflatten(-1, (BLOCK, BLOCK))
+
+
+def check_table(table: Any, name: str) -> Tensor:
+    """``table`` (a tensor, array or nested list) as a float32 (8, 8) table of usable steps.
+
+    Raises:
+        UsageError: not (8, 8), or a step that is not finite and positive; the message starts with ``name``.
+    """
+    try:
+        tensor = torch.as_tensor(table).detach().to(torch.float32).clone()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{name} must be a number or an (8, 8) table of numbers, got {table!r}") from error
+    if tensor.shape != (BLOCK, BLOCK):
+        raise UsageError(f"{name} must be a number or of shape (8, 8), got shape {tuple(tensor.shape)}")
+    if not bool(((tensor > 0) & tensor.isfinite()).all()):
+        raise UsageError(f"{name} must be finite and greater than 0 everywhere")
+    return tensor
+
+
+def write_tables(path: str | os.PathLike[str], tables: Mapping[str, Tensor]) -> None:
+    """Write named (8, 8) tables as JSON, row by row; atomic, and exact to the last bit of float32.
+
+    Args:
+        path: the file, replaced if there.
+        tables: at least ``luma`` and ``chroma``.
+    """
+    write_text(path, json.dumps({name: table.tolist() for name, table in tables.items()}, indent=1))
+
+
+def read_tables(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
+    """Read the luma and chroma table from JSON (:func:`write_tables`) or from a JPEG file.
+
+    A JPEG file with one table (a grey image, say) has it used for both.
+
+    Raises:
+        UsageError: no such file, or no tables in it.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UsageError(f"no table file {file}")
+    if file.suffix.lower() in (".jpg", ".jpeg"):
+        try:
+            with Image.open(file) as image:
+                found = [torch.tensor(table).view(BLOCK, BLOCK) for table in image.quantization.values()]  # type: ignore[attr-defined]
+        except (OSError, AttributeError) as error:
+            raise UsageError(f"{file} is not a JPEG file that can be read: {error}") from error
+        luma, chroma = found[0], found[min(1, len(found) - 1)]
+    else:
+        try:
+            content = json.loads(file.read_text())
+            luma, chroma = content["luma"], content["chroma"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{file} holds no tables: it should be JSON with 'luma' and 'chroma', each 8x8") from error
+    return check_table(luma, f"luma in {file}"), check_table(chroma, f"chroma in {file}")
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file so that it is there whole or not at all: a temporary file beside it, then a rename."""
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, file)
