@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from jpegdl.errors import UsageError
+from jpegdl.files import replacing
 from jpegdl.functional import BLOCK
 
 # ITU-T T.81, Annex K, tables K.1 and K.2.
@@ -116,7 +117,8 @@ def write_tables(path: str | os.PathLike[str], tables: Mapping[str, Tensor]) -> 
         path: the file, replaced if there.
         tables: at least ``luma`` and ``chroma``.
     """
-    write_text(path, json.dumps({name: table.tolist() for name, table in tables.items()}, indent=1))
+    with replacing(path) as file:
+        file.write_text(json.dumps({name: table.tolist() for name, table in tables.items()}, indent=1))
 
 
 def read_tables(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
@@ -144,12 +146,3 @@ def read_tables(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{file} holds no tables: it should be JSON with 'luma' and 'chroma', each 8x8") from error
     return check_table(luma, f"luma in {file}"), check_table(chroma, f"chroma in {file}")
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file so that it is there whole or not at all: a temporary file beside it, then a rename."""
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, file)

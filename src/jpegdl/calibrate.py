@@ -1,0 +1,115 @@
+"""Initial quantization tables from data: by the loss's sensitivity to each frequency, or by magnitude."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from jpegdl import functional as F
+from jpegdl.errors import UsageError
+from jpegdl.layer import STEP_RANGE
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+def sensitivity_tables(
+    model: nn.Module, loader: Batches, *, q_max: float = 5.0, images: int = 5000
+) -> tuple[Tensor, Tensor]:
+    """Steps inversely proportional to how much the loss feels each DCT coefficient.
+
+    S_f = mean over images and blocks of (dLoss / dz_f)^2, the loss being each image's cross-entropy and the model in eval
+    mode; q_Y = c / S_Y and q_C = 2 c / (S_Cb + S_Cr), with the scale c such that the largest luma step is ``q_max``.
+
+    Args:
+        model: images (N, 3, H, W) in [0, 1] to logits (N, classes), such as a plain model from :func:`jpegdl.prepend`.
+            Its mode and gradients are left as they were.
+        loader: batches of (images in [0, 1], class indices).
+        q_max: largest luma step, in JPEG table units.
+        images: how many images to use, at most; in the loader's order.
+
+    Returns:
+        (luma, chroma), each (8, 8) float32 on the CPU; chroma steps may exceed ``q_max`` and are kept within [1e-5, 255].
+
+    Raises:
+        UsageError: an argument out of range, no images, or a sensitivity that is zero or not finite.
+
+    Source: "JPEG Inspired Deep Learning" (ICLR 2025), initialisation of the quantization tables.
+    """
+    if not 0 < q_max <= STEP_RANGE[1]:
+        raise UsageError(f"q_max must be greater than 0 and at most 255, got {q_max}")
+    _check_count(images)
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    modes = [(module, module.training) for module in model.modules()]
+    total, blocks, seen = torch.zeros(3, 8, 8, dtype=torch.float64, device=device), 0, 0
+    model.eval()
+    try:
+        for batch, target in loader:
+            batch, target = batch[: images - seen].to(device), target[: images - seen].to(device)
+            with torch.enable_grad():
+                z = F.images_to_coefficients(batch.float()).requires_grad_()
+                logits = model(F.coefficients_to_images(z, (batch.shape[-2], batch.shape[-1])))
+                loss = nn.functional.cross_entropy(logits.float(), target, reduction="sum")
+                (grad,) = torch.autograd.grad(loss, z)
+            total += grad.double().square().sum(dim=(0, 2, 3))
+            blocks += grad.shape[0] * grad.shape[2] * grad.shape[3]
+            seen += len(batch)
+            if seen >= images:
+                break
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    if not seen:
+        raise UsageError("sensitivity_tables got no images from the loader")
+    sensitivity = (total / blocks).cpu()
+    if not bool((sensitivity.isfinite() & (sensitivity > 0)).all()):
+        raise UsageError(
+            "the loss's sensitivity is zero or not finite for some frequency, so no step follows from it: "
+            "the model is not trained, has diverged, or does not see every frequency"
+        )
+    luma, chroma = 1 / sensitivity[0], 2 / (sensitivity[1] + sensitivity[2])
+    scale = q_max / luma.max()
+    return (scale * luma).clamp(*STEP_RANGE).float(), (scale * chroma).clamp(*STEP_RANGE).float()
+
+
+def magnitude_tables(loader: Batches, *, bits: int = 11, images: int | None = None) -> tuple[Tensor, Tensor]:
+    """Steps proportional to the mean magnitude of each DCT coefficient: q_f = 2 mean|z_f| / sqrt(2^(bits-1)).
+
+    Args:
+        loader: batches of (images in [0, 1], anything).
+        bits: size of the alphabet, 2 to 16.
+        images: how many images to use, at most; None for all.
+
+    Returns:
+        (luma, chroma), each (8, 8) float32 on the CPU, within [1e-5, 255]; chroma from Cb and Cr together.
+
+    Raises:
+        UsageError: an argument out of range, no images, or pixels that are not finite.
+
+    Source: "JPEG Inspired Deep Learning" (ICLR 2025), the ImageNet runs.
+    """
+    cap = F.largest_level(bits)
+    if cap is None:
+        raise UsageError("magnitude_tables needs bits, an integer from 2 to 16, got None")
+    if images is not None:
+        _check_count(images)
+    total, blocks, seen = torch.zeros(3, 8, 8, dtype=torch.float64), 0, 0
+    for batch, *_ in loader:
+        if images is not None:
+            batch = batch[: images - seen]
+        z = F.images_to_coefficients(batch.float())
+        total += z.abs().double().sum(dim=(0, 2, 3)).cpu()
+        blocks += z.shape[0] * z.shape[2] * z.shape[3]
+        seen += len(batch)
+        if images is not None and seen >= images:
+            break
+    if not seen:
+        raise UsageError("magnitude_tables got no images from the loader")
+    if not bool(total.isfinite().all()):
+        raise UsageError("magnitude_tables got pixels that are not finite")
+    steps = 2 * total / blocks / (cap + 1) ** 0.5
+    return steps[0].clamp(*STEP_RANGE).float(), steps[1:].mean(0).clamp(*STEP_RANGE).float()
+
+
+def _check_count(images: int) -> None:
+    if images < 1:
+        raise UsageError(f"images must be at least 1, got {images}")

@@ -1,0 +1,104 @@
+"""Pictures of a comparison: accuracy curves, tables before and after, saturation per frequency."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+
+from jpegdl.files import replacing
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def draw_figures(folder: Path, runs: dict[str, list[Path]]) -> None:
+    """Draw ``accuracy.png``, and of each arm with a layer ``tables-ARM.png`` and ``saturation-ARM.png``, into ``folder``.
+
+    Args:
+        folder: where to.
+        runs: of each arm, the finished run folders, one a seed.
+    """
+    _save(_accuracy(runs), folder / "accuracy.png")
+    for arm, folders in runs.items():
+        tables = [json.loads((run / "tables.json").read_text()) for run in folders if (run / "tables.json").is_file()]
+        if not tables:
+            continue
+        _save(_tables(arm, tables), folder / f"tables-{arm}.png")
+        saturation = [np.array(json.loads((run / "result.json").read_text())["saturation"]) for run in folders]
+        _save(_saturation(arm, np.mean(saturation, axis=0), len(folders)), folder / f"saturation-{arm}.png")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path) as file:
+        figure.savefig(file, dpi=110, facecolor="white")
+
+
+def _accuracy(runs: dict[str, list[Path]]) -> Figure:
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    colours = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+    for arm, colour in zip(runs, colours, strict=False):
+        curves = []
+        for run in runs[arm]:
+            with (run / "metrics.csv").open() as stream:
+                rows = [row for row in csv.DictReader(stream) if row.get("test_accuracy")]
+            epochs = [int(row["epoch"]) for row in rows]
+            curves.append([100 * float(row["test_accuracy"]) for row in rows])
+            axes.plot(epochs, curves[-1], color=colour, alpha=0.3, linewidth=0.8)
+        mean = np.mean(curves, axis=0)
+        axes.plot(epochs, mean, color=colour, linewidth=2, label=f"{arm}: {mean[-1]:.1f} %")
+    axes.set(xlabel="epoch", ylabel="test accuracy, %", title="Mean over seeds (thin: each seed)")
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower right")
+    return figure
+
+
+def _heat(axes: Axes, table: Array, norm: Normalize, title: str, style: str, cmap: str) -> Any:
+    image = axes.imshow(table, norm=norm, cmap=cmap)
+    for (row, column), value in np.ndenumerate(table):
+        red, green, blue, _ = image.cmap(norm(value))
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+        axes.text(column, row, format(value, style), ha="center", va="center", fontsize=6, color="white" if dark else "black")
+    axes.set_title(title, fontsize=10)
+    axes.set_xticks(range(8))
+    axes.set_yticks(range(8))
+    axes.tick_params(labelsize=7, length=0)
+    axes.set_xlabel("horizontal frequency", fontsize=8)
+    axes.set_ylabel("vertical frequency", fontsize=8)
+    return image
+
+
+def _tables(arm: str, tables: list[dict[str, Any]]) -> Figure:
+    """Steps before and after training, their geometric mean over the seeds, and the ratio of the two."""
+    figure = Figure(figsize=(12, 7.6), layout="constrained")
+    grid = figure.subplots(2, 3)
+    for row, name in zip(grid, ("luma", "chroma"), strict=True):
+        before, after = (np.exp(np.mean(np.log([np.array(t[when][name]) for t in tables]), axis=0)) for when in ("before", "after"))
+        low, high = min(before.min(), after.min()), max(before.max(), after.max())
+        norm = LogNorm(low * 0.99, high * 1.01)
+        _heat(row[0], before, norm, f"{name}, before training", ".2g", "viridis")
+        image = _heat(row[1], after, norm, f"{name}, after training", ".2g", "viridis")
+        figure.colorbar(image, ax=list(row[:2]), shrink=0.8).set_label("step, JPEG table units", fontsize=8)
+        ratio = after / before
+        span = max(float(np.abs(np.log(ratio)).max()), 1e-3)
+        image = _heat(row[2], ratio, LogNorm(np.exp(-span), np.exp(span)), f"{name}, after / before", ".2f", "RdBu_r")
+        figure.colorbar(image, ax=row[2], shrink=0.8)
+    seeds = f"geometric mean over {len(tables)} seeds" if len(tables) > 1 else "one seed"
+    figure.suptitle(f"{arm}: quantization steps ({seeds})")
+    return figure
+
+
+def _saturation(arm: str, shares: Array, seeds: int) -> Figure:
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    row = figure.subplots(1, 3)
+    norm = Normalize(0, 100)
+    for axes, share, name in zip(row, 100 * shares, ("Y", "Cb", "Cr"), strict=True):
+        image = _heat(axes, share, norm, name, ".0f", "magma")
+    figure.colorbar(image, ax=list(row), shrink=0.8).set_label("coefficients at the level cap, %", fontsize=8)
+    figure.suptitle(f"{arm}: saturation after training, test images (mean over {seeds} seed{'s' if seeds > 1 else ''})")
+    return figure
