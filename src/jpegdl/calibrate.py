@@ -12,9 +12,7 @@ from jpegdl.layer import STEP_RANGE
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
-def sensitivity_tables(
-    model: nn.Module, loader: Batches, *, q_max: float = 5.0, images: int = 5000
-) -> tuple[Tensor, Tensor]:
+def sensitivity_tables(model: nn.Module, loader: Batches, *, q_max: float = 5.0, images: int = 5000) -> tuple[Tensor, Tensor]:
     """Steps inversely proportional to how much the loss feels each DCT coefficient.
 
     S_f = mean over images and blocks of (dLoss / dz_f)^2, the loss being each image's cross-entropy and the model in eval

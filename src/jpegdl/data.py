@@ -5,7 +5,6 @@ anew from (seed, epoch, index), so that a resumed run sees what an uninterrupted
 sees the same images in the same order.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import skimage.data
 import torch
 import torch.distributed
 from PIL import Image
-from timm.data.readers import create_reader
+from timm.data.readers.reader_factory import create_reader
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
@@ -117,8 +116,8 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
             return cast(Tensor, v2.functional.pil_to_tensor(self._source.read(index)))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises on bad files
             raise UsageError(
-                f"image {self._source.name(index)} cannot be decoded ({error}); mend or remove it, or leave such images out with "
-                "--data.skip_corrupt true"
+                f"image {self._source.name(index)} cannot be decoded ({error}); mend or remove it, or leave such images out "
+                "with --data.skip_corrupt true"
             ) from error
 
     def __len__(self) -> int:
@@ -153,7 +152,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
 class EpochSampler(DistributedSampler[Any]):
     """Shuffled (index, seed) pairs, a function of the seed and the epoch alone; each process gets its share."""
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[tuple[int, int]]:
         for index in super().__iter__():
             yield index, ((self.seed * 1_000_003 + self.epoch) * 1_000_003 + index) % 2**63
 
@@ -205,7 +204,9 @@ class Data(lightning.LightningDataModule):
     def _loader(self, dataset: ImageSet, **options: Any) -> DataLoader[Any]:
         workers = self.config.workers
         options.setdefault("batch_size", self.config.batch_size)
-        return DataLoader(dataset, num_workers=workers, persistent_workers=workers > 0, pin_memory=torch.cuda.is_available(), **options)
+        return DataLoader(
+            dataset, num_workers=workers, persistent_workers=workers > 0, pin_memory=torch.cuda.is_available(), **options
+        )
 
 
 def _check(config: DataConfig) -> None:
@@ -316,7 +317,7 @@ class _Files:
             return _resized(image, self._side)
 
     def name(self, index: int) -> str:
-        return os.path.join(self._root, self._reader.filename(index))
+        return str(self._root / self._reader.filename(index))
 
 
 def _folder(config: DataConfig) -> Loaded:

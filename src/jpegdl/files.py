@@ -14,6 +14,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = file.with_name(f".{os.getpid()}.{file.name}")
     try:
         yield temporary
-        os.replace(temporary, file)
+        temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)

@@ -65,10 +65,7 @@ def _dct_matrix(dtype: torch.dtype, device: torch.device) -> Tensor:
     """The 64x64 matrix that takes a block, row by row, to its orthonormal DCT-II: the Kronecker square of the 8-point one."""
     if (dtype, device) not in _DCT_MATRICES:
         rows = [
-            [
-                math.sqrt((1 if k == 0 else 2) / BLOCK) * math.cos((2 * n + 1) * k * math.pi / (2 * BLOCK))
-                for n in range(BLOCK)
-            ]
+            [math.sqrt((1 if k == 0 else 2) / BLOCK) * math.cos((2 * n + 1) * k * math.pi / (2 * BLOCK)) for n in range(BLOCK)]
             for k in range(BLOCK)
         ]
         # The tensor outlives this call: born in inference mode, it could never be saved for a later backward.
@@ -98,7 +95,8 @@ def block_dct(x: Tensor) -> Tensor:
     rows, columns = height // BLOCK, width // BLOCK
     blocks = x.reshape(n, c, rows, BLOCK, columns, BLOCK).transpose(3, 4)
     flat = blocks.reshape(n, c, rows, columns, BLOCK * BLOCK)
-    return (flat @ _dct_matrix(x.dtype, x.device).T).reshape(n, c, rows, columns, BLOCK, BLOCK)
+    z: Tensor = flat @ _dct_matrix(x.dtype, x.device).T
+    return z.reshape(n, c, rows, columns, BLOCK, BLOCK)
 
 
 def block_idct(z: Tensor) -> Tensor:
@@ -113,7 +111,7 @@ def block_idct(z: Tensor) -> Tensor:
     Source: ITU-T T.81, A.3.3.
     """
     n, c, rows, columns = z.shape[:4]
-    flat = z.reshape(n, c, rows, columns, BLOCK * BLOCK) @ _dct_matrix(z.dtype, z.device)
+    flat: Tensor = z.reshape(n, c, rows, columns, BLOCK * BLOCK) @ _dct_matrix(z.dtype, z.device)
     blocks = flat.reshape(n, c, rows, columns, BLOCK, BLOCK)
     return blocks.transpose(3, 4).reshape(n, c, rows * BLOCK, columns * BLOCK)
 
@@ -164,7 +162,7 @@ def largest_level(bits: int | None) -> int | None:
         return None
     if isinstance(bits, bool) or not isinstance(bits, int) or bits not in ALPHABET_BITS:
         raise UsageError(f"bits must be an integer from 2 to 16, or None for no cap, got {bits!r}")
-    return 2 ** (bits - 1) - 1
+    return (1 << (bits - 1)) - 1
 
 
 def check_window(bits: int | None, window: int | None) -> None:
@@ -181,9 +179,7 @@ def check_window(bits: int | None, window: int | None) -> None:
     if isinstance(window, bool) or not isinstance(window, int) or window < 1 or window % 2 == 0:
         raise UsageError(f"window must be an odd positive integer, or None for the whole alphabet, got {window!r}")
     if cap is not None and window > 2 * cap + 1:
-        raise UsageError(
-            f"window must not exceed the alphabet: bits={bits} has {2 * cap + 1} levels, got window={window}"
-        )
+        raise UsageError(f"window must not exceed the alphabet: bits={bits} has {2 * cap + 1} levels, got window={window}")
 
 
 def _like(value: Tensor | float, z: Tensor, name: str) -> Tensor:
@@ -309,7 +305,7 @@ def soft_quantize(
     Source: "JPEG Inspired Deep Learning" (ICLR 2025), Q_d; the window is that of its public implementation.
     """
     check_window(bits, window)
-    return _SoftQuantize.apply(z, _like(q, z, "q"), _like(alpha, z, "alpha"), bits, window)  # type: ignore[no-any-return]
+    return _SoftQuantize.apply(z, _like(q, z, "q"), _like(alpha, z, "alpha"), bits, window)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def hard_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tensor:
@@ -394,9 +390,7 @@ def ste_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tenso
     return q * _cap(scaled.round().detach() + (scaled - scaled.detach()), bits)
 
 
-def noise_quantize(
-    z: Tensor, q: Tensor | float, *, bits: int | None = 8, generator: torch.Generator | None = None
-) -> Tensor:
+def noise_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8, generator: torch.Generator | None = None) -> Tensor:
     """Additive uniform noise as wide as a step in place of rounding: q clamp(z/q + u, -L, L), u uniform in [-1/2, 1/2).
 
     Args:

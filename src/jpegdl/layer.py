@@ -116,7 +116,8 @@ class JpegLayer(nn.Module):
         """(3, 8, 8): the softness of Y, Cb and Cr, free or tied to the steps."""
         if self.hardness is not None:
             return self.hardness / self.steps.detach() ** 2
-        assert self.alpha_luma is not None and self.alpha_chroma is not None
+        assert self.alpha_luma is not None
+        assert self.alpha_chroma is not None
         return torch.stack((self.alpha_luma, self.alpha_chroma, self.alpha_chroma))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def from_zigzag(sequence: Tensor) -> Tensor:
         raise UsageError(f"from_zigzag needs a tensor of shape (..., 64), got {tuple(sequence.shape)}")
     table = torch.empty_like(sequence)
     table[..., _ZIGZAG] = sequence
-    return table.unflatten(-1, (BLOCK, BLOCK))
+    return table.reshape(*sequence.shape[:-1], BLOCK, BLOCK)
 
 
 def check_table(table: Any, name: str) -> Tensor:

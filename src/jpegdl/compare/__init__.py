@@ -24,7 +24,6 @@ from jpegdl.training import (
     evaluate,
     initial_tables,
     load_model,
-    read_result,
     train_run,
 )
 
@@ -67,11 +66,8 @@ def _plain(config: CompareConfig, data: Data, seed: int) -> nn.Module:
 
 
 def _jpeg_dl(config: CompareConfig, data: Data, seed: int) -> nn.Module:
-    if config.layer.tables == "sensitivity":
-        tables = calibrate_run(config, data, seed)
-    else:
-        tables = initial_tables(config.layer, data)
-    return build_layer(config.layer, tables)
+    measured = config.layer.tables == "sensitivity"
+    return build_layer(config.layer, calibrate_run(config, data, seed) if measured else initial_tables(config.layer, data))
 
 
 #: Each arm's untrained layer.
@@ -124,7 +120,9 @@ def _plain_model(config: CompareConfig, data: Data, seed: int, file: Path | None
     if file is None and not own.is_file():
         raise UsageError(f"sensitivity tables need the trained plain model {own}: train arm plain with seed {seed} first")
     load_model(file or own, model)
-    device = torch.device("cuda" if config.training.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
+    device = torch.device(
+        "cuda" if config.training.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
+    )
     return model.to(device)
 
 
@@ -178,7 +176,7 @@ def evaluate_run(
     if rounding is not None:
         if arm == "plain":
             raise UsageError("arm plain has no quantizer, so --rounding means nothing to it")
-        layer.rounding = rounding  # type: ignore[assignment]
+        layer.rounding = rounding
     model = prepend(build_backbone(config.backbone, len(data.classes), seed), layer)
     load_model(model_file or config.folder / arm / str(seed) / "model.safetensors", model)
     return evaluate(model, data, config.training)

@@ -78,7 +78,9 @@ def _tables(arm: str, tables: list[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(12, 7.6), layout="constrained")
     grid = figure.subplots(2, 3)
     for row, name in zip(grid, ("luma", "chroma"), strict=True):
-        before, after = (np.exp(np.mean(np.log([np.array(t[when][name]) for t in tables]), axis=0)) for when in ("before", "after"))
+        before, after = (
+            np.exp(np.mean(np.log([np.array(t[when][name]) for t in tables]), axis=0)) for when in ("before", "after")
+        )
         low, high = min(before.min(), after.min()), max(before.max(), after.max())
         norm = LogNorm(low * 0.99, high * 1.01)
         _heat(row[0], before, norm, f"{name}, before training", ".2g", "viridis")

@@ -70,7 +70,9 @@ def summary_table(summary: dict[str, Any]) -> str:
             p = "" if gain["p"] is None else f"{gain['p']:.3f}" if gain["p"] >= 0.001 else f"{gain['p']:.1g}"
         rows.append([arm, accuracy, difference, p, str(entry["layer_parameters"]), f"x{entry['time_ratio']:.2f}"])
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in [header, *rows]]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in [header, *rows]
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     seeds = ", ".join(map(str, summary["seeds"]))
     count = len(summary["seeds"])

@@ -1,0 +1,94 @@
+"""The settings of a training run."""
+
+from dataclasses import dataclass, field
+
+from jpegdl.data import DataConfig
+
+
+@dataclass
+class LayerConfig:
+    """The JPEG layer of the arm jpeg-dl.
+
+    Args:
+        tables: initial tables: sensitivity (from the plain model of the same seed), magnitude (from the training images), ones,
+            standard:Q (the standard tables at quality Q, 1 to 100), or a file (JSON with luma and chroma, or a JPEG image).
+        q_max: largest initial luma step of sensitivity tables, in JPEG table units.
+        images: training images that sensitivity and magnitude tables are computed from, at most.
+        alpha: softness of the quantizer, in 1 / step^2: one number, or two for luma and chroma. Default: 5, or tied to the
+            steps where hardness is given.
+        hardness: tie alpha = hardness / step^2 instead.
+        bits: level cap 2^(bits-1) - 1; null for none.
+        window: odd number of levels the soft quantizer sums over; null for all of them.
+        rounding: soft, hard, sample, ste or noise.
+        trainable_alpha: train alpha too, one for each frequency and table.
+    """
+
+    tables: str = "sensitivity"
+    q_max: float = 5.0
+    images: int = 5000
+    alpha: float | list[float] | None = None
+    hardness: float | None = None
+    bits: int | None = 8
+    window: int | None = 5
+    rounding: str = "soft"
+    trainable_alpha: bool = False
+
+
+@dataclass
+class OptimizerConfig:
+    """An optimizer and its learning rate.
+
+    Args:
+        name: sgd, adam or adamw, as in torch.optim.
+        lr: learning rate; with onecycle, its peak.
+        momentum: of sgd.
+        weight_decay: per step, times the learning rate.
+        schedule: constant, cosine (to 0), onecycle (up over the first 30 percent, then to almost 0) or multistep.
+        milestones: epochs at which multistep multiplies the learning rate by gamma.
+        gamma: the factor of multistep.
+    """
+
+    name: str = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: str = "constant"
+    milestones: list[int] = field(default_factory=list)
+    gamma: float = 0.1
+
+
+@dataclass
+class TrainingConfig:
+    """How long, with what and where to train.
+
+    Args:
+        epochs: passes over the training images.
+        optimizer: of the backbone.
+        layer_optimizer: of the layer's tables (and alpha, where trainable); weight decay 0, as published.
+        test_every: epochs between two tests.
+        accelerator: auto, cpu, gpu, ... as Lightning's Trainer takes it.
+        devices: how many GPUs or processes a host.
+        num_nodes: how many hosts.
+        strategy: auto, ddp, ... as Lightning's Trainer takes it.
+        precision: 32-true, 16-mixed, bf16-mixed, ... of the backbone; the layer itself always computes in float32.
+    """
+
+    epochs: int = 30
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(schedule="onecycle"))
+    layer_optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(name="adam", lr=0.003, weight_decay=0.0))
+    test_every: int = 1
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+
+
+@dataclass
+class RunConfig:
+    """Everything that a single run's numbers depend on, but for arm and seed."""
+
+    backbone: str = "cifar_resnet8"
+    data: DataConfig = field(default_factory=DataConfig)
+    layer: LayerConfig = field(default_factory=LayerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)

@@ -1,0 +1,134 @@
+"""From settings to backbones, layers and loaded models; what cannot be built is refused here."""
+
+import difflib
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning
+import safetensors
+import safetensors.torch
+import timm
+import torch
+from torch import Tensor, nn
+
+from jpegdl.calibrate import magnitude_tables
+from jpegdl.data import Data
+from jpegdl.errors import UsageError
+from jpegdl.layer import JpegLayer, PrependedModel
+from jpegdl.tables import read_tables, standard_tables
+from jpegdl.training.config import LayerConfig, OptimizerConfig, RunConfig
+
+_OPTIMIZERS = ("sgd", "adam", "adamw")
+_SCHEDULES = ("constant", "cosine", "onecycle", "multistep")
+
+
+def check_config(config: RunConfig) -> None:
+    """Refuse settings that would fail later.
+
+    Raises:
+        UsageError: names the setting, what it is and what it may be.
+    """
+    if not timm.is_model(config.backbone.split(".")[0]):
+        similar = difflib.get_close_matches(config.backbone.split(".")[0], timm.list_models(), n=3)
+        hint = f"; did you mean {', '.join(similar)}?" if similar else "; timm.list_models() has all names"
+        raise UsageError(f"backbone {config.backbone!r} is no timm model{hint}")
+    training = config.training
+    for name in ("epochs", "test_every", "devices", "num_nodes"):
+        if getattr(training, name) < 1:
+            raise UsageError(f"training.{name} must be at least 1, got {getattr(training, name)}")
+    for name in ("optimizer", "layer_optimizer"):
+        optimizer: OptimizerConfig = getattr(training, name)
+        if optimizer.name not in _OPTIMIZERS:
+            raise UsageError(f"training.{name}.name must be one of {', '.join(_OPTIMIZERS)}, got {optimizer.name!r}")
+        if optimizer.schedule not in _SCHEDULES:
+            raise UsageError(f"training.{name}.schedule must be one of {', '.join(_SCHEDULES)}, got {optimizer.schedule!r}")
+        if not optimizer.lr > 0 or not math.isfinite(optimizer.lr):
+            raise UsageError(f"training.{name}.lr must be a finite number greater than 0, got {optimizer.lr}")
+    table_source(config.layer)
+    build_layer(config.layer, (torch.ones(8, 8), torch.ones(8, 8)))
+
+
+def build_backbone(name: str, classes: int, seed: int) -> nn.Module:
+    """A timm model with random weights, the same for the same seed."""
+    lightning.seed_everything(seed, verbose=False)
+    return timm.create_model(name, pretrained=False, num_classes=classes)
+
+
+def table_source(config: LayerConfig) -> str:
+    """Which kind of initial tables: sensitivity, magnitude, ones, standard or file.
+
+    Raises:
+        UsageError: neither a known kind nor an existing file.
+    """
+    kind, _, quality = config.tables.partition(":")
+    if config.tables in ("sensitivity", "magnitude", "ones"):
+        return config.tables
+    if kind == "standard" and quality.isdecimal() and 1 <= int(quality) <= 100:
+        return "standard"
+    if Path(config.tables).is_file():
+        return "file"
+    raise UsageError(
+        "layer.tables must be sensitivity, magnitude, ones, standard:Q with Q from 1 to 100, or an existing file, "
+        f"got {config.tables!r}"
+    )
+
+
+def initial_tables(config: LayerConfig, data: Data) -> tuple[Tensor, Tensor]:
+    """The (luma, chroma) tables that need no trained model: every kind but sensitivity."""
+    kind = table_source(config)
+    if kind == "ones":
+        return torch.ones(8, 8), torch.ones(8, 8)
+    if kind == "standard":
+        return standard_tables(int(config.tables.partition(":")[2]))
+    if kind == "file":
+        return read_tables(config.tables)
+    if kind == "magnitude":
+        return magnitude_tables(data.calibration_dataloader(), bits=config.bits or 11, images=config.images)
+    raise UsageError("sensitivity tables need a trained plain model: see jpegdl.calibrate.sensitivity_tables")
+
+
+def build_layer(config: LayerConfig, tables: tuple[Tensor, Tensor]) -> JpegLayer:
+    """The layer of a config, with its initial (luma, chroma) tables."""
+    options: dict[str, Any] = {}
+    if isinstance(config.alpha, list):
+        if len(config.alpha) != 2:
+            raise UsageError(f"layer.alpha must be one number, or two for luma and chroma, got {config.alpha}")
+        options["alpha"] = tuple(config.alpha)
+    elif config.alpha is not None:
+        options["alpha"] = config.alpha
+    return JpegLayer(
+        *tables,
+        hardness=config.hardness,
+        bits=config.bits,
+        window=config.window,
+        rounding=config.rounding,
+        trainable_alpha=config.trainable_alpha,
+        **options,
+    )
+
+
+def load_model(file: Path, model: PrependedModel) -> None:
+    """Load a run's ``model.safetensors`` into a model built from its config.
+
+    Raises:
+        UsageError: no such file, not a safetensors file, or the weights of another architecture.
+    """
+    if not file.is_file():
+        raise UsageError(f"no model file {file}; train it first")
+    try:
+        state = safetensors.torch.load_file(file)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UsageError(f"{file} is not a safetensors file that can be read ({error})") from error
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    other = [
+        f"{k}: {tuple(state[k].shape)} for {tuple(own[k].shape)}" for k in own if k in state and state[k].shape != own[k].shape
+    ]
+    if missing or extra or other:
+        found = other[0] if other else f"{missing[0]} missing" if missing else f"{extra[0]} unknown"
+        raise UsageError(
+            f"{file} holds another architecture than asked for ({found}, {len(missing) + len(extra) + len(other)} in all); "
+            "give the arm, backbone and data it was trained with"
+        )
+    model.load_state_dict(state)

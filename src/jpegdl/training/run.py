@@ -1,0 +1,181 @@
+"""One run, from its settings to a finished folder."""
+
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning
+import safetensors
+import safetensors.torch
+import timm
+import torch
+import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
+
+from jpegdl.data import Data
+from jpegdl.errors import UsageError
+from jpegdl.files import replacing
+from jpegdl.layer import JpegLayer, PrependedModel, prepend
+from jpegdl.training.callbacks import History, Progress
+from jpegdl.training.config import RunConfig, TrainingConfig
+from jpegdl.training.models import build_backbone
+from jpegdl.training.module import JointTraining
+
+
+def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
+    try:
+        return lightning.Trainer(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            strategy=config.strategy,
+            precision=config.precision,  # type: ignore[arg-type]
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            **options,
+        )
+    except (ValueError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
+        raise UsageError(f"training.accelerator, devices, strategy or precision: {error}") from error
+
+
+#: Settings that say where to compute, not what: they may change between the two halves of a resumed run.
+_WHERE = ("data.path", "data.workers", "training.accelerator")
+
+
+def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """Refuse a folder that holds a run with other settings."""
+    file = folder / "config.yaml"
+    if file.is_file() and (differing := _first_difference(yaml.safe_load(file.read_text()), settings)):
+        raise UsageError(f"{folder} holds a run with other settings ({differing}); give another --name, or delete the folder")
+
+
+def _first_difference(there: Any, here: Any, path: str = "") -> str | None:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in {**there, **here}:
+            if found := _first_difference(there.get(key), here.get(key), f"{path}.{key}" if path else str(key)):
+                return found
+        return None
+    return None if there == here or path in _WHERE else f"{path} was {there!r}, now {here!r}"
+
+
+def train_run(
+    config: RunConfig, data: Data, make_layer: Callable[[], nn.Module], folder: Path, arm: str, seed: int
+) -> dict[str, Any]:
+    """Train one arm with one seed, or resume where it was interrupted; leave a finished run folder.
+
+    Args:
+        config: all settings.
+        data: made with the same seed.
+        make_layer: gives an untrained layer; ``nn.Identity`` for a plain model. Not called where the run is finished.
+        folder: the run's own folder. A ``result.json`` there means that the run is finished: it is returned as it is.
+        arm: name of the arm, for the record.
+        seed: of the backbone's initial weights and everything random in training.
+
+    Returns:
+        The result: accuracy (share of the test images, 0 to 1), loss, epochs, seconds spent on training batches, numbers of
+        parameters, versions.
+
+    Raises:
+        UsageError: the loss is not finite, the folder holds other settings or a checkpoint that cannot be used.
+        KeyboardInterrupt: interrupted; the same call resumes.
+    """
+    result_file = folder / "result.json"
+    settings = {"arm": arm, "seed": seed, **asdict(config)}
+    _check_folder(folder, settings)
+    if result_file.is_file():
+        return read_result(folder)
+    layer = make_layer()
+    model = prepend(build_backbone(config.backbone, len(data.classes), seed), layer)
+    before = _named_tables(layer)
+    with replacing(folder / "config.yaml") as file:
+        file.write_text(yaml.safe_dump(settings, sort_keys=False))
+    module = JointTraining(model, config.training, len(data.classes), seed)
+    history = History(folder)
+    checkpoint = ModelCheckpoint(
+        folder, "last", save_top_k=1, monitor=None, enable_version_counter=False, save_on_train_epoch_end=True
+    )
+    trainer = _trainer(
+        config.training,
+        max_epochs=config.training.epochs,
+        check_val_every_n_epoch=config.training.test_every,
+        callbacks=[history, checkpoint, Progress(f"{arm}, seed {seed}:")],
+        logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
+        log_every_n_steps=1,
+    )
+    _fit(trainer, module, data, folder / "last.ckpt")
+    if not trainer.is_global_zero:
+        trainer.strategy.barrier()
+        return read_result(folder)
+    if not history.rows or "test_accuracy" not in history.rows[-1]:
+        raise UsageError(
+            f"training.test_every = {config.training.test_every} leaves the last epoch, {config.training.epochs}, untested"
+        )
+    with replacing(folder / "model.safetensors") as file:
+        safetensors.torch.save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file)
+    if before:
+        with replacing(folder / "tables.json") as file:
+            file.write_text(json.dumps({"before": before, "after": _named_tables(layer)}))
+    result = {
+        "arm": arm,
+        "seed": seed,
+        "accuracy": history.rows[-1]["test_accuracy"],
+        "loss": history.rows[-1]["test_loss"],
+        "epochs": config.training.epochs,
+        "train_seconds": history.seconds,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "layer_parameters": sum(p.numel() for p in layer.parameters()),
+        "saturation": history.tables[-1]["saturation"].tolist() if history.tables else None,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {type(trainer.accelerator).__name__}",
+    }
+    with replacing(result_file) as file:
+        file.write_text(json.dumps(result, indent=1))
+    trainer.strategy.barrier()
+    return result
+
+
+def evaluate(model: PrependedModel, data: Data, config: TrainingConfig) -> dict[str, float]:
+    """Accuracy (share of the test images, 0 to 1) and mean cross-entropy of a model on the test images."""
+    module = JointTraining(model, config, len(data.classes), seed=0)
+    trainer = _trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    (metrics,) = trainer.validate(module, data, verbose=False)
+    return {"accuracy": metrics["test_accuracy"], "loss": metrics["test_loss"]}
+
+
+def _fit(trainer: lightning.Trainer, module: JointTraining, data: Data, last: Path) -> None:
+    """Train from ``last`` where it exists, else from scratch."""
+    if last.is_file():
+        try:
+            torch.load(last, map_location="meta", weights_only=True)
+        except Exception as error:  # torch.load raises whatever its unpickler met
+            raise UsageError(f"checkpoint {last} cannot be read ({error}); delete it to train that run from scratch") from error
+    try:
+        trainer.fit(module, data, ckpt_path=last if last.is_file() else None)
+    except SystemExit as stop:  # Lightning's answer to Ctrl+C
+        raise KeyboardInterrupt from stop
+
+
+def _named_tables(layer: nn.Module) -> dict[str, list[list[float]]]:
+    if not isinstance(layer, JpegLayer):
+        return {}
+    luma_alpha, chroma_alpha = layer.alpha[0], layer.alpha[2]
+    named = {"luma": layer.luma, "chroma": layer.chroma, "alpha_luma": luma_alpha, "alpha_chroma": chroma_alpha}
+    return {name: table.detach().cpu().tolist() for name, table in named.items()}
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The ``result.json`` of a finished run.
+
+    Raises:
+        UsageError: it is not there or damaged.
+    """
+    file = folder / "result.json"
+    try:
+        return json.loads(file.read_text())  # type: ignore[no-any-return]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read ({error}); delete it to train that run again") from error
