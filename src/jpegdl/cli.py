@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonargparse
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from jpegdl import __version__
 from jpegdl.compare import ARMS, CompareConfig, calibrate_run, check_compare, compare, evaluate_run, train_arm
@@ -30,7 +31,10 @@ class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined
             path = Path(str(resources.files("jpegdl.recipes") / f"{value}.yaml"))
         if not path.is_file():
             raise jsonargparse.ArgumentError(None, f"no recipe {value!r} and no such file; recipes: {', '.join(RECIPES)}")
-        super().__call__(parser, namespace, str(path), option_string)
+        try:
+            super().__call__(parser, namespace, str(path), option_string)
+        except (TypeError, ValueError, jsonargparse.ArgumentError) as error:
+            raise jsonargparse.ArgumentError(None, f"in {path}: {error}") from error
 
 
 def _parser() -> jsonargparse.ArgumentParser:
@@ -72,6 +76,9 @@ def _parser() -> jsonargparse.ArgumentParser:
     return parser
 
 
+_say = rank_zero_only(print)  # once, however many processes train
+
+
 def _run(arguments: list[str]) -> None:
     parser = _parser()
     if not arguments:
@@ -83,22 +90,22 @@ def _run(arguments: list[str]) -> None:
     model = Path(chosen["model"]) if chosen.get("model") else None
     if settings.command == "compare":
         _, table = compare(config)
-        print(f"\n{table}\nRun folder: {config.folder} (tables, figures, models and logs)")
+        _say(f"\n{table}\nRun folder: {config.folder} (tables, figures, models and logs)")
     elif settings.command == "train":
         result = train_arm(config, chosen["arm"], chosen["seed"])
-        print(f"{result['arm']}, seed {result['seed']}: test accuracy {100 * result['accuracy']:.2f} %")
-        print(f"Run folder: {config.folder / chosen['arm'] / str(chosen['seed'])}")
+        _say(f"{result['arm']}, seed {result['seed']}: test accuracy {100 * result['accuracy']:.2f} %")
+        _say(f"Run folder: {config.folder / chosen['arm'] / str(chosen['seed'])}")
     elif settings.command == "evaluate":
         metrics = evaluate_run(config, chosen["arm"], chosen["seed"], model, chosen["rounding"])
-        print(f"test accuracy {100 * metrics['accuracy']:.2f} %, loss {metrics['loss']:.4f}")
+        _say(f"test accuracy {100 * metrics['accuracy']:.2f} %, loss {metrics['loss']:.4f}")
     elif settings.command == "calibrate":
         check_compare(config)
         luma, chroma = calibrate_run(config, Data(config.data, chosen["seed"]), chosen["seed"], chosen["method"], model)
         write_tables(chosen["tables"], {"luma": luma, "chroma": chroma})
         for name, steps in (("luma", luma), ("chroma", chroma)):
-            print(f"{name} (rows: vertical frequency)")
-            print("\n".join(" ".join(f"{step:8.3g}" for step in row) for row in steps.tolist()))
-        print(f"Written to {chosen['tables']}")
+            _say(f"{name} (rows: vertical frequency)")
+            _say("\n".join(" ".join(f"{step:8.3g}" for step in row) for row in steps.tolist()))
+        _say(f"Written to {chosen['tables']}")
 
 
 def main(arguments: list[str] | None = None) -> int:

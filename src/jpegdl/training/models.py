@@ -37,6 +37,11 @@ def check_config(config: RunConfig) -> None:
     for name in ("epochs", "test_every", "devices", "num_nodes"):
         if getattr(training, name) < 1:
             raise UsageError(f"training.{name} must be at least 1, got {getattr(training, name)}")
+    if training.epochs % training.test_every:
+        raise UsageError(
+            f"training.test_every must divide training.epochs = {training.epochs}, so that the last epoch is tested, "
+            f"got {training.test_every}"
+        )
     for name in ("optimizer", "layer_optimizer"):
         optimizer: OptimizerConfig = getattr(training, name)
         if optimizer.name not in _OPTIMIZERS:
@@ -123,7 +128,9 @@ def load_model(file: Path, model: PrependedModel) -> None:
     own = model.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     other = [
-        f"{k}: {tuple(state[k].shape)} for {tuple(own[k].shape)}" for k in own if k in state and state[k].shape != own[k].shape
+        f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
     ]
     if missing or extra or other:
         found = other[0] if other else f"{missing[0]} missing" if missing else f"{extra[0]} unknown"

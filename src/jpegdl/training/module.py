@@ -42,7 +42,8 @@ class JointTraining(lightning.LightningModule):
         model: from :func:`jpegdl.prepend`.
         config: optimizers and schedules.
         classes: number of classes.
-        seed: of everything random during an epoch (dropout, random quantizers), drawn anew from (seed, epoch).
+        seed: of everything random in training (dropout, random quantizers), drawn anew from (seed, epoch, batch). In tests it
+            is drawn from the batch's number alone.
     """
 
     def __init__(self, model: PrependedModel, config: TrainingConfig, classes: int, seed: int) -> None:
@@ -66,8 +67,20 @@ class JointTraining(lightning.LightningModule):
         ]
         return optimizers, schedulers
 
-    def on_train_epoch_start(self) -> None:
-        torch.manual_seed(((self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank) % 2**63)
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self._reseed(self.seed, self.current_epoch, batch_idx, self.global_rank)
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._reseed(0, 0, batch_idx, self.global_rank)
+
+    def _reseed(self, *key: int) -> None:
+        """Make what is random in a batch a function of ``key``, whatever was drawn before."""
+        seed = 0
+        for number in key:
+            seed = (seed * 1_000_003 + number) % 2**63
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, target = batch

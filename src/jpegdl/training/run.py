@@ -111,10 +111,6 @@ def train_run(
     if not trainer.is_global_zero:
         trainer.strategy.barrier()
         return read_result(folder)
-    if not history.rows or "test_accuracy" not in history.rows[-1]:
-        raise UsageError(
-            f"training.test_every = {config.training.test_every} leaves the last epoch, {config.training.epochs}, untested"
-        )
     with replacing(folder / "model.safetensors") as file:
         safetensors.torch.save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file)
     if before:
@@ -153,7 +149,7 @@ def _fit(trainer: lightning.Trainer, module: JointTraining, data: Data, last: Pa
         try:
             torch.load(last, map_location="meta", weights_only=True)
         except Exception as error:  # torch.load raises whatever its unpickler met
-            raise UsageError(f"checkpoint {last} cannot be read ({error}); delete it to train that run from scratch") from error
+            raise UsageError(f"checkpoint {last} is damaged; delete it to train that run from scratch") from error
     try:
         trainer.fit(module, data, ckpt_path=last if last.is_file() else None)
     except SystemExit as stop:  # Lightning's answer to Ctrl+C

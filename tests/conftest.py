@@ -1,0 +1,30 @@
+"""Fixtures shared by all tests; what lies in ../shared is skipped where it is missing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # pytest-xdist runs one process a core
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+ORACLE_CASES = ("bits11_tied", "fine_saturating", "noise_coarse", "soft", "typical", "window3")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def few_photos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded photographs with four patches of each, so that an epoch takes no time."""
+    monkeypatch.setattr("jpegdl.data.PHOTO_TRAIN", 4)
+    monkeypatch.setattr("jpegdl.data.PHOTO_TEST", 4)
+
+
+@pytest.fixture
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared beside the project")
+    return SHARED

@@ -1,0 +1,305 @@
+import math
+
+import numpy as np
+import pytest
+import reference
+import torch
+from conftest import ORACLE_CASES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torch import Tensor
+
+from jpegdl import functional as F
+from jpegdl.errors import UsageError
+
+# ------------------------------------------------------------------------------------------------ the published layer
+
+
+def run_oracle(case: dict[str, np.ndarray], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Our round trip on an oracle case, under the oracle's names and in its units (0..255)."""
+    given = {name: torch.from_numpy(np.asarray(case[name])).to(dtype) for name in case}
+    image = (given["image"] / 255).requires_grad_()
+    q_luma, q_chroma, a_luma, a_chroma = (
+        given[name].requires_grad_() for name in ("q_luma", "q_chroma", "alpha_luma", "alpha_chroma")
+    )
+    z = F.images_to_coefficients(image)
+    q, alpha = torch.stack((q_luma, q_chroma, q_chroma)), torch.stack((a_luma, a_chroma, a_chroma))
+    quantized = F.soft_quantize(z, q[:, None, None], alpha[:, None, None], bits=int(case["bits"]), window=int(case["window"]))
+    output = F.coefficients_to_images(quantized, (image.shape[-2], image.shape[-1])) * 255
+    output.backward(given["grad_output"])
+    return {
+        "coefficients": z,
+        "quantized": quantized,
+        "output": output,
+        "grad_image": image.grad / 255,
+        "grad_q_luma": q_luma.grad,
+        "grad_q_chroma": q_chroma.grad,
+        "grad_alpha_luma": a_luma.grad,
+        "grad_alpha_chroma": a_chroma.grad,
+    }
+
+
+@pytest.mark.parametrize("name", ORACLE_CASES)
+@pytest.mark.parametrize(
+    ("dtype", "values", "gradients"),
+    # float32: outputs to 2e-5 of the largest; gradients to 1e-3 of it, since where a coefficient lies half-way between two
+    # levels its rounding error is multiplied by alpha q z.
+    [(torch.float64, 1e-9, 1e-9), (torch.float32, 2e-5, 1e-3)],
+    ids=["float64", "float32"],
+)
+def test_agrees_with_the_published_layer(shared, name, dtype, values, gradients):
+    case = dict(np.load(shared / "oracle" / f"{name}.npz"))
+    for quantity, ours in run_oracle(case, dtype).items():
+        theirs = torch.from_numpy(case[quantity])
+        error = (ours.detach().double() - theirs).abs().max() / theirs.abs().max()
+        assert error < (gradients if quantity.startswith("grad") else values), quantity
+
+
+@pytest.mark.parametrize("name", ORACLE_CASES)
+def test_float32_output_is_within_a_hundredth_of_a_grey_level(shared, name):
+    case = dict(np.load(shared / "oracle" / f"{name}.npz"))
+    output = run_oracle(case, torch.float32)["output"].detach().double()
+    assert (output - torch.from_numpy(case["output"])).abs().max() < 1e-2
+
+
+# -------------------------------------------------------------------------------------------------------- transforms
+
+
+def test_colour_is_jfif():
+    rgb = torch.rand(2, 3, 4, 4, dtype=torch.float64) * 255 - 128
+    r, g, b = rgb.unbind(1)
+    y, cb, cr = F.rgb_to_ycbcr(rgb).unbind(1)
+    torch.testing.assert_close(y, 0.299 * r + 0.587 * g + 0.114 * b)
+    # JFIF 1.02 prints the chroma rows to four digits.
+    torch.testing.assert_close(cb, -0.1687 * r - 0.3313 * g + 0.5 * b, atol=0.02, rtol=0)
+    torch.testing.assert_close(cr, 0.5 * r - 0.4187 * g - 0.0813 * b, atol=0.02, rtol=0)
+    torch.testing.assert_close(F.ycbcr_to_rgb(F.rgb_to_ycbcr(rgb)), rgb)
+
+
+def test_grey_has_no_chroma():
+    grey = torch.full((1, 3, 8, 8), 77.0, dtype=torch.float64)
+    assert F.rgb_to_ycbcr(grey)[:, 1:].abs().max() < 1e-12
+
+
+def test_dct_is_that_of_the_standard():
+    x = torch.randn(1, 1, 8, 8, dtype=torch.float64)
+    expected = torch.tensor(reference.dct(x[0, 0].tolist()), dtype=torch.float64)
+    torch.testing.assert_close(F.block_dct(x)[0, 0, 0, 0], expected)
+
+
+def test_blocks_lie_where_they_belong_and_rows_are_the_vertical_frequency():
+    x = torch.zeros(1, 1, 16, 24, dtype=torch.float64)
+    x[0, 0, 8:, 16:] = torch.cos((2 * torch.arange(8.0, dtype=torch.float64) + 1) * math.pi / 16)[:, None]  # varies downwards
+    z = F.block_dct(x)
+    assert z.shape == (1, 1, 2, 3, 8, 8)
+    assert z[0, 0, 1, 2, 1, 0].item() == pytest.approx(4 * math.sqrt(2))  # = the norm of the block
+    z[0, 0, 1, 2, 1, 0] = 0
+    assert z.abs().max() < 1e-12
+
+
+def test_dct_is_orthonormal_and_inverts():
+    x = torch.randn(2, 3, 16, 24, dtype=torch.float64)
+    z = F.block_dct(x)
+    torch.testing.assert_close(z.square().sum(), x.square().sum())
+    torch.testing.assert_close(F.block_idct(z), x)
+    flat = F.block_dct(torch.full((1, 1, 8, 8), 5.0, dtype=torch.float64))
+    torch.testing.assert_close(flat[0, 0, 0, 0, 0, 0].item(), 40.0)
+
+
+def test_dct_refuses_sizes_that_are_no_multiple_of_8():
+    with pytest.raises(UsageError, match="multiples of 8"):
+        F.block_dct(torch.zeros(1, 3, 8, 12))
+
+
+def test_matrix_made_in_inference_mode_serves_training_later():
+    F._DCT_MATRICES.clear()
+    with torch.inference_mode():
+        F.block_dct(torch.zeros(1, 1, 8, 8))
+    x = torch.randn(1, 1, 8, 8, requires_grad=True)
+    F.block_dct(x).sum().backward()
+    assert x.grad is not None
+
+
+# -------------------------------------------------------------------------------------------------------- quantizers
+
+Z = st.floats(-1100, 1100)
+Q = st.floats(1e-3, 100)
+ALPHA = st.floats(1e-4, 20)
+
+
+@given(Z, Q, ALPHA, st.integers(3, 8), st.sampled_from([1, 3, 5, 7]))
+@settings(max_examples=200, deadline=None)
+def test_soft_is_the_reference(z, q, alpha, bits, window):
+    ours = F.soft_quantize(torch.tensor([z], dtype=torch.float64), q, alpha, bits=bits, window=window).item()
+    assert ours == pytest.approx(reference.soft(z, q, alpha, bits, window), rel=1e-9, abs=1e-9)
+
+
+@given(Z, Q, ALPHA, st.integers(2, 10))
+@settings(max_examples=40, deadline=None)
+def test_the_whole_alphabet_is_the_reference(z, q, alpha, bits):
+    ours = F.soft_quantize(torch.tensor([z], dtype=torch.float64), q, alpha, bits=bits, window=None).item()
+    assert ours == pytest.approx(reference.soft(z, q, alpha, bits, None), rel=1e-9, abs=1e-9)
+
+
+@given(Z, Q, st.integers(2, 16))
+@settings(max_examples=100, deadline=None)
+def test_hard_is_the_reference(z, q, bits):
+    z64 = torch.tensor([z], dtype=torch.float64)
+    expected = pytest.approx(reference.hard(z, q, bits), rel=1e-12, abs=1e-12)
+    assert F.hard_quantize(z64, q, bits=bits).item() == expected
+    assert F.ste_quantize(z64, q, bits=bits).item() == expected
+
+
+@given(Z, Q, st.integers(3, 8))
+@settings(max_examples=100, deadline=None)
+def test_soft_becomes_hard_as_alpha_grows(z, q, bits):
+    cap = 2 ** (bits - 1) - 1
+    distance = abs(z / q - math.floor(z / q) - 0.5)
+    if distance < 1e-3 and abs(z / q) < cap:
+        return  # half-way between two levels they differ, as they should
+    z64 = torch.tensor([z], dtype=torch.float64)
+    soft = F.soft_quantize(z64, q, 1e5 / q**2, bits=bits)
+    torch.testing.assert_close(soft, F.hard_quantize(z64, q, bits=bits))
+
+
+def test_a_tiny_hardness_makes_the_window_an_identity_with_saturation():
+    z = torch.linspace(-300, 300, 601, dtype=torch.float64)
+    soft = F.soft_quantize(z, 1.0, 1e-9, bits=8, window=5)
+    expected = z.round().clamp(-125, 125)  # the window's mean: L - 2 at the cap
+    torch.testing.assert_close(soft, expected, atol=1e-4, rtol=0)
+
+
+def test_without_a_cap_levels_go_on():
+    z = torch.tensor([1000.2, -1000.2], dtype=torch.float64)
+    assert F.hard_quantize(z, 1.0, bits=None).tolist() == [1000, -1000]
+    assert F.hard_quantize(z, 1.0, bits=8).tolist() == [127, -127]
+    torch.testing.assert_close(F.soft_quantize(z, 1.0, 50.0, bits=None), torch.tensor([1000, -1000], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("bits", "window"), [(8, 5), (3, 5), (4, None), (None, 3), (8, 1)])
+def test_gradcheck_soft(bits, window):
+    # Away from rounding boundaries, where the window jumps; some beyond the cap.
+    z = torch.tensor([0.2, -3.3, 7.1, 14.8, -40.4, 0.9], dtype=torch.float64).reshape(2, 3).requires_grad_()
+    q = torch.tensor([1.0, 2.3, 0.7], dtype=torch.float64, requires_grad=True)
+    alpha = torch.tensor([0.6, 0.2, 1.1], dtype=torch.float64, requires_grad=True)
+
+    def quantize(z, q, alpha):
+        return F.soft_quantize(z, q, alpha, bits=bits, window=window)
+
+    assert torch.autograd.gradcheck(quantize, (z, q, alpha))
+    assert torch.autograd.gradgradcheck(quantize, (z, q, alpha))
+    assert torch.autograd.gradcheck(quantize, (z, q[:1].detach().requires_grad_(), alpha))
+
+
+def test_gradients_of_the_other_quantizers():
+    z = torch.tensor([0.2, -3.3, 40.4], dtype=torch.float64, requires_grad=True)
+    q = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64, requires_grad=True)
+    F.hard_quantize(z, q, bits=4).sum().backward()
+    assert z.grad.tolist() == [0, 0, 0]
+    assert q.grad.tolist() == [0, -2, 7]
+    z.grad = q.grad = None
+    F.ste_quantize(z, q, bits=4).sum().backward()
+    assert z.grad.tolist() == [1, 1, 0]  # the last lies beyond the cap of 7
+    torch.testing.assert_close(q.grad, torch.tensor([0 - 0.2, -2 + 1.65, 7], dtype=torch.float64))
+
+
+def test_only_the_gradients_asked_for_are_computed(monkeypatch):
+    z, q = torch.randn(4, 8, 8), torch.ones(8, 8, requires_grad=True)
+    orders = []
+    moments = F._moments
+    monkeypatch.setattr(F, "_moments", lambda *args, order: orders.append(order) or moments(*args, order=order))
+    F.soft_quantize(z, q, 1.0).sum().backward()
+    assert z.grad is None
+    assert q.grad is not None
+    F.soft_quantize(z.requires_grad_(), q.detach(), 1.0).sum().backward()
+    assert orders == [1, 3, 1, 2]  # the image gradient needs no third moment
+
+
+def test_backward_keeps_the_coefficients_alone():
+    kept = []
+    z, q = torch.randn(16, 8, 8, requires_grad=True), torch.rand(8, 8).add(0.5).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor):
+        F.soft_quantize(z, q, 1.0)
+    assert sum(kept) == z.numel() + q.numel() + 1  # z itself, the steps, alpha
+
+
+def test_sample_follows_p_and_has_soft_as_its_mean():
+    z, q, alpha, draws = 3.4, 2.0, 0.3, 40_000
+    z64 = torch.full((draws,), z, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    levels = (F.sample_quantize(z64, q, alpha, generator=generator) / q).round().long()
+    expected = reference.probabilities(z, q, alpha, 8, 5)
+    counts = [int((levels == k).sum()) for k in expected]
+    assert sum(counts) == draws
+    assert stats.chisquare(counts, [draws * p for p in expected.values()]).pvalue > 1e-3
+    soft = reference.soft(z, q, alpha, 8, 5)
+    error = q * levels.double().std().item() / math.sqrt(draws)
+    assert q * levels.double().mean().item() == pytest.approx(soft, abs=4 * error)
+
+
+def test_sample_never_draws_a_level_of_no_weight():
+    z = torch.full((100_000,), 10.0)
+    assert (F.sample_quantize(z, 1.0, 1e4) == 10).all()
+    beyond = torch.full((1000,), 1e6)
+    assert (F.sample_quantize(beyond, 1.0, 5.0) == 127).all()
+
+
+def test_sample_has_the_gradient_of_its_mean():
+    z = torch.randn(50, dtype=torch.float64, requires_grad=True)
+    (sampled,) = torch.autograd.grad(F.sample_quantize(z, 0.5, 2.0).sum(), z)
+    (soft,) = torch.autograd.grad(F.soft_quantize(z, 0.5, 2.0).sum(), z)
+    assert torch.equal(sampled, soft)
+
+
+def test_noise_is_uniform_and_a_step_wide():
+    z = torch.zeros(50_000, dtype=torch.float64)
+    noise = F.noise_quantize(z, 3.0, generator=torch.Generator().manual_seed(2))
+    assert stats.kstest(noise.numpy(), stats.uniform(-1.5, 3).cdf).pvalue > 1e-3
+    assert F.noise_quantize(torch.tensor([1e4]), 1.0, bits=8).item() == 127
+
+
+def test_a_nan_stays_where_it_is():
+    z = torch.zeros(4)
+    z[1], z[2] = float("nan"), float("inf")
+    for quantized in (F.soft_quantize(z, 1.0, 5.0), F.sample_quantize(z, 1.0, 5.0), F.hard_quantize(z, 1.0)):
+        assert quantized[1].isnan()
+        assert quantized[[0, 3]].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": 4}, "odd"),
+        ({"window": 0}, "odd"),
+        ({"window": -3}, "odd"),
+        ({"window": 5.0}, "odd"),
+        ({"bits": 2, "window": 5}, "3 levels"),
+        ({"bits": 1}, "from 2 to 16"),
+        ({"bits": 17}, "from 2 to 16"),
+        ({"bits": 8.0}, "from 2 to 16"),
+        ({"bits": None, "window": None}, "infinite"),
+    ],
+)
+def test_bad_alphabets_are_refused(options, message):
+    for call in (F.soft_quantize, F.sample_quantize):
+        with pytest.raises(UsageError, match=message):
+            call(torch.zeros(3), 1.0, 1.0, **options)
+
+
+def test_steps_that_do_not_broadcast_are_refused():
+    with pytest.raises(UsageError, match=r"q of shape \(3,\)"):
+        F.soft_quantize(torch.zeros(2, 2), torch.ones(3), 1.0)
+    with pytest.raises(UsageError, match="alpha of shape"):
+        F.soft_quantize(torch.zeros(2), 1.0, torch.ones(2, 2))
+
+
+def test_func_transforms():
+    z, q = torch.randn(5, 4, dtype=torch.float64), torch.tensor(0.8, dtype=torch.float64)
+
+    def total(z, q):
+        return F.soft_quantize(z, q, 1.3).sum()
+
+    per_sample = torch.func.vmap(torch.func.grad(total, argnums=1), in_dims=(0, None))(z, q)
+    expected = torch.stack([torch.func.grad(total, argnums=1)(row, q) for row in z])
+    torch.testing.assert_close(per_sample, expected)

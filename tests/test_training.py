@@ -1,0 +1,308 @@
+import csv
+import json
+from dataclasses import replace
+
+import lightning
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from torch import nn
+
+from jpegdl import JpegLayer, prepend
+from jpegdl.data import Data, DataConfig
+from jpegdl.errors import UsageError
+from jpegdl.training import (
+    JointTraining,
+    LayerConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainingConfig,
+    build_backbone,
+    build_layer,
+    check_config,
+    evaluate,
+    initial_tables,
+    load_model,
+    train_run,
+)
+
+pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
+
+
+def _config(epochs=2, **layer):
+    return RunConfig(
+        data=DataConfig(size=16, resize=20, batch_size=16),
+        layer=LayerConfig(tables="standard:75", **layer),
+        training=TrainingConfig(
+            epochs=epochs,
+            accelerator="cpu",
+            layer_optimizer=OptimizerConfig(name="adam", lr=0.05, weight_decay=0.0),
+        ),
+    )
+
+
+def _run(config, folder, arm="jpeg-dl", seed=0):
+    data = Data(config.data, seed)
+
+    def make_layer():
+        return nn.Identity() if arm == "plain" else build_layer(config.layer, initial_tables(config.layer, data))
+
+    return train_run(config, data, make_layer, folder, arm, seed)
+
+
+def _weights(folder):
+    return safetensors.torch.load_file(folder / "model.safetensors")
+
+
+# -------------------------------------------------------------------------------------------------------------- one run
+
+
+def test_a_run_leaves_its_folder(tmp_path):
+    config = _config()
+    result = _run(config, tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} >= {
+        "config.yaml", "metrics.csv", "last.ckpt", "model.safetensors", "tables.json", "result.json", "layer.npz",
+    }  # fmt: skip
+    assert any(file.name.startswith("events.out.tfevents") for file in tmp_path.iterdir())
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["training"]["epochs"] == 2
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    wanted = {"train_loss", "train_accuracy", "test_loss", "test_accuracy", "step_dc_luma", "saturation_dc_luma"}
+    assert wanted | {"hardness_mean_luma", "hardness_mean_chroma"} <= set(rows[0])
+    assert float(rows[-1]["test_accuracy"]) == pytest.approx(result["accuracy"])
+    tables = json.loads((tmp_path / "tables.json").read_text())
+    assert tables["before"]["luma"][0][0] == 8
+    assert tables["before"]["luma"] != tables["after"]["luma"]
+    history = np.load(tmp_path / "layer.npz")
+    assert history["steps"].shape == history["saturation"].shape == (2, 3, 8, 8)
+    np.testing.assert_array_equal(history["steps"][-1][0], np.array(tables["after"]["luma"], dtype=np.float32))
+    assert result["layer_parameters"] == 128
+
+
+def test_the_model_file_is_the_trained_model(tmp_path):
+    config = _config()
+    result = _run(config, tmp_path)
+    layer = build_layer(config.layer, (torch.ones(8, 8), torch.ones(8, 8)))
+    model = prepend(build_backbone(config.backbone, 18, 5), layer)
+    load_model(tmp_path / "model.safetensors", model)
+    metrics = evaluate(model, Data(config.data), config.training)
+    assert metrics["accuracy"] == pytest.approx(result["accuracy"])
+    assert metrics["loss"] == pytest.approx(result["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("arm", ["plain", "jpeg-dl"])
+def test_the_same_command_gives_the_same_numbers(tmp_path, arm):
+    config = _config(rounding="sample")
+    first, second = (_run(config, tmp_path / name, arm) for name in "ab")
+    assert (first["accuracy"], first["loss"]) == (second["accuracy"], second["loss"])
+    for name, weight in _weights(tmp_path / "a").items():
+        assert torch.equal(weight, _weights(tmp_path / "b")[name])
+    other = _run(config, tmp_path / "c", arm, seed=1)
+    assert other["loss"] != first["loss"]
+
+
+def test_an_interrupted_run_resumes_to_the_same_numbers(tmp_path, monkeypatch):
+    config = _config(epochs=3, rounding="sample")
+    whole = _run(config, tmp_path / "whole")
+    step = JointTraining.training_step
+
+    def interrupted(self, batch, batch_idx):
+        if self.current_epoch == 2 and batch_idx == 1:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(JointTraining, "training_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _run(config, tmp_path / "halves")
+    assert not (tmp_path / "halves" / "result.json").exists()
+    monkeypatch.setattr(JointTraining, "training_step", step)
+    epochs = []
+    monkeypatch.setattr(JointTraining, "on_train_epoch_end", lambda self: epochs.append(self.current_epoch))
+    resumed = _run(config, tmp_path / "halves")
+    assert epochs == [2]  # only what was missing
+    assert (resumed["accuracy"], resumed["loss"]) == (whole["accuracy"], whole["loss"])
+    for name, weight in _weights(tmp_path / "whole").items():
+        assert torch.equal(weight, _weights(tmp_path / "halves")[name]), name
+
+    def rows(folder):
+        read = list(csv.DictReader((tmp_path / folder / "metrics.csv").open()))
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in read]
+
+    assert rows("whole") == rows("halves")
+    assert (tmp_path / "whole" / "tables.json").read_text() == (tmp_path / "halves" / "tables.json").read_text()
+
+
+def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch):
+    config = _config(epochs=1)
+    result = _run(config, tmp_path)
+    monkeypatch.setattr(lightning.Trainer, "fit", lambda *_, **__: pytest.fail("trained again"))
+    assert _run(config, tmp_path) == result
+
+
+def test_other_settings_do_not_overwrite_a_run(tmp_path):
+    _run(_config(epochs=1), tmp_path)
+    with pytest.raises(UsageError, match="other settings .training.epochs was 1, now 2.*another --name"):
+        _run(_config(epochs=2), tmp_path)
+    moved = _config(epochs=1)
+    moved.data.workers = 1  # where it is computed, not what
+    _run(moved, tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / "last.ckpt").write_bytes(b"damaged")
+    with pytest.raises(UsageError, match=r"last.ckpt is damaged; delete it"):
+        _run(_config(), tmp_path)
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    _run(_config(epochs=1), tmp_path)
+    (tmp_path / "result.json").write_text("{")
+    with pytest.raises(UsageError, match=r"result.json cannot be read .*delete it"):
+        _run(_config(epochs=1), tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------------- the steps
+
+
+def test_both_optimizers_step_and_steps_stay_in_range(tmp_path):
+    config = _config(epochs=1)
+    config.training.layer_optimizer.lr = 100.0
+    _run(config, tmp_path)
+    layer_state = {name: value for name, value in _weights(tmp_path).items() if name.startswith("layer.")}
+    for name in ("layer.luma", "layer.chroma"):
+        assert layer_state[name].min() >= 1e-5 * 0.999
+        assert layer_state[name].max() <= 255
+    assert (layer_state["layer.luma"] == 255).any() or (layer_state["layer.luma"] < 1e-4).any()  # the projection was at work
+
+
+def test_alpha_trains_where_it_may(tmp_path):
+    _run(_config(epochs=1, trainable_alpha=True, alpha=0.1), tmp_path)
+    assert not (_weights(tmp_path)["layer.alpha_luma"] == 0.1).all()
+
+
+def test_every_arm_starts_from_the_same_backbone():
+    first, second = (build_backbone("cifar_resnet8", 18, 3) for _ in range(2))
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("schedule", "last"), [("constant", 0.05), ("cosine", 0.0), ("multistep", 0.005), ("onecycle", 0.0)])
+def test_schedules_end_where_they_should(tmp_path, monkeypatch, schedule, last):
+    rates = []
+    monkeypatch.setattr(
+        JointTraining, "on_train_end", lambda self: rates.extend(o.param_groups[0]["lr"] for o in self.optimizers())
+    )
+    config = _config(epochs=2)
+    config.training.optimizer = OptimizerConfig(lr=0.05, schedule=schedule, milestones=[1])
+    _run(config, tmp_path)
+    assert rates[0] == pytest.approx(last, abs=1e-4)
+    assert rates[1] == 0.05  # the layer's own, constant
+
+
+@pytest.mark.parametrize("where", ["pixels", "weights"])
+def test_a_loss_that_is_not_finite_stops_training_before_the_tables(tmp_path, monkeypatch, where):
+    config = _config(epochs=2)
+    data = Data(config.data, 0)
+    layers = []
+
+    def make_layer():
+        layers.append(build_layer(config.layer, initial_tables(config.layer, data)))
+        return layers[0]
+
+    step = JointTraining.training_step
+    seen = []
+
+    def poisoned(self, batch, batch_idx):
+        if self.current_epoch == 1 and batch_idx == 2:
+            if where == "pixels":
+                batch[0][0, 0, 3, 3] = float("nan")
+            else:
+                next(self.model.backbone.parameters()).data.fill_(float("inf"))
+            seen.append((layers[0].luma.clone(), layers[0].chroma.clone()))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(JointTraining, "training_step", poisoned)
+    message = "pixels that are NaN" if where == "pixels" else "smaller learning rate"
+    with pytest.raises(UsageError, match=f"loss is nan in epoch 2, step 3.*{message}"):
+        train_run(config, data, make_layer, tmp_path, "jpeg-dl", 0)
+    assert torch.equal(layers[0].luma, seen[0][0])
+    assert torch.equal(layers[0].chroma, seen[0][1])
+    assert (tmp_path / "last.ckpt").is_file()
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_a_model_learns(tmp_path, monkeypatch):
+    monkeypatch.setattr("jpegdl.data.PHOTO_TRAIN", 20)
+    config = _config(epochs=5)
+    config.training.layer_optimizer.lr = 0.003
+    result = _run(config, tmp_path, "plain")
+    assert result["accuracy"] > 3 / 18
+
+
+# ------------------------------------------------------------------------------------------------------------- settings
+
+
+def test_layers_of_a_config():
+    tied = build_layer(LayerConfig(hardness=0.7, bits=11), (torch.ones(8, 8), torch.full((8, 8), 2.0)))
+    assert tied.hardness == 0.7
+    assert tied.chroma[0, 0] == 2
+    pair = build_layer(LayerConfig(alpha=[1.0, 2.0]), (torch.ones(8, 8), torch.ones(8, 8)))
+    assert pair.alpha[:, 0, 0].tolist() == [1, 2, 2]
+    assert isinstance(pair, JpegLayer)
+
+
+def test_initial_tables_by_name(tmp_path):
+    data = Data(DataConfig(size=16, resize=20))
+    assert (initial_tables(LayerConfig(tables="ones"), data)[0] == 1).all()
+    assert initial_tables(LayerConfig(tables="standard:50"), data)[0][0, 0] == 16
+    assert initial_tables(LayerConfig(tables="magnitude"), data)[0].max() > 0
+    file = tmp_path / "t.json"
+    file.write_text(json.dumps({"luma": [[3.0] * 8] * 8, "chroma": [[4.0] * 8] * 8}))
+    assert initial_tables(LayerConfig(tables=str(file)), data)[1][7, 7] == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backbone": "resnet81"}, "no timm model; did you mean resne"),
+        ({"layer": LayerConfig(tables="nice")}, "layer.tables must be"),
+        ({"layer": LayerConfig(tables="standard:0")}, "layer.tables must be"),
+        ({"layer": LayerConfig(alpha=[1.0, 2.0, 3.0])}, "layer.alpha must be one number, or two"),
+        ({"layer": LayerConfig(window=4)}, "odd"),
+        ({"training": TrainingConfig(epochs=0)}, "training.epochs must be at least 1"),
+        ({"training": TrainingConfig(optimizer=OptimizerConfig(name="lion"))}, "training.optimizer.name must be one of sgd"),
+        ({"training": TrainingConfig(optimizer=OptimizerConfig(schedule="up"))}, "schedule must be one of"),
+        ({"training": TrainingConfig(layer_optimizer=OptimizerConfig(lr=0.0))}, "training.layer_optimizer.lr must be"),
+        ({"training": TrainingConfig(epochs=3, test_every=2)}, "test_every"),
+    ],
+)
+def test_bad_settings_are_named(change, message):
+    with pytest.raises(UsageError, match=message):
+        check_config(replace(RunConfig(), **change))
+
+
+def test_bad_devices_are_named(tmp_path):
+    config = _config()
+    config.training.accelerator = "abacus"
+    with pytest.raises(UsageError, match=r"training.accelerator.*abacus"):
+        _run(config, tmp_path)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    _run(_config(epochs=1), tmp_path)
+    file = tmp_path / "model.safetensors"
+    with pytest.raises(UsageError, match="another architecture"):
+        load_model(file, prepend(build_backbone("cifar_resnet20", 18, 0), JpegLayer()))
+    with pytest.raises(UsageError, match=r"another architecture .*fc.weight is \(18, 64\), not \(7, 64\)"):
+        load_model(file, prepend(build_backbone("cifar_resnet8", 7, 0), JpegLayer()))
+    with pytest.raises(UsageError, match="another architecture .*layer.* unknown"):
+        load_model(file, prepend(build_backbone("cifar_resnet8", 18, 0), nn.Identity()))
+    with pytest.raises(UsageError, match="no model file"):
+        load_model(tmp_path / "none", prepend(build_backbone("cifar_resnet8", 18, 0), JpegLayer()))
+    file.write_bytes(b"damaged")
+    with pytest.raises(UsageError, match="not a safetensors file"):
+        load_model(file, prepend(build_backbone("cifar_resnet8", 18, 0), JpegLayer()))
