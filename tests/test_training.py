@@ -31,12 +31,13 @@ from jpegdl.training import (
 pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
 
 
-def _config(epochs=2, **layer):
+def _config(epochs=2, test_every=1, **layer):
     return RunConfig(
         data=DataConfig(size=16, resize=20, batch_size=16),
         layer=LayerConfig(tables="standard:75", **layer),
         training=TrainingConfig(
             epochs=epochs,
+            test_every=test_every,
             accelerator="cpu",
             layer_optimizer=OptimizerConfig(name="adam", lr=0.05, weight_decay=0.0),
         ),
@@ -60,7 +61,7 @@ def _weights(folder):
 
 
 def test_a_run_leaves_its_folder(tmp_path):
-    config = _config()
+    config = _config(test_every=2)
     result = _run(config, tmp_path)
     assert {file.name for file in tmp_path.iterdir()} >= {
         "config.yaml", "metrics.csv", "last.ckpt", "model.safetensors", "tables.json", "result.json", "layer.npz",
@@ -71,6 +72,7 @@ def test_a_run_leaves_its_folder(tmp_path):
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["training"]["epochs"] == 2
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert [row["test_accuracy"] != "" for row in rows] == [False, True]  # tested every second epoch
     wanted = {"train_loss", "train_accuracy", "test_loss", "test_accuracy", "step_dc_luma", "saturation_dc_luma"}
     assert wanted | {"hardness_mean_luma", "hardness_mean_chroma"} <= set(rows[0])
     assert float(rows[-1]["test_accuracy"]) == pytest.approx(result["accuracy"])
@@ -134,6 +136,15 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(tmp_path, monkeypatch):
 
     assert rows("whole") == rows("halves")
     assert (tmp_path / "whole" / "tables.json").read_text() == (tmp_path / "halves" / "tables.json").read_text()
+
+
+def test_a_run_killed_between_its_last_epoch_and_its_result(tmp_path):
+    config = _config(epochs=1)
+    result = _run(config, tmp_path)
+    for name in ("result.json", "model.safetensors", "tables.json"):
+        (tmp_path / name).unlink()
+    assert _run(config, tmp_path) == result
+    assert np.sum(result["saturation"]) > 0
 
 
 def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch):

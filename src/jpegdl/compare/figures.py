@@ -35,7 +35,7 @@ def draw_figures(folder: Path, runs: dict[str, list[Path]]) -> None:
 
 def _save(figure: Figure, path: Path) -> None:
     with replacing(path) as file:
-        figure.savefig(file, dpi=110, facecolor="white")
+        figure.savefig(file, dpi=90, facecolor="white")
 
 
 def _accuracy(runs: dict[str, list[Path]]) -> Figure:
@@ -85,11 +85,13 @@ def _tables(arm: str, tables: list[dict[str, Any]]) -> Figure:
         norm = LogNorm(low * 0.99, high * 1.01)
         _heat(row[0], before, norm, f"{name}, before training", ".2g", "viridis")
         image = _heat(row[1], after, norm, f"{name}, after training", ".2g", "viridis")
-        figure.colorbar(image, ax=list(row[:2]), shrink=0.8).set_label("step, JPEG table units", fontsize=8)
+        bar = figure.colorbar(image, ax=list(row[:2]), shrink=0.8, format="%g")
+        bar.set_label("step, JPEG table units", fontsize=8)
         ratio = after / before
-        span = max(float(np.abs(np.log(ratio)).max()), 1e-3)
-        image = _heat(row[2], ratio, LogNorm(np.exp(-span), np.exp(span)), f"{name}, after / before", ".2f", "RdBu_r")
-        figure.colorbar(image, ax=row[2], shrink=0.8)
+        octaves = max(1, int(np.ceil(np.abs(np.log2(ratio)).max())))
+        image = _heat(row[2], ratio, LogNorm(2.0**-octaves, 2.0**octaves), f"{name}, after / before", ".2g", "RdBu_r")
+        bar = figure.colorbar(image, ax=row[2], shrink=0.8, ticks=2.0 ** np.arange(-octaves, octaves + 1), format="×%g")
+        bar.ax.minorticks_off()
     seeds = f"geometric mean over {len(tables)} seeds" if len(tables) > 1 else "one seed"
     figure.suptitle(f"{arm}: quantization steps ({seeds})")
     return figure

@@ -9,6 +9,7 @@ from typing import Any
 import lightning
 import numpy as np
 from lightning.pytorch.callbacks import Callback, ProgressBar
+from torch import Tensor
 from tqdm import tqdm
 
 from jpegdl.files import replacing
@@ -16,10 +17,12 @@ from jpegdl.training.module import JointTraining
 
 
 class History(Callback):
-    """The run's record: ``metrics.csv`` (a row an epoch) and ``layer.npz`` (steps, alpha and saturation, an entry a test).
+    """The run's record, an entry an epoch: ``metrics.csv``, and ``layer.npz`` with the layer's tables.
 
-    It lives in the checkpoint and both files are written whole each epoch, so that a resumed run has neither gaps nor
-    repeats. ``seconds`` is the time spent on training batches alone.
+    The latter holds ``epoch``, ``steps``, ``alpha`` and ``saturation`` (the share of coefficients at the level cap, over the
+    epoch's last training batch), the last three of shape (epochs, 3, 8, 8) for Y, Cb, Cr. Test metrics stand in the rows of
+    tested epochs only. The record lives in the checkpoint and both files are written whole, so that a resumed run has neither
+    gaps nor repeats. ``seconds`` is the time spent on training batches alone.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,27 +31,47 @@ class History(Callback):
         self.tables: list[dict[str, Any]] = []
         self.seconds = 0.0
         self._since = 0.0
+        self._tested = False
+        self._images: Tensor | None = None
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
         self._since = time.perf_counter()
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.seconds += time.perf_counter() - self._since
+        self._images = batch[0]
+
+    def on_validation_end(self, *_: Any) -> None:
+        self._tested = True
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        row = {"epoch": trainer.current_epoch + 1, "seconds": self.seconds}
-        row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        epoch = trainer.current_epoch + 1
+        row = {"epoch": epoch, "seconds": self.seconds}
+        row |= {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if self._tested or not name.startswith("test_")
+        }
+        self._tested = False
+        if isinstance(module, JointTraining) and module.jpeg is not None and self._images is not None:
+            steps, alpha = module.jpeg.steps.detach(), module.jpeg.alpha.detach()
+            saturation = trainer.strategy.reduce(module.jpeg.saturation(self._images), reduce_op="mean")
+            assert isinstance(saturation, Tensor)
+            means = {
+                "step_dc_luma": steps[0, 0, 0],
+                "step_mean_luma": steps[0].mean(),
+                "step_mean_chroma": steps[1].mean(),
+                "hardness_mean_luma": (alpha * steps**2)[0].mean(),
+                "hardness_mean_chroma": (alpha * steps**2)[1].mean(),
+                "saturation_dc_luma": saturation[0, 0, 0],
+                "saturation_mean_luma": saturation[0].mean(),
+                "saturation_mean_chroma": saturation[1:].mean(),
+            }
+            module.log_dict(means)
+            row |= {name: float(value) for name, value in means.items()}
+            entry = {"steps": steps, "alpha": alpha, "saturation": saturation}
+            self.tables.append({"epoch": epoch} | {name: table.cpu().numpy() for name, table in entry.items()})
         self.rows.append(row)
-        assert isinstance(module, JointTraining)
-        if module.jpeg is not None and module.saturation_table is not None:
-            self.tables.append(
-                {
-                    "epoch": trainer.current_epoch + 1,
-                    "steps": module.jpeg.steps.detach().cpu().numpy(),
-                    "alpha": module.jpeg.alpha.detach().cpu().numpy(),
-                    "saturation": module.saturation_table.numpy(),
-                }
-            )
         if trainer.is_global_zero:
             self._write()
 

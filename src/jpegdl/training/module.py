@@ -53,7 +53,8 @@ class JointTraining(lightning.LightningModule):
         self.jpeg = model.layer if isinstance(model.layer, JpegLayer) else None
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(classes, average="micro")
-        self.saturation_table: Tensor | None = None
+        # (3, 8, 8), over the test images at the last test; a buffer, so that it is in the checkpoint.
+        self.register_buffer("test_saturation", torch.zeros(3, 8, 8))
 
     def configure_optimizers(self) -> Any:
         steps = int(self.trainer.estimated_stepping_batches)
@@ -112,9 +113,7 @@ class JointTraining(lightning.LightningModule):
         self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=len(images))
 
     def on_validation_epoch_start(self) -> None:
-        if self.jpeg is not None:
-            self.saturation_table = torch.zeros(3, 8, 8, dtype=torch.float64)
-            self._saturation_images = 0
+        self._saturation, self._images = torch.zeros(3, 8, 8, device=self.device), 0
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, target = batch
@@ -122,19 +121,10 @@ class JointTraining(lightning.LightningModule):
         self.test_accuracy(logits, target)
         self.log("test_loss", cross_entropy(logits, target), batch_size=len(images), sync_dist=True)
         self.log("test_accuracy", self.test_accuracy, batch_size=len(images))
-        if self.jpeg is not None and self.saturation_table is not None:
-            self.saturation_table += self.jpeg.saturation(images).double().cpu() * len(images)
-            self._saturation_images += len(images)
+        if self.jpeg is not None:
+            self._saturation += self.jpeg.saturation(images) * len(images)
+            self._images += len(images)
 
     def on_validation_epoch_end(self) -> None:
-        if self.jpeg is None or self.saturation_table is None:
-            return
-        self.saturation_table /= max(self._saturation_images, 1)
-        steps, hardness = self.jpeg.steps.detach(), (self.jpeg.alpha * self.jpeg.steps**2).detach()
-        for row, name in ((0, "luma"), (2, "chroma")):
-            self.log(f"step_dc_{name}", steps[row, 0, 0])
-            self.log(f"step_mean_{name}", steps[row].mean())
-            self.log(f"hardness_mean_{name}", hardness[row].mean())
-        self.log("saturation_dc_luma", self.saturation_table[0, 0, 0].float())
-        self.log("saturation_mean_luma", self.saturation_table[0].mean().float())
-        self.log("saturation_mean_chroma", self.saturation_table[1:].mean().float())
+        if self.jpeg is not None:
+            self.test_saturation: Tensor = self.trainer.strategy.reduce(self._saturation / self._images, reduce_op="mean")

@@ -27,6 +27,12 @@ from jpegdl.training.models import build_backbone
 from jpegdl.training.module import JointTraining
 
 
+class _Logger(TensorBoardLogger):
+    """TensorBoard events beside the run's other files; the settings are in config.yaml already."""
+
+    NAME_HPARAMS_FILE = "config.yaml"
+
+
 def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
     try:
         return lightning.Trainer(
@@ -104,7 +110,7 @@ def train_run(
         max_epochs=config.training.epochs,
         check_val_every_n_epoch=config.training.test_every,
         callbacks=[history, checkpoint, Progress(f"{arm}, seed {seed}:")],
-        logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
+        logger=_Logger(folder, name="", version="", default_hp_metric=False),
         log_every_n_steps=1,
     )
     _fit(trainer, module, data, folder / "last.ckpt")
@@ -112,7 +118,7 @@ def train_run(
         trainer.strategy.barrier()
         return read_result(folder)
     with replacing(folder / "model.safetensors") as file:
-        safetensors.torch.save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file)
+        file.write_bytes(safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
     if before:
         with replacing(folder / "tables.json") as file:
             file.write_text(json.dumps({"before": before, "after": _named_tables(layer)}))
@@ -125,7 +131,7 @@ def train_run(
         "train_seconds": history.seconds,
         "parameters": sum(p.numel() for p in model.parameters()),
         "layer_parameters": sum(p.numel() for p in layer.parameters()),
-        "saturation": history.tables[-1]["saturation"].tolist() if history.tables else None,
+        "saturation": None if module.jpeg is None else module.test_saturation.tolist(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {type(trainer.accelerator).__name__}",
     }
