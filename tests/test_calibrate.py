@@ -113,6 +113,9 @@ def test_bad_input():
         magnitude_tables(batches, bits=None)
     with pytest.raises(UsageError, match="not finite"):
         magnitude_tables([(torch.full((1, 3, 8, 8), float("nan")), torch.zeros(1))])
+    for call in (lambda batches: sensitivity_tables(model, batches), magnitude_tables):
+        with pytest.raises(UsageError, match=r"must lie in \[0, 1\].*normalisation"):
+            call([(images * 255, target) for images, target in batches])
     nn.init.zeros_(model.fc.weight)
     with pytest.raises(UsageError, match="zero or not finite"):
         sensitivity_tables(model, batches)

@@ -44,14 +44,15 @@ def test_compare_then_the_single_steps(capsys, tmp_path, monkeypatch):
     assert f"Run folder: {Path('runs/demo')}" in out
     accuracy = json.loads((tmp_path / "runs/demo/jpeg-dl/1/result.json").read_text())["accuracy"]
 
-    status, out, _ = _main(capsys, "evaluate", "--config", "demo", *SMALL, "--arm", "jpeg-dl", "--seed", "1")
+    status, out, _ = _main(capsys, "evaluate", "--name", "demo", "--seed", "1")
     assert status == 0
+    assert "cifar_resnet8, jpeg-dl, seed 1, rounding soft" in out
     assert f"test accuracy {100 * accuracy:.2f} %" in out
     run = tmp_path / "runs/demo/jpeg-dl/1"
     status, out, _ = _main(capsys, "evaluate", "--config", f"{run}/config.yaml", "--model", f"{run}/model.safetensors")
     assert f"test accuracy {100 * accuracy:.2f} %" in out
 
-    status, out, _ = _main(capsys, "calibrate", "--config", "demo", *SMALL, "--seed", "1", "--tables", "mine.json")
+    status, out, _ = _main(capsys, "calibrate", "--config", "demo", *SMALL, "--seed", "1", "--save", "mine.json")
     assert status == 0
     assert len(out.splitlines()) == 2 * 9 + 1
     before = json.loads((run / "tables.json").read_text())["before"]
@@ -70,6 +71,24 @@ def test_help(capsys):
     for text in ("--layer.q_max", "JPEG table units", "default: 5.0", "a recipe: cifar10, demo, dtd10"):
         assert text in " ".join(out.split())
     assert main([]) == 0
+
+
+def test_the_command_line_wins_wherever_it_stands(capsys):
+    for arguments in (["--training.epochs", "7", "--config", "demo"], ["--config=demo", "--training.epochs", "7"]):
+        with pytest.raises(SystemExit):
+            main(["compare", *arguments, "--print_config"])
+        assert yaml.safe_load(capsys.readouterr().out)["training"]["epochs"] == 7
+
+
+def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("jpegdl.cli.compare", broken)
+    assert "ZeroDivisionError: by zero (set JPEGDL_TRACEBACK=1 to see where)" in _error(capsys, "compare", "--config", "demo")
+    monkeypatch.setenv("JPEGDL_TRACEBACK", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["compare", "--config", "demo"])
 
 
 def test_recipes_are_complete_settings(capsys):
@@ -100,7 +119,9 @@ def test_recipes_are_complete_settings(capsys):
         (["compare", "--config", "demo", "--layer.alpha", "1", "--layer.hardness", "0.7"], "exclude each other"),
         (["train", "--config", "demo", "--arm", "magic"], "arm must be one of plain, jpeg-dl, got 'magic'"),
         (["evaluate", "--config", "demo", "--model", "none.safetensors"], "no model file none.safetensors"),
-        (["evaluate", "--config", "demo", "--rounding", "up"], "rounding must be one of"),
+        (["evaluate", "--config", "demo"], "no trained model in runs/demo/jpeg-dl/0"),
+        (["compare", "--config", "demo", "--layer.table", "ones"], "--layer.table"),
+        (["train", "--config", "demo", "--seed", "-1"], "seed must be a number from 0"),
         (["calibrate", "--config", "demo", "--method", "guess"], "sensitivity or magnitude, got 'guess'"),
         (["calibrate", "--config", "demo"], "train arm plain with seed 0 first"),
         (["paint"], "invalid choice: 'paint'"),
@@ -116,6 +137,10 @@ def test_wrong_keys_in_a_file_are_named(capsys, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("layer:\n  stepz: 3\n")
     assert "stepz" in _error(capsys, "compare", "--config", str(file))
+    file.write_text("training: 5\n")
+    assert "mine.yaml: training must hold settings of its own, got 5" in _error(capsys, "compare", "--config", str(file))
+    file.write_text("training: {optimizer: fast}\n")
+    assert "optimizer must hold settings of its own" in _error(capsys, "compare", "--config", str(file))
     file.write_text("layer: [")
     assert "mine.yaml" in _error(capsys, "compare", "--config", str(file))
 

@@ -12,7 +12,7 @@ from jpegdl.compare import CompareConfig, calibrate_run, compare, evaluate_run, 
 from jpegdl.compare.statistics import paired_difference, summarize, summary_table
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import UsageError
-from jpegdl.training import LayerConfig, OptimizerConfig, TrainingConfig
+from jpegdl.training import JointTraining, LayerConfig, OptimizerConfig, TrainingConfig
 
 pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
 
@@ -132,11 +132,46 @@ def test_evaluation_with_another_quantizer(tmp_path):
     assert soft["loss"] != hard["loss"]
     with pytest.raises(UsageError, match="rounding must be one of"):
         evaluate_run(config, "jpeg-dl", 0, rounding="up")
-    with pytest.raises(UsageError, match="no model file"):
+    with pytest.raises(UsageError, match="no trained model in"):
         evaluate_run(config, "jpeg-dl", 1)
     train_arm(config, "plain", 0)
     with pytest.raises(UsageError, match="plain has no quantizer"):
         evaluate_run(config, "plain", 0, rounding="hard")
+
+
+def test_evaluation_uses_the_runs_own_settings(tmp_path):
+    config = _config(tmp_path, layer=LayerConfig(tables="standard:75", bits=4))
+    result = train_arm(config, "jpeg-dl", 0)
+    other = CompareConfig(name="test", output=str(tmp_path))
+    other.training.accelerator = "cpu"
+    metrics = evaluate_run(other, "jpeg-dl", 0)
+    assert metrics["loss"] == pytest.approx(result["loss"], rel=1e-5)
+    assert metrics["rounding"] == "soft"
+
+
+def test_every_arm_sees_the_same_images_in_the_same_order_and_starts_alike(tmp_path, monkeypatch):
+    seen = {}
+    step = JointTraining.training_step
+
+    def spy(self, batch, batch_idx):
+        arm = "plain" if self.jpeg is None else "jpeg-dl"
+        if not seen.get(arm):
+            seen.setdefault(arm, []).extend(p.detach().clone() for p in self.model.backbone.parameters())
+        seen[arm].append(batch[0].clone())
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(JointTraining, "training_step", spy)
+    config = _config(tmp_path, seeds=[3])
+    compare(config)
+    assert len(seen["plain"]) == len(seen["jpeg-dl"]) > 8
+    assert all(torch.equal(one, other) for one, other in zip(seen["plain"], seen["jpeg-dl"], strict=True))
+
+
+def test_a_run_with_other_settings_is_found_before_any_training(tmp_path, monkeypatch):
+    train_arm(_config(tmp_path, layer=LayerConfig(tables="standard:75")), "jpeg-dl", 1)
+    monkeypatch.setattr(lightning.Trainer, "fit", lambda *_, **__: pytest.fail("trained first"))
+    with pytest.raises(UsageError, match="jpeg-dl/1 holds a run with other settings .layer.tables"):
+        compare(_config(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -147,6 +182,7 @@ def test_evaluation_with_another_quantizer(tmp_path):
         ({"seeds": 0}, "seeds must be"),
         ({"seeds": [1, 1]}, "seeds must be"),
         ({"seeds": [-1]}, "seeds must be"),
+        ({"seeds": [2**40]}, "seeds must be"),
         ({"name": "../up"}, "plain folder name"),
         ({"name": ""}, "plain folder name"),
     ],
@@ -161,5 +197,7 @@ def test_unknown_arms_and_methods(tmp_path):
     for call in (train_arm, evaluate_run):
         with pytest.raises(UsageError, match="arm must be one of plain, jpeg-dl, got 'magic'"):
             call(config, "magic", 0)
+        with pytest.raises(UsageError, match="seed must be a number from 0"):
+            call(config, "plain", -1)
     with pytest.raises(UsageError, match="sensitivity or magnitude"):
         calibrate_run(config, Data(config.data), 0, method="guess")

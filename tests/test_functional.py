@@ -204,6 +204,17 @@ def test_gradients_of_the_other_quantizers():
     torch.testing.assert_close(q.grad, torch.tensor([0 - 0.2, -2 + 1.65, 7], dtype=torch.float64))
 
 
+def test_gradcheck_of_the_other_quantizers():
+    z = torch.tensor([0.2, -3.3, 7.1, 14.8, -40.4], dtype=torch.float64, requires_grad=True)
+    q = torch.tensor([1.0, 2.3, 0.7, 1.1, 3.0], dtype=torch.float64, requires_grad=True)
+
+    def noise(z, q):
+        return F.noise_quantize(z, q, bits=5, generator=torch.Generator().manual_seed(1))
+
+    assert torch.autograd.gradcheck(lambda z, q: F.hard_quantize(z, q, bits=5), (z, q))
+    assert torch.autograd.gradcheck(noise, (z, q))
+
+
 def test_only_the_gradients_asked_for_are_computed(monkeypatch):
     z, q = torch.randn(4, 8, 8), torch.ones(8, 8, requires_grad=True)
     orders = []
@@ -246,10 +257,11 @@ def test_sample_never_draws_a_level_of_no_weight():
 
 
 def test_sample_has_the_gradient_of_its_mean():
-    z = torch.randn(50, dtype=torch.float64, requires_grad=True)
-    (sampled,) = torch.autograd.grad(F.sample_quantize(z, 0.5, 2.0).sum(), z)
-    (soft,) = torch.autograd.grad(F.soft_quantize(z, 0.5, 2.0).sum(), z)
-    assert torch.equal(sampled, soft)
+    inputs = [torch.randn(50), torch.rand(50) + 0.5, torch.rand(50) + 0.5]
+    inputs = [tensor.double().requires_grad_() for tensor in inputs]
+    sampled = torch.autograd.grad(F.sample_quantize(*inputs).sum(), inputs)
+    soft = torch.autograd.grad(F.soft_quantize(*inputs).sum(), inputs)
+    assert all(torch.equal(one, other) for one, other in zip(sampled, soft, strict=True))
 
 
 def test_noise_is_uniform_and_a_step_wide():
@@ -285,6 +297,23 @@ def test_bad_alphabets_are_refused(options, message):
     for call in (F.soft_quantize, F.sample_quantize):
         with pytest.raises(UsageError, match=message):
             call(torch.zeros(3), 1.0, 1.0, **options)
+
+
+def test_bad_values_and_shapes_are_refused():
+    for call in (F.soft_quantize, F.sample_quantize):
+        with pytest.raises(TypeError, match="z must be floating point"):
+            call(torch.arange(5), 1.0, 1.0)
+        with pytest.raises(UsageError, match="q must be finite and greater than 0, got 0"):
+            call(torch.zeros(3), 0, 1.0)
+        with pytest.raises(UsageError, match="alpha must be finite and greater than 0, got -1"):
+            call(torch.zeros(3), 1.0, -1.0)
+    for colour in (F.rgb_to_ycbcr, F.ycbcr_to_rgb):
+        with pytest.raises(UsageError, match=r"\(N, 3, H, W\)"):
+            colour(torch.zeros(3, 8, 8))
+    with pytest.raises(UsageError, match=r"\(N, C, H, W\)"):
+        F.block_dct(torch.zeros(8, 8))
+    with pytest.raises(UsageError, match="8, 8"):
+        F.block_idct(torch.zeros(1, 3, 8, 8))
 
 
 def test_steps_that_do_not_broadcast_are_refused():

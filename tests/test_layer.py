@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from conftest import ORACLE_CASES
 from PIL import Image
 
 import jpegdl
@@ -29,6 +30,38 @@ def test_two_lines_in_front_of_a_model():
 
 
 # --------------------------------------------------------------------------------------------------------- round trip
+
+
+@pytest.mark.parametrize("name", ORACLE_CASES)
+def test_the_layer_is_the_published_one(shared, name):
+    """The oracle through JpegLayer itself, in float64, with trainable alpha."""
+    case = {key: torch.from_numpy(np.asarray(value)) for key, value in np.load(shared / "oracle" / f"{name}.npz").items()}
+    layer = JpegLayer(bits=int(case["bits"]), window=int(case["window"]), trainable_alpha=True).double()
+    parameters = {"luma": "q_luma", "chroma": "q_chroma", "alpha_luma": "alpha_luma", "alpha_chroma": "alpha_chroma"}
+    layer.load_state_dict({ours: case[theirs] for ours, theirs in parameters.items()})
+    image = (case["image"].double() / 255).requires_grad_()
+    output = layer(image) * 255
+    output.backward(case["grad_output"])
+
+    def close(ours, theirs):
+        return (ours - theirs).abs().max() <= 1e-9 * theirs.abs().max()
+
+    assert close(layer.quantize(layer.coefficients(image)), case["quantized"])
+    assert close(output, case["output"])
+    assert close(image.grad / 255, case["grad_image"])
+    for ours, theirs in parameters.items():
+        assert close(getattr(layer, ours).grad, case[f"grad_{theirs}"]), ours
+
+
+def test_gradcheck_through_the_layer():
+    layer = JpegLayer(3.3, 2.7, alpha=0.11, trainable_alpha=True).double()
+    images = torch.rand(1, 3, 9, 8, dtype=torch.float64, requires_grad=True)
+    names = [name for name, _ in layer.named_parameters()]
+
+    def call(images, *values):
+        return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (images,))
+
+    assert torch.autograd.gradcheck(call, (images, *layer.parameters()), fast_mode=True)
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
@@ -237,6 +270,42 @@ def test_no_gradient_for_images_that_want_none():
     assert forward_dct == ["UnbindBackward0"]
 
 
+def test_export_leaves_the_layer_usable():
+    images = torch.rand(1, 3, 16, 16)
+    for warm in (False, True):
+        F._DCT_MATRICES.clear()
+        layer = JpegLayer(*standard_tables(50)).eval()
+        expected = layer(images) if warm else None
+        exported = torch.export.export(layer, (images,)).module()(images)
+        output = layer(images)
+        assert type(output) is torch.Tensor
+        torch.testing.assert_close(exported, output)
+        assert expected is None or torch.equal(expected, output)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_cuda_agrees_with_the_cpu(rounding):
+    results = []
+    for device in ("cpu", "cuda"):
+        layer = JpegLayer(*standard_tables(50), rounding=rounding).eval().to(device)
+        images = torch.linspace(0, 1, 3 * 17 * 9, device=device).view(1, 3, 17, 9).requires_grad_()
+        output = layer(images)
+        gradients = torch.autograd.grad(output.square().sum(), [images, layer.luma])
+        results.append([tensor.cpu() for tensor in (output, *gradients)])
+    for host, device in zip(*results, strict=True):
+        if rounding != "sample":
+            torch.testing.assert_close(device, host, atol=1e-3, rtol=1e-3)
+
+
+def test_half_parameters_compute_in_float32():
+    for options in ({}, {"hardness": 0.7}):
+        layer = JpegLayer(1e-3, 1e-3, **options).half()
+        output = layer(torch.rand(1, 3, 16, 16).half())
+        assert output.dtype == torch.float16
+        assert output.isfinite().all()
+
+
 # --------------------------------------------------------------------------------------------------- softness, saturation
 
 
@@ -329,6 +398,9 @@ def test_bad_images_are_refused(images, error, message):
         ({"chroma": float("nan")}, "chroma must be finite"),
         ({"chroma": torch.full((8, 8), float("inf"))}, "chroma must be finite"),
         ({"luma": torch.ones(64)}, r"luma .*shape \(8, 8\), got shape \(64,\)"),
+        ({"luma": 1e-20}, "luma must lie between 1e-12 and 1e12"),
+        ({"alpha": 1e38}, "alpha_luma must lie between"),
+        ({"luma": torch.ones(8, 8, dtype=torch.bool)}, "luma must be a number"),
         ({"luma": "fine"}, "luma must be a number"),
         ({"luma": None}, "luma must be a number"),
         ({"alpha": 0}, "alpha_luma must be finite and greater than 0"),
@@ -354,7 +426,15 @@ def test_bad_rounding_is_refused_later_too():
         layer.rounding = "fuzzy"
 
 
+def test_numpy_numbers_are_numbers():
+    layer = JpegLayer(np.float32(2), np.ones((8, 8)), bits=np.int64(8), hardness=np.float32(0.5))
+    assert (layer.luma == 2).all()
+    assert layer.bits == 8
+
+
 def test_bad_coefficients_are_refused():
+    with pytest.raises(UsageError, match="coefficients of 20x20 images"):
+        JpegLayer().reconstruct(torch.zeros(1, 3, 1, 1, 8, 8), (20, 20))
     with pytest.raises(UsageError, match="coefficients must be"):
         JpegLayer().quantize(torch.zeros(1, 3, 8, 8))
 

@@ -25,6 +25,7 @@ from jpegdl.training import (
     evaluate,
     initial_tables,
     load_model,
+    read_config,
     train_run,
 )
 
@@ -89,7 +90,7 @@ def test_the_model_file_is_the_trained_model(tmp_path):
     config = _config()
     result = _run(config, tmp_path)
     layer = build_layer(config.layer, (torch.ones(8, 8), torch.ones(8, 8)))
-    model = prepend(build_backbone(config.backbone, 18, 5), layer)
+    model = prepend(build_backbone(config.backbone, 18, 5, 16), layer)
     load_model(tmp_path / "model.safetensors", model)
     metrics = evaluate(model, Data(config.data), config.training)
     assert metrics["accuracy"] == pytest.approx(result["accuracy"])
@@ -196,7 +197,7 @@ def test_alpha_trains_where_it_may(tmp_path):
 
 
 def test_every_arm_starts_from_the_same_backbone():
-    first, second = (build_backbone("cifar_resnet8", 18, 3) for _ in range(2))
+    first, second = (build_backbone("cifar_resnet8", 18, 3, 16) for _ in range(2))
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, other)
 
@@ -288,12 +289,65 @@ def test_initial_tables_by_name(tmp_path):
         ({"training": TrainingConfig(optimizer=OptimizerConfig(name="lion"))}, "training.optimizer.name must be one of sgd"),
         ({"training": TrainingConfig(optimizer=OptimizerConfig(schedule="up"))}, "schedule must be one of"),
         ({"training": TrainingConfig(layer_optimizer=OptimizerConfig(lr=0.0))}, "training.layer_optimizer.lr must be"),
-        ({"training": TrainingConfig(epochs=3, test_every=2)}, "test_every"),
+        ({"training": TrainingConfig(optimizer=OptimizerConfig(momentum=-1.0))}, "training.optimizer.momentum"),
+        ({"layer": LayerConfig(q_max=-1.0)}, "layer.q_max"),
+        ({"layer": LayerConfig(images=0)}, "layer.images"),
     ],
 )
 def test_bad_settings_are_named(change, message):
     with pytest.raises(UsageError, match=message):
         check_config(replace(RunConfig(), **change))
+
+
+def test_backbones_made_for_one_size_are_told_theirs():
+    model = build_backbone("vit_tiny_patch16_224", 5, 0, 48)
+    assert model(torch.rand(1, 3, 48, 48)).shape == (1, 5)
+    with pytest.raises(UsageError, match="cannot be built for 16-pixel images"):
+        build_backbone("resnet18.nonsense", 5, 0, 16)
+
+
+def test_the_last_epoch_is_always_tested(tmp_path):
+    result = _run(_config(epochs=3, test_every=2), tmp_path)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [row["test_accuracy"] != "" for row in rows] == [False, True, True]
+    assert float(rows[-1]["test_accuracy"]) == pytest.approx(result["accuracy"])
+
+
+def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
+    config = _config(epochs=1)
+    config.data.batch_size = 72  # one step: the loss before it is finite, the parameters after it are not
+    config.training.optimizer = OptimizerConfig(lr=1e38, weight_decay=1e30)
+    with pytest.raises(UsageError, match="no longer finite after epoch 1"):
+        _run(config, tmp_path)
+    assert not (tmp_path / "last.ckpt").exists()
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_a_run_that_could_not_start_leaves_nothing(tmp_path):
+    config = _config()
+    config.training.accelerator = "abacus"
+    with pytest.raises(UsageError, match="abacus"):
+        _run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_damaged_settings_are_named(tmp_path):
+    config = _config(epochs=1)
+    _run(config, tmp_path)
+    assert read_config(tmp_path) == config
+    (tmp_path / "config.yaml").write_text("training: [")
+    with pytest.raises(UsageError, match="config.yaml is damaged; delete"):
+        _run(config, tmp_path)
+    (tmp_path / "config.yaml").write_text("training: 5")
+    with pytest.raises(UsageError, match="config.yaml is damaged; delete"):
+        read_config(tmp_path)
+
+
+def test_a_runs_tables_can_start_another(tmp_path):
+    _run(_config(epochs=1), tmp_path)
+    after = json.loads((tmp_path / "tables.json").read_text())["after"]
+    luma, _ = initial_tables(LayerConfig(tables=str(tmp_path / "tables.json")), Data(_config().data))
+    assert torch.equal(luma, torch.tensor(after["luma"]))
 
 
 def test_bad_devices_are_named(tmp_path):
@@ -307,13 +361,17 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
     _run(_config(epochs=1), tmp_path)
     file = tmp_path / "model.safetensors"
     with pytest.raises(UsageError, match="another architecture"):
-        load_model(file, prepend(build_backbone("cifar_resnet20", 18, 0), JpegLayer()))
+        load_model(file, prepend(build_backbone("cifar_resnet20", 18, 0, 16), JpegLayer()))
     with pytest.raises(UsageError, match=r"another architecture .*fc.weight is \(18, 64\), not \(7, 64\)"):
-        load_model(file, prepend(build_backbone("cifar_resnet8", 7, 0), JpegLayer()))
+        load_model(file, prepend(build_backbone("cifar_resnet8", 7, 0, 16), JpegLayer()))
     with pytest.raises(UsageError, match="another architecture .*layer.* unknown"):
-        load_model(file, prepend(build_backbone("cifar_resnet8", 18, 0), nn.Identity()))
+        load_model(file, prepend(build_backbone("cifar_resnet8", 18, 0, 16), nn.Identity()))
     with pytest.raises(UsageError, match="no model file"):
-        load_model(tmp_path / "none", prepend(build_backbone("cifar_resnet8", 18, 0), JpegLayer()))
+        load_model(tmp_path / "none", prepend(build_backbone("cifar_resnet8", 18, 0, 16), JpegLayer()))
+    poisoned = {**_weights(tmp_path), "backbone.fc.bias": torch.full((18,), float("nan"))}
+    safetensors.torch.save_file(poisoned, file)
+    with pytest.raises(UsageError, match="not finite: its training diverged"):
+        load_model(file, prepend(build_backbone("cifar_resnet8", 18, 0, 16), JpegLayer()))
     file.write_bytes(b"damaged")
     with pytest.raises(UsageError, match="not a safetensors file"):
-        load_model(file, prepend(build_backbone("cifar_resnet8", 18, 0), JpegLayer()))
+        load_model(file, prepend(build_backbone("cifar_resnet8", 18, 0, 16), JpegLayer()))

@@ -19,8 +19,9 @@ def sensitivity_tables(model: nn.Module, loader: Batches, *, q_max: float = 5.0,
     mode; q_Y = c / S_Y and q_C = 2 c / (S_Cb + S_Cr), with the scale c such that the largest luma step is ``q_max``.
 
     Args:
-        model: images (N, 3, H, W) in [0, 1] to logits (N, classes), such as a plain model from :func:`jpegdl.prepend`.
-            Its mode and gradients are left as they were.
+        model: a trained plain model that takes images (N, 3, H, W) in [0, 1] to logits (N, classes), such as
+            ``prepend(backbone, nn.Identity())``: a bare backbone would miss its normalisation. Its mode and gradients are
+            left as they were.
         loader: batches of (images in [0, 1], class indices).
         q_max: largest luma step, in JPEG table units.
         images: how many images to use, at most; in the loader's order.
@@ -43,6 +44,7 @@ def sensitivity_tables(model: nn.Module, loader: Batches, *, q_max: float = 5.0,
     try:
         for batch, target in loader:
             batch, target = batch[: images - seen].to(device), target[: images - seen].to(device)
+            _check_range(batch)
             with torch.enable_grad():
                 z = F.images_to_coefficients(batch.float()).requires_grad_()
                 logits = model(F.coefficients_to_images(z, (batch.shape[-2], batch.shape[-1])))
@@ -94,6 +96,7 @@ def magnitude_tables(loader: Batches, *, bits: int = 11, images: int | None = No
     for batch, *_ in loader:
         if images is not None:
             batch = batch[: images - seen]
+        _check_range(batch)
         z = F.images_to_coefficients(batch.float())
         total += z.abs().double().sum(dim=(0, 2, 3)).cpu()
         blocks += z.shape[0] * z.shape[2] * z.shape[3]
@@ -106,6 +109,14 @@ def magnitude_tables(loader: Batches, *, bits: int = 11, images: int | None = No
         raise UsageError("magnitude_tables got pixels that are not finite")
     steps = 2 * total / blocks / (cap + 1) ** 0.5
     return steps[0].clamp(*STEP_RANGE).float(), steps[1:].mean(0).clamp(*STEP_RANGE).float()
+
+
+def _check_range(images: Tensor) -> None:
+    low, high = images.min().item(), images.max().item()
+    if low < -0.01 or high > 1.01:
+        raise UsageError(
+            f"images must lie in [0, 1], got {low:.3g} to {high:.3g}: leave normalisation to prepend, and divide 0..255 by 255"
+        )
 
 
 def _check_count(images: int) -> None:

@@ -1,14 +1,16 @@
 """The command ``jpegdl``: settings in, one call, the outcome printed."""
 
 import logging
+import os
 import sys
 import warnings
+from dataclasses import is_dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_type_hints
 
 import jsonargparse
-import torch
+import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from jpegdl import __version__
@@ -32,9 +34,21 @@ class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined
         if not path.is_file():
             raise jsonargparse.ArgumentError(None, f"no recipe {value!r} and no such file; recipes: {', '.join(RECIPES)}")
         try:
+            _check_mappings(yaml.safe_load(path.read_text()), CompareConfig)
             super().__call__(parser, namespace, str(path), option_string)
-        except (TypeError, ValueError, jsonargparse.ArgumentError) as error:
+        except (TypeError, ValueError, yaml.YAMLError, jsonargparse.ArgumentError) as error:
             raise jsonargparse.ArgumentError(None, f"in {path}: {error}") from error
+
+
+def _check_mappings(content: Any, config: type) -> None:
+    """Refuse ``training: 5``, which the parser would pass over."""
+    if not isinstance(content, dict):
+        raise ValueError(f"settings must be KEY: VALUE lines, got {content!r}")
+    for name, kind in get_type_hints(config).items():
+        if name in content and is_dataclass(kind):
+            if not isinstance(content[name], dict):
+                raise ValueError(f"{name} must hold settings of its own, got {content[name]!r}")
+            _check_mappings(content[name], cast(type, kind))
 
 
 def _parser() -> jsonargparse.ArgumentParser:
@@ -43,12 +57,13 @@ def _parser() -> jsonargparse.ArgumentParser:
         description="A JPEG layer that trains with the network: train, compare with the plain network, measure.",
         version=__version__,
         exit_on_error=False,
+        allow_abbrev=False,
     )
     commands = parser.add_subcommands(title="commands", metavar="COMMAND", dest="command")
 
     def command(name: str, about: str) -> jsonargparse.ArgumentParser:
         usage = f"jpegdl {name} [--config RECIPE] [--KEY VALUE ...]"
-        own = jsonargparse.ArgumentParser(description=about, usage=usage, exit_on_error=False)
+        own = jsonargparse.ArgumentParser(description=about, usage=usage, exit_on_error=False, allow_abbrev=False)
         own.add_argument("--config", action=_Recipe, help=f"a YAML file, or a recipe: {', '.join(RECIPES)}")
         own.add_class_arguments(CompareConfig)
         commands.add_subcommand(name, own, help=about)
@@ -60,7 +75,9 @@ def _parser() -> jsonargparse.ArgumentParser:
 
     command("compare", "Train every arm with every seed and compare with plain; a killed comparison resumes.")
     run(command("train", "Train one arm with one seed in the comparison's run folder, or resume it."))
-    evaluate = command("evaluate", "Test a finished run's model on the test images.")
+    evaluate = command(
+        "evaluate", "Test a finished run's model, with the run's own settings; all others count with --model only."
+    )
     run(evaluate)
     evaluate.add_argument(
         "--model", type=str | None, default=None, help="a model.safetensors to test in place of the run's own"
@@ -69,10 +86,10 @@ def _parser() -> jsonargparse.ArgumentParser:
         "--rounding", type=str | None, default=None, help="quantizer to test with in place of the trained one"
     )
     calibrate = command("calibrate", "Compute initial quantization tables from training images, and write them as JSON.")
-    calibrate.add_argument("--method", type=str, default="sensitivity", help="sensitivity or magnitude")
+    calibrate.add_argument("--method", type=str | None, default=None, help="sensitivity or magnitude; default: layer.tables")
     calibrate.add_argument("--seed", type=int, default=0, help="whose plain model gives the sensitivities")
     calibrate.add_argument("--model", type=str | None, default=None, help="a plain model.safetensors in place of the run's own")
-    calibrate.add_argument("--tables", type=str, default="tables.json", help="the file to write")
+    calibrate.add_argument("--save", type=str, default="tables.json", help="the file to write")
     return parser
 
 
@@ -80,6 +97,11 @@ _say = rank_zero_only(print)  # once, however many processes train
 
 
 def _run(arguments: list[str]) -> None:
+    # The command line wins over the recipe wherever it stands: --config goes first.
+    for i, argument in enumerate(arguments[1:], start=1):
+        if argument == "--config" or argument.startswith("--config="):
+            end = i + (2 if argument == "--config" else 1)
+            arguments = [arguments[0], *arguments[i:end], *arguments[1:i], *arguments[end:]]
     parser = _parser()
     if not arguments:
         parser.print_help()
@@ -97,15 +119,18 @@ def _run(arguments: list[str]) -> None:
         _say(f"Run folder: {config.folder / chosen['arm'] / str(chosen['seed'])}")
     elif settings.command == "evaluate":
         metrics = evaluate_run(config, chosen["arm"], chosen["seed"], model, chosen["rounding"])
+        rounding = f", rounding {metrics['rounding']}" if metrics["rounding"] else ""
+        _say(f"{metrics['model']} ({metrics['backbone']}, {metrics['arm']}, seed {metrics['seed']}{rounding})")
         _say(f"test accuracy {100 * metrics['accuracy']:.2f} %, loss {metrics['loss']:.4f}")
     elif settings.command == "calibrate":
         check_compare(config)
-        luma, chroma = calibrate_run(config, Data(config.data, chosen["seed"]), chosen["seed"], chosen["method"], model)
-        write_tables(chosen["tables"], {"luma": luma, "chroma": chroma})
+        method = chosen["method"] or ("magnitude" if config.layer.tables == "magnitude" else "sensitivity")
+        luma, chroma = calibrate_run(config, Data(config.data, chosen["seed"]), chosen["seed"], method, model)
+        write_tables(chosen["save"], {"luma": luma, "chroma": chroma})
         for name, steps in (("luma", luma), ("chroma", chroma)):
             _say(f"{name} (rows: vertical frequency)")
             _say("\n".join(" ".join(f"{step:8.3g}" for step in row) for row in steps.tolist()))
-        _say(f"Written to {chosen['tables']}")
+        _say(f"Written to {chosen['save']}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -117,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module=r"lightning\..*|torch\.optim\.lr_scheduler")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_float32_matmul_precision("highest")
+    warnings.showwarning = lambda message, *_: print(f"jpegdl: warning: {_one_line(message)}", file=sys.stderr)
     try:
         _run(sys.argv[1:] if arguments is None else arguments)
     except (jsonargparse.ArgumentError, UsageError, OSError) as error:
@@ -126,10 +151,16 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("jpegdl: interrupted; the same command resumes at the last finished epoch", file=sys.stderr)
         return 130
+    except Exception as error:
+        if os.environ.get("JPEGDL_TRACEBACK"):
+            raise
+        text = f"{type(error).__name__}: {_one_line(error)} (set JPEGDL_TRACEBACK=1 to see where)"
+        print(f"jpegdl: error: {text}", file=sys.stderr)
+        return 1
     return 0
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: BaseException | Warning | str) -> str:
     # From a loader process the message comes wrapped in a traceback, the message itself last.
     text = str(error)
     if "Original Traceback" in text:

@@ -5,6 +5,7 @@ anew from (seed, epoch, index), so that a resumed run sees what an uninterrupted
 sees the same images in the same order.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch.distributed
 from PIL import Image
 from timm.data.readers.reader_factory import create_reader
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
 from torchvision import datasets
 from torchvision.transforms import v2
@@ -78,8 +79,10 @@ class Source(Protocol):
         """The image's file or origin, for messages."""
 
 
-class ImageSet(Dataset[tuple[Tensor, int]]):
+class ImageSet(Dataset[tuple[Tensor, int] | None]):
     """Images and class indices; ``dataset[i]`` is test-time, ``dataset[i, seed]`` augmented with that seed.
+
+    A corrupt image that is to be left out is None, and no part of a batch.
 
     Args:
         source: images and their class indices.
@@ -109,6 +112,8 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
                     raise
         if not images:
             raise UsageError(f"none of the {len(self.targets)} images can be decoded, {self._source.name(0)} for one")
+        if left_out := len(self.targets) - len(kept):
+            warnings.warn(f"left out {left_out} of {len(self.targets)} images that cannot be decoded", stacklevel=2)
         self._cache, self.targets = images, kept
 
     def _decode(self, index: int) -> Tensor:
@@ -123,21 +128,14 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int]:
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int] | None:
         index, seed = key if isinstance(key, tuple) else (key, None)
-        if self._cache is not None:
-            image = self._cache[index]
-        else:
-            for _ in range(len(self)):  # a corrupt image, where such are left out, is replaced by the next sound one
-                try:
-                    image = self._decode(index)
-                    break
-                except UsageError:
-                    if not self._config.skip_corrupt:
-                        raise
-                    index = (index + 1) % len(self)
-            else:
-                raise UsageError("none of the images can be decoded")
+        try:
+            image = self._decode(index) if self._cache is None else self._cache[index]
+        except UsageError:
+            if not self._config.skip_corrupt:
+                raise
+            return None
         if seed is None:
             return self._test(image), self.targets[index]
         # The CPU's generator alone: torch.manual_seed would queue a call for every other device, at every image.
@@ -147,6 +145,13 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
             return self._train(image), self.targets[index]
         finally:
             torch.set_rng_state(state)
+
+
+def _collate(items: list[tuple[Tensor, int] | None]) -> Any:
+    sound = [item for item in items if item is not None]
+    if not sound:
+        raise UsageError(f"none of a batch's {len(items)} images can be decoded")
+    return default_collate(sound)
 
 
 class EpochSampler(DistributedSampler[Any]):
@@ -205,7 +210,12 @@ class Data(lightning.LightningDataModule):
         workers = self.config.workers
         options.setdefault("batch_size", self.config.batch_size)
         return DataLoader(
-            dataset, num_workers=workers, persistent_workers=workers > 0, pin_memory=torch.cuda.is_available(), **options
+            dataset,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=_collate,
+            **options,
         )
 
 

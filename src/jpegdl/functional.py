@@ -31,6 +31,7 @@ def rgb_to_ycbcr(x: Tensor) -> Tensor:
 
     Source: JFIF 1.02; ITU-R BT.601, Kr = 0.299, Kb = 0.114.
     """
+    _check_planes(x)
     red, green, blue = x.unbind(1)
     luma = KR * red + KG * green + KB * blue
     return torch.stack((luma, (blue - luma) * (0.5 / (1 - KB)), (red - luma) * (0.5 / (1 - KR))), dim=1)
@@ -47,11 +48,17 @@ def ycbcr_to_rgb(x: Tensor) -> Tensor:
 
     Source: JFIF 1.02.
     """
+    _check_planes(x)
     luma, cb, cr = x.unbind(1)
     red = luma + cr * (2 * (1 - KR))
     blue = luma + cb * (2 * (1 - KB))
     green = luma - cb * (2 * (1 - KB) * KB / KG) - cr * (2 * (1 - KR) * KR / KG)
     return torch.stack((red, green, blue), dim=1)
+
+
+def _check_planes(x: Tensor) -> None:
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise UsageError(f"colours must be of shape (N, 3, H, W), got {tuple(x.shape)}")
 
 
 # ------------------------------------------------------------------------------------------------------ blocks, DCT
@@ -68,10 +75,13 @@ def _dct_matrix(dtype: torch.dtype, device: torch.device) -> Tensor:
             [math.sqrt((1 if k == 0 else 2) / BLOCK) * math.cos((2 * n + 1) * k * math.pi / (2 * BLOCK)) for n in range(BLOCK)]
             for k in range(BLOCK)
         ]
-        # The tensor outlives this call: born in inference mode, it could never be saved for a later backward.
+        # The tensor may outlive this call: born in inference mode, it could never be saved for a later backward.
         with torch.inference_mode(False), torch.no_grad():
             dct = torch.tensor(rows, dtype=torch.float64)
-            _DCT_MATRICES[dtype, device] = torch.kron(dct, dct).to(device=device, dtype=dtype)
+            matrix = torch.kron(dct, dct).to(device=device, dtype=dtype)
+        if type(matrix) is not Tensor:  # a stand-in, while torch.export traces
+            return matrix
+        _DCT_MATRICES[dtype, device] = matrix
     return _DCT_MATRICES[dtype, device]
 
 
@@ -89,6 +99,8 @@ def block_dct(x: Tensor) -> Tensor:
 
     Source: ITU-T T.81, A.3.3 (its scaling makes the transform orthonormal).
     """
+    if x.ndim != 4:
+        raise UsageError(f"block_dct needs a tensor of shape (N, C, H, W), got {tuple(x.shape)}")
     n, c, height, width = x.shape
     if height % BLOCK or width % BLOCK:
         raise UsageError(f"block_dct needs a height and width that are multiples of 8, got {height}x{width}")
@@ -110,6 +122,8 @@ def block_idct(z: Tensor) -> Tensor:
 
     Source: ITU-T T.81, A.3.3.
     """
+    if z.ndim != 6 or z.shape[-2:] != (BLOCK, BLOCK):
+        raise UsageError(f"block_idct needs a tensor of shape (N, C, h, w, 8, 8), got {tuple(z.shape)}")
     n, c, rows, columns = z.shape[:4]
     flat: Tensor = z.reshape(n, c, rows, columns, BLOCK * BLOCK) @ _dct_matrix(z.dtype, z.device)
     blocks = flat.reshape(n, c, rows, columns, BLOCK, BLOCK)
@@ -144,7 +158,16 @@ def coefficients_to_images(coefficients: Tensor, size: tuple[int, int]) -> Tenso
 
     Returns:
         (N, 3, H, W) RGB, nominally in [0, 1].
+
+    Raises:
+        UsageError: the coefficients are not those of 3 channels of that size.
     """
+    blocks = tuple(-(-side // BLOCK) for side in size)
+    if coefficients.ndim != 6 or coefficients.shape[1:] != (3, *blocks, BLOCK, BLOCK):
+        expected = ("N", 3, *blocks, BLOCK, BLOCK)
+        raise UsageError(
+            f"coefficients of {size[0]}x{size[1]} images must be of shape {expected}, got {tuple(coefficients.shape)}"
+        )
     x = ycbcr_to_rgb(block_idct(coefficients))[:, :, : size[0], : size[1]]
     return (x + 128) / 255
 
@@ -184,6 +207,10 @@ def check_window(bits: int | None, window: int | None) -> None:
 
 def _like(value: Tensor | float, z: Tensor, name: str) -> Tensor:
     """``value`` as a tensor of z's dtype and device that broadcasts to z."""
+    if not z.is_floating_point():
+        raise TypeError(f"z must be floating point, got {z.dtype}")
+    if isinstance(value, int | float) and not 0 < value < math.inf:
+        raise UsageError(f"{name} must be finite and greater than 0, got {value}")
     tensor = torch.as_tensor(value, dtype=z.dtype, device=z.device)
     sizes = zip(reversed(tensor.shape), reversed(z.shape), strict=False)
     if tensor.ndim > z.ndim or any(mine not in (1, theirs) for mine, theirs in sizes):

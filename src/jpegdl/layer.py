@@ -1,6 +1,7 @@
 """The trainable JPEG layer, and how to put it in front of a model."""
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from jpegdl.tables import check_table
 ROUNDINGS = ("soft", "hard", "sample", "ste", "noise")
 STEP_RANGE = (1e-5, 255.0)  # where the published training keeps the steps
 SMALLEST_ALPHA = 1e-5
+LARGEST_HARDNESS = 1e6  # exp(-hardness) is 0 in float32 long before
 _DEFAULT_ALPHA = 5.0
 
 Table = float | Sequence[Sequence[float]] | Tensor
@@ -72,6 +74,7 @@ class JpegLayer(nn.Module):
         trainable_alpha: bool = False,
     ) -> None:
         super().__init__()
+        bits, window = (int(n) if isinstance(n, Integral) and not isinstance(n, bool) else n for n in (bits, window))
         F.check_window(bits, window)
         self.bits, self.window, self.hardness = bits, window, hardness
         self.rounding = rounding
@@ -83,8 +86,9 @@ class JpegLayer(nn.Module):
                 raise UsageError("alpha and hardness exclude each other: hardness=h sets alpha = h / q^2; give one of them")
             if trainable_alpha:
                 raise UsageError("trainable_alpha needs a free alpha, but hardness ties it to the steps; give one of them")
-            if isinstance(hardness, bool) or not isinstance(hardness, int | float) or not 0 < hardness < float("inf"):
-                raise UsageError(f"hardness must be a finite number greater than 0, got {hardness!r}")
+            if isinstance(hardness, bool) or not isinstance(hardness, Real) or not 0 < hardness <= LARGEST_HARDNESS:
+                raise UsageError(f"hardness must be a number greater than 0 and at most {LARGEST_HARDNESS:g}, got {hardness!r}")
+            self.hardness = float(hardness)
             self.alpha_luma = self.alpha_chroma = None
             return
         pair = alpha if isinstance(alpha, tuple | list) and len(alpha) == 2 else (alpha, alpha)
@@ -115,7 +119,7 @@ class JpegLayer(nn.Module):
     def alpha(self) -> Tensor:
         """(3, 8, 8): the softness of Y, Cb and Cr, free or tied to the steps."""
         if self.hardness is not None:
-            return self.hardness / self.steps.detach() ** 2
+            return self.hardness / self.steps.detach().float() ** 2
         assert self.alpha_luma is not None
         assert self.alpha_chroma is not None
         return torch.stack((self.alpha_luma, self.alpha_chroma, self.alpha_chroma))
@@ -227,7 +231,7 @@ class JpegLayer(nn.Module):
 
 
 def _table(value: Any, name: str) -> Tensor:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, Real) and not isinstance(value, bool):
         value = torch.full((F.BLOCK, F.BLOCK), float(value))
     elif isinstance(value, Tensor) and value.ndim == 0:
         value = value.detach().expand(F.BLOCK, F.BLOCK)

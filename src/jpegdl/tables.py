@@ -97,16 +97,22 @@ def check_table(table: Any, name: str) -> Tensor:
     """``table`` (a tensor, array or nested list) as a float32 (8, 8) table of usable steps.
 
     Raises:
-        UsageError: not (8, 8), or a step that is not finite and positive; the message starts with ``name``.
+        UsageError: not (8, 8), or an entry that is not finite, not positive or beyond what float32 can compute with (1e-12 to
+            1e12); the message starts with ``name``.
     """
     try:
-        tensor = torch.as_tensor(table).detach().to(torch.float32).clone()
+        tensor = torch.as_tensor(table)
+        if tensor.is_complex() or tensor.dtype == torch.bool:
+            raise TypeError(f"{tensor.dtype} is no number of steps")
+        tensor = tensor.detach().to(torch.float32).clone()
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"{name} must be a number or an (8, 8) table of numbers, got {table!r}") from error
     if tensor.shape != (BLOCK, BLOCK):
         raise UsageError(f"{name} must be a number or of shape (8, 8), got shape {tuple(tensor.shape)}")
     if not bool(((tensor > 0) & tensor.isfinite()).all()):
         raise UsageError(f"{name} must be finite and greater than 0 everywhere")
+    if not bool(((tensor >= 1e-12) & (tensor <= 1e12)).all()):
+        raise UsageError(f"{name} must lie between 1e-12 and 1e12")
     return tensor
 
 
@@ -124,6 +130,7 @@ def write_tables(path: str | os.PathLike[str], tables: Mapping[str, Tensor]) -> 
 def read_tables(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
     """Read the luma and chroma table from JSON (:func:`write_tables`) or from a JPEG file.
 
+    Of a run's ``tables.json``, which holds those before and after training, the latter are read.
     A JPEG file with one table (a grey image, say) has it used for both.
 
     Raises:
@@ -142,7 +149,8 @@ def read_tables(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
     else:
         try:
             content = json.loads(file.read_text())
+            content = content.get("after", content)
             luma, chroma = content["luma"], content["chroma"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{file} holds no tables: it should be JSON with 'luma' and 'chroma', each 8x8") from error
     return check_table(luma, f"luma in {file}"), check_table(chroma, f"chroma in {file}")

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from jpegdl.calibrate import magnitude_tables, sensitivity_tables
+from jpegdl.calibrate import sensitivity_tables
 from jpegdl.compare.figures import draw_figures
 from jpegdl.compare.statistics import summarize, summary_table
 from jpegdl.data import Data
@@ -21,13 +21,18 @@ from jpegdl.training import (
     build_backbone,
     build_layer,
     check_config,
+    check_folder,
     evaluate,
     initial_tables,
     load_model,
+    read_config,
     train_run,
 )
 
 __all__ = ["ARMS", "CompareConfig", "calibrate_run", "compare", "evaluate_run", "train_arm"]
+
+
+LARGEST_SEED = 2**32 - 1  # that numpy takes
 
 
 @dataclass
@@ -49,6 +54,11 @@ class CompareConfig(RunConfig):
     output: str = "runs"
     arms: list[str] = field(default_factory=lambda: ["plain", "jpeg-dl"])
     seeds: int | list[int] = 3
+
+    @property
+    def run(self) -> RunConfig:
+        """The part that a single run depends on."""
+        return RunConfig(self.backbone, self.data, self.layer, self.training)
 
     @property
     def folder(self) -> Path:
@@ -85,8 +95,10 @@ def check_compare(config: CompareConfig) -> None:
         if arm not in ARMS:
             raise UsageError(f"arms may be {', '.join(ARMS)}, got {arm!r}")
     seeds = config.seed_list
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise UsageError(f"seeds must be a number >= 1, or a list of different numbers >= 0, got {config.seeds}")
+    if not seeds or min(seeds) < 0 or max(seeds) > LARGEST_SEED or len(set(seeds)) < len(seeds):
+        raise UsageError(
+            f"seeds must be a number >= 1, or a list of different numbers from 0 to {LARGEST_SEED}, got {config.seeds}"
+        )
     if Path(config.name).name != config.name or config.name in ("", ".", ".."):
         raise UsageError(f"name must be a plain folder name, got {config.name!r}")
 
@@ -104,18 +116,24 @@ def train_arm(config: CompareConfig, arm: str, seed: int, data: Data | None = No
         UsageError: see :func:`jpegdl.training.train_run`.
     """
     check_compare(config)
-    if arm not in ARMS:
-        raise UsageError(f"arm must be one of {', '.join(ARMS)}, got {arm!r}")
+    _check_run(arm, seed)
     folder = config.folder / arm / str(seed)
+    check_folder(config.run, folder, arm, seed)
     data = data or Data(config.data, seed)
     data.seed = seed
-    run = RunConfig(config.backbone, config.data, config.layer, config.training)
-    return train_run(run, data, lambda: ARMS[arm](config, data, seed), folder, arm, seed)
+    return train_run(config.run, data, lambda: ARMS[arm](config, data, seed), folder, arm, seed)
+
+
+def _check_run(arm: str, seed: int) -> None:
+    if arm not in ARMS:
+        raise UsageError(f"arm must be one of {', '.join(ARMS)}, got {arm!r}")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"seed must be a number from 0 to {LARGEST_SEED}, got {seed}")
 
 
 def _plain_model(config: CompareConfig, data: Data, seed: int, file: Path | None = None) -> PrependedModel:
     """The trained plain model of that seed."""
-    model = prepend(build_backbone(config.backbone, len(data.classes), seed), nn.Identity())
+    model = prepend(build_backbone(config.backbone, len(data.classes), seed, config.data.size), nn.Identity())
     own = config.folder / "plain" / str(seed) / "model.safetensors"
     if file is None and not own.is_file():
         raise UsageError(f"sensitivity tables need the trained plain model {own}: train arm plain with seed {seed} first")
@@ -143,7 +161,7 @@ def calibrate_run(
     """
     data.seed = seed
     if method == "magnitude":
-        return magnitude_tables(data.calibration_dataloader(), bits=config.layer.bits or 11, images=config.layer.images)
+        return initial_tables(replace(config.layer, tables="magnitude"), data)
     if method != "sensitivity":
         raise UsageError(f"method must be sensitivity or magnitude, got {method!r}")
     model = _plain_model(config, data, seed, model_file)
@@ -152,34 +170,45 @@ def calibrate_run(
 
 def evaluate_run(
     config: CompareConfig, arm: str, seed: int, model_file: Path | None = None, rounding: str | None = None
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Test a finished run's model, or another file's, as it is or with another quantizer.
 
     Args:
-        config: the comparison.
+        config: names the run by its ``name`` and ``output``. The run's own settings, from its folder, are the ones in use; of
+            ``config`` only where the data lie (``data.path``, where given) and what to compute on. With ``model_file`` all of
+            ``config`` counts, and the run's none.
         arm, seed: which run.
         model_file: a ``model.safetensors`` to test in place of the run's own.
         rounding: quantizer to put in place of the trained one, such as hard.
 
     Returns:
-        accuracy (0 to 1) and loss on the test images.
+        accuracy (0 to 1) and loss on the test images; backbone, model (the file), arm, seed and rounding (None for plain).
 
     Raises:
         UsageError: unknown arm or rounding, no such model, or one of another architecture.
     """
-    check_compare(config)
-    if arm not in ARMS:
-        raise UsageError(f"arm must be one of {', '.join(ARMS)}, got {arm!r}")
-    data = Data(config.data, seed)
-    ones = (torch.ones(8, 8), torch.ones(8, 8))
-    layer = nn.Identity() if arm == "plain" else build_layer(config.layer, ones)
-    if rounding is not None:
-        if arm == "plain":
-            raise UsageError("arm plain has no quantizer, so --rounding means nothing to it")
-        layer.rounding = rounding
-    model = prepend(build_backbone(config.backbone, len(data.classes), seed), layer)
-    load_model(model_file or config.folder / arm / str(seed) / "model.safetensors", model)
-    return evaluate(model, data, config.training)
+    _check_run(arm, seed)
+    folder = config.folder / arm / str(seed)
+    run = config.run
+    if model_file is None:
+        model_file = folder / "model.safetensors"
+        if (own := read_config(folder)) is None or not model_file.is_file():
+            raise UsageError(f"no trained model in {folder}; give the run's --name, --arm and --seed, or a file with --model")
+        own.data.path, own.data.workers = config.data.path or own.data.path, config.data.workers
+        own.training.accelerator = config.training.accelerator
+        run = own
+    check_config(run)
+    if rounding is not None and arm == "plain":
+        raise UsageError("arm plain has no quantizer, so --rounding means nothing to it")
+    data = Data(run.data, seed)
+    layer: nn.Module = nn.Identity()
+    if arm != "plain":
+        layer = build_layer(run.layer, (torch.ones(8, 8), torch.ones(8, 8)))
+        layer.rounding = rounding or run.layer.rounding
+    model = prepend(build_backbone(run.backbone, len(data.classes), seed, run.data.size), layer)
+    load_model(model_file, model)
+    named = {"backbone": run.backbone, "model": str(model_file), "arm": arm, "seed": seed}
+    return {**evaluate(model, data, run.training), **named, "rounding": getattr(layer, "rounding", None)}
 
 
 def compare(config: CompareConfig) -> tuple[dict[str, Any], str]:
@@ -200,6 +229,9 @@ def compare(config: CompareConfig) -> tuple[dict[str, Any], str]:
     arms = sorted(dict.fromkeys(config.arms), key=lambda arm: arm != "plain")
     data: Data | None = None
     results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
+    for seed in config.seed_list:
+        for arm in arms:
+            check_folder(config.run, config.folder / arm / str(seed), arm, seed)
     for seed in config.seed_list:
         for arm in arms:
             data = data or Data(config.data, seed)

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jpegdl.files import replacing
 
@@ -51,8 +52,9 @@ def _accuracy(runs: dict[str, list[Path]]) -> Figure:
             curves.append([100 * float(row["test_accuracy"]) for row in rows])
             axes.plot(epochs, curves[-1], color=colour, alpha=0.3, linewidth=0.8)
         mean = np.mean(curves, axis=0)
-        axes.plot(epochs, mean, color=colour, linewidth=2, label=f"{arm}: {mean[-1]:.1f} %")
+        axes.plot(epochs, mean, color=colour, linewidth=2, marker="o", markersize=4, label=f"{arm}: {mean[-1]:.1f} %")
     axes.set(xlabel="epoch", ylabel="test accuracy, %", title="Mean over seeds (thin: each seed)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right")
     return figure

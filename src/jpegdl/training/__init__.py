@@ -3,7 +3,7 @@
 from jpegdl.training.config import LayerConfig, OptimizerConfig, RunConfig, TrainingConfig
 from jpegdl.training.models import build_backbone, build_layer, check_config, initial_tables, load_model
 from jpegdl.training.module import JointTraining
-from jpegdl.training.run import evaluate, read_result, train_run
+from jpegdl.training.run import check_folder, evaluate, read_config, read_result, train_run
 
 __all__ = [
     "JointTraining",
@@ -14,9 +14,11 @@ __all__ = [
     "build_backbone",
     "build_layer",
     "check_config",
+    "check_folder",
     "evaluate",
     "initial_tables",
     "load_model",
+    "read_config",
     "read_result",
     "train_run",
 ]

@@ -41,6 +41,10 @@ class History(Callback):
         self.seconds += time.perf_counter() - self._since
         self._images = batch[0]
 
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        if trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1  # the last epoch is always tested
+
     def on_validation_end(self, *_: Any) -> None:
         self._tested = True
 
@@ -70,7 +74,7 @@ class History(Callback):
             module.log_dict(means)
             row |= {name: float(value) for name, value in means.items()}
             entry = {"steps": steps, "alpha": alpha, "saturation": saturation}
-            self.tables.append({"epoch": epoch} | {name: table.cpu().numpy() for name, table in entry.items()})
+            self.tables.append({"epoch": epoch} | {name: table.float().cpu().numpy() for name, table in entry.items()})
         self.rows.append(row)
         if trainer.is_global_zero:
             self._write()

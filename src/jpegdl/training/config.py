@@ -65,12 +65,13 @@ class TrainingConfig:
         epochs: passes over the training images.
         optimizer: of the backbone.
         layer_optimizer: of the layer's tables (and alpha, where trainable); weight decay 0, as published.
-        test_every: epochs between two tests.
+        test_every: epochs between two tests; the last epoch is always tested.
         accelerator: auto, cpu, gpu, ... as Lightning's Trainer takes it.
         devices: how many GPUs or processes a host.
         num_nodes: how many hosts.
         strategy: auto, ddp, ... as Lightning's Trainer takes it.
-        precision: 32-true, 16-mixed, bf16-mixed, ... of the backbone; the layer itself always computes in float32.
+        precision: 32-true, 16-mixed, bf16-mixed, ... as Lightning's Trainer takes it; the layer's own arithmetic is float32 in
+            any of them.
     """
 
     epochs: int = 30

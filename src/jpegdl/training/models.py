@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from jpegdl.calibrate import magnitude_tables
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
-from jpegdl.layer import JpegLayer, PrependedModel
+from jpegdl.layer import STEP_RANGE, JpegLayer, PrependedModel
 from jpegdl.tables import read_tables, standard_tables
 from jpegdl.training.config import LayerConfig, OptimizerConfig, RunConfig
 
@@ -33,15 +33,14 @@ def check_config(config: RunConfig) -> None:
         similar = difflib.get_close_matches(config.backbone.split(".")[0], timm.list_models(), n=3)
         hint = f"; did you mean {', '.join(similar)}?" if similar else "; timm.list_models() has all names"
         raise UsageError(f"backbone {config.backbone!r} is no timm model{hint}")
+    if not 0 < config.layer.q_max <= STEP_RANGE[1]:
+        raise UsageError(f"layer.q_max must be greater than 0 and at most {STEP_RANGE[1]:g}, got {config.layer.q_max}")
+    if config.layer.images < 1:
+        raise UsageError(f"layer.images must be at least 1, got {config.layer.images}")
     training = config.training
     for name in ("epochs", "test_every", "devices", "num_nodes"):
         if getattr(training, name) < 1:
             raise UsageError(f"training.{name} must be at least 1, got {getattr(training, name)}")
-    if training.epochs % training.test_every:
-        raise UsageError(
-            f"training.test_every must divide training.epochs = {training.epochs}, so that the last epoch is tested, "
-            f"got {training.test_every}"
-        )
     for name in ("optimizer", "layer_optimizer"):
         optimizer: OptimizerConfig = getattr(training, name)
         if optimizer.name not in _OPTIMIZERS:
@@ -50,14 +49,31 @@ def check_config(config: RunConfig) -> None:
             raise UsageError(f"training.{name}.schedule must be one of {', '.join(_SCHEDULES)}, got {optimizer.schedule!r}")
         if not optimizer.lr > 0 or not math.isfinite(optimizer.lr):
             raise UsageError(f"training.{name}.lr must be a finite number greater than 0, got {optimizer.lr}")
-    table_source(config.layer)
+        for option in ("momentum", "weight_decay"):
+            if not 0 <= getattr(optimizer, option) < math.inf:
+                raise UsageError(f"training.{name}.{option} must not be negative, got {getattr(optimizer, option)}")
+    if table_source(config.layer) == "file":
+        read_tables(config.layer.tables)
     build_layer(config.layer, (torch.ones(8, 8), torch.ones(8, 8)))
 
 
-def build_backbone(name: str, classes: int, seed: int) -> nn.Module:
-    """A timm model with random weights, the same for the same seed."""
-    lightning.seed_everything(seed, verbose=False)
-    return timm.create_model(name, pretrained=False, num_classes=classes)
+def build_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
+    """A timm model with random weights, the same for the same seed, for square images of ``size`` pixels.
+
+    Raises:
+        UsageError: timm cannot build it.
+    """
+    # Models that are made for one size take it as img_size; the others refuse to be told.
+    attempts: list[dict[str, Any]] = [{"img_size": size}, {}]
+    for options in attempts:
+        lightning.seed_everything(seed, verbose=False)
+        try:
+            return timm.create_model(name, pretrained=False, num_classes=classes, **options)
+        except Exception as error:  # timm passes on whatever the model's own code raises
+            if "img_size" in str(error) and options:
+                continue
+            raise UsageError(f"backbone {name!r} cannot be built for {size}-pixel images: {error}") from error
+    raise AssertionError("unreachable")
 
 
 def table_source(config: LayerConfig) -> str:
@@ -138,4 +154,6 @@ def load_model(file: Path, model: PrependedModel) -> None:
             f"{file} holds another architecture than asked for ({found}, {len(missing) + len(extra) + len(other)} in all); "
             "give the arm, backbone and data it was trained with"
         )
+    if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+        raise UsageError(f"{file} holds weights that are not finite: its training diverged; train it again")
     model.load_state_dict(state)

@@ -112,6 +112,14 @@ class JointTraining(lightning.LightningModule):
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=len(images))
 
+    def on_train_epoch_end(self) -> None:
+        # Before the checkpoint is written: a loss may be finite while the step that follows from it is not.
+        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
+            raise UsageError(
+                f"parameters are no longer finite after epoch {self.current_epoch + 1}: a smaller learning rate is the usual "
+                "way out. The last epoch before is saved"
+            )
+
     def on_validation_epoch_start(self) -> None:
         self._saturation, self._images = torch.zeros(3, 8, 8, device=self.device), 0
 

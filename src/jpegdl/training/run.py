@@ -17,12 +17,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
-from jpegdl.data import Data
+from jpegdl.data import Data, DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing
 from jpegdl.layer import JpegLayer, PrependedModel, prepend
 from jpegdl.training.callbacks import History, Progress
-from jpegdl.training.config import RunConfig, TrainingConfig
+from jpegdl.training.config import LayerConfig, OptimizerConfig, RunConfig, TrainingConfig
 from jpegdl.training.models import build_backbone
 from jpegdl.training.module import JointTraining
 
@@ -53,10 +53,53 @@ def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
 _WHERE = ("data.path", "data.workers", "training.accelerator")
 
 
-def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
-    """Refuse a folder that holds a run with other settings."""
+def _settings(config: RunConfig, arm: str, seed: int) -> dict[str, Any]:
+    return {"arm": arm, "seed": seed, **asdict(config)}
+
+
+def _read_settings(folder: Path) -> dict[str, Any] | None:
     file = folder / "config.yaml"
-    if file.is_file() and (differing := _first_difference(yaml.safe_load(file.read_text()), settings)):
+    if not file.is_file():
+        return None
+    try:
+        settings = yaml.safe_load(file.read_text())
+        assert isinstance(settings, dict)
+        return settings
+    except (yaml.YAMLError, OSError, AssertionError) as error:
+        raise UsageError(f"{file} is damaged; delete {folder} to train that run again") from error
+
+
+def read_config(folder: Path) -> RunConfig | None:
+    """The settings of the run in ``folder``; None where there is none.
+
+    Raises:
+        UsageError: they are damaged.
+    """
+    settings = _read_settings(folder)
+    if settings is None:
+        return None
+    try:
+        training = dict(settings["training"])
+        for name in ("optimizer", "layer_optimizer"):
+            training[name] = OptimizerConfig(**training[name])
+        return RunConfig(
+            settings["backbone"],
+            DataConfig(**settings["data"]),
+            LayerConfig(**settings["layer"]),
+            TrainingConfig(**training),
+        )
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{folder / 'config.yaml'} is damaged; delete {folder} to train that run again") from error
+
+
+def check_folder(config: RunConfig, folder: Path, arm: str, seed: int) -> None:
+    """Refuse a folder that holds a run with other settings.
+
+    Raises:
+        UsageError: names the first setting that differs.
+    """
+    there = _read_settings(folder)
+    if there is not None and (differing := _first_difference(there, _settings(config, arm, seed))):
         raise UsageError(f"{folder} holds a run with other settings ({differing}); give another --name, or delete the folder")
 
 
@@ -91,15 +134,12 @@ def train_run(
         KeyboardInterrupt: interrupted; the same call resumes.
     """
     result_file = folder / "result.json"
-    settings = {"arm": arm, "seed": seed, **asdict(config)}
-    _check_folder(folder, settings)
+    check_folder(config, folder, arm, seed)
     if result_file.is_file():
         return read_result(folder)
     layer = make_layer()
-    model = prepend(build_backbone(config.backbone, len(data.classes), seed), layer)
+    model = prepend(build_backbone(config.backbone, len(data.classes), seed, config.data.size), layer)
     before = _named_tables(layer)
-    with replacing(folder / "config.yaml") as file:
-        file.write_text(yaml.safe_dump(settings, sort_keys=False))
     module = JointTraining(model, config.training, len(data.classes), seed)
     history = History(folder)
     checkpoint = ModelCheckpoint(
@@ -113,6 +153,8 @@ def train_run(
         logger=_Logger(folder, name="", version="", default_hp_metric=False),
         log_every_n_steps=1,
     )
+    with replacing(folder / "config.yaml") as file:
+        file.write_text(yaml.safe_dump(_settings(config, arm, seed), sort_keys=False))
     _fit(trainer, module, data, folder / "last.ckpt")
     if not trainer.is_global_zero:
         trainer.strategy.barrier()
@@ -167,7 +209,7 @@ def _named_tables(layer: nn.Module) -> dict[str, list[list[float]]]:
         return {}
     luma_alpha, chroma_alpha = layer.alpha[0], layer.alpha[2]
     named = {"luma": layer.luma, "chroma": layer.chroma, "alpha_luma": luma_alpha, "alpha_chroma": chroma_alpha}
-    return {name: table.detach().cpu().tolist() for name, table in named.items()}
+    return {name: table.detach().float().cpu().tolist() for name, table in named.items()}
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -178,6 +220,9 @@ def read_result(folder: Path) -> dict[str, Any]:
     """
     file = folder / "result.json"
     try:
-        return json.loads(file.read_text())  # type: ignore[no-any-return]
-    except (OSError, ValueError) as error:
+        result: dict[str, Any] = json.loads(file.read_text())
+        if not {"accuracy", "train_seconds", "layer_parameters", "saturation"} <= result.keys():
+            raise ValueError("entries are missing")
+        return result
+    except (OSError, ValueError, AttributeError) as error:
         raise UsageError(f"{file} cannot be read ({error}); delete it to train that run again") from error
