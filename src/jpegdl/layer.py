@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
+from jpegdl.kernels import soft_round_trip
 from jpegdl.tables import check_table
 
 ROUNDINGS = ("soft", "hard", "sample", "ste", "noise")
@@ -137,8 +138,13 @@ class JpegLayer(nn.Module):
             TypeError: not a floating point tensor.
             UsageError: not of shape (N, 3, H, W).
         """
-        coefficients = self.coefficients(images)
-        output = self.reconstruct(self.quantize(coefficients), (images.shape[-2], images.shape[-1]))
+        if self.rounding == "soft":
+            _check_images(images)
+            with torch.autocast(images.device.type, enabled=False):
+                output = soft_round_trip(images, self.steps, self.alpha, bits=self.bits, window=self.window)
+        else:
+            coefficients = self.quantize(self.coefficients(images))
+            output = self.reconstruct(coefficients, (images.shape[-2], images.shape[-1]))
         if images.is_contiguous(memory_format=torch.channels_last):
             output = output.contiguous(memory_format=torch.channels_last)
         return output.to(images.dtype)

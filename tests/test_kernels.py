@@ -1,0 +1,213 @@
+import numpy as np
+import pytest
+import torch
+from conftest import ORACLE_CASES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jpegdl import JpegLayer, kernels
+from jpegdl.kernels import eager_round_trip, soft_round_trip
+from jpegdl.tables import standard_tables
+
+cpu = pytest.importorskip("jpegdl.kernels.cpu")
+
+
+def _gradients(call, images, q, alpha, upstream):
+    inputs = [tensor.detach().clone().requires_grad_() for tensor in (images, q, alpha)]
+    output = call(*inputs)
+    return [output.detach(), *torch.autograd.grad(output, inputs, upstream.to(output.dtype))]
+
+
+def _compare(images, q, alpha, bits):
+    """The fused float32 results beside those of the readable path, in float64 for the same numbers."""
+    upstream = torch.randn(images.shape, generator=torch.Generator().manual_seed(5))
+    fused = _gradients(lambda *x: soft_round_trip(*x, bits=bits, window=5), images, q, alpha, upstream)
+    exact = _gradients(lambda *x: eager_round_trip(*x, bits, 5), images.double(), q.double(), alpha.double(), upstream.double())
+    return zip(fused, exact, strict=True)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How often the fused kernels ran: forward, backward, and whether the latter was asked for the image gradient."""
+    counted = {"forward": 0, "backward": []}
+    forward, backward = cpu.forward, cpu.backward
+
+    def counting_forward(*args):
+        counted["forward"] += 1
+        return forward(*args)
+
+    def counting_backward(*args, want_images):
+        counted["backward"].append(want_images)
+        return backward(*args, want_images=want_images)
+
+    monkeypatch.setattr(cpu, "forward", counting_forward)
+    monkeypatch.setattr(cpu, "backward", counting_backward)
+    return counted
+
+
+# ------------------------------------------------------------------------------------------------------- same results
+
+
+@pytest.mark.parametrize("name", [name for name in ORACLE_CASES if name != "window3"])
+def test_agrees_with_the_published_layer(shared, calls, name):
+    case = {key: torch.from_numpy(np.asarray(value)) for key, value in np.load(shared / "oracle" / f"{name}.npz").items()}
+    layer = JpegLayer(bits=int(case["bits"]), trainable_alpha=True)
+    parameters = {"luma": "q_luma", "chroma": "q_chroma", "alpha_luma": "alpha_luma", "alpha_chroma": "alpha_chroma"}
+    layer.load_state_dict({ours: case[theirs].float() for ours, theirs in parameters.items()})
+    image = (case["image"] / 255).requires_grad_()
+    output = layer(image) * 255
+    output.backward(case["grad_output"].float())
+    assert calls == {"forward": 1, "backward": [True]}
+
+    def error(ours, theirs):
+        return ((ours.double() - theirs).abs().max() / theirs.abs().max()).item()
+
+    assert (output.double() - case["output"]).abs().max() < 1e-2  # grey levels
+    # Half-way between two levels a coefficient's rounding error, about 3e-5, moves its gradient by 2 alpha q times that: up to
+    # 2 % of it for the coarsest steps here.
+    assert error(image.grad / 255, case["grad_image"]) < 5e-3
+    for ours, theirs in parameters.items():
+        assert error(getattr(layer, ours).grad, case[f"grad_{theirs}"]) < 5e-3, ours
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    size=st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40)),
+    step=st.floats(-3, 4),
+    hardness=st.floats(0.05, 40),
+    bits=st.sampled_from([None, 3, 4, 8, 11, 16]),
+)
+@settings(max_examples=200, deadline=None)
+def test_is_the_readable_path_to_float32_rounding(seed, size, step, hardness, bits):
+    generator = torch.Generator().manual_seed(seed)
+    n, height, width = size
+    images = torch.rand(n, 3, height, width, generator=generator)
+    q = 2 ** (step + torch.rand(3, 8, 8, generator=generator))
+    alpha = hardness / q**2
+    for fused, exact in _compare(images, q, alpha, bits):
+        error, scale = (fused.double() - exact).abs(), exact.abs().max().clamp_min(1e-3)
+        # A coefficient's rounding error, about 3e-5 of at most 1000, is multiplied by up to 2 hardness / q on its way to a
+        # gradient. One within it of the middle between two levels may fall to the other side, where the window moves by one
+        # level: rare, and worth no more than a level of one coefficient.
+        assert error.flatten().quantile(0.9) < 1e-3 * scale
+        assert error.max() < 0.05 * scale + q.max() / 255
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_other_dtypes_are_computed_in_float32(calls, dtype):
+    layer = JpegLayer(*standard_tables(50), alpha=0.01)
+    images = torch.rand(2, 3, 16, 24).to(dtype).requires_grad_()
+    output = layer(images)
+    assert output.dtype == dtype
+    torch.testing.assert_close(output, layer(images.float()).to(dtype))
+    output.float().sum().backward()
+    assert images.grad.dtype == dtype
+    assert calls["forward"] == 2
+
+
+def test_any_strides(calls):
+    layer = JpegLayer(*standard_tables(50), alpha=0.01)
+    images = torch.rand(2, 40, 48, 6)[:, ::2, ::3, ::2].permute(0, 3, 1, 2)
+    for strided in (images, images.contiguous(memory_format=torch.channels_last), images.flip(3)):
+        expected = layer(strided.clone(memory_format=torch.contiguous_format))
+        torch.testing.assert_close(layer(strided), expected, atol=0, rtol=0)
+    assert calls["forward"] == 6
+
+
+def test_sums_do_not_depend_on_the_number_of_threads():
+    layer = JpegLayer(*standard_tables(50), alpha=0.01, trainable_alpha=True)
+    images = torch.rand(3, 3, 30, 50)
+    found = []
+    threads = torch.get_num_threads()
+    for count in (1, 2, 5):
+        torch.set_num_threads(count)
+        found.append((layer(images), *torch.autograd.grad(layer(images).square().sum(), list(layer.parameters()))))
+    torch.set_num_threads(threads)
+    for other in found[1:]:
+        # The upstream gradient is PyTorch's own elementwise work, the same for any number of threads.
+        assert all(torch.equal(one, two) for one, two in zip(found[0], other, strict=True))
+
+
+# ---------------------------------------------------------------------------------------------------- what is computed
+
+
+def test_the_image_gradient_on_demand_alone(calls):
+    layer = JpegLayer()
+    layer(torch.rand(1, 3, 8, 8)).sum().backward()
+    layer(torch.rand(1, 3, 8, 8, requires_grad=True)).sum().backward()
+    assert calls["backward"] == [False, True]
+
+
+def test_the_image_alone_is_kept():
+    kept = []
+    images = torch.rand(4, 3, 32, 32)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor):
+        JpegLayer()(images)
+    assert sum(kept) <= images.numel() + 2 * 3 * 64
+
+
+def test_second_derivatives_take_the_readable_path(calls):
+    images = torch.rand(1, 3, 8, 16, requires_grad=True)
+    q, alpha = torch.full((3, 8, 8), 2.3, requires_grad=True), torch.full((3, 8, 8), 0.2)
+    second = []
+    for call in (lambda *x: soft_round_trip(*x, bits=8, window=5), lambda *x: eager_round_trip(*x, 8, 5)):
+        (first,) = torch.autograd.grad(call(images, q, alpha).square().sum(), images, create_graph=True)
+        second.append(torch.autograd.grad(first.square().sum(), [images, q]))
+    for fused, eager in zip(*second, strict=True):
+        torch.testing.assert_close(fused, eager, rtol=1e-2, atol=1e-2 * eager.abs().max().item())
+    assert calls["forward"] == 1
+
+
+def test_transforms_take_the_readable_path(calls):
+    q, alpha = torch.full((3, 8, 8), 2.3), torch.full((3, 8, 8), 0.2)
+    images = torch.rand(4, 1, 3, 8, 8)
+
+    def total(images, q):
+        return soft_round_trip(images, q, alpha, bits=8, window=5).square().sum()
+
+    per_sample = torch.func.vmap(torch.func.grad(total, argnums=1), in_dims=(0, None))(images, q)
+    assert calls["forward"] == 0
+    for image, gradient in zip(images, per_sample, strict=True):
+        steps = q.clone().requires_grad_()
+        total(image, steps).backward()
+        torch.testing.assert_close(gradient, steps.grad, rtol=1e-3, atol=1e-3)
+    assert calls["forward"] == 4
+
+
+@pytest.mark.parametrize("options", [{"window": 3}, {"window": None, "bits": 4}, {"rounding": "hard"}])
+def test_other_quantizers_take_the_readable_path(calls, options):
+    JpegLayer(**options)(torch.rand(1, 3, 8, 8))
+    assert calls["forward"] == 0
+
+
+def test_without_numba_the_readable_path_serves(monkeypatch, calls):
+    layer, images = JpegLayer(*standard_tables(50), alpha=0.01), torch.rand(1, 3, 16, 16)
+    fused = layer(images)
+    monkeypatch.setattr(kernels, "_cpu", lambda: None)
+    torch.testing.assert_close(layer(images), fused, atol=1e-4, rtol=0)
+    assert calls["forward"] == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_bad_pixel_stays_within_its_block(value):
+    layer = JpegLayer(*standard_tables(50))
+    images = torch.rand(2, 3, 24, 24)
+    images[1, 0, 3, 20] = value
+    images.requires_grad_()
+    output = layer(images)
+    output.sum().backward()
+    clean = torch.ones(2, 3, 24, 24, dtype=torch.bool)
+    clean[1, :, :8, 16:] = False
+    assert output[clean].isfinite().all()
+    assert not output[~clean].isfinite().any()
+    assert images.grad[clean].isfinite().all()
+    assert layer.luma.grad.isnan().all()  # loud: whoever looks at the loss or the tables sees it
+
+
+def test_the_exponential():
+    x = np.concatenate([-np.logspace(-8, np.log10(87), 20001), [0.0]]).astype(np.float32)
+    exp = cpu._exp
+    ours = np.array([exp(value) for value in x], dtype=np.float64)
+    exact = np.exp(x.astype(np.float64))
+    assert np.max(np.abs(ours - exact) / exact) < 2.5e-7
+    assert exp(np.float32(-1e30)) < 1e-37
