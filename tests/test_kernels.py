@@ -114,7 +114,8 @@ def test_any_strides(calls):
     assert calls["forward"] == 6
 
 
-def test_sums_do_not_depend_on_the_number_of_threads():
+def test_sums_do_not_depend_on_the_number_of_threads(monkeypatch):
+    monkeypatch.setattr(cpu, "_WORTH_A_THREAD", 1)
     layer = JpegLayer(*standard_tables(50), alpha=0.01, trainable_alpha=True)
     images = torch.rand(3, 3, 30, 50)
     found = []

@@ -37,6 +37,8 @@ _R, _G, _B = float32(KR), float32(KG), float32(KB)
 _TO_CB, _TO_CR = float32(0.5 / (1 - KB)), float32(0.5 / (1 - KR))
 _CB_TO_B, _CR_TO_R = float32(2 * (1 - KB)), float32(2 * (1 - KR))
 _CB_TO_G, _CR_TO_G = float32(2 * (1 - KB) * KB / KG), float32(2 * (1 - KR) * KR / KG)
+_WORTH_A_THREAD = 1 << 17  # numbers, about half a millisecond of work; a thread costs about a tenth
+
 _ZERO, _ONE, _TWO, _THREE, _FOUR = (float32(i) for i in range(5))
 
 
@@ -286,15 +288,20 @@ def _backward_strips(images, grad, grad_images, partial, tables, cap, d, dt, sta
             _load_transposed(grad_planes, grad_images[n], top)
 
 
-def _share_out(run: Callable[[int, int], None], strips: int) -> None:
-    """Run strips 0 to ``strips`` on as many threads as PyTorch would use; made anew each time, which is safe under fork."""
-    threads = min(torch.get_num_threads(), strips)
+def _share_out(run: Callable[[int, int], None], images: Tensor) -> None:
+    """Run all strips on as many threads as PyTorch would use, fewer for small batches; made anew each time: safe under fork."""
+    strips = _count_strips(images)
+    threads = min(torch.get_num_threads(), strips, 1 + images.numel() // _WORTH_A_THREAD)
     if threads == 1:
         run(0, strips)
         return
     bounds = [strips * i // threads for i in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(run, bounds[:-1], bounds[1:]))
+
+
+def _count_strips(images: Tensor) -> int:
+    return len(images) * -(-images.shape[2] // BLOCK)
 
 
 def _tables(q: Tensor, alpha: Tensor) -> Any:
@@ -312,7 +319,7 @@ def forward(images: Tensor, q: Tensor, alpha: Tensor, cap: float) -> Tensor:
     def run(start: int, stop: int) -> None:
         _forward_strips(source, target, tables, np.float32(cap), _DCT, _IDCT, start, stop)
 
-    _share_out(run, len(images) * -(-images.shape[2] // BLOCK))
+    _share_out(run, images)
     return output
 
 
@@ -320,14 +327,13 @@ def backward(
     images: Tensor, grad: Tensor, q: Tensor, alpha: Tensor, cap: float, *, want_images: bool
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """Gradients of the images (where wanted), q and alpha from that of the output, all contiguous float32."""
-    strips = len(images) * -(-images.shape[2] // BLOCK)
     grad_images = torch.empty_like(images) if want_images else images.new_empty((0, 3, 0, 0))
-    partial = torch.zeros((strips, 2, 3, BLOCK * BLOCK))
+    partial = torch.zeros((_count_strips(images), 2, 3, BLOCK * BLOCK))
     arrays = (images.detach().numpy(), grad.numpy(), grad_images.numpy(), partial.numpy(), _tables(q, alpha))
 
     def run(start: int, stop: int) -> None:
         _backward_strips(*arrays, np.float32(cap), _DCT, _IDCT, start, stop)
 
-    _share_out(run, strips)
+    _share_out(run, images)
     grad_q, grad_alpha = partial.sum(dim=0, dtype=torch.float64).float().reshape(2, *q.shape)
     return grad_images if want_images else None, grad_q, grad_alpha
