@@ -37,7 +37,7 @@ _R, _G, _B = float32(KR), float32(KG), float32(KB)
 _TO_CB, _TO_CR = float32(0.5 / (1 - KB)), float32(0.5 / (1 - KR))
 _CB_TO_B, _CR_TO_R = float32(2 * (1 - KB)), float32(2 * (1 - KR))
 _CB_TO_G, _CR_TO_G = float32(2 * (1 - KB) * KB / KG), float32(2 * (1 - KR) * KR / KG)
-_WORTH_A_THREAD = 1 << 17  # numbers, about half a millisecond of work; a thread costs about a tenth
+_WORTH_A_THREAD = 1 << 19  # numbers, two or three milliseconds of work
 
 _ZERO, _ONE, _TWO, _THREE, _FOUR = (float32(i) for i in range(5))
 
@@ -212,32 +212,37 @@ def _weights(t, level, kappa, e2, e6, e12, cap):
     return up, down, p2, m2, p3, m3, p4, m4
 
 
+# Tables come, and sums go out, as runs of 64 in one array each: of a few arrays LLVM checks that they do not overlap and makes
+# vector instructions, of many it does not.
+
+
 @_compiled
 def _quantize(z, table, cap):
-    """Q_d in place, (C, 64)."""
+    """Q_d in place, (C, 64); ``table`` as from _tables."""
     for block in range(z.shape[0]):
         zb = z[block]
         for i in range(64):
-            scaled = zb[i] * table[1, i]
+            q, inverse, kappa = table[i], table[64 + i], table[128 + i]
+            scaled = zb[i] * inverse
             level = min(max(_rint(scaled), -cap), cap)
-            t = (zb[i] - table[0, i] * level) * table[1, i]  # not scaled - level: the difference is exact before it is scaled
-            p1, m1, p2, m2, p3, m3, p4, m4 = _weights(t, level, table[2, i], table[3, i], table[4, i], table[5, i], cap)
+            t = (zb[i] - q * level) * inverse  # not scaled - level: the difference is exact before it is scaled
+            p1, m1, p2, m2, p3, m3, p4, m4 = _weights(t, level, kappa, table[192 + i], table[256 + i], table[320 + i], cap)
             total = _ONE + (p1 + m1) + (p2 + m2) + (p3 + m3) + (p4 + m4)
             first = (p1 - m1) + _TWO * (p2 - m2) + _THREE * (p3 - m3) + _FOUR * (p4 - m4)
-            zb[i] = table[0, i] * (level + first / total) + (scaled - scaled)  # the last: NaN and infinity become NaN
+            zb[i] = q * (level + first / total) + (scaled - scaled)  # the last: NaN and infinity become NaN
 
 
 @_compiled
-def _quantize_backward(z, grad, table, cap, grad_q, grad_alpha):
-    """Turn dL/dQ into dL/dz in place, (C, 64), and add to dL/dq and dL/dalpha, (64,)."""
+def _quantize_backward(z, grad, table, cap, sums):
+    """Turn dL/dQ into dL/dz in place, (C, 64), and add to dL/dq and dL/dalpha, the two halves of (128,)."""
     for block in range(z.shape[0]):
         zb, gb = z[block], grad[block]
         for i in range(64):
-            q, kappa = table[0, i], table[2, i]
-            scaled = zb[i] * table[1, i]
+            q, inverse, kappa = table[i], table[64 + i], table[128 + i]
+            scaled = zb[i] * inverse
             level = min(max(_rint(scaled), -cap), cap)
-            t = (zb[i] - q * level) * table[1, i]
-            p1, m1, p2, m2, p3, m3, p4, m4 = _weights(t, level, kappa, table[3, i], table[4, i], table[5, i], cap)
+            t = (zb[i] - q * level) * inverse
+            p1, m1, p2, m2, p3, m3, p4, m4 = _weights(t, level, kappa, table[192 + i], table[256 + i], table[320 + i], cap)
             share = _ONE / (_ONE + (p1 + m1) + (p2 + m2) + (p3 + m3) + (p4 + m4))
             mean = ((p1 - m1) + _TWO * (p2 - m2) + _THREE * (p3 - m3) + _FOUR * (p4 - m4)) * share
             square = ((p1 + m1) + _FOUR * (p2 + m2) + float32(9) * (p3 + m3) + float32(16) * (p4 + m4)) * share
@@ -245,8 +250,8 @@ def _quantize_backward(z, grad, table, cap, grad_q, grad_alpha):
             variance = square - mean * mean
             skew = cube - mean * square
             g = gb[i] + (scaled - scaled)
-            grad_q[i] += g * (level + mean + _TWO * kappa * ((t - level) * variance - skew))
-            grad_alpha[i] += g * (q * q * q) * (_TWO * t * variance - skew)
+            sums[i] += g * (level + mean + _TWO * kappa * ((t - level) * variance - skew))
+            sums[64 + i] += g * (q * q * q) * (_TWO * t * variance - skew)
             gb[i] = g * (_TWO * kappa * variance)
 
 
@@ -281,7 +286,7 @@ def _backward_strips(images, grad, grad_images, partial, tables, cap, d, dt, sta
         for c in range(3):
             _dct(planes[c], z, d, dt, half)
             _dct(grad_planes[c], grad_z, d, dt, half)
-            _quantize_backward(z, grad_z, tables[c], cap, partial[job, 0, c], partial[job, 1, c])
+            _quantize_backward(z, grad_z, tables[c], cap, partial[job, c])
             if grad_images.shape[0]:
                 _idct(grad_z, grad_planes[c], d, dt, half)
         if grad_images.shape[0]:
@@ -295,7 +300,9 @@ def _share_out(run: Callable[[int, int], None], images: Tensor) -> None:
     if threads == 1:
         run(0, strips)
         return
-    bounds = [strips * i // threads for i in range(threads + 1)]
+    # Several pieces a thread: one that shares its core, with PyTorch's idly spinning workers say, takes fewer.
+    pieces = min(4 * threads, strips)
+    bounds = [strips * i // pieces for i in range(pieces + 1)]
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(run, bounds[:-1], bounds[1:]))
 
@@ -305,10 +312,10 @@ def _count_strips(images: Tensor) -> int:
 
 
 def _tables(q: Tensor, alpha: Tensor) -> Any:
-    """(3, 6, 64): q, 1/q, kappa = alpha q^2 and exp(-2 kappa), exp(-6 kappa), exp(-12 kappa)."""
+    """(3, 6 * 64): q, 1/q, kappa = alpha q^2 and exp(-2 kappa), exp(-6 kappa), exp(-12 kappa)."""
     q, alpha = q.detach().double().reshape(3, -1), alpha.detach().double().reshape(3, -1)
     kappa = alpha * q * q
-    return torch.stack((q, 1 / q, kappa, *(torch.exp(-i * kappa) for i in (2, 6, 12))), dim=1).float().numpy()
+    return torch.cat((q, 1 / q, kappa, *(torch.exp(-i * kappa) for i in (2, 6, 12))), dim=1).float().numpy()
 
 
 def forward(images: Tensor, q: Tensor, alpha: Tensor, cap: float) -> Tensor:
@@ -328,12 +335,14 @@ def backward(
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """Gradients of the images (where wanted), q and alpha from that of the output, all contiguous float32."""
     grad_images = torch.empty_like(images) if want_images else images.new_empty((0, 3, 0, 0))
-    partial = torch.zeros((_count_strips(images), 2, 3, BLOCK * BLOCK))
-    arrays = (images.detach().numpy(), grad.numpy(), grad_images.numpy(), partial.numpy(), _tables(q, alpha))
+    partial = np.zeros((_count_strips(images), 3, 2 * BLOCK * BLOCK), np.float32)
+    arrays = (images.detach().numpy(), grad.numpy(), grad_images.numpy(), partial, _tables(q, alpha))
 
     def run(start: int, stop: int) -> None:
         _backward_strips(*arrays, np.float32(cap), _DCT, _IDCT, start, stop)
 
     _share_out(run, images)
-    grad_q, grad_alpha = partial.sum(dim=0, dtype=torch.float64).float().reshape(2, *q.shape)
-    return grad_images if want_images else None, grad_q, grad_alpha
+    # numpy's sum: PyTorch's would wake its workers, which then spin on the cores that the next strips need.
+    sums = torch.from_numpy(partial.sum(axis=0, dtype=np.float64)).float()
+    grad_q, grad_alpha = sums.chunk(2, dim=1)
+    return grad_images if want_images else None, grad_q.reshape(q.shape), grad_alpha.reshape(q.shape)
