@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -190,6 +193,19 @@ def test_without_numba_the_readable_path_serves(monkeypatch, calls):
     monkeypatch.setattr(kernels, "_cpu", lambda: None)
     torch.testing.assert_close(layer(images), fused, atol=1e-4, rtol=0)
     assert calls["forward"] == 1
+
+
+def test_where_nothing_is_writable_but_temporary_folders():
+    script = (
+        "from numba.core import caching\n"
+        "caching.CacheImpl._locator_classes = [caching.UserProvidedCacheLocator]\n"
+        "import torch\n"
+        "from jpegdl import JpegLayer, kernels\n"
+        "JpegLayer()(torch.rand(1, 3, 8, 8))\n"
+        "print(kernels._cpu().__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "jpegdl.kernels.cpu", done.stderr
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -6,6 +6,7 @@ or devices, and for second derivatives, it takes the readable one.
 """
 
 import importlib.util
+import tempfile
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -51,7 +52,12 @@ def _cpu() -> ModuleType | None:
     """The CPU kernels; None where numba is not installed. Imported late: numba takes a second."""
     if importlib.util.find_spec("numba") is None:
         return None
-    return importlib.import_module("jpegdl.kernels.cpu")
+    try:
+        return importlib.import_module("jpegdl.kernels.cpu")
+    except RuntimeError:  # numba found neither the package's nor the user's folder writable for its cache
+        numba = importlib.import_module("numba")
+        numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="jpegdl-numba-")
+        return importlib.import_module("jpegdl.kernels.cpu")
 
 
 def _fusible(images: Tensor, bits: int | None, window: int | None) -> bool:
