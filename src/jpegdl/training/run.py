@@ -63,9 +63,10 @@ def _read_settings(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         settings = yaml.safe_load(file.read_text())
-        assert isinstance(settings, dict)
+        if not isinstance(settings, dict):
+            raise ValueError("no settings in it")
         return settings
-    except (yaml.YAMLError, OSError, AssertionError) as error:
+    except (yaml.YAMLError, OSError, ValueError) as error:
         raise UsageError(f"{file} is damaged; delete {folder} to train that run again") from error
 
 
