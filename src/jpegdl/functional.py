@@ -64,6 +64,12 @@ def _check_planes(x: Tensor) -> None:
 # ------------------------------------------------------------------------------------------------------ blocks, DCT
 
 
+# D of Z = D X D^T, row by row: the orthonormal 8-point DCT-II.
+DCT = [
+    [math.sqrt((1 if k == 0 else 2) / BLOCK) * math.cos((2 * n + 1) * k * math.pi / (2 * BLOCK)) for n in range(BLOCK)]
+    for k in range(BLOCK)
+]
+
 _DCT_MATRICES: dict[tuple[torch.dtype, torch.device], Tensor] = {}  # a plain dict, because torch.compile sees through lru_cache
 
 
@@ -71,13 +77,9 @@ _DCT_MATRICES: dict[tuple[torch.dtype, torch.device], Tensor] = {}  # a plain di
 def _dct_matrix(dtype: torch.dtype, device: torch.device) -> Tensor:
     """The 64x64 matrix that takes a block, row by row, to its orthonormal DCT-II: the Kronecker square of the 8-point one."""
     if (dtype, device) not in _DCT_MATRICES:
-        rows = [
-            [math.sqrt((1 if k == 0 else 2) / BLOCK) * math.cos((2 * n + 1) * k * math.pi / (2 * BLOCK)) for n in range(BLOCK)]
-            for k in range(BLOCK)
-        ]
         # The tensor may outlive this call: born in inference mode, it could never be saved for a later backward.
         with torch.inference_mode(False), torch.no_grad():
-            dct = torch.tensor(rows, dtype=torch.float64)
+            dct = torch.tensor(DCT, dtype=torch.float64)
             matrix = torch.kron(dct, dct).to(device=device, dtype=dtype)
         if type(matrix) is not Tensor:  # a stand-in, while torch.export traces
             return matrix

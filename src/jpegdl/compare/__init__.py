@@ -117,11 +117,9 @@ def train_arm(config: CompareConfig, arm: str, seed: int, data: Data | None = No
     """
     check_compare(config)
     _check_run(arm, seed)
-    folder = config.folder / arm / str(seed)
-    check_folder(config.run, folder, arm, seed)
     data = data or Data(config.data, seed)
     data.seed = seed
-    return train_run(config.run, data, lambda: ARMS[arm](config, data, seed), folder, arm, seed)
+    return train_run(config.run, data, lambda: ARMS[arm](config, data, seed), config.folder / arm / str(seed), arm, seed)
 
 
 def _check_run(arm: str, seed: int) -> None:

@@ -8,7 +8,6 @@ strip has its own place for its table gradients, so that sums do not depend on t
 # numba infers the types of what it compiles:
 # mypy: disable-error-code="no-untyped-def, call-arg, var-annotated"
 
-import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,15 +21,12 @@ from numba.core import types
 from numba.extending import intrinsic
 from torch import Tensor
 
-from jpegdl.functional import BLOCK, KB, KG, KR
+from jpegdl.functional import BLOCK, DCT, KB, KG, KR
 
 # No "reassoc" and no "nnan": the exponential's range reduction needs the order it is written in, and a NaN must stay one.
 _compiled: Callable[..., Any] = numba.njit(fastmath={"contract", "nsz", "arcp"}, error_model="numpy", nogil=True, cache=True)
 
-_DCT = np.array(
-    [[math.sqrt((1 if k == 0 else 2) / 8) * math.cos((2 * n + 1) * k * math.pi / 16) for n in range(8)] for k in range(8)],
-    dtype=np.float32,
-)
+_DCT = np.array(DCT, dtype=np.float32)
 _IDCT = np.ascontiguousarray(_DCT.T)
 
 _R, _G, _B = float32(KR), float32(KG), float32(KB)
@@ -146,15 +142,22 @@ def _load_transposed(planes, grad, top):
 
 
 @_compiled
+def _columns(matrix, source, target):
+    """target = matrix @ source, (8, 8) times (8, 8 C)."""
+    for u in range(8):
+        to = target[u]
+        for x in range(source.shape[1]):
+            to[x] = (
+                matrix[u, 0] * source[0, x] + matrix[u, 1] * source[1, x] + matrix[u, 2] * source[2, x]
+                + matrix[u, 3] * source[3, x] + matrix[u, 4] * source[4, x] + matrix[u, 5] * source[5, x]
+                + matrix[u, 6] * source[6, x] + matrix[u, 7] * source[7, x]
+            )  # fmt: skip
+
+
+@_compiled
 def _dct(plane, z, d, dt, half):
     """(8, 8 C) to coefficients (C, 64): D X D^T in each block, by way of ``half`` = D X."""
-    for u in range(8):
-        to = half[u]
-        for x in range(plane.shape[1]):
-            to[x] = (
-                d[u, 0] * plane[0, x] + d[u, 1] * plane[1, x] + d[u, 2] * plane[2, x] + d[u, 3] * plane[3, x]
-                + d[u, 4] * plane[4, x] + d[u, 5] * plane[5, x] + d[u, 6] * plane[6, x] + d[u, 7] * plane[7, x]
-            )  # fmt: skip
+    _columns(d, plane, half)
     for block in range(z.shape[0]):
         x = 8 * block
         for u in range(8):
@@ -179,13 +182,7 @@ def _idct(z, plane, d, dt, half):
                     a0 * d[0, x] + a1 * d[1, x] + a2 * d[2, x] + a3 * d[3, x]
                     + a4 * d[4, x] + a5 * d[5, x] + a6 * d[6, x] + a7 * d[7, x]
                 )  # fmt: skip
-    for y in range(8):
-        to = plane[y]
-        for x in range(plane.shape[1]):
-            to[x] = (
-                dt[y, 0] * half[0, x] + dt[y, 1] * half[1, x] + dt[y, 2] * half[2, x] + dt[y, 3] * half[3, x]
-                + dt[y, 4] * half[4, x] + dt[y, 5] * half[5, x] + dt[y, 6] * half[6, x] + dt[y, 7] * half[7, x]
-            )  # fmt: skip
+    _columns(dt, half, plane)
 
 
 # --------------------------------------------------------------------------------------------------------- quantizer
