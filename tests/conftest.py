@@ -1,10 +1,13 @@
 """Fixtures shared by all tests; what lies in ../shared is skipped where it is missing."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton: its kernels run on the CPU, slowly
 torch.set_num_threads(1)  # pytest-xdist runs one process a core
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

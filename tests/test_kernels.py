@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ORACLE_CASES
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jpegdl import JpegLayer, kernels
@@ -13,6 +13,22 @@ from jpegdl.kernels import eager_round_trip, soft_round_trip
 from jpegdl.tables import standard_tables
 
 cpu = pytest.importorskip("jpegdl.kernels.cpu")
+cuda = pytest.importorskip("jpegdl.kernels.cuda")  # without a GPU in Triton's interpreter, on CPU tensors
+ON_GPU = torch.cuda.is_available()
+
+
+@pytest.fixture
+def triton_kernel(monkeypatch):
+    """The Triton kernels take all calls, and tensors are made where they run."""
+    monkeypatch.setattr(kernels, "_kernels", lambda device: cuda)
+    with torch.device("cuda" if ON_GPU else "cpu"):
+        yield cuda
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def kernel(request):
+    """Each of the two kernels in turn."""
+    return cpu if request.param == "cpu" else request.getfixturevalue("triton_kernel")
 
 
 def _gradients(call, images, q, alpha, upstream):
@@ -23,17 +39,17 @@ def _gradients(call, images, q, alpha, upstream):
 
 def _compare(images, q, alpha, bits):
     """The fused float32 results beside those of the readable path, in float64 for the same numbers."""
-    upstream = torch.randn(images.shape, generator=torch.Generator().manual_seed(5))
+    upstream = torch.randn(images.shape, generator=torch.Generator().manual_seed(5), device="cpu").to(images.device)
     fused = _gradients(lambda *x: soft_round_trip(*x, bits=bits, window=5), images, q, alpha, upstream)
     exact = _gradients(lambda *x: eager_round_trip(*x, bits, 5), images.double(), q.double(), alpha.double(), upstream.double())
     return zip(fused, exact, strict=True)
 
 
 @pytest.fixture
-def calls(monkeypatch):
+def calls(monkeypatch, kernel):
     """How often the fused kernels ran: forward, backward, and whether the latter was asked for the image gradient."""
     counted = {"forward": 0, "backward": []}
-    forward, backward = cpu.forward, cpu.backward
+    forward, backward = kernel.forward, kernel.backward
 
     def counting_forward(*args):
         counted["forward"] += 1
@@ -43,8 +59,8 @@ def calls(monkeypatch):
         counted["backward"].append(want_images)
         return backward(*args, want_images=want_images)
 
-    monkeypatch.setattr(cpu, "forward", counting_forward)
-    monkeypatch.setattr(cpu, "backward", counting_backward)
+    monkeypatch.setattr(kernel, "forward", counting_forward)
+    monkeypatch.setattr(kernel, "backward", counting_backward)
     return counted
 
 
@@ -53,7 +69,8 @@ def calls(monkeypatch):
 
 @pytest.mark.parametrize("name", [name for name in ORACLE_CASES if name != "window3"])
 def test_agrees_with_the_published_layer(shared, calls, name):
-    case = {key: torch.from_numpy(np.asarray(value)) for key, value in np.load(shared / "oracle" / f"{name}.npz").items()}
+    file = np.load(shared / "oracle" / f"{name}.npz")
+    case = {key: torch.from_numpy(np.asarray(value)).to(torch.get_default_device()) for key, value in file.items()}
     layer = JpegLayer(bits=int(case["bits"]), trainable_alpha=True)
     parameters = {"luma": "q_luma", "chroma": "q_chroma", "alpha_luma": "alpha_luma", "alpha_chroma": "alpha_chroma"}
     layer.load_state_dict({ours: case[theirs].float() for ours, theirs in parameters.items()})
@@ -73,19 +90,34 @@ def test_agrees_with_the_published_layer(shared, calls, name):
         assert error(getattr(layer, ours).grad, case[f"grad_{theirs}"]) < 5e-3, ours
 
 
-@given(
+_CONFIGURATIONS = given(
     seed=st.integers(0, 2**31),
     size=st.tuples(st.integers(1, 3), st.integers(5, 40), st.integers(5, 40)),
     step=st.floats(-3, 4),
     hardness=st.floats(0.05, 40),
     bits=st.sampled_from([None, 3, 4, 8, 11, 16]),
 )
+
+
+@_CONFIGURATIONS
 @settings(max_examples=200, deadline=None)
-def test_is_the_readable_path_to_float32_rounding(seed, size, step, hardness, bits):
+def test_on_the_cpu_it_is_the_readable_path_to_float32_rounding(seed, size, step, hardness, bits):
+    _check_agreement(seed, size, step, hardness, bits)
+
+
+# 20 where every kernel is interpreted; 200 have passed there too.
+@_CONFIGURATIONS
+@settings(max_examples=200 if ON_GPU else 20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_in_triton_it_is_the_readable_path_to_float32_rounding(triton_kernel, seed, size, step, hardness, bits):
+    _check_agreement(seed, size, step, hardness, bits)
+
+
+def _check_agreement(seed, size, step, hardness, bits):
     generator = torch.Generator().manual_seed(seed)
     n, height, width = size
-    images = torch.rand(n, 3, height, width, generator=generator)
-    q = 2 ** (step + torch.rand(3, 8, 8, generator=generator))
+    images = torch.rand(n, 3, height, width, generator=generator, device="cpu")
+    q = 2 ** (step + torch.rand(3, 8, 8, generator=generator, device="cpu"))
+    images, q = images.to(torch.get_default_device()), q.to(torch.get_default_device())
     alpha = hardness / q**2
     # What each is measured against at least: 1 for images and their gradient (upstream is of size 1), as small gradients of a
     # pixel repeated into the padding are what large ones left when they cancelled.
@@ -111,6 +143,19 @@ def test_other_dtypes_are_computed_in_float32(calls, dtype):
     assert calls["forward"] == 2
 
 
+def test_pixels_of_8_bits(calls):
+    layer = JpegLayer(*standard_tables(50), alpha=0.01)
+    pixels = torch.randint(0, 256, (2, 3, 13, 24), dtype=torch.uint8)
+    output = soft_round_trip(pixels, layer.steps, layer.alpha, bits=8, window=5)
+    assert output.dtype == torch.float32
+    expected = layer(pixels.float() / 255)
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=0)
+    upstream = torch.rand_like(output)
+    found, exact = (torch.autograd.grad(out, layer.luma, upstream)[0] for out in (output, expected))
+    torch.testing.assert_close(found, exact, rtol=1e-3, atol=1e-3)
+    assert calls["forward"] == 2
+
+
 def test_any_strides(calls):
     layer = JpegLayer(*standard_tables(50), alpha=0.01)
     images = torch.rand(2, 40, 48, 6)[:, ::2, ::3, ::2].permute(0, 3, 1, 2)
@@ -118,6 +163,19 @@ def test_any_strides(calls):
         expected = layer(strided.clone(memory_format=torch.contiguous_format))
         torch.testing.assert_close(layer(strided), expected, atol=0, rtol=0)
     assert calls["forward"] == 6
+
+
+def test_the_same_at_every_call(kernel, monkeypatch):
+    monkeypatch.setattr(
+        cuda, "_processors", lambda device: 1
+    )  # so that the blocks are many times what the programs take at once
+    layer = JpegLayer(*standard_tables(50), alpha=0.01, trainable_alpha=True)
+    images = torch.rand(3, 3, 64, 96)
+    first, second = (torch.autograd.grad(layer(images).square().sum(), list(layer.parameters())) for _ in range(2))
+    assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
+    exact = eager_round_trip(images.double(), layer.steps.double(), layer.alpha.double(), 8, 5)
+    for one, two in zip(first, torch.autograd.grad(exact.square().sum(), list(layer.parameters())), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3 * two.abs().max().item())
 
 
 def test_sums_do_not_depend_on_the_number_of_threads(monkeypatch):
@@ -165,6 +223,29 @@ def test_second_derivatives_take_the_readable_path(calls):
     assert calls["forward"] == 1
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_models_keep_the_fused_kernels(calls):
+    torch._dynamo.reset()
+    layer = JpegLayer(*standard_tables(50), alpha=0.01)
+    model = torch.nn.Sequential(layer, torch.nn.Conv2d(3, 4, 3))
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    images = torch.rand(2, 3, 17, 24).requires_grad_()
+    found = [torch.autograd.grad(call(images).square().sum(), [images, layer.luma]) for call in (model, compiled)]
+    for eager, traced in zip(*found, strict=True):
+        torch.testing.assert_close(traced, eager)
+    assert calls == {"forward": 2, "backward": [True, True]}
+    torch.library.opcheck(
+        torch.ops.jpegdl.soft_round_trip.default, (images, layer.steps.detach().requires_grad_(), layer.alpha, 8)
+    )
+
+
+def test_exported_models_need_no_kernels(calls):
+    layer, images = JpegLayer(*standard_tables(50), alpha=0.01), torch.rand(1, 3, 16, 24)
+    exported = torch.export.export(layer, (images,)).module()
+    torch.testing.assert_close(exported(images), layer(images), atol=1e-4, rtol=0)
+    assert calls["forward"] == 1
+
+
 def test_transforms_take_the_readable_path(calls):
     q, alpha = torch.full((3, 8, 8), 2.3), torch.full((3, 8, 8), 0.2)
     images = torch.rand(4, 1, 3, 8, 8)
@@ -190,7 +271,7 @@ def test_other_quantizers_take_the_readable_path(calls, options):
 def test_without_numba_the_readable_path_serves(monkeypatch, calls):
     layer, images = JpegLayer(*standard_tables(50), alpha=0.01), torch.rand(1, 3, 16, 16)
     fused = layer(images)
-    monkeypatch.setattr(kernels, "_cpu", lambda: None)
+    monkeypatch.setattr(kernels, "_COMPILERS", {})
     torch.testing.assert_close(layer(images), fused, atol=1e-4, rtol=0)
     assert calls["forward"] == 1
 
@@ -202,7 +283,7 @@ def test_where_nothing_is_writable_but_temporary_folders():
         "import torch\n"
         "from jpegdl import JpegLayer, kernels\n"
         "JpegLayer()(torch.rand(1, 3, 8, 8))\n"
-        "print(kernels._cpu().__name__)\n"
+        'print(kernels._kernels("cpu").__name__)\n'
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "jpegdl.kernels.cpu", done.stderr

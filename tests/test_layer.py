@@ -9,7 +9,7 @@ from conftest import ORACLE_CASES
 from PIL import Image
 
 import jpegdl
-from jpegdl import JpegLayer, kernels, prepend
+from jpegdl import JpegLayer, prepend
 from jpegdl import functional as F
 from jpegdl.data import PHOTOGRAPHS, photograph
 from jpegdl.errors import UsageError
@@ -234,8 +234,7 @@ def test_channels_last_stays_channels_last():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_compiles_in_one_graph(rounding, monkeypatch):
-    monkeypatch.setattr(kernels, "_cpu", lambda: None)  # compiled, the layer takes the readable path; so here uncompiled too
+def test_compiles_in_one_graph(rounding):
     torch._dynamo.reset()
     layer = JpegLayer(*standard_tables(50), rounding=rounding)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
@@ -246,7 +245,7 @@ def test_compiles_in_one_graph(rounding, monkeypatch):
         output = call(images)
         gradients.append((output, *torch.autograd.grad(output.square().sum(), [images, layer.luma])))
     for eager, traced in zip(*gradients, strict=True):
-        torch.testing.assert_close(traced, eager)
+        torch.testing.assert_close(traced, eager, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"hardness": 0.7}, {"trainable_alpha": True}, {"rounding": "ste", "bits": None}])

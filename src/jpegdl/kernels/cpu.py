@@ -316,30 +316,45 @@ def _tables(q: Tensor, alpha: Tensor) -> Any:
 
 
 def forward(images: Tensor, q: Tensor, alpha: Tensor, cap: float) -> Tensor:
-    """Images through the layer: (N, 3, H, W) in [0, 1], contiguous float32, with steps and softness (3, 8, 8)."""
-    output = torch.empty_like(images)
-    source, target, tables = images.detach().numpy(), output.numpy(), _tables(q, alpha)
+    """Images through the layer, with steps and softness (3, 8, 8).
+
+    Args:
+        images: (N, 3, H, W) of any strides, floating point in [0, 1] or uint8.
+
+    Returns:
+        The same shape, contiguous, and dtype (float32 for uint8); computed in float32.
+    """
+    pixels = _float32(images)
+    output = torch.empty_like(pixels)
+    source, target, tables = pixels.numpy(), output.numpy(), _tables(q, alpha)
 
     def run(start: int, stop: int) -> None:
         _forward_strips(source, target, tables, np.float32(cap), _DCT, _IDCT, start, stop)
 
-    _share_out(run, images)
-    return output
+    _share_out(run, pixels)
+    return output if images.dtype == torch.uint8 else output.to(images.dtype)
 
 
 def backward(
     images: Tensor, grad: Tensor, q: Tensor, alpha: Tensor, cap: float, *, want_images: bool
-) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Gradients of the images (where wanted), q and alpha from that of the output, all contiguous float32."""
-    grad_images = torch.empty_like(images) if want_images else images.new_empty((0, 3, 0, 0))
-    partial = np.zeros((_count_strips(images), 3, 2 * BLOCK * BLOCK), np.float32)
-    arrays = (images.detach().numpy(), grad.numpy(), grad_images.numpy(), partial, _tables(q, alpha))
+) -> tuple[Tensor | None, Tensor]:
+    """Gradients from that of the output, of any strides: of the images (where wanted), and (2, 3, 8, 8), of q and alpha."""
+    pixels = _float32(images)
+    grad_images = torch.empty_like(pixels) if want_images else pixels.new_empty((0, 3, 0, 0))
+    partial = np.zeros((_count_strips(pixels), 3, 2 * BLOCK * BLOCK), np.float32)
+    arrays = (pixels.numpy(), _float32(grad).numpy(), grad_images.numpy(), partial, _tables(q, alpha))
 
     def run(start: int, stop: int) -> None:
         _backward_strips(*arrays, np.float32(cap), _DCT, _IDCT, start, stop)
 
-    _share_out(run, images)
+    _share_out(run, pixels)
     # numpy's sum: PyTorch's would wake its workers, which then spin on the cores that the next strips need.
     sums = torch.from_numpy(partial.sum(axis=0, dtype=np.float64)).float()
-    grad_q, grad_alpha = sums.chunk(2, dim=1)
-    return grad_images if want_images else None, grad_q.reshape(q.shape), grad_alpha.reshape(q.shape)
+    sums = sums.reshape(3, 2, BLOCK, BLOCK).transpose(0, 1).contiguous()
+    return grad_images.to(images.dtype) if want_images else None, sums
+
+
+def _float32(images: Tensor) -> Tensor:
+    """Contiguous float32, in [0, 1] where ``images`` are uint8."""
+    floating = images.detach().float().contiguous()
+    return floating / 255 if images.dtype == torch.uint8 else floating

@@ -1,0 +1,469 @@
+"""The soft round trip on NVIDIA GPUs: forward and backward each one Triton kernel that reads an image once and writes it once.
+
+A program takes ``BLOCKS`` 8x8 blocks at a time. A thread holds 8 pixels of a row, so that each 8-point DCT is arithmetic on a
+thread's own registers (by its symmetry, about 5 operations a number); between rows and columns the block is transposed. No
+matrix unit, so no TF32. Gradients of the tables are summed in registers over all blocks that a program meets, and over the
+programs in their order: the same at every call.
+"""
+
+# What Triton compiles has types of its own:
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from jpegdl.functional import BLOCK, KB, KG, KR
+
+BLOCKS = 16  # 8x8 blocks that a program works on at a time: 128 rows of 8, one for each of its threads
+_WARPS = 4
+_PROGRAMS_PER_PROCESSOR = 8  # of the backward pass, which sums over what a program meets
+
+_R, _G, _B = tl.constexpr(KR), tl.constexpr(KG), tl.constexpr(KB)
+_TO_CB, _TO_CR = tl.constexpr(0.5 / (1 - KB)), tl.constexpr(0.5 / (1 - KR))
+_CB_TO_B, _CR_TO_R = tl.constexpr(2 * (1 - KB)), tl.constexpr(2 * (1 - KR))
+_CB_TO_G, _CR_TO_G = tl.constexpr(2 * (1 - KB) * KB / KG), tl.constexpr(2 * (1 - KR) * KR / KG)
+
+_TWO_LN2 = tl.constexpr(2 * math.log(2))
+_C1, _C2, _C3, _C4, _C5, _C6, _C7 = (tl.constexpr(0.5 * math.cos(k * math.pi / 16)) for k in range(1, 8))
+
+
+# --------------------------------------------------------------------------------------------------------------- DCT
+# Eight columns stand for a tile's (rows, 8) pixels or coefficients: one number of each in every thread.
+
+
+@triton.jit
+def _split4(x, rows: tl.constexpr):
+    """The columns of (rows, 4)."""
+    even, odd = tl.split(tl.reshape(x, (rows, 2, 2)))
+    x0, x2 = tl.split(even)
+    x1, x3 = tl.split(odd)
+    return x0, x1, x2, x3
+
+
+@triton.jit
+def _join4(x0, x1, x2, x3, rows: tl.constexpr):
+    return tl.reshape(tl.join(tl.join(x0, x2), tl.join(x1, x3)), (rows, 4))
+
+
+@triton.jit
+def _split8(x, rows: tl.constexpr):
+    """The columns of (rows, 8)."""
+    even, odd = tl.split(tl.reshape(x, (rows, 4, 2)))
+    x0, x2, x4, x6 = _split4(even, rows)
+    x1, x3, x5, x7 = _split4(odd, rows)
+    return x0, x1, x2, x3, x4, x5, x6, x7
+
+
+@triton.jit
+def _join8(x0, x1, x2, x3, x4, x5, x6, x7, rows: tl.constexpr):
+    return tl.reshape(tl.join(_join4(x0, x2, x4, x6, rows), _join4(x1, x3, x5, x7, rows)), (rows, 8))
+
+
+@triton.jit
+def _dct(x0, x1, x2, x3, x4, x5, x6, x7):
+    """The orthonormal 8-point DCT-II; even outputs from sums, odd ones from differences, of mirrored inputs."""
+    s0, s1, s2, s3 = x0 + x7, x1 + x6, x2 + x5, x3 + x4
+    d0, d1, d2, d3 = x0 - x7, x1 - x6, x2 - x5, x3 - x4
+    e0, e1, e2, e3 = s0 + s3, s1 + s2, s0 - s3, s1 - s2
+    return (
+        (e0 + e1) * _C4,
+        d0 * _C1 + d1 * _C3 + d2 * _C5 + d3 * _C7,
+        e2 * _C2 + e3 * _C6,
+        d0 * _C3 - d1 * _C7 - d2 * _C1 - d3 * _C5,
+        (e0 - e1) * _C4,
+        d0 * _C5 - d1 * _C1 + d2 * _C7 + d3 * _C3,
+        e2 * _C6 - e3 * _C2,
+        d0 * _C7 - d1 * _C5 + d2 * _C3 - d3 * _C1,
+    )
+
+
+@triton.jit
+def _idct(z0, z1, z2, z3, z4, z5, z6, z7):
+    """The inverse of _dct, which is its transpose."""
+    e0, e1, e2, e3 = (z0 + z4) * _C4, (z0 - z4) * _C4, z2 * _C2 + z6 * _C6, z2 * _C6 - z6 * _C2
+    s0, s1, s2, s3 = e0 + e2, e1 + e3, e1 - e3, e0 - e2
+    d0 = z1 * _C1 + z3 * _C3 + z5 * _C5 + z7 * _C7
+    d1 = z1 * _C3 - z3 * _C7 - z5 * _C1 - z7 * _C5
+    d2 = z1 * _C5 - z3 * _C1 + z5 * _C7 + z7 * _C3
+    d3 = z1 * _C7 - z3 * _C5 + z5 * _C3 - z7 * _C1
+    return s0 + d0, s1 + d1, s2 + d2, s3 + d3, s3 - d3, s2 - d2, s1 - d1, s0 - d0
+
+
+@triton.jit
+def _transpose(x, blocks: tl.constexpr):
+    return tl.reshape(tl.permute(tl.reshape(x, (blocks, 8, 8)), (0, 2, 1)), (blocks * 8, 8))
+
+
+@triton.jit
+def _to_coefficients(left, right, blocks: tl.constexpr):
+    """Rows of pixels to coefficients, in each row a column of the block; both in halves, (rows, 4)."""
+    rows: tl.constexpr = blocks * 8
+    x0, x1, x2, x3 = _split4(left, rows)
+    x4, x5, x6, x7 = _split4(right, rows)
+    x0, x1, x2, x3, x4, x5, x6, x7 = _dct(x0, x1, x2, x3, x4, x5, x6, x7)
+    turned = _transpose(_join8(x0, x1, x2, x3, x4, x5, x6, x7, rows), blocks)
+    x0, x1, x2, x3, x4, x5, x6, x7 = _split8(turned, rows)
+    x0, x1, x2, x3, x4, x5, x6, x7 = _dct(x0, x1, x2, x3, x4, x5, x6, x7)
+    return _join4(x0, x1, x2, x3, rows), _join4(x4, x5, x6, x7, rows)
+
+
+@triton.jit
+def _to_pixels(low, high, kept_rows, kept_columns, blocks: tl.constexpr, fold: tl.constexpr):
+    """The inverse of _to_coefficients. With ``fold``, gradients that reached a repeated edge go back to where it came from."""
+    rows: tl.constexpr = blocks * 8
+    x0, x1, x2, x3 = _split4(low, rows)
+    x4, x5, x6, x7 = _split4(high, rows)
+    x0, x1, x2, x3, x4, x5, x6, x7 = _idct(x0, x1, x2, x3, x4, x5, x6, x7)
+    x = _join8(x0, x1, x2, x3, x4, x5, x6, x7, rows)
+    if fold:
+        x = _fold(x, kept_rows)
+    x0, x1, x2, x3, x4, x5, x6, x7 = _split8(_transpose(x, blocks), rows)
+    x0, x1, x2, x3, x4, x5, x6, x7 = _idct(x0, x1, x2, x3, x4, x5, x6, x7)
+    if fold:
+        x = _fold(_join8(x0, x1, x2, x3, x4, x5, x6, x7, rows), kept_columns)
+        x0, x1, x2, x3, x4, x5, x6, x7 = _split8(x, rows)
+    return _join4(x0, x1, x2, x3, rows), _join4(x4, x5, x6, x7, rows)
+
+
+@triton.jit
+def _fold(x, kept):
+    """Along rows of 8, what lies at ``kept`` or beyond is added to the number before: the transpose of repeating it."""
+    column = tl.arange(0, 8)[None, :]
+    beyond = tl.sum(tl.where(column >= kept[:, None], x, 0.0), axis=1)
+    return x + tl.where(column == kept[:, None] - 1, beyond[:, None], 0.0)
+
+
+# --------------------------------------------------------------------------------------------------------- quantizer
+
+
+if isinstance(_split4, triton.JITFunction):
+
+    @triton.jit
+    def _exp2(x):
+        return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+
+    @triton.jit
+    def _reciprocal(x):
+        return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+
+else:  # in Triton's interpreter, which knows no assembler
+
+    @triton.jit
+    def _exp2(x):
+        return tl.exp2(x)
+
+    @triton.jit
+    def _reciprocal(x):
+        return 1 / x
+
+
+@triton.jit
+def _window(z, q, inverse, kappa, centre_cap, capped: tl.constexpr):
+    """The five levels in use and their weights.
+
+    The window is centred on the level c nearest to z that has two neighbours on each side within the cap. With u = |z / q - c|
+    and d = k - c, mirrored where z / q < c, P(k | z) is proportional to w_d = exp(kappa (2 u d - d^2) - top), ``top`` the
+    largest of these exponents; w_-d = w_d exp(-4 kappa u d). ``kappa`` comes times log2(e), for powers of 2.
+
+    Returns:
+        c, z / q - c, w_0, w_1, w_-1, w_2, w_-2. NaN and infinite z give NaN weights.
+    """
+    scaled = z * inverse
+    if capped:
+        scaled = tl.minimum(tl.maximum(scaled, -centre_cap), centre_cap)
+    centre = (scaled + 12582912.0) - 12582912.0  # rounds to even: 1.5 2^23 leaves a float no room for a fraction
+    if not capped:
+        centre = tl.where(tl.abs(scaled) < 4194304.0, centre, scaled)
+    offset = (z - q * centre) * inverse  # not scaled - centre: the difference is exact before it is scaled
+    slope = kappa * tl.abs(offset)
+    near, far = 2 * slope - kappa, 4 * slope - 4 * kappa
+    top = tl.maximum(tl.maximum(near, far), 0.0)
+    w0, w1, w2, mirror = _exp2(-top), _exp2(near - top), _exp2(far - top), _exp2(-4 * slope)
+    return centre, offset, w0, w1, w1 * mirror, w2, w2 * (mirror * mirror)
+
+
+@triton.jit
+def _quantize(z, q, inverse, kappa, centre_cap, capped: tl.constexpr):
+    """Q_d."""
+    centre, offset, w0, p1, m1, p2, m2 = _window(z, q, inverse, kappa, centre_cap, capped)
+    mean = ((p1 - m1) + 2 * (p2 - m2)) * _reciprocal(w0 + (p1 + m1) + (p2 + m2))
+    return q * (centre + tl.where(offset < 0, -mean, mean))
+
+
+@triton.jit
+def _quantize_backward(z, grad, q, inverse, kappa, centre_cap, capped: tl.constexpr):
+    """dL/dz, dL/dq and dL/dalpha of each coefficient from dL/dQ."""
+    centre, offset, w0, p1, m1, p2, m2 = _window(z, q, inverse, kappa, centre_cap, capped)
+    share = _reciprocal(w0 + (p1 + m1) + (p2 + m2))
+    mean = ((p1 - m1) + 2 * (p2 - m2)) * share
+    # Var(k) and Cov(k, k^2) by way of central moments, which do not cancel where all weight lies on an outer level.
+    d1, e1, d2, e2 = 1 - mean, -1 - mean, 2 - mean, -2 - mean
+    v0, v1, u1, v2, u2 = w0 * mean * mean, p1 * d1 * d1, m1 * e1 * e1, p2 * d2 * d2, m2 * e2 * e2
+    variance = (v0 + (v1 + u1) + (v2 + u2)) * share
+    third = ((v1 * d1 + u1 * e1) + (v2 * d2 + u2 * e2) - v0 * mean) * share
+    skew = third + 2 * mean * variance  # Cov(d, d^2)
+    distance = tl.abs(offset)
+    slope = kappa * _TWO_LN2  # 2 kappa
+    mirrored = mean + slope * (distance * variance - skew)
+    level = tl.where(offset < 0, -mirrored, mirrored) + centre * (1 - slope * variance)
+    return grad * (slope * variance), grad * level, grad * (q * q * q) * _mirror(offset, 2 * distance * variance - skew)
+
+
+@triton.jit
+def _mirror(offset, x):
+    return tl.where(offset < 0, -x, x)
+
+
+@triton.jit
+def _table(tables, channel: tl.constexpr, half: tl.constexpr, blocks: tl.constexpr):
+    """q, 1/q and kappa log2(e) of each coefficient of half a tile; ``tables`` is (3, 3, 64), vertical frequency fastest."""
+    at = tables + channel * 192 + half * 4 + (tl.arange(0, blocks * 8) % 8)[:, None] * 8 + tl.arange(0, 4)[None, :]
+    return tl.load(at), tl.load(at + 64), tl.load(at + 128)
+
+
+# ------------------------------------------------------------------------------------------------------------ images
+
+
+@triton.jit
+def _places(tile, count, height, width, blocks: tl.constexpr):
+    """Image and row of each line of a tile, the column of its first pixel, and whether its block exists."""
+    rows = (height + 7) // 8
+    columns = (width + 7) // 8
+    line = tl.arange(0, blocks * 8)
+    block = tile * blocks + line // 8
+    image = block // (rows * columns)
+    y = block // columns % rows * 8 + line % 8
+    return image.to(tl.int64), y, block % columns * 8, image < count
+
+
+@triton.jit
+def _offsets(image, y, x, sn, sh, sw):
+    """Where the left half of each line lies, and its right half."""
+    columns = x[:, None] + tl.arange(0, 4)[None, :]
+    start = (image * sn + y * sh)[:, None]
+    return start + columns * sw, start + (columns + 4) * sw
+
+
+@triton.jit
+def _masks(y, x, exists, height, width, whole: tl.constexpr):
+    """Which pixels of the two halves there are."""
+    columns = x[:, None] + tl.arange(0, 4)[None, :]
+    if whole:
+        inside = exists[:, None] & (columns >= 0)
+        return inside, inside
+    inside = (exists & (y < height))[:, None]
+    return inside & (columns < width), inside & (columns + 4 < width)
+
+
+@triton.jit
+def _load(images, at, mask, sc, scale: tl.constexpr):
+    """Level-shifted Y, Cb, Cr."""
+    r = tl.load(images + at, mask=mask, other=0.0).to(tl.float32)
+    g = tl.load(images + at + sc, mask=mask, other=0.0).to(tl.float32)
+    b = tl.load(images + at + 2 * sc, mask=mask, other=0.0).to(tl.float32)
+    luma = r * (_R * scale) + g * (_G * scale) + b * (_B * scale)
+    return luma - 128, (b * scale - luma) * _TO_CB, (r * scale - luma) * _TO_CR
+
+
+@triton.jit
+def _store(images, luma, cb, cr, at, mask, sc):
+    """The inverse of _load."""
+    kind: tl.constexpr = images.dtype.element_ty
+    luma = luma * (1 / 255) + 128 / 255
+    tl.store(images + at, (luma + cr * (_CR_TO_R / 255)).to(kind), mask=mask)
+    tl.store(images + at + sc, (luma - cb * (_CB_TO_G / 255) - cr * (_CR_TO_G / 255)).to(kind), mask=mask)
+    tl.store(images + at + 2 * sc, (luma + cb * (_CB_TO_B / 255)).to(kind), mask=mask)
+
+
+@triton.jit
+def _load_grad(grad, at, mask, sc):
+    """The transpose of _store: gradients of the image to those of Y, Cb, Cr; 0 where there is no image."""
+    r = tl.load(grad + at, mask=mask, other=0.0).to(tl.float32) * (1 / 255)
+    g = tl.load(grad + at + sc, mask=mask, other=0.0).to(tl.float32) * (1 / 255)
+    b = tl.load(grad + at + 2 * sc, mask=mask, other=0.0).to(tl.float32) * (1 / 255)
+    return r + g + b, b * _CB_TO_B - g * _CB_TO_G, r * _CR_TO_R - g * _CR_TO_G
+
+
+@triton.jit
+def _store_grad(images, luma, cb, cr, at, mask, sc, scale: tl.constexpr):
+    """The transpose of _load."""
+    kind: tl.constexpr = images.dtype.element_ty
+    cb, cr = cb * _TO_CB, cr * _TO_CR
+    luma = luma - cb - cr
+    tl.store(images + at, ((luma * _R + cr) * scale).to(kind), mask=mask)
+    tl.store(images + at + sc, (luma * (_G * scale)).to(kind), mask=mask)
+    tl.store(images + at + 2 * sc, ((luma * _B + cb) * scale).to(kind), mask=mask)
+
+
+# ----------------------------------------------------------------------------------------------------------- kernels
+
+
+@triton.jit
+def _load_planes(
+    images, image, y, x, exists, height, width, sn, sc, sh, sw, whole: tl.constexpr, scale: tl.constexpr
+):  # fmt: skip
+    """Left and right halves of Y, Cb, Cr; the last row and column are repeated beyond the border."""
+    exists = exists[:, None]
+    if whole:
+        left, right = _offsets(image, y, x, sn, sh, sw)
+    else:
+        columns = x[:, None] + tl.arange(0, 4)[None, :]
+        start = (image * sn + tl.minimum(y, height - 1) * sh)[:, None]
+        left, right = start + tl.minimum(columns, width - 1) * sw, start + tl.minimum(columns + 4, width - 1) * sw
+    y0, cb0, cr0 = _load(images, left, exists, sc, scale)
+    y1, cb1, cr1 = _load(images, right, exists, sc, scale)
+    return y0, cb0, cr0, y1, cb1, cr1
+
+
+@triton.jit
+def _round_trip(left, right, tables, centre_cap, capped: tl.constexpr, channel: tl.constexpr, blocks: tl.constexpr):
+    low, high = _to_coefficients(left, right, blocks)
+    q, inverse, kappa = _table(tables, channel, 0, blocks)
+    low = _quantize(low, q, inverse, kappa, centre_cap, capped)
+    q, inverse, kappa = _table(tables, channel, 1, blocks)
+    high = _quantize(high, q, inverse, kappa, centre_cap, capped)
+    return _to_pixels(low, high, 0, 0, blocks, False)
+
+
+@triton.jit
+def _forward_kernel(
+    images, output, tables, centre_cap, count, height, width, sn, sc, sh, sw, on, oc, oh, ow,
+    blocks: tl.constexpr, whole: tl.constexpr, capped: tl.constexpr, scale: tl.constexpr,
+):  # fmt: skip
+    image, y, x, exists = _places(tl.program_id(0), count, height, width, blocks)
+    y0, cb0, cr0, y1, cb1, cr1 = _load_planes(images, image, y, x, exists, height, width, sn, sc, sh, sw, whole, scale)
+    y0, y1 = _round_trip(y0, y1, tables, centre_cap, capped, 0, blocks)
+    cb0, cb1 = _round_trip(cb0, cb1, tables, centre_cap, capped, 1, blocks)
+    cr0, cr1 = _round_trip(cr0, cr1, tables, centre_cap, capped, 2, blocks)
+    left, right = _offsets(image, y, x, on, oh, ow)
+    left_mask, right_mask = _masks(y, x, exists, height, width, whole)
+    _store(output, y0, cb0, cr0, left, left_mask, oc)
+    _store(output, y1, cb1, cr1, right, right_mask, oc)
+
+
+@triton.jit
+def _plane_backward(
+    left, right, grad_left, grad_right, q0, q1, a0, a1, tables, centre_cap,
+    capped: tl.constexpr, channel: tl.constexpr, blocks: tl.constexpr,
+):  # fmt: skip
+    """dL/dz of one plane; dL/dq and dL/dalpha are added to their sums. All in halves."""
+    low, high = _to_coefficients(left, right, blocks)
+    grad_low, grad_high = _to_coefficients(grad_left, grad_right, blocks)
+    q, inverse, kappa = _table(tables, channel, 0, blocks)
+    grad_low, grad_q, grad_alpha = _quantize_backward(low, grad_low, q, inverse, kappa, centre_cap, capped)
+    q0, a0 = q0 + grad_q, a0 + grad_alpha
+    q, inverse, kappa = _table(tables, channel, 1, blocks)
+    grad_high, grad_q, grad_alpha = _quantize_backward(high, grad_high, q, inverse, kappa, centre_cap, capped)
+    return grad_low, grad_high, q0, q1 + grad_q, a0, a1 + grad_alpha
+
+
+@triton.jit
+def _store_sums(partial, low, high, row: tl.constexpr, blocks: tl.constexpr):
+    """Sums of one channel, over the blocks, to (programs, 6, 2, 8, 4): half, horizontal frequency, vertical within the half."""
+    to = partial + (tl.program_id(0) * 6 + row) * 64 + tl.arange(0, 32)
+    tl.store(to, tl.sum(tl.reshape(low, (blocks, 32)), axis=0))
+    tl.store(to + 32, tl.sum(tl.reshape(high, (blocks, 32)), axis=0))
+
+
+@triton.jit
+def _backward_kernel(
+    images, grad, grad_images, partial, tables, centre_cap, count, height, width, tiles,
+    sn, sc, sh, sw, gn, gc, gh, gw, on, oc, oh, ow,
+    blocks: tl.constexpr, whole: tl.constexpr, capped: tl.constexpr, scale: tl.constexpr, want_images: tl.constexpr,
+):  # fmt: skip
+    # Sums of dL/dq (q) and dL/dalpha (a) of Y, Cb, Cr (0, 1, 2), low and high half (l, h).
+    q0l = tl.zeros((blocks * 8, 4), tl.float32)
+    q0h, q1l, q1h, q2l, q2h = q0l, q0l, q0l, q0l, q0l
+    a0l, a0h, a1l, a1h, a2l, a2h = q0l, q0l, q0l, q0l, q0l, q0l
+    tile = tl.program_id(0)
+    while tile < tiles:
+        image, y, x, exists = _places(tile, count, height, width, blocks)
+        y0, cb0, cr0, y1, cb1, cr1 = _load_planes(images, image, y, x, exists, height, width, sn, sc, sh, sw, whole, scale)
+        left, right = _offsets(image, y, x, gn, gh, gw)
+        left_mask, right_mask = _masks(y, x, exists, height, width, whole)
+        # Blocks that do not exist have gradient 0 throughout.
+        gy0, gcb0, gcr0 = _load_grad(grad, left, left_mask, gc)
+        gy1, gcb1, gcr1 = _load_grad(grad, right, right_mask, gc)
+        y_low, y_high, q0l, q0h, a0l, a0h = _plane_backward(
+            y0, y1, gy0, gy1, q0l, q0h, a0l, a0h, tables, centre_cap, capped, 0, blocks
+        )
+        cb_low, cb_high, q1l, q1h, a1l, a1h = _plane_backward(
+            cb0, cb1, gcb0, gcb1, q1l, q1h, a1l, a1h, tables, centre_cap, capped, 1, blocks
+        )
+        cr_low, cr_high, q2l, q2h, a2l, a2h = _plane_backward(
+            cr0, cr1, gcr0, gcr1, q2l, q2h, a2l, a2h, tables, centre_cap, capped, 2, blocks
+        )
+        if want_images:
+            kept_rows, kept_columns = height - y // 8 * 8, width - x
+            y0, y1 = _to_pixels(y_low, y_high, kept_rows, kept_columns, blocks, not whole)
+            cb0, cb1 = _to_pixels(cb_low, cb_high, kept_rows, kept_columns, blocks, not whole)
+            cr0, cr1 = _to_pixels(cr_low, cr_high, kept_rows, kept_columns, blocks, not whole)
+            left, right = _offsets(image, y, x, on, oh, ow)
+            _store_grad(grad_images, y0, cb0, cr0, left, left_mask, oc, scale)
+            _store_grad(grad_images, y1, cb1, cr1, right, right_mask, oc, scale)
+        tile += tl.num_programs(0)
+    _store_sums(partial, q0l, q0h, 0, blocks)
+    _store_sums(partial, q1l, q1h, 1, blocks)
+    _store_sums(partial, q2l, q2h, 2, blocks)
+    _store_sums(partial, a0l, a0h, 3, blocks)
+    _store_sums(partial, a1l, a1h, 4, blocks)
+    _store_sums(partial, a2l, a2h, 5, blocks)
+
+
+def _tables(q: Tensor, alpha: Tensor) -> Tensor:
+    """(3, 3, 64): of each channel q, 1/q and kappa = alpha q^2, vertical frequency fastest."""
+    q, alpha = q.detach().float(), alpha.detach().float()
+    return torch.stack((q, 1 / q, alpha * q * q * math.log2(math.e)), dim=1).transpose(2, 3).contiguous()
+
+
+def _geometry(images: Tensor) -> tuple[int, bool, float]:
+    """Tiles in the batch; whether all blocks are whole; what takes a pixel to 0..255."""
+    n, _, height, width = images.shape
+    tiles = triton.cdiv(n * triton.cdiv(height, BLOCK) * triton.cdiv(width, BLOCK), BLOCKS)
+    return tiles, height % BLOCK == 0 and width % BLOCK == 0, 1.0 if images.dtype == torch.uint8 else 255.0
+
+
+def forward(images: Tensor, q: Tensor, alpha: Tensor, cap: float) -> Tensor:
+    """Images through the layer, with steps and softness (3, 8, 8).
+
+    Args:
+        images: (N, 3, H, W) of any strides, floating point in [0, 1] or uint8.
+
+    Returns:
+        The same shape, and dtype (float32 for uint8) and memory format; computed in float32.
+    """
+    n, _, height, width = images.shape
+    output = torch.empty_like(images, dtype=torch.float32 if images.dtype == torch.uint8 else images.dtype)
+    tiles, whole, scale = _geometry(images)
+    _forward_kernel[(tiles,)](
+        images, output, _tables(q, alpha), cap - 2, n, height, width, *images.stride(), *output.stride(),
+        blocks=BLOCKS, whole=whole, capped=math.isfinite(cap), scale=scale, num_warps=_WARPS,
+    )  # fmt: skip
+    return output
+
+
+def backward(
+    images: Tensor, grad: Tensor, q: Tensor, alpha: Tensor, cap: float, *, want_images: bool
+) -> tuple[Tensor | None, Tensor]:
+    """Gradients from that of the output, of any strides: of the images (where wanted), and (2, 3, 8, 8), of q and alpha."""
+    n, _, height, width = images.shape
+    grad_images = torch.empty_like(images) if want_images else images
+    tiles, whole, scale = _geometry(images)
+    programs = min(tiles, _PROGRAMS_PER_PROCESSOR * _processors(images.device))
+    partial = torch.empty((programs, 6, 2, BLOCK, BLOCK // 2), dtype=torch.float32, device=images.device)
+    _backward_kernel[(programs,)](
+        images, grad, grad_images, partial, _tables(q, alpha), cap - 2, n, height, width, tiles,
+        *images.stride(), *grad.stride(), *grad_images.stride(),
+        blocks=BLOCKS, whole=whole, capped=math.isfinite(cap), scale=scale, want_images=want_images, num_warps=_WARPS,
+    )  # fmt: skip
+    # From half, horizontal frequency, vertical one within the half: to rows of vertical frequency.
+    sums = partial.sum(0).transpose(2, 3).reshape(2, 3, BLOCK, BLOCK)
+    return grad_images if want_images else None, sums
+
+
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
