@@ -12,6 +12,7 @@ from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
+from jpegdl.functional import quantizers, transforms
 
 # ------------------------------------------------------------------------------------------------ the published layer
 
@@ -113,7 +114,7 @@ def test_dct_refuses_sizes_that_are_no_multiple_of_8():
 
 
 def test_matrix_made_in_inference_mode_serves_training_later():
-    F._DCT_MATRICES.clear()
+    transforms._DCT_MATRICES.clear()
     with torch.inference_mode():
         F.block_dct(torch.zeros(1, 1, 8, 8))
     x = torch.randn(1, 1, 8, 8, requires_grad=True)
@@ -218,8 +219,8 @@ def test_gradcheck_of_the_other_quantizers():
 def test_only_the_gradients_asked_for_are_computed(monkeypatch):
     z, q = torch.randn(4, 8, 8), torch.ones(8, 8, requires_grad=True)
     orders = []
-    moments = F._moments
-    monkeypatch.setattr(F, "_moments", lambda *args, order: orders.append(order) or moments(*args, order=order))
+    moments = quantizers._moments
+    monkeypatch.setattr(quantizers, "_moments", lambda *args, order: orders.append(order) or moments(*args, order=order))
     F.soft_quantize(z, q, 1.0).sum().backward()
     assert z.grad is None
     assert q.grad is not None

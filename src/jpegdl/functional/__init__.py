@@ -1,0 +1,50 @@
+"""Pure functions on tensors: colour, blocks, DCT and the quantizers with their closed-form gradients.
+
+Everything is in JPEG's own units: pixels 0..255 shifted by -128, coefficients of the orthonormal 8x8 DCT (about
+-1024..1016), steps as in a JPEG quantization table. Tables are (8, 8) with rows the vertical and columns the horizontal
+frequency. These functions are the reference: they are written to be read, and checked against the published layer.
+"""
+
+from jpegdl.functional.quantizers import (
+    check_window,
+    hard_quantize,
+    largest_level,
+    noise_quantize,
+    sample_quantize,
+    soft_quantize,
+    ste_quantize,
+)
+from jpegdl.functional.transforms import (
+    BLOCK,
+    DCT,
+    KB,
+    KG,
+    KR,
+    block_dct,
+    block_idct,
+    coefficients_to_images,
+    images_to_coefficients,
+    rgb_to_ycbcr,
+    ycbcr_to_rgb,
+)
+
+__all__ = [
+    "BLOCK",
+    "DCT",
+    "KB",
+    "KG",
+    "KR",
+    "block_dct",
+    "block_idct",
+    "check_window",
+    "coefficients_to_images",
+    "hard_quantize",
+    "images_to_coefficients",
+    "largest_level",
+    "noise_quantize",
+    "rgb_to_ycbcr",
+    "sample_quantize",
+    "soft_quantize",
+    "ste_quantize",
+    "ycbcr_to_rgb",
+]
