@@ -272,6 +272,62 @@ def noise_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8, genera
     return q * _cap(z / q + noise, bits)
 
 
+def saturate(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tensor:
+    """The level cap alone, without quantization: clamp(z, -L q, L q).
+
+    Inside, the gradient of ``z`` is 1 and that of ``q`` 0; beyond the cap, 0 and +-L.
+
+    Args:
+        z, q, bits: as in :func:`hard_quantize`; where ``bits`` is None, nothing is capped.
+
+    Returns:
+        Shape and dtype of ``z``.
+
+    Raises:
+        UsageError: as :func:`hard_quantize`.
+    """
+    q, cap = _like(q, z, "q"), largest_level(bits)
+    return z if cap is None else z.clamp(-cap * q, cap * q)
+
+
 def _cap(levels: Tensor, bits: int | None) -> Tensor:
     cap = largest_level(bits)
     return levels if cap is None else levels.clamp(-cap, cap)
+
+
+# ------------------------------------------------------------------------------------------------------- companders
+
+
+def log_compand(z: Tensor, c: Tensor | float) -> Tensor:
+    """c sign(z) log(1 + |z| / c): the identity for |z| well below c, a logarithm well above.
+
+    Args:
+        z: coefficients of any shape, floating point.
+        c: where the bend lies, > 0, in the units of ``z``; broadcasts to ``z``. Not checked, as a step is not.
+
+    Returns:
+        Shape and dtype of ``z``.
+
+    Raises:
+        UsageError: ``c`` does not broadcast to ``z``.
+    """
+    c = _like(c, z, "c")
+    zero = z.new_zeros(())
+    # maximum halves its gradient between equals: at z = 0 the two slopes add up to 1, where that of sign(z) would be 0.
+    return c * (torch.log1p(torch.maximum(z, zero) / c) - torch.log1p(torch.maximum(-z, zero) / c))
+
+
+def tanh_compand(z: Tensor, c: Tensor | float) -> Tensor:
+    """c tanh(z / c): the identity for |z| well below c, a smooth cap at +-c.
+
+    Args:
+        z, c: as in :func:`log_compand`.
+
+    Returns:
+        Shape and dtype of ``z``.
+
+    Raises:
+        UsageError: as :func:`log_compand`.
+    """
+    c = _like(c, z, "c")
+    return c * torch.tanh(z / c)

@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
 
 from jpegdl.errors import UsageError
 
@@ -126,6 +127,24 @@ def block_idct(z: Tensor) -> Tensor:
     return blocks.transpose(3, 4).reshape(n, c, rows * BLOCK, columns * BLOCK)
 
 
+def repeat_edges(x: Tensor, height: int = BLOCK, width: int = BLOCK) -> Tensor:
+    """Repeat the last row and column until H is a multiple of ``height`` and W one of ``width``, as libjpeg does.
+
+    Args:
+        x: (N, C, H, W), any H, W >= 1.
+        height, width: in pixels.
+
+    Returns:
+        (N, C, ceil(H / height) * height, ceil(W / width) * width).
+    """
+    # cat and expand: unlike replicate padding, their backward is deterministic on every device.
+    if missing := -x.shape[-2] % height:
+        x = torch.cat((x, x[:, :, -1:].expand(-1, -1, missing, -1)), dim=2)
+    if missing := -x.shape[-1] % width:
+        x = torch.cat((x, x[..., -1:].expand(-1, -1, -1, missing)), dim=3)
+    return x
+
+
 def images_to_coefficients(images: Tensor) -> Tensor:
     """Take images to the DCT coefficients of Y, Cb and Cr, as a 4:4:4 JPEG encoder does before it quantizes.
 
@@ -136,13 +155,7 @@ def images_to_coefficients(images: Tensor) -> Tensor:
     Returns:
         (N, 3, ceil(H/8), ceil(W/8), 8, 8) coefficients for pixels in 0..255.
     """
-    x = images * 255 - 128
-    # cat and expand: unlike replicate padding, their backward is deterministic on every device.
-    if missing := -x.shape[-2] % BLOCK:
-        x = torch.cat((x, x[:, :, -1:].expand(-1, -1, missing, -1)), dim=2)
-    if missing := -x.shape[-1] % BLOCK:
-        x = torch.cat((x, x[..., -1:].expand(-1, -1, -1, missing)), dim=3)
-    return block_dct(rgb_to_ycbcr(x))
+    return block_dct(rgb_to_ycbcr(repeat_edges(images * 255 - 128)))
 
 
 def coefficients_to_images(coefficients: Tensor, size: tuple[int, int]) -> Tensor:
@@ -158,11 +171,84 @@ def coefficients_to_images(coefficients: Tensor, size: tuple[int, int]) -> Tenso
     Raises:
         UsageError: the coefficients are not those of 3 channels of that size.
     """
-    blocks = tuple(-(-side // BLOCK) for side in size)
-    if coefficients.ndim != 6 or coefficients.shape[1:] != (3, *blocks, BLOCK, BLOCK):
-        expected = ("N", 3, *blocks, BLOCK, BLOCK)
-        raise UsageError(
-            f"coefficients of {size[0]}x{size[1]} images must be of shape {expected}, got {tuple(coefficients.shape)}"
-        )
+    _check_coefficients(coefficients, 3, size, BLOCK)
     x = ycbcr_to_rgb(block_idct(coefficients))[:, :, : size[0], : size[1]]
     return (x + 128) / 255
+
+
+def remove_dc(z: Tensor) -> Tensor:
+    """Set the DC coefficient of every block to 0.
+
+    Args:
+        z: (..., 8, 8) coefficients.
+
+    Returns:
+        The same shape.
+    """
+    flat = z.flatten(-2)
+    return torch.cat((torch.zeros_like(flat[..., :1]), flat[..., 1:]), dim=-1).reshape(z.shape)
+
+
+# ----------------------------------------------------------------------------------------------- chroma subsampling
+
+MCU = 2 * BLOCK  # the side of a 4:2:0 minimum coded unit: four blocks of Y, one of Cb, one of Cr
+
+
+def images_to_mcus(images: Tensor) -> Tensor:
+    """Take images to the DCT coefficients of a 4:2:0 JPEG, in its order: minimum coded units of 16x16 pixels.
+
+    Cb and Cr are averaged over 2x2 pixels. Edges are repeated up to whole units as libjpeg repeats them: Y, and the last
+    column of Cb and Cr, at full resolution, the last row of Cb and Cr after the averaging.
+
+    Args:
+        images: (N, 3, H, W) floating point RGB in [0, 1], any H, W >= 1.
+
+    Returns:
+        (N, 6, ceil(H/16), ceil(W/16), 8, 8) coefficients for pixels in 0..255: the four blocks of Y in a unit, upper left,
+        upper right, lower left, lower right, then Cb and Cr.
+
+    Source: ITU-T T.81, A.2.3 (the order); libjpeg's jcsample.c and jcprepct.c (averaging and edges).
+    """
+    ycbcr = rgb_to_ycbcr(images * 255 - 128)
+    luma = block_dct(repeat_edges(ycbcr[:, :1], MCU, MCU))
+    n, _, rows, columns = luma.shape[:4]
+    luma = luma.reshape(n, rows // 2, 2, columns // 2, 2, BLOCK, BLOCK).permute(0, 2, 4, 1, 3, 5, 6)
+    chroma = block_dct(repeat_edges(avg_pool2d(repeat_edges(ycbcr[:, 1:], 2, MCU), 2)))
+    return torch.cat((luma.reshape(n, 4, *chroma.shape[2:]), chroma), dim=1)
+
+
+def mcus_to_images(coefficients: Tensor, size: tuple[int, int]) -> Tensor:
+    """Take the coefficients of :func:`images_to_mcus` back to images; neither rounded nor clipped.
+
+    Cb and Cr are upsampled by the triangle filter that libjpeg calls fancy: weights 3/4 and 1/4 along each axis, edges
+    repeated. (libjpeg itself takes no triangle where the image is at most 4 pixels wide.)
+
+    Args:
+        coefficients: (N, 6, ceil(H/16), ceil(W/16), 8, 8) for pixels in 0..255.
+        size: (H, W) of the images, to crop the padding away.
+
+    Returns:
+        (N, 3, H, W) RGB, nominally in [0, 1].
+
+    Raises:
+        UsageError: the coefficients are not those of images of that size.
+
+    Source: libjpeg's jdsample.c, h2v2_fancy_upsample.
+    """
+    _check_coefficients(coefficients, 6, size, MCU)
+    height, width = size
+    n, _, rows, columns = coefficients.shape[:4]
+    luma = coefficients[:, :4].reshape(n, 2, 2, rows, columns, BLOCK, BLOCK).permute(0, 3, 1, 4, 2, 5, 6)
+    luma = block_idct(luma.reshape(n, 1, 2 * rows, 2 * columns, BLOCK, BLOCK))[:, :, :height, :width]
+    # What lies beyond the image's own samples takes no part in the filter.
+    chroma = block_idct(coefficients[:, 4:])[:, :, : -(-height // 2), : -(-width // 2)]
+    chroma = interpolate(chroma, scale_factor=2, mode="bilinear")[:, :, :height, :width]
+    return (ycbcr_to_rgb(torch.cat((luma, chroma), dim=1)) + 128) / 255
+
+
+def _check_coefficients(coefficients: Tensor, planes: int, size: tuple[int, int], unit: int) -> None:
+    expected = (planes, *(-(-side // unit) for side in size), BLOCK, BLOCK)
+    if coefficients.ndim != 6 or coefficients.shape[1:] != expected:
+        raise UsageError(
+            f"coefficients of {size[0]}x{size[1]} images must be of shape {('N', *expected)}, got {tuple(coefficients.shape)}"
+        )
