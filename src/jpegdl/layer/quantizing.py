@@ -93,7 +93,7 @@ class QuantizingLayer(CoefficientLayer):
         steps: Tensor = getattr(self, name).detach()
         steps = steps.to(compute_dtype(steps))
         kappa: Tensor | None = getattr(self, f"kappa_{name}")
-        return (self.hardness if kappa is None else kappa.to(steps.dtype)) / steps**2
+        return (steps**2).reciprocal() * (self.hardness if kappa is None else kappa.to(steps.dtype))
 
     def _at_blocks(self, tables: Tensor) -> Tensor:
         """Shape ``tables``, as :attr:`steps` are, so that they broadcast to coefficients."""

@@ -44,7 +44,7 @@ class RegionalJpegLayer(JpegLayer):
         rounding: str = "soft",
         trainable_alpha: bool = False,
     ) -> None:
-        sides = (size, size) if isinstance(size, int) else tuple(size)
+        sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
         if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
             raise UsageError(f"size must be a positive integer or a pair (H, W) of such, got {size!r}")
         if isinstance(region, bool) or not isinstance(region, int) or region < 1 or region % F.BLOCK:
