@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 from jpegdl import JpegLayer, prepend
 from jpegdl import functional as F
@@ -126,6 +127,12 @@ def test_compiles_in_one_graph(name):
     layer, images = LAYERS[name](), torch.rand(1, 3, *SIZE)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(images), layer(images), atol=1e-4, rtol=0)
+
+
+def test_forward_never_waits_for_the_device(layer):
+    """Fake tensors have shapes but no values: asking for one, as a host synchronisation does, raises."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert layer(torch.rand(1, 3, *SIZE)).shape == (1, 3, *SIZE)
 
 
 def test_bad_images_are_refused(image_layer):

@@ -49,7 +49,7 @@ class QuantizingLayer(CoefficientLayer):
         F.check_window(bits, window)
         self.bits, self.window, self.hardness = bits, window, _check_hardness(hardness, alpha)
         self.rounding = rounding
-        self.tables = tuple(tables)
+        self.table_names = tuple(tables)
         for name, steps in tables.items():
             self.register_parameter(name, nn.Parameter(steps))
         alphas = alpha if isinstance(alpha, tuple | list) and len(alpha) == len(tables) else (alpha,) * len(tables)
@@ -147,7 +147,7 @@ class QuantizingLayer(CoefficientLayer):
     def project_(self) -> None:
         """Bring steps back into [1e-5, 255], and a free alpha or a kappa to at least 1e-5, in place; call it after each
         optimizer step."""
-        for name in self.tables:
+        for name in self.table_names:
             getattr(self, name).clamp_(*STEP_RANGE)
             for softness, smallest in (("alpha", SMALLEST_ALPHA), ("kappa", SMALLEST_KAPPA)):
                 if (table := getattr(self, f"{softness}_{name}")) is not None:
