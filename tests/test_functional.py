@@ -12,6 +12,7 @@ from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
+from jpegdl.functional import quantizers, transforms
 
 # ------------------------------------------------------------------------------------------------ the published layer
 
@@ -113,7 +114,7 @@ def test_dct_refuses_sizes_that_are_no_multiple_of_8():
 
 
 def test_matrix_made_in_inference_mode_serves_training_later():
-    F._DCT_MATRICES.clear()
+    transforms._DCT_MATRICES.clear()
     with torch.inference_mode():
         F.block_dct(torch.zeros(1, 1, 8, 8))
     x = torch.randn(1, 1, 8, 8, requires_grad=True)
@@ -218,8 +219,8 @@ def test_gradcheck_of_the_other_quantizers():
 def test_only_the_gradients_asked_for_are_computed(monkeypatch):
     z, q = torch.randn(4, 8, 8), torch.ones(8, 8, requires_grad=True)
     orders = []
-    moments = F._moments
-    monkeypatch.setattr(F, "_moments", lambda *args, order: orders.append(order) or moments(*args, order=order))
+    moments = quantizers._moments
+    monkeypatch.setattr(quantizers, "_moments", lambda *args, order: orders.append(order) or moments(*args, order=order))
     F.soft_quantize(z, q, 1.0).sum().backward()
     assert z.grad is None
     assert q.grad is not None
@@ -332,3 +333,90 @@ def test_func_transforms():
     per_sample = torch.func.vmap(torch.func.grad(total, argnums=1), in_dims=(0, None))(z, q)
     expected = torch.stack([torch.func.grad(total, argnums=1)(row, q) for row in z])
     torch.testing.assert_close(per_sample, expected)
+
+
+# ------------------------------------------------------------------------------------- saturation alone, companders, edges
+
+
+@given(Z, Q, st.integers(2, 16))
+@settings(max_examples=50, deadline=None)
+def test_saturation_is_the_cap_alone(z, q, bits):
+    cap = 2 ** (bits - 1) - 1
+    z64 = torch.tensor([z], dtype=torch.float64)
+    assert F.saturate(z64, q, bits=bits).item() == pytest.approx(min(max(z, -cap * q), cap * q), rel=1e-12)
+    assert F.saturate(z64, q, bits=None).item() == z
+
+
+def test_saturations_gradient():
+    z = torch.tensor([[0.2, -3.3], [40.4, -9.0]], dtype=torch.float64, requires_grad=True)
+    q = torch.tensor([1.0, 0.1], dtype=torch.float64, requires_grad=True)
+    F.saturate(z, q, bits=4).sum().backward()
+    assert z.grad.tolist() == [[1, 0], [0, 0]]
+    assert q.grad.tolist() == [7, -14]
+    assert torch.autograd.gradcheck(lambda z, q: F.saturate(z, q, bits=4), (z, q))
+
+
+@given(Z, st.floats(1e-3, 1e5))
+@settings(max_examples=100, deadline=None)
+def test_companders_are_their_formulas(z, c):
+    z64 = torch.tensor([z], dtype=torch.float64)
+    log = math.copysign(c * math.log1p(abs(z) / c), z)
+    assert F.log_compand(z64, c).item() == pytest.approx(log, rel=1e-9, abs=1e-12)
+    assert F.tanh_compand(z64, c).item() == pytest.approx(c * math.tanh(z / c), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("compand", [F.log_compand, F.tanh_compand])
+def test_gradcheck_of_companders(compand):
+    z = torch.tensor([0.2, -3.3, 7.1, 1e-3, -40.4], dtype=torch.float64, requires_grad=True)
+    c = torch.tensor([1.0, 2.3, 0.7, 5.0, 3.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(compand, (z, c))
+    assert torch.autograd.gradgradcheck(compand, (z, c))
+
+
+@pytest.mark.parametrize("compand", [F.log_compand, F.tanh_compand])
+def test_companders_are_the_identity_near_zero(compand):
+    z = torch.tensor([0.0, 1e-30, -1e-30], requires_grad=True)  # flat blocks have coefficients of exactly 0
+    c = torch.tensor(3.0, requires_grad=True)
+    compand(z, c).sum().backward()
+    assert z.grad.tolist() == [1, 1, 1]
+    assert c.grad == 0
+
+
+def test_dc_goes_and_the_rest_stays():
+    z = torch.randn(2, 3, 1, 2, 8, 8)
+    without = F.remove_dc(z)
+    assert (without[..., 0, 0] == 0).all()
+    assert torch.equal((z - without).flatten(-2)[..., 1:], torch.zeros(2, 3, 1, 2, 63))
+
+
+def test_edges_are_repeated_to_whole_units():
+    x = torch.arange(6.0).view(1, 1, 2, 3)
+    assert F.repeat_edges(x, 4, 2)[0, 0].tolist() == [[0, 1, 2, 2], [3, 4, 5, 5], [3, 4, 5, 5], [3, 4, 5, 5]]
+    assert torch.equal(F.repeat_edges(x, 2, 3), x)
+
+
+# -------------------------------------------------------------------------------------------------- chroma subsampling
+
+
+def test_chroma_is_averaged_and_brought_back_by_a_triangle():
+    chroma = torch.zeros(1, 3, 16, 16, dtype=torch.float64)
+    chroma[0, 1, :, 4:6] = 40  # one column of the half-resolution Cb
+    images = (F.ycbcr_to_rgb(chroma) + 128) / 255
+    z = F.images_to_mcus(images)
+    assert z.shape == (1, 6, 1, 1, 8, 8)
+    cb = F.block_idct(z[:, 4:5])[0, 0]
+    torch.testing.assert_close(cb[3], torch.tensor([0, 0, 40, 0, 0, 0, 0, 0], dtype=torch.float64))
+    back = F.rgb_to_ycbcr(F.mcus_to_images(z, (16, 16)) * 255 - 128)[0, 1, 7]
+    torch.testing.assert_close(back, torch.tensor([0, 0, 0, 10, 30, 30, 10, *[0] * 9], dtype=torch.float64))
+
+
+def test_luma_blocks_lie_in_reading_order():
+    images = torch.full((1, 3, 32, 16), 0.5)
+    images[:, :, 16:24, 8:] = 1  # upper right block of the second unit
+    dc = F.images_to_mcus(images)[0, :4, :, 0, 0, 0] + 4  # 127.5 - 128 = -0.5: a DC of -4
+    assert dc.nonzero().tolist() == [[1, 1]]
+
+
+def test_coefficients_of_another_size_are_refused():
+    with pytest.raises(UsageError, match=r"33x8 images must be of shape \('N', 6, 3, 1, 8, 8\), got \(1, 6, 2, 1, 8, 8\)"):
+        F.mcus_to_images(torch.zeros(1, 6, 2, 1, 8, 8), (33, 8))

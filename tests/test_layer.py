@@ -64,8 +64,11 @@ def test_gradcheck_through_the_layer():
     assert torch.autograd.gradcheck(call, (images, *layer.parameters()), fast_mode=True)
 
 
-@pytest.mark.parametrize("rounding", ROUNDINGS)
-@pytest.mark.parametrize(("bits", "window"), [(None, 3), (8, 5), (8, None), (3, 3), (2, None)])
+@pytest.mark.parametrize(
+    ("rounding", "bits", "window"),
+    [(rounding, *levels) for rounding in ROUNDINGS for levels in [(8, 5), (8, None), (3, 3), (2, None)]]
+    + [(rounding, None, 3) for rounding in ROUNDINGS if rounding != "none"],
+)
 @pytest.mark.parametrize("training", [True, False])
 def test_every_rounding_runs_forward_and_backward(rounding, bits, window, training):
     layer = JpegLayer(*standard_tables(50), rounding=rounding, bits=bits, window=window).train(training)
@@ -360,13 +363,14 @@ def test_bad_images_are_refused(images, error, message):
         ({"alpha": 0}, "alpha_luma must be finite and greater than 0"),
         ({"alpha": (1.0, -1.0)}, "alpha_chroma must be"),
         ({"alpha": 5.0, "hardness": 0.7}, "exclude each other"),
-        ({"hardness": 0.7, "trainable_alpha": True}, "trainable_alpha"),
+        ({"alpha": 1.0, "hardness": 0.7, "trainable_alpha": True}, "exclude each other"),
         ({"hardness": 0.0}, "hardness must be"),
         ({"hardness": float("nan")}, "hardness must be"),
         ({"window": 4}, "odd"),
         ({"bits": 2, "window": 5}, "3 levels"),
         ({"bits": 20}, "from 2 to 16"),
-        ({"rounding": "round"}, "soft, hard, sample, ste, noise"),
+        ({"rounding": "none", "bits": None}, "leaves the level cap alone"),
+        ({"rounding": "round"}, "soft, hard, sample, ste, noise, none"),
     ],
 )
 def test_bad_arguments_are_refused(options, message):

@@ -93,27 +93,38 @@ def from_zigzag(sequence: Tensor) -> Tensor:
     return table.reshape(*sequence.shape[:-1], BLOCK, BLOCK)
 
 
-def check_table(table: Any, name: str) -> Tensor:
-    """``table`` (a tensor, array or nested list) as a float32 (8, 8) table of usable steps.
+def check_table(table: Any, name: str, leading: tuple[int, ...] = ()) -> Tensor:
+    """``table`` (a tensor, array or nested list) as a float32 table of usable steps.
+
+    Args:
+        table: (8, 8), or (*leading, 8, 8).
+        name: what the message of an error starts with.
+        leading: how many tables there are to be, along each dimension; a single one is repeated.
+
+    Returns:
+        (*leading, 8, 8), a copy.
 
     Raises:
-        UsageError: not (8, 8), or an entry that is not finite, not positive or beyond what float32 can compute with (1e-12 to
-            1e12); the message starts with ``name``.
+        UsageError: not of that shape, or an entry that is not finite, not positive or beyond what float32 can compute with
+            (1e-12 to 1e12).
     """
     try:
         tensor = torch.as_tensor(table)
         if tensor.is_complex() or tensor.dtype == torch.bool:
             raise TypeError(f"{tensor.dtype} is no number of steps")
-        tensor = tensor.detach().to(torch.float32).clone()
+        tensor = tensor.detach().to(torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"{name} must be a number or an (8, 8) table of numbers, got {table!r}") from error
-    if tensor.shape != (BLOCK, BLOCK):
-        raise UsageError(f"{name} must be a number or of shape (8, 8), got shape {tuple(tensor.shape)}")
+    shapes = dict.fromkeys(((BLOCK, BLOCK), (*leading, BLOCK, BLOCK)))
+    if tensor.shape not in shapes:
+        raise UsageError(
+            f"{name} must be a number or of shape {' or '.join(map(str, shapes))}, got shape {tuple(tensor.shape)}"
+        )
     if not bool(((tensor > 0) & tensor.isfinite()).all()):
         raise UsageError(f"{name} must be finite and greater than 0 everywhere")
     if not bool(((tensor >= 1e-12) & (tensor <= 1e12)).all()):
         raise UsageError(f"{name} must lie between 1e-12 and 1e12")
-    return tensor
+    return tensor.expand(*leading, BLOCK, BLOCK).clone()
 
 
 def write_tables(path: str | os.PathLike[str], tables: Mapping[str, Tensor]) -> None:

@@ -1,9 +1,4 @@
-"""Pure functions on tensors: colour, blocks, DCT and the quantizers with their closed-form gradients.
-
-Everything is in JPEG's own units: pixels 0..255 shifted by -128, coefficients of the orthonormal 8x8 DCT (about
--1024..1016), steps as in a JPEG quantization table. Tables are (8, 8) with rows the vertical and columns the horizontal
-frequency. These functions are the reference: they are written to be read, and checked against the published layer.
-"""
+"""What can be done to a coefficient: the quantizers with their closed-form gradients."""
 
 import math
 
@@ -12,169 +7,7 @@ from torch import Tensor
 
 from jpegdl.errors import UsageError
 
-BLOCK = 8
 ALPHABET_BITS = range(2, 17)
-KR, KG, KB = 0.299, 0.587, 0.114  # luma weights of ITU-R BT.601, as JFIF uses them
-
-
-# ---------------------------------------------------------------------------------------------------------- colour
-
-
-def rgb_to_ycbcr(x: Tensor) -> Tensor:
-    """Convert RGB to YCbCr by JFIF's full-range matrix, without an offset.
-
-    Args:
-        x: (N, 3, H, W) RGB, level-shifted (pixel value - 128).
-
-    Returns:
-        (N, 3, H, W) Y, Cb, Cr in the units of ``x``; grey has Cb = Cr = 0.
-
-    Source: JFIF 1.02; ITU-R BT.601, Kr = 0.299, Kb = 0.114.
-    """
-    _check_planes(x)
-    red, green, blue = x.unbind(1)
-    luma = KR * red + KG * green + KB * blue
-    return torch.stack((luma, (blue - luma) * (0.5 / (1 - KB)), (red - luma) * (0.5 / (1 - KR))), dim=1)
-
-
-def ycbcr_to_rgb(x: Tensor) -> Tensor:
-    """Invert :func:`rgb_to_ycbcr`.
-
-    Args:
-        x: (N, 3, H, W) Y, Cb, Cr without offsets.
-
-    Returns:
-        (N, 3, H, W) level-shifted RGB.
-
-    Source: JFIF 1.02.
-    """
-    _check_planes(x)
-    luma, cb, cr = x.unbind(1)
-    red = luma + cr * (2 * (1 - KR))
-    blue = luma + cb * (2 * (1 - KB))
-    green = luma - cb * (2 * (1 - KB) * KB / KG) - cr * (2 * (1 - KR) * KR / KG)
-    return torch.stack((red, green, blue), dim=1)
-
-
-def _check_planes(x: Tensor) -> None:
-    if x.ndim != 4 or x.shape[1] != 3:
-        raise UsageError(f"colours must be of shape (N, 3, H, W), got {tuple(x.shape)}")
-
-
-# ------------------------------------------------------------------------------------------------------ blocks, DCT
-
-
-# D of Z = D X D^T, row by row: the orthonormal 8-point DCT-II.
-DCT = [
-    [math.sqrt((1 if k == 0 else 2) / BLOCK) * math.cos((2 * n + 1) * k * math.pi / (2 * BLOCK)) for n in range(BLOCK)]
-    for k in range(BLOCK)
-]
-
-_DCT_MATRICES: dict[tuple[torch.dtype, torch.device], Tensor] = {}  # a plain dict, because torch.compile sees through lru_cache
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _dct_matrix(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The 64x64 matrix that takes a block, row by row, to its orthonormal DCT-II: the Kronecker square of the 8-point one."""
-    if (dtype, device) not in _DCT_MATRICES:
-        # The tensor may outlive this call: born in inference mode, it could never be saved for a later backward.
-        with torch.inference_mode(False), torch.no_grad():
-            dct = torch.tensor(DCT, dtype=torch.float64)
-            matrix = torch.kron(dct, dct).to(device=device, dtype=dtype)
-        if type(matrix) is not Tensor:  # a stand-in, while torch.export traces
-            return matrix
-        _DCT_MATRICES[dtype, device] = matrix
-    return _DCT_MATRICES[dtype, device]
-
-
-def block_dct(x: Tensor) -> Tensor:
-    """Cut into 8x8 blocks and take the orthonormal DCT-II of each, Z = D X D^T.
-
-    Args:
-        x: (N, C, H, W), H and W multiples of 8.
-
-    Returns:
-        (N, C, H/8, W/8, 8, 8) coefficients in the units of ``x``; the DC of a flat block of value v is 8 v.
-
-    Raises:
-        UsageError: H or W is no multiple of 8.
-
-    Source: ITU-T T.81, A.3.3 (its scaling makes the transform orthonormal).
-    """
-    if x.ndim != 4:
-        raise UsageError(f"block_dct needs a tensor of shape (N, C, H, W), got {tuple(x.shape)}")
-    n, c, height, width = x.shape
-    if height % BLOCK or width % BLOCK:
-        raise UsageError(f"block_dct needs a height and width that are multiples of 8, got {height}x{width}")
-    rows, columns = height // BLOCK, width // BLOCK
-    blocks = x.reshape(n, c, rows, BLOCK, columns, BLOCK).transpose(3, 4)
-    flat = blocks.reshape(n, c, rows, columns, BLOCK * BLOCK)
-    z: Tensor = flat @ _dct_matrix(x.dtype, x.device).T
-    return z.reshape(n, c, rows, columns, BLOCK, BLOCK)
-
-
-def block_idct(z: Tensor) -> Tensor:
-    """Invert :func:`block_dct`: X = D^T Z D in each block, blocks put together again.
-
-    Args:
-        z: (N, C, H/8, W/8, 8, 8) coefficients.
-
-    Returns:
-        (N, C, H, W).
-
-    Source: ITU-T T.81, A.3.3.
-    """
-    if z.ndim != 6 or z.shape[-2:] != (BLOCK, BLOCK):
-        raise UsageError(f"block_idct needs a tensor of shape (N, C, h, w, 8, 8), got {tuple(z.shape)}")
-    n, c, rows, columns = z.shape[:4]
-    flat: Tensor = z.reshape(n, c, rows, columns, BLOCK * BLOCK) @ _dct_matrix(z.dtype, z.device)
-    blocks = flat.reshape(n, c, rows, columns, BLOCK, BLOCK)
-    return blocks.transpose(3, 4).reshape(n, c, rows * BLOCK, columns * BLOCK)
-
-
-def images_to_coefficients(images: Tensor) -> Tensor:
-    """Take images to the DCT coefficients of Y, Cb and Cr, as a 4:4:4 JPEG encoder does before it quantizes.
-
-    Args:
-        images: (N, 3, H, W) floating point RGB in [0, 1], any H, W >= 1. Where H or W is no multiple of 8, the last row
-            or column is repeated, as libjpeg does.
-
-    Returns:
-        (N, 3, ceil(H/8), ceil(W/8), 8, 8) coefficients for pixels in 0..255.
-    """
-    x = images * 255 - 128
-    # cat and expand: unlike replicate padding, their backward is deterministic on every device.
-    if missing := -x.shape[-2] % BLOCK:
-        x = torch.cat((x, x[:, :, -1:].expand(-1, -1, missing, -1)), dim=2)
-    if missing := -x.shape[-1] % BLOCK:
-        x = torch.cat((x, x[..., -1:].expand(-1, -1, -1, missing)), dim=3)
-    return block_dct(rgb_to_ycbcr(x))
-
-
-def coefficients_to_images(coefficients: Tensor, size: tuple[int, int]) -> Tensor:
-    """Take DCT coefficients of Y, Cb and Cr back to images; neither rounded nor clipped.
-
-    Args:
-        coefficients: (N, 3, ceil(H/8), ceil(W/8), 8, 8) for pixels in 0..255.
-        size: (H, W) of the images, to crop the padding away.
-
-    Returns:
-        (N, 3, H, W) RGB, nominally in [0, 1].
-
-    Raises:
-        UsageError: the coefficients are not those of 3 channels of that size.
-    """
-    blocks = tuple(-(-side // BLOCK) for side in size)
-    if coefficients.ndim != 6 or coefficients.shape[1:] != (3, *blocks, BLOCK, BLOCK):
-        expected = ("N", 3, *blocks, BLOCK, BLOCK)
-        raise UsageError(
-            f"coefficients of {size[0]}x{size[1]} images must be of shape {expected}, got {tuple(coefficients.shape)}"
-        )
-    x = ycbcr_to_rgb(block_idct(coefficients))[:, :, : size[0], : size[1]]
-    return (x + 128) / 255
-
-
-# ------------------------------------------------------------------------------------------------------- quantizers
 
 
 def largest_level(bits: int | None) -> int | None:
@@ -439,6 +272,62 @@ def noise_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8, genera
     return q * _cap(z / q + noise, bits)
 
 
+def saturate(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tensor:
+    """The level cap alone, without quantization: clamp(z, -L q, L q).
+
+    Inside, the gradient of ``z`` is 1 and that of ``q`` 0; beyond the cap, 0 and +-L.
+
+    Args:
+        z, q, bits: as in :func:`hard_quantize`; where ``bits`` is None, nothing is capped.
+
+    Returns:
+        Shape and dtype of ``z``.
+
+    Raises:
+        UsageError: as :func:`hard_quantize`.
+    """
+    q, cap = _like(q, z, "q"), largest_level(bits)
+    return z if cap is None else z.clamp(-cap * q, cap * q)
+
+
 def _cap(levels: Tensor, bits: int | None) -> Tensor:
     cap = largest_level(bits)
     return levels if cap is None else levels.clamp(-cap, cap)
+
+
+# ------------------------------------------------------------------------------------------------------- companders
+
+
+def log_compand(z: Tensor, c: Tensor | float) -> Tensor:
+    """c sign(z) log(1 + |z| / c): the identity for |z| well below c, a logarithm well above.
+
+    Args:
+        z: coefficients of any shape, floating point.
+        c: where the bend lies, > 0, in the units of ``z``; broadcasts to ``z``. Not checked, as a step is not.
+
+    Returns:
+        Shape and dtype of ``z``.
+
+    Raises:
+        UsageError: ``c`` does not broadcast to ``z``.
+    """
+    c = _like(c, z, "c")
+    zero = z.new_zeros(())
+    # maximum halves its gradient between equals: at z = 0 the two slopes add up to 1, where that of sign(z) would be 0.
+    return c * (torch.log1p(torch.maximum(z, zero) / c) - torch.log1p(torch.maximum(-z, zero) / c))
+
+
+def tanh_compand(z: Tensor, c: Tensor | float) -> Tensor:
+    """c tanh(z / c): the identity for |z| well below c, a smooth cap at +-c.
+
+    Args:
+        z, c: as in :func:`log_compand`.
+
+    Returns:
+        Shape and dtype of ``z``.
+
+    Raises:
+        UsageError: as :func:`log_compand`.
+    """
+    c = _like(c, z, "c")
+    return c * torch.tanh(z / c)

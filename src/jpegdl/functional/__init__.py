@@ -1,0 +1,66 @@
+"""Pure functions on tensors: colour, blocks, DCT and the quantizers with their closed-form gradients.
+
+Everything is in JPEG's own units: pixels 0..255 shifted by -128, coefficients of the orthonormal 8x8 DCT (about
+-1024..1016), steps as in a JPEG quantization table. Tables are (8, 8) with rows the vertical and columns the horizontal
+frequency. These functions are the reference: they are written to be read, and checked against the published layer.
+"""
+
+from jpegdl.functional.quantizers import (
+    check_window,
+    hard_quantize,
+    largest_level,
+    log_compand,
+    noise_quantize,
+    sample_quantize,
+    saturate,
+    soft_quantize,
+    ste_quantize,
+    tanh_compand,
+)
+from jpegdl.functional.transforms import (
+    BLOCK,
+    DCT,
+    KB,
+    KG,
+    KR,
+    MCU,
+    block_dct,
+    block_idct,
+    coefficients_to_images,
+    images_to_coefficients,
+    images_to_mcus,
+    mcus_to_images,
+    remove_dc,
+    repeat_edges,
+    rgb_to_ycbcr,
+    ycbcr_to_rgb,
+)
+
+__all__ = [
+    "BLOCK",
+    "DCT",
+    "KB",
+    "KG",
+    "KR",
+    "MCU",
+    "block_dct",
+    "block_idct",
+    "check_window",
+    "coefficients_to_images",
+    "hard_quantize",
+    "images_to_coefficients",
+    "images_to_mcus",
+    "largest_level",
+    "log_compand",
+    "mcus_to_images",
+    "noise_quantize",
+    "remove_dc",
+    "repeat_edges",
+    "rgb_to_ycbcr",
+    "sample_quantize",
+    "saturate",
+    "soft_quantize",
+    "ste_quantize",
+    "tanh_compand",
+    "ycbcr_to_rgb",
+]

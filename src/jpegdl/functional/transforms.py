@@ -1,0 +1,254 @@
+"""From images to DCT coefficients and back: colour, edges, blocks, DCT, chroma subsampling."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+
+from jpegdl.errors import UsageError
+
+BLOCK = 8
+KR, KG, KB = 0.299, 0.587, 0.114  # luma weights of ITU-R BT.601, as JFIF uses them
+
+
+# ---------------------------------------------------------------------------------------------------------- colour
+
+
+def rgb_to_ycbcr(x: Tensor) -> Tensor:
+    """Convert RGB to YCbCr by JFIF's full-range matrix, without an offset.
+
+    Args:
+        x: (N, 3, H, W) RGB, level-shifted (pixel value - 128).
+
+    Returns:
+        (N, 3, H, W) Y, Cb, Cr in the units of ``x``; grey has Cb = Cr = 0.
+
+    Source: JFIF 1.02; ITU-R BT.601, Kr = 0.299, Kb = 0.114.
+    """
+    _check_planes(x)
+    red, green, blue = x.unbind(1)
+    luma = KR * red + KG * green + KB * blue
+    return torch.stack((luma, (blue - luma) * (0.5 / (1 - KB)), (red - luma) * (0.5 / (1 - KR))), dim=1)
+
+
+def ycbcr_to_rgb(x: Tensor) -> Tensor:
+    """Invert :func:`rgb_to_ycbcr`.
+
+    Args:
+        x: (N, 3, H, W) Y, Cb, Cr without offsets.
+
+    Returns:
+        (N, 3, H, W) level-shifted RGB.
+
+    Source: JFIF 1.02.
+    """
+    _check_planes(x)
+    luma, cb, cr = x.unbind(1)
+    red = luma + cr * (2 * (1 - KR))
+    blue = luma + cb * (2 * (1 - KB))
+    green = luma - cb * (2 * (1 - KB) * KB / KG) - cr * (2 * (1 - KR) * KR / KG)
+    return torch.stack((red, green, blue), dim=1)
+
+
+def _check_planes(x: Tensor) -> None:
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise UsageError(f"colours must be of shape (N, 3, H, W), got {tuple(x.shape)}")
+
+
+# ------------------------------------------------------------------------------------------------------ blocks, DCT
+
+
+# D of Z = D X D^T, row by row: the orthonormal 8-point DCT-II.
+DCT = [
+    [math.sqrt((1 if k == 0 else 2) / BLOCK) * math.cos((2 * n + 1) * k * math.pi / (2 * BLOCK)) for n in range(BLOCK)]
+    for k in range(BLOCK)
+]
+
+_DCT_MATRICES: dict[tuple[torch.dtype, torch.device], Tensor] = {}  # a plain dict, because torch.compile sees through lru_cache
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _dct_matrix(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The 64x64 matrix that takes a block, row by row, to its orthonormal DCT-II: the Kronecker square of the 8-point one."""
+    if (dtype, device) not in _DCT_MATRICES:
+        # The tensor may outlive this call: born in inference mode, it could never be saved for a later backward.
+        with torch.inference_mode(False), torch.no_grad():
+            dct = torch.tensor(DCT, dtype=torch.float64)
+            matrix = torch.kron(dct, dct).to(device=device, dtype=dtype)
+        if type(matrix) is not Tensor:  # a stand-in, while torch.export traces
+            return matrix
+        _DCT_MATRICES[dtype, device] = matrix
+    return _DCT_MATRICES[dtype, device]
+
+
+def block_dct(x: Tensor) -> Tensor:
+    """Cut into 8x8 blocks and take the orthonormal DCT-II of each, Z = D X D^T.
+
+    Args:
+        x: (N, C, H, W), H and W multiples of 8.
+
+    Returns:
+        (N, C, H/8, W/8, 8, 8) coefficients in the units of ``x``; the DC of a flat block of value v is 8 v.
+
+    Raises:
+        UsageError: H or W is no multiple of 8.
+
+    Source: ITU-T T.81, A.3.3 (its scaling makes the transform orthonormal).
+    """
+    if x.ndim != 4:
+        raise UsageError(f"block_dct needs a tensor of shape (N, C, H, W), got {tuple(x.shape)}")
+    n, c, height, width = x.shape
+    if height % BLOCK or width % BLOCK:
+        raise UsageError(f"block_dct needs a height and width that are multiples of 8, got {height}x{width}")
+    rows, columns = height // BLOCK, width // BLOCK
+    blocks = x.reshape(n, c, rows, BLOCK, columns, BLOCK).transpose(3, 4)
+    flat = blocks.reshape(n, c, rows, columns, BLOCK * BLOCK)
+    z: Tensor = flat @ _dct_matrix(x.dtype, x.device).T
+    return z.reshape(n, c, rows, columns, BLOCK, BLOCK)
+
+
+def block_idct(z: Tensor) -> Tensor:
+    """Invert :func:`block_dct`: X = D^T Z D in each block, blocks put together again.
+
+    Args:
+        z: (N, C, H/8, W/8, 8, 8) coefficients.
+
+    Returns:
+        (N, C, H, W).
+
+    Source: ITU-T T.81, A.3.3.
+    """
+    if z.ndim != 6 or z.shape[-2:] != (BLOCK, BLOCK):
+        raise UsageError(f"block_idct needs a tensor of shape (N, C, h, w, 8, 8), got {tuple(z.shape)}")
+    n, c, rows, columns = z.shape[:4]
+    flat: Tensor = z.reshape(n, c, rows, columns, BLOCK * BLOCK) @ _dct_matrix(z.dtype, z.device)
+    blocks = flat.reshape(n, c, rows, columns, BLOCK, BLOCK)
+    return blocks.transpose(3, 4).reshape(n, c, rows * BLOCK, columns * BLOCK)
+
+
+def repeat_edges(x: Tensor, height: int = BLOCK, width: int = BLOCK) -> Tensor:
+    """Repeat the last row and column until H is a multiple of ``height`` and W one of ``width``, as libjpeg does.
+
+    Args:
+        x: (N, C, H, W), any H, W >= 1.
+        height, width: in pixels.
+
+    Returns:
+        (N, C, ceil(H / height) * height, ceil(W / width) * width).
+    """
+    # cat and expand: unlike replicate padding, their backward is deterministic on every device.
+    if missing := -x.shape[-2] % height:
+        x = torch.cat((x, x[:, :, -1:].expand(-1, -1, missing, -1)), dim=2)
+    if missing := -x.shape[-1] % width:
+        x = torch.cat((x, x[..., -1:].expand(-1, -1, -1, missing)), dim=3)
+    return x
+
+
+def images_to_coefficients(images: Tensor) -> Tensor:
+    """Take images to the DCT coefficients of Y, Cb and Cr, as a 4:4:4 JPEG encoder does before it quantizes.
+
+    Args:
+        images: (N, 3, H, W) floating point RGB in [0, 1], any H, W >= 1. Where H or W is no multiple of 8, the last row
+            or column is repeated, as libjpeg does.
+
+    Returns:
+        (N, 3, ceil(H/8), ceil(W/8), 8, 8) coefficients for pixels in 0..255.
+    """
+    return block_dct(rgb_to_ycbcr(repeat_edges(images * 255 - 128)))
+
+
+def coefficients_to_images(coefficients: Tensor, size: tuple[int, int]) -> Tensor:
+    """Take DCT coefficients of Y, Cb and Cr back to images; neither rounded nor clipped.
+
+    Args:
+        coefficients: (N, 3, ceil(H/8), ceil(W/8), 8, 8) for pixels in 0..255.
+        size: (H, W) of the images, to crop the padding away.
+
+    Returns:
+        (N, 3, H, W) RGB, nominally in [0, 1].
+
+    Raises:
+        UsageError: the coefficients are not those of 3 channels of that size.
+    """
+    _check_coefficients(coefficients, 3, size, BLOCK)
+    x = ycbcr_to_rgb(block_idct(coefficients))[:, :, : size[0], : size[1]]
+    return (x + 128) / 255
+
+
+def remove_dc(z: Tensor) -> Tensor:
+    """Set the DC coefficient of every block to 0.
+
+    Args:
+        z: (..., 8, 8) coefficients.
+
+    Returns:
+        The same shape.
+    """
+    flat = z.flatten(-2)
+    return torch.cat((torch.zeros_like(flat[..., :1]), flat[..., 1:]), dim=-1).reshape(z.shape)
+
+
+# ----------------------------------------------------------------------------------------------- chroma subsampling
+
+MCU = 2 * BLOCK  # the side of a 4:2:0 minimum coded unit: four blocks of Y, one of Cb, one of Cr
+
+
+def images_to_mcus(images: Tensor) -> Tensor:
+    """Take images to the DCT coefficients of a 4:2:0 JPEG, in its order: minimum coded units of 16x16 pixels.
+
+    Cb and Cr are averaged over 2x2 pixels. Edges are repeated up to whole units as libjpeg repeats them: Y, and the last
+    column of Cb and Cr, at full resolution, the last row of Cb and Cr after the averaging.
+
+    Args:
+        images: (N, 3, H, W) floating point RGB in [0, 1], any H, W >= 1.
+
+    Returns:
+        (N, 6, ceil(H/16), ceil(W/16), 8, 8) coefficients for pixels in 0..255: the four blocks of Y in a unit, upper left,
+        upper right, lower left, lower right, then Cb and Cr.
+
+    Source: ITU-T T.81, A.2.3 (the order); libjpeg's jcsample.c and jcprepct.c (averaging and edges).
+    """
+    ycbcr = rgb_to_ycbcr(images * 255 - 128)
+    luma = block_dct(repeat_edges(ycbcr[:, :1], MCU, MCU))
+    n, _, rows, columns = luma.shape[:4]
+    luma = luma.reshape(n, rows // 2, 2, columns // 2, 2, BLOCK, BLOCK).permute(0, 2, 4, 1, 3, 5, 6)
+    chroma = block_dct(repeat_edges(avg_pool2d(repeat_edges(ycbcr[:, 1:], 2, MCU), 2)))
+    return torch.cat((luma.reshape(n, 4, *chroma.shape[2:]), chroma), dim=1)
+
+
+def mcus_to_images(coefficients: Tensor, size: tuple[int, int]) -> Tensor:
+    """Take the coefficients of :func:`images_to_mcus` back to images; neither rounded nor clipped.
+
+    Cb and Cr are upsampled by the triangle filter that libjpeg calls fancy: weights 3/4 and 1/4 along each axis, edges
+    repeated. (libjpeg itself takes no triangle where the image is at most 4 pixels wide.)
+
+    Args:
+        coefficients: (N, 6, ceil(H/16), ceil(W/16), 8, 8) for pixels in 0..255.
+        size: (H, W) of the images, to crop the padding away.
+
+    Returns:
+        (N, 3, H, W) RGB, nominally in [0, 1].
+
+    Raises:
+        UsageError: the coefficients are not those of images of that size.
+
+    Source: libjpeg's jdsample.c, h2v2_fancy_upsample.
+    """
+    _check_coefficients(coefficients, 6, size, MCU)
+    height, width = size
+    n, _, rows, columns = coefficients.shape[:4]
+    luma = coefficients[:, :4].reshape(n, 2, 2, rows, columns, BLOCK, BLOCK).permute(0, 3, 1, 4, 2, 5, 6)
+    luma = block_idct(luma.reshape(n, 1, 2 * rows, 2 * columns, BLOCK, BLOCK))[:, :, :height, :width]
+    # What lies beyond the image's own samples takes no part in the filter.
+    chroma = block_idct(coefficients[:, 4:])[:, :, : -(-height // 2), : -(-width // 2)]
+    chroma = interpolate(chroma, scale_factor=2, mode="bilinear")[:, :, :height, :width]
+    return (ycbcr_to_rgb(torch.cat((luma, chroma), dim=1)) + 128) / 255
+
+
+def _check_coefficients(coefficients: Tensor, planes: int, size: tuple[int, int], unit: int) -> None:
+    expected = (planes, *(-(-side // unit) for side in size), BLOCK, BLOCK)
+    if coefficients.ndim != 6 or coefficients.shape[1:] != expected:
+        raise UsageError(
+            f"coefficients of {size[0]}x{size[1]} images must be of shape {('N', *expected)}, got {tuple(coefficients.shape)}"
+        )

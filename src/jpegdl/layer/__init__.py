@@ -1,0 +1,29 @@
+"""The trainable JPEG layer, its variants and simplest competitors, and how to put one in front of a model."""
+
+from jpegdl.layer.cascade import JpegCascade
+from jpegdl.layer.companding import CompandingLayer
+from jpegdl.layer.features import FeatureJpegLayer
+from jpegdl.layer.gain import GainLayer
+from jpegdl.layer.jpeg import JpegLayer
+from jpegdl.layer.normalization import ImageNormalization
+from jpegdl.layer.prepend import PrependedModel, prepend
+from jpegdl.layer.quantizing import ROUNDINGS, STEP_RANGE
+from jpegdl.layer.regional import RegionalJpegLayer
+from jpegdl.layer.subsampled import SubsampledJpegLayer
+from jpegdl.layer.zero_dc import ZeroDcJpegLayer
+
+__all__ = [
+    "ROUNDINGS",
+    "STEP_RANGE",
+    "CompandingLayer",
+    "FeatureJpegLayer",
+    "GainLayer",
+    "ImageNormalization",
+    "JpegCascade",
+    "JpegLayer",
+    "PrependedModel",
+    "RegionalJpegLayer",
+    "SubsampledJpegLayer",
+    "ZeroDcJpegLayer",
+    "prepend",
+]

@@ -1,0 +1,51 @@
+"""A smooth compander where the JPEG layer has its quantizer."""
+
+import torch
+from torch import Tensor, nn
+
+from jpegdl import functional as F
+from jpegdl.errors import UsageError
+from jpegdl.layer.base import CoefficientLayer, Table, initial_table
+
+CURVES = {"log": F.log_compand, "tanh": F.tanh_compand}
+SMALLEST_SCALE = 1e-5
+
+
+class CompandingLayer(CoefficientLayer):
+    """Colour, DCT, a compander with a trainable scale for each frequency, and back: saturation without levels.
+
+    ``layer.luma`` and ``layer.chroma``, parameters of shape (8, 8), are the scales c of Y and of Cb and Cr, in the units of the
+    coefficients, as steps are. By ``curve``, a coefficient z becomes
+
+    - ``"log"``: c sign(z) log(1 + |z| / c), which never saturates;
+    - ``"tanh"``: c tanh(z / c), which saturates at +-c.
+
+    Args:
+        luma, chroma: initial scales, a number or (8, 8); finite and > 0. The cap of a table of steps q is L q, with L =
+            2^(bits-1) - 1: ``CompandingLayer(127 * q_luma, 127 * q_chroma)`` starts from that of 8 bits.
+        curve: one of the two above.
+
+    Raises:
+        UsageError: an argument is out of its range.
+    """
+
+    def __init__(self, luma: Table, chroma: Table, *, curve: str = "log") -> None:
+        super().__init__()
+        if curve not in CURVES:
+            raise UsageError(f"curve must be one of {', '.join(CURVES)}, got {curve!r}")
+        self.curve = curve
+        self.luma = nn.Parameter(initial_table(luma, "luma"))
+        self.chroma = nn.Parameter(initial_table(chroma, "chroma"))
+
+    def _alter(self, z: Tensor) -> Tensor:
+        scales = torch.stack((self.luma, self.chroma, self.chroma)).to(z.dtype)
+        return CURVES[self.curve](z, scales[:, None, None])
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Bring the scales back to at least 1e-5, in place; call it after each optimizer step."""
+        self.luma.clamp_(min=SMALLEST_SCALE)
+        self.chroma.clamp_(min=SMALLEST_SCALE)
+
+    def extra_repr(self) -> str:
+        return self.curve

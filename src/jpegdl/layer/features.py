@@ -1,0 +1,102 @@
+"""The quantizer on feature maps, inside a network."""
+
+from torch import Tensor, nn
+
+from jpegdl import functional as F
+from jpegdl.errors import UsageError
+from jpegdl.layer.base import Table, initial_table
+from jpegdl.layer.quantizing import DEFAULT_ALPHA, QuantizingLayer
+
+
+def _features_to_coefficients(images: Tensor) -> Tensor:
+    return F.block_dct(F.repeat_edges(images))
+
+
+def _coefficients_to_features(coefficients: Tensor, size: tuple[int, int]) -> Tensor:
+    blocks = tuple(-(-side // F.BLOCK) for side in size)
+    if coefficients.shape[2:4] != blocks:
+        expected = ("N", "C", *blocks, F.BLOCK, F.BLOCK)
+        raise UsageError(
+            f"coefficients of {size[0]}x{size[1]} features must be of shape {expected}, got {tuple(coefficients.shape)}"
+        )
+    return F.block_idct(coefficients)[:, :, : size[0], : size[1]]
+
+
+class FeatureJpegLayer(QuantizingLayer):
+    """A non-linearity for feature maps: DCT, quantization with trainable steps, and back; no colour, no level shift.
+
+    ``layer.table`` is the one parameter, in the units of the features (the DCT is orthonormal): of shape (8, 8), shared by all
+    channels, or (channels, 8, 8). Features are (N, C, H, W) floating point of any values and size; edges are repeated up to the
+    next multiple of 8, and cropped after. :meth:`coefficients` gives (N, C, ceil(H/8), ceil(W/8), 8, 8), :meth:`saturation`
+    (C, 8, 8).
+
+    Args:
+        table: initial steps, a number, (8, 8) or (channels, 8, 8); finite and > 0.
+        channels: how many channels there are, each with a table of its own; None for one table shared by any number.
+        alpha: softness, in 1 / step^2: a number or a table as above.
+        hardness, bits, window, rounding, trainable_alpha: as in :class:`jpegdl.JpegLayer`; the softness is named
+            ``alpha_table`` or ``kappa_table``.
+
+    Raises:
+        UsageError: an argument is out of its range, or ``alpha`` is given together with ``hardness``.
+
+    Source: the authors' replies in the public review of "JPEG Inspired Deep Learning" (ICLR 2025).
+
+    Example::
+
+        block = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.BatchNorm2d(64), FeatureJpegLayer(0.1, channels=64))
+    """
+
+    table: nn.Parameter
+
+    planes = None
+    _analyze = staticmethod(_features_to_coefficients)
+    _synthesize = staticmethod(_coefficients_to_features)
+
+    def __init__(
+        self,
+        table: Table = 1.0,
+        *,
+        channels: int | None = None,
+        alpha: Table = DEFAULT_ALPHA,
+        hardness: float | None = None,
+        bits: int | None = 8,
+        window: int | None = 5,
+        rounding: str = "soft",
+        trainable_alpha: bool = False,
+    ) -> None:
+        if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
+            raise UsageError(f"channels must be a positive integer, or None for one shared table, got {channels!r}")
+        super().__init__(
+            {"table": initial_table(table, "table", () if channels is None else (channels,))},
+            alpha=alpha,
+            hardness=hardness,
+            bits=bits,
+            window=window,
+            rounding=rounding,
+            trainable_alpha=trainable_alpha,
+        )
+        self.planes = channels
+
+    @property
+    def steps(self) -> Tensor:
+        """(8, 8) or (channels, 8, 8): the steps."""
+        return self.table
+
+    @property
+    def alpha(self) -> Tensor:
+        """(8, 8) or (channels, 8, 8): the softness, free or tied to the steps."""
+        return self._softness("table")
+
+    def check(self, features: Tensor) -> None:
+        if not isinstance(features, Tensor) or not features.is_floating_point():
+            kind = features.dtype if isinstance(features, Tensor) else type(features).__name__
+            raise TypeError(f"features must be a floating point torch.Tensor, got {kind}")
+        if features.ndim != 4 or self.planes not in (None, features.shape[1]):
+            channels = "C" if self.planes is None else self.planes
+            raise UsageError(f"features must be of shape (N, {channels}, H, W), got {tuple(features.shape)}")
+        if features.shape[2] < 1 or features.shape[3] < 1:
+            raise UsageError(f"features must be at least one sample high and wide, got {tuple(features.shape)}")
+
+    def extra_repr(self) -> str:
+        return f"channels={self.planes}, {super().extra_repr()}"

@@ -1,0 +1,23 @@
+"""The JPEG layer without the blocks' mean values."""
+
+from torch import Tensor
+
+from jpegdl import functional as F
+from jpegdl.layer.base import CoefficientLayer
+from jpegdl.layer.jpeg import JpegLayer
+
+
+def _coefficients_without_dc(images: Tensor) -> Tensor:
+    return F.remove_dc(F.images_to_coefficients(images))
+
+
+class ZeroDcJpegLayer(JpegLayer):
+    """A :class:`jpegdl.JpegLayer` that removes the DC coefficient of every block of Y, Cb and Cr before it quantizes.
+
+    What is left is the detail within each block, around mid-grey. Arguments, shapes and errors are those of ``JpegLayer``.
+
+    Source: the variant "zero DC" in the public code of "JPEG Inspired Deep Learning" (ICLR 2025).
+    """
+
+    _analyze = staticmethod(_coefficients_without_dc)
+    round_trip = CoefficientLayer.round_trip  # the fused one takes the coefficients as they are

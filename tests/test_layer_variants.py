@@ -1,0 +1,499 @@
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch._subclasses import FakeTensorMode
+
+from jpegdl import JpegLayer, prepend
+from jpegdl import functional as F
+from jpegdl.data import PHOTOGRAPHS, photograph
+from jpegdl.errors import UsageError
+from jpegdl.layer import (
+    CompandingLayer,
+    FeatureJpegLayer,
+    GainLayer,
+    ImageNormalization,
+    JpegCascade,
+    RegionalJpegLayer,
+    SubsampledJpegLayer,
+    ZeroDcJpegLayer,
+)
+from jpegdl.tables import standard_tables
+
+SIZE = (19, 21)
+TABLES = standard_tables(50)
+ALPHA = tuple(0.7 / q**2 for q in TABLES)
+
+# Each way to build a layer from images to images, made afresh at every call.
+LAYERS = {
+    "cap only": lambda: JpegLayer(0.7, 0.4, rounding="none"),
+    "kappa": lambda: JpegLayer(*TABLES, hardness=0.7, trainable_alpha=True),
+    "zero DC": lambda: ZeroDcJpegLayer(*TABLES, alpha=ALPHA),
+    "4:2:0": lambda: SubsampledJpegLayer(*TABLES, alpha=ALPHA),
+    "regions": lambda: RegionalJpegLayer(*TABLES, size=SIZE, region=16, alpha=ALPHA, trainable_alpha=True),
+    "features": lambda: FeatureJpegLayer(0.1, channels=3, alpha=60.0),
+    "shared features": lambda: FeatureJpegLayer(0.1, alpha=60.0, trainable_alpha=True),
+    "cascade": lambda: JpegCascade([JpegLayer(9.0, 20.0, alpha=0.01), SubsampledJpegLayer(*TABLES, alpha=ALPHA)]),
+    "log": lambda: CompandingLayer(90.0, 40.0),
+    "tanh": lambda: CompandingLayer(90.0, 40.0, curve="tanh"),
+    "gain": GainLayer,
+    "normalization": ImageNormalization,
+}
+IMAGE_LAYERS = [name for name in LAYERS if "features" not in name]
+
+
+@pytest.fixture(params=LAYERS)
+def layer(request):
+    return LAYERS[request.param]()
+
+
+@pytest.fixture(params=IMAGE_LAYERS)
+def image_layer(request):
+    return LAYERS[request.param]()
+
+
+# ------------------------------------------------------------------------------------------------- common to all of them
+
+
+def test_trains_in_front_of_a_model(image_layer):
+    model = prepend(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5)), image_layer)
+    images = torch.rand(2, 3, *SIZE)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    before = copy.deepcopy(image_layer.state_dict())
+    nn.functional.cross_entropy(model(images), torch.tensor([1, 3])).backward()
+    optimizer.step()
+    image_layer.project_()
+    for name, parameter in image_layer.named_parameters():
+        assert not torch.equal(parameter, before[name]), name
+    assert model(images).isfinite().all()
+
+
+def test_gradcheck(layer):
+    layer = layer.double()
+    images = torch.rand(1, 3, *SIZE, dtype=torch.float64, requires_grad=True)
+    parameters = dict(layer.named_parameters())
+    if kappas := {name: parameter for name, parameter in parameters.items() if name.startswith("kappa")}:
+        parameters = kappas  # the tie of alpha to the steps has no gradient, though it has a slope
+
+    def call(images, *values):
+        return torch.func.functional_call(layer, dict(zip(parameters, values, strict=True)), (images,))
+
+    assert torch.autograd.gradcheck(call, (images, *parameters.values()), fast_mode=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_dtype_in_is_dtype_out(layer, dtype):
+    images = torch.rand(1, 3, *SIZE).to(dtype)
+    output = layer(images)
+    assert output.dtype == dtype
+    assert output.shape == images.shape
+    torch.testing.assert_close(output, layer(images.float()).to(dtype), atol=1e-5, rtol=0)
+
+
+def test_autocast_changes_nothing(layer):
+    images = torch.rand(1, 3, *SIZE)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = layer(images)
+    assert torch.equal(inside, layer(images))
+
+
+def test_channels_last_stays_channels_last(layer):
+    images = torch.rand(2, 3, *SIZE)
+    output = layer(images.contiguous(memory_format=torch.channels_last))
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(output, layer(images))
+
+
+def test_copies_pickles_and_state_dicts(layer, request):
+    images = torch.rand(1, 3, *SIZE)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.mul_(torch.rand_like(parameter) + 0.5)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(images), layer(images))
+    fresh = LAYERS[request.node.callspec.params["layer"]]()
+    fresh.load_state_dict(layer.state_dict())
+    assert torch.equal(fresh(images), layer(images))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", ["kappa", "4:2:0", "regions", "cascade"])
+def test_compiles_in_one_graph(name):
+    torch._dynamo.reset()
+    layer, images = LAYERS[name](), torch.rand(1, 3, *SIZE)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(images), layer(images), atol=1e-4, rtol=0)
+
+
+def test_forward_never_waits_for_the_device(layer):
+    """Fake tensors have shapes but no values: asking for one, as a host synchronisation does, raises."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert layer(torch.rand(1, 3, *SIZE)).shape == (1, 3, *SIZE)
+
+
+def test_bad_images_are_refused(image_layer):
+    with pytest.raises(TypeError, match="floating point"):
+        image_layer(torch.zeros(1, 3, *SIZE, dtype=torch.uint8))
+    with pytest.raises(UsageError, match=r"\(N, 3, H, W\), got \(1, 1, 19, 21\)"):
+        image_layer(torch.zeros(1, 1, *SIZE))
+    with pytest.raises(UsageError, match="at least one pixel"):
+        image_layer(torch.zeros(1, 3, 0, 21))
+
+
+def test_prints_what_it_is(layer):
+    lines = repr(layer)
+    assert type(layer).__name__ in lines
+    assert "object at" not in lines
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: RegionalJpegLayer(size=(32, 0)), r"size must be .* got \(32, 0\)"),
+        (lambda: RegionalJpegLayer(size=(32, 32, 3)), "size must be"),
+        (lambda: RegionalJpegLayer(size=32.5), "size must be"),
+        (lambda: RegionalJpegLayer(size=32, region=12), "region must be a positive multiple of 8 pixels, got 12"),
+        (lambda: RegionalJpegLayer(torch.ones(2, 8, 8), size=64), r"luma .* \(8, 8\) or \(2, 2, 8, 8\), got shape \(2, 8, 8\)"),
+        (lambda: RegionalJpegLayer(size=64, alpha=(1.0, -1.0)), "alpha_chroma must be"),
+        (lambda: FeatureJpegLayer(channels=0), "channels must be a positive integer"),
+        (lambda: FeatureJpegLayer(0.0), "table must be finite and greater than 0"),
+        (lambda: FeatureJpegLayer(torch.ones(4, 8, 8), channels=3), r"\(8, 8\) or \(3, 8, 8\), got shape \(4, 8, 8\)"),
+        (lambda: FeatureJpegLayer(alpha=5.0, hardness=0.7), "exclude each other"),
+        (lambda: CompandingLayer(1.0, 1.0, curve="sqrt"), "curve must be one of log, tanh, got 'sqrt'"),
+        (lambda: CompandingLayer(1.0, -1.0), "chroma must be finite and greater than 0"),
+        (lambda: ImageNormalization(std=0.0), "std must be greater than 0"),
+        (lambda: ImageNormalization(mean=float("nan")), "mean must be a finite number"),
+        (lambda: JpegCascade([]), "at least one layer"),
+        (lambda: JpegCascade([JpegLayer(), nn.Identity()]), "got Identity"),
+    ],
+)
+def test_bad_arguments_are_refused(build, message):
+    with pytest.raises(UsageError, match=message):
+        build()
+
+
+# ------------------------------------------------------------------------------------------------------------- cap only
+
+
+def test_cap_only_saturates_and_does_not_quantize():
+    layer, images = JpegLayer(0.3, 0.2, rounding="none"), torch.rand(2, 3, 16, 16)
+    z = layer.coefficients(images)
+    cap = 127 * layer.steps.detach()[:, None, None]
+    assert torch.equal(layer.quantize(z), torch.maximum(torch.minimum(z, cap), -cap))
+    assert 0 < layer.saturation(images)[0, 0, 0] <= 1
+    fine = JpegLayer(9.0, 9.0, rounding="none")  # the cap lies beyond every coefficient
+    torch.testing.assert_close(fine(images), images, atol=1e-5, rtol=0)
+
+
+def test_cap_only_refuses_to_have_no_cap():
+    layer = JpegLayer(bits=None)
+    with pytest.raises(UsageError, match="level cap alone"):
+        layer.rounding = "none"
+
+
+# ---------------------------------------------------------------------------------------------------------------- kappa
+
+
+def test_kappa_starts_as_the_fixed_tie_and_trains():
+    images = torch.rand(2, 3, *SIZE)
+    tied, trained = JpegLayer(*TABLES, hardness=0.7), JpegLayer(*TABLES, hardness=0.7, trainable_alpha=True)
+    for layer in (tied, trained):
+        layer(images).square().sum().backward()
+    assert torch.equal(tied(images), trained(images))
+    assert torch.equal(tied.luma.grad, trained.luma.grad)  # none through the tie
+    assert set(trained.state_dict()) == {"luma", "chroma", "kappa_luma", "kappa_chroma"}
+    assert (trained.kappa_luma == 0.7).all()
+    assert trained.kappa_chroma.grad.abs().sum() > 0
+    with torch.no_grad():
+        trained.luma.mul_(2)
+        trained.kappa_luma[0, 0], trained.kappa_chroma[1, 1] = 1.4, -3
+    trained.project_()
+    assert (trained.alpha * trained.steps**2)[0, 0, 0].item() == pytest.approx(1.4)
+    assert (trained.alpha * trained.steps**2)[0, 3, 3].item() == pytest.approx(0.7)
+    assert trained.kappa_chroma[1, 1].item() == pytest.approx(1e-5)
+
+
+def test_kappas_gradient_is_alphas_over_the_step_squared():
+    images = torch.rand(1, 3, 16, 16, dtype=torch.float64)
+    tables = standard_tables(30)
+    kappa = JpegLayer(*tables, hardness=0.7, trainable_alpha=True).double()
+    alpha = JpegLayer(*tables, alpha=tuple(0.7 / q**2 for q in tables), trainable_alpha=True).double()
+    for layer in (kappa, alpha):
+        layer(images).square().sum().backward()
+    torch.testing.assert_close(kappa.kappa_luma.grad, alpha.alpha_luma.grad / tables[0] ** 2, rtol=1e-4, atol=1e-9)
+
+
+# ----------------------------------------------------------------------------------------------------------- DC removed
+
+
+@pytest.mark.parametrize("rounding", ["soft", "hard", "none"])
+def test_zero_dc_removes_the_mean_of_each_block_and_nothing_else(rounding):
+    layer, images = ZeroDcJpegLayer(8.0, 12.0, rounding=rounding), torch.rand(2, 3, 16, 24)
+    output = layer(images)
+    means = output.detach().unfold(2, 8, 8).unfold(3, 8, 8).mean((-2, -1))
+    torch.testing.assert_close(means, torch.full_like(means, 128 / 255), atol=1e-5, rtol=0)
+    plain = JpegLayer(8.0, 12.0, rounding=rounding)
+    z = plain.coefficients(images)
+    assert torch.equal(layer.coefficients(images).flatten(-2)[..., 1:], z.flatten(-2)[..., 1:])
+    torch.testing.assert_close(layer(images + 0.1), output, atol=1e-4, rtol=0)  # brightness no longer matters
+    output.square().sum().backward()
+    assert layer.luma.grad[0, 0] == 0
+
+
+# --------------------------------------------------------------------------------------------------------------- 4:2:0
+
+
+def _subsampled_file(path, rgb, tables):
+    """Write a 4:2:0 JPEG file; its levels of Y (h, w, 8, 8), of Cb and Cr (2, h, w, 8, 8), and its pixels (3, H, W)."""
+    jpeglib = pytest.importorskip("jpeglib")
+    Image.fromarray(rgb).save(path, "jpeg", qtables=[[int(q) for q in table.flatten()] for table in tables], subsampling=2)
+    file = jpeglib.read_dct(str(path))
+    decoded = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+    return (
+        torch.from_numpy(file.Y.astype(np.float32)),
+        torch.from_numpy(np.stack((file.Cb, file.Cr)).astype(np.float32)),
+        decoded,
+    )
+
+
+def _luma_blocks(mcus):
+    """(6, h, w, 8, 8) to the blocks of Y as they lie in the image, (2h, 2w, 8, 8)."""
+    _, rows, columns = mcus.shape[:3]
+    return mcus[:4].view(2, 2, rows, columns, 8, 8).permute(2, 0, 3, 1, 4, 5).reshape(2 * rows, 2 * columns, 8, 8)
+
+
+# Heights and widths that end within a unit of 16 pixels, on both sides of its middle, even and odd.
+@pytest.mark.parametrize(("quality", "size"), [(10, (256, 256)), (75, (250, 245)), (90, (247, 258)), ("random", (261, 254))])
+def test_hard_is_what_libjpeg_turbo_writes(tmp_path, quality, size):
+    """Levels and pixels of all embedded photographs.
+
+    An encoder rounds YCbCr to integers, which moves a coefficient of Y by up to 4 units; the averages of Cb and Cr it rounds
+    once more, by up to 0.5 a sample and so 4 more units. The dummy blocks of Y beyond the image are its own affair.
+    """
+    random = torch.Generator().manual_seed(7)
+    made_up = tuple(torch.randint(4, 100, (2, 8, 8), generator=random).float())
+    tables = made_up if quality == "random" else standard_tables(quality)
+    layer = SubsampledJpegLayer(*tables, bits=None, rounding="hard")
+    q = torch.stack((*[tables[0]] * 4, *[tables[1]] * 2))[:, None, None]
+    same, same_at_edges, errors = [], [], []
+    for name in PHOTOGRAPHS:
+        rgb = np.ascontiguousarray(np.array(Image.fromarray(photograph(name)).convert("RGB"))[: size[0], : size[1]])
+        luma, chroma, decoded = _subsampled_file(tmp_path / "a.jpg", rgb, tables)
+        images = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255
+        with torch.no_grad():
+            ours = (layer.quantize(layer.coefficients(images))[0] / q).round()
+            output = layer(images)[0]
+        of_luma = (_luma_blocks(ours)[: luma.shape[0], : luma.shape[1]] - luma).abs()
+        of_chroma = (ours[4:] - chroma).abs()
+        assert (of_luma <= torch.ceil(4 / tables[0])).all(), name
+        assert (of_chroma <= torch.ceil(8 / tables[1])).all(), name
+        same += [(of_luma == 0).flatten(), (of_chroma == 0).flatten()]
+        same_at_edges += [(of_chroma[:, -1] == 0).flatten(), (of_chroma[:, :, -1] == 0).flatten()]
+        errors.append((output.clamp(0, 1) * 255 - decoded).abs().flatten())
+    assert torch.cat(same).float().mean() >= 0.98
+    assert torch.cat(same_at_edges).float().mean() >= 0.99
+    pooled = torch.cat(errors)
+    assert pooled.mean() < 1
+    assert pooled.kthvalue(int(0.99 * pooled.numel())).values <= 10
+
+
+@pytest.mark.parametrize(("quality", "size"), [(10, (41, 58)), (75, (96, 96)), (95, (50, 75))])
+def test_inverse_path_is_libjpeg_turbos_decoder(tmp_path, quality, size):
+    """From a file's own levels to its pixels, but for the decoder's rounding and clipping of YCbCr: on a smooth picture, which
+    needs no clipping, within a few grey levels."""
+    y, x = torch.meshgrid(torch.linspace(0, 3, size[0]), torch.linspace(0, 4, size[1]), indexing="ij")
+    smooth = torch.stack((x.sin(), (x * y).cos(), (y - x).sin())) * 60 + 128
+    rgb = smooth.permute(1, 2, 0).round().byte().numpy()
+    tables = standard_tables(quality)
+    luma, chroma, decoded = _subsampled_file(tmp_path / "a.jpg", rgb, tables)
+    rows, columns = chroma.shape[1:3]
+    padded = torch.zeros(2 * rows, 2 * columns, 8, 8)
+    padded[: luma.shape[0], : luma.shape[1]] = luma * tables[0]
+    four = padded.view(rows, 2, columns, 2, 8, 8).permute(1, 3, 0, 2, 4, 5).reshape(4, rows, columns, 8, 8)
+    pixels = F.mcus_to_images(torch.cat((four, chroma * tables[1]))[None], size)[0] * 255
+    assert (pixels - decoded).abs().max() <= 4
+
+
+def test_subsampling_keeps_luma_and_halves_chroma():
+    images = torch.rand(1, 3, 33, 18)
+    fine = SubsampledJpegLayer(0.01, 0.01, bits=None, rounding="hard")
+    z = fine.coefficients(images)
+    assert z.shape == (1, 6, 3, 2, 8, 8)
+    assert fine.saturation(images).shape == (3, 8, 8)
+    luma = F.rgb_to_ycbcr(images)[:, 0]
+    torch.testing.assert_close(F.rgb_to_ycbcr(fine(images))[:, 0], luma, atol=2e-4, rtol=0)
+    flat = torch.rand(1, 3, 1, 1).expand(1, 3, 33, 18)
+    torch.testing.assert_close(fine(flat), flat, atol=2e-4, rtol=0)
+    grey = torch.rand(1, 1, 33, 18).expand(1, 3, 33, 18)
+    torch.testing.assert_close(fine(grey), grey, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 30), (7, 8), (16, 16), (17, 33)])
+def test_subsampling_takes_any_size(size):
+    images = torch.rand(2, 3, *size)
+    assert SubsampledJpegLayer()(images).shape == images.shape
+
+
+def test_subsampled_saturation_counts_all_four_blocks():
+    images = torch.full((1, 3, 16, 16), 128 / 255)
+    images[:, :, :8, :8] = 0  # one black block of four: its DC of Y is -1024
+    assert SubsampledJpegLayer(5.0, 5.0).saturation(images)[0, 0, 0] == 0.25
+    assert SubsampledJpegLayer(5.0, 5.0).saturation(images).sum() == 0.25
+
+
+# -------------------------------------------------------------------------------------------------------------- regions
+
+
+def test_each_region_has_its_own_tables():
+    layer = RegionalJpegLayer(size=(40, 70), rounding="hard", bits=None)
+    assert layer.luma.shape == layer.chroma.shape == (2, 3, 8, 8)
+    assert layer.alpha.shape == layer.steps.shape == (3, 2, 3, 8, 8)
+    with torch.no_grad():
+        layer.luma.mul_(torch.arange(1.0, 7).view(2, 3, 1, 1) * 10)
+        layer.chroma.mul_(torch.arange(6.0, 0, -1).view(2, 3, 1, 1) * 10)
+    images = torch.rand(1, 3, 40, 70)
+    output = layer(images)
+    for row, column in np.ndindex(2, 3):
+        region = np.s_[:, :, row * 32 : row * 32 + 32, column * 32 : column * 32 + 32]
+        alone = JpegLayer(layer.luma[row, column], layer.chroma[row, column], rounding="hard", bits=None)
+        torch.testing.assert_close(output[region], alone(images[region]))
+
+
+def test_equal_regions_are_the_plain_layer():
+    images = torch.rand(2, 3, 40, 70)
+    plain = JpegLayer(*TABLES, hardness=0.7)
+    regional = RegionalJpegLayer(*TABLES, size=(40, 70), hardness=0.7)
+    for layer in (plain, regional):
+        layer(images).square().sum().backward()
+    torch.testing.assert_close(regional(images), plain(images), atol=1e-4, rtol=0)
+    torch.testing.assert_close(regional.chroma.grad.sum((0, 1)), plain.chroma.grad, atol=1e-2, rtol=1e-3)
+    torch.testing.assert_close(regional.saturation(images), plain.saturation(images))
+
+
+def test_regions_refuse_other_sizes():
+    layer = RegionalJpegLayer(size=64)
+    with pytest.raises(UsageError, match=r"images must be 64x64, .* got \(1, 3, 64, 32\)"):
+        layer(torch.rand(1, 3, 64, 32))
+    with pytest.raises(UsageError, match="64x64"):
+        layer.coefficients(torch.rand(1, 3, 32, 64))
+
+
+# ------------------------------------------------------------------------------------------------------- feature maps
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 8), (16, 9)])
+def test_features_of_any_number_of_channels_and_any_values(size):
+    fine = FeatureJpegLayer(0.01, bits=None, rounding="hard")
+    for channels in (1, 5):
+        features = torch.randn(2, channels, *size) * 100
+        torch.testing.assert_close(fine(features), features, atol=0.1, rtol=0)
+    assert fine.saturation(features).shape == (5, 8, 8)
+
+
+def test_channels_have_their_own_table_or_share_one():
+    features = torch.randn(2, 3, 16, 16)
+    steps = torch.tensor([0.1, 1.0, 3.0]).view(3, 1, 1).expand(3, 8, 8)
+    own = FeatureJpegLayer(steps, channels=3, hardness=0.7)
+    assert own.table.shape == (3, 8, 8)
+    for channel in range(3):
+        shared = FeatureJpegLayer(steps[channel], hardness=0.7)
+        assert shared.table.shape == (8, 8)
+        torch.testing.assert_close(shared(features)[:, channel], own(features)[:, channel])
+
+
+def test_features_see_the_quantizer_alone():
+    layer, features = FeatureJpegLayer(0.5, rounding="hard", bits=4), torch.randn(1, 4, 8, 8) * 3
+    levels = layer.coefficients(layer(features)) / 0.5
+    torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
+    assert levels.abs().max() <= 7.001
+    with torch.no_grad():
+        layer.table[0, 0] = -1
+    layer.project_()
+    assert layer.table[0, 0].item() == pytest.approx(1e-5)
+
+
+def test_bad_features_are_refused():
+    with pytest.raises(TypeError, match=r"floating point torch.Tensor, got torch.int64"):
+        FeatureJpegLayer()(torch.ones(1, 3, 8, 8, dtype=torch.int64))
+    with pytest.raises(UsageError, match=r"\(N, 64, H, W\), got \(1, 3, 8, 8\)"):
+        FeatureJpegLayer(channels=64)(torch.ones(1, 3, 8, 8))
+    with pytest.raises(UsageError, match="at least one sample"):
+        FeatureJpegLayer()(torch.ones(1, 3, 8, 0))
+    with pytest.raises(UsageError, match="coefficients of 20x20 features"):
+        FeatureJpegLayer().reconstruct(torch.zeros(1, 3, 1, 1, 8, 8), (20, 20))
+
+
+# -------------------------------------------------------------------------------------------------------------- cascade
+
+
+def test_a_cascade_is_its_layers_in_a_row():
+    layers = [JpegLayer(*standard_tables(quality)) for quality in (90, 50, 20)]
+    cascade, images = JpegCascade(layers), torch.rand(2, 3, *SIZE)
+    assert torch.equal(cascade(images), layers[2](layers[1](layers[0](images))))
+    assert (len(cascade), cascade[1]) == (3, layers[1])
+    assert torch.equal(cascade[1:](images), layers[2](layers[1](images)))
+    assert {"0.luma", "0.chroma", "2.luma", "2.alpha_chroma"} <= set(cascade.state_dict())
+    with torch.no_grad():
+        cascade[2].luma.fill_(-1)
+    cascade.project_()
+    assert (cascade[2].luma > 0).all()
+
+
+def test_a_cascade_rounds_to_half_precision_once():
+    cascade = JpegCascade([GainLayer() for _ in range(8)])
+    images = torch.rand(1, 3, 16, 16).half()
+    assert torch.equal(cascade(images), images)
+
+
+# ------------------------------------------------------------------------------------------------ companders, controls
+
+
+@pytest.mark.parametrize("curve", ["log", "tanh"])
+def test_a_compander_bends_each_frequency_at_its_own_scale(curve):
+    images = torch.rand(1, 3, 16, 16)
+    wide = CompandingLayer(1e6, 1e6, curve=curve)
+    torch.testing.assert_close(wide(images), images, atol=1e-2, rtol=0)
+    layer = CompandingLayer(50.0, 20.0, curve=curve)
+    z = layer.coefficients(images)
+    companded = layer.process(z)
+    assert (companded.abs() < z.abs()).all()
+    expected = (
+        20 * z[0, 2, 1, 1].sign() * (z[0, 2, 1, 1].abs() / 20).log1p() if curve == "log" else 20 * (z[0, 2, 1, 1] / 20).tanh()
+    )
+    torch.testing.assert_close(companded[0, 2, 1, 1], expected)
+    with torch.no_grad():
+        layer.luma[0, 0] = -2
+    layer.project_()
+    assert layer.luma[0, 0].item() == pytest.approx(1e-5)
+
+
+def test_gains_start_as_the_identity_and_scale_their_frequency():
+    layer, images = GainLayer(), torch.rand(2, 3, *SIZE)
+    torch.testing.assert_close(layer(images), images, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        layer.luma[0, 0], layer.chroma[2, 3] = 0, 5
+    z = layer.coefficients(images)
+    scaled = layer.process(z)
+    assert (scaled[:, 0, ..., 0, 0] == 0).all()
+    assert torch.equal(scaled[:, 1:, ..., 2, 3], 5 * z[:, 1:, ..., 2, 3])
+    assert torch.equal(scaled[:, :, ..., 1, 1], z[:, :, ..., 1, 1])
+
+
+def test_normalization_gives_every_image_the_same_mean_and_deviation():
+    images = torch.rand(4, 3, 32, 32) * torch.tensor([1.0, 0.5, 0.2, 0.1]).view(4, 1, 1, 1) + 0.1
+    output = ImageNormalization(0.4, 0.2)(images)
+    torch.testing.assert_close(output.mean((1, 2, 3)), torch.full((4,), 0.4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(output.flatten(1).std(1, correction=0), torch.full((4,), 0.2), atol=2e-3, rtol=0)
+    assert list(ImageNormalization().parameters()) == []
+
+
+def test_normalization_takes_constant_images():
+    constant = torch.full((1, 3, 8, 8), 0.7, requires_grad=True)
+    output = ImageNormalization(0.4, 0.2)(constant)
+    torch.testing.assert_close(output, torch.full_like(output, 0.4))
+    output.sum().backward()
+    assert constant.grad.isfinite().all()
