@@ -39,7 +39,7 @@ class CifarWideResNet(CifarBackbone):
     """The wide ResNet: three stages of n pre-activation blocks, depth = 6 n + 4, with 16, 32 and 64 times ``width`` channels.
 
     Args:
-        depth: number of layers with weights, shortcuts counted in as the authors do.
+        depth: number of convolutions as the authors count: 6 n in the blocks, the first one and one shortcut a stage.
         width: how many times as wide as the thin ResNet.
 
     Source: Zagoruyko and Komodakis 2016, table 1, in the form that RepDistiller's protocol uses (no dropout inside blocks).
