@@ -10,7 +10,7 @@ from jpegdl import JpegLayer
 from jpegdl.data import Data, DataConfig
 from jpegdl.layer import PrependedModel
 
-PATCH = 64  # pixels; larger patches do not fit into the embedded photographs
+PATCH = 64  # pixels; the embedded photographs have no room for patches of more than 80
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 

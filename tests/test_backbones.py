@@ -182,6 +182,31 @@ def test_first_weights(name):
 
 
 @pytest.mark.parametrize(
+    ("name", "logits"),  # of RepDistiller's networks, with these weights and this image
+    [
+        ("cifar_resnet8", [0.082128483, -0.14454307, 1.2273655]),
+        ("cifar_resnet8x4", [-0.78427483, -0.79696986, -0.62902236]),
+        ("cifar_resnet50", [-0.81308612, 1.1776081, 3.0793974]),
+        ("cifar_wrn_16_1", [1.6148179, 0.71298123, 0.14137554]),
+        ("cifar_wrn_16_2", [1.0063374, 0.97713335, 0.94919929]),
+        ("cifar_vgg8", [0.58872709, 0.031408129, 0.66598842]),
+        ("cifar_vgg13", [0.8195668, 0.7481536, 1.1539707]),
+        ("cifar_mobilenetv2", [0.8755715, 1.2851492, 1.6332238]),
+        ("cifar_shufflenetv1", [-0.64127677, -6.0502981, 4.0851093]),
+        ("cifar_shufflenetv2", [2.4037336, -1.5880425, 1.0678771]),
+    ],
+)
+def test_computes_what_repdistillers_network_does(name, logits):
+    model = timm.create_model(name, num_classes=100).double()
+    with torch.no_grad():
+        for i, parameter in enumerate(model.parameters(), start=1):
+            wave = (i * torch.arange(parameter.numel(), dtype=torch.float64).view_as(parameter) + i).cos()
+            parameter.copy_(wave / 4 + 1 if parameter.ndim == 1 else wave)
+    image = torch.arange(2 * 3 * 32 * 32, dtype=torch.float64).view(2, 3, 32, 32).mul(0.7).sin()
+    assert model(image)[1, :3].tolist() == pytest.approx(logits, rel=1e-4)
+
+
+@pytest.mark.parametrize(
     ("name", "first", "last", "classifier"),  # of a model drawn with seed 0, ever since the first release
     [
         ("cifar_resnet8", [0.18755, -0.048514, -0.100568], [0.088971, 0.056676, -0.051722], [-0.028466, 0.085075, 0.096337]),
