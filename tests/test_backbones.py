@@ -182,7 +182,7 @@ def test_first_weights(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "logits"),  # of RepDistiller's networks, with these weights and this image
+    ("name", "logits"),  # of a transcription of RepDistiller's networks, with these weights and this image
     [
         ("cifar_resnet8", [0.082128483, -0.14454307, 1.2273655]),
         ("cifar_resnet8x4", [-0.78427483, -0.79696986, -0.62902236]),
