@@ -1,0 +1,117 @@
+import importlib
+import itertools
+import socket
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+from jpegdl import JpegLayer, prepend
+from jpegdl.data import PHOTOGRAPHS
+
+TWO_STEPS = ["--steps", "2", "--batch-size", "4"]
+
+
+@pytest.fixture
+def example(monkeypatch, few_photos):
+    """Import an example by its name, to run on the CPU; whoever opens a connection fails."""
+
+    def refuse(*_):
+        raise AssertionError("an example went to the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
+    return importlib.import_module
+
+
+def check_trained(model, *tables):
+    """The loss has reached these tables and the whole backbone, and the tables have moved from where they started, 1."""
+    for name in tables:
+        table = getattr(model.layer, name)
+        assert table.grad.isfinite().all()
+        assert (table.grad != 0).float().mean() > 0.9
+        assert (table != 1).float().mean() > 0.9
+    for name, parameter in model.backbone.named_parameters():
+        assert parameter.grad is not None, name
+
+
+def test_timm_models(example, capsys):
+    cnn, transformer = example("timm_models").main(TWO_STEPS)
+    check_trained(cnn, "luma")
+    check_trained(transformer, "luma")
+    assert cnn.mean.flatten().tolist() == pytest.approx(cnn.backbone.pretrained_cfg["mean"])
+    assert transformer.mean.flatten().tolist() == [0.5, 0.5, 0.5]  # not ImageNet's
+    printed = capsys.readouterr().out
+    assert printed.count("step    2: loss") == printed.count("luma: steps moved") == printed.count("chroma: steps moved") == 2
+
+
+def test_torchvision_model(example):
+    model = example("torchvision_model").main(TWO_STEPS)
+    check_trained(model, "luma")
+    assert model(torch.rand(2, 3, 64, 64)).shape == (2, len(PHOTOGRAPHS))
+
+
+def test_huggingface_from_scratch(example):
+    model = example("huggingface").main(TWO_STEPS)
+    check_trained(model, "luma")
+    output = model(torch.rand(2, 3, 64, 64))
+    assert output.logits.shape == (2, len(PHOTOGRAPHS))
+    assert model.std.flatten().tolist() == [0.5, 0.5, 0.5]
+
+
+def test_huggingface_checkpoint(example, tmp_path):
+    """Size, normalisation and weights are the checkpoint's; its classifier gives way to one for the photographs."""
+    config = ViTConfig(
+        image_size=80,
+        patch_size=16,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_labels=3,
+    )
+    ViTForImageClassification(config).save_pretrained(tmp_path)
+    ViTImageProcessor(image_mean=(0.1, 0.2, 0.3), image_std=(0.4, 0.5, 0.6)).save_pretrained(tmp_path)
+    model = example("huggingface").main([*TWO_STEPS, "--checkpoint", str(tmp_path)])
+    check_trained(model, "luma")
+    assert model.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert model.std.flatten().tolist() == pytest.approx([0.4, 0.5, 0.6])
+    assert model(torch.rand(2, 3, 80, 80)).logits.shape == (2, len(PHOTOGRAPHS))
+
+
+def test_segmentation(example):
+    model = example("segmentation").main(TWO_STEPS)
+    check_trained(model, "luma", "chroma")
+    assert model.eval()(torch.rand(2, 3, 64, 64))["out"].shape == (2, 3, 64, 64)
+
+
+def test_scenes_are_images_with_a_class_at_every_pixel(example):
+    images, classes = next(example("segmentation").scenes(8))
+    assert images.shape == (8, 3, 64, 64)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert classes.shape == (8, 64, 64)
+    assert classes.unique().tolist() == [0, 1, 2]
+    # A shape has one colour.
+    square = images[0][:, classes[0] == 2]
+    assert torch.equal(square.min(1).values, square.max(1).values)
+
+
+def test_photographs_have_no_end_and_take_any_size(example):
+    batches = example("joint_training").photographs(batch_size=60, size=96)  # one batch an epoch, of 72 patches
+    seen = [next(batches) for _ in range(3)]
+    assert all(images.shape == (60, 3, 96, 96) for images, _ in seen)
+    assert not torch.equal(seen[0][1], seen[1][1])
+
+
+def test_the_loss_goes_down(example):
+    model = prepend(timm.create_model("cifar_resnet8", num_classes=4), JpegLayer())
+    batch = torch.rand(8, 3, 32, 32), torch.arange(8) % 4
+    losses = example("joint_training").train_jointly(
+        model, itertools.repeat(batch), example("timm_models").cross_entropy, steps=30
+    )
+    assert len(losses) == 30
+    assert losses[-1] < 0.6 * losses[0]
