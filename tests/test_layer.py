@@ -334,7 +334,7 @@ def test_a_bad_pixel_stays_within_its_block(value, rounding):
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
-        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), TypeError, "/ 255"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.int64), TypeError, "torch.uint8 in 0..255"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.complex64), TypeError, "floating point"),
         (np.zeros((1, 3, 8, 8), dtype=np.float32), TypeError, "torch.Tensor"),
         (torch.zeros(3, 8, 8), UsageError, r"\(N, 3, H, W\), got \(3, 8, 8\)"),

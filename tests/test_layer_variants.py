@@ -137,7 +137,7 @@ def test_forward_never_waits_for_the_device(layer):
 
 def test_bad_images_are_refused(image_layer):
     with pytest.raises(TypeError, match="floating point"):
-        image_layer(torch.zeros(1, 3, *SIZE, dtype=torch.uint8))
+        image_layer(torch.zeros(1, 3, *SIZE, dtype=torch.int32))
     with pytest.raises(UsageError, match=r"\(N, 3, H, W\), got \(1, 1, 19, 21\)"):
         image_layer(torch.zeros(1, 1, *SIZE))
     with pytest.raises(UsageError, match="at least one pixel"):

@@ -14,6 +14,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from jpegdl import __version__
+from jpegdl.benchmark import BenchConfig, bench
 from jpegdl.compare import ARMS, CompareConfig, calibrate_run, check_compare, compare, evaluate_run, train_arm
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
@@ -90,6 +91,12 @@ def _parser() -> jsonargparse.ArgumentParser:
     calibrate.add_argument("--seed", type=int, default=0, help="whose plain model gives the sensitivities")
     calibrate.add_argument("--model", type=str | None, default=None, help="a plain model.safetensors in place of the run's own")
     calibrate.add_argument("--save", type=str, default="tables.json", help="the file to write")
+    about = "Measure the layer's speed and memory beside other differentiable JPEGs, and write a table and a plot."
+    measure = jsonargparse.ArgumentParser(
+        description=about, usage="jpegdl bench [--KEY VALUE ...]", exit_on_error=False, allow_abbrev=False
+    )
+    measure.add_class_arguments(BenchConfig)
+    commands.add_subcommand("bench", measure, help=about)
     return parser
 
 
@@ -108,6 +115,10 @@ def _run(arguments: list[str]) -> None:
         return
     settings = parser.parse_args(arguments)
     chosen: dict[str, Any] = vars(parser.instantiate_classes(settings)[settings.command])
+    if settings.command == "bench":
+        bench(BenchConfig(**{name: chosen[name] for name in BenchConfig.__dataclass_fields__}), _say)
+        _say(f"\nWritten to {chosen['output']}: bench.md, bench.json, bench.png")
+        return
     config = CompareConfig(**{name: chosen[name] for name in CompareConfig.__dataclass_fields__})
     model = Path(chosen["model"]) if chosen.get("model") else None
     if settings.command == "compare":

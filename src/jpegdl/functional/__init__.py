@@ -33,6 +33,7 @@ from jpegdl.functional.transforms import (
     remove_dc,
     repeat_edges,
     rgb_to_ycbcr,
+    unit_images,
     ycbcr_to_rgb,
 )
 
@@ -62,5 +63,6 @@ __all__ = [
     "soft_quantize",
     "ste_quantize",
     "tanh_compand",
+    "unit_images",
     "ycbcr_to_rgb",
 ]

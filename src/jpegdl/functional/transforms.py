@@ -145,6 +145,20 @@ def repeat_edges(x: Tensor, height: int = BLOCK, width: int = BLOCK) -> Tensor:
     return x
 
 
+def unit_images(images: Tensor) -> Tensor:
+    """Images in [0, 1], in the precision to compute in.
+
+    Args:
+        images: of any shape; floating point in [0, 1], or uint8 in 0..255.
+
+    Returns:
+        The same shape; float64 for float64, else float32.
+    """
+    if images.dtype == torch.uint8:
+        return images.float() / 255
+    return images if images.dtype == torch.float64 else images.float()
+
+
 def images_to_coefficients(images: Tensor) -> Tensor:
     """Take images to the DCT coefficients of Y, Cb and Cr, as a 4:4:4 JPEG encoder does before it quantizes.
 

@@ -50,14 +50,7 @@ def soft_round_trip(images: Tensor, q: Tensor, alpha: Tensor, *, bits: int | Non
         call: Any = _round_trip if torch.compiler.is_compiling() else _Fused.apply
         output: Tensor = call(images, q.float(), alpha.float(), bits)
         return output
-    return eager_round_trip(_computable(images), q, alpha, bits, window).to(_output_dtype(images))
-
-
-def _computable(images: Tensor) -> Tensor:
-    """Images in [0, 1], float32 or float64."""
-    if images.dtype == torch.uint8:
-        return images.float() / 255
-    return images if images.dtype == torch.float64 else images.float()
+    return eager_round_trip(F.unit_images(images), q, alpha, bits, window).to(_output_dtype(images))
 
 
 def _output_dtype(images: Tensor) -> torch.dtype:
@@ -120,7 +113,7 @@ def _gradients(ctx: Any, grad: Tensor, backward: Any = _backward) -> Any:
     images, q, alpha = ctx.saved_tensors
     needs = ctx.needs_input_grad[:3]
     if torch.is_grad_enabled():  # create_graph: a derivative of this derivative will be asked for
-        output = eager_round_trip(_computable(images), q, alpha, ctx.bits, WINDOW)
+        output = eager_round_trip(F.unit_images(images), q, alpha, ctx.bits, WINDOW)
         inputs = [tensor for tensor, need in zip((images, q, alpha), needs, strict=True) if need]
         found = iter(torch.autograd.grad(output, inputs, grad.to(output.dtype), create_graph=True))
         return *(next(found) if need else None for need in needs), None

@@ -21,6 +21,7 @@ from numba.core import types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from jpegdl import functional as F
 from jpegdl.functional import BLOCK, DCT, KB, KG, KR
 
 # No "reassoc" and no "nnan": the exponential's range reduction needs the order it is written in, and a NaN must stay one.
@@ -324,7 +325,7 @@ def forward(images: Tensor, q: Tensor, alpha: Tensor, cap: float) -> Tensor:
     Returns:
         The same shape, contiguous, and dtype (float32 for uint8); computed in float32.
     """
-    pixels = _float32(images)
+    pixels = F.unit_images(images.detach()).contiguous()
     output = torch.empty_like(pixels)
     source, target, tables = pixels.numpy(), output.numpy(), _tables(q, alpha)
 
@@ -339,10 +340,10 @@ def backward(
     images: Tensor, grad: Tensor, q: Tensor, alpha: Tensor, cap: float, *, want_images: bool
 ) -> tuple[Tensor | None, Tensor]:
     """Gradients from that of the output, of any strides: of the images (where wanted), and (2, 3, 8, 8), of q and alpha."""
-    pixels = _float32(images)
+    pixels = F.unit_images(images.detach()).contiguous()
     grad_images = torch.empty_like(pixels) if want_images else pixels.new_empty((0, 3, 0, 0))
     partial = np.zeros((_count_strips(pixels), 3, 2 * BLOCK * BLOCK), np.float32)
-    arrays = (pixels.numpy(), _float32(grad).numpy(), grad_images.numpy(), partial, _tables(q, alpha))
+    arrays = (pixels.numpy(), grad.float().contiguous().numpy(), grad_images.numpy(), partial, _tables(q, alpha))
 
     def run(start: int, stop: int) -> None:
         _backward_strips(*arrays, np.float32(cap), _DCT, _IDCT, start, stop)
@@ -352,9 +353,3 @@ def backward(
     sums = torch.from_numpy(partial.sum(axis=0, dtype=np.float64)).float()
     sums = sums.reshape(3, 2, BLOCK, BLOCK).transpose(0, 1).contiguous()
     return grad_images.to(images.dtype) if want_images else None, sums
-
-
-def _float32(images: Tensor) -> Tensor:
-    """Contiguous float32, in [0, 1] where ``images`` are uint8."""
-    floating = images.detach().float().contiguous()
-    return floating / 255 if images.dtype == torch.uint8 else floating

@@ -21,13 +21,13 @@ class ImageLayer(nn.Module):
         """Take images through the layer.
 
         Args:
-            images: (N, 3, H, W) floating point RGB in [0, 1], any H, W >= 1.
+            images: (N, 3, H, W) RGB, floating point in [0, 1] or uint8 in 0..255, any H, W >= 1.
 
         Returns:
-            The same shape, dtype and memory format; not clipped.
+            The same shape, dtype (float32 for uint8) and memory format; in [0, 1], not clipped.
 
         Raises:
-            TypeError: not a floating point tensor.
+            TypeError: not a tensor, or of another dtype.
             UsageError: not of shape (N, 3, H, W).
         """
         self.check(images)
@@ -35,7 +35,7 @@ class ImageLayer(nn.Module):
             output = self.round_trip(images)
         if images.is_contiguous(memory_format=torch.channels_last):
             output = output.contiguous(memory_format=torch.channels_last)
-        return output.to(images.dtype)
+        return output if images.dtype == torch.uint8 else output.to(images.dtype)
 
     def round_trip(self, images: Tensor) -> Tensor:
         """What :meth:`forward` does to checked images, outside autocast: to float32, or float64 for float64 images."""
@@ -65,18 +65,18 @@ class CoefficientLayer(ImageLayer):
         """DCT coefficients, before anything is done to them.
 
         Args:
-            images: (N, 3, H, W) floating point RGB in [0, 1]; edges are repeated up to the next multiple of 8.
+            images: (N, 3, H, W) RGB as :meth:`forward` takes it; edges are repeated up to the next multiple of 8.
 
         Returns:
             (N, 3, ceil(H/8), ceil(W/8), 8, 8), Y, Cb, Cr for pixels in 0..255; float32, or float64 for float64 images.
 
         Raises:
-            TypeError: not a floating point tensor.
+            TypeError: not a tensor, or of another dtype.
             UsageError: not of shape (N, 3, H, W).
         """
         self.check(images)
         with torch.autocast(images.device.type, enabled=False):
-            return self._analyze(images.to(compute_dtype(images)))
+            return self._analyze(F.unit_images(images))
 
     def process(self, coefficients: Tensor) -> Tensor:
         """Do to coefficients what the layer is for.
@@ -132,13 +132,11 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def check_images(images: Tensor) -> None:
-    """Refuse what is no batch of RGB images in floating point."""
+    """Refuse what is no batch of RGB images."""
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}")
-    if not images.is_floating_point():
-        raise TypeError(
-            f"images must be floating point in [0, 1], got {images.dtype}; for 0..255 pixels pass images.float() / 255"
-        )
+    if not images.is_floating_point() and images.dtype != torch.uint8:
+        raise TypeError(f"images must be floating point in [0, 1], or torch.uint8 in 0..255, got {images.dtype}")
     if images.ndim != 4 or images.shape[1] != 3:
         raise UsageError(f"images must be of shape (N, 3, H, W), got {tuple(images.shape)}")
     if images.shape[2] < 1 or images.shape[3] < 1:

@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
+from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.layer.base import ImageLayer, compute_dtype
+from jpegdl.layer.base import ImageLayer
 
 
 class JpegCascade(nn.ModuleList):
@@ -40,21 +42,21 @@ class JpegCascade(nn.ModuleList):
         """Take images through all layers.
 
         Args:
-            images: (N, 3, H, W) floating point RGB in [0, 1].
+            images: (N, 3, H, W) RGB, floating point in [0, 1] or uint8 in 0..255.
 
         Returns:
-            The same shape, dtype and memory format; not clipped.
+            The same shape, dtype (float32 for uint8) and memory format; in [0, 1], not clipped.
 
         Raises:
-            TypeError: not a floating point tensor.
+            TypeError: not a tensor, or of another dtype.
             UsageError: not of shape (N, 3, H, W).
         """
         first, *_ = layers = self._layers()
         first.check(images)
-        x = images.to(compute_dtype(images))
+        x = F.unit_images(images)
         for layer in layers:
             x = layer(x)
-        return x.to(images.dtype)
+        return x if images.dtype == torch.uint8 else x.to(images.dtype)
 
     def project_(self) -> None:
         """Bring the parameters of every layer back into their range, in place; call it after each optimizer step."""

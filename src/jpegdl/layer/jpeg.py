@@ -11,9 +11,10 @@ from jpegdl.layer.quantizing import DEFAULT_ALPHA, QuantizingLayer
 class JpegLayer(QuantizingLayer):
     r"""A JPEG round trip that trains: colour, DCT, quantization with trainable steps, and back.
 
-    Images in [0, 1] come out as images, neither rounded nor clipped. Trainable are the two quantization tables, 128 numbers:
-    ``layer.luma`` and ``layer.chroma``, parameters of shape (8, 8), rows the vertical frequency, in JPEG table units (the
-    orthonormal DCT of pixels in 0..255). With levels k in -L..L, L = 2^(bits-1) - 1, the ``rounding`` is one of
+    Images in [0, 1] (or uint8) come out as images in [0, 1], neither rounded nor clipped. Trainable are the two quantization
+    tables, 128 numbers: ``layer.luma`` and ``layer.chroma``, parameters of shape (8, 8), rows the vertical frequency, in JPEG
+    table units (the orthonormal DCT of pixels in 0..255). With levels k in -L..L, L = 2^(bits-1) - 1, the ``rounding`` is one
+    of
 
     - ``"soft"``: Q_d(z) = sum_k q k P(k | z), P(k | z) = softmax_k(-alpha (z - q k)^2); differentiable, what trains.
     - ``"hard"``: Q_u(z) = q clamp(round(z / q), -L, L); what a JPEG encoder does.

@@ -5,8 +5,9 @@ from numbers import Real
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
+from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.layer.base import ImageLayer, compute_dtype
+from jpegdl.layer.base import ImageLayer
 
 VARIANCE_FLOOR = 1e-5  # added to an image's variance: a constant image becomes ``mean`` everywhere
 
@@ -33,7 +34,7 @@ class ImageNormalization(ImageLayer):
         self.mean, self.std = float(mean), float(std)
 
     def round_trip(self, images: Tensor) -> Tensor:
-        x = images.to(compute_dtype(images))
+        x = F.unit_images(images)
         return layer_norm(x, x.shape[1:], eps=VARIANCE_FLOOR) * self.std + self.mean
 
     def extra_repr(self) -> str:

@@ -132,7 +132,7 @@ class QuantizingLayer(CoefficientLayer):
         """How much of each frequency the level cap holds back.
 
         Args:
-            images: (N, 3, H, W) floating point RGB in [0, 1].
+            images: (N, 3, H, W) RGB as :meth:`forward` takes it.
 
         Returns:
             (3, 8, 8) for Y, Cb, Cr: the share, 0 to 1, of coefficients whose nearest level is the first or last of the

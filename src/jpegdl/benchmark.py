@@ -1,0 +1,335 @@
+"""How fast the layer is, beside what else there is: ``jpegdl bench``.
+
+Everything is timed in turn in one run, and medians are compared. The contestants, all at the standard tables of quality 75:
+
+- jpegdl: :class:`jpegdl.JpegLayer`;
+- (a): the published formula, a softmax over five levels, in eager PyTorch;
+- (b): kornia's differentiable JPEG, where kornia is installed (``pip install 'jpeg-dl[bench]'``);
+- (c): a copy of the batch, the floor.
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import multiprocessing
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from jpegdl import functional as F
+from jpegdl.errors import UsageError
+from jpegdl.files import replacing
+from jpegdl.layer import JpegLayer, prepend
+from jpegdl.tables import standard_tables
+
+Call = Callable[[], object]
+PASSES = ("forward", "+ tables", "+ tables, images")
+QUALITY = 75
+_COMPARED = (32, 224)  # batch and side of the bar, of the memory table and of ``bits``
+_LARGEST = 2**27  # numbers in a batch; 512 x 3 x 224 x 224 is the largest below
+_LARGEST_OF_OTHERS = 2**24  # (a) holds 48 times its batch
+_SECONDS_A_CALL = 6.0  # that repeating one call may take
+
+
+@dataclass
+class BenchConfig:
+    """What to measure.
+
+    Args:
+        device: cpu, cuda, or auto: the GPU where there is one.
+        sides: of the square images, in pixels.
+        batches: images in a batch. Batches of more than 2^27 numbers are left out; of more than 2^24, with (c) alone.
+        repeats: of each measurement, after one to warm up; the median counts.
+        resnet: measure a training and an inference step of ResNet-18 with and without the layer too.
+        output: folder for bench.md, bench.json and bench.png.
+    """
+
+    device: str = "auto"
+    sides: list[int] = field(default_factory=lambda: [32, 64, 224, 512])
+    batches: list[int] = field(default_factory=lambda: [1, 8, 64, 512])
+    repeats: int = 7
+    resnet: bool = True
+    output: str = "runs/bench"
+
+
+class Straightforward(nn.Module):
+    """(a): Q_d as its formula reads, a softmax over five levels; autograd keeps all tensors for backward."""
+
+    def __init__(self, luma: Tensor, chroma: Tensor, alpha: float = 5.0, bits: int = 8) -> None:
+        super().__init__()
+        self.luma, self.chroma = nn.Parameter(luma.clone()), nn.Parameter(chroma.clone())
+        self.alpha, self.cap = alpha, 2 ** (bits - 1) - 1
+
+    def forward(self, images: Tensor) -> Tensor:
+        z = F.images_to_coefficients(images)[..., None]
+        q = torch.stack((self.luma, self.chroma, self.chroma))[:, None, None, ..., None]
+        first = ((z / q).detach().round() - 2).clamp(-self.cap, self.cap - 4)
+        levels = first + torch.arange(5, device=z.device)
+        weights = torch.softmax(-self.alpha * (z - q * levels) ** 2, dim=-1)
+        quantized = (weights * q * levels).sum(-1)
+        return F.coefficients_to_images(quantized, (images.shape[-2], images.shape[-1]))
+
+
+class Kornia(nn.Module):
+    """(b), with both tables as parameters."""
+
+    def __init__(self, luma: Tensor, chroma: Tensor) -> None:
+        super().__init__()
+        self.luma, self.chroma = nn.Parameter(luma.clone()), nn.Parameter(chroma.clone())
+        self._codec = importlib.import_module("kornia.enhance").jpeg_codec_differentiable
+
+    def forward(self, images: Tensor) -> Tensor:
+        quality = torch.full((len(images),), float(QUALITY), device=images.device)
+        output: Tensor = self._codec(images, quality, self.luma, self.chroma)
+        return output
+
+
+def contestants(device: str) -> dict[str, nn.Module]:
+    """The layers that are compared, by name."""
+    kinds: dict[str, type[nn.Module]] = {"jpegdl": JpegLayer, "(a) softmax": Straightforward}
+    if importlib.util.find_spec("kornia"):
+        kinds["(b) kornia"] = Kornia
+    return {name: kind(*standard_tables(QUALITY)).to(device) for name, kind in kinds.items()}
+
+
+def passes(module: nn.Module, images: Tensor, grad: Tensor) -> dict[str, Call]:
+    """Forward; forward + backward to the tables; and to the images as well."""
+    wanting = images.detach().clone().requires_grad_()
+
+    def forward() -> None:
+        with torch.no_grad():
+            module(images)
+
+    def tables() -> None:
+        torch.autograd.grad(module(images), list(module.parameters()), grad)
+
+    def both() -> None:
+        torch.autograd.grad(module(wanting), [wanting, *module.parameters()], grad)
+
+    return dict(zip(PASSES, (forward, tables, both), strict=True))
+
+
+def medians(calls: dict[str, Call], repeats: int, device: str) -> dict[str, float]:
+    """Median seconds of each call, all in turn, fewer times where they take long."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for round_ in range(repeats + 1):
+        for name, call in calls.items():
+            if round_ > 3 and sum(seconds[name]) > _SECONDS_A_CALL:
+                continue
+            _wait(device)
+            start = time.perf_counter()
+            call()
+            _wait(device)
+            if round_:  # the first is to warm up
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_extra(name: str, kind: str, device: str) -> float | None:
+    """Most memory that a pass holds beyond what was held before it, in batches of 32x3x224x224; for a process of its own.
+
+    None where the system does not tell: on the CPU it is Linux that does.
+    """
+    torch.manual_seed(0)
+    count, side = _COMPARED
+    images = torch.rand(count, 3, side, side, device=device)
+    module = contestants(device)[name]
+    small = images[:1].clone()
+    passes(module, small, torch.randn_like(small))[kind]()  # to load and compile
+    call = passes(module, images, torch.randn_like(images))[kind]
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return (torch.cuda.max_memory_allocated() - before) / images.nbytes
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+
+    def resident(entry: str) -> int:
+        return 1024 * int(next(line for line in status.read_text().splitlines() if line.startswith(entry)).split()[1])
+
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    before = resident("VmRSS")
+    call()
+    return (resident("VmHWM") - before) / images.nbytes
+
+
+def bench(config: BenchConfig, report: Callable[[str], None] = lambda line: None) -> str:
+    """Measure, and write ``bench.md``, ``bench.json`` and ``bench.png``.
+
+    Args:
+        config: what to measure.
+        report: is told each finished line.
+
+    Returns:
+        The text of ``bench.md``.
+
+    Raises:
+        UsageError: settings that cannot be used.
+    """
+    device = _check(config)
+    folder = Path(config.output)
+    found: dict[str, Any] = {"where": _where(device), "repeats": config.repeats, "times": []}
+    lines = []
+    for line in _measure(config, device, found):
+        report(line)
+        lines.append(line)
+    text = "\n".join(lines) + "\n"
+    for name, content in (("bench.md", text), ("bench.json", json.dumps(found, indent=1))):
+        with replacing(folder / name) as file:
+            file.write_text(content)
+    with replacing(folder / "bench.png") as file:
+        _plot(found["times"], found["where"]).savefig(file, dpi=90, facecolor="white")
+    return text
+
+
+def _check(config: BenchConfig) -> str:
+    devices = ("auto", "cpu", "cuda")
+    if config.device not in devices:
+        raise UsageError(f"device must be one of {', '.join(devices)}, got {config.device!r}")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device cuda: PyTorch finds no GPU; give --device cpu")
+    for name in ("sides", "batches"):
+        values = getattr(config, name)
+        if not values or min(values) < 1:
+            raise UsageError(f"{name} must be one or more numbers, all at least 1, got {values}")
+    if config.repeats < 1:
+        raise UsageError(f"repeats must be at least 1, got {config.repeats}")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+
+
+def _where(device: str) -> str:
+    machine = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} threads"
+    packages = [f"PyTorch {torch.__version__}"]
+    if importlib.util.find_spec("kornia"):
+        packages.append(f"kornia {importlib.metadata.version('kornia')}")
+    return f"{machine}; {', '.join(packages)}"
+
+
+def _measure(config: BenchConfig, device: str, found: dict[str, Any]) -> Iterator[str]:
+    """The lines of the report, one by one; the numbers go to ``found``."""
+    modules = contestants(device)
+    columns = [*modules, "(c) copy"]
+    ratios = [f"{name.split()[0]} / jpegdl" for name in modules if name != "jpegdl"] + ["jpegdl / (c)"]
+    yield f"{found['where']}; medians of {config.repeats}, milliseconds"
+    yield ""
+    yield f"| batch | pass | {' | '.join(columns)} | {' | '.join(ratios)} |"
+    yield "|---" * (2 + len(columns) + len(ratios)) + "|"
+    shapes = [(batch, side) for side in config.sides for batch in config.batches if 3 * batch * side * side <= _LARGEST]
+    for batch, side in sorted({_COMPARED, *shapes}, key=lambda shape: (shape[1], shape[0])):
+        images = torch.rand(batch, 3, side, side, device=device)
+        grad = torch.randn_like(images)
+        rivals = modules if images.numel() <= _LARGEST_OF_OTHERS else {"jpegdl": modules["jpegdl"]}
+        kinds = {name: passes(module, images, grad) for name, module in rivals.items()}
+        for kind in PASSES:
+            calls: dict[str, Call] = {name: each[kind] for name, each in kinds.items()} | {"(c) copy": images.clone}
+            t = medians(calls, config.repeats, device)
+            found["times"].append({"batch": batch, "side": side, "pass": kind, "seconds": t})
+            others = [f"{t[name] / t['jpegdl']:.1f}" if name in t else "" for name in modules if name != "jpegdl"]
+            cells = [f"{1e3 * t[name]:.3g}" if name in t else "" for name in columns]
+            yield f"| {batch}x3x{side}x{side} | {kind} | {' | '.join(cells + others)} | {t['jpegdl'] / t['(c) copy']:.1f} |"
+    count, side = _COMPARED
+    yield ""
+    yield f"Peak extra memory at {count}x3x{side}x{side}, in batches of {12 * count * side * side / 2**20:.1f} MiB:"
+    yield ""
+    yield f"| pass | {' | '.join(modules)} |"
+    yield "|---" * (1 + len(modules)) + "|"
+    found["memory"] = {}
+    for kind in PASSES:
+        extra = {}
+        for name in modules:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                extra[name] = process.submit(peak_extra, name, kind, device).result()
+        found["memory"][kind] = extra
+        yield f"| {kind} | {' | '.join('not measured' if e is None else f'{e:.1f}' for e in extra.values())} |"
+    images = torch.rand(count, 3, side, side, device=device)
+    layers = {str(bits): JpegLayer(*standard_tables(QUALITY), bits=bits).to(device) for bits in (3, 8, 11, 16, None)}
+    calls = {bits: passes(layer, images, images)["forward"] for bits, layer in layers.items()}
+    found["bits"] = medians(calls, config.repeats, device)
+    flat = ", ".join(f"{bits}: {1e3 * seconds:.3g}" for bits, seconds in found["bits"].items())
+    yield ""
+    yield f"Forward at {count}x3x{side}x{side} by `bits`, ms: {flat}"
+    if config.resnet:
+        yield ""
+        yield from _resnet(config, device, found)
+
+
+def _resnet(config: BenchConfig, device: str, found: dict[str, Any]) -> Iterator[str]:
+    """A step of ResNet-18 with and without the layer."""
+    gpu = device == "cuda"
+    batch, layout = (256, torch.channels_last) if gpu else (32, torch.contiguous_format)
+    images = torch.rand(batch, 3, 224, 224, device=device).contiguous(memory_format=layout)
+    target = torch.randint(0, 1000, (batch,), device=device)
+    # Any trainable layer in front makes the first convolution compute its input's gradient; the second row has that alone.
+    inputs = {"plain": images, "plain, to its input": images.clone().requires_grad_(), "with the layer": images}
+    calls: dict[str, Call] = {}
+    for name, given in inputs.items():
+        layer = JpegLayer(*standard_tables(QUALITY)) if name == "with the layer" else nn.Identity()
+        model = prepend(timm.create_model("resnet18"), layer).to(device)
+        model.to(memory_format=layout)  # type: ignore[call-overload]
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+
+        def train(model: nn.Module = model, optimizer: torch.optim.Optimizer = optimizer, given: Tensor = given) -> None:
+            optimizer.zero_grad()
+            with torch.autocast("cuda", torch.bfloat16) if gpu else nullcontext():
+                loss = nn.functional.cross_entropy(model(given), target)
+            torch.autograd.backward(loss)
+            optimizer.step()
+
+        def infer(model: nn.Module = model) -> None:
+            with torch.no_grad(), torch.autocast("cuda", torch.bfloat16) if gpu else nullcontext():
+                model(images)
+
+        calls |= {f"training, {name}": train, f"inference, {name}": infer}
+    found["resnet18"] = t = medians(calls, config.repeats, device)
+    yield f"ResNet-18, {batch}x3x224x224{', bfloat16, channels_last' if gpu else ''}, one step:"
+    yield ""
+    yield "| step | ms | against plain |"
+    yield "|---|---|---|"
+    for name, seconds in t.items():
+        plain = t[f"{name.partition(',')[0]}, plain"]
+        yield f"| {name} | {1e3 * seconds:.0f} | {100 * (seconds / plain - 1):+.1f} % |"
+
+
+def _plot(times: list[dict[str, Any]], where: str) -> Figure:
+    """Time against pixels, a panel for each pass; dashed, what is proportional to pixels."""
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    panels = figure.subplots(1, len(PASSES), sharey=True)
+    names = list(dict.fromkeys(name for entry in times for name in entry["seconds"]))
+    for axes, kind in zip(panels, PASSES, strict=True):
+        for name in names:
+            points = sorted(
+                (entry["batch"] * entry["side"] ** 2, 1e3 * entry["seconds"][name])
+                for entry in times
+                if entry["pass"] == kind and name in entry["seconds"]
+            )
+            axes.loglog(*zip(*points, strict=True), marker="o", markersize=4, label=name)
+            if name == "jpegdl":
+                pixels, most = points[-1]
+                axes.loglog(
+                    [points[0][0], pixels], [most * points[0][0] / pixels, most], color="grey", linestyle="--", zorder=0
+                )
+        axes.set(xlabel="pixels in the batch", title=kind)
+        axes.grid(alpha=0.25)
+    panels[0].set_ylabel("time, ms")
+    panels[0].legend()
+    figure.suptitle(f"{where} (dashed: proportional to pixels)", fontsize=9)
+    return figure
