@@ -203,6 +203,8 @@ def test_device_boxes_are_distributed_as_torchvisions():
     for ours, name in ((boxes.top, "top"), (boxes.left, "left"), (boxes.height, "height"), (boxes.width, "width")):
         theirs = np.array([place[name] for place in places])
         assert np.abs(np.quantile(ours, [0.1, 0.5, 0.9]) - np.quantile(theirs, [0.1, 0.5, 0.9])).max() <= 3, name
+    place = boxes.top[boxes.height < 60] / (60 - boxes.height[boxes.height < 60])
+    assert abs(np.corrcoef(place, boxes.height[boxes.height < 60])[0, 1]) < 0.05  # where is drawn apart from how large
 
 
 @pytest.mark.parametrize(("height", "width", "expected"), [(10, 100, (0, 43, 10, 13)), (100, 10, (43, 0, 13, 10))])

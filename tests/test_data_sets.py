@@ -185,7 +185,10 @@ def test_archives_are_unpacked_whole_or_not_at_all(cub, content):
 
 def test_archives_write_nowhere_else(tmp_path):
     with tarfile.open(tmp_path / "bad.tar", "w") as tar:
-        member = tarfile.TarInfo("../escaped.txt")
+        inside = tarfile.TarInfo("inside")
+        inside.type = tarfile.DIRTYPE
+        tar.addfile(inside)
+        member = tarfile.TarInfo("../../../escaped.txt")
         member.size = 2
         tar.addfile(member, io.BytesIO(b"hi"))
     (tmp_path / "inner").mkdir()
@@ -193,6 +196,13 @@ def test_archives_write_nowhere_else(tmp_path):
         extract(tmp_path / "bad.tar", tmp_path / "inner" / "bad")
     assert not list(tmp_path.rglob("escaped.txt"))
     assert not list((tmp_path / "inner").iterdir())
+
+
+def test_an_archive_that_another_process_unpacked_meanwhile(cub):
+    _tar(cub / "CUB_200_2011.tgz", cub, "CUB_200_2011", compression="gz")
+    extract(cub / "CUB_200_2011.tgz", cub / "CUB_200_2011")  # which is there
+    _check_cub(_data("cub200", cub))
+    assert sorted(path.name for path in cub.iterdir()) == ["CUB_200_2011", "CUB_200_2011.tgz"]
 
 
 def test_archives_may_be_unpacked_by_several_at_a_time(cub):
@@ -371,6 +381,14 @@ def test_shards(tmp_path, name, pattern, json_labels):
         _shard(file, [(f"{split}_0", seed, 0)], json_labels)
         _shard(file.with_name(file.name.replace("0000", "0001")), [(f"{split}_1", seed + 1, 1)], json_labels)
     _check_imagenet(_data(name, tmp_path), ("0", "1"))
+
+
+def test_shards_keep_the_order_of_their_samples(tmp_path):
+    for split in ("train", "test"):
+        _shard(tmp_path / f"{split}-0.tar", [("c", 3, 2), ("a", 1, 0), ("b", 2, 1)])
+    data = _data("wds/", tmp_path)
+    assert data.train.targets == [2, 0, 1]
+    assert [_is(data.train[i][0], seed) for i, seed in enumerate((3, 1, 2))] == [True] * 3
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,11 @@ class _Patches:
 
 
 def open_photos(config: DataConfig) -> Sets:
-    """The embedded patches."""
+    """Grey patches of the embedded photographs.
+
+    Raises:
+        UsageError: a path is given, or patches are too large.
+    """
     if config.path is not None:
         raise UsageError("data.path has no use for photos, which is embedded; for your own images say --data.name folder")
     return _Patches(config.side, True), _Patches(config.side, False), list(PHOTOGRAPHS)
@@ -90,7 +94,11 @@ class _MadeUp:
 
 
 def open_made_up(config: DataConfig) -> Sets:
-    """Images that are generated, the same at every call, for trying settings out without any files."""
+    """Images that are generated, the same at every call, for trying settings out without any files.
+
+    Raises:
+        UsageError: a path is given.
+    """
     if config.path is not None:
         raise UsageError("data.path has no use for made-up, which is generated")
     classes = config.classes or MADE_UP_CLASSES
