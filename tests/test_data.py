@@ -145,7 +145,7 @@ def test_validation_folder_by_another_name(folder):
 
 def test_large_sets_are_read_as_they_are_needed(folder, monkeypatch):
     cached = Data(_small(folder))
-    monkeypatch.setattr("jpegdl.data.CACHE_BYTES", 0)
+    monkeypatch.setattr("jpegdl.data.images.CACHE_BYTES", 0)
     lazy = pickle.loads(pickle.dumps(Data(_small(folder)).train))
     assert lazy._cache is None
     assert torch.equal(lazy[3, 77][0], cached.train[3, 77][0])
@@ -161,7 +161,7 @@ def test_shared_sets_are_read(shared):
 @pytest.mark.filterwarnings("ignore:left out 1 of 12 images")
 @pytest.mark.parametrize("cache", [2**30, 0])
 def test_corrupt_image_is_named_and_can_be_left_out(folder, monkeypatch, cache):
-    monkeypatch.setattr("jpegdl.data.CACHE_BYTES", cache)
+    monkeypatch.setattr("jpegdl.data.images.CACHE_BYTES", cache)
     bad = folder / "train" / "bee" / "3.png"
     bad.write_bytes(bad.read_bytes()[:200])
     with pytest.raises(UsageError, match=r"bee/3.png cannot be decoded .*--data.skip_corrupt true"):
@@ -215,16 +215,22 @@ def test_damaged_tar(folder):
 def test_cifar_is_torchvisions(monkeypatch, tmp_path, name, classes):
     class Miniature:
         def __init__(self, root, train, download):
-            assert download
+            assert not download  # it is there
             count = 2 * classes if train else classes
             self.data = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
             self.targets = [i % classes for i in range(count)]
             self.classes = [f"class {i}" for i in range(classes)]
 
+        def __len__(self):
+            return len(self.targets)
+
+        def __getitem__(self, index):
+            return Image.fromarray(self.data[index]), self.targets[index]
+
     monkeypatch.setattr("torchvision.datasets.CIFAR10" if classes == 10 else "torchvision.datasets.CIFAR100", Miniature)
     data = Data(DataConfig(name=name, path=str(tmp_path), size=32, pad=4))
     assert len(data.classes) == classes
-    expected = torch.from_numpy(Miniature("", False, True).data[1]).permute(2, 0, 1) / 255
+    expected = torch.from_numpy(Miniature("", False, False).data[1]).permute(2, 0, 1) / 255
     torch.testing.assert_close(data.test[1][0], expected)
 
 
@@ -246,6 +252,22 @@ def test_cifar_without_a_network(monkeypatch, tmp_path):
         ({"batch_size": 0}, "data.batch_size"),
         ({"workers": -1}, "data.workers"),
         ({"size": 32, "resize": 24}, "data.resize must be at least data.size = 32"),
+        ({"crop": "center"}, "data.crop must be one of random, resized, got 'center'"),
+        ({"cache": "disk"}, "data.cache must be one of auto, memory, device, none, got 'disk'"),
+        ({"crop": "resized", "scale": 0.0}, "data.scale must be greater than 0 and at most 1, got 0.0"),
+        ({"crop": "resized", "scale": 1.5}, "data.scale"),
+        ({"crop": "resized", "pad": 4}, "data.pad has no use with data.crop resized, got 4"),
+        ({"pad": -1}, "data.pad must not be negative"),
+        ({"limit": 0}, "data.limit must be at least 1, got 0"),
+        ({"name": "made-up", "classes": 1}, "data.classes must be at least 2, got 1"),
+        ({"classes": 3}, "data.classes has a use for made-up only, got 3 with photos"),
+        ({"name": "made-up", "path": "here"}, "data.path has no use for made-up"),
+        ({"jpeg_train": [50]}, "data.jpeg_train must be the lowest and the highest quality, 1 to 100, got .50."),
+        ({"jpeg_train": [90, 30]}, "data.jpeg_train"),
+        ({"jpeg_train": [0, 30]}, "data.jpeg_train"),
+        ({"jpeg_test": 101}, "data.jpeg_test must be a quality, 1 to 100, got 101"),
+        ({"jpeg_train": [30, 90], "cache": "device"}, "do not go with data.cache device"),
+        ({"jpeg_test": 30, "cache": "device"}, "do not go with data.cache device"),
     ],
 )
 def test_bad_settings_are_named(options, message):

@@ -1,0 +1,119 @@
+"""The settings of a data set."""
+
+from dataclasses import dataclass
+
+from jpegdl.errors import UsageError
+
+NAMES = (
+    "photos", "folder", "cifar10", "cifar100", "flowers102", "flowers102-official", "pets", "food101", "dtd", "cub200", "dogs",
+    "imagenet", "made-up",
+)  # fmt: skip
+PREFIXES = ("hfds/", "hfids/", "tfds/", "torch/", "wds/")  # as in timm; the data set's own name follows
+CROPS = ("random", "resized")
+CACHES = ("auto", "memory", "device", "none")
+
+
+@dataclass
+class DataConfig:
+    """What to train and test on.
+
+    Args:
+        name: photos (embedded: grey patches of 18 photographs, one class for each), folder (class folders or tars), made-up
+            (generated patterns that mean nothing, for trying settings out), imagenet, cub200 or dogs (the official archives'
+            layout), cifar10, cifar100, pets, food101, dtd, flowers102 (trained on its train images and tested on its val
+            images, as published for JPEG-DL) or flowers102-official (train and val against test), all of torchvision and
+            downloaded on first use; or, as timm reads them, hfds/NAME or hfids/NAME (Hugging Face), tfds/NAME, torch/NAME,
+            and wds/ (WebDataset shards). Default: folder where a path is given, else photos.
+        path: folder: where train/ and test/ (or val/, validation/), or train.tar and test.tar, lie, each with one folder a
+            class. imagenet: the same with WordNet ids for classes, or shards. wds/: where the shards lie, such as
+            NAME-train-0000.tar and NAME-val-0000.tar. cub200: where CUB_200_2011/ or CUB_200_2011.tgz lies. dogs: where
+            Images/ and lists/ or images.tar and lists.tar lie. Downloaded sets: where they are kept. photos, made-up: none.
+        classes: made-up: number of classes; 10 by default. No use for others.
+        limit: use at most so many training images and as many test images, as evenly over the classes as they allow.
+        size: side of the square images that the model sees, in pixels.
+        resize: short side, in pixels, that images are scaled to before the crop to ``size`` (photos: side of the patches cut
+            out). Default: ``size``.
+        crop: training crop: random (of ``size``, from the image scaled to ``resize``) or resized (a random part of the full
+            image, between 3:4 and 4:3, scaled to ``size``). Tests take the middle of the image scaled to ``resize``.
+        scale: smallest area of the resized crop, as a share of the image.
+        pad: zero pixels added on each side before the random training crop.
+        flip: mirror training images at random.
+        jpeg_train: lowest and highest quality, 1 to 100: each training image, cropped and flipped, goes through a real JPEG
+            file (4:2:0) of a random quality between them. Default: none.
+        jpeg_test: each test image, cropped, goes through a real JPEG file (4:2:0) of this quality. Default: none.
+        batch_size: training images a step and process.
+        workers: loader processes; 0 loads in the main one, best for sets that are kept decoded. Also the threads that decode
+            these.
+        cache: what is decoded once: memory (all images, on the host), device (all images, on the GPU, and cropped there in
+            batches), none, or auto (memory where that takes less than 1 GiB). With device crops are drawn otherwise than
+            without, from the same seeds.
+        skip_corrupt: leave out images that cannot be decoded, instead of stopping at the first.
+    """
+
+    name: str | None = None
+    path: str | None = None
+    classes: int | None = None
+    limit: int | None = None
+    size: int = 32
+    resize: int | None = None
+    crop: str = "random"
+    scale: float = 0.08
+    pad: int = 0
+    flip: bool = True
+    jpeg_train: list[int] | None = None
+    jpeg_test: int | None = None
+    batch_size: int = 32
+    workers: int = 0
+    cache: str = "auto"
+    skip_corrupt: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The name, or its default."""
+        return self.name or ("folder" if self.path else "photos")
+
+    @property
+    def side(self) -> int:
+        """Short side of the images that tests and random crops are cut from, in pixels."""
+        return self.resize or self.size
+
+
+def check(config: DataConfig) -> None:
+    """Refuse settings that no data set could be loaded with.
+
+    Raises:
+        UsageError: names the setting.
+    """
+    if config.name is not None and config.name not in NAMES and not config.name.startswith(PREFIXES):
+        names = ", ".join([*NAMES, *(f"{prefix}NAME" for prefix in PREFIXES)])
+        raise UsageError(f"data.name must be one of {names}, got {config.name!r}")
+    for name, accepted in (("crop", CROPS), ("cache", CACHES)):
+        if getattr(config, name) not in accepted:
+            raise UsageError(f"data.{name} must be one of {', '.join(accepted)}, got {getattr(config, name)!r}")
+    for name in ("size", "batch_size"):
+        if getattr(config, name) < 1:
+            raise UsageError(f"data.{name} must be at least 1, got {getattr(config, name)}")
+    for name in ("pad", "workers"):
+        if getattr(config, name) < 0:
+            raise UsageError(f"data.{name} must not be negative, got {getattr(config, name)}")
+    for name, least in (("limit", 1), ("classes", 2)):
+        if (value := getattr(config, name)) is not None and value < least:
+            raise UsageError(f"data.{name} must be at least {least}, got {value}")
+    if config.classes is not None and config.kind != "made-up":
+        raise UsageError(f"data.classes has a use for made-up only, got {config.classes} with {config.kind}")
+    if config.resize is not None and config.resize < config.size:
+        raise UsageError(f"data.resize must be at least data.size = {config.size}, got {config.resize}")
+    if not 0 < config.scale <= 1:
+        raise UsageError(f"data.scale must be greater than 0 and at most 1, got {config.scale}")
+    if config.pad and config.crop == "resized":
+        raise UsageError(f"data.pad has no use with data.crop resized, got {config.pad}")
+    _check_jpeg(config)
+
+
+def _check_jpeg(config: DataConfig) -> None:
+    if (low_high := config.jpeg_train) is not None and not (len(low_high) == 2 and 1 <= low_high[0] <= low_high[1] <= 100):
+        raise UsageError(f"data.jpeg_train must be the lowest and the highest quality, 1 to 100, got {low_high}")
+    if config.jpeg_test is not None and not 1 <= config.jpeg_test <= 100:
+        raise UsageError(f"data.jpeg_test must be a quality, 1 to 100, got {config.jpeg_test}")
+    if config.cache == "device" and (config.jpeg_train, config.jpeg_test) != (None, None):
+        raise UsageError("data.jpeg_train and data.jpeg_test encode on the CPU and do not go with data.cache device")

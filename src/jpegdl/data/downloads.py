@@ -1,0 +1,104 @@
+"""The sets that torchvision downloads."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from PIL import Image
+from torch.utils.data import ConcatDataset
+from torchvision import datasets
+
+from jpegdl.data.config import DataConfig
+from jpegdl.data.images import Sets
+from jpegdl.errors import UsageError
+
+Splits = tuple[dict[str, Any], ...]
+
+#: What is trained on and what is tested on, in the words of torchvision's classes. Flowers: the published JPEG-DL runs train on
+#: the 1,020 train images and test on the 1,020 val images (dataset/general_dataloader.py of the authors' code); the set's own
+#: test images are those of flowers102-official, which trains on both. Textures: partition 1 of 10. Others: the official split.
+SPLITS: dict[str, tuple[str, Splits, Splits]] = {
+    "cifar10": ("CIFAR10", ({"train": True},), ({"train": False},)),
+    "cifar100": ("CIFAR100", ({"train": True},), ({"train": False},)),
+    "flowers102": ("Flowers102", ({"split": "train"},), ({"split": "val"},)),
+    "flowers102-official": ("Flowers102", ({"split": "train"}, {"split": "val"}), ({"split": "test"},)),
+    "pets": ("OxfordIIITPet", ({"split": "trainval"},), ({"split": "test"},)),
+    "food101": ("Food101", ({"split": "train"},), ({"split": "test"},)),
+    "dtd": (
+        "DTD",
+        ({"split": "train", "partition": 1}, {"split": "val", "partition": 1}),
+        ({"split": "test", "partition": 1},),
+    ),
+}
+
+
+class TorchvisionImages:
+    """Images of torchvision's data sets, one after the other."""
+
+    def __init__(self, parts: list[Any], name: str) -> None:
+        self._parts: ConcatDataset[Any] = ConcatDataset(parts)
+        self._name = name
+        self.targets = [int(target) for part in parts for target in _targets(part)]
+
+    def read(self, index: int) -> Image.Image:
+        image: Image.Image = self._parts[index][0]
+        return image
+
+    def name(self, index: int) -> str:
+        return f"{self._name}[{index}]"
+
+
+def _targets(part: Any) -> Any:
+    for name in ("targets", "_labels"):  # torchvision's own two habits
+        if hasattr(part, name):
+            return getattr(part, name)
+    return [target for _, target in part]
+
+
+def class_names(part: Any, targets: list[int]) -> list[str]:
+    """The names that a data set gives its classes, or their numbers."""
+    return [str(name) for name in getattr(part, "classes", range(max(targets) + 1))]
+
+
+def cache_folder(config: DataConfig) -> Path:
+    """Where downloaded sets are kept."""
+    return Path(config.path or Path.home() / ".cache" / "jpegdl").expanduser()
+
+
+def download_once(make: Callable[..., Any], name: str, root: Path) -> Any:
+    """``make(download=False)``, or where its files are missing ``make(download=True)`` in one process at a time.
+
+    Raises:
+        UsageError: the set is not there and cannot be downloaded.
+    """
+    try:
+        return make(download=False)
+    except (OSError, RuntimeError):
+        pass
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{name.replace('/', '-')}.lock"):
+            return make(download=True)
+    except (OSError, RuntimeError) as error:
+        raise UsageError(
+            f"{name} is not in {root} and could not be downloaded ({error}); put the archive's folder there, or, if you "
+            "have it as class folders, say --data.name folder --data.path FOLDER"
+        ) from error
+
+
+def open_torchvision(config: DataConfig) -> Sets:
+    """One of :data:`SPLITS`.
+
+    Raises:
+        UsageError: the set is not there and cannot be downloaded.
+    """
+    kind, *splits = SPLITS[config.kind]
+    root = cache_folder(config)
+
+    def make(split: dict[str, Any]) -> Any:
+        return download_once(lambda download: getattr(datasets, kind)(root, **split, download=download), config.kind, root)
+
+    train, test = ([make(part) for part in split] for split in splits)
+    images = [TorchvisionImages(parts, config.kind) for parts in (train, test)]
+    return images[0], images[1], class_names(train[0], images[0].targets)

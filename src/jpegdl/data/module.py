@@ -1,0 +1,96 @@
+"""From settings to the loaders of training, test and calibration."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import lightning
+import torch
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+
+from jpegdl.data.config import DataConfig, check
+from jpegdl.data.images import ImageSet, collate
+from jpegdl.data.sampling import EpochSampler, Share, processes
+from jpegdl.data.sets import open_sets
+
+
+class Data(lightning.LightningDataModule):
+    """The loaders of one data set, each of this process's share; for ``Trainer(use_distributed_sampler=False)``.
+
+    Args:
+        config: what to load.
+        seed: of the training order and augmentation.
+
+    Attributes:
+        classes: names of the classes, in the order of their indices.
+        train, test: the two :class:`ImageSet`.
+
+    Raises:
+        UsageError: unknown name, missing or empty folder, train and test of different classes, corrupt image, no network, a
+            package that is not installed.
+    """
+
+    def __init__(self, config: DataConfig, seed: int = 0) -> None:
+        super().__init__()
+        check(config)
+        self.config, self.seed = config, seed
+        train, test, self.classes = open_sets(config)
+        self.train, self.test = ImageSet(train, config, train=True), ImageSet(test, config, train=False)
+
+    def with_config(self, config: DataConfig) -> "Data":
+        """The data of ``config`` with the same seed; nothing is decoded again where only JPEG settings differ.
+
+        Raises:
+            UsageError: as the class itself.
+        """
+        check(config)
+        if replace(config, jpeg_train=self.config.jpeg_train, jpeg_test=self.config.jpeg_test) != self.config:
+            return Data(config, self.seed)
+        other = copy.copy(self)
+        other.config, other.trainer = config, None
+        other.train, other.test = self.train.with_config(config), self.test.with_config(config)
+        return other
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Augmented training images, in an order of the seed's and the epoch's; the last, smaller batch is dropped.
+
+        Where the number of images is no multiple of that of processes, a few images are seen twice.
+        """
+        rank, world = processes()
+        sampler = EpochSampler(self.train, num_replicas=world, rank=rank, shuffle=True, seed=self.seed)
+        return self._loader(self.train, sampler=sampler, drop_last=len(sampler) >= self.config.batch_size)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Test images, center crop, in order: each once over all processes.
+
+        Every process gets equally many batches; entries that fill up have the target ``IGNORED``.
+        """
+        sampler = Share(SequentialSampler(self.test), *processes(), even=True)
+        return self._loader(self.test, sampler=sampler, batch_size=max(self.config.batch_size, 256))
+
+    def calibration_dataloader(self) -> DataLoader[Any]:
+        """Training images, center crop, in an order of the seed's; each once over all processes, and no other entry."""
+        generator = torch.Generator().manual_seed(self.seed)
+        sampler = Share(RandomSampler(self.train, generator=generator), *processes(), even=False)
+        batch_size = max(self.config.batch_size, 128)
+        return self._loader(self.train, sampler=sampler, generator=generator, batch_size=batch_size)
+
+    def _loader(self, images: ImageSet, **options: Any) -> DataLoader[Any]:
+        options.setdefault("batch_size", self.config.batch_size)
+        if self.config.cache == "device":
+            device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+            return DataLoader(images.on(device), collate_fn=_as_it_is, **options)
+        workers = self.config.workers
+        return DataLoader(
+            images,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=collate,
+            **options,
+        )
+
+
+def _as_it_is(batch: Any) -> Any:
+    """Images on a device come as a batch already."""
+    return batch

@@ -1,0 +1,63 @@
+"""From a set's name to its images."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from PIL import Image
+
+from jpegdl.data.archives import open_cub200, open_dogs
+from jpegdl.data.config import DataConfig
+from jpegdl.data.downloads import SPLITS, open_torchvision
+from jpegdl.data.folder import open_folder, open_imagenet, open_shards
+from jpegdl.data.images import Sets, Source
+from jpegdl.data.photos import open_made_up, open_photos
+from jpegdl.data.timm_sets import PACKAGES, open_timm, open_torch
+
+_OPEN: dict[str, Callable[[DataConfig], Sets]] = {
+    "photos": open_photos,
+    "made-up": open_made_up,
+    "folder": open_folder,
+    "imagenet": open_imagenet,
+    "cub200": open_cub200,
+    "dogs": open_dogs,
+    **dict.fromkeys(SPLITS, open_torchvision),
+    "wds": open_shards,
+    "torch": open_torch,
+    **dict.fromkeys(PACKAGES, open_timm),
+}
+
+
+def open_sets(config: DataConfig) -> Sets:
+    """Training and test images, nothing decoded yet, and the names of the classes.
+
+    Raises:
+        UsageError: the set cannot be read.
+    """
+    train, test, classes = _OPEN[config.kind.partition("/")[0]](config)
+    if config.limit is not None:
+        train, test = _Some(train, config.limit), _Some(test, config.limit)
+    return train, test, classes
+
+
+class _Some:
+    """The first images of every class, as many of each as ``limit`` in all allows; in the source's order."""
+
+    def __init__(self, source: Source, limit: int) -> None:
+        self._source, self._indices = source, evenly(source.targets, limit)
+        self.targets = [source.targets[index] for index in self._indices]
+
+    def read(self, index: int) -> Image.Image:
+        return self._source.read(self._indices[index])
+
+    def name(self, index: int) -> str:
+        return self._source.name(self._indices[index])
+
+
+def evenly(targets: Sequence[int], limit: int) -> list[int]:
+    """Indices of at most ``limit`` images: the first of every class, then the second of every class, and so on."""
+    seen: Counter[int] = Counter()
+    ranked = []
+    for index, target in enumerate(targets):
+        ranked.append((seen[target], target, index))
+        seen[target] += 1
+    return sorted(index for _, _, index in sorted(ranked)[:limit])

@@ -1,0 +1,116 @@
+"""What timm reads by prefix: Hugging Face's, TensorFlow's and more of torchvision's sets."""
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from timm.data.dataset_factory import create_dataset
+from timm.data.readers.reader_factory import create_reader
+
+from jpegdl.data.config import DataConfig
+from jpegdl.data.downloads import TorchvisionImages, cache_folder, class_names, download_once
+from jpegdl.data.images import Sets, Source, resized
+from jpegdl.errors import UsageError
+
+PACKAGES = {"hfds": ("datasets",), "hfids": ("datasets",), "tfds": ("tensorflow", "tensorflow_datasets")}
+TEST_SPLITS = ("test", "validation", "val")  # the first that is there and has classes
+STREAM_BYTES = 2**34  # streamed sets are held in memory
+
+
+class _Table:
+    """A Hugging Face set, row by row."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self.targets = [int(target) for target in reader.dataset[reader.label_key]]
+
+    def read(self, index: int) -> Image.Image:
+        with self._reader[index][0] as file:
+            image = Image.open(file)
+            image.load()
+            return image
+
+    def name(self, index: int) -> str:
+        return f"{self._reader.split}[{index}]"
+
+
+class _Stream:
+    """A set that can be read from beginning to end only: read once, and held in memory."""
+
+    def __init__(self, reader: Any, side: int | None) -> None:
+        self._split, self._images, self.targets = reader.split, [], []
+        size = 0
+        for image, target in reader:
+            pixels = np.asarray(image.convert("RGB") if side is None else resized(image, side))
+            self._images.append(pixels)
+            self.targets.append(int(target))
+            size += pixels.nbytes
+            if size > STREAM_BYTES:
+                raise UsageError(
+                    f"a streamed set is held in memory, and this one takes over {STREAM_BYTES / 2**30:.0f} GiB; take hfds/, "
+                    "wds/, folders or tars, or a smaller --data.resize"
+                )
+
+    def read(self, index: int) -> Image.Image:
+        return Image.fromarray(self._images[index])
+
+    def name(self, index: int) -> str:
+        return f"{self._split}[{index}]"
+
+
+def open_timm(config: DataConfig) -> Sets:
+    """A set named PREFIX/NAME.
+
+    Raises:
+        UsageError: a package is not installed, or the set cannot be read.
+    """
+    prefix = config.kind.partition("/")[0]
+    if missing := [package for package in PACKAGES[prefix] if importlib.util.find_spec(package) is None]:
+        packages = " ".join(PACKAGES[prefix]).replace("_", "-")
+        raise UsageError(f"data.name {config.kind} needs {missing[0]}, which is not installed: pip install {packages}")
+    whole = None if config.crop == "resized" else config.side
+    train, classes = _open(config, "train", whole)
+    for split in TEST_SPLITS:
+        try:
+            test, _ = _open(config, split, config.side)
+        except UsageError as error:
+            problem = error
+            continue
+        if min(test.targets, default=-1) >= 0:
+            return train, test, classes or [str(i) for i in range(max(*train.targets, *test.targets) + 1)]
+        problem = UsageError(f"its split {split!r} has no classes")
+    raise UsageError(f"{config.kind} has no images to test on: tried the splits {', '.join(TEST_SPLITS)} ({problem})")
+
+
+def _open(config: DataConfig, split: str, side: int | None) -> tuple[Source, list[str]]:
+    try:
+        reader: Any = create_reader(config.kind, config.path, split, download=True)
+        source = _Table(reader) if config.kind.startswith("hfds/") else _Stream(reader, side)
+    except UsageError:
+        raise
+    except Exception as error:  # the packages raise whatever comes: no network, no such set, no such split, no such column
+        raise UsageError(f"{config.kind}, split {split!r}, cannot be read ({type(error).__name__}: {error})") from error
+    return source, sorted(reader.class_to_idx, key=reader.class_to_idx.get)
+
+
+def open_torch(config: DataConfig) -> Sets:
+    """One of the torchvision sets that timm knows, by torch/NAME.
+
+    Raises:
+        UsageError: timm does not know it, or it is not there and cannot be downloaded.
+    """
+    root = cache_folder(config)
+
+    def make(split: str) -> Any:
+        def of_timm(download: bool) -> Any:
+            return create_dataset(config.kind, str(root), split, download=download)
+
+        return download_once(of_timm, config.kind, root)
+
+    try:
+        train, test = make("train"), make("validation")
+    except AssertionError as error:
+        raise UsageError(f"data.name {config.kind}: {error}") from error
+    images = [TorchvisionImages([part], config.kind) for part in (train, test)]
+    return images[0], images[1], class_names(train, images[0].targets)
