@@ -94,6 +94,13 @@ def test_dtype_in_is_dtype_out(layer, dtype):
     torch.testing.assert_close(output, layer(images.float()).to(dtype), atol=1e-5, rtol=0)
 
 
+def test_pixels_of_8_bits(image_layer):
+    pixels = torch.randint(0, 256, (2, 3, *SIZE), dtype=torch.uint8)
+    output = image_layer(pixels)
+    assert output.dtype == torch.float32
+    torch.testing.assert_close(output, image_layer(pixels.float() / 255), atol=1e-4, rtol=0)
+
+
 def test_autocast_changes_nothing(layer):
     images = torch.rand(1, 3, *SIZE)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -49,7 +49,9 @@ def _run(config, folder, arm="jpeg-dl", seed=0):
     data = Data(config.data, seed)
 
     def make_layer():
-        return nn.Identity() if arm == "plain" else build_layer(config.layer, initial_tables(config.layer, data))
+        return (
+            nn.Identity() if arm == "plain" else build_layer(config.layer, initial_tables(config.layer, data), config.data.size)
+        )
 
     return train_run(config, data, make_layer, folder, arm, seed)
 
@@ -89,7 +91,7 @@ def test_a_run_leaves_its_folder(tmp_path):
 def test_the_model_file_is_the_trained_model(tmp_path):
     config = _config()
     result = _run(config, tmp_path)
-    layer = build_layer(config.layer, (torch.ones(8, 8), torch.ones(8, 8)))
+    layer = build_layer(config.layer, (torch.ones(8, 8), torch.ones(8, 8)), 16)
     model = prepend(build_backbone(config.backbone, 18, 5, 16), layer)
     load_model(tmp_path / "model.safetensors", model)
     metrics = evaluate(model, Data(config.data), config.training)
@@ -222,7 +224,7 @@ def test_a_loss_that_is_not_finite_stops_training_before_the_tables(tmp_path, mo
     layers = []
 
     def make_layer():
-        layers.append(build_layer(config.layer, initial_tables(config.layer, data)))
+        layers.append(build_layer(config.layer, initial_tables(config.layer, data), config.data.size))
         return layers[0]
 
     step = JointTraining.training_step

@@ -77,7 +77,8 @@ def _plain(config: CompareConfig, data: Data, seed: int) -> nn.Module:
 
 def _jpeg_dl(config: CompareConfig, data: Data, seed: int) -> nn.Module:
     measured = config.layer.tables == "sensitivity"
-    return build_layer(config.layer, calibrate_run(config, data, seed) if measured else initial_tables(config.layer, data))
+    tables = calibrate_run(config, data, seed) if measured else initial_tables(config.layer, data)
+    return build_layer(config.layer, tables, config.data.size)
 
 
 #: Each arm's untrained layer.
@@ -201,8 +202,9 @@ def evaluate_run(
     data = Data(run.data, seed)
     layer: nn.Module = nn.Identity()
     if arm != "plain":
-        layer = build_layer(run.layer, (torch.ones(8, 8), torch.ones(8, 8)))
-        layer.rounding = rounding or run.layer.rounding
+        layer = build_layer(run.layer, (torch.ones(8, 8), torch.ones(8, 8)), run.data.size)
+        if rounding is not None:
+            layer.rounding = rounding
     model = prepend(build_backbone(run.backbone, len(data.classes), seed, run.data.size), layer)
     load_model(model_file, model)
     named = {"backbone": run.backbone, "model": str(model_file), "arm": arm, "seed": seed}

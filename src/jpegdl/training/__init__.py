@@ -1,7 +1,7 @@
 """Joint training of a backbone and a layer with Lightning, and the folder that a run leaves."""
 
 from jpegdl.training.config import LayerConfig, OptimizerConfig, RunConfig, TrainingConfig
-from jpegdl.training.models import build_backbone, build_layer, check_config, initial_tables, load_model
+from jpegdl.training.models import build_backbone, build_layer, check_config, initial_tables, load_model, needs_tables
 from jpegdl.training.module import JointTraining
 from jpegdl.training.run import check_folder, evaluate, read_config, read_result, train_run
 
@@ -18,6 +18,7 @@ __all__ = [
     "evaluate",
     "initial_tables",
     "load_model",
+    "needs_tables",
     "read_config",
     "read_result",
     "train_run",

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,25 @@ from torch import Tensor, nn
 from jpegdl.calibrate import magnitude_tables
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
-from jpegdl.layer import STEP_RANGE, JpegLayer, PrependedModel
+from jpegdl.functional import largest_level
+from jpegdl.layer import (
+    STEP_RANGE,
+    CompandingLayer,
+    GainLayer,
+    ImageNormalization,
+    JpegCascade,
+    JpegLayer,
+    PrependedModel,
+    RegionalJpegLayer,
+    SubsampledJpegLayer,
+    ZeroDcJpegLayer,
+)
 from jpegdl.tables import read_tables, standard_tables
 from jpegdl.training.config import LayerConfig, OptimizerConfig, RunConfig
 
 _OPTIMIZERS = ("sgd", "adam", "adamw")
-_SCHEDULES = ("constant", "cosine", "onecycle", "multistep")
+_SCHEDULES = ("constant", "cosine", "onecycle", "multistep", "exponential")
+SMALLEST_RANDOM_STEP = 0.01
 
 
 def check_config(config: RunConfig) -> None:
@@ -54,7 +68,7 @@ def check_config(config: RunConfig) -> None:
                 raise UsageError(f"training.{name}.{option} must not be negative, got {getattr(optimizer, option)}")
     if table_source(config.layer) == "file":
         read_tables(config.layer.tables)
-    build_layer(config.layer, (torch.ones(8, 8), torch.ones(8, 8)))
+    build_layer(config.layer, (torch.ones(8, 8), torch.ones(8, 8)), config.data.size)
 
 
 def build_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
@@ -77,56 +91,107 @@ def build_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
 
 
 def table_source(config: LayerConfig) -> str:
-    """Which kind of initial tables: sensitivity, magnitude, ones, standard or file.
+    """Which kind of initial tables: sensitivity, magnitude, ones, random, learned, standard or file.
 
     Raises:
         UsageError: neither a known kind nor an existing file.
     """
     kind, _, quality = config.tables.partition(":")
-    if config.tables in ("sensitivity", "magnitude", "ones"):
+    if config.tables in ("sensitivity", "magnitude", "ones", "random", "learned"):
         return config.tables
     if kind == "standard" and quality.isdecimal() and 1 <= int(quality) <= 100:
         return "standard"
     if Path(config.tables).is_file():
         return "file"
     raise UsageError(
-        "layer.tables must be sensitivity, magnitude, ones, standard:Q with Q from 1 to 100, or an existing file, "
-        f"got {config.tables!r}"
+        "layer.tables must be sensitivity, magnitude, ones, random, learned, standard:Q with Q from 1 to 100, or an existing "
+        f"file, got {config.tables!r}"
     )
 
 
 def initial_tables(config: LayerConfig, data: Data) -> tuple[Tensor, Tensor]:
-    """The (luma, chroma) tables that need no trained model: every kind but sensitivity."""
+    """The (luma, chroma) tables that need no other run: every kind but sensitivity and learned."""
     kind = table_source(config)
     if kind == "ones":
         return torch.ones(8, 8), torch.ones(8, 8)
+    if kind == "random":
+        generator = torch.Generator().manual_seed(data.seed)
+        low, high = math.log(SMALLEST_RANDOM_STEP), math.log(config.q_max)
+        luma, chroma = torch.exp(low + (high - low) * torch.rand(2, 8, 8, generator=generator))
+        return luma, chroma
     if kind == "standard":
         return standard_tables(int(config.tables.partition(":")[2]))
     if kind == "file":
         return read_tables(config.tables)
     if kind == "magnitude":
         return magnitude_tables(data.calibration_dataloader(), bits=config.bits or 11, images=config.images)
-    raise UsageError("sensitivity tables need a trained plain model: see jpegdl.calibrate.sensitivity_tables")
+    raise UsageError(f"{kind} tables come from another run: jpegdl compare and jpegdl train find it")
 
 
-def build_layer(config: LayerConfig, tables: tuple[Tensor, Tensor]) -> JpegLayer:
-    """The layer of a config, with its initial (luma, chroma) tables."""
-    options: dict[str, Any] = {}
+def needs_tables(config: LayerConfig) -> bool:
+    """Whether the layer starts from quantization tables."""
+    return config.kind not in ("none", "gain", "normalize")
+
+
+def build_layer(config: LayerConfig, tables: tuple[Tensor, Tensor], size: int) -> nn.Module:
+    """The layer of a config, with its initial (luma, chroma) tables, for square images of ``size`` pixels.
+
+    Raises:
+        UsageError: a setting that no such layer can have.
+    """
+    if config.kind not in LAYER_KINDS:
+        raise UsageError(f"layer.kind must be one of {', '.join(LAYER_KINDS)}, got {config.kind!r}")
+    return LAYER_KINDS[config.kind](config, tables, size).requires_grad_(config.train)
+
+
+def _jpeg_options(config: LayerConfig) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        name: getattr(config, name) for name in ("hardness", "bits", "window", "rounding", "trainable_alpha")
+    }
     if isinstance(config.alpha, list):
         if len(config.alpha) != 2:
             raise UsageError(f"layer.alpha must be one number, or two for luma and chroma, got {config.alpha}")
         options["alpha"] = tuple(config.alpha)
     elif config.alpha is not None:
         options["alpha"] = config.alpha
-    return JpegLayer(
-        *tables,
-        hardness=config.hardness,
-        bits=config.bits,
-        window=config.window,
-        rounding=config.rounding,
-        trainable_alpha=config.trainable_alpha,
-        **options,
-    )
+    return options
+
+
+def _jpeg(layer: Callable[..., nn.Module]) -> Callable[[LayerConfig, tuple[Tensor, Tensor], int], nn.Module]:
+    return lambda config, tables, size: layer(*tables, **_jpeg_options(config))
+
+
+def _cascade(config: LayerConfig, tables: tuple[Tensor, Tensor], size: int) -> nn.Module:
+    if config.depth < 1:
+        raise UsageError(f"layer.depth must be at least 1, got {config.depth}")
+    return JpegCascade(JpegLayer(*tables, **_jpeg_options(config)) for _ in range(config.depth))
+
+
+def _compander(curve: str) -> Callable[[LayerConfig, tuple[Tensor, Tensor], int], nn.Module]:
+    def build(config: LayerConfig, tables: tuple[Tensor, Tensor], size: int) -> nn.Module:
+        cap = largest_level(config.bits)
+        if cap is None:
+            raise UsageError(f"layer.kind {curve} starts from the level cap; give layer.bits, an integer from 2 to 16")
+        return CompandingLayer(cap * tables[0], cap * tables[1], curve=curve)
+
+    return build
+
+
+#: What builds each kind of layer.
+LAYER_KINDS: dict[str, Callable[[LayerConfig, tuple[Tensor, Tensor], int], nn.Module]] = {
+    "jpeg": _jpeg(JpegLayer),
+    "zero-dc": _jpeg(ZeroDcJpegLayer),
+    "420": _jpeg(SubsampledJpegLayer),
+    "regions": lambda config, tables, size: RegionalJpegLayer(
+        *tables, size=size, region=config.region, **_jpeg_options(config)
+    ),
+    "cascade": _cascade,
+    "log": _compander("log"),
+    "tanh": _compander("tanh"),
+    "gain": lambda config, tables, size: GainLayer(),
+    "normalize": lambda config, tables, size: ImageNormalization(),
+    "none": lambda config, tables, size: nn.Identity(),
+}
 
 
 def load_model(file: Path, model: PrependedModel) -> None:
