@@ -1,15 +1,18 @@
 """The fused round trip on the CPU, compiled by numba at first use (a few seconds; then cached on disk).
 
 A strip of 8 pixel rows stays in the cache from the load to the store: colour, DCT, quantizer, inverse DCT, colour. Every inner
-loop runs over contiguous float32, so that it becomes vector instructions on whatever the machine has. Threads take strips; each
-strip has its own place for its table gradients, so that sums do not depend on the number of threads.
+loop runs over contiguous float32, so that it becomes vector instructions on whatever the machine has. Threads (PyTorch's own)
+take strips; each strip has its own place for its table gradients, so that sums do not depend on the number of threads.
 """
 
 # numba infers the types of what it compiles:
-# mypy: disable-error-code="no-untyped-def, call-arg, var-annotated"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, var-annotated, attr-defined"
 
+import ctypes
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -27,14 +30,14 @@ from jpegdl.functional import BLOCK, DCT, KB, KG, KR
 # No "reassoc" and no "nnan": the exponential's range reduction needs the order it is written in, and a NaN must stay one.
 _compiled: Callable[..., Any] = numba.njit(fastmath={"contract", "nsz", "arcp"}, error_model="numpy", nogil=True, cache=True)
 
-_DCT = np.array(DCT, dtype=np.float32)
-_IDCT = np.ascontiguousarray(_DCT.T)
+_DCT = torch.tensor(DCT, dtype=torch.float32, device="cpu")
+_IDCT = _DCT.T.contiguous()
 
 _R, _G, _B = float32(KR), float32(KG), float32(KB)
 _TO_CB, _TO_CR = float32(0.5 / (1 - KB)), float32(0.5 / (1 - KR))
 _CB_TO_B, _CR_TO_R = float32(2 * (1 - KB)), float32(2 * (1 - KR))
 _CB_TO_G, _CR_TO_G = float32(2 * (1 - KB) * KB / KG), float32(2 * (1 - KR) * KR / KG)
-_WORTH_A_THREAD = 1 << 19  # numbers, two or three milliseconds of work
+_WORTH_A_THREAD = 1 << 14  # numbers, 0.1 milliseconds of work
 
 _ZERO, _ONE, _TWO, _THREE, _FOUR = (float32(i) for i in range(5))
 
@@ -291,29 +294,97 @@ def _backward_strips(images, grad, grad_images, partial, tables, cap, d, dt, sta
             _load_transposed(grad_planes, grad_images[n], top)
 
 
-def _share_out(run: Callable[[int, int], None], images: Tensor) -> None:
-    """Run all strips on as many threads as PyTorch would use, fewer for small batches; made anew each time: safe under fork."""
+# ------------------------------------------------------------------------------------------------------------- threads
+# All threads of a team call the same function with the same job, a row of integers: how many pieces are taken already, of how
+# many; strips; N, H, W, N of the image gradient; then where the arrays lie. Each takes pieces until none is left.
+
+
+@intrinsic
+def _take(context: Any, counter: Any) -> Any:
+    """The number at ``counter``, which grows by one, whoever else takes one at the same time."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.atomic_rmw("add", arguments[0], ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(types.CPointer(types.int64)), code
+
+
+@intrinsic
+def _floats_at(context: Any, address: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.FloatType().as_pointer())
+
+    return types.CPointer(types.float32)(types.int64), code
+
+
+def _forward_team(job):
+    pieces, strips, n, h, w = job[1], job[2], job[3], job[4], job[5]
+    images, output = numba.carray(_floats_at(job[7]), (n, 3, h, w)), numba.carray(_floats_at(job[8]), (n, 3, h, w))
+    tables, cap = numba.carray(_floats_at(job[9]), (3, 384)), numba.carray(_floats_at(job[10]), (1,))[0]
+    d, dt = numba.carray(_floats_at(job[11]), (8, 8)), numba.carray(_floats_at(job[12]), (8, 8))
+    piece = _take(job)
+    while piece < pieces:
+        _forward_strips(images, output, tables, cap, d, dt, strips * piece // pieces, strips * (piece + 1) // pieces)
+        piece = _take(job)
+
+
+def _backward_team(job):
+    pieces, strips, n, h, w = job[1], job[2], job[3], job[4], job[5]
+    images, grad = numba.carray(_floats_at(job[7]), (n, 3, h, w)), numba.carray(_floats_at(job[8]), (n, 3, h, w))
+    tables, cap = numba.carray(_floats_at(job[9]), (3, 384)), numba.carray(_floats_at(job[10]), (1,))[0]
+    d, dt = numba.carray(_floats_at(job[11]), (8, 8)), numba.carray(_floats_at(job[12]), (8, 8))
+    grad_images = numba.carray(_floats_at(job[13]), (job[6], 3, h, w))
+    partial = numba.carray(_floats_at(job[14]), (strips, 3, 128))
+    piece = _take(job)
+    while piece < pieces:
+        _backward_strips(
+            images, grad, grad_images, partial, tables, cap, d, dt, strips * piece // pieces, strips * (piece + 1) // pieces
+        )
+        piece = _take(job)
+
+
+@lru_cache(maxsize=2)
+def _native(team: Callable[..., None]) -> Any:
+    """The team's function, compiled; called without the interpreter's lock."""
+    return numba.cfunc(types.void(types.CPointer(types.int64)), cache=True)(team).ctypes
+
+
+@lru_cache(maxsize=1)
+def _openmp() -> Any:
+    """PyTorch's own threads, where it uses GNU OpenMP: they spin for a while after each operation, in the way of any others."""
+    libraries = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
+    return getattr(ctypes.CDLL(str(libraries[0])), "GOMP_parallel", None) if libraries else None
+
+
+def _share_out(team: Callable[..., None], images: Tensor, grad_images: Tensor | None, *arrays: Tensor) -> None:
+    """Run all strips on as many threads as PyTorch uses; on this one alone where starting others takes longer."""
     strips = _count_strips(images)
     threads = min(torch.get_num_threads(), strips, 1 + images.numel() // _WORTH_A_THREAD)
+    # Several pieces a thread: one that shares its core with another process takes fewer.
+    pieces = 1 if threads == 1 else min(4 * threads, strips)
+    n, _, height, width = images.shape
+    count = 0 if grad_images is None else n
+    sizes = (0, pieces, strips, n, height, width, count)
+    job = (ctypes.c_int64 * (len(sizes) + len(arrays)))(*sizes, *(array.data_ptr() for array in arrays))
+    native, parallel = _native(team), _openmp()
     if threads == 1:
-        run(0, strips)
-        return
-    # Several pieces a thread: one that shares its core, with PyTorch's idly spinning workers say, takes fewer.
-    pieces = min(4 * threads, strips)
-    bounds = [strips * i // pieces for i in range(pieces + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(run, bounds[:-1], bounds[1:]))
+        native(job)
+    elif parallel is not None:
+        parallel(native, job, torch.get_num_threads(), 0)  # the team as it is: another size would make threads anew
+    else:
+        with ThreadPoolExecutor(threads) as pool:  # made anew each time: safe under fork
+            list(pool.map(native, [job] * threads))
 
 
 def _count_strips(images: Tensor) -> int:
     return len(images) * -(-images.shape[2] // BLOCK)
 
 
-def _tables(q: Tensor, alpha: Tensor) -> Any:
+def _tables(q: Tensor, alpha: Tensor) -> Tensor:
     """(3, 6 * 64): q, 1/q, kappa = alpha q^2 and exp(-2 kappa), exp(-6 kappa), exp(-12 kappa)."""
     q, alpha = q.detach().double().reshape(3, -1), alpha.detach().double().reshape(3, -1)
     kappa = alpha * q * q
-    return torch.cat((q, 1 / q, kappa, *(torch.exp(-i * kappa) for i in (2, 6, 12))), dim=1).float().numpy()
+    return torch.cat((q, 1 / q, kappa, *(torch.exp(-i * kappa) for i in (2, 6, 12))), dim=1).float()
 
 
 def forward(images: Tensor, q: Tensor, alpha: Tensor, cap: float) -> Tensor:
@@ -327,12 +398,7 @@ def forward(images: Tensor, q: Tensor, alpha: Tensor, cap: float) -> Tensor:
     """
     pixels = F.unit_images(images.detach()).contiguous()
     output = torch.empty_like(pixels)
-    source, target, tables = pixels.numpy(), output.numpy(), _tables(q, alpha)
-
-    def run(start: int, stop: int) -> None:
-        _forward_strips(source, target, tables, np.float32(cap), _DCT, _IDCT, start, stop)
-
-    _share_out(run, pixels)
+    _share_out(_forward_team, pixels, None, pixels, output, _tables(q, alpha), torch.tensor([cap]), _DCT, _IDCT)
     return output if images.dtype == torch.uint8 else output.to(images.dtype)
 
 
@@ -340,16 +406,12 @@ def backward(
     images: Tensor, grad: Tensor, q: Tensor, alpha: Tensor, cap: float, *, want_images: bool
 ) -> tuple[Tensor | None, Tensor]:
     """Gradients from that of the output, of any strides: of the images (where wanted), and (2, 3, 8, 8), of q and alpha."""
-    pixels = F.unit_images(images.detach()).contiguous()
-    grad_images = torch.empty_like(pixels) if want_images else pixels.new_empty((0, 3, 0, 0))
-    partial = np.zeros((_count_strips(pixels), 3, 2 * BLOCK * BLOCK), np.float32)
-    arrays = (pixels.numpy(), grad.float().contiguous().numpy(), grad_images.numpy(), partial, _tables(q, alpha))
-
-    def run(start: int, stop: int) -> None:
-        _backward_strips(*arrays, np.float32(cap), _DCT, _IDCT, start, stop)
-
-    _share_out(run, pixels)
-    # numpy's sum: PyTorch's would wake its workers, which then spin on the cores that the next strips need.
-    sums = torch.from_numpy(partial.sum(axis=0, dtype=np.float64)).float()
+    pixels, grad = F.unit_images(images.detach()).contiguous(), grad.float().contiguous()
+    grad_images = torch.empty_like(pixels) if want_images else None
+    partial = torch.zeros(_count_strips(pixels), 3, 2 * BLOCK * BLOCK)
+    place = pixels if grad_images is None else grad_images  # not written to in the first case
+    tables, limit = _tables(q, alpha), torch.tensor([cap])
+    _share_out(_backward_team, pixels, grad_images, pixels, grad, tables, limit, _DCT, _IDCT, place, partial)
+    sums = partial.sum(dim=0, dtype=torch.float64).float()
     sums = sums.reshape(3, 2, BLOCK, BLOCK).transpose(0, 1).contiguous()
-    return grad_images.to(images.dtype) if want_images else None, sums
+    return None if grad_images is None else grad_images.to(images.dtype), sums
