@@ -1,19 +1,30 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, however a process ends."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_STRAY = ".writing-"
+
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` to write to; on success it takes ``path``'s place, on failure it is removed."""
+    """Give a temporary path beside ``path`` to write to; on success it takes ``path``'s place, on failure it is removed.
+
+    Only a process that is killed leaves it behind: see :func:`remove_strays`.
+    """
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{os.getpid()}.{file.name}")
+    temporary = file.with_name(f"{_STRAY}{os.getpid()}.{file.name}")
     try:
         yield temporary
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_strays(folder: str | os.PathLike[str]) -> None:
+    """Remove what killed processes left half-written in ``folder``, where no other process is writing now."""
+    for stray in Path(folder).glob(f"{_STRAY}*"):
+        stray.unlink(missing_ok=True)

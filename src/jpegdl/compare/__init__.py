@@ -1,21 +1,28 @@
 """Arms x seeds: train each, resume what was interrupted, and say what the layer gained over the plain backbone."""
 
 import json
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from jpegdl.calibrate import sensitivity_tables
+from jpegdl.compare.arms import ARMS, arm_config, needed_arms
 from jpegdl.compare.figures import draw_figures
 from jpegdl.compare.statistics import summarize, summary_table
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
-from jpegdl.files import replacing
-from jpegdl.layer import PrependedModel, prepend
+from jpegdl.files import remove_strays, replacing
+from jpegdl.layer import JpegLayer, PrependedModel, prepend
+from jpegdl.tables import check_table
 from jpegdl.training import (
     RunConfig,
     build_backbone,
@@ -25,14 +32,17 @@ from jpegdl.training import (
     evaluate,
     initial_tables,
     load_model,
+    needs_tables,
     read_config,
+    read_result,
     train_run,
 )
 
-__all__ = ["ARMS", "CompareConfig", "calibrate_run", "compare", "evaluate_run", "train_arm"]
+__all__ = ["ARMS", "BusyError", "CompareConfig", "calibrate_run", "compare", "evaluate_run", "train_arm"]
 
 
 LARGEST_SEED = 2**32 - 1  # that numpy takes
+_PATIENCE = 5.0  # seconds between two looks at what other processes are training
 
 
 @dataclass
@@ -40,13 +50,17 @@ class CompareConfig(RunConfig):
     """A comparison.
 
     Args:
-        backbone: any timm model name, or cifar_resnet8, 20, 32, 56, 110.
+        backbone: any timm model name, or one of the CIFAR networks, cifar_resnet56, cifar_vgg13, ...
         data: what to train and test on.
         layer: the JPEG layer.
         training: how to train.
         name: of the run folder, ``output/name``.
         output: folder of all runs.
-        arms: plain (the backbone alone) and jpeg-dl (the layer in front of it, trained jointly).
+        arms: what to compare. plain (the backbone alone), jpeg-dl (the layer in front of it, trained jointly); real JPEG
+            instead: jpeg-augmentation, jpeg-75; tables that stay: fixed-sensitivity, fixed-50, fixed-75, fixed-90,
+            learned-frozen; other gradients: ste, noise; other starts: init-sensitivity, init-magnitude, init-ones,
+            init-random; parts: cap-only, quantization-only; competitors: gain, normalize; variants: zero-dc, 420, regions,
+            cascade, alpha, kappa, log, tanh.
         seeds: a number n for the seeds 0 to n-1, or a list of seeds.
     """
 
@@ -71,30 +85,14 @@ class CompareConfig(RunConfig):
         return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
 
 
-def _plain(config: CompareConfig, data: Data, seed: int) -> nn.Module:
-    return nn.Identity()
-
-
-def _jpeg_dl(config: CompareConfig, data: Data, seed: int) -> nn.Module:
-    measured = config.layer.tables == "sensitivity"
-    tables = calibrate_run(config, data, seed) if measured else initial_tables(config.layer, data)
-    return build_layer(config.layer, tables, config.data.size)
-
-
-#: Each arm's untrained layer.
-ARMS: dict[str, Callable[[CompareConfig, Data, int], nn.Module]] = {"plain": _plain, "jpeg-dl": _jpeg_dl}
-
-
 def check_compare(config: CompareConfig) -> None:
     """Refuse settings that would fail later.
 
     Raises:
         UsageError: names the setting, what it is and what it may be.
     """
-    check_config(config)
     for arm in config.arms:
-        if arm not in ARMS:
-            raise UsageError(f"arms may be {', '.join(ARMS)}, got {arm!r}")
+        check_config(arm_config(config.run, arm))
     seeds = config.seed_list
     if not seeds or min(seeds) < 0 or max(seeds) > LARGEST_SEED or len(set(seeds)) < len(seeds):
         raise UsageError(
@@ -104,23 +102,80 @@ def check_compare(config: CompareConfig) -> None:
         raise UsageError(f"name must be a plain folder name, got {config.name!r}")
 
 
+class BusyError(UsageError):
+    """Another process is training that run."""
+
+
+@contextmanager
+def _claimed(config: CompareConfig, arm: str, seed: int) -> Iterator[None]:
+    """Keep other processes, on this machine or another that shares the folder, from training the same run.
+
+    The operating system gives the lock back when a process ends, however it ends.
+
+    Raises:
+        BusyError: one of them is at it.
+    """
+    if getattr(rank_zero_only, "rank", 0) or int(os.environ.get("NODE_RANK", "0")):  # the processes of one run have one claim
+        yield
+        return
+    lock = config.folder / "locks" / f"{arm}-{seed}"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(lock, blocking=False):
+            yield
+    except filelock.Timeout as taken:
+        raise BusyError(
+            f"arm {arm}, seed {seed} of {config.folder} is being trained by another process (it holds {lock})"
+        ) from taken
+
+
 def train_arm(config: CompareConfig, arm: str, seed: int, data: Data | None = None) -> dict[str, Any]:
     """Train one arm with one seed in the comparison's run folder, or resume it; returns its result if it is finished.
 
     Args:
         config: the comparison.
-        arm: a key of :data:`ARMS`; jpeg-dl with sensitivity tables needs the finished plain arm of that seed.
+        arm: a key of :data:`ARMS`; one whose tables come from another run needs that arm's finished run of that seed.
         seed: of the run.
-        data: to share one data set among runs; its seed is set. Default: load it.
+        data: to share decoded images among runs; its seed is set. Default: load it.
 
     Raises:
-        UsageError: see :func:`jpegdl.training.train_run`.
+        UsageError: see :func:`jpegdl.training.train_run`; BusyError where another process trains it.
     """
     check_compare(config)
     _check_run(arm, seed)
-    data = data or Data(config.data, seed)
-    data.seed = seed
-    return train_run(config.run, data, lambda: ARMS[arm](config, data, seed), config.folder / arm / str(seed), arm, seed)
+    run, folder = arm_config(config.run, arm), config.folder / arm / str(seed)
+    check_folder(run, folder, arm, seed)
+    if (folder / "result.json").is_file():
+        return read_result(folder)
+    with _claimed(config, arm, seed):
+        remove_strays(folder)
+        data = data.with_config(run.data) if data else Data(run.data, seed)
+        data.seed = seed
+        return train_run(run, data, lambda: _make_layer(config, run, data, seed), folder, arm, seed)
+
+
+def _make_layer(config: CompareConfig, run: RunConfig, data: Data, seed: int) -> nn.Module:
+    """The untrained layer of one run."""
+    if not needs_tables(run.layer):
+        tables = torch.ones(8, 8), torch.ones(8, 8)
+    elif run.layer.tables == "sensitivity":
+        tables = calibrate_run(config, data, seed)
+    elif run.layer.tables == "learned":
+        tables = _learned_tables(config, seed)
+    else:
+        tables = initial_tables(run.layer, data)
+    return build_layer(run.layer, tables, run.data.size)
+
+
+def _learned_tables(config: CompareConfig, seed: int) -> tuple[Tensor, Tensor]:
+    file = config.folder / "jpeg-dl" / str(seed) / "tables.json"
+    if not file.is_file():
+        raise UsageError(f"learned tables need the trained arm jpeg-dl, {file}: train it with seed {seed} first")
+    try:
+        after = json.loads(file.read_text())["after"]
+        return check_table(after["luma"], "luma"), check_table(after["chroma"], "chroma")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{file} has no learned tables of a single JPEG layer ({error})") from error
 
 
 def _check_run(arm: str, seed: int) -> None:
@@ -188,7 +243,7 @@ def evaluate_run(
     """
     _check_run(arm, seed)
     folder = config.folder / arm / str(seed)
-    run = config.run
+    run = arm_config(config.run, arm)
     if model_file is None:
         model_file = folder / "model.safetensors"
         if (own := read_config(folder)) is None or not model_file.is_file():
@@ -197,25 +252,37 @@ def evaluate_run(
         own.training.accelerator = config.training.accelerator
         run = own
     check_config(run)
-    if rounding is not None and arm == "plain":
-        raise UsageError("arm plain has no quantizer, so --rounding means nothing to it")
     data = Data(run.data, seed)
-    layer: nn.Module = nn.Identity()
-    if arm != "plain":
-        layer = build_layer(run.layer, (torch.ones(8, 8), torch.ones(8, 8)), run.data.size)
-        if rounding is not None:
-            layer.rounding = rounding
+    layer = build_layer(run.layer, (torch.ones(8, 8), torch.ones(8, 8)), run.data.size)
+    quantizers = [module for module in layer.modules() if isinstance(module, JpegLayer)]
+    if rounding is not None and not quantizers:
+        raise UsageError(f"arm {arm} has no quantizer, so --rounding means nothing to it")
+    for quantizer in quantizers:
+        quantizer.rounding = rounding or quantizer.rounding
     model = prepend(build_backbone(run.backbone, len(data.classes), seed, run.data.size), layer)
     load_model(model_file, model)
     named = {"backbone": run.backbone, "model": str(model_file), "arm": arm, "seed": seed}
-    return {**evaluate(model, data, run.training), **named, "rounding": getattr(layer, "rounding", None)}
+    return {**evaluate(model, data, run.training), **named, "rounding": quantizers[0].rounding if quantizers else None}
+
+
+def _in_order(config: CompareConfig) -> list[str]:
+    """The arms, each after those that it starts from."""
+    if "plain" not in config.arms:
+        raise UsageError(f"arms must include plain, which the others are compared with; got {', '.join(config.arms)}")
+    for arm in config.arms:
+        for needed in needed_arms(config.run, arm):
+            if needed not in config.arms:
+                raise UsageError(f"arm {arm} starts from the tables of arm {needed}: name it among the arms too")
+    first = ["plain", *(["jpeg-dl"] if "jpeg-dl" in config.arms else [])]
+    return list(dict.fromkeys([*first, *config.arms]))
 
 
 def compare(config: CompareConfig) -> tuple[dict[str, Any], str]:
     """Train every arm with every seed (what is finished is kept, what was interrupted resumes) and compare with plain.
 
-    In every arm the same seed means the same initial backbone, order and augmentation. Writes ``summary.json``,
-    ``summary.md`` and the figures to the run folder.
+    In every arm the same seed means the same initial backbone, order and augmentation. Several machines that share the run
+    folder may run the same comparison at once: each takes runs that no other is training, and waits for those. Writes
+    ``summary.json``, ``summary.md`` and the figures to the run folder.
 
     Returns:
         The summary, and the same as a Markdown table.
@@ -224,23 +291,34 @@ def compare(config: CompareConfig) -> tuple[dict[str, Any], str]:
         UsageError: settings that cannot be used, or a run that failed.
     """
     check_compare(config)
-    if "plain" not in config.arms:
-        raise UsageError(f"arms must include plain, which the others are compared with; got {', '.join(config.arms)}")
-    arms = sorted(dict.fromkeys(config.arms), key=lambda arm: arm != "plain")
+    arms = _in_order(config)
+    pending = [(seed, arm) for seed in config.seed_list for arm in arms]
+    for seed, arm in pending:
+        check_folder(arm_config(config.run, arm), config.folder / arm / str(seed), arm, seed)
+    found: dict[tuple[int, str], dict[str, Any]] = {}
     data: Data | None = None
-    results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
-    for seed in config.seed_list:
-        for arm in arms:
-            check_folder(config.run, config.folder / arm / str(seed), arm, seed)
-    for seed in config.seed_list:
-        for arm in arms:
+    while pending:
+        for seed, arm in list(pending):
+            if any((seed, needed) in pending for needed in needed_arms(config.run, arm)):
+                continue  # another process is at what this one starts from
             data = data or Data(config.data, seed)
-            results[arm].append(train_arm(config, arm, seed, data))
+            try:
+                found[seed, arm] = train_arm(config, arm, seed, data)
+            except BusyError:
+                if config.training.devices * config.training.num_nodes > 1:
+                    raise  # the processes of one run must agree on what to train next, and only the first knows
+                continue
+            pending.remove((seed, arm))
+        if pending:
+            time.sleep(_PATIENCE)
+    results = {arm: [found[seed, arm] for seed in config.seed_list] for arm in arms}
     summary = {"name": config.name, "backbone": config.backbone, **summarize(results)}
     table = summary_table(summary)
-    with replacing(config.folder / "summary.json") as file:
-        file.write_text(json.dumps(summary, indent=1))
-    with replacing(config.folder / "summary.md") as file:
-        file.write_text(table)
-    draw_figures(config.folder, {arm: [config.folder / arm / str(seed) for seed in config.seed_list] for arm in arms})
+    with filelock.FileLock(config.folder / "locks" / "summary"):
+        remove_strays(config.folder)
+        with replacing(config.folder / "summary.json") as file:
+            file.write_text(json.dumps(summary, indent=1))
+        with replacing(config.folder / "summary.md") as file:
+            file.write_text(table)
+        draw_figures(config.folder, {arm: [config.folder / arm / str(seed) for seed in config.seed_list] for arm in arms})
     return summary, table

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,17 @@ def draw_figures(folder: Path, runs: dict[str, list[Path]]) -> None:
     _save(_accuracy(runs), folder / "accuracy.png")
     for arm, folders in runs.items():
         tables = [json.loads((run / "tables.json").read_text()) for run in folders if (run / "tables.json").is_file()]
-        if not tables:
-            continue
-        _save(_tables(arm, tables), folder / f"tables-{arm}.png")
-        saturation = [np.array(json.loads((run / "result.json").read_text())["saturation"]) for run in folders]
-        _save(_saturation(arm, np.mean(saturation, axis=0), len(folders)), folder / f"saturation-{arm}.png")
+        if tables and all(_is_pair_of_tables(entry[when]) for entry in tables for when in ("before", "after")):
+            _save(_tables(arm, tables), folder / f"tables-{arm}.png")
+        saturation = [json.loads((run / "result.json").read_text())["saturation"] for run in folders]
+        if None not in saturation:
+            _save(_saturation(arm, np.mean(saturation, axis=0), len(folders)), folder / f"saturation-{arm}.png")
+
+
+def _is_pair_of_tables(tables: dict[str, Any]) -> bool:
+    """Whether there is one luma and one chroma table of positive numbers; a gain may be negative, regions have many."""
+    pair = [np.array(tables.get(name, [])) for name in ("luma", "chroma")]
+    return all(table.shape == (8, 8) and table.min() > 0 for table in pair)
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -42,8 +49,9 @@ def _save(figure: Figure, path: Path) -> None:
 def _accuracy(runs: dict[str, list[Path]]) -> Figure:
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
-    colours = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
-    for arm, colour in zip(runs, colours, strict=False):
+    colours = cycle(matplotlib.colormaps["tab10"].colors)  # type: ignore[attr-defined]
+    styles = ("-", "--", ":")
+    for i, (arm, colour) in enumerate(zip(runs, colours, strict=False)):
         curves = []
         for run in runs[arm]:
             with (run / "metrics.csv").open() as stream:
@@ -52,11 +60,16 @@ def _accuracy(runs: dict[str, list[Path]]) -> Figure:
             curves.append([100 * float(row["test_accuracy"]) for row in rows])
             axes.plot(epochs, curves[-1], color=colour, alpha=0.3, linewidth=0.8)
         mean = np.mean(curves, axis=0)
-        axes.plot(epochs, mean, color=colour, linewidth=2, marker="o", markersize=4, label=f"{arm}: {mean[-1]:.1f} %")
+        label, style = f"{arm}: {mean[-1]:.1f} %", styles[i // 10 % len(styles)]
+        axes.plot(epochs, mean, color=colour, linestyle=style, linewidth=2, marker="o", markersize=4, label=label)
     axes.set(xlabel="epoch", ylabel="test accuracy, %", title="Mean over seeds (thin: each seed)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
-    axes.legend(loc="lower right")
+    if len(runs) <= 10:
+        axes.legend(loc="lower right")
+    else:
+        figure.set_size_inches(10, 6)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     return figure
 
 

@@ -1,0 +1,241 @@
+import json
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import filelock
+import pytest
+import safetensors.torch
+import torch
+
+from jpegdl import compare as package
+from jpegdl.compare import ARMS, BusyError, CompareConfig, compare, evaluate_run, train_arm
+from jpegdl.compare.arms import arm_config, needed_arms
+from jpegdl.data import DataConfig
+from jpegdl.errors import UsageError
+from jpegdl.training import LayerConfig, OptimizerConfig, RunConfig, TrainingConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+EIGHT_BY_EIGHT = {"luma": (8, 8), "chroma": (8, 8)}
+
+
+def _config(folder, **changes):
+    settings = {
+        "data": DataConfig(name="made-up", classes=3, limit=24, size=16, resize=20, batch_size=8),
+        "layer": LayerConfig(images=16),
+        "training": TrainingConfig(
+            epochs=2,
+            test_every=2,
+            accelerator="cpu",
+            optimizer=OptimizerConfig(lr=0.02),
+            layer_optimizer=OptimizerConfig(name="adam", lr=0.02, weight_decay=0.0),
+        ),
+        "output": str(folder),
+        "name": "arms",
+        "seeds": 1,
+    }
+    return CompareConfig(**{**settings, **changes})
+
+
+def _tables(folder, arm):
+    return json.loads((folder / "arms" / arm / "0" / "tables.json").read_text())
+
+
+# -------------------------------------------------------------------------------------------------------------- each arm
+
+
+@pytest.fixture(scope="module")
+def every_arm(tmp_path_factory):
+    """A comparison of all arms."""
+    folder = tmp_path_factory.mktemp("runs")
+    summary, table = compare(_config(folder, arms=list(ARMS)))
+    return folder, summary, table
+
+
+def test_every_arm_trains(every_arm):
+    folder, summary, table = every_arm
+    assert set(summary["arms"]) == set(ARMS)
+    for arm in ARMS:
+        assert f"| {arm} " in table
+        result = json.loads((folder / "arms" / arm / "0" / "result.json").read_text())
+        assert result["epochs"] == 2
+    counts = {arm: entry["layer_parameters"] for arm, entry in summary["arms"].items()}
+    trained = {"alpha": 256, "kappa": 256, "cascade": 256, "regions": 128}
+    frozen = [
+        arm for arm in ARMS if arm.startswith(("fixed", "jpeg-a", "jpeg-7")) or arm in ("plain", "normalize", "learned-frozen")
+    ]
+    assert counts == {arm: 0 if arm in frozen else trained.get(arm, 128) for arm in ARMS}
+    assert (folder / "arms" / "accuracy.png").is_file()
+    assert (folder / "arms" / "tables-jpeg-dl.png").is_file()
+    assert not (folder / "arms" / "tables-gain.png").is_file()
+
+
+def test_arms_differ_in_what_they_say_alone(every_arm):
+    folder, *_ = every_arm
+    for arm in ("fixed-sensitivity", "fixed-75", "learned-frozen"):
+        tables = _tables(folder, arm)
+        assert tables["before"] == tables["after"], arm
+    learned = _tables(folder, "jpeg-dl")
+    assert learned["before"] != learned["after"]
+    assert _tables(folder, "learned-frozen")["before"]["luma"] == learned["after"]["luma"]
+    assert _tables(folder, "init-sensitivity") == learned
+    assert _tables(folder, "fixed-75")["before"]["luma"][0][0] == 8
+    assert torch.tensor(_tables(folder, "init-ones")["before"]["chroma"]).eq(1).all()
+    random_steps = torch.tensor(_tables(folder, "init-random")["before"]["luma"])
+    assert random_steps.min() >= 0.01
+    assert random_steps.max() <= 5
+    kappa = _tables(folder, "kappa")
+    assert "kappa_luma" in kappa["after"]
+
+    weights = {arm: safetensors.torch.load_file(folder / "arms" / arm / "0" / "model.safetensors") for arm in ARMS}
+    named = {arm: {name for name in state if name.startswith("layer.")} for arm, state in weights.items()}
+    assert named["plain"] == named["normalize"] == named["jpeg-augmentation"] == set()
+    assert "layer.1.luma" in named["cascade"]
+    assert weights["cascade"]["layer.0.luma"].ne(weights["cascade"]["layer.1.luma"]).any()
+    # What each arm does to the images shows in the weights that follow; two that were the same by mistake would be equal.
+    backbones = {arm: state["backbone.conv1.weight"] for arm, state in weights.items()}
+    same = {frozenset((a, b)) for a in ARMS for b in ARMS if a < b and torch.equal(backbones[a], backbones[b])}
+    assert same == {frozenset(("init-sensitivity", "jpeg-dl"))}
+
+
+def test_any_arm_can_be_evaluated(every_arm):
+    folder, summary, _ = every_arm
+    config = _config(folder)
+    for arm in ("plain", "jpeg-75", "cascade", "regions", "kappa", "tanh", "cap-only"):
+        found = evaluate_run(config, arm, 0)
+        assert 100 * found["accuracy"] == pytest.approx(summary["arms"][arm]["accuracy"][0]), arm
+    assert evaluate_run(config, "cascade", 0, rounding="hard")["rounding"] == "hard"
+    for arm in ("plain", "gain", "tanh"):
+        with pytest.raises(UsageError, match=f"arm {arm} has no quantizer"):
+            evaluate_run(config, arm, 0, rounding="hard")
+
+
+def test_what_an_arm_starts_from():
+    run = RunConfig()
+    needed = {arm: needed_arms(run, arm) for arm in ARMS}
+    assert needed["jpeg-dl"] == needed["ste"] == needed["tanh"] == ["plain"]
+    assert needed["learned-frozen"] == ["jpeg-dl"]
+    assert needed["plain"] == needed["fixed-50"] == needed["init-random"] == needed["gain"] == needed["jpeg-75"] == []
+    magnitude = replace(run, layer=LayerConfig(tables="magnitude"))
+    assert needed_arms(magnitude, "jpeg-dl") == []
+    assert arm_config(run, "kappa").layer.hardness == 0.7
+    assert arm_config(replace(run, layer=LayerConfig(hardness=0.3)), "kappa").layer.hardness == 0.3
+    with pytest.raises(UsageError, match="starts from the tables of arm jpeg-dl: name it among the arms too"):
+        compare(_config(Path("nowhere"), arms=["plain", "learned-frozen"]))
+
+
+def test_tables_must_have_been_learned(tmp_path):
+    config = _config(tmp_path)
+    with pytest.raises(UsageError, match="train it with seed 0 first"):
+        train_arm(config, "learned-frozen", 0)
+    folder = tmp_path / "arms" / "jpeg-dl" / "0"
+    folder.mkdir(parents=True)
+    (folder / "tables.json").write_text('{"after": {"luma": [[1]]}}')
+    with pytest.raises(UsageError, match="has no learned tables"):
+        train_arm(config, "learned-frozen", 0)
+
+
+# ------------------------------------------------------------------------------------------------------- several machines
+
+
+def test_no_two_train_the_same(tmp_path):
+    config = _config(tmp_path)
+    (tmp_path / "arms" / "locks").mkdir(parents=True)
+    with filelock.FileLock(tmp_path / "arms" / "locks" / "plain-0"), pytest.raises(BusyError, match="arm plain, seed 0 of"):
+        train_arm(config, "plain", 0)
+    assert train_arm(config, "plain", 0)["arm"] == "plain"
+    with filelock.FileLock(tmp_path / "arms" / "locks" / "plain-0"):  # what is finished needs no claim
+        assert train_arm(config, "plain", 0)["arm"] == "plain"
+
+
+def test_a_comparison_waits_for_what_others_train(tmp_path, monkeypatch):
+    monkeypatch.setattr(package, "_PATIENCE", 0.05)
+    config = _config(tmp_path, seeds=2)
+    trained = []
+    train_run = package.train_run
+
+    def recording(run, data, make_layer, folder, arm, seed):
+        trained.append((arm, seed))
+        return train_run(run, data, make_layer, folder, arm, seed)
+
+    monkeypatch.setattr(package, "train_run", recording)
+    (tmp_path / "arms" / "locks").mkdir(parents=True)
+    lock = filelock.FileLock(tmp_path / "arms" / "locks" / "plain-0", thread_local=False)
+    lock.acquire()
+
+    def give_back():
+        while ("jpeg-dl", 1) not in trained:
+            time.sleep(0.02)
+        lock.release()
+
+    other = threading.Thread(target=give_back)
+    other.start()
+    compare(config)
+    other.join()
+    # Nothing of seed 0 before its plain run, which another process held, was free.
+    assert trained == [("plain", 1), ("jpeg-dl", 1), ("plain", 0), ("jpeg-dl", 0)]
+
+
+# ------------------------------------------------------------------------------------------------------------------ kills
+
+
+def _compare(folder, name):
+    torch.set_num_threads(1)
+    compare(_killed_config(folder, name))
+
+
+def _killed_config(folder, name):
+    training = replace(_config(folder).training, epochs=4, test_every=2)
+    return _config(folder, name=name, training=training)
+
+
+def _numbers(folder):
+    found = {}
+    for arm in ("plain", "jpeg-dl"):
+        result = json.loads((folder / arm / "0" / "result.json").read_text())
+        found[arm] = [result["accuracy"], result["loss"], (folder / arm / "0" / "model.safetensors").read_bytes()]
+        rows = (folder / arm / "0" / "metrics.csv").read_text().splitlines()
+        seconds = rows[0].split(",").index("seconds")
+        found[arm] += [[cell for i, cell in enumerate(row.split(",")) if i != seconds] for row in rows]
+    return [*found.values(), (folder / "jpeg-dl" / "0" / "tables.json").read_bytes()]
+
+
+def test_killed_twenty_times_at_random_it_ends_with_the_same_numbers(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["jpegdl.compare"])
+
+    def start(name):
+        process = context.Process(target=_compare, args=(tmp_path, name))
+        process.start()
+        return process
+
+    start("first").join()  # everything imported and compiled
+    began = time.monotonic()
+    process = start("whole")
+    process.join()
+    whole = time.monotonic() - began
+    assert process.exitcode == 0
+    draw = random.Random(os.getpid())
+    delays = []
+    for _ in range(20):
+        process = start("killed")
+        delays.append(draw.uniform(0, 0.5 * whole))
+        process.join(delays[-1])
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+        if (tmp_path / "killed" / "summary.json").exists():
+            (tmp_path / "killed").rename(tmp_path / f"done-{len(delays)}")
+    process = start("killed")
+    process.join()
+    assert process.exitcode == 0, delays
+    expected = _numbers(tmp_path / "whole")
+    for folder in [tmp_path / "killed", *tmp_path.glob("done-*")]:
+        assert _numbers(folder) == expected, delays
+        assert not list(folder.rglob(".*")), delays  # nothing half-written is left
