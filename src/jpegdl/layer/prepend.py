@@ -43,7 +43,8 @@ def prepend(
         backbone: any module that takes normalised images (N, 3, H, W). It is not copied: unwrapped, it stays usable.
         layer: a :class:`JpegLayer`, or any module from images to images (``nn.Identity()`` for a plain model).
         mean, std: the backbone's own normalisation, for images in [0, 1], one number a channel. Default: what timm
-            recorded in ``backbone.pretrained_cfg``, else ImageNet's.
+            recorded in ``backbone.pretrained_cfg``, else ImageNet's. Hugging Face keeps them in a model's image processor
+            (``image_mean``, ``image_std``), torchvision in ``weights.transforms()``.
 
     Returns:
         A module with ``.layer`` and ``.backbone`` that takes images in [0, 1].
