@@ -261,10 +261,10 @@ def test_a_model_learns(tmp_path, monkeypatch):
 
 
 def test_layers_of_a_config():
-    tied = build_layer(LayerConfig(hardness=0.7, bits=11), (torch.ones(8, 8), torch.full((8, 8), 2.0)))
+    tied = build_layer(LayerConfig(hardness=0.7, bits=11), (torch.ones(8, 8), torch.full((8, 8), 2.0)), 16)
     assert tied.hardness == 0.7
     assert tied.chroma[0, 0] == 2
-    pair = build_layer(LayerConfig(alpha=[1.0, 2.0]), (torch.ones(8, 8), torch.ones(8, 8)))
+    pair = build_layer(LayerConfig(alpha=[1.0, 2.0]), (torch.ones(8, 8), torch.ones(8, 8)), 16)
     assert pair.alpha[:, 0, 0].tolist() == [1, 2, 2]
     assert isinstance(pair, JpegLayer)
 
