@@ -111,7 +111,7 @@ class History(Callback):
         self._tested = False
         entry = self._tables(trainer, module)
         means = _means(entry)
-        module.log_dict(means)
+        module.log_dict(means, sync_dist=True)  # the same in all processes
         row |= {name: float(value) for name, value in means.items()}
         if "steps" in entry:
             self.tables.append({"epoch": epoch} | {name: table.float().cpu().numpy() for name, table in entry.items()})

@@ -159,8 +159,7 @@ class JointTraining(lightning.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, target = batch
         logits, real = self.model(images), target != IGNORED
-        losses = cross_entropy(logits.float(), target, ignore_index=IGNORED, reduction="none")
-        self.test_loss.update(losses, real.float())
+        self.test_loss.update(cross_entropy(logits[real].float(), target[real], reduction="none"))
         self.test_accuracy.update(logits, target)
         self.log("test_loss", self.test_loss, batch_size=len(images))
         self.log("test_accuracy", self.test_accuracy, batch_size=len(images))
