@@ -154,7 +154,7 @@ def test_every_arm_sees_the_same_images_in_the_same_order_and_starts_alike(tmp_p
     step = JointTraining.training_step
 
     def spy(self, batch, batch_idx):
-        arm = "plain" if self.jpeg is None else "jpeg-dl"
+        arm = "plain" if self.saturation is None else "jpeg-dl"
         if not seen.get(arm):
             seen.setdefault(arm, []).extend(p.detach().clone() for p in self.model.backbone.parameters())
         seen[arm].append(batch[0].clone())

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 from dataclasses import replace
 
 import lightning
@@ -8,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
+from runs import run, small_config, weights
 from torch import nn
 
 from jpegdl import JpegLayer, prepend
@@ -32,40 +34,12 @@ from jpegdl.training import (
 pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
 
 
-def _config(epochs=2, test_every=1, **layer):
-    return RunConfig(
-        data=DataConfig(size=16, resize=20, batch_size=16),
-        layer=LayerConfig(tables="standard:75", **layer),
-        training=TrainingConfig(
-            epochs=epochs,
-            test_every=test_every,
-            accelerator="cpu",
-            layer_optimizer=OptimizerConfig(name="adam", lr=0.05, weight_decay=0.0),
-        ),
-    )
-
-
-def _run(config, folder, arm="jpeg-dl", seed=0):
-    data = Data(config.data, seed)
-
-    def make_layer():
-        return (
-            nn.Identity() if arm == "plain" else build_layer(config.layer, initial_tables(config.layer, data), config.data.size)
-        )
-
-    return train_run(config, data, make_layer, folder, arm, seed)
-
-
-def _weights(folder):
-    return safetensors.torch.load_file(folder / "model.safetensors")
-
-
 # -------------------------------------------------------------------------------------------------------------- one run
 
 
 def test_a_run_leaves_its_folder(tmp_path):
-    config = _config(test_every=2)
-    result = _run(config, tmp_path)
+    config = small_config(test_every=2)
+    result = run(config, tmp_path)
     assert {file.name for file in tmp_path.iterdir()} >= {
         "config.yaml", "metrics.csv", "last.ckpt", "model.safetensors", "tables.json", "result.json", "layer.npz",
     }  # fmt: skip
@@ -89,8 +63,8 @@ def test_a_run_leaves_its_folder(tmp_path):
 
 
 def test_the_model_file_is_the_trained_model(tmp_path):
-    config = _config()
-    result = _run(config, tmp_path)
+    config = small_config()
+    result = run(config, tmp_path)
     layer = build_layer(config.layer, (torch.ones(8, 8), torch.ones(8, 8)), 16)
     model = prepend(build_backbone(config.backbone, 18, 5, 16), layer)
     load_model(tmp_path / "model.safetensors", model)
@@ -101,18 +75,24 @@ def test_the_model_file_is_the_trained_model(tmp_path):
 
 @pytest.mark.parametrize("arm", ["plain", "jpeg-dl"])
 def test_the_same_command_gives_the_same_numbers(tmp_path, arm):
-    config = _config(rounding="sample")
-    first, second = (_run(config, tmp_path / name, arm) for name in "ab")
+    config = small_config(rounding="sample")
+    first, second = (run(config, tmp_path / name, arm) for name in "ab")
     assert (first["accuracy"], first["loss"]) == (second["accuracy"], second["loss"])
-    for name, weight in _weights(tmp_path / "a").items():
-        assert torch.equal(weight, _weights(tmp_path / "b")[name])
-    other = _run(config, tmp_path / "c", arm, seed=1)
+    for name, weight in weights(tmp_path / "a").items():
+        assert torch.equal(weight, weights(tmp_path / "b")[name])
+    other = run(config, tmp_path / "c", arm, seed=1)
     assert other["loss"] != first["loss"]
 
 
-def test_an_interrupted_run_resumes_to_the_same_numbers(tmp_path, monkeypatch):
-    config = _config(epochs=3, rounding="sample")
-    whole = _run(config, tmp_path / "whole")
+EVERYTHING = {"label_smoothing": 0.1, "mixup": 0.4, "cutmix": 1.0, "clip": 0.5, "ema": 0.9}
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_an_interrupted_run_resumes_to_the_same_numbers(tmp_path, monkeypatch, more):
+    config = small_config(epochs=3, rounding="sample")
+    if more:
+        config.training = replace(config.training, **EVERYTHING, optimizer=OptimizerConfig(schedule="cosine", warmup=1))
+    whole = run(config, tmp_path / "whole")
     step = JointTraining.training_step
 
     def interrupted(self, batch, batch_idx):
@@ -122,16 +102,16 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(tmp_path, monkeypatch):
 
     monkeypatch.setattr(JointTraining, "training_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        _run(config, tmp_path / "halves")
+        run(config, tmp_path / "halves")
     assert not (tmp_path / "halves" / "result.json").exists()
     monkeypatch.setattr(JointTraining, "training_step", step)
     epochs = []
     monkeypatch.setattr(JointTraining, "on_train_epoch_end", lambda self: epochs.append(self.current_epoch))
-    resumed = _run(config, tmp_path / "halves")
+    resumed = run(config, tmp_path / "halves")
     assert epochs == [2]  # only what was missing
     assert (resumed["accuracy"], resumed["loss"]) == (whole["accuracy"], whole["loss"])
-    for name, weight in _weights(tmp_path / "whole").items():
-        assert torch.equal(weight, _weights(tmp_path / "halves")[name]), name
+    for name, weight in weights(tmp_path / "whole").items():
+        assert torch.equal(weight, weights(tmp_path / "halves")[name]), name
 
     def rows(folder):
         read = list(csv.DictReader((tmp_path / folder / "metrics.csv").open()))
@@ -141,52 +121,55 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(tmp_path, monkeypatch):
     assert (tmp_path / "whole" / "tables.json").read_text() == (tmp_path / "halves" / "tables.json").read_text()
 
 
-def test_a_run_killed_between_its_last_epoch_and_its_result(tmp_path):
-    config = _config(epochs=1)
-    result = _run(config, tmp_path)
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_run_killed_between_its_last_epoch_and_its_result(tmp_path, ema):
+    config = small_config(epochs=1)
+    config.training.ema = ema
+    result, kept = run(config, tmp_path), weights(tmp_path)
     for name in ("result.json", "model.safetensors", "tables.json"):
         (tmp_path / name).unlink()
-    assert _run(config, tmp_path) == result
+    assert run(config, tmp_path) == result
+    assert all(torch.equal(weight, kept[name]) for name, weight in weights(tmp_path).items())
     assert np.sum(result["saturation"]) > 0
 
 
 def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch):
-    config = _config(epochs=1)
-    result = _run(config, tmp_path)
+    config = small_config(epochs=1)
+    result = run(config, tmp_path)
     monkeypatch.setattr(lightning.Trainer, "fit", lambda *_, **__: pytest.fail("trained again"))
-    assert _run(config, tmp_path) == result
+    assert run(config, tmp_path) == result
 
 
 def test_other_settings_do_not_overwrite_a_run(tmp_path):
-    _run(_config(epochs=1), tmp_path)
+    run(small_config(epochs=1), tmp_path)
     with pytest.raises(UsageError, match="other settings .training.epochs was 1, now 2.*another --name"):
-        _run(_config(epochs=2), tmp_path)
-    moved = _config(epochs=1)
+        run(small_config(epochs=2), tmp_path)
+    moved = small_config(epochs=1)
     moved.data.workers = 1  # where it is computed, not what
-    _run(moved, tmp_path)
+    run(moved, tmp_path)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / "last.ckpt").write_bytes(b"damaged")
     with pytest.raises(UsageError, match=r"last.ckpt is damaged; delete it"):
-        _run(_config(), tmp_path)
+        run(small_config(), tmp_path)
 
 
 def test_a_damaged_result_is_named(tmp_path):
-    _run(_config(epochs=1), tmp_path)
+    run(small_config(epochs=1), tmp_path)
     (tmp_path / "result.json").write_text("{")
     with pytest.raises(UsageError, match=r"result.json cannot be read .*delete it"):
-        _run(_config(epochs=1), tmp_path)
+        run(small_config(epochs=1), tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------------- the steps
 
 
 def test_both_optimizers_step_and_steps_stay_in_range(tmp_path):
-    config = _config(epochs=1)
+    config = small_config(epochs=1)
     config.training.layer_optimizer.lr = 100.0
-    _run(config, tmp_path)
-    layer_state = {name: value for name, value in _weights(tmp_path).items() if name.startswith("layer.")}
+    run(config, tmp_path)
+    layer_state = {name: value for name, value in weights(tmp_path).items() if name.startswith("layer.")}
     for name in ("layer.luma", "layer.chroma"):
         assert layer_state[name].min() >= 1e-5 * 0.999
         assert layer_state[name].max() <= 255
@@ -194,8 +177,8 @@ def test_both_optimizers_step_and_steps_stay_in_range(tmp_path):
 
 
 def test_alpha_trains_where_it_may(tmp_path):
-    _run(_config(epochs=1, trainable_alpha=True, alpha=0.1), tmp_path)
-    assert not (_weights(tmp_path)["layer.alpha_luma"] == 0.1).all()
+    run(small_config(epochs=1, trainable_alpha=True, alpha=0.1), tmp_path)
+    assert not (weights(tmp_path)["layer.alpha_luma"] == 0.1).all()
 
 
 def test_every_arm_starts_from_the_same_backbone():
@@ -204,22 +187,9 @@ def test_every_arm_starts_from_the_same_backbone():
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(("schedule", "last"), [("constant", 0.05), ("cosine", 0.0), ("multistep", 0.005), ("onecycle", 0.0)])
-def test_schedules_end_where_they_should(tmp_path, monkeypatch, schedule, last):
-    rates = []
-    monkeypatch.setattr(
-        JointTraining, "on_train_end", lambda self: rates.extend(o.param_groups[0]["lr"] for o in self.optimizers())
-    )
-    config = _config(epochs=2)
-    config.training.optimizer = OptimizerConfig(lr=0.05, schedule=schedule, milestones=[1])
-    _run(config, tmp_path)
-    assert rates[0] == pytest.approx(last, abs=1e-4)
-    assert rates[1] == 0.05  # the layer's own, constant
-
-
 @pytest.mark.parametrize("where", ["pixels", "weights"])
 def test_a_loss_that_is_not_finite_stops_training_before_the_tables(tmp_path, monkeypatch, where):
-    config = _config(epochs=2)
+    config = small_config(epochs=2)
     data = Data(config.data, 0)
     layers = []
 
@@ -251,9 +221,9 @@ def test_a_loss_that_is_not_finite_stops_training_before_the_tables(tmp_path, mo
 
 def test_a_model_learns(tmp_path, monkeypatch):
     monkeypatch.setattr("jpegdl.data.photos.PHOTO_TRAIN", 20)
-    config = _config(epochs=5)
+    config = small_config(epochs=5)
     config.training.layer_optimizer.lr = 0.003
-    result = _run(config, tmp_path, "plain")
+    result = run(config, tmp_path, "plain")
     assert result["accuracy"] > 3 / 18
 
 
@@ -261,10 +231,10 @@ def test_a_model_learns(tmp_path, monkeypatch):
 
 
 def test_layers_of_a_config():
-    tied = build_layer(LayerConfig(hardness=0.7, bits=11), (torch.ones(8, 8), torch.full((8, 8), 2.0)))
+    tied = build_layer(LayerConfig(hardness=0.7, bits=11), (torch.ones(8, 8), torch.full((8, 8), 2.0)), 16)
     assert tied.hardness == 0.7
     assert tied.chroma[0, 0] == 2
-    pair = build_layer(LayerConfig(alpha=[1.0, 2.0]), (torch.ones(8, 8), torch.ones(8, 8)))
+    pair = build_layer(LayerConfig(alpha=[1.0, 2.0]), (torch.ones(8, 8), torch.ones(8, 8)), 16)
     assert pair.alpha[:, 0, 0].tolist() == [1, 2, 2]
     assert isinstance(pair, JpegLayer)
 
@@ -292,6 +262,17 @@ def test_initial_tables_by_name(tmp_path):
         ({"training": TrainingConfig(optimizer=OptimizerConfig(schedule="up"))}, "schedule must be one of"),
         ({"training": TrainingConfig(layer_optimizer=OptimizerConfig(lr=0.0))}, "training.layer_optimizer.lr must be"),
         ({"training": TrainingConfig(optimizer=OptimizerConfig(momentum=-1.0))}, "training.optimizer.momentum"),
+        ({"training": TrainingConfig(optimizer=OptimizerConfig(gamma=0.0))}, "training.optimizer.gamma"),
+        ({"training": TrainingConfig(optimizer=OptimizerConfig(milestones=[0, 3]))}, "training.optimizer.milestones"),
+        ({"training": TrainingConfig(layer_optimizer=OptimizerConfig(warmup=-1))}, "training.layer_optimizer.warmup must not"),
+        ({"training": TrainingConfig(optimizer=OptimizerConfig(schedule="onecycle", warmup=1))}, "no use with .* onecycle"),
+        ({"training": TrainingConfig(label_smoothing=1.0)}, "training.label_smoothing"),
+        ({"training": TrainingConfig(mixup=-0.1)}, "training.mixup"),
+        ({"training": TrainingConfig(cutmix=math.nan)}, "training.cutmix"),
+        ({"training": TrainingConfig(clip=0.0)}, "training.clip"),
+        ({"training": TrainingConfig(clip=math.nan)}, "training.clip"),
+        ({"training": TrainingConfig(ema=1.0)}, "training.ema"),
+        ({"training": TrainingConfig(ema=math.nan)}, "training.ema"),
         ({"layer": LayerConfig(q_max=-1.0)}, "layer.q_max"),
         ({"layer": LayerConfig(images=0)}, "layer.images"),
     ],
@@ -309,58 +290,58 @@ def test_backbones_made_for_one_size_are_told_theirs():
 
 
 def test_the_last_epoch_is_always_tested(tmp_path):
-    result = _run(_config(epochs=3, test_every=2), tmp_path)
+    result = run(small_config(epochs=3, test_every=2), tmp_path)
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     assert [row["test_accuracy"] != "" for row in rows] == [False, True, True]
     assert float(rows[-1]["test_accuracy"]) == pytest.approx(result["accuracy"])
 
 
 def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
-    config = _config(epochs=1)
+    config = small_config(epochs=1)
     config.data.batch_size = 72  # one step: the loss before it is finite, the parameters after it are not
     config.training.optimizer = OptimizerConfig(lr=1e38, weight_decay=1e30)
     with pytest.raises(UsageError, match="no longer finite after epoch 1"):
-        _run(config, tmp_path)
+        run(config, tmp_path)
     assert not (tmp_path / "last.ckpt").exists()
     assert not (tmp_path / "result.json").exists()
 
 
 def test_a_run_that_could_not_start_leaves_nothing(tmp_path):
-    config = _config()
+    config = small_config()
     config.training.accelerator = "abacus"
     with pytest.raises(UsageError, match="abacus"):
-        _run(config, tmp_path / "run")
+        run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_damaged_settings_are_named(tmp_path):
-    config = _config(epochs=1)
-    _run(config, tmp_path)
+    config = small_config(epochs=1)
+    run(config, tmp_path)
     assert read_config(tmp_path) == config
     (tmp_path / "config.yaml").write_text("training: [")
     with pytest.raises(UsageError, match="config.yaml is damaged; delete"):
-        _run(config, tmp_path)
+        run(config, tmp_path)
     (tmp_path / "config.yaml").write_text("training: 5")
     with pytest.raises(UsageError, match="config.yaml is damaged; delete"):
         read_config(tmp_path)
 
 
 def test_a_runs_tables_can_start_another(tmp_path):
-    _run(_config(epochs=1), tmp_path)
+    run(small_config(epochs=1), tmp_path)
     after = json.loads((tmp_path / "tables.json").read_text())["after"]
-    luma, _ = initial_tables(LayerConfig(tables=str(tmp_path / "tables.json")), Data(_config().data))
+    luma, _ = initial_tables(LayerConfig(tables=str(tmp_path / "tables.json")), Data(small_config().data))
     assert torch.equal(luma, torch.tensor(after["luma"]))
 
 
 def test_bad_devices_are_named(tmp_path):
-    config = _config()
+    config = small_config()
     config.training.accelerator = "abacus"
     with pytest.raises(UsageError, match=r"training.accelerator.*abacus"):
-        _run(config, tmp_path)
+        run(config, tmp_path)
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):
-    _run(_config(epochs=1), tmp_path)
+    run(small_config(epochs=1), tmp_path)
     file = tmp_path / "model.safetensors"
     with pytest.raises(UsageError, match="another architecture"):
         load_model(file, prepend(build_backbone("cifar_resnet20", 18, 0, 16), JpegLayer()))
@@ -370,7 +351,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
         load_model(file, prepend(build_backbone("cifar_resnet8", 18, 0, 16), nn.Identity()))
     with pytest.raises(UsageError, match="no model file"):
         load_model(tmp_path / "none", prepend(build_backbone("cifar_resnet8", 18, 0, 16), JpegLayer()))
-    poisoned = {**_weights(tmp_path), "backbone.fc.bias": torch.full((18,), float("nan"))}
+    poisoned = {**weights(tmp_path), "backbone.fc.bias": torch.full((18,), float("nan"))}
     safetensors.torch.save_file(poisoned, file)
     with pytest.raises(UsageError, match="not finite: its training diverged"):
         load_model(file, prepend(build_backbone("cifar_resnet8", 18, 0, 16), JpegLayer()))

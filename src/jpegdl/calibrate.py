@@ -1,11 +1,15 @@
-"""Initial quantization tables from data: by the loss's sensitivity to each frequency, or by magnitude."""
+"""Initial quantization tables from data: by the loss's sensitivity to each frequency, or by magnitude.
 
-from collections.abc import Iterable
+Several processes of one group, each with its share of the images, get the tables of all images together.
+"""
+
+from collections.abc import Iterable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from jpegdl import functional as F
+from jpegdl.data.sampling import processes
 from jpegdl.errors import UsageError
 from jpegdl.layer import STEP_RANGE
 
@@ -22,9 +26,9 @@ def sensitivity_tables(model: nn.Module, loader: Batches, *, q_max: float = 5.0,
         model: a trained plain model that takes images (N, 3, H, W) in [0, 1] to logits (N, classes), such as
             ``prepend(backbone, nn.Identity())``: a bare backbone would miss its normalisation. Its mode and gradients are
             left as they were.
-        loader: batches of (images in [0, 1], class indices).
+        loader: batches of (images in [0, 1], class indices); in each of several processes, those of its share.
         q_max: largest luma step, in JPEG table units.
-        images: how many images to use, at most; in the loader's order.
+        images: how many images to use, at most, over all processes; in the loader's order.
 
     Returns:
         (luma, chroma), each (8, 8) float32 on the CPU; chroma steps may exceed ``q_max`` and are kept within [1e-5, 255].
@@ -36,15 +40,13 @@ def sensitivity_tables(model: nn.Module, loader: Batches, *, q_max: float = 5.0,
     """
     if not 0 < q_max <= STEP_RANGE[1]:
         raise UsageError(f"q_max must be greater than 0 and at most 255, got {q_max}")
-    _check_count(images)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     modes = [(module, module.training) for module in model.modules()]
-    total, blocks, seen = torch.zeros(3, 8, 8, dtype=torch.float64, device=device), 0, 0
+    total, blocks = torch.zeros(3, 8, 8, dtype=torch.float64, device=device), 0
     model.eval()
     try:
-        for batch, target in loader:
-            batch, target = batch[: images - seen].to(device), target[: images - seen].to(device)
-            _check_range(batch)
+        for batch, target in _first(loader, images):
+            batch, target = batch.to(device), target[: len(batch)].to(device)
             with torch.enable_grad():
                 z = F.images_to_coefficients(batch.float()).requires_grad_()
                 logits = model(F.coefficients_to_images(z, (batch.shape[-2], batch.shape[-1])))
@@ -52,15 +54,13 @@ def sensitivity_tables(model: nn.Module, loader: Batches, *, q_max: float = 5.0,
                 (grad,) = torch.autograd.grad(loss, z)
             total += grad.double().square().sum(dim=(0, 2, 3))
             blocks += grad.shape[0] * grad.shape[2] * grad.shape[3]
-            seen += len(batch)
-            if seen >= images:
-                break
     finally:
         for module, mode in modes:
             module.training = mode
-    if not seen:
+    total, blocks = _over_processes(total, blocks)
+    if not blocks:
         raise UsageError("sensitivity_tables got no images from the loader")
-    sensitivity = (total / blocks).cpu()
+    sensitivity = total / blocks
     if not bool((sensitivity.isfinite() & (sensitivity > 0)).all()):
         raise UsageError(
             "the loss's sensitivity is zero or not finite for some frequency, so no step follows from it: "
@@ -75,9 +75,9 @@ def magnitude_tables(loader: Batches, *, bits: int = 11, images: int | None = No
     """Steps proportional to the mean magnitude of each DCT coefficient: q_f = 2 mean|z_f| / sqrt(2^(bits-1)).
 
     Args:
-        loader: batches of (images in [0, 1], anything).
+        loader: batches of (images in [0, 1], anything); in each of several processes, those of its share.
         bits: size of the alphabet, 2 to 16.
-        images: how many images to use, at most; None for all.
+        images: how many images to use, at most, over all processes; None for all.
 
     Returns:
         (luma, chroma), each (8, 8) float32 on the CPU, within [1e-5, 255]; chroma from Cb and Cr together.
@@ -90,25 +90,44 @@ def magnitude_tables(loader: Batches, *, bits: int = 11, images: int | None = No
     cap = F.largest_level(bits)
     if cap is None:
         raise UsageError("magnitude_tables needs bits, an integer from 2 to 16, got None")
-    if images is not None:
-        _check_count(images)
-    total, blocks, seen = torch.zeros(3, 8, 8, dtype=torch.float64), 0, 0
-    for batch, *_ in loader:
-        if images is not None:
-            batch = batch[: images - seen]
-        _check_range(batch)
+    total, blocks = torch.zeros(3, 8, 8, dtype=torch.float64), 0
+    for batch, _ in _first(loader, images):
         z = F.images_to_coefficients(batch.float())
         total += z.abs().double().sum(dim=(0, 2, 3)).cpu()
         blocks += z.shape[0] * z.shape[2] * z.shape[3]
-        seen += len(batch)
-        if images is not None and seen >= images:
-            break
-    if not seen:
+    total, blocks = _over_processes(total, blocks)
+    if not blocks:
         raise UsageError("magnitude_tables got no images from the loader")
     if not bool(total.isfinite().all()):
         raise UsageError("magnitude_tables got pixels that are not finite")
     steps = 2 * total / blocks / (cap + 1) ** 0.5
     return steps[0].clamp(*STEP_RANGE).float(), steps[1:].mean(0).clamp(*STEP_RANGE).float()
+
+
+def _first(loader: Batches, images: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's part of the first ``images`` (None for all) of the order that processes take turns in."""
+    if images is not None and images < 1:
+        raise UsageError(f"images must be at least 1, got {images}")
+    rank, world = processes()
+    left = None if images is None else len(range(rank, images, world))
+    for batch, target in loader:
+        batch = batch[:left]
+        if len(batch):
+            _check_range(batch)
+            yield batch, target
+        if left is not None:
+            left -= len(batch)
+            if not left:
+                return
+
+
+def _over_processes(total: Tensor, blocks: int) -> tuple[Tensor, int]:
+    """Sums over all processes, on the CPU; added in the same order, and so the same to the last bit, in each."""
+    own = (total.cpu(), blocks)
+    shares = [own] * processes()[1]
+    if len(shares) > 1:
+        distributed.all_gather_object(shares, own)
+    return torch.stack([sums for sums, _ in shares]).sum(0), sum(count for _, count in shares)
 
 
 def _check_range(images: Tensor) -> None:
@@ -117,8 +136,3 @@ def _check_range(images: Tensor) -> None:
         raise UsageError(
             f"images must lie in [0, 1], got {low:.3g} to {high:.3g}: leave normalisation to prepend, and divide 0..255 by 255"
         )
-
-
-def _check_count(images: int) -> None:
-    if images < 1:
-        raise UsageError(f"images must be at least 1, got {images}")

@@ -3,26 +3,76 @@
 import csv
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
+import yaml
 from lightning.pytorch.callbacks import Callback, ProgressBar
-from torch import Tensor
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from jpegdl.files import replacing
+from jpegdl.layer import JpegLayer
 from jpegdl.training.module import JointTraining
 
 
+class Start(Callback):
+    """What a run starts with as soon as its processes know one another: its layer, and only then its folder.
+
+    Args:
+        make_layer: gives the layer, which takes the place of the model's.
+        folder: where the first process writes ``config.yaml`` and the log.
+        settings: what to write there.
+
+    Attributes:
+        before: the layer's tables, from :func:`named_tables`.
+    """
+
+    def __init__(self, make_layer: Callable[[], nn.Module], folder: Path, settings: dict[str, Any]) -> None:
+        self.make_layer, self.folder, self.settings = make_layer, folder, settings
+        self.before: dict[str, Any] = {}
+
+    def setup(self, trainer: lightning.Trainer, module: JointTraining, stage: str) -> None:  # type: ignore[override]
+        layer = self.make_layer()
+        module.model.layer = layer
+        module.to(trainer.strategy.root_device)  # an average of the model is set up after this, and stays where it finds it
+        self.before = named_tables(layer)
+        if trainer.is_global_zero:
+            with replacing(self.folder / "config.yaml") as file:
+                file.write_text(yaml.safe_dump(self.settings, sort_keys=False))
+        # A logger that the trainer had from the beginning would have made the folder.
+        trainer.loggers = [_Logger(self.folder, name="", version="", default_hp_metric=False)]
+
+
+class _Logger(TensorBoardLogger):
+    """TensorBoard events beside the run's other files; the settings are in config.yaml already."""
+
+    NAME_HPARAMS_FILE = "config.yaml"
+
+
+def named_tables(layer: nn.Module) -> dict[str, Any]:
+    """All parameters of a layer by name, and alpha where it has one, trained or not, as nested lists of numbers."""
+    tables: dict[str, Tensor] = dict(layer.named_parameters())
+    for name, part in layer.named_modules():
+        if isinstance(part, JpegLayer):
+            prefix = f"{name}." if name else ""
+            tables |= {f"{prefix}alpha_luma": part.alpha[0], f"{prefix}alpha_chroma": part.alpha[2]}
+    return {name: table.detach().float().cpu().tolist() for name, table in tables.items()}
+
+
 class History(Callback):
-    """The run's record, an entry an epoch: ``metrics.csv``, and ``layer.npz`` with the layer's tables.
+    """The run's record, an entry an epoch: ``metrics.csv``, and ``layer.npz`` with the layer's tables where it has one for each
+    of Y, Cb and Cr.
 
     The latter holds ``epoch``, ``steps``, ``alpha`` and ``saturation`` (the share of coefficients at the level cap, over the
-    epoch's last training batch), the last three of shape (epochs, 3, 8, 8) for Y, Cb, Cr. Test metrics stand in the rows of
-    tested epochs only. The record lives in the checkpoint and both files are written whole, so that a resumed run has neither
-    gaps nor repeats. ``seconds`` is the time spent on training batches alone.
+    epoch's last training batch), the last three of shape (epochs, 3, 8, 8) for Y, Cb, Cr; as they train, where what is tested
+    is an average. Test metrics stand in the rows of tested epochs only. The record lives in the checkpoint and both files are
+    written whole, so that a resumed run has neither gaps nor repeats. ``seconds`` is the time spent on training batches
+    alone; ``test_saturation`` that of :class:`JointTraining`, at the last test.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,6 +80,7 @@ class History(Callback):
         self.rows: list[dict[str, float]] = []
         self.tables: list[dict[str, Any]] = []
         self.seconds = 0.0
+        self.test_saturation: list[Any] | None = None
         self._since = 0.0
         self._tested = False
         self._images: Tensor | None = None
@@ -45,10 +96,11 @@ class History(Callback):
         if trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1  # the last epoch is always tested
 
-    def on_validation_end(self, *_: Any) -> None:
+    def on_validation_end(self, trainer: lightning.Trainer, module: JointTraining) -> None:  # type: ignore[override]
         self._tested = True
+        self.test_saturation = None if module.test_saturation is None else module.test_saturation.tolist()
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: JointTraining) -> None:  # type: ignore[override]
         epoch = trainer.current_epoch + 1
         row = {"epoch": epoch, "seconds": self.seconds}
         row |= {
@@ -57,27 +109,27 @@ class History(Callback):
             if self._tested or not name.startswith("test_")
         }
         self._tested = False
-        if isinstance(module, JointTraining) and module.jpeg is not None and self._images is not None:
-            steps, alpha = module.jpeg.steps.detach(), module.jpeg.alpha.detach()
-            saturation = trainer.strategy.reduce(module.jpeg.saturation(self._images), reduce_op="mean")
-            assert isinstance(saturation, Tensor)
-            means = {
-                "step_dc_luma": steps[0, 0, 0],
-                "step_mean_luma": steps[0].mean(),
-                "step_mean_chroma": steps[1].mean(),
-                "hardness_mean_luma": (alpha * steps**2)[0].mean(),
-                "hardness_mean_chroma": (alpha * steps**2)[1].mean(),
-                "saturation_dc_luma": saturation[0, 0, 0],
-                "saturation_mean_luma": saturation[0].mean(),
-                "saturation_mean_chroma": saturation[1:].mean(),
-            }
-            module.log_dict(means)
-            row |= {name: float(value) for name, value in means.items()}
-            entry = {"steps": steps, "alpha": alpha, "saturation": saturation}
+        entry = self._tables(trainer, module)
+        means = _means(entry)
+        module.log_dict(means, sync_dist=True)  # the same in all processes
+        row |= {name: float(value) for name, value in means.items()}
+        if "steps" in entry:
             self.tables.append({"epoch": epoch} | {name: table.float().cpu().numpy() for name, table in entry.items()})
         self.rows.append(row)
         if trainer.is_global_zero:
             self._write()
+
+    def _tables(self, trainer: lightning.Trainer, module: JointTraining) -> dict[str, Tensor]:
+        """What the layer has of ``saturation``, and of ``steps`` and ``alpha`` with one table a plane; each (3, 8, 8)."""
+        if module.saturation is None:
+            return {}
+        assert self._images is not None
+        saturation = trainer.strategy.reduce(module.saturation(self._images), reduce_op="mean")
+        assert isinstance(saturation, Tensor)
+        layer = module.model.layer
+        if not isinstance(layer, JpegLayer) or layer.steps.ndim > 3:
+            return {"saturation": saturation}
+        return {"steps": layer.steps.detach(), "alpha": layer.alpha.detach(), "saturation": saturation}
 
     def _write(self) -> None:
         names = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -92,11 +144,38 @@ class History(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         entries = [{name: np.asarray(value).tolist() for name, value in entry.items()} for entry in self.tables]
-        return {"rows": self.rows, "tables": entries, "seconds": self.seconds}
+        return {
+            "rows": self.rows,
+            "tables": entries,
+            "seconds": self.seconds,
+            "test_saturation": self.test_saturation,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows, self.seconds = state["rows"], state["seconds"]
+        self.rows, self.seconds, self.test_saturation = state["rows"], state["seconds"], state["test_saturation"]
         self.tables = [{name: np.asarray(value) for name, value in entry.items()} for entry in state["tables"]]
+
+
+def _means(entry: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The columns of ``metrics.csv`` that come from tables."""
+    means = {}
+    if "steps" in entry:
+        steps, hardness = entry["steps"], entry["alpha"] * entry["steps"] ** 2
+        means = {
+            "step_dc_luma": steps[0, 0, 0],
+            "step_mean_luma": steps[0].mean(),
+            "step_mean_chroma": steps[1].mean(),
+            "hardness_mean_luma": hardness[0].mean(),
+            "hardness_mean_chroma": hardness[1].mean(),
+        }
+    if "saturation" in entry:
+        saturation = entry["saturation"]
+        means |= {
+            "saturation_dc_luma": saturation[0, 0, 0],
+            "saturation_mean_luma": saturation[0].mean(),
+            "saturation_mean_chroma": saturation[1:].mean(),
+        }
+    return means
 
 
 class Progress(ProgressBar):

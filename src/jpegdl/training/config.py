@@ -83,14 +83,17 @@ class TrainingConfig:
         layer_optimizer: of the layer's parameters: tables (and alpha, where trainable); weight decay 0, as published.
         label_smoothing: share of the target that is spread over all classes, 0 to 1.
         mixup, cutmix: of the Beta distribution that mixing shares are drawn from; 0 for none. With both, each batch takes one.
+            A training image counts as right where the class of the larger share is.
         clip: largest norm of the backbone's gradient; null for any.
-        ema: decay, a step, of an exponential moving average of all parameters, which is what is tested and kept; null for none.
+        ema: decay, a step, of an exponential moving average of all parameters and batch statistics, which is what is tested and
+            kept; null for none.
         test_every: epochs between two tests; the last epoch is always tested.
         accelerator: auto, cpu, gpu, ... as Lightning's Trainer takes it.
         devices: how many GPUs or processes a host.
         num_nodes: how many hosts.
         strategy: auto, ddp, ... as Lightning's Trainer takes it.
-        sync_batchnorm: batch statistics over all GPUs, as one with the whole batch would have; not on CPUs.
+        sync_batchnorm: batch statistics over all GPUs, as one with the whole batch would have; not on CPUs. Without it each
+            process normalises with those of its own part, and the first one's running ones are tested and kept.
         precision: 32-true, 16-mixed, bf16-mixed, ... as Lightning's Trainer takes it; the layer's own arithmetic is float32 in
             any of them.
     """

@@ -55,6 +55,15 @@ def check_config(config: RunConfig) -> None:
     for name in ("epochs", "test_every", "devices", "num_nodes"):
         if getattr(training, name) < 1:
             raise UsageError(f"training.{name} must be at least 1, got {getattr(training, name)}")
+    if not 0 <= training.label_smoothing < 1:
+        raise UsageError(f"training.label_smoothing must be at least 0 and less than 1, got {training.label_smoothing}")
+    for name in ("mixup", "cutmix"):
+        if not 0 <= getattr(training, name) < math.inf:
+            raise UsageError(f"training.{name} must be 0, for none, or a number above, got {getattr(training, name)}")
+    if training.clip is not None and not 0 < training.clip < math.inf:
+        raise UsageError(f"training.clip must be a number greater than 0, or null, got {training.clip}")
+    if training.ema is not None and not 0 < training.ema < 1:
+        raise UsageError(f"training.ema must be between 0 and 1, or null, got {training.ema}")
     for name in ("optimizer", "layer_optimizer"):
         optimizer: OptimizerConfig = getattr(training, name)
         if optimizer.name not in _OPTIMIZERS:
@@ -66,6 +75,14 @@ def check_config(config: RunConfig) -> None:
         for option in ("momentum", "weight_decay"):
             if not 0 <= getattr(optimizer, option) < math.inf:
                 raise UsageError(f"training.{name}.{option} must not be negative, got {getattr(optimizer, option)}")
+        if not 0 < optimizer.gamma < math.inf:
+            raise UsageError(f"training.{name}.gamma must be a finite number greater than 0, got {optimizer.gamma}")
+        if optimizer.milestones and min(optimizer.milestones) < 1:
+            raise UsageError(f"training.{name}.milestones must be at least 1, got {optimizer.milestones}")
+        if optimizer.warmup < 0:
+            raise UsageError(f"training.{name}.warmup must not be negative, got {optimizer.warmup}")
+        if optimizer.warmup and optimizer.schedule == "onecycle":
+            raise UsageError(f"training.{name}.warmup has no use with schedule onecycle, which warms up by itself")
     if table_source(config.layer) == "file":
         read_tables(config.layer.tables)
     build_layer(config.layer, (torch.ones(8, 8), torch.ones(8, 8)), config.data.size)

@@ -1,16 +1,22 @@
 """The Lightning module: one loss, two optimizers."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
+from torchvision.transforms import v2
 
+from jpegdl.data import IGNORED
 from jpegdl.errors import UsageError
-from jpegdl.layer import JpegLayer, PrependedModel
+from jpegdl.layer import PrependedModel
 from jpegdl.training.config import OptimizerConfig, TrainingConfig
 
 
@@ -25,41 +31,63 @@ def _scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer, epochs
     """A scheduler to be stepped after every batch; ``steps`` batches in all."""
     if config.schedule == "onecycle":
         return OneCycleLR(optimizer, config.lr, total_steps=steps + 1, cycle_momentum=False)
-    if config.schedule == "cosine":
-        return CosineAnnealingLR(optimizer, steps)
-    if config.schedule == "multistep":
-        return MultiStepLR(optimizer, [milestone * (steps // epochs) for milestone in config.milestones], config.gamma)
-    return ConstantLR(optimizer, factor=1.0, total_iters=0)
+    epoch = steps // epochs
+
+    def factor(step: int) -> float:
+        if step < config.warmup * epoch:
+            return step / (config.warmup * epoch)
+        if config.schedule == "cosine":
+            return (1 + math.cos(math.pi * step / steps)) / 2
+        if config.schedule == "multistep":
+            return config.gamma ** sum(step >= milestone * epoch for milestone in config.milestones)
+        if config.schedule == "exponential":
+            return config.gamma ** (step // epoch)
+        return 1.0
+
+    return LambdaLR(optimizer, factor)
 
 
 class JointTraining(lightning.LightningModule):
     """Cross-entropy training of backbone and layer together, each with its own optimizer.
 
-    After every step the layer's parameters are projected to their range. Training stops, before any parameter is touched, at
-    a loss that is not finite.
+    After every step the layer's parameters are projected to their range, where it has one. Training stops, before any parameter
+    is touched, at a loss that is not finite. A layer without trainable parameters has no optimizer. Entries of test batches
+    whose target is ``IGNORED`` are no part of any metric; accuracy in training is that of the class with the larger share,
+    where images are mixed.
 
     Args:
-        model: from :func:`jpegdl.prepend`.
-        config: optimizers and schedules.
+        model: from :func:`jpegdl.prepend`. Its layer may be replaced as long as training has not started.
+        config: optimizers, schedules, and what is done to targets and gradients.
         classes: number of classes.
-        seed: of everything random in training (dropout, random quantizers), drawn anew from (seed, epoch, batch). In tests it
-            is drawn from the batch's number alone.
+        seed: of everything random in training (dropout, random quantizers, mixing), drawn anew from (seed, epoch, batch,
+            process). In tests it is drawn from the batch's number and the process's alone.
+
+    Attributes:
+        test_saturation: (3, 8, 8), the share of coefficients at the level cap over the test images, at the last test; None
+            before it, and for layers without a cap.
     """
 
     def __init__(self, model: PrependedModel, config: TrainingConfig, classes: int, seed: int) -> None:
         super().__init__()
         self.automatic_optimization = False  # two optimizers
         self.model, self.config, self.seed = model, config, seed
-        self.jpeg = model.layer if isinstance(model.layer, JpegLayer) else None
+        kinds = ((v2.MixUp, config.mixup), (v2.CutMix, config.cutmix))
+        mixings = [kind(alpha=share, num_classes=classes) for kind, share in kinds if share]
+        self.mix = v2.RandomChoice(mixings) if mixings else None
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
-        self.test_accuracy = MulticlassAccuracy(classes, average="micro")
-        # (3, 8, 8), over the test images at the last test; a buffer, so that it is in the checkpoint.
-        self.register_buffer("test_saturation", torch.zeros(3, 8, 8))
+        self.test_accuracy = MulticlassAccuracy(classes, average="micro", ignore_index=IGNORED)
+        self.test_loss = MeanMetric(nan_strategy="disable")  # one that is not finite is to be seen
+        self.test_saturation: Tensor | None = None
+
+    @property
+    def saturation(self) -> Callable[[Tensor], Tensor] | None:
+        """The layer's: images (N, 3, H, W) to the share of coefficients at the level cap, (3, 8, 8); None if it has none."""
+        return getattr(self.model.layer, "saturation", None)
 
     def configure_optimizers(self) -> Any:
         steps = int(self.trainer.estimated_stepping_batches)
         parts = [(self.config.optimizer, list(self.model.backbone.parameters()))]
-        if layer_parameters := list(self.model.layer.parameters()):
+        if layer_parameters := [p for p in self.model.layer.parameters() if p.requires_grad]:
             parts.append((self.config.layer_optimizer, layer_parameters))
         optimizers = [_optimizer(config, parameters) for config, parameters in parts]
         schedulers = [
@@ -84,9 +112,9 @@ class JointTraining(lightning.LightningModule):
             torch.cuda.manual_seed(seed)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, target = batch
+        images, target = batch if self.mix is None else self.mix(*batch)
         logits = self.model(images)
-        loss = cross_entropy(logits, target)
+        loss = cross_entropy(logits, target, label_smoothing=self.config.label_smoothing)
         if not torch.isfinite(loss):
             sound = bool(torch.isfinite(images).all())
             way_out = (
@@ -103,14 +131,19 @@ class JointTraining(lightning.LightningModule):
         self.manual_backward(loss)
         for optimizer in optimizers:
             optimizer.step()
-        if self.jpeg is not None:
-            self.jpeg.project_()
+        if len(optimizers) > 1 and (project := getattr(self.model.layer, "project_", None)) is not None:
+            project()
         schedulers: Any = self.lr_schedulers()
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
             scheduler.step()
-        self.train_accuracy(logits, target)
+        self.train_accuracy(logits, target if self.mix is None else target.argmax(1))
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=len(images))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # Here mixed precision has its gradients unscaled. The layer's own are not part of the norm.
+        if self.config.clip is not None and optimizer is self.trainer.optimizers[0]:
+            clip_grad_norm_(self.model.backbone.parameters(), self.config.clip)
 
     def on_train_epoch_end(self) -> None:
         # Before the checkpoint is written: a loss may be finite while the step that follows from it is not.
@@ -121,18 +154,20 @@ class JointTraining(lightning.LightningModule):
             )
 
     def on_validation_epoch_start(self) -> None:
-        self._saturation, self._images = torch.zeros(3, 8, 8, device=self.device), 0
+        self._saturation, self._images = torch.zeros(3, 8, 8, device=self.device), torch.zeros((), device=self.device)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, target = batch
-        logits = self.model(images)
-        self.test_accuracy(logits, target)
-        self.log("test_loss", cross_entropy(logits, target), batch_size=len(images), sync_dist=True)
+        logits, real = self.model(images), target != IGNORED
+        self.test_loss.update(cross_entropy(logits[real].float(), target[real], reduction="none"))
+        self.test_accuracy.update(logits, target)
+        self.log("test_loss", self.test_loss, batch_size=len(images))
         self.log("test_accuracy", self.test_accuracy, batch_size=len(images))
-        if self.jpeg is not None:
-            self._saturation += self.jpeg.saturation(images) * len(images)
-            self._images += len(images)
+        if self.saturation is not None and real.any():
+            self._saturation += self.saturation(images[real]) * real.sum()
+            self._images += real.sum()
 
     def on_validation_epoch_end(self) -> None:
-        if self.jpeg is not None:
-            self.test_saturation: Tensor = self.trainer.strategy.reduce(self._saturation / self._images, reduce_op="mean")
+        if self.saturation is not None:
+            total, images = (self.trainer.strategy.reduce(x, reduce_op="sum") for x in (self._saturation, self._images))
+            self.test_saturation = total / images

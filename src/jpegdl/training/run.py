@@ -13,24 +13,30 @@ import safetensors.torch
 import timm
 import torch
 import yaml
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.plugins import LayerSync
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing
-from jpegdl.layer import JpegLayer, PrependedModel, prepend
-from jpegdl.training.callbacks import History, Progress
+from jpegdl.layer import PrependedModel, prepend
+from jpegdl.training.callbacks import History, Progress, Start, named_tables
 from jpegdl.training.config import LayerConfig, OptimizerConfig, RunConfig, TrainingConfig
 from jpegdl.training.models import build_backbone
 from jpegdl.training.module import JointTraining
 
 
-class _Logger(TensorBoardLogger):
-    """TensorBoard events beside the run's other files; the settings are in config.yaml already."""
+class _SyncBatchNorm(LayerSync):
+    """timm's conversion: torch's own, which the Trainer's option takes, loses the activations in timm's BatchNormAct2d."""
 
-    NAME_HPARAMS_FILE = "config.yaml"
+    def apply(self, model: nn.Module) -> nn.Module:
+        return convert_sync_batchnorm(model)  # type: ignore[no-any-return, no-untyped-call]
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        return model  # its weights alone are of use after training
 
 
 def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
@@ -42,6 +48,7 @@ def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
             strategy=config.strategy,
             precision=config.precision,  # type: ignore[arg-type]
             enable_model_summary=False,
+            use_distributed_sampler=False,  # the loaders give each process its share
             num_sanity_val_steps=0,
             **options,
         )
@@ -121,14 +128,15 @@ def train_run(
     Args:
         config: all settings.
         data: made with the same seed.
-        make_layer: gives an untrained layer; ``nn.Identity`` for a plain model. Not called where the run is finished.
+        make_layer: gives an untrained layer; ``nn.Identity`` for a plain model. Called once the processes know one another,
+            on the device of each; not where the run is finished.
         folder: the run's own folder. A ``result.json`` there means that the run is finished: it is returned as it is.
         arm: name of the arm, for the record.
         seed: of the backbone's initial weights and everything random in training.
 
     Returns:
         The result: accuracy (share of the test images, 0 to 1), loss, epochs, seconds spent on training batches, numbers of
-        parameters, versions.
+        parameters (all of them; the layer's trainable ones), saturation (None where the layer has no cap), versions.
 
     Raises:
         UsageError: the loss is not finite, the folder holds other settings or a checkpoint that cannot be used.
@@ -138,43 +146,47 @@ def train_run(
     check_folder(config, folder, arm, seed)
     if result_file.is_file():
         return read_result(folder)
-    layer = make_layer()
-    model = prepend(build_backbone(config.backbone, len(data.classes), seed, config.data.size), layer)
-    before = _named_tables(layer)
-    module = JointTraining(model, config.training, len(data.classes), seed)
-    history = History(folder)
+    training = config.training
+    model = prepend(build_backbone(config.backbone, len(data.classes), seed, config.data.size), nn.Identity())
+    module = JointTraining(model, training, len(data.classes), seed)
+    start, history = Start(make_layer, folder, _settings(config, arm, seed)), History(folder)
+    average = [] if training.ema is None else [WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(training.ema))]  # type: ignore[no-untyped-call]
     checkpoint = ModelCheckpoint(
         folder, "last", save_top_k=1, monitor=None, enable_version_counter=False, save_on_train_epoch_end=True
     )
     trainer = _trainer(
-        config.training,
-        max_epochs=config.training.epochs,
-        check_val_every_n_epoch=config.training.test_every,
-        callbacks=[history, checkpoint, Progress(f"{arm}, seed {seed}:")],
-        logger=_Logger(folder, name="", version="", default_hp_metric=False),
+        training,
+        max_epochs=training.epochs,
+        check_val_every_n_epoch=training.test_every,
+        callbacks=[start, *average, history, checkpoint, Progress(f"{arm}, seed {seed}:")],
+        plugins=[_SyncBatchNorm()] if training.sync_batchnorm else None,
+        logger=False,
         log_every_n_steps=1,
     )
-    with replacing(folder / "config.yaml") as file:
-        file.write_text(yaml.safe_dump(_settings(config, arm, seed), sort_keys=False))
-    _fit(trainer, module, data, folder / "last.ckpt")
+    if training.sync_batchnorm and trainer.strategy.root_device.type != "cuda":
+        raise UsageError(f"training.sync_batchnorm needs GPUs, this run is on {trainer.strategy.root_device}")
+    last = folder / "last.ckpt"
+    _fit(trainer, module, data, last)
     if not trainer.is_global_zero:
         trainer.strategy.barrier()
         return read_result(folder)
+    # What is kept is what was tested, the average where there is one; also where nothing was left to train.
+    module.load_state_dict(torch.load(last, map_location="cpu", weights_only=True)["state_dict"])
     with replacing(folder / "model.safetensors") as file:
         file.write_bytes(safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
-    if before:
+    if start.before:
         with replacing(folder / "tables.json") as file:
-            file.write_text(json.dumps({"before": before, "after": _named_tables(layer)}))
+            file.write_text(json.dumps({"before": start.before, "after": named_tables(model.layer)}))
     result = {
         "arm": arm,
         "seed": seed,
         "accuracy": history.rows[-1]["test_accuracy"],
         "loss": history.rows[-1]["test_loss"],
-        "epochs": config.training.epochs,
+        "epochs": training.epochs,
         "train_seconds": history.seconds,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "layer_parameters": sum(p.numel() for p in layer.parameters()),
-        "saturation": None if module.jpeg is None else module.test_saturation.tolist(),
+        "layer_parameters": sum(p.numel() for p in model.layer.parameters() if p.requires_grad),
+        "saturation": history.test_saturation,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {type(trainer.accelerator).__name__}",
     }
@@ -203,14 +215,6 @@ def _fit(trainer: lightning.Trainer, module: JointTraining, data: Data, last: Pa
         trainer.fit(module, data, ckpt_path=last if last.is_file() else None)
     except SystemExit as stop:  # Lightning's answer to Ctrl+C
         raise KeyboardInterrupt from stop
-
-
-def _named_tables(layer: nn.Module) -> dict[str, list[list[float]]]:
-    if not isinstance(layer, JpegLayer):
-        return {}
-    luma_alpha, chroma_alpha = layer.alpha[0], layer.alpha[2]
-    named = {"luma": layer.luma, "chroma": layer.chroma, "alpha_luma": luma_alpha, "alpha_chroma": chroma_alpha}
-    return {name: table.detach().float().cpu().tolist() for name, table in named.items()}
 
 
 def read_result(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+"""Two processes with half the batch each train what one does with all of it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from jpegdl.compare import CompareConfig, train_arm
+from jpegdl.data import DataConfig
+from jpegdl.training import LayerConfig, OptimizerConfig, TrainingConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def _train(folder, processes):
+    """Plain, then the layer with sensitivity tables; 39 test images, so that the second of two processes lacks one."""
+    config = CompareConfig(
+        backbone="test_vit",  # without BatchNorm, whose statistics are each process's own
+        data=DataConfig(name="made-up", limit=39, size=16, batch_size=16 // processes),
+        layer=LayerConfig(images=21, bits=4),
+        training=TrainingConfig(
+            epochs=2,
+            accelerator="cpu",
+            devices=processes,
+            optimizer=OptimizerConfig(),
+            layer_optimizer=OptimizerConfig(lr=5.0, weight_decay=0.0),
+            label_smoothing=0.1,
+            clip=1.0,
+            ema=0.5,
+        ),
+        output=str(folder),
+    )
+    for arm in ("plain", "jpeg-dl"):
+        train_arm(config, arm, 0)
+
+
+def test_two_processes_train_what_one_does(tmp_path):
+    _train(tmp_path / "one", 1)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*launch, __file__, str(tmp_path / "two")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    assert done.returncode == 0, done.stderr
+    for arm in ("plain", "jpeg-dl"):
+        one, two = (tmp_path / name / "run" / arm / "0" for name in ("one", "two"))
+        results = [json.loads((folder / "result.json").read_text()) for folder in (one, two)]
+        assert results[0]["accuracy"] == results[1]["accuracy"] > 0
+        assert results[0]["loss"] == pytest.approx(results[1]["loss"], rel=1e-5)
+        states = [safetensors.torch.load_file(folder / "model.safetensors") for folder in (one, two)]
+        for name, weight in states[0].items():
+            torch.testing.assert_close(states[1][name], weight, rtol=1e-4, atol=1e-6)
+    tables = [json.loads((folder / "tables.json").read_text()) for folder in (one, two)]
+    for name in ("luma", "chroma"):
+        for when in ("before", "after"):
+            np.testing.assert_allclose(tables[0][when][name], tables[1][when][name], rtol=1e-5)
+        assert np.abs(np.array(tables[0]["after"][name]) / tables[0]["before"][name] - 1).max() > 1e-3  # it did train
+    assert np.max(results[0]["saturation"]) > 0
+    np.testing.assert_allclose(results[0]["saturation"], results[1]["saturation"], atol=2e-3)
+
+
+if __name__ == "__main__":
+    _train(sys.argv[1], int(os.environ["WORLD_SIZE"]))

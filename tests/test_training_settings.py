@@ -1,0 +1,170 @@
+"""What the settings of a run do to learning rates, targets, gradients and the model that is kept."""
+
+import csv
+import math
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+from runs import run, small_config, weights
+
+from jpegdl.errors import UsageError
+from jpegdl.layer import PrependedModel
+from jpegdl.training import JointTraining, OptimizerConfig, module
+from jpegdl.training.run import _SyncBatchNorm
+
+pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
+
+STEPS = 4  # batches an epoch
+
+
+def _rates(monkeypatch, config, folder):
+    """The backbone's learning rate at each batch and after the last; the layer's at the end."""
+    rates, last = [], []
+    read = lambda self: [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers()]  # noqa: E731
+    step = JointTraining.training_step
+    monkeypatch.setattr(JointTraining, "training_step", lambda self, *a: rates.append(read(self)[0]) or step(self, *a))
+    monkeypatch.setattr(JointTraining, "on_train_end", lambda self: last.extend(read(self)))
+    run(config, folder)
+    return [*rates, last[0]], last[1]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "at"),
+    [
+        ("constant", lambda t: 1.0),
+        ("cosine", lambda t: (1 + math.cos(math.pi * t / (3 * STEPS))) / 2),
+        ("multistep", lambda t: 0.1 if t >= 2 * STEPS else 1.0),
+        ("exponential", lambda t: 0.1 ** (t // STEPS)),
+    ],
+)
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_schedules(tmp_path, monkeypatch, schedule, at, warmup):
+    config = small_config(epochs=3)
+    config.training.optimizer = OptimizerConfig(lr=0.05, schedule=schedule, milestones=[2], warmup=warmup)
+    rates, layer = _rates(monkeypatch, config, tmp_path)
+    expected = [0.05 * (t / STEPS if t < warmup * STEPS else at(t)) for t in range(3 * STEPS + 1)]
+    assert rates == pytest.approx(expected, abs=1e-12)
+    assert layer == 0.05  # its own, constant
+
+
+def test_onecycle_rises_and_ends_at_almost_nothing(tmp_path, monkeypatch):
+    config = small_config(epochs=2)
+    config.training.optimizer = OptimizerConfig(lr=0.05, schedule="onecycle")
+    rates, _ = _rates(monkeypatch, config, tmp_path)
+    assert rates[0] == pytest.approx(0.002)
+    assert max(rates) > 0.045
+    assert rates[-1] < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_mixed_batches(tmp_path, monkeypatch, kind):
+    """Images and targets are mixed with the same share; the accuracy is that of the larger one."""
+    config = small_config(epochs=1)
+    config.training = replace(config.training, label_smoothing=0.2, **{kind: 1.0})
+    given, seen, losses = [], [], []
+    step, forward, cross_entropy = JointTraining.training_step, PrependedModel.forward, module.cross_entropy
+
+    def spied_forward(self, images):
+        if self.training:
+            seen.append(images.clone())
+        return forward(self, images)
+
+    def spied_loss(logits, target, **options):
+        if logits.requires_grad:
+            losses.append((logits.detach(), target, options["label_smoothing"]))
+        return cross_entropy(logits, target, **options)
+
+    monkeypatch.setattr(JointTraining, "training_step", lambda self, batch, i: given.append(batch) or step(self, batch, i))
+    monkeypatch.setattr(PrependedModel, "forward", spied_forward)
+    monkeypatch.setattr(module, "cross_entropy", spied_loss)
+    run(config, tmp_path)
+    shares, right = set(), []
+    for (images, target), mixed, (logits, soft, smoothing) in zip(given, seen, losses, strict=True):
+        one_hot = torch.nn.functional.one_hot(target, 18).float()
+        row = int((target != target.roll(1)).nonzero()[0])
+        share = soft[row, target[row]].item()
+        torch.testing.assert_close(soft, share * one_hot + (1 - share) * one_hot.roll(1, 0))
+        if kind == "mixup":
+            torch.testing.assert_close(mixed, share * images + (1 - share) * images.roll(1, 0))
+        else:
+            own, other = (mixed == images).all(1), (mixed == images.roll(1, 0)).all(1)
+            assert (own | other).all()
+            assert own.float().mean((1, 2)).min().item() >= share - 1e-6
+        assert smoothing == 0.2
+        shares.add(share)
+        right.append((logits.argmax(1) == soft.argmax(1)).float().mean().item())
+    assert len(shares) == STEPS  # drawn anew for each batch
+    (row,) = csv.DictReader((tmp_path / "metrics.csv").open())
+    assert float(row["train_accuracy"]) == pytest.approx(sum(right) / STEPS)
+
+
+def test_gradients_of_the_backbone_alone_are_clipped(tmp_path, monkeypatch):
+    config = small_config(epochs=1)
+    config.training.clip = 0.01
+    norms = []
+
+    def norm(part):
+        return torch.stack([p.grad.norm() for p in part.parameters()]).norm().item()
+
+    hook = JointTraining.on_before_optimizer_step
+
+    def spy(self, optimizer):
+        before = [norm(self.model.backbone), norm(self.model.layer)]
+        hook(self, optimizer)
+        norms.append((before, [norm(self.model.backbone), norm(self.model.layer)]))
+
+    monkeypatch.setattr(JointTraining, "on_before_optimizer_step", spy)
+    run(config, tmp_path)
+    (before, after), *_ = norms
+    assert before[0] > 0.1
+    assert after[0] == pytest.approx(0.01, rel=1e-3)
+    assert after[1] == before[1] > 0
+
+
+def test_the_average_is_tested_and_kept(tmp_path, monkeypatch):
+    """Parameters, tables and BatchNorm statistics, from the first step on."""
+    config, path = small_config(), []
+    config.training.ema = 0.8
+    end = JointTraining.on_train_batch_end
+    monkeypatch.setattr(
+        JointTraining,
+        "on_train_batch_end",
+        lambda self, *a: path.append({k: v.clone() for k, v in self.model.state_dict().items()}) or end(self, *a),
+    )
+    tested = []
+    monkeypatch.setattr(JointTraining, "on_validation_end", lambda self: tested.append(self.model.backbone.fc.weight.clone()))
+    start = JointTraining.on_validation_batch_start
+    monkeypatch.setattr(
+        JointTraining,
+        "on_validation_batch_start",
+        lambda self, *a: tested.append(self.model.backbone.fc.weight.clone()) or start(self, *a),
+    )
+    run(config, tmp_path)
+    average = path[0]
+    for state in path[1:]:
+        average = {name: 0.8 * average[name] + 0.2 * value for name, value in state.items()}
+    kept = weights(tmp_path)
+    for name in ("backbone.fc.weight", "backbone.bn1.running_mean", "backbone.bn1.running_var", "layer.luma"):
+        torch.testing.assert_close(kept[name], average[name], rtol=1e-5, atol=1e-7)
+        assert not torch.allclose(kept[name], path[-1][name], rtol=1e-3)
+    assert torch.equal(tested[-2], kept["backbone.fc.weight"])  # in the last test
+    assert torch.equal(tested[-1], path[-1]["backbone.fc.weight"])  # after it, training would go on from where it was
+
+
+def test_batch_statistics_over_processes_need_gpus(tmp_path):
+    config = small_config()
+    config.training.sync_batchnorm = True
+    with pytest.raises(UsageError, match="training.sync_batchnorm needs GPUs, this run is on cpu"):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_batch_statistics_over_processes_leave_activations_alone():
+    model = timm.create_model("test_efficientnet", num_classes=3).eval()  # timm's BatchNorm with an activation inside
+    images = torch.rand(2, 3, 32, 32)
+    expected = model(images)
+    synchronized = _SyncBatchNorm().apply(model)
+    assert any(isinstance(part, torch.nn.SyncBatchNorm) for part in synchronized.modules())
+    assert torch.equal(synchronized(images), expected)
