@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,6 +169,23 @@ def test_the_list_and_a_single_recipe(capsys):
     assert yaml.safe_load(text)["training"]["epochs"] == 200
     with pytest.raises(UsageError, match="no recipe 'finer'; recipes: cifar10, "):
         read_recipe("finer")
+
+
+def test_the_commands_of_the_protocols_page(monkeypatch):
+    """Each row of each protocol once, with a run folder of its own."""
+    page = (Path(__file__).parents[1] / "docs/protocols.md").read_text()
+    found, folders = set(), set()
+    for command in re.findall(r"`jpegdl compare (--config .*?)`", page):
+        arguments = command.split()
+        config = _config(monkeypatch, *arguments)
+        check_compare(config)
+        found.add((arguments[1], config.data.name, config.backbone))
+        folders.add(config.folder)
+    recipes = [read_recipe(name) for name in PROTOCOLS]
+    assert found == {
+        (recipe.name, data, backbone) for recipe in recipes for data in recipe.data for backbone in recipe.backbones
+    }
+    assert len(folders) == len(found)
 
 
 def test_torchvision_backbones():
