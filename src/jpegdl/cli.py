@@ -1,11 +1,11 @@
 """The command ``jpegdl``: settings in, one call, the outcome printed."""
 
+import itertools
 import logging
 import os
 import sys
 import warnings
 from dataclasses import is_dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
@@ -18,11 +18,8 @@ from jpegdl.benchmark import BenchConfig, bench
 from jpegdl.compare import ARMS, CompareConfig, calibrate_run, check_compare, compare, evaluate_run, train_arm
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
+from jpegdl.recipes import FOLDER, RECIPES, list_recipes, read_recipe
 from jpegdl.tables import write_tables
-
-RECIPES = sorted(
-    file.name.removesuffix(".yaml") for file in resources.files("jpegdl.recipes").iterdir() if file.name.endswith(".yaml")
-)
 
 
 class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined]
@@ -31,7 +28,7 @@ class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined
     def __call__(self, parser, namespace, value, option_string=None):  # type: ignore[no-untyped-def]
         path = Path(value)
         if value in RECIPES and not path.is_file():
-            path = Path(str(resources.files("jpegdl.recipes") / f"{value}.yaml"))
+            path = Path(str(FOLDER / f"{value}.yaml"))
         if not path.is_file():
             raise jsonargparse.ArgumentError(None, f"no recipe {value!r} and no such file; recipes: {', '.join(RECIPES)}")
         try:
@@ -65,7 +62,9 @@ def _parser() -> jsonargparse.ArgumentParser:
     def command(name: str, about: str) -> jsonargparse.ArgumentParser:
         usage = f"jpegdl {name} [--config RECIPE] [--KEY VALUE ...]"
         own = jsonargparse.ArgumentParser(description=about, usage=usage, exit_on_error=False, allow_abbrev=False)
-        own.add_argument("--config", action=_Recipe, help=f"a YAML file, or a recipe: {', '.join(RECIPES)}")
+        own.add_argument(
+            "--config", action=_Recipe, help=f"a YAML file, or a recipe: {', '.join(RECIPES)}; of several the last wins"
+        )
         own.add_class_arguments(CompareConfig)
         commands.add_subcommand(name, own, help=about)
         return own
@@ -91,6 +90,12 @@ def _parser() -> jsonargparse.ArgumentParser:
     calibrate.add_argument("--seed", type=int, default=0, help="whose plain model gives the sensitivities")
     calibrate.add_argument("--model", type=str | None, default=None, help="a plain model.safetensors in place of the run's own")
     calibrate.add_argument("--save", type=str, default="tables.json", help="the file to write")
+    about = "List the recipes and the published protocols they follow, or print one."
+    recipes = jsonargparse.ArgumentParser(
+        description=about, usage="jpegdl recipes [NAME]", exit_on_error=False, allow_abbrev=False
+    )
+    recipes.add_argument("name", type=str | None, nargs="?", help=f"print this one: {', '.join(RECIPES)}")
+    commands.add_subcommand("recipes", recipes, help=about)
     about = "Measure the layer's speed and memory beside other differentiable JPEGs, and write a table and a plot."
     measure = jsonargparse.ArgumentParser(
         description=about, usage="jpegdl bench [--KEY VALUE ...]", exit_on_error=False, allow_abbrev=False
@@ -103,18 +108,32 @@ def _parser() -> jsonargparse.ArgumentParser:
 _say = rank_zero_only(print)  # once, however many processes train
 
 
+def _configs_first(arguments: list[str]) -> list[str]:
+    """The command line wins over recipes wherever they stand; among recipes, the last one wins."""
+    configs: list[str] = []
+    others = arguments[:1]
+    rest = iter(arguments[1:])
+    for argument in rest:
+        if argument == "--config":
+            configs += [argument, *itertools.islice(rest, 1)]
+        elif argument.startswith("--config="):
+            configs.append(argument)
+        else:
+            others.append(argument)
+    return [*others[:1], *configs, *others[1:]]
+
+
 def _run(arguments: list[str]) -> None:
-    # The command line wins over the recipe wherever it stands: --config goes first.
-    for i, argument in enumerate(arguments[1:], start=1):
-        if argument == "--config" or argument.startswith("--config="):
-            end = i + (2 if argument == "--config" else 1)
-            arguments = [arguments[0], *arguments[i:end], *arguments[1:i], *arguments[end:]]
+    arguments = _configs_first(arguments)
     parser = _parser()
     if not arguments:
         parser.print_help()
         return
     settings = parser.parse_args(arguments)
     chosen: dict[str, Any] = vars(parser.instantiate_classes(settings)[settings.command])
+    if settings.command == "recipes":
+        _say(read_recipe(chosen["name"]).text.rstrip() if chosen["name"] else list_recipes())
+        return
     if settings.command == "bench":
         bench(BenchConfig(**{name: chosen[name] for name in BenchConfig.__dataclass_fields__}), _say)
         _say(f"\nWritten to {chosen['output']}: bench.md, bench.json, bench.png")

@@ -27,18 +27,13 @@ def draw_figures(folder: Path, runs: dict[str, list[Path]]) -> None:
     """
     _save(_accuracy(runs), folder / "accuracy.png")
     for arm, folders in runs.items():
-        tables = [json.loads((run / "tables.json").read_text()) for run in folders if (run / "tables.json").is_file()]
-        if tables and all(_is_pair_of_tables(entry[when]) for entry in tables for when in ("before", "after")):
-            _save(_tables(arm, tables), folder / f"tables-{arm}.png")
         saturation = [json.loads((run / "result.json").read_text())["saturation"] for run in folders]
-        if None not in saturation:
-            _save(_saturation(arm, np.mean(saturation, axis=0), len(folders)), folder / f"saturation-{arm}.png")
-
-
-def _is_pair_of_tables(tables: dict[str, Any]) -> bool:
-    """Whether there is one luma and one chroma table of positive numbers; a gain may be negative, regions have many."""
-    pair = [np.array(tables.get(name, [])) for name in ("luma", "chroma")]
-    return all(table.shape == (8, 8) and table.min() > 0 for table in pair)
+        if None in saturation:
+            continue  # no quantizer
+        _save(_saturation(arm, np.mean(saturation, axis=0), len(folders)), folder / f"saturation-{arm}.png")
+        tables = [json.loads((run / "tables.json").read_text()) for run in folders]
+        if all(np.shape(entry["after"]["luma"]) == (8, 8) for entry in tables):  # regions have many
+            _save(_tables(arm, tables), folder / f"tables-{arm}.png")
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -1,0 +1,84 @@
+"""The recipes: a YAML file for each published protocol, the demo's, and one that shrinks any other to a smoke run."""
+
+import re
+import textwrap
+from dataclasses import dataclass
+from importlib import resources
+
+import yaml
+
+from jpegdl.errors import UsageError
+
+FOLDER = resources.files(__name__)
+RECIPES = sorted(file.name.removesuffix(".yaml") for file in FOLDER.iterdir() if file.name.endswith(".yaml"))
+WIDTH = 96  # of the list, in characters
+
+_FACT = re.compile(r"^# (row|data|backbones|published): (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe, and what the comments at its top say of it.
+
+    Attributes:
+        name: what ``--config`` takes.
+        text: the YAML file.
+        about: what it is.
+        row: its row among the published protocols; empty where it is none of them.
+        data, backbones: the row's data sets and backbones, the recipe's own first; empty where it takes any.
+        published: the published gain of the layer, in points of top-1 accuracy; empty where none is.
+        epochs: passes over the training images.
+    """
+
+    name: str
+    text: str
+    about: str
+    row: str
+    data: list[str]
+    backbones: list[str]
+    published: str
+    epochs: int
+
+
+def read_recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in RECIPES:
+        raise UsageError(f"no recipe {name!r}; recipes: {', '.join(RECIPES)}")
+    text = (FOLDER / f"{name}.yaml").read_text()
+    facts = dict(_FACT.findall(text))
+    data, backbones = (facts[key].split(", ") if key in facts else [] for key in ("data", "backbones"))
+    about = text.partition("\n")[0].removeprefix("# ")
+    epochs = yaml.safe_load(text)["training"]["epochs"]
+    return Recipe(name, text, about, facts.get("row", ""), data, backbones, facts.get("published", ""), epochs)
+
+
+def list_recipes() -> str:
+    """All recipes with what they reproduce, for reading, in lines of at most :data:`WIDTH` characters."""
+    recipes = [_described(read_recipe(name)) for name in RECIPES]
+    return "\n\n".join([*recipes, USE])
+
+
+USE = """\
+One row of a table is one command; give each its own --name:
+  jpegdl compare --config cifar100 --backbone cifar_vgg13 --name cifar100-vgg13
+The same shrunk to seconds, on made-up images, to see that everything runs:
+  jpegdl compare --config cifar100 --config smoke
+To change more, save a recipe and edit it:
+  jpegdl recipes cifar100 > mine.yaml && jpegdl compare --config mine.yaml --name mine"""
+
+
+def _described(recipe: Recipe) -> str:
+    facts = {
+        "row": recipe.row,
+        "data": ", ".join(recipe.data),
+        "backbones": ", ".join(recipe.backbones),
+        "epochs": str(recipe.epochs),
+        "published": recipe.published,
+    }
+    lines = [f"  {key + ':':<11}{value}" for key, value in facts.items() if value]
+    wrapped = [textwrap.fill(line, WIDTH, subsequent_indent=" " * 13, break_on_hyphens=False) for line in lines]
+    return "\n".join([recipe.name, textwrap.fill(recipe.about, WIDTH, initial_indent="  ", subsequent_indent="  "), *wrapped])

@@ -1,6 +1,7 @@
 """From settings to backbones, layers and loaded models; what cannot be built is refused here."""
 
 import difflib
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import safetensors
 import safetensors.torch
 import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from jpegdl.calibrate import magnitude_tables
@@ -36,6 +38,11 @@ _OPTIMIZERS = ("sgd", "adam", "adamw")
 _SCHEDULES = ("constant", "cosine", "onecycle", "multistep", "exponential")
 SMALLEST_RANDOM_STEP = 0.01
 
+#: In front of the names of torchvision's classifiers.
+TORCHVISION = "torchvision/"
+# Without googlenet and inception_v3, which while they train return more than logits.
+_TORCHVISION_NAMES = sorted({*torchvision.models.list_models(module=torchvision.models)} - {"googlenet", "inception_v3"})
+
 
 def check_config(config: RunConfig) -> None:
     """Refuse settings that would fail later.
@@ -43,10 +50,7 @@ def check_config(config: RunConfig) -> None:
     Raises:
         UsageError: names the setting, what it is and what it may be.
     """
-    if not timm.is_model(config.backbone.split(".")[0]):
-        similar = difflib.get_close_matches(config.backbone.split(".")[0], timm.list_models(), n=3)
-        hint = f"; did you mean {', '.join(similar)}?" if similar else "; timm.list_models() has all names"
-        raise UsageError(f"backbone {config.backbone!r} is no timm model{hint}")
+    _check_backbone(config.backbone)
     if not 0 < config.layer.q_max <= STEP_RANGE[1]:
         raise UsageError(f"layer.q_max must be greater than 0 and at most {STEP_RANGE[1]:g}, got {config.layer.q_max}")
     if config.layer.images < 1:
@@ -88,20 +92,42 @@ def check_config(config: RunConfig) -> None:
     build_layer(config.layer, (torch.ones(8, 8), torch.ones(8, 8)), config.data.size)
 
 
+def _check_backbone(name: str) -> None:
+    if name.startswith(TORCHVISION):
+        short, names, library = name.removeprefix(TORCHVISION), _TORCHVISION_NAMES, "classifier of torchvision"
+    else:
+        short, names, library = name.split(".")[0], timm.list_models(), "timm model"
+    if short not in names:
+        similar = difflib.get_close_matches(short, names, n=3)
+        hint = f"did you mean {', '.join(similar)}?" if similar else f"{names[0]} is one; timm.list_models() has all of timm's"
+        raise UsageError(f"backbone {name!r} is no {library}; {hint}")
+
+
 def build_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
-    """A timm model with random weights, the same for the same seed, for square images of ``size`` pixels.
+    """A model with random weights, the same for the same seed.
+
+    Args:
+        name: timm's name of it, or ``torchvision/`` and torchvision's.
+        classes: number of logits.
+        seed: of the weights.
+        size: side of the square images it will see, in pixels.
 
     Raises:
-        UsageError: timm cannot build it.
+        UsageError: it cannot be built.
     """
-    # Models that are made for one size take it as img_size; the others refuse to be told.
-    attempts: list[dict[str, Any]] = [{"img_size": size}, {}]
+    create, sized = functools.partial(timm.create_model, name, pretrained=False), "img_size"
+    if name.startswith(TORCHVISION):
+        create = functools.partial(torchvision.models.get_model, name.removeprefix(TORCHVISION), weights=None)
+        sized = "image_size"
+    # Models that are made for one size take it; the others refuse to be told.
+    attempts: list[dict[str, Any]] = [{sized: size}, {}]
     for options in attempts:
         lightning.seed_everything(seed, verbose=False)
         try:
-            return timm.create_model(name, pretrained=False, num_classes=classes, **options)
-        except Exception as error:  # timm passes on whatever the model's own code raises
-            if "img_size" in str(error) and options:
+            model: nn.Module = create(num_classes=classes, **options)
+            return model
+        except Exception as error:  # whatever the model's own code raises
+            if sized in str(error) and options:
                 continue
             raise UsageError(f"backbone {name!r} cannot be built for {size}-pixel images: {error}") from error
     raise AssertionError("unreachable")

@@ -14,7 +14,7 @@ import timm
 import torch
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
-from lightning.pytorch.plugins import LayerSync
+from lightning.pytorch.plugins import LayerSync, TorchCheckpointIO
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -37,6 +37,14 @@ class _SyncBatchNorm(LayerSync):
 
     def revert(self, model: nn.Module) -> nn.Module:
         return model  # its weights alone are of use after training
+
+
+class _WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are there whole or not at all: Lightning's own go by way of another folder, maybe on another disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        with replacing(path) as file:
+            torch.save(checkpoint, file)
 
 
 def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
@@ -159,7 +167,7 @@ def train_run(
         max_epochs=training.epochs,
         check_val_every_n_epoch=training.test_every,
         callbacks=[start, *average, history, checkpoint, Progress(f"{arm}, seed {seed}:")],
-        plugins=[_SyncBatchNorm()] if training.sync_batchnorm else None,
+        plugins=[_WholeCheckpoints(), *([_SyncBatchNorm()] if training.sync_batchnorm else [])],
         logger=False,
         log_every_n_steps=1,
     )
