@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -97,6 +99,26 @@ def test_magnitude_on_photographs():
     luma, chroma = magnitude_tables(loader, images=100)
     assert luma[0, 0] > luma[4, 4] > 0  # photographs have their energy at low frequencies
     assert (chroma <= 1e-4).all()  # grey ones none in their colour
+
+
+@pytest.mark.parametrize("images", [12, 7, 1])
+def test_processes_share_the_images_and_get_the_tables_of_all(monkeypatch, images):
+    """Three processes that take turns in the order of the images; with one image alone, two of them have none."""
+    model, world = Linear().eval(), 3
+    shares = [[(image[rank::world], target[rank::world]) for image, target in _batches(batch=12)] for rank in range(world)]
+    for tables in (lambda loader: sensitivity_tables(model, loader, images=images), partial(magnitude_tables, images=images)):
+        expected, sent = tables(_batches()), []
+
+        def gather(into, own, sent=sent):
+            sent.append(own)
+            into[:] = sent
+
+        with monkeypatch.context() as patch:
+            patch.setattr("jpegdl.calibrate.distributed.all_gather_object", gather)
+            for rank, share in enumerate(shares):
+                patch.setattr("jpegdl.calibrate.processes", lambda rank=rank: (rank, world))
+                found = tables(share)  # of the processes so far
+        torch.testing.assert_close(found, expected)
 
 
 def test_bad_input():
