@@ -200,6 +200,7 @@ def test_torchvision_backbones():
     assert sum(p.numel() for p in build_backbone("torchvision/squeezenet1_1", 1000, 0, 224).parameters()) == 1_235_496
     with torch.device("meta"):  # told the size
         assert build_backbone("torchvision/vit_b_16", 5, 0, size)(torch.empty(2, 3, size, size)).shape == (2, 5)
+    check_compare(CompareConfig(backbone="vit_tiny_patch16_224_in21k"))  # a name that timm no longer lists, but takes
     with pytest.raises(UsageError, match="'torchvision/squeezenet' is no classifier of torchvision; did you mean squeezenet1_"):
         check_compare(CompareConfig(backbone="torchvision/squeezenet"))
     with pytest.raises(UsageError, match="'torchvision/qqq' is no classifier of torchvision; alexnet is one"):
