@@ -40,7 +40,7 @@ QUALITY = 75
 _COMPARED = (32, 224)  # batch and side of the bar, of the memory table and of ``bits``
 _LARGEST = 2**27  # numbers in a batch; 512 x 3 x 224 x 224 is the largest below
 _LARGEST_OF_OTHERS = 2**24  # (a) holds 48 times its batch
-_SECONDS_A_CALL = 6.0  # that repeating one call may take
+_SECONDS_A_CALL = 20.0  # that repeating one call may take
 
 
 @dataclass

@@ -130,7 +130,7 @@ def _run(arguments: list[str]) -> None:
         parser.print_help()
         return
     settings = parser.parse_args(arguments)
-    chosen: dict[str, Any] = vars(parser.instantiate_classes(settings)[settings.command])
+    chosen: dict[str, Any] = vars(parser.instantiate(settings)[settings.command])
     if settings.command == "recipes":
         _say(read_recipe(chosen["name"]).text.rstrip() if chosen["name"] else list_recipes())
         return

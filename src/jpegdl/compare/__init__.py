@@ -50,7 +50,7 @@ class CompareConfig(RunConfig):
     """A comparison.
 
     Args:
-        backbone: any timm model name, or one of the CIFAR networks, cifar_resnet56, cifar_vgg13, ...
+        backbone: any timm model name; one of the CIFAR networks, cifar_resnet56, cifar_vgg13, ...; or torchvision/NAME.
         data: what to train and test on.
         layer: the JPEG layer.
         training: how to train.
