@@ -265,6 +265,16 @@ def test_transforms_take_the_readable_path(calls):
     assert calls["forward"] == 4
 
 
+def test_the_layer_in_transforms():
+    layer, images = JpegLayer(*standard_tables(50), alpha=0.01), torch.rand(3, 3, 17, 9)
+    torch.testing.assert_close(torch.func.vmap(lambda image: layer(image[None])[0])(images), layer(images), atol=1e-4, rtol=0)
+    # Forward and reverse mode agree: v . (J u) = (J^T v) . u
+    u, v = torch.randn_like(images), torch.randn_like(images)
+    _, forward = torch.func.jvp(layer, (images,), (u,))
+    _, reverse = torch.func.vjp(layer, images)
+    torch.testing.assert_close((v * forward).sum(), (reverse(v)[0] * u).sum(), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("options", [{"window": 3}, {"window": None, "bits": 4}, {"rounding": "hard"}])
 def test_other_quantizers_take_the_readable_path(calls, options):
     JpegLayer(**options)(torch.rand(1, 3, 8, 8))

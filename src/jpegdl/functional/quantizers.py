@@ -99,9 +99,27 @@ def _moments(offset: Tensor, kappa: Tensor, lowest: Tensor | int, count: int, or
     return [s / total for s in sums]
 
 
+def _slopes(
+    z: Tensor, q: Tensor, alpha: Tensor, bits: int | None, window: int | None, *, tables: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """dQ_d/dz and, for ``tables``, dQ_d/dq and dQ_d/dalpha, each shaped like z."""
+    nearest, offset, lowest, count = _levels_in_use(z, q, bits, window)
+    kappa = alpha * q * q
+    # With k = n + delta and t = z/q - n:  Var(k) = Var(delta)  and
+    # Cov(k, k^2) = 2 n Var(delta) + Cov(delta, delta^2), which takes soft_quantize's derivatives to the forms below.
+    mean, square, *cube = _moments(offset, kappa, lowest, count, order=3 if tables else 2)
+    variance = square - mean * mean
+    by_z = 2 * kappa * variance
+    if not tables:
+        return by_z, None, None
+    skew = cube[0] - mean * square  # Cov(delta, delta^2)
+    by_q = nearest + mean + 2 * kappa * ((offset - nearest) * variance - skew)
+    return by_z, by_q, q**3 * (2 * offset * variance - skew)
+
+
 class _SoftQuantize(torch.autograd.Function):
-    """Q_d with its closed-form derivatives. Saves its inputs alone; backward is made of differentiable operations, so
-    second derivatives (window held fixed) come out right too."""
+    """Q_d with its closed-form derivatives, both ways. Saves its inputs alone; backward is made of differentiable operations,
+    so second derivatives (window held fixed) come out right too."""
 
     generate_vmap_rule = True
 
@@ -115,28 +133,26 @@ class _SoftQuantize(torch.autograd.Function):
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
         z, q, alpha, ctx.bits, ctx.window = inputs
         ctx.save_for_backward(z, q, alpha)
+        ctx.save_for_forward(z, q, alpha)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         z, q, alpha = ctx.saved_tensors
         needs_z, needs_q, needs_alpha = ctx.needs_input_grad[:3]
-        nearest, offset, lowest, count = _levels_in_use(z, q, ctx.bits, ctx.window)
-        kappa = alpha * q * q
-        # With k = n + delta and t = z/q - n:  Var(k) = Var(delta)  and
-        # Cov(k, k^2) = 2 n Var(delta) + Cov(delta, delta^2), which takes METHOD's derivatives to the forms below.
-        mean, square, *cube = _moments(offset, kappa, lowest, count, order=3 if needs_q or needs_alpha else 2)
-        variance = square - mean * mean
-        grad_z = grad_q = grad_alpha = None
-        if needs_z:
-            grad_z = grad * 2 * kappa * variance
-        if needs_q or needs_alpha:
-            skew = cube[0] - mean * square  # Cov(delta, delta^2)
-            if needs_q:
-                slope = nearest + mean + 2 * kappa * ((offset - nearest) * variance - skew)
-                grad_q = (grad * slope).sum_to_size(q.shape)
-            if needs_alpha:
-                grad_alpha = (grad * q**3 * (2 * offset * variance - skew)).sum_to_size(alpha.shape)
-        return grad_z, grad_q, grad_alpha, None, None
+        by_z, by_q, by_alpha = _slopes(z, q, alpha, ctx.bits, ctx.window, tables=needs_q or needs_alpha)
+        return (
+            grad * by_z if needs_z else None,
+            (grad * by_q).sum_to_size(q.shape) if needs_q else None,
+            (grad * by_alpha).sum_to_size(alpha.shape) if needs_alpha else None,
+            None,
+            None,
+        )
+
+    @staticmethod
+    def jvp(ctx, z_tangent, q_tangent, alpha_tangent, *_):  # type: ignore[no-untyped-def]
+        z, q, alpha = ctx.saved_tensors
+        by_z, by_q, by_alpha = _slopes(z, q, alpha, ctx.bits, ctx.window, tables=True)
+        return by_z * z_tangent + by_q * q_tangent + by_alpha * alpha_tangent
 
 
 def soft_quantize(

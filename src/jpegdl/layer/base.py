@@ -33,7 +33,7 @@ class ImageLayer(nn.Module):
         self.check(images)
         with torch.autocast(images.device.type, enabled=False):
             output = self.round_trip(images)
-        if images.is_contiguous(memory_format=torch.channels_last):
+        if not images.is_contiguous() and images.stride(1) == 1:  # vmap cannot be asked for the memory format
             output = output.contiguous(memory_format=torch.channels_last)
         return output if images.dtype == torch.uint8 else output.to(images.dtype)
 
