@@ -52,9 +52,12 @@ def _tables(folder, arm):
 
 @pytest.fixture(scope="module")
 def every_arm(tmp_path_factory):
-    """A comparison of all arms."""
+    """A comparison of all arms, with the figures of a few."""
     folder = tmp_path_factory.mktemp("runs")
-    summary, table = compare(_config(folder, arms=list(ARMS)))
+    draw, drawn = package.draw_figures, ("plain", "jpeg-dl", "gain", "regions")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(package, "draw_figures", lambda to, runs: draw(to, {arm: runs[arm] for arm in drawn}))
+        summary, table = compare(_config(folder, arms=list(ARMS)))
     return folder, summary, table
 
 
@@ -73,7 +76,9 @@ def test_every_arm_trains(every_arm):
     assert counts == {arm: 0 if arm in frozen else trained.get(arm, 128) for arm in ARMS}
     assert (folder / "arms" / "accuracy.png").is_file()
     assert (folder / "arms" / "tables-jpeg-dl.png").is_file()
-    assert not (folder / "arms" / "tables-gain.png").is_file()
+    assert (folder / "arms" / "saturation-regions.png").is_file()
+    for name in ("tables-gain", "saturation-gain", "tables-regions"):  # no steps, no cap, no single table
+        assert not (folder / "arms" / f"{name}.png").is_file()
 
 
 def test_arms_differ_in_what_they_say_alone(every_arm):
@@ -139,6 +144,8 @@ def test_tables_must_have_been_learned(tmp_path):
     (folder / "tables.json").write_text('{"after": {"luma": [[1]]}}')
     with pytest.raises(UsageError, match="has no learned tables"):
         train_arm(config, "learned-frozen", 0)
+    with pytest.raises(UsageError, match="learns scales, not tables"):
+        train_arm(replace(config, name="log", layer=LayerConfig(kind="log")), "learned-frozen", 0)
 
 
 # ------------------------------------------------------------------------------------------------------- several machines

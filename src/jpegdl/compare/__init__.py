@@ -161,13 +161,15 @@ def _make_layer(config: CompareConfig, run: RunConfig, data: Data, seed: int) ->
     elif run.layer.tables == "sensitivity":
         tables = calibrate_run(config, data, seed)
     elif run.layer.tables == "learned":
-        tables = _learned_tables(config, seed)
+        tables = _learned_tables(config, run, seed)
     else:
         tables = initial_tables(run.layer, data)
     return build_layer(run.layer, tables, run.data.size)
 
 
-def _learned_tables(config: CompareConfig, seed: int) -> tuple[Tensor, Tensor]:
+def _learned_tables(config: CompareConfig, run: RunConfig, seed: int) -> tuple[Tensor, Tensor]:
+    if run.layer.kind in ("log", "tanh"):
+        raise UsageError(f"layer.kind {run.layer.kind} learns scales, not tables of steps, so none can be learned for it")
     file = config.folder / "jpeg-dl" / str(seed) / "tables.json"
     if not file.is_file():
         raise UsageError(f"learned tables need the trained arm jpeg-dl, {file}: train it with seed {seed} first")
@@ -301,7 +303,8 @@ def compare(config: CompareConfig) -> tuple[dict[str, Any], str]:
         for seed, arm in list(pending):
             if any((seed, needed) in pending for needed in needed_arms(config.run, arm)):
                 continue  # another process is at what this one starts from
-            data = data or Data(config.data, seed)
+            if data is None and not (config.folder / arm / str(seed) / "result.json").is_file():
+                data = Data(config.data, seed)
             try:
                 found[seed, arm] = train_arm(config, arm, seed, data)
             except BusyError:
