@@ -24,7 +24,7 @@ PLAIN = ("luma", "chroma", "alpha_luma", "alpha_chroma")
 KINDS = {
     "jpeg": (128, PLAIN, True, True),
     "zero-dc": (128, PLAIN, True, True),
-    "420": (128, PLAIN, True, True),
+    "subsampled": (128, PLAIN, True, True),
     "regions": (512, PLAIN, True, False),
     "cascade": (256, [f"{i}.{name}" for i in (0, 1) for name in PLAIN], False, False),
     "log": (128, ("luma", "chroma"), False, False),

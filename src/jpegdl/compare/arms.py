@@ -58,7 +58,7 @@ ARMS: dict[str, Arm] = {
     "normalize": _arm("brightness and contrast of each image normalised, no layer", kind="normalize"),
     # Variants of the layer.
     "zero-dc": _arm("the layer without the blocks' mean values", kind="zero-dc"),
-    "420": _arm("the layer with 4:2:0 chroma subsampling", kind="420"),
+    "subsampled": _arm("the layer with 4:2:0 chroma subsampling", kind="subsampled"),
     "regions": _arm("the layer with tables of their own for parts of the image", kind="regions"),
     "cascade": _arm("two layers in a row", kind="cascade"),
     "alpha": _arm("the layer with trained alpha", hardness=None, trainable_alpha=True),

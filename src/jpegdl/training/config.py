@@ -10,7 +10,7 @@ class LayerConfig:
     """The layer in front of the backbone.
 
     Args:
-        kind: jpeg; one of its variants: zero-dc (without the blocks' mean values), 420 (chroma at half the resolution), regions
+        kind: jpeg; one of its variants: zero-dc (without the blocks' mean values), subsampled (chroma 4:2:0), regions
             (tables of its own for each part of the image), cascade (several in a row); a compander in the quantizer's place,
             log or tanh; the simplest competitors: gain (a factor for each frequency), normalize (each image's brightness and
             contrast); or none.

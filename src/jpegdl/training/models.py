@@ -226,7 +226,7 @@ def _compander(curve: str) -> Callable[[LayerConfig, tuple[Tensor, Tensor], int]
 LAYER_KINDS: dict[str, Callable[[LayerConfig, tuple[Tensor, Tensor], int], nn.Module]] = {
     "jpeg": _jpeg(JpegLayer),
     "zero-dc": _jpeg(ZeroDcJpegLayer),
-    "420": _jpeg(SubsampledJpegLayer),
+    "subsampled": _jpeg(SubsampledJpegLayer),
     "regions": lambda config, tables, size: RegionalJpegLayer(
         *tables, size=size, region=config.region, **_jpeg_options(config)
     ),
