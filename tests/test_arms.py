@@ -56,7 +56,7 @@ def every_arm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     draw, drawn = package.draw_figures, ("plain", "jpeg-dl", "gain", "regions")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(package, "draw_figures", lambda to, runs: draw(to, {arm: runs[arm] for arm in drawn}))
+        patch.setattr(package, "draw_figures", lambda to, runs, arms: draw(to, {arm: runs[arm] for arm in drawn}, arms))
         summary, table = compare(_config(folder, arms=list(ARMS)))
     return folder, summary, table
 
@@ -75,6 +75,7 @@ def test_every_arm_trains(every_arm):
     ]
     assert counts == {arm: 0 if arm in frozen else trained.get(arm, 128) for arm in ARMS}
     assert (folder / "arms" / "accuracy.png").is_file()
+    assert (folder / "arms" / "gains.png").is_file()
     assert (folder / "arms" / "tables-jpeg-dl.png").is_file()
     assert (folder / "arms" / "saturation-regions.png").is_file()
     for name in ("tables-gain", "saturation-gain", "tables-regions"):  # no steps, no cap, no single table

@@ -323,5 +323,6 @@ def compare(config: CompareConfig) -> tuple[dict[str, Any], str]:
             file.write_text(json.dumps(summary, indent=1))
         with replacing(config.folder / "summary.md") as file:
             file.write_text(table)
-        draw_figures(config.folder, {arm: [config.folder / arm / str(seed) for seed in config.seed_list] for arm in arms})
+        runs = {arm: [config.folder / arm / str(seed) for seed in config.seed_list] for arm in arms}
+        draw_figures(config.folder, runs, summary["arms"])
     return summary, table

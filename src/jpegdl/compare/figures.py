@@ -18,14 +18,17 @@ from jpegdl.files import replacing
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def draw_figures(folder: Path, runs: dict[str, list[Path]]) -> None:
-    """Draw ``accuracy.png``, and of each arm with a layer ``tables-ARM.png`` and ``saturation-ARM.png``, into ``folder``.
+def draw_figures(folder: Path, runs: dict[str, list[Path]], arms: dict[str, Any]) -> None:
+    """Draw ``accuracy.png`` and ``gains.png``, and of each arm with a quantizer ``tables-ARM.png`` and ``saturation-ARM.png``.
 
     Args:
         folder: where to.
         runs: of each arm, the finished run folders, one a seed.
+        arms: what :func:`jpegdl.compare.statistics.summarize` says of each.
     """
     _save(_accuracy(runs), folder / "accuracy.png")
+    if len(arms) > 1:
+        _save(_gains(arms), folder / "gains.png")
     for arm, folders in runs.items():
         saturation = [json.loads((run / "result.json").read_text())["saturation"] for run in folders]
         if None in saturation:
@@ -65,6 +68,30 @@ def _accuracy(runs: dict[str, list[Path]]) -> Figure:
     else:
         figure.set_size_inches(10, 6)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    return figure
+
+
+def _gains(arms: dict[str, Any]) -> Figure:
+    """Each arm's difference to plain: of each seed, their mean and its 95 % interval."""
+    others = [arm for arm in arms if arm != "plain"]
+    figure = Figure(figsize=(7, 1.2 + 0.28 * len(others)), layout="constrained")
+    axes = figure.subplots()
+    plain = arms["plain"]["accuracy"]
+    for row, arm in enumerate(others):
+        gain = arms[arm]["difference"]
+        each = [value - base for value, base in zip(arms[arm]["accuracy"], plain, strict=True)]
+        if len(each) > 1:
+            axes.plot(each, [row] * len(each), "|", color="grey", markersize=9)
+        if gain["low"] is not None:
+            axes.plot([gain["low"], gain["high"]], [row, row], color="C0", linewidth=2)
+        axes.plot(gain["mean"], row, "o", color="C0")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(others)), others)
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.25)
+    axes.set(xlabel="test accuracy, difference to plain, percentage points")
+    several = "bars: 95 % interval of the mean over seeds, ticks: each seed"
+    axes.set_title(several if len(plain) > 1 else "one seed", fontsize=9)
     return figure
 
 
