@@ -143,6 +143,7 @@ def train_arm(config: CompareConfig, arm: str, seed: int, data: Data | None = No
     """
     check_compare(config)
     _check_run(arm, seed)
+    needed_arms(config.run, arm)
     run, folder = arm_config(config.run, arm), config.folder / arm / str(seed)
     check_folder(run, folder, arm, seed)
     if (folder / "result.json").is_file():

@@ -85,7 +85,15 @@ def arm_config(config: RunConfig, arm: str) -> RunConfig:
 
 
 def needed_arms(config: RunConfig, arm: str) -> list[str]:
-    """The arms whose finished run, of the same seed, an arm starts from."""
+    """The arms whose finished run, of the same seed, an arm starts from.
+
+    Raises:
+        UsageError: unknown arm, or jpeg-dl is to start from its own tables.
+    """
     layer = arm_config(config, arm).layer
     source = {"sensitivity": "plain", "learned": "jpeg-dl"}.get(layer.tables)
-    return [source] if source is not None and needs_tables(layer) else []
+    if source is None or not needs_tables(layer):
+        return []
+    if source == arm:
+        raise UsageError("arm jpeg-dl cannot start from the tables that it is to learn: layer.tables learned is for other arms")
+    return [source]
