@@ -86,6 +86,29 @@ class _Reader(lightning.LightningModule):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of a trainer without optimizer and few workers
+@pytest.mark.parametrize(("count", "batch", "world"), [(31, 16, 2), (1020, 32, 8), (1020, 256, 8), (31, 16, 16), (7, 16, 4)])
+def test_any_number_of_processes_takes_the_same_steps(monkeypatch, count, batch, world):
+    """One epoch's steps, of which images each, where the global batch is the same."""
+
+    def steps(world):
+        loaders = []
+        for rank in range(world):
+            monkeypatch.setattr("jpegdl.data.module.processes", lambda rank=rank: (rank, world))
+            data = object.__new__(Data)
+            data.train, data.seed, data.config = range(count), 4, DataConfig(batch_size=batch // world)
+            monkeypatch.setattr(Data, "_loader", lambda self, images, sampler, drop_last: (list(sampler), drop_last))
+            order, dropped = data.train_dataloader()
+            own = [order[i : i + batch // world] for i in range(0, len(order), batch // world)]
+            loaders.append([step for step in own if len(step) == batch // world or not dropped])
+        return [sorted(entry for part in step for entry in part) for step in zip(*loaders, strict=True)]
+
+    if count >= batch:
+        assert steps(world) == steps(1)
+        assert len(steps(1)) == count // batch
+    else:
+        assert len(steps(world)) == len(steps(1)) == 1
+
+
 @pytest.mark.parametrize("cache", ["auto", "none", "device"])
 def test_lightning_takes_the_loaders(cache):
     data, module = Data(DataConfig(**CONFIG, cache=cache), seed=1), _Reader()

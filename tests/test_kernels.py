@@ -178,6 +178,18 @@ def test_the_same_at_every_call(kernel, monkeypatch):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3 * two.abs().max().item())
 
 
+def test_negated_views(calls):
+    """Complex numbers' conjugates hand out real views whose memory holds the negative."""
+    layer = JpegLayer(*standard_tables(50), alpha=0.01)
+    images, upstream = torch.rand(1, 3, 16, 24), torch.randn(1, 3, 16, 24)
+    for lazy in (torch._neg_view(-images), torch.complex(torch.zeros_like(images), -images).conj().imag):
+        assert lazy.is_neg()
+        torch.testing.assert_close(layer(lazy), layer(images), atol=1e-6, rtol=0)
+    output = layer(images)
+    expected = torch.autograd.grad(output, layer.luma, upstream, retain_graph=True)[0]
+    torch.testing.assert_close(torch.autograd.grad(output, layer.luma, torch._neg_view(-upstream))[0], expected)
+
+
 @pytest.mark.parametrize("openmp", [True, False])
 def test_sums_do_not_depend_on_the_number_of_threads(monkeypatch, openmp):
     monkeypatch.setattr(cpu, "_WORTH_A_THREAD", 1)

@@ -136,6 +136,11 @@ def test_compiles_in_one_graph(name):
     torch.testing.assert_close(compiled(images), layer(images), atol=1e-4, rtol=0)
 
 
+def test_shapes_on_the_meta_device(layer):
+    images = torch.empty(2, 3, *SIZE, device="meta")
+    assert layer.to("meta")(images).shape == images.shape
+
+
 def test_forward_never_waits_for_the_device(layer):
     """Fake tensors have shapes but no values: asking for one, as a host synchronisation does, raises."""
     with FakeTensorMode(allow_non_fake_inputs=True):

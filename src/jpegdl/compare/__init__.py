@@ -162,15 +162,13 @@ def _make_layer(config: CompareConfig, run: RunConfig, data: Data, seed: int) ->
     elif run.layer.tables == "sensitivity":
         tables = calibrate_run(config, data, seed)
     elif run.layer.tables == "learned":
-        tables = _learned_tables(config, run, seed)
+        tables = _learned_tables(config, seed)
     else:
         tables = initial_tables(run.layer, data)
     return build_layer(run.layer, tables, run.data.size)
 
 
-def _learned_tables(config: CompareConfig, run: RunConfig, seed: int) -> tuple[Tensor, Tensor]:
-    if run.layer.kind in ("log", "tanh"):
-        raise UsageError(f"layer.kind {run.layer.kind} learns scales, not tables of steps, so none can be learned for it")
+def _learned_tables(config: CompareConfig, seed: int) -> tuple[Tensor, Tensor]:
     file = config.folder / "jpeg-dl" / str(seed) / "tables.json"
     if not file.is_file():
         raise UsageError(f"learned tables need the trained arm jpeg-dl, {file}: train it with seed {seed} first")
@@ -285,13 +283,14 @@ def compare(config: CompareConfig) -> tuple[dict[str, Any], str]:
 
     In every arm the same seed means the same initial backbone, order and augmentation. Several machines that share the run
     folder may run the same comparison at once: each takes runs that no other is training, and waits for those. Writes
-    ``summary.json``, ``summary.md`` and the figures to the run folder.
+    ``summary.json``, ``summary.md`` and the figures to the run folder. An arm that fails with some seed, because its loss
+    is no longer finite, say, is left out of them; the others are trained all the same.
 
     Returns:
         The summary, and the same as a Markdown table.
 
     Raises:
-        UsageError: settings that cannot be used, or a run that failed.
+        UsageError: settings that cannot be used, or, once all others are done, which runs failed.
     """
     check_compare(config)
     arms = _in_order(config)
@@ -299,10 +298,12 @@ def compare(config: CompareConfig) -> tuple[dict[str, Any], str]:
     for seed, arm in pending:
         check_folder(arm_config(config.run, arm), config.folder / arm / str(seed), arm, seed)
     found: dict[tuple[int, str], dict[str, Any]] = {}
+    failed: dict[tuple[int, str], str] = {}
     data: Data | None = None
     while pending:
         for seed, arm in list(pending):
-            if any((seed, needed) in pending for needed in needed_arms(config.run, arm)):
+            needed = [(seed, needed) for needed in needed_arms(config.run, arm)]
+            if any(run in pending for run in needed):
                 continue  # another process is at what this one starts from
             if data is None and not (config.folder / arm / str(seed) / "result.json").is_file():
                 data = Data(config.data, seed)
@@ -312,10 +313,15 @@ def compare(config: CompareConfig) -> tuple[dict[str, Any], str]:
                 if config.training.devices * config.training.num_nodes > 1:
                     raise  # the processes of one run must agree on what to train next, and only the first knows
                 continue
+            except UsageError as error:
+                if arm == "plain" or config.training.devices * config.training.num_nodes > 1:
+                    raise
+                failed[seed, arm] = str(error)
             pending.remove((seed, arm))
         if pending:
             time.sleep(_PATIENCE)
-    results = {arm: [found[seed, arm] for seed in config.seed_list] for arm in arms}
+    whole = [arm for arm in arms if all((seed, arm) in found for seed in config.seed_list)]
+    results = {arm: [found[seed, arm] for seed in config.seed_list] for arm in whole}
     summary = {"name": config.name, "backbone": config.backbone, **summarize(results)}
     table = summary_table(summary)
     with filelock.FileLock(config.folder / "locks" / "summary"):
@@ -324,6 +330,9 @@ def compare(config: CompareConfig) -> tuple[dict[str, Any], str]:
             file.write_text(json.dumps(summary, indent=1))
         with replacing(config.folder / "summary.md") as file:
             file.write_text(table)
-        runs = {arm: [config.folder / arm / str(seed) for seed in config.seed_list] for arm in arms}
+        runs = {arm: [config.folder / arm / str(seed) for seed in config.seed_list] for arm in whole}
         draw_figures(config.folder, runs, summary["arms"])
+    if failed:
+        each = "; ".join(f"arm {arm}, seed {seed}: {message}" for (seed, arm), message in failed.items())
+        raise UsageError(f"{len(failed)} of {len(found) + len(failed)} runs failed, all others are in {config.folder}: {each}")
     return summary, table

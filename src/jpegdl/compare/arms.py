@@ -88,7 +88,7 @@ def needed_arms(config: RunConfig, arm: str) -> list[str]:
     """The arms whose finished run, of the same seed, an arm starts from.
 
     Raises:
-        UsageError: unknown arm, or jpeg-dl is to start from its own tables.
+        UsageError: unknown arm, or one that is to start from learned tables and cannot.
     """
     layer = arm_config(config, arm).layer
     source = {"sensitivity": "plain", "learned": "jpeg-dl"}.get(layer.tables)
@@ -96,4 +96,10 @@ def needed_arms(config: RunConfig, arm: str) -> list[str]:
         return []
     if source == arm:
         raise UsageError("arm jpeg-dl cannot start from the tables that it is to learn: layer.tables learned is for other arms")
+    if layer.tables == "learned" and layer.kind in ("log", "tanh", "regions", "cascade"):
+        raise UsageError(
+            f"arm {arm} cannot start from learned tables: with layer.kind {layer.kind} jpeg-dl does not learn two tables"
+        )
+    if layer.tables == "learned" and layer.trainable_alpha:
+        raise UsageError(f"arm {arm} takes learned tables alone, and layer.trainable_alpha would have its learned softness too")
     return [source]

@@ -54,11 +54,12 @@ class Data(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Augmented training images, in an order of the seed's and the epoch's; the last, smaller batch is dropped.
 
-        Where the number of images is no multiple of that of processes, a few images are seen twice.
+        Any number of processes sees the same images in the same steps, where the global batch is the same.
         """
         rank, world = processes()
-        sampler = EpochSampler(self.train, num_replicas=world, rank=rank, shuffle=True, seed=self.seed)
-        return self._loader(self.train, sampler=sampler, drop_last=len(sampler) >= self.config.batch_size)
+        full = len(self.train) // world >= self.config.batch_size  # else all take the one small batch there is
+        sampler = EpochSampler(self.train, num_replicas=world, rank=rank, shuffle=True, seed=self.seed, drop_last=full)
+        return self._loader(self.train, sampler=sampler, drop_last=full)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Test images, center crop, in order: each once over all processes.

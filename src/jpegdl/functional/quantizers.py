@@ -1,6 +1,7 @@
 """What can be done to a coefficient: the quantizers with their closed-form gradients."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,8 +119,8 @@ def _slopes(
 
 
 class _SoftQuantize(torch.autograd.Function):
-    """Q_d with its closed-form derivatives, both ways. Saves its inputs alone; backward is made of differentiable operations,
-    so second derivatives (window held fixed) come out right too."""
+    """Q_d with its closed-form derivatives. Saves its inputs alone; backward is made of differentiable operations, so
+    second derivatives (window held fixed) come out right too."""
 
     generate_vmap_rule = True
 
@@ -133,7 +134,6 @@ class _SoftQuantize(torch.autograd.Function):
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
         z, q, alpha, ctx.bits, ctx.window = inputs
         ctx.save_for_backward(z, q, alpha)
-        ctx.save_for_forward(z, q, alpha)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
@@ -147,6 +147,17 @@ class _SoftQuantize(torch.autograd.Function):
             None,
             None,
         )
+
+
+class _SoftQuantizeBothWays(_SoftQuantize):
+    """With forward-mode derivatives too, which torch.compile takes no function with."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        _SoftQuantize.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[:3])
 
     @staticmethod
     def jvp(ctx, z_tangent, q_tangent, alpha_tangent, *_):  # type: ignore[no-untyped-def]
@@ -183,7 +194,10 @@ def soft_quantize(
     Source: "JPEG Inspired Deep Learning" (ICLR 2025), Q_d; the window is that of its public implementation.
     """
     check_window(bits, window)
-    return _SoftQuantize.apply(z, _like(q, z, "q"), _like(alpha, z, "alpha"), bits, window)  # type: ignore[no-any-return, no-untyped-call]
+    forward_mode = not torch.compiler.is_compiling() and torch.autograd.forward_ad._current_level >= 0
+    function: Any = _SoftQuantizeBothWays if forward_mode else _SoftQuantize
+    output: Tensor = function.apply(z, _like(q, z, "q"), _like(alpha, z, "alpha"), bits, window)
+    return output
 
 
 def hard_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tensor:

@@ -82,7 +82,8 @@ def _kernels(device: str) -> ModuleType:
 
 
 def _forward(images: Tensor, q: Tensor, alpha: Tensor, bits: int | None) -> Tensor:
-    output: Tensor = _kernels(images.device.type).forward(images, q, alpha, _cap(bits))
+    # Of a negated view, as complex numbers have them, the memory holds the negative: kernels need the real thing.
+    output: Tensor = _kernels(images.device.type).forward(images.resolve_neg(), q, alpha, _cap(bits))
     return output
 
 
@@ -91,6 +92,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the images, empty where they are not wanted, and (2, 3, 8, 8), of q and alpha."""
     kernels = _kernels(images.device.type)
+    images, grad = images.resolve_neg(), grad.resolve_neg()
     grad_images, grad_tables = kernels.backward(images, grad, q, alpha, _cap(bits), want_images=want_images)
     return images.new_empty(0) if grad_images is None else grad_images, grad_tables
 

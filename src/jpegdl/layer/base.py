@@ -1,6 +1,7 @@
 """What every layer does around its own part: input checks, precision, memory format, the way to coefficients and back."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from numbers import Real
 from typing import Any
 
@@ -31,7 +32,7 @@ class ImageLayer(nn.Module):
             UsageError: not of shape (N, 3, H, W).
         """
         self.check(images)
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images):
             output = self.round_trip(images)
         if not images.is_contiguous() and images.stride(1) == 1:  # vmap cannot be asked for the memory format
             output = output.contiguous(memory_format=torch.channels_last)
@@ -75,7 +76,7 @@ class CoefficientLayer(ImageLayer):
             UsageError: not of shape (N, 3, H, W).
         """
         self.check(images)
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images):
             return self._analyze(F.unit_images(images))
 
     def process(self, coefficients: Tensor) -> Tensor:
@@ -94,7 +95,7 @@ class CoefficientLayer(ImageLayer):
         if coefficients.ndim != 6 or self.planes not in (None, coefficients.shape[1]) or coefficients.shape[-2:] != block:
             planes = "C" if self.planes is None else self.planes
             raise UsageError(f"coefficients must be of shape (N, {planes}, h, w, 8, 8), got {tuple(coefficients.shape)}")
-        with torch.autocast(coefficients.device.type, enabled=False):
+        with full_precision(coefficients):
             return self._alter(coefficients.to(compute_dtype(coefficients)))
 
     def _alter(self, z: Tensor) -> Tensor:
@@ -113,7 +114,7 @@ class CoefficientLayer(ImageLayer):
         Raises:
             UsageError: the coefficients are not those of images of that size.
         """
-        with torch.autocast(coefficients.device.type, enabled=False):
+        with full_precision(coefficients):
             return self._synthesize(coefficients.to(compute_dtype(coefficients)), size)
 
 
@@ -124,6 +125,11 @@ def initial_table(value: Any, name: str, leading: tuple[int, ...] = ()) -> Tenso
     elif isinstance(value, Tensor) and value.ndim == 0:
         value = value.detach().expand(F.BLOCK, F.BLOCK)
     return check_table(value, name, leading)
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[None]:
+    """No autocast on x's device; the meta device, on which shapes alone are computed, knows none."""
+    return nullcontext() if x.device.type == "meta" else torch.autocast(x.device.type, enabled=False)
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from jpegdl.calibrate import magnitude_tables
 from jpegdl.data import Data
+from jpegdl.data.config import check as check_data
 from jpegdl.errors import UsageError
 from jpegdl.functional import largest_level
 from jpegdl.layer import (
@@ -50,6 +51,7 @@ def check_config(config: RunConfig) -> None:
     Raises:
         UsageError: names the setting, what it is and what it may be.
     """
+    check_data(config.data)
     _check_backbone(config.backbone)
     if not 0 < config.layer.q_max <= STEP_RANGE[1]:
         raise UsageError(f"layer.q_max must be greater than 0 and at most {STEP_RANGE[1]:g}, got {config.layer.q_max}")

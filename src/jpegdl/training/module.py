@@ -131,6 +131,8 @@ class JointTraining(lightning.LightningModule):
         self.manual_backward(loss)
         for optimizer in optimizers:
             optimizer.step()
+        if (update := getattr(self.trainer.precision_plugin, "update", None)) is not None:
+            update()  # of the loss scale, which both have gone by
         if len(optimizers) > 1 and (project := getattr(self.model.layer, "project_", None)) is not None:
             project()
         schedulers: Any = self.lr_schedulers()

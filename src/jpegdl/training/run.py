@@ -14,7 +14,7 @@ import timm
 import torch
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
-from lightning.pytorch.plugins import LayerSync, TorchCheckpointIO
+from lightning.pytorch.plugins import LayerSync, MixedPrecision, TorchCheckpointIO
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -39,6 +39,28 @@ class _SyncBatchNorm(LayerSync):
         return model  # its weights alone are of use after training
 
 
+class OneScale(MixedPrecision):
+    """float16 with one loss scale for several optimizers: each unscales and steps, and :meth:`update` comes once a batch.
+
+    Lightning's own updates the scale after each optimizer, when the gradients of the next still have the old one.
+    """
+
+    def optimizer_step(  # type: ignore[override]
+        self, optimizer: Any, model: Any, closure: Callable[[], Any], **kwargs: Any
+    ) -> Any:
+        assert self.scaler is not None
+        result = closure()
+        self.scaler.unscale_(optimizer)
+        self._after_closure(model, optimizer)
+        self.scaler.step(optimizer, **kwargs)
+        return result
+
+    def update(self) -> None:
+        """Adapt the scale, after all optimizers have stepped."""
+        assert self.scaler is not None
+        self.scaler.update()
+
+
 class _WholeCheckpoints(TorchCheckpointIO):
     """Checkpoints that are there whole or not at all: Lightning's own go by way of another folder, maybe on another disk."""
 
@@ -48,13 +70,16 @@ class _WholeCheckpoints(TorchCheckpointIO):
 
 
 def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
+    precision: str | None = config.precision
+    if precision == "16-mixed" and config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        precision, options["plugins"] = None, [*(options.get("plugins") or []), OneScale("16-mixed", "cuda")]
     try:
         return lightning.Trainer(
             accelerator=config.accelerator,
             devices=config.devices,
             num_nodes=config.num_nodes,
             strategy=config.strategy,
-            precision=config.precision,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]
             enable_model_summary=False,
             use_distributed_sampler=False,  # the loaders give each process its share
             num_sanity_val_steps=0,
