@@ -51,7 +51,6 @@ PUBLISHED = {
         PIXELS_224 | {"batch_size": 256}, SENSITIVITY, {"epochs": 300} | AMP, ADAMW | {"warmup": 50}, ADAM | {"lr": 0.01},
     ),
     "imagenet": (PIXELS_224, MAGNITUDE, {"epochs": 90}, SGD | STEPS_90 | {"lr": 0.1}, TABLES_SGD | STEPS_90),
-    "imagenet-squeezenet": (PIXELS_224, MAGNITUDE, {"epochs": 90}, SGD | STEPS_90 | {"lr": 0.01}, TABLES_SGD | STEPS_90),
     "imagenet-mobilenetv2": (
         PIXELS_224, MAGNITUDE, {"epochs": 300},
         SGD | {"lr": 0.045, "weight_decay": 4e-5, "schedule": "exponential", "gamma": 0.98},

@@ -193,7 +193,7 @@ def test_two_optimizers_have_one_loss_scale(tmp_path):
     trainer.fit(joint, data)
     assert [scale for scale, _ in seen] == [8, 8, 16, 16, 32, 32]
     assert scaler.get_scale() == 64
-    # One step of the same in float32: gradients have their own size, but for what float16 rounds; a wrong scale is a factor of 2.
+    # One step of the same in float32: the same gradients, but for what float16 rounds; a wrong scale is a factor of 2.
     before = copy.deepcopy(seen)
     seen.clear()
     layer = build_layer(config.layer, initial_tables(config.layer, data), config.data.size)

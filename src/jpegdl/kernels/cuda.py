@@ -1,9 +1,8 @@
 """The soft round trip on NVIDIA GPUs: forward and backward each one Triton kernel that reads an image once and writes it once.
 
-A program takes ``BLOCKS`` 8x8 blocks at a time. A thread holds 8 pixels of a row, so that each 8-point DCT is arithmetic on a
-thread's own registers (by its symmetry, about 5 operations a number); between rows and columns the block is transposed. No
-matrix unit, so no TF32. Gradients of the tables are summed in registers over all blocks that a program meets, and over the
-programs in their order: the same at every call.
+A program takes ``BLOCKS`` 8x8 blocks at a time; :mod:`jpegdl.kernels.triton_blocks` is what it does to them. Gradients of the
+tables are summed in registers over all blocks that a program meets, and over the programs in their order: the same at every
+call.
 """
 
 # What Triton compiles has types of its own:
@@ -17,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from jpegdl.functional import BLOCK, KB, KG, KR
+from jpegdl.kernels.triton_blocks import quantize, quantize_backward, to_coefficients, to_pixels
 
 BLOCKS = 16  # 8x8 blocks that a program works on at a time: 128 rows of 8, one for each of its threads
 _WARPS = 4
@@ -26,196 +26,6 @@ _R, _G, _B = tl.constexpr(KR), tl.constexpr(KG), tl.constexpr(KB)
 _TO_CB, _TO_CR = tl.constexpr(0.5 / (1 - KB)), tl.constexpr(0.5 / (1 - KR))
 _CB_TO_B, _CR_TO_R = tl.constexpr(2 * (1 - KB)), tl.constexpr(2 * (1 - KR))
 _CB_TO_G, _CR_TO_G = tl.constexpr(2 * (1 - KB) * KB / KG), tl.constexpr(2 * (1 - KR) * KR / KG)
-
-_TWO_LN2 = tl.constexpr(2 * math.log(2))
-_C1, _C2, _C3, _C4, _C5, _C6, _C7 = (tl.constexpr(0.5 * math.cos(k * math.pi / 16)) for k in range(1, 8))
-
-
-# --------------------------------------------------------------------------------------------------------------- DCT
-# Eight columns stand for a tile's (rows, 8) pixels or coefficients: one number of each in every thread.
-
-
-@triton.jit
-def _split4(x, rows: tl.constexpr):
-    """The columns of (rows, 4)."""
-    even, odd = tl.split(tl.reshape(x, (rows, 2, 2)))
-    x0, x2 = tl.split(even)
-    x1, x3 = tl.split(odd)
-    return x0, x1, x2, x3
-
-
-@triton.jit
-def _join4(x0, x1, x2, x3, rows: tl.constexpr):
-    return tl.reshape(tl.join(tl.join(x0, x2), tl.join(x1, x3)), (rows, 4))
-
-
-@triton.jit
-def _split8(x, rows: tl.constexpr):
-    """The columns of (rows, 8)."""
-    even, odd = tl.split(tl.reshape(x, (rows, 4, 2)))
-    x0, x2, x4, x6 = _split4(even, rows)
-    x1, x3, x5, x7 = _split4(odd, rows)
-    return x0, x1, x2, x3, x4, x5, x6, x7
-
-
-@triton.jit
-def _join8(x0, x1, x2, x3, x4, x5, x6, x7, rows: tl.constexpr):
-    return tl.reshape(tl.join(_join4(x0, x2, x4, x6, rows), _join4(x1, x3, x5, x7, rows)), (rows, 8))
-
-
-@triton.jit
-def _dct(x0, x1, x2, x3, x4, x5, x6, x7):
-    """The orthonormal 8-point DCT-II; even outputs from sums, odd ones from differences, of mirrored inputs."""
-    s0, s1, s2, s3 = x0 + x7, x1 + x6, x2 + x5, x3 + x4
-    d0, d1, d2, d3 = x0 - x7, x1 - x6, x2 - x5, x3 - x4
-    e0, e1, e2, e3 = s0 + s3, s1 + s2, s0 - s3, s1 - s2
-    return (
-        (e0 + e1) * _C4,
-        d0 * _C1 + d1 * _C3 + d2 * _C5 + d3 * _C7,
-        e2 * _C2 + e3 * _C6,
-        d0 * _C3 - d1 * _C7 - d2 * _C1 - d3 * _C5,
-        (e0 - e1) * _C4,
-        d0 * _C5 - d1 * _C1 + d2 * _C7 + d3 * _C3,
-        e2 * _C6 - e3 * _C2,
-        d0 * _C7 - d1 * _C5 + d2 * _C3 - d3 * _C1,
-    )
-
-
-@triton.jit
-def _idct(z0, z1, z2, z3, z4, z5, z6, z7):
-    """The inverse of _dct, which is its transpose."""
-    e0, e1, e2, e3 = (z0 + z4) * _C4, (z0 - z4) * _C4, z2 * _C2 + z6 * _C6, z2 * _C6 - z6 * _C2
-    s0, s1, s2, s3 = e0 + e2, e1 + e3, e1 - e3, e0 - e2
-    d0 = z1 * _C1 + z3 * _C3 + z5 * _C5 + z7 * _C7
-    d1 = z1 * _C3 - z3 * _C7 - z5 * _C1 - z7 * _C5
-    d2 = z1 * _C5 - z3 * _C1 + z5 * _C7 + z7 * _C3
-    d3 = z1 * _C7 - z3 * _C5 + z5 * _C3 - z7 * _C1
-    return s0 + d0, s1 + d1, s2 + d2, s3 + d3, s3 - d3, s2 - d2, s1 - d1, s0 - d0
-
-
-@triton.jit
-def _transpose(x, blocks: tl.constexpr):
-    return tl.reshape(tl.permute(tl.reshape(x, (blocks, 8, 8)), (0, 2, 1)), (blocks * 8, 8))
-
-
-@triton.jit
-def _to_coefficients(left, right, blocks: tl.constexpr):
-    """Rows of pixels to coefficients, in each row a column of the block; both in halves, (rows, 4)."""
-    rows: tl.constexpr = blocks * 8
-    x0, x1, x2, x3 = _split4(left, rows)
-    x4, x5, x6, x7 = _split4(right, rows)
-    x0, x1, x2, x3, x4, x5, x6, x7 = _dct(x0, x1, x2, x3, x4, x5, x6, x7)
-    turned = _transpose(_join8(x0, x1, x2, x3, x4, x5, x6, x7, rows), blocks)
-    x0, x1, x2, x3, x4, x5, x6, x7 = _split8(turned, rows)
-    x0, x1, x2, x3, x4, x5, x6, x7 = _dct(x0, x1, x2, x3, x4, x5, x6, x7)
-    return _join4(x0, x1, x2, x3, rows), _join4(x4, x5, x6, x7, rows)
-
-
-@triton.jit
-def _to_pixels(low, high, kept_rows, kept_columns, blocks: tl.constexpr, fold: tl.constexpr):
-    """The inverse of _to_coefficients. With ``fold``, gradients that reached a repeated edge go back to where it came from."""
-    rows: tl.constexpr = blocks * 8
-    x0, x1, x2, x3 = _split4(low, rows)
-    x4, x5, x6, x7 = _split4(high, rows)
-    x0, x1, x2, x3, x4, x5, x6, x7 = _idct(x0, x1, x2, x3, x4, x5, x6, x7)
-    x = _join8(x0, x1, x2, x3, x4, x5, x6, x7, rows)
-    if fold:
-        x = _fold(x, kept_rows)
-    x0, x1, x2, x3, x4, x5, x6, x7 = _split8(_transpose(x, blocks), rows)
-    x0, x1, x2, x3, x4, x5, x6, x7 = _idct(x0, x1, x2, x3, x4, x5, x6, x7)
-    if fold:
-        x = _fold(_join8(x0, x1, x2, x3, x4, x5, x6, x7, rows), kept_columns)
-        x0, x1, x2, x3, x4, x5, x6, x7 = _split8(x, rows)
-    return _join4(x0, x1, x2, x3, rows), _join4(x4, x5, x6, x7, rows)
-
-
-@triton.jit
-def _fold(x, kept):
-    """Along rows of 8, what lies at ``kept`` or beyond is added to the number before: the transpose of repeating it."""
-    column = tl.arange(0, 8)[None, :]
-    beyond = tl.sum(tl.where(column >= kept[:, None], x, 0.0), axis=1)
-    return x + tl.where(column == kept[:, None] - 1, beyond[:, None], 0.0)
-
-
-# --------------------------------------------------------------------------------------------------------- quantizer
-
-
-if isinstance(_split4, triton.JITFunction):
-
-    @triton.jit
-    def _exp2(x):
-        return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
-
-    @triton.jit
-    def _reciprocal(x):
-        return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
-
-else:  # in Triton's interpreter, which knows no assembler
-
-    @triton.jit
-    def _exp2(x):
-        return tl.exp2(x)
-
-    @triton.jit
-    def _reciprocal(x):
-        return 1 / x
-
-
-@triton.jit
-def _window(z, q, inverse, kappa, centre_cap, capped: tl.constexpr):
-    """The five levels in use and their weights.
-
-    The window is centred on the level c nearest to z that has two neighbours on each side within the cap. With u = |z / q - c|
-    and d = k - c, mirrored where z / q < c, P(k | z) is proportional to w_d = exp(kappa (2 u d - d^2) - top), ``top`` the
-    largest of these exponents; w_-d = w_d exp(-4 kappa u d). ``kappa`` comes times log2(e), for powers of 2.
-
-    Returns:
-        c, z / q - c, w_0, w_1, w_-1, w_2, w_-2. NaN and infinite z give NaN weights.
-    """
-    scaled = z * inverse
-    if capped:
-        scaled = tl.minimum(tl.maximum(scaled, -centre_cap), centre_cap)
-    centre = (scaled + 12582912.0) - 12582912.0  # rounds to even: 1.5 2^23 leaves a float no room for a fraction
-    if not capped:
-        centre = tl.where(tl.abs(scaled) < 4194304.0, centre, scaled)
-    offset = (z - q * centre) * inverse  # not scaled - centre: the difference is exact before it is scaled
-    slope = kappa * tl.abs(offset)
-    near, far = 2 * slope - kappa, 4 * slope - 4 * kappa
-    top = tl.maximum(tl.maximum(near, far), 0.0)
-    w0, w1, w2, mirror = _exp2(-top), _exp2(near - top), _exp2(far - top), _exp2(-4 * slope)
-    return centre, offset, w0, w1, w1 * mirror, w2, w2 * (mirror * mirror)
-
-
-@triton.jit
-def _quantize(z, q, inverse, kappa, centre_cap, capped: tl.constexpr):
-    """Q_d."""
-    centre, offset, w0, p1, m1, p2, m2 = _window(z, q, inverse, kappa, centre_cap, capped)
-    mean = ((p1 - m1) + 2 * (p2 - m2)) * _reciprocal(w0 + (p1 + m1) + (p2 + m2))
-    return q * (centre + tl.where(offset < 0, -mean, mean))
-
-
-@triton.jit
-def _quantize_backward(z, grad, q, inverse, kappa, centre_cap, capped: tl.constexpr):
-    """dL/dz, dL/dq and dL/dalpha of each coefficient from dL/dQ."""
-    centre, offset, w0, p1, m1, p2, m2 = _window(z, q, inverse, kappa, centre_cap, capped)
-    share = _reciprocal(w0 + (p1 + m1) + (p2 + m2))
-    mean = ((p1 - m1) + 2 * (p2 - m2)) * share
-    # Var(k) and Cov(k, k^2) by way of central moments, which do not cancel where all weight lies on an outer level.
-    d1, e1, d2, e2 = 1 - mean, -1 - mean, 2 - mean, -2 - mean
-    v0, v1, u1, v2, u2 = w0 * mean * mean, p1 * d1 * d1, m1 * e1 * e1, p2 * d2 * d2, m2 * e2 * e2
-    variance = (v0 + (v1 + u1) + (v2 + u2)) * share
-    third = ((v1 * d1 + u1 * e1) + (v2 * d2 + u2 * e2) - v0 * mean) * share
-    skew = third + 2 * mean * variance  # Cov(d, d^2)
-    distance = tl.abs(offset)
-    slope = kappa * _TWO_LN2  # 2 kappa
-    mirrored = mean + slope * (distance * variance - skew)
-    level = tl.where(offset < 0, -mirrored, mirrored) + centre * (1 - slope * variance)
-    return grad * (slope * variance), grad * level, grad * (q * q * q) * _mirror(offset, 2 * distance * variance - skew)
-
-
-@triton.jit
-def _mirror(offset, x):
-    return tl.where(offset < 0, -x, x)
 
 
 @triton.jit
@@ -321,12 +131,12 @@ def _load_planes(
 
 @triton.jit
 def _round_trip(left, right, tables, centre_cap, capped: tl.constexpr, channel: tl.constexpr, blocks: tl.constexpr):
-    low, high = _to_coefficients(left, right, blocks)
+    low, high = to_coefficients(left, right, blocks)
     q, inverse, kappa = _table(tables, channel, 0, blocks)
-    low = _quantize(low, q, inverse, kappa, centre_cap, capped)
+    low = quantize(low, q, inverse, kappa, centre_cap, capped)
     q, inverse, kappa = _table(tables, channel, 1, blocks)
-    high = _quantize(high, q, inverse, kappa, centre_cap, capped)
-    return _to_pixels(low, high, 0, 0, blocks, False)
+    high = quantize(high, q, inverse, kappa, centre_cap, capped)
+    return to_pixels(low, high, 0, 0, blocks, False)
 
 
 @triton.jit
@@ -351,13 +161,13 @@ def _plane_backward(
     capped: tl.constexpr, channel: tl.constexpr, blocks: tl.constexpr,
 ):  # fmt: skip
     """dL/dz of one plane; dL/dq and dL/dalpha are added to their sums. All in halves."""
-    low, high = _to_coefficients(left, right, blocks)
-    grad_low, grad_high = _to_coefficients(grad_left, grad_right, blocks)
+    low, high = to_coefficients(left, right, blocks)
+    grad_low, grad_high = to_coefficients(grad_left, grad_right, blocks)
     q, inverse, kappa = _table(tables, channel, 0, blocks)
-    grad_low, grad_q, grad_alpha = _quantize_backward(low, grad_low, q, inverse, kappa, centre_cap, capped)
+    grad_low, grad_q, grad_alpha = quantize_backward(low, grad_low, q, inverse, kappa, centre_cap, capped)
     q0, a0 = q0 + grad_q, a0 + grad_alpha
     q, inverse, kappa = _table(tables, channel, 1, blocks)
-    grad_high, grad_q, grad_alpha = _quantize_backward(high, grad_high, q, inverse, kappa, centre_cap, capped)
+    grad_high, grad_q, grad_alpha = quantize_backward(high, grad_high, q, inverse, kappa, centre_cap, capped)
     return grad_low, grad_high, q0, q1 + grad_q, a0, a1 + grad_alpha
 
 
@@ -399,9 +209,9 @@ def _backward_kernel(
         )
         if want_images:
             kept_rows, kept_columns = height - y // 8 * 8, width - x
-            y0, y1 = _to_pixels(y_low, y_high, kept_rows, kept_columns, blocks, not whole)
-            cb0, cb1 = _to_pixels(cb_low, cb_high, kept_rows, kept_columns, blocks, not whole)
-            cr0, cr1 = _to_pixels(cr_low, cr_high, kept_rows, kept_columns, blocks, not whole)
+            y0, y1 = to_pixels(y_low, y_high, kept_rows, kept_columns, blocks, not whole)
+            cb0, cb1 = to_pixels(cb_low, cb_high, kept_rows, kept_columns, blocks, not whole)
+            cr0, cr1 = to_pixels(cr_low, cr_high, kept_rows, kept_columns, blocks, not whole)
             left, right = _offsets(image, y, x, on, oh, ow)
             _store_grad(grad_images, y0, cb0, cr0, left, left_mask, oc, scale)
             _store_grad(grad_images, y1, cb1, cr1, right, right_mask, oc, scale)

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning
 import numpy as np
+import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -41,11 +42,21 @@ class Start(Callback):
         module.model.layer = layer
         module.to(trainer.strategy.root_device)  # an average of the model is set up after this, and stays where it finds it
         self.before = named_tables(layer)
+        _load_kernels(layer, self.settings["data"]["size"], trainer.strategy.root_device)
         if trainer.is_global_zero:
             with replacing(self.folder / "config.yaml") as file:
                 file.write_text(yaml.safe_dump(self.settings, sort_keys=False))
         # A logger that the trainer had from the beginning would have made the folder.
         trainer.loggers = [_Logger(self.folder, name="", version="", default_hp_metric=False)]
+
+
+def _load_kernels(layer: nn.Module, size: int, device: torch.device) -> None:
+    """Take the layer forward and backward once, so that loading its kernels is no part of the time that training takes."""
+    parameters = [parameter for parameter in layer.parameters() if parameter.requires_grad]
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
+        output = layer(torch.full((1, 3, size, size), 0.5, device=device))
+        if parameters:
+            torch.autograd.grad(output.sum(), parameters, allow_unused=True)
 
 
 class _Logger(TensorBoardLogger):
