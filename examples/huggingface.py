@@ -5,9 +5,15 @@ google/vit-base-patch16-224 or a folder, the model, its size of image and its no
 package transformers: pip install 'jpeg-dl[examples]'.
 """
 
+import sys
+
 from joint_training import PATCH, parser, photographs, train_jointly
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModelForImageClassification, ViTConfig, ViTImageProcessor
+
+try:
+    from transformers import AutoImageProcessor, AutoModelForImageClassification, ViTConfig, ViTImageProcessor
+except ImportError:
+    sys.exit("this example needs the package transformers: pip install 'jpeg-dl[examples]'")
 
 from jpegdl import JpegLayer, prepend
 from jpegdl.data import PHOTOGRAPHS

@@ -241,6 +241,7 @@ def test_cifar_without_a_network(monkeypatch, tmp_path):
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", offline)
     with pytest.raises(UsageError, match="cifar10 is not in .* could not be downloaded .*no network.*--data.name folder"):
         Data(DataConfig(name="cifar10", path=str(tmp_path)))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

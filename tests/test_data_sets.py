@@ -303,6 +303,10 @@ def test_sets_that_are_not_there_without_a_network(tmp_path, monkeypatch, name, 
     monkeypatch.setattr(f"torchvision.datasets.{module}.download_and_extract_archive", offline)
     with pytest.raises(UsageError, match=f"{name} is not in .* could not be downloaded .*no network.*--data.name folder"):
         _data(name, tmp_path / "new")
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+    with pytest.raises(UsageError, match="is no folder, nor is .*nowhere that it could be made in"):
+        _data(name, tmp_path / "nowhere" / "new")
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_torch_prefix_is_timms(tmp_path):

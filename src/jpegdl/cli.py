@@ -154,6 +154,8 @@ def _run(arguments: list[str]) -> None:
         _say(f"test accuracy {100 * metrics['accuracy']:.2f} %, loss {metrics['loss']:.4f}")
     elif settings.command == "calibrate":
         check_compare(config)
+        if not Path(chosen["save"]).absolute().parent.is_dir():
+            raise UsageError(f"--save {chosen['save']}: there is no folder {Path(chosen['save']).parent}")
         method = chosen["method"] or ("magnitude" if config.layer.tables == "magnitude" else "sensitivity")
         luma, chroma = calibrate_run(config, Data(config.data, chosen["seed"]), chosen["seed"], method, model)
         write_tables(chosen["save"], {"luma": luma, "chroma": chroma})
@@ -176,10 +178,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _run(sys.argv[1:] if arguments is None else arguments)
     except (jsonargparse.ArgumentError, UsageError, OSError) as error:
-        print(f"jpegdl: error: {_one_line(error)}", file=sys.stderr)
+        hint = "; a list is written '[one, two]'" if "list" in str(error) and "Parser key" in str(error) else ""
+        print(f"jpegdl: error: {_one_line(error)}{hint}", file=sys.stderr)
         return 2 if isinstance(error, jsonargparse.ArgumentError) else 1
     except KeyboardInterrupt:
-        print("jpegdl: interrupted; the same command resumes at the last finished epoch", file=sys.stderr)
+        print("jpegdl: interrupted; the same command resumes after the last finished epoch, if there is one", file=sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get("JPEGDL_TRACEBACK"):

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from jpegdl.calibrate import sensitivity_tables
-from jpegdl.compare.arms import ARMS, arm_config, needed_arms
+from jpegdl.compare.arms import ARMS, arm_config, check_arm, needed_arms
 from jpegdl.compare.figures import draw_figures
 from jpegdl.compare.statistics import summarize, summary_table
 from jpegdl.data import Data
@@ -180,8 +180,7 @@ def _learned_tables(config: CompareConfig, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _check_run(arm: str, seed: int) -> None:
-    if arm not in ARMS:
-        raise UsageError(f"arm must be one of {', '.join(ARMS)}, got {arm!r}")
+    check_arm(arm)
     if not 0 <= seed <= LARGEST_SEED:
         raise UsageError(f"seed must be a number from 0 to {LARGEST_SEED}, got {seed}")
 
@@ -322,7 +321,7 @@ def compare(config: CompareConfig) -> tuple[dict[str, Any], str]:
             time.sleep(_PATIENCE)
     whole = [arm for arm in arms if all((seed, arm) in found for seed in config.seed_list)]
     results = {arm: [found[seed, arm] for seed in config.seed_list] for arm in whole}
-    summary = {"name": config.name, "backbone": config.backbone, **summarize(results)}
+    summary = {"name": config.name, "backbone": config.backbone, "data": config.data.kind, **summarize(results)}
     table = summary_table(summary)
     with filelock.FileLock(config.folder / "locks" / "summary"):
         remove_strays(config.folder)

@@ -1,5 +1,6 @@
 """The arms of a comparison: each is a few settings that differ from the recipe's."""
 
+import difflib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,14 +71,26 @@ ARMS: dict[str, Arm] = {
 _KAPPA = 0.7  # the published hardness
 
 
+def check_arm(arm: str) -> None:
+    """Refuse an unknown arm.
+
+    Raises:
+        UsageError: names those there are, the most similar first.
+    """
+    if arm not in ARMS:
+        similar = difflib.get_close_matches(arm, ARMS, n=2, cutoff=0.5)
+        hint = f"did you mean {' or '.join(similar)}? " if similar else ""
+        hint = "arms are separated by commas: '[plain, jpeg-dl]'; " if " " in arm else hint
+        raise UsageError(f"no arm {arm!r}; {hint}all arms: {', '.join(ARMS)}")
+
+
 def arm_config(config: RunConfig, arm: str) -> RunConfig:
     """The settings of one arm of a recipe.
 
     Raises:
         UsageError: unknown arm.
     """
-    if arm not in ARMS:
-        raise UsageError(f"arm must be one of {', '.join(ARMS)}, got {arm!r}")
+    check_arm(arm)
     layer = replace(config.layer, **ARMS[arm].layer)
     if arm == "kappa":
         layer = replace(layer, alpha=None, hardness=layer.hardness or _KAPPA)

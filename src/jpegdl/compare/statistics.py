@@ -75,8 +75,11 @@ def summary_table(summary: dict[str, Any]) -> str:
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     seeds = ", ".join(map(str, summary["seeds"]))
-    count = len(summary["seeds"])
-    lines += ["", f"{summary['backbone']}, seeds {seeds}; mean ± sample sd over {count} seed{'s' if count > 1 else ''}."]
-    if count > 1:
-        lines[-1] += " Interval and p: paired t test over seeds."
+    if (count := len(summary["seeds"])) > 1:
+        how = f"seeds {seeds}; mean ± sample sd over {count} seeds. Interval and p: paired t test over seeds."
+    else:
+        how = f"seed {seeds} alone: no interval, and a difference may be chance."
+    lines += ["", f"{summary['backbone']}, {how}"]
+    if summary.get("data") == "made-up":
+        lines.append("Made-up images: these numbers mean nothing.")
     return "\n".join(lines) + "\n"

@@ -15,6 +15,8 @@ from jpegdl.errors import UsageError
 
 Splits = tuple[dict[str, Any], ...]
 
+CACHE = Path.home() / ".cache" / "jpegdl"  # where sets are downloaded to, unless data.path says otherwise
+
 #: What is trained on and what is tested on, in the words of torchvision's classes. Flowers: the published JPEG-DL runs train on
 #: the 1,020 train images and test on the 1,020 val images (dataset/general_dataloader.py of the authors' code); the set's own
 #: test images are those of flowers102-official, which trains on both. Textures: partition 1 of 10. Others: the official split.
@@ -63,7 +65,7 @@ def class_names(part: Any, targets: list[int]) -> list[str]:
 
 def cache_folder(config: DataConfig) -> Path:
     """Where downloaded sets are kept."""
-    return Path(config.path or Path.home() / ".cache" / "jpegdl").expanduser()
+    return Path(config.path or CACHE).expanduser()
 
 
 def download_once(make: Callable[..., Any], name: str, root: Path) -> Any:
@@ -76,15 +78,22 @@ def download_once(make: Callable[..., Any], name: str, root: Path) -> Any:
         return make(download=False)
     except (OSError, RuntimeError):
         pass
+    there, lock = root.exists(), root / f".{name.replace('/', '-')}.lock"
+    if not there and not root.parent.is_dir() and root != CACHE:
+        raise UsageError(f"data.path {root} is no folder, nor is {root.parent} that it could be made in")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{name.replace('/', '-')}.lock"):
+        with FileLock(lock):
             return make(download=True)
     except (OSError, RuntimeError) as error:
         raise UsageError(
             f"{name} is not in {root} and could not be downloaded ({error}); put the archive's folder there, or, if you "
             "have it as class folders, say --data.name folder --data.path FOLDER"
         ) from error
+    finally:
+        lock.unlink(missing_ok=True)
+        if not there and root != CACHE and root.is_dir() and not any(root.iterdir()):
+            root.rmdir()
 
 
 def open_torchvision(config: DataConfig) -> Sets:
