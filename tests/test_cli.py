@@ -150,7 +150,10 @@ def test_a_model_of_another_architecture(capsys, tmp_path):
 def test_interrupt(tmp_path):
     """Ctrl+C in the middle: one line, exit 130, and a checkpoint to resume from."""
     small = [*SMALL, "--training.epochs", "300", "--training.test_every", "300", "--output", str(tmp_path), "--arm", "plain"]
-    command = [sys.executable, "-m", "jpegdl.cli", "train", "--config", "demo", *small]
+    # Python ignores Ctrl+C where its parent does, as a shell has it for commands in the background.
+    attend = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    start = f"{attend}; from jpegdl.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", start, "train", "--config", "demo", *small]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     checkpoint = tmp_path / "demo/plain/0/last.ckpt"
