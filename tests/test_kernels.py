@@ -178,6 +178,19 @@ def test_the_same_at_every_call(kernel, monkeypatch):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3 * two.abs().max().item())
 
 
+def test_whatever_new_tensors_are_by_default(calls):
+    layer, images = JpegLayer(*standard_tables(50), alpha=0.01, bits=4), torch.rand(1, 3, 16, 24)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            output = layer(images)
+            found.append((output, *torch.autograd.grad(output.sum(), list(layer.parameters()))))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
 def test_negated_views(calls):
     """Complex numbers' conjugates hand out real views whose memory holds the negative."""
     layer = JpegLayer(*standard_tables(50), alpha=0.01)

@@ -398,7 +398,7 @@ def forward(images: Tensor, q: Tensor, alpha: Tensor, cap: float) -> Tensor:
     """
     pixels = F.unit_images(images.detach()).contiguous()
     output = torch.empty_like(pixels)
-    _share_out(_forward_team, pixels, None, pixels, output, _tables(q, alpha), torch.tensor([cap]), _DCT, _IDCT)
+    _share_out(_forward_team, pixels, None, pixels, output, _tables(q, alpha), pixels.new_tensor([cap]), _DCT, _IDCT)
     return output if images.dtype == torch.uint8 else output.to(images.dtype)
 
 
@@ -408,9 +408,9 @@ def backward(
     """Gradients from that of the output, of any strides: of the images (where wanted), and (2, 3, 8, 8), of q and alpha."""
     pixels, grad = F.unit_images(images.detach()).contiguous(), grad.float().contiguous()
     grad_images = torch.empty_like(pixels) if want_images else None
-    partial = torch.zeros(_count_strips(pixels), 3, 2 * BLOCK * BLOCK)
+    partial = pixels.new_zeros(_count_strips(pixels), 3, 2 * BLOCK * BLOCK)
     place = pixels if grad_images is None else grad_images  # not written to in the first case
-    tables, limit = _tables(q, alpha), torch.tensor([cap])
+    tables, limit = _tables(q, alpha), pixels.new_tensor([cap])
     _share_out(_backward_team, pixels, grad_images, pixels, grad, tables, limit, _DCT, _IDCT, place, partial)
     sums = partial.sum(dim=0, dtype=torch.float64).float()
     sums = sums.reshape(3, 2, BLOCK, BLOCK).transpose(0, 1).contiguous()
