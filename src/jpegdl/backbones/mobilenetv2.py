@@ -49,6 +49,7 @@ class CifarMobileNetV2(CifarBackbone):
 
     FIRST_CONV = "conv1.0"
     CLASSIFIER = "classifier.0"
+    _initialise = staticmethod(he_normal_small_classifier_)
 
     def __init__(
         self,
@@ -72,10 +73,6 @@ class CifarMobileNetV2(CifarBackbone):
         self.conv2 = nn.Sequential(*_conv(inputs, features, 1))
         self.classifier = nn.Sequential()
         self._add_head(features, num_classes, drop_rate, global_pool)
-
-    @staticmethod
-    def _initialise(module: nn.Module) -> None:
-        he_normal_small_classifier_(module)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) to (N, num_features, H/16, W/16)."""

@@ -30,6 +30,7 @@ class CifarVGG(CifarBackbone):
 
     FIRST_CONV = "block0.0"
     CLASSIFIER = "classifier"
+    _initialise = staticmethod(he_normal_small_classifier_)
 
     def __init__(
         self,
@@ -47,10 +48,6 @@ class CifarVGG(CifarBackbone):
             _block(inputs[i], CHANNELS[i], count) for i, count in enumerate(CONVOLUTIONS[depth])
         )
         self._add_head(512, num_classes, drop_rate, global_pool)
-
-    @staticmethod
-    def _initialise(module: nn.Module) -> None:
-        he_normal_small_classifier_(module)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) to (N, 512, H/8, W/8), or H/16 where H is 64 or more; H and W at least 8."""

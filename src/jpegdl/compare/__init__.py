@@ -33,6 +33,7 @@ from jpegdl.training import (
     initial_tables,
     load_model,
     needs_tables,
+    on_gpu,
     read_config,
     read_result,
     train_run,
@@ -192,10 +193,7 @@ def _plain_model(config: CompareConfig, data: Data, seed: int, file: Path | None
     if file is None and not own.is_file():
         raise UsageError(f"sensitivity tables need the trained plain model {own}: train arm plain with seed {seed} first")
     load_model(file or own, model)
-    device = torch.device(
-        "cuda" if config.training.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
-    )
-    return model.to(device)
+    return model.to("cuda" if on_gpu(config.training) else "cpu")
 
 
 def calibrate_run(
@@ -298,6 +296,7 @@ def compare(config: CompareConfig) -> tuple[dict[str, Any], str]:
         check_folder(arm_config(config.run, arm), config.folder / arm / str(seed), arm, seed)
     found: dict[tuple[int, str], dict[str, Any]] = {}
     failed: dict[tuple[int, str], str] = {}
+    together = config.training.devices * config.training.num_nodes > 1  # several processes train each run
     data: Data | None = None
     while pending:
         for seed, arm in list(pending):
@@ -309,11 +308,11 @@ def compare(config: CompareConfig) -> tuple[dict[str, Any], str]:
             try:
                 found[seed, arm] = train_arm(config, arm, seed, data)
             except BusyError:
-                if config.training.devices * config.training.num_nodes > 1:
-                    raise  # the processes of one run must agree on what to train next, and only the first knows
+                if together:
+                    raise  # they must agree on what to train next, and only the first knows
                 continue
             except UsageError as error:
-                if arm == "plain" or config.training.devices * config.training.num_nodes > 1:
+                if arm == "plain" or together:
                     raise
                 failed[seed, arm] = str(error)
             pending.remove((seed, arm))

@@ -3,7 +3,7 @@
 from jpegdl.training.config import LayerConfig, OptimizerConfig, RunConfig, TrainingConfig
 from jpegdl.training.models import build_backbone, build_layer, check_config, initial_tables, load_model, needs_tables
 from jpegdl.training.module import JointTraining
-from jpegdl.training.run import check_folder, evaluate, read_config, read_result, train_run
+from jpegdl.training.run import check_folder, evaluate, on_gpu, read_config, read_result, train_run
 
 __all__ = [
     "JointTraining",
@@ -19,6 +19,7 @@ __all__ = [
     "initial_tables",
     "load_model",
     "needs_tables",
+    "on_gpu",
     "read_config",
     "read_result",
     "train_run",

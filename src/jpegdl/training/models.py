@@ -95,13 +95,13 @@ def check_config(config: RunConfig) -> None:
 
 
 def _check_backbone(name: str) -> None:
-    if name.startswith(TORCHVISION):
-        short, names, library = name.removeprefix(TORCHVISION), _TORCHVISION_NAMES, "classifier of torchvision"
-        known = short in names
-    else:
-        short, names, library = name.split(".")[0], timm.list_models(), "timm model"
-        known = timm.is_model(short)  # older names that timm does not list, too
-    if not known:
+    of_torchvision = name.startswith(TORCHVISION)
+    short = name.removeprefix(TORCHVISION) if of_torchvision else name.split(".")[0]
+    # timm knows older names than it lists, too.
+    if not (short in _TORCHVISION_NAMES if of_torchvision else timm.is_model(short)):
+        names, library = _TORCHVISION_NAMES, "classifier of torchvision"
+        if not of_torchvision:
+            names, library = timm.list_models(), "timm model"
         similar = difflib.get_close_matches(short, names, n=3)
         hint = f"did you mean {', '.join(similar)}?" if similar else f"{names[0]} is one; timm.list_models() has all of timm's"
         raise UsageError(f"backbone {name!r} is no {library}; {hint}")

@@ -69,9 +69,14 @@ class _WholeCheckpoints(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
 
+def on_gpu(config: TrainingConfig) -> bool:
+    """Whether training with these settings takes a GPU, as Lightning's Trainer decides."""
+    return config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
 def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
     precision: str | None = config.precision
-    if precision == "16-mixed" and config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+    if precision == "16-mixed" and on_gpu(config):
         precision, options["plugins"] = None, [*(options.get("plugins") or []), OneScale("16-mixed", "cuda")]
     try:
         return lightning.Trainer(
