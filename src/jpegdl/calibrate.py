@@ -3,17 +3,21 @@
 Several processes of one group, each with its share of the images, get the tables of all images together.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, distributed, nn
 
 from jpegdl import functional as F
+from jpegdl.data import Data
 from jpegdl.data.sampling import processes
 from jpegdl.errors import UsageError
-from jpegdl.layer import STEP_RANGE
+from jpegdl.layer import STEP_RANGE, LayerConfig, table_source
+from jpegdl.tables import read_tables, standard_tables
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+SMALLEST_RANDOM_STEP = 0.01
 
 
 def sensitivity_tables(model: nn.Module, loader: Batches, *, q_max: float = 5.0, images: int = 5000) -> tuple[Tensor, Tensor]:
@@ -102,6 +106,36 @@ def magnitude_tables(loader: Batches, *, bits: int = 11, images: int | None = No
         raise UsageError("magnitude_tables got pixels that are not finite")
     steps = 2 * total / blocks / (cap + 1) ** 0.5
     return steps[0].clamp(*STEP_RANGE).float(), steps[1:].mean(0).clamp(*STEP_RANGE).float()
+
+
+def initial_tables(config: LayerConfig, data: Data) -> tuple[Tensor, Tensor]:
+    """The (luma, chroma) tables that settings ask for, where they need no other run.
+
+    Args:
+        config: settings of the layer: ``tables``, and what that kind of tables needs.
+        data: the data set, with its seed.
+
+    Returns:
+        (luma, chroma), each (8, 8) float32, in JPEG table units.
+
+    Raises:
+        UsageError: sensitivity and learned tables, which come from another run; or tables that cannot be read or computed.
+    """
+    kind = table_source(config)
+    if kind == "ones":
+        return torch.ones(8, 8), torch.ones(8, 8)
+    if kind == "random":
+        generator = torch.Generator().manual_seed(data.seed)
+        low, high = math.log(SMALLEST_RANDOM_STEP), math.log(config.q_max)
+        luma, chroma = torch.exp(low + (high - low) * torch.rand(2, 8, 8, generator=generator))
+        return luma, chroma
+    if kind == "standard":
+        return standard_tables(int(config.tables.partition(":")[2]))
+    if kind == "file":
+        return read_tables(config.tables)
+    if kind == "magnitude":
+        return magnitude_tables(data.calibration_dataloader(), bits=config.bits or 11, images=config.images)
+    raise UsageError(f"{kind} tables come from another run: jpegdl compare and jpegdl train find it")
 
 
 def _first(loader: Batches, images: int | None) -> Iterator[tuple[Tensor, Tensor]]:

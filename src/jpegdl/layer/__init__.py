@@ -2,9 +2,11 @@
 
 from jpegdl.layer.cascade import JpegCascade
 from jpegdl.layer.companding import CompandingLayer
+from jpegdl.layer.config import LayerConfig, table_source
 from jpegdl.layer.features import FeatureJpegLayer
 from jpegdl.layer.gain import GainLayer
 from jpegdl.layer.jpeg import JpegLayer
+from jpegdl.layer.kinds import LAYER_KINDS, LayerKind, build_layer, check_layer, layer_kind
 from jpegdl.layer.normalization import ImageNormalization
 from jpegdl.layer.prepend import PrependedModel, prepend
 from jpegdl.layer.quantizing import ROUNDINGS, STEP_RANGE
@@ -13,6 +15,7 @@ from jpegdl.layer.subsampled import SubsampledJpegLayer
 from jpegdl.layer.zero_dc import ZeroDcJpegLayer
 
 __all__ = [
+    "LAYER_KINDS",
     "ROUNDINGS",
     "STEP_RANGE",
     "CompandingLayer",
@@ -21,9 +24,15 @@ __all__ = [
     "ImageNormalization",
     "JpegCascade",
     "JpegLayer",
+    "LayerConfig",
+    "LayerKind",
     "PrependedModel",
     "RegionalJpegLayer",
     "SubsampledJpegLayer",
     "ZeroDcJpegLayer",
+    "build_layer",
+    "check_layer",
+    "layer_kind",
     "prepend",
+    "table_source",
 ]

@@ -1,50 +1,16 @@
-"""The settings of a training run."""
+"""The settings of a training run, and what is refused of them."""
 
+import math
 from dataclasses import dataclass, field
 
+from jpegdl.backbones.build import check_backbone
 from jpegdl.data import DataConfig
+from jpegdl.data.config import check as check_data
+from jpegdl.errors import UsageError
+from jpegdl.layer import LayerConfig, check_layer
 
-
-@dataclass
-class LayerConfig:
-    """The layer in front of the backbone.
-
-    Args:
-        kind: jpeg; one of its variants: zero-dc (without the blocks' mean values), subsampled (chroma 4:2:0), regions
-            (tables of its own for each part of the image), cascade (several in a row); a compander in the quantizer's place,
-            log or tanh; the simplest competitors: gain (a factor for each frequency), normalize (each image's brightness and
-            contrast); or none.
-        train: train it, or leave it as it starts.
-        tables: initial tables: sensitivity (from the plain model of the same seed), magnitude (from the training images), ones,
-            random (log-uniform from 0.01 to q_max, by the seed), learned (those that the arm jpeg-dl of the same seed ended
-            with), standard:Q (the standard tables at quality Q, 1 to 100), or a file (JSON with luma and chroma, or a JPEG
-            image). Companders start from the level cap of these tables.
-        q_max: largest initial luma step of sensitivity tables, in JPEG table units.
-        images: training images that sensitivity and magnitude tables are computed from, at most.
-        alpha: softness of the quantizer, in 1 / step^2: one number, or two for luma and chroma. Default: 5, or tied to the
-            steps where hardness is given.
-        hardness: tie alpha = hardness / step^2 instead.
-        bits: level cap 2^(bits-1) - 1; null for none.
-        window: odd number of levels the soft quantizer sums over; null for all of them.
-        rounding: soft, hard, sample, ste, noise, or none (the level cap alone).
-        trainable_alpha: train alpha too, one for each frequency and table; with hardness, train kappa = alpha step^2.
-        depth: layers in a cascade.
-        region: side of the parts of regions, in pixels.
-    """
-
-    kind: str = "jpeg"
-    train: bool = True
-    tables: str = "sensitivity"
-    q_max: float = 5.0
-    images: int = 5000
-    alpha: float | list[float] | None = None
-    hardness: float | None = None
-    bits: int | None = 8
-    window: int | None = 5
-    rounding: str = "soft"
-    trainable_alpha: bool = False
-    depth: int = 2
-    region: int = 32
+_OPTIMIZERS = ("sgd", "adam", "adamw")
+_SCHEDULES = ("constant", "cosine", "onecycle", "multistep", "exponential")
 
 
 @dataclass
@@ -123,3 +89,52 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     layer: LayerConfig = field(default_factory=LayerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+def check_config(config: RunConfig) -> None:
+    """Refuse settings that would fail later.
+
+    Raises:
+        UsageError: names the setting, what it is and what it may be.
+    """
+    check_data(config.data)
+    check_backbone(config.backbone)
+    check_layer(config.layer, config.data.size)
+    _check_training(config.training)
+
+
+def _check_training(training: TrainingConfig) -> None:
+    for name in ("epochs", "test_every", "devices", "num_nodes"):
+        if getattr(training, name) < 1:
+            raise UsageError(f"training.{name} must be at least 1, got {getattr(training, name)}")
+    if not 0 <= training.label_smoothing < 1:
+        raise UsageError(f"training.label_smoothing must be at least 0 and less than 1, got {training.label_smoothing}")
+    for name in ("mixup", "cutmix"):
+        if not 0 <= getattr(training, name) < math.inf:
+            raise UsageError(f"training.{name} must be 0, for none, or a number above, got {getattr(training, name)}")
+    if training.clip is not None and not 0 < training.clip < math.inf:
+        raise UsageError(f"training.clip must be a number greater than 0, or null, got {training.clip}")
+    if training.ema is not None and not 0 < training.ema < 1:
+        raise UsageError(f"training.ema must be between 0 and 1, or null, got {training.ema}")
+    for name in ("optimizer", "layer_optimizer"):
+        _check_optimizer(getattr(training, name), f"training.{name}")
+
+
+def _check_optimizer(optimizer: OptimizerConfig, name: str) -> None:
+    if optimizer.name not in _OPTIMIZERS:
+        raise UsageError(f"{name}.name must be one of {', '.join(_OPTIMIZERS)}, got {optimizer.name!r}")
+    if optimizer.schedule not in _SCHEDULES:
+        raise UsageError(f"{name}.schedule must be one of {', '.join(_SCHEDULES)}, got {optimizer.schedule!r}")
+    if not optimizer.lr > 0 or not math.isfinite(optimizer.lr):
+        raise UsageError(f"{name}.lr must be a finite number greater than 0, got {optimizer.lr}")
+    for option in ("momentum", "weight_decay"):
+        if not 0 <= getattr(optimizer, option) < math.inf:
+            raise UsageError(f"{name}.{option} must not be negative, got {getattr(optimizer, option)}")
+    if not 0 < optimizer.gamma < math.inf:
+        raise UsageError(f"{name}.gamma must be a finite number greater than 0, got {optimizer.gamma}")
+    if optimizer.milestones and min(optimizer.milestones) < 1:
+        raise UsageError(f"{name}.milestones must be at least 1, got {optimizer.milestones}")
+    if optimizer.warmup < 0:
+        raise UsageError(f"{name}.warmup must not be negative, got {optimizer.warmup}")
+    if optimizer.warmup and optimizer.schedule == "onecycle":
+        raise UsageError(f"{name}.warmup has no use with schedule onecycle, which warms up by itself")

@@ -1,0 +1,67 @@
+"""The settings of the layer in front of a backbone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jpegdl.errors import UsageError
+
+
+@dataclass
+class LayerConfig:
+    """The layer in front of the backbone.
+
+    Args:
+        kind: jpeg; one of its variants: zero-dc (without the blocks' mean values), subsampled (chroma 4:2:0), regions
+            (tables of its own for each part of the image), cascade (several in a row); a compander in the quantizer's place,
+            log or tanh; the simplest competitors: gain (a factor for each frequency), normalize (each image's brightness and
+            contrast); or none.
+        train: train it, or leave it as it starts.
+        tables: initial tables: sensitivity (from the plain model of the same seed), magnitude (from the training images), ones,
+            random (log-uniform from 0.01 to q_max, by the seed), learned (those that the arm jpeg-dl of the same seed ended
+            with), standard:Q (the standard tables at quality Q, 1 to 100), or a file (JSON with luma and chroma, or a JPEG
+            image). Companders start from the level cap of these tables.
+        q_max: largest initial luma step of sensitivity tables, in JPEG table units.
+        images: training images that sensitivity and magnitude tables are computed from, at most.
+        alpha: softness of the quantizer, in 1 / step^2: one number, or two for luma and chroma. Default: 5, or tied to the
+            steps where hardness is given.
+        hardness: tie alpha = hardness / step^2 instead.
+        bits: level cap 2^(bits-1) - 1; null for none.
+        window: odd number of levels the soft quantizer sums over; null for all of them.
+        rounding: soft, hard, sample, ste, noise, or none (the level cap alone).
+        trainable_alpha: train alpha too, one for each frequency and table; with hardness, train kappa = alpha step^2.
+        depth: layers in a cascade.
+        region: side of the parts of regions, in pixels.
+    """
+
+    kind: str = "jpeg"
+    train: bool = True
+    tables: str = "sensitivity"
+    q_max: float = 5.0
+    images: int = 5000
+    alpha: float | list[float] | None = None
+    hardness: float | None = None
+    bits: int | None = 8
+    window: int | None = 5
+    rounding: str = "soft"
+    trainable_alpha: bool = False
+    depth: int = 2
+    region: int = 32
+
+
+def table_source(config: LayerConfig) -> str:
+    """Which kind of initial tables: sensitivity, magnitude, ones, random, learned, standard or file.
+
+    Raises:
+        UsageError: neither a known kind nor an existing file.
+    """
+    kind, _, quality = config.tables.partition(":")
+    if config.tables in ("sensitivity", "magnitude", "ones", "random", "learned"):
+        return config.tables
+    if kind == "standard" and quality.isdecimal() and 1 <= int(quality) <= 100:
+        return "standard"
+    if Path(config.tables).is_file():
+        return "file"
+    raise UsageError(
+        "layer.tables must be sensitivity, magnitude, ones, random, learned, standard:Q with Q from 1 to 100, or an existing "
+        f"file, got {config.tables!r}"
+    )

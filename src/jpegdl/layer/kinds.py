@@ -1,0 +1,140 @@
+"""Every kind of layer that settings can name, one record each: what builds it, and what its tables are."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jpegdl.errors import UsageError
+from jpegdl.functional import largest_level
+from jpegdl.layer.cascade import JpegCascade
+from jpegdl.layer.companding import CompandingLayer
+from jpegdl.layer.config import LayerConfig, table_source
+from jpegdl.layer.gain import GainLayer
+from jpegdl.layer.jpeg import JpegLayer
+from jpegdl.layer.normalization import ImageNormalization
+from jpegdl.layer.quantizing import STEP_RANGE
+from jpegdl.layer.regional import RegionalJpegLayer
+from jpegdl.layer.subsampled import SubsampledJpegLayer
+from jpegdl.layer.zero_dc import ZeroDcJpegLayer
+from jpegdl.tables import read_tables
+
+Tables = tuple[Tensor, Tensor]  # luma and chroma, each (8, 8), in JPEG table units
+
+
+@dataclass(frozen=True)
+class LayerKind:
+    """One kind of layer.
+
+    Attributes:
+        build: makes it from its settings, its initial tables and the side of the square images it will see, in pixels.
+        tables: what the numbers in its tables are: ``steps``, ``scales`` (where a compander bends), ``gains``, or None where
+            it has no tables.
+        from_tables: whether it starts from a (luma, chroma) pair of quantization tables.
+        single: whether it has one (luma, chroma) pair of tables for the whole image, which another layer may start from.
+    """
+
+    build: Callable[[LayerConfig, Tables, int], nn.Module]
+    tables: str | None
+    from_tables: bool
+    single: bool = True
+
+
+def _jpeg(layer: Callable[..., nn.Module]) -> LayerKind:
+    return LayerKind(lambda config, tables, size: layer(*tables, **_jpeg_options(config)), "steps", True)
+
+
+def _jpeg_options(config: LayerConfig) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        name: getattr(config, name) for name in ("hardness", "bits", "window", "rounding", "trainable_alpha")
+    }
+    if isinstance(config.alpha, list):
+        if len(config.alpha) != 2:
+            raise UsageError(f"layer.alpha must be one number, or two for luma and chroma, got {config.alpha}")
+        options["alpha"] = tuple(config.alpha)
+    elif config.alpha is not None:
+        options["alpha"] = config.alpha
+    return options
+
+
+def _regions(config: LayerConfig, tables: Tables, size: int) -> nn.Module:
+    return RegionalJpegLayer(*tables, size=size, region=config.region, **_jpeg_options(config))
+
+
+def _cascade(config: LayerConfig, tables: Tables, size: int) -> nn.Module:
+    if config.depth < 1:
+        raise UsageError(f"layer.depth must be at least 1, got {config.depth}")
+    return JpegCascade(JpegLayer(*tables, **_jpeg_options(config)) for _ in range(config.depth))
+
+
+def _compander(curve: str) -> LayerKind:
+    def build(config: LayerConfig, tables: Tables, size: int) -> nn.Module:
+        cap = largest_level(config.bits)
+        if cap is None:
+            raise UsageError(f"layer.kind {curve} starts from the level cap; give layer.bits, an integer from 2 to 16")
+        return CompandingLayer(cap * tables[0], cap * tables[1], curve=curve)
+
+    return LayerKind(build, "scales", True)
+
+
+#: By the name that ``layer.kind`` takes.
+LAYER_KINDS: dict[str, LayerKind] = {
+    "jpeg": _jpeg(JpegLayer),
+    "zero-dc": _jpeg(ZeroDcJpegLayer),
+    "subsampled": _jpeg(SubsampledJpegLayer),
+    "regions": LayerKind(_regions, "steps", True, single=False),
+    "cascade": LayerKind(_cascade, "steps", True, single=False),
+    "log": _compander("log"),
+    "tanh": _compander("tanh"),
+    "gain": LayerKind(lambda config, tables, size: GainLayer(), "gains", False),
+    "normalize": LayerKind(lambda config, tables, size: ImageNormalization(), None, False),
+    "none": LayerKind(lambda config, tables, size: nn.Identity(), None, False),
+}
+
+
+def layer_kind(config: LayerConfig) -> LayerKind:
+    """The record of the kind that ``config`` names.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if config.kind not in LAYER_KINDS:
+        raise UsageError(f"layer.kind must be one of {', '.join(LAYER_KINDS)}, got {config.kind!r}")
+    return LAYER_KINDS[config.kind]
+
+
+def build_layer(config: LayerConfig, tables: Tables | None, size: int) -> nn.Module:
+    """The layer that ``config`` describes.
+
+    Args:
+        config: its settings.
+        tables: its initial (luma, chroma) tables, each (8, 8), in JPEG table units; None where they do not matter, because
+            trained ones will be loaded, or the kind has none.
+        size: side of the square images it will see, in pixels.
+
+    Raises:
+        UsageError: a setting that no such layer can have.
+    """
+    layer: nn.Module = layer_kind(config).build(config, tables or (torch.ones(8, 8), torch.ones(8, 8)), size)
+    return layer.requires_grad_(config.train)
+
+
+def check_layer(config: LayerConfig, size: int) -> None:
+    """Refuse settings that no layer could be built with.
+
+    Args:
+        config: the settings.
+        size: side of the square images, in pixels.
+
+    Raises:
+        UsageError: names the setting, what it is and what it may be.
+    """
+    if not 0 < config.q_max <= STEP_RANGE[1]:
+        raise UsageError(f"layer.q_max must be greater than 0 and at most {STEP_RANGE[1]:g}, got {config.q_max}")
+    if config.images < 1:
+        raise UsageError(f"layer.images must be at least 1, got {config.images}")
+    if table_source(config) == "file":
+        read_tables(config.tables)
+    build_layer(config, None, size)
