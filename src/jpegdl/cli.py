@@ -15,8 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from jpegdl import __version__
 from jpegdl.benchmark import BenchConfig, bench
-from jpegdl.compare import ARMS, CompareConfig, calibrate_run, check_compare, compare, evaluate_run, train_arm
-from jpegdl.data import Data
+from jpegdl.compare import ARMS, CompareConfig, calibrate_run, compare, evaluate_run, train_arm
 from jpegdl.errors import UsageError
 from jpegdl.recipes import FOLDER, RECIPES, list_recipes, read_recipe
 from jpegdl.tables import write_tables
@@ -141,8 +140,10 @@ def _run(arguments: list[str]) -> None:
     config = CompareConfig(**{name: chosen[name] for name in CompareConfig.__dataclass_fields__})
     model = Path(chosen["model"]) if chosen.get("model") else None
     if settings.command == "compare":
-        _, table = compare(config)
+        summary, table = compare(config)
         _say(f"\n{table}\nRun folder: {config.folder} (tables, figures, models and logs)")
+        if summary["failed"]:
+            raise UsageError(f"{len(summary['failed'])} runs failed: see below the table; all others are in {config.folder}")
     elif settings.command == "train":
         result = train_arm(config, chosen["arm"], chosen["seed"])
         _say(f"{result['arm']}, seed {result['seed']}: test accuracy {100 * result['accuracy']:.2f} %")
@@ -150,14 +151,15 @@ def _run(arguments: list[str]) -> None:
     elif settings.command == "evaluate":
         metrics = evaluate_run(config, chosen["arm"], chosen["seed"], model, chosen["rounding"])
         rounding = f", rounding {metrics['rounding']}" if metrics["rounding"] else ""
+        if metrics["other_images"]:
+            _say(f"Not the images that the run itself was tested with: {metrics['other_images']}")
         _say(f"{metrics['model']} ({metrics['backbone']}, {metrics['arm']}, seed {metrics['seed']}{rounding})")
-        _say(f"test accuracy {100 * metrics['accuracy']:.2f} %, loss {metrics['loss']:.4f}")
+        _say(f"test accuracy {100 * metrics['accuracy']:.2f} % of {metrics['images']} images, loss {metrics['loss']:.4f}")
     elif settings.command == "calibrate":
-        check_compare(config)
         if not Path(chosen["save"]).absolute().parent.is_dir():
             raise UsageError(f"--save {chosen['save']}: there is no folder {Path(chosen['save']).parent}")
         method = chosen["method"] or ("magnitude" if config.layer.tables == "magnitude" else "sensitivity")
-        luma, chroma = calibrate_run(config, Data(config.data, chosen["seed"]), chosen["seed"], method, model)
+        luma, chroma = calibrate_run(config, chosen["seed"], method, model)
         write_tables(chosen["save"], {"luma": luma, "chroma": chroma})
         for name, steps in (("luma", luma), ("chroma", chroma)):
             _say(f"{name} (rows: vertical frequency)")

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jpegdl.errors import UsageError
-from jpegdl.training import RunConfig, needs_tables
+from jpegdl.layer import layer_kind
+from jpegdl.training import RunConfig
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,13 @@ def needed_arms(config: RunConfig, arm: str) -> list[str]:
         UsageError: unknown arm, or one that is to start from learned tables and cannot.
     """
     layer = arm_config(config, arm).layer
+    kind = layer_kind(layer)
     source = {"sensitivity": "plain", "learned": "jpeg-dl"}.get(layer.tables)
-    if source is None or not needs_tables(layer):
+    if source is None or not kind.from_tables:
         return []
     if source == arm:
         raise UsageError("arm jpeg-dl cannot start from the tables that it is to learn: layer.tables learned is for other arms")
-    if layer.tables == "learned" and layer.kind in ("log", "tanh", "regions", "cascade"):
+    if layer.tables == "learned" and not (kind.single and kind.tables == "steps"):
         raise UsageError(
             f"arm {arm} cannot start from learned tables: with layer.kind {layer.kind} jpeg-dl does not learn two tables"
         )

@@ -51,6 +51,11 @@ class Data(lightning.LightningDataModule):
         other.train, other.test = self.train.with_config(config), self.test.with_config(config)
         return other
 
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        parts = {part: {"images": len(getattr(self, part)), "digest": ""} for part in ("train", "test")}
+        return {"name": self.config.kind, "classes": self.classes, **parts}
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Augmented training images, in an order of the seed's and the epoch's; the last, smaller batch is dropped.
 

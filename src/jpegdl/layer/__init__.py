@@ -9,12 +9,13 @@ from jpegdl.layer.jpeg import JpegLayer
 from jpegdl.layer.kinds import LAYER_KINDS, LayerKind, build_layer, check_layer, layer_kind
 from jpegdl.layer.normalization import ImageNormalization
 from jpegdl.layer.prepend import PrependedModel, prepend
-from jpegdl.layer.quantizing import ROUNDINGS, STEP_RANGE
+from jpegdl.layer.quantizing import DEFAULT_ALPHA, ROUNDINGS, STEP_RANGE
 from jpegdl.layer.regional import RegionalJpegLayer
 from jpegdl.layer.subsampled import SubsampledJpegLayer
 from jpegdl.layer.zero_dc import ZeroDcJpegLayer
 
 __all__ = [
+    "DEFAULT_ALPHA",
     "LAYER_KINDS",
     "ROUNDINGS",
     "STEP_RANGE",

@@ -1,6 +1,5 @@
 """What a run writes down and shows while it trains."""
 
-import csv
 import sys
 import time
 from collections.abc import Callable
@@ -10,14 +9,13 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-import yaml
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from jpegdl.files import replacing
 from jpegdl.layer import JpegLayer
+from jpegdl.training.folder import RunFolder
 from jpegdl.training.module import JointTraining
 
 
@@ -26,15 +24,16 @@ class Start(Callback):
 
     Args:
         make_layer: gives the layer, which takes the place of the model's.
-        folder: where the first process writes ``config.yaml`` and the log.
-        settings: what to write there.
+        size: side of the square images that it will see, in pixels.
+        folder: where the first process writes its log.
+        begin: called by the first process, before anything else is written there.
 
     Attributes:
         before: the layer's tables, from :func:`named_tables`.
     """
 
-    def __init__(self, make_layer: Callable[[], nn.Module], folder: Path, settings: dict[str, Any]) -> None:
-        self.make_layer, self.folder, self.settings = make_layer, folder, settings
+    def __init__(self, make_layer: Callable[[], nn.Module], size: int, folder: Path, begin: Callable[[], None]) -> None:
+        self.make_layer, self.size, self.folder, self.begin = make_layer, size, folder, begin
         self.before: dict[str, Any] = {}
 
     def setup(self, trainer: lightning.Trainer, module: JointTraining, stage: str) -> None:  # type: ignore[override]
@@ -42,10 +41,9 @@ class Start(Callback):
         module.model.layer = layer
         module.to(trainer.strategy.root_device)  # an average of the model is set up after this, and stays where it finds it
         self.before = named_tables(layer)
-        _load_kernels(layer, self.settings["data"]["size"], trainer.strategy.root_device)
+        _load_kernels(layer, self.size, trainer.strategy.root_device)
         if trainer.is_global_zero:
-            with replacing(self.folder / "config.yaml") as file:
-                file.write_text(yaml.safe_dump(self.settings, sort_keys=False))
+            self.begin()
         # A logger that the trainer had from the beginning would have made the folder.
         trainer.loggers = [_Logger(self.folder, name="", version="", default_hp_metric=False)]
 
@@ -86,7 +84,7 @@ class History(Callback):
     alone; ``test_saturation`` that of :class:`JointTraining`, at the last test.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.rows: list[dict[str, float]] = []
         self.tables: list[dict[str, Any]] = []
@@ -143,15 +141,9 @@ class History(Callback):
         return {"steps": layer.steps.detach(), "alpha": layer.alpha.detach(), "saturation": saturation}
 
     def _write(self) -> None:
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with replacing(self.folder / "metrics.csv") as file, file.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, names)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        self.folder.write_metrics(self.rows)
         if self.tables:
-            columns = {name: np.stack([entry[name] for entry in self.tables]) for name in self.tables[0]}
-            with replacing(self.folder / "layer.npz") as file, file.open("wb") as stream:
-                np.savez_compressed(stream, **columns)  # type: ignore[arg-type]
+            self.folder.write_layer({name: np.stack([entry[name] for entry in self.tables]) for name in self.tables[0]})
 
     def state_dict(self) -> dict[str, Any]:
         entries = [{name: np.asarray(value).tolist() for name, value in entry.items()} for entry in self.tables]

@@ -18,6 +18,7 @@ from jpegdl.data import IGNORED
 from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel
 from jpegdl.training.config import OptimizerConfig, TrainingConfig
+from jpegdl.training.objective import Objective
 
 
 def _optimizer(config: OptimizerConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -48,7 +49,7 @@ def _scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer, epochs
 
 
 class JointTraining(lightning.LightningModule):
-    """Cross-entropy training of backbone and layer together, each with its own optimizer.
+    """Training of backbone and layer together on one objective, each with its own optimizer.
 
     After every step the layer's parameters are projected to their range, where it has one. Training stops, before any parameter
     is touched, at a loss that is not finite. A layer without trainable parameters has no optimizer. Entries of test batches
@@ -71,6 +72,7 @@ class JointTraining(lightning.LightningModule):
         super().__init__()
         self.automatic_optimization = False  # two optimizers
         self.model, self.config, self.seed = model, config, seed
+        self.objective = Objective(config)
         kinds = ((v2.MixUp, config.mixup), (v2.CutMix, config.cutmix))
         mixings = [kind(alpha=share, num_classes=classes) for kind, share in kinds if share]
         self.mix = v2.RandomChoice(mixings) if mixings else None
@@ -113,8 +115,7 @@ class JointTraining(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, target = batch if self.mix is None else self.mix(*batch)
-        logits = self.model(images)
-        loss = cross_entropy(logits, target, label_smoothing=self.config.label_smoothing)
+        loss, logits, parts = self.objective(self.model, images, target)
         if not torch.isfinite(loss):
             sound = bool(torch.isfinite(images).all())
             way_out = (
@@ -140,6 +141,8 @@ class JointTraining(lightning.LightningModule):
             scheduler.step()
         self.train_accuracy(logits, target if self.mix is None else target.argmax(1))
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+        for name, part in parts.items():
+            self.log(f"train_{name}", part, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=len(images))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
