@@ -8,11 +8,12 @@ import pytest
 import torch
 import yaml
 
+from jpegdl.backbones.build import build_backbone
 from jpegdl.cli import main
 from jpegdl.compare import CompareConfig, check_compare, train_arm
 from jpegdl.errors import UsageError
 from jpegdl.recipes import RECIPES, WIDTH, list_recipes, read_recipe
-from jpegdl.training import JointTraining, build_backbone
+from jpegdl.training import JointTraining
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

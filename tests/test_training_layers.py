@@ -7,15 +7,15 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from runs import run, small_config, weights
 from torch.utils.data import DataLoader
 
 from jpegdl import JpegLayer, prepend
+from jpegdl.backbones.build import build_backbone
 from jpegdl.data import IGNORED, Data
-from jpegdl.layer import PrependedModel
+from jpegdl.layer import LAYER_KINDS, PrependedModel
 from jpegdl.tables import standard_tables
-from jpegdl.training import JointTraining, TrainingConfig, build_backbone
-from jpegdl.training.models import LAYER_KINDS
-from runs import run, small_config, weights
+from jpegdl.training import JointTraining, TrainingConfig
 
 pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
 

@@ -175,7 +175,7 @@ def evaluate_run(
 
     Returns:
         accuracy (0 to 1) and loss on the test images, and their number, ``images``; backbone, model (the file), arm, seed,
-        rounding (None for plain); ``other_images``: in words, how the images differ from those of the run's own test, else None.
+        rounding (None for plain); ``other_images``: how the images differ from those of the run's own test, None if not.
 
     Raises:
         UsageError: unknown arm or rounding, no such model, one of another architecture, or data with other classes.
@@ -183,18 +183,19 @@ def evaluate_run(
     check_run(arm, seed)
     check_place(config)
     folder = config.run_folder(arm, seed)
-    own = folder.open() if model_file is None else None
-    run = arm_config(config.run, arm) if own is None else _here(own.config, config)
-    check_config(run)
-    data = Data(run.data, seed)
-    if own is None:
-        model = prepend(
-            build_backbone(run.backbone, len(data.classes), seed, run.data.size), build_layer(run.layer, None, run.data.size)
-        )
-        load_model(model_file, model)
+    if model_file is None:
+        own = folder.open()
+        run, model = _here(own.config, config), own.model
+        check_config(run)
+        data = Data(run.data, seed)
+        other_images = _other_images(folder, data)
     else:
-        model = own.model
-    other_images = None if own is None else _other_images(folder, data)
+        run, other_images = arm_config(config.run, arm), None
+        check_config(run)
+        data = Data(run.data, seed)
+        backbone = build_backbone(run.backbone, len(data.classes), seed, run.data.size)
+        model = prepend(backbone, build_layer(run.layer, None, run.data.size))
+        load_model(model_file, model)
     quantizers = [module for module in model.layer.modules() if isinstance(module, JpegLayer)]
     if rounding is not None and not quantizers:
         raise UsageError(f"arm {arm} has no quantizer, so --rounding means nothing to it")

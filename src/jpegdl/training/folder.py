@@ -12,9 +12,8 @@ from typing import Any, cast, get_type_hints
 import numpy as np
 import safetensors
 import safetensors.torch
-import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 
 from jpegdl.backbones.build import build_backbone
 from jpegdl.errors import UsageError
@@ -65,7 +64,7 @@ class RunFolder:
     # ------------------------------------------------------------------------------------------------------ settings
 
     def settings(self) -> dict[str, Any] | None:
-        """The run's settings, arm and seed included, with today's defaults for what it does not know yet; None if there are none.
+        """The run's settings with its arm and seed, today's defaults for what it does not know yet; None if there are none.
 
         Raises:
             UsageError: ``config.yaml`` is damaged, or of a newer version.
@@ -324,9 +323,7 @@ def _from_dict(kind: type, content: Any) -> Any:
     if unknown := content.keys() - {field.name for field in fields(kind)}:
         raise ValueError(f"unknown setting {min(unknown)}: a newer version wrote it, or it was edited")
     return kind(
-        **{
-            name: _from_dict(types[name], value) if is_dataclass(types[name]) else value for name, value in content.items()
-        }
+        **{name: _from_dict(types[name], value) if is_dataclass(types[name]) else value for name, value in content.items()}
     )
 
 
