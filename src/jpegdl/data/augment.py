@@ -39,7 +39,7 @@ def recolour(config: DataConfig) -> Callable[[Image.Image], Image.Image]:
     _, transform, _ = create_transform(
         config.size,
         is_training=True,
-        color_jitter=config.color_jitter,
+        color_jitter=config.color_jitter,  # type: ignore[arg-type]  # None is timm's for none, too
         auto_augment=config.auto_augment,
         interpolation="bicubic",
         separate=True,
@@ -58,7 +58,7 @@ class Erase:
     """
 
     def __init__(self, probability: float) -> None:
-        self._erase: Any = RandomErasing(probability, mode="pixel", max_count=1, device="cpu")
+        self._erase: Any = RandomErasing(probability, mode="pixel", max_count=1, device="cpu")  # type: ignore[no-untyped-call]
         self._mean, self._std = (torch.tensor(x)[:, None, None] for x in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
 
     def __call__(self, image: Tensor) -> Tensor:

@@ -57,8 +57,8 @@ class DataConfig:
         color_jitter: strength of random changes of brightness, contrast and saturation, 0.4 for factors of 0.6 to 1.4, after
             crop and flip; in place of auto_augment, as in timm (with its policy 3a: after it). Default: none.
         erase: probability that a rectangle of a training image is replaced by noise, at the very end, by timm's random erasing.
-        jpeg_train: lowest and highest quality, 1 to 100: each training image, cropped, flipped and augmented, goes through a real JPEG
-            file (4:2:0) of a random quality between them, before anything is erased. Default: none.
+        jpeg_train: lowest and highest quality, 1 to 100: each training image, cropped, flipped and recoloured, goes through a
+            real JPEG file (4:2:0) of a random quality between them, before anything is erased. Default: none.
         jpeg_test: each test image, cropped, goes through a real JPEG file (4:2:0) of this quality. Default: none.
         batch_size: training images a step and process.
         workers: loader processes; 0 loads in the main one, best for sets that are kept decoded. Also the threads that decode
@@ -127,9 +127,8 @@ def check(config: DataConfig) -> None:
         raise UsageError(f"data.resize must be at least data.size = {config.size}, got {config.resize}")
     for name, side in (("size", config.size), ("resize", config.side), ("pad", config.size + 2 * config.pad)):
         if side > LARGEST:
-            raise UsageError(
-                f"data.{name} makes images of {side} pixels a side, got {getattr(config, name)}; take at most {LARGEST}"
-            )
+            given = getattr(config, name)
+            raise UsageError(f"data.{name} {given} makes images of {side} pixels a side; take at most {LARGEST}")
     if not 0 < config.scale <= 1:
         raise UsageError(f"data.scale must be greater than 0 and at most 1, got {config.scale}")
     if config.pad and config.crop == "resized":
@@ -142,8 +141,8 @@ def _check_augmentation(config: DataConfig) -> None:
     policy, jitter = config.auto_augment, config.color_jitter
     if policy is not None and not _AUTO_AUGMENT.fullmatch(policy):
         raise UsageError(
-            f"data.auto_augment must be a name that timm knows, such as rand-m9-mstd0.5-inc1, original-mstd0.5 or augmix-m5-w4, "
-            f"got {policy!r}"
+            "data.auto_augment must be a name that timm knows, such as rand-m9-mstd0.5-inc1, original-mstd0.5 or "
+            f"augmix-m5-w4, got {policy!r}"
         )
     if jitter is not None and not 0 <= jitter < math.inf:
         raise UsageError(f"data.color_jitter must be at least 0, got {jitter}")
