@@ -7,7 +7,6 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from runs import run, small_config, weights
 from torch.utils.data import DataLoader
 
 from jpegdl import JpegLayer, prepend
@@ -16,6 +15,7 @@ from jpegdl.layer import PrependedModel
 from jpegdl.tables import standard_tables
 from jpegdl.training import JointTraining, TrainingConfig, build_backbone
 from jpegdl.training.models import LAYER_KINDS
+from runs import run, small_config, weights
 
 pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
 

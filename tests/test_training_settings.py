@@ -9,13 +9,13 @@ import lightning
 import pytest
 import timm
 import torch
-from runs import run, small_config, weights
 
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel, prepend
 from jpegdl.training import JointTraining, OptimizerConfig, build_backbone, build_layer, initial_tables, module
 from jpegdl.training.run import OneScale, _SyncBatchNorm
+from runs import run, small_config, weights
 
 pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
 

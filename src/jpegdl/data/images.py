@@ -34,7 +34,7 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
     """Images and class indices; ``dataset[i]`` is test-time, ``dataset[i, seed]`` augmented with that seed.
 
     An image is (3, size, size) float32 in [0, 1]. ``dataset[None]`` is no image: black pixels and the class ``IGNORED``. A
-    corrupt image that is to be left out is None, and no part of a batch.
+    corrupt image is None where such images are left out; batches do not contain it.
 
     Args:
         source: images and their class indices.
@@ -136,7 +136,7 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
             if self._config.skip_corrupt:
                 return None
             text = (
-                f"image {self._source.name(index)} cannot be decoded ({_reason(error)}); mend or remove it, or leave such "
+                f"image {self._source.name(index)} cannot be decoded ({_reason(error)}); repair or remove it, or leave such "
                 "images out with --data.skip_corrupt true"
             )
             raise UsageError(" ".join(text.split())) from error  # one line: the last of what a loader process hands on
