@@ -264,6 +264,7 @@ def test_cifar_without_a_network(monkeypatch, tmp_path):
         ({"crop": "resized", "pad": 4}, "data.pad cannot be combined with data.crop resized, got 4"),
         ({"pad": -1}, "data.pad must not be negative"),
         ({"size": 100_000}, "data.size 100000 makes images of 100000 pixels a side; take at most 16384"),
+        ({"size": 100_000, "resize": 40}, "data.size 100000 makes images of"),
         ({"resize": 100_000}, "data.resize 100000 makes images of 100000 pixels a side"),
         ({"pad": 10_000}, "data.pad 10000 makes images of 20032 pixels a side"),
         ({"name": "made-up", "size": 10_000}, "data.size 10000: a batch of 80 images takes 89 GiB of memory; take a smaller"),

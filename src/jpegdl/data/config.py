@@ -123,12 +123,12 @@ def check(config: DataConfig) -> None:
             raise UsageError(f"data.{name} must be at least {least}, got {value}")
     if config.classes is not None and config.kind != "made-up":
         raise UsageError(f"data.classes is for made-up only, got {config.classes} with {config.kind}")
-    if config.resize is not None and config.resize < config.size:
-        raise UsageError(f"data.resize must be at least data.size = {config.size}, got {config.resize}")
     for name, side in (("size", config.size), ("resize", config.side), ("pad", config.size + 2 * config.pad)):
         if side > LARGEST:
             given = getattr(config, name)
             raise UsageError(f"data.{name} {given} makes images of {side} pixels a side; take at most {LARGEST}")
+    if config.resize is not None and config.resize < config.size:
+        raise UsageError(f"data.resize must be at least data.size = {config.size}, got {config.resize}")
     if not 0 < config.scale <= 1:
         raise UsageError(f"data.scale must be greater than 0 and at most 1, got {config.scale}")
     if config.pad and config.crop == "resized":
