@@ -9,7 +9,6 @@ import lightning
 import pytest
 import timm
 import torch
-from runs import run, small_config, weights
 
 from jpegdl.backbones.build import build_backbone
 from jpegdl.calibrate import initial_tables
@@ -18,6 +17,7 @@ from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel, build_layer, prepend
 from jpegdl.training import JointTraining, OptimizerConfig, module
 from jpegdl.training.run import OneScale, _SyncBatchNorm
+from runs import run, small_config, weights
 
 pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
 
