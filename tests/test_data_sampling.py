@@ -6,9 +6,9 @@ import torch
 from torch.utils.data import RandomSampler, SequentialSampler
 
 from jpegdl.data import IGNORED, Data, DataConfig
-from jpegdl.data.photos import _MadeUp
 from jpegdl.data.sampling import Share, processes
-from jpegdl.data.sets import evenly
+from jpegdl.data.sources.made_up import _MadeUp
+from jpegdl.data.sources.sets import evenly
 
 CONFIG = {"name": "made-up", "classes": 3, "size": 16, "batch_size": 5}
 

@@ -16,7 +16,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from jpegdl.data import Data, DataConfig
-from jpegdl.data.archives import extract
+from jpegdl.data.sources.archives import extract
 from jpegdl.errors import UsageError
 
 
@@ -477,7 +477,7 @@ def reader(monkeypatch):
         made.name = name
         return made
 
-    monkeypatch.setattr("jpegdl.data.timm_sets.create_reader", create)
+    monkeypatch.setattr("timm.data.readers.reader_factory.create_reader", create)
     return _Reader
 
 
@@ -501,7 +501,7 @@ def test_timms_readers_without_a_test_split(reader, monkeypatch):
 
 
 def test_streams_that_do_not_fit_into_memory(reader, monkeypatch):
-    monkeypatch.setattr("jpegdl.data.timm_sets.STREAM_BYTES", 3000)
+    monkeypatch.setattr("jpegdl.data.sources.timm_sets.STREAM_BYTES", 3000)
     with pytest.raises(UsageError, match="streamed set is held in memory"):
         _data("tfds/set", "cache")
 

@@ -221,7 +221,7 @@ def test_a_loss_that_is_not_finite_stops_training_before_the_tables(tmp_path, mo
 
 
 def test_a_model_learns(tmp_path, monkeypatch):
-    monkeypatch.setattr("jpegdl.data.photos.PHOTO_TRAIN", 20)
+    monkeypatch.setattr("jpegdl.data.sources.photos.PHOTO_TRAIN", 20)
     config = small_config(epochs=5)
     config.training.layer_optimizer.lr = 0.003
     result = run(config, tmp_path, "plain")
