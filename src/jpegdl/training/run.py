@@ -142,6 +142,7 @@ def train_run(
         return folder.result()
     # What is kept is what was tested, the average where there is one; also where nothing was left to train.
     module.load_state_dict(torch.load(folder.checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    history.write()
     folder.write_model(model)
     if start.before:
         folder.write_tables({"before": start.before, "after": named_tables(model.layer)})
