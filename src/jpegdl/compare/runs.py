@@ -204,7 +204,7 @@ def evaluate_run(
         quantizer.rounding = rounding or quantizer.rounding
     return {
         **evaluate(model, data, run.training),
-        "images": data.fingerprint["test"]["images"],
+        "images": len(data.test),
         "other_images": other_images,
         "backbone": run.backbone,
         "model": str(model_file or folder.model_file),

@@ -42,7 +42,7 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
         train: whether these are the training images.
 
     Attributes:
-        targets: class indices of the images in use: without the corrupt ones, where all are decoded at once.
+        targets: class indices of the images in use: without the corrupt ones, once :meth:`load` has decoded them all.
     """
 
     def __init__(self, source: Source, config: DataConfig, *, train: bool) -> None:
@@ -52,9 +52,21 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
         self._indices: Sequence[int] = range(len(source.targets))  # in the source, of the images in use
         self._cache: list[Tensor] | None = None
         self._copies: dict[torch.device, DeviceImages] = {}
+        self._loaded = False
         self._set_transforms()
-        if config.cache in ("memory", "device") or (config.cache == "auto" and self._decoded_bytes() < CACHE_BYTES):
+
+    def load(self) -> None:
+        """Decode all images, where they are kept decoded; the next time there is nothing to do.
+
+        Raises:
+            UsageError: one of them cannot be decoded.
+        """
+        if self._loaded:
+            return
+        cache = self._config.cache
+        if cache in ("memory", "device") or (cache == "auto" and self._decoded_bytes() < CACHE_BYTES):
             self._decode_all()
+        self._loaded = True
 
     def _set_transforms(self) -> None:
         config = self._config
@@ -96,11 +108,11 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """Number of the images in use, and a digest of their names and classes in order, 16 hex digits."""
+        """Number of the images, corrupt ones too, and a digest of their names and classes in order, 16 hex digits."""
         digest = hashlib.sha256()
-        for index, target in zip(self._indices, self.targets, strict=True):
+        for index, target in enumerate(self._source.targets):
             digest.update(f"{self._source.key(index)}\0{target}\n".encode(errors="surrogateescape"))
-        return {"images": len(self.targets), "digest": digest.hexdigest()[:16]}
+        return {"images": len(self._source.targets), "digest": digest.hexdigest()[:16]}
 
     def _decoded_bytes(self) -> float:
         count = len(self.targets)

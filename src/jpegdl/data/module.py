@@ -21,6 +21,8 @@ BATCH_BYTES = 2**36
 class Data(lightning.LightningDataModule):
     """The loaders of one data set, each of this process's share; for ``Trainer(use_distributed_sampler=False)``.
 
+    To make one lists the images; they are decoded by :meth:`load`, or when the first loader is asked for.
+
     Args:
         config: what to load.
         seed: of the training order and augmentation.
@@ -51,6 +53,7 @@ class Data(lightning.LightningDataModule):
         check(config)
         if replace(config, jpeg_train=self.config.jpeg_train, jpeg_test=self.config.jpeg_test) != self.config:
             return Data(config, self.seed)
+        self.load()  # once for both
         other = copy.copy(self)
         other.config, other.trainer = config, None
         other.train, other.test = self.train.with_config(config), self.test.with_config(config)
@@ -60,17 +63,27 @@ class Data(lightning.LightningDataModule):
     def fingerprint(self) -> dict[str, Any]:
         """What is trained and tested on, to be kept as JSON: the set's name, its classes, and of both parts number and digest.
 
-        It is the same wherever the set is kept, and for folders and tars of them. It differs where an image in use is added,
+        It is the same wherever the set is kept, and for folders and tars of them. It differs where an image is added,
         removed, renamed or of another class; pixels are not looked at, and nothing is decoded.
         """
         parts = {"train": self.train.fingerprint, "test": self.test.fingerprint}
         return {"name": self.config.kind, "classes": list(self.classes), **parts}
+
+    def load(self) -> None:
+        """Decode the images that are kept decoded; the next time there is nothing to do.
+
+        Raises:
+            UsageError: an image cannot be decoded.
+        """
+        self.train.load()
+        self.test.load()
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Augmented training images, in an order of the seed's and the epoch's; the last, smaller batch is dropped.
 
         Any number of processes sees the same images in the same steps, where the global batch is the same.
         """
+        self.train.load()
         rank, world = processes()
         full = len(self.train) // world >= self.config.batch_size  # else all take the one small batch there is
         sampler = EpochSampler(self.train, num_replicas=world, rank=rank, shuffle=True, seed=self.seed, drop_last=full)
@@ -81,6 +94,7 @@ class Data(lightning.LightningDataModule):
 
         Every process gets equally many batches; entries that fill up have the target ``IGNORED``.
         """
+        self.test.load()
         sampler = Share(SequentialSampler(self.test), *processes(), even=True)
         return self._loader(self.test, sampler=sampler, batch_size=max(self.config.batch_size, TEST_BATCH))
 
@@ -90,6 +104,7 @@ class Data(lightning.LightningDataModule):
         Args:
             augmented: as they are in the first epoch of training; else the center crop.
         """
+        self.train.load()
         generator = torch.Generator().manual_seed(self.seed)
         sampler: Any = Share(RandomSampler(self.train, generator=generator), *processes(), even=False)
         if augmented:

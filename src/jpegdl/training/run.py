@@ -117,6 +117,7 @@ def train_run(
     folder.check_data(found, config)
     if folder.finished:
         return folder.result()
+    data.load()
     model = prepend(build_backbone(config.backbone, len(data.classes), seed, config.data.size), nn.Identity())
     module = JointTraining(model, training, len(data.classes), seed)
     start = Start(make_layer, config.data.size, folder.path, lambda: folder.begin(config, arm, seed, found))
