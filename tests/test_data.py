@@ -175,13 +175,22 @@ def test_nothing_but_corrupt_images(folder):
     for file in (folder / "train").rglob("*.png"):
         file.write_bytes(b"no image")
     with pytest.raises(UsageError, match="none of the 12 images"):
-        Data(_small(folder, skip_corrupt=True))
+        Data(_small(folder, skip_corrupt=True)).load()
 
 
 def test_it_is_said_how_many_images_are_left_out(folder):
     (folder / "train" / "bee" / "3.png").write_bytes(b"no image")
     with pytest.warns(UserWarning, match="left out 1 of 12 images"):
-        Data(_small(folder, skip_corrupt=True))
+        Data(_small(folder, skip_corrupt=True)).load()
+
+
+def test_listing_a_set_decodes_nothing(folder, monkeypatch):
+    (folder / "train" / "bee" / "3.png").write_bytes(b"no image")
+    data = Data(_small(folder))
+    assert data.fingerprint["train"]["images"] == len(data.train) == 12
+    for load in (data.load, data.train_dataloader, data.calibration_dataloader):
+        with pytest.raises(UsageError, match="bee/3.png cannot be decoded"):
+            load()
 
 
 @pytest.mark.parametrize(

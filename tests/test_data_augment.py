@@ -21,7 +21,9 @@ ALL = {"auto_augment": "rand-m9-mstd0.5-inc1", "erase": 0.5, "jpeg_train": [40, 
 
 
 def _data(seed=2, **options):
-    return Data(DataConfig(**{"name": "made-up", "size": SIZE, "resize": 30, "batch_size": 16} | options), seed=seed)
+    data = Data(DataConfig(**{"name": "made-up", "size": SIZE, "resize": 30, "batch_size": 16} | options), seed=seed)
+    data.load()
+    return data
 
 
 def _replay(data, index, seed, *then):
