@@ -155,8 +155,8 @@ def tables_figure(arm: str, runs: BySeed) -> Figure | None:
     if not names:
         return None
     kind, grey = entries[0].get("kind", "steps"), _are_grey(runs)
-    heights = [0.12 if grey and "chroma" in name else 1 for name in names]
-    figure = Figure(figsize=(12, 0.6 + 3.5 * sum(heights)), layout="constrained")
+    heights = [0.9 if grey and "chroma" in name else 3.5 for name in names]  # inches
+    figure = Figure(figsize=(12, 0.6 + sum(heights)), layout="constrained")
     grid = figure.add_gridspec(len(names), 3, height_ratios=heights)
     at_bound = False
     for row, name in enumerate(names):
