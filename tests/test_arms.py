@@ -13,12 +13,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from jpegdl import compare as package
-from jpegdl.compare import ARMS, BusyError, CompareConfig, compare, evaluate_run, train_arm
+from jpegdl.compare import ARMS, BusyError, CompareConfig, compare, comparison, evaluate_run, runs, train_arm
 from jpegdl.compare.arms import arm_config, needed_arms
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
-from jpegdl.training import LayerConfig, OptimizerConfig, RunConfig, TrainingConfig
+from jpegdl.layer import LayerConfig
+from jpegdl.training import OptimizerConfig, RunConfig, TrainingConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -54,9 +54,14 @@ def _tables(folder, arm):
 def every_arm(tmp_path_factory):
     """A comparison of all arms, with the figures of a few."""
     folder = tmp_path_factory.mktemp("runs")
-    draw, drawn = package.draw_figures, ("plain", "jpeg-dl", "gain", "regions")
+    draw, drawn = comparison.draw_figures, ("plain", "jpeg-dl", "gain", "regions")
+
+    def few(to, runs, summary):
+        arms = {arm: summary["arms"][arm] for arm in drawn}
+        draw(to, {arm: runs[arm] for arm in drawn}, {**summary, "arms": arms})
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(package, "draw_figures", lambda to, runs, arms: draw(to, {arm: runs[arm] for arm in drawn}, arms))
+        patch.setattr(comparison, "draw_figures", few)
         summary, table = compare(_config(folder, arms=list(ARMS)))
     return folder, summary, table
 
@@ -145,7 +150,7 @@ def test_tables_must_have_been_learned(tmp_path):
     folder = tmp_path / "arms" / "jpeg-dl" / "0"
     folder.mkdir(parents=True)
     (folder / "tables.json").write_text('{"after": {"luma": [[1]]}}')
-    with pytest.raises(UsageError, match="has no learned tables"):
+    with pytest.raises(UsageError, match="tables.json holds no tables"):
         train_arm(config, "learned-frozen", 0)
     refused = {"does not learn two": LayerConfig(kind="log"), "softness too": LayerConfig(trainable_alpha=True)}
     for message, layer in refused.items():
@@ -154,20 +159,38 @@ def test_tables_must_have_been_learned(tmp_path):
 
 
 def test_an_arm_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
-    train_run = package.train_run
+    train_run = runs.train_run
 
     def failing(run, data, make_layer, folder, arm, seed):
-        if (arm, seed) == ("init-ones", 1):
+        if (arm, seed) in (("init-ones", 1), ("plain", 2)):
+            folder.path.mkdir(parents=True)
             raise UsageError("the loss is nan")
         return train_run(run, data, make_layer, folder, arm, seed)
 
-    monkeypatch.setattr(package, "train_run", failing)
-    config = _config(tmp_path, arms=["plain", "init-ones", "gain"], seeds=2)
-    with pytest.raises(UsageError, match="1 of 6 runs failed, all others are in .*: arm init-ones, seed 1: the loss is nan"):
-        compare(config)
-    assert set(json.loads((tmp_path / "arms" / "summary.json").read_text())["arms"]) == {"plain", "gain"}
-    monkeypatch.setattr(package, "train_run", train_run)
-    assert set(compare(config)[0]["arms"]) == {"plain", "init-ones", "gain"}
+    monkeypatch.setattr(runs, "train_run", failing)
+    config = _config(tmp_path, arms=["plain", "jpeg-dl", "init-ones", "gain"], seeds=3)
+    summary, table = compare(config)
+    assert json.loads((tmp_path / "arms" / "summary.json").read_text()) == summary
+    failed = {(entry["arm"], entry["seed"]): entry["why"] for entry in summary["failed"]}
+    assert failed == {
+        ("plain", 2): "the loss is nan",
+        ("jpeg-dl", 2): "it starts from arm plain, which failed",
+        ("init-ones", 1): "the loss is nan",
+    }
+    assert {arm: entry["seeds"] for arm, entry in summary["arms"].items()} == {
+        "plain": [0, 1], "jpeg-dl": [0, 1], "init-ones": [0, 2], "gain": [0, 1, 2],
+    }  # fmt: skip
+    assert "the loss is nan" in table
+
+    # A later call with fewer arms and seeds knows of all of it still, the failures too.
+    later, table = compare(_config(tmp_path, arms=["plain"], seeds=1))
+    assert set(later["arms"]) == set(summary["arms"])
+    assert {(entry["arm"], entry["seed"]) for entry in later["failed"]} == set(failed)
+
+    monkeypatch.setattr(runs, "train_run", train_run)
+    again, _ = compare(config)
+    assert again["failed"] == []
+    assert all(entry["seeds"] == [0, 1, 2] for entry in again["arms"].values())
 
 
 # ------------------------------------------------------------------------------------------------------- several machines
@@ -184,16 +207,16 @@ def test_no_two_train_the_same(tmp_path):
 
 
 def test_a_comparison_waits_for_what_others_train(tmp_path, monkeypatch):
-    monkeypatch.setattr(package, "_PATIENCE", 0.05)
+    monkeypatch.setattr(comparison, "_PATIENCE", 0.05)
     config = _config(tmp_path, seeds=2)
     trained = []
-    train_run = package.train_run
+    train_run = runs.train_run
 
     def recording(run, data, make_layer, folder, arm, seed):
         trained.append((arm, seed))
         return train_run(run, data, make_layer, folder, arm, seed)
 
-    monkeypatch.setattr(package, "train_run", recording)
+    monkeypatch.setattr(runs, "train_run", recording)
     (tmp_path / "arms" / "locks").mkdir(parents=True)
     lock = filelock.FileLock(tmp_path / "arms" / "locks" / "plain-0", thread_local=False)
     lock.acquire()
@@ -216,7 +239,7 @@ def test_a_comparison_waits_for_what_others_train(tmp_path, monkeypatch):
 
 def _compare(folder, name):
     torch.set_num_threads(1)
-    package.draw_figures = lambda *_: None  # so that nearly all of the time is training
+    comparison.draw_figures = lambda *_: None  # so that nearly all of the time is training
     compare(_killed_config(folder, name))
 
 

@@ -10,9 +10,10 @@ from scipy import stats
 
 from jpegdl.compare import CompareConfig, calibrate_run, compare, evaluate_run, train_arm
 from jpegdl.compare.statistics import paired_difference, summarize, summary_table
-from jpegdl.data import Data, DataConfig
+from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
-from jpegdl.training import JointTraining, LayerConfig, OptimizerConfig, TrainingConfig
+from jpegdl.layer import LayerConfig
+from jpegdl.training import JointTraining, OptimizerConfig, TrainingConfig
 
 pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
 
@@ -119,7 +120,7 @@ def test_sensitivity_tables_come_from_the_plain_model_of_the_seed(tmp_path):
     assert not (tmp_path / "test" / "jpeg-dl").exists()
     train_arm(config, "plain", 0)
     train_arm(config, "jpeg-dl", 0)
-    luma, _ = calibrate_run(config, Data(config.data), 0)
+    luma, _ = calibrate_run(config, 0)
     before = json.loads((tmp_path / "test" / "jpeg-dl" / "0" / "tables.json").read_text())["before"]
     assert torch.equal(torch.tensor(before["luma"]), luma)
     assert luma.max() == pytest.approx(5)
@@ -200,4 +201,4 @@ def test_unknown_arms_and_methods(tmp_path):
         with pytest.raises(UsageError, match="seed must be a number from 0"):
             call(config, "plain", -1)
     with pytest.raises(UsageError, match="sensitivity or magnitude"):
-        calibrate_run(config, Data(config.data), 0, method="guess")
+        calibrate_run(config, 0, method="guess")

@@ -10,11 +10,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from jpegdl import JpegLayer, prepend
+from jpegdl.backbones.build import build_backbone
 from jpegdl.data import IGNORED, Data
-from jpegdl.layer import PrependedModel
+from jpegdl.layer import LAYER_KINDS, PrependedModel
 from jpegdl.tables import standard_tables
-from jpegdl.training import JointTraining, TrainingConfig, build_backbone
-from jpegdl.training.models import LAYER_KINDS
+from jpegdl.training import JointTraining, TrainingConfig
 from runs import run, small_config, weights
 
 pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]

@@ -146,9 +146,7 @@ def _found_runs(config: CompareConfig, failures: Failures) -> tuple[Runs, Failur
     runs: Runs = {}
     failed: Failures = {}
     for arm in dict.fromkeys([*_in_order(config), *ARMS]):
-        seeds = sorted(
-            int(path.name) for path in (config.folder / arm).glob("*") if path.is_dir() and path.name.isdecimal()
-        )
+        seeds = sorted(int(path.name) for path in (config.folder / arm).glob("*") if path.is_dir() and path.name.isdecimal())
         for seed in dict.fromkeys([*seeds, *failures.get(arm, {})]):
             folder = config.run_folder(arm, seed)
             try:

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from jpegdl.backbones.build import build_backbone
-from jpegdl.calibrate import initial_tables, sensitivity_tables
+from jpegdl.calibrate import initial_tables, model_tables
 from jpegdl.compare.arms import arm_config, needed_arms
 from jpegdl.compare.config import CompareConfig, check_compare, check_place, check_run
 from jpegdl.data import Data
@@ -105,7 +105,7 @@ def _sensitivity_tables(config: CompareConfig, run: RunConfig, data: Data, seed:
     """Those of the plain model of the same seed."""
     plain = _needed(config, "plain", seed, data).open()
     model = plain.model.to("cuda" if on_gpu(config.training) else "cpu")
-    return sensitivity_tables(model, data.calibration_dataloader(), q_max=run.layer.q_max, images=run.layer.images)
+    return model_tables(run.layer, model, data)
 
 
 def calibrate_run(
@@ -115,8 +115,9 @@ def calibrate_run(
 
     Args:
         config: names the plain run by its ``name`` and ``output``; that run's own data and backbone are in use, and of
-            ``config`` only where to compute, where files are, and the layer's settings (``q_max``, ``images``, ``bits``).
-            With ``model_file``, and for magnitude tables without a plain run, all of ``config`` counts.
+            ``config`` only where to compute, where files are, and the layer's settings (``q_max``, ``images``,
+            ``calibration``, ``bits``). With ``model_file``, and for magnitude tables without a plain run, all of ``config``
+            counts.
         seed: whose plain model, and which order of the training images.
         method: sensitivity or magnitude.
         model_file: another plain model's ``model.safetensors`` to take the sensitivities from.
@@ -149,7 +150,7 @@ def calibrate_run(
         model = prepend(build_backbone(run.backbone, len(data.classes), seed, run.data.size), nn.Identity())
         load_model(model_file, model)
     model.to("cuda" if on_gpu(config.training) else "cpu")
-    return sensitivity_tables(model, data.calibration_dataloader(), q_max=config.layer.q_max, images=config.layer.images)
+    return model_tables(config.layer, model, data)
 
 
 def _here(run: RunConfig, config: CompareConfig) -> RunConfig:
@@ -175,7 +176,7 @@ def evaluate_run(
 
     Returns:
         accuracy (0 to 1) and loss on the test images, and their number, ``images``; backbone, model (the file), arm, seed,
-        rounding (None for plain); ``other_images``: in words, how the images differ from those of the run's own test, else None.
+        rounding (None for plain); ``other_images``: how the images differ from those of the run's own test, None if not.
 
     Raises:
         UsageError: unknown arm or rounding, no such model, one of another architecture, or data with other classes.
@@ -183,18 +184,19 @@ def evaluate_run(
     check_run(arm, seed)
     check_place(config)
     folder = config.run_folder(arm, seed)
-    own = folder.open() if model_file is None else None
-    run = arm_config(config.run, arm) if own is None else _here(own.config, config)
-    check_config(run)
-    data = Data(run.data, seed)
-    if own is None:
-        model = prepend(
-            build_backbone(run.backbone, len(data.classes), seed, run.data.size), build_layer(run.layer, None, run.data.size)
-        )
-        load_model(model_file, model)
+    if model_file is None:
+        own = folder.open()
+        run, model = _here(own.config, config), own.model
+        check_config(run)
+        data = Data(run.data, seed)
+        other_images = _other_images(folder, data)
     else:
-        model = own.model
-    other_images = None if own is None else _other_images(folder, data)
+        run, other_images = arm_config(config.run, arm), None
+        check_config(run)
+        data = Data(run.data, seed)
+        backbone = build_backbone(run.backbone, len(data.classes), seed, run.data.size)
+        model = prepend(backbone, build_layer(run.layer, None, run.data.size))
+        load_model(model_file, model)
     quantizers = [module for module in model.layer.modules() if isinstance(module, JpegLayer)]
     if rounding is not None and not quantizers:
         raise UsageError(f"arm {arm} has no quantizer, so --rounding means nothing to it")
@@ -202,7 +204,7 @@ def evaluate_run(
         quantizer.rounding = rounding or quantizer.rounding
     return {
         **evaluate(model, data, run.training),
-        "images": data.fingerprint["test"]["images"],
+        "images": len(data.test),
         "other_images": other_images,
         "backbone": run.backbone,
         "model": str(model_file or folder.model_file),
