@@ -9,7 +9,6 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from runs import run, small_config
 
 from jpegdl.compare import CompareConfig, calibrate_run, compare, evaluate_run, train_arm
 from jpegdl.data import Data, DataConfig
@@ -17,6 +16,7 @@ from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
 from jpegdl.tables import write_tables
 from jpegdl.training import OptimizerConfig, RunFolder, TrainingConfig
+from runs import run, small_config
 
 
 def _images(root, classes=("cat", "dog"), train=8, test=4):

@@ -9,7 +9,6 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
-from runs import run, small_config, weights
 from torch import nn
 
 from jpegdl import JpegLayer, prepend
@@ -29,6 +28,7 @@ from jpegdl.training import (
     load_model,
     train_run,
 )
+from runs import run, small_config, weights
 
 pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
 

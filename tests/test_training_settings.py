@@ -10,7 +10,6 @@ import lightning
 import pytest
 import timm
 import torch
-from runs import run, small_config, weights
 from timm.scheduler.cosine_lr import CosineLRScheduler
 
 from jpegdl.backbones.build import build_backbone
@@ -21,6 +20,7 @@ from jpegdl.layer import PrependedModel, build_layer, prepend
 from jpegdl.training import JointTraining, OptimizerConfig, RunConfig, TrainingConfig, check_config, objective
 from jpegdl.training.optimizers import build_optimizer, build_scheduler
 from jpegdl.training.run import OneScale, _SyncBatchNorm
+from runs import run, small_config, weights
 
 pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
 

@@ -42,8 +42,8 @@ class DataConfig:
             CUB_200_2011.tgz lies. dogs: where Images/ and lists/ or images.tar and lists.tar lie. Downloaded sets: where they
             are kept. photos, made-up: none. Images are read as they are stored: a camera's note to turn one (EXIF orientation)
             is not followed, as in timm and torchvision; transparency is dropped; 16-bit grey is scaled to 8 bits.
-        classes: made-up: number of classes; 10 by default. No use for others.
-        limit: use at most so many training images and as many test images, as evenly over the classes as they allow.
+        classes: number of classes of made-up, 10 by default; for no other set.
+        limit: use at most this many training images and this many test images, spread evenly over the classes.
         size: side of the square images that the model sees, in pixels.
         resize: short side, in pixels, that images are scaled to before the crop to ``size`` (photos: side of the patches cut
             out). Default: ``size``.
@@ -122,17 +122,17 @@ def check(config: DataConfig) -> None:
         if (value := getattr(config, name)) is not None and value < least:
             raise UsageError(f"data.{name} must be at least {least}, got {value}")
     if config.classes is not None and config.kind != "made-up":
-        raise UsageError(f"data.classes has a use for made-up only, got {config.classes} with {config.kind}")
-    if config.resize is not None and config.resize < config.size:
-        raise UsageError(f"data.resize must be at least data.size = {config.size}, got {config.resize}")
+        raise UsageError(f"data.classes is for made-up only, got {config.classes} with {config.kind}")
     for name, side in (("size", config.size), ("resize", config.side), ("pad", config.size + 2 * config.pad)):
         if side > LARGEST:
             given = getattr(config, name)
             raise UsageError(f"data.{name} {given} makes images of {side} pixels a side; take at most {LARGEST}")
+    if config.resize is not None and config.resize < config.size:
+        raise UsageError(f"data.resize must be at least data.size = {config.size}, got {config.resize}")
     if not 0 < config.scale <= 1:
         raise UsageError(f"data.scale must be greater than 0 and at most 1, got {config.scale}")
     if config.pad and config.crop == "resized":
-        raise UsageError(f"data.pad has no use with data.crop resized, got {config.pad}")
+        raise UsageError(f"data.pad cannot be combined with data.crop resized, got {config.pad}")
     _check_augmentation(config)
     _check_jpeg(config)
 
@@ -147,13 +147,15 @@ def _check_augmentation(config: DataConfig) -> None:
     if jitter is not None and not 0 <= jitter < math.inf:
         raise UsageError(f"data.color_jitter must be at least 0, got {jitter}")
     if policy is not None and jitter is not None and "3a" not in policy:
-        raise UsageError(f"data.color_jitter has no use with data.auto_augment {policy}, which takes its place, got {jitter}")
+        raise UsageError(
+            f"data.color_jitter {jitter} cannot be combined with data.auto_augment {policy}, which replaces it in timm"
+        )
     if not 0 <= config.erase <= 1:
         raise UsageError(f"data.erase must be a probability, 0 to 1, got {config.erase}")
     if config.cache == "device" and (policy is not None or jitter is not None or config.erase):
         raise UsageError(
-            "data.auto_augment, data.color_jitter and data.erase work on the CPU and do not go with data.cache device; "
-            "take --data.cache auto"
+            "data.auto_augment, data.color_jitter and data.erase work on the CPU, not with data.cache device; "
+            "use --data.cache auto"
         )
 
 
@@ -163,4 +165,6 @@ def _check_jpeg(config: DataConfig) -> None:
     if config.jpeg_test is not None and not 1 <= config.jpeg_test <= 100:
         raise UsageError(f"data.jpeg_test must be a quality, 1 to 100, got {config.jpeg_test}")
     if config.cache == "device" and (config.jpeg_train, config.jpeg_test) != (None, None):
-        raise UsageError("data.jpeg_train and data.jpeg_test encode on the CPU and do not go with data.cache device")
+        raise UsageError(
+            "data.jpeg_train and data.jpeg_test encode on the CPU, not with data.cache device; use --data.cache auto"
+        )

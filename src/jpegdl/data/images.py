@@ -34,7 +34,7 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
     """Images and class indices; ``dataset[i]`` is test-time, ``dataset[i, seed]`` augmented with that seed.
 
     An image is (3, size, size) float32 in [0, 1]. ``dataset[None]`` is no image: black pixels and the class ``IGNORED``. A
-    corrupt image that is to be left out is None, and no part of a batch.
+    corrupt image is None where such images are left out; batches do not contain it.
 
     Args:
         source: images and their class indices.
@@ -81,12 +81,14 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
             crop = v2.RandomResizedCrop(config.size, scale=(config.scale, 1.0), interpolation=v2.InterpolationMode.BICUBIC)
         flips = [v2.RandomHorizontalFlip()] if config.flip else []
         # The order of timm's create_transform. Crops and flips come first, and are the same with and without all that follows.
-        colors: list[Callable[[Any], Any]] = []
-        if config.auto_augment is not None or config.color_jitter is not None:
-            colors = [v2.functional.to_pil_image, recolour(config), v2.functional.pil_to_tensor]
+        recolours = config.auto_augment is not None or config.color_jitter is not None
+        self._timm = recolours or config.erase > 0
+        colours: list[Callable[[Any], Any]] = []
+        if recolours:
+            colours = [v2.functional.to_pil_image, recolour(config), v2.functional.pil_to_tensor]
         files = [] if config.jpeg_train is None else [v2.JPEG(config.jpeg_train)]
         erase = [Erase(config.erase)] if config.erase else []
-        self._augment = v2.Compose([crop, *flips, *colors, *files, to_unit, *erase])
+        self._augment = v2.Compose([crop, *flips, *colours, *files, to_unit, *erase])
 
     def with_config(self, config: DataConfig) -> "ImageSet":
         """The same decoded images under a config that differs in ``jpeg_train`` and ``jpeg_test`` only."""
@@ -146,7 +148,7 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
             if self._config.skip_corrupt:
                 return None
             text = (
-                f"image {self._source.name(index)} cannot be decoded ({_reason(error)}); mend or remove it, or leave such "
+                f"image {self._source.name(index)} cannot be decoded ({_reason(error)}); repair or remove it, or leave such "
                 "images out with --data.skip_corrupt true"
             )
             raise UsageError(" ".join(text.split())) from error  # one line: the last of what a loader process hands on
@@ -163,7 +165,7 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
             return None
         if seed is None:
             return self._test(image), self.targets[index]
-        with seeded(seed):
+        with seeded(seed, everywhere=self._timm):
             return self._augment(image), self.targets[index]
 
 

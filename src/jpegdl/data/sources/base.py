@@ -36,11 +36,11 @@ def folder_path(config: DataConfig, holds: str) -> Path:
     """``data.path``, which must be a folder.
 
     Raises:
-        UsageError: it is not given or no folder; says what it ``holds``.
+        UsageError: it is not given or not a folder; the message says what it should hold.
     """
     if config.path is None:
         raise UsageError(f"data.name {config.kind} needs data.path: the folder that holds {holds}")
     root = Path(config.path).expanduser()
     if not root.is_dir():
-        raise UsageError(f"data.path {root} is no folder; expected the one that holds {holds}")
+        raise UsageError(f"data.path {root} is not a folder; expected the folder that holds {holds}")
     return root

@@ -84,7 +84,7 @@ def download_once(make: Callable[..., Any], name: str, root: Path) -> Any:
         pass
     there, lock = root.exists(), root / f".{name.replace('/', '-')}.lock"
     if not there and not root.parent.is_dir() and root != CACHE:
-        raise UsageError(f"data.path {root} is no folder, nor is {root.parent} that it could be made in")
+        raise UsageError(f"data.path {root} is not a folder, and cannot be made: there is no folder {root.parent}")
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
@@ -92,7 +92,7 @@ def download_once(make: Callable[..., Any], name: str, root: Path) -> Any:
     except (OSError, RuntimeError) as error:
         raise UsageError(
             f"{name} is not in {root} and could not be downloaded ({error}); put the archive's folder there, or, if you "
-            "have it as class folders, say --data.name folder --data.path FOLDER"
+            "have it as class folders, use --data.name folder --data.path FOLDER"
         ) from error
     finally:
         lock.unlink(missing_ok=True)

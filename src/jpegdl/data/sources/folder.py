@@ -127,7 +127,7 @@ def _read(root: Path) -> tuple[list[tuple[str, Place]], set[str]]:
 def open_folder(config: DataConfig) -> Sets:
     """Class folders for training and test; or for each a tar of them, a tar of one tar for each class, or a folder of these.
 
-    A class folder without an image in both is left out, with a warning.
+    A class folder that holds no image in either part is left out, with a warning.
 
     Raises:
         UsageError: one of the two is missing or empty, they differ in their classes, or an image is in no class folder.
@@ -148,8 +148,9 @@ def open_folder(config: DataConfig) -> Sets:
     if len(classes) < 2:
         raise UsageError(f"{root} has one class only, {classes[0]!r}; expected one folder for each of two or more")
     if empty := sorted((folders | test_folders) - used[0], key=natural_key):
+        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
         names = ", ".join(map(repr, empty[:5]))
-        warnings.warn(f"left out {len(empty)} class folders of {root} without an image in them: {names}", stacklevel=2)
+        warnings.warn(f"class folders in {root} that hold no image are left out: {names}{more}", stacklevel=2)
     index = {name: i for i, name in enumerate(classes)}
     sources = [
         Stored(part, [place for _, place in images], [index[name] for name, _ in images])

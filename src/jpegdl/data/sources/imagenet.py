@@ -13,7 +13,7 @@ def open_imagenet(config: DataConfig) -> Sets:
     """ImageNet-1K: folders or tars of WordNet ids (n01440764, ...), or WebDataset shards.
 
     Raises:
-        UsageError: neither is there, or classes are no WordNet ids.
+        UsageError: neither is there, or the classes are not WordNet ids.
     """
     root = folder_path(config, "train/ and val/ of WordNet ids (or train.tar and val.tar, or WebDataset shards)")
     if not any((root / name).exists() for split in (TRAIN, TEST) for name in (*split, *(f"{part}.tar" for part in split))):
@@ -26,7 +26,7 @@ def open_imagenet(config: DataConfig) -> Sets:
     train, test, classes = open_folder(config)
     if odd := [name for name in classes if not re.fullmatch(r"n\d{8}", name)]:
         raise UsageError(
-            f"classes of {root} are no WordNet ids such as n01440764, {odd[0]!r} for one; take --data.name folder, or "
+            f"classes in {root} are not WordNet ids such as n01440764 ({odd[0]!r}, for example); use --data.name folder, or "
             "wds/ for shards"
         )
     return train, test, classes

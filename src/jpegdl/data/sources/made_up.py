@@ -37,7 +37,7 @@ def open_made_up(config: DataConfig) -> Sets:
         UsageError: a path is given.
     """
     if config.path is not None:
-        raise UsageError("data.path has no use for made-up, which is generated")
+        raise UsageError("data.path cannot be used with made-up, whose images are generated")
     classes = config.classes or MADE_UP_CLASSES
     train, test = (_MadeUp(classes, config.side, train) for train in (True, False))
     return train, test, [f"made-up {i}" for i in range(classes)]

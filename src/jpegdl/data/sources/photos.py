@@ -75,5 +75,5 @@ def open_photos(config: DataConfig) -> Sets:
         UsageError: a path is given, or patches are too large.
     """
     if config.path is not None:
-        raise UsageError("data.path has no use for photos, which is embedded; for your own images say --data.name folder")
+        raise UsageError("data.path cannot be used with photos, which are built in; for your own images use --data.name folder")
     return _Patches(config.side, True), _Patches(config.side, False), list(PHOTOGRAPHS)
