@@ -25,7 +25,7 @@ class CompareConfig(RunConfig):
             instead: jpeg-augmentation, jpeg-75; tables that stay: fixed-sensitivity, fixed-50, fixed-75, fixed-90,
             learned-frozen; other gradients: ste, noise; other starts: init-sensitivity, init-magnitude, init-ones,
             init-random; parts: cap-only, quantization-only; competitors: gain, normalize; variants: zero-dc, subsampled,
-            regions, cascade, alpha, kappa, log, tanh.
+            regions, cascade, alpha, hardness, log, tanh.
         seeds: a number n for the seeds 0 to n-1, or a list of seeds.
     """
 

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from jpegdl.layer import JpegLayer
+from jpegdl.layer import JpegLayer, describe_tables
 from jpegdl.training.folder import RunFolder
 from jpegdl.training.module import JointTraining
 
@@ -29,7 +29,7 @@ class Start(Callback):
         begin: called by the first process, before anything else is written there.
 
     Attributes:
-        before: the layer's tables, from :func:`named_tables`.
+        before: the layer's tables, from :func:`jpegdl.layer.describe_tables`.
     """
 
     def __init__(self, make_layer: Callable[[], nn.Module], size: int, folder: Path, begin: Callable[[], None]) -> None:
@@ -40,7 +40,7 @@ class Start(Callback):
         layer = self.make_layer()
         module.model.layer = layer
         module.to(trainer.strategy.root_device)  # an average of the model is set up after this, and stays where it finds it
-        self.before = named_tables(layer)
+        self.before = describe_tables(layer)
         _load_kernels(layer, self.size, trainer.strategy.root_device)
         if trainer.is_global_zero:
             self.begin()
@@ -61,16 +61,6 @@ class _Logger(TensorBoardLogger):
     """TensorBoard events beside the run's other files; the settings are in config.yaml already."""
 
     NAME_HPARAMS_FILE = "config.yaml"
-
-
-def named_tables(layer: nn.Module) -> dict[str, Any]:
-    """All parameters of a layer by name, and alpha where it has one, trained or not, as nested lists of numbers."""
-    tables: dict[str, Tensor] = dict(layer.named_parameters())
-    for name, part in layer.named_modules():
-        if isinstance(part, JpegLayer):
-            prefix = f"{name}." if name else ""
-            tables |= {f"{prefix}alpha_luma": part.alpha[0], f"{prefix}alpha_chroma": part.alpha[2]}
-    return {name: table.detach().float().cpu().tolist() for name, table in tables.items()}
 
 
 class History(Callback):

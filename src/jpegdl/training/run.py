@@ -18,8 +18,9 @@ from jpegdl.backbones.build import build_backbone
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing
-from jpegdl.layer import PrependedModel, prepend
-from jpegdl.training.callbacks import History, Progress, Start, named_tables
+from jpegdl.layer import PrependedModel, describe_tables, prepend
+from jpegdl.tables import before_and_after
+from jpegdl.training.callbacks import History, Progress, Start
 from jpegdl.training.config import RunConfig, TrainingConfig
 from jpegdl.training.folder import RunFolder
 from jpegdl.training.module import JointTraining
@@ -145,8 +146,8 @@ def train_run(
     module.load_state_dict(torch.load(folder.checkpoint, map_location="cpu", weights_only=True)["state_dict"])
     history.write()
     folder.write_model(model)
-    if start.before:
-        folder.write_tables({"before": start.before, "after": named_tables(model.layer)})
+    if start.before["tables"]:
+        folder.write_tables(before_and_after(start.before, describe_tables(model.layer)))
     result = {
         "arm": arm,
         "seed": seed,
