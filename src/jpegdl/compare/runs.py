@@ -21,6 +21,7 @@ from jpegdl.layer import JpegLayer, Rounding, build_layer, layer_kind, prepend
 from jpegdl.tables import read_tables
 from jpegdl.training import RunConfig, RunFolder, check_config, evaluate, load_model, on_gpu, train_run
 from jpegdl.training.folder import data_difference
+from jpegdl.training.progress import Display
 
 
 class BusyError(UsageError):
@@ -50,7 +51,9 @@ def _claimed(config: CompareConfig, arm: str, seed: int) -> Iterator[None]:
         ) from taken
 
 
-def train_arm(config: CompareConfig, arm: str, seed: int, data: Data | None = None) -> dict[str, Any]:
+def train_arm(
+    config: CompareConfig, arm: str, seed: int, data: Data | None = None, display: Display | None = None
+) -> dict[str, Any]:
     """Train one arm with one seed in the comparison's run folder, or resume it; returns its result if it is finished.
 
     Args:
@@ -58,6 +61,7 @@ def train_arm(config: CompareConfig, arm: str, seed: int, data: Data | None = No
         arm: a key of :data:`ARMS`; one whose tables come from another run needs that arm's finished run of that seed.
         seed: of the run.
         data: to share decoded images among runs; its seed is set. Default: load it.
+        display: shows how far the run is. Default: a line on stderr.
 
     Raises:
         UsageError: see :func:`jpegdl.training.train_run`; BusyError where another process trains it.
@@ -71,7 +75,7 @@ def train_arm(config: CompareConfig, arm: str, seed: int, data: Data | None = No
         data = data.with_config(run.data) if data else Data(run.data, seed)
         data.seed = seed
         try:
-            return train_run(run, data, lambda: _make_layer(config, run, data, seed), folder, arm, seed)
+            return train_run(run, data, lambda: _make_layer(config, run, data, seed), folder, arm, seed, display)
         except UsageError as error:
             if folder.path.is_dir() and not folder.finished:
                 folder.write_failure(str(error))

@@ -1,6 +1,5 @@
-"""What a run writes down and shows while it trains."""
+"""What a run starts with, and what it writes down while it trains."""
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +8,9 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from jpegdl.layer import JpegLayer, describe_tables
 from jpegdl.training.folder import RunFolder
@@ -170,43 +168,3 @@ def _means(entry: dict[str, Tensor]) -> dict[str, Tensor]:
             "saturation_mean_chroma": saturation[1:].mean(),
         }
     return means
-
-
-class Progress(ProgressBar):
-    """One bar for the whole run, in batches, with the epoch, the loss and the last test accuracy."""
-
-    def __init__(self, title: str) -> None:
-        super().__init__()
-        self.title, self.bar = title, tqdm(disable=True)
-
-    def disable(self) -> None:
-        """Lightning's way to silence the bars of processes other than the first."""
-        self.title = ""
-
-    def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        batches, epochs = int(trainer.num_training_batches), int(trainer.max_epochs or 0)
-        self.bar = tqdm(
-            total=batches * epochs,
-            initial=batches * trainer.current_epoch,
-            desc=self.title,
-            disable=not self.title,
-            file=sys.stderr,
-            mininterval=0.1 if sys.stderr.isatty() else 30,
-            bar_format="{desc} |{bar:20}| {percentage:3.0f}% [{elapsed}<{remaining}{postfix}]",
-        )
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.bar.update()
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        shown = trainer.callback_metrics
-        text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, loss {shown['train_loss']:.3f}"
-        if "test_accuracy" in shown:
-            text += f", test accuracy {100 * shown['test_accuracy']:.1f} %"
-        self.bar.set_postfix_str(text, refresh=False)
-
-    def on_train_end(self, *_: Any) -> None:
-        self.bar.close()
-
-    def on_exception(self, *_: Any) -> None:
-        self.bar.close()

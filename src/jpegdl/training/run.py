@@ -20,10 +20,12 @@ from jpegdl.errors import UsageError
 from jpegdl.files import replacing
 from jpegdl.layer import PrependedModel, describe_tables, prepend
 from jpegdl.tables import before_and_after
-from jpegdl.training.callbacks import History, Progress, Start
+from jpegdl.training.callbacks import History, Start
 from jpegdl.training.config import RunConfig, TrainingConfig
 from jpegdl.training.folder import RunFolder
 from jpegdl.training.module import JointTraining
+from jpegdl.training.processes import end_with_starter, starting
+from jpegdl.training.progress import Display, Line, Progress
 
 
 class _SyncBatchNorm(LayerSync):
@@ -72,6 +74,7 @@ def on_gpu(config: TrainingConfig) -> bool:
 
 
 def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
+    end_with_starter()
     precision: str | None = config.precision
     if precision == "16-mixed" and on_gpu(config):
         precision, options["plugins"] = None, [*(options.get("plugins") or []), OneScale("16-mixed", "cuda")]
@@ -92,7 +95,13 @@ def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
 
 
 def train_run(
-    config: RunConfig, data: Data, make_layer: Callable[[], nn.Module], folder: RunFolder, arm: str, seed: int
+    config: RunConfig,
+    data: Data,
+    make_layer: Callable[[], nn.Module],
+    folder: RunFolder,
+    arm: str,
+    seed: int,
+    display: Display | None = None,
 ) -> dict[str, Any]:
     """Train one arm with one seed, or resume where it was interrupted; leave a finished run folder.
 
@@ -104,6 +113,7 @@ def train_run(
         folder: the run's own. A result there means that the run is finished: it is returned as it is.
         arm: name of the arm, for the record.
         seed: of the backbone's initial weights and everything random in training.
+        display: shows how far the run is. Default: a line on stderr.
 
     Returns:
         The result: accuracy (share of the test images, 0 to 1), loss, epochs, seconds spent on training batches, numbers of
@@ -131,7 +141,7 @@ def train_run(
         training,
         max_epochs=training.epochs,
         check_val_every_n_epoch=training.test_every,
-        callbacks=[start, *average, history, checkpoint, Progress(f"{arm}, seed {seed}:")],
+        callbacks=[start, *average, history, checkpoint, Progress(display or Line(f"{arm}, seed {seed}"))],
         plugins=[_WholeCheckpoints(), *([_SyncBatchNorm()] if training.sync_batchnorm else [])],
         logger=False,
         log_every_n_steps=1,
@@ -171,7 +181,8 @@ def evaluate(model: PrependedModel, data: Data, config: TrainingConfig) -> dict[
     """Accuracy (share of the test images, 0 to 1) and mean cross-entropy of a model on the test images."""
     module = JointTraining(model, config, len(data.classes), seed=0)
     trainer = _trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    (metrics,) = trainer.validate(module, data, verbose=False)
+    with starting():
+        (metrics,) = trainer.validate(module, data, verbose=False)
     return {"accuracy": metrics["test_accuracy"], "loss": metrics["test_loss"]}
 
 
@@ -183,6 +194,7 @@ def _fit(trainer: lightning.Trainer, module: JointTraining, data: Data, last: Pa
         except Exception as error:  # torch.load raises whatever its unpickler met
             raise UsageError(f"checkpoint {last} is damaged; delete it to train that run from scratch") from error
     try:
-        trainer.fit(module, data, ckpt_path=last if last.is_file() else None)
+        with starting():
+            trainer.fit(module, data, ckpt_path=last if last.is_file() else None)
     except SystemExit as stop:  # Lightning's answer to Ctrl+C
         raise KeyboardInterrupt from stop
