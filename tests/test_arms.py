@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from jpegdl.compare import ARMS, BusyError, CompareConfig, compare, comparison, evaluate_run, runs, train_arm
+from jpegdl.compare import ARMS, BusyError, CompareConfig, compare, comparison, evaluate_run, runs, schedule, train_arm
 from jpegdl.compare.arms import arm_config, needed_arms
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
@@ -39,6 +39,7 @@ def _config(folder, **changes):
         "output": str(folder),
         "name": "arms",
         "seeds": 1,
+        "jobs": 1,
     }
     return CompareConfig(**{**settings, **changes})
 
@@ -207,7 +208,7 @@ def test_no_two_train_the_same(tmp_path):
 
 
 def test_a_comparison_waits_for_what_others_train(tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison, "_PATIENCE", 0.05)
+    monkeypatch.setattr(schedule, "PATIENCE", 0.05)
     config = _config(tmp_path, seeds=2)
     trained = []
     train_run = runs.train_run
