@@ -13,7 +13,8 @@ class SubsampledJpegLayer(JpegLayer):
     Cb and Cr are averaged over 2x2 pixels before the DCT, and brought back to full size by libjpeg's triangle filter.
     Arguments and errors are those of ``JpegLayer``. :meth:`coefficients`, :meth:`quantize` and :meth:`reconstruct` work on
     coefficients of shape (N, 6, ceil(H/16), ceil(W/16), 8, 8), in the order of :func:`jpegdl.functional.images_to_mcus`: four
-    blocks of Y, one of Cb, one of Cr. Where H or W is not a multiple of 16, some of those blocks of Y may hold nothing but repeated edges.
+    blocks of Y, one of Cb, one of Cr. Where H or W is not a multiple of 16, some of those blocks of Y may hold nothing but
+    repeated edges.
 
     Source: ITU-T T.81, A.1.1 and A.2.3; libjpeg's h2v2_downsample and h2v2_fancy_upsample.
     """
