@@ -118,7 +118,7 @@ def test_the_legend_of_many_arms_is_beside_the_curves_and_inside_the_picture(tmp
 # --------------------------------------------------------------------------------------------------------------- gains
 
 
-@pytest.mark.parametrize("arms", [["gain"], [arm for arm in ARMS if arm != "plain"]])
+@pytest.mark.parametrize("arms", [["gain"], ["gain", "tanh"], [arm for arm in ARMS if arm != "plain"]])
 def test_every_row_is_whole_inside_the_frame(arms):
     result = {"loss": 1.0, "train_seconds": 1.0}
     results = {
