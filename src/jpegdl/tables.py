@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from jpegdl.errors import UsageError
@@ -151,6 +150,8 @@ def read_tables(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
     if not file.is_file():
         raise UsageError(f"no table file {file}")
     if file.suffix.lower() in (".jpg", ".jpeg"):
+        from PIL import Image  # the layer alone has no use for it
+
         try:
             with Image.open(file) as image:
                 found = [torch.tensor(table).view(BLOCK, BLOCK) for table in image.quantization.values()]  # type: ignore[attr-defined]
