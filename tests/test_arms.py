@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from jpegdl.compare import ARMS, BusyError, CompareConfig, compare, evaluate_run, train_arm
+from jpegdl.compare import ARMS, BusyError, CompareConfig, compare, comparison, evaluate_run, runs, train_arm
 from jpegdl.compare.arms import arm_config, needed_arms
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError

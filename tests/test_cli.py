@@ -103,7 +103,7 @@ def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
         (["compare", "--config", "demo", "--layer.q_maxx", "3"], "--layer.q_maxx"),
         (["compare", "--config", "demo", "--training.epochs", "many"], "training.epochs"),
         (["compare", "--config", "dtd10"], "needs data.path"),
-        (["compare", "--config", "dtd10", "--data.path", "nowhere"], "data.path nowhere is no folder"),
+        (["compare", "--config", "dtd10", "--data.path", "nowhere"], "data.path nowhere is not a folder"),
         (["compare", "--config", "demo", "--layer.alpha", "1", "--layer.hardness", "0.7"], "exclude each other"),
         (["train", "--config", "demo", "--arm", "magic"], "'magic'"),
         (["evaluate", "--config", "demo", "--model", "none.safetensors"], "no model file none.safetensors"),

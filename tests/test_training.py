@@ -9,7 +9,6 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
-from runs import run, small_config, weights
 from torch import nn
 
 from jpegdl import JpegLayer, prepend
@@ -29,6 +28,7 @@ from jpegdl.training import (
     load_model,
     train_run,
 )
+from runs import run, small_config, weights
 
 pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
 
@@ -221,7 +221,7 @@ def test_a_loss_that_is_not_finite_stops_training_before_the_tables(tmp_path, mo
 
 
 def test_a_model_learns(tmp_path, monkeypatch):
-    monkeypatch.setattr("jpegdl.data.photos.PHOTO_TRAIN", 20)
+    monkeypatch.setattr("jpegdl.data.sources.photos.PHOTO_TRAIN", 20)
     config = small_config(epochs=5)
     config.training.layer_optimizer.lr = 0.003
     result = run(config, tmp_path, "plain")

@@ -7,7 +7,6 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from runs import run, small_config, weights
 from torch.utils.data import DataLoader
 
 from jpegdl import JpegLayer, prepend
@@ -16,6 +15,7 @@ from jpegdl.data import IGNORED, Data
 from jpegdl.layer import LAYER_KINDS, PrependedModel
 from jpegdl.tables import standard_tables
 from jpegdl.training import JointTraining, TrainingConfig
+from runs import run, small_config, weights
 
 pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
 

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from jpegdl.backbones.build import build_backbone
-from jpegdl.calibrate import initial_tables, sensitivity_tables
+from jpegdl.calibrate import initial_tables, model_tables
 from jpegdl.compare.arms import arm_config, needed_arms
 from jpegdl.compare.config import CompareConfig, check_compare, check_place, check_run
 from jpegdl.data import Data
@@ -105,7 +105,7 @@ def _sensitivity_tables(config: CompareConfig, run: RunConfig, data: Data, seed:
     """Those of the plain model of the same seed."""
     plain = _needed(config, "plain", seed, data).open()
     model = plain.model.to("cuda" if on_gpu(config.training) else "cpu")
-    return sensitivity_tables(model, data.calibration_dataloader(), q_max=run.layer.q_max, images=run.layer.images)
+    return model_tables(run.layer, model, data)
 
 
 def calibrate_run(
@@ -115,8 +115,9 @@ def calibrate_run(
 
     Args:
         config: names the plain run by its ``name`` and ``output``; that run's own data and backbone are in use, and of
-            ``config`` only where to compute, where files are, and the layer's settings (``q_max``, ``images``, ``bits``).
-            With ``model_file``, and for magnitude tables without a plain run, all of ``config`` counts.
+            ``config`` only where to compute, where files are, and the layer's settings (``q_max``, ``images``,
+            ``calibration``, ``bits``). With ``model_file``, and for magnitude tables without a plain run, all of ``config``
+            counts.
         seed: whose plain model, and which order of the training images.
         method: sensitivity or magnitude.
         model_file: another plain model's ``model.safetensors`` to take the sensitivities from.
@@ -149,7 +150,7 @@ def calibrate_run(
         model = prepend(build_backbone(run.backbone, len(data.classes), seed, run.data.size), nn.Identity())
         load_model(model_file, model)
     model.to("cuda" if on_gpu(config.training) else "cpu")
-    return sensitivity_tables(model, data.calibration_dataloader(), q_max=config.layer.q_max, images=config.layer.images)
+    return model_tables(config.layer, model, data)
 
 
 def _here(run: RunConfig, config: CompareConfig) -> RunConfig:
@@ -203,7 +204,7 @@ def evaluate_run(
         quantizer.rounding = rounding or quantizer.rounding
     return {
         **evaluate(model, data, run.training),
-        "images": data.fingerprint["test"]["images"],
+        "images": len(data.test),
         "other_images": other_images,
         "backbone": run.backbone,
         "model": str(model_file or folder.model_file),

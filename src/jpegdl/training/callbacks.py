@@ -126,7 +126,7 @@ class History(Callback):
             self.tables.append({"epoch": epoch} | {name: table.float().cpu().numpy() for name, table in entry.items()})
         self.rows.append(row)
         if trainer.is_global_zero:
-            self._write()
+            self.write()
 
     def _tables(self, trainer: lightning.Trainer, module: JointTraining) -> dict[str, Tensor]:
         """What the layer has of ``saturation``, and of ``steps`` and ``alpha`` with one table a plane; each (3, 8, 8)."""
@@ -140,7 +140,8 @@ class History(Callback):
             return {"saturation": saturation}
         return {"steps": layer.steps.detach(), "alpha": layer.alpha.detach(), "saturation": saturation}
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write both files."""
         self.folder.write_metrics(self.rows)
         if self.tables:
             self.folder.write_layer({name: np.stack([entry[name] for entry in self.tables]) for name in self.tables[0]})

@@ -13,7 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
 
 from jpegdl.backbones.build import build_backbone
 from jpegdl.errors import UsageError
@@ -63,14 +63,12 @@ class RunFolder:
 
     # ------------------------------------------------------------------------------------------------------ settings
 
-    def settings(self) -> dict[str, Any] | None:
-        """The run's settings with its arm and seed, today's defaults for what it does not know yet; None if there are none.
+    def settings(self) -> dict[str, Any]:
+        """The run's settings with its arm and seed; what they do not know yet has today's default.
 
         Raises:
-            UsageError: ``config.yaml`` is damaged, or of a newer version.
+            UsageError: ``config.yaml`` is missing, damaged, or of a newer version.
         """
-        if not self.config_file.is_file():
-            return None
         with self._reading(self.config_file):
             there = yaml.safe_load(self.config_file.read_text())
             arm, seed = there.pop("arm"), there.pop("seed")
@@ -80,11 +78,9 @@ class RunFolder:
         """The settings that the run was trained with.
 
         Raises:
-            UsageError: there are none, or they are damaged.
+            UsageError: they are missing or damaged.
         """
         there = self.settings()
-        if there is None:
-            raise UsageError(f"there is no run in {self}: no {self.config_file.name}")
         return cast(RunConfig, _from_dict(RunConfig, {name: there[name] for name in there.keys() - {"arm", "seed"}}))
 
     def check(self, config: RunConfig, arm: str, seed: int) -> None:
@@ -93,8 +89,7 @@ class RunFolder:
         Raises:
             UsageError: names the first setting that differs.
         """
-        there = self.settings() if self.started else None
-        if there is not None and (differing := _first_difference(there, _settings(config, arm, seed))):
+        if self.started and (differing := _first_difference(self.settings(), _settings(config, arm, seed))):
             raise UsageError(f"{self} holds a run with other settings ({differing}); give another --name, or delete the folder")
 
     def check_data(self, found: dict[str, Any], config: RunConfig) -> None:
@@ -241,7 +236,8 @@ class RunFolder:
         config, classes = self.config(), self.data()["classes"]
         layer = build_layer(config.layer, None, config.data.size)
         model = prepend(build_backbone(config.backbone, len(classes), 0, config.data.size), layer)
-        load_model(self.model_file, model)
+        with self._reading(self.model_file):
+            _load_state(safetensors.torch.load_file(self.model_file), self.model_file, model)
         return TrainedRun(self, config, model.eval(), classes)
 
 
@@ -274,6 +270,10 @@ def load_model(file: Path, model: PrependedModel) -> None:
         state = safetensors.torch.load_file(file)
     except (safetensors.SafetensorError, OSError) as error:
         raise UsageError(f"{file} is not a safetensors file that can be read ({error})") from error
+    _load_state(state, file, model)
+
+
+def _load_state(state: dict[str, Tensor], file: Path, model: nn.Module) -> None:
     own = model.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     other = [

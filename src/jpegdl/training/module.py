@@ -1,15 +1,13 @@
 """The Lightning module: one loss, two optimizers."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import lightning
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
@@ -17,35 +15,9 @@ from torchvision.transforms import v2
 from jpegdl.data import IGNORED
 from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel
-from jpegdl.training.config import OptimizerConfig, TrainingConfig
-from jpegdl.training.objective import Objective
-
-
-def _optimizer(config: OptimizerConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    if config.name == "sgd":
-        return torch.optim.SGD(parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
-    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
-    return kind(parameters, config.lr, weight_decay=config.weight_decay)
-
-
-def _scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> LRScheduler:
-    """A scheduler to be stepped after every batch; ``steps`` batches in all."""
-    if config.schedule == "onecycle":
-        return OneCycleLR(optimizer, config.lr, total_steps=steps + 1, cycle_momentum=False)
-    epoch = steps // epochs
-
-    def factor(step: int) -> float:
-        if step < config.warmup * epoch:
-            return step / (config.warmup * epoch)
-        if config.schedule == "cosine":
-            return (1 + math.cos(math.pi * step / steps)) / 2
-        if config.schedule == "multistep":
-            return config.gamma ** sum(step >= milestone * epoch for milestone in config.milestones)
-        if config.schedule == "exponential":
-            return config.gamma ** (step // epoch)
-        return 1.0
-
-    return LambdaLR(optimizer, factor)
+from jpegdl.training.config import TrainingConfig
+from jpegdl.training.objective import Objective, Outcome
+from jpegdl.training.optimizers import build_optimizer, build_scheduler
 
 
 class JointTraining(lightning.LightningModule):
@@ -91,9 +63,9 @@ class JointTraining(lightning.LightningModule):
         parts = [(self.config.optimizer, list(self.model.backbone.parameters()))]
         if layer_parameters := [p for p in self.model.layer.parameters() if p.requires_grad]:
             parts.append((self.config.layer_optimizer, layer_parameters))
-        optimizers = [_optimizer(config, parameters) for config, parameters in parts]
+        optimizers = [build_optimizer(config, parameters) for config, parameters in parts]
         schedulers = [
-            _scheduler(config, optimizer, self.config.epochs, steps)
+            build_scheduler(config, optimizer, self.config.epochs, steps)
             for (config, _), optimizer in zip(parts, optimizers, strict=True)
         ]
         return optimizers, schedulers
@@ -115,7 +87,7 @@ class JointTraining(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, target = batch if self.mix is None else self.mix(*batch)
-        loss, logits, parts = self.objective(self.model, images, target)
+        loss, logits, parts = self._judged(images, target)
         if not torch.isfinite(loss):
             sound = bool(torch.isfinite(images).all())
             way_out = (
@@ -144,6 +116,18 @@ class JointTraining(lightning.LightningModule):
         for name, part in parts.items():
             self.log(f"train_{name}", part, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=len(images))
+
+    def _judged(self, images: Tensor, target: Tensor) -> Outcome:
+        try:
+            outcome: Outcome = self.objective(self.model, images, target)
+        except ValueError as error:
+            if "Expected more than 1 value per channel" not in str(error):
+                raise
+            raise UsageError(
+                "a training batch of one image leaves the backbone's BatchNorm a single value in each channel, which has no "
+                "variance: raise data.batch_size to 2 or more, and give at least as many training images"
+            ) from error
+        return outcome
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Here mixed precision has its gradients unscaled. The layer's own are not part of the norm.

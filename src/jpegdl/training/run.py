@@ -117,6 +117,7 @@ def train_run(
     folder.check_data(found, config)
     if folder.finished:
         return folder.result()
+    data.load()
     model = prepend(build_backbone(config.backbone, len(data.classes), seed, config.data.size), nn.Identity())
     module = JointTraining(model, training, len(data.classes), seed)
     start = Start(make_layer, config.data.size, folder.path, lambda: folder.begin(config, arm, seed, found))
@@ -142,6 +143,7 @@ def train_run(
         return folder.result()
     # What is kept is what was tested, the average where there is one; also where nothing was left to train.
     module.load_state_dict(torch.load(folder.checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    history.write()
     folder.write_model(model)
     if start.before:
         folder.write_tables({"before": start.before, "after": named_tables(model.layer)})
