@@ -8,7 +8,7 @@ import torch
 from conftest import ORACLE_CASES
 from PIL import Image
 
-import jpegdl
+import jpegdl.backbones  # registers the CIFAR networks
 from jpegdl import JpegLayer, prepend
 from jpegdl import functional as F
 from jpegdl.data import PHOTOGRAPHS, photograph
