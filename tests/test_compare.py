@@ -32,6 +32,7 @@ def _config(folder, **changes):
         "output": str(folder),
         "name": "test",
         "seeds": 2,
+        "jobs": 1,
     }
     return CompareConfig(**{**settings, **changes})
 

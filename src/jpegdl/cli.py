@@ -60,7 +60,10 @@ def _evaluate(about: str, arguments: list[str]) -> None:
     )
     _add_run(parser)
     parser.add_argument(
-        "--model", type=str | None, default=None, help="test this model.safetensors, built from the options, not the run's"
+        "--model",
+        type=str | None,
+        default=None,
+        help="test this model.safetensors instead; the options describe its model and data",
     )
     parser.add_argument(
         "--rounding", type=str | None, default=None, help="test with this quantizer in place of the trained one, such as hard"
@@ -80,9 +83,9 @@ def _calibrate(about: str, arguments: list[str]) -> None:
     parser = _settings_parser(
         "calibrate",
         f"{about} The data and the backbone are those of the trained plain model, whose run folder --name, --output and --seed "
-        "point to. Of the options below, --layer.q_max, images and bits say how to compute the tables; --data.path and "
-        "--data.workers, --training.accelerator, devices, num_nodes and strategy say where to find the images and what to "
-        "compute on. With --model, and for magnitude tables without a plain run, all options count.",
+        "point to. Of the options below, --layer.q_max, images, calibration and bits say how to compute the tables; "
+        "--data.path, --data.workers and --training.accelerator say where to find the images and what to compute on. With "
+        "--model, and for magnitude tables without a plain run, all options count.",
     )
     parser.add_argument(
         "--method",
@@ -92,7 +95,10 @@ def _calibrate(about: str, arguments: list[str]) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the plain run")
     parser.add_argument(
-        "--model", type=str | None, default=None, help="take the sensitivities of this plain model.safetensors, not the run's"
+        "--model",
+        type=str | None,
+        default=None,
+        help="take the sensitivities of this plain model.safetensors instead",
     )
     parser.add_argument("--save", type=str, default="tables.json", help="the file to write")
     config, chosen = _settings(parser, arguments)
@@ -103,7 +109,7 @@ def _calibrate(about: str, arguments: list[str]) -> None:
         raise UsageError(f"--save {chosen['save']}: there is no folder {Path(chosen['save']).parent}")
     method = chosen["method"] or ("magnitude" if config.layer.tables == "magnitude" else "sensitivity")
     luma, chroma = calibrate_run(config, chosen["seed"], method, _model(chosen))
-    write_tables(chosen["save"], {"luma": luma, "chroma": chroma})
+    write_tables(chosen["save"], {"luma": luma, "chroma": chroma}, bits=config.layer.bits, window=config.layer.window)
     for name, steps in (("luma", luma), ("chroma", chroma)):
         _say(f"{name} (rows: vertical frequency)")
         _say("\n".join(" ".join(f"{step:8.3g}" for step in row) for row in steps.tolist()))
@@ -144,7 +150,7 @@ def _settings_parser(command: str, about: str) -> "jsonargparse.ArgumentParser":
 
 
 def _add_run(parser: "jsonargparse.ArgumentParser") -> None:
-    parser.add_argument("--arm", type=str, default="jpeg-dl", help="which arm; --arms above explains them")
+    parser.add_argument("--arm", type=str, default="jpeg-dl", help="which arm; see --arms below")
     parser.add_argument("--seed", type=int, default=0, help="which seed")
 
 

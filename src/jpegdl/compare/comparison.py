@@ -1,7 +1,6 @@
 """Arms x seeds: train each, resume what was interrupted, and say what the layer gained over the plain backbone."""
 
 import json
-import time
 import warnings
 from typing import Any
 
@@ -10,17 +9,15 @@ import filelock
 from jpegdl.compare.arms import ARMS, arm_config, needed_arms
 from jpegdl.compare.config import CompareConfig, check_compare
 from jpegdl.compare.figures import draw_figures
-from jpegdl.compare.runs import BusyError, train_arm
+from jpegdl.compare.jobs import train_runs
+from jpegdl.compare.schedule import Failures, Run
 from jpegdl.compare.statistics import summarize, summary_table
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.files import remove_strays, replacing
 from jpegdl.training import RunFolder
 
-_PATIENCE = 5.0  # seconds between two looks at what other processes are training
-
 Runs = dict[str, dict[int, RunFolder]]  # of each arm, by seed
-Failures = dict[str, dict[int, str]]  # of each arm, by seed: why there is no result
 
 
 def compare(config: CompareConfig) -> tuple[dict[str, Any], str]:
@@ -43,8 +40,8 @@ def compare(config: CompareConfig) -> tuple[dict[str, Any], str]:
     asked = [(seed, arm) for seed in config.seed_list for arm in arms]
     for seed, arm in asked:
         config.run_folder(arm, seed).check(arm_config(config.run, arm), arm, seed)
-    failures = _train_all(config, asked)
-    return summarize_runs(config, failures)
+    data = _checked_data(config, asked)
+    return summarize_runs(config, train_runs(config, asked, data))
 
 
 def _in_order(config: CompareConfig) -> list[str]:
@@ -59,36 +56,7 @@ def _in_order(config: CompareConfig) -> list[str]:
     return list(dict.fromkeys([*first, *config.arms]))
 
 
-def _train_all(config: CompareConfig, asked: list[tuple[int, str]]) -> Failures:
-    """Train what is not finished; which runs failed, and why."""
-    failures: Failures = {}
-    together = config.training.devices * config.training.num_nodes > 1  # several processes train each run
-    data = _checked_data(config, asked)
-    pending = [(seed, arm) for seed, arm in asked if not config.run_folder(arm, seed).finished]
-    while pending:
-        for seed, arm in list(pending):
-            needed = needed_arms(config.run, arm)
-            if any((seed, other) in pending for other in needed):
-                continue  # another process is at what this one starts from
-            try:
-                if lost := [other for other in needed if seed in failures.get(other, {})]:
-                    raise UsageError(f"it starts from arm {lost[0]}, which failed")
-                train_arm(config, arm, seed, data)
-            except BusyError:
-                if together:
-                    raise  # they must agree on what to train next, and only the first knows
-                continue
-            except UsageError as error:
-                if together:
-                    raise
-                failures.setdefault(arm, {})[seed] = str(error)
-            pending.remove((seed, arm))
-        if pending:
-            time.sleep(_PATIENCE)
-    return failures
-
-
-def _checked_data(config: CompareConfig, asked: list[tuple[int, str]]) -> Data | None:
+def _checked_data(config: CompareConfig, asked: list[Run]) -> Data | None:
     """The data set, held against that of every run that has begun.
 
     None where it is not there and nothing is left to train.

@@ -15,7 +15,8 @@ class CompareConfig(RunConfig):
     """A comparison.
 
     Args:
-        backbone: any timm model name; one of the CIFAR networks, cifar_resnet56, cifar_vgg13, ...; or torchvision/NAME.
+        backbone: timm's name of an architecture, without the tag of pretrained weights, since it starts from random ones; a
+            CIFAR network, cifar_resnet56, cifar_vgg13, ...; or torchvision/NAME.
         data: what to train and test on.
         layer: the JPEG layer.
         training: how to train.
@@ -25,19 +26,27 @@ class CompareConfig(RunConfig):
             instead: jpeg-augmentation, jpeg-75; tables that stay: fixed-sensitivity, fixed-50, fixed-75, fixed-90,
             learned-frozen; other gradients: ste, noise; other starts: init-sensitivity, init-magnitude, init-ones,
             init-random; parts: cap-only, quantization-only; competitors: gain, normalize; variants: zero-dc, subsampled,
-            regions, cascade, alpha, kappa, log, tanh.
+            regions, cascade, alpha, hardness, log, tanh.
         seeds: a number n for the seeds 0 to n-1, or a list of seeds.
+        jobs: how many runs compare trains side by side, each in a process of its own with its share of the CPU's threads.
+            Default: one a GPU, or without GPUs one a CPU core; 1 where several processes train one run.
     """
 
     name: str = "run"
     output: str = "runs"
     arms: list[str] = field(default_factory=lambda: ["plain", "jpeg-dl"])
     seeds: int | list[int] = 3
+    jobs: int | None = None
 
     @property
     def run(self) -> RunConfig:
         """The part that a single run depends on."""
         return RunConfig(self.backbone, self.data, self.layer, self.training)
+
+    @property
+    def together(self) -> bool:
+        """Whether several processes train each run."""
+        return self.training.devices * self.training.num_nodes > 1
 
     @property
     def folder(self) -> Path:
@@ -66,6 +75,13 @@ def check_compare(config: CompareConfig) -> None:
     if not seeds or min(seeds) < 0 or max(seeds) > LARGEST_SEED or len(set(seeds)) < len(seeds):
         raise UsageError(
             f"seeds must be a number >= 1, or a list of different numbers from 0 to {LARGEST_SEED}, got {config.seeds}"
+        )
+    if config.jobs is not None and config.jobs < 1:
+        raise UsageError(f"jobs must be at least 1, got {config.jobs}")
+    if config.jobs is not None and config.jobs > 1 and config.together:
+        raise UsageError(
+            f"jobs must be 1 where training.devices ({config.training.devices}) times training.num_nodes "
+            f"({config.training.num_nodes}) processes train each run, got {config.jobs}"
         )
     check_place(config)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import filelock
 from lightning.pytorch.utilities import rank_zero_only
@@ -17,10 +17,11 @@ from jpegdl.compare.arms import arm_config, needed_arms
 from jpegdl.compare.config import CompareConfig, check_compare, check_place, check_run
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
-from jpegdl.layer import JpegLayer, build_layer, layer_kind, prepend
+from jpegdl.layer import JpegLayer, Rounding, build_layer, layer_kind, prepend
 from jpegdl.tables import read_tables
 from jpegdl.training import RunConfig, RunFolder, check_config, evaluate, load_model, on_gpu, train_run
 from jpegdl.training.folder import data_difference
+from jpegdl.training.progress import Display
 
 
 class BusyError(UsageError):
@@ -50,7 +51,9 @@ def _claimed(config: CompareConfig, arm: str, seed: int) -> Iterator[None]:
         ) from taken
 
 
-def train_arm(config: CompareConfig, arm: str, seed: int, data: Data | None = None) -> dict[str, Any]:
+def train_arm(
+    config: CompareConfig, arm: str, seed: int, data: Data | None = None, display: Display | None = None
+) -> dict[str, Any]:
     """Train one arm with one seed in the comparison's run folder, or resume it; returns its result if it is finished.
 
     Args:
@@ -58,6 +61,7 @@ def train_arm(config: CompareConfig, arm: str, seed: int, data: Data | None = No
         arm: a key of :data:`ARMS`; one whose tables come from another run needs that arm's finished run of that seed.
         seed: of the run.
         data: to share decoded images among runs; its seed is set. Default: load it.
+        display: shows how far the run is. Default: a line on stderr.
 
     Raises:
         UsageError: see :func:`jpegdl.training.train_run`; BusyError where another process trains it.
@@ -71,7 +75,7 @@ def train_arm(config: CompareConfig, arm: str, seed: int, data: Data | None = No
         data = data.with_config(run.data) if data else Data(run.data, seed)
         data.seed = seed
         try:
-            return train_run(run, data, lambda: _make_layer(config, run, data, seed), folder, arm, seed)
+            return train_run(run, data, lambda: _make_layer(config, run, data, seed), folder, arm, seed, display)
         except UsageError as error:
             if folder.path.is_dir() and not folder.finished:
                 folder.write_failure(str(error))
@@ -201,7 +205,7 @@ def evaluate_run(
     if rounding is not None and not quantizers:
         raise UsageError(f"arm {arm} has no quantizer, so --rounding means nothing to it")
     for quantizer in quantizers:
-        quantizer.rounding = rounding or quantizer.rounding
+        quantizer.rounding = cast(Rounding, rounding or quantizer.rounding)  # which refuses what is none
     return {
         **evaluate(model, data, run.training),
         "images": len(data.test),

@@ -81,7 +81,7 @@ def _dct_matrix(dtype: torch.dtype, device: torch.device) -> Tensor:
     return _DCT_MATRICES[dtype, device]
 
 
-# What torch.compiler.assume_constant_result does, which would import the whole compiler for it, more than a second.
+# What torch.compiler.assume_constant_result does; that also imports the compiler, which takes seconds.
 _dct_matrix._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

@@ -1,6 +1,5 @@
-"""What a run writes down and shows while it trains."""
+"""What a run starts with, and what it writes down while it trains."""
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +8,11 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from jpegdl.layer import JpegLayer
+from jpegdl.layer import JpegLayer, describe_tables
 from jpegdl.training.folder import RunFolder
 from jpegdl.training.module import JointTraining
 
@@ -29,7 +27,7 @@ class Start(Callback):
         begin: called by the first process, before anything else is written there.
 
     Attributes:
-        before: the layer's tables, from :func:`named_tables`.
+        before: the layer's tables, from :func:`jpegdl.layer.describe_tables`.
     """
 
     def __init__(self, make_layer: Callable[[], nn.Module], size: int, folder: Path, begin: Callable[[], None]) -> None:
@@ -40,7 +38,7 @@ class Start(Callback):
         layer = self.make_layer()
         module.model.layer = layer
         module.to(trainer.strategy.root_device)  # an average of the model is set up after this, and stays where it finds it
-        self.before = named_tables(layer)
+        self.before = describe_tables(layer)
         _load_kernels(layer, self.size, trainer.strategy.root_device)
         if trainer.is_global_zero:
             self.begin()
@@ -61,16 +59,6 @@ class _Logger(TensorBoardLogger):
     """TensorBoard events beside the run's other files; the settings are in config.yaml already."""
 
     NAME_HPARAMS_FILE = "config.yaml"
-
-
-def named_tables(layer: nn.Module) -> dict[str, Any]:
-    """All parameters of a layer by name, and alpha where it has one, trained or not, as nested lists of numbers."""
-    tables: dict[str, Tensor] = dict(layer.named_parameters())
-    for name, part in layer.named_modules():
-        if isinstance(part, JpegLayer):
-            prefix = f"{name}." if name else ""
-            tables |= {f"{prefix}alpha_luma": part.alpha[0], f"{prefix}alpha_chroma": part.alpha[2]}
-    return {name: table.detach().float().cpu().tolist() for name, table in tables.items()}
 
 
 class History(Callback):
@@ -180,43 +168,3 @@ def _means(entry: dict[str, Tensor]) -> dict[str, Tensor]:
             "saturation_mean_chroma": saturation[1:].mean(),
         }
     return means
-
-
-class Progress(ProgressBar):
-    """One bar for the whole run, in batches, with the epoch, the loss and the last test accuracy."""
-
-    def __init__(self, title: str) -> None:
-        super().__init__()
-        self.title, self.bar = title, tqdm(disable=True)
-
-    def disable(self) -> None:
-        """Lightning's way to silence the bars of processes other than the first."""
-        self.title = ""
-
-    def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        batches, epochs = int(trainer.num_training_batches), int(trainer.max_epochs or 0)
-        self.bar = tqdm(
-            total=batches * epochs,
-            initial=batches * trainer.current_epoch,
-            desc=self.title,
-            disable=not self.title,
-            file=sys.stderr,
-            mininterval=0.1 if sys.stderr.isatty() else 30,
-            bar_format="{desc} |{bar:20}| {percentage:3.0f}% [{elapsed}<{remaining}{postfix}]",
-        )
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.bar.update()
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        shown = trainer.callback_metrics
-        text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, loss {shown['train_loss']:.3f}"
-        if "test_accuracy" in shown:
-            text += f", test accuracy {100 * shown['test_accuracy']:.1f} %"
-        self.bar.set_postfix_str(text, refresh=False)
-
-    def on_train_end(self, *_: Any) -> None:
-        self.bar.close()
-
-    def on_exception(self, *_: Any) -> None:
-        self.bar.close()

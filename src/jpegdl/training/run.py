@@ -18,11 +18,14 @@ from jpegdl.backbones.build import build_backbone
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing
-from jpegdl.layer import PrependedModel, prepend
-from jpegdl.training.callbacks import History, Progress, Start, named_tables
+from jpegdl.layer import PrependedModel, describe_tables, prepend
+from jpegdl.tables import before_and_after
+from jpegdl.training.callbacks import History, Start
 from jpegdl.training.config import RunConfig, TrainingConfig
 from jpegdl.training.folder import RunFolder
 from jpegdl.training.module import JointTraining
+from jpegdl.training.processes import end_with_starter, starting
+from jpegdl.training.progress import Display, Line, Progress
 
 
 class _SyncBatchNorm(LayerSync):
@@ -71,6 +74,7 @@ def on_gpu(config: TrainingConfig) -> bool:
 
 
 def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
+    end_with_starter()
     precision: str | None = config.precision
     if precision == "16-mixed" and on_gpu(config):
         precision, options["plugins"] = None, [*(options.get("plugins") or []), OneScale("16-mixed", "cuda")]
@@ -91,7 +95,13 @@ def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
 
 
 def train_run(
-    config: RunConfig, data: Data, make_layer: Callable[[], nn.Module], folder: RunFolder, arm: str, seed: int
+    config: RunConfig,
+    data: Data,
+    make_layer: Callable[[], nn.Module],
+    folder: RunFolder,
+    arm: str,
+    seed: int,
+    display: Display | None = None,
 ) -> dict[str, Any]:
     """Train one arm with one seed, or resume where it was interrupted; leave a finished run folder.
 
@@ -103,6 +113,7 @@ def train_run(
         folder: the run's own. A result there means that the run is finished: it is returned as it is.
         arm: name of the arm, for the record.
         seed: of the backbone's initial weights and everything random in training.
+        display: shows how far the run is. Default: a line on stderr.
 
     Returns:
         The result: accuracy (share of the test images, 0 to 1), loss, epochs, seconds spent on training batches, numbers of
@@ -130,7 +141,7 @@ def train_run(
         training,
         max_epochs=training.epochs,
         check_val_every_n_epoch=training.test_every,
-        callbacks=[start, *average, history, checkpoint, Progress(f"{arm}, seed {seed}:")],
+        callbacks=[start, *average, history, checkpoint, Progress(display or Line(f"{arm}, seed {seed}"))],
         plugins=[_WholeCheckpoints(), *([_SyncBatchNorm()] if training.sync_batchnorm else [])],
         logger=False,
         log_every_n_steps=1,
@@ -145,8 +156,8 @@ def train_run(
     module.load_state_dict(torch.load(folder.checkpoint, map_location="cpu", weights_only=True)["state_dict"])
     history.write()
     folder.write_model(model)
-    if start.before:
-        folder.write_tables({"before": start.before, "after": named_tables(model.layer)})
+    if start.before["tables"]:
+        folder.write_tables(before_and_after(start.before, describe_tables(model.layer)))
     result = {
         "arm": arm,
         "seed": seed,
@@ -170,7 +181,8 @@ def evaluate(model: PrependedModel, data: Data, config: TrainingConfig) -> dict[
     """Accuracy (share of the test images, 0 to 1) and mean cross-entropy of a model on the test images."""
     module = JointTraining(model, config, len(data.classes), seed=0)
     trainer = _trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    (metrics,) = trainer.validate(module, data, verbose=False)
+    with starting():
+        (metrics,) = trainer.validate(module, data, verbose=False)
     return {"accuracy": metrics["test_accuracy"], "loss": metrics["test_loss"]}
 
 
@@ -182,6 +194,7 @@ def _fit(trainer: lightning.Trainer, module: JointTraining, data: Data, last: Pa
         except Exception as error:  # torch.load raises whatever its unpickler met
             raise UsageError(f"checkpoint {last} is damaged; delete it to train that run from scratch") from error
     try:
-        trainer.fit(module, data, ckpt_path=last if last.is_file() else None)
+        with starting():
+            trainer.fit(module, data, ckpt_path=last if last.is_file() else None)
     except SystemExit as stop:  # Lightning's answer to Ctrl+C
         raise KeyboardInterrupt from stop
