@@ -64,8 +64,8 @@ class _WholeCheckpoints(TorchCheckpointIO):
     """Checkpoints that are there whole or not at all: Lightning's own go by way of another folder, maybe on another disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        with replacing(path) as file:
-            torch.save(checkpoint, file)
+        with replacing(path) as file, file.open("wb") as stream:  # given a path, torch.save hides why it cannot write
+            torch.save(checkpoint, stream)
 
 
 def on_gpu(config: TrainingConfig) -> bool:
