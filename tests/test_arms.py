@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from jpegdl.compare import ARMS, BusyError, CompareConfig, compare, comparison, evaluate_run, runs, train_arm
+from jpegdl.compare import ARMS, BusyError, CompareConfig, compare, comparison, evaluate_run, runs, schedule, train_arm
 from jpegdl.compare.arms import arm_config, needed_arms
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
@@ -39,6 +39,7 @@ def _config(folder, **changes):
         "output": str(folder),
         "name": "arms",
         "seeds": 1,
+        "jobs": 1,
     }
     return CompareConfig(**{**settings, **changes})
 
@@ -74,7 +75,7 @@ def test_every_arm_trains(every_arm):
         result = json.loads((folder / "arms" / arm / "0" / "result.json").read_text())
         assert result["epochs"] == 2
     counts = {arm: entry["layer_parameters"] for arm, entry in summary["arms"].items()}
-    trained = {"alpha": 256, "kappa": 256, "cascade": 256, "regions": 128}
+    trained = {"alpha": 256, "hardness": 256, "cascade": 256, "regions": 128}
     frozen = [
         arm for arm in ARMS if arm.startswith(("fixed", "jpeg-a", "jpeg-7")) or arm in ("plain", "normalize", "learned-frozen")
     ]
@@ -101,8 +102,8 @@ def test_arms_differ_in_what_they_say_alone(every_arm):
     random_steps = torch.tensor(_tables(folder, "init-random")["before"]["luma"])
     assert random_steps.min() >= 0.01
     assert random_steps.max() <= 5
-    kappa = _tables(folder, "kappa")
-    assert "kappa_luma" in kappa["after"]
+    hardness = _tables(folder, "hardness")
+    assert "hardness_luma" in hardness["after"]
 
     weights = {arm: safetensors.torch.load_file(folder / "arms" / arm / "0" / "model.safetensors") for arm in ARMS}
     named = {arm: {name for name in state if name.startswith("layer.")} for arm, state in weights.items()}
@@ -118,7 +119,7 @@ def test_arms_differ_in_what_they_say_alone(every_arm):
 def test_any_arm_can_be_evaluated(every_arm):
     folder, summary, _ = every_arm
     config = _config(folder)
-    for arm in ("plain", "jpeg-75", "cascade", "regions", "kappa", "tanh", "cap-only"):
+    for arm in ("plain", "jpeg-75", "cascade", "regions", "hardness", "tanh", "cap-only"):
         found = evaluate_run(config, arm, 0)
         assert 100 * found["accuracy"] == pytest.approx(summary["arms"][arm]["accuracy"][0]), arm
     assert evaluate_run(config, "cascade", 0, rounding="hard")["rounding"] == "hard"
@@ -135,8 +136,8 @@ def test_what_an_arm_starts_from():
     assert needed["plain"] == needed["fixed-50"] == needed["init-random"] == needed["gain"] == needed["jpeg-75"] == []
     magnitude = replace(run, layer=LayerConfig(tables="magnitude"))
     assert needed_arms(magnitude, "jpeg-dl") == []
-    assert arm_config(run, "kappa").layer.hardness == 0.7
-    assert arm_config(replace(run, layer=LayerConfig(hardness=0.3)), "kappa").layer.hardness == 0.3
+    assert arm_config(run, "hardness").layer.hardness == 0.7
+    assert arm_config(replace(run, layer=LayerConfig(hardness=0.3)), "hardness").layer.hardness == 0.3
     with pytest.raises(UsageError, match="arm jpeg-dl cannot start from the tables that it is to learn"):
         compare(_config(Path("nowhere"), layer=LayerConfig(tables="learned")))
     with pytest.raises(UsageError, match="starts from the tables of arm jpeg-dl: name it among the arms too"):
@@ -152,7 +153,7 @@ def test_tables_must_have_been_learned(tmp_path):
     (folder / "tables.json").write_text('{"after": {"luma": [[1]]}}')
     with pytest.raises(UsageError, match="tables.json holds no tables"):
         train_arm(config, "learned-frozen", 0)
-    refused = {"does not learn two": LayerConfig(kind="log"), "softness too": LayerConfig(trainable_alpha=True)}
+    refused = {"does not learn two": LayerConfig(kind="log"), "learned alpha too": LayerConfig(trainable_alpha=True)}
     for message, layer in refused.items():
         with pytest.raises(UsageError, match=message):
             train_arm(replace(config, name="other", layer=layer), "learned-frozen", 0)
@@ -207,7 +208,7 @@ def test_no_two_train_the_same(tmp_path):
 
 
 def test_a_comparison_waits_for_what_others_train(tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison, "_PATIENCE", 0.05)
+    monkeypatch.setattr(schedule, "PATIENCE", 0.05)
     config = _config(tmp_path, seeds=2)
     trained = []
     train_run = runs.train_run

@@ -161,6 +161,16 @@ def test_settings_say_how_sensitivities_are_computed(few_photos, monkeypatch, ca
         check_layer(LayerConfig(calibration="test"), 16)
 
 
+@pytest.mark.usefixtures("few_photos")
+def test_images_as_training_sees_them_may_have_noise_beyond_their_range():
+    config = DataConfig(size=16, resize=20, auto_augment="rand-m9-mstd0.5-inc1", erase=1.0)
+    loader = Data(config).calibration_dataloader(augmented=True)
+    assert next(iter(loader))[0].max().item() > 1.1
+    assert magnitude_tables(loader)[0].isfinite().all()
+    with pytest.raises(UsageError, match="normalisation"):  # and those that are normalised have not
+        magnitude_tables([((images - 0.45) / 0.225, target) for images, target in loader])
+
+
 def test_batch_size_does_not_matter():
     model = Linear().eval()
     one, other = (sensitivity_tables(model, _batches(batch=batch)) for batch in (12, 1))

@@ -45,6 +45,7 @@ def _config(folder, path, **changes):
         "output": str(folder),
         "name": "test",
         "seeds": 1,
+        "jobs": 1,
     }
     return CompareConfig(**{**settings, **changes})
 

@@ -61,10 +61,10 @@ def test_every_kind_of_layer_trains_and_is_recorded(tmp_path, kind):
             assert np.array_equal(np.float32(tables["after"][name]), state[f"layer.{name}"].numpy())
 
 
-def test_a_trained_kappa_is_recorded_beside_the_alpha_that_follows_from_it(tmp_path):
+def test_a_trained_hardness_is_recorded_beside_the_alpha_that_follows_from_it(tmp_path):
     run(small_config(epochs=1, hardness=0.7, trainable_alpha=True), tmp_path)
     after = {name: np.array(table) for name, table in json.loads((tmp_path / "tables.json").read_text())["after"].items()}
-    np.testing.assert_allclose(after["alpha_luma"], after["kappa_luma"] / after["luma"] ** 2, rtol=1e-6)
+    np.testing.assert_allclose(after["alpha_luma"], after["hardness_luma"] / after["luma"] ** 2, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "cascade", "gain"])

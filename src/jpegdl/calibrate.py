@@ -209,8 +209,9 @@ def _over_processes(total: Tensor, blocks: int) -> tuple[Tensor, int]:
 
 
 def _check_range(images: Tensor) -> None:
-    low, high = images.min().item(), images.max().item()
-    if low < -0.01 or high > 1.01:
+    # In places even images in [0, 1] may leave it, where random erasing has put noise; normalised ones do all over.
+    if ((images < -0.01) | (images > 1.01)).float().mean().item() > 0.1:
+        low, high = images.min().item(), images.max().item()
         raise UsageError(
             f"images must lie in [0, 1], got {low:.3g} to {high:.3g}: leave normalisation to prepend, and divide 0..255 by 255"
         )

@@ -1,6 +1,11 @@
 """Quantization tables: the standard ones, quality scaling, zigzag order, reading and writing them.
 
 A table is a float32 tensor of shape (8, 8), rows the vertical and columns the horizontal frequency, in JPEG table units.
+
+A file of tables is JSON. ``tables`` holds them by name as nested lists, row by row, ``luma`` and ``chroma`` at least; in the
+file of a run ``before`` and ``after`` stand in its place, for the tables before and after training. ``kind`` says what the
+numbers are, one of :data:`KINDS`; ``bits``, ``window`` and ``subsampling`` say what they are meant for. Older files have
+``luma`` and ``chroma`` at the top, and none of the rest: they hold steps.
 """
 
 import json
@@ -9,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from jpegdl.errors import UsageError
@@ -36,6 +41,13 @@ _CHROMA = (
     *((99,) * BLOCK,) * 4,
 )
 
+#: What the numbers in a table can be.
+KINDS = {
+    "steps": "quantization steps",
+    "scales": "scales of a compander",
+    "gains": "factors of the coefficients",
+}
+
 # Row-major positions in zigzag order: along the anti-diagonals, upwards on the even ones (ITU-T T.81, figure A.6).
 _ZIGZAG = sorted(
     range(BLOCK * BLOCK),
@@ -53,7 +65,7 @@ def standard_tables(quality: int) -> tuple[Tensor, Tensor]:
         (luma, chroma), each (8, 8), integers from 1 to 255 as float32.
 
     Raises:
-        UsageError: ``quality`` is no integer from 1 to 100.
+        UsageError: ``quality`` is not an integer from 1 to 100.
 
     Source: ITU-T T.81, Annex K; the scaling of libjpeg's jcparam.c.
     """
@@ -93,26 +105,40 @@ def from_zigzag(sequence: Tensor) -> Tensor:
     return table.reshape(*sequence.shape[:-1], BLOCK, BLOCK)
 
 
-def check_table(table: Any, name: str, leading: tuple[int, ...] = ()) -> Tensor:
-    """``table`` (a tensor, array or nested list) as a float32 table of usable steps.
+def check_table(
+    table: Any,
+    name: str,
+    leading: tuple[int, ...] = (),
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> Tensor:
+    """``table`` (a tensor, array or nested list) as a table of usable steps.
 
     Args:
         table: (8, 8), or (*leading, 8, 8).
         name: what the message of an error starts with.
-        leading: how many tables there are to be, along each dimension; a single one is repeated.
+        leading: how many tables there should be, along each dimension; a single one is repeated.
+        dtype: float32 or float64.
+        device: where to; None for that of a tensor, or else PyTorch's default one.
 
     Returns:
-        (*leading, 8, 8), a copy.
+        (*leading, 8, 8), a copy. Of a tensor on the meta device, which has no values, the shape alone is checked.
 
     Raises:
         UsageError: not of that shape, or an entry that is not finite, not positive or beyond what float32 can compute with
             (1e-12 to 1e12).
     """
     try:
-        tensor = torch.as_tensor(table)
-        if tensor.is_complex() or tensor.dtype == torch.bool:
-            raise TypeError(f"{tensor.dtype} is no number of steps")
-        tensor = tensor.detach().to(torch.float32)
+        if device is None:
+            device = table.device if isinstance(table, Tensor) else torch.get_default_device()
+        if not isinstance(table, Tensor):  # by way of NumPy, which knows neither default dtypes nor default devices
+            array = np.asarray(table)
+            if array.dtype.kind not in "iuf":
+                raise TypeError(f"{array.dtype} does not stand for numbers")
+            table = torch.from_numpy(array.astype(str(dtype).removeprefix("torch.")))
+        if table.is_complex() or table.dtype == torch.bool:
+            raise TypeError(f"{table.dtype} does not stand for numbers")
+        tensor: Tensor = table.detach().to(dtype)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"{name} must be a number or an (8, 8) table of numbers, got {table!r}") from error
     shapes = dict.fromkeys(((BLOCK, BLOCK), (*leading, BLOCK, BLOCK)))
@@ -120,48 +146,105 @@ def check_table(table: Any, name: str, leading: tuple[int, ...] = ()) -> Tensor:
         raise UsageError(
             f"{name} must be a number or of shape {' or '.join(map(str, shapes))}, got shape {tuple(tensor.shape)}"
         )
-    if not bool(((tensor > 0) & tensor.isfinite()).all()):
-        raise UsageError(f"{name} must be finite and greater than 0 everywhere")
-    if not bool(((tensor >= 1e-12) & (tensor <= 1e12)).all()):
-        raise UsageError(f"{name} must lie between 1e-12 and 1e12")
-    return tensor.expand(*leading, BLOCK, BLOCK).clone()
+    if not tensor.is_meta:
+        for sound, message in (
+            ((tensor > 0) & tensor.isfinite(), "be finite and greater than 0 everywhere"),
+            ((tensor >= 1e-12) & (tensor <= 1e12), "lie between 1e-12 and 1e12"),
+        ):
+            if not bool(sound.all()):
+                raise UsageError(f"{name} must {message}, got {tensor[~sound][0].item():g}")
+    return tensor.to(device).expand(*leading, BLOCK, BLOCK).clone()
 
 
-def write_tables(path: str | os.PathLike[str], tables: Mapping[str, Tensor]) -> None:
-    """Write named (8, 8) tables as JSON, row by row; atomic, and exact to the last bit of float32.
+def write_tables(
+    path: str | os.PathLike[str],
+    tables: Mapping[str, Tensor],
+    *,
+    kind: str = "steps",
+    bits: int | None = None,
+    window: int | None = None,
+    subsampling: str = "4:4:4",
+) -> None:
+    """Write named (8, 8) tables as JSON; atomic, and exact to the last bit.
 
     Args:
         path: the file, replaced if there.
         tables: at least ``luma`` and ``chroma``.
+        kind: what the numbers are, one of :data:`KINDS`.
+        bits, window: of the layer they are meant for, as in :class:`jpegdl.JpegLayer`; None where none is meant.
+        subsampling: of chroma in the images they are meant for, 4:4:4 or 4:2:0.
+
+    Raises:
+        UsageError: another kind.
     """
+    if kind not in KINDS:
+        raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    content = {
+        "kind": kind,
+        "bits": bits,
+        "window": window,
+        "subsampling": subsampling,
+        "tables": {name: table.tolist() for name, table in tables.items()},
+    }
     with replacing(path) as file:
-        file.write_text(json.dumps({name: table.tolist() for name, table in tables.items()}, indent=1))
+        file.write_text(json.dumps(content, indent=1))
+
+
+def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a run's ``tables.json``.
+
+    Args:
+        before, after: what :func:`jpegdl.layer.describe_tables` says of a layer before and after training.
+
+    Returns:
+        The description of ``after`` with the tables of both, as ``before`` and ``after``.
+    """
+    return {
+        **{name: value for name, value in after.items() if name != "tables"},
+        "before": before["tables"],
+        "after": after["tables"],
+    }
 
 
 def read_tables(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
-    """Read the luma and chroma table from JSON (:func:`write_tables`) or from a JPEG file.
+    """Read the luma and chroma table of steps from JSON (:func:`write_tables`) or from a JPEG file.
 
-    Of a run's ``tables.json``, which holds those before and after training, the latter are read.
-    A JPEG file with one table (a grey image, say) has it used for both.
+    From a run's ``tables.json``, the tables after training are read. A JPEG file with a single table (a grey image, say) has it
+    used for both.
 
     Raises:
-        UsageError: no such file, or no tables in it.
+        UsageError: no such file, no tables in it, or tables of something else than steps.
     """
     file = Path(path)
     if not file.is_file():
         raise UsageError(f"no table file {file}")
-    if file.suffix.lower() in (".jpg", ".jpeg"):
-        try:
-            with Image.open(file) as image:
-                found = [torch.tensor(table).view(BLOCK, BLOCK) for table in image.quantization.values()]  # type: ignore[attr-defined]
-        except (OSError, AttributeError) as error:
-            raise UsageError(f"{file} is not a JPEG file that can be read: {error}") from error
-        luma, chroma = found[0], found[min(1, len(found) - 1)]
-    else:
-        try:
-            content = json.loads(file.read_text())
-            content = content.get("after", content)
-            luma, chroma = content["luma"], content["chroma"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"{file} holds no tables: it should be JSON with 'luma' and 'chroma', each 8x8") from error
+    luma, chroma = _of_jpeg(file) if file.suffix.lower() in (".jpg", ".jpeg") else _of_json(file)
     return check_table(luma, f"luma in {file}"), check_table(chroma, f"chroma in {file}")
+
+
+def _of_jpeg(file: Path) -> tuple[Any, Any]:
+    from PIL import Image  # here, because the layer needs this module and not Pillow
+
+    try:
+        with Image.open(file) as image:
+            found = [torch.tensor(table).view(BLOCK, BLOCK) for table in image.quantization.values()]  # type: ignore[attr-defined]
+    except (OSError, AttributeError) as error:
+        raise UsageError(f"{file} is not a JPEG file that can be read: {error}") from error
+    return found[0], found[min(1, len(found) - 1)]
+
+
+def _of_json(file: Path) -> tuple[Any, Any]:
+    expected = "it should be JSON with 'luma' and 'chroma', each 8x8"
+    try:
+        content = json.loads(file.read_text())
+        kind = content.get("kind", "steps")
+        tables = dict(next((content[name] for name in ("after", "tables") if name in content), content))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"{file} holds no tables: {expected}") from error
+    if kind not in ("steps", None):
+        meaning = f" ({KINDS[kind]})" if kind in KINDS else ""
+        raise UsageError(f"{file} holds tables of kind {kind!r}{meaning}; only tables of kind 'steps' can be read")
+    if not {"luma", "chroma"} <= tables.keys():
+        found = f", but {', '.join(map(str, tables))}" if tables else ""
+        raise UsageError(f"{file} holds no tables for luma and chroma{found}: {expected}")
+    return tables["luma"], tables["chroma"]

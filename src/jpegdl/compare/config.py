@@ -15,7 +15,8 @@ class CompareConfig(RunConfig):
     """A comparison.
 
     Args:
-        backbone: any timm model name; one of the CIFAR networks, cifar_resnet56, cifar_vgg13, ...; or torchvision/NAME.
+        backbone: timm's name of an architecture, without the tag of pretrained weights, since it starts from random ones; a
+            CIFAR network, cifar_resnet56, cifar_vgg13, ...; or torchvision/NAME.
         data: what to train and test on.
         layer: the JPEG layer.
         training: how to train.
@@ -25,7 +26,7 @@ class CompareConfig(RunConfig):
             instead: jpeg-augmentation, jpeg-75; tables that stay: fixed-sensitivity, fixed-50, fixed-75, fixed-90,
             learned-frozen; other gradients: ste, noise; other starts: init-sensitivity, init-magnitude, init-ones,
             init-random; parts: cap-only, quantization-only; competitors: gain, normalize; variants: zero-dc, subsampled,
-            regions, cascade, alpha, kappa, log, tanh.
+            regions, cascade, alpha, hardness, log, tanh.
         seeds: a number n for the seeds 0 to n-1, or a list of seeds.
         jobs: how many runs compare trains side by side, each in a process of its own with its share of the CPU's threads.
             Default: one a GPU, or without GPUs one a CPU core; 1 where several processes train one run.

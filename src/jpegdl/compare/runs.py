@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import filelock
 from lightning.pytorch.utilities import rank_zero_only
@@ -17,7 +17,7 @@ from jpegdl.compare.arms import arm_config, needed_arms
 from jpegdl.compare.config import CompareConfig, check_compare, check_place, check_run
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
-from jpegdl.layer import JpegLayer, build_layer, layer_kind, prepend
+from jpegdl.layer import JpegLayer, Rounding, build_layer, layer_kind, prepend
 from jpegdl.tables import read_tables
 from jpegdl.training import RunConfig, RunFolder, check_config, evaluate, load_model, on_gpu, train_run
 from jpegdl.training.folder import data_difference
@@ -205,7 +205,7 @@ def evaluate_run(
     if rounding is not None and not quantizers:
         raise UsageError(f"arm {arm} has no quantizer, so --rounding means nothing to it")
     for quantizer in quantizers:
-        quantizer.rounding = rounding or quantizer.rounding
+        quantizer.rounding = cast(Rounding, rounding or quantizer.rounding)  # which refuses what is none
     return {
         **evaluate(model, data, run.training),
         "images": len(data.test),

@@ -102,14 +102,15 @@ class Data(lightning.LightningDataModule):
         """Training images in an order of the seed's; each once over all processes, and no other entry.
 
         Args:
-            augmented: as they are in the first epoch of training; else the center crop.
+            augmented: as they are in the first epoch of training, in batches of that size; else the center crop.
         """
         self.train.load()
         generator = torch.Generator().manual_seed(self.seed)
         sampler: Any = Share(RandomSampler(self.train, generator=generator), *processes(), even=False)
         if augmented:
             sampler = Seeded(sampler, self.seed)
-        batch_size = max(self.config.batch_size, CALIBRATION_BATCH)
+        # In train mode, BatchNorm's statistics depend on the batch: there it is that of training.
+        batch_size = self.config.batch_size if augmented else max(self.config.batch_size, CALIBRATION_BATCH)
         return self._loader(self.train, sampler=sampler, generator=generator, batch_size=batch_size)
 
     def _loader(self, images: ImageSet, **options: Any) -> DataLoader[Any]:

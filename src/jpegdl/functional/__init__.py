@@ -1,4 +1,4 @@
-"""Pure functions on tensors: colour, blocks, DCT and the quantizers with their closed-form gradients.
+"""Pure functions on tensors: colour, blocks, DCT, the quantizers with their closed-form gradients, levels and P(k | z).
 
 Everything is in JPEG's own units: pixels 0..255 shifted by -128, coefficients of the orthonormal 8x8 DCT (about
 -1024..1016), steps as in a JPEG quantization table. Tables are (8, 8) with rows the vertical and columns the horizontal
@@ -9,8 +9,10 @@ from jpegdl.functional.quantizers import (
     check_window,
     hard_quantize,
     largest_level,
+    level_probabilities,
     log_compand,
     noise_quantize,
+    quantize_levels,
     sample_quantize,
     saturate,
     soft_quantize,
@@ -52,9 +54,11 @@ __all__ = [
     "images_to_coefficients",
     "images_to_mcus",
     "largest_level",
+    "level_probabilities",
     "log_compand",
     "mcus_to_images",
     "noise_quantize",
+    "quantize_levels",
     "remove_dc",
     "repeat_edges",
     "rgb_to_ycbcr",

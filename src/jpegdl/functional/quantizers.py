@@ -1,6 +1,7 @@
-"""What can be done to a coefficient: the quantizers with their closed-form gradients."""
+"""The quantizers with their closed-form gradients, the levels and P(k | z) behind them, and companders."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ def _levels_in_use(z: Tensor, q: Tensor, bits: int | None, window: int | None) -
 
     Returns:
         nearest: n, shaped like z, the level nearest to z inside the alphabet.
-        offset: t = z/q - n, shaped like z; |t| <= 1/2 but where z lies beyond the cap.
+        offset: t = z/q - n, shaped like z; |t| <= 1/2 except where z lies beyond the cap.
         lowest: first level in use minus n (a number where it is the same everywhere).
         count: how many consecutive levels are in use.
     """
@@ -76,18 +77,18 @@ def _levels_in_use(z: Tensor, q: Tensor, bits: int | None, window: int | None) -
     return nearest, scaled - nearest, first - nearest, window
 
 
-def _weight(offset: Tensor, kappa: Tensor, delta: Tensor | int) -> Tensor:
-    """exp(-alpha (z - q k)^2) for level k = n + delta, divided by its value at n, so that no exponent exceeds 0."""
-    return torch.exp(kappa * delta * (2 * offset - delta))
+def _logit(offset: Tensor, hardness: Tensor, delta: Tensor | int) -> Tensor:
+    """-alpha (z - q k)^2 for level k = n + delta, minus its value at n, with hardness = alpha q^2: never above 0."""
+    return hardness * delta * (2 * offset - delta)
 
 
-def _moments(offset: Tensor, kappa: Tensor, lowest: Tensor | int, count: int, order: int) -> list[Tensor]:
+def _moments(offset: Tensor, hardness: Tensor, lowest: Tensor | int, count: int, order: int) -> list[Tensor]:
     """E[delta], ..., E[delta^order] for delta = k - n under P(k | z), one level at a time: nothing window-sized exists."""
     total: Tensor | None = None
     sums: list[Tensor] = []
     for j in range(count):
         delta = lowest + j
-        term = _weight(offset, kappa, delta)
+        term = torch.exp(_logit(offset, hardness, delta))
         terms = [term]
         for _ in range(order):
             terms.append(terms[-1] * delta)
@@ -105,16 +106,16 @@ def _slopes(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """dQ_d/dz and, for ``tables``, dQ_d/dq and dQ_d/dalpha, each shaped like z."""
     nearest, offset, lowest, count = _levels_in_use(z, q, bits, window)
-    kappa = alpha * q * q
+    hardness = alpha * q * q
     # With k = n + delta and t = z/q - n:  Var(k) = Var(delta)  and
     # Cov(k, k^2) = 2 n Var(delta) + Cov(delta, delta^2), which takes soft_quantize's derivatives to the forms below.
-    mean, square, *cube = _moments(offset, kappa, lowest, count, order=3 if tables else 2)
+    mean, square, *cube = _moments(offset, hardness, lowest, count, order=3 if tables else 2)
     variance = square - mean * mean
-    by_z = 2 * kappa * variance
+    by_z = 2 * hardness * variance
     if not tables:
         return by_z, None, None
     skew = cube[0] - mean * square  # Cov(delta, delta^2)
-    by_q = nearest + mean + 2 * kappa * ((offset - nearest) * variance - skew)
+    by_q = nearest + mean + 2 * hardness * ((offset - nearest) * variance - skew)
     return by_z, by_q, q**3 * (2 * offset * variance - skew)
 
 
@@ -150,7 +151,7 @@ class _SoftQuantize(torch.autograd.Function):
 
 
 class _SoftQuantizeBothWays(_SoftQuantize):
-    """With forward-mode derivatives too, which torch.compile takes no function with."""
+    """With forward-mode derivatives too: torch.compile refuses functions that have them."""
 
     generate_vmap_rule = True
 
@@ -181,7 +182,7 @@ def soft_quantize(
     Args:
         z: coefficients of any shape, floating point, in the units of ``q``.
         q: steps > 0; broadcasts to ``z``. Not checked, since that would wait for the device.
-        alpha: softness > 0, in 1 / units of q squared; broadcasts to ``z``.
+        alpha: sharpness of P(k | z), > 0, in 1 / units of q squared; larger is harder. Broadcasts to ``z``.
         bits: alphabet of 2^bits - 1 levels, 2 to 16; None for no cap.
         window: odd number of levels summed over; None for the whole alphabet.
 
@@ -198,6 +199,58 @@ def soft_quantize(
     function: Any = _SoftQuantizeBothWays if forward_mode else _SoftQuantize
     output: Tensor = function.apply(z, _like(q, z, "q"), _like(alpha, z, "alpha"), bits, window)
     return output
+
+
+def quantize_levels(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tensor:
+    """The level of each coefficient, clamp(round(z/q), -L, L): the integers that a JPEG file stores, within the level cap.
+
+    Halves round to the even level, as :func:`torch.round` does. The gradient is 0.
+
+    Args:
+        z: coefficients of any shape, floating point.
+        q: steps > 0; broadcasts to ``z``.
+        bits: alphabet of 2^bits - 1 levels, 2 to 16; None for no cap.
+
+    Returns:
+        Shape and dtype of ``z``: whole numbers, as floating point.
+
+    Raises:
+        UsageError: ``bits`` out of range, or ``q`` does not broadcast to ``z``.
+
+    Source: ITU-T T.81, A.3.4; the cap from "JPEG Inspired Deep Learning" (ICLR 2025).
+    """
+    return _cap((z / _like(q, z, "q")).round(), bits)
+
+
+def level_probabilities(
+    z: Tensor, q: Tensor | float, alpha: Tensor | float, *, bits: int | None = 8, window: int | None = 5
+) -> tuple[Tensor, Tensor]:
+    """P(k | z) = softmax_k(-alpha (z - q k)^2) over the levels that :func:`soft_quantize` sums over, and those levels.
+
+    Differentiable in ``z``, ``q`` and ``alpha``, any number of times, with the window held fixed. Memory grows with the number
+    of levels: :func:`soft_quantize` is the way to the mean alone.
+
+    Args:
+        z, q, alpha, bits, window: as in :func:`soft_quantize`.
+
+    Returns:
+        probabilities: (*z.shape, K), K = ``window``, or 2^bits - 1 for the whole alphabet; dtype of ``z``, sums of 1.
+        levels: the same shape and dtype, consecutive whole numbers k in ascending order; the sum of q k P(k | z) over the last
+            axis is ``soft_quantize(z, q, alpha)``.
+
+    Raises:
+        UsageError: as :func:`soft_quantize`.
+
+    Source: "JPEG Inspired Deep Learning" (ICLR 2025), the conditional probability mass function.
+    """
+    check_window(bits, window)
+    q, alpha = _like(q, z, "q"), _like(alpha, z, "alpha")
+    nearest, offset, lowest, count = _levels_in_use(z, q, bits, window)
+    first = (nearest + lowest).detach()
+    levels = first[..., None] + torch.arange(count, dtype=z.dtype, device=z.device)
+    delta = levels - nearest.detach()[..., None]
+    logits = _logit(offset[..., None], (alpha * q * q)[..., None], delta)
+    return logits.softmax(dim=-1), levels
 
 
 def hard_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tensor:
@@ -219,7 +272,7 @@ def hard_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tens
     Source: ITU-T T.81, A.3.4; the cap from "JPEG Inspired Deep Learning".
     """
     q = _like(q, z, "q")
-    return q * _cap((z / q).round(), bits)
+    return q * quantize_levels(z, q, bits=bits)
 
 
 def sample_quantize(
@@ -251,13 +304,13 @@ def sample_quantize(
     with torch.no_grad():
         q, alpha = _like(q, z, "q"), _like(alpha, z, "alpha")
         nearest, offset, lowest, count = _levels_in_use(z, q, bits, window)
-        kappa = alpha * q * q
+        logit = partial(_logit, offset, alpha * q * q)
         # Inverse of the distribution function, in two passes. 1 - rand lies in (0, 1]: no level of weight 0 is drawn.
-        total = sum(_weight(offset, kappa, lowest + j) for j in range(count))
+        total = sum(torch.exp(logit(lowest + j)) for j in range(count))
         draw = (1 - torch.rand(z.shape, dtype=z.dtype, device=z.device, generator=generator)) * total
         passed, below = torch.zeros_like(z), torch.zeros_like(z)
         for j in range(count - 1):
-            below = below + _weight(offset, kappa, lowest + j)
+            below = below + torch.exp(logit(lowest + j))
             passed = passed + (below < draw)
         sample = q * (nearest + lowest + passed) + 0 * offset  # offset: a NaN coefficient stays NaN
     return sample + (soft - soft.detach())

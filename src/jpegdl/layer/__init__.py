@@ -1,15 +1,17 @@
 """The trainable JPEG layer, its variants and simplest competitors, and how to put one in front of a model."""
 
+from jpegdl.layer.base import DctLayer, ImageDctLayer, ImageLayer, Layer
 from jpegdl.layer.cascade import JpegCascade
 from jpegdl.layer.companding import CompandingLayer
 from jpegdl.layer.config import LayerConfig, table_source
+from jpegdl.layer.describe import describe_tables
 from jpegdl.layer.features import FeatureJpegLayer
 from jpegdl.layer.gain import GainLayer
 from jpegdl.layer.jpeg import JpegLayer
 from jpegdl.layer.kinds import LAYER_KINDS, LayerKind, build_layer, check_layer, layer_kind
 from jpegdl.layer.normalization import ImageNormalization
 from jpegdl.layer.prepend import PrependedModel, prepend
-from jpegdl.layer.quantizing import DEFAULT_ALPHA, ROUNDINGS, STEP_RANGE
+from jpegdl.layer.quantizing import DEFAULT_ALPHA, ROUNDINGS, STEP_RANGE, QuantizingLayer, Rounding
 from jpegdl.layer.regional import RegionalJpegLayer
 from jpegdl.layer.subsampled import SubsampledJpegLayer
 from jpegdl.layer.zero_dc import ZeroDcJpegLayer
@@ -20,19 +22,26 @@ __all__ = [
     "ROUNDINGS",
     "STEP_RANGE",
     "CompandingLayer",
+    "DctLayer",
     "FeatureJpegLayer",
     "GainLayer",
+    "ImageDctLayer",
+    "ImageLayer",
     "ImageNormalization",
     "JpegCascade",
     "JpegLayer",
+    "Layer",
     "LayerConfig",
     "LayerKind",
     "PrependedModel",
+    "QuantizingLayer",
     "RegionalJpegLayer",
+    "Rounding",
     "SubsampledJpegLayer",
     "ZeroDcJpegLayer",
     "build_layer",
     "check_layer",
+    "describe_tables",
     "layer_kind",
     "prepend",
     "table_source",

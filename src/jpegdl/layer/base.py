@@ -1,130 +1,248 @@
-"""What every layer does around its own part: input checks, precision, memory format, the way to coefficients and back."""
+"""What every layer does around its own part: checks, precision, memory format, its record in a state dict, and DCT there and
+back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
+from jpegdl.layer.record import check_settings, decode, encode
 from jpegdl.tables import check_table
 
 Table = float | Sequence[Sequence[float]] | Tensor
 
 
-class ImageLayer(nn.Module):
-    """From images to images; a subclass says what happens to them in :meth:`round_trip`."""
+class Layer(nn.Module):
+    """A layer that gives back what it takes: the same shape, dtype and memory format.
+
+    A subclass says in :meth:`round_trip` what happens in between, and in :meth:`check` what it refuses. Its parameters stay
+    float32 or float64 whatever a model is cast to: ``model.half()`` would turn small steps into 0, and after
+    ``model.bfloat16()`` they would be too coarse to train. What goes in and out may be of half precision.
+
+    The state dict has one entry besides parameters and buffers, ``_extra_state``: the layer's :attr:`settings`, as bytes in a
+    uint8 tensor. Loading refuses the state of a layer with other settings; a state without that entry loads as any other.
+    """
+
+    #: What the numbers in its tables are, one of :data:`jpegdl.tables.KINDS`; None where it has no tables.
+    table_kind: str | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What there is to know of the layer besides its tables, as JSON has it: its class, and what a subclass adds."""
+        return {"layer": type(self).__name__}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Take images through the layer.
+        """Take a batch through the layer.
 
         Args:
-            images: (N, 3, H, W) RGB, floating point in [0, 1] or uint8 in 0..255, any H, W >= 1.
+            images: (N, C, H, W), any H, W >= 1; see :meth:`check` for the rest.
 
         Returns:
-            The same shape, dtype (float32 for uint8) and memory format; in [0, 1], not clipped.
+            The same shape, dtype (float32 for uint8) and memory format; not clipped.
 
         Raises:
-            TypeError: not a tensor, or of another dtype.
-            UsageError: not of shape (N, 3, H, W).
+            TypeError: not a tensor, or of a dtype that the layer does not take.
+            UsageError: of another shape.
         """
         self.check(images)
         with full_precision(images):
             output = self.round_trip(images)
-        if not images.is_contiguous() and images.stride(1) == 1:  # vmap cannot be asked for the memory format
-            output = output.contiguous(memory_format=torch.channels_last)
+        if not images.is_contiguous() and images.stride(1) == 1:
+            # Channels last, by way of dimensions: inside vmap there are no memory formats.
+            output = output.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         return output if images.dtype == torch.uint8 else output.to(images.dtype)
 
     def round_trip(self, images: Tensor) -> Tensor:
-        """What :meth:`forward` does to checked images, outside autocast: to float32, or float64 for float64 images."""
+        """What :meth:`forward` does to a checked batch, outside autocast.
+
+        Returns:
+            The same shape; float32, or float64 for float64 images.
+        """
         raise NotImplementedError
 
     def check(self, images: Tensor) -> None:
         """Refuse what :meth:`forward` cannot take."""
-        check_images(images)
+        raise NotImplementedError
 
     def project_(self) -> None:
         """Bring parameters back into their range, in place; call it after each optimizer step."""
 
+    def get_extra_state(self) -> Tensor:
+        """The layer's :attr:`settings` for the state dict, a uint8 tensor on the CPU: every format can store one."""
+        return encode(self.settings)
 
-class CoefficientLayer(ImageLayer):
-    """A layer at work on DCT coefficients; a subclass says in ``_alter`` what happens to them."""
+    def set_extra_state(self, state: Tensor) -> None:
+        """Refuse a state dict from a layer with other settings; where only ``rounding`` differs, warn.
 
-    #: Blocks of coefficients at one place, Y, Cb and Cr; None for any number.
-    planes: int | None = 3
-    _analyze = staticmethod(F.images_to_coefficients)
-    _synthesize = staticmethod(F.coefficients_to_images)
+        Raises:
+            UsageError: says what differs.
+        """
+        if (saved := decode(state)) is not None:
+            check_settings(saved, decode(encode(self.settings)) or {})
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, missing: list[str], *lists: list[str]
+    ) -> None:
+        key = f"{prefix}_extra_state"
+        if key in state_dict:  # before any table is overwritten
+            self.set_extra_state(state_dict[key])
+            state_dict = {name: value for name, value in state_dict.items() if name != key}
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, *lists)
+        if key in missing:
+            missing.remove(key)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Layer":
+        def apply(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            narrowed = tensor.is_floating_point() and result.dtype.itemsize < 4
+            return tensor.to(result.device) if narrowed else result
+
+        super()._apply(apply, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+class ImageLayer(Layer):
+    """A layer for RGB images, (N, 3, H, W): floating point in [0, 1], or uint8 in 0..255."""
+
+    def check(self, images: Tensor) -> None:
+        if not isinstance(images, Tensor):
+            raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}")
+        if not images.is_floating_point() and images.dtype != torch.uint8:
+            raise TypeError(f"images must be floating point in [0, 1], or torch.uint8 in 0..255, got {images.dtype}")
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise UsageError(f"images must be of shape (N, 3, H, W), got {tuple(images.shape)}")
+        if images.shape[2] < 1 or images.shape[3] < 1:
+            raise UsageError(f"images must be at least one pixel high and wide, got {tuple(images.shape)}")
+
+
+class DctLayer(Layer):
+    """A layer at work on the DCT coefficients of 8x8 blocks.
+
+    :meth:`round_trip` is :meth:`coefficients`, :meth:`process`, :meth:`reconstruct`. These check what they are given, and
+    leave the work to three methods that a subclass overrides: :meth:`analyze`, :meth:`alter`, :meth:`synthesize`.
+    """
+
+    #: How many blocks of coefficients there are at one place; None for any number.
+    planes: int | None = None
+
+    def analyze(self, images: Tensor) -> Tensor:
+        """(N, C, H, W), float32 or float64, to coefficients (N, planes, h, w, 8, 8)."""
+        raise NotImplementedError
+
+    def alter(self, z: Tensor) -> Tensor:
+        """What the layer is for: coefficients (N, planes, h, w, 8, 8), float32 or float64, to the same shape and dtype."""
+        raise NotImplementedError
+
+    def synthesize(self, z: Tensor, size: tuple[int, int]) -> Tensor:
+        """The inverse of :meth:`analyze`: coefficients to (N, C, H, W), with ``size`` (H, W)."""
+        raise NotImplementedError
 
     def round_trip(self, images: Tensor) -> Tensor:
-        coefficients = self.process(self.coefficients(images))
-        return self.reconstruct(coefficients, (images.shape[-2], images.shape[-1]))
+        return self.reconstruct(self.process(self.coefficients(images)), (images.shape[-2], images.shape[-1]))
 
     def coefficients(self, images: Tensor) -> Tensor:
         """DCT coefficients, before anything is done to them.
 
         Args:
-            images: (N, 3, H, W) RGB as :meth:`forward` takes it; edges are repeated up to the next multiple of 8.
+            images: as :meth:`forward` takes them; edges are repeated up to the next multiple of 8.
 
         Returns:
-            (N, 3, ceil(H/8), ceil(W/8), 8, 8), Y, Cb, Cr for pixels in 0..255; float32, or float64 for float64 images.
+            (N, planes, ceil(H/8), ceil(W/8), 8, 8); of images Y, Cb, Cr for pixels in 0..255. float32, or float64 for float64
+            images.
 
         Raises:
-            TypeError: not a tensor, or of another dtype.
-            UsageError: not of shape (N, 3, H, W).
+            TypeError, UsageError: as :meth:`forward`.
         """
         self.check(images)
         with full_precision(images):
-            return self._analyze(F.unit_images(images))
+            return self.analyze(F.unit_images(images))
 
     def process(self, coefficients: Tensor) -> Tensor:
         """Do to coefficients what the layer is for.
 
         Args:
-            coefficients: (N, 3, h, w, 8, 8), as from :meth:`coefficients`.
+            coefficients: (N, planes, h, w, 8, 8), as from :meth:`coefficients`.
 
         Returns:
-            The same shape, in the same units.
+            The same shape, in the same units; float32, or float64 for float64 coefficients.
 
         Raises:
-            UsageError: not of that shape.
+            UsageError: not of that shape, or on another device than the layer's tables.
         """
         block = (F.BLOCK, F.BLOCK)
         if coefficients.ndim != 6 or self.planes not in (None, coefficients.shape[1]) or coefficients.shape[-2:] != block:
             planes = "C" if self.planes is None else self.planes
             raise UsageError(f"coefficients must be of shape (N, {planes}, h, w, 8, 8), got {tuple(coefficients.shape)}")
+        for table in self.parameters():
+            if table.device != coefficients.device:
+                raise UsageError(
+                    f"images are on {coefficients.device} and the layer's tables on {table.device}: move one of them, "
+                    f"say with layer.to({str(coefficients.device)!r})"
+                )
         with full_precision(coefficients):
-            return self._alter(coefficients.to(compute_dtype(coefficients)))
-
-    def _alter(self, z: Tensor) -> Tensor:
-        raise NotImplementedError
+            return self.alter(coefficients.to(compute_dtype(coefficients)))
 
     def reconstruct(self, coefficients: Tensor, size: tuple[int, int]) -> Tensor:
-        """Take (processed) coefficients back to images.
+        """Take coefficients, processed or not, back to images.
 
         Args:
-            coefficients: (N, 3, ceil(H/8), ceil(W/8), 8, 8).
+            coefficients: (N, planes, ceil(H/8), ceil(W/8), 8, 8).
             size: (H, W) of the images.
 
         Returns:
-            (N, 3, H, W) RGB, nominally in [0, 1]; float32, or float64 for float64 coefficients.
+            (N, C, H, W); of images RGB, nominally in [0, 1]. float32, or float64 for float64 coefficients.
 
         Raises:
             UsageError: the coefficients are not those of images of that size.
         """
         with full_precision(coefficients):
-            return self._synthesize(coefficients.to(compute_dtype(coefficients)), size)
+            return self.synthesize(coefficients.to(compute_dtype(coefficients)), size)
 
 
-def initial_table(value: Any, name: str, leading: tuple[int, ...] = ()) -> Tensor:
+class ImageDctLayer(DctLayer, ImageLayer):
+    """A layer at work on the coefficients of Y, Cb and Cr, as JPEG has them: a subclass need only override :meth:`alter`."""
+
+    planes = 3
+    #: Of chroma: 4:4:4 for none.
+    subsampling = "4:4:4"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "subsampling": self.subsampling}
+
+    def analyze(self, images: Tensor) -> Tensor:
+        return F.images_to_coefficients(images)
+
+    def synthesize(self, z: Tensor, size: tuple[int, int]) -> Tensor:
+        return F.coefficients_to_images(z, size)
+
+
+def initial_tables(values: Mapping[str, Any], leading: tuple[int, ...] = ()) -> dict[str, Tensor]:
+    """The tables of a layer from what it was given, each (*leading, 8, 8), in one precision and on one device.
+
+    They are float64 where one of them is given in it, as a tensor or array, and else float32; on the device of the first that
+    is given as a tensor, or else on PyTorch's default one.
+    """
+    given = [value for value in values.values() if isinstance(value, Tensor | np.ndarray)]
+    double = {str(value.dtype) for value in given} & {"torch.float64", "float64"}
+    device = next((value.device for value in given if isinstance(value, Tensor)), None)
+    dtype = torch.float64 if double else torch.float32
+    return {name: initial_table(value, name, leading, dtype, device) for name, value in values.items()}
+
+
+def initial_table(value: Any, name: str, leading: tuple[int, ...], dtype: torch.dtype, device: torch.device | None) -> Tensor:
     """A number, or one or many tables, as (*leading, 8, 8); see :func:`jpegdl.tables.check_table`."""
     if isinstance(value, Real) and not isinstance(value, bool):
-        value = torch.full((F.BLOCK, F.BLOCK), float(value))
+        value = np.full((F.BLOCK, F.BLOCK), float(value))
     elif isinstance(value, Tensor) and value.ndim == 0:
         value = value.detach().expand(F.BLOCK, F.BLOCK)
-    return check_table(value, name, leading)
+    return check_table(value, name, leading, dtype, device)
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[None]:
@@ -135,15 +253,3 @@ def full_precision(x: Tensor) -> AbstractContextManager[None]:
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The precision that layers compute in."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def check_images(images: Tensor) -> None:
-    """Refuse what is no batch of RGB images."""
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}")
-    if not images.is_floating_point() and images.dtype != torch.uint8:
-        raise TypeError(f"images must be floating point in [0, 1], or torch.uint8 in 0..255, got {images.dtype}")
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise UsageError(f"images must be of shape (N, 3, H, W), got {tuple(images.shape)}")
-    if images.shape[2] < 1 or images.shape[3] < 1:
-        raise UsageError(f"images must be at least one pixel high and wide, got {tuple(images.shape)}")

@@ -11,7 +11,7 @@ from jpegdl.errors import UsageError
 from jpegdl.layer.base import ImageLayer
 
 
-class JpegCascade(nn.ModuleList):
+class JpegCascade(ImageLayer, nn.ModuleList):
     """Layers in a row, each with its own tables: the output of one is the input of the next.
 
     ``cascade[i]`` and ``len(cascade)`` are the layers; the state dict holds theirs as ``0.luma``, ``1.luma`` and so on. Between
@@ -33,30 +33,38 @@ class JpegCascade(nn.ModuleList):
     def __init__(self, layers: Iterable[nn.Module]) -> None:
         layers = list(layers)
         if strangers := [type(layer).__name__ for layer in layers if not isinstance(layer, ImageLayer)]:
-            raise UsageError(f"layers must be JpegLayer or its variants, got {', '.join(strangers)}")
+            raise UsageError(f"layers must take images and give images, as JpegLayer does, got {', '.join(strangers)}")
         if not layers:
             raise UsageError("layers must be at least one layer, got none")
         super().__init__(layers)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Take images through all layers.
+    def check(self, images: Tensor) -> None:
+        self._layers()[0].check(images)
+
+    def round_trip(self, images: Tensor) -> Tensor:
+        x = F.unit_images(images)
+        for layer in self._layers():
+            x = layer(x)
+        return x
+
+    @torch.no_grad()
+    def saturation(self, images: Tensor) -> Tensor:
+        """How much of each frequency the level caps hold back, over all layers that quantize.
 
         Args:
-            images: (N, 3, H, W) RGB, floating point in [0, 1] or uint8 in 0..255.
+            images: (N, 3, H, W) RGB as :meth:`forward` takes it.
 
         Returns:
-            The same shape, dtype (float32 for uint8) and memory format; in [0, 1], not clipped.
-
-        Raises:
-            TypeError: not a tensor, or of another dtype.
-            UsageError: not of shape (N, 3, H, W).
+            (3, 8, 8) for Y, Cb, Cr: the mean of the layers' own :meth:`jpegdl.JpegLayer.saturation`, each for the images that
+            reach it; all 0 where none quantizes. One layer's own is ``cascade[1].saturation(cascade[:1](images))``.
         """
-        first, *_ = layers = self._layers()
-        first.check(images)
-        x = F.unit_images(images)
-        for layer in layers:
+        self.check(images)
+        shares, x = [], F.unit_images(images)
+        for layer in self._layers():
+            if (saturation := getattr(layer, "saturation", None)) is not None:
+                shares.append(saturation(x))
             x = layer(x)
-        return x if images.dtype == torch.uint8 else x.to(images.dtype)
+        return torch.stack(shares).mean(0) if shares else torch.zeros(3, F.BLOCK, F.BLOCK, device=images.device)
 
     def project_(self) -> None:
         """Bring the parameters of every layer back into their range, in place; call it after each optimizer step."""

@@ -1,17 +1,19 @@
-"""A smooth compander where the JPEG layer has its quantizer."""
+"""A smooth compander in place of the JPEG layer's quantizer."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.layer.base import CoefficientLayer, Table, initial_table
+from jpegdl.layer.base import ImageDctLayer, Table, initial_tables
 
 CURVES = {"log": F.log_compand, "tanh": F.tanh_compand}
 SMALLEST_SCALE = 1e-5
 
 
-class CompandingLayer(CoefficientLayer):
+class CompandingLayer(ImageDctLayer):
     """Colour, DCT, a compander with a trainable scale for each frequency, and back: saturation without levels.
 
     ``layer.luma`` and ``layer.chroma``, parameters of shape (8, 8), are the scales c of Y and of Cb and Cr, in the units of the
@@ -29,15 +31,21 @@ class CompandingLayer(CoefficientLayer):
         UsageError: an argument is out of its range.
     """
 
+    table_kind = "scales"
+
     def __init__(self, luma: Table, chroma: Table, *, curve: str = "log") -> None:
         super().__init__()
         if curve not in CURVES:
             raise UsageError(f"curve must be one of {', '.join(CURVES)}, got {curve!r}")
         self.curve = curve
-        self.luma = nn.Parameter(initial_table(luma, "luma"))
-        self.chroma = nn.Parameter(initial_table(chroma, "chroma"))
+        tables = initial_tables({"luma": luma, "chroma": chroma})
+        self.luma, self.chroma = nn.Parameter(tables["luma"]), nn.Parameter(tables["chroma"])
 
-    def _alter(self, z: Tensor) -> Tensor:
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "curve": self.curve}
+
+    def alter(self, z: Tensor) -> Tensor:
         scales = torch.stack((self.luma, self.chroma, self.chroma)).to(z.dtype)
         return CURVES[self.curve](z, scales[:, None, None])
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jpegdl.errors import UsageError
+from jpegdl.layer.quantizing import Rounding
 
 
 @dataclass
@@ -12,7 +13,7 @@ class LayerConfig:
 
     Args:
         kind: jpeg; one of its variants: zero-dc (without the blocks' mean values), subsampled (chroma 4:2:0), regions
-            (tables of its own for each part of the image), cascade (several in a row); a compander in the quantizer's place,
+            (separate tables for each part of the image), cascade (several in a row); a compander in place of the quantizer,
             log or tanh; the simplest competitors: gain (a factor for each frequency), normalize (each image's brightness and
             contrast); or none.
         train: train it, or leave it as it starts.
@@ -24,13 +25,13 @@ class LayerConfig:
         images: training images that sensitivity and magnitude tables are computed from, at most.
         calibration: how sensitivities are computed: eval (plain model in eval mode, center crops) or train (in train mode, on
             augmented images, as the authors' code does for CNNs on CIFAR and fine-grained sets).
-        alpha: softness of the quantizer, in 1 / step^2: one number, or two for luma and chroma. Default: 5, or tied to the
-            steps where hardness is given.
+        alpha: sharpness of P(level | coefficient), in 1 / step^2; larger is harder. One number, or two for luma and chroma.
+            Default: 5, or tied to the steps where hardness is given.
         hardness: tie alpha = hardness / step^2 instead.
         bits: level cap 2^(bits-1) - 1; null for none.
         window: odd number of levels the soft quantizer sums over; null for all of them.
         rounding: soft, hard, sample, ste, noise, or none (the level cap alone).
-        trainable_alpha: train alpha too, one for each frequency and table; with hardness, train kappa = alpha step^2.
+        trainable_alpha: train alpha too, one for each frequency and table; where hardness is given, train the hardness.
         depth: layers in a cascade.
         region: side of the parts of regions, in pixels.
     """
@@ -45,7 +46,7 @@ class LayerConfig:
     hardness: float | None = None
     bits: int | None = 8
     window: int | None = 5
-    rounding: str = "soft"
+    rounding: Rounding = "soft"
     trainable_alpha: bool = False
     depth: int = 2
     region: int = 32

@@ -1,25 +1,13 @@
 """The quantizer on feature maps, inside a network."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.layer.base import Table, initial_table
-from jpegdl.layer.quantizing import DEFAULT_ALPHA, QuantizingLayer
-
-
-def _features_to_coefficients(images: Tensor) -> Tensor:
-    return F.block_dct(F.repeat_edges(images))
-
-
-def _coefficients_to_features(coefficients: Tensor, size: tuple[int, int]) -> Tensor:
-    blocks = tuple(-(-side // F.BLOCK) for side in size)
-    if coefficients.shape[2:4] != blocks:
-        expected = ("N", "C", *blocks, F.BLOCK, F.BLOCK)
-        raise UsageError(
-            f"coefficients of {size[0]}x{size[1]} features must be of shape {expected}, got {tuple(coefficients.shape)}"
-        )
-    return F.block_idct(coefficients)[:, :, : size[0], : size[1]]
+from jpegdl.layer.base import Table, initial_tables
+from jpegdl.layer.quantizing import DEFAULT_ALPHA, QuantizingLayer, Rounding
 
 
 class FeatureJpegLayer(QuantizingLayer):
@@ -33,9 +21,9 @@ class FeatureJpegLayer(QuantizingLayer):
     Args:
         table: initial steps, a number, (8, 8) or (channels, 8, 8); finite and > 0.
         channels: how many channels there are, each with a table of its own; None for one table shared by any number.
-        alpha: softness, in 1 / step^2: a number or a table as above.
-        hardness, bits, window, rounding, trainable_alpha: as in :class:`jpegdl.JpegLayer`; the softness is named
-            ``alpha_table`` or ``kappa_table``.
+        alpha: sharpness of P(k | z), in 1 / step^2; larger is harder. A number or a table as above.
+        hardness, bits, window, rounding, trainable_alpha: as in :class:`jpegdl.JpegLayer`; what that calls ``alpha_luma``
+            and ``hardness_luma`` is ``alpha_table`` and ``hardness_table`` here.
 
     Raises:
         UsageError: an argument is out of its range, or ``alpha`` is given together with ``hardness``.
@@ -49,10 +37,6 @@ class FeatureJpegLayer(QuantizingLayer):
 
     table: nn.Parameter
 
-    planes = None
-    _analyze = staticmethod(_features_to_coefficients)
-    _synthesize = staticmethod(_coefficients_to_features)
-
     def __init__(
         self,
         table: Table = 1.0,
@@ -62,13 +46,13 @@ class FeatureJpegLayer(QuantizingLayer):
         hardness: float | None = None,
         bits: int | None = 8,
         window: int | None = 5,
-        rounding: str = "soft",
+        rounding: Rounding = "soft",
         trainable_alpha: bool = False,
     ) -> None:
         if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
             raise UsageError(f"channels must be a positive integer, or None for one shared table, got {channels!r}")
         super().__init__(
-            {"table": initial_table(table, "table", () if channels is None else (channels,))},
+            initial_tables({"table": table}, () if channels is None else (channels,)),
             alpha=alpha,
             hardness=hardness,
             bits=bits,
@@ -79,14 +63,31 @@ class FeatureJpegLayer(QuantizingLayer):
         self.planes = channels
 
     @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "channels": self.planes}
+
+    @property
     def steps(self) -> Tensor:
         """(8, 8) or (channels, 8, 8): the steps."""
         return self.table
 
     @property
     def alpha(self) -> Tensor:
-        """(8, 8) or (channels, 8, 8): the softness, free or tied to the steps."""
-        return self._softness("table")
+        """(8, 8) or (channels, 8, 8): the sharpness of P(k | z), free or tied to the steps; larger is harder."""
+        return self._alpha_of("table")
+
+    def named_tables(self) -> dict[str, Tensor]:
+        return {"table": self.steps, "alpha_table": self.alpha}
+
+    def analyze(self, features: Tensor) -> Tensor:
+        return F.block_dct(F.repeat_edges(features))
+
+    def synthesize(self, z: Tensor, size: tuple[int, int]) -> Tensor:
+        blocks = tuple(-(-side // F.BLOCK) for side in size)
+        if z.shape[2:4] != blocks:
+            expected = ("N", "C", *blocks, F.BLOCK, F.BLOCK)
+            raise UsageError(f"coefficients of {size[0]}x{size[1]} features must be of shape {expected}, got {tuple(z.shape)}")
+        return F.block_idct(z)[:, :, : size[0], : size[1]]
 
     def check(self, features: Tensor) -> None:
         if not isinstance(features, Tensor) or not features.is_floating_point():

@@ -1,14 +1,19 @@
 """The trainable JPEG layer."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from jpegdl.kernels import soft_round_trip
-from jpegdl.layer.base import Table, initial_table
-from jpegdl.layer.quantizing import DEFAULT_ALPHA, QuantizingLayer
+from jpegdl.layer.base import ImageDctLayer, Table, initial_tables
+from jpegdl.layer.quantizing import DEFAULT_ALPHA, QuantizingLayer, Rounding
+
+# What the fused kernel computes. It serves layers that have JpegLayer's own of each.
+_FUSED = ("coefficients", "analyze", "process", "quantize", "alter", "at_blocks", "reconstruct", "synthesize")
 
 
-class JpegLayer(QuantizingLayer):
+class JpegLayer(QuantizingLayer, ImageDctLayer):
     r"""A JPEG round trip that trains: colour, DCT, quantization with trainable steps, and back.
 
     Images in [0, 1] (or uint8) come out as images in [0, 1], neither rounded nor clipped. Trainable are the two quantization
@@ -23,21 +28,29 @@ class JpegLayer(QuantizingLayer):
     - ``"noise"``: uniform noise one step wide in training, hard in evaluation.
     - ``"none"``: clamp(z, -L q, L q); the level cap alone, without quantization.
 
-    ``layer.rounding`` may be set at any time. Arithmetic is float32 under any autocast (float64 for float64 images).
+    ``layer.rounding`` may be set at any time. Arithmetic is float32 under any autocast (float64 for float64 images), and tables
+    stay float32 or float64 when a model is cast to half precision; images of half precision go in and come out.
+
+    A subclass changes what it overrides, in every rounding: :meth:`alter`, what happens to coefficients; :meth:`analyze` and
+    :meth:`synthesize`, how images become coefficients and back; :attr:`steps` and :attr:`alpha`, which tables are in effect. A
+    subclass that overrides the transform (any method from images to coefficients and back) runs as plain PyTorch instead of
+    the fused kernel.
 
     Args:
-        luma, chroma: initial steps of Y and of Cb and Cr, a number or (8, 8); finite and > 0.
-        alpha: softness, in 1 / step^2: a number or (8, 8), or a (luma, chroma) pair of such.
-        hardness: tie alpha = hardness / q^2 instead, anew at every forward, without a gradient through the tie.
+        luma, chroma: initial steps of Y and of Cb and Cr, a number or (8, 8); finite and > 0. Kept in float32, or in float64
+            where given as float64 tensors or arrays.
+        alpha: sharpness of P(k | z), in 1 / step^2; larger is harder. A number or (8, 8), or a (luma, chroma) pair of such.
+        hardness: tie alpha = hardness / q^2 instead, anew at every forward, without a gradient through the tie. It is the
+            sharpness in units of the step, and has no unit.
         bits: the level cap L = 2^(bits-1) - 1, 2 to 16; None for no cap.
         window: odd number of levels that P sums over; None for the whole alphabet.
         rounding: one of the six above.
         trainable_alpha: make ``alpha_luma`` and ``alpha_chroma``, each (8, 8), parameters rather than buffers. With
-            ``hardness``, train kappa = alpha q^2 instead: ``kappa_luma`` and ``kappa_chroma``, each (8, 8), start there, and
-            alpha = kappa / q^2 has no gradient to q through the tie.
+            ``hardness``, train that instead, for each frequency: ``hardness_luma`` and ``hardness_chroma``, each (8, 8), start
+            there, and alpha = hardness / q^2 has no gradient to q through the tie.
 
     Raises:
-        UsageError: an argument is out of its range, or ``alpha`` is given together with ``hardness``.
+        UsageError: an argument is out of its range, or ``hardness`` is given together with an ``alpha`` other than the default.
 
     Source: "JPEG Inspired Deep Learning" (ICLR 2025, arXiv 2410.07081).
 
@@ -46,14 +59,24 @@ class JpegLayer(QuantizingLayer):
         layer = JpegLayer(*standard_tables(75), alpha=1.0)
         images = torch.rand(4, 3, 224, 224)
         layer(images).shape  # (4, 3, 224, 224)
+
+        class DeadZoneLayer(JpegLayer):
+            def alter(self, z):
+                small = z.abs() < self.at_blocks(self.steps.to(z.dtype))
+                return super().alter(z).masked_fill(small, 0)
     """
 
     luma: nn.Parameter
     chroma: nn.Parameter
     alpha_luma: Tensor | None
     alpha_chroma: Tensor | None
-    kappa_luma: nn.Parameter | None
-    kappa_chroma: nn.Parameter | None
+    hardness_luma: nn.Parameter | None
+    hardness_chroma: nn.Parameter | None
+    _fusible = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._fusible = all(getattr(cls, name) is getattr(JpegLayer, name) for name in _FUSED)
 
     def __init__(
         self,
@@ -64,11 +87,11 @@ class JpegLayer(QuantizingLayer):
         hardness: float | None = None,
         bits: int | None = 8,
         window: int | None = 5,
-        rounding: str = "soft",
+        rounding: Rounding = "soft",
         trainable_alpha: bool = False,
     ) -> None:
         super().__init__(
-            {"luma": initial_table(luma, "luma"), "chroma": initial_table(chroma, "chroma")},
+            initial_tables({"luma": luma, "chroma": chroma}),
             alpha=alpha,
             hardness=hardness,
             bits=bits,
@@ -84,11 +107,16 @@ class JpegLayer(QuantizingLayer):
 
     @property
     def alpha(self) -> Tensor:
-        """(3, 8, 8): the softness of Y, Cb and Cr, free or tied to the steps."""
-        luma, chroma = self._softness("luma"), self._softness("chroma")
+        """(3, 8, 8): the sharpness of P(k | z) of Y, Cb and Cr, free or tied to the steps; larger is harder."""
+        luma, chroma = self._alpha_of("luma"), self._alpha_of("chroma")
         return torch.stack((luma, chroma, chroma))
 
+    def named_tables(self) -> dict[str, Tensor]:
+        steps, alpha = self.steps, self.alpha
+        return {"luma": steps[0], "chroma": steps[2], "alpha_luma": alpha[0], "alpha_chroma": alpha[2]}
+
     def round_trip(self, images: Tensor) -> Tensor:
-        if self.rounding == "soft":
+        fusible = self._fusible and not any(name in self.__dict__ for name in _FUSED)
+        if self.rounding == "soft" and fusible:
             return soft_round_trip(images, self.steps, self.alpha, bits=self.bits, window=self.window)
         return super().round_trip(images)

@@ -30,8 +30,7 @@ class LayerKind:
 
     Attributes:
         build: makes it from its settings, its initial tables and the side of the square images it will see, in pixels.
-        tables: what the numbers in its tables are: ``steps``, ``scales`` (where a compander bends), ``gains``, or None where
-            it has no tables.
+        tables: what the numbers in its tables are, one of :data:`jpegdl.tables.KINDS`; None where it has no tables.
         from_tables: whether it starts from a (luma, chroma) pair of quantization tables.
         single: whether it has one (luma, chroma) pair of tables for the whole image, which another layer may start from.
     """

@@ -1,6 +1,7 @@
-"""The simplest way to take brightness out of images, as a control: normalise each by itself."""
+"""The simplest way to take brightness out of images, as a control: normalise each image by itself."""
 
 from numbers import Real
+from typing import Any
 
 from torch import Tensor
 from torch.nn.functional import layer_norm
@@ -32,6 +33,10 @@ class ImageNormalization(ImageLayer):
         if std <= 0:
             raise UsageError(f"std must be greater than 0, got {std!r}")
         self.mean, self.std = float(mean), float(std)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "mean": self.mean, "std": self.std}
 
     def round_trip(self, images: Tensor) -> Tensor:
         x = F.unit_images(images)

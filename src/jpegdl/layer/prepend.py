@@ -1,24 +1,32 @@
 """How to put a layer in front of a model."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from jpegdl.errors import UsageError
+from jpegdl.layer.base import Layer
+
+L = TypeVar("L", bound=nn.Module)
+L_co = TypeVar("L_co", bound=nn.Module, default=nn.Module, covariant=True)  # a model with a JpegLayer is one with a Module
 
 
-class PrependedModel(nn.Module):
+class PrependedModel(nn.Module, Generic[L_co]):
     """``layer``, then normalisation, then ``backbone``: images in [0, 1] in, the backbone's output out.
 
-    ``mean`` and ``std`` are not part of the state dict: it holds ``layer.*`` and ``backbone.*``, nothing else.
+    ``mean`` and ``std`` are not part of the state dict: it holds ``layer.*`` and ``backbone.*``, nothing else. To a type
+    checker ``PrependedModel[JpegLayer]`` says which layer ``model.layer`` is.
     """
 
+    layer: L_co
+    backbone: nn.Module
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, layer: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, backbone: nn.Module, layer: L_co, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.layer = layer
         self.backbone = backbone
@@ -33,10 +41,10 @@ class PrependedModel(nn.Module):
 
 def prepend(
     backbone: nn.Module,
-    layer: nn.Module,
+    layer: L,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-) -> PrependedModel:
+) -> PrependedModel[L]:
     """Put a layer in front of a model.
 
     Args:
@@ -50,12 +58,21 @@ def prepend(
         A module with ``.layer`` and ``.backbone`` that takes images in [0, 1].
 
     Raises:
-        UsageError: ``mean`` or ``std`` is not three finite numbers, or a ``std`` is not positive.
+        UsageError: ``backbone`` and ``layer`` are swapped or not modules, ``mean`` or ``std`` is not three finite numbers, or a
+            ``std`` is not positive.
 
     Example::
 
         model = prepend(timm.create_model("resnet18", num_classes=102), JpegLayer())
     """
+    for name, module in (("backbone", backbone), ("layer", layer)):
+        if not isinstance(module, nn.Module):
+            raise UsageError(f"{name} must be a torch.nn.Module, got {type(module).__name__}")
+    if isinstance(backbone, Layer) and not isinstance(layer, Layer):
+        raise UsageError(
+            f"prepend takes the backbone first and the layer second, got {type(backbone).__name__} as the backbone and "
+            f"{type(layer).__name__} as the layer"
+        )
     config = getattr(backbone, "pretrained_cfg", None) or {}
     mean = mean if mean is not None else config.get("mean") or (0.485, 0.456, 0.406)
     std = std if std is not None else config.get("std") or (0.229, 0.224, 0.225)

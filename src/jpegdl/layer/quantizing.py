@@ -1,37 +1,42 @@
-"""Step tables, each with its softness, and the roundings that use them."""
+"""Tables of steps, the sharpness alpha of each, and the roundings that use them."""
 
 from collections.abc import Mapping
 from numbers import Integral, Real
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.layer.base import CoefficientLayer, Table, compute_dtype, initial_table
+from jpegdl.layer.base import DctLayer, Table, compute_dtype, initial_table
 
-ROUNDINGS = ("soft", "hard", "sample", "ste", "noise", "none")
+#: The quantizers that a layer can use; :class:`jpegdl.JpegLayer` says what each does.
+Rounding = Literal["soft", "hard", "sample", "ste", "noise", "none"]
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 STEP_RANGE = (1e-5, 255.0)  # where the published training keeps the steps
 SMALLEST_ALPHA = 1e-5
-SMALLEST_KAPPA = 1e-5
+SMALLEST_HARDNESS = 1e-5
 LARGEST_HARDNESS = 1e6  # exp(-hardness) is 0 in float32 long before
 DEFAULT_ALPHA = 5.0
 
 
-class QuantizingLayer(CoefficientLayer):
-    """A layer that quantizes; a subclass names its tables and says in :attr:`steps` and :attr:`alpha` what plane has which.
+class QuantizingLayer(DctLayer):
+    """A layer that quantizes; a subclass names its tables, and says in :attr:`steps` and :attr:`alpha` which plane has which.
 
-    For each name in ``tables`` there is a parameter of that name, the steps, and of the same shape its softness: a buffer or
-    parameter ``alpha_NAME``, a parameter ``kappa_NAME`` where hardness is given and trained, nothing where it is given.
+    For each name in ``tables`` there is a parameter of that name, the steps. Of the same shape is either ``alpha_NAME``, a
+    buffer or a parameter, or, where hardness is given and trained, the parameter ``hardness_NAME``.
 
     Args:
         tables: initial steps by name, each (..., 8, 8).
-        alpha: softness of all tables, or a tuple of as many as there are tables.
+        alpha: sharpness of P(k | z) for all tables, or a tuple with one for each.
         hardness, bits, window, rounding, trainable_alpha: as in :class:`jpegdl.JpegLayer`.
 
     Raises:
-        UsageError: an argument is out of its range, or ``alpha`` is given together with ``hardness``.
+        UsageError: an argument is out of its range, or ``hardness`` is given together with an ``alpha`` other than the default.
     """
+
+    table_kind = "steps"
 
     def __init__(
         self,
@@ -41,7 +46,7 @@ class QuantizingLayer(CoefficientLayer):
         hardness: float | None,
         bits: int | None,
         window: int | None,
-        rounding: str,
+        rounding: Rounding,
         trainable_alpha: bool,
     ) -> None:
         super().__init__()
@@ -54,26 +59,34 @@ class QuantizingLayer(CoefficientLayer):
             self.register_parameter(name, nn.Parameter(steps))
         alphas = alpha if isinstance(alpha, tuple | list) and len(alpha) == len(tables) else (alpha,) * len(tables)
         for (name, steps), value in zip(tables.items(), alphas, strict=True):
-            softness = None if hardness is not None else initial_table(value, f"alpha_{name}", steps.shape[:-2])
-            if softness is None or not trainable_alpha:
-                self.register_buffer(f"alpha_{name}", softness)
+            free = None
+            if self.hardness is None:
+                free = initial_table(value, f"alpha_{name}", steps.shape[:-2], steps.dtype, steps.device)
+            if free is None or not trainable_alpha:
+                self.register_buffer(f"alpha_{name}", free)
             else:
-                self.register_parameter(f"alpha_{name}", nn.Parameter(softness))
-            kappa = nn.Parameter(torch.full_like(steps, self.hardness)) if self.hardness and trainable_alpha else None
-            self.register_parameter(f"kappa_{name}", kappa)
+                self.register_parameter(f"alpha_{name}", nn.Parameter(free))
+            tied = nn.Parameter(torch.full_like(steps, self.hardness)) if self.hardness and trainable_alpha else None
+            self.register_parameter(f"hardness_{name}", tied)
 
     @property
-    def rounding(self) -> str:
+    def rounding(self) -> Rounding:
         """Which quantizer is in use; one of :data:`ROUNDINGS`."""
         return self._rounding
 
     @rounding.setter
-    def rounding(self, value: str) -> None:
+    def rounding(self, value: Rounding) -> None:
         if value not in ROUNDINGS:
             raise UsageError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {value!r}")
         if value == "none" and self.bits is None:
             raise UsageError("rounding='none' leaves the level cap alone, and bits=None removes that too; give one of them")
         self._rounding = value
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        hardness = "trained" if self._trained_hardness() else self.hardness
+        own = {"bits": self.bits, "window": self.window, "hardness": hardness, "rounding": self.rounding}
+        return {**super().settings, **own}
 
     @property
     def steps(self) -> Tensor:
@@ -82,39 +95,49 @@ class QuantizingLayer(CoefficientLayer):
 
     @property
     def alpha(self) -> Tensor:
-        """(planes, ..., 8, 8): the softness of each plane, free or tied to the steps."""
+        """(planes, ..., 8, 8): the sharpness of P(k | z) of each plane, free or tied to the steps; larger is harder."""
         raise NotImplementedError
 
-    def _softness(self, name: str) -> Tensor:
+    def named_tables(self) -> dict[str, Tensor]:
+        """The tables in effect by name, trained or not: steps as ``NAME``, and ``alpha_NAME``."""
+        raise NotImplementedError
+
+    def _alpha_of(self, name: str) -> Tensor:
         """alpha of the table ``name``, in its shape."""
         if self.hardness is None:
             alpha: Tensor = getattr(self, f"alpha_{name}")
             return alpha
         steps: Tensor = getattr(self, name).detach()
         steps = steps.to(compute_dtype(steps))
-        kappa: Tensor | None = getattr(self, f"kappa_{name}")
-        return (steps**2).reciprocal() * (self.hardness if kappa is None else kappa.to(steps.dtype))
+        trained: Tensor | None = getattr(self, f"hardness_{name}")
+        return (steps**2).reciprocal() * (self.hardness if trained is None else trained.to(steps.dtype))
 
-    def _at_blocks(self, tables: Tensor) -> Tensor:
-        """Shape ``tables``, as :attr:`steps` are, so that they broadcast to coefficients."""
+    def _trained_hardness(self) -> bool:
+        return any(getattr(self, f"hardness_{name}") is not None for name in self.table_names)
+
+    def at_blocks(self, tables: Tensor) -> Tensor:
+        """Shape ``tables``, which are like :attr:`steps`, so that they broadcast to coefficients."""
         return tables[..., None, None, :, :]
+
+    def process(self, coefficients: Tensor) -> Tensor:
+        return self.quantize(coefficients)
 
     def quantize(self, coefficients: Tensor) -> Tensor:
         """Quantize and de-quantize with the layer's tables and ``rounding``.
 
         Args:
-            coefficients: (N, 3, h, w, 8, 8), as from :meth:`coefficients`.
+            coefficients: (N, planes, h, w, 8, 8), as from :meth:`coefficients`.
 
         Returns:
-            The same shape, in the same units.
+            The same shape, in the same units; float32, or float64 for float64 coefficients.
 
         Raises:
-            UsageError: not of that shape.
+            UsageError: not of that shape, or on another device than the layer's tables.
         """
-        return self.process(coefficients)
+        return super().process(coefficients)
 
-    def _alter(self, z: Tensor) -> Tensor:
-        q = self._at_blocks(self.steps.to(z.dtype))
+    def alter(self, z: Tensor) -> Tensor:
+        q = self.at_blocks(self.steps.to(z.dtype))
         if self.rounding == "none":
             return F.saturate(z, q, bits=self.bits)
         if self.rounding == "ste":
@@ -123,7 +146,7 @@ class QuantizingLayer(CoefficientLayer):
             return F.noise_quantize(z, q, bits=self.bits)
         if self.rounding in ("hard", "noise"):
             return F.hard_quantize(z, q, bits=self.bits)
-        alpha = self._at_blocks(self.alpha.to(z.dtype))
+        alpha = self.at_blocks(self.alpha.to(z.dtype))
         quantizer = F.soft_quantize if self.rounding == "soft" else F.sample_quantize
         return quantizer(z, q, alpha, bits=self.bits, window=self.window)
 
@@ -131,39 +154,43 @@ class QuantizingLayer(CoefficientLayer):
     def saturation(self, images: Tensor) -> Tensor:
         """How much of each frequency the level cap holds back.
 
+        With fine steps and few bits a layer saturates low frequencies more than it quantizes them: this tells the two apart. It
+        looks at the coefficients and the steps, whatever ``rounding`` is.
+
         Args:
-            images: (N, 3, H, W) RGB as :meth:`forward` takes it.
+            images: a batch as :meth:`forward` takes it.
 
         Returns:
-            (3, 8, 8) for Y, Cb, Cr: the share, 0 to 1, of coefficients whose nearest level is the first or last of the
-            alphabet or lies beyond it, |round(z / q)| >= L. All 0 where ``bits`` is None.
+            (planes, 8, 8), of images (3, 8, 8) for Y, Cb, Cr: the share, 0 to 1, of coefficients whose nearest level is the
+            first or the last of the alphabet or lies beyond it, |round(z / q)| >= L. All 0 where ``bits`` is None.
         """
         cap = F.largest_level(self.bits)
         z = self.coefficients(images)
-        levels = (z / self._at_blocks(self.steps.to(z.dtype))).round().abs()
-        return (levels >= (float("inf") if cap is None else cap)).float().mean(dim=(0, 2, 3))
+        levels = F.quantize_levels(z, self.at_blocks(self.steps.to(z.dtype)), bits=self.bits)
+        return (levels.abs() >= (float("inf") if cap is None else cap)).float().mean(dim=(0, 2, 3))
 
     @torch.no_grad()
     def project_(self) -> None:
-        """Bring steps back into [1e-5, 255], and a free alpha or a kappa to at least 1e-5, in place; call it after each
-        optimizer step."""
+        """Bring steps back into [1e-5, 255], and a free alpha or a trained hardness to at least 1e-5, in place; call it after
+        each optimizer step."""
         for name in self.table_names:
             getattr(self, name).clamp_(*STEP_RANGE)
-            for softness, smallest in (("alpha", SMALLEST_ALPHA), ("kappa", SMALLEST_KAPPA)):
-                if (table := getattr(self, f"{softness}_{name}")) is not None:
+            for kind, smallest in (("alpha", SMALLEST_ALPHA), ("hardness", SMALLEST_HARDNESS)):
+                if (table := getattr(self, f"{kind}_{name}")) is not None:
                     table.clamp_(min=smallest)
 
     def extra_repr(self) -> str:
-        trained = any(name.startswith("kappa_") for name, _ in self.named_parameters())
-        softness = "alpha free" if self.hardness is None else f"hardness={self.hardness}{' trainable' if trained else ''}"
-        return f"{self.rounding}, {softness}, bits={self.bits}, window={self.window}"
+        alpha = "alpha free"
+        if self.hardness is not None:
+            alpha = f"hardness={self.hardness}{' trainable' if self._trained_hardness() else ''}"
+        return f"{self.rounding}, {alpha}, bits={self.bits}, window={self.window}"
 
 
 def _check_hardness(hardness: float | None, alpha: Table | tuple[Table, ...]) -> float | None:
     if hardness is None:
         return None
-    # An alpha that was given is another object than the default, even where it is the same number.
-    if alpha is not DEFAULT_ALPHA:
+    # The default counts as not given, wherever it comes from: settings files spell it out.
+    if not isinstance(alpha, Real) or alpha != DEFAULT_ALPHA:
         raise UsageError("alpha and hardness exclude each other: hardness=h sets alpha = h / q^2; give one of them")
     if isinstance(hardness, bool) or not isinstance(hardness, Real) or not 0 < hardness <= LARGEST_HARDNESS:
         raise UsageError(f"hardness must be a number greater than 0 and at most {LARGEST_HARDNESS:g}, got {hardness!r}")

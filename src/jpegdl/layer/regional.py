@@ -1,25 +1,27 @@
-"""The JPEG layer with tables of their own for each region of an image."""
+"""The JPEG layer with separate tables for each region of an image."""
+
+from typing import Any
 
 from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.layer.base import CoefficientLayer, Table, initial_table
+from jpegdl.layer.base import Table, initial_tables
 from jpegdl.layer.jpeg import JpegLayer
-from jpegdl.layer.quantizing import DEFAULT_ALPHA, QuantizingLayer
+from jpegdl.layer.quantizing import DEFAULT_ALPHA, QuantizingLayer, Rounding
 
 
 class RegionalJpegLayer(JpegLayer):
     """A :class:`jpegdl.JpegLayer` for images of one size, each square region of which has its own tables.
 
-    ``layer.luma`` and ``layer.chroma`` (and ``alpha_*`` or ``kappa_*``) are of shape (rows, columns, 8, 8), with rows =
+    ``layer.luma`` and ``layer.chroma`` (and ``alpha_*`` or ``hardness_*``) are of shape (rows, columns, 8, 8), with rows =
     ceil(H / region) and columns = ceil(W / region); ``steps`` and ``alpha`` of shape (3, rows, columns, 8, 8).
 
     Args:
         luma, chroma: initial steps, a number, (8, 8) for all regions alike, or (rows, columns, 8, 8).
         size: (H, W) of the images, or one number for both.
         region: side of a region in pixels, a multiple of 8.
-        alpha: softness: a number, (8, 8) or (rows, columns, 8, 8), or a (luma, chroma) pair of such.
+        alpha: sharpness of P(k | z): a number, (8, 8) or (rows, columns, 8, 8), or a (luma, chroma) pair of such.
         hardness, bits, window, rounding, trainable_alpha: as in ``JpegLayer``.
 
     Raises:
@@ -27,8 +29,6 @@ class RegionalJpegLayer(JpegLayer):
 
     Source: the variant with an outer block of 32 in the public code of "JPEG Inspired Deep Learning" (ICLR 2025).
     """
-
-    round_trip = CoefficientLayer.round_trip  # the fused one has a table for the whole image
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class RegionalJpegLayer(JpegLayer):
         hardness: float | None = None,
         bits: int | None = 8,
         window: int | None = 5,
-        rounding: str = "soft",
+        rounding: Rounding = "soft",
         trainable_alpha: bool = False,
     ) -> None:
         sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
@@ -53,7 +53,7 @@ class RegionalJpegLayer(JpegLayer):
         # Past JpegLayer's own, whose tables are for the whole image.
         QuantizingLayer.__init__(
             self,
-            {"luma": initial_table(luma, "luma", regions), "chroma": initial_table(chroma, "chroma", regions)},
+            initial_tables({"luma": luma, "chroma": chroma}, regions),
             alpha=alpha,
             hardness=hardness,
             bits=bits,
@@ -63,13 +63,19 @@ class RegionalJpegLayer(JpegLayer):
         )
         self.size, self.region = sides, region
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "size": self.size, "region": self.region}
+
     def check(self, images: Tensor) -> None:
         super().check(images)
         if images.shape[-2:] != self.size:
             height, width = self.size
-            raise UsageError(f"images must be {height}x{width}, which the layer has its regions for, got {tuple(images.shape)}")
+            raise UsageError(
+                f"images must be {height}x{width}, the size that the layer was made for, got {tuple(images.shape)}"
+            )
 
-    def _at_blocks(self, tables: Tensor) -> Tensor:
+    def at_blocks(self, tables: Tensor) -> Tensor:
         planes, rows, columns = tables.shape[:3]
         side = self.region // F.BLOCK
         spread = tables[:, :, None, :, None].expand(-1, -1, side, -1, side, -1, -1)

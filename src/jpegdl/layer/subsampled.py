@@ -4,29 +4,33 @@ import torch
 from torch import Tensor
 
 from jpegdl import functional as F
-from jpegdl.layer.base import CoefficientLayer
 from jpegdl.layer.jpeg import JpegLayer
 
 
 class SubsampledJpegLayer(JpegLayer):
     """A :class:`jpegdl.JpegLayer` with 4:2:0 chroma subsampling, as most JPEG files have it.
 
-    Cb and Cr are averaged over 2x2 pixels before the DCT, and brought back by libjpeg's triangle filter. Arguments and errors
-    are those of ``JpegLayer``. :meth:`coefficients`, :meth:`quantize` and :meth:`reconstruct` work on coefficients of shape
-    (N, 6, ceil(H/16), ceil(W/16), 8, 8), in the order of :func:`jpegdl.functional.images_to_mcus`: four blocks of Y, one of
-    Cb, one of Cr. Where H or W is no multiple of 16 some of those blocks of Y may hold repeated edges alone.
+    Cb and Cr are averaged over 2x2 pixels before the DCT, and brought back to full size by libjpeg's triangle filter.
+    Arguments and errors are those of ``JpegLayer``. :meth:`coefficients`, :meth:`quantize` and :meth:`reconstruct` work on
+    coefficients of shape (N, 6, ceil(H/16), ceil(W/16), 8, 8), in the order of :func:`jpegdl.functional.images_to_mcus`: four
+    blocks of Y, one of Cb, one of Cr. Where H or W is not a multiple of 16, some of those blocks of Y may hold nothing but
+    repeated edges.
 
     Source: ITU-T T.81, A.1.1 and A.2.3; libjpeg's h2v2_downsample and h2v2_fancy_upsample.
     """
 
     planes = 6
-    _analyze = staticmethod(F.images_to_mcus)
-    _synthesize = staticmethod(F.mcus_to_images)
-    round_trip = CoefficientLayer.round_trip  # the fused one is 4:4:4
+    subsampling = "4:2:0"
 
-    def _at_blocks(self, tables: Tensor) -> Tensor:
+    def analyze(self, images: Tensor) -> Tensor:
+        return F.images_to_mcus(images)
+
+    def synthesize(self, z: Tensor, size: tuple[int, int]) -> Tensor:
+        return F.mcus_to_images(z, size)
+
+    def at_blocks(self, tables: Tensor) -> Tensor:
         luma, cb, cr = tables
-        return super()._at_blocks(torch.stack((luma, luma, luma, luma, cb, cr)))
+        return super().at_blocks(torch.stack((luma, luma, luma, luma, cb, cr)))
 
     def saturation(self, images: Tensor) -> Tensor:
         shares = super().saturation(images)

@@ -3,12 +3,7 @@
 from torch import Tensor
 
 from jpegdl import functional as F
-from jpegdl.layer.base import CoefficientLayer
 from jpegdl.layer.jpeg import JpegLayer
-
-
-def _coefficients_without_dc(images: Tensor) -> Tensor:
-    return F.remove_dc(F.images_to_coefficients(images))
 
 
 class ZeroDcJpegLayer(JpegLayer):
@@ -19,5 +14,5 @@ class ZeroDcJpegLayer(JpegLayer):
     Source: the variant "zero DC" in the public code of "JPEG Inspired Deep Learning" (ICLR 2025).
     """
 
-    _analyze = staticmethod(_coefficients_without_dc)
-    round_trip = CoefficientLayer.round_trip  # the fused one takes the coefficients as they are
+    def analyze(self, images: Tensor) -> Tensor:
+        return F.remove_dc(super().analyze(images))

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
-from jpegdl.layer import JpegLayer
+from jpegdl.layer import JpegLayer, describe_tables
 from jpegdl.training.folder import RunFolder
 from jpegdl.training.module import JointTraining
 
@@ -27,7 +27,7 @@ class Start(Callback):
         begin: called by the first process, before anything else is written there.
 
     Attributes:
-        before: the layer's tables, from :func:`named_tables`.
+        before: the layer's tables, from :func:`jpegdl.layer.describe_tables`.
     """
 
     def __init__(self, make_layer: Callable[[], nn.Module], size: int, folder: Path, begin: Callable[[], None]) -> None:
@@ -38,7 +38,7 @@ class Start(Callback):
         layer = self.make_layer()
         module.model.layer = layer
         module.to(trainer.strategy.root_device)  # an average of the model is set up after this, and stays where it finds it
-        self.before = named_tables(layer)
+        self.before = describe_tables(layer)
         _load_kernels(layer, self.size, trainer.strategy.root_device)
         if trainer.is_global_zero:
             self.begin()
@@ -61,16 +61,6 @@ class _Logger(TensorBoardLogger):
     NAME_HPARAMS_FILE = "config.yaml"
 
 
-def named_tables(layer: nn.Module) -> dict[str, Any]:
-    """All parameters of a layer by name, and alpha where it has one, trained or not, as nested lists of numbers."""
-    tables: dict[str, Tensor] = dict(layer.named_parameters())
-    for name, part in layer.named_modules():
-        if isinstance(part, JpegLayer):
-            prefix = f"{name}." if name else ""
-            tables |= {f"{prefix}alpha_luma": part.alpha[0], f"{prefix}alpha_chroma": part.alpha[2]}
-    return {name: table.detach().float().cpu().tolist() for name, table in tables.items()}
-
-
 class History(Callback):
     """The run's record, an entry an epoch: ``metrics.csv``, and ``layer.npz`` with the layer's tables where it has one for each
     of Y, Cb and Cr.
@@ -79,7 +69,7 @@ class History(Callback):
     epoch's last training batch), the last three of shape (epochs, 3, 8, 8) for Y, Cb, Cr; as they train, where what is tested
     is an average. Test metrics stand in the rows of tested epochs only. The record lives in the checkpoint and both files are
     written whole, so that a resumed run has neither gaps nor repeats. ``seconds`` is the time spent on training batches
-    alone; ``test_saturation`` that of :class:`JointTraining`, at the last test.
+    alone; ``test_saturation`` and ``test_grey`` are those of :class:`JointTraining`, at the last test.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -88,6 +78,7 @@ class History(Callback):
         self.tables: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.test_saturation: list[Any] | None = None
+        self.test_grey: bool | None = None
         self._since = 0.0
         self._tested = False
         self._images: Tensor | None = None
@@ -106,6 +97,7 @@ class History(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, module: JointTraining) -> None:  # type: ignore[override]
         self._tested = True
         self.test_saturation = None if module.test_saturation is None else module.test_saturation.tolist()
+        self.test_grey = module.test_grey
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: JointTraining) -> None:  # type: ignore[override]
         epoch = trainer.current_epoch + 1
@@ -151,10 +143,12 @@ class History(Callback):
             "tables": entries,
             "seconds": self.seconds,
             "test_saturation": self.test_saturation,
+            "test_grey": self.test_grey,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows, self.seconds, self.test_saturation = state["rows"], state["seconds"], state["test_saturation"]
+        self.rows, self.seconds = state["rows"], state["seconds"]
+        self.test_saturation, self.test_grey = state["test_saturation"], state["test_grey"]
         self.tables = [{name: np.asarray(value) for name, value in entry.items()} for entry in state["tables"]]
 
 

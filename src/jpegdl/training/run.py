@@ -18,8 +18,9 @@ from jpegdl.backbones.build import build_backbone
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing
-from jpegdl.layer import PrependedModel, prepend
-from jpegdl.training.callbacks import History, Start, named_tables
+from jpegdl.layer import PrependedModel, describe_tables, prepend
+from jpegdl.tables import before_and_after
+from jpegdl.training.callbacks import History, Start
 from jpegdl.training.config import RunConfig, TrainingConfig
 from jpegdl.training.folder import RunFolder
 from jpegdl.training.module import JointTraining
@@ -63,8 +64,8 @@ class _WholeCheckpoints(TorchCheckpointIO):
     """Checkpoints that are there whole or not at all: Lightning's own go by way of another folder, maybe on another disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        with replacing(path) as file:
-            torch.save(checkpoint, file)
+        with replacing(path) as file, file.open("wb") as stream:  # given a path, torch.save hides why it cannot write
+            torch.save(checkpoint, stream)
 
 
 def on_gpu(config: TrainingConfig) -> bool:
@@ -116,7 +117,8 @@ def train_run(
 
     Returns:
         The result: accuracy (share of the test images, 0 to 1), loss, epochs, seconds spent on training batches, numbers of
-        parameters (all of them; the layer's trainable ones), saturation (None where the layer has no cap), data, versions.
+        parameters (all of them; the layer's trainable ones), saturation (None if the layer has no cap), whether
+        the test images are grey, data, versions.
 
     Raises:
         UsageError: the loss is not finite, the folder holds other settings, other data or a checkpoint that cannot be used.
@@ -155,8 +157,8 @@ def train_run(
     module.load_state_dict(torch.load(folder.checkpoint, map_location="cpu", weights_only=True)["state_dict"])
     history.write()
     folder.write_model(model)
-    if start.before:
-        folder.write_tables({"before": start.before, "after": named_tables(model.layer)})
+    if start.before["tables"]:
+        folder.write_tables(before_and_after(start.before, describe_tables(model.layer)))
     result = {
         "arm": arm,
         "seed": seed,
@@ -167,6 +169,7 @@ def train_run(
         "parameters": sum(p.numel() for p in model.parameters()),
         "layer_parameters": sum(p.numel() for p in model.layer.parameters() if p.requires_grad),
         "saturation": history.test_saturation,
+        "grey": history.test_grey,
         "data": found,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {type(trainer.accelerator).__name__}",
