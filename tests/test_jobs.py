@@ -22,7 +22,7 @@ from jpegdl.compare import CompareConfig, compare, crew, jobs, schedule
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
-from jpegdl.training import OptimizerConfig, RunFolder, TrainingConfig, progress
+from jpegdl.training import JointTraining, OptimizerConfig, RunFolder, TrainingConfig, progress
 from jpegdl.training.progress import Line, Standing
 from runs import run, small_config
 
@@ -481,6 +481,18 @@ def test_the_board(monkeypatch):
                 assert any(line.startswith(start) for line in shown), (start, shown)
         else:
             assert shown == ["0/4 runs finished, 2 in training [00:40, 02:00 left]", "plain, seed 0: test 50.0 %"]
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_a_gpu_without_memory_is_one_line(tmp_path, monkeypatch):
+    """It fails that run alone, as others side by side may leave it none."""
+
+    def step(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(JointTraining, "training_step", step)
+    with pytest.raises(UsageError, match="cpu has no memory left: give a smaller data.batch_size, or fewer jobs; CUDA out"):
+        run(small_config(), tmp_path, arm="plain")
 
 
 @pytest.mark.usefixtures("few_photos")
