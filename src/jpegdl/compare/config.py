@@ -15,7 +15,8 @@ class CompareConfig(RunConfig):
     """A comparison.
 
     Args:
-        backbone: any timm model name; one of the CIFAR networks, cifar_resnet56, cifar_vgg13, ...; or torchvision/NAME.
+        backbone: timm's name of an architecture, without the tag of pretrained weights, since it starts from random ones; a
+            CIFAR network, cifar_resnet56, cifar_vgg13, ...; or torchvision/NAME.
         data: what to train and test on.
         layer: the JPEG layer.
         training: how to train.

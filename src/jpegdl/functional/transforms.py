@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
@@ -65,20 +66,22 @@ DCT = [
     for k in range(BLOCK)
 ]
 
+_DCT_2D = np.kron(DCT, DCT)  # takes a block, row by row, to its coefficients: the Kronecker square of the 8-point DCT
 _DCT_MATRICES: dict[tuple[torch.dtype, torch.device], Tensor] = {}  # a plain dict, because torch.compile sees through lru_cache
 
 
 def _dct_matrix(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The 64x64 matrix that takes a block, row by row, to its orthonormal DCT-II: the Kronecker square of the 8-point one."""
-    if (dtype, device) not in _DCT_MATRICES:
-        # The tensor may outlive this call: born in inference mode, it could never be saved for a later backward.
-        with torch.inference_mode(False), torch.no_grad():
-            dct = torch.tensor(DCT, dtype=torch.float64)
-            matrix = torch.kron(dct, dct).to(device=device, dtype=dtype)
-        if type(matrix) is not Tensor:  # a stand-in, while torch.export traces
-            return matrix
+    """The 64x64 matrix of the orthonormal 8x8 DCT-II, made once for each dtype and device."""
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if (dtype, device) in _DCT_MATRICES and not tracing:
+        return _DCT_MATRICES[dtype, device]
+    # The tensor may outlive this call: born in inference mode, it could never be saved for a later backward.
+    with torch.inference_mode(False), torch.no_grad():
+        matrix = torch.from_numpy(_DCT_2D.astype(str(dtype).removeprefix("torch."))).to(device)
+    # What belongs to a tracer or a torch.func transform must not outlive it: torch.jit.trace runs twice and compares.
+    if type(matrix) is Tensor and not tracing and not torch._C._are_functorch_transforms_active():
         _DCT_MATRICES[dtype, device] = matrix
-    return _DCT_MATRICES[dtype, device]
+    return matrix
 
 
 # What torch.compiler.assume_constant_result does; that also imports the compiler, which takes seconds.

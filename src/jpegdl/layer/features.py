@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.layer.base import Table, initial_table, table_dtype
+from jpegdl.layer.base import Table, initial_tables
 from jpegdl.layer.quantizing import DEFAULT_ALPHA, QuantizingLayer, Rounding
 
 
@@ -52,7 +52,7 @@ class FeatureJpegLayer(QuantizingLayer):
         if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
             raise UsageError(f"channels must be a positive integer, or None for one shared table, got {channels!r}")
         super().__init__(
-            {"table": initial_table(table, "table", () if channels is None else (channels,), table_dtype(table))},
+            initial_tables({"table": table}, () if channels is None else (channels,)),
             alpha=alpha,
             hardness=hardness,
             bits=bits,

@@ -49,8 +49,9 @@ class TrainingConfig:
         optimizer: of the backbone.
         layer_optimizer: of the layer's parameters: tables (and alpha, where trainable); weight decay 0, as published.
         label_smoothing: share of the target that is spread over all classes, 0 to 1.
-        mixup, cutmix: of the Beta distribution that mixing shares are drawn from; 0 for none. With both, each batch takes one.
-            A training image counts as right where the class of the larger share is.
+        mixup: of the Beta distribution that mixing shares are drawn from; 0 for none. A mixed training image counts as right
+            where the class of the larger share is.
+        cutmix: the same for CutMix. With both, each batch takes one.
         clip: largest norm of the backbone's gradient; null for any.
         ema: decay, a step, of an exponential moving average of all parameters and batch statistics, which is what is tested and
             kept; null for none.

@@ -64,8 +64,8 @@ class _WholeCheckpoints(TorchCheckpointIO):
     """Checkpoints that are there whole or not at all: Lightning's own go by way of another folder, maybe on another disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        with replacing(path) as file:
-            torch.save(checkpoint, file)
+        with replacing(path) as file, file.open("wb") as stream:  # given a path, torch.save hides why it cannot write
+            torch.save(checkpoint, stream)
 
 
 def on_gpu(config: TrainingConfig) -> bool:
@@ -117,7 +117,8 @@ def train_run(
 
     Returns:
         The result: accuracy (share of the test images, 0 to 1), loss, epochs, seconds spent on training batches, numbers of
-        parameters (all of them; the layer's trainable ones), saturation (None where the layer has no cap), data, versions.
+        parameters (all of them; the layer's trainable ones), saturation (None if the layer has no cap), whether
+        the test images are grey, data, versions.
 
     Raises:
         UsageError: the loss is not finite, the folder holds other settings, other data or a checkpoint that cannot be used.
@@ -168,6 +169,7 @@ def train_run(
         "parameters": sum(p.numel() for p in model.parameters()),
         "layer_parameters": sum(p.numel() for p in model.layer.parameters() if p.requires_grad),
         "saturation": history.test_saturation,
+        "grey": history.test_grey,
         "data": found,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {type(trainer.accelerator).__name__}",
