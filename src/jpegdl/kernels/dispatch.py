@@ -121,9 +121,12 @@ def _unobserved(*tensors: Tensor) -> bool:
 # ------------------------------------------------------------------------------------------------------------- kernels
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _works(device: torch.device) -> bool:
     return _kernels(device) is not None
+
+
+# What torch.compiler.assume_constant_result does; that also imports the compiler, which takes seconds.
+_works._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=16)
