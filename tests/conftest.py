@@ -24,8 +24,8 @@ def _seed() -> None:
 @pytest.fixture
 def few_photos(monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded photographs with four patches of each, so that an epoch takes no time."""
-    monkeypatch.setattr("jpegdl.data.photos.PHOTO_TRAIN", 4)
-    monkeypatch.setattr("jpegdl.data.photos.PHOTO_TEST", 4)
+    monkeypatch.setattr("jpegdl.data.sources.photos.PHOTO_TRAIN", 4)
+    monkeypatch.setattr("jpegdl.data.sources.photos.PHOTO_TEST", 4)
 
 
 @pytest.fixture

@@ -3,16 +3,10 @@
 import safetensors.torch
 from torch import nn
 
+from jpegdl.calibrate import initial_tables
 from jpegdl.data import Data, DataConfig
-from jpegdl.training import (
-    LayerConfig,
-    OptimizerConfig,
-    RunConfig,
-    TrainingConfig,
-    build_layer,
-    initial_tables,
-    train_run,
-)
+from jpegdl.layer import LayerConfig, build_layer
+from jpegdl.training import OptimizerConfig, RunConfig, RunFolder, TrainingConfig, train_run
 
 
 def small_config(epochs=2, test_every=1, **layer):
@@ -36,7 +30,7 @@ def run(config, folder, arm="jpeg-dl", seed=0):
             nn.Identity() if arm == "plain" else build_layer(config.layer, initial_tables(config.layer, data), config.data.size)
         )
 
-    return train_run(config, data, make_layer, folder, arm, seed)
+    return train_run(config, data, make_layer, RunFolder(folder), arm, seed)
 
 
 def weights(folder):

@@ -13,12 +13,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from jpegdl import compare as package
-from jpegdl.compare import ARMS, BusyError, CompareConfig, compare, evaluate_run, train_arm
+from jpegdl.compare import ARMS, BusyError, CompareConfig, compare, comparison, evaluate_run, runs, schedule, train_arm
 from jpegdl.compare.arms import arm_config, needed_arms
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
-from jpegdl.training import LayerConfig, OptimizerConfig, RunConfig, TrainingConfig
+from jpegdl.layer import LayerConfig
+from jpegdl.training import OptimizerConfig, RunConfig, TrainingConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -39,6 +39,7 @@ def _config(folder, **changes):
         "output": str(folder),
         "name": "arms",
         "seeds": 1,
+        "jobs": 1,
     }
     return CompareConfig(**{**settings, **changes})
 
@@ -54,9 +55,14 @@ def _tables(folder, arm):
 def every_arm(tmp_path_factory):
     """A comparison of all arms, with the figures of a few."""
     folder = tmp_path_factory.mktemp("runs")
-    draw, drawn = package.draw_figures, ("plain", "jpeg-dl", "gain", "regions")
+    draw, drawn = comparison.draw_figures, ("plain", "jpeg-dl", "gain", "regions")
+
+    def few(to, runs, summary):
+        arms = {arm: summary["arms"][arm] for arm in drawn}
+        draw(to, {arm: runs[arm] for arm in drawn}, {**summary, "arms": arms})
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(package, "draw_figures", lambda to, runs, arms: draw(to, {arm: runs[arm] for arm in drawn}, arms))
+        patch.setattr(comparison, "draw_figures", few)
         summary, table = compare(_config(folder, arms=list(ARMS)))
     return folder, summary, table
 
@@ -69,7 +75,7 @@ def test_every_arm_trains(every_arm):
         result = json.loads((folder / "arms" / arm / "0" / "result.json").read_text())
         assert result["epochs"] == 2
     counts = {arm: entry["layer_parameters"] for arm, entry in summary["arms"].items()}
-    trained = {"alpha": 256, "kappa": 256, "cascade": 256, "regions": 128}
+    trained = {"alpha": 256, "hardness": 256, "cascade": 256, "regions": 128}
     frozen = [
         arm for arm in ARMS if arm.startswith(("fixed", "jpeg-a", "jpeg-7")) or arm in ("plain", "normalize", "learned-frozen")
     ]
@@ -78,7 +84,7 @@ def test_every_arm_trains(every_arm):
     assert (folder / "arms" / "gains.png").is_file()
     assert (folder / "arms" / "tables-jpeg-dl.png").is_file()
     assert (folder / "arms" / "saturation-regions.png").is_file()
-    for name in ("tables-gain", "saturation-gain", "tables-regions"):  # no steps, no cap, no single table
+    for name in ("saturation-gain", "tables-regions"):  # no cap, no single table
         assert not (folder / "arms" / f"{name}.png").is_file()
 
 
@@ -96,11 +102,14 @@ def test_arms_differ_in_what_they_say_alone(every_arm):
     random_steps = torch.tensor(_tables(folder, "init-random")["before"]["luma"])
     assert random_steps.min() >= 0.01
     assert random_steps.max() <= 5
-    kappa = _tables(folder, "kappa")
-    assert "kappa_luma" in kappa["after"]
+    hardness = _tables(folder, "hardness")
+    assert "hardness_luma" in hardness["after"]
 
     weights = {arm: safetensors.torch.load_file(folder / "arms" / arm / "0" / "model.safetensors") for arm in ARMS}
-    named = {arm: {name for name in state if name.startswith("layer.")} for arm, state in weights.items()}
+    named = {
+        arm: {name for name in state if name.startswith("layer.") and not name.endswith("_extra_state")}
+        for arm, state in weights.items()
+    }
     assert named["plain"] == named["normalize"] == named["jpeg-augmentation"] == set()
     assert "layer.1.luma" in named["cascade"]
     assert weights["cascade"]["layer.0.luma"].ne(weights["cascade"]["layer.1.luma"]).any()
@@ -113,9 +122,9 @@ def test_arms_differ_in_what_they_say_alone(every_arm):
 def test_any_arm_can_be_evaluated(every_arm):
     folder, summary, _ = every_arm
     config = _config(folder)
-    for arm in ("plain", "jpeg-75", "cascade", "regions", "kappa", "tanh", "cap-only"):
+    for arm in ("plain", "jpeg-75", "cascade", "regions", "hardness", "tanh", "cap-only"):
         found = evaluate_run(config, arm, 0)
-        assert 100 * found["accuracy"] == pytest.approx(summary["arms"][arm]["accuracy"][0]), arm
+        assert found["accuracy"] == pytest.approx(summary["arms"][arm]["accuracy"][0]), arm
     assert evaluate_run(config, "cascade", 0, rounding="hard")["rounding"] == "hard"
     for arm in ("plain", "gain", "tanh"):
         with pytest.raises(UsageError, match=f"arm {arm} has no quantizer"):
@@ -130,8 +139,8 @@ def test_what_an_arm_starts_from():
     assert needed["plain"] == needed["fixed-50"] == needed["init-random"] == needed["gain"] == needed["jpeg-75"] == []
     magnitude = replace(run, layer=LayerConfig(tables="magnitude"))
     assert needed_arms(magnitude, "jpeg-dl") == []
-    assert arm_config(run, "kappa").layer.hardness == 0.7
-    assert arm_config(replace(run, layer=LayerConfig(hardness=0.3)), "kappa").layer.hardness == 0.3
+    assert arm_config(run, "hardness").layer.hardness == 0.7
+    assert arm_config(replace(run, layer=LayerConfig(hardness=0.3)), "hardness").layer.hardness == 0.3
     with pytest.raises(UsageError, match="arm jpeg-dl cannot start from the tables that it is to learn"):
         compare(_config(Path("nowhere"), layer=LayerConfig(tables="learned")))
     with pytest.raises(UsageError, match="starts from the tables of arm jpeg-dl: name it among the arms too"):
@@ -140,34 +149,52 @@ def test_what_an_arm_starts_from():
 
 def test_tables_must_have_been_learned(tmp_path):
     config = _config(tmp_path)
-    with pytest.raises(UsageError, match="train it with seed 0 first"):
+    with pytest.raises(UsageError, match="train arm jpeg-dl with seed 0 first"):
         train_arm(config, "learned-frozen", 0)
     folder = tmp_path / "arms" / "jpeg-dl" / "0"
     folder.mkdir(parents=True)
     (folder / "tables.json").write_text('{"after": {"luma": [[1]]}}')
-    with pytest.raises(UsageError, match="has no learned tables"):
+    with pytest.raises(UsageError, match="tables.json holds no tables"):
         train_arm(config, "learned-frozen", 0)
-    refused = {"does not learn two": LayerConfig(kind="log"), "softness too": LayerConfig(trainable_alpha=True)}
+    refused = {"does not learn two": LayerConfig(kind="log"), "learned alpha too": LayerConfig(trainable_alpha=True)}
     for message, layer in refused.items():
         with pytest.raises(UsageError, match=message):
             train_arm(replace(config, name="other", layer=layer), "learned-frozen", 0)
 
 
 def test_an_arm_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
-    train_run = package.train_run
+    train_run = runs.train_run
 
-    def failing(run, data, make_layer, folder, arm, seed):
-        if (arm, seed) == ("init-ones", 1):
+    def failing(run, data, make_layer, folder, arm, seed, display):
+        if (arm, seed) in (("init-ones", 1), ("plain", 2)):
+            folder.path.mkdir(parents=True)
             raise UsageError("the loss is nan")
-        return train_run(run, data, make_layer, folder, arm, seed)
+        return train_run(run, data, make_layer, folder, arm, seed, display)
 
-    monkeypatch.setattr(package, "train_run", failing)
-    config = _config(tmp_path, arms=["plain", "init-ones", "gain"], seeds=2)
-    with pytest.raises(UsageError, match="1 of 6 runs failed, all others are in .*: arm init-ones, seed 1: the loss is nan"):
-        compare(config)
-    assert set(json.loads((tmp_path / "arms" / "summary.json").read_text())["arms"]) == {"plain", "gain"}
-    monkeypatch.setattr(package, "train_run", train_run)
-    assert set(compare(config)[0]["arms"]) == {"plain", "init-ones", "gain"}
+    monkeypatch.setattr(runs, "train_run", failing)
+    config = _config(tmp_path, arms=["plain", "jpeg-dl", "init-ones", "gain"], seeds=3)
+    summary, table = compare(config)
+    assert json.loads((tmp_path / "arms" / "summary.json").read_text()) == summary
+    failed = {(entry["arm"], entry["seed"]): entry["why"] for entry in summary["failed"]}
+    assert failed == {
+        ("plain", 2): "the loss is nan",
+        ("jpeg-dl", 2): "it starts from arm plain, which failed",
+        ("init-ones", 1): "the loss is nan",
+    }
+    assert {arm: entry["seeds"] for arm, entry in summary["arms"].items()} == {
+        "plain": [0, 1], "jpeg-dl": [0, 1], "init-ones": [0, 2], "gain": [0, 1, 2],
+    }  # fmt: skip
+    assert "the loss is nan" in table
+
+    # A later call with fewer arms and seeds knows of all of it still, the failures too.
+    later, table = compare(_config(tmp_path, arms=["plain"], seeds=1))
+    assert set(later["arms"]) == set(summary["arms"])
+    assert {(entry["arm"], entry["seed"]) for entry in later["failed"]} == set(failed)
+
+    monkeypatch.setattr(runs, "train_run", train_run)
+    again, _ = compare(config)
+    assert again["failed"] == []
+    assert all(entry["seeds"] == [0, 1, 2] for entry in again["arms"].values())
 
 
 # ------------------------------------------------------------------------------------------------------- several machines
@@ -184,16 +211,16 @@ def test_no_two_train_the_same(tmp_path):
 
 
 def test_a_comparison_waits_for_what_others_train(tmp_path, monkeypatch):
-    monkeypatch.setattr(package, "_PATIENCE", 0.05)
+    monkeypatch.setattr(schedule, "PATIENCE", 0.05)
     config = _config(tmp_path, seeds=2)
     trained = []
-    train_run = package.train_run
+    train_run = runs.train_run
 
-    def recording(run, data, make_layer, folder, arm, seed):
+    def recording(run, data, make_layer, folder, arm, seed, display):
         trained.append((arm, seed))
-        return train_run(run, data, make_layer, folder, arm, seed)
+        return train_run(run, data, make_layer, folder, arm, seed, display)
 
-    monkeypatch.setattr(package, "train_run", recording)
+    monkeypatch.setattr(runs, "train_run", recording)
     (tmp_path / "arms" / "locks").mkdir(parents=True)
     lock = filelock.FileLock(tmp_path / "arms" / "locks" / "plain-0", thread_local=False)
     lock.acquire()
@@ -216,7 +243,7 @@ def test_a_comparison_waits_for_what_others_train(tmp_path, monkeypatch):
 
 def _compare(folder, name):
     torch.set_num_threads(1)
-    package.draw_figures = lambda *_: None  # so that nearly all of the time is training
+    comparison.draw_figures = lambda *_: None  # so that nearly all of the time is training
     compare(_killed_config(folder, name))
 
 

@@ -1,12 +1,13 @@
 import copy
 import math
+import re
 
 import pytest
 import timm
 import torch
 from torch import nn
 
-import jpegdl  # noqa: F401  registers the backbones
+from jpegdl.backbones.build import check_backbone
 from jpegdl.backbones.mobilenetv2 import CifarMobileNetV2
 from jpegdl.errors import UsageError
 
@@ -255,3 +256,34 @@ def test_mobilenet_widths(width, features):
     model = CifarMobileNetV2(width).eval()
     assert model(torch.randn(1, 3, 32, 32)).shape == (1, 10)
     assert model.num_features == features
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("resnet18.a1_in1k", "give 'resnet18' to start from random ones"),
+        ("cifar_resnet20.mine", "give 'cifar_resnet20' to start"),
+        ("hf-hub:timm/resnet18.a1_in1k", "give an architecture"),
+        ("local-dir:models/mine", "give an architecture"),
+    ],
+)
+def test_names_of_pretrained_weights_are_refused(name, instead):
+    with pytest.raises(UsageError, match=f"'{re.escape(name)}' stands for pretrained weights, which are not loaded; {instead}"):
+        check_backbone(name)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "cifar_resnet20", "torchvision/resnet18", "vit_tiny_patch16_224_in21k"])
+def test_names_of_architectures_are_taken(name):
+    check_backbone(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet81.a1_in1k", "'resnet81.a1_in1k' is no timm model; did you mean resnet"),
+        ("torchvision/resnet81", "is no classifier of torchvision; did you mean resnet"),
+    ],
+)
+def test_similar_names_are_suggested(name, message):
+    with pytest.raises(UsageError, match=message):
+        check_backbone(name)

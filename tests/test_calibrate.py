@@ -1,3 +1,4 @@
+import copy
 from functools import partial
 
 import pytest
@@ -5,9 +6,11 @@ import torch
 from torch import nn
 
 from jpegdl import functional as F
-from jpegdl.calibrate import magnitude_tables, sensitivity_tables
+from jpegdl.backbones.build import build_backbone
+from jpegdl.calibrate import magnitude_tables, model_tables, sensitivity_tables
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import UsageError
+from jpegdl.layer import LayerConfig, check_layer, prepend
 
 
 class Linear(nn.Module):
@@ -73,6 +76,99 @@ def test_sensitivity_uses_eval_mode_and_leaves_the_model_as_it_was():
     assert (model.fc.weight.grad == 1).all()
     model.eval()
     assert torch.equal(first[0], sensitivity_tables(model, batches)[0])
+
+
+class Normed(Linear):
+    """With batch statistics too."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3 * 16 * 16).double()
+
+    def forward(self, x):
+        return self.fc(self.dropout(self.norm(x.flatten(1).double())))
+
+
+def test_train_mode_uses_batch_statistics_and_dropout_and_leaves_the_model_as_it_was():
+    model, batches = Normed().eval(), _batches(batch=4)
+    model.norm.running_mean += 0.3
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.manual_seed(5)
+    drawn = torch.rand(1)
+    torch.manual_seed(5)
+    trained = sensitivity_tables(model, batches, train_mode=True)
+    assert torch.equal(torch.rand(1), drawn)  # the global generator too
+    assert not any(part.training for part in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    torch.manual_seed(6)
+    assert all(map(torch.equal, trained, sensitivity_tables(model, batches, train_mode=True)))
+    without_dropout = Normed().eval()
+    without_dropout.load_state_dict(before)
+    without_dropout.dropout.p = 0.0
+    modes = [sensitivity_tables(one, batches, train_mode=mode)[0] for one in (model, without_dropout) for mode in (True, False)]
+    assert torch.equal(modes[1], modes[3])  # eval mode knows no dropout
+    for one, other in ((0, 1), (0, 2), (2, 3)):
+        assert not torch.allclose(modes[one], modes[other], rtol=1e-3)
+
+
+@pytest.mark.parametrize("train_mode", [False, True])
+def test_a_loss_averaged_over_equal_batches_gives_the_same_tables(train_mode):
+    """By hand, each batch through a copy of the model in that mode: all squares have one factor more, which cancels."""
+    model, batches = Normed().eval(), _batches(batch=4)
+    model.dropout.p = 0.0
+    total = torch.zeros(3, 8, 8, dtype=torch.float64)
+    for images, target in batches:
+        z = F.images_to_coefficients(images).requires_grad_()
+        logits = copy.deepcopy(model).train(train_mode)(F.coefficients_to_images(z, (16, 16)))
+        nn.functional.cross_entropy(logits.float(), target, reduction="mean").backward()
+        total += z.grad.double().square().sum((0, 2, 3))
+    luma, chroma = 1 / total[0], 2 / (total[1] + total[2])
+    found = sensitivity_tables(model, batches, q_max=5.0, train_mode=train_mode)
+    torch.testing.assert_close(found[0], (5 / luma.max() * luma).float(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(found[1], (5 / luma.max() * chroma).clamp(1e-5, 255).float(), rtol=1e-4, atol=0)
+
+
+def test_train_mode_refuses_a_single_image_with_batchnorm():
+    model = Normed()
+    with pytest.raises(UsageError, match="batch of one image, in which BatchNorm .*layer.calibration eval"):
+        sensitivity_tables(model, _batches(count=5, batch=4), train_mode=True)
+    assert model.norm.num_batches_tracked == 0
+    sensitivity_tables(model, _batches(count=5, batch=4))
+
+
+@pytest.mark.parametrize("calibration", ["eval", "train"])
+def test_settings_say_how_sensitivities_are_computed(few_photos, monkeypatch, calibration):
+    """Train mode comes with images as training sees them, eval mode with center crops."""
+    data = Data(DataConfig(size=16, resize=20))
+    asked = []
+    loader = Data.calibration_dataloader
+    monkeypatch.setattr(
+        Data, "calibration_dataloader", lambda self, augmented=False: asked.append(augmented) or loader(self, augmented)
+    )
+    modes = []
+    model = prepend(build_backbone("cifar_resnet8", len(data.classes), 0, 16), nn.Identity()).eval()
+    model.register_forward_hook(lambda module, *_: modes.append(module.training))
+    config = LayerConfig(calibration=calibration, q_max=3.0, images=30)
+    luma, _ = model_tables(config, model, data)
+    assert luma.max().item() == pytest.approx(3.0)
+    assert asked == [calibration == "train"]
+    assert modes == [calibration == "train"]
+    expected = sensitivity_tables(
+        model, loader(data, calibration == "train"), q_max=3.0, images=30, train_mode=calibration == "train"
+    )
+    assert torch.equal(luma, expected[0])
+    with pytest.raises(UsageError, match="layer.calibration must be eval or train, got 'test'"):
+        check_layer(LayerConfig(calibration="test"), 16)
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_images_as_training_sees_them_may_have_noise_beyond_their_range():
+    config = DataConfig(size=16, resize=20, auto_augment="rand-m9-mstd0.5-inc1", erase=1.0)
+    loader = Data(config).calibration_dataloader(augmented=True)
+    assert next(iter(loader))[0].max().item() > 1.1
+    assert magnitude_tables(loader)[0].isfinite().all()
+    with pytest.raises(UsageError, match="normalisation"):  # and those that are normalised have not
+        magnitude_tables([((images - 0.45) / 0.225, target) for images, target in loader])
 
 
 def test_batch_size_does_not_matter():

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+import jpegdl
+from jpegdl import cli
 from jpegdl.cli import main
-
-pytestmark = pytest.mark.filterwarnings("ignore")
 
 SMALL = [
     "--data.size", "16", "--data.resize", "20", "--training.epochs", "1", "--training.test_every", "1",
@@ -56,7 +56,7 @@ def test_compare_then_the_single_steps(capsys, tmp_path, monkeypatch):
     assert status == 0
     assert len(out.splitlines()) == 2 * 9 + 1
     before = json.loads((run / "tables.json").read_text())["before"]
-    assert json.loads((tmp_path / "mine.json").read_text())["luma"] == before["luma"]
+    assert json.loads((tmp_path / "mine.json").read_text())["tables"]["luma"] == before["luma"]
 
     status, out, _ = _main(capsys, "train", "--config", "demo", *SMALL, "--layer.tables", "mine.json", "--name", "other")
     assert status == 0
@@ -70,7 +70,34 @@ def test_help(capsys):
     out = capsys.readouterr().out
     for text in ("--layer.q_max", "JPEG table units", "default: 5.0", "a recipe: cifar10, "):
         assert text in " ".join(out.split())
-    assert main([]) == 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_the_overview_names_every_command(capsys, monkeypatch, arguments):
+    monkeypatch.setenv("COLUMNS", "60")
+    status, out, _ = _main(capsys, *arguments)
+    assert status == 0
+    assert max(map(len, out.partition("jpegdl COMMAND --help")[0].splitlines())) <= 60
+    for name, command in cli.COMMANDS.items():
+        assert f"{name} {command.about}" in " ".join(out.split())
+
+
+def test_version(capsys):
+    assert _main(capsys, "--version") == (0, f"jpegdl {jpegdl.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "texts"),
+    [
+        ("evaluate", ["all others count only with --model", "--data.workers, --training.accelerator, devices, num_nodes"]),
+        ("calibrate", ["With --model, and for magnitude tables without a plain run, all options count"]),
+    ],
+)
+def test_help_says_which_settings_count(capsys, command, texts):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert all(text in out for text in texts)
 
 
 def test_the_command_line_wins_wherever_it_stands(capsys):
@@ -84,7 +111,7 @@ def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("jpegdl.cli.compare", broken)
+    monkeypatch.setattr("jpegdl.compare.compare", broken)
     assert "ZeroDivisionError: by zero (set JPEGDL_TRACEBACK=1 to see where)" in _error(capsys, "compare", "--config", "demo")
     monkeypatch.setenv("JPEGDL_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
@@ -103,7 +130,7 @@ def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
         (["compare", "--config", "demo", "--layer.q_maxx", "3"], "--layer.q_maxx"),
         (["compare", "--config", "demo", "--training.epochs", "many"], "training.epochs"),
         (["compare", "--config", "dtd10"], "needs data.path"),
-        (["compare", "--config", "dtd10", "--data.path", "nowhere"], "data.path nowhere is no folder"),
+        (["compare", "--config", "dtd10", "--data.path", "nowhere"], "data.path nowhere is not a folder"),
         (["compare", "--config", "demo", "--layer.alpha", "1", "--layer.hardness", "0.7"], "exclude each other"),
         (["train", "--config", "demo", "--arm", "magic"], "'magic'"),
         (["evaluate", "--config", "demo", "--model", "none.safetensors"], "no model file none.safetensors"),
@@ -112,7 +139,12 @@ def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
         (["train", "--config", "demo", "--seed", "-1"], "seed must be a number from 0"),
         (["calibrate", "--config", "demo", "--method", "guess"], "sensitivity or magnitude, got 'guess'"),
         (["calibrate", "--config", "demo"], "train arm plain with seed 0 first"),
-        (["paint"], "invalid choice: 'paint'"),
+        (["paint"], "no command 'paint'; commands: compare, train, "),
+        (["--config", "demo", "compare"], "no command '--config'; commands: compare, train, "),
+        (
+            ["train", "--config", "demo", "--backbone", "resnet18.a1_in1k"],
+            "stands for pretrained weights",
+        ),
     ],
 )
 def test_a_mistake_gets_one_line(capsys, tmp_path, monkeypatch, arguments, message):
@@ -133,6 +165,24 @@ def test_wrong_keys_in_a_file_are_named(capsys, tmp_path):
     assert "mine.yaml" in _error(capsys, "compare", "--config", str(file))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: &a [*a]", "an alias (*name) refers to something that contains it"),
+        ("&all\nlayer: *all", "an alias (*name) refers to something that contains it"),
+        ("layer: &layer {tables: [1, {again: *layer}]}", "an alias (*name) refers to something that contains it"),
+        ("config: mine.yaml", "loop"),
+        (f"arms: {3000 * '['}{3000 * ']'}", "nested too deeply"),
+    ],
+)
+def test_settings_without_an_end(capsys, tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(content)
+    error = _error(capsys, "compare", "--config", "mine.yaml")
+    assert "in mine.yaml: " in error
+    assert message in error
+
+
 @pytest.mark.usefixtures("few_photos")
 def test_a_model_of_another_architecture(capsys, tmp_path):
     where = ["--output", str(tmp_path)]
@@ -147,34 +197,104 @@ def test_a_model_of_another_architecture(capsys, tmp_path):
     assert "other settings (backbone was 'cifar_resnet8', now 'cifar_resnet20')" in error
 
 
-def test_interrupt(tmp_path):
-    """Ctrl+C in the middle: one line, exit 130, and a checkpoint to resume from."""
-    small = [*SMALL, "--training.epochs", "300", "--training.test_every", "300", "--output", str(tmp_path), "--arm", "plain"]
-    # Python ignores Ctrl+C where its parent does, as a shell has it for commands in the background.
-    attend = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    start = f"{attend}; from jpegdl.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", start, "train", "--config", "demo", *small]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    checkpoint = tmp_path / "demo/plain/0/last.ckpt"
-    while not checkpoint.exists() and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
-    assert process.returncode == 130
-    assert "jpegdl: interrupted; the same command resumes" in err
+# Python ignores Ctrl+C where its parent does, as a shell has it for commands in the background.
+ATTEND = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+
+
+def _signalled(number, sign, arguments, **environment):
+    """What a process of its own says and how it ends that gets a signal as soon as a file is there."""
+    command = [sys.executable, "-c", f"{ATTEND}; from jpegdl.cli import main; sys.exit(main())", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            deadline = time.monotonic() + 300
+            while not sign.exists() and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert sign.exists(), f"ended with {process.poll()}"
+            process.send_signal(number)
+            _, err = process.communicate(timeout=300)
+        finally:
+            process.kill()
     assert "Traceback" not in err
+    return process.returncode, [line for line in err.splitlines() if line.startswith("jpegdl:")]
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_interrupted_training(tmp_path, number, status, word):
+    """In the middle: one line, an exit status that says why, and a checkpoint to resume from."""
+    small = [*SMALL, "--training.epochs", "300", "--training.test_every", "300", "--output", str(tmp_path), "--arm", "plain"]
+    ended = _signalled(number, tmp_path / "demo/plain/0/last.ckpt", ["train", "--config", "demo", *small])
+    assert ended == (status, [f"jpegdl: {word}; the same command resumes after the last finished epoch, if there is one"])
     assert not (tmp_path / "demo/plain/0/result.json").exists()
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("then", ["raise", "raise ImportError('cut short')"], ids=["as it is", "as another error"])
+def test_interrupted_imports(tmp_path, number, then):
+    """PyTorch takes seconds to import; what an import makes of an interrupt is its own affair."""
+    (tmp_path / "torch.py").write_text(
+        f"import pathlib, time\npathlib.Path({str(tmp_path / 'importing')!r}).touch()\n"
+        f"try:\n    time.sleep(300)\nexcept KeyboardInterrupt:\n    {then}\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    status, lines = _signalled(number, tmp_path / "importing", ["bench"], PYTHONPATH=path)
+    assert (status, lines) == (128 + number, [f"jpegdl: {'interrupted' if number == signal.SIGINT else 'terminated'}"])
+
+
+def test_signals_are_given_back(capsys, monkeypatch):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    terminate = cli.Command("", lambda about, arguments: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setitem(cli.COMMANDS, "recipes", terminate)
+    assert _main(capsys, "recipes") == (143, "", "jpegdl: terminated\n")
+    monkeypatch.setenv("LOCAL_RANK", "1")  # of several processes that train one model the first tells
+    assert _main(capsys, "recipes") == (143, "", "")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_signal_that_the_parent_ignores_stays_ignored(monkeypatch):
+    terminate = cli.Command("", lambda about, arguments: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setitem(cli.COMMANDS, "recipes", terminate)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert main(["recipes"]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_a_full_disk(capsys, tmp_path, monkeypatch):
+    """The file that could not be written is named, nothing half-written stays, and with room again training goes on."""
+    arguments = ["train", "--config", "demo", *SMALL, "--arm", "plain", "--output", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.save", lambda content, stream: _fill_the_disk())
+        error = _error(capsys, *arguments)
+    assert error == f"jpegdl: error: {tmp_path}/demo/plain/0/last.ckpt: cannot be written: No space left on device"
+    assert not list(tmp_path.rglob(".writing-*"))
+    assert main(arguments) == 0
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_a_folder_that_cannot_be_made(capsys):
+    error = _error(capsys, "train", "--config", "demo", *SMALL, "--arm", "plain", "--output", __file__)
+    assert error.startswith(f"jpegdl: error: {__file__}/demo")
+    assert error.endswith(": Not a directory")
+
+
+def _fill_the_disk():
+    with Path("/dev/full").open("wb", buffering=0) as stream:
+        stream.write(b"more")
+
+
 def test_two_processes_train_one_model(tmp_path):
     """Lightning's DDP over gloo: one run folder, a finished result."""
     command = [
         sys.executable, "-m", "jpegdl.cli", "train", "--config", "demo", *SMALL, "--layer.tables", "standard:90",
         "--training.devices", "2", "--training.strategy", "ddp", "--output", str(tmp_path),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("test accuracy") == 1, done.stdout
     assert json.loads((tmp_path / "demo/jpeg-dl/0/result.json").read_text())["layer_parameters"] == 128

@@ -175,23 +175,36 @@ def test_nothing_but_corrupt_images(folder):
     for file in (folder / "train").rglob("*.png"):
         file.write_bytes(b"no image")
     with pytest.raises(UsageError, match="none of the 12 images"):
-        Data(_small(folder, skip_corrupt=True))
+        Data(_small(folder, skip_corrupt=True)).load()
 
 
 def test_it_is_said_how_many_images_are_left_out(folder):
     (folder / "train" / "bee" / "3.png").write_bytes(b"no image")
     with pytest.warns(UserWarning, match="left out 1 of 12 images"):
-        Data(_small(folder, skip_corrupt=True))
+        Data(_small(folder, skip_corrupt=True)).load()
+
+
+def test_listing_a_set_decodes_nothing(folder, monkeypatch):
+    (folder / "train" / "bee" / "3.png").write_bytes(b"no image")
+    data = Data(_small(folder))
+    assert data.fingerprint["train"]["images"] == len(data.train) == 12
+    for load in (data.load, data.train_dataloader, data.calibration_dataloader):
+        with pytest.raises(UsageError, match="bee/3.png cannot be decoded"):
+            load()
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda root: shutil.rmtree(root), "is no folder"),
+        (lambda root: shutil.rmtree(root), "is not a folder"),
         (lambda root: shutil.rmtree(root / "train"), "no training images in .*train/, train.tar"),
         (lambda root: shutil.rmtree(root / "test"), "no test images in .*test/, test.tar, val/"),
         (lambda root: [file.unlink() for file in (root / "train").rglob("*.png")], "no images can be read from .*train"),
-        (lambda root: (root / "test" / "bee").rename(root / "test" / "wasp"), "different classes: bee, wasp"),
+        (
+            lambda root: (root / "test" / "bee").rename(root / "test" / "wasp"),
+            "different classes: bee has no test image, wasp has no training image",
+        ),
+        (lambda root: [file.unlink() for file in (root / "train" / "bee").iterdir()], "classes: bee has no training image$"),
         (lambda root: [shutil.rmtree(root / split / "bee") for split in ("train", "test")], "one class only"),
     ],
 )
@@ -257,18 +270,34 @@ def test_cifar_without_a_network(monkeypatch, tmp_path):
         ({"cache": "disk"}, "data.cache must be one of auto, memory, device, none, got 'disk'"),
         ({"crop": "resized", "scale": 0.0}, "data.scale must be greater than 0 and at most 1, got 0.0"),
         ({"crop": "resized", "scale": 1.5}, "data.scale"),
-        ({"crop": "resized", "pad": 4}, "data.pad has no use with data.crop resized, got 4"),
+        ({"crop": "resized", "pad": 4}, "data.pad cannot be combined with data.crop resized, got 4"),
         ({"pad": -1}, "data.pad must not be negative"),
+        ({"size": 100_000}, "data.size 100000 makes images of 100000 pixels a side; take at most 16384"),
+        ({"size": 100_000, "resize": 40}, "data.size 100000 makes images of"),
+        ({"resize": 100_000}, "data.resize 100000 makes images of 100000 pixels a side"),
+        ({"pad": 10_000}, "data.pad 10000 makes images of 20032 pixels a side"),
+        ({"name": "made-up", "size": 10_000}, "data.size 10000: a batch of 80 images takes 89 GiB of memory; take a smaller"),
+        ({"auto_augment": "randaug"}, "data.auto_augment must be a name that timm knows, such as rand-m9.*, got 'randaug'"),
+        ({"auto_augment": "rand-m9-inc"}, "data.auto_augment"),
+        ({"auto_augment": "rand-m9-nonsense"}, "data.auto_augment"),
+        ({"auto_augment": ""}, "data.auto_augment"),
+        ({"auto_augment": "rand", "color_jitter": 0.4}, "data.color_jitter 0.4 cannot be combined with data.auto_augment rand"),
+        ({"color_jitter": -0.1}, "data.color_jitter must be at least 0, got -0.1"),
+        ({"color_jitter": float("nan")}, "data.color_jitter must be at least 0, got nan"),
+        ({"erase": 1.5}, "data.erase must be a probability, 0 to 1, got 1.5"),
+        ({"auto_augment": "rand", "cache": "device"}, "on the CPU, not with data.cache device; use"),
+        ({"color_jitter": 0.4, "cache": "device"}, "on the CPU, not with data.cache device; use"),
+        ({"erase": 0.2, "cache": "device"}, "on the CPU, not with data.cache device; use"),
         ({"limit": 0}, "data.limit must be at least 1, got 0"),
         ({"name": "made-up", "classes": 1}, "data.classes must be at least 2, got 1"),
-        ({"classes": 3}, "data.classes has a use for made-up only, got 3 with photos"),
-        ({"name": "made-up", "path": "here"}, "data.path has no use for made-up"),
+        ({"classes": 3}, "data.classes is for made-up only, got 3 with photos"),
+        ({"name": "made-up", "path": "here"}, "data.path cannot be used with made-up"),
         ({"jpeg_train": [50]}, "data.jpeg_train must be the lowest and the highest quality, 1 to 100, got .50."),
         ({"jpeg_train": [90, 30]}, "data.jpeg_train"),
         ({"jpeg_train": [0, 30]}, "data.jpeg_train"),
         ({"jpeg_test": 101}, "data.jpeg_test must be a quality, 1 to 100, got 101"),
-        ({"jpeg_train": [30, 90], "cache": "device"}, "do not go with data.cache device"),
-        ({"jpeg_test": 30, "cache": "device"}, "do not go with data.cache device"),
+        ({"jpeg_train": [30, 90], "cache": "device"}, "on the CPU, not with data.cache device; use"),
+        ({"jpeg_test": 30, "cache": "device"}, "on the CPU, not with data.cache device; use"),
     ],
 )
 def test_bad_settings_are_named(options, message):

@@ -29,7 +29,9 @@ def folder(tmp_path):
 
 
 def _data(path, **options):
-    return Data(DataConfig(**{"path": str(path), "size": 32, "resize": 40, "batch_size": 4} | options), seed=2)
+    data = Data(DataConfig(**{"path": str(path), "size": 32, "resize": 40, "batch_size": 4} | options), seed=2)
+    data.load()
+    return data
 
 
 def _whole(path, index):
@@ -135,6 +137,7 @@ def test_other_jpeg_settings_decode_nothing_again(folder):
 def test_other_settings_load_anew(folder):
     plain = _data(folder)
     other = plain.with_config(DataConfig(**{**vars(plain.config), "size": 24}))
+    other.load()
     assert other.train._cache is not plain.train._cache
     assert torch.equal(_epoch(other), _epoch(_data(folder, size=24)))
 

@@ -6,9 +6,9 @@ import torch
 from torch.utils.data import RandomSampler, SequentialSampler
 
 from jpegdl.data import IGNORED, Data, DataConfig
-from jpegdl.data.photos import _MadeUp
 from jpegdl.data.sampling import Share, processes
-from jpegdl.data.sets import evenly
+from jpegdl.data.sources.made_up import _MadeUp
+from jpegdl.data.sources.sets import evenly
 
 CONFIG = {"name": "made-up", "classes": 3, "size": 16, "batch_size": 5}
 
@@ -67,6 +67,13 @@ def test_training_is_shared_out(monkeypatch):
     assert not first & second
 
 
+class _Numbers(list):
+    """In place of images: their numbers."""
+
+    def load(self):
+        pass
+
+
 class _Reader(lightning.LightningModule):
     """Counts what the Trainer hands it."""
 
@@ -95,7 +102,7 @@ def test_any_number_of_processes_takes_the_same_steps(monkeypatch, count, batch,
         for rank in range(world):
             monkeypatch.setattr("jpegdl.data.module.processes", lambda rank=rank: (rank, world))
             data = object.__new__(Data)
-            data.train, data.seed, data.config = range(count), 4, DataConfig(batch_size=batch // world)
+            data.train, data.seed, data.config = _Numbers(range(count)), 4, DataConfig(batch_size=batch // world)
             monkeypatch.setattr(Data, "_loader", lambda self, images, sampler, drop_last: (list(sampler), drop_last))
             order, dropped = data.train_dataloader()
             own = [order[i : i + batch // world] for i in range(0, len(order), batch // world)]
@@ -153,7 +160,9 @@ def test_limit_is_applied_to_training_and_test_images():
 def test_limit_is_applied_before_anything_is_decoded(monkeypatch):
     reads, read = [], _MadeUp.read
     monkeypatch.setattr(_MadeUp, "read", lambda self, index: reads.append(index) or read(self, index))
-    Data(DataConfig(**CONFIG, limit=4))
+    data = Data(DataConfig(**CONFIG, limit=4))
+    assert not reads
+    data.load()
     assert len(reads) == 8
 
 

@@ -16,7 +16,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from jpegdl.data import Data, DataConfig
-from jpegdl.data.archives import extract
+from jpegdl.data.sources.archives import extract
 from jpegdl.errors import UsageError
 
 
@@ -168,7 +168,7 @@ def test_wrong_layouts_name_the_file(request, name, damage, message):
 def test_sets_on_disk_need_their_folder(name, tmp_path):
     with pytest.raises(UsageError, match=f"{name} needs data.path: the folder that holds "):
         Data(DataConfig(name=name))
-    with pytest.raises(UsageError, match="is no folder; expected the one that holds "):
+    with pytest.raises(UsageError, match="is not a folder; expected the folder that holds "):
         _data(name, tmp_path / "nowhere")
 
 
@@ -304,7 +304,7 @@ def test_sets_that_are_not_there_without_a_network(tmp_path, monkeypatch, name, 
     with pytest.raises(UsageError, match=f"{name} is not in .* could not be downloaded .*no network.*--data.name folder"):
         _data(name, tmp_path / "new")
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
-    with pytest.raises(UsageError, match="is no folder, nor is .*nowhere that it could be made in"):
+    with pytest.raises(UsageError, match="is not a folder, and cannot be made: there is no folder .*nowhere$"):
         _data(name, tmp_path / "nowhere" / "new")
     assert not (tmp_path / "nowhere").exists()
 
@@ -417,7 +417,7 @@ def test_imagenet_is_of_wordnet_ids(tmp_path):
     for split in ("train", "val"):
         for name in ("cat", IDS[0]):
             _save(tmp_path / split / name / "0.jpg", 0)
-    with pytest.raises(UsageError, match=r"no WordNet ids such as n01440764, 'cat' for one"):
+    with pytest.raises(UsageError, match=r"not WordNet ids such as n01440764 .'cat', for example"):
         _data("imagenet", tmp_path)
 
 
@@ -477,7 +477,7 @@ def reader(monkeypatch):
         made.name = name
         return made
 
-    monkeypatch.setattr("jpegdl.data.timm_sets.create_reader", create)
+    monkeypatch.setattr("timm.data.readers.reader_factory.create_reader", create)
     return _Reader
 
 
@@ -501,7 +501,7 @@ def test_timms_readers_without_a_test_split(reader, monkeypatch):
 
 
 def test_streams_that_do_not_fit_into_memory(reader, monkeypatch):
-    monkeypatch.setattr("jpegdl.data.timm_sets.STREAM_BYTES", 3000)
+    monkeypatch.setattr("jpegdl.data.sources.timm_sets.STREAM_BYTES", 3000)
     with pytest.raises(UsageError, match="streamed set is held in memory"):
         _data("tfds/set", "cache")
 

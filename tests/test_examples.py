@@ -8,6 +8,7 @@ import timm
 import torch
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
+import jpegdl.backbones  # noqa: F401  registers the CIFAR networks
 from jpegdl import JpegLayer, prepend
 from jpegdl.data import PHOTOGRAPHS
 

@@ -2,7 +2,6 @@ import math
 
 import numpy as np
 import pytest
-import reference
 import torch
 from conftest import ORACLE, ORACLE_CASES
 from hypothesis import given, settings
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
+import reference
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.functional import quantizers, transforms

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -7,9 +8,13 @@ import torch
 from conftest import ORACLE_CASES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
-from jpegdl import JpegLayer, kernels
-from jpegdl.kernels import eager_round_trip, soft_round_trip
+from jpegdl import JpegLayer
+from jpegdl.errors import UsageError
+from jpegdl.kernels import dispatch, eager_round_trip, soft_round_trip
 from jpegdl.tables import standard_tables
 
 cpu = pytest.importorskip("jpegdl.kernels.cpu")
@@ -20,7 +25,7 @@ ON_GPU = torch.cuda.is_available()
 @pytest.fixture
 def triton_kernel(monkeypatch):
     """The Triton kernels take all calls, and tensors are made where they run."""
-    monkeypatch.setattr(kernels, "_kernels", lambda device: cuda)
+    monkeypatch.setattr(dispatch, "_kernels", lambda device: cuda)
     with torch.device("cuda" if ON_GPU else "cpu"):
         yield cuda
 
@@ -48,6 +53,7 @@ def _compare(images, q, alpha, bits):
 @pytest.fixture
 def calls(monkeypatch, kernel):
     """How often the fused kernels ran: forward, backward, and whether the latter was asked for the image gradient."""
+    dispatch._kernels(torch.device("cpu"))  # which tries them out
     counted = {"forward": 0, "backward": []}
     forward, backward = kernel.forward, kernel.backward
 
@@ -306,12 +312,53 @@ def test_other_quantizers_take_the_readable_path(calls, options):
     assert calls["forward"] == 0
 
 
-def test_without_numba_the_readable_path_serves(monkeypatch, calls):
+@pytest.fixture
+def no_kernels_yet():
+    """As in a new process, before and after."""
+    dispatch._kernels.cache_clear()
+    yield
+    dispatch._kernels.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        (dispatch, "_load", ImportError("Numba needs NumPy 2.2 or less")),
+        (cpu, "forward", OSError(28, "No space left on device")),
+        (cpu, "backward", RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")),
+    ],
+)
+def test_where_the_compiler_does_not_work_the_readable_path_serves(monkeypatch, no_kernels_yet, broken):
     layer, images = JpegLayer(*standard_tables(50), alpha=0.01), torch.rand(1, 3, 16, 16)
     fused = layer(images)
-    monkeypatch.setattr(kernels, "_COMPILERS", {})
-    torch.testing.assert_close(layer(images), fused, atol=1e-4, rtol=0)
-    assert calls["forward"] == 1
+    assert type(fused.grad_fn).__name__ == "_FusedBackward"
+    dispatch._kernels.cache_clear()
+    module, name, error = broken
+
+    def failing(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(module, name, failing)
+    with pytest.warns(RuntimeWarning, match=str(error).replace("[", r"\[")) as warned:
+        readable = layer(images)
+    assert len(warned) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # once is enough
+        again = layer(images)
+        torch.autograd.grad(again.sum(), layer.luma)
+    assert type(again.grad_fn).__name__ != "_FusedBackward"
+    torch.testing.assert_close(readable, fused, atol=1e-4, rtol=0)
+
+
+def test_a_full_memory_is_not_taken_for_a_broken_compiler(monkeypatch, no_kernels_yet):
+    def failing(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cpu, "forward", failing)
+        with pytest.raises(torch.OutOfMemoryError):
+            JpegLayer()(torch.rand(1, 3, 8, 8))
+    assert type(JpegLayer()(torch.rand(1, 3, 8, 8)).grad_fn).__name__ == "_FusedBackward"
 
 
 def test_where_nothing_is_writable_but_temporary_folders():
@@ -319,12 +366,187 @@ def test_where_nothing_is_writable_but_temporary_folders():
         "from numba.core import caching\n"
         "caching.CacheImpl._locator_classes = [caching.UserProvidedCacheLocator]\n"
         "import torch\n"
-        "from jpegdl import JpegLayer, kernels\n"
+        "from jpegdl import JpegLayer\n"
+        "from jpegdl.kernels import dispatch\n"
         "JpegLayer()(torch.rand(1, 3, 8, 8))\n"
-        'print(kernels._kernels("cpu").__name__)\n'
+        "print(dispatch._kernels(torch.device('cpu')).__name__)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "jpegdl.kernels.cpu", done.stderr
+
+
+# ------------------------------------------------------------------------------------------------- whatever is given
+
+# In a process of its own: a kernel that reads where there is no memory takes the tests down with it.
+_STAND_INS = """
+import torch
+from torch._subclasses import FakeTensorMode
+from jpegdl.errors import UsageError
+from jpegdl.kernels import soft_round_trip
+
+class Wrapped(torch.Tensor):
+    # As DTensor: the storage is elsewhere.
+    @staticmethod
+    def __new__(cls, inner):
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype, device=inner.device)
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        unwrap = lambda value: value.inner if isinstance(value, Wrapped) else value
+        return function(*torch.utils._pytree.tree_map(unwrap, args), **torch.utils._pytree.tree_map(unwrap, kwargs or {}))
+
+images, q, alpha = torch.rand(2, 3, 64, 64), torch.full((3, 8, 8), 2.5), torch.full((3, 8, 8), 0.2)
+expected = soft_round_trip(images, q, alpha, bits=8, window=5)
+fake = FakeTensorMode(allow_non_fake_inputs=True)
+for stand_in in (Wrapped, fake.from_tensor, torch._efficientzerotensor):
+    for place in range(3):
+        tensors = [images, q, alpha]
+        tensors[place] = stand_in(tensors[place].shape if stand_in is torch._efficientzerotensor else tensors[place])
+        found = soft_round_trip(*tensors, bits=8, window=5)
+        assert found.shape == images.shape
+        if stand_in is Wrapped:
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+for tables in ((q.to("meta"), alpha), (q, alpha.to("meta"))):
+    try:
+        soft_round_trip(images, *tables, bits=8, window=5)
+        raise SystemExit("not refused")
+    except UsageError as error:
+        assert "is on meta and the images are on cpu" in str(error) and "layer.to('cpu')" in str(error), error
+assert soft_round_trip(images.to("meta"), q, alpha, bits=8, window=5).device.type == "meta"
+output = soft_round_trip(images, q.requires_grad_(), alpha, bits=8, window=5)
+upstream = torch.rand_like(output)
+(expected,) = torch.autograd.grad(output, q, upstream, retain_graph=True)
+(found,) = torch.autograd.grad(output, q, Wrapped(upstream), retain_graph=True)
+torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+print("alive")
+"""
+
+
+def test_stand_ins_for_tensors_do_not_kill_the_process():
+    done = subprocess.run([sys.executable, "-c", _STAND_INS], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "alive", (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize("window", [5, 3])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"images": torch.rand(2, 4, 8, 8)}, r"images must be of shape \(N, 3, H, W\).*\(2, 4, 8, 8\)"),
+        ({"images": torch.rand(3, 8, 8)}, "images must be of shape"),
+        ({"images": torch.rand(2, 3, 0, 8)}, "images must be of shape"),
+        ({"images": torch.zeros(2, 3, 8, 8, dtype=torch.int64)}, "images must be floating point.*torch.int64"),
+        ({"q": torch.ones(8, 8)}, r"q must be of shape \(3, 8, 8\).*\(8, 8\)"),
+        ({"alpha": torch.ones(1, 8, 8)}, "alpha must be of shape"),
+        ({"alpha": torch.ones(3, 8, 8, dtype=torch.int32)}, "alpha must be floating point"),
+        ({"bits": 17}, "bits must be an integer from 2 to 16"),
+        ({"bits": 2, "window": 7}, "window must not exceed the alphabet"),
+        ({"window": 4}, "window must be an odd"),
+    ],
+)
+def test_the_same_is_refused_on_every_path(window, change, named):
+    tables = {"q": torch.ones(3, 8, 8), "alpha": torch.ones(3, 8, 8)}
+    given = {"images": torch.rand(2, 3, 8, 8), "bits": 8, "window": window} | tables | change
+    with pytest.raises((UsageError, TypeError), match=named):
+        soft_round_trip(**given)
+
+
+def _tables():
+    return torch.full((3, 8, 8), 2.5), torch.full((3, 8, 8), 0.2)
+
+
+class _Last(TorchDispatchMode):
+    """Takes note of the operations."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.seen.add(str(function))
+        return function(*args, **kwargs or {})
+
+
+def test_tracers_see_ordinary_operations(calls):
+    q, alpha = _tables()
+    first, second = torch.rand(2, 3, 17, 24), torch.rand(2, 3, 17, 24)
+
+    def call(images):
+        return soft_round_trip(images, q, alpha, bits=8, window=5)
+
+    expected = eager_round_trip(second, q, alpha, 8, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # the size of the images is fixed, as in any trace
+        torch.testing.assert_close(torch.jit.trace(call, first, check_trace=False)(second), expected)
+    torch.testing.assert_close(make_fx(call)(first)(second), expected)
+    steps = q.clone().requires_grad_()
+    with FlopCounterMode(display=False) as counter, _Last() as mode:
+        mode.seen = set()
+        torch.testing.assert_close(soft_round_trip(second, steps, alpha, bits=8, window=5).detach(), expected)
+    assert counter.get_total_flops() > 0
+    assert "aten.exp.default" in mode.seen
+    assert not any("jpegdl" in name for name in mode.seen)
+    assert calls["forward"] == 0
+    # Where the mode is there in the backward pass alone.
+    output = soft_round_trip(second, steps, alpha, bits=8, window=5)
+    assert calls["forward"] == 1
+    with _Last() as mode:
+        mode.seen = set()
+        output.sum().backward()
+    assert "aten.exp.default" in mode.seen
+    assert calls["backward"] == []
+
+
+def test_batches_of_gradients(calls):
+    q, alpha = (table.requires_grad_() for table in _tables())
+    images = torch.rand(2, 3, 17, 24, requires_grad=True)
+    output = soft_round_trip(images, q, alpha, bits=8, window=5)
+    upstream = torch.randn(3, *output.shape)
+    singly = [torch.autograd.grad(output, [images, q, alpha], one, retain_graph=True) for one in upstream]
+    assert len(calls["backward"]) == 3
+    batched = torch.autograd.grad(output, [images, q, alpha], upstream, is_grads_batched=True, retain_graph=True)
+
+    def pull_back(one):
+        return torch.autograd.grad(output, [images, q, alpha], one, retain_graph=True)
+
+    for found in (batched, torch.func.vmap(pull_back)(upstream)):
+        for one, *others in zip(found, *singly, strict=True):
+            torch.testing.assert_close(one, torch.stack(others), rtol=1e-3, atol=1e-3 * one.abs().max().item())
+    assert len(calls["backward"]) == 3
+
+
+def test_batches_of_channels_last_images():
+    q, alpha = _tables()
+    images = torch.rand(3, 2, 16, 24, 3).permute(0, 1, 4, 2, 3)
+    found = torch.func.vmap(lambda each: soft_round_trip(each, q, alpha, bits=8, window=5))(images)
+    expected = torch.stack([soft_round_trip(each, q, alpha, bits=8, window=5) for each in images])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_float64_is_not_rounded(calls):
+    q, alpha = (table.double() * (1 + 1e-9) for table in _tables())
+    images = torch.rand(1, 3, 8, 16, dtype=torch.float64)
+    inputs = [tensor.requires_grad_() for tensor in (images, q, alpha)]
+    torch.testing.assert_close(soft_round_trip(*inputs, bits=8, window=5), eager_round_trip(*inputs, 8, 5), rtol=0, atol=0)
+    assert not torch.equal(
+        soft_round_trip(images, q, alpha, bits=8, window=5), soft_round_trip(images, q.float(), alpha.float(), bits=8, window=5)
+    )
+    assert torch.autograd.gradcheck(lambda *x: soft_round_trip(*x, bits=8, window=5), inputs, fast_mode=True)
+    assert calls["forward"] == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_tables_of_other_dtypes(calls, dtype):
+    images, (q, alpha) = torch.rand(1, 3, 13, 16), _tables()
+    other = [table.to(dtype).requires_grad_() for table in (q, alpha)]
+    same = [table.detach().float().requires_grad_() for table in other]
+    outputs = [soft_round_trip(images, *tables, bits=8, window=5) for tables in (other, same)]
+    assert torch.equal(*outputs)
+    assert calls["forward"] == 2
+    upstream = torch.randn_like(images)
+    for found, expected in zip(
+        *(torch.autograd.grad(*pair, upstream) for pair in zip(outputs, (other, same), strict=True)), strict=True
+    ):
+        assert found.dtype == dtype
+        torch.testing.assert_close(found, expected.to(dtype))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -8,8 +8,7 @@ import torch
 from conftest import ORACLE, ORACLE_CASES
 from PIL import Image
 
-import jpegdl
-import jpegdl.backbones
+import jpegdl.backbones  # registers the CIFAR networks
 from jpegdl import JpegLayer, prepend
 from jpegdl import functional as F
 from jpegdl.data import PHOTOGRAPHS, photograph

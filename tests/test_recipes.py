@@ -1,6 +1,7 @@
 import json
 import math
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import pytest
 import torch
 import yaml
 
+from jpegdl.backbones.build import build_backbone
 from jpegdl.cli import main
 from jpegdl.compare import CompareConfig, check_compare, train_arm
 from jpegdl.errors import UsageError
 from jpegdl.recipes import RECIPES, WIDTH, list_recipes, read_recipe
-from jpegdl.training import JointTraining, build_backbone
+from jpegdl.training import JointTraining
+from jpegdl.training.optimizers import build_optimizer, build_scheduler
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -20,49 +23,71 @@ PROTOCOLS = [name for name in RECIPES if read_recipe(name).row]
 COMPLETE = [name for name in RECIPES if name != "smoke"]
 BACKBONES = [(name, backbone) for name in COMPLETE for backbone in read_recipe(name).backbones]
 
-STEPS_240 = {"schedule": "multistep", "milestones": [150, 180, 210], "gamma": 0.1}
-STEPS_200 = {"schedule": "multistep", "milestones": [100, 150], "gamma": 0.1}
-STEPS_90 = {"schedule": "multistep", "milestones": [30, 60], "gamma": 0.1}
-SGD = {"name": "sgd", "momentum": 0.9}
-TABLES_SGD = SGD | {"lr": 0.5, "weight_decay": 0}
-ADAM = {"name": "adam", "weight_decay": 0, "schedule": "constant"}
-CIFAR_SGD = SGD | STEPS_240 | {"weight_decay": 5e-4}
-ADAMW = {"name": "adamw", "lr": 2e-3, "schedule": "cosine"}
+STEPS = {"schedule": "multistep", "gamma": 0.1}
+SGD = {"name": "sgd", "momentum": 0.9, "warmup": 0}
+ADAM = {"name": "adam", "weight_decay": 0, "schedule": "constant", "warmup": 0}
+CIFAR_SGD = SGD | STEPS | {"milestones": [150, 180, 210], "weight_decay": 5e-4}
+FINE_SGD = SGD | STEPS | {"milestones": [100, 150], "lr": 0.1, "weight_decay": 1e-4}
+ADAMW = {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05, "schedule": "cosine"}
+EVERY_30 = SGD | STEPS | {"milestones": [30, 60]}
+DECAY = SGD | {"schedule": "exponential", "gamma": 0.98}
 SENSITIVITY = {"tables": "sensitivity", "q_max": 5, "alpha": None, "hardness": None, "bits": 8, "window": 5}  # alpha None is 5
-MAGNITUDE = {"tables": "magnitude", "alpha": None, "hardness": 0.7, "bits": 11, "window": 5}
-PIXELS_32 = {"size": 32, "resize": None, "crop": "random", "pad": 4, "flip": True}
+IN_TRAIN_MODE = SENSITIVITY | {"calibration": "train", "images": 10_000}
+IN_EVAL_MODE = SENSITIVITY | {"calibration": "eval"}
+MAGNITUDE = {"tables": "magnitude", "alpha": None, "bits": 11, "window": 5}
+NO_CHANGE = {"auto_augment": None, "color_jitter": None, "erase": 0}
+PIXELS_32 = {"size": 32, "resize": None, "crop": "random", "pad": 4, "flip": True} | NO_CHANGE
 PIXELS_224 = {"size": 224, "resize": 256, "crop": "resized", "pad": 0, "flip": True}
-AMP = {"precision": "16-mixed"}
+CNN_224 = PIXELS_224 | NO_CHANGE
+TRANSFORMER_224 = PIXELS_224 | {
+    "batch_size": 256, "auto_augment": "rand-m9-mstd0.5-inc1", "color_jitter": None, "erase": 0.25,
+}  # fmt: skip
+MIXED = {"precision": "16-mixed", "label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0}
 
 #: The published protocols, written down once more: data, layer, training, the backbone's optimizer, the layer's optimizer.
+#: Milestones and warm-up are in epochs.
 PUBLISHED = {
-    "cifar100": (PIXELS_32 | {"batch_size": 64}, SENSITIVITY, {"epochs": 240}, CIFAR_SGD | {"lr": 0.05}, ADAM | {"lr": 0.003}),
+    "cifar100": (
+        PIXELS_32 | {"batch_size": 64}, IN_TRAIN_MODE, {"epochs": 240}, CIFAR_SGD | {"lr": 0.05}, ADAM | {"lr": 0.003},
+    ),
     "cifar100-mobile": (
-        PIXELS_32 | {"batch_size": 64}, SENSITIVITY, {"epochs": 240}, CIFAR_SGD | {"lr": 0.01}, ADAM | {"lr": 0.003},
+        PIXELS_32 | {"batch_size": 64}, IN_TRAIN_MODE, {"epochs": 240}, CIFAR_SGD | {"lr": 0.01}, ADAM | {"lr": 0.003},
     ),
     "finegrained": (
-        PIXELS_224 | {"batch_size": 32}, SENSITIVITY, {"epochs": 200}, SGD | STEPS_200 | {"lr": 0.1, "weight_decay": 1e-4},
-        ADAM | {"lr": 0.003},
+        CNN_224 | {"batch_size": 32, "name": "flowers102"}, IN_TRAIN_MODE, {"epochs": 200}, FINE_SGD, ADAM | {"lr": 0.003},
     ),
     "finegrained-transformer": (
-        PIXELS_224 | {"batch_size": 256}, SENSITIVITY, {"epochs": 600} | AMP, ADAMW | {"warmup": 100}, ADAM | {"lr": 0.01},
+        TRANSFORMER_224 | {"name": "flowers102-official"}, IN_EVAL_MODE, {"epochs": 600} | MIXED,
+        ADAMW | {"warmup": 100}, ADAMW | {"warmup": 100},
     ),
     "cifar100-transformer": (
-        PIXELS_224 | {"batch_size": 256}, SENSITIVITY, {"epochs": 300} | AMP, ADAMW | {"warmup": 50}, ADAM | {"lr": 0.01},
+        TRANSFORMER_224, IN_EVAL_MODE, {"epochs": 300} | MIXED, ADAMW | {"warmup": 50}, ADAMW | {"warmup": 50},
     ),
-    "imagenet": (PIXELS_224, MAGNITUDE, {"epochs": 90}, SGD | STEPS_90 | {"lr": 0.1}, TABLES_SGD | STEPS_90),
+    "imagenet": (
+        CNN_224 | {"batch_size": 256}, MAGNITUDE | {"hardness": 0.7}, {"epochs": 90},
+        EVERY_30 | {"lr": 0.1, "weight_decay": 1e-4}, EVERY_30 | {"lr": 0.5, "weight_decay": 0},
+    ),
+    "imagenet-resnet18": (
+        CNN_224 | {"batch_size": 256}, MAGNITUDE | {"hardness": 0.8}, {"epochs": 90},
+        EVERY_30 | {"lr": 0.1, "weight_decay": 1e-4}, EVERY_30 | {"lr": 0.4, "weight_decay": 0},
+    ),
+    "imagenet-squeezenet": (
+        CNN_224 | {"batch_size": 128}, MAGNITUDE | {"hardness": 3}, {"epochs": 100},
+        EVERY_30 | {"lr": 0.01, "weight_decay": 2e-4, "milestones": [30, 60, 90]},
+        EVERY_30 | {"lr": 0.1, "weight_decay": 0, "milestones": [30, 60, 90]},
+    ),
     "imagenet-mobilenetv2": (
-        PIXELS_224, MAGNITUDE, {"epochs": 300},
-        SGD | {"lr": 0.045, "weight_decay": 4e-5, "schedule": "exponential", "gamma": 0.98},
-        TABLES_SGD | {"schedule": "exponential", "gamma": 0.98},
+        CNN_224 | {"batch_size": 256}, MAGNITUDE | {"hardness": 0.7}, {"epochs": 300},
+        DECAY | {"lr": 0.045, "weight_decay": 4e-5}, DECAY | {"lr": 0.5, "weight_decay": 0},
     ),
 }  # fmt: skip
+PAPERS_TABLES = ADAM | {"lr": 0.01}  # of the transformers
 
 
 def _config(monkeypatch, *arguments):
     """What ``jpegdl compare`` is called with."""
     called = []
-    monkeypatch.setattr("jpegdl.cli.compare", lambda config: called.append(config) or ({}, ""))
+    monkeypatch.setattr("jpegdl.cli.compare", lambda config: called.append(config) or ({"failed": []}, ""))
     assert main(["compare", *arguments]) == 0
     (config,) = called
     return config
@@ -70,6 +95,27 @@ def _config(monkeypatch, *arguments):
 
 def _holds(settings, expected):
     assert {name: getattr(settings, name) for name in expected} == expected
+
+
+def _trains_by(optimizer, expected, epochs):
+    """The settings as they are, milestones and warm-up by the batches at which the learning rate turns."""
+    times = {"milestones", "warmup"}
+    _holds(optimizer, {name: value for name, value in expected.items() if name not in times})
+    batches = 5004  # in an epoch, as many as ImageNet has
+    scheduler = build_scheduler(
+        optimizer, build_optimizer(optimizer, [torch.nn.Parameter(torch.ones(()))]), epochs, epochs * batches
+    )
+    (factor,) = scheduler.lr_lambdas
+    for fallen, milestone in enumerate(expected.get("milestones", [])):
+        around = [factor(milestone * batches + step) for step in (-1, 0)]
+        assert around == pytest.approx([0.1**fallen, 0.1 ** (fallen + 1)])
+    if "milestones" in expected:
+        assert factor(epochs * batches - 1) == pytest.approx(0.1 ** len(expected["milestones"]))
+    if warmup := expected["warmup"]:
+        assert factor(warmup * batches - 1) == 1 - 1 / (warmup * batches)
+        assert factor(warmup * batches) == 1 > factor(warmup * batches + 1)
+    else:
+        assert factor(0) == 1
 
 
 def test_every_published_row_has_a_recipe():
@@ -85,8 +131,10 @@ def test_every_published_row_has_a_recipe():
         "CIFAR-100": (cifar, {"cifar100"}),
         "CIFAR-100, transformers": (transformers, {"cifar100"}),
         "fine-grained, CNNs": ({"resnet18", "densenet121"}, birds_to_pets | {"flowers102"}),
-        "fine-grained, transformers": (transformers, birds_to_pets | {"flowers102"}),
-        "ImageNet-1K": ({"squeezenet1_1", "resnet18", "resnet34", "efficientformer_l1"}, {"imagenet"}),
+        "fine-grained, transformers": (transformers, birds_to_pets | {"flowers102-official"}),
+        "ImageNet-1K": ({"resnet34", "efficientformer_l1"}, {"imagenet"}),
+        "ImageNet-1K, ResNet-18": ({"resnet18"}, {"imagenet"}),
+        "ImageNet-1K, SqueezeNet": ({"squeezenet1_1"}, {"imagenet"}),
         "ImageNet-1K, MobileNetV2": ({"mobilenet_v2"}, {"imagenet"}),
     }
 
@@ -98,9 +146,58 @@ def test_the_published_numbers(monkeypatch, name):
     _holds(config.data, data)
     _holds(config.layer, {"kind": "jpeg", "train": True, "rounding": "soft", "trainable_alpha": False} | layer)
     _holds(config.training, training)
-    _holds(config.training.optimizer, {"warmup": 0} | optimizer)
-    _holds(config.training.layer_optimizer, {"warmup": 0} | layer_optimizer)
+    _trains_by(config.training.optimizer, {"warmup": 0} | optimizer, config.training.epochs)
+    _trains_by(config.training.layer_optimizer, {"warmup": 0} | layer_optimizer, config.training.epochs)
     _holds(config, {"arms": ["plain", "jpeg-dl"], "seeds": 3})
+
+
+def _overrides(name):
+    """The settings that a recipe's first lines name, as they would be typed after its command."""
+    comments = "\n".join(line.removeprefix("# ") for line in read_recipe(name).text.splitlines() if line.startswith("#"))
+    return {
+        match.split(maxsplit=1)[0]: match
+        for match in re.findall(r"--(?:layer|training|data)\.[a-z_.]+ +(?:'[^']*'|\S+)", comments)
+    }
+
+
+@pytest.mark.parametrize("name", ["cifar100-transformer", "finegrained-transformer"])
+def test_the_papers_optimizer_of_the_tables_is_one_override_away(monkeypatch, name):
+    option = _overrides(name)["--training.layer_optimizer"]
+    config = _config(monkeypatch, "--config", name, *shlex.split(option))
+    _trains_by(config.training.layer_optimizer, PAPERS_TABLES, config.training.epochs)
+    _trains_by(config.training.optimizer, PUBLISHED[name][3], config.training.epochs)
+
+
+@pytest.mark.parametrize("name", ["cifar100", "cifar100-mobile", "finegrained"])
+def test_the_papers_calibration_is_two_overrides_away(monkeypatch, name):
+    options = _overrides(name)
+    config = _config(
+        monkeypatch, "--config", name, *shlex.split(f"{options['--layer.calibration']} {options['--layer.images']}")
+    )
+    _holds(config.layer, SENSITIVITY | {"calibration": "eval", "images": 5000})
+
+
+def test_the_papers_row_for_resnet18_is_two_overrides_away(monkeypatch):
+    options = _overrides("imagenet-resnet18")
+    typed = options["--layer.hardness"] + " " + options["--training.layer_optimizer.lr"]
+    config = _config(monkeypatch, "--config", "imagenet-resnet18", *shlex.split(typed))
+    paper = _config(monkeypatch, "--config", "imagenet", "--backbone", "torchvision/resnet18", "--name", "imagenet-resnet18")
+    assert config == paper
+
+
+@pytest.mark.parametrize("name", ["cifar10", *PROTOCOLS])
+def test_a_shortened_recipe_keeps_the_shape_of_its_schedule(monkeypatch, name):
+    recipe = read_recipe(name)
+    config = _config(monkeypatch, "--config", name, "--training.epochs", str(recipe.epochs // 10))
+    check_compare(config)
+    whole = _config(monkeypatch, "--config", name)
+    for part in ("optimizer", "layer_optimizer"):
+        settings = getattr(config.training, part)
+        assert settings == getattr(whole.training, part)
+        assert all(0 < share < 1 for share in settings.milestones)
+        assert 0 <= settings.warmup < 1
+        if settings.milestones or settings.warmup:
+            assert "--training.epochs" in recipe.text  # said to the user
 
 
 @pytest.mark.parametrize("name", COMPLETE)

@@ -9,27 +9,26 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
-from runs import run, small_config, weights
 from torch import nn
 
 from jpegdl import JpegLayer, prepend
+from jpegdl.backbones.build import build_backbone
+from jpegdl.calibrate import initial_tables
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import UsageError
+from jpegdl.layer import LayerConfig, build_layer
 from jpegdl.training import (
     JointTraining,
-    LayerConfig,
     OptimizerConfig,
     RunConfig,
+    RunFolder,
     TrainingConfig,
-    build_backbone,
-    build_layer,
     check_config,
     evaluate,
-    initial_tables,
     load_model,
-    read_config,
     train_run,
 )
+from runs import run, small_config, weights
 
 pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
 
@@ -150,15 +149,17 @@ def test_other_settings_do_not_overwrite_a_run(tmp_path):
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
+    run(small_config(epochs=1), tmp_path)
+    (tmp_path / "result.json").unlink()
     (tmp_path / "last.ckpt").write_bytes(b"damaged")
     with pytest.raises(UsageError, match=r"last.ckpt is damaged; delete it"):
-        run(small_config(), tmp_path)
+        run(small_config(epochs=1), tmp_path)
 
 
 def test_a_damaged_result_is_named(tmp_path):
     run(small_config(epochs=1), tmp_path)
     (tmp_path / "result.json").write_text("{")
-    with pytest.raises(UsageError, match=r"result.json cannot be read .*delete it"):
+    with pytest.raises(UsageError, match=r"result.json is damaged .*delete .*result.json, and the command"):
         run(small_config(epochs=1), tmp_path)
 
 
@@ -212,7 +213,7 @@ def test_a_loss_that_is_not_finite_stops_training_before_the_tables(tmp_path, mo
     monkeypatch.setattr(JointTraining, "training_step", poisoned)
     message = "pixels that are NaN" if where == "pixels" else "smaller learning rate"
     with pytest.raises(UsageError, match=f"loss is nan in epoch 2, step 3.*{message}"):
-        train_run(config, data, make_layer, tmp_path, "jpeg-dl", 0)
+        train_run(config, data, make_layer, RunFolder(tmp_path), "jpeg-dl", 0)
     assert torch.equal(layers[0].luma, seen[0][0])
     assert torch.equal(layers[0].chroma, seen[0][1])
     assert (tmp_path / "last.ckpt").is_file()
@@ -220,7 +221,7 @@ def test_a_loss_that_is_not_finite_stops_training_before_the_tables(tmp_path, mo
 
 
 def test_a_model_learns(tmp_path, monkeypatch):
-    monkeypatch.setattr("jpegdl.data.photos.PHOTO_TRAIN", 20)
+    monkeypatch.setattr("jpegdl.data.sources.photos.PHOTO_TRAIN", 20)
     config = small_config(epochs=5)
     config.training.layer_optimizer.lr = 0.003
     result = run(config, tmp_path, "plain")
@@ -317,13 +318,14 @@ def test_a_run_that_could_not_start_leaves_nothing(tmp_path):
 def test_damaged_settings_are_named(tmp_path):
     config = small_config(epochs=1)
     run(config, tmp_path)
-    assert read_config(tmp_path) == config
+    read = RunFolder(tmp_path).config()
+    assert read == replace(config, layer=replace(config.layer, alpha=5.0))  # what stands for a default is spelled out
     (tmp_path / "config.yaml").write_text("training: [")
-    with pytest.raises(UsageError, match="config.yaml is damaged; delete"):
+    with pytest.raises(UsageError, match=r"(?s)config.yaml is damaged.*; delete .* to train that run again"):
         run(config, tmp_path)
     (tmp_path / "config.yaml").write_text("training: 5")
-    with pytest.raises(UsageError, match="config.yaml is damaged; delete"):
-        read_config(tmp_path)
+    with pytest.raises(UsageError, match=r"(?s)config.yaml is damaged.*; delete .* to train that run again"):
+        RunFolder(tmp_path).config()
 
 
 def test_a_runs_tables_can_start_another(tmp_path):

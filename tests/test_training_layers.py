@@ -10,11 +10,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from jpegdl import JpegLayer, prepend
+from jpegdl.backbones.build import build_backbone
 from jpegdl.data import IGNORED, Data
-from jpegdl.layer import PrependedModel
+from jpegdl.layer import LAYER_KINDS, PrependedModel
 from jpegdl.tables import standard_tables
-from jpegdl.training import JointTraining, TrainingConfig, build_backbone
-from jpegdl.training.models import LAYER_KINDS
+from jpegdl.training import JointTraining, TrainingConfig
 from runs import run, small_config, weights
 
 pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
@@ -26,7 +26,7 @@ KINDS = {
     "zero-dc": (128, PLAIN, True, True),
     "subsampled": (128, PLAIN, True, True),
     "regions": (512, PLAIN, True, False),
-    "cascade": (256, [f"{i}.{name}" for i in (0, 1) for name in PLAIN], False, False),
+    "cascade": (256, [f"{i}.{name}" for i in (0, 1) for name in PLAIN], True, False),
     "log": (128, ("luma", "chroma"), False, False),
     "tanh": (128, ("luma", "chroma"), False, False),
     "gain": (128, ("luma", "chroma"), False, False),
@@ -61,10 +61,10 @@ def test_every_kind_of_layer_trains_and_is_recorded(tmp_path, kind):
             assert np.array_equal(np.float32(tables["after"][name]), state[f"layer.{name}"].numpy())
 
 
-def test_a_trained_kappa_is_recorded_beside_the_alpha_that_follows_from_it(tmp_path):
+def test_a_trained_hardness_is_recorded_beside_the_alpha_that_follows_from_it(tmp_path):
     run(small_config(epochs=1, hardness=0.7, trainable_alpha=True), tmp_path)
     after = {name: np.array(table) for name, table in json.loads((tmp_path / "tables.json").read_text())["after"].items()}
-    np.testing.assert_allclose(after["alpha_luma"], after["kappa_luma"] / after["luma"] ** 2, rtol=1e-6)
+    np.testing.assert_allclose(after["alpha_luma"], after["hardness_luma"] / after["luma"] ** 2, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "cascade", "gain"])

@@ -12,7 +12,8 @@ import torch
 
 from jpegdl.compare import CompareConfig, train_arm
 from jpegdl.data import DataConfig
-from jpegdl.training import LayerConfig, OptimizerConfig, TrainingConfig
+from jpegdl.layer import LayerConfig
+from jpegdl.training import OptimizerConfig, TrainingConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import itertools
 import math
 from dataclasses import replace
 
@@ -9,11 +10,15 @@ import lightning
 import pytest
 import timm
 import torch
+from timm.scheduler.cosine_lr import CosineLRScheduler
 
+from jpegdl.backbones.build import build_backbone
+from jpegdl.calibrate import initial_tables
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
-from jpegdl.layer import PrependedModel, prepend
-from jpegdl.training import JointTraining, OptimizerConfig, build_backbone, build_layer, initial_tables, module
+from jpegdl.layer import PrependedModel, build_layer, prepend
+from jpegdl.training import JointTraining, OptimizerConfig, RunConfig, TrainingConfig, check_config, objective
+from jpegdl.training.optimizers import build_optimizer, build_scheduler
 from jpegdl.training.run import OneScale, _SyncBatchNorm
 from runs import run, small_config, weights
 
@@ -36,20 +41,105 @@ def _rates(monkeypatch, config, folder):
 @pytest.mark.parametrize(
     ("schedule", "at"),
     [
-        ("constant", lambda t: 1.0),
-        ("cosine", lambda t: (1 + math.cos(math.pi * t / (3 * STEPS))) / 2),
-        ("multistep", lambda t: 0.1 if t >= 2 * STEPS else 1.0),
-        ("exponential", lambda t: 0.1 ** (t // STEPS)),
+        ("constant", lambda t, w: 1.0),
+        ("cosine", lambda t, w: (1 + math.cos(math.pi * (t - w) / (3 * STEPS - w))) / 2),
+        ("multistep", lambda t, w: 0.1 if t >= 2 * STEPS else 1.0),
+        ("exponential", lambda t, w: 0.1 ** (t // STEPS)),
     ],
 )
 @pytest.mark.parametrize("warmup", [0, 1])
 def test_schedules(tmp_path, monkeypatch, schedule, at, warmup):
-    config = small_config(epochs=3)
+    config, w = small_config(epochs=3), warmup * STEPS
     config.training.optimizer = OptimizerConfig(lr=0.05, schedule=schedule, milestones=[2], warmup=warmup)
     rates, layer = _rates(monkeypatch, config, tmp_path)
-    expected = [0.05 * (t / STEPS if t < warmup * STEPS else at(t)) for t in range(3 * STEPS + 1)]
+    expected = [0.05 * (t / STEPS if t < w else at(t, w)) for t in range(3 * STEPS + 1)]
     assert rates == pytest.approx(expected, abs=1e-12)
     assert layer == 0.05  # its own, constant
+
+
+def _planned(epochs, batches, **settings):
+    """The learning rate of each step of a training, without the training."""
+    config = OptimizerConfig(**settings)
+    optimizer = build_optimizer(config, [torch.nn.Parameter(torch.zeros(()))])
+    scheduler = build_scheduler(config, optimizer, epochs, epochs * batches)
+    rates = []
+    for _ in range(epochs * batches):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("warmup", [0, 2, 5])
+def test_cosine_starts_where_the_warmup_ends(warmup):
+    epochs, batches, lr = 12, 9, 0.002
+    rates = _planned(epochs, batches, lr=lr, schedule="cosine", warmup=warmup)
+    steps, w = epochs * batches, warmup * batches
+    assert rates[w] == lr  # the peak, in one rise and one fall without a jump
+    assert rates == sorted(rates[:w]) + sorted(rates[w:], reverse=True)
+    largest = max(1 / max(w, 1), math.pi / 2 / (steps - w))
+    assert max(abs(one - other) for one, other in itertools.pairwise(rates)) <= lr * largest * (1 + 1e-9)
+    assert sum(rates) == pytest.approx(lr * (steps + (w == 0)) / 2)
+    timms = CosineLRScheduler(
+        torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr),
+        t_initial=steps - w,
+        warmup_t=w,
+        warmup_prefix=True,
+        t_in_epochs=False,
+    )
+    assert rates == pytest.approx([timms._get_lr(step)[0] for step in range(steps)], rel=1e-9)
+
+
+@pytest.mark.parametrize("epochs", [240, 24, 8])
+def test_shares_of_the_epochs_scale_with_them(epochs):
+    rates = _planned(epochs, 5, lr=1.0, schedule="multistep", milestones=[0.625, 0.75, 0.875])
+    falls = [step / 5 for step in range(1, len(rates)) if rates[step] < rates[step - 1]]
+    assert falls == [epochs * share for share in (0.625, 0.75, 0.875)]
+    assert rates[-1] == pytest.approx(1e-3)
+    if epochs == 240:
+        assert rates == _planned(240, 5, lr=1.0, schedule="multistep", milestones=[150, 180, 210])
+    rates = _planned(epochs, 6, lr=1.0, schedule="cosine", warmup=1 / 6)
+    assert rates.index(max(rates)) == epochs
+
+
+def test_a_warmup_leaves_a_step_to_the_schedule():
+    assert _planned(1, 2, lr=1.0, schedule="cosine", warmup=0.9) == [0, 1]
+    assert _planned(1, 1, lr=1.0, schedule="cosine", warmup=0.9) == [1]
+
+
+@pytest.mark.parametrize("part", ["optimizer", "layer_optimizer"])
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (
+            OptimizerConfig(schedule="multistep", milestones=[5, 10]),
+            r"milestones must end before .* = 10, got \[5, 10\]; .*shares",
+        ),
+        (
+            OptimizerConfig(schedule="cosine", warmup=10),
+            r"warmup must end before training does, training.epochs = 10, got 10; .*shares",
+        ),
+        (OptimizerConfig(schedule="multistep", milestones=[math.nan]), "milestones must be greater than 0"),
+        (OptimizerConfig(warmup=math.nan), "warmup must not be negative"),
+    ],
+)
+def test_what_never_comes_is_refused(part, optimizer, message):
+    with pytest.raises(UsageError, match=f"training.{part}.{message}"):
+        check_config(RunConfig(training=TrainingConfig(epochs=10, **{part: optimizer})))
+
+
+def test_milestones_of_another_schedule_do_not_matter():
+    one = OptimizerConfig(schedule="onecycle", milestones=[150])
+    check_config(RunConfig(training=TrainingConfig(epochs=10, optimizer=one)))
+    shares = OptimizerConfig(schedule="multistep", milestones=[0.5, 9.5], warmup=0.25)
+    check_config(RunConfig(training=TrainingConfig(epochs=10, optimizer=shares)))
+
+
+def test_a_single_image_is_too_few_for_batchnorm(tmp_path):
+    config = small_config()
+    config.backbone, config.data.batch_size = "resnet18", 1  # its last BatchNorms see one pixel of 16 x 16
+    with pytest.raises(UsageError, match="a training batch of one image .*BatchNorm.* raise data.batch_size to 2 or more"):
+        run(config, tmp_path)
 
 
 def test_onecycle_rises_and_ends_at_almost_nothing(tmp_path, monkeypatch):
@@ -67,7 +157,7 @@ def test_mixed_batches(tmp_path, monkeypatch, kind):
     config = small_config(epochs=1)
     config.training = replace(config.training, label_smoothing=0.2, **{kind: 1.0})
     given, seen, losses = [], [], []
-    step, forward, cross_entropy = JointTraining.training_step, PrependedModel.forward, module.cross_entropy
+    step, forward, cross_entropy = JointTraining.training_step, PrependedModel.forward, objective.cross_entropy
 
     def spied_forward(self, images):
         if self.training:
@@ -81,7 +171,7 @@ def test_mixed_batches(tmp_path, monkeypatch, kind):
 
     monkeypatch.setattr(JointTraining, "training_step", lambda self, batch, i: given.append(batch) or step(self, batch, i))
     monkeypatch.setattr(PrependedModel, "forward", spied_forward)
-    monkeypatch.setattr(module, "cross_entropy", spied_loss)
+    monkeypatch.setattr(objective, "cross_entropy", spied_loss)
     run(config, tmp_path)
     shares, right = set(), []
     for (images, target), mixed, (logits, soft, smoothing) in zip(given, seen, losses, strict=True):

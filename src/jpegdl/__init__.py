@@ -1,6 +1,36 @@
-"""A trainable JPEG layer in front of any PyTorch vision model."""
+"""A trainable JPEG layer in front of any PyTorch vision model.
 
-from jpegdl.layer import JpegLayer, prepend
+What is not used is not imported: the layer needs PyTorch alone, and ``import jpegdl`` itself nothing at all.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jpegdl import backbones as backbones
+    from jpegdl import calibrate as calibrate
+    from jpegdl import data as data
+    from jpegdl import errors as errors
+    from jpegdl import functional as functional
+    from jpegdl import layer as layer
+    from jpegdl import tables as tables
+    from jpegdl import training as training
+    from jpegdl.layer.jpeg import JpegLayer
+    from jpegdl.layer.prepend import prepend
 
 __all__ = ["JpegLayer", "prepend"]
 __version__ = "0.1.0"
+
+_MODULES = ("backbones", "calibrate", "data", "errors", "functional", "layer", "tables", "training")
+
+if not TYPE_CHECKING:  # or every misspelt name would pass as Any
+
+    def __getattr__(name: str) -> Any:
+        if name in __all__:
+            return getattr(importlib.import_module("jpegdl.layer"), name)
+        if name in _MODULES:
+            return importlib.import_module(f"jpegdl.{name}")
+        raise AttributeError(f"module 'jpegdl' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, *_MODULES})

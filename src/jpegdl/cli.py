@@ -1,202 +1,312 @@
-"""The command ``jpegdl``: settings in, one call, the outcome printed."""
+"""The command ``jpegdl``: settings in, one call, the outcome printed.
 
-import itertools
+The list of commands is known without importing anything. What a command needs, PyTorch first of all, is imported when it runs.
+"""
+
+import argparse
 import logging
 import os
+import shutil
+import signal
 import sys
+import textwrap
+import threading
 import warnings
-from dataclasses import is_dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_type_hints
-
-import jsonargparse
-import yaml
-from lightning.pytorch.utilities import rank_zero_only
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
 
 from jpegdl import __version__
-from jpegdl.benchmark import BenchConfig, bench
-from jpegdl.compare import ARMS, CompareConfig, calibrate_run, check_compare, compare, evaluate_run, train_arm
-from jpegdl.data import Data
 from jpegdl.errors import UsageError
-from jpegdl.recipes import FOLDER, RECIPES, list_recipes, read_recipe
-from jpegdl.tables import write_tables
+
+if TYPE_CHECKING:
+    import jsonargparse
+
+    from jpegdl.compare import CompareConfig
+
+ABOUT = "A JPEG layer that trains with the network: train models with and without it, compare them, measure."
+USAGE = "jpegdl {} [--config RECIPE] [--KEY VALUE ...]"
 
 
-class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined]
-    """--config takes a file or the name of a recipe."""
+def _compare(about: str, arguments: list[str]) -> None:
+    config, _ = _settings(_settings_parser("compare", about), arguments)
+    from jpegdl.compare import compare
 
-    def __call__(self, parser, namespace, value, option_string=None):  # type: ignore[no-untyped-def]
-        path = Path(value)
-        if value in RECIPES and not path.is_file():
-            path = Path(str(FOLDER / f"{value}.yaml"))
-        if not path.is_file():
-            raise jsonargparse.ArgumentError(None, f"no recipe {value!r} and no such file; recipes: {', '.join(RECIPES)}")
-        try:
-            _check_mappings(yaml.safe_load(path.read_text()), CompareConfig)
-            super().__call__(parser, namespace, str(path), option_string)
-        except (TypeError, ValueError, yaml.YAMLError, jsonargparse.ArgumentError) as error:
-            raise jsonargparse.ArgumentError(None, f"in {path}: {error}") from error
+    summary, table = compare(config)
+    _say(f"\n{table}\nRun folder: {config.folder} (tables, figures, models and logs)")
+    asked = [entry for entry in summary["failed"] if entry["arm"] in config.arms and entry["seed"] in config.seed_list]
+    if asked:
+        one = f"{len(asked)} of the runs have" if len(asked) > 1 else "one of the runs has"
+        raise UsageError(f"{one} no result: the reason is below the table; all others are in {config.folder}")
 
 
-def _check_mappings(content: Any, config: type) -> None:
-    """Refuse ``training: 5``, which the parser would pass over."""
-    if not isinstance(content, dict):
-        raise ValueError(f"settings must be KEY: VALUE lines, got {content!r}")
-    for name, kind in get_type_hints(config).items():
-        if name in content and is_dataclass(kind):
-            if not isinstance(content[name], dict):
-                raise ValueError(f"{name} must hold settings of its own, got {content[name]!r}")
-            _check_mappings(content[name], cast(type, kind))
+def _train(about: str, arguments: list[str]) -> None:
+    parser = _settings_parser("train", about)
+    _add_run(parser)
+    config, chosen = _settings(parser, arguments)
+    from jpegdl.compare import train_arm
+
+    result = train_arm(config, chosen["arm"], chosen["seed"])
+    _say(f"{result['arm']}, seed {result['seed']}: test accuracy {100 * result['accuracy']:.2f} %")
+    _say(f"Run folder: {config.folder / chosen['arm'] / str(chosen['seed'])}")
 
 
-def _parser() -> jsonargparse.ArgumentParser:
-    parser = jsonargparse.ArgumentParser(
-        prog="jpegdl",
-        description="A JPEG layer that trains with the network: train, compare with the plain network, measure.",
-        version=__version__,
-        exit_on_error=False,
-        allow_abbrev=False,
+def _evaluate(about: str, arguments: list[str]) -> None:
+    parser = _settings_parser(
+        "evaluate",
+        f"{about} Its settings come from the run folder. Of the options below, --name, --output, --arm and --seed say which "
+        "run; --data.path and --data.workers, --training.accelerator, devices, num_nodes and strategy say where to find the "
+        "images and what to compute on; all others count only with --model.",
     )
-    commands = parser.add_subcommands(title="commands", metavar="COMMAND", dest="command")
-
-    def command(name: str, about: str) -> jsonargparse.ArgumentParser:
-        usage = f"jpegdl {name} [--config RECIPE] [--KEY VALUE ...]"
-        own = jsonargparse.ArgumentParser(description=about, usage=usage, exit_on_error=False, allow_abbrev=False)
-        own.add_argument(
-            "--config", action=_Recipe, help=f"a YAML file, or a recipe: {', '.join(RECIPES)}; of several the last wins"
-        )
-        own.add_class_arguments(CompareConfig)
-        commands.add_subcommand(name, own, help=about)
-        return own
-
-    def run(own: jsonargparse.ArgumentParser) -> None:
-        own.add_argument("--arm", type=str, default="jpeg-dl", help=f"which arm: {', '.join(ARMS)}")
-        own.add_argument("--seed", type=int, default=0, help="which seed")
-
-    command("compare", "Train every arm with every seed and compare with plain; a killed comparison resumes.")
-    run(command("train", "Train one arm with one seed in the comparison's run folder, or resume it."))
-    evaluate = command(
-        "evaluate", "Test a finished run's model, with the run's own settings; all others count with --model only."
+    _add_run(parser)
+    parser.add_argument(
+        "--model",
+        type=str | None,
+        default=None,
+        help="test this model.safetensors instead; the options describe its model and data",
     )
-    run(evaluate)
-    evaluate.add_argument(
-        "--model", type=str | None, default=None, help="a model.safetensors to test in place of the run's own"
+    parser.add_argument(
+        "--rounding", type=str | None, default=None, help="test with this quantizer in place of the trained one, such as hard"
     )
-    evaluate.add_argument(
-        "--rounding", type=str | None, default=None, help="quantizer to test with in place of the trained one"
-    )
-    calibrate = command("calibrate", "Compute initial quantization tables from training images, and write them as JSON.")
-    calibrate.add_argument("--method", type=str | None, default=None, help="sensitivity or magnitude; default: layer.tables")
-    calibrate.add_argument("--seed", type=int, default=0, help="whose plain model gives the sensitivities")
-    calibrate.add_argument("--model", type=str | None, default=None, help="a plain model.safetensors in place of the run's own")
-    calibrate.add_argument("--save", type=str, default="tables.json", help="the file to write")
-    about = "List the recipes and the published protocols they follow, or print one."
-    recipes = jsonargparse.ArgumentParser(
-        description=about, usage="jpegdl recipes [NAME]", exit_on_error=False, allow_abbrev=False
-    )
-    recipes.add_argument("name", type=str | None, nargs="?", help=f"print this one: {', '.join(RECIPES)}")
-    commands.add_subcommand("recipes", recipes, help=about)
-    about = "Measure the layer's speed and memory beside other differentiable JPEGs, and write a table and a plot."
-    measure = jsonargparse.ArgumentParser(
-        description=about, usage="jpegdl bench [--KEY VALUE ...]", exit_on_error=False, allow_abbrev=False
-    )
-    measure.add_class_arguments(BenchConfig)
-    commands.add_subcommand("bench", measure, help=about)
-    return parser
+    config, chosen = _settings(parser, arguments)
+    from jpegdl.compare import evaluate_run
+
+    metrics = evaluate_run(config, chosen["arm"], chosen["seed"], _model(chosen), chosen["rounding"])
+    rounding = f", rounding {metrics['rounding']}" if metrics["rounding"] else ""
+    if metrics["other_images"]:
+        _say(f"These are not the images that the run was tested with: {metrics['other_images']}")
+    _say(f"{metrics['model']} ({metrics['backbone']}, {metrics['arm']}, seed {metrics['seed']}{rounding})")
+    _say(f"test accuracy {100 * metrics['accuracy']:.2f} % of {metrics['images']} images, loss {metrics['loss']:.4f}")
 
 
-_say = rank_zero_only(print)  # once, however many processes train
+def _calibrate(about: str, arguments: list[str]) -> None:
+    parser = _settings_parser(
+        "calibrate",
+        f"{about} The data and the backbone are those of the trained plain model, whose run folder --name, --output and --seed "
+        "point to. Of the options below, --layer.q_max, images, calibration and bits say how to compute the tables; "
+        "--data.path, --data.workers and --training.accelerator say where to find the images and what to compute on. With "
+        "--model, and for magnitude tables without a plain run, all options count.",
+    )
+    parser.add_argument(
+        "--method",
+        type=str | None,
+        default=None,
+        help="sensitivity or magnitude (default: magnitude where layer.tables is magnitude, else sensitivity)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the plain run")
+    parser.add_argument(
+        "--model",
+        type=str | None,
+        default=None,
+        help="take the sensitivities of this plain model.safetensors instead",
+    )
+    parser.add_argument("--save", type=str, default="tables.json", help="the file to write")
+    config, chosen = _settings(parser, arguments)
+    from jpegdl.compare import calibrate_run
+    from jpegdl.tables import write_tables
+
+    if not Path(chosen["save"]).absolute().parent.is_dir():
+        raise UsageError(f"--save {chosen['save']}: there is no folder {Path(chosen['save']).parent}")
+    method = chosen["method"] or ("magnitude" if config.layer.tables == "magnitude" else "sensitivity")
+    luma, chroma = calibrate_run(config, chosen["seed"], method, _model(chosen))
+    write_tables(chosen["save"], {"luma": luma, "chroma": chroma}, bits=config.layer.bits, window=config.layer.window)
+    for name, steps in (("luma", luma), ("chroma", chroma)):
+        _say(f"{name} (rows: vertical frequency)")
+        _say("\n".join(" ".join(f"{step:8.3g}" for step in row) for row in steps.tolist()))
+    _say(f"Written to {chosen['save']}")
 
 
-def _configs_first(arguments: list[str]) -> list[str]:
-    """The command line wins over recipes wherever they stand; among recipes, the last one wins."""
-    configs: list[str] = []
-    others = arguments[:1]
-    rest = iter(arguments[1:])
-    for argument in rest:
-        if argument == "--config":
-            configs += [argument, *itertools.islice(rest, 1)]
-        elif argument.startswith("--config="):
-            configs.append(argument)
-        else:
-            others.append(argument)
-    return [*others[:1], *configs, *others[1:]]
+def _recipes(about: str, arguments: list[str]) -> None:
+    from jpegdl.arguments import parse, plain_parser
+    from jpegdl.recipes import RECIPES, list_recipes, read_recipe
+
+    parser = plain_parser("jpegdl recipes [NAME]", about)
+    parser.add_argument("name", type=str | None, nargs="?", help=f"print this one: {', '.join(RECIPES)}")
+    name = parse(parser, arguments)["name"]
+    print(read_recipe(name).text.rstrip() if name else list_recipes())
+
+
+def _bench(about: str, arguments: list[str]) -> None:
+    from jpegdl.arguments import parse, plain_parser
+    from jpegdl.benchmark import BenchConfig, bench
+
+    parser = plain_parser("jpegdl bench [--KEY VALUE ...]", about)
+    parser.add_class_arguments(BenchConfig)
+    config = BenchConfig(**parse(parser, arguments))
+    bench(config, print)
+    print(f"\nWritten to {config.output}: bench.md, bench.json, bench.png")
+
+
+# ------------------------------------------------------------------------------------------- what several commands share
+
+
+def _settings_parser(command: str, about: str) -> "jsonargparse.ArgumentParser":
+    from jpegdl.arguments import settings_parser
+    from jpegdl.compare import CompareConfig
+
+    for name in ("lightning.pytorch", "lightning.fabric"):  # importing them makes them talk
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return settings_parser(USAGE.format(command), about, CompareConfig)
+
+
+def _add_run(parser: "jsonargparse.ArgumentParser") -> None:
+    parser.add_argument("--arm", type=str, default="jpeg-dl", help="which arm; see --arms below")
+    parser.add_argument("--seed", type=int, default=0, help="which seed")
+
+
+def _settings(parser: "jsonargparse.ArgumentParser", arguments: list[str]) -> tuple["CompareConfig", dict[str, Any]]:
+    """The comparison's settings, and all that was chosen, by name."""
+    from jpegdl.arguments import parse
+    from jpegdl.compare import CompareConfig
+
+    chosen = parse(parser, arguments)
+    return CompareConfig(**{name: chosen[name] for name in CompareConfig.__dataclass_fields__}), chosen
+
+
+def _model(chosen: dict[str, Any]) -> Path | None:
+    return Path(chosen["model"]) if chosen["model"] else None
+
+
+def _say(text: str) -> None:
+    """Print it once, however many processes train."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    rank_zero_only(print)(text)
+
+
+# ----------------------------------------------------------------------------------------------------------- the command
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        about: what it does, in one line.
+        run: given ``about`` and the arguments that follow the command's name, does it.
+        resumes: whether the same command goes on where it was interrupted.
+    """
+
+    about: str
+    run: Callable[[str, list[str]], None]
+    resumes: bool = False
+
+
+COMMANDS = {
+    "compare": Command(
+        "Train every arm with every seed and compare with plain; a killed comparison resumes.", _compare, resumes=True
+    ),
+    "train": Command("Train one arm with one seed of a comparison, or resume it.", _train, resumes=True),
+    "evaluate": Command("Test a finished run's model on the test images.", _evaluate),
+    "calibrate": Command("Compute initial quantization tables from training images, and write them as JSON.", _calibrate),
+    "recipes": Command("List the recipes and the published protocols they follow, or print one.", _recipes),
+    "bench": Command(
+        "Measure the layer's speed and memory beside other differentiable JPEGs; write a table and a plot.", _bench
+    ),
+}
+
+
+def _overview() -> str:
+    width, indent = min(shutil.get_terminal_size().columns, 100), max(len(name) for name in COMMANDS) + 4
+    lines = [f"  {name}".ljust(indent) + command.about for name, command in COMMANDS.items()]
+    commands = "\n".join(textwrap.fill(line, width, subsequent_indent=" " * indent) for line in lines)
+    return f"""\
+usage: {USAGE.format("COMMAND")}
+
+{textwrap.fill(ABOUT, width)}
+
+commands:
+{commands}
+
+jpegdl COMMAND --help   explains all options of a command, with units and defaults
+jpegdl --version        prints the version"""
 
 
 def _run(arguments: list[str]) -> None:
-    arguments = _configs_first(arguments)
-    parser = _parser()
-    if not arguments:
-        parser.print_help()
-        return
-    settings = parser.parse_args(arguments)
-    chosen: dict[str, Any] = vars(parser.instantiate(settings)[settings.command])
-    if settings.command == "recipes":
-        _say(read_recipe(chosen["name"]).text.rstrip() if chosen["name"] else list_recipes())
-        return
-    if settings.command == "bench":
-        bench(BenchConfig(**{name: chosen[name] for name in BenchConfig.__dataclass_fields__}), _say)
-        _say(f"\nWritten to {chosen['output']}: bench.md, bench.json, bench.png")
-        return
-    config = CompareConfig(**{name: chosen[name] for name in CompareConfig.__dataclass_fields__})
-    model = Path(chosen["model"]) if chosen.get("model") else None
-    if settings.command == "compare":
-        _, table = compare(config)
-        _say(f"\n{table}\nRun folder: {config.folder} (tables, figures, models and logs)")
-    elif settings.command == "train":
-        result = train_arm(config, chosen["arm"], chosen["seed"])
-        _say(f"{result['arm']}, seed {result['seed']}: test accuracy {100 * result['accuracy']:.2f} %")
-        _say(f"Run folder: {config.folder / chosen['arm'] / str(chosen['seed'])}")
-    elif settings.command == "evaluate":
-        metrics = evaluate_run(config, chosen["arm"], chosen["seed"], model, chosen["rounding"])
-        rounding = f", rounding {metrics['rounding']}" if metrics["rounding"] else ""
-        _say(f"{metrics['model']} ({metrics['backbone']}, {metrics['arm']}, seed {metrics['seed']}{rounding})")
-        _say(f"test accuracy {100 * metrics['accuracy']:.2f} %, loss {metrics['loss']:.4f}")
-    elif settings.command == "calibrate":
-        check_compare(config)
-        if not Path(chosen["save"]).absolute().parent.is_dir():
-            raise UsageError(f"--save {chosen['save']}: there is no folder {Path(chosen['save']).parent}")
-        method = chosen["method"] or ("magnitude" if config.layer.tables == "magnitude" else "sensitivity")
-        luma, chroma = calibrate_run(config, Data(config.data, chosen["seed"]), chosen["seed"], method, model)
-        write_tables(chosen["save"], {"luma": luma, "chroma": chroma})
-        for name, steps in (("luma", luma), ("chroma", chroma)):
-            _say(f"{name} (rows: vertical frequency)")
-            _say("\n".join(" ".join(f"{step:8.3g}" for step in row) for row in steps.tolist()))
-        _say(f"Written to {chosen['save']}")
+    name = arguments[0] if arguments else "--help"
+    if name in COMMANDS:
+        COMMANDS[name].run(COMMANDS[name].about, arguments[1:])
+    elif name in ("-h", "--help"):
+        print(_overview())
+    elif name == "--version":
+        print(f"jpegdl {__version__}")
+    else:
+        raise argparse.ArgumentError(None, f"no command {name!r}; commands: {', '.join(COMMANDS)}")
+
+
+class _Interrupts:
+    """While the command runs, Ctrl+C and SIGTERM raise KeyboardInterrupt; ``signal`` is the one that came, None before."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Interrupts":
+        if threading.current_thread() is threading.main_thread():
+            for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+                if signal.getsignal(number) == usual:  # what the parent process has us ignore stays ignored
+                    self._before[number] = signal.signal(number, self._raise)
+        return self
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        raise KeyboardInterrupt
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            self.signal = self.signal or signal.SIGINT
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    """Run the command line; the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
 
     Args:
         arguments: without the program's name; default ``sys.argv``.
     """
-    warnings.filterwarnings("ignore", module=r"lightning\..*|torch\.optim\.lr_scheduler")
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.showwarning = lambda message, *_: print(f"jpegdl: warning: {_one_line(message)}", file=sys.stderr)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    interrupts = _Interrupts()
     try:
-        _run(sys.argv[1:] if arguments is None else arguments)
-    except (jsonargparse.ArgumentError, UsageError, OSError) as error:
-        hint = "; a list is written '[one, two]'" if "list" in str(error) and "Parser key" in str(error) else ""
-        print(f"jpegdl: error: {_one_line(error)}{hint}", file=sys.stderr)
-        return 2 if isinstance(error, jsonargparse.ArgumentError) else 1
-    except KeyboardInterrupt:
-        print("jpegdl: interrupted; the same command resumes after the last finished epoch, if there is one", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if os.environ.get("JPEGDL_TRACEBACK"):
+        with interrupts, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*|torch\.optim\.lr_scheduler")
+            warnings.showwarning = lambda message, *_: _print_error(f"warning: {_one_line(message)}")
+            _run(arguments)
+    except BaseException as error:
+        # An interrupt may come out as another exception: of an import that it cut short, or SystemExit from Lightning.
+        if interrupts.signal is not None:
+            return _interrupted(interrupts.signal, arguments)
+        if isinstance(error, argparse.ArgumentError | UsageError | OSError):
+            hint = "; a list is written '[one, two]'" if "list" in str(error) and "Parser key" in str(error) else ""
+            _print_error(f"error: {_one_line(error)}{hint}")
+            return 2 if isinstance(error, argparse.ArgumentError) else 1
+        if not isinstance(error, Exception) or os.environ.get("JPEGDL_TRACEBACK"):
             raise
-        text = f"{type(error).__name__}: {_one_line(error)} (set JPEGDL_TRACEBACK=1 to see where)"
-        print(f"jpegdl: error: {text}", file=sys.stderr)
+        _print_error(f"error: {type(error).__name__}: {_one_line(error)} (set JPEGDL_TRACEBACK=1 to see where)")
         return 1
     return 0
 
 
+def _interrupted(number: int, arguments: list[str]) -> int:
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of the processes that train one model, the first tells
+        resumes = bool(arguments) and arguments[0] in COMMANDS and COMMANDS[arguments[0]].resumes
+        way_on = "; the same command resumes after the last finished epoch, if there is one" if resumes else ""
+        _print_error(f"{'terminated' if number == signal.SIGTERM else 'interrupted'}{way_on}")
+    return 128 + number
+
+
+def _print_error(text: str) -> None:
+    print(f"jpegdl: {text}", file=sys.stderr)
+
+
 def _one_line(error: BaseException | Warning | str) -> str:
-    # From a loader process the message comes wrapped in a traceback, the message itself last.
     text = str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        text = f"{error.filename}: {error.strerror}"
     if "Original Traceback" in text:
+        # From a loader process the message comes wrapped in a traceback, the message itself last.
         text = text.rstrip().rpartition("\n")[2].partition(": ")[2]
     return " ".join(text.split())
 

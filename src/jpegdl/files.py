@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _STRAY = ".writing-"
@@ -13,6 +13,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; on success it takes ``path``'s place, on failure it is removed.
 
     Only a process that is killed leaves it behind: see :func:`remove_strays`.
+
+    Raises:
+        OSError: it cannot be written, because the disk is full or the folder is read-only, say; names ``path``.
     """
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -20,8 +23,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(file)
+    except OSError as error:
+        # Python names the temporary file, or, where the disk is full, none.
+        if error.errno is None or (error.filename is not None and str(error.filename) != str(temporary)):
+            raise
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(file)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def remove_strays(folder: str | os.PathLike[str]) -> None:

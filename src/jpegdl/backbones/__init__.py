@@ -1,6 +1,6 @@
 """CIFAR backbones that timm lacks, registered with timm: ``timm.create_model("cifar_resnet20", num_classes=10)``.
 
-Importing ``jpegdl`` registers them: the networks of RepDistiller's protocol, for 32x32 images.
+``import jpegdl.backbones`` registers them: the networks of RepDistiller's protocol, for 32x32 images.
 """
 
 from itertools import product

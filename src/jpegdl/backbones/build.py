@@ -13,20 +13,27 @@ from jpegdl.errors import UsageError
 
 #: In front of the names of torchvision's classifiers.
 TORCHVISION = "torchvision/"
+_PRETRAINED = ("hf-hub:", "hf_hub:", "local-dir:")  # in front of what timm would load, architecture and weights
 # Without googlenet and inception_v3, which while they train return more than logits.
 _TORCHVISION_NAMES = sorted({*torchvision.models.list_models(module=torchvision.models)} - {"googlenet", "inception_v3"})
 
 
 def check_backbone(name: str) -> None:
-    """Refuse the name of a backbone that nobody knows.
+    """Refuse the name of a backbone that nobody knows, and one that stands for pretrained weights.
 
     Raises:
-        UsageError: names the most similar ones.
+        UsageError: says what to write instead, or names the most similar ones.
     """
     of_torchvision = name.startswith(TORCHVISION)
-    short = name.removeprefix(TORCHVISION) if of_torchvision else name.split(".")[0]
+    short, _, tag = (name.removeprefix(TORCHVISION), "", "") if of_torchvision else name.partition(".")
     # timm knows older names than it lists, too.
-    if not (short in _TORCHVISION_NAMES if of_torchvision else timm.is_model(short)):
+    known = short in _TORCHVISION_NAMES if of_torchvision else timm.is_model(short)
+    if name.startswith(_PRETRAINED) or (known and tag):
+        instead = repr(short) if known else "an architecture, such as 'resnet18',"
+        raise UsageError(
+            f"backbone {name!r} stands for pretrained weights, which are not loaded; give {instead} to start from random ones"
+        )
+    if not known:
         names, library = _TORCHVISION_NAMES, "classifier of torchvision"
         if not of_torchvision:
             names, library = timm.list_models(), "timm model"

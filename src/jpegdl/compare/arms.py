@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jpegdl.errors import UsageError
-from jpegdl.training import RunConfig, needs_tables
+from jpegdl.layer import layer_kind
+from jpegdl.training import RunConfig
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,12 @@ ARMS: dict[str, Arm] = {
     "regions": _arm("the layer with tables of their own for parts of the image", kind="regions"),
     "cascade": _arm("two layers in a row", kind="cascade"),
     "alpha": _arm("the layer with trained alpha", hardness=None, trainable_alpha=True),
-    "kappa": _arm("the layer with trained kappa = alpha q^2, from 0.7 where the recipe has no hardness", trainable_alpha=True),
+    "hardness": _arm("the layer with trained hardness alpha q^2, from 0.7 if the recipe has none", trainable_alpha=True),
     "log": _arm("a logarithmic compander in the quantizer's place", kind="log"),
     "tanh": _arm("a tanh compander in the quantizer's place", kind="tanh"),
 }
 
-_KAPPA = 0.7  # the published hardness
+_HARDNESS = 0.7  # the published hardness
 
 
 def check_arm(arm: str) -> None:
@@ -92,8 +93,8 @@ def arm_config(config: RunConfig, arm: str) -> RunConfig:
     """
     check_arm(arm)
     layer = replace(config.layer, **ARMS[arm].layer)
-    if arm == "kappa":
-        layer = replace(layer, alpha=None, hardness=layer.hardness or _KAPPA)
+    if arm == "hardness":
+        layer = replace(layer, alpha=None, hardness=layer.hardness or _HARDNESS)
     return replace(config, layer=layer, data=replace(config.data, **ARMS[arm].data))
 
 
@@ -104,15 +105,16 @@ def needed_arms(config: RunConfig, arm: str) -> list[str]:
         UsageError: unknown arm, or one that is to start from learned tables and cannot.
     """
     layer = arm_config(config, arm).layer
+    kind = layer_kind(layer)
     source = {"sensitivity": "plain", "learned": "jpeg-dl"}.get(layer.tables)
-    if source is None or not needs_tables(layer):
+    if source is None or not kind.from_tables:
         return []
     if source == arm:
         raise UsageError("arm jpeg-dl cannot start from the tables that it is to learn: layer.tables learned is for other arms")
-    if layer.tables == "learned" and layer.kind in ("log", "tanh", "regions", "cascade"):
+    if layer.tables == "learned" and not (kind.single and kind.tables == "steps"):
         raise UsageError(
             f"arm {arm} cannot start from learned tables: with layer.kind {layer.kind} jpeg-dl does not learn two tables"
         )
     if layer.tables == "learned" and layer.trainable_alpha:
-        raise UsageError(f"arm {arm} takes learned tables alone, and layer.trainable_alpha would have its learned softness too")
+        raise UsageError(f"arm {arm} takes learned tables alone, and layer.trainable_alpha would need its learned alpha too")
     return [source]

@@ -1,12 +1,12 @@
-"""What a comparison's results say, with their uncertainty."""
+"""What a comparison's results say, with their uncertainty; accuracies and differences are shares, 0 to 1, but for display."""
 
 import math
 import statistics
 from typing import Any
 
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
-Results = dict[str, list[dict[str, Any]]]
+NOT_TRAINED = "not trained"  # why a seed that other arms have is missing, where nothing went wrong
 
 
 def paired_difference(values: list[float], baseline: list[float]) -> dict[str, float | None]:
@@ -17,69 +17,173 @@ def paired_difference(values: list[float], baseline: list[float]) -> dict[str, f
         nothing: fewer than two pairs, or all differences equal.
     """
     differences = [value - base for value, base in zip(values, baseline, strict=True)]
-    mean = statistics.fmean(differences)
-    if len(differences) < 2 or math.isclose(statistics.pstdev(differences), 0, abs_tol=1e-12):
+    mean, freedom = statistics.fmean(differences), len(differences) - 1
+    if not freedom or math.isclose(statistics.pstdev(differences), 0, abs_tol=1e-12):
         return {"mean": mean, "low": None, "high": None, "p": None}
-    test = stats.ttest_rel(values, baseline)
-    interval = test.confidence_interval(0.95)
-    return {"mean": mean, "low": float(interval.low), "high": float(interval.high), "p": float(test.pvalue)}
+    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    half = float(stdtrit(freedom, 0.975)) * error
+    return {"mean": mean, "low": mean - half, "high": mean + half, "p": 2 * float(stdtr(freedom, -abs(mean) / error))}
 
 
-def summarize(results: Results) -> dict[str, Any]:
-    """Arms in numbers: accuracy in percent (of each seed, mean, sample sd), difference to plain in percentage points, cost.
+def holm(p_values: list[float]) -> list[float]:
+    """p values corrected for testing several hypotheses at once, in the order given.
+
+    To call significant what is at most 0.05 here errs in any of the tests at most once in 20 times.
+
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = largest
+    return corrected
+
+
+def summarize(results: dict[str, dict[int, dict[str, Any]]], failed: dict[str, dict[int, str]]) -> dict[str, Any]:
+    """Arms in numbers.
 
     Args:
-        results: of each arm, one result a seed, in the same order of seeds; includes ``plain``.
+        results: of each arm, by seed, what its ``result.json`` holds. ``plain`` has at least one; a result whose loss or
+            accuracy is not finite counts as failed.
+        failed: of each arm, by seed, why it has no result.
+
+    Returns:
+        ``seeds``: all there are, whatever arm has them. ``arms``, each with ``seeds``, those it has a result of;
+        ``accuracy``, one a seed, their ``mean`` and sample ``sd`` (None for fewer than two); ``difference`` to plain, paired
+        over the seeds that both have: those ``seeds``, and what :func:`paired_difference` says of them, with ``p_holm`` where
+        there are more than two arms (None for plain, and where no seed is common); ``layer_parameters``, ``parameters``;
+        ``time_ratio``, the median over those seeds of training time relative to plain's. An arm without any result has None
+        for all its numbers. ``failed``: of every missing run its ``arm``, ``seed`` and ``why``. ``versions`` and ``machine``
+        of the first run; ``mixed``: by name, whatever of the two is not the same in all runs.
     """
-    plain = results["plain"]
-    arms = {}
-    for arm, runs in results.items():
-        accuracy = [100 * run["accuracy"] for run in runs]
-        arms[arm] = {
-            "accuracy": accuracy,
-            "mean": statistics.fmean(accuracy),
-            "sd": statistics.stdev(accuracy) if len(accuracy) > 1 else None,
-            "difference": None if arm == "plain" else paired_difference(accuracy, [100 * run["accuracy"] for run in plain]),
-            "layer_parameters": runs[0]["layer_parameters"],
-            "parameters": runs[0]["parameters"],
-            "time_ratio": statistics.median(
-                run["train_seconds"] / base["train_seconds"] for run, base in zip(runs, plain, strict=True)
-            ),
-        }
-    first = plain[0]
+    reasons = {arm: dict(failed.get(arm, {})) for arm in [*results, *failed]}
+    sound: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in reasons}
+    for arm, by_seed in results.items():
+        for seed, result in sorted(by_seed.items()):
+            if math.isfinite(result["accuracy"]) and math.isfinite(result["loss"]):
+                sound[arm][seed] = result
+            else:
+                reasons[arm][seed] = "loss is not finite"
+    seeds = sorted({seed for runs in (sound, reasons) for by_seed in runs.values() for seed in by_seed})
+    arms = {arm: _arm(arm, by_seed, sound["plain"]) for arm, by_seed in sound.items()}
+    if len(arms) > 2:
+        _correct([entry["difference"] for entry in arms.values() if entry["difference"]])
+    found = [result for by_seed in sound.values() for result in by_seed.values()]
     return {
-        "seeds": [run["seed"] for run in plain],
+        "seeds": seeds,
         "arms": arms,
-        "versions": first["versions"],
-        "machine": first["machine"],
+        "failed": [
+            {"arm": arm, "seed": seed, "why": reasons[arm].get(seed, NOT_TRAINED)}
+            for arm, by_seed in sound.items()
+            for seed in seeds
+            if seed not in by_seed
+        ],
+        "versions": found[0].get("versions", {}) if found else {},
+        "machine": found[0].get("machine", "") if found else "",
+        "mixed": _mixed([{**result.get("versions", {}), "machine": result.get("machine", "")} for result in found]),
     }
 
 
+def _arm(arm: str, runs: dict[int, dict[str, Any]], plain: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    accuracy = [run["accuracy"] for run in runs.values()]
+    common = [seed for seed in runs if seed in plain]
+    difference: dict[str, Any] | None = None
+    if common and arm != "plain":
+        pairs = paired_difference([runs[seed]["accuracy"] for seed in common], [plain[seed]["accuracy"] for seed in common])
+        difference = {"seeds": common, **pairs}
+    first = next(iter(runs.values()), {})
+    ratios = [runs[seed]["train_seconds"] / plain[seed]["train_seconds"] for seed in common]
+    return {
+        "seeds": list(runs),
+        "accuracy": accuracy,
+        "mean": statistics.fmean(accuracy) if accuracy else None,
+        "sd": statistics.stdev(accuracy) if len(accuracy) > 1 else None,
+        "difference": difference,
+        "layer_parameters": first.get("layer_parameters"),
+        "parameters": first.get("parameters"),
+        "time_ratio": statistics.median(ratios) if ratios else None,
+    }
+
+
+def _correct(differences: list[dict[str, Any]]) -> None:
+    tested = [difference for difference in differences if difference["p"] is not None]
+    for difference in differences:
+        difference["p_holm"] = None
+    for difference, p in zip(tested, holm([difference["p"] for difference in tested]), strict=True):
+        difference["p_holm"] = p
+
+
+def _mixed(properties: list[dict[str, str]]) -> dict[str, list[str]]:
+    """What is not the same everywhere, with all its values."""
+    names = dict.fromkeys(name for each in properties for name in each)
+    values = {name: list(dict.fromkeys(each.get(name, "unknown") for each in properties)) for name in names}
+    return {name: different for name, different in values.items() if len(different) > 1}
+
+
+# ------------------------------------------------------------------------------------------------------------- display
+
+
 def summary_table(summary: dict[str, Any]) -> str:
-    """The summary as a Markdown table, aligned for the terminal too."""
-    header = ["arm", "test accuracy, %", "difference to plain [95 % interval]", "p", "extra parameters", "training time"]
-    rows = []
-    for arm, entry in summary["arms"].items():
-        accuracy = f"{entry['mean']:.2f}" + (f" ± {entry['sd']:.2f}" if entry["sd"] is not None else "")
-        gain = entry["difference"]
-        if gain is None:
-            difference, p = "", ""
-        else:
-            interval = f" [{gain['low']:+.2f}, {gain['high']:+.2f}]" if gain["low"] is not None else ""
-            difference = f"{gain['mean']:+.2f}{interval}"
-            p = "" if gain["p"] is None else f"{gain['p']:.3f}" if gain["p"] >= 0.001 else f"{gain['p']:.1g}"
-        rows.append([arm, accuracy, difference, p, str(entry["layer_parameters"]), f"x{entry['time_ratio']:.2f}"])
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in [header, *rows]
-    ]
+    """The summary as a Markdown table, aligned for the terminal too, and what is to be known about it."""
+    several = len(summary["arms"]) > 2
+    header = ["arm", "test accuracy, %", "difference to plain [95 % interval]", "p"]
+    header += [*(["p (Holm)"] if several else []), "extra parameters", "training time"]
+    rows = [header, *(_row(arm, entry, len(summary["seeds"]), several) for arm, entry in summary["arms"].items())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    seeds = ", ".join(map(str, summary["seeds"]))
-    if (count := len(summary["seeds"])) > 1:
-        how = f"seeds {seeds}; mean ± sample sd over {count} seeds. Interval and p: paired t test over seeds."
+    return "\n".join([*lines, "", *_notes(summary)]) + "\n"
+
+
+def _row(arm: str, entry: dict[str, Any], seeds: int, several: bool) -> list[str]:
+    if entry["mean"] is None:
+        return [arm, "failed", *[""] * (5 if several else 4)]
+    gain = entry["difference"]
+    accuracy = f"{100 * entry['mean']:.2f}" + (f" ± {100 * entry['sd']:.2f}" if entry["sd"] is not None else "")
+    difference = "" if arm == "plain" else "no seed in common"
+    if gain is not None:
+        interval = f" [{100 * gain['low']:+.2f}, {100 * gain['high']:+.2f}]" if gain["low"] is not None else ""
+        difference = f"{100 * gain['mean']:+.2f}{interval}{part(gain['seeds'], seeds)}"
+    ps = [gain[name] if gain else None for name in (("p", "p_holm") if several else ("p",))]
+    time = "" if entry["time_ratio"] is None else f"x{entry['time_ratio']:.2f}"
+    accuracy += part(entry["seeds"], seeds)
+    return [arm, accuracy, difference, *map(_p, ps), str(entry["layer_parameters"]), time]
+
+
+def part(seeds: list[int], of: int) -> str:
+    """' (2 of 3 seeds)' where there are fewer than all; else nothing."""
+    return f" ({len(seeds)} of {of} seeds)" if len(seeds) < of else ""
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else f"{p:.3f}" if p >= 0.001 else f"{p:.1g}"
+
+
+def _notes(summary: dict[str, Any]) -> list[str]:
+    """What stands below the table."""
+    seeds, arms = summary["seeds"], summary["arms"].values()
+    if len(seeds) == 1:
+        how = f"seed {seeds[0]} alone: no interval, and a difference may be chance."
     else:
-        how = f"seed {seeds} alone: no interval, and a difference may be chance."
-    lines += ["", f"{summary['backbone']}, {how}"]
+        partly = any(len(entry["seeds"]) < len(seeds) for entry in arms)
+        how = (
+            f"seeds {', '.join(map(str, seeds))}; mean ± sample sd over {len(seeds)} seeds"
+            f"{', or over those there are' if partly else ''}. Interval and p: paired t test over "
+            f"{'the seeds that both arms have' if partly else 'seeds'}."
+        )
+    notes = [f"{summary['backbone']}, {how}"]
+    if tests := sum((entry["difference"] or {}).get("p_holm") is not None for entry in arms):
+        notes.append(f"p (Holm): p corrected by Holm's method for the number of arms that are tested against plain, {tests}.")
+    if summary["mixed"]:
+        each = "; ".join(f"{name} {' or '.join(values)}" for name, values in summary["mixed"].items())
+        notes.append(f"Not all runs were made alike, and part of a difference may come from that: {each}.")
     if summary.get("data") == "made-up":
-        lines.append("Made-up images: these numbers mean nothing.")
-    return "\n".join(lines) + "\n"
+        notes.append("Made-up images: these numbers mean nothing.")
+    missing: dict[tuple[str, str], list[int]] = {}
+    for entry in summary["failed"]:
+        missing.setdefault((entry["arm"], " ".join(entry["why"].split())), []).append(entry["seed"])
+    if missing:
+        notes += ["", "Without a result:", ""]
+    for (arm, why), without in missing.items():
+        notes.append(f"- {arm}, seed{'s' if len(without) > 1 else ''} {', '.join(map(str, without))}: {why}")
+    return notes

@@ -1,5 +1,7 @@
 """The settings of a data set."""
 
+import math
+import re
 from dataclasses import dataclass
 
 from jpegdl.errors import UsageError
@@ -11,6 +13,15 @@ NAMES = (
 PREFIXES = ("hfds/", "hfids/", "tfds/", "torch/", "wds/")  # as in timm; the data set's own name follows
 CROPS = ("random", "resized")
 CACHES = ("auto", "memory", "device", "none")
+LARGEST = 2**14  # pixels on a side; beyond it Pillow takes a file for an attack, and a single image takes gigabytes
+
+_NUMBER = r"\d+(\.\d+)?"
+#: timm's own reading passes over what it does not know, so that a typing error would go unseen.
+_AUTO_AUGMENT = re.compile(
+    rf"rand(-(m\d+|n\d+|p{_NUMBER}|mstd{_NUMBER}|mmax\d+|inc[01]|t(weights|3a|3aw)))*"
+    rf"|(v0r?|originalr?|3a)(-mstd{_NUMBER})?"
+    rf"|augmix(-(m\d+|w[1-9]\d*|d[1-9]\d*|a{_NUMBER}|b[01]|mstd{_NUMBER}))*"
+)
 
 
 @dataclass
@@ -25,11 +36,14 @@ class DataConfig:
             downloaded on first use; or, as timm reads them, hfds/NAME or hfids/NAME (Hugging Face), tfds/NAME, torch/NAME,
             and wds/ (WebDataset shards). Default: folder where a path is given, else photos.
         path: folder: where train/ and test/ (or val/, validation/), or train.tar and test.tar, lie, each with one folder a
-            class. imagenet: the same with WordNet ids for classes, or shards. wds/: where the shards lie, such as
-            NAME-train-0000.tar and NAME-val-0000.tar. cub200: where CUB_200_2011/ or CUB_200_2011.tgz lies. dogs: where
-            Images/ and lists/ or images.tar and lists.tar lie. Downloaded sets: where they are kept. photos, made-up: none.
-        classes: made-up: number of classes; 10 by default. No use for others.
-        limit: use at most so many training images and as many test images, as evenly over the classes as they allow.
+            class, the first below them. Images in no folder are refused, class folders without an image left out with a
+            warning, names that begin with a dot passed over. imagenet: the same with WordNet ids for classes, or shards.
+            wds/: where the shards lie, such as NAME-train-0000.tar and NAME-val-0000.tar. cub200: where CUB_200_2011/ or
+            CUB_200_2011.tgz lies. dogs: where Images/ and lists/ or images.tar and lists.tar lie. Downloaded sets: where they
+            are kept. photos, made-up: none. Images are read as they are stored: a camera's note to turn one (EXIF orientation)
+            is not followed, as in timm and torchvision; transparency is dropped; 16-bit grey is scaled to 8 bits.
+        classes: number of classes of made-up, 10 by default; for no other set.
+        limit: use at most this many training images and this many test images, spread evenly over the classes.
         size: side of the square images that the model sees, in pixels.
         resize: short side, in pixels, that images are scaled to before the crop to ``size`` (photos: side of the patches cut
             out). Default: ``size``.
@@ -38,15 +52,20 @@ class DataConfig:
         scale: smallest area of the resized crop, as a share of the image.
         pad: zero pixels added on each side before the random training crop.
         flip: mirror training images at random.
-        jpeg_train: lowest and highest quality, 1 to 100: each training image, cropped and flipped, goes through a real JPEG
-            file (4:2:0) of a random quality between them. Default: none.
+        auto_augment: timm's name of a random change of the cropped and flipped training images, such as
+            rand-m9-mstd0.5-inc1 (RandAugment), original-mstd0.5 (AutoAugment) or augmix-m5-w4. Default: none.
+        color_jitter: strength of random changes of brightness, contrast and saturation, 0.4 for factors of 0.6 to 1.4, after
+            crop and flip; in place of auto_augment, as in timm (with its policy 3a: after it). Default: none.
+        erase: probability that a rectangle of a training image is replaced by noise, at the very end, by timm's random erasing.
+        jpeg_train: lowest and highest quality, 1 to 100: each training image, cropped, flipped and recoloured, goes through a
+            real JPEG file (4:2:0) of a random quality between them, before anything is erased. Default: none.
         jpeg_test: each test image, cropped, goes through a real JPEG file (4:2:0) of this quality. Default: none.
         batch_size: training images a step and process.
         workers: loader processes; 0 loads in the main one, best for sets that are kept decoded. Also the threads that decode
             these.
         cache: what is decoded once: memory (all images, on the host), device (all images, on the GPU, and cropped there in
             batches), none, or auto (memory where that takes less than 1 GiB). With device crops are drawn otherwise than
-            without, from the same seeds.
+            without, from the same seeds, and there is no auto_augment, color_jitter, erase or JPEG.
         skip_corrupt: leave out images that cannot be decoded, instead of stopping at the first.
     """
 
@@ -60,6 +79,9 @@ class DataConfig:
     scale: float = 0.08
     pad: int = 0
     flip: bool = True
+    auto_augment: str | None = None
+    color_jitter: float | None = None
+    erase: float = 0.0
     jpeg_train: list[int] | None = None
     jpeg_test: int | None = None
     batch_size: int = 32
@@ -100,14 +122,41 @@ def check(config: DataConfig) -> None:
         if (value := getattr(config, name)) is not None and value < least:
             raise UsageError(f"data.{name} must be at least {least}, got {value}")
     if config.classes is not None and config.kind != "made-up":
-        raise UsageError(f"data.classes has a use for made-up only, got {config.classes} with {config.kind}")
+        raise UsageError(f"data.classes is for made-up only, got {config.classes} with {config.kind}")
+    for name, side in (("size", config.size), ("resize", config.side), ("pad", config.size + 2 * config.pad)):
+        if side > LARGEST:
+            given = getattr(config, name)
+            raise UsageError(f"data.{name} {given} makes images of {side} pixels a side; take at most {LARGEST}")
     if config.resize is not None and config.resize < config.size:
         raise UsageError(f"data.resize must be at least data.size = {config.size}, got {config.resize}")
     if not 0 < config.scale <= 1:
         raise UsageError(f"data.scale must be greater than 0 and at most 1, got {config.scale}")
     if config.pad and config.crop == "resized":
-        raise UsageError(f"data.pad has no use with data.crop resized, got {config.pad}")
+        raise UsageError(f"data.pad cannot be combined with data.crop resized, got {config.pad}")
+    _check_augmentation(config)
     _check_jpeg(config)
+
+
+def _check_augmentation(config: DataConfig) -> None:
+    policy, jitter = config.auto_augment, config.color_jitter
+    if policy is not None and not _AUTO_AUGMENT.fullmatch(policy):
+        raise UsageError(
+            "data.auto_augment must be a name that timm knows, such as rand-m9-mstd0.5-inc1, original-mstd0.5 or "
+            f"augmix-m5-w4, got {policy!r}"
+        )
+    if jitter is not None and not 0 <= jitter < math.inf:
+        raise UsageError(f"data.color_jitter must be at least 0, got {jitter}")
+    if policy is not None and jitter is not None and "3a" not in policy:
+        raise UsageError(
+            f"data.color_jitter {jitter} cannot be combined with data.auto_augment {policy}, which replaces it in timm"
+        )
+    if not 0 <= config.erase <= 1:
+        raise UsageError(f"data.erase must be a probability, 0 to 1, got {config.erase}")
+    if config.cache == "device" and (policy is not None or jitter is not None or config.erase):
+        raise UsageError(
+            "data.auto_augment, data.color_jitter and data.erase work on the CPU, not with data.cache device; "
+            "use --data.cache auto"
+        )
 
 
 def _check_jpeg(config: DataConfig) -> None:
@@ -116,4 +165,6 @@ def _check_jpeg(config: DataConfig) -> None:
     if config.jpeg_test is not None and not 1 <= config.jpeg_test <= 100:
         raise UsageError(f"data.jpeg_test must be a quality, 1 to 100, got {config.jpeg_test}")
     if config.cache == "device" and (config.jpeg_train, config.jpeg_test) != (None, None):
-        raise UsageError("data.jpeg_train and data.jpeg_test encode on the CPU and do not go with data.cache device")
+        raise UsageError(
+            "data.jpeg_train and data.jpeg_test encode on the CPU, not with data.cache device; use --data.cache auto"
+        )

@@ -216,7 +216,7 @@ class DeviceImages(Dataset[Any]):
 def _allocate(pixels: int, device: torch.device) -> Tensor:
     needed, free = 3 * pixels, free_bytes(device)
     message = f"data.cache device needs {needed / 2**30:.1f} GiB on {device}"
-    way_out = "take --data.cache auto, smaller images (--data.resize) or --data.limit"
+    way_out = "use --data.cache auto, smaller images (--data.resize) or --data.limit"
     if free is not None and needed > FREE_SHARE * free:
         raise UsageError(f"{message}, of which {free / 2**30:.1f} GiB are free and some are needed for training: {way_out}")
     try:

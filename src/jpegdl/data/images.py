@@ -2,65 +2,71 @@
 
 import copy
 import functools
+import hashlib
+import struct
 import warnings
+import zlib
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from torchvision.transforms import v2
 
+from jpegdl.data.augment import Erase, recolour, seeded
 from jpegdl.data.config import DataConfig
 from jpegdl.data.device import DeviceImages
+from jpegdl.data.pixels import resized, to_rgb
 from jpegdl.data.sampling import IGNORED, Key
+from jpegdl.data.sources.base import Source
 from jpegdl.errors import UsageError
 
 CACHE_BYTES = 2**30  # sets smaller than this once decoded are kept in memory
 
-
-class Source(Protocol):
-    """Where images come from; picklable, and read from several threads and processes at a time."""
-
-    targets: list[int]
-
-    def read(self, index: int) -> Image.Image:
-        """The image in any size and mode; OSError where its file cannot be decoded."""
-
-    def name(self, index: int) -> str:
-        """The image's file or origin, for messages."""
-
-
-Sets = tuple[Source, Source, list[str]]  # training images, test images, names of the classes
-
-
-def resized(image: Image.Image, side: int) -> Image.Image:
-    """The image in RGB with a short side of ``side`` pixels, by bicubic interpolation."""
-    return cast(Image.Image, v2.functional.resize(image.convert("RGB"), [side], v2.InterpolationMode.BICUBIC, antialias=True))
+#: What Pillow raises on bad files.
+BAD_FILE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 class ImageSet(Dataset[tuple[Tensor, int] | None]):
     """Images and class indices; ``dataset[i]`` is test-time, ``dataset[i, seed]`` augmented with that seed.
 
     An image is (3, size, size) float32 in [0, 1]. ``dataset[None]`` is no image: black pixels and the class ``IGNORED``. A
-    corrupt image that is to be left out is None, and no part of a batch.
+    corrupt image is None where such images are left out; batches do not contain it.
 
     Args:
         source: images and their class indices.
-        config: crop, flip, JPEG, and what to do with corrupt files.
+        config: crop, flip, other augmentation, JPEG, and what to do with corrupt files.
         train: whether these are the training images.
+
+    Attributes:
+        targets: class indices of the images in use: without the corrupt ones, once :meth:`load` has decoded them all.
     """
 
     def __init__(self, source: Source, config: DataConfig, *, train: bool) -> None:
         self._source, self._config, self._train = source, config, train
         self._full = train and config.crop == "resized"  # whether whole images are needed
-        self.targets = source.targets
+        self.targets: Sequence[int] = source.targets
+        self._indices: Sequence[int] = range(len(source.targets))  # in the source, of the images in use
         self._cache: list[Tensor] | None = None
         self._copies: dict[torch.device, DeviceImages] = {}
+        self._loaded = False
         self._set_transforms()
-        if config.cache in ("memory", "device") or (config.cache == "auto" and self._decoded_bytes() < CACHE_BYTES):
+
+    def load(self) -> None:
+        """Decode all images, where they are kept decoded; the next time there is nothing to do.
+
+        Raises:
+            UsageError: one of them cannot be decoded.
+        """
+        if self._loaded:
+            return
+        cache = self._config.cache
+        if cache in ("memory", "device") or (cache == "auto" and self._decoded_bytes() < CACHE_BYTES):
             self._decode_all()
+        self._loaded = True
 
     def _set_transforms(self) -> None:
         config = self._config
@@ -74,9 +80,15 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
         if self._full:
             crop = v2.RandomResizedCrop(config.size, scale=(config.scale, 1.0), interpolation=v2.InterpolationMode.BICUBIC)
         flips = [v2.RandomHorizontalFlip()] if config.flip else []
-        # Last, so that crops and flips are the same with and without it.
+        # The order of timm's create_transform. Crops and flips come first, and are the same with and without all that follows.
+        recolours = config.auto_augment is not None or config.color_jitter is not None
+        self._timm = recolours or config.erase > 0
+        colours: list[Callable[[Any], Any]] = []
+        if recolours:
+            colours = [v2.functional.to_pil_image, recolour(config), v2.functional.pil_to_tensor]
         files = [] if config.jpeg_train is None else [v2.JPEG(config.jpeg_train)]
-        self._augment = v2.Compose([crop, *flips, *files, to_unit])
+        erase = [Erase(config.erase)] if config.erase else []
+        self._augment = v2.Compose([crop, *flips, *colours, *files, to_unit, *erase])
 
     def with_config(self, config: DataConfig) -> "ImageSet":
         """The same decoded images under a config that differs in ``jpeg_train`` and ``jpeg_test`` only."""
@@ -96,6 +108,14 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
             self._copies[device] = DeviceImages(self._cache, self.targets, self._config, device, whole=self._full)
         return self._copies[device]
 
+    @functools.cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Number of the images, corrupt ones too, and a digest of their names and classes in order, 16 hex digits."""
+        digest = hashlib.sha256()
+        for index, target in enumerate(self._source.targets):
+            digest.update(f"{self._source.key(index)}\0{target}\n".encode(errors="surrogateescape"))
+        return {"images": len(self._source.targets), "digest": digest.hexdigest()[:16]}
+
     def _decoded_bytes(self) -> float:
         count = len(self.targets)
         if not self._full:
@@ -110,26 +130,28 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
                 images = list(pool.map(self._decode_or_skip, indices))
         else:
             images = [self._decode_or_skip(i) for i in indices]
-        sound = [(image, target) for image, target in zip(images, self.targets, strict=True) if image is not None]
-        if not sound:
+        self._indices = [i for i in indices if images[i] is not None]
+        if not self._indices:
             raise UsageError(f"none of the {len(self.targets)} images can be decoded, {self._source.name(0)} for one")
-        if left_out := len(images) - len(sound):
+        if left_out := len(images) - len(self._indices):
             warnings.warn(f"left out {left_out} of {len(images)} images that cannot be decoded", stacklevel=2)
-        self._cache, self.targets = [image for image, _ in sound], [target for _, target in sound]
+        self._cache = [image for image in images if image is not None]
+        self.targets = [self._source.targets[i] for i in self._indices]
 
     def _decode_or_skip(self, index: int) -> Tensor | None:
         """(3, H, W) uint8, H and W as the crops need them."""
         try:
             image = self._source.read(index)
-            image = image.convert("RGB") if self._full else resized(image, self._config.side)
+            image = to_rgb(image) if self._full else resized(image, self._config.side)
             return cast(Tensor, v2.functional.pil_to_tensor(image))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises on bad files
+        except BAD_FILE as error:
             if self._config.skip_corrupt:
                 return None
-            raise UsageError(
-                f"image {self._source.name(index)} cannot be decoded ({error}); mend or remove it, or leave such images out "
-                "with --data.skip_corrupt true"
-            ) from error
+            text = (
+                f"image {self._source.name(index)} cannot be decoded ({_reason(error)}); repair or remove it, or leave such "
+                "images out with --data.skip_corrupt true"
+            )
+            raise UsageError(" ".join(text.split())) from error  # one line: the last of what a loader process hands on
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -143,13 +165,17 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
             return None
         if seed is None:
             return self._test(image), self.targets[index]
-        # The CPU's generator alone: torch.manual_seed would queue a call for every other device, at every image.
-        state = torch.get_rng_state()
-        try:
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed, everywhere=self._timm):
             return self._augment(image), self.targets[index]
-        finally:
-            torch.set_rng_state(state)
+
+
+def _reason(error: Exception) -> str:
+    """Pillow's words, or better ones where they are about its own objects."""
+    if isinstance(error, UnidentifiedImageError):
+        return "the file is empty, truncated near its beginning, or no image that Pillow reads"
+    if "decoder object" in str(error):  # of WebP
+        return "the file is truncated or damaged"
+    return str(error)
 
 
 def collate(items: list[tuple[Tensor, int] | None]) -> Any:

@@ -10,12 +10,18 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
 from jpegdl.data.config import DataConfig, check
 from jpegdl.data.images import ImageSet, collate
-from jpegdl.data.sampling import EpochSampler, Share, processes
-from jpegdl.data.sets import open_sets
+from jpegdl.data.sampling import EpochSampler, Seeded, Share, processes
+from jpegdl.data.sources import open_sets
+from jpegdl.errors import UsageError
+
+TEST_BATCH, CALIBRATION_BATCH = 256, 128  # images at least
+BATCH_BYTES = 2**36
 
 
 class Data(lightning.LightningDataModule):
     """The loaders of one data set, each of this process's share; for ``Trainer(use_distributed_sampler=False)``.
+
+    To make one lists the images; they are decoded by :meth:`load`, or when the first loader is asked for.
 
     Args:
         config: what to load.
@@ -35,6 +41,7 @@ class Data(lightning.LightningDataModule):
         check(config)
         self.config, self.seed = config, seed
         train, test, self.classes = open_sets(config)
+        _check_memory(config, max(len(train.targets), len(test.targets)))
         self.train, self.test = ImageSet(train, config, train=True), ImageSet(test, config, train=False)
 
     def with_config(self, config: DataConfig) -> "Data":
@@ -46,16 +53,37 @@ class Data(lightning.LightningDataModule):
         check(config)
         if replace(config, jpeg_train=self.config.jpeg_train, jpeg_test=self.config.jpeg_test) != self.config:
             return Data(config, self.seed)
+        self.load()  # once for both
         other = copy.copy(self)
         other.config, other.trainer = config, None
         other.train, other.test = self.train.with_config(config), self.test.with_config(config)
         return other
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What is trained and tested on, to be kept as JSON: the set's name, its classes, and of both parts number and digest.
+
+        It is the same wherever the set is kept, and for folders and tars of them. It differs where an image is added,
+        removed, renamed or of another class; pixels are not looked at, and nothing is decoded.
+        """
+        parts = {"train": self.train.fingerprint, "test": self.test.fingerprint}
+        return {"name": self.config.kind, "classes": list(self.classes), **parts}
+
+    def load(self) -> None:
+        """Decode the images that are kept decoded; the next time there is nothing to do.
+
+        Raises:
+            UsageError: an image cannot be decoded.
+        """
+        self.train.load()
+        self.test.load()
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Augmented training images, in an order of the seed's and the epoch's; the last, smaller batch is dropped.
 
         Any number of processes sees the same images in the same steps, where the global batch is the same.
         """
+        self.train.load()
         rank, world = processes()
         full = len(self.train) // world >= self.config.batch_size  # else all take the one small batch there is
         sampler = EpochSampler(self.train, num_replicas=world, rank=rank, shuffle=True, seed=self.seed, drop_last=full)
@@ -66,14 +94,23 @@ class Data(lightning.LightningDataModule):
 
         Every process gets equally many batches; entries that fill up have the target ``IGNORED``.
         """
+        self.test.load()
         sampler = Share(SequentialSampler(self.test), *processes(), even=True)
-        return self._loader(self.test, sampler=sampler, batch_size=max(self.config.batch_size, 256))
+        return self._loader(self.test, sampler=sampler, batch_size=max(self.config.batch_size, TEST_BATCH))
 
-    def calibration_dataloader(self) -> DataLoader[Any]:
-        """Training images, center crop, in an order of the seed's; each once over all processes, and no other entry."""
+    def calibration_dataloader(self, augmented: bool = False) -> DataLoader[Any]:
+        """Training images in an order of the seed's; each once over all processes, and no other entry.
+
+        Args:
+            augmented: as they are in the first epoch of training, in batches of that size; else the center crop.
+        """
+        self.train.load()
         generator = torch.Generator().manual_seed(self.seed)
-        sampler = Share(RandomSampler(self.train, generator=generator), *processes(), even=False)
-        batch_size = max(self.config.batch_size, 128)
+        sampler: Any = Share(RandomSampler(self.train, generator=generator), *processes(), even=False)
+        if augmented:
+            sampler = Seeded(sampler, self.seed)
+        # In train mode, BatchNorm's statistics depend on the batch: there it is that of training.
+        batch_size = self.config.batch_size if augmented else max(self.config.batch_size, CALIBRATION_BATCH)
         return self._loader(self.train, sampler=sampler, generator=generator, batch_size=batch_size)
 
     def _loader(self, images: ImageSet, **options: Any) -> DataLoader[Any]:
@@ -89,6 +126,15 @@ class Data(lightning.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             collate_fn=collate,
             **options,
+        )
+
+
+def _check_memory(config: DataConfig, images: int) -> None:
+    largest = min(max(config.batch_size, TEST_BATCH), images)
+    if (needed := 12 * config.size**2 * largest) > BATCH_BYTES:
+        raise UsageError(
+            f"data.size {config.size}: a batch of {largest} images takes {needed / 2**30:,.0f} GiB of memory; take a smaller "
+            f"--data.size{', or a smaller --data.batch_size' if config.batch_size > TEST_BATCH else ''}"
         )
 
 

@@ -20,12 +20,17 @@ def processes() -> tuple[int, int]:
     return 0, 1
 
 
+def image_seed(seed: int, epoch: int, index: int) -> int:
+    """What an image's augmentation is drawn from."""
+    return ((seed * 1_000_003 + epoch) * 1_000_003 + index) % 2**63
+
+
 class EpochSampler(DistributedSampler[Any]):
     """Shuffled (index, seed) pairs, a function of the seed and the epoch alone; each process gets its share."""
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         for index in super().__iter__():
-            yield index, ((self.seed * 1_000_003 + self.epoch) * 1_000_003 + index) % 2**63
+            yield index, image_seed(self.seed, self.epoch, index)
 
 
 class Share(Sampler[int | None]):
@@ -51,3 +56,21 @@ class Share(Sampler[int | None]):
 
     def __len__(self) -> int:
         return -(-len(self._order) // self._world) if self._even else self._own()  # type: ignore[arg-type]
+
+
+class Seeded(Sampler[tuple[int, int]]):
+    """An order of images, each with the seed of its augmentation in the first epoch.
+
+    Args:
+        order: indices alone.
+        seed: of the training.
+    """
+
+    def __init__(self, order: Sampler[int], seed: int) -> None:
+        self._order, self._seed = order, seed
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((index, image_seed(self._seed, 0, index)) for index in self._order)
+
+    def __len__(self) -> int:
+        return len(self._order)  # type: ignore[arg-type]

@@ -23,6 +23,8 @@ class LayerConfig:
             image). Companders start from the level cap of these tables.
         q_max: largest initial luma step of sensitivity tables, in JPEG table units.
         images: training images that sensitivity and magnitude tables are computed from, at most.
+        calibration: how sensitivities are computed: eval (plain model in eval mode, center crops) or train (in train mode, on
+            augmented images, as the authors' code does for CNNs on CIFAR and fine-grained sets).
         alpha: sharpness of P(level | coefficient), in 1 / step^2; larger is harder. One number, or two for luma and chroma.
             Default: 5, or tied to the steps where hardness is given.
         hardness: tie alpha = hardness / step^2 instead.
@@ -39,6 +41,7 @@ class LayerConfig:
     tables: str = "sensitivity"
     q_max: float = 5.0
     images: int = 5000
+    calibration: str = "eval"
     alpha: float | list[float] | None = None
     hardness: float | None = None
     bits: int | None = 8

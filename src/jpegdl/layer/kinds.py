@@ -134,6 +134,8 @@ def check_layer(config: LayerConfig, size: int) -> None:
         raise UsageError(f"layer.q_max must be greater than 0 and at most {STEP_RANGE[1]:g}, got {config.q_max}")
     if config.images < 1:
         raise UsageError(f"layer.images must be at least 1, got {config.images}")
+    if config.calibration not in ("eval", "train"):
+        raise UsageError(f"layer.calibration must be eval or train, got {config.calibration!r}")
     if table_source(config) == "file":
         read_tables(config.tables)
     build_layer(config, None, size)

@@ -67,6 +67,8 @@ One row of a table is one command; give each its own --name:
   jpegdl compare --config cifar100 --backbone cifar_vgg13 --name cifar100-vgg13
 The same shrunk to seconds, on made-up images, to see that everything runs:
   jpegdl compare --config cifar100 --config smoke
+A shorter run; milestones and warm-up that are shares of the epochs keep the schedule's shape:
+  jpegdl compare --config cifar100 --training.epochs 60 --name cifar100-short
 To change more, save a recipe and edit it:
   jpegdl recipes cifar100 > mine.yaml && jpegdl compare --config mine.yaml --name mine"""
 

@@ -1,7 +1,5 @@
-"""What a run writes down and shows while it trains."""
+"""What a run starts with, and what it writes down while it trains."""
 
-import csv
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +8,12 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-import yaml
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from jpegdl.files import replacing
-from jpegdl.layer import JpegLayer
+from jpegdl.layer import JpegLayer, describe_tables
+from jpegdl.training.folder import RunFolder
 from jpegdl.training.module import JointTraining
 
 
@@ -26,26 +22,26 @@ class Start(Callback):
 
     Args:
         make_layer: gives the layer, which takes the place of the model's.
-        folder: where the first process writes ``config.yaml`` and the log.
-        settings: what to write there.
+        size: side of the square images that it will see, in pixels.
+        folder: where the first process writes its log.
+        begin: called by the first process, before anything else is written there.
 
     Attributes:
-        before: the layer's tables, from :func:`named_tables`.
+        before: the layer's tables, from :func:`jpegdl.layer.describe_tables`.
     """
 
-    def __init__(self, make_layer: Callable[[], nn.Module], folder: Path, settings: dict[str, Any]) -> None:
-        self.make_layer, self.folder, self.settings = make_layer, folder, settings
+    def __init__(self, make_layer: Callable[[], nn.Module], size: int, folder: Path, begin: Callable[[], None]) -> None:
+        self.make_layer, self.size, self.folder, self.begin = make_layer, size, folder, begin
         self.before: dict[str, Any] = {}
 
     def setup(self, trainer: lightning.Trainer, module: JointTraining, stage: str) -> None:  # type: ignore[override]
         layer = self.make_layer()
         module.model.layer = layer
         module.to(trainer.strategy.root_device)  # an average of the model is set up after this, and stays where it finds it
-        self.before = named_tables(layer)
-        _load_kernels(layer, self.settings["data"]["size"], trainer.strategy.root_device)
+        self.before = describe_tables(layer)
+        _load_kernels(layer, self.size, trainer.strategy.root_device)
         if trainer.is_global_zero:
-            with replacing(self.folder / "config.yaml") as file:
-                file.write_text(yaml.safe_dump(self.settings, sort_keys=False))
+            self.begin()
         # A logger that the trainer had from the beginning would have made the folder.
         trainer.loggers = [_Logger(self.folder, name="", version="", default_hp_metric=False)]
 
@@ -65,16 +61,6 @@ class _Logger(TensorBoardLogger):
     NAME_HPARAMS_FILE = "config.yaml"
 
 
-def named_tables(layer: nn.Module) -> dict[str, Any]:
-    """All parameters of a layer by name, and alpha where it has one, trained or not, as nested lists of numbers."""
-    tables: dict[str, Tensor] = dict(layer.named_parameters())
-    for name, part in layer.named_modules():
-        if isinstance(part, JpegLayer):
-            prefix = f"{name}." if name else ""
-            tables |= {f"{prefix}alpha_luma": part.alpha[0], f"{prefix}alpha_chroma": part.alpha[2]}
-    return {name: table.detach().float().cpu().tolist() for name, table in tables.items()}
-
-
 class History(Callback):
     """The run's record, an entry an epoch: ``metrics.csv``, and ``layer.npz`` with the layer's tables where it has one for each
     of Y, Cb and Cr.
@@ -83,15 +69,16 @@ class History(Callback):
     epoch's last training batch), the last three of shape (epochs, 3, 8, 8) for Y, Cb, Cr; as they train, where what is tested
     is an average. Test metrics stand in the rows of tested epochs only. The record lives in the checkpoint and both files are
     written whole, so that a resumed run has neither gaps nor repeats. ``seconds`` is the time spent on training batches
-    alone; ``test_saturation`` that of :class:`JointTraining`, at the last test.
+    alone; ``test_saturation`` and ``test_grey`` are those of :class:`JointTraining`, at the last test.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.rows: list[dict[str, float]] = []
         self.tables: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.test_saturation: list[Any] | None = None
+        self.test_grey: bool | None = None
         self._since = 0.0
         self._tested = False
         self._images: Tensor | None = None
@@ -110,6 +97,7 @@ class History(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, module: JointTraining) -> None:  # type: ignore[override]
         self._tested = True
         self.test_saturation = None if module.test_saturation is None else module.test_saturation.tolist()
+        self.test_grey = module.test_grey
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: JointTraining) -> None:  # type: ignore[override]
         epoch = trainer.current_epoch + 1
@@ -128,7 +116,7 @@ class History(Callback):
             self.tables.append({"epoch": epoch} | {name: table.float().cpu().numpy() for name, table in entry.items()})
         self.rows.append(row)
         if trainer.is_global_zero:
-            self._write()
+            self.write()
 
     def _tables(self, trainer: lightning.Trainer, module: JointTraining) -> dict[str, Tensor]:
         """What the layer has of ``saturation``, and of ``steps`` and ``alpha`` with one table a plane; each (3, 8, 8)."""
@@ -142,16 +130,11 @@ class History(Callback):
             return {"saturation": saturation}
         return {"steps": layer.steps.detach(), "alpha": layer.alpha.detach(), "saturation": saturation}
 
-    def _write(self) -> None:
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with replacing(self.folder / "metrics.csv") as file, file.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, names)
-            writer.writeheader()
-            writer.writerows(self.rows)
+    def write(self) -> None:
+        """Write both files."""
+        self.folder.write_metrics(self.rows)
         if self.tables:
-            columns = {name: np.stack([entry[name] for entry in self.tables]) for name in self.tables[0]}
-            with replacing(self.folder / "layer.npz") as file, file.open("wb") as stream:
-                np.savez_compressed(stream, **columns)  # type: ignore[arg-type]
+            self.folder.write_layer({name: np.stack([entry[name] for entry in self.tables]) for name in self.tables[0]})
 
     def state_dict(self) -> dict[str, Any]:
         entries = [{name: np.asarray(value).tolist() for name, value in entry.items()} for entry in self.tables]
@@ -160,10 +143,12 @@ class History(Callback):
             "tables": entries,
             "seconds": self.seconds,
             "test_saturation": self.test_saturation,
+            "test_grey": self.test_grey,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows, self.seconds, self.test_saturation = state["rows"], state["seconds"], state["test_saturation"]
+        self.rows, self.seconds = state["rows"], state["seconds"]
+        self.test_saturation, self.test_grey = state["test_saturation"], state["test_grey"]
         self.tables = [{name: np.asarray(value) for name, value in entry.items()} for entry in state["tables"]]
 
 
@@ -187,43 +172,3 @@ def _means(entry: dict[str, Tensor]) -> dict[str, Tensor]:
             "saturation_mean_chroma": saturation[1:].mean(),
         }
     return means
-
-
-class Progress(ProgressBar):
-    """One bar for the whole run, in batches, with the epoch, the loss and the last test accuracy."""
-
-    def __init__(self, title: str) -> None:
-        super().__init__()
-        self.title, self.bar = title, tqdm(disable=True)
-
-    def disable(self) -> None:
-        """Lightning's way to silence the bars of processes other than the first."""
-        self.title = ""
-
-    def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        batches, epochs = int(trainer.num_training_batches), int(trainer.max_epochs or 0)
-        self.bar = tqdm(
-            total=batches * epochs,
-            initial=batches * trainer.current_epoch,
-            desc=self.title,
-            disable=not self.title,
-            file=sys.stderr,
-            mininterval=0.1 if sys.stderr.isatty() else 30,
-            bar_format="{desc} |{bar:20}| {percentage:3.0f}% [{elapsed}<{remaining}{postfix}]",
-        )
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.bar.update()
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        shown = trainer.callback_metrics
-        text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, loss {shown['train_loss']:.3f}"
-        if "test_accuracy" in shown:
-            text += f", test accuracy {100 * shown['test_accuracy']:.1f} %"
-        self.bar.set_postfix_str(text, refresh=False)
-
-    def on_train_end(self, *_: Any) -> None:
-        self.bar.close()
-
-    def on_exception(self, *_: Any) -> None:
-        self.bar.close()

@@ -22,11 +22,12 @@ class OptimizerConfig:
         lr: learning rate; with onecycle, its peak.
         momentum: of sgd.
         weight_decay: per step, times the learning rate.
-        schedule: constant, cosine (to 0), onecycle (up over the first 30 percent, then to almost 0), multistep or exponential.
-        milestones: epochs at which multistep multiplies the learning rate by gamma.
-        gamma: the factor of multistep, and of each epoch of exponential.
-        warmup: epochs over which the learning rate rises linearly from 0 before the schedule; it counts from the start all the
-            same, and cosine ends with the last epoch.
+        schedule: constant, cosine (from the end of the warm-up to 0 at the last epoch), onecycle (up over the first 30 percent,
+            then to almost 0), multistep or exponential.
+        milestones: when multistep multiplies the learning rate by gamma: epochs or, below 1, shares of all epochs, which a
+            shorter or longer training keeps. They count from the start of training, with a warm-up too.
+        gamma: the factor of multistep; and of exponential, for each epoch, counted from the start too.
+        warmup: how long the learning rate rises linearly from 0, before the schedule: epochs or, below 1, a share of them all.
     """
 
     name: str = "sgd"
@@ -34,9 +35,9 @@ class OptimizerConfig:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: str = "constant"
-    milestones: list[int] = field(default_factory=list)
+    milestones: list[float] = field(default_factory=list)
     gamma: float = 0.1
-    warmup: int = 0
+    warmup: float = 0.0
 
 
 @dataclass
@@ -48,8 +49,9 @@ class TrainingConfig:
         optimizer: of the backbone.
         layer_optimizer: of the layer's parameters: tables (and alpha, where trainable); weight decay 0, as published.
         label_smoothing: share of the target that is spread over all classes, 0 to 1.
-        mixup, cutmix: of the Beta distribution that mixing shares are drawn from; 0 for none. With both, each batch takes one.
-            A training image counts as right where the class of the larger share is.
+        mixup: of the Beta distribution that mixing shares are drawn from; 0 for none. A mixed training image counts as right
+            where the class of the larger share is.
+        cutmix: the same for CutMix. With both, each batch takes one.
         clip: largest norm of the backbone's gradient; null for any.
         ema: decay, a step, of an exponential moving average of all parameters and batch statistics, which is what is tested and
             kept; null for none.
@@ -117,10 +119,10 @@ def _check_training(training: TrainingConfig) -> None:
     if training.ema is not None and not 0 < training.ema < 1:
         raise UsageError(f"training.ema must be between 0 and 1, or null, got {training.ema}")
     for name in ("optimizer", "layer_optimizer"):
-        _check_optimizer(getattr(training, name), f"training.{name}")
+        _check_optimizer(getattr(training, name), f"training.{name}", training.epochs)
 
 
-def _check_optimizer(optimizer: OptimizerConfig, name: str) -> None:
+def _check_optimizer(optimizer: OptimizerConfig, name: str, epochs: int) -> None:
     if optimizer.name not in _OPTIMIZERS:
         raise UsageError(f"{name}.name must be one of {', '.join(_OPTIMIZERS)}, got {optimizer.name!r}")
     if optimizer.schedule not in _SCHEDULES:
@@ -132,9 +134,16 @@ def _check_optimizer(optimizer: OptimizerConfig, name: str) -> None:
             raise UsageError(f"{name}.{option} must not be negative, got {getattr(optimizer, option)}")
     if not 0 < optimizer.gamma < math.inf:
         raise UsageError(f"{name}.gamma must be a finite number greater than 0, got {optimizer.gamma}")
-    if optimizer.milestones and min(optimizer.milestones) < 1:
-        raise UsageError(f"{name}.milestones must be at least 1, got {optimizer.milestones}")
-    if optimizer.warmup < 0:
+    if not all(0 < milestone < math.inf for milestone in optimizer.milestones):
+        raise UsageError(f"{name}.milestones must be greater than 0, got {optimizer.milestones}")
+    if not 0 <= optimizer.warmup < math.inf:
         raise UsageError(f"{name}.warmup must not be negative, got {optimizer.warmup}")
     if optimizer.warmup and optimizer.schedule == "onecycle":
         raise UsageError(f"{name}.warmup has no use with schedule onecycle, which warms up by itself")
+    late = max(optimizer.milestones, default=0.0) if optimizer.schedule == "multistep" else 0.0
+    for option, end in (("milestones", late), ("warmup", optimizer.warmup)):
+        if end >= epochs:
+            raise UsageError(
+                f"{name}.{option} must end before training does, training.epochs = {epochs}, got {getattr(optimizer, option)}; "
+                "give earlier epochs, or numbers below 1, which are shares of all epochs"
+            )

@@ -1,15 +1,13 @@
 """The Lightning module: one loss, two optimizers."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import lightning
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
@@ -17,38 +15,13 @@ from torchvision.transforms import v2
 from jpegdl.data import IGNORED
 from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel
-from jpegdl.training.config import OptimizerConfig, TrainingConfig
-
-
-def _optimizer(config: OptimizerConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    if config.name == "sgd":
-        return torch.optim.SGD(parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
-    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
-    return kind(parameters, config.lr, weight_decay=config.weight_decay)
-
-
-def _scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> LRScheduler:
-    """A scheduler to be stepped after every batch; ``steps`` batches in all."""
-    if config.schedule == "onecycle":
-        return OneCycleLR(optimizer, config.lr, total_steps=steps + 1, cycle_momentum=False)
-    epoch = steps // epochs
-
-    def factor(step: int) -> float:
-        if step < config.warmup * epoch:
-            return step / (config.warmup * epoch)
-        if config.schedule == "cosine":
-            return (1 + math.cos(math.pi * step / steps)) / 2
-        if config.schedule == "multistep":
-            return config.gamma ** sum(step >= milestone * epoch for milestone in config.milestones)
-        if config.schedule == "exponential":
-            return config.gamma ** (step // epoch)
-        return 1.0
-
-    return LambdaLR(optimizer, factor)
+from jpegdl.training.config import TrainingConfig
+from jpegdl.training.objective import Objective, Outcome
+from jpegdl.training.optimizers import build_optimizer, build_scheduler
 
 
 class JointTraining(lightning.LightningModule):
-    """Cross-entropy training of backbone and layer together, each with its own optimizer.
+    """Training of backbone and layer together on one objective, each with its own optimizer.
 
     After every step the layer's parameters are projected to their range, where it has one. Training stops, before any parameter
     is touched, at a loss that is not finite. A layer without trainable parameters has no optimizer. Entries of test batches
@@ -65,12 +38,14 @@ class JointTraining(lightning.LightningModule):
     Attributes:
         test_saturation: (3, 8, 8), the share of coefficients at the level cap over the test images, at the last test; None
             before it, and for layers without a cap.
+        test_grey: whether all test images are grey, at the last test; None before it.
     """
 
     def __init__(self, model: PrependedModel, config: TrainingConfig, classes: int, seed: int) -> None:
         super().__init__()
         self.automatic_optimization = False  # two optimizers
         self.model, self.config, self.seed = model, config, seed
+        self.objective = Objective(config)
         kinds = ((v2.MixUp, config.mixup), (v2.CutMix, config.cutmix))
         mixings = [kind(alpha=share, num_classes=classes) for kind, share in kinds if share]
         self.mix = v2.RandomChoice(mixings) if mixings else None
@@ -78,6 +53,7 @@ class JointTraining(lightning.LightningModule):
         self.test_accuracy = MulticlassAccuracy(classes, average="micro", ignore_index=IGNORED)
         self.test_loss = MeanMetric(nan_strategy="disable")  # one that is not finite is to be seen
         self.test_saturation: Tensor | None = None
+        self.test_grey: bool | None = None
 
     @property
     def saturation(self) -> Callable[[Tensor], Tensor] | None:
@@ -89,9 +65,9 @@ class JointTraining(lightning.LightningModule):
         parts = [(self.config.optimizer, list(self.model.backbone.parameters()))]
         if layer_parameters := [p for p in self.model.layer.parameters() if p.requires_grad]:
             parts.append((self.config.layer_optimizer, layer_parameters))
-        optimizers = [_optimizer(config, parameters) for config, parameters in parts]
+        optimizers = [build_optimizer(config, parameters) for config, parameters in parts]
         schedulers = [
-            _scheduler(config, optimizer, self.config.epochs, steps)
+            build_scheduler(config, optimizer, self.config.epochs, steps)
             for (config, _), optimizer in zip(parts, optimizers, strict=True)
         ]
         return optimizers, schedulers
@@ -113,8 +89,7 @@ class JointTraining(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, target = batch if self.mix is None else self.mix(*batch)
-        logits = self.model(images)
-        loss = cross_entropy(logits, target, label_smoothing=self.config.label_smoothing)
+        loss, logits, parts = self._judged(images, target)
         if not torch.isfinite(loss):
             sound = bool(torch.isfinite(images).all())
             way_out = (
@@ -140,7 +115,21 @@ class JointTraining(lightning.LightningModule):
             scheduler.step()
         self.train_accuracy(logits, target if self.mix is None else target.argmax(1))
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+        for name, part in parts.items():
+            self.log(f"train_{name}", part, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=len(images))
+
+    def _judged(self, images: Tensor, target: Tensor) -> Outcome:
+        try:
+            outcome: Outcome = self.objective(self.model, images, target)
+        except ValueError as error:
+            if "Expected more than 1 value per channel" not in str(error):
+                raise
+            raise UsageError(
+                "a training batch of one image leaves the backbone's BatchNorm a single value in each channel, which has no "
+                "variance: raise data.batch_size to 2 or more, and give at least as many training images"
+            ) from error
+        return outcome
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Here mixed precision has its gradients unscaled. The layer's own are not part of the norm.
@@ -157,6 +146,7 @@ class JointTraining(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._saturation, self._images = torch.zeros(3, 8, 8, device=self.device), torch.zeros((), device=self.device)
+        self._coloured = torch.zeros((), device=self.device)  # batches
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, target = batch
@@ -165,11 +155,15 @@ class JointTraining(lightning.LightningModule):
         self.test_accuracy.update(logits, target)
         self.log("test_loss", self.test_loss, batch_size=len(images))
         self.log("test_accuracy", self.test_accuracy, batch_size=len(images))
+        self._coloured += (images != images[:, :1]).any()  # entries that are no images are black
         if self.saturation is not None and real.any():
             self._saturation += self.saturation(images[real]) * real.sum()
             self._images += real.sum()
 
     def on_validation_epoch_end(self) -> None:
+        total, images, coloured = (
+            self.trainer.strategy.reduce(x, reduce_op="sum") for x in (self._saturation, self._images, self._coloured)
+        )
+        self.test_grey = not coloured
         if self.saturation is not None:
-            total, images = (self.trainer.strategy.reduce(x, reduce_op="sum") for x in (self._saturation, self._images))
             self.test_saturation = total / images

@@ -10,7 +10,9 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from jpegdl.data.stored import Place, Stored
+from jpegdl.data.config import DataConfig
+from jpegdl.data.sources.base import TEST, TRAIN, Sets, folder_path
+from jpegdl.data.sources.stored import Place, Stored
 from jpegdl.errors import UsageError
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -32,7 +34,7 @@ def find_shards(root: Path, split: str, synonyms: Sequence[str]) -> list[Path]:
     )
 
 
-def read_shards(files: Sequence[Path]) -> Stored:
+def read_shards(root: Path, files: Sequence[Path]) -> Stored:
     """Samples NAME.jpg (jpeg, png, webp) with NAME.cls, a number, or NAME.json, which holds ``label``; in the tars' order.
 
     Raises:
@@ -50,14 +52,14 @@ def read_shards(files: Sequence[Path]) -> Stored:
                     stem, _, ending = base.partition(".")
                     name = f"{folder}/{stem}"
                     if ending.lower() in IMAGES:
-                        images[name] = Place(str(file), member.offset_data, member.size, member.name)
+                        images[name] = Place(member.name, str(file), member.offset_data, member.size)
                     elif ending in ("cls", "json") and (stream := tar.extractfile(member)) is not None:
                         text = stream.read()
                         if (label := text if ending == "cls" else json.loads(text).get("label")) is not None:
                             labels[name] = int(label)
         except (tarfile.TarError, OSError, ValueError, AttributeError) as error:
             raise UsageError(f"shard {file} cannot be read: {error}") from error
-        if without := [place.member for name, place in images.items() if name not in labels]:
+        if without := [place.key for name, place in images.items() if name not in labels]:
             raise UsageError(f"{without[0]} in shard {file} has no .cls, nor a .json with a label, beside it")
         places += images.values()
         targets += [labels[name] for name in images]
@@ -65,4 +67,16 @@ def read_shards(files: Sequence[Path]) -> Stored:
         raise UsageError(
             f"no images in shard {files[0]}, nor in {len(files) - 1} more: expected NAME.jpg with NAME.cls in them"
         )
-    return Stored(places, targets)
+    return Stored(root, places, targets)
+
+
+def open_shards(config: DataConfig) -> Sets:
+    """WebDataset shards of training and test images; classes are numbered.
+
+    Raises:
+        UsageError: there are none, or they hold no images with classes.
+    """
+    root = folder_path(config, "shards such as NAME-train-0000.tar and NAME-val-0000.tar")
+    train = read_shards(root, find_shards(root, "training", TRAIN))
+    test = read_shards(root, find_shards(root, "test", TEST))
+    return train, test, [str(i) for i in range(max(*train.targets, *test.targets) + 1)]

@@ -1,16 +1,16 @@
 """The sets that torchvision downloads."""
 
+from bisect import bisect_right
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 from PIL import Image
-from torch.utils.data import ConcatDataset
-from torchvision import datasets
 
 from jpegdl.data.config import DataConfig
-from jpegdl.data.images import Sets
+from jpegdl.data.sources.base import Sets
 from jpegdl.errors import UsageError
 
 Splits = tuple[dict[str, Any], ...]
@@ -39,16 +39,20 @@ class TorchvisionImages:
     """Images of torchvision's data sets, one after the other."""
 
     def __init__(self, parts: list[Any], name: str) -> None:
-        self._parts: ConcatDataset[Any] = ConcatDataset(parts)
-        self._name = name
+        self._parts, self._name = parts, name
+        self._ends = list(accumulate(len(part) for part in parts))
         self.targets = [int(target) for part in parts for target in _targets(part)]
 
     def read(self, index: int) -> Image.Image:
-        image: Image.Image = self._parts[index][0]
+        part = bisect_right(self._ends, index)
+        image: Image.Image = self._parts[part][index - (self._ends[part - 1] if part else 0)][0]
         return image
 
     def name(self, index: int) -> str:
         return f"{self._name}[{index}]"
+
+    def key(self, index: int) -> str:
+        return str(index)
 
 
 def _targets(part: Any) -> Any:
@@ -80,7 +84,7 @@ def download_once(make: Callable[..., Any], name: str, root: Path) -> Any:
         pass
     there, lock = root.exists(), root / f".{name.replace('/', '-')}.lock"
     if not there and not root.parent.is_dir() and root != CACHE:
-        raise UsageError(f"data.path {root} is no folder, nor is {root.parent} that it could be made in")
+        raise UsageError(f"data.path {root} is not a folder, and cannot be made: there is no folder {root.parent}")
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
@@ -88,7 +92,7 @@ def download_once(make: Callable[..., Any], name: str, root: Path) -> Any:
     except (OSError, RuntimeError) as error:
         raise UsageError(
             f"{name} is not in {root} and could not be downloaded ({error}); put the archive's folder there, or, if you "
-            "have it as class folders, say --data.name folder --data.path FOLDER"
+            "have it as class folders, use --data.name folder --data.path FOLDER"
         ) from error
     finally:
         lock.unlink(missing_ok=True)
@@ -102,6 +106,8 @@ def open_torchvision(config: DataConfig) -> Sets:
     Raises:
         UsageError: the set is not there and cannot be downloaded.
     """
+    from torchvision import datasets
+
     kind, *splits = SPLITS[config.kind]
     root = cache_folder(config)
 

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from timm.data.dataset_factory import create_dataset
-from timm.data.readers.reader_factory import create_reader
 
 from jpegdl.data.config import DataConfig
-from jpegdl.data.downloads import TorchvisionImages, cache_folder, class_names, download_once
-from jpegdl.data.images import Sets, Source, resized
+from jpegdl.data.pixels import resized, to_rgb
+from jpegdl.data.sources.base import Sets, Source
+from jpegdl.data.sources.downloads import TorchvisionImages, cache_folder, class_names, download_once
 from jpegdl.errors import UsageError
 
 PACKAGES = {"hfds": ("datasets",), "hfids": ("datasets",), "tfds": ("tensorflow", "tensorflow_datasets")}
@@ -34,6 +33,9 @@ class _Table:
     def name(self, index: int) -> str:
         return f"{self._reader.split}[{index}]"
 
+    def key(self, index: int) -> str:
+        return str(index)
+
 
 class _Stream:
     """A set that can be read from beginning to end only: read once, and held in memory."""
@@ -42,7 +44,7 @@ class _Stream:
         self._split, self._images, self.targets = reader.split, [], []
         size = 0
         for image, target in reader:
-            pixels = np.asarray(image.convert("RGB") if side is None else resized(image, side))
+            pixels = np.asarray(to_rgb(image) if side is None else resized(image, side))
             self._images.append(pixels)
             self.targets.append(int(target))
             size += pixels.nbytes
@@ -57,6 +59,9 @@ class _Stream:
 
     def name(self, index: int) -> str:
         return f"{self._split}[{index}]"
+
+    def key(self, index: int) -> str:
+        return str(index)
 
 
 def open_timm(config: DataConfig) -> Sets:
@@ -84,6 +89,8 @@ def open_timm(config: DataConfig) -> Sets:
 
 
 def _open(config: DataConfig, split: str, side: int | None) -> tuple[Source, list[str]]:
+    from timm.data.readers.reader_factory import create_reader
+
     try:
         reader: Any = create_reader(config.kind, config.path, split, download=True)
         source = _Table(reader) if config.kind.startswith("hfds/") else _Stream(reader, side)
@@ -100,6 +107,8 @@ def open_torch(config: DataConfig) -> Sets:
     Raises:
         UsageError: timm does not know it, or it is not there and cannot be downloaded.
     """
+    from timm.data.dataset_factory import create_dataset
+
     root = cache_folder(config)
 
     def make(split: str) -> Any:

@@ -4,12 +4,9 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from scipy.io import loadmat
-
 from jpegdl.data.config import DataConfig
-from jpegdl.data.folder import folder_path
-from jpegdl.data.images import Sets
-from jpegdl.data.stored import Place, Stored
+from jpegdl.data.sources.base import Sets, folder_path
+from jpegdl.data.sources.stored import Place, Stored
 from jpegdl.errors import UsageError
 
 
@@ -80,13 +77,13 @@ def open_cub200(config: DataConfig) -> Sets:
         for number, file in files.items():
             target, train = int(labels[number]) - 1, split[number] == "1"
             names[target] = file.partition("/")[0].partition(".")[2].replace("_", " ")
-            places[train].append(Place(str(root / "images" / file)))
+            places[train].append(Place(file))
             targets[train].append(target)
     except (KeyError, ValueError) as error:
         raise UsageError(
             f"image_class_labels.txt or train_test_split.txt in {root} do not fit images.txt at {error}"
         ) from error
-    return _sets(places, targets, names, root)
+    return _sets(root / "images", places, targets, names, root)
 
 
 def open_dogs(config: DataConfig) -> Sets:
@@ -95,6 +92,8 @@ def open_dogs(config: DataConfig) -> Sets:
     Raises:
         UsageError: a file of the archives is missing or damaged.
     """
+    from scipy.io import loadmat
+
     root = folder_path(config, "Images/ and lists/, or images.tar and lists.tar")
     images = _unpacked(root, "Images", ("images.tar",))
     lists = root if (root / "train_list.mat").is_file() else _unpacked(root, "lists", ("lists.tar",))
@@ -112,13 +111,15 @@ def open_dogs(config: DataConfig) -> Sets:
             paths, targets[train] = entries["file_list"].tolist(), (entries["labels"].astype(int) - 1).tolist()
         except Exception as error:  # scipy raises whatever its reader met
             raise UsageError(f"{file} is damaged: expected file_list and labels in it ({error})") from error
-        places[train] = [Place(str(images / path)) for path in paths]
+        places[train] = [Place(path) for path in paths]
         names |= {target: path.partition("/")[0].partition("-")[2] for path, target in zip(paths, targets[train], strict=True)}
-    return _sets(places, targets, names, root)
+    return _sets(images, places, targets, names, root)
 
 
-def _sets(places: dict[bool, list[Place]], targets: dict[bool, list[int]], names: dict[int, str], root: Path) -> Sets:
+def _sets(
+    images: Path, places: dict[bool, list[Place]], targets: dict[bool, list[int]], names: dict[int, str], root: Path
+) -> Sets:
     if sorted(names) != list(range(len(names))) or not places[True] or not places[False]:
         raise UsageError(f"the lists in {root} name no training images, no test images, or classes that are not 1, 2, 3, ...")
-    train, test = (Stored(places[part], targets[part]) for part in (True, False))
+    train, test = (Stored(images, places[part], targets[part]) for part in (True, False))
     return train, test, [names[i] for i in sorted(names)]

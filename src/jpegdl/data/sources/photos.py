@@ -1,14 +1,13 @@
-"""The embedded set: patches of photographs that ship with scikit-image; and made-up images."""
+"""The embedded set: patches of photographs that ship with scikit-image."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import skimage.data
 from PIL import Image
 
 from jpegdl.data.config import DataConfig
-from jpegdl.data.images import Sets
+from jpegdl.data.sources.base import Sets
 from jpegdl.errors import UsageError
 
 # The photographs that ship inside the scikit-image wheel, by their function in skimage.data.
@@ -17,11 +16,12 @@ PHOTOGRAPHS = (
     "immunohistochemistry", "moon", "page", "retina", "rocket", "stereo_motorcycle", "text",
 )  # fmt: skip
 PHOTO_TRAIN, PHOTO_TEST = 20, 100  # patches of each photograph
-MADE_UP_TRAIN, MADE_UP_TEST, MADE_UP_CLASSES = 8, 4, 10  # images of each class; classes by default
 
 
 def photograph(name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """One of :data:`PHOTOGRAPHS` as it ships: (H, W, 3) or (H, W), 0..255."""
+    import skimage.data
+
     image = getattr(skimage.data, name)()
     return np.asarray(image[0] if isinstance(image, tuple) else image)
 
@@ -62,6 +62,9 @@ class _Patches:
         return self._grey[name].crop((left, top, left + self._side, top + self._side)).convert("RGB")
 
     def name(self, index: int) -> str:
+        return self.key(index)
+
+    def key(self, index: int) -> str:
         return "{} at row {}, column {}".format(*self._places[index])
 
 
@@ -72,35 +75,5 @@ def open_photos(config: DataConfig) -> Sets:
         UsageError: a path is given, or patches are too large.
     """
     if config.path is not None:
-        raise UsageError("data.path has no use for photos, which is embedded; for your own images say --data.name folder")
+        raise UsageError("data.path cannot be used with photos, which are built in; for your own images use --data.name folder")
     return _Patches(config.side, True), _Patches(config.side, False), list(PHOTOGRAPHS)
-
-
-class _MadeUp:
-    """Coarse random patterns, one a class, under noise: can be learnt, and means nothing."""
-
-    def __init__(self, classes: int, side: int, train: bool) -> None:
-        self._side, self._train = side, train
-        self.targets = [target for target in range(classes) for _ in range(MADE_UP_TRAIN if train else MADE_UP_TEST)]
-
-    def read(self, index: int) -> Image.Image:
-        pattern = np.random.default_rng(self.targets[index]).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        enlarged = Image.fromarray(pattern).resize((self._side, self._side), Image.Resampling.BICUBIC)
-        noise = np.random.default_rng([index, int(self._train)]).normal(0, 30, (self._side, self._side, 3))
-        return Image.fromarray((np.asarray(enlarged) + noise).clip(0, 255).astype(np.uint8))
-
-    def name(self, index: int) -> str:
-        return f"made-up image {index}"
-
-
-def open_made_up(config: DataConfig) -> Sets:
-    """Images that are generated, the same at every call, for trying settings out without any files.
-
-    Raises:
-        UsageError: a path is given.
-    """
-    if config.path is not None:
-        raise UsageError("data.path has no use for made-up, which is generated")
-    classes = config.classes or MADE_UP_CLASSES
-    train, test = (_MadeUp(classes, config.side, train) for train in (True, False))
-    return train, test, [f"made-up {i}" for i in range(classes)]

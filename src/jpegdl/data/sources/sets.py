@@ -5,13 +5,16 @@ from collections.abc import Callable, Sequence
 
 from PIL import Image
 
-from jpegdl.data.archives import open_cub200, open_dogs
 from jpegdl.data.config import DataConfig
-from jpegdl.data.downloads import SPLITS, open_torchvision
-from jpegdl.data.folder import open_folder, open_imagenet, open_shards
-from jpegdl.data.images import Sets, Source
-from jpegdl.data.photos import open_made_up, open_photos
-from jpegdl.data.timm_sets import PACKAGES, open_timm, open_torch
+from jpegdl.data.sources.archives import open_cub200, open_dogs
+from jpegdl.data.sources.base import Sets, Source
+from jpegdl.data.sources.downloads import SPLITS, open_torchvision
+from jpegdl.data.sources.folder import open_folder
+from jpegdl.data.sources.imagenet import open_imagenet
+from jpegdl.data.sources.made_up import open_made_up
+from jpegdl.data.sources.photos import open_photos
+from jpegdl.data.sources.shards import open_shards
+from jpegdl.data.sources.timm_sets import PACKAGES, open_timm, open_torch
 
 _OPEN: dict[str, Callable[[DataConfig], Sets]] = {
     "photos": open_photos,
@@ -51,6 +54,9 @@ class _Some:
 
     def name(self, index: int) -> str:
         return self._source.name(self._indices[index])
+
+    def key(self, index: int) -> str:
+        return self._source.key(self._indices[index])
 
 
 def evenly(targets: Sequence[int], limit: int) -> list[int]:

@@ -1,0 +1,110 @@
+"""The settings of a comparison, and what is refused of them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jpegdl.compare.arms import arm_config, check_arm
+from jpegdl.errors import UsageError
+from jpegdl.training import RunConfig, RunFolder, check_config
+
+LARGEST_SEED = 2**32 - 1  # that numpy takes
+
+
+@dataclass
+class CompareConfig(RunConfig):
+    """A comparison.
+
+    Args:
+        backbone: timm's name of an architecture, without the tag of pretrained weights, since it starts from random ones; a
+            CIFAR network, cifar_resnet56, cifar_vgg13, ...; or torchvision/NAME.
+        data: what to train and test on.
+        layer: the JPEG layer.
+        training: how to train.
+        name: of the run folder, ``output/name``.
+        output: folder of all runs.
+        arms: what to compare. plain (the backbone alone), jpeg-dl (the layer in front of it, trained jointly); real JPEG
+            instead: jpeg-augmentation, jpeg-75; tables that stay: fixed-sensitivity, fixed-50, fixed-75, fixed-90,
+            learned-frozen; other gradients: ste, noise; other starts: init-sensitivity, init-magnitude, init-ones,
+            init-random; parts: cap-only, quantization-only; competitors: gain, normalize; variants: zero-dc, subsampled,
+            regions, cascade, alpha, hardness, log, tanh.
+        seeds: a number n for the seeds 0 to n-1, or a list of seeds.
+        jobs: how many runs compare trains side by side, each in a process of its own with its share of the CPU's threads.
+            Default: one a GPU, or without GPUs one a CPU core; 1 where several processes train one run.
+    """
+
+    name: str = "run"
+    output: str = "runs"
+    arms: list[str] = field(default_factory=lambda: ["plain", "jpeg-dl"])
+    seeds: int | list[int] = 3
+    jobs: int | None = None
+
+    @property
+    def run(self) -> RunConfig:
+        """The part that a single run depends on."""
+        return RunConfig(self.backbone, self.data, self.layer, self.training)
+
+    @property
+    def together(self) -> bool:
+        """Whether several processes train each run."""
+        return self.training.devices * self.training.num_nodes > 1
+
+    @property
+    def folder(self) -> Path:
+        """Where all runs of the comparison are."""
+        return Path(self.output).expanduser() / self.name
+
+    def run_folder(self, arm: str, seed: int) -> RunFolder:
+        """Where the run of one arm with one seed is."""
+        return RunFolder(self.folder / arm / str(seed))
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds, one by one."""
+        return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
+
+
+def check_compare(config: CompareConfig) -> None:
+    """Refuse settings that would fail later.
+
+    Raises:
+        UsageError: names the setting, what it is and what it may be.
+    """
+    for arm in config.arms:
+        check_config(arm_config(config.run, arm))
+    seeds = config.seed_list
+    if not seeds or min(seeds) < 0 or max(seeds) > LARGEST_SEED or len(set(seeds)) < len(seeds):
+        raise UsageError(
+            f"seeds must be a number >= 1, or a list of different numbers from 0 to {LARGEST_SEED}, got {config.seeds}"
+        )
+    if config.jobs is not None and config.jobs < 1:
+        raise UsageError(f"jobs must be at least 1, got {config.jobs}")
+    if config.jobs is not None and config.jobs > 1 and config.together:
+        raise UsageError(
+            f"jobs must be 1 where training.devices ({config.training.devices}) times training.num_nodes "
+            f"({config.training.num_nodes}) processes train each run, got {config.jobs}"
+        )
+    check_place(config)
+
+
+def check_place(config: CompareConfig) -> None:
+    """Refuse a name or an output folder that files cannot be kept in.
+
+    Raises:
+        UsageError: names the setting.
+    """
+    if Path(config.name).name != config.name or config.name in ("", ".", ".."):
+        raise UsageError(f"name must be a plain folder name, got {config.name!r}")
+    for setting, value in (("name", config.name), ("output", config.output)):
+        if "::" in value or "://" in value:  # which file systems by URL, as Lightning takes them, read as an address
+            raise UsageError(f"{setting} must be a folder on this machine, without '::' and '://', got {value!r}")
+
+
+def check_run(arm: str, seed: int) -> None:
+    """Refuse an arm that there is not, and a seed that cannot be.
+
+    Raises:
+        UsageError: names it.
+    """
+    check_arm(arm)
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"seed must be a number from 0 to {LARGEST_SEED}, got {seed}")

@@ -1,0 +1,235 @@
+"""The single steps of a comparison: train one run, calibrate from one, test one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import filelock
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor, nn
+
+from jpegdl.backbones.build import build_backbone
+from jpegdl.calibrate import initial_tables, model_tables
+from jpegdl.compare.arms import arm_config, needed_arms
+from jpegdl.compare.config import CompareConfig, check_compare, check_place, check_run
+from jpegdl.data import Data
+from jpegdl.errors import UsageError
+from jpegdl.layer import JpegLayer, Rounding, build_layer, layer_kind, prepend
+from jpegdl.tables import read_tables
+from jpegdl.training import RunConfig, RunFolder, check_config, evaluate, load_model, on_gpu, train_run
+from jpegdl.training.folder import data_difference
+from jpegdl.training.progress import Display
+
+
+class BusyError(UsageError):
+    """Another process is training that run."""
+
+
+@contextmanager
+def _claimed(config: CompareConfig, arm: str, seed: int) -> Iterator[None]:
+    """Keep other processes, on this machine or another that shares the folder, from training the same run.
+
+    The operating system gives the lock back when a process ends, however it ends.
+
+    Raises:
+        BusyError: one of them is at it.
+    """
+    if getattr(rank_zero_only, "rank", 0) or int(os.environ.get("NODE_RANK", "0")):  # the processes of one run have one claim
+        yield
+        return
+    lock = config.folder / "locks" / f"{arm}-{seed}"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(lock, blocking=False):
+            yield
+    except filelock.Timeout as taken:
+        raise BusyError(
+            f"arm {arm}, seed {seed} of {config.folder} is being trained by another process (it holds {lock})"
+        ) from taken
+
+
+def train_arm(
+    config: CompareConfig, arm: str, seed: int, data: Data | None = None, display: Display | None = None
+) -> dict[str, Any]:
+    """Train one arm with one seed in the comparison's run folder, or resume it; returns its result if it is finished.
+
+    Args:
+        config: the comparison.
+        arm: a key of :data:`ARMS`; one whose tables come from another run needs that arm's finished run of that seed.
+        seed: of the run.
+        data: to share decoded images among runs; its seed is set. Default: load it.
+        display: shows how far the run is. Default: a line on stderr.
+
+    Raises:
+        UsageError: see :func:`jpegdl.training.train_run`; BusyError where another process trains it.
+    """
+    check_compare(config)
+    check_run(arm, seed)
+    needed_arms(config.run, arm)
+    run, folder = arm_config(config.run, arm), config.run_folder(arm, seed)
+    folder.check(run, arm, seed)
+    data = data.with_config(run.data) if data else Data(run.data, seed)
+    data.seed = seed
+    folder.check_data(data.fingerprint, run)
+    if folder.finished:  # which needs no claim
+        return folder.result()
+    with _claimed(config, arm, seed):
+        try:
+            return train_run(run, data, lambda: _make_layer(config, run, data, seed), folder, arm, seed, display)
+        except UsageError as error:
+            if folder.path.is_dir() and not folder.finished:
+                folder.write_failure(str(error))
+            raise
+
+
+def _make_layer(config: CompareConfig, run: RunConfig, data: Data, seed: int) -> nn.Module:
+    """The untrained layer of one run."""
+    if not layer_kind(run.layer).from_tables:
+        tables = None
+    elif run.layer.tables == "sensitivity":
+        tables = _sensitivity_tables(config, run, data, seed)
+    elif run.layer.tables == "learned":
+        tables = read_tables(_needed(config, "jpeg-dl", seed, data).tables_file)
+    else:
+        tables = initial_tables(run.layer, data)
+    return build_layer(run.layer, tables, run.data.size)
+
+
+def _needed(config: CompareConfig, arm: str, seed: int, data: Data) -> RunFolder:
+    """The finished run that another one starts from; of the same settings and data."""
+    folder = config.run_folder(arm, seed)
+    if not folder.finished:
+        raise UsageError(f"initial tables come from the trained arm {arm}, {folder}: train arm {arm} with seed {seed} first")
+    folder.check(arm_config(config.run, arm), arm, seed)
+    folder.check_data(data.fingerprint, arm_config(config.run, arm))
+    return folder
+
+
+def _sensitivity_tables(config: CompareConfig, run: RunConfig, data: Data, seed: int) -> tuple[Tensor, Tensor]:
+    """Those of the plain model of the same seed."""
+    plain = _needed(config, "plain", seed, data).open()
+    model = plain.model.to("cuda" if on_gpu(config.training) else "cpu")
+    return model_tables(run.layer, model, data)
+
+
+def calibrate_run(
+    config: CompareConfig, seed: int, method: str = "sensitivity", model_file: Path | None = None
+) -> tuple[Tensor, Tensor]:
+    """Initial (luma, chroma) tables, each (8, 8), from training images.
+
+    Args:
+        config: names the plain run by its ``name`` and ``output``; that run's own data and backbone are in use, and of
+            ``config`` only where to compute, where files are, and the layer's settings (``q_max``, ``images``,
+            ``calibration``, ``bits``). With ``model_file``, and for magnitude tables without a plain run, all of ``config``
+            counts.
+        seed: whose plain model, and which order of the training images.
+        method: sensitivity or magnitude.
+        model_file: another plain model's ``model.safetensors`` to take the sensitivities from.
+
+    Raises:
+        UsageError: unknown method, no trained plain model, other data, or tables that cannot be computed.
+    """
+    check_run("plain", seed)
+    check_place(config)
+    if method not in ("sensitivity", "magnitude"):
+        raise UsageError(f"method must be sensitivity or magnitude, got {method!r}")
+    folder = config.run_folder("plain", seed)
+    if model_file is None and folder.finished:
+        run = _here(folder.config(), config)
+    elif method == "sensitivity" and model_file is None:
+        raise UsageError(
+            f"sensitivity tables come from a trained plain model, {folder}: train arm plain with seed {seed} first, or give a "
+            "file with --model"
+        )
+    else:
+        run = arm_config(config.run, "plain")
+    check_config(replace(config.run, data=run.data, backbone=run.backbone))
+    data = Data(run.data, seed)
+    if method == "magnitude":
+        return initial_tables(replace(config.layer, tables="magnitude"), data)
+    if model_file is None:
+        folder.check_data(data.fingerprint, run)
+        model = folder.open().model
+    else:
+        model = prepend(build_backbone(run.backbone, len(data.classes), seed, run.data.size), nn.Identity())
+        load_model(model_file, model)
+    model.to("cuda" if on_gpu(config.training) else "cpu")
+    return model_tables(config.layer, model, data)
+
+
+def _here(run: RunConfig, config: CompareConfig) -> RunConfig:
+    """A run's own settings, but for where to compute and where files are: there ``config`` counts."""
+    data = replace(run.data, path=config.data.path or run.data.path, workers=config.data.workers)
+    where = {name: getattr(config.training, name) for name in ("accelerator", "devices", "num_nodes", "strategy")}
+    return replace(run, data=data, training=replace(run.training, **where))
+
+
+def evaluate_run(
+    config: CompareConfig, arm: str, seed: int, model_file: Path | None = None, rounding: str | None = None
+) -> dict[str, Any]:
+    """Test a finished run's model, or another file's, as it is or with another quantizer.
+
+    Args:
+        config: names the run by its ``name`` and ``output``. The run's own settings, from its folder, are in use; of ``config``
+            only where the data are (``data.path``, if given) and what to compute on (``data.workers``,
+            ``training.accelerator``, ``devices``, ``num_nodes``, ``strategy``). With ``model_file`` all of ``config`` counts,
+            and none of the run's.
+        arm, seed: which run.
+        model_file: a ``model.safetensors`` to test in place of the run's own.
+        rounding: quantizer to put in place of the trained one, such as hard.
+
+    Returns:
+        accuracy (0 to 1) and loss on the test images, and their number, ``images``; backbone, model (the file), arm, seed,
+        rounding (None for plain); ``other_images``: how the images differ from those of the run's own test, None if not.
+
+    Raises:
+        UsageError: unknown arm or rounding, no such model, one of another architecture, or data with other classes.
+    """
+    check_run(arm, seed)
+    check_place(config)
+    folder = config.run_folder(arm, seed)
+    if model_file is None:
+        own = folder.open()
+        run, model = _here(own.config, config), own.model
+        check_config(run)
+        data = Data(run.data, seed)
+        other_images = _other_images(folder, data)
+    else:
+        run, other_images = arm_config(config.run, arm), None
+        check_config(run)
+        data = Data(run.data, seed)
+        backbone = build_backbone(run.backbone, len(data.classes), seed, run.data.size)
+        model = prepend(backbone, build_layer(run.layer, None, run.data.size))
+        load_model(model_file, model)
+    quantizers = [module for module in model.layer.modules() if isinstance(module, JpegLayer)]
+    if rounding is not None and not quantizers:
+        raise UsageError(f"arm {arm} has no quantizer, so --rounding means nothing to it")
+    for quantizer in quantizers:
+        quantizer.rounding = cast(Rounding, rounding or quantizer.rounding)  # which refuses what is none
+    return {
+        **evaluate(model, data, run.training),
+        "images": len(data.test),
+        "other_images": other_images,
+        "backbone": run.backbone,
+        "model": str(model_file or folder.model_file),
+        "arm": arm,
+        "seed": seed,
+        "rounding": quantizers[0].rounding if quantizers else None,
+    }
+
+
+def _other_images(folder: RunFolder, data: Data) -> str | None:
+    """How the test images differ from those that the run was tested with, if they do.
+
+    Raises:
+        UsageError: the classes differ, so that the model's answers would be compared with those of other classes.
+    """
+    there, here = folder.data(), data.fingerprint
+    if difference := data_difference({**there, "train": here["train"]}, here):
+        if there["classes"] != here["classes"]:
+            raise UsageError(f"the model in {folder} knows other classes than these data ({difference}); give its own data")
+        return difference
+    return None

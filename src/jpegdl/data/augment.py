@@ -1,0 +1,74 @@
+"""The augmentation of the transformer protocols, all of it timm's: auto-augment, colour jitter, random erasing."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.data.random_erasing import RandomErasing
+from timm.data.transforms_factory import create_transform
+from torch import Tensor
+
+from jpegdl.data.config import DataConfig
+
+
+@contextmanager
+def seeded(seed: int, *, everywhere: bool) -> Iterator[None]:
+    """Draw from ``seed`` alone within; the global generators are left as they were.
+
+    Args:
+        seed: of PyTorch's generator on the CPU.
+        everywhere: seed Python's and NumPy's generators too, from which timm draws; takes 0.1 ms.
+    """
+    # torch.manual_seed would queue a call for every other device, at every image.
+    state = torch.get_rng_state()
+    others = (random.getstate(), np.random.get_state()) if everywhere else None
+    try:
+        torch.default_generator.manual_seed(seed)
+        if others:
+            random.seed(seed)
+            # All three are Mersenne Twisters. Seeded with an array, and one that ends in 1, NumPy's draws other numbers than
+            # PyTorch's and Python's: with the same seed alone crops and colours would go together.
+            np.random.seed([seed % 2**32, seed >> 32, 1])
+        yield
+    finally:
+        torch.set_rng_state(state)
+        if others:
+            random.setstate(others[0])
+            np.random.set_state(others[1])
+
+
+def recolour(config: DataConfig) -> Callable[[Image.Image], Image.Image]:
+    """What timm's ``create_transform`` does between flip and tensor: auto-augment, or colour jitter; bicubic where it moves."""
+    _, transform, _ = create_transform(
+        config.size,
+        is_training=True,
+        color_jitter=config.color_jitter,  # type: ignore[arg-type]  # None is timm's for none, too
+        auto_augment=config.auto_augment,
+        interpolation="bicubic",
+        separate=True,
+    )
+    return cast(Callable[[Image.Image], Image.Image], transform)
+
+
+class Erase:
+    """timm's random erasing of one rectangle with noise in every pixel, for images that are not normalised yet.
+
+    Noise is N(0, 1) once the backbone has normalised the image with ImageNet's mean and standard deviation: mean + std * noise,
+    which leaves [0, 1] in places. Image (3, H, W) to the same.
+
+    Args:
+        probability: that an image loses a rectangle.
+    """
+
+    def __init__(self, probability: float) -> None:
+        self._erase: Any = RandomErasing(probability, mode="pixel", max_count=1, device="cpu")  # type: ignore[no-untyped-call]
+        self._mean, self._std = (torch.tensor(x)[:, None, None] for x in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+
+    def __call__(self, image: Tensor) -> Tensor:
+        noise: Tensor = self._erase(torch.full_like(image, torch.nan))
+        return torch.where(noise.isnan(), image, self._mean + self._std * noise)

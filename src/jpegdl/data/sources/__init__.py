@@ -1,0 +1,10 @@
+"""Where images come from: one file a reader, on the contract in :mod:`jpegdl.data.sources.base`.
+
+Readers list images and read them, and know nothing of crops, devices or loaders. What a reader needs beyond Pillow and NumPy
+(timm, torchvision, scipy, scikit-image) it imports when it is used.
+"""
+
+from jpegdl.data.sources.base import Sets, Source
+from jpegdl.data.sources.sets import open_sets
+
+__all__ = ["Sets", "Source", "open_sets"]

@@ -1,0 +1,32 @@
+"""ImageNet-1K as folders, tars or shards."""
+
+import re
+
+from jpegdl.data.config import DataConfig
+from jpegdl.data.sources.base import TEST, TRAIN, Sets, folder_path
+from jpegdl.data.sources.folder import open_folder
+from jpegdl.data.sources.shards import open_shards
+from jpegdl.errors import UsageError
+
+
+def open_imagenet(config: DataConfig) -> Sets:
+    """ImageNet-1K: folders or tars of WordNet ids (n01440764, ...), or WebDataset shards.
+
+    Raises:
+        UsageError: neither is there, or the classes are not WordNet ids.
+    """
+    root = folder_path(config, "train/ and val/ of WordNet ids (or train.tar and val.tar, or WebDataset shards)")
+    if not any((root / name).exists() for split in (TRAIN, TEST) for name in (*split, *(f"{part}.tar" for part in split))):
+        if any(root.glob("ILSVRC2012_img_*.tar")):
+            raise UsageError(
+                f"{root} holds ImageNet's archives as downloaded; torchvision.datasets.ImageNet(PATH, 'train') and (PATH, "
+                "'val') unpack them, with ILSVRC2012_devkit_t12.tar.gz, into the train/ and val/ that are expected there"
+            )
+        return open_shards(config)
+    train, test, classes = open_folder(config)
+    if odd := [name for name in classes if not re.fullmatch(r"n\d{8}", name)]:
+        raise UsageError(
+            f"classes in {root} are not WordNet ids such as n01440764 ({odd[0]!r}, for example); use --data.name folder, or "
+            "wds/ for shards"
+        )
+    return train, test, classes

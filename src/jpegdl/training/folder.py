@@ -1,0 +1,358 @@
+"""One run on disk: the names of its files, reading and writing them, and opening what was trained."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, cast, get_type_hints
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import yaml
+from torch import Tensor, nn
+
+from jpegdl.backbones.build import build_backbone
+from jpegdl.errors import UsageError
+from jpegdl.files import remove_strays, replacing
+from jpegdl.layer import DEFAULT_ALPHA, PrependedModel, build_layer, prepend, table_source
+from jpegdl.training.config import RunConfig
+
+#: Settings that say where to compute and where files are, not what: they may change between the two halves of a run.
+WHERE = ("data.path", "data.workers", "training.accelerator")
+_RESULT = {"arm", "seed", "accuracy", "loss", "train_seconds", "parameters", "layer_parameters", "saturation", "grey", "data"}
+
+
+class RunFolder:
+    """The folder of one run, that of one arm with one seed: ``runs/NAME/ARM/SEED``.
+
+    It holds ``config.yaml`` (the settings) and ``data.json`` (which data they met) from the start on; ``metrics.csv``,
+    ``layer.npz`` and ``last.ckpt`` after the first epoch; ``model.safetensors``, ``tables.json`` and, last of all,
+    ``result.json`` when it is finished. ``failure.json`` says why training stopped. Every file is there whole or not at all.
+
+    Args:
+        path: the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file, self.data_file = path / "config.yaml", path / "data.json"
+        self.metrics_file, self.layer_file, self.checkpoint = path / "metrics.csv", path / "layer.npz", path / "last.ckpt"
+        self.model_file, self.tables_file, self.result_file = (
+            path / "model.safetensors",
+            path / "tables.json",
+            path / "result.json",
+        )
+        self.failure_file = path / "failure.json"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a result, the file that is written last."""
+        return self.result_file.is_file()
+
+    @property
+    def started(self) -> bool:
+        """Whether there is something that training would go on from, or a result."""
+        return self.finished or self.checkpoint.is_file()
+
+    # ------------------------------------------------------------------------------------------------------ settings
+
+    def settings(self) -> dict[str, Any]:
+        """The run's settings with its arm and seed; what they do not know yet has today's default.
+
+        Raises:
+            UsageError: ``config.yaml`` is missing, damaged, or of a newer version.
+        """
+        with self._reading(self.config_file):
+            there = yaml.safe_load(self.config_file.read_text())
+            arm, seed = there.pop("arm"), there.pop("seed")
+            return _settings(_from_dict(RunConfig, there), arm, seed)
+
+    def config(self) -> RunConfig:
+        """The settings that the run was trained with.
+
+        Raises:
+            UsageError: they are missing or damaged.
+        """
+        there = self.settings()
+        return cast(RunConfig, _from_dict(RunConfig, {name: there[name] for name in there.keys() - {"arm", "seed"}}))
+
+    def check(self, config: RunConfig, arm: str, seed: int) -> None:
+        """Refuse a folder that holds a run with other settings; one without a finished epoch may have any.
+
+        Raises:
+            UsageError: names the first setting that differs.
+        """
+        if self.started and (differing := _first_difference(self.settings(), _settings(config, arm, seed))):
+            raise UsageError(f"{self} holds a run with other settings ({differing}); give another --name, or delete the folder")
+
+    def check_data(self, found: dict[str, Any], config: RunConfig) -> None:
+        """Refuse other data than the run's own.
+
+        Args:
+            found: the data set there is now, :attr:`jpegdl.data.Data.fingerprint`.
+            config: the settings now; the content of a file of tables that they name counts as data.
+
+        Raises:
+            UsageError: says what differs.
+        """
+        if not self.started:
+            return
+        there = self.data()
+        if difference := data_difference(there, found):
+            raise UsageError(f"{self} was trained on other data ({difference}); give another --name, or delete the folder")
+        if there["tables"] != _digest_of_tables(config):
+            raise UsageError(
+                f"{self} started from other tables: {config.layer.tables} has changed since; give another --name, or delete "
+                "the folder"
+            )
+
+    def data(self) -> dict[str, Any]:
+        """Which data the run met: the fingerprint of its data set, and ``tables``, the digest of a file of tables.
+
+        Raises:
+            UsageError: the record is missing or damaged.
+        """
+        with self._reading(self.data_file):
+            there: dict[str, Any] = json.loads(self.data_file.read_text())
+            if missing := {"name", "classes", "train", "test", "tables"} - there.keys():
+                raise ValueError(f"no {', '.join(sorted(missing))} in it")
+            return there
+
+    def begin(self, config: RunConfig, arm: str, seed: int, found: dict[str, Any]) -> None:
+        """Write the settings and which data they met."""
+        remove_strays(self.path)
+        with replacing(self.config_file) as file:
+            file.write_text(yaml.safe_dump(_settings(config, arm, seed), sort_keys=False))
+        _write_json(self.data_file, {**found, "tables": _digest_of_tables(config)})
+
+    # ------------------------------------------------------------------------------------------------------- results
+
+    def result(self) -> dict[str, Any]:
+        """What came out: accuracy (share of the test images, 0 to 1), loss, parameters, seconds, saturation, data, versions.
+
+        Raises:
+            UsageError: it is not there or damaged.
+        """
+        with self._reading(self.result_file):
+            result: dict[str, Any] = json.loads(self.result_file.read_text())
+            if missing := _RESULT - result.keys():
+                raise ValueError(f"no {', '.join(sorted(missing))} in it")
+            return result
+
+    def metrics(self) -> list[dict[str, float]]:
+        """The record of the run, an entry an epoch, without what was not measured in that epoch.
+
+        Raises:
+            UsageError: it is not there or damaged.
+        """
+        with self._reading(self.metrics_file), self.metrics_file.open(newline="") as stream:
+            rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)]
+            if not rows or not all("epoch" in row for row in rows):
+                raise ValueError("no epochs in it")
+            return rows
+
+    def tables(self) -> dict[str, Any]:
+        """The layer's tables before and after training: ``before`` and ``after``, and what they are.
+
+        Raises:
+            UsageError: they are not there or damaged.
+        """
+        with self._reading(self.tables_file):
+            tables: dict[str, Any] = json.loads(self.tables_file.read_text())
+            if not all(isinstance(tables[when], dict) for when in ("before", "after")):
+                raise ValueError("no tables in it")
+            return tables
+
+    def failure(self) -> str | None:
+        """Why the last training of this run stopped; None if nothing is known of it, or if it is finished."""
+        if self.finished or not self.failure_file.is_file():
+            return None
+        with self._reading(self.failure_file):
+            return str(json.loads(self.failure_file.read_text())["message"])
+
+    def write_metrics(self, rows: list[dict[str, float]]) -> None:
+        """Write ``metrics.csv``, an entry an epoch."""
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        with replacing(self.metrics_file) as file, file.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, names)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def write_layer(self, columns: dict[str, Any]) -> None:
+        """Write ``layer.npz``: arrays whose first axis is the epoch."""
+        with replacing(self.layer_file) as file, file.open("wb") as stream:
+            np.savez_compressed(stream, **columns)
+
+    def write_model(self, model: nn.Module) -> None:
+        """Write ``model.safetensors``."""
+        with replacing(self.model_file) as file:
+            file.write_bytes(safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
+
+    def write_tables(self, tables: dict[str, Any]) -> None:
+        """Write ``tables.json``."""
+        _write_json(self.tables_file, tables)
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write ``result.json``: from now on the run is finished."""
+        _write_json(self.result_file, result)
+        self.failure_file.unlink(missing_ok=True)
+
+    def write_failure(self, message: str) -> None:
+        """Write down why training stopped."""
+        _write_json(self.failure_file, {"message": message})
+
+    @contextmanager
+    def _reading(self, file: Path) -> Iterator[None]:
+        """Whatever a damaged or missing file raises, as one error that names it and the way out."""
+        try:
+            yield
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, safetensors.SafetensorError) as error:
+            if isinstance(error, UsageError):
+                raise
+            state = "is damaged" if file.is_file() else "is missing"
+            way_out = f"delete {self} to train that run again"
+            if file not in (self.config_file, self.data_file) and self.checkpoint.is_file():
+                way_out = f"delete {self.result_file}, and the command that trained the run writes it again from its last epoch"
+            raise UsageError(f"{file} {state} ({_said(error)}); {way_out}") from error
+
+    # -------------------------------------------------------------------------------------------------- what was trained
+
+    def open(self) -> "TrainedRun":
+        """What was trained: settings, classes, model and tables.
+
+        Raises:
+            UsageError: the run is not finished, or a file of it is missing or damaged.
+        """
+        if not self.finished:
+            state = "its training is not finished" if self.started else "no run is there"
+            raise UsageError(f"no trained model in {self}: {state}")
+        config, classes = self.config(), self.data()["classes"]
+        layer = build_layer(config.layer, None, config.data.size)
+        model = prepend(build_backbone(config.backbone, len(classes), 0, config.data.size), layer)
+        with self._reading(self.model_file):
+            _load_state(safetensors.torch.load_file(self.model_file), self.model_file, model)
+        return TrainedRun(self, config, model.eval(), classes)
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run, opened.
+
+    Attributes:
+        folder: where it is.
+        config: the settings it was trained with.
+        model: from images (N, 3, H, W) in [0, 1] to logits, in eval mode, on the CPU.
+        classes: names of the classes, in the order of the logits.
+    """
+
+    folder: RunFolder
+    config: RunConfig
+    model: PrependedModel
+    classes: list[str]
+
+
+def load_model(file: Path, model: PrependedModel) -> None:
+    """Load a run's ``model.safetensors`` into a model built from its settings.
+
+    Raises:
+        UsageError: no such file, not a safetensors file, weights that are not finite, or those of another architecture.
+    """
+    if not file.is_file():
+        raise UsageError(f"no model file {file}; train it first")
+    try:
+        state = safetensors.torch.load_file(file)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UsageError(f"{file} is not a safetensors file that can be read ({error})") from error
+    _load_state(state, file, model)
+
+
+def _load_state(state: dict[str, Tensor], file: Path, model: nn.Module) -> None:
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    other = [
+        f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    if missing or extra or other:
+        found = other[0] if other else f"{missing[0]} missing" if missing else f"{extra[0]} unknown"
+        raise UsageError(
+            f"{file} holds another architecture than asked for ({found}, {len(missing) + len(extra) + len(other)} in all); "
+            "give the arm, backbone and data it was trained with"
+        )
+    if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+        raise UsageError(f"{file} holds weights that are not finite: its training diverged; train it again")
+    model.load_state_dict(state)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with replacing(path) as file:
+        file.write_text(json.dumps(content, indent=1))
+
+
+def _said(error: BaseException) -> str:
+    return f"no {error} in it" if isinstance(error, KeyError) else " ".join(str(error).split())
+
+
+# ---------------------------------------------------------------------------------------------------------- comparing
+
+
+def _settings(config: RunConfig, arm: str, seed: int) -> dict[str, Any]:
+    """Settings as they are written and compared: what stands for a default is spelled out."""
+    settings = {"arm": arm, "seed": seed, **asdict(config)}
+    layer = settings["layer"]
+    if layer["alpha"] is None and layer["hardness"] is None:
+        layer["alpha"] = DEFAULT_ALPHA
+    return settings
+
+
+def _from_dict(kind: type, content: Any) -> Any:
+    """A dataclass from nested dictionaries; what they leave out takes its default.
+
+    Raises:
+        ValueError: an entry that it does not have.
+    """
+    types = get_type_hints(kind)
+    if unknown := content.keys() - {field.name for field in fields(kind)}:
+        raise ValueError(f"unknown setting {min(unknown)}: a newer version wrote it, or it was edited")
+    return kind(
+        **{name: _from_dict(types[name], value) if is_dataclass(types[name]) else value for name, value in content.items()}
+    )
+
+
+def _first_difference(there: Any, here: Any, path: str = "") -> str | None:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in {**there, **here}:
+            if found := _first_difference(there.get(key), here.get(key), f"{path}.{key}" if path else str(key)):
+                return found
+        return None
+    return None if there == here or path in WHERE else f"{path} was {there!r}, now {here!r}"
+
+
+def data_difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
+    """In words, what of two data sets' fingerprints differs first; None if they are the same."""
+    if odd := sorted(set(there["classes"]) ^ set(here["classes"])):
+        return f"class {odd[0]!r} is in one of them only, {len(odd)} classes differ"
+    if there["classes"] != here["classes"]:
+        return "the classes are in another order"
+    for part, name in (("train", "training"), ("test", "test")):
+        then, now = there[part], here[part]
+        if then["images"] != now["images"]:
+            return f"{then['images']} {name} images then, {now['images']} now"
+        if then["digest"] != now["digest"]:
+            return f"as many {name} images, but other ones, or of other classes"
+    return None
+
+
+def _digest_of_tables(config: RunConfig) -> str | None:
+    """A digest of the file that initial tables come from, where one does."""
+    if config.layer.kind == "none" or table_source(config.layer) != "file":
+        return None
+    return hashlib.sha256(Path(config.layer.tables).read_bytes()).hexdigest()[:16]

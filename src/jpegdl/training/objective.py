@@ -1,0 +1,46 @@
+"""What training minimises."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from jpegdl.training.config import TrainingConfig
+
+
+class Outcome(NamedTuple):
+    """What an objective says of a batch.
+
+    Attributes:
+        loss: scalar, to be minimised.
+        logits: (N, classes), the model's output.
+        parts: the terms that the loss is made of, each a scalar without a gradient, by the name they are logged under.
+    """
+
+    loss: Tensor
+    logits: Tensor
+    parts: dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """The task's loss: cross-entropy, with the targets smoothed where settings say so.
+
+    Args:
+        config: ``label_smoothing`` counts.
+    """
+
+    def __init__(self, config: TrainingConfig) -> None:
+        super().__init__()
+        self.label_smoothing = config.label_smoothing
+
+    def forward(self, model: nn.Module, images: Tensor, target: Tensor) -> Outcome:
+        """Take a batch through the model and judge its output.
+
+        Args:
+            model: from images to logits.
+            images: (N, 3, H, W) in [0, 1].
+            target: class indices (N,), or the classes' shares (N, classes).
+        """
+        logits: Any = model(images)
+        loss = cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+        return Outcome(loss, logits, {})

@@ -1,0 +1,60 @@
+"""Optimizers and learning-rate schedules from their settings."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+from jpegdl.training.config import OptimizerConfig
+
+
+def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer that settings ask for, one group of parameters."""
+    if config.name == "sgd":
+        return torch.optim.SGD(parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+    return kind(parameters, config.lr, weight_decay=config.weight_decay)
+
+
+def build_scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> LRScheduler:
+    """A learning-rate schedule to be stepped after every batch.
+
+    With T steps, w of them warm-up, the rate of step t = 0 .. T - 1 is ``config.lr`` times t / w in the warm-up, and then
+
+    - constant: 1
+    - cosine: (1 + cos(pi (t - w) / (T - w))) / 2; the factors of warm-up and cosine add up to T / 2 for any w > 0
+    - multistep: gamma for each milestone up to t; exponential: gamma for each whole epoch up to t. Both count from the start of
+      training, not from the end of the warm-up
+
+    onecycle is PyTorch's, which warms up by itself.
+
+    Args:
+        config: its settings.
+        optimizer: whose learning rate it sets.
+        epochs: of the whole training.
+        steps: batches of the whole training.
+    """
+    if config.schedule == "onecycle":
+        return OneCycleLR(optimizer, config.lr, total_steps=steps + 1, cycle_momentum=False)
+
+    def step_at(when: float) -> int:
+        """The step at a time in epochs or, below 1, at that share of the training."""
+        return round(steps * (when if when < 1 else when / epochs))
+
+    warmup = min(step_at(config.warmup), steps - 1)  # rounded up it could leave the schedule no step
+    milestones, epoch = [step_at(when) for when in config.milestones], steps // epochs
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return step / warmup
+        if config.schedule == "cosine":
+            return (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+        if config.schedule == "multistep":
+            return config.gamma ** sum(step >= milestone for milestone in milestones)
+        if config.schedule == "exponential":
+            return config.gamma ** (step // epoch)
+        return 1.0
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,49 @@
+"""Processes that must not outlive the one that started them."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_STARTER = "JPEGDL_STARTER"  # the environment variable with the id of the process that starts others
+_LOOK = 0.5  # seconds between two looks at whether it is still there
+
+
+def end_with(parent: int) -> None:
+    """From now on, end this process as soon as the one that started it has ended, however that ended.
+
+    A process that leads a group takes the whole group with it.
+
+    Args:
+        parent: the id of the process that started this one.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK)
+        if os.getpgrp() == os.getpid():
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="jpegdl-end-with-parent", daemon=True).start()
+
+
+def end_with_starter() -> None:
+    """:func:`end_with` for a process that was started within :func:`starting`; nothing for any other."""
+    if (starter := os.environ.get(_STARTER)) and int(starter) != os.getpid():
+        end_with(int(starter))
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Let processes that are started in here know by whom, for :func:`end_with_starter`."""
+    before = os.environ.get(_STARTER)
+    os.environ[_STARTER] = str(os.getpid())
+    try:
+        yield
+    finally:
+        os.environ.pop(_STARTER, None)
+        if before is not None:
+            os.environ[_STARTER] = before

@@ -1,0 +1,228 @@
+"""The folder of a run: whose settings and whose data it holds, and what is said of files that are missing or damaged."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from jpegdl.compare import CompareConfig, calibrate_run, compare, evaluate_run, train_arm
+from jpegdl.data import Data, DataConfig
+from jpegdl.errors import UsageError
+from jpegdl.layer import LayerConfig
+from jpegdl.tables import write_tables
+from jpegdl.training import OptimizerConfig, RunFolder, TrainingConfig
+from runs import run, small_config
+
+
+def _images(root, classes=("cat", "dog"), train=8, test=4):
+    """Class folders of noise around a grey level of the class."""
+    random = np.random.default_rng(0)
+    for part, count in (("train", train), ("test", test)):
+        for level, name in enumerate(classes):
+            for i in range(count):
+                file = root / part / name / f"{i}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                pixels = random.normal(60 + 90 * level, 30, (16, 16, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(file)
+    return root
+
+
+def _config(folder, path, **changes):
+    settings = {
+        "data": DataConfig(path=str(path), size=16, batch_size=8),
+        "layer": LayerConfig(tables="standard:75", images=8),
+        "training": TrainingConfig(
+            epochs=1,
+            accelerator="cpu",
+            optimizer=OptimizerConfig(lr=0.01),
+            layer_optimizer=OptimizerConfig(name="adam", lr=0.01, weight_decay=0.0),
+        ),
+        "output": str(folder),
+        "name": "test",
+        "seeds": 1,
+        "jobs": 1,
+    }
+    return CompareConfig(**{**settings, **changes})
+
+
+# ------------------------------------------------------------------------------------------------------------- settings
+
+
+def test_a_setting_that_a_run_does_not_know_yet_has_its_default(tmp_path):
+    config = small_config(epochs=1)
+    result = run(config, tmp_path)
+    settings = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    del settings["training"]["ema"], settings["layer"]["depth"], settings["data"]["pad"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert run(config, tmp_path) == result
+    config.training.ema = 0.9
+    with pytest.raises(UsageError, match=r"other settings \(training.ema was None, now 0.9\)"):
+        run(config, tmp_path)
+
+
+def test_a_setting_that_nobody_knows_is_named(tmp_path):
+    run(small_config(epochs=1), tmp_path)
+    settings = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    settings["layer"]["magic"] = 3
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(UsageError, match=r"config.yaml is damaged \(unknown setting magic: a newer version wrote it"):
+        RunFolder(tmp_path).config()
+
+
+def test_a_default_that_is_spelled_out_is_the_default(tmp_path):
+    run(small_config(epochs=1), tmp_path)
+    RunFolder(tmp_path).check(small_config(epochs=1, alpha=5.0), "jpeg-dl", 0)
+    with pytest.raises(UsageError, match="layer.alpha was 5.0, now 1.0"):
+        RunFolder(tmp_path).check(small_config(epochs=1, alpha=1.0), "jpeg-dl", 0)
+
+
+def test_a_run_without_a_finished_epoch_takes_new_settings(tmp_path):
+    config = small_config(epochs=1)
+    RunFolder(tmp_path).begin(config, "jpeg-dl", 0, Data(config.data).fingerprint)
+    other = small_config(epochs=1, alpha=1.0)
+    run(other, tmp_path)
+    assert RunFolder(tmp_path).config().layer.alpha == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"name": "a::b"}, "name must be a folder on this machine"), ({"output": "s3://runs"}, "output must be a folder on")],
+)
+def test_places_that_are_addresses_are_refused_before_training(tmp_path, changes, message):
+    with pytest.raises(UsageError, match=message):
+        train_arm(_config(tmp_path, tmp_path, **changes), "plain", 0)
+
+
+def test_a_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert _config("~/runs", tmp_path).folder == tmp_path / "runs" / "test"
+
+
+# ----------------------------------------------------------------------------------------------------------------- data
+
+
+def test_other_data_under_the_same_name_are_refused(tmp_path):
+    path = _images(tmp_path / "pets")
+    config = _config(tmp_path, path)
+    compare(config)
+    moved = tmp_path / "moved"
+    shutil.move(path, moved)
+    compare(_config(tmp_path, moved))  # the same images somewhere else
+
+    (moved / "train" / "cat" / "0.png").rename(moved / "train" / "dog" / "new.png")
+    with pytest.raises(UsageError, match=r"plain/0 was trained on other data \(as many training images, but other ones"):
+        compare(_config(tmp_path, moved))
+    (moved / "train" / "dog" / "new.png").unlink()
+    with pytest.raises(UsageError, match="16 training images then, 15 now"):
+        compare(_config(tmp_path, moved))
+    others = _images(tmp_path / "others", classes=("cat", "horse"))
+    with pytest.raises(UsageError, match="class 'dog' is in one of them only, 2 classes differ"):
+        train_arm(_config(tmp_path, others), "jpeg-dl", 0)
+    with pytest.raises(UsageError, match="was trained on other data"):  # a run that is not there yet, beside one that is
+        compare(_config(tmp_path, others, seeds=2))
+
+
+def test_a_finished_comparison_needs_no_data(tmp_path, recwarn):
+    path = _images(tmp_path / "pets")
+    _, table = compare(_config(tmp_path, path))
+    shutil.rmtree(path)
+    assert compare(_config(tmp_path, path))[1] == table
+    assert any("was not compared with that of the finished runs" in str(warning.message) for warning in recwarn)
+    with pytest.raises(UsageError, match="is not a folder"):
+        compare(_config(tmp_path, path, seeds=2))
+
+
+def test_evaluation_on_other_images_says_so_and_on_other_classes_is_refused(tmp_path):
+    config = _config(tmp_path, _images(tmp_path / "pets"))
+    train_arm(config, "plain", 0)
+    assert evaluate_run(config, "plain", 0)["other_images"] is None
+    more = _images(tmp_path / "more", test=6)
+    metrics = evaluate_run(_config(tmp_path, more), "plain", 0)
+    assert metrics["images"] == 12
+    assert metrics["other_images"] == "8 test images then, 12 now"
+    others = _images(tmp_path / "others", classes=("cat", "horse"))
+    with pytest.raises(UsageError, match="knows other classes than these data .class 'dog' is in one of them only"):
+        evaluate_run(_config(tmp_path, others), "plain", 0)
+
+
+def test_a_file_of_tables_that_changes_is_noticed(tmp_path):
+    path, file = _images(tmp_path / "pets"), tmp_path / "mine.json"
+    write_tables(file, {"luma": torch.full((8, 8), 2.0), "chroma": torch.full((8, 8), 3.0)})
+    config = _config(tmp_path, path, layer=LayerConfig(tables=str(file)))
+    train_arm(config, "jpeg-dl", 0)
+    train_arm(config, "jpeg-dl", 0)
+    write_tables(file, {"luma": torch.full((8, 8), 2.5), "chroma": torch.full((8, 8), 3.0)})
+    with pytest.raises(UsageError, match="started from other tables: .*mine.json has changed since"):
+        train_arm(config, "jpeg-dl", 0)
+
+
+def test_tables_come_from_a_plain_model_of_the_same_settings(tmp_path):
+    path = _images(tmp_path / "pets")
+    config = _config(tmp_path, path, layer=LayerConfig(images=8))
+    train_arm(config, "plain", 0)
+    longer = replace(config, training=replace(config.training, epochs=2))
+    with pytest.raises(UsageError, match=r"plain/0 holds a run with other settings \(training.epochs was 1, now 2\)"):
+        train_arm(longer, "jpeg-dl", 0)
+    assert not (tmp_path / "test" / "jpeg-dl" / "0" / "last.ckpt").exists()
+
+
+def test_calibration_takes_the_settings_of_the_plain_run(tmp_path):
+    config = _config(tmp_path, _images(tmp_path / "pets"))
+    train_arm(config, "plain", 0)
+    tables = calibrate_run(config, 0)
+    bare = CompareConfig(output=str(tmp_path), name="test", layer=LayerConfig(images=8))
+    bare.training.accelerator = "cpu"
+    for one, other in zip(tables, calibrate_run(bare, 0), strict=True):
+        assert torch.equal(one, other)
+    halved = replace(bare, layer=LayerConfig(images=8, q_max=2.5))
+    assert torch.allclose(calibrate_run(halved, 0)[0], tables[0] / 2)
+    others = replace(bare, data=DataConfig(path=str(_images(tmp_path / "others", classes=("cat", "horse")))))
+    with pytest.raises(UsageError, match="was trained on other data"):
+        calibrate_run(others, 0)
+
+
+# ---------------------------------------------------------------------------------------------- missing and damaged files
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    config = _config(folder, _images(folder / "pets"))
+    compare(config)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["result.json", "model.safetensors", "tables.json", "metrics.csv", "config.yaml", "data.json"])
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_file_that_is_missing_or_damaged_is_named_with_the_way_out(tmp_path, finished, name, damage):
+    folder = tmp_path / "runs"
+    shutil.copytree(finished, folder)
+    file = folder / "test" / "jpeg-dl" / "0" / name
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(content[: len(content) // 2 - 3])
+    config = _config(folder, folder / "pets")
+    if name == "result.json" and damage == "missing":  # it was killed just before its result
+        compare(config)
+        assert json.loads(file.read_text()) == json.loads(content)
+        return
+    use = evaluate_run if name == "model.safetensors" else lambda config, arm, seed: compare(config)
+    with pytest.raises(UsageError, match=rf"jpeg-dl/0/{name} .*delete .*jpeg-dl/0") as error:
+        use(config, "jpeg-dl", 0)
+    # What the message says, done.
+    way_out = str(error.value)
+    if "result.json, and the command" in way_out:
+        (file.parent / "result.json").unlink()
+    else:
+        shutil.rmtree(file.parent)
+    compare(config)
+    use(config, "jpeg-dl", 0)
+    # Some hold the seconds it took, one where the data are.
+    assert file.read_bytes() == content or name in ("result.json", "metrics.csv", "config.yaml")
