@@ -22,13 +22,13 @@ from jpegdl.compare import CompareConfig, compare, crew, jobs, schedule
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
-from jpegdl.training import OptimizerConfig, RunFolder, TrainingConfig, progress
+from jpegdl.training import JointTraining, OptimizerConfig, RunFolder, TrainingConfig, progress
 from jpegdl.training.progress import Line, Standing
 from runs import run, small_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-LONG = 60  # seconds after which what should have happened long ago has not
+LONG = 180  # seconds after which what should have happened long ago has not
 
 
 def _config(folder, **changes):
@@ -357,8 +357,8 @@ def test_no_worker_outlives_a_script_that_is_killed(tmp_path):
 
 
 @needs_proc
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_interrupt(tmp_path, end):
+@pytest.mark.parametrize(("end", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_interrupt(tmp_path, end, said):
     attend = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     start = f"{attend}; import sys; from jpegdl.cli import main; sys.exit(main())"
     command = [
@@ -375,8 +375,8 @@ def test_interrupt(tmp_path, end):
         _, err = process.communicate(timeout=LONG)
     finally:
         process.kill()
-    assert process.returncode == 130, err
-    assert err.count("jpegdl: interrupted; the same command resumes") == 1
+    assert process.returncode == 128 + end, err
+    assert err.count(f"jpegdl: {said}; the same command resumes") == 1
     assert "Traceback" not in err
     assert len(workers) == 2
     assert not _alive(workers)  # at once
@@ -481,6 +481,18 @@ def test_the_board(monkeypatch):
                 assert any(line.startswith(start) for line in shown), (start, shown)
         else:
             assert shown == ["0/4 runs finished, 2 in training [00:40, 02:00 left]", "plain, seed 0: test 50.0 %"]
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_a_gpu_without_memory_is_one_line(tmp_path, monkeypatch):
+    """It fails that run alone, as others side by side may leave it none."""
+
+    def step(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(JointTraining, "training_step", step)
+    with pytest.raises(UsageError, match="cpu has no memory left: give a smaller data.batch_size, or fewer jobs; CUDA out"):
+        run(small_config(), tmp_path, arm="plain")
 
 
 @pytest.mark.usefixtures("few_photos")

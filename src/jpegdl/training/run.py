@@ -198,5 +198,9 @@ def _fit(trainer: lightning.Trainer, module: JointTraining, data: Data, last: Pa
     try:
         with starting():
             trainer.fit(module, data, ckpt_path=last if last.is_file() else None)
+    except torch.OutOfMemoryError as error:
+        raise UsageError(
+            f"{trainer.strategy.root_device} has no memory left: give a smaller data.batch_size, or fewer jobs; {error}"
+        ) from error
     except SystemExit as stop:  # Lightning's answer to Ctrl+C
         raise KeyboardInterrupt from stop
