@@ -2,6 +2,7 @@ import subprocess
 import sys
 import warnings
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from jpegdl.kernels import dispatch, eager_round_trip, soft_round_trip
 from jpegdl.tables import standard_tables
 
 cpu = pytest.importorskip("jpegdl.kernels.cpu")
+cpu_strips = pytest.importorskip("jpegdl.kernels.cpu_strips")
 cuda = pytest.importorskip("jpegdl.kernels.cuda")  # without a GPU in Triton's interpreter, on CPU tensors
 ON_GPU = torch.cuda.is_available()
 
@@ -225,6 +227,51 @@ def test_sums_do_not_depend_on_the_number_of_threads(monkeypatch, openmp):
     for other in found[1:]:
         # The upstream gradient is PyTorch's own elementwise work, the same for any number of threads.
         assert all(torch.equal(one, two) for one, two in zip(found[0], other, strict=True))
+
+
+# Ctrl+C comes while the threads work, and again while their end is awaited. What they work on must stay until they are done.
+_INTERRUPTED = """
+import signal, threading, weakref
+import torch
+from jpegdl.kernels import cpu
+
+interrupts, gone, found = 0, threading.Event(), []
+
+def interrupt(*_):
+    global interrupts
+    interrupts += 1
+    if interrupts <= 2:
+        raise KeyboardInterrupt
+
+signal.signal(signal.SIGINT, interrupt)
+share_out = cpu._share_out
+
+def watched(team, cap, **tensors):
+    watched.tensors = {name: weakref.ref(tensor) for name, tensor in tensors.items()}
+    share_out(team, cap, **tensors)
+
+def native(job):  # in the place of the compiled function
+    while not gone.wait(0.01):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    found.append([name for name, tensor in watched.tensors.items() if tensor() is None])
+
+cpu._share_out, cpu._openmp, cpu._native = watched, lambda: None, lambda team: native
+torch.set_num_threads(2)
+try:
+    cpu.forward(torch.rand(4, 3, 64, 64), torch.ones(3, 8, 8), torch.ones(3, 8, 8), 127.0)
+except KeyboardInterrupt as error:
+    del error
+gone.set()
+for thread in threading.enumerate():
+    if thread is not threading.main_thread():
+        thread.join()
+print(interrupts >= 2, bool(found), any(found))
+"""
+
+
+def test_interrupted_twice_it_frees_nothing_that_threads_work_on():
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.strip() == "True True False", (done.stdout, done.stderr)
 
 
 # ---------------------------------------------------------------------------------------------------- what is computed
@@ -566,9 +613,17 @@ def test_a_bad_pixel_stays_within_its_block(value):
 
 
 def test_the_exponential():
-    x = np.concatenate([-np.logspace(-8, np.log10(87), 20001), [0.0]]).astype(np.float32)
-    exp = cpu._exp
-    ours = np.array([exp(value) for value in x], dtype=np.float64)
-    exact = np.exp(x.astype(np.float64))
-    assert np.max(np.abs(ours - exact) / exact) < 2.5e-7
-    assert exp(np.float32(-1e30)) < 1e-37
+    @cpu_strips.vector_function()
+    def exponential(x, i):
+        x.store(cpu_strips.exp2(x.load(i), -125.0), i)
+
+    @numba.njit
+    def in_place(x):
+        for i in range(0, len(x), 8):
+            exponential(x, i)
+
+    exact = -np.concatenate([[0.0], np.logspace(-8, np.log10(125), 20000 - 1)]).astype(np.float32).astype(np.float64)
+    x = np.concatenate([exact, [-1e30, -np.inf, np.nan, -126, 1e-7, 0, -125, -125]]).astype(np.float32)
+    in_place(x)
+    assert np.max(np.abs(x[:20000] / 2**exact - 1)) < 2.5e-7
+    assert (x[20000:] == np.float32([2**-125, 2**-125, 2**-125, 2**-125, 1, 1, 2**-125, 2**-125])).all()
