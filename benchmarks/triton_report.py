@@ -1,8 +1,9 @@
 """What Triton and ptxas make of the GPU kernels, without a GPU: `python benchmarks/triton_report.py`.
 
 For each architecture, dtype and kernel: registers and spilled bytes a thread, programs that the registers of a processor hold,
-shared memory a program, and machine instructions, by kind, for each of the 24 numbers (8 pixels, 3 colours) that a thread works on; of the backward pass these
-include what is done once at its end. How fast they run, only a GPU tells: `jpegdl bench --device cuda`.
+shared memory a program, and machine instructions, by kind, for each of the 24 numbers (8 pixels, 3 colours) that a thread works
+on; of the backward pass these include what is done once at its end. How fast they run, only a GPU tells:
+`jpegdl bench --device cuda`.
 """
 
 import re

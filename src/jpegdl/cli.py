@@ -14,7 +14,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from jpegdl import __version__
-from jpegdl.benchmark import BenchConfig, bench
+from jpegdl.bench import BenchConfig, bench
 from jpegdl.compare import ARMS, CompareConfig, calibrate_run, check_compare, compare, evaluate_run, train_arm
 from jpegdl.data import Data
 from jpegdl.errors import UsageError

@@ -1,10 +1,10 @@
 """The fused round trip on the CPU, compiled by numba at first use (a few seconds; then cached on disk).
 
-Threads (PyTorch's own) take strips of 8 pixel rows, on which :mod:`jpegdl.kernels.cpu_strips` does the work; each strip has its
-own place for its table gradients, so that sums do not depend on the number of threads.
+Threads (PyTorch's own) take strips of 8 pixel rows, on which :mod:`jpegdl.kernels.cpu_strips` does the work.
 """
 
 import ctypes
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -95,7 +95,12 @@ def _run(native: Any, job: Job, tensors: dict[str, Tensor]) -> None:
 @lru_cache(maxsize=2)
 def _native(team: Callable[..., None]) -> Any:
     """The team's function, compiled; called without the interpreter's lock."""
-    return numba.cfunc(types.void(JOB), cache=True)(team).ctypes
+    compiled = numba.cfunc(types.void(JOB), cache=True)
+    try:
+        return compiled(team).ctypes
+    except (RuntimeError, OSError):  # numba can write its cache neither beside the package nor in the user's folder
+        numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="jpegdl-numba-")  # type: ignore[attr-defined]
+        return compiled(team).ctypes
 
 
 @lru_cache(maxsize=1)

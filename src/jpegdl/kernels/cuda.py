@@ -9,6 +9,7 @@ call.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import triton
@@ -20,12 +21,12 @@ from jpegdl.kernels.triton_blocks import quantize, quantize_backward, to_coeffic
 
 BLOCKS = 16  # 8x8 blocks that a program works on at a time: 128 rows of 8, one for each of its threads
 _WARPS = 4
-# The backward pass needs about 170 registers a thread (benchmarks/triton_report.py). Held to 168, 3 programs of 128 threads fill the
-# 65,536 registers of a processor (compute capability 8 and 9); as many are started, and each goes through several tiles.
+# The backward pass needs about 170 registers a thread (see benchmarks/triton_report.py). Held to 168, 3 programs of 128 threads
+# fill the 65,536 registers of a processor (compute capability 8 and 9); as many are started, each goes through several tiles.
 _PROGRAMS_PER_PROCESSOR = 3
 REGISTERS = 168
-# A batch of another size, as the last one of an epoch often is, must not be another kernel. Strides may be: Triton reads several
-# numbers at once where they are multiples of 16.
+# Another number of images, as the last batch of an epoch has, must not make Triton compile again. Other strides may: where they
+# are multiples of 16, it reads several numbers at once.
 _SIZES = ["count", "height", "width", "tiles"]
 
 _R, _G, _B = tl.constexpr(KR), tl.constexpr(KG), tl.constexpr(KB)
@@ -256,7 +257,7 @@ def forward(images: Tensor, q: Tensor, alpha: Tensor, cap: float) -> Tensor:
     n, _, height, width = images.shape
     output = torch.empty_like(images, dtype=torch.float32 if images.dtype == torch.uint8 else images.dtype)
     tiles, whole, scale = _geometry(images)
-    with torch.cuda.device_of(images):  # Triton starts kernels on the current device, wherever the tensors are
+    with _current(images.device):  # Triton starts kernels on the current device, wherever the tensors are
         _forward_kernel[(tiles,)](
             images, output, _tables(q, alpha), cap - 2, n, height, width, *images.stride(), *output.stride(),
             blocks=BLOCKS, whole=whole, capped=math.isfinite(cap), scale=scale, num_warps=_WARPS,
@@ -273,7 +274,7 @@ def backward(
     tiles, whole, scale = _geometry(images)
     programs = min(tiles, _PROGRAMS_PER_PROCESSOR * _processors(images.device))
     partial = torch.empty((programs, 6, 2, BLOCK, BLOCK // 2), dtype=torch.float32, device=images.device)
-    with torch.cuda.device_of(images):
+    with _current(images.device):
         _backward_kernel[(programs,)](
             images, grad, grad_images, partial, _tables(q, alpha), cap - 2, n, height, width, tiles,
             *images.stride(), *grad.stride(), *grad_images.stride(),
@@ -283,6 +284,10 @@ def backward(
     # From half, horizontal frequency, vertical one within the half: to rows of vertical frequency.
     sums = partial.sum(0).transpose(2, 3).reshape(2, 3, BLOCK, BLOCK)
     return grad_images if want_images else None, sums
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _processors(device: torch.device) -> int:
