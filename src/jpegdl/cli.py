@@ -130,7 +130,7 @@ def _recipes(about: str, arguments: list[str]) -> None:
 
 def _bench(about: str, arguments: list[str]) -> None:
     from jpegdl.arguments import parse, plain_parser
-    from jpegdl.benchmark import BenchConfig, bench
+    from jpegdl.bench import BenchConfig, bench
 
     parser = plain_parser("jpegdl bench [--KEY VALUE ...]", about)
     parser.add_class_arguments(BenchConfig)
