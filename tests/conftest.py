@@ -11,6 +11,8 @@ if not torch.cuda.is_available():
 torch.set_num_threads(1)  # pytest-xdist runs one process a core
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+#: Inputs and outputs of the published layer, in ``NAME.npz``; the README.md there describes them.
+ORACLE = Path(__file__).parent / "oracle"
 ORACLE_CASES = ("bits11_tied", "fine_saturating", "noise_coarse", "soft", "typical", "window3")
 
 

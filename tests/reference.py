@@ -23,10 +23,15 @@ def soft(z: float, q: float, alpha: float, bits: int, window: int | None) -> flo
     return math.fsum(q * k * p for k, p in probabilities(z, q, alpha, bits, window).items())
 
 
+def level(z: float, q: float, bits: int) -> int:
+    """The level nearest to z within the cap."""
+    cap = 2 ** (bits - 1) - 1
+    return min(max(round(z / q), -cap), cap)
+
+
 def hard(z: float, q: float, bits: int) -> float:
     """Q_u(z)."""
-    cap = 2 ** (bits - 1) - 1
-    return q * min(max(round(z / q), -cap), cap)
+    return q * level(z, q, bits)
 
 
 def dct(block: list[list[float]]) -> list[list[float]]:

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import ORACLE_CASES
+from conftest import ORACLE, ORACLE_CASES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -49,8 +49,8 @@ def run_oracle(case: dict[str, np.ndarray], dtype: torch.dtype) -> dict[str, Ten
     [(torch.float64, 1e-9, 1e-9), (torch.float32, 2e-5, 1e-3)],
     ids=["float64", "float32"],
 )
-def test_agrees_with_the_published_layer(shared, name, dtype, values, gradients):
-    case = dict(np.load(shared / "oracle" / f"{name}.npz"))
+def test_agrees_with_the_published_layer(name, dtype, values, gradients):
+    case = dict(np.load(ORACLE / f"{name}.npz"))
     for quantity, ours in run_oracle(case, dtype).items():
         theirs = torch.from_numpy(case[quantity])
         error = (ours.detach().double() - theirs).abs().max() / theirs.abs().max()
@@ -58,8 +58,8 @@ def test_agrees_with_the_published_layer(shared, name, dtype, values, gradients)
 
 
 @pytest.mark.parametrize("name", ORACLE_CASES)
-def test_float32_output_is_within_a_hundredth_of_a_grey_level(shared, name):
-    case = dict(np.load(shared / "oracle" / f"{name}.npz"))
+def test_float32_output_is_within_a_hundredth_of_a_grey_level(name):
+    case = dict(np.load(ORACLE / f"{name}.npz"))
     output = run_oracle(case, torch.float32)["output"].detach().double()
     assert (output - torch.from_numpy(case["output"])).abs().max() < 1e-2
 
@@ -120,6 +120,24 @@ def test_matrix_made_in_inference_mode_serves_training_later():
     x = torch.randn(1, 1, 8, 8, requires_grad=True)
     F.block_dct(x).sum().backward()
     assert x.grad is not None
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, lambda f: torch.func.vmap(f, in_dims=1)])
+def test_matrix_made_in_a_transform_does_not_outlive_it(transform):
+    transforms._DCT_MATRICES.clear()
+    x = torch.randn(1, 1, 8, 8)
+    transform(lambda x: F.block_dct(x.reshape(1, 1, 8, 8)).square().sum())(x)
+    assert not transforms._DCT_MATRICES
+    F.block_dct(x)
+    assert torch.equal(transforms._DCT_MATRICES[torch.float32, x.device], torch.from_numpy(transforms._DCT_2D).float())
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_tracing_first_gives_what_tracing_later_gives():
+    transforms._DCT_MATRICES.clear()
+    x, other = torch.randn(2, 1, 1, 8, 8)
+    traced = torch.jit.trace(F.block_dct, x)  # runs twice, and raises where the two differ
+    torch.testing.assert_close(traced(other), F.block_dct(other))
 
 
 # -------------------------------------------------------------------------------------------------------- quantizers
@@ -191,6 +209,80 @@ def test_gradcheck_soft(bits, window):
     assert torch.autograd.gradcheck(quantize, (z, q, alpha), check_forward_ad=True)
     assert torch.autograd.gradgradcheck(quantize, (z, q, alpha))
     assert torch.autograd.gradcheck(quantize, (z, q[:1].detach().requires_grad_(), alpha))
+
+
+# ------------------------------------------------------------------------------------------------- levels and P(k | z)
+
+
+@given(Z, Q, st.integers(2, 16))
+@settings(max_examples=100, deadline=None)
+def test_levels_are_whole_numbers_within_the_cap(z, q, bits):
+    level = F.quantize_levels(torch.tensor([z], dtype=torch.float64), q, bits=bits).item()
+    assert level == reference.level(z, q, bits)
+    assert F.quantize_levels(torch.tensor([z], dtype=torch.float64), q, bits=None).item() == round(z / q)
+
+
+def test_hard_quantizer_is_step_times_level():
+    z, q = torch.randn(50, 8, 8) * 100, torch.rand(8, 8) * 5 + 0.1
+    levels = F.quantize_levels(z, q, bits=6)
+    assert levels.dtype == torch.float32
+    assert torch.equal(F.hard_quantize(z, q, bits=6), q * levels)
+    assert (levels.min(), levels.max()) == (-31, 31)
+
+
+@given(Z, Q, ALPHA, st.integers(3, 8), st.sampled_from([1, 3, 5, 7, None]))
+@settings(max_examples=200, deadline=None)
+def test_probabilities_are_the_reference(z, q, alpha, bits, window):
+    z64 = torch.tensor([z], dtype=torch.float64)
+    probabilities, levels = F.level_probabilities(z64, q, alpha, bits=bits, window=window)
+    expected = reference.probabilities(z, q, alpha, bits, window)
+    assert levels[0].tolist() == list(expected)
+    assert probabilities[0].tolist() == pytest.approx(list(expected.values()), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(("bits", "window"), [(8, 5), (3, 5), (4, None), (None, 3)])
+def test_the_mean_of_the_probabilities_is_the_soft_quantizer(bits, window):
+    shapes = [(4, 3, 2, 2, 8, 8), (3, 1, 1, 8, 8), (8, 8)]
+    z, q, alpha = (torch.rand(shape, dtype=torch.float64) + 0.2 for shape in shapes)
+    z = ((z - 0.7) * 60).requires_grad_()
+    inputs = [z, q.requires_grad_(), alpha.requires_grad_()]
+    probabilities, levels = F.level_probabilities(*inputs, bits=bits, window=window)
+    assert probabilities.shape == levels.shape == (*z.shape, window or 15)
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones_like(z))
+    mean = (q[..., None] * levels * probabilities).sum(-1)
+    soft = F.soft_quantize(*inputs, bits=bits, window=window)
+    torch.testing.assert_close(mean, soft)
+    weights = torch.randn_like(soft)
+    for ours, theirs in zip(
+        torch.autograd.grad(mean, inputs, weights), torch.autograd.grad(soft, inputs, weights), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(("bits", "window"), [(8, 5), (3, 5), (4, None), (None, 3)])
+def test_gradcheck_of_the_probabilities(bits, window):
+    z = torch.tensor([0.2, -3.3, 7.1, 14.8, -40.4, 0.9], dtype=torch.float64).reshape(2, 3).requires_grad_()
+    q = torch.tensor([1.0, 2.3, 0.7], dtype=torch.float64, requires_grad=True)
+    alpha = torch.tensor([0.6, 0.2, 1.1], dtype=torch.float64, requires_grad=True)
+
+    def probabilities(z, q, alpha):
+        return F.level_probabilities(z, q, alpha, bits=bits, window=window)[0]
+
+    assert torch.autograd.gradcheck(probabilities, (z, q, alpha), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(probabilities, (z, q, alpha))
+
+
+@pytest.mark.parametrize("alpha", [1e-9, 1.0, 1e9, 1e12])
+@pytest.mark.parametrize("window", [5, None])
+def test_probabilities_are_finite_for_any_sharpness(alpha, window):
+    z = torch.tensor([0.0, 0.5, -63.7, 1e6, -1e6], requires_grad=True)
+    q = torch.tensor(1.0, requires_grad=True)
+    probabilities, levels = F.level_probabilities(z, q, alpha, window=window)
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(5))
+    assert levels.abs().max() == 127
+    probabilities.square().sum().backward()
+    assert z.grad.isfinite().all()
+    assert q.grad.isfinite()
 
 
 def test_gradients_of_the_other_quantizers():
@@ -295,13 +387,13 @@ def test_a_nan_stays_where_it_is():
     ],
 )
 def test_bad_alphabets_are_refused(options, message):
-    for call in (F.soft_quantize, F.sample_quantize):
+    for call in (F.soft_quantize, F.sample_quantize, F.level_probabilities):
         with pytest.raises(UsageError, match=message):
             call(torch.zeros(3), 1.0, 1.0, **options)
 
 
 def test_bad_values_and_shapes_are_refused():
-    for call in (F.soft_quantize, F.sample_quantize):
+    for call in (F.soft_quantize, F.sample_quantize, F.level_probabilities):
         with pytest.raises(TypeError, match="z must be floating point"):
             call(torch.arange(5), 1.0, 1.0)
         with pytest.raises(UsageError, match="q must be finite and greater than 0, got 0"):

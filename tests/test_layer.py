@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import ORACLE_CASES
+from conftest import ORACLE, ORACLE_CASES
 from PIL import Image
 
 import jpegdl.backbones  # registers the CIFAR networks
@@ -13,7 +13,7 @@ from jpegdl import JpegLayer, prepend
 from jpegdl import functional as F
 from jpegdl.data import PHOTOGRAPHS, photograph
 from jpegdl.errors import UsageError
-from jpegdl.layer import ROUNDINGS
+from jpegdl.layer import ROUNDINGS, JpegCascade
 from jpegdl.tables import standard_tables
 
 
@@ -33,9 +33,9 @@ def test_two_lines_in_front_of_a_model():
 
 
 @pytest.mark.parametrize("name", ORACLE_CASES)
-def test_the_layer_is_the_published_one(shared, name):
+def test_the_layer_is_the_published_one(name):
     """The oracle through JpegLayer itself, in float64, with trainable alpha."""
-    case = {key: torch.from_numpy(np.asarray(value)) for key, value in np.load(shared / "oracle" / f"{name}.npz").items()}
+    case = {key: torch.from_numpy(np.asarray(value)) for key, value in np.load(ORACLE / f"{name}.npz").items()}
     layer = JpegLayer(bits=int(case["bits"]), window=int(case["window"]), trainable_alpha=True).double()
     parameters = {"luma": "q_luma", "chroma": "q_chroma", "alpha_luma": "alpha_luma", "alpha_chroma": "alpha_chroma"}
     layer.load_state_dict({ours: case[theirs] for ours, theirs in parameters.items()})
@@ -235,7 +235,6 @@ def test_channels_last_stays_channels_last():
     torch.testing.assert_close(layer(strided), layer(strided.contiguous()))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 def test_compiles_in_one_graph(rounding):
     torch._dynamo.reset()
@@ -260,10 +259,10 @@ def test_copies_pickles_and_state_dicts(options):
     fresh.load_state_dict(layer.state_dict())
     assert torch.equal(fresh(images), layer(images))
     alphas = set() if "hardness" in options else {"alpha_luma", "alpha_chroma"}
-    assert set(layer.state_dict()) == {"luma", "chroma"} | alphas
+    assert set(layer.state_dict()) == {"luma", "chroma", "_extra_state"} | alphas
 
 
-# --------------------------------------------------------------------------------------------------- softness, saturation
+# -------------------------------------------------------------------------------------------------- sharpness, saturation
 
 
 def test_hardness_ties_alpha_to_the_steps():
@@ -278,6 +277,11 @@ def test_hardness_ties_alpha_to_the_steps():
     with torch.no_grad():
         tied.luma.mul_(2)
     torch.testing.assert_close((tied.alpha * tied.steps**2)[0], torch.full((8, 8), 0.7))
+
+
+@pytest.mark.parametrize("default", [5, 5.0, float("5.0"), np.float32(5)])
+def test_the_default_alpha_is_no_choice_against_hardness(default):
+    assert torch.equal(JpegLayer(alpha=default, hardness=0.7).alpha, JpegLayer(hardness=0.7).alpha)
 
 
 def test_alpha_can_be_one_number_two_or_tables_and_can_train():
@@ -362,7 +366,8 @@ def test_bad_images_are_refused(images, error, message):
         ({"luma": None}, "luma must be a number"),
         ({"alpha": 0}, "alpha_luma must be finite and greater than 0"),
         ({"alpha": (1.0, -1.0)}, "alpha_chroma must be"),
-        ({"alpha": 5.0, "hardness": 0.7}, "exclude each other"),
+        ({"alpha": 5.5, "hardness": 0.7}, "exclude each other"),
+        ({"alpha": torch.full((8, 8), 5.0), "hardness": 0.7}, "exclude each other"),
         ({"alpha": 1.0, "hardness": 0.7, "trainable_alpha": True}, "exclude each other"),
         ({"hardness": 0.0}, "hardness must be"),
         ({"hardness": float("nan")}, "hardness must be"),
@@ -376,6 +381,13 @@ def test_bad_images_are_refused(images, error, message):
 def test_bad_arguments_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         JpegLayer(**options)
+
+
+def test_a_refused_table_says_which_number():
+    table = torch.ones(8, 8)
+    table[2, 3] = -0.25
+    with pytest.raises(UsageError, match="luma must be finite and greater than 0 everywhere, got -0.25"):
+        JpegLayer(table)
 
 
 def test_bad_rounding_is_refused_later_too():
@@ -425,6 +437,19 @@ def test_prepend_takes_the_backbones_own_normalisation():
 def test_prepend_refuses_bad_normalisation(bad):
     with pytest.raises(UsageError, match="three finite numbers"):
         prepend(_Recorder(), JpegLayer(), **bad)
+
+
+@pytest.mark.parametrize("layer", [JpegLayer(), JpegCascade([JpegLayer()])])
+def test_prepend_refuses_swapped_arguments(layer):
+    with pytest.raises(UsageError, match=rf"backbone first .* got {type(layer).__name__} as the backbone and _Recorder as the"):
+        prepend(layer, _Recorder())
+
+
+def test_prepend_refuses_what_is_not_a_module():
+    with pytest.raises(UsageError, match=r"backbone must be a torch.nn.Module, got str"):
+        prepend("resnet18", JpegLayer())
+    with pytest.raises(UsageError, match=r"layer must be a torch.nn.Module, got type"):
+        prepend(_Recorder(), JpegLayer)
 
 
 def test_public_names():

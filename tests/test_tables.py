@@ -71,3 +71,55 @@ def test_bad_files_are_named(tmp_path, name, content, message):
         (tmp_path / name).write_text(content)
     with pytest.raises(UsageError, match=message):
         read_tables(tmp_path / name)
+
+
+def test_a_file_says_what_its_tables_are(tmp_path):
+    file, tables = tmp_path / "a.json", {"luma": torch.full((8, 8), 2.0), "chroma": torch.full((8, 8), 3.0)}
+    write_tables(file, tables, bits=8, window=5, subsampling="4:2:0")
+    content = json.loads(file.read_text())
+    assert content.pop("tables") == {name: table.tolist() for name, table in tables.items()}
+    assert content == {"kind": "steps", "bits": 8, "window": 5, "subsampling": "4:2:0"}
+    assert (read_tables(file)[0] == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("gains", r"kind 'gains' \(factors of the coefficients\); only tables of kind 'steps' can be read"),
+        ("scales", r"kind 'scales' \(scales of a compander\); only"),
+        ("weights", "kind 'weights'; only tables of kind 'steps' can be read"),
+        ("", "kind ''; only"),
+    ],
+)
+def test_only_steps_are_read_as_steps(tmp_path, kind, message):
+    tables, file = {"luma": [[1.0] * 8] * 8, "chroma": [[1.0] * 8] * 8}, tmp_path / "a.json"
+    for content in (
+        {"kind": kind, "tables": tables},
+        {"kind": kind, "before": tables, "after": tables},
+        {"kind": kind, **tables},
+    ):
+        file.write_text(json.dumps(content))
+        with pytest.raises(UsageError, match=message):
+            read_tables(file)
+
+
+def test_other_kinds_are_not_written(tmp_path):
+    with pytest.raises(UsageError, match="kind must be one of steps, scales, gains, got 'weights'"):
+        write_tables(tmp_path / "a.json", {}, kind="weights")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrapping", [lambda tables: tables, lambda tables: {"before": {}, "after": tables}])
+def test_files_that_do_not_say_what_they_hold_are_read(tmp_path, wrapping):
+    (tmp_path / "a.json").write_text(json.dumps(wrapping({"luma": [[2] * 8] * 8, "chroma": [[0.5] * 8] * 8})))
+    luma, chroma = read_tables(tmp_path / "a.json")
+    assert luma.dtype == chroma.dtype == torch.float32
+    assert (luma == 2).all()
+    assert (chroma == 0.5).all()
+
+
+@pytest.mark.parametrize("content", ["3", "[]", '{"after": 3}', '{"tables": [1, 2]}', "null", '"luma"', '{"tables": {}}'])
+def test_json_of_another_shape_is_refused(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(UsageError, match=r"a.json holds no tables"):
+        read_tables(tmp_path / "a.json")

@@ -105,7 +105,13 @@ def from_zigzag(sequence: Tensor) -> Tensor:
     return table.reshape(*sequence.shape[:-1], BLOCK, BLOCK)
 
 
-def check_table(table: Any, name: str, leading: tuple[int, ...] = (), dtype: torch.dtype = torch.float32) -> Tensor:
+def check_table(
+    table: Any,
+    name: str,
+    leading: tuple[int, ...] = (),
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> Tensor:
     """``table`` (a tensor, array or nested list) as a table of usable steps.
 
     Args:
@@ -113,20 +119,23 @@ def check_table(table: Any, name: str, leading: tuple[int, ...] = (), dtype: tor
         name: what the message of an error starts with.
         leading: how many tables there should be, along each dimension; a single one is repeated.
         dtype: float32 or float64.
+        device: where to; None for that of a tensor, or else PyTorch's default one.
 
     Returns:
-        (*leading, 8, 8), a copy. On the meta device, where tensors have no values, the shape alone is checked.
+        (*leading, 8, 8), a copy. Of a tensor on the meta device, which has no values, the shape alone is checked.
 
     Raises:
         UsageError: not of that shape, or an entry that is not finite, not positive or beyond what float32 can compute with
             (1e-12 to 1e12).
     """
     try:
-        if not isinstance(table, Tensor):  # by way of NumPy, which PyTorch's default dtype does not touch
+        if device is None:
+            device = table.device if isinstance(table, Tensor) else torch.get_default_device()
+        if not isinstance(table, Tensor):  # by way of NumPy, which knows neither default dtypes nor default devices
             array = np.asarray(table)
             if array.dtype.kind not in "iuf":
                 raise TypeError(f"{array.dtype} does not stand for numbers")
-            table = torch.as_tensor(array.astype(str(dtype).removeprefix("torch.")))
+            table = torch.from_numpy(array.astype(str(dtype).removeprefix("torch.")))
         if table.is_complex() or table.dtype == torch.bool:
             raise TypeError(f"{table.dtype} does not stand for numbers")
         tensor: Tensor = table.detach().to(dtype)
@@ -144,7 +153,7 @@ def check_table(table: Any, name: str, leading: tuple[int, ...] = (), dtype: tor
         ):
             if not bool(sound.all()):
                 raise UsageError(f"{name} must {message}, got {tensor[~sound][0].item():g}")
-    return tensor.expand(*leading, BLOCK, BLOCK).clone()
+    return tensor.to(device).expand(*leading, BLOCK, BLOCK).clone()
 
 
 def write_tables(

@@ -29,7 +29,7 @@ class Board:
         self._shares[row] = standing.done / max(1, standing.total)
         if self._terminal:
             if row not in self._lines:
-                self._lines[row] = Line(title, row)
+                self._lines[row] = Line(title, row + 1)  # below the whole
             self._lines[row].show(standing)
         self.tick()
 

@@ -114,8 +114,8 @@ def _found_runs(config: CompareConfig, failures: Failures) -> tuple[Runs, Failur
     runs: Runs = {}
     failed: Failures = {}
     for arm in dict.fromkeys([*_in_order(config), *ARMS]):
-        seeds = sorted(int(path.name) for path in (config.folder / arm).glob("*") if path.is_dir() and path.name.isdecimal())
-        for seed in dict.fromkeys([*seeds, *failures.get(arm, {})]):
+        seeds = {int(path.name) for path in (config.folder / arm).glob("*") if path.is_dir() and path.name.isdecimal()}
+        for seed in sorted(seeds | failures.get(arm, {}).keys()):
             folder = config.run_folder(arm, seed)
             try:
                 folder.check(arm_config(config.run, arm), arm, seed)

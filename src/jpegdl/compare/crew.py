@@ -12,11 +12,10 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -73,31 +72,13 @@ def train_side_by_side(config: CompareConfig, schedule: Schedule, jobs: int, thr
     Raises:
         UsageError: a process cannot start.
         Exception: what nobody foresaw, as it came up in one of the processes.
-        KeyboardInterrupt: interrupted, or told to end by SIGTERM.
+        KeyboardInterrupt: interrupted.
     """
     crew = _Crew(_setup(config, threads), schedule, jobs)
-    with _interrupted_by_sigterm():
-        try:
-            crew.train()
-        finally:
-            crew.end()
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """SIGTERM does what Ctrl+C does, if this is the main thread, which alone may say so."""
-
-    def interrupt(*_: Any) -> NoReturn:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        crew.train()
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        crew.end()
 
 
 class _Crew:

@@ -21,7 +21,7 @@ from jpegdl.compare.arms import ARMS
 from jpegdl.compare.statistics import part
 from jpegdl.files import replacing
 from jpegdl.functional import largest_level
-from jpegdl.layer import STEP_RANGE
+from jpegdl.layer import STEP_RANGE, layer_kind
 from jpegdl.layer.companding import SMALLEST_SCALE
 from jpegdl.training import RunFolder
 
@@ -148,22 +148,23 @@ def tables_figure(arm: str, runs: BySeed) -> Figure | None:
 
     Steps and scales have their geometric mean and the ratio of the two, gains the arithmetic mean and the difference.
     """
-    if not runs or not any(run.tables_file.is_file() for run in runs.values()):
+    kind = layer_kind(next(iter(runs.values())).config().layer).tables if runs else None
+    if kind is None:
         return None
     entries = [run.tables() for run in runs.values()]
     names = [name for name, table in entries[0]["after"].items() if _is_table(name, table)]
     if not names:
         return None
-    kind, grey = entries[0].get("kind", "steps"), _are_grey(runs)
-    heights = [0.9 if grey and "chroma" in name else 3.5 for name in names]  # inches
-    figure = Figure(figsize=(12, 0.6 + sum(heights)), layout="constrained")
-    grid = figure.add_gridspec(len(names), 3, height_ratios=heights)
+    masked = [_are_grey(runs) and "chroma" in name for name in names]
+    figure = Figure(figsize=(12, 0.6 + sum(0.9 if mask else 3.5 for mask in masked)), layout="constrained")
+    grid = figure.add_gridspec(len(names), 3, height_ratios=[0.12 if mask else 1 for mask in masked])
     at_bound = False
     for row, name in enumerate(names):
-        if grey and "chroma" in name:
-            _hatch(figure.add_subplot(grid[row, :]), _in_words(name))
-            continue
         panels = [figure.add_subplot(grid[row, column]) for column in range(3)]
+        if masked[row]:
+            for axes, when in zip(panels, ("before training", "after training", "after / before"), strict=True):
+                _hatch(axes, f"{_in_words(name)}, {when}")
+            continue
         tables = np.array([[entry[when][name] for entry in entries] for when in ("before", "after")], dtype=float)
         at_bound |= _draw_change(figure, panels, tables, kind, _in_words(name))
     what, _, (low, high) = _KINDS[kind]
@@ -187,7 +188,7 @@ def _in_words(name: str) -> str:
 
 
 def _are_grey(runs: BySeed) -> bool:
-    return all(run.result().get("grey", False) for run in runs.values())
+    return all(run.result()["grey"] for run in runs.values())
 
 
 def _draw_change(figure: Figure, panels: list[Axes], tables: Array, kind: str, name: str) -> bool:
@@ -213,11 +214,13 @@ def _draw_change(figure: Figure, panels: list[Axes], tables: Array, kind: str, n
 
 def _round_numbers(values: Array) -> tuple[float, float, list[float]]:
     """The nearest of 1, 2, 5, 10, 20, ... below and above all values, and up to eight of those between, or powers of ten."""
-    low, high = values.min() * (1 + 1e-9), values.max() * (1 - 1e-9)
+    low, high = values.min(), values.max()
     decades = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 2)
     numbers = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
-    first = max(i for i, number in enumerate(numbers) if number <= low)
-    last = min(i for i, number in enumerate(numbers) if number >= high)
+    first = max(i for i, number in enumerate(numbers) if number <= low * (1 + 1e-9))
+    last = min(i for i, number in enumerate(numbers) if number >= high * (1 - 1e-9))
+    if first == last:  # all values are the same
+        first, last = first - 1, last + 1
     ticks = numbers[first : last + 1]
     return ticks[0], ticks[-1], ticks if len(ticks) <= 8 else [tick for tick in ticks if tick in numbers[::3]]
 

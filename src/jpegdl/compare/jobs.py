@@ -34,7 +34,7 @@ def train_runs(config: CompareConfig, asked: list[Run], data: Data | None) -> Fa
     Raises:
         UsageError: with several processes a run, one that fails or that others train; a worker process that cannot start.
         Exception: what nobody foresaw, from whatever process it came up in.
-        KeyboardInterrupt: interrupted, or, while several jobs run, told to end by SIGTERM.
+        KeyboardInterrupt: interrupted.
     """
     jobs = count_jobs(config)
     schedule = Schedule(config, asked, jobs)

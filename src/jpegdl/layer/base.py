@@ -1,7 +1,7 @@
 """What every layer does around its own part: checks, precision, memory format, its record in a state dict, and DCT there and
 back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Real
 from typing import Any
@@ -182,7 +182,7 @@ class DctLayer(Layer):
         for table in self.parameters():
             if table.device != coefficients.device:
                 raise UsageError(
-                    f"images are on {coefficients.device} and the layer's tables on {table.device}: move one of them, "
+                    f"the input is on {coefficients.device} and the layer's tables on {table.device}: move one of them, "
                     f"say with layer.to({str(coefficients.device)!r})"
                 )
         with full_precision(coefficients):
@@ -223,19 +223,26 @@ class ImageDctLayer(DctLayer, ImageLayer):
         return F.coefficients_to_images(z, size)
 
 
-def table_dtype(*tables: Any) -> torch.dtype:
-    """The precision to keep tables in: float64 where one of them is given in it as a tensor or array, else float32."""
-    given = {str(table.dtype) for table in tables if isinstance(table, Tensor | np.ndarray)}
-    return torch.float64 if given & {"torch.float64", "float64"} else torch.float32
+def initial_tables(values: Mapping[str, Any], leading: tuple[int, ...] = ()) -> dict[str, Tensor]:
+    """The tables of a layer from what it was given, each (*leading, 8, 8), in one precision and on one device.
+
+    They are float64 where one of them is given in it, as a tensor or array, and else float32; on the device of the first that
+    is given as a tensor, or else on PyTorch's default one.
+    """
+    given = [value for value in values.values() if isinstance(value, Tensor | np.ndarray)]
+    double = {str(value.dtype) for value in given} & {"torch.float64", "float64"}
+    device = next((value.device for value in given if isinstance(value, Tensor)), None)
+    dtype = torch.float64 if double else torch.float32
+    return {name: initial_table(value, name, leading, dtype, device) for name, value in values.items()}
 
 
-def initial_table(value: Any, name: str, leading: tuple[int, ...] = (), dtype: torch.dtype = torch.float32) -> Tensor:
+def initial_table(value: Any, name: str, leading: tuple[int, ...], dtype: torch.dtype, device: torch.device | None) -> Tensor:
     """A number, or one or many tables, as (*leading, 8, 8); see :func:`jpegdl.tables.check_table`."""
     if isinstance(value, Real) and not isinstance(value, bool):
         value = np.full((F.BLOCK, F.BLOCK), float(value))
     elif isinstance(value, Tensor) and value.ndim == 0:
         value = value.detach().expand(F.BLOCK, F.BLOCK)
-    return check_table(value, name, leading, dtype)
+    return check_table(value, name, leading, dtype, device)
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[None]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.layer.base import ImageDctLayer, Table, initial_table, table_dtype
+from jpegdl.layer.base import ImageDctLayer, Table, initial_tables
 
 CURVES = {"log": F.log_compand, "tanh": F.tanh_compand}
 SMALLEST_SCALE = 1e-5
@@ -38,9 +38,8 @@ class CompandingLayer(ImageDctLayer):
         if curve not in CURVES:
             raise UsageError(f"curve must be one of {', '.join(CURVES)}, got {curve!r}")
         self.curve = curve
-        dtype = table_dtype(luma, chroma)
-        self.luma = nn.Parameter(initial_table(luma, "luma", dtype=dtype))
-        self.chroma = nn.Parameter(initial_table(chroma, "chroma", dtype=dtype))
+        tables = initial_tables({"luma": luma, "chroma": chroma})
+        self.luma, self.chroma = nn.Parameter(tables["luma"]), nn.Parameter(tables["chroma"])
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from jpegdl.kernels import soft_round_trip
-from jpegdl.layer.base import ImageDctLayer, Table, initial_table, table_dtype
+from jpegdl.layer.base import ImageDctLayer, Table, initial_tables
 from jpegdl.layer.quantizing import DEFAULT_ALPHA, QuantizingLayer, Rounding
 
-# What the fused kernel computes; it serves a class that has none of these of its own.
+# What the fused kernel computes. It serves layers that have JpegLayer's own of each.
 _FUSED = ("coefficients", "analyze", "process", "quantize", "alter", "at_blocks", "reconstruct", "synthesize")
 
 
@@ -72,11 +72,11 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
     alpha_chroma: Tensor | None
     hardness_luma: nn.Parameter | None
     hardness_chroma: nn.Parameter | None
-    _fused = True
+    _fusible = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._fused = all(getattr(cls, name) is getattr(JpegLayer, name) for name in _FUSED)
+        cls._fusible = all(getattr(cls, name) is getattr(JpegLayer, name) for name in _FUSED)
 
     def __init__(
         self,
@@ -90,9 +90,8 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
         rounding: Rounding = "soft",
         trainable_alpha: bool = False,
     ) -> None:
-        dtype = table_dtype(luma, chroma)
         super().__init__(
-            {"luma": initial_table(luma, "luma", dtype=dtype), "chroma": initial_table(chroma, "chroma", dtype=dtype)},
+            initial_tables({"luma": luma, "chroma": chroma}),
             alpha=alpha,
             hardness=hardness,
             bits=bits,
@@ -117,6 +116,7 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
         return {"luma": steps[0], "chroma": steps[2], "alpha_luma": alpha[0], "alpha_chroma": alpha[2]}
 
     def round_trip(self, images: Tensor) -> Tensor:
-        if self.rounding == "soft" and self._fused:
+        fusible = self._fusible and not any(name in self.__dict__ for name in _FUSED)
+        if self.rounding == "soft" and fusible:
             return soft_round_trip(images, self.steps, self.alpha, bits=self.bits, window=self.window)
         return super().round_trip(images)

@@ -41,18 +41,20 @@ def check_settings(saved: dict[str, Any], own: dict[str, Any]) -> None:
     Raises:
         UsageError: names each setting that differs, with both values. A ``rounding`` that differs is a warning only.
     """
+    way_out = "or delete '_extra_state' of the layer from the state to load it all the same"
+    if "layer" in saved and saved["layer"] != own["layer"]:
+        raise UsageError(
+            f"the state is that of a {saved['layer']}, and this layer is a {own['layer']}: build the other, {way_out}"
+        )
     differing = [name for name in own if name in saved and saved[name] != own[name]]
-    if "layer" in differing:
-        differing = ["layer"]
     if refused := [name for name in differing if name != _FREE]:
         raise UsageError(
-            f"the state was saved by a layer with {_listed(saved, refused)}, and this one has {_listed(own, refused)}: build "
-            "the layer with the settings of the state, or delete '_extra_state' of the layer from the state to load it all the "
-            "same"
+            f"the state is that of a {own['layer']} with {_listed(saved, refused)}, and this one has {_listed(own, refused)}: "
+            f"build it with the settings of the state, {way_out}"
         )
     if differing:
         warnings.warn(
-            f"the state was saved by a layer with {_listed(saved, differing)}; this one keeps {_listed(own, differing)}",
+            f"the state is that of a {own['layer']} with {_listed(saved, differing)}; this one keeps {_listed(own, differing)}",
             stacklevel=2,
         )
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.layer.base import Table, initial_table, table_dtype
+from jpegdl.layer.base import Table, initial_tables
 from jpegdl.layer.jpeg import JpegLayer
 from jpegdl.layer.quantizing import DEFAULT_ALPHA, QuantizingLayer, Rounding
 
@@ -50,14 +50,10 @@ class RegionalJpegLayer(JpegLayer):
         if isinstance(region, bool) or not isinstance(region, int) or region < 1 or region % F.BLOCK:
             raise UsageError(f"region must be a positive multiple of {F.BLOCK} pixels, got {region!r}")
         regions = tuple(-(-side // region) for side in sides)
-        dtype = table_dtype(luma, chroma)
         # Past JpegLayer's own, whose tables are for the whole image.
         QuantizingLayer.__init__(
             self,
-            {
-                "luma": initial_table(luma, "luma", regions, dtype),
-                "chroma": initial_table(chroma, "chroma", regions, dtype),
-            },
+            initial_tables({"luma": luma, "chroma": chroma}, regions),
             alpha=alpha,
             hardness=hardness,
             bits=bits,

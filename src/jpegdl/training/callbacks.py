@@ -69,7 +69,7 @@ class History(Callback):
     epoch's last training batch), the last three of shape (epochs, 3, 8, 8) for Y, Cb, Cr; as they train, where what is tested
     is an average. Test metrics stand in the rows of tested epochs only. The record lives in the checkpoint and both files are
     written whole, so that a resumed run has neither gaps nor repeats. ``seconds`` is the time spent on training batches
-    alone; ``test_saturation`` that of :class:`JointTraining`, at the last test.
+    alone; ``test_saturation`` and ``test_grey`` are those of :class:`JointTraining`, at the last test.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -78,6 +78,7 @@ class History(Callback):
         self.tables: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.test_saturation: list[Any] | None = None
+        self.test_grey: bool | None = None
         self._since = 0.0
         self._tested = False
         self._images: Tensor | None = None
@@ -96,6 +97,7 @@ class History(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, module: JointTraining) -> None:  # type: ignore[override]
         self._tested = True
         self.test_saturation = None if module.test_saturation is None else module.test_saturation.tolist()
+        self.test_grey = module.test_grey
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: JointTraining) -> None:  # type: ignore[override]
         epoch = trainer.current_epoch + 1
@@ -141,10 +143,12 @@ class History(Callback):
             "tables": entries,
             "seconds": self.seconds,
             "test_saturation": self.test_saturation,
+            "test_grey": self.test_grey,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows, self.seconds, self.test_saturation = state["rows"], state["seconds"], state["test_saturation"]
+        self.rows, self.seconds = state["rows"], state["seconds"]
+        self.test_saturation, self.test_grey = state["test_saturation"], state["test_grey"]
         self.tables = [{name: np.asarray(value) for name, value in entry.items()} for entry in state["tables"]]
 
 

@@ -23,7 +23,7 @@ from jpegdl.training.config import RunConfig
 
 #: Settings that say where to compute and where files are, not what: they may change between the two halves of a run.
 WHERE = ("data.path", "data.workers", "training.accelerator")
-_RESULT = {"arm", "seed", "accuracy", "loss", "train_seconds", "parameters", "layer_parameters", "saturation", "data"}
+_RESULT = {"arm", "seed", "accuracy", "loss", "train_seconds", "parameters", "layer_parameters", "saturation", "grey", "data"}
 
 
 class RunFolder:
@@ -135,7 +135,7 @@ class RunFolder:
     # ------------------------------------------------------------------------------------------------------- results
 
     def result(self) -> dict[str, Any]:
-        """What came out: accuracy (share of the test images, 0 to 1), loss, parameters, seconds, saturation, versions.
+        """What came out: accuracy (share of the test images, 0 to 1), loss, parameters, seconds, saturation, data, versions.
 
         Raises:
             UsageError: it is not there or damaged.
@@ -298,7 +298,7 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def _said(error: BaseException) -> str:
-    return f"no {error} in it" if isinstance(error, KeyError) else str(error)
+    return f"no {error} in it" if isinstance(error, KeyError) else " ".join(str(error).split())
 
 
 # ---------------------------------------------------------------------------------------------------------- comparing

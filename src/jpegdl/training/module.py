@@ -38,6 +38,7 @@ class JointTraining(lightning.LightningModule):
     Attributes:
         test_saturation: (3, 8, 8), the share of coefficients at the level cap over the test images, at the last test; None
             before it, and for layers without a cap.
+        test_grey: whether all test images are grey, at the last test; None before it.
     """
 
     def __init__(self, model: PrependedModel, config: TrainingConfig, classes: int, seed: int) -> None:
@@ -52,6 +53,7 @@ class JointTraining(lightning.LightningModule):
         self.test_accuracy = MulticlassAccuracy(classes, average="micro", ignore_index=IGNORED)
         self.test_loss = MeanMetric(nan_strategy="disable")  # one that is not finite is to be seen
         self.test_saturation: Tensor | None = None
+        self.test_grey: bool | None = None
 
     @property
     def saturation(self) -> Callable[[Tensor], Tensor] | None:
@@ -144,6 +146,7 @@ class JointTraining(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._saturation, self._images = torch.zeros(3, 8, 8, device=self.device), torch.zeros((), device=self.device)
+        self._coloured = torch.zeros((), device=self.device)  # batches
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, target = batch
@@ -152,11 +155,15 @@ class JointTraining(lightning.LightningModule):
         self.test_accuracy.update(logits, target)
         self.log("test_loss", self.test_loss, batch_size=len(images))
         self.log("test_accuracy", self.test_accuracy, batch_size=len(images))
+        self._coloured += (images != images[:, :1]).any()  # entries that are no images are black
         if self.saturation is not None and real.any():
             self._saturation += self.saturation(images[real]) * real.sum()
             self._images += real.sum()
 
     def on_validation_epoch_end(self) -> None:
+        total, images, coloured = (
+            self.trainer.strategy.reduce(x, reduce_op="sum") for x in (self._saturation, self._images, self._coloured)
+        )
+        self.test_grey = not coloured
         if self.saturation is not None:
-            total, images = (self.trainer.strategy.reduce(x, reduce_op="sum") for x in (self._saturation, self._images))
             self.test_saturation = total / images

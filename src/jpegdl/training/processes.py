@@ -1,5 +1,6 @@
 """Processes that must not outlive the one that started them."""
 
+import functools
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ _STARTER = "JPEGDL_STARTER"  # the environment variable with the id of the proce
 _LOOK = 0.5  # seconds between two looks at whether it is still there
 
 
+@functools.cache  # once is enough
 def end_with(parent: int) -> None:
     """From now on, end this process as soon as the one that started it has ended, however that ended.
 

@@ -121,6 +121,7 @@ class Line:
                     f"{self.title}: {{percentage:3.0f}}%{{postfix}} |{{bar}}| [{{elapsed}}<{{remaining}}]",
                     row=self.row,
                     initial=standing.done,
+                    postfix=str(standing),
                 )
         if self._bar is not None:
             self._bar.set_postfix_str(str(standing), refresh=str(standing) != str(self._standing))
@@ -144,12 +145,12 @@ class Line:
         say(f"{self.title}: {100 * standing.done / max(1, standing.total):.0f}%, {standing} [{times}]")
 
 
-def bar(total: float, form: str, *, row: int | None = None, initial: float = 0) -> "tqdm[Any]":
+def bar(total: float, form: str, *, row: int | None = None, initial: float = 0, postfix: str = "") -> "tqdm[Any]":
     """A bar on stderr that fits the terminal; one with a row, of several, goes when it is closed."""
     columns = min(shutil.get_terminal_size().columns - 1, _WIDEST)
     return tqdm(
-        total=total, initial=initial, bar_format=form, ncols=columns, file=sys.stderr, position=row, leave=row is None,
-        smoothing=0,
+        total=total, initial=initial, postfix=postfix, bar_format=form, ncols=columns, file=sys.stderr, position=row,
+        leave=row is None, smoothing=0,
     )  # fmt: skip
 
 

@@ -117,7 +117,8 @@ def train_run(
 
     Returns:
         The result: accuracy (share of the test images, 0 to 1), loss, epochs, seconds spent on training batches, numbers of
-        parameters (all of them; the layer's trainable ones), saturation (None where the layer has no cap), data, versions.
+        parameters (all of them; the layer's trainable ones), saturation (None if the layer has no cap), whether
+        the test images are grey, data, versions.
 
     Raises:
         UsageError: the loss is not finite, the folder holds other settings, other data or a checkpoint that cannot be used.
@@ -168,6 +169,7 @@ def train_run(
         "parameters": sum(p.numel() for p in model.parameters()),
         "layer_parameters": sum(p.numel() for p in model.layer.parameters() if p.requires_grad),
         "saturation": history.test_saturation,
+        "grey": history.test_grey,
         "data": found,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {type(trainer.accelerator).__name__}",
@@ -196,5 +198,9 @@ def _fit(trainer: lightning.Trainer, module: JointTraining, data: Data, last: Pa
     try:
         with starting():
             trainer.fit(module, data, ckpt_path=last if last.is_file() else None)
+    except torch.OutOfMemoryError as error:
+        raise UsageError(
+            f"{trainer.strategy.root_device} has no memory left: give a smaller data.batch_size, or fewer jobs; {error}"
+        ) from error
     except SystemExit as stop:  # Lightning's answer to Ctrl+C
         raise KeyboardInterrupt from stop

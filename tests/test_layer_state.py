@@ -1,0 +1,304 @@
+"""What a layer keeps in its state dict, and what becomes of its tables when a model is cast, moved, copied or averaged."""
+
+import copy
+import io
+import pickle
+import sys
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from jpegdl import JpegLayer, prepend
+from jpegdl import functional as F
+from jpegdl.errors import UsageError
+from jpegdl.layer import (
+    CompandingLayer,
+    FeatureJpegLayer,
+    GainLayer,
+    ImageNormalization,
+    JpegCascade,
+    QuantizingLayer,
+    RegionalJpegLayer,
+    SubsampledJpegLayer,
+    ZeroDcJpegLayer,
+)
+
+TABLES = (torch.rand(8, 8, generator=torch.Generator().manual_seed(1)) * 9 + 1, torch.full((8, 8), 4.0))
+IMAGES = torch.linspace(0, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
+
+BUILDS = {
+    "jpeg": lambda: JpegLayer(*TABLES, alpha=0.2),
+    "trained hardness": lambda: JpegLayer(*TABLES, hardness=0.7, trainable_alpha=True),
+    "zero DC": lambda: ZeroDcJpegLayer(*TABLES),
+    "4:2:0": lambda: SubsampledJpegLayer(*TABLES),
+    "regions": lambda: RegionalJpegLayer(*TABLES, size=16, region=8),
+    "cascade": lambda: JpegCascade([JpegLayer(*TABLES), CompandingLayer(90.0, 40.0)]),
+    "features": lambda: FeatureJpegLayer(0.1, channels=3),
+    "compander": lambda: CompandingLayer(90.0, 40.0, curve="tanh"),
+    "gain": GainLayer,
+    "normalization": ImageNormalization,
+}
+
+
+@pytest.fixture(params=BUILDS)
+def build(request):
+    return BUILDS[request.param]
+
+
+# -------------------------------------------------------------------------------------------------- settings in the state
+
+
+@pytest.mark.parametrize(
+    ("saved", "loading", "message"),
+    [
+        (lambda: JpegLayer(bits=8), lambda: JpegLayer(bits=11), "a JpegLayer with bits=8, and this one has bits=11"),
+        (lambda: JpegLayer(), lambda: JpegLayer(bits=None), "bits=8, and this one has bits=None"),
+        (lambda: JpegLayer(window=3), lambda: JpegLayer(), "window=3, and this one has window=5"),
+        (lambda: JpegLayer(), lambda: JpegLayer(hardness=0.7), "hardness=None, and this one has hardness=0.7"),
+        (lambda: JpegLayer(hardness=0.7), lambda: JpegLayer(), "hardness=0.7, and this one has hardness=None"),
+        (lambda: JpegLayer(hardness=0.7), lambda: JpegLayer(hardness=3), "hardness=0.7, and this one has hardness=3.0"),
+        (lambda: JpegLayer(hardness=0.7, trainable_alpha=True), lambda: JpegLayer(hardness=0.7), "hardness='trained'"),
+        (lambda: JpegLayer(bits=4, window=3), lambda: JpegLayer(), "bits=4, window=3, and this one has bits=8, window=5"),
+        (lambda: JpegLayer(), lambda: ZeroDcJpegLayer(), "is that of a JpegLayer, and this layer is a ZeroDcJpegLayer"),
+        (lambda: RegionalJpegLayer(size=64), lambda: JpegLayer(), "is that of a RegionalJpegLayer"),
+        (lambda: RegionalJpegLayer(size=64), lambda: RegionalJpegLayer(size=40), r"size=\[64, 64\], and .* size=\[40, 40\]"),
+        (
+            lambda: CompandingLayer(1.0, 1.0),
+            lambda: CompandingLayer(1.0, 1.0, curve="tanh"),
+            "curve='log', and .* curve='tanh'",
+        ),
+        (lambda: GainLayer(), lambda: CompandingLayer(1.0, 1.0), "is that of a GainLayer"),
+        (lambda: FeatureJpegLayer(bits=4), lambda: FeatureJpegLayer(), "a FeatureJpegLayer with bits=4"),
+        (lambda: ImageNormalization(0.4), lambda: ImageNormalization(0.5), "mean=0.4, and this one has mean=0.5"),
+        (lambda: JpegCascade([JpegLayer(bits=9)]), lambda: JpegCascade([JpegLayer()]), "bits=9, and this one has bits=8"),
+    ],
+)
+def test_the_state_of_a_layer_with_other_settings_is_refused(saved, loading, message):
+    layer = loading()
+    before = {name: table.clone() for name, table in layer.named_parameters()}
+    with pytest.raises(UsageError, match=message):
+        prepend(nn.Identity(), layer).load_state_dict(prepend(nn.Identity(), saved()).state_dict(), strict=False)
+    assert all(torch.equal(table, before[name]) for name, table in layer.named_parameters())  # nothing is half loaded
+
+
+def test_another_rounding_is_a_warning_and_stays():
+    layer = JpegLayer(rounding="hard")
+    with pytest.warns(UserWarning, match="with rounding='soft'; this one keeps rounding='hard'"):
+        layer.load_state_dict(JpegLayer(3.0).state_dict())
+    assert layer.rounding == "hard"
+    assert (layer.luma == 3).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_equal_settings_load_without_a_word(build):
+    fresh = build()
+    assert str(fresh.load_state_dict(build().state_dict())) == "<All keys matched successfully>"
+    # What is trained starts somewhere, and where is no setting.
+    JpegLayer(hardness=0.8, trainable_alpha=True).load_state_dict(JpegLayer(hardness=0.7, trainable_alpha=True).state_dict())
+    JpegLayer(alpha=1.0).load_state_dict(JpegLayer(alpha=2.0, trainable_alpha=True).state_dict())
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_state_without_settings_loads_as_before(build):
+    state = {name: value for name, value in build().state_dict().items() if not name.endswith("_extra_state")}
+    assert str(build().load_state_dict(state, strict=True)) == "<All keys matched successfully>"
+    JpegLayer(bits=11).load_state_dict({name: value for name, value in JpegLayer().state_dict().items() if "extra" not in name})
+
+
+def test_missing_and_unknown_tables_are_still_told():
+    state = JpegLayer().state_dict()
+    state["violet"] = state.pop("chroma")
+    with pytest.raises(RuntimeError, match=r'(?s)Missing key.*"chroma".*Unexpected key.*"violet"'):
+        JpegLayer().load_state_dict(state)
+    assert JpegLayer().load_state_dict(state, strict=False).missing_keys == ["chroma"]
+
+
+def test_a_state_with_a_broken_record_is_refused():
+    state = JpegLayer().state_dict()
+    state["_extra_state"] = torch.zeros(5)
+    with pytest.raises(UsageError, match="_extra_state .* is not a record of its settings"):
+        JpegLayer().load_state_dict(state)
+
+
+def test_every_format_can_store_the_state(tmp_path, build):
+    model = prepend(nn.Linear(2, 2), build())
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "a.safetensors")
+    safetensors.torch.save_model(model, str(tmp_path / "b.safetensors"))
+    torch.save(model.state_dict(), tmp_path / "c.pt")
+    for state in (
+        safetensors.torch.load_file(tmp_path / "a.safetensors"),
+        safetensors.torch.load_file(tmp_path / "b.safetensors"),
+        torch.load(tmp_path / "c.pt", weights_only=True),
+    ):
+        fresh = prepend(nn.Linear(2, 2), build())
+        fresh.load_state_dict(state)
+        assert torch.equal(fresh.layer(IMAGES), model.layer(IMAGES))
+    safetensors.torch.save_file(JpegLayer(bits=4, window=3).state_dict(), tmp_path / "d.safetensors")
+    with pytest.raises(UsageError, match="bits=4, and this one has bits=8"):
+        safetensors.torch.load_model(JpegLayer(window=3), tmp_path / "d.safetensors")
+
+
+def test_states_of_one_kind_of_layer_are_of_one_shape():
+    shapes = {
+        JpegLayer(hardness=hardness, bits=bits).state_dict()["_extra_state"].shape
+        for hardness in (None, 0.7)
+        for bits in (8, None)
+    }
+    assert shapes == {(256,)}
+
+
+@pytest.mark.parametrize("use_buffers", [True, False])
+def test_averages_of_a_model_keep_its_settings(build, use_buffers):
+    model = prepend(nn.Linear(2, 2), build())
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=use_buffers)
+    average.update_parameters(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    average.update_parameters(model)
+    for ours, theirs in zip(average.module.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs * 2 / 3)
+    model.load_state_dict(average.module.state_dict())
+    assert torch.equal(model.layer(IMAGES), average.module.layer(IMAGES))
+
+
+def test_copies_and_pickles_keep_the_settings(build):
+    for twin in (copy.deepcopy(build()), pickle.loads(pickle.dumps(build()))):
+        assert twin.settings == build().settings
+        twin.load_state_dict(build().state_dict())
+
+
+def test_a_subclass_adds_settings_of_its_own():
+    class Sharp(JpegLayer):
+        edge = 1
+
+        @property
+        def settings(self):
+            return {**super().settings, "edge": self.edge}
+
+    layer = Sharp()
+    layer.edge = 2
+    with pytest.raises(UsageError, match="a Sharp with edge=1, and this one has edge=2"):
+        layer.load_state_dict(Sharp().state_dict())
+    with pytest.raises(UsageError, match="is that of a Sharp, and this layer is a JpegLayer"):
+        JpegLayer().load_state_dict(layer.state_dict())
+
+
+# --------------------------------------------------------------------------------------------------------- casts, devices
+
+
+@pytest.mark.parametrize(
+    "cast", [nn.Module.half, nn.Module.bfloat16, lambda m: m.to(torch.float16), lambda m: m.to("cpu", torch.bfloat16)]
+)
+def test_tables_stay_exact_in_a_model_of_half_precision(build, cast):
+    model, reference = prepend(nn.Conv2d(3, 2, 3), build()), build()
+    with torch.no_grad():
+        for table, other in zip(model.layer.parameters(), reference.parameters(), strict=True):
+            other.copy_(table.copy_(1e-5 + 1e-9 * torch.rand(table.shape)))  # 0 as float16
+    dtype = cast(model).backbone.weight.dtype
+    assert dtype != torch.float32
+    for table, other in zip(model.layer.parameters(), reference.parameters(), strict=True):
+        assert torch.equal(table, other)
+    images = IMAGES.to(dtype)
+    output = model(images)
+    assert output.dtype == dtype
+    assert torch.equal(model.layer(images), reference(images))
+    assert model.layer(images).isfinite().all()
+
+
+def test_a_layer_of_half_precision_goes_on_training():
+    """Adam's step of 0.003 is less than half of what bfloat16 tells apart at 5: rounded tables would stand still."""
+    layer = JpegLayer(5.0, 5.0).bfloat16()
+    optimizer = torch.optim.Adam(layer.parameters(), 0.003)
+    layer(IMAGES.bfloat16()).float().square().sum().backward()
+    optimizer.step()
+    assert (layer.luma != 5).any()
+    assert layer.luma.grad.dtype == torch.float32
+
+
+def test_casting_up_and_back_is_obeyed(build):
+    layer = build()
+    assert all(parameter.dtype == torch.float64 for parameter in layer.double().parameters())
+    assert all(parameter.dtype == torch.float32 for parameter in layer.float().parameters())
+
+
+@pytest.mark.parametrize("as_given", [lambda table: table, lambda table: table.numpy()])
+def test_tables_given_in_float64_are_kept(as_given):
+    luma = torch.rand(8, 8, dtype=torch.float64) + 1
+    layer = JpegLayer(as_given(luma), 0.1, alpha=0.3)
+    assert torch.equal(layer.luma, luma)
+    assert layer.chroma[0, 0].item() == 0.1
+    assert layer.alpha_luma[0, 0].item() == 0.3
+    images = IMAGES.double()
+    q = torch.stack((luma, *[torch.full((8, 8), 0.1, dtype=torch.float64)] * 2))[:, None, None]
+    by_hand = F.coefficients_to_images(F.soft_quantize(F.images_to_coefficients(images), q, 0.3), (16, 16))
+    torch.testing.assert_close(layer(images), by_hand, rtol=1e-12, atol=1e-12)
+    assert layer(IMAGES).dtype == torch.float32
+    for other in (CompandingLayer(as_given(luma), 1.0), RegionalJpegLayer(as_given(luma), size=16, region=8)):
+        assert torch.equal(other.luma, luma.expand_as(other.luma))
+    assert torch.equal(FeatureJpegLayer(as_given(luma)).table, luma)
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_numbers_and_lists_become_float32_whatever_the_default_is(default):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        layers = [JpegLayer(0.1, [[0.1] * 8] * 8, alpha=0.3), GainLayer(), CompandingLayer(0.1, np.float32(0.1))]
+    finally:
+        torch.set_default_dtype(before)
+    assert all(parameter.dtype == torch.float32 for layer in layers for parameter in layer.parameters())
+    for table in (layers[0].luma, layers[0].chroma, layers[2].luma, layers[2].chroma):
+        assert (table == torch.tensor(0.1)).all()
+    assert (layers[0].alpha == torch.tensor(0.3)).all()
+
+
+def test_made_on_the_meta_device_and_filled_later(build, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "TABLES", (2.0, [[4.0] * 8] * 8))
+    with torch.device("meta"):
+        layer = build()
+    assert all(tensor.is_meta for tensor in (*layer.parameters(), *layer.buffers()))
+    assert layer(torch.empty(2, 3, 16, 16, device="meta")).shape == (2, 3, 16, 16)
+    layer.to_empty(device="cpu").load_state_dict(build().state_dict())
+    assert torch.equal(layer(IMAGES), build()(IMAGES))
+
+
+def test_all_tables_follow_those_given_as_tensors():
+    with torch.device("meta"):
+        real = JpegLayer(3.0, torch.ones(8, 8, device="cpu"), trainable_alpha=True)
+    assert {tensor.device.type for tensor in real.parameters()} == {"cpu"}
+    bare = JpegLayer(1.0, TABLES[0].to("meta"))
+    assert all(tensor.is_meta for tensor in (*bare.parameters(), *bare.buffers()))
+
+
+def test_wrong_numbers_are_refused_and_wrong_shapes_on_the_meta_device_too():
+    with torch.device("meta"), pytest.raises(UsageError, match=r"of shape \(8, 8\), got shape \(8,\)"):
+        JpegLayer(torch.ones(8))
+    with torch.device("meta"), pytest.raises(UsageError, match="luma must be finite and greater than 0"):
+        JpegLayer(-1.0)
+
+
+@pytest.mark.parametrize("name", [name for name in BUILDS if name != "normalization"])
+def test_images_and_tables_on_two_devices_are_refused(name):
+    layer = BUILDS[name]()
+    for part in layer.modules():
+        if isinstance(part, QuantizingLayer):
+            part.rounding = "hard"  # the fused path has a check of its own
+    with pytest.raises(UsageError, match=r"the input is on meta and the layer's tables on cpu: .* layer.to\('meta'\)"):
+        layer(IMAGES.to("meta"))
+    with pytest.raises(UsageError, match=r"the input is on cpu and the layer's tables on meta: .* layer.to\('cpu'\)"):
+        layer.to("meta")(IMAGES)
+
+
+def test_state_dicts_travel_through_memory(build):
+    stream = io.BytesIO()
+    torch.save(build().state_dict(), stream)
+    stream.seek(0)
+    with torch.device("meta"):
+        layer = build()
+    layer.load_state_dict(torch.load(stream, weights_only=True), assign=True)
+    assert torch.equal(layer(IMAGES), build()(IMAGES))

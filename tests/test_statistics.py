@@ -1,0 +1,218 @@
+import json
+import math
+
+import pytest
+from scipy import stats
+
+from jpegdl.compare.statistics import NOT_TRAINED, holm, paired_difference, summarize, summary_table
+
+
+def _run(accuracy, seconds=10, layer=0, loss=1.0, **changes):
+    return {
+        "accuracy": accuracy, "loss": loss, "train_seconds": seconds, "layer_parameters": layer, "parameters": 1000 + layer,
+        "versions": {"torch": "2.6"}, "machine": "one", **changes,
+    }  # fmt: skip
+
+
+def _runs(*accuracies, **changes):
+    return {seed: _run(accuracy, **changes) for seed, accuracy in enumerate(accuracies)}
+
+
+def _table(results, failed=None, **changes):
+    summary = {"backbone": "net", "data": "photos", **summarize(results, failed or {}), **changes}
+    lines = summary_table(summary).splitlines()
+    rows = [line for line in lines if line.startswith("| ")]
+    assert len({len(line) for line in [*rows, lines[1]]}) == 1  # aligned
+    header, *cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    return [dict(zip(header, row, strict=True)) for row in cells], lines[len(rows) + 2 :]
+
+
+# ---------------------------------------------------------------------------------------------------------------- tests
+
+
+def test_paired_difference_is_students_t():
+    values, baseline = [0.52, 0.535, 0.51, 0.54], [0.50, 0.51, 0.505, 0.50]
+    ours = paired_difference(values, baseline)
+    differences = [0.02, 0.025, 0.005, 0.04]
+    mean = sum(differences) / 4
+    sd = math.sqrt(sum((d - mean) ** 2 for d in differences) / 3)
+    half = 3.182446 * sd / 2  # t quantile 0.975 for 3 degrees of freedom, from tables
+    assert ours["mean"] == pytest.approx(mean)
+    assert ours["low"] == pytest.approx(mean - half, rel=1e-5)
+    assert ours["high"] == pytest.approx(mean + half, rel=1e-5)
+    assert ours["p"] == pytest.approx(stats.ttest_rel(values, baseline).pvalue)
+    assert paired_difference(baseline, values)["p"] == pytest.approx(ours["p"])
+
+
+@pytest.mark.parametrize(("values", "baseline"), [([0.75], [0.5]), ([0.61, 0.72], [0.6, 0.71]), ([0.5, 0.5], [0.5, 0.5])])
+def test_no_interval_where_there_is_none(values, baseline):
+    mean = pytest.approx(values[0] - baseline[0])
+    assert paired_difference(values, baseline) == {"mean": mean, "low": None, "high": None, "p": None}
+
+
+@pytest.mark.parametrize(
+    ("raw", "corrected"),
+    [
+        # By hand: 0.005 x 4, 0.01 x 3, then 0.03 x 2, and 0.04 x 1, which may not be less than the one before.
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.5, 0.9, 0.4], [1.0, 1.0, 1.0]),  # 0.4 x 3 is capped
+        ([0.02, 0.02], [0.04, 0.04]),
+        ([0.3], [0.3]),
+        ([], []),
+    ],
+)
+def test_holm(raw, corrected):
+    assert holm(raw) == pytest.approx(corrected)
+
+
+# -------------------------------------------------------------------------------------------------------------- summary
+
+
+def test_everything_is_a_share_of_one():
+    summary = summarize({"plain": _runs(0.50, 0.52, 0.51), "jpeg-dl": _runs(0.55, 0.56, 0.57, layer=128)}, {})
+    arm = summary["arms"]["jpeg-dl"]
+    assert arm["accuracy"] == [0.55, 0.56, 0.57]
+    assert arm["mean"] == pytest.approx(0.56)
+    assert arm["sd"] == pytest.approx(0.01)
+    assert arm["difference"]["mean"] == pytest.approx(0.05)
+    assert (arm["difference"]["low"], arm["difference"]["high"]) == pytest.approx((0.02516, 0.07484), abs=1e-5)
+    assert "p_holm" not in arm["difference"]  # nothing to correct with one arm beside plain
+    assert summary["seeds"] == [0, 1, 2]
+    assert summary["failed"] == []
+    assert summary["mixed"] == {}
+    assert json.loads(json.dumps(summary)) == summary
+
+
+def test_arms_are_paired_over_the_seeds_that_both_have():
+    plain = {0: _run(0.5, seconds=10), 1: _run(0.6, seconds=20), 3: _run(0.9)}
+    arm = {3: _run(0.95, seconds=20), 1: _run(0.67, seconds=20), 2: _run(0.1)}
+    summary = summarize({"plain": plain, "gain": arm}, {"plain": {2: "the disk was full"}})
+    entry = summary["arms"]["gain"]
+    assert summary["seeds"] == [0, 1, 2, 3]
+    assert (entry["seeds"], entry["accuracy"]) == ([1, 2, 3], [0.67, 0.1, 0.95])
+    assert entry["difference"]["seeds"] == [1, 3]
+    assert entry["difference"]["mean"] == pytest.approx(0.06)
+    assert entry["time_ratio"] == pytest.approx(1.5)
+    assert summary["failed"] == [
+        {"arm": "plain", "seed": 2, "why": "the disk was full"},
+        {"arm": "gain", "seed": 0, "why": NOT_TRAINED},
+    ]
+
+
+@pytest.mark.parametrize("bad", [{"accuracy": math.nan}, {"loss": math.nan}, {"loss": math.inf}])
+@pytest.mark.parametrize("arm", ["plain", "gain"])
+def test_a_result_that_is_not_finite_costs_its_seed_alone(arm, bad):
+    results = {"plain": _runs(0.5, 0.6, 0.7), "gain": _runs(0.6, 0.8, 0.8)}
+    results[arm][1] |= bad
+    summary = summarize(results, {})
+    assert summary["arms"][arm]["seeds"] == [0, 2]
+    assert summary["arms"]["gain"]["difference"]["seeds"] == [0, 2]
+    assert summary["arms"]["gain"]["difference"]["mean"] == pytest.approx(0.1)
+    assert summary["failed"] == [{"arm": arm, "seed": 1, "why": "loss is not finite"}]
+    assert "NaN" not in json.dumps(summary)
+
+
+def test_p_is_corrected_over_the_arms_that_have_one():
+    results = {
+        "plain": _runs(0.50, 0.52, 0.51),
+        "jpeg-dl": _runs(0.55, 0.56, 0.57),
+        "gain": _runs(0.52, 0.53, 0.55),
+        "same": _runs(0.51, 0.53, 0.52),  # always 0.01 more: nothing to test
+        "one": {0: _run(0.6)},
+    }
+    gains = {arm: entry["difference"] for arm, entry in summarize(results, {})["arms"].items()}
+    tested = [gains["jpeg-dl"]["p"], gains["gain"]["p"]]
+    assert tested[0] < tested[1]
+    assert gains["jpeg-dl"]["p_holm"] == pytest.approx(2 * tested[0])
+    assert gains["gain"]["p_holm"] == pytest.approx(max(2 * tested[0], tested[1]))
+    assert gains["same"]["p_holm"] is gains["one"]["p_holm"] is gains["plain"] is None
+
+
+def test_an_arm_without_results_is_there():
+    summary = summarize({"plain": _runs(0.5, 0.6), "gain": {0: _run(math.nan)}}, {"ste": {0: "it diverged"}, "gain": {1: "no"}})
+    nothing = {
+        "seeds": [], "accuracy": [], "mean": None, "sd": None, "difference": None, "layer_parameters": None,
+        "parameters": None, "time_ratio": None,
+    }  # fmt: skip
+    assert summary["arms"]["ste"] == summary["arms"]["gain"] == nothing
+    assert [(entry["arm"], entry["seed"], entry["why"]) for entry in summary["failed"]] == [
+        ("gain", 0, "loss is not finite"),
+        ("gain", 1, "no"),
+        ("ste", 0, "it diverged"),
+        ("ste", 1, NOT_TRAINED),
+    ]
+
+
+def test_mixed_versions_and_machines_are_said():
+    results = {"plain": _runs(0.5, 0.6), "gain": _runs(0.6, 0.8)}
+    results["gain"][1] |= {"versions": {"torch": "2.7"}, "machine": "another"}
+    assert summarize(results, {})["mixed"] == {"torch": ["2.6", "2.7"], "machine": ["one", "another"]}
+    _, notes = _table(results)
+    assert any("torch 2.6 or 2.7; machine one or another" in note for note in notes)
+
+
+# ---------------------------------------------------------------------------------------------------------------- table
+
+
+def test_the_table_of_two_arms():
+    results = {
+        "plain": _runs(0.50, 0.52, 0.51),
+        "jpeg-dl": {s: _run(a, 11 + s, 128) for s, a in enumerate((0.55, 0.56, 0.57))},
+    }
+    summary = {"backbone": "net", "data": "photos", **summarize(results, {})}
+    assert summary_table(summary) == (
+        "| arm     | test accuracy, % | difference to plain [95 % interval] | p     | extra parameters | training time |\n"
+        "|---------|------------------|-------------------------------------|-------|------------------|---------------|\n"
+        "| plain   | 51.00 ± 1.00     |                                     |       | 0                | x1.00         |\n"
+        "| jpeg-dl | 56.00 ± 1.00     | +5.00 [+2.52, +7.48]                | 0.013 | 128              | x1.20         |\n"
+        "\n"
+        "net, seeds 0, 1, 2; mean ± sample sd over 3 seeds. Interval and p: paired t test over seeds.\n"
+    )
+
+
+def test_the_table_of_many_arms():
+    results = {
+        "plain": _runs(0.50, 0.52, 0.51),
+        "jpeg-dl": _runs(0.55, 0.56, 0.57),
+        "gain": {0: _run(0.52), 2: _run(0.56)},
+        "alone": {1: _run(0.53)},
+    }
+    failed = {"gain": {1: "the loss is nan\nin  epoch 3"}, "ste": {0: "it diverged", 1: "it diverged", 2: "it was killed"}}
+    rows, notes = _table(results, failed)
+    plain, jpeg, gain, alone, ste = rows
+    assert plain["test accuracy, %"] == "51.00 ± 1.00"
+    assert plain["p (Holm)"] == plain["difference to plain [95 % interval]"] == ""
+    assert (jpeg["p"], jpeg["p (Holm)"]) == ("0.013", "0.026")
+    assert gain["test accuracy, %"] == "54.00 ± 2.83 (2 of 3 seeds)"
+    assert gain["difference to plain [95 % interval]"].endswith("] (2 of 3 seeds)")
+    assert alone["test accuracy, %"] == "53.00 (1 of 3 seeds)"
+    assert alone["difference to plain [95 % interval]"] == "+1.00 (1 of 3 seeds)"
+    assert list(ste.values()) == ["ste", "failed", *[""] * 5]
+    assert notes[0].endswith("Interval and p: paired t test over the seeds that both arms have.")
+    assert "tested against plain, 2." in notes[1]
+    assert notes[notes.index("Without a result:") + 2 :] == [
+        "- gain, seed 1: the loss is nan in epoch 3",
+        "- alone, seeds 0, 2: not trained",
+        "- ste, seeds 0, 1: it diverged",
+        "- ste, seed 2: it was killed",
+    ]
+
+
+def test_an_arm_that_shares_no_seed_with_plain():
+    (plain, gain), _ = _table({"plain": {0: _run(0.5)}, "gain": {1: _run(0.6)}})
+    assert plain["test accuracy, %"] == "50.00 (1 of 2 seeds)"
+    assert gain["difference to plain [95 % interval]"] == "no seed in common"
+    assert gain["training time"] == ""
+
+
+def test_one_seed_and_made_up_images_are_said():
+    _, notes = _table({"plain": {4: _run(0.5)}, "gain": {4: _run(0.6)}}, data="made-up")
+    assert notes == [
+        "net, seed 4 alone: no interval, and a difference may be chance.",
+        "Made-up images: these numbers mean nothing.",
+    ]
+
+
+def test_a_small_p_keeps_a_digit():
+    rows, _ = _table({"plain": _runs(0.5, 0.5, 0.5), "gain": _runs(0.7, 0.701, 0.702)})
+    assert rows[1]["p"] == "8e-06"
