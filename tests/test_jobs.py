@@ -383,9 +383,12 @@ def test_interrupt(tmp_path, end, said):
 
 
 @needs_proc
-@pytest.mark.parametrize("moment", ["children are there", "they import", "training"])
-def test_processes_of_one_run_end_with_the_first(tmp_path, moment):
-    """SIGTERM for the first of two DDP processes, also before the second knows it."""
+@pytest.mark.parametrize(
+    ("moment", "end"),
+    [("children are there", signal.SIGKILL), ("they import", signal.SIGTERM), ("training", signal.SIGTERM)],
+)
+def test_processes_of_one_run_end_with_the_first(tmp_path, moment, end):
+    """The first of two DDP processes is told to end, or killed before the second knows it."""
     command = [
         sys.executable, "-m", "jpegdl.cli", "train", "--config", "demo", "--data.name", "made-up", "--data.limit", "64",
         "--arm", "plain", "--training.epochs", "100000", "--training.test_every", "100000", "--training.accelerator", "cpu",
@@ -400,7 +403,7 @@ def test_processes_of_one_run_end_with_the_first(tmp_path, moment):
             time.sleep(1)
         elif moment == "training":
             _until((tmp_path / "demo/plain/0/last.ckpt").is_file, "no training")
-        process.terminate()
+        process.send_signal(end)
         process.wait(LONG)
         _until(lambda: not _alive(children), "the second process outlives the first")
     finally:
