@@ -141,7 +141,6 @@ def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
         (["calibrate", "--config", "demo"], "train arm plain with seed 0 first"),
         (["paint"], "no command 'paint'; commands: compare, train, "),
         (["--config", "demo", "compare"], "no command '--config'; commands: compare, train, "),
-        (["compare", "--config", "demo", "--output", __file__], f"{__file__}/demo"),
         (
             ["train", "--config", "demo", "--backbone", "resnet18.a1_in1k"],
             "stands for pretrained weights",
@@ -274,6 +273,13 @@ def test_a_full_disk(capsys, tmp_path, monkeypatch):
     assert error == f"jpegdl: error: {tmp_path}/demo/plain/0/last.ckpt: cannot be written: No space left on device"
     assert not list(tmp_path.rglob(".writing-*"))
     assert main(arguments) == 0
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_a_folder_that_cannot_be_made(capsys):
+    error = _error(capsys, "train", "--config", "demo", *SMALL, "--arm", "plain", "--output", __file__)
+    assert error.startswith(f"jpegdl: error: {__file__}/demo")
+    assert error.endswith(": Not a directory")
 
 
 def _fill_the_disk():

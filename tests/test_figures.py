@@ -38,7 +38,7 @@ def _run(folder, arm, seed=0, accuracy=0.5, tested=None, tables=None, saturation
     run.write_result(
         {
             "arm": arm, "seed": seed, "accuracy": accuracy, "loss": 1.0, "train_seconds": 1.0, "parameters": 1,
-            "layer_parameters": 1, "saturation": saturation, "data": {}, **result,
+            "layer_parameters": 1, "saturation": saturation, "grey": False, "data": {}, **result,
         }
     )  # fmt: skip
     return run
@@ -282,9 +282,10 @@ def test_grey_images_have_no_chroma_to_show(tmp_path):
     noise = _steps(), _steps(chroma=_with(0.01, 0, 0))
     shares = np.zeros((3, 8, 8)).tolist()
     grey = {s: _run(tmp_path, "jpeg-dl", s, tables=noise, saturation=shares, grey=True) for s in (0, 1)}
-    colour = {0: grey[0], 2: _run(tmp_path, "jpeg-dl", 2, tables=noise, saturation=shares)}  # one that does not say so
+    colour = {0: grey[0], 2: _run(tmp_path, "jpeg-dl", 2, tables=noise, saturation=shares)}
+    panels = ("before training", "after training", "after / before")
     for draw, masked, shown in (
-        (tables_figure, ["chroma"], ["luma, before training", "luma, after training", "luma, after / before"]),
+        (tables_figure, [f"chroma, {panel}" for panel in panels], [f"luma, {panel}" for panel in panels]),
         (saturation_figure, ["Cb", "Cr"], ["Y"]),
     ):
         figure = draw("jpeg-dl", grey)

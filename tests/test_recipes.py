@@ -87,7 +87,7 @@ PAPERS_TABLES = ADAM | {"lr": 0.01}  # of the transformers
 def _config(monkeypatch, *arguments):
     """What ``jpegdl compare`` is called with."""
     called = []
-    monkeypatch.setattr("jpegdl.cli.compare", lambda config: called.append(config) or ({"failed": []}, ""))
+    monkeypatch.setattr("jpegdl.compare.compare", lambda config: called.append(config) or ({"failed": []}, ""))
     assert main(["compare", *arguments]) == 0
     (config,) = called
     return config

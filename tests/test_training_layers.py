@@ -26,7 +26,7 @@ KINDS = {
     "zero-dc": (128, PLAIN, True, True),
     "subsampled": (128, PLAIN, True, True),
     "regions": (512, PLAIN, True, False),
-    "cascade": (256, [f"{i}.{name}" for i in (0, 1) for name in PLAIN], False, False),
+    "cascade": (256, [f"{i}.{name}" for i in (0, 1) for name in PLAIN], True, False),
     "log": (128, ("luma", "chroma"), False, False),
     "tanh": (128, ("luma", "chroma"), False, False),
     "gain": (128, ("luma", "chroma"), False, False),

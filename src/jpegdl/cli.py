@@ -36,8 +36,10 @@ def _compare(about: str, arguments: list[str]) -> None:
 
     summary, table = compare(config)
     _say(f"\n{table}\nRun folder: {config.folder} (tables, figures, models and logs)")
-    if summary["failed"]:
-        raise UsageError(f"{len(summary['failed'])} runs failed: see below the table; all others are in {config.folder}")
+    asked = [entry for entry in summary["failed"] if entry["arm"] in config.arms and entry["seed"] in config.seed_list]
+    if asked:
+        one = f"{len(asked)} of the runs have" if len(asked) > 1 else "one of the runs has"
+        raise UsageError(f"{one} no result: the reason is below the table; all others are in {config.folder}")
 
 
 def _train(about: str, arguments: list[str]) -> None:
@@ -128,7 +130,7 @@ def _recipes(about: str, arguments: list[str]) -> None:
 
 def _bench(about: str, arguments: list[str]) -> None:
     from jpegdl.arguments import parse, plain_parser
-    from jpegdl.benchmark import BenchConfig, bench
+    from jpegdl.bench import BenchConfig, bench
 
     parser = plain_parser("jpegdl bench [--KEY VALUE ...]", about)
     parser.add_class_arguments(BenchConfig)

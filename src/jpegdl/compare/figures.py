@@ -155,16 +155,16 @@ def tables_figure(arm: str, runs: BySeed) -> Figure | None:
     names = [name for name, table in entries[0]["after"].items() if _is_table(name, table)]
     if not names:
         return None
-    grey = _are_grey(runs)
-    heights = [0.9 if grey and "chroma" in name else 3.5 for name in names]  # inches
-    figure = Figure(figsize=(12, 0.6 + sum(heights)), layout="constrained")
-    grid = figure.add_gridspec(len(names), 3, height_ratios=heights)
+    masked = [_are_grey(runs) and "chroma" in name for name in names]
+    figure = Figure(figsize=(12, 0.6 + sum(0.9 if mask else 3.5 for mask in masked)), layout="constrained")
+    grid = figure.add_gridspec(len(names), 3, height_ratios=[0.12 if mask else 1 for mask in masked])
     at_bound = False
     for row, name in enumerate(names):
-        if grey and "chroma" in name:
-            _hatch(figure.add_subplot(grid[row, :]), _in_words(name))
-            continue
         panels = [figure.add_subplot(grid[row, column]) for column in range(3)]
+        if masked[row]:
+            for axes, when in zip(panels, ("before training", "after training", "after / before"), strict=True):
+                _hatch(axes, f"{_in_words(name)}, {when}")
+            continue
         tables = np.array([[entry[when][name] for entry in entries] for when in ("before", "after")], dtype=float)
         at_bound |= _draw_change(figure, panels, tables, kind, _in_words(name))
     what, _, (low, high) = _KINDS[kind]

@@ -71,9 +71,12 @@ def train_arm(
     needed_arms(config.run, arm)
     run, folder = arm_config(config.run, arm), config.run_folder(arm, seed)
     folder.check(run, arm, seed)
+    data = data.with_config(run.data) if data else Data(run.data, seed)
+    data.seed = seed
+    folder.check_data(data.fingerprint, run)
+    if folder.finished:  # which needs no claim
+        return folder.result()
     with _claimed(config, arm, seed):
-        data = data.with_config(run.data) if data else Data(run.data, seed)
-        data.seed = seed
         try:
             return train_run(run, data, lambda: _make_layer(config, run, data, seed), folder, arm, seed, display)
         except UsageError as error:

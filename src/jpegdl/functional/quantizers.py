@@ -29,7 +29,7 @@ def check_window(bits: int | None, window: int | None) -> None:
     """Refuse a window that is even, or larger than the alphabet of ``bits``.
 
     Raises:
-        UsageError: ``window`` is not None or an odd integer from 1 to 2^bits - 1, or both are None.
+        UsageError: ``window`` is neither None nor an odd integer from 1 to 2^bits - 1, or both are None.
     """
     cap = largest_level(bits)
     if window is None:
@@ -120,8 +120,8 @@ def _slopes(
 
 
 class _SoftQuantize(torch.autograd.Function):
-    """Q_d with its closed-form derivatives. Saves its inputs alone; backward is made of differentiable operations, so
-    second derivatives (window held fixed) come out right too."""
+    """Q_d with its closed-form derivatives. It saves its inputs and nothing else; its backward is made of differentiable
+    operations, so second derivatives (window held fixed) are right too."""
 
     generate_vmap_rule = True
 
@@ -312,7 +312,7 @@ def sample_quantize(
         for j in range(count - 1):
             below = below + torch.exp(logit(lowest + j))
             passed = passed + (below < draw)
-        sample = q * (nearest + lowest + passed) + 0 * offset  # offset: a NaN coefficient stays NaN
+        sample = q * (nearest + lowest + passed) + 0 * offset  # so that a NaN coefficient stays NaN
     return sample + (soft - soft.detach())
 
 
@@ -386,7 +386,7 @@ def log_compand(z: Tensor, c: Tensor | float) -> Tensor:
 
     Args:
         z: coefficients of any shape, floating point.
-        c: where the bend lies, > 0, in the units of ``z``; broadcasts to ``z``. Not checked, as a step is not.
+        c: where the curve bends, > 0, in the units of ``z``; broadcasts to ``z``. Not checked, as steps are not.
 
     Returns:
         Shape and dtype of ``z``.
@@ -396,7 +396,7 @@ def log_compand(z: Tensor, c: Tensor | float) -> Tensor:
     """
     c = _like(c, z, "c")
     zero = z.new_zeros(())
-    # maximum halves its gradient between equals: at z = 0 the two slopes add up to 1, where that of sign(z) would be 0.
+    # At a tie, maximum gives half the gradient to each side: at z = 0 the slopes add up to 1, where sign(z) would give 0.
     return c * (torch.log1p(torch.maximum(z, zero) / c) - torch.log1p(torch.maximum(-z, zero) / c))
 
 

@@ -98,7 +98,7 @@ def block_dct(x: Tensor) -> Tensor:
         (N, C, H/8, W/8, 8, 8) coefficients in the units of ``x``; the DC of a flat block of value v is 8 v.
 
     Raises:
-        UsageError: H or W is no multiple of 8.
+        UsageError: H or W is not a multiple of 8.
 
     Source: ITU-T T.81, A.3.3 (its scaling makes the transform orthonormal).
     """
@@ -143,7 +143,7 @@ def repeat_edges(x: Tensor, height: int = BLOCK, width: int = BLOCK) -> Tensor:
     Returns:
         (N, C, ceil(H / height) * height, ceil(W / width) * width).
     """
-    # cat and expand: unlike replicate padding, their backward is deterministic on every device.
+    # cat and expand, because their backward is deterministic on every device, unlike that of replicate padding.
     if missing := -x.shape[-2] % height:
         x = torch.cat((x, x[:, :, -1:].expand(-1, -1, missing, -1)), dim=2)
     if missing := -x.shape[-1] % width:
@@ -169,7 +169,7 @@ def images_to_coefficients(images: Tensor) -> Tensor:
     """Take images to the DCT coefficients of Y, Cb and Cr, as a 4:4:4 JPEG encoder does before it quantizes.
 
     Args:
-        images: (N, 3, H, W) floating point RGB in [0, 1], any H, W >= 1. Where H or W is no multiple of 8, the last row
+        images: (N, 3, H, W) floating point RGB in [0, 1], any H, W >= 1. Where H or W is not a multiple of 8, the last row
             or column is repeated, as libjpeg does.
 
     Returns:
@@ -183,7 +183,7 @@ def coefficients_to_images(coefficients: Tensor, size: tuple[int, int]) -> Tenso
 
     Args:
         coefficients: (N, 3, ceil(H/8), ceil(W/8), 8, 8) for pixels in 0..255.
-        size: (H, W) of the images, to crop the padding away.
+        size: (H, W) of the images; the padding is cropped.
 
     Returns:
         (N, 3, H, W) RGB, nominally in [0, 1].
@@ -241,11 +241,11 @@ def mcus_to_images(coefficients: Tensor, size: tuple[int, int]) -> Tensor:
     """Take the coefficients of :func:`images_to_mcus` back to images; neither rounded nor clipped.
 
     Cb and Cr are upsampled by the triangle filter that libjpeg calls fancy: weights 3/4 and 1/4 along each axis, edges
-    repeated. (libjpeg itself takes no triangle where the image is at most 4 pixels wide.)
+    repeated. (libjpeg itself does not use the triangle where an image is at most 4 pixels wide.)
 
     Args:
         coefficients: (N, 6, ceil(H/16), ceil(W/16), 8, 8) for pixels in 0..255.
-        size: (H, W) of the images, to crop the padding away.
+        size: (H, W) of the images; the padding is cropped.
 
     Returns:
         (N, 3, H, W) RGB, nominally in [0, 1].
@@ -260,7 +260,7 @@ def mcus_to_images(coefficients: Tensor, size: tuple[int, int]) -> Tensor:
     n, _, rows, columns = coefficients.shape[:4]
     luma = coefficients[:, :4].reshape(n, 2, 2, rows, columns, BLOCK, BLOCK).permute(0, 3, 1, 4, 2, 5, 6)
     luma = block_idct(luma.reshape(n, 1, 2 * rows, 2 * columns, BLOCK, BLOCK))[:, :, :height, :width]
-    # What lies beyond the image's own samples takes no part in the filter.
+    # Samples beyond the edge of the image are left out of the filter.
     chroma = block_idct(coefficients[:, 4:])[:, :, : -(-height // 2), : -(-width // 2)]
     chroma = interpolate(chroma, scale_factor=2, mode="bilinear")[:, :, :height, :width]
     return (ycbcr_to_rgb(torch.cat((luma, chroma), dim=1)) + 128) / 255

@@ -7,7 +7,6 @@ not work, it takes the readable one, from :mod:`jpegdl.functional`, which they a
 """
 
 import importlib
-import tempfile
 import warnings
 from functools import lru_cache
 from types import ModuleType
@@ -121,9 +120,12 @@ def _unobserved(*tensors: Tensor) -> bool:
 # ------------------------------------------------------------------------------------------------------------- kernels
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _works(device: torch.device) -> bool:
     return _kernels(device) is not None
+
+
+# What torch.compiler.assume_constant_result does; that also imports the compiler, which takes seconds.
+_works._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=16)
@@ -133,7 +135,7 @@ def _kernels(device: torch.device) -> ModuleType | None:
     if device.type == "cuda" and torch.version.hip is not None:
         return None
     try:
-        kernels = _load(device.type)
+        kernels = importlib.import_module(f"jpegdl.kernels.{device.type}")
         # Compilers fail at first use: no C compiler, a GPU too old, a full disk.
         images, table = (torch.ones(shape, dtype=torch.float32, device=device) for shape in ((1, 3, 16, 16), (3, 8, 8)))
         kernels.forward(images, table, table, 127.0)
@@ -149,16 +151,6 @@ def _kernels(device: torch.device) -> ModuleType | None:
         )
         return None
     return kernels
-
-
-def _load(device_type: str) -> ModuleType:
-    name = f"jpegdl.kernels.{device_type}"
-    try:
-        return importlib.import_module(name)
-    except RuntimeError:  # numba found neither the package's nor the user's folder writable for its cache
-        numba = importlib.import_module("numba")
-        numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="jpegdl-numba-")
-        return importlib.import_module(name)
 
 
 def _forward(images: Tensor, q: Tensor, alpha: Tensor, bits: int | None) -> Tensor:

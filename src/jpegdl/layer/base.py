@@ -182,7 +182,7 @@ class DctLayer(Layer):
         for table in self.parameters():
             if table.device != coefficients.device:
                 raise UsageError(
-                    f"images are on {coefficients.device} and the layer's tables on {table.device}: move one of them, "
+                    f"the input is on {coefficients.device} and the layer's tables on {table.device}: move one of them, "
                     f"say with layer.to({str(coefficients.device)!r})"
                 )
         with full_precision(coefficients):

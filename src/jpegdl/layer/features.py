@@ -13,14 +13,14 @@ from jpegdl.layer.quantizing import DEFAULT_ALPHA, QuantizingLayer, Rounding
 class FeatureJpegLayer(QuantizingLayer):
     """A non-linearity for feature maps: DCT, quantization with trainable steps, and back; no colour, no level shift.
 
-    ``layer.table`` is the one parameter, in the units of the features (the DCT is orthonormal): of shape (8, 8), shared by all
+    ``layer.table`` is the only parameter, in the units of the features (the DCT is orthonormal): of shape (8, 8), shared by all
     channels, or (channels, 8, 8). Features are (N, C, H, W) floating point of any values and size; edges are repeated up to the
     next multiple of 8, and cropped after. :meth:`coefficients` gives (N, C, ceil(H/8), ceil(W/8), 8, 8), :meth:`saturation`
     (C, 8, 8).
 
     Args:
         table: initial steps, a number, (8, 8) or (channels, 8, 8); finite and > 0.
-        channels: how many channels there are, each with a table of its own; None for one table shared by any number.
+        channels: how many channels there are, each with its own table; None for one table shared by any number.
         alpha: sharpness of P(k | z), in 1 / step^2; larger is harder. A number or a table as above.
         hardness, bits, window, rounding, trainable_alpha: as in :class:`jpegdl.JpegLayer`; what that calls ``alpha_luma``
             and ``hardness_luma`` is ``alpha_table`` and ``hardness_table`` here.

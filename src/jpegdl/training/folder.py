@@ -298,7 +298,7 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def _said(error: BaseException) -> str:
-    return f"no {error} in it" if isinstance(error, KeyError) else str(error)
+    return f"no {error} in it" if isinstance(error, KeyError) else " ".join(str(error).split())
 
 
 # ---------------------------------------------------------------------------------------------------------- comparing
