@@ -237,7 +237,7 @@ import signal, threading, weakref
 import torch
 from jpegdl.kernels import cpu
 
-interrupts, gone, found = 0, threading.Event(), []
+interrupts, gone, both, found = 0, threading.Event(), threading.Barrier(2), []
 
 def interrupt(*_):
     global interrupts
@@ -253,6 +253,7 @@ def watched(team, cap, **tensors):
     share_out(team, cap, **tensors)
 
 def native(job):  # in the place of the compiled function
+    both.wait()
     while not gone.wait(0.01):
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
     found.append([name for name, tensor in watched.tensors.items() if tensor() is None])

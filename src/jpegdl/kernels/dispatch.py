@@ -206,8 +206,12 @@ def _readable_gradients(ctx: Any, grad: Tensor) -> Any:
 
 
 class _Fused(torch.autograd.Function):
-    forward = staticmethod(_forward)
-    setup_context = staticmethod(_save)
+    # Without a setup_context of its own, for which PyTorch would look at forward's signature at every call.
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, q: Tensor, alpha: Tensor, bits: int | None) -> Tensor:
+        output = _forward(images, q, alpha, bits)
+        _save(ctx, (images, q, alpha, bits), output)
+        return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
