@@ -20,8 +20,6 @@ from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
 from jpegdl.training import OptimizerConfig, RunConfig, TrainingConfig
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 EIGHT_BY_EIGHT = {"luma": (8, 8), "chroma": (8, 8)}
 
 
