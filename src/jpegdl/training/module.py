@@ -96,8 +96,8 @@ class JointTraining(lightning.LightningModule):
                 "a smaller learning rate is the usual way out" if sound else "the batch has pixels that are NaN or infinite"
             )
             raise UsageError(
-                f"the loss is {float(loss.detach())} in epoch {self.current_epoch + 1}, step {batch_idx + 1}: {way_out}. "
-                "Training stopped before it reached any parameter; the last finished epoch is saved"
+                f"the loss is {loss.item()} in epoch {self.current_epoch + 1}, step {batch_idx + 1}: {way_out}. Training "
+                "stopped before it reached any parameter; the last finished epoch is saved"
             )
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
