@@ -239,7 +239,7 @@ def test_a_worker_that_dies_takes_one_run_with_it(tmp_path, monkeypatch):
     }
     assert died in table
     assert set(_numbers(tmp_path / "jobs")) == {"plain/0", "jpeg-dl/0"}
-    assert RunFolder(tmp_path / "jobs/plain/1").failure() == died
+    assert RunFolder(tmp_path / "jobs/plain/1").failure(arm_config(config.run, "plain"), "plain", 1) == died
 
 
 @pytest.mark.usefixtures("two_cores")

@@ -80,10 +80,11 @@ def check_inputs(images: Tensor, q: Tensor, alpha: Tensor, bits: int | None, win
         if table.shape != (3, F.BLOCK, F.BLOCK):
             raise UsageError(f"{name} must be of shape (3, 8, 8), for Y, Cb and Cr, got {tuple(table.shape)}")
         if table.device != images.device and images.device.type != "meta":
-            hint = " with values of its own (load_state_dict)" if table.device.type == "meta" else ""
+            way_out = f"move the layer to the images' device, layer.to({str(images.device)!r})"
+            if table.device.type == "meta":  # where it has no values to move
+                way_out = f"make room for its values, layer.to_empty(device={str(images.device)!r}), then load_state_dict"
             raise UsageError(
-                f"{name}, a table of the layer, is on {table.device} and the images are on {images.device}: "
-                f"move the layer to the images' device, layer.to({str(images.device)!r}){hint}"
+                f"{name}, a table of the layer, is on {table.device} and the images are on {images.device}: {way_out}"
             )
 
 

@@ -23,7 +23,9 @@ from jpegdl.training.config import RunConfig
 
 #: Settings that say where to compute and where files are, not what: they may change between the two halves of a run.
 WHERE = ("data.path", "data.workers", "training.accelerator")
-_RESULT = {"arm", "seed", "accuracy", "loss", "train_seconds", "parameters", "layer_parameters", "saturation", "grey", "data"}
+_SECTIONS = {"arm", "seed", "backbone", "data", "layer", "training"}
+_CLASSES = "jpegdl.classes"  # in the metadata of model.safetensors
+_RESULT = {"arm", "seed", "accuracy", "loss", "train_seconds", "parameters", "layer_parameters", "saturation", "data"}
 
 
 class RunFolder:
@@ -71,6 +73,8 @@ class RunFolder:
         """
         with self._reading(self.config_file):
             there = yaml.safe_load(self.config_file.read_text())
+            if missing := _SECTIONS - there.keys():
+                raise ValueError(f"no {', '.join(sorted(missing))} in it")
             arm, seed = there.pop("arm"), there.pop("seed")
             return _settings(_from_dict(RunConfig, there), arm, seed)
 
@@ -83,13 +87,21 @@ class RunFolder:
         there = self.settings()
         return cast(RunConfig, _from_dict(RunConfig, {name: there[name] for name in there.keys() - {"arm", "seed"}}))
 
+    def difference(self, config: RunConfig, arm: str, seed: int) -> str | None:
+        """The first setting of the run that differs from these, in words; None if none does.
+
+        Raises:
+            UsageError: the run's settings are missing or damaged.
+        """
+        return _first_difference(self.settings(), _settings(config, arm, seed))
+
     def check(self, config: RunConfig, arm: str, seed: int) -> None:
         """Refuse a folder that holds a run with other settings; one without a finished epoch may have any.
 
         Raises:
             UsageError: names the first setting that differs.
         """
-        if self.started and (differing := _first_difference(self.settings(), _settings(config, arm, seed))):
+        if self.started and (differing := self.difference(config, arm, seed)):
             raise UsageError(f"{self} holds a run with other settings ({differing}); give another --name, or delete the folder")
 
     def check_data(self, found: dict[str, Any], config: RunConfig) -> None:
@@ -170,12 +182,14 @@ class RunFolder:
                 raise ValueError("no tables in it")
             return tables
 
-    def failure(self) -> str | None:
-        """Why the last training of this run stopped; None if nothing is known of it, or if it is finished."""
+    def failure(self, config: RunConfig, arm: str, seed: int) -> str | None:
+        """Why the last training with these settings stopped; None if nothing is known of it, or if it is finished."""
         if self.finished or not self.failure_file.is_file():
             return None
         with self._reading(self.failure_file):
-            return str(json.loads(self.failure_file.read_text())["message"])
+            there = json.loads(self.failure_file.read_text())
+            same = _first_difference(there["settings"], _settings(config, arm, seed)) is None
+            return str(there["message"]) if same else None
 
     def write_metrics(self, rows: list[dict[str, float]]) -> None:
         """Write ``metrics.csv``, an entry an epoch."""
@@ -190,10 +204,11 @@ class RunFolder:
         with replacing(self.layer_file) as file, file.open("wb") as stream:
             np.savez_compressed(stream, **columns)
 
-    def write_model(self, model: nn.Module) -> None:
-        """Write ``model.safetensors``."""
+    def write_model(self, model: nn.Module, classes: list[str]) -> None:
+        """Write ``model.safetensors``, with the names of the classes that its logits stand for."""
+        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         with replacing(self.model_file) as file:
-            file.write_bytes(safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
+            file.write_bytes(safetensors.torch.save(state, {_CLASSES: json.dumps(classes)}))
 
     def write_tables(self, tables: dict[str, Any]) -> None:
         """Write ``tables.json``."""
@@ -204,9 +219,9 @@ class RunFolder:
         _write_json(self.result_file, result)
         self.failure_file.unlink(missing_ok=True)
 
-    def write_failure(self, message: str) -> None:
-        """Write down why training stopped."""
-        _write_json(self.failure_file, {"message": message})
+    def write_failure(self, message: str, config: RunConfig, arm: str, seed: int) -> None:
+        """Write down why training with these settings stopped."""
+        _write_json(self.failure_file, {"message": message, "settings": _settings(config, arm, seed)})
 
     @contextmanager
     def _reading(self, file: Path) -> Iterator[None]:
@@ -216,11 +231,11 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, safetensors.SafetensorError) as error:
             if isinstance(error, UsageError):
                 raise
-            state = "is damaged" if file.is_file() else "is missing"
+            state = f"is damaged ({_said(error)})" if file.is_file() else "is missing"
             way_out = f"delete {self} to train that run again"
             if file not in (self.config_file, self.data_file) and self.checkpoint.is_file():
                 way_out = f"delete {self.result_file}, and the command that trained the run writes it again from its last epoch"
-            raise UsageError(f"{file} {state} ({_said(error)}); {way_out}") from error
+            raise UsageError(f"{file} {state}; {way_out}") from error
 
     # -------------------------------------------------------------------------------------------------- what was trained
 
@@ -258,23 +273,35 @@ class TrainedRun:
     classes: list[str]
 
 
-def load_model(file: Path, model: PrependedModel) -> None:
+def load_model(file: Path, model: PrependedModel, classes: list[str]) -> None:
     """Load a run's ``model.safetensors`` into a model built from its settings.
 
+    Args:
+        file: the weights.
+        model: what they go into.
+        classes: names of the classes that its logits are to stand for; a file that does not name its own may be of any.
+
     Raises:
-        UsageError: no such file, not a safetensors file, weights that are not finite, or those of another architecture.
+        UsageError: no such file, not a safetensors file, weights that are not finite, those of another architecture, or of a
+            model of other classes.
     """
     if not file.is_file():
         raise UsageError(f"no model file {file}; train it first")
     try:
         state = safetensors.torch.load_file(file)
+        with safetensors.safe_open(file, "pt") as stored:
+            named = (stored.metadata() or {}).get(_CLASSES)
     except (safetensors.SafetensorError, OSError) as error:
         raise UsageError(f"{file} is not a safetensors file that can be read ({error})") from error
     _load_state(state, file, model)
+    if named is not None and (difference := class_difference(json.loads(named), classes)):
+        raise UsageError(
+            f"the model in {file} knows other classes than these data ({difference}); give the data it was made for"
+        )
 
 
 def _load_state(state: dict[str, Tensor], file: Path, model: nn.Module) -> None:
-    own = model.state_dict()
+    own = {name: tensor for name, tensor in model.state_dict().items() if name in state or not name.endswith("_extra_state")}
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     other = [
         f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}"
@@ -336,12 +363,18 @@ def _first_difference(there: Any, here: Any, path: str = "") -> str | None:
     return None if there == here or path in WHERE else f"{path} was {there!r}, now {here!r}"
 
 
+def class_difference(there: list[str], here: list[str]) -> str | None:
+    """In words, how the classes of two data sets differ; None if they are the same."""
+    if odd := sorted(set(there) ^ set(here)):
+        more = f" ({len(odd)} classes differ)" if len(odd) > 1 else ""
+        return f"class {odd[0]!r} is in only one of them{more}"
+    return None if there == here else "the classes are in another order"
+
+
 def data_difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
     """In words, what of two data sets' fingerprints differs first; None if they are the same."""
-    if odd := sorted(set(there["classes"]) ^ set(here["classes"])):
-        return f"class {odd[0]!r} is in one of them only, {len(odd)} classes differ"
-    if there["classes"] != here["classes"]:
-        return "the classes are in another order"
+    if difference := class_difference(there["classes"], here["classes"]):
+        return difference
     for part, name in (("train", "training"), ("test", "test")):
         then, now = there[part], here[part]
         if then["images"] != now["images"]:
