@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from jpegdl.compare import CompareConfig, compare, crew, jobs, schedule
+from jpegdl.compare import CompareConfig, arms, compare, crew, jobs, schedule
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
@@ -231,7 +231,8 @@ def test_a_worker_that_dies_takes_one_run_with_it(tmp_path, monkeypatch):
 
     monkeypatch.setattr(crew._Crew, "_take_in", killing)
     (tmp_path / "jobs/plain/1").mkdir(parents=True)
-    summary, table = compare(_config(tmp_path))
+    config = _config(tmp_path)
+    summary, table = compare(config)
     died = "the process died (signal 9; out of memory?)"
     assert {(entry["arm"], entry["seed"]): entry["why"] for entry in summary["failed"]} == {
         ("plain", 1): died,
@@ -239,7 +240,7 @@ def test_a_worker_that_dies_takes_one_run_with_it(tmp_path, monkeypatch):
     }
     assert died in table
     assert set(_numbers(tmp_path / "jobs")) == {"plain/0", "jpeg-dl/0"}
-    assert RunFolder(tmp_path / "jobs/plain/1").failure(arm_config(config.run, "plain"), "plain", 1) == died
+    assert RunFolder(tmp_path / "jobs/plain/1").failure(arms.arm_config(config.run, "plain"), "plain", 1) == died
 
 
 @pytest.mark.usefixtures("two_cores")
