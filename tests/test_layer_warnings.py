@@ -15,7 +15,11 @@ from jpegdl.layer import FeatureJpegLayer, GainLayer, JpegCascade
 IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 MEAN, STD = (torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 NORMALIZED = (IMAGES - MEAN) / STD
-NORMALISED_ALREADY, DIVIDE, LOOK_FOR_IT = "as if they were normalised already", "divide them by 255", "images hold NaN or infinity"
+NORMALISED_ALREADY, DIVIDE, LOOK_FOR_IT = (
+    "as if they were normalised already",
+    "divide them by 255",
+    "images hold NaN or infinity",
+)
 
 
 def _with(value):
