@@ -163,14 +163,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _card(model: PrependedModel, classes: list[str], config: RunConfig, measured: dict[str, Any] | None, name: str) -> str:
-    plain = isinstance(model.layer, nn.Identity)
     numbers = sum(parameter.numel() for parameter in model.layer.parameters())
-    layer = f" behind a trainable JPEG layer ({type(model.layer).__name__}, {numbers} numbers)"
-    import_cifar = "import jpegdl.backbones  # knows the architecture\n" if config.backbone.startswith("cifar_") else ""
-    source = "local-dir" if name == "FOLDER" else "hf-hub"
-    behind = (
-        "" if plain else " These are the weights that it has behind the layer: alone, it sees other images than in training."
-    )
+    plain = isinstance(model.layer, nn.Identity)
+    layer = "" if plain else f" behind a trainable JPEG layer ({type(model.layer).__name__}, {numbers} numbers)"
+    of_timm = not {"/", ":"} & set(config.backbone)
     return f"""\
 ---
 library_name: jpegdl
@@ -179,10 +175,10 @@ tags:
 - image-classification
 - jpeg-dl
 ---
-# {name if name != "FOLDER" else config.backbone}
+# {config.backbone if name == "FOLDER" else name}
 
-An image classifier for {len(classes)} classes: `{config.backbone}`{"" if plain else layer}, made with jpegdl
-{jpegdl.__version__}. The names of the classes are in `config.json`.
+An image classifier for {len(classes)} classes: `{config.backbone}`{layer}, made with jpegdl {jpegdl.__version__}.
+The names of the classes are in `config.json`.
 
 ## Use
 
@@ -193,17 +189,25 @@ model = jpegdl.Classifier.from_pretrained("{name}")
 print(model.predict("photo.jpg", top=3))
 logits = model(batch)  # (N, 3, size, size), RGB in [0, 1], not normalised; model.transform makes such images
 ```
-
-The backbone alone, where it is one of timm's:
-
-```python
-import timm
-{import_cifar}backbone = timm.create_model("{source}:{name}", pretrained=True)
-```
-{behind}
+{_timms(config, name, plain) if of_timm else ""}
 ## Measured
 
 {_results(config, measured)}
+"""
+
+
+def _timms(config: RunConfig, name: str, plain: bool) -> str:
+    """How timm opens the backbone."""
+    known = "import jpegdl.backbones  # timm then knows the architecture\n" if config.backbone.startswith("cifar_") else ""
+    behind = "" if plain else " It was trained behind the layer; without it, it sees other images than those."
+    return f"""
+The backbone alone, in timm.{behind}
+
+```python
+import timm
+{known}
+backbone = timm.create_model("{"local-dir" if name == "FOLDER" else "hf-hub"}:{name}", pretrained=True)
+```
 """
 
 
@@ -217,7 +221,8 @@ def _results(config: RunConfig, measured: dict[str, Any] | None) -> str:
         command = ["compare", "--arms", "[plain, jpeg-dl]", "--seeds", f"[{seed}]"]
     parts = [
         f"This model, arm {arm} with seed {seed}: test accuracy {100 * measured['accuracy']:.2f} %, loss "
-        f"{measured['loss']:.4f}, on {measured['test_images']} images of `{measured['data']}`, after training on {measured['train_images']}.",
+        f"{measured['loss']:.4f}, on {measured['test_images']} images of `{measured['data']}`, after training on "
+        f"{measured['train_images']}.",
         f"Software and machine: {versions or 'not recorded'}; {measured.get('machine', 'not recorded')}.",
         f"The command that trains it:\n\n```\n{shlex.join(['jpegdl', *command, *_options(config)])}\n```",
     ]
