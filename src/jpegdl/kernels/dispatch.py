@@ -101,11 +101,11 @@ def _fusible(images: Tensor, q: Tensor, alpha: Tensor, window: int | None) -> bo
         # torch.export, by default, does not use dynamo.
         return torch.compiler.is_dynamo_compiling() and _works(images.device)
     forward_mode = torch.autograd.forward_ad._current_level >= 0
-    return not forward_mode and _unobserved(images, q, alpha) and _works(images.device)
+    return not forward_mode and unobserved(images, q, alpha) and _works(images.device)
 
 
-def _unobserved(*tensors: Tensor) -> bool:
-    """Whether nobody wants to see PyTorch's single operations, and all numbers lie in memory as they are.
+def unobserved(*tensors: Tensor) -> bool:
+    """Whether nobody wants to see PyTorch's single operations, and all numbers lie in memory as they are; for eager calls.
 
     Kernels read memory without asking PyTorch: a tracer would take what they computed for a constant, and a tensor that is
     marked as negated, batched, sparse or a stand-in for another has other numbers in memory, or none.
@@ -114,7 +114,7 @@ def _unobserved(*tensors: Tensor) -> bool:
         torch._C._get_tracing_state() is None
         and torch._C._len_torch_dispatch_stack() == 0
         and not torch._C._are_functorch_transforms_active()
-        and all(torch._C._dispatch_keys(tensor).raw_repr() & ~_PLAIN[tensor.device.type] == 0 for tensor in tensors)
+        and all(torch._C._dispatch_keys(tensor).raw_repr() & ~_PLAIN.get(tensor.device.type, 0) == 0 for tensor in tensors)
     )
 
 
@@ -217,7 +217,7 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         grad = grad.resolve_neg()
-        if torch.is_grad_enabled() or not _unobserved(grad, *ctx.saved_tensors):
+        if torch.is_grad_enabled() or not unobserved(grad, *ctx.saved_tensors):
             return _readable_gradients(ctx, grad)
         return _gradients(ctx, grad, _backward)
 

@@ -76,7 +76,7 @@ class RunFolder:
             if missing := _SECTIONS - there.keys():
                 raise ValueError(f"no {', '.join(sorted(missing))} in it")
             arm, seed = there.pop("arm"), there.pop("seed")
-            return _settings(_from_dict(RunConfig, there), arm, seed)
+            return _settings(from_dict(RunConfig, there), arm, seed)
 
     def config(self) -> RunConfig:
         """The settings that the run was trained with.
@@ -85,7 +85,7 @@ class RunFolder:
             UsageError: they are missing or damaged.
         """
         there = self.settings()
-        return cast(RunConfig, _from_dict(RunConfig, {name: there[name] for name in there.keys() - {"arm", "seed"}}))
+        return cast(RunConfig, from_dict(RunConfig, {name: there[name] for name in there.keys() - {"arm", "seed"}}))
 
     def difference(self, config: RunConfig, arm: str, seed: int) -> str | None:
         """The first setting of the run that differs from these, in words; None if none does.
@@ -240,19 +240,18 @@ class RunFolder:
     # -------------------------------------------------------------------------------------------------- what was trained
 
     def open(self) -> "TrainedRun":
-        """What was trained: settings, classes, model and tables.
+        """What was trained: settings, classes and model; needs ``config.yaml``, ``data.json`` and ``model.safetensors`` alone.
 
         Raises:
             UsageError: the run is not finished, or a file of it is missing or damaged.
         """
-        if not self.finished:
+        if not self.finished and not self.model_file.is_file():  # a model that came without the rest of its run will do
             state = "its training is not finished" if self.started else "no run is there"
             raise UsageError(f"no trained model in {self}: {state}")
         config, classes = self.config(), self.data()["classes"]
-        layer = build_layer(config.layer, None, config.data.size)
-        model = prepend(build_backbone(config.backbone, len(classes), 0, config.data.size), layer)
+        model = build_model(config, len(classes))
         with self._reading(self.model_file):
-            _load_state(safetensors.torch.load_file(self.model_file), self.model_file, model)
+            load_state(safetensors.torch.load_file(self.model_file), self.model_file, model)
         return TrainedRun(self, config, model.eval(), classes)
 
 
@@ -271,6 +270,16 @@ class TrainedRun:
     config: RunConfig
     model: PrependedModel
     classes: list[str]
+
+
+def build_model(config: RunConfig, classes: int) -> PrependedModel:
+    """The model of a run with weights and tables that are still to be loaded; ``classes`` is its number of logits.
+
+    Raises:
+        UsageError: it cannot be built.
+    """
+    layer = build_layer(config.layer, None, config.data.size)
+    return prepend(build_backbone(config.backbone, classes, 0, config.data.size), layer)
 
 
 def load_model(file: Path, model: PrependedModel, classes: list[str]) -> None:
@@ -293,14 +302,17 @@ def load_model(file: Path, model: PrependedModel, classes: list[str]) -> None:
             named = (stored.metadata() or {}).get(_CLASSES)
     except (safetensors.SafetensorError, OSError) as error:
         raise UsageError(f"{file} is not a safetensors file that can be read ({error})") from error
-    _load_state(state, file, model)
+    load_state(state, file, model)
     if named is not None and (difference := class_difference(json.loads(named), classes)):
-        raise UsageError(
-            f"the model in {file} knows other classes than these data ({difference}); give the data it was made for"
-        )
+        raise UsageError(f"the model in {file} knows other classes than these data ({difference}); give its own data")
 
 
-def _load_state(state: dict[str, Tensor], file: Path, model: nn.Module) -> None:
+def load_state(state: dict[str, Tensor], file: Path, model: nn.Module) -> None:
+    """Load the content of a file into a model or a part of one.
+
+    Raises:
+        UsageError: weights that are not finite, or those of another architecture; names ``file``.
+    """
     own = {name: tensor for name, tensor in model.state_dict().items() if name in state or not name.endswith("_extra_state")}
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     other = [
@@ -340,7 +352,7 @@ def _settings(config: RunConfig, arm: str, seed: int) -> dict[str, Any]:
     return settings
 
 
-def _from_dict(kind: type, content: Any) -> Any:
+def from_dict(kind: type, content: Any) -> Any:
     """A dataclass from nested dictionaries; what they leave out takes its default.
 
     Raises:
@@ -350,7 +362,7 @@ def _from_dict(kind: type, content: Any) -> Any:
     if unknown := content.keys() - {field.name for field in fields(kind)}:
         raise ValueError(f"unknown setting {min(unknown)}: a newer version wrote it, or it was edited")
     return kind(
-        **{name: _from_dict(types[name], value) if is_dataclass(types[name]) else value for name, value in content.items()}
+        **{name: from_dict(types[name], value) if is_dataclass(types[name]) else value for name, value in content.items()}
     )
 
 
