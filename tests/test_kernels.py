@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import pytest
 import torch
-from conftest import ORACLE_CASES
+from conftest import ORACLE, ORACLE_CASES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -78,8 +78,8 @@ def calls(monkeypatch, kernel):
 
 
 @pytest.mark.parametrize("name", [name for name in ORACLE_CASES if name != "window3"])
-def test_agrees_with_the_published_layer(shared, calls, name):
-    file = np.load(shared / "oracle" / f"{name}.npz")
+def test_agrees_with_the_published_layer(calls, name):
+    file = np.load(ORACLE / f"{name}.npz")
     case = {key: torch.from_numpy(np.asarray(value)).to(torch.get_default_device()) for key, value in file.items()}
     layer = JpegLayer(bits=int(case["bits"]), trainable_alpha=True)
     parameters = {"luma": "q_luma", "chroma": "q_chroma", "alpha_luma": "alpha_luma", "alpha_chroma": "alpha_chroma"}
