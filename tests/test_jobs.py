@@ -292,7 +292,7 @@ def test_a_run_that_another_comparison_trains_is_waited_for(tmp_path, monkeypatc
     other = threading.Thread(target=give_back)
     other.start()
     compare(_config(tmp_path))
-    other.join()
+    other.join(LONG)
     assert seen == [False]
     assert set(_numbers(folder)) == {"plain/0", "plain/1", "jpeg-dl/0", "jpeg-dl/1"}
 
@@ -329,7 +329,7 @@ def _started(command, log, **options):
             yield process, others
         finally:
             process.kill()
-            process.wait()
+            process.wait(LONG)
             for pid in _alive(others):
                 os.kill(pid, signal.SIGKILL)
 

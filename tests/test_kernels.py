@@ -424,7 +424,7 @@ def test_where_nothing_is_writable_but_temporary_folders():
         "JpegLayer()(torch.rand(1, 3, 8, 8))\n"
         "print(dispatch._kernels(torch.device('cpu')).__name__)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300)
     assert done.stdout.strip() == "jpegdl.kernels.cpu", done.stderr
 
 
@@ -479,7 +479,7 @@ print("alive")
 
 
 def test_stand_ins_for_tensors_do_not_kill_the_process():
-    done = subprocess.run([sys.executable, "-c", _STAND_INS], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", _STAND_INS], capture_output=True, text=True, check=False, timeout=300)
     assert done.stdout.strip() == "alive", (done.returncode, done.stderr)
 
 
@@ -625,7 +625,9 @@ def test_numbers_of_images_are_no_reason_to_compile_again():
         "    print(*(p.name for p in kernel.params if not (p.do_not_specialize or p.is_constexpr)))\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment, timeout=300
+    )
     forward, backward = (set(line.split()) for line in done.stdout.splitlines())
     tensors = {"images", "output", "tables", "centre_cap", *(f"{i}{axis}" for i in "so" for axis in "nchw")}
     assert forward == tensors, done.stderr
