@@ -64,7 +64,7 @@ def _until(happened, what):
 
 
 def _order(config, asked, at_once):
-    """The runs in the order in which they begin, a round a list, where all of a round end together."""
+    """The runs in the order in which they begin, one list per round, where all of a round end together."""
     plan, rounds = schedule.Schedule(config, asked, at_once), []
     while not plan.over:
         rounds.append([taken for _ in range(at_once) if (taken := plan.take()) is not None])
