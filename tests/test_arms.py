@@ -261,7 +261,7 @@ def _compare(folder, name, moment):
 
 
 def _killed_config(folder, name):
-    training = replace(_config(folder).training, epochs=10, test_every=5)
+    training = replace(_config(folder).training, epochs=6, test_every=3)
     return _config(folder, name=name, training=training)
 
 
