@@ -5,7 +5,7 @@
 
 Every way is timed in turn, `--repeats` times over, from the start of the process to its end, imports and figures included;
 the table has the median and all times. Ways of an older checkout are timed without `--jobs`, which it may not know. Measure on
-a machine that does nothing else: the load before each measurement stands in the last column.
+a machine that does nothing else: the last column is the load before each measurement.
 """
 
 import argparse

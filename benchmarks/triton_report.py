@@ -1,8 +1,8 @@
 """What Triton and ptxas make of the GPU kernels, without a GPU: `python benchmarks/triton_report.py`.
 
-For each architecture, dtype and kernel: registers and spilled bytes a thread, programs that the registers of a processor hold,
-shared memory a program, and machine instructions, by kind, for each of the 24 numbers (8 pixels, 3 colours) that a thread works
-on; of the backward pass these include what is done once at its end. How fast they run, only a GPU tells:
+For each architecture, dtype and kernel: registers and spilled bytes per thread, programs that the registers of a processor
+hold, shared memory per program, and machine instructions, by kind, for each of the 24 numbers (8 pixels, 3 colours) that a
+thread works on; those of the backward pass include what is done once at its end. To see how fast they run, use a GPU:
 `jpegdl bench --device cuda`.
 """
 
@@ -63,16 +63,16 @@ def report(kernel: triton.compiler.CompiledKernel) -> str:
     instructions = re.findall(r"^\s*/\*[0-9a-f]{4,5}\*/\s+(?:@!?U?P[0-9T]+ )?([A-Z][A-Z0-9]*)", code, re.MULTILINE)
     counts = Counter(instructions)
     registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()
-    programs = REGISTERS_A_PROCESSOR // (-(-int(registers) // 8) * 8 * 32 * cuda._WARPS)  # given out 8 a thread at a time
+    programs = REGISTERS_A_PROCESSOR // (-(-int(registers) // 8) * 8 * 32 * cuda._WARPS)  # given out 8 per thread at a time
     cells = [registers, stack, str(programs), str(kernel.metadata.shared), f"{len(instructions) / NUMBERS_A_THREAD:.0f}"]
     cells += [f"{sum(counts[name] for name in names) / NUMBERS_A_THREAD:.1f}" for names in KINDS.values()]
     return " | ".join(cells)
 
 
 def main() -> None:
-    print(f"Triton {triton.__version__}, {cuda.BLOCKS} blocks a program, {cuda._WARPS} warps\n")
+    print(f"Triton {triton.__version__}, {cuda.BLOCKS} blocks per program, {cuda._WARPS} warps\n")
     print(
-        "| target | images | kernel | registers | spilled bytes | programs | shared bytes | instructions a number | "
+        "| target | images | kernel | registers | spilled bytes | programs | shared bytes | instructions per number | "
         f"{' | '.join(KINDS)} |"
     )
     print("|---" * (8 + len(KINDS)) + "|")

@@ -19,7 +19,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     """The options that every example takes."""
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     result.add_argument("--steps", type=int, default=60, help="optimizer steps")
-    result.add_argument("--batch-size", type=int, default=16, help="images a step")
+    result.add_argument("--batch-size", type=int, default=16, help="images per step")
     return result
 
 
@@ -44,7 +44,7 @@ def train_jointly(
     """Train ``model.backbone`` and ``model.layer`` on one loss, print how it goes, and return the loss of each step."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).train()
-    # Two optimizers: the steps of a quantization table are no weights. They have a rate of their own, and no weight decay.
+    # Two optimizers: the steps of a quantization table are not weights. They have a rate of their own, and no weight decay.
     optimizer = torch.optim.AdamW(model.backbone.parameters(), lr=5e-4, weight_decay=0.05)
     layer_optimizer = torch.optim.Adam(model.layer.parameters(), lr=0.01)
     before = {name: table.detach().clone() for name, table in model.layer.named_parameters()}

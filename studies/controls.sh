@@ -1,6 +1,6 @@
 #!/bin/sh
 # One short run of every arm of `compare` on two small sets: studies/controls.sh DTD10 CIFAR10
-# Each argument is a folder with train.tar and test.tar (or train/ and test/), one folder a class. Start it twice, or on several
+# Each argument is a folder with train.tar and test.tar (or train/ and test/), one folder per class. Start it twice, or on several
 # machines that share the folder, and they share the work. Results: runs/controls-*/summary.md and docs/controls.md.
 set -eu
 ARMS=$(python -c 'from jpegdl.compare import ARMS; print(list(ARMS))')

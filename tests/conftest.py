@@ -8,7 +8,7 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton: its kernels run on the CPU, slowly
-torch.set_num_threads(1)  # pytest-xdist runs one process a core
+torch.set_num_threads(1)  # pytest-xdist runs one process per core
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 #: Inputs and outputs of the published layer, in ``NAME.npz``; the README.md there describes them.

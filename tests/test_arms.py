@@ -1,8 +1,10 @@
+import itertools
 import json
 import multiprocessing
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -19,6 +21,8 @@ from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
 from jpegdl.training import OptimizerConfig, RunConfig, TrainingConfig
+
+LONG = 300  # seconds after which what should have happened long ago has not
 
 EIGHT_BY_EIGHT = {"luma": (8, 8), "chroma": (8, 8)}
 
@@ -224,14 +228,15 @@ def test_a_comparison_waits_for_what_others_train(tmp_path, monkeypatch):
     lock.acquire()
 
     def give_back():
-        while ("jpeg-dl", 1) not in trained:
+        end = time.monotonic() + LONG
+        while ("jpeg-dl", 1) not in trained and time.monotonic() < end:
             time.sleep(0.02)
         lock.release()
 
     other = threading.Thread(target=give_back)
     other.start()
     compare(config)
-    other.join()
+    other.join(LONG)
     # Nothing of seed 0 before its plain run, which another process held, was free.
     assert trained == [("plain", 1), ("jpeg-dl", 1), ("plain", 0), ("jpeg-dl", 0)]
 
@@ -239,14 +244,24 @@ def test_a_comparison_waits_for_what_others_train(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------------------------ kills
 
 
-def _compare(folder, name):
+def _compare(folder, name, moment):
+    """Train both arms. The process is killed at call number ``moment`` of Python, however long it took to get there."""
+    calls = itertools.count()
+
+    def kill(*_):
+        if next(calls) == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     torch.set_num_threads(1)
     comparison.draw_figures = lambda *_: None  # so that nearly all of the time is training
+    sys.setprofile(kill)
     compare(_killed_config(folder, name))
+    sys.setprofile(None)
+    (folder / "calls").write_text(str(next(calls)))
 
 
 def _killed_config(folder, name):
-    training = replace(_config(folder).training, epochs=10, test_every=5)
+    training = replace(_config(folder).training, epochs=6, test_every=3)
     return _config(folder, name=name, training=training)
 
 
@@ -265,35 +280,30 @@ def test_killed_twenty_times_at_random_it_ends_with_the_same_numbers(tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["jpegdl.compare"])
 
-    def start(name):
-        process = context.Process(target=_compare, args=(tmp_path, name))
+    def train(name, moment=None):
+        process = context.Process(target=_compare, args=(tmp_path, name, moment), daemon=True)
         process.start()
-        return process
+        process.join(LONG)
+        return process.exitcode
 
-    start("first").join()  # everything imported and compiled
-    began = time.monotonic()
-    process = start("whole")
-    process.join()
-    whole = time.monotonic() - began
-    assert process.exitcode == 0
+    assert train("first") == 0  # everything imported and compiled
+    assert train("whole") == 0
+    calls = int((tmp_path / "calls").read_text())
     draw = random.Random(os.getpid())
-    delays, while_training = [], 0
-    for _ in range(20):
-        process = start("killed")
-        delays.append(draw.uniform(0, 0.7 * whole))
-        process.join(delays[-1])
-        if process.exitcode is None:
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
-            runs = [tmp_path / "killed" / arm / "0" for arm in ("plain", "jpeg-dl")]
-            while_training += any((run / "config.yaml").exists() and not (run / "result.json").exists() for run in runs)
-        if process.exitcode == 0:
-            (tmp_path / "killed").rename(tmp_path / f"done-{len(delays)}")
-    process = start("killed")
-    process.join()
-    assert process.exitcode == 0, delays
-    assert while_training >= 5, delays
+    moments, kills, while_training = [], 0, 0
+    while kills < 20:
+        moments.append(draw.randrange(calls // 2))
+        ended = train("killed", moments[-1])
+        if ended == 0:  # little was left to do
+            (tmp_path / "killed").rename(tmp_path / f"done-{len(moments)}")
+            continue
+        assert ended == -signal.SIGKILL, moments
+        kills += 1
+        runs = [tmp_path / "killed" / arm / "0" for arm in ("plain", "jpeg-dl")]
+        while_training += any((run / "config.yaml").exists() and not (run / "result.json").exists() for run in runs)
+    assert train("killed") == 0, moments
+    assert while_training >= 5, moments
     expected = _numbers(tmp_path / "whole")
     for folder in [tmp_path / "killed", *tmp_path.glob("done-*")]:
-        assert _numbers(folder) == expected, delays
-        assert not list(folder.rglob(".*")), delays  # nothing half-written is left
+        assert _numbers(folder) == expected, moments
+        assert not list(folder.rglob(".*")), moments  # nothing half-written is left

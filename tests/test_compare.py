@@ -1,11 +1,12 @@
 import json
 import shutil
+from dataclasses import replace
 
 import lightning
 import pytest
 import torch
 
-from jpegdl.compare import CompareConfig, calibrate_run, compare, evaluate_run, train_arm
+from jpegdl.compare import CompareConfig, calibrate_run, compare, evaluate_run, runs, train_arm
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
@@ -97,6 +98,23 @@ def test_evaluation_uses_the_runs_own_settings(tmp_path):
     metrics = evaluate_run(other, "jpeg-dl", 0)
     assert metrics["loss"] == pytest.approx(result["loss"], rel=1e-5)
     assert metrics["rounding"] == "soft"
+
+
+def test_evaluation_computes_where_it_is_told_to(tmp_path):
+    trained = _config(tmp_path).run
+    where = {"accelerator": "gpu", "devices": 4, "num_nodes": 2, "strategy": "ddp"}
+    asked = CompareConfig(
+        data=DataConfig(name="flowers102", path="/elsewhere", workers=3, size=64),
+        layer=LayerConfig(bits=3),
+        training=TrainingConfig(epochs=7, precision="16-mixed", **where),
+    )
+    expected = replace(
+        trained, data=replace(trained.data, path="/elsewhere", workers=3), training=replace(trained.training, **where)
+    )
+    assert runs._here(trained, asked) == expected
+    asked.data.path = None
+    there = replace(trained, data=replace(trained.data, path="/images"))
+    assert runs._here(there, asked).data.path == "/images"
 
 
 def test_every_arm_sees_the_same_images_in_the_same_order_and_starts_alike(tmp_path, monkeypatch):

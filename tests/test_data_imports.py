@@ -18,9 +18,8 @@ def _loaded(code, root):
         f"jpegdl.__path__ = {list(jpegdl.__path__)}"
     )
     report = f"print([name for name in {HEAVY} if name in sys.modules])"
-    run = subprocess.run(
-        [sys.executable, "-c", "\n".join((package, code, report))], capture_output=True, text=True, check=True, cwd=root
-    )
+    command = [sys.executable, "-c", "\n".join((package, code, report))]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root, timeout=300)
     return run.stdout.strip().splitlines()[-1]
 
 

@@ -64,7 +64,7 @@ def _until(happened, what):
 
 
 def _order(config, asked, at_once):
-    """The runs in the order in which they begin, a round a list, where all of a round end together."""
+    """The runs in the order in which they begin, one list per round, where all of a round end together."""
     plan, rounds = schedule.Schedule(config, asked, at_once), []
     while not plan.over:
         rounds.append([taken for _ in range(at_once) if (taken := plan.take()) is not None])
@@ -293,7 +293,7 @@ def test_a_run_that_another_comparison_trains_is_waited_for(tmp_path, monkeypatc
     other = threading.Thread(target=give_back)
     other.start()
     compare(_config(tmp_path))
-    other.join()
+    other.join(LONG)
     assert seen == [False]
     assert set(_numbers(folder)) == {"plain/0", "plain/1", "jpeg-dl/0", "jpeg-dl/1"}
 
@@ -330,7 +330,7 @@ def _started(command, log, **options):
             yield process, others
         finally:
             process.kill()
-            process.wait()
+            process.wait(LONG)
             for pid in _alive(others):
                 os.kill(pid, signal.SIGKILL)
 

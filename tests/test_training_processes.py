@@ -42,7 +42,8 @@ def test_two_processes_train_what_one_does(tmp_path):
     _train(tmp_path / "one", 1)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = [*launch, __file__, str(tmp_path / "two")]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     for arm in ("plain", "jpeg-dl"):
         one, two = (tmp_path / name / "run" / arm / "0" for name in ("one", "two"))

@@ -264,7 +264,7 @@ def test_batch_statistics_over_processes_leave_activations_alone():
 
 
 def test_two_optimizers_have_one_loss_scale(tmp_path):
-    """float16 with a scaler, as on a GPU: the scale grows once a batch, and both optimizers see unscaled gradients."""
+    """float16 with a scaler, as on a GPU: the scale grows once per batch, and both optimizers see unscaled gradients."""
     config, data = small_config(epochs=1), Data(small_config().data)
     layer = build_layer(config.layer, initial_tables(config.layer, data), config.data.size)
     model = prepend(build_backbone(config.backbone, len(data.classes), 0, config.data.size), layer)

@@ -145,7 +145,7 @@ def _wait(device: str) -> None:
 def peak_extra(name: str, kind: str, device: str) -> float | None:
     """Most memory that a pass holds beyond what was held before it, in batches of 32x3x224x224; for a process of its own.
 
-    None where the system does not tell: on the CPU it is Linux that does.
+    None where the system does not report it: on the CPU only Linux does.
     """
     torch.manual_seed(0)
     count, side = _COMPARED

@@ -19,7 +19,7 @@ _TORCHVISION_NAMES = sorted({*torchvision.models.list_models(module=torchvision.
 
 
 def check_backbone(name: str) -> None:
-    """Refuse the name of a backbone that nobody knows, and one that stands for pretrained weights.
+    """Refuse an unknown backbone, and a name that stands for pretrained weights.
 
     Raises:
         UsageError: says what to write instead, or names the most similar ones.

@@ -1,4 +1,4 @@
-"""What a comparison shows while several runs train: a line each, and one for the whole."""
+"""What a comparison shows while several runs train: one line per run, and one for the whole."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from jpegdl.training.progress import SELDOM, Line, Standing, bar, say
 
 
 class Board:
-    """The runs that train side by side. Where stderr is no terminal: a line a finished run, and one now and then.
+    """The runs that train side by side. Where stderr is not a terminal: one line per finished run, and one now and then.
 
     Args:
         runs: how many are to be trained.

@@ -1,4 +1,4 @@
-"""The settings of a comparison, and what is refused of them."""
+"""The settings of a comparison, and the checks that refuse bad ones."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ class CompareConfig(RunConfig):
             regions, cascade, alpha, hardness, log, tanh.
         seeds: a number n for the seeds 0 to n-1, or a list of seeds.
         jobs: how many runs compare trains side by side, each in a process of its own with its share of the CPU's threads.
-            Default: one a GPU, or without GPUs one a CPU core; 1 where several processes train one run.
+            Default: one per GPU, or one per CPU core where there are none; 1 where several processes train one run.
     """
 
     name: str = "run"
@@ -100,7 +100,7 @@ def check_place(config: CompareConfig) -> None:
 
 
 def check_run(arm: str, seed: int) -> None:
-    """Refuse an arm that there is not, and a seed that cannot be.
+    """Refuse an unknown arm and an impossible seed.
 
     Raises:
         UsageError: names it.

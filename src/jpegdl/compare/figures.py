@@ -35,7 +35,7 @@ _KINDS: dict[str, tuple[str, str, tuple[float, float]]] = {
     "scales": ("compander scales", "scale, JPEG table units", (SMALLEST_SCALE, np.inf)),
     "gains": ("gains", "gain", (-np.inf, np.inf)),
 }
-# Colours of what changed mean the same in all figures; a number beyond them stands in its cell.
+# Colours of what changed mean the same in all figures; a number beyond them is written in its cell.
 _RATIOS = {1 / 30: "×1/30", 1 / 10: "×1/10", 1 / 3: "×1/3", 1.0: "×1", 3.0: "×3", 10.0: "×10", 30.0: "×30"}
 _DIFFERENCES = {-1.0: "−1", -0.5: "−0.5", 0.0: "0", 0.5: "+0.5", 1.0: "+1"}
 
@@ -48,7 +48,7 @@ def draw_figures(folder: Path, runs: dict[str, BySeed], summary: dict[str, Any])
     Args:
         folder: where to.
         runs: of each arm, by seed, the finished runs.
-        summary: what :func:`jpegdl.compare.statistics.summarize` says of them.
+        summary: what :func:`jpegdl.compare.statistics.summarize` returns for them.
 
     Raises:
         UsageError: a file of a run is missing or damaged; nothing is drawn then.

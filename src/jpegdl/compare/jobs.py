@@ -21,10 +21,10 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def train_runs(config: CompareConfig, asked: list[Run], data: Data | None) -> Failures:
-    """Train what of the runs is not finished; returns which of them failed, and why.
+    """Train the runs that are not finished; returns which of them failed, and why.
 
-    How many threads a run has goes by the settings and by what is asked for, not by how much of it is left, so that what is
-    resumed ends with the same numbers.
+    The number of threads per run depends on the settings and on what is asked for, not on how much of it is left, so that a
+    resumed comparison ends with the same numbers.
 
     Args:
         config: the comparison; its ``jobs`` says how many runs train at a time.
@@ -32,8 +32,8 @@ def train_runs(config: CompareConfig, asked: list[Run], data: Data | None) -> Fa
         data: what they train on; None where all are finished.
 
     Raises:
-        UsageError: with several processes a run, one that fails or that others train; a worker process that cannot start.
-        Exception: what nobody foresaw, from whatever process it came up in.
+        UsageError: with several processes per run, one that fails or that others train; a worker process that cannot start.
+        Exception: any unforeseen error, raised in this process or in a worker.
         KeyboardInterrupt: interrupted.
     """
     jobs = count_jobs(config)
@@ -52,7 +52,7 @@ def train_runs(config: CompareConfig, asked: list[Run], data: Data | None) -> Fa
 
 
 def count_jobs(config: CompareConfig) -> int:
-    """How many runs train at a time: what the settings say, else one a GPU or CPU core; never more than there is work for."""
+    """How many runs train at a time: what the settings say, else one per GPU or CPU core; never more than there is work for."""
     if config.together:
         return 1
     arms = set(config.arms)

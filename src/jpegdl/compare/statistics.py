@@ -1,4 +1,7 @@
-"""What a comparison's results say, with their uncertainty; accuracies and differences are shares, 0 to 1, but for display."""
+"""What a comparison's results say, with their uncertainty.
+
+Accuracies and differences are shares, 0 to 1, except in the display.
+"""
 
 import math
 import statistics
@@ -28,7 +31,7 @@ def paired_difference(values: list[float], baseline: list[float]) -> dict[str, f
 def holm(p_values: list[float]) -> list[float]:
     """p values corrected for testing several hypotheses at once, in the order given.
 
-    To call significant what is at most 0.05 here errs in any of the tests at most once in 20 times.
+    Calling everything up to 0.05 significant is wrong in any of the tests at most once in 20 times.
 
     Source: S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
@@ -48,13 +51,13 @@ def summarize(results: dict[str, dict[int, dict[str, Any]]], failed: dict[str, d
         failed: of each arm, by seed, why it has no result.
 
     Returns:
-        ``seeds``: all there are, whatever arm has them. ``arms``, each with ``seeds``, those it has a result of;
-        ``accuracy``, one a seed, their ``mean`` and sample ``sd`` (None for fewer than two); ``difference`` to plain, paired
-        over the seeds that both have: those ``seeds``, and what :func:`paired_difference` says of them, with ``p_holm`` where
-        there are more than two arms (None for plain, and where no seed is common); ``layer_parameters``, ``parameters``;
+        ``seeds``: all seeds that any arm has. ``arms``, each with ``seeds``, those it has a result for; ``accuracy``, one per
+        seed, their ``mean`` and sample ``sd`` (None for fewer than two); ``difference`` to plain, paired over the seeds that
+        both have: those ``seeds``, and what :func:`paired_difference` returns for them, with ``p_holm`` where there are more
+        than two arms (None for plain, and where no seed is common); ``layer_parameters``, ``parameters``;
         ``time_ratio``, the median over those seeds of training time relative to plain's. An arm without any result has None
         for all its numbers. ``failed``: of every missing run its ``arm``, ``seed`` and ``why``. ``versions`` and ``machine``
-        of the first run; ``mixed``: by name, whatever of the two is not the same in all runs.
+        of the first run; ``mixed``: by name, all values of those entries that differ between runs.
     """
     reasons = {arm: dict(failed.get(arm, {})) for arm in [*results, *failed]}
     sound: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in reasons}
@@ -124,7 +127,7 @@ def _mixed(properties: list[dict[str, str]]) -> dict[str, list[str]]:
 
 
 def summary_table(summary: dict[str, Any]) -> str:
-    """The summary as a Markdown table, aligned for the terminal too, and what is to be known about it."""
+    """The summary as a Markdown table, aligned for the terminal too, and the notes below it."""
     several = len(summary["arms"]) > 2
     header = ["arm", "test accuracy, %", "difference to plain [95 % interval]", "p"]
     header += [*(["p (Holm)"] if several else []), "extra parameters", "training time"]
@@ -160,7 +163,7 @@ def _p(p: float | None) -> str:
 
 
 def _notes(summary: dict[str, Any]) -> list[str]:
-    """What stands below the table."""
+    """The notes below the table."""
     seeds, arms = summary["seeds"], summary["arms"].values()
     if len(seeds) == 1:
         how = f"seed {seeds[0]} alone: no interval, and a difference may be chance."

@@ -23,7 +23,7 @@ from jpegdl.errors import UsageError
 from jpegdl.training.processes import end_with
 from jpegdl.training.progress import Standing
 
-_OFTEN = 0.2  # seconds between two words on how far a run is
+_OFTEN = 0.2  # seconds between two reports on how far a run is
 
 
 class _Voice:
@@ -56,7 +56,7 @@ class _Voice:
 def main() -> None:
     """Train what the parent says, until it says no more."""
     voice = _Voice(os.fdopen(os.dup(1), "wb"))
-    os.dup2(2, 1)  # whatever is printed in here is no word to the parent
+    os.dup2(2, 1)  # what is printed in this process must not reach the parent as an event
     end_with(int(sys.argv[1]))
     setup: Setup = pickle.load(sys.stdin.buffer)
     _settle(setup)
@@ -99,7 +99,7 @@ def _settle(setup: Setup) -> None:
     warnings.resetwarnings()
     for entry in setup.warnings:
         warnings.filterwarnings(*entry)
-    for name in ("lightning.pytorch", "lightning.fabric"):  # which devices there are: once a run is too often
+    for name in ("lightning.pytorch", "lightning.fabric"):  # which devices there are: once per run is too often
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

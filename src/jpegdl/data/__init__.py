@@ -1,7 +1,7 @@
 """Data sets to loaders of un-normalised images: RGB in [0, 1], float32, (N, 3, size, size).
 
 What a loader yields depends only on the settings, the seed and the epoch: the order and every random crop, flip and other
-augmentation are drawn anew from (seed, epoch, index), so that a resumed run sees what an uninterrupted one would, and every
+augmentation are drawn afresh from (seed, epoch, index), so that a resumed run sees what an uninterrupted one would, and every
 arm of a comparison sees the same images in the same order. Several processes share the images out.
 
 Names are imported on first use, so that the settings alone need neither torch nor timm nor Lightning.

@@ -35,14 +35,14 @@ class DataConfig:
             images, as published for JPEG-DL) or flowers102-official (train and val against test), all of torchvision and
             downloaded on first use; or, as timm reads them, hfds/NAME or hfids/NAME (Hugging Face), tfds/NAME, torch/NAME,
             and wds/ (WebDataset shards). Default: folder where a path is given, else photos.
-        path: folder: where train/ and test/ (or val/, validation/), or train.tar and test.tar, lie, each with one folder a
-            class, the first below them. Images in no folder are refused, class folders without an image left out with a
+        path: folder: the folder of train/ and test/ (or val/, validation/), or of train.tar and test.tar, each with one folder
+            per class directly below it. Images in no folder are refused, class folders without an image left out with a
             warning, names that begin with a dot passed over. imagenet: the same with WordNet ids for classes, or shards.
-            wds/: where the shards lie, such as NAME-train-0000.tar and NAME-val-0000.tar. cub200: where CUB_200_2011/ or
-            CUB_200_2011.tgz lies. dogs: where Images/ and lists/ or images.tar and lists.tar lie. Downloaded sets: where they
+            wds/: where the shards are, such as NAME-train-0000.tar and NAME-val-0000.tar. cub200: where CUB_200_2011/ or
+            CUB_200_2011.tgz is. dogs: where Images/ and lists/ or images.tar and lists.tar are. Downloaded sets: where they
             are kept. photos, made-up: none. Images are read as they are stored: a camera's note to turn one (EXIF orientation)
             is not followed, as in timm and torchvision; transparency is dropped; 16-bit grey is scaled to 8 bits.
-        classes: number of classes of made-up, 10 by default; for no other set.
+        classes: number of classes of made-up, 10 by default; not for any other set.
         limit: use at most this many training images and this many test images, spread evenly over the classes.
         size: side of the square images that the model sees, in pixels.
         resize: short side, in pixels, that images are scaled to before the crop to ``size`` (photos: side of the patches cut
@@ -60,12 +60,12 @@ class DataConfig:
         jpeg_train: lowest and highest quality, 1 to 100: each training image, cropped, flipped and recoloured, goes through a
             real JPEG file (4:2:0) of a random quality between them, before anything is erased. Default: none.
         jpeg_test: each test image, cropped, goes through a real JPEG file (4:2:0) of this quality. Default: none.
-        batch_size: training images a step and process.
+        batch_size: training images per step and process.
         workers: loader processes; 0 loads in the main one, best for sets that are kept decoded. Also the threads that decode
             these.
         cache: what is decoded once: memory (all images, on the host), device (all images, on the GPU, and cropped there in
-            batches), none, or auto (memory where that takes less than 1 GiB). With device crops are drawn otherwise than
-            without, from the same seeds, and there is no auto_augment, color_jitter, erase or JPEG.
+            batches), none, or auto (memory where that takes less than 1 GiB). With device, the same seeds give other
+            crops, and there is no auto_augment, color_jitter, erase or JPEG.
         skip_corrupt: leave out images that cannot be decoded, instead of stopping at the first.
     """
 
@@ -126,7 +126,7 @@ def check(config: DataConfig) -> None:
     for name, side in (("size", config.size), ("resize", config.side), ("pad", config.size + 2 * config.pad)):
         if side > LARGEST:
             given = getattr(config, name)
-            raise UsageError(f"data.{name} {given} makes images of {side} pixels a side; take at most {LARGEST}")
+            raise UsageError(f"data.{name} {given} makes images of {side} pixels per side; take at most {LARGEST}")
     if config.resize is not None and config.resize < config.size:
         raise UsageError(f"data.resize must be at least data.size = {config.size}, got {config.resize}")
     if not 0 < config.scale <= 1:

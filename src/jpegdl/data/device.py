@@ -1,6 +1,6 @@
 """Images kept on the training device, cropped and flipped there in batches.
 
-Boxes and flips are drawn on the host, a few numbers an image, so that nothing on the device is waited for; pixels are fetched
+Boxes and flips are drawn on the host, a few numbers per image, so that nothing on the device is waited for; pixels are fetched
 by index. A crop that keeps its scale gives the very pixels of the CPU path for the same box; one that is resized is the same
 antialiased bicubic interpolation, computed as two matrix products.
 """
@@ -115,7 +115,7 @@ class DeviceImages(Dataset[Any]):
     """Images of different sizes in one buffer on a device; a DataLoader's batches are cut from it at once.
 
     ``images[keys]`` by :meth:`__getitems__` takes indices for test-time images, (index, seed) for augmented ones, and None for
-    no image, all of one kind but for None.
+    no image, all of one kind except None.
 
     Args:
         images: (3, H, W) uint8 each, on the host.
@@ -226,5 +226,5 @@ def _allocate(pixels: int, device: torch.device) -> Tensor:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Free memory of a GPU; None where nobody knows."""
+    """Free memory of a GPU; None if unknown."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None

@@ -70,7 +70,7 @@ def _share_out(team: Callable[..., None], cap: float, **tensors: Tensor) -> None
     images = tensors["images"]
     strips = _count_strips(images)
     threads = min(torch.get_num_threads(), strips, 1 + images.numel() // _WORTH_A_THREAD)
-    # Several pieces a thread: one that shares its core with another process takes fewer.
+    # Several pieces per thread: one that shares its core with another process takes fewer.
     pieces = 1 if threads == 1 else min(4 * threads, strips)
     places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
     n, _, height, width = images.shape
@@ -79,10 +79,10 @@ def _share_out(team: Callable[..., None], cap: float, **tensors: Tensor) -> None
     if threads == 1:
         native(ctypes.byref(job))
     elif parallel is not None:
-        # The team as it is: another size would make threads anew.
+        # Keep the team's size: another one would make new threads.
         parallel(native, ctypes.byref(job), torch.get_num_threads(), 0)
     else:
-        with ThreadPoolExecutor(threads) as pool:  # made anew each time: safe under fork
+        with ThreadPoolExecutor(threads) as pool:  # a new one each time: safe under fork
             for done in [pool.submit(_run, native, job, tensors) for _ in range(threads)]:
                 done.result()
 

@@ -1,4 +1,4 @@
-"""A small language for numba: programs in vectors of 8 float32, which become vector instructions on whatever the machine has.
+"""A small language for numba: programs in vectors of 8 float32, which become the machine's own vector instructions.
 
 :func:`vector_function` makes a function for numba of a Python function that writes the program once, while numba compiles.
 """
@@ -109,7 +109,7 @@ def exp2(x: Vector, least: float) -> Vector:
 
 
 class Place:
-    """Where in memory an array lies whose numbers are read and written 8 at a time."""
+    """The place in memory of an array whose numbers are read and written 8 at a time."""
 
     def __init__(self, builder: Any, pointer: Any) -> None:
         self.builder, self.pointer = builder, pointer

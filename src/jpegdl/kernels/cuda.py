@@ -21,8 +21,9 @@ from jpegdl.kernels.triton_blocks import quantize, quantize_backward, to_coeffic
 
 BLOCKS = 16  # 8x8 blocks that a program works on at a time: 128 rows of 8, one for each of its threads
 _WARPS = 4
-# The backward pass needs about 170 registers a thread (see benchmarks/triton_report.py). Held to 168, 3 programs of 128 threads
-# fill the 65,536 registers of a processor (compute capability 8 and 9); as many are started, each goes through several tiles.
+# The backward pass needs about 170 registers per thread (see benchmarks/triton_report.py). Held to 168, 3 programs of 128
+# threads fill the 65,536 registers of a processor (compute capability 8 and 9); as many are started, each goes through several
+# tiles.
 _PROGRAMS_PER_PROCESSOR = 3
 REGISTERS = 168
 # Another number of images, as the last batch of an epoch has, must not make Triton compile again. Other strides may: where they

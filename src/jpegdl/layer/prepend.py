@@ -34,7 +34,7 @@ class PrependedModel(nn.Module, Generic[L_co]):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Any:
-        """(N, 3, H, W) RGB in [0, 1] to whatever the backbone returns."""
+        """(N, 3, H, W) RGB in [0, 1] to what the backbone returns."""
         x = self.layer(images)
         return self.backbone((x - self.mean.to(x.dtype)) / self.std.to(x.dtype))
 
@@ -50,7 +50,7 @@ def prepend(
     Args:
         backbone: any module that takes normalised images (N, 3, H, W). It is not copied: unwrapped, it stays usable.
         layer: a :class:`JpegLayer`, or any module from images to images (``nn.Identity()`` for a plain model).
-        mean, std: the backbone's own normalisation, for images in [0, 1], one number a channel. Default: what timm
+        mean, std: the backbone's own normalisation, for images in [0, 1], one number per channel. Default: what timm
             recorded in ``backbone.pretrained_cfg``, else ImageNet's. Hugging Face keeps them in a model's image processor
             (``image_mean``, ``image_std``), torchvision in ``weights.transforms()``.
 

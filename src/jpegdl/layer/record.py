@@ -10,7 +10,7 @@ from torch import Tensor
 from jpegdl.errors import UsageError
 
 _UNIT = 256  # bytes: records of one kind of layer are all of one shape, which loaders compare first
-_FREE = "rounding"  # may be set at any time, and is no reason to refuse a state
+_FREE = "rounding"  # may be set at any time, and is not a reason to refuse a state
 
 
 def encode(settings: dict[str, Any]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The recipes: a YAML file for each published protocol, the demo's, and one that shrinks any other to a smoke run."""
+"""The recipes: a YAML file for each published protocol, the demo's, and one that cuts any other down to a smoke run."""
 
 import re
 import textwrap
@@ -18,15 +18,15 @@ _FACT = re.compile(r"^# (row|data|backbones|published): (.+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe, and what the comments at its top say of it.
+    """A recipe, and what the comments at its top say about it.
 
     Attributes:
         name: what ``--config`` takes.
         text: the YAML file.
         about: what it is.
-        row: its row among the published protocols; empty where it is none of them.
-        data, backbones: the row's data sets and backbones, the recipe's own first; empty where it takes any.
-        published: the published gain of the layer, in points of top-1 accuracy; empty where none is.
+        row: its row among the published protocols; empty if it is not one of them.
+        data, backbones: the row's data sets and backbones, the recipe's own first; empty if it takes any.
+        published: the published gain of the layer, in points of top-1 accuracy; empty if there is none.
         epochs: passes over the training images.
     """
 
@@ -65,7 +65,7 @@ def list_recipes() -> str:
 USE = """\
 One row of a table is one command; give each its own --name:
   jpegdl compare --config cifar100 --backbone cifar_vgg13 --name cifar100-vgg13
-The same shrunk to seconds, on made-up images, to see that everything runs:
+The same cut down to seconds, on made-up images, to check that everything runs:
   jpegdl compare --config cifar100 --config smoke
 A shorter run; milestones and warm-up that are shares of the epochs keep the schedule's shape:
   jpegdl compare --config cifar100 --training.epochs 60 --name cifar100-short

@@ -18,7 +18,7 @@ from jpegdl.training.module import JointTraining
 
 
 class Start(Callback):
-    """What a run starts with as soon as its processes know one another: its layer, and only then its folder.
+    """What a run starts with as soon as its processes are connected: its layer, and only then its folder.
 
     Args:
         make_layer: gives the layer, which takes the place of the model's.
@@ -47,7 +47,7 @@ class Start(Callback):
 
 
 def _load_kernels(layer: nn.Module, size: int, device: torch.device) -> None:
-    """Take the layer forward and backward once, so that loading its kernels is no part of the time that training takes."""
+    """Take the layer forward and backward once, so that the time of training does not include loading its kernels."""
     parameters = [parameter for parameter in layer.parameters() if parameter.requires_grad]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         output = layer(torch.full((1, 3, size, size), 0.5, device=device))
@@ -62,12 +62,12 @@ class _Logger(TensorBoardLogger):
 
 
 class History(Callback):
-    """The run's record, an entry an epoch: ``metrics.csv``, and ``layer.npz`` with the layer's tables where it has one for each
-    of Y, Cb and Cr.
+    """The run's record, one entry per epoch: ``metrics.csv``, and ``layer.npz`` with the layer's tables where it has one for
+    each of Y, Cb and Cr.
 
     The latter holds ``epoch``, ``steps``, ``alpha`` and ``saturation`` (the share of coefficients at the level cap, over the
     epoch's last training batch), the last three of shape (epochs, 3, 8, 8) for Y, Cb, Cr; as they train, where what is tested
-    is an average. Test metrics stand in the rows of tested epochs only. The record lives in the checkpoint and both files are
+    is an average. Only the rows of tested epochs have test metrics. The record lives in the checkpoint and both files are
     written whole, so that a resumed run has neither gaps nor repeats. ``seconds`` is the time spent on training batches
     alone; ``test_saturation`` and ``test_grey`` are those of :class:`JointTraining`, at the last test.
     """

@@ -1,4 +1,4 @@
-"""The settings of a training run, and what is refused of them."""
+"""The settings of a training run, and the checks that refuse bad ones."""
 
 import math
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class OptimizerConfig:
             then to almost 0), multistep or exponential.
         milestones: when multistep multiplies the learning rate by gamma: epochs or, below 1, shares of all epochs, which a
             shorter or longer training keeps. They count from the start of training, with a warm-up too.
-        gamma: the factor of multistep; and of exponential, for each epoch, counted from the start too.
+        gamma: factor of multistep; for exponential, applied every epoch from the start of training.
         warmup: how long the learning rate rises linearly from 0, before the schedule: epochs or, below 1, a share of them all.
     """
 
@@ -53,15 +53,16 @@ class TrainingConfig:
             where the class of the larger share is.
         cutmix: the same for CutMix. With both, each batch takes one.
         clip: largest norm of the backbone's gradient; null for any.
-        ema: decay, a step, of an exponential moving average of all parameters and batch statistics, which is what is tested and
-            kept; null for none.
+        ema: decay per step of an exponential moving average of all parameters and batch statistics, which is then what is
+            tested and kept; null for none.
         test_every: epochs between two tests; the last epoch is always tested.
         accelerator: auto, cpu, gpu, ... as Lightning's Trainer takes it.
-        devices: how many GPUs or processes a host.
+        devices: how many GPUs or processes per host.
         num_nodes: how many hosts.
         strategy: auto, ddp, ... as Lightning's Trainer takes it.
-        sync_batchnorm: batch statistics over all GPUs, as one with the whole batch would have; not on CPUs. Without it each
-            process normalises with those of its own part, and the first one's running ones are tested and kept.
+        sync_batchnorm: take batch statistics over all GPUs, as a single GPU with the whole batch would; not on CPUs. Without
+            it each process normalises with the statistics of its own part, and the running statistics of the first process are
+            tested and kept.
         precision: 32-true, 16-mixed, bf16-mixed, ... as Lightning's Trainer takes it; the layer's own arithmetic is float32 in
             any of them.
     """
@@ -85,7 +86,7 @@ class TrainingConfig:
 
 @dataclass
 class RunConfig:
-    """Everything that a single run's numbers depend on, but for arm and seed."""
+    """Everything that a single run's numbers depend on, except arm and seed."""
 
     backbone: str = "cifar_resnet8"
     data: DataConfig = field(default_factory=DataConfig)

@@ -9,7 +9,7 @@ from jpegdl.training.config import TrainingConfig
 
 
 class Outcome(NamedTuple):
-    """What an objective says of a batch.
+    """What an objective returns for a batch.
 
     Attributes:
         loss: scalar, to be minimised.

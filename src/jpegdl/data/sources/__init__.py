@@ -1,4 +1,4 @@
-"""Where images come from: one file a reader, on the contract in :mod:`jpegdl.data.sources.base`.
+"""Where images come from: one file per reader, on the contract in :mod:`jpegdl.data.sources.base`.
 
 Readers list images and read them, and know nothing of crops, devices or loaders. What a reader needs beyond Pillow and NumPy
 (timm, torchvision, scipy, scikit-image) it imports when it is used.

@@ -16,7 +16,7 @@ def extract(archive: Path, folder: Path) -> None:
     Another process may do the same at the same time.
 
     Raises:
-        UsageError: the archive is damaged or unsafe, or there is no writing here.
+        UsageError: the archive is damaged or unsafe, or this place is not writable.
     """
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:

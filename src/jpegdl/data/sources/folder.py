@@ -1,7 +1,7 @@
 """Class folders and tars of them.
 
-The class of an image is the first folder (or tar) below train/ or test/, however deep in it the image lies. Names that begin
-with a dot, and __MACOSX, are no classes and no images. Classes and images are ordered by name, numbers in names by their value.
+The class of an image is the first folder (or tar) below train/ or test/, however deep in it the image is. Names that begin with
+a dot, and __MACOSX, are neither classes nor images. Classes and images are ordered by name, numbers in names by their value.
 """
 
 import os

@@ -11,7 +11,7 @@ MADE_UP_TRAIN, MADE_UP_TEST, MADE_UP_CLASSES = 8, 4, 10  # images of each class;
 
 
 class _MadeUp:
-    """Coarse random patterns, one a class, under noise: can be learnt, and means nothing."""
+    """Coarse random patterns, one per class, under noise: they can be learnt, and mean nothing."""
 
     def __init__(self, classes: int, side: int, train: bool) -> None:
         self._side, self._train = side, train

@@ -27,10 +27,10 @@ def photograph(name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def photo_patches(side: int, *, train: bool, count: int) -> Iterator[tuple[str, int, int]]:
-    """Where the patches of ``photos`` lie: (photograph, top, left), ``count`` of each photograph, the same at every call.
+    """Where the patches of ``photos`` are: (photograph, top, left), ``count`` of each photograph, the same at every call.
 
-    A photograph is divided like a chessboard into squares of twice the patch's side; training patches lie within the black
-    squares and test patches within the white ones, so that the two share no pixel.
+    A photograph is divided like a chessboard into squares of twice the patch's side; training patches are within the black
+    squares and test patches within the white ones, so that no pixel is in both.
 
     Raises:
         UsageError: a photograph is too small for patches of that side.

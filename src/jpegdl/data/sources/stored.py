@@ -1,4 +1,4 @@
-"""Encoded images, wherever they lie in files."""
+"""Encoded images, in files of their own or inside tars."""
 
 import io
 from collections.abc import Sequence
