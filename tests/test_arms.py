@@ -292,7 +292,7 @@ def test_killed_twenty_times_at_random_it_ends_with_the_same_numbers(tmp_path):
     draw = random.Random(os.getpid())
     moments, kills, while_training = [], 0, 0
     while kills < 20:
-        moments.append(draw.randrange(calls // 2))
+        moments.append(draw.randrange(7 * calls // 10))
         ended = train("killed", moments[-1])
         if ended == 0:  # little was left to do
             (tmp_path / "killed").rename(tmp_path / f"done-{len(moments)}")
