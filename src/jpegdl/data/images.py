@@ -70,15 +70,16 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
 
     def _set_transforms(self) -> None:
         config = self._config
-        fit = [v2.Resize([config.side], v2.InterpolationMode.BICUBIC, antialias=True)] if self._full else []
+        mode = v2.InterpolationMode(config.filter)
+        fit = [v2.Resize([config.side], mode, antialias=True)] if self._full else []
         encode = (
             [] if self._train or config.jpeg_test is None else [functools.partial(v2.functional.jpeg, quality=config.jpeg_test)]
         )
         to_unit = v2.ToDtype(torch.float32, scale=True)
-        self._test = v2.Compose([*fit, v2.CenterCrop(config.size), *encode, to_unit])
-        crop: v2.Transform = v2.RandomCrop(config.size, padding=config.pad or None)
+        self._test = v2.Compose([*fit, v2.CenterCrop(config.pixels), *encode, to_unit])
+        crop: v2.Transform = v2.RandomCrop(config.pixels, padding=config.pad or None)
         if self._full:
-            crop = v2.RandomResizedCrop(config.size, scale=(config.scale, 1.0), interpolation=v2.InterpolationMode.BICUBIC)
+            crop = v2.RandomResizedCrop(config.pixels, scale=(config.scale, 1.0), interpolation=mode)
         flips = [v2.RandomHorizontalFlip()] if config.flip else []
         # The order of timm's create_transform. Crops and flips come first, and are the same with and without all that follows.
         recolours = config.auto_augment is not None or config.color_jitter is not None
@@ -142,7 +143,7 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
         """(3, H, W) uint8, H and W as the crops need them."""
         try:
             image = self._source.read(index)
-            image = to_rgb(image) if self._full else resized(image, self._config.side)
+            image = to_rgb(image) if self._full else resized(image, self._config.side, self._config.filter)
             return cast(Tensor, v2.functional.pil_to_tensor(image))
         except BAD_FILE as error:
             if self._config.skip_corrupt:
@@ -158,7 +159,7 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int] | None:
         if key is None:
-            return torch.zeros(3, self._config.size, self._config.size), IGNORED
+            return torch.zeros(3, self._config.pixels, self._config.pixels), IGNORED
         index, seed = key if isinstance(key, tuple) else (key, None)
         image = self._decode_or_skip(index) if self._cache is None else self._cache[index]
         if image is None:
