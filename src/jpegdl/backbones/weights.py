@@ -174,7 +174,7 @@ def imagenet_rows(known: int, classes: Sequence[str]) -> list[int] | None:
     subset = infer_imagenet_subset({"num_classes": known})
     if subset is None:
         return None
-    place = {name: index for index, name in enumerate(ImageNetInfo(subset).label_names())}
+    place = {name: index for index, name in enumerate(ImageNetInfo(subset).label_names())}  # type: ignore[no-untyped-call]
     return [place[name] for name in classes] if all(name in place for name in classes) else None
 
 

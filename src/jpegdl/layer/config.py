@@ -17,11 +17,11 @@ class LayerConfig:
             log or tanh; the simplest competitors: gain (a factor for each frequency), normalize (each image's brightness and
             contrast); or none.
         train: train it, or leave it as it starts.
-        tables: initial tables: sensitivity (from the trained plain model of the same seed), pretrained (sensitivities too, of the
-            backbone with its pretrained weights before any training: their head must fit), magnitude (from the training images),
-            ones, random (log-uniform from 0.01 to q_max, by the seed), learned (those that the arm jpeg-dl of the same seed
-            ended with), standard:Q (the standard tables at quality Q, 1 to 100), or a file (JSON with luma and chroma, or a JPEG
-            image). Companders start from the level cap of these tables.
+        tables: initial tables: sensitivity (from the trained plain model of the same seed), pretrained (sensitivities too, of
+            the backbone with its pretrained weights before any training: their head must fit), magnitude (from the training
+            images), ones, random (log-uniform from 0.01 to q_max, by the seed), learned (those that the arm jpeg-dl of the same
+            seed ended with), standard:Q (the standard tables at quality Q, 1 to 100), or a file (JSON with luma and chroma, or
+            a JPEG image). Companders start from the level cap of these tables.
         q_max: largest initial luma step of sensitivity tables, in JPEG table units.
         images: training images that sensitivity and magnitude tables are computed from, at most.
         calibration: how sensitivities are computed: eval (plain model in eval mode, center crops) or train (in train mode, on
