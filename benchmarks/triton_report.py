@@ -1,8 +1,9 @@
 """What Triton and ptxas make of the GPU kernels, without a GPU: `python benchmarks/triton_report.py`.
 
-For each architecture, dtype and kernel: registers and spilled bytes a thread, shared memory a program, and machine
-instructions, by kind, for each of the 24 numbers (8 pixels, 3 colours) that a thread works on; of the backward pass these
-include what is done once at its end. How fast they run, only a GPU tells: `jpegdl bench --device cuda`.
+For each architecture, dtype and kernel: registers and spilled bytes a thread, programs that the registers of a processor hold,
+shared memory a program, and machine instructions, by kind, for each of the 24 numbers (8 pixels, 3 colours) that a thread works
+on; of the backward pass these include what is done once at its end. How fast they run, only a GPU tells:
+`jpegdl bench --device cuda`.
 """
 
 import re
@@ -18,6 +19,7 @@ from triton.compiler import ASTSource
 from jpegdl.kernels import cuda
 
 NUMBERS_A_THREAD = 24
+REGISTERS_A_PROCESSOR = 65536  # compute capability 8 and 9
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 POINTERS = {"images": None, "output": None, "grad": None, "grad_images": None, "tables": "*fp32", "partial": "*fp32"}
 KINDS = {
@@ -43,10 +45,11 @@ def compiled(
             signature[name] = "fp32"
         else:
             signature[name] = (POINTERS[name] or f"*{dtype}") if name in POINTERS else "i32"
-            if name not in ("count", "tiles"):
+            if name not in cuda._SIZES:
                 attributes[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constants, attributes)
-    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": cuda._WARPS})
+    options = {"num_warps": cuda._WARPS} | ({"maxnreg": cuda.REGISTERS} if kernel is cuda._backward_kernel else {})
+    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
 
 
 def report(kernel: triton.compiler.CompiledKernel) -> str:
@@ -60,7 +63,8 @@ def report(kernel: triton.compiler.CompiledKernel) -> str:
     instructions = re.findall(r"^\s*/\*[0-9a-f]{4,5}\*/\s+(?:@!?U?P[0-9T]+ )?([A-Z][A-Z0-9]*)", code, re.MULTILINE)
     counts = Counter(instructions)
     registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()
-    cells = [registers, stack, str(kernel.metadata.shared), f"{len(instructions) / NUMBERS_A_THREAD:.0f}"]
+    programs = REGISTERS_A_PROCESSOR // (-(-int(registers) // 8) * 8 * 32 * cuda._WARPS)  # given out 8 a thread at a time
+    cells = [registers, stack, str(programs), str(kernel.metadata.shared), f"{len(instructions) / NUMBERS_A_THREAD:.0f}"]
     cells += [f"{sum(counts[name] for name in names) / NUMBERS_A_THREAD:.1f}" for names in KINDS.values()]
     return " | ".join(cells)
 
@@ -68,9 +72,10 @@ def report(kernel: triton.compiler.CompiledKernel) -> str:
 def main() -> None:
     print(f"Triton {triton.__version__}, {cuda.BLOCKS} blocks a program, {cuda._WARPS} warps\n")
     print(
-        f"| target | images | kernel | registers | spilled bytes | shared bytes | instructions a number | {' | '.join(KINDS)} |"
+        "| target | images | kernel | registers | spilled bytes | programs | shared bytes | instructions a number | "
+        f"{' | '.join(KINDS)} |"
     )
-    print("|---" * (7 + len(KINDS)) + "|")
+    print("|---" * (8 + len(KINDS)) + "|")
     for architecture in (80, 90):
         for dtype in ("fp32", "bf16"):
             constants = {"blocks": cuda.BLOCKS, "whole": True, "capped": True, "scale": 255.0}

@@ -20,8 +20,6 @@ from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
 from jpegdl.training import OptimizerConfig, RunConfig, TrainingConfig
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 EIGHT_BY_EIGHT = {"luma": (8, 8), "chroma": (8, 8)}
 
 
@@ -151,9 +149,9 @@ def test_tables_must_have_been_learned(tmp_path):
     config = _config(tmp_path)
     with pytest.raises(UsageError, match="train arm jpeg-dl with seed 0 first"):
         train_arm(config, "learned-frozen", 0)
-    folder = tmp_path / "arms" / "jpeg-dl" / "0"
-    folder.mkdir(parents=True)
-    (folder / "tables.json").write_text('{"after": {"luma": [[1]]}}')
+    train_arm(config, "plain", 0)
+    train_arm(config, "jpeg-dl", 0)
+    (tmp_path / "arms" / "jpeg-dl" / "0" / "tables.json").write_text('{"after": {"luma": [[1]]}}')
     with pytest.raises(UsageError, match="tables.json holds no tables"):
         train_arm(config, "learned-frozen", 0)
     refused = {"does not learn two": LayerConfig(kind="log"), "learned alpha too": LayerConfig(trainable_alpha=True)}

@@ -132,6 +132,10 @@ def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
         (["compare", "--config", "dtd10"], "needs data.path"),
         (["compare", "--config", "dtd10", "--data.path", "nowhere"], "data.path nowhere is not a folder"),
         (["compare", "--config", "demo", "--layer.alpha", "1", "--layer.hardness", "0.7"], "exclude each other"),
+        (
+            ["compare", "--config", "demo", "--layer.alpha", "-1"],
+            "layer.alpha must be finite and greater than 0",
+        ),
         (["train", "--config", "demo", "--arm", "magic"], "'magic'"),
         (["evaluate", "--config", "demo", "--model", "none.safetensors"], "no model file none.safetensors"),
         (["evaluate", "--config", "demo"], "no trained model in runs/demo/jpeg-dl/0"),

@@ -92,7 +92,6 @@ class _Reader(lightning.LightningModule):
         return None
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of a trainer without optimizer and few workers
 @pytest.mark.parametrize(("count", "batch", "world"), [(31, 16, 2), (1020, 32, 8), (1020, 256, 8), (31, 16, 16), (7, 16, 4)])
 def test_any_number_of_processes_takes_the_same_steps(monkeypatch, count, batch, world):
     """One epoch's steps, of which images each, where the global batch is the same."""

@@ -161,7 +161,7 @@ def test_wrong_layouts_name_the_file(request, name, damage, message):
     root = request.getfixturevalue({"cub200": "cub", "dogs": "dogs"}[name])
     damage(root)
     with pytest.raises(UsageError, match=message):
-        _data(name, root)
+        _data(name, root).load()
 
 
 @pytest.mark.parametrize("name", ["cub200", "dogs", "imagenet", "wds/"])

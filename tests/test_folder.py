@@ -121,10 +121,34 @@ def test_other_data_under_the_same_name_are_refused(tmp_path):
     with pytest.raises(UsageError, match="16 training images then, 15 now"):
         compare(_config(tmp_path, moved))
     others = _images(tmp_path / "others", classes=("cat", "horse"))
-    with pytest.raises(UsageError, match="class 'dog' is in one of them only, 2 classes differ"):
+    with pytest.raises(UsageError, match="class 'dog' is in only one of them .2 classes differ"):
         train_arm(_config(tmp_path, others), "jpeg-dl", 0)
     with pytest.raises(UsageError, match="was trained on other data"):  # a run that is not there yet, beside one that is
         compare(_config(tmp_path, others, seeds=2))
+
+
+def test_runs_of_other_data_are_never_compared(tmp_path):
+    """Whichever runs a call asks for, and in whatever order they were trained."""
+    config = _config(tmp_path, _images(tmp_path / "pets"), seeds=[0])
+    others = _config(tmp_path, _images(tmp_path / "others", classes=("cow", "hen")), seeds=[1])
+    compare(config)
+    with pytest.raises(UsageError, match=r"plain/0 was trained on other data \(class 'cat' is in only one of them"):
+        compare(others)
+    train_arm(others, "plain", 1)
+    with pytest.raises(UsageError, match=r"plain/1 was trained on other data"):
+        compare(config)
+    shutil.rmtree(tmp_path / "pets")
+    with pytest.warns(UserWarning, match="was not compared"), pytest.raises(UsageError, match="plain/1 was trained on other"):
+        compare(config)
+
+
+def test_images_of_the_same_names_and_other_content_are_other_images(tmp_path):
+    config = _config(tmp_path, _images(tmp_path / "pets"))
+    train_arm(config, "plain", 0)
+    file = tmp_path / "pets" / "train" / "cat" / "3.png"
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(file)
+    with pytest.raises(UsageError, match=r"as many training images, but other ones"):
+        compare(config)
 
 
 def test_a_finished_comparison_needs_no_data(tmp_path, recwarn):
@@ -146,8 +170,9 @@ def test_evaluation_on_other_images_says_so_and_on_other_classes_is_refused(tmp_
     assert metrics["images"] == 12
     assert metrics["other_images"] == "8 test images then, 12 now"
     others = _images(tmp_path / "others", classes=("cat", "horse"))
-    with pytest.raises(UsageError, match="knows other classes than these data .class 'dog' is in one of them only"):
-        evaluate_run(_config(tmp_path, others), "plain", 0)
+    for model in (None, RunFolder(tmp_path / "test" / "plain" / "0").model_file):
+        with pytest.raises(UsageError, match="knows other classes than these data .class 'dog' is in only one of them"):
+            evaluate_run(_config(tmp_path, others), "plain", 0, model)
 
 
 def test_a_file_of_tables_that_changes_is_noticed(tmp_path):
@@ -182,8 +207,26 @@ def test_calibration_takes_the_settings_of_the_plain_run(tmp_path):
     halved = replace(bare, layer=LayerConfig(images=8, q_max=2.5))
     assert torch.allclose(calibrate_run(halved, 0)[0], tables[0] / 2)
     others = replace(bare, data=DataConfig(path=str(_images(tmp_path / "others", classes=("cat", "horse")))))
-    with pytest.raises(UsageError, match="was trained on other data"):
-        calibrate_run(others, 0)
+    for method in ("sensitivity", "magnitude"):
+        with pytest.raises(UsageError, match="was trained on other data"):
+            calibrate_run(others, 0, method)
+    model = RunFolder(tmp_path / "test" / "plain" / "0").model_file
+    with pytest.raises(UsageError, match="knows other classes than these data"):
+        calibrate_run(replace(others, name="none"), 0, "sensitivity", model)
+
+
+def test_a_failure_belongs_to_its_settings(tmp_path):
+    path = _images(tmp_path / "pets")
+    config = _config(tmp_path, path)
+    diverging = replace(config, training=replace(config.training, optimizer=OptimizerConfig(lr=1e38, weight_decay=1e30)))
+    with pytest.raises(UsageError, match="no plain run in .* has a result to compare with: arm plain, seed 0: "):
+        compare(diverging)
+    summary = json.loads((tmp_path / "test" / "summary.json").read_text())  # written all the same
+    assert [entry["seed"] for entry in summary["failed"] if entry["arm"] == "plain"] == [0]
+    later, _ = compare(replace(config, seeds=[1]))
+    assert later["failed"] == []
+    again, _ = compare(config)
+    assert again["arms"]["plain"]["seeds"] == [0, 1]
 
 
 # ---------------------------------------------------------------------------------------------- missing and damaged files

@@ -18,15 +18,13 @@ import pytest
 import torch
 from PIL import Image
 
-from jpegdl.compare import CompareConfig, compare, crew, jobs, schedule
+from jpegdl.compare import CompareConfig, arms, compare, crew, jobs, schedule
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
 from jpegdl.training import JointTraining, OptimizerConfig, RunFolder, TrainingConfig, progress
 from jpegdl.training.progress import Line, Standing
 from runs import run, small_config
-
-pytestmark = pytest.mark.filterwarnings("ignore")
 
 LONG = 180  # seconds after which what should have happened long ago has not
 
@@ -233,7 +231,8 @@ def test_a_worker_that_dies_takes_one_run_with_it(tmp_path, monkeypatch):
 
     monkeypatch.setattr(crew._Crew, "_take_in", killing)
     (tmp_path / "jobs/plain/1").mkdir(parents=True)
-    summary, table = compare(_config(tmp_path))
+    config = _config(tmp_path)
+    summary, table = compare(config)
     died = "the process died (signal 9; out of memory?)"
     assert {(entry["arm"], entry["seed"]): entry["why"] for entry in summary["failed"]} == {
         ("plain", 1): died,
@@ -241,7 +240,7 @@ def test_a_worker_that_dies_takes_one_run_with_it(tmp_path, monkeypatch):
     }
     assert died in table
     assert set(_numbers(tmp_path / "jobs")) == {"plain/0", "jpeg-dl/0"}
-    assert RunFolder(tmp_path / "jobs/plain/1").failure() == died
+    assert RunFolder(tmp_path / "jobs/plain/1").failure(arms.arm_config(config.run, "plain"), "plain", 1) == died
 
 
 @pytest.mark.usefixtures("two_cores")
@@ -311,7 +310,29 @@ def _processes():
 
 
 def _children(pid):
-    return {child for child, parent in _processes().items() if parent == pid}
+    """Those of this library."""
+    found = set()
+    for child, parent in _processes().items():
+        with contextlib.suppress(OSError):
+            if parent == pid and b"jpegdl" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.add(child)
+    return found
+
+
+@contextlib.contextmanager
+def _started(command, log, **options):
+    """A process that trains with others, one thread each; none of them is left afterwards, whatever happens."""
+    others = set()
+    with log.open("w") as stderr:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, stderr=stderr, env=environment, **options)
+        try:
+            yield process, others
+        finally:
+            process.kill()
+            process.wait()
+            for pid in _alive(others):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _alive(pids):
@@ -341,19 +362,14 @@ def test_no_worker_outlives_a_script_that_is_killed(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT.format(output=str(tmp_path / "runs")))
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/queue.py").write_text("raise ImportError('the wrong one')")
-    process = subprocess.Popen(
-        [sys.executable, str(tmp_path / "script.py")], cwd=tmp_path / "elsewhere", stderr=subprocess.PIPE
-    )
-    try:
+    command, log = [sys.executable, str(tmp_path / "script.py")], tmp_path / "log"
+    with _started(command, log, cwd=tmp_path / "elsewhere") as (process, workers):
         started = [tmp_path / "runs/run/plain" / seed / "last.ckpt" for seed in "01"]
         _until(lambda: all(file.is_file() for file in started) or process.poll() is not None, "no training")
-        assert process.poll() is None, process.stderr.read()
-        workers = _children(process.pid)
-        assert len(workers) == 2
-    finally:
+        workers |= _children(process.pid)
+        assert len(workers) == 2, log.read_text()
         process.kill()
-        process.communicate()
-    _until(lambda: not _alive(workers), "a worker outlives its parent")
+        _until(lambda: not _alive(workers), "a worker outlives its parent")
 
 
 @needs_proc
@@ -366,46 +382,43 @@ def test_interrupt(tmp_path, end, said):
         "--training.epochs", "100000", "--training.test_every", "100000", "--training.accelerator", "cpu", "--jobs", "2",
         "--output", str(tmp_path),
     ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
+    log = tmp_path / "log"
+    with _started(command, log) as (process, workers):
         started = [tmp_path / "demo/plain" / seed / "last.ckpt" for seed in "01"]
         _until(lambda: all(file.is_file() for file in started) or process.poll() is not None, "no training")
-        workers = _children(process.pid)
+        workers |= _children(process.pid)
+        assert len(workers) == 2, log.read_text()
         process.send_signal(end)
-        _, err = process.communicate(timeout=LONG)
-    finally:
-        process.kill()
-    assert process.returncode == 128 + end, err
-    assert err.count(f"jpegdl: {said}; the same command resumes") == 1
-    assert "Traceback" not in err
-    assert len(workers) == 2
-    assert not _alive(workers)  # at once
+        assert process.wait(LONG) == 128 + end
+        assert not _alive(workers)  # at once
+    assert log.read_text().count(f"jpegdl: {said}; the same command resumes") == 1
+    assert "Traceback" not in log.read_text()
 
 
 @needs_proc
-@pytest.mark.parametrize("moment", ["children are there", "they import", "training"])
-def test_processes_of_one_run_end_with_the_first(tmp_path, moment):
-    """SIGTERM for the first of two DDP processes, also before the second knows it."""
+@pytest.mark.parametrize(
+    ("moment", "end"),
+    [("children are there", signal.SIGKILL), ("they import", signal.SIGTERM), ("training", signal.SIGTERM)],
+)
+def test_processes_of_one_run_end_with_the_first(tmp_path, moment, end):
+    """The first of two DDP processes is told to end, or killed before the second knows it."""
     command = [
         sys.executable, "-m", "jpegdl.cli", "train", "--config", "demo", "--data.name", "made-up", "--data.limit", "64",
         "--arm", "plain", "--training.epochs", "100000", "--training.test_every", "100000", "--training.accelerator", "cpu",
         "--training.devices", "2", "--training.strategy", "ddp", "--output", str(tmp_path),
     ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    try:
+    log = tmp_path / "log"
+    with _started(command, log) as (process, others):
         _until(lambda: _children(process.pid) or process.poll() is not None, "no second process")
-        children = _children(process.pid)
-        assert len(children) == 1, process.stderr.read()
+        others |= _children(process.pid)
+        assert len(others) == 1, log.read_text()
         if moment == "they import":
             time.sleep(1)
         elif moment == "training":
             _until((tmp_path / "demo/plain/0/last.ckpt").is_file, "no training")
-        process.terminate()
+        process.send_signal(end)
         process.wait(LONG)
-        _until(lambda: not _alive(children), "the second process outlives the first")
-    finally:
-        process.kill()
-        process.communicate()
+        _until(lambda: not _alive(others), "the second process outlives the first")
 
 
 # -------------------------------------------------------------------------------------------------------- what is shown

@@ -1,5 +1,6 @@
 """Layers under PyTorch's transforms and tracers, on the readable path; the fused one has its own tests."""
 
+import io
 import warnings
 
 import pytest
@@ -56,6 +57,14 @@ def test_gradients_of_each_sample(layer):
 def test_jit_trace(layer):
     traced, images = torch.jit.trace(layer, torch.rand(2, 3, *SIZE)), torch.rand(2, 3, *SIZE)
     _close(traced(images), layer(images))
+    file = io.BytesIO()
+    torch.jit.save(traced, file)  # which refuses what only Python can compute
+    file.seek(0)
+    loaded = torch.jit.load(file)
+    _close(loaded(images), layer(images))
+    grads = [torch.autograd.grad(module(images).square().sum(), module.parameters()) for module in (loaded, layer)]
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
 def test_make_fx(layer):

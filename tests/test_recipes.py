@@ -17,8 +17,6 @@ from jpegdl.recipes import RECIPES, WIDTH, list_recipes, read_recipe
 from jpegdl.training import JointTraining
 from jpegdl.training.optimizers import build_optimizer, build_scheduler
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 PROTOCOLS = [name for name in RECIPES if read_recipe(name).row]
 COMPLETE = [name for name in RECIPES if name != "smoke"]
 BACKBONES = [(name, backbone) for name in COMPLETE for backbone in read_recipe(name).backbones]
@@ -87,7 +85,7 @@ PAPERS_TABLES = ADAM | {"lr": 0.01}  # of the transformers
 def _config(monkeypatch, *arguments):
     """What ``jpegdl compare`` is called with."""
     called = []
-    monkeypatch.setattr("jpegdl.cli.compare", lambda config: called.append(config) or ({"failed": []}, ""))
+    monkeypatch.setattr("jpegdl.compare.compare", lambda config: called.append(config) or ({"failed": []}, ""))
     assert main(["compare", *arguments]) == 0
     (config,) = called
     return config

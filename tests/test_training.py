@@ -30,7 +30,7 @@ from jpegdl.training import (
 )
 from runs import run, small_config, weights
 
-pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.usefixtures("few_photos")
 
 
 # -------------------------------------------------------------------------------------------------------------- one run

@@ -17,7 +17,7 @@ from jpegdl.tables import standard_tables
 from jpegdl.training import JointTraining, TrainingConfig
 from runs import run, small_config, weights
 
-pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.usefixtures("few_photos")
 
 #: Of each kind: number of trainable numbers, names of its tables, whether it has a level cap, and steps for each plane.
 PLAIN = ("luma", "chroma", "alpha_luma", "alpha_chroma")

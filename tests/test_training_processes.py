@@ -15,8 +15,6 @@ from jpegdl.data import DataConfig
 from jpegdl.layer import LayerConfig
 from jpegdl.training import OptimizerConfig, TrainingConfig
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 
 def _train(folder, processes):
     """Plain, then the layer with sensitivity tables; 39 test images, so that the second of two processes lacks one."""

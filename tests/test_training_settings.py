@@ -22,7 +22,7 @@ from jpegdl.training.optimizers import build_optimizer, build_scheduler
 from jpegdl.training.run import OneScale, _SyncBatchNorm
 from runs import run, small_config, weights
 
-pytestmark = [pytest.mark.usefixtures("few_photos"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.usefixtures("few_photos")
 
 STEPS = 4  # batches an epoch
 

@@ -15,19 +15,22 @@ if TYPE_CHECKING:
     from jpegdl import layer as layer
     from jpegdl import tables as tables
     from jpegdl import training as training
+    from jpegdl import use as use
     from jpegdl.layer.jpeg import JpegLayer
     from jpegdl.layer.prepend import prepend
+    from jpegdl.use import Classifier, load
 
-__all__ = ["JpegLayer", "prepend"]
+__all__ = ["Classifier", "JpegLayer", "load", "prepend"]
 __version__ = "0.1.0"
 
-_MODULES = ("backbones", "calibrate", "data", "errors", "functional", "layer", "tables", "training")
+_HOMES = {"Classifier": "use", "JpegLayer": "layer", "load": "use", "prepend": "layer"}
+_MODULES = ("backbones", "calibrate", "data", "errors", "functional", "layer", "tables", "training", "use")
 
 if not TYPE_CHECKING:  # or every misspelt name would pass as Any
 
     def __getattr__(name: str) -> Any:
-        if name in __all__:
-            return getattr(importlib.import_module("jpegdl.layer"), name)
+        if name in _HOMES:
+            return getattr(importlib.import_module(f"jpegdl.{_HOMES[name]}"), name)
         if name in _MODULES:
             return importlib.import_module(f"jpegdl.{name}")
         raise AttributeError(f"module 'jpegdl' has no attribute {name!r}")

@@ -4,6 +4,7 @@ The list of commands is known without importing anything. What a command needs, 
 """
 
 import argparse
+import json
 import logging
 import os
 import shutil
@@ -81,6 +82,47 @@ def _evaluate(about: str, arguments: list[str]) -> None:
     _say(f"test accuracy {100 * metrics['accuracy']:.2f} % of {metrics['images']} images, loss {metrics['loss']:.4f}")
 
 
+def _predict(about: str, arguments: list[str]) -> None:
+    from jpegdl.arguments import parse, plain_parser
+
+    parser = plain_parser("jpegdl predict [--name NAME] PHOTO [PHOTO ...]", about)
+    parser.add_argument("photos", type=str, nargs="+", help="image files, and folders of them")
+    parser.add_argument("--name", type=str, default="run", help="of the comparison whose model to use")
+    parser.add_argument("--output", type=str, default="runs", help="folder of all comparisons")
+    parser.add_argument("--arm", type=str | None, default=None, help="which arm (default: jpeg-dl)")
+    parser.add_argument("--seed", type=int | None, default=None, help="which seed (default: the lowest that is trained)")
+    parser.add_argument("--top", type=int, default=1, help="how many of the likeliest classes to print")
+    parser.add_argument("--device", type=str | None, default=None, help="cpu, cuda, ... (default: cuda where there is a GPU)")
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each photo, one a line")
+    chosen = parse(parser, arguments)
+    import torch
+
+    from jpegdl.use import ARM, find_photos, load
+
+    folder = Path(chosen["output"]) / chosen["name"]
+    if chosen["arm"] is not None or chosen["seed"] is not None:
+        folder /= chosen["arm"] or ARM
+    if chosen["seed"] is not None:
+        folder /= str(chosen["seed"])
+    model = load(folder, chosen["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
+    photos = find_photos(chosen["photos"])
+    widths = [max(map(len, names)) for names in (["photo", *map(str, photos)], ["label", *model.classes])]
+    if not chosen["json"]:
+        print(f"{'photo':{widths[0]}}  {'label':{widths[1]}}  probability")
+    unread = 0
+    for photo, found in zip(photos, model.predict_each(photos, chosen["top"]), strict=True):
+        if isinstance(found, UsageError):
+            unread += 1
+            _print_error(f"error: {_one_line(found)}")
+        elif chosen["json"]:
+            print(json.dumps({"photo": str(photo), "labels": found.labels, "probabilities": found.probabilities}))
+        else:
+            for rank, (label, share) in enumerate(zip(found.labels, found.probabilities, strict=True)):
+                print(f"{'' if rank else str(photo):{widths[0]}}  {label:{widths[1]}}  {100 * share:9.2f} %")
+    if unread:
+        raise UsageError(f"{unread} of {len(photos)} photos cannot be read")
+
+
 def _calibrate(about: str, arguments: list[str]) -> None:
     parser = _settings_parser(
         "calibrate",
@@ -130,7 +172,7 @@ def _recipes(about: str, arguments: list[str]) -> None:
 
 def _bench(about: str, arguments: list[str]) -> None:
     from jpegdl.arguments import parse, plain_parser
-    from jpegdl.benchmark import BenchConfig, bench
+    from jpegdl.bench import BenchConfig, bench
 
     parser = plain_parser("jpegdl bench [--KEY VALUE ...]", about)
     parser.add_class_arguments(BenchConfig)
@@ -200,6 +242,7 @@ COMMANDS = {
     ),
     "train": Command("Train one arm with one seed of a comparison, or resume it.", _train, resumes=True),
     "evaluate": Command("Test a finished run's model on the test images.", _evaluate),
+    "predict": Command("Say what is on photos, with a finished run's model.", _predict),
     "calibrate": Command("Compute initial quantization tables from training images, and write them as JSON.", _calibrate),
     "recipes": Command("List the recipes and the published protocols they follow, or print one.", _recipes),
     "bench": Command(

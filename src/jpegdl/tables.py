@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing
@@ -146,7 +147,7 @@ def check_table(
         raise UsageError(
             f"{name} must be a number or of shape {' or '.join(map(str, shapes))}, got shape {tuple(tensor.shape)}"
         )
-    if not tensor.is_meta:
+    if not tensor.is_meta and not isinstance(tensor, FakeTensor):
         for sound, message in (
             ((tensor > 0) & tensor.isfinite(), "be finite and greater than 0 everywhere"),
             ((tensor >= 1e-12) & (tensor <= 1e12), "lie between 1e-12 and 1e12"),

@@ -49,6 +49,18 @@ def loop() -> None:
     torch.save(model.state_dict(), "model.pt")  # plain keys: layer.* and backbone.*
 
 
+def use() -> None:
+    import jpegdl
+
+    model = jpegdl.load("runs/mine/jpeg-dl/0", device="cpu")
+    print(model.classes, model.predict("photo.jpg").label)
+    for prediction in model.predict(["a.jpg", "b.png"], top=3):
+        print(prediction.labels, prediction.probabilities)
+    model.save_pretrained("flowers")  # a folder to hand on: jpegdl.load opens it too
+    model.push_to_hub("user/flowers")  # the same on the Hugging Face Hub, for
+    model = jpegdl.Classifier.from_pretrained("user/flowers")
+
+
 def roundings(name: Literal["hard", "ste"], anything: str) -> None:
     from jpegdl import JpegLayer
 

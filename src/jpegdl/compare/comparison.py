@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import filelock
@@ -57,21 +58,32 @@ def _in_order(config: CompareConfig) -> list[str]:
 
 
 def _checked_data(config: CompareConfig, asked: list[Run]) -> Data | None:
-    """The data set, held against that of every run that has begun.
+    """The data set, held against that of every run in the folder that has begun, asked for or not.
 
-    None where it is not there and nothing is left to train.
+    None where it is not there and nothing is left to train; the runs are then held against one another.
     """
-    folders = {(seed, arm): config.run_folder(arm, seed) for seed, arm in asked}
     try:
         data = Data(config.data, config.seed_list[0])
     except UsageError as error:
-        if not all(folder.finished for folder in folders.values()):
+        if not all(config.run_folder(arm, seed).finished for seed, arm in asked):
             raise
         warnings.warn(f"the data set was not compared with that of the finished runs: {error}", stacklevel=3)
-        return None
-    for (_, arm), folder in folders.items():
-        folder.check_data(data.fingerprint, arm_config(config.run, arm))
+        data = None
+    found = data.fingerprint if data else None
+    for arm, seed, folder in _runs_there(config):
+        run = arm_config(config.run, arm)
+        if folder.started and folder.difference(run, arm, seed) is None:
+            found = found or folder.data()
+            folder.check_data(found, run)
     return data
+
+
+def _runs_there(config: CompareConfig) -> Iterator[tuple[str, int, RunFolder]]:
+    """All runs with a folder, asked for or not: arm, seed and folder; plain and jpeg-dl first."""
+    for arm in dict.fromkeys([*_in_order(config), *ARMS]):
+        folders = [path for path in (config.folder / arm).glob("*") if path.is_dir() and path.name.isdecimal()]
+        for seed in sorted(int(path.name) for path in folders):
+            yield arm, seed, config.run_folder(arm, seed)
 
 
 def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> tuple[dict[str, Any], str]:
@@ -91,39 +103,35 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> t
     """
     runs, failed = _found_runs(config, failures or {})
     results = {arm: {seed: run.result() for seed, run in by_seed.items()} for arm, by_seed in runs.items()}
-    if not results.get("plain"):
-        each = "; ".join(f"arm {arm}, seed {seed}: {why}" for arm, seeds in failed.items() for seed, why in seeds.items())
-        raise UsageError(f"no plain run in {config.folder} has a result to compare with{f': {each}' if each else ''}")
+    results = {"plain": {}, **results}
     summary = {"name": config.name, "backbone": config.backbone, "data": config.data.kind, **summarize(results, failed)}
     table = summary_table(summary)
     try:
         with filelock.FileLock(config.folder / "locks" / "summary"):
             remove_strays(config.folder)
+            draw_figures(config.folder, runs, summary)  # first, as it says which file of a run is damaged
             with replacing(config.folder / "summary.json") as file:
                 file.write_text(json.dumps(summary, indent=1))
             with replacing(config.folder / "summary.md") as file:
                 file.write_text(table)
-            draw_figures(config.folder, runs, summary)
     except OSError as error:
         warnings.warn(f"the summary in {config.folder} is not up to date, it cannot be written: {error}", stacklevel=2)
+    if not results["plain"]:
+        each = "; ".join(f"arm {arm}, seed {seed}: {why}" for arm, seeds in failed.items() for seed, why in seeds.items())
+        raise UsageError(f"no plain run in {config.folder} has a result to compare with{f': {each}' if each else ''}")
     return summary, table
 
 
 def _found_runs(config: CompareConfig, failures: Failures) -> tuple[Runs, Failures]:
     """Finished runs of these settings, and those that failed, asked for or not; plain and jpeg-dl first."""
     runs: Runs = {}
-    failed: Failures = {}
-    for arm in dict.fromkeys([*_in_order(config), *ARMS]):
-        seeds = {int(path.name) for path in (config.folder / arm).glob("*") if path.is_dir() and path.name.isdecimal()}
-        for seed in sorted(seeds | failures.get(arm, {}).keys()):
-            folder = config.run_folder(arm, seed)
-            try:
-                folder.check(arm_config(config.run, arm), arm, seed)
-            except UsageError as error:
-                warnings.warn(f"left out of the summary: {error}", stacklevel=3)
-                continue
-            if folder.finished:
-                runs.setdefault(arm, {})[seed] = folder
-            elif why := failures.get(arm, {}).get(seed) or folder.failure():
-                failed.setdefault(arm, {})[seed] = why
-    return runs, failed
+    failed: Failures = {arm: dict(seeds) for arm, seeds in failures.items()}
+    for arm, seed, folder in _runs_there(config):
+        run = arm_config(config.run, arm)
+        if folder.started and (differing := folder.difference(run, arm, seed)):
+            warnings.warn(f"left out of the summary: {folder}, a run with other settings ({differing})", stacklevel=3)
+        elif folder.finished:
+            runs.setdefault(arm, {})[seed] = folder
+        elif why := failures.get(arm, {}).get(seed) or folder.failure(run, arm, seed):
+            failed.setdefault(arm, {})[seed] = why
+    return runs, {arm: failed[arm] for arm in dict.fromkeys([*_in_order(config), *failed]) if arm in failed}

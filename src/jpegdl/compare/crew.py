@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from jpegdl.compare.arms import arm_config
 from jpegdl.compare.board import Board
 from jpegdl.compare.config import CompareConfig
 from jpegdl.compare.schedule import Run, Schedule
@@ -103,12 +104,12 @@ class _Crew:
                     worker.tell(run)
                 elif worker is not None and worker.run is None and not self._schedule.waiting:
                     self._workers.pop(row).kill()  # it has memory that the others may need
+            for worker in self._workers.values():
+                if worker.process.poll() is not None:
+                    worker.kill()  # what it has started, which would keep its output open
             try:
                 worker, event = self._events.get(timeout=_TICK)
             except queue.Empty:
-                for worker in self._workers.values():
-                    if worker.process.poll() is not None:
-                        worker.kill()  # what it has started, which would keep its output open
                 self._board.tick()
             else:
                 self._take_in(worker, event)
@@ -179,7 +180,7 @@ class _Crew:
         how = f"exit status {status}" if status >= 0 else f"signal {-status}"
         why = f"the process died ({how}{'; out of memory?' if status == -signal.SIGKILL else ''})"
         if folder.path.is_dir():
-            folder.write_failure(why)
+            folder.write_failure(why, arm_config(self._schedule.config.run, arm), arm, seed)
         self._fail(worker, why)
 
 
@@ -206,7 +207,8 @@ class _Worker:
             env=_environment(row, setup.threads),
             start_new_session=True,  # Ctrl+C in a terminal reaches this process alone, which ends the others
         )
-        threading.Thread(target=self._listen, args=(events,), daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(events,), daemon=True)
+        self._listener.start()
         self.tell(setup)
 
     @property
@@ -232,6 +234,11 @@ class _Worker:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self._listener.join(_TICK)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None and not (pipe is self.process.stdout and self._listener.is_alive()):
+                with suppress(OSError):
+                    pipe.close()
 
 
 def _environment(row: int, threads: int) -> dict[str, str]:

@@ -188,7 +188,7 @@ def _in_words(name: str) -> str:
 
 
 def _are_grey(runs: BySeed) -> bool:
-    return all(run.result()["grey"] for run in runs.values())
+    return all(run.result().get("grey") for run in runs.values())
 
 
 def _draw_change(figure: Figure, panels: list[Axes], tables: Array, kind: str, name: str) -> bool:

@@ -82,7 +82,7 @@ def train_arm(
             return train_run(run, data, lambda: _make_layer(config, run, data, seed), folder, arm, seed, display)
         except UsageError as error:
             if folder.path.is_dir() and not folder.finished:
-                folder.write_failure(str(error))
+                folder.write_failure(str(error), run, arm, seed)
             raise
 
 
@@ -152,7 +152,8 @@ def calibrate_run(
     if method not in ("sensitivity", "magnitude"):
         raise UsageError(f"method must be sensitivity or magnitude, got {method!r}")
     folder = config.run_folder("plain", seed)
-    if model_file is None and folder.finished:
+    own = model_file is None and folder.finished
+    if own:
         run = _here(folder.config(), config)
     elif method == "sensitivity" and model_file is None:
         raise UsageError(
@@ -163,14 +164,15 @@ def calibrate_run(
         run = arm_config(config.run, "plain")
     check_config(replace(config.run, data=run.data, backbone=run.backbone, pretrained=run.pretrained, weights=run.weights))
     data = Data(run.data, seed)
+    if own:
+        folder.check_data(data.fingerprint, run)
     if method == "magnitude":
         return initial_tables(replace(config.layer, tables="magnitude"), data)
     if model_file is None:
-        folder.check_data(data.fingerprint, run)
         model = folder.open().model
     else:
         model = prepend(build_backbone(run.backbone, len(data.classes), seed, run.data.pixels), nn.Identity())
-        load_model(model_file, model)
+        load_model(model_file, model, data.classes)
     model.to("cuda" if on_gpu(config.training) else "cpu")
     return model_tables(config.layer, model, data)
 
@@ -227,7 +229,7 @@ def evaluate_run(
         else:
             backbone = build_backbone(run.backbone, len(data.classes), seed, run.data.pixels)
             model = prepend(backbone, build_layer(run.layer, None, run.data.pixels))
-            load_model(model_file, model)
+            load_model(model_file, model, data.classes)
     quantizers = [module for module in model.layer.modules() if isinstance(module, JpegLayer)]
     if rounding is not None and not quantizers:
         raise UsageError(f"arm {arm} has no quantizer, so --rounding means nothing to it")

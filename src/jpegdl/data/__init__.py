@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jpegdl.data.config import NAMES, DataConfig
-    from jpegdl.data.images import ImageSet
+    from jpegdl.data.images import ImageSet, TestTransform
     from jpegdl.data.module import Data
     from jpegdl.data.sampling import IGNORED, EpochSampler
     from jpegdl.data.sources.base import Sets, Source
@@ -28,6 +28,7 @@ __all__ = [
     "ImageSet",
     "Sets",
     "Source",
+    "TestTransform",
     "photo_patches",
     "photograph",
 ]
@@ -42,6 +43,7 @@ _HOMES = {
     "ImageSet": "images",
     "Sets": "sources.base",
     "Source": "sources.base",
+    "TestTransform": "images",
     "photo_patches": "sources.photos",
     "photograph": "sources.photos",
 }

@@ -72,11 +72,8 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
         config = self._config
         mode = v2.InterpolationMode(config.filter)
         fit = [v2.Resize([config.side], mode, antialias=True)] if self._full else []
-        encode = (
-            [] if self._train or config.jpeg_test is None else [functools.partial(v2.functional.jpeg, quality=config.jpeg_test)]
-        )
         to_unit = v2.ToDtype(torch.float32, scale=True)
-        self._test = v2.Compose([*fit, v2.CenterCrop(config.pixels), *encode, to_unit])
+        self._test = v2.Compose([*fit, _middle(config.pixels, None if self._train else config.jpeg_test)])
         crop: v2.Transform = v2.RandomCrop(config.pixels, padding=config.pad or None)
         if self._full:
             crop = v2.RandomResizedCrop(config.pixels, scale=(config.scale, 1.0), interpolation=mode)
@@ -143,13 +140,12 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
         """(3, H, W) uint8, H and W as the crops need them."""
         try:
             image = self._source.read(index)
-            image = to_rgb(image) if self._full else resized(image, self._config.side, self._config.filter)
-            return cast(Tensor, v2.functional.pil_to_tensor(image))
+            return cast(Tensor, v2.functional.pil_to_tensor(to_rgb(image))) if self._full else _scaled(image, self._config)
         except BAD_FILE as error:
             if self._config.skip_corrupt:
                 return None
             text = (
-                f"image {self._source.name(index)} cannot be decoded ({_reason(error)}); repair or remove it, or leave such "
+                f"image {self._source.name(index)} cannot be decoded ({bad_file(error)}); repair or remove it, or leave such "
                 "images out with --data.skip_corrupt true"
             )
             raise UsageError(" ".join(text.split())) from error  # one line: the last of what a loader process hands on
@@ -170,8 +166,57 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
             return self._augment(image), self.targets[index]
 
 
-def _reason(error: Exception) -> str:
-    """Pillow's words, or better ones where they are about its own objects."""
+class TestTransform:
+    """From a PIL image to what a test sees of it: RGB, scaled to a short side of ``data.side``, its middle.
+
+    A file whose pixels are as stored in a data set gives the very pixels of ``Data(config).test[i][0]``; ``data.jpeg_test``
+    counts too.
+
+    Args:
+        config: ``size``, ``resize``, ``interpolation`` and ``jpeg_test`` count.
+
+    Attributes:
+        size: side of the crop, in pixels.
+        side: short side of the image that it is cut from, in pixels.
+        interpolation: how the image is scaled.
+    """
+
+    __test__ = False  # pytest takes it for one of its own
+
+    def __init__(self, config: DataConfig) -> None:
+        self.size, self.side, self.interpolation = config.pixels, config.side, config.filter
+        self._config, self._crop = config, _middle(config.pixels, config.jpeg_test)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """An image of any size and mode to (3, size, size), float32 in [0, 1].
+
+        Raises:
+            Exception: one of ``BAD_FILE``, where the image cannot be decoded or has no range.
+        """
+        return self._crop(_scaled(image, self._config))
+
+    def __repr__(self) -> str:
+        jpeg = f", JPEG of quality {self._config.jpeg_test}" if self._config.jpeg_test is not None else ""
+        scaled = f"short side {self.side} ({self.interpolation})"
+        return f"{type(self).__name__}(RGB, {scaled}, center crop {self.size} x {self.size}{jpeg}, [0, 1])"
+
+
+def _scaled(image: Image.Image, config: DataConfig) -> Tensor:
+    """(3, H, W) uint8 with a short side of ``data.side``."""
+    return cast(Tensor, v2.functional.pil_to_tensor(resized(image, config.side, config.filter)))
+
+
+def _middle(size: int, jpeg: int | None) -> Callable[[Tensor], Tensor]:
+    """The center crop of a uint8 image, through a JPEG file of that quality if any, in [0, 1]."""
+    encode = [] if jpeg is None else [functools.partial(v2.functional.jpeg, quality=jpeg)]
+    crop: Callable[[Tensor], Tensor] = v2.Compose([v2.CenterCrop(size), *encode, v2.ToDtype(torch.float32, scale=True)])
+    return crop
+
+
+def bad_file(error: Exception) -> str:
+    """What is wrong with a file: the system's or Pillow's words, or better ones where they are about Pillow's own objects."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     if isinstance(error, UnidentifiedImageError):
         return "the file is empty, truncated near its beginning, or no image that Pillow reads"
     if "decoder object" in str(error):  # of WebP

@@ -65,7 +65,7 @@ class Data(lightning.LightningDataModule):
         """What is trained and tested on, to be kept as JSON: the set's name, its classes, and of both parts number and digest.
 
         It is the same wherever the set is kept, and for folders and tars of them. It differs where an image is added,
-        removed, renamed or of another class; pixels are not looked at, and nothing is decoded.
+        removed, renamed of another class or, where images are files, of another size in bytes; nothing is decoded.
         """
         parts = {"train": self.train.fingerprint, "test": self.test.fingerprint}
         return {"name": self.config.kind, "classes": list(self.classes), **parts}

@@ -5,19 +5,18 @@ Everything is in JPEG's own units: pixels 0..255 shifted by -128, coefficients o
 frequency. These functions are the reference: they are written to be read, and checked against the published layer.
 """
 
+from jpegdl.functional.companders import log_compand, tanh_compand
 from jpegdl.functional.quantizers import (
     check_window,
     hard_quantize,
     largest_level,
     level_probabilities,
-    log_compand,
     noise_quantize,
     quantize_levels,
     sample_quantize,
     saturate,
     soft_quantize,
     ste_quantize,
-    tanh_compand,
 )
 from jpegdl.functional.transforms import (
     BLOCK,

@@ -42,7 +42,7 @@ def check_window(bits: int | None, window: int | None) -> None:
         raise UsageError(f"window must not exceed the alphabet: bits={bits} has {2 * cap + 1} levels, got window={window}")
 
 
-def _like(value: Tensor | float, z: Tensor, name: str) -> Tensor:
+def broadcast_like(value: Tensor | float, z: Tensor, name: str) -> Tensor:
     """``value`` as a tensor of z's dtype and device that broadcasts to z."""
     if not z.is_floating_point():
         raise TypeError(f"z must be floating point, got {z.dtype}")
@@ -119,17 +119,20 @@ def _slopes(
     return by_z, by_q, q**3 * (2 * offset * variance - skew)
 
 
+def _soft_quantize(z: Tensor, q: Tensor, alpha: Tensor, bits: int | None, window: int | None) -> Tensor:
+    """Q_d as single operations, whose own derivatives are the closed forms too, but take far more memory."""
+    nearest, offset, lowest, count = _levels_in_use(z, q, bits, window)
+    (mean,) = _moments(offset, alpha * q * q, lowest, count, order=1)
+    return q * (nearest + mean)
+
+
 class _SoftQuantize(torch.autograd.Function):
     """Q_d with its closed-form derivatives. It saves its inputs and nothing else; its backward is made of differentiable
     operations, so second derivatives (window held fixed) are right too."""
 
     generate_vmap_rule = True
 
-    @staticmethod
-    def forward(z: Tensor, q: Tensor, alpha: Tensor, bits: int | None, window: int | None) -> Tensor:
-        nearest, offset, lowest, count = _levels_in_use(z, q, bits, window)
-        (mean,) = _moments(offset, alpha * q * q, lowest, count, order=1)
-        return q * (nearest + mean)
+    forward = staticmethod(_soft_quantize)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -195,9 +198,13 @@ def soft_quantize(
     Source: "JPEG Inspired Deep Learning" (ICLR 2025), Q_d; the window is that of its public implementation.
     """
     check_window(bits, window)
-    forward_mode = not torch.compiler.is_compiling() and torch.autograd.forward_ad._current_level >= 0
-    function: Any = _SoftQuantizeBothWays if forward_mode else _SoftQuantize
-    output: Tensor = function.apply(z, _like(q, z, "q"), _like(alpha, z, "alpha"), bits, window)
+    compute: Any = _SoftQuantize.apply
+    if not torch.compiler.is_compiling():
+        if torch._C._get_tracing_state() is not None:
+            compute = _soft_quantize  # what torch.jit.trace makes is to be saved, and to run without Python
+        elif torch.autograd.forward_ad._current_level >= 0:
+            compute = _SoftQuantizeBothWays.apply
+    output: Tensor = compute(z, broadcast_like(q, z, "q"), broadcast_like(alpha, z, "alpha"), bits, window)
     return output
 
 
@@ -219,7 +226,7 @@ def quantize_levels(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Te
 
     Source: ITU-T T.81, A.3.4; the cap from "JPEG Inspired Deep Learning" (ICLR 2025).
     """
-    return _cap((z / _like(q, z, "q")).round(), bits)
+    return _cap((z / broadcast_like(q, z, "q")).round(), bits)
 
 
 def level_probabilities(
@@ -244,7 +251,7 @@ def level_probabilities(
     Source: "JPEG Inspired Deep Learning" (ICLR 2025), the conditional probability mass function.
     """
     check_window(bits, window)
-    q, alpha = _like(q, z, "q"), _like(alpha, z, "alpha")
+    q, alpha = broadcast_like(q, z, "q"), broadcast_like(alpha, z, "alpha")
     nearest, offset, lowest, count = _levels_in_use(z, q, bits, window)
     first = (nearest + lowest).detach()
     levels = first[..., None] + torch.arange(count, dtype=z.dtype, device=z.device)
@@ -271,7 +278,7 @@ def hard_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tens
 
     Source: ITU-T T.81, A.3.4; the cap from "JPEG Inspired Deep Learning".
     """
-    q = _like(q, z, "q")
+    q = broadcast_like(q, z, "q")
     return q * quantize_levels(z, q, bits=bits)
 
 
@@ -302,7 +309,7 @@ def sample_quantize(
     """
     soft = soft_quantize(z, q, alpha, bits=bits, window=window)
     with torch.no_grad():
-        q, alpha = _like(q, z, "q"), _like(alpha, z, "alpha")
+        q, alpha = broadcast_like(q, z, "q"), broadcast_like(alpha, z, "alpha")
         nearest, offset, lowest, count = _levels_in_use(z, q, bits, window)
         logit = partial(_logit, offset, alpha * q * q)
         # Inverse of the distribution function, in two passes. 1 - rand lies in (0, 1]: no level of weight 0 is drawn.
@@ -330,7 +337,7 @@ def ste_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tenso
 
     Source: Bengio et al. 2013 (straight-through); Esser et al. 2020 (the same for the step).
     """
-    q = _like(q, z, "q")
+    q = broadcast_like(q, z, "q")
     scaled = z / q
     return q * _cap(scaled.round().detach() + (scaled - scaled.detach()), bits)
 
@@ -350,7 +357,7 @@ def noise_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8, genera
 
     Source: Balle et al. 2017, "End-to-end optimized image compression".
     """
-    q = _like(q, z, "q")
+    q = broadcast_like(q, z, "q")
     noise = torch.rand(z.shape, dtype=z.dtype, device=z.device, generator=generator) - 0.5
     return q * _cap(z / q + noise, bits)
 
@@ -369,48 +376,10 @@ def saturate(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tensor:
     Raises:
         UsageError: as :func:`hard_quantize`.
     """
-    q, cap = _like(q, z, "q"), largest_level(bits)
+    q, cap = broadcast_like(q, z, "q"), largest_level(bits)
     return z if cap is None else z.clamp(-cap * q, cap * q)
 
 
 def _cap(levels: Tensor, bits: int | None) -> Tensor:
     cap = largest_level(bits)
     return levels if cap is None else levels.clamp(-cap, cap)
-
-
-# ------------------------------------------------------------------------------------------------------- companders
-
-
-def log_compand(z: Tensor, c: Tensor | float) -> Tensor:
-    """c sign(z) log(1 + |z| / c): the identity for |z| well below c, a logarithm well above.
-
-    Args:
-        z: coefficients of any shape, floating point.
-        c: where the curve bends, > 0, in the units of ``z``; broadcasts to ``z``. Not checked, as steps are not.
-
-    Returns:
-        Shape and dtype of ``z``.
-
-    Raises:
-        UsageError: ``c`` does not broadcast to ``z``.
-    """
-    c = _like(c, z, "c")
-    zero = z.new_zeros(())
-    # At a tie, maximum gives half the gradient to each side: at z = 0 the slopes add up to 1, where sign(z) would give 0.
-    return c * (torch.log1p(torch.maximum(z, zero) / c) - torch.log1p(torch.maximum(-z, zero) / c))
-
-
-def tanh_compand(z: Tensor, c: Tensor | float) -> Tensor:
-    """c tanh(z / c): the identity for |z| well below c, a smooth cap at +-c.
-
-    Args:
-        z, c: as in :func:`log_compand`.
-
-    Returns:
-        Shape and dtype of ``z``.
-
-    Raises:
-        UsageError: as :func:`log_compand`.
-    """
-    c = _like(c, z, "c")
-    return c * torch.tanh(z / c)

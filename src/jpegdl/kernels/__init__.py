@@ -1,5 +1,5 @@
 """The soft round trip, fused for speed on CPUs (numba) and NVIDIA GPUs (Triton)."""
 
-from jpegdl.kernels.dispatch import eager_round_trip, soft_round_trip
+from jpegdl.kernels.dispatch import eager_round_trip, soft_round_trip, unobserved
 
-__all__ = ["eager_round_trip", "soft_round_trip"]
+__all__ = ["eager_round_trip", "soft_round_trip", "unobserved"]

@@ -9,6 +9,7 @@ call.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import triton
@@ -20,7 +21,13 @@ from jpegdl.kernels.triton_blocks import quantize, quantize_backward, to_coeffic
 
 BLOCKS = 16  # 8x8 blocks that a program works on at a time: 128 rows of 8, one for each of its threads
 _WARPS = 4
-_PROGRAMS_PER_PROCESSOR = 8  # of the backward pass, which sums over what a program meets
+# The backward pass needs about 170 registers a thread (see benchmarks/triton_report.py). Held to 168, 3 programs of 128 threads
+# fill the 65,536 registers of a processor (compute capability 8 and 9); as many are started, each goes through several tiles.
+_PROGRAMS_PER_PROCESSOR = 3
+REGISTERS = 168
+# Another number of images, as the last batch of an epoch has, must not make Triton compile again. Other strides may: where they
+# are multiples of 16, it reads several numbers at once.
+_SIZES = ["count", "height", "width", "tiles"]
 
 _R, _G, _B = tl.constexpr(KR), tl.constexpr(KG), tl.constexpr(KB)
 _TO_CB, _TO_CR = tl.constexpr(0.5 / (1 - KB)), tl.constexpr(0.5 / (1 - KR))
@@ -52,9 +59,9 @@ def _places(tile, count, height, width, blocks: tl.constexpr):
 
 @triton.jit
 def _offsets(image, y, x, sn, sh, sw):
-    """Where the left half of each line lies, and its right half."""
-    columns = x[:, None] + tl.arange(0, 4)[None, :]
-    start = (image * sn + y * sh)[:, None]
+    """Where the left half of each line lies, and its right half; in 64 bits, for tensors of more than 2^31 numbers."""
+    columns = (x[:, None] + tl.arange(0, 4)[None, :]).to(tl.int64)
+    start = (image * sn + y.to(tl.int64) * sh)[:, None]
     return start + columns * sw, start + (columns + 4) * sw
 
 
@@ -74,7 +81,7 @@ def _load(images, at, mask, sc, scale: tl.constexpr):
     """Level-shifted Y, Cb, Cr."""
     r = tl.load(images + at, mask=mask, other=0.0).to(tl.float32)
     g = tl.load(images + at + sc, mask=mask, other=0.0).to(tl.float32)
-    b = tl.load(images + at + 2 * sc, mask=mask, other=0.0).to(tl.float32)
+    b = tl.load(images + at + sc + sc, mask=mask, other=0.0).to(tl.float32)
     luma = r * (_R * scale) + g * (_G * scale) + b * (_B * scale)
     return luma - 128, (b * scale - luma) * _TO_CB, (r * scale - luma) * _TO_CR
 
@@ -86,7 +93,7 @@ def _store(images, luma, cb, cr, at, mask, sc):
     luma = luma * (1 / 255) + 128 / 255
     tl.store(images + at, (luma + cr * (_CR_TO_R / 255)).to(kind), mask=mask)
     tl.store(images + at + sc, (luma - cb * (_CB_TO_G / 255) - cr * (_CR_TO_G / 255)).to(kind), mask=mask)
-    tl.store(images + at + 2 * sc, (luma + cb * (_CB_TO_B / 255)).to(kind), mask=mask)
+    tl.store(images + at + sc + sc, (luma + cb * (_CB_TO_B / 255)).to(kind), mask=mask)
 
 
 @triton.jit
@@ -94,7 +101,7 @@ def _load_grad(grad, at, mask, sc):
     """The transpose of _store: gradients of the image to those of Y, Cb, Cr; 0 where there is no image."""
     r = tl.load(grad + at, mask=mask, other=0.0).to(tl.float32) * (1 / 255)
     g = tl.load(grad + at + sc, mask=mask, other=0.0).to(tl.float32) * (1 / 255)
-    b = tl.load(grad + at + 2 * sc, mask=mask, other=0.0).to(tl.float32) * (1 / 255)
+    b = tl.load(grad + at + sc + sc, mask=mask, other=0.0).to(tl.float32) * (1 / 255)
     return r + g + b, b * _CB_TO_B - g * _CB_TO_G, r * _CR_TO_R - g * _CR_TO_G
 
 
@@ -106,7 +113,7 @@ def _store_grad(images, luma, cb, cr, at, mask, sc, scale: tl.constexpr):
     luma = luma - cb - cr
     tl.store(images + at, ((luma * _R + cr) * scale).to(kind), mask=mask)
     tl.store(images + at + sc, (luma * (_G * scale)).to(kind), mask=mask)
-    tl.store(images + at + 2 * sc, ((luma * _B + cb) * scale).to(kind), mask=mask)
+    tl.store(images + at + sc + sc, ((luma * _B + cb) * scale).to(kind), mask=mask)
 
 
 # ----------------------------------------------------------------------------------------------------------- kernels
@@ -122,8 +129,9 @@ def _load_planes(
         left, right = _offsets(image, y, x, sn, sh, sw)
     else:
         columns = x[:, None] + tl.arange(0, 4)[None, :]
-        start = (image * sn + tl.minimum(y, height - 1) * sh)[:, None]
-        left, right = start + tl.minimum(columns, width - 1) * sw, start + tl.minimum(columns + 4, width - 1) * sw
+        start = (image * sn + tl.minimum(y, height - 1).to(tl.int64) * sh)[:, None]
+        left = start + tl.minimum(columns, width - 1).to(tl.int64) * sw
+        right = start + tl.minimum(columns + 4, width - 1).to(tl.int64) * sw
     y0, cb0, cr0 = _load(images, left, exists, sc, scale)
     y1, cb1, cr1 = _load(images, right, exists, sc, scale)
     return y0, cb0, cr0, y1, cb1, cr1
@@ -139,7 +147,7 @@ def _round_trip(left, right, tables, centre_cap, capped: tl.constexpr, channel: 
     return to_pixels(low, high, 0, 0, blocks, False)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES[:3])
 def _forward_kernel(
     images, output, tables, centre_cap, count, height, width, sn, sc, sh, sw, on, oc, oh, ow,
     blocks: tl.constexpr, whole: tl.constexpr, capped: tl.constexpr, scale: tl.constexpr,
@@ -179,7 +187,7 @@ def _store_sums(partial, low, high, row: tl.constexpr, blocks: tl.constexpr):
     tl.store(to + 32, tl.sum(tl.reshape(high, (blocks, 32)), axis=0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def _backward_kernel(
     images, grad, grad_images, partial, tables, centre_cap, count, height, width, tiles,
     sn, sc, sh, sw, gn, gc, gh, gw, on, oc, oh, ow,
@@ -238,7 +246,7 @@ def _geometry(images: Tensor) -> tuple[int, bool, float]:
 
 
 def forward(images: Tensor, q: Tensor, alpha: Tensor, cap: float) -> Tensor:
-    """Images through the layer, with steps and softness (3, 8, 8).
+    """Images through the layer, with steps and alpha (3, 8, 8).
 
     Args:
         images: (N, 3, H, W) of any strides, floating point in [0, 1] or uint8.
@@ -249,10 +257,11 @@ def forward(images: Tensor, q: Tensor, alpha: Tensor, cap: float) -> Tensor:
     n, _, height, width = images.shape
     output = torch.empty_like(images, dtype=torch.float32 if images.dtype == torch.uint8 else images.dtype)
     tiles, whole, scale = _geometry(images)
-    _forward_kernel[(tiles,)](
-        images, output, _tables(q, alpha), cap - 2, n, height, width, *images.stride(), *output.stride(),
-        blocks=BLOCKS, whole=whole, capped=math.isfinite(cap), scale=scale, num_warps=_WARPS,
-    )  # fmt: skip
+    with _current(images.device):  # Triton starts kernels on the current device, wherever the tensors are
+        _forward_kernel[(tiles,)](
+            images, output, _tables(q, alpha), cap - 2, n, height, width, *images.stride(), *output.stride(),
+            blocks=BLOCKS, whole=whole, capped=math.isfinite(cap), scale=scale, num_warps=_WARPS,
+        )  # fmt: skip
     return output
 
 
@@ -265,14 +274,20 @@ def backward(
     tiles, whole, scale = _geometry(images)
     programs = min(tiles, _PROGRAMS_PER_PROCESSOR * _processors(images.device))
     partial = torch.empty((programs, 6, 2, BLOCK, BLOCK // 2), dtype=torch.float32, device=images.device)
-    _backward_kernel[(programs,)](
-        images, grad, grad_images, partial, _tables(q, alpha), cap - 2, n, height, width, tiles,
-        *images.stride(), *grad.stride(), *grad_images.stride(),
-        blocks=BLOCKS, whole=whole, capped=math.isfinite(cap), scale=scale, want_images=want_images, num_warps=_WARPS,
-    )  # fmt: skip
+    with _current(images.device):
+        _backward_kernel[(programs,)](
+            images, grad, grad_images, partial, _tables(q, alpha), cap - 2, n, height, width, tiles,
+            *images.stride(), *grad.stride(), *grad_images.stride(),
+            blocks=BLOCKS, whole=whole, capped=math.isfinite(cap), scale=scale, want_images=want_images,
+            num_warps=_WARPS, maxnreg=REGISTERS,
+        )  # fmt: skip
     # From half, horizontal frequency, vertical one within the half: to rows of vertical frequency.
     sums = partial.sum(0).transpose(2, 3).reshape(2, 3, BLOCK, BLOCK)
     return grad_images if want_images else None, sums
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _processors(device: torch.device) -> int:

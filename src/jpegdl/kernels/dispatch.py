@@ -7,7 +7,6 @@ not work, it takes the readable one, from :mod:`jpegdl.functional`, which they a
 """
 
 import importlib
-import tempfile
 import warnings
 from functools import lru_cache
 from types import ModuleType
@@ -81,10 +80,11 @@ def check_inputs(images: Tensor, q: Tensor, alpha: Tensor, bits: int | None, win
         if table.shape != (3, F.BLOCK, F.BLOCK):
             raise UsageError(f"{name} must be of shape (3, 8, 8), for Y, Cb and Cr, got {tuple(table.shape)}")
         if table.device != images.device and images.device.type != "meta":
-            hint = " with values of its own (load_state_dict)" if table.device.type == "meta" else ""
+            way_out = f"move the layer to the images' device, layer.to({str(images.device)!r})"
+            if table.device.type == "meta":  # where it has no values to move
+                way_out = f"make room for its values, layer.to_empty(device={str(images.device)!r}), then load_state_dict"
             raise UsageError(
-                f"{name}, a table of the layer, is on {table.device} and the images are on {images.device}: "
-                f"move the layer to the images' device, layer.to({str(images.device)!r}){hint}"
+                f"{name}, a table of the layer, is on {table.device} and the images are on {images.device}: {way_out}"
             )
 
 
@@ -101,11 +101,11 @@ def _fusible(images: Tensor, q: Tensor, alpha: Tensor, window: int | None) -> bo
         # torch.export, by default, does not use dynamo.
         return torch.compiler.is_dynamo_compiling() and _works(images.device)
     forward_mode = torch.autograd.forward_ad._current_level >= 0
-    return not forward_mode and _unobserved(images, q, alpha) and _works(images.device)
+    return not forward_mode and unobserved(images, q, alpha) and _works(images.device)
 
 
-def _unobserved(*tensors: Tensor) -> bool:
-    """Whether nobody wants to see PyTorch's single operations, and all numbers lie in memory as they are.
+def unobserved(*tensors: Tensor) -> bool:
+    """Whether nobody wants to see PyTorch's single operations, and all numbers lie in memory as they are; for eager calls.
 
     Kernels read memory without asking PyTorch: a tracer would take what they computed for a constant, and a tensor that is
     marked as negated, batched, sparse or a stand-in for another has other numbers in memory, or none.
@@ -114,7 +114,7 @@ def _unobserved(*tensors: Tensor) -> bool:
         torch._C._get_tracing_state() is None
         and torch._C._len_torch_dispatch_stack() == 0
         and not torch._C._are_functorch_transforms_active()
-        and all(torch._C._dispatch_keys(tensor).raw_repr() & ~_PLAIN[tensor.device.type] == 0 for tensor in tensors)
+        and all(torch._C._dispatch_keys(tensor).raw_repr() & ~_PLAIN.get(tensor.device.type, 0) == 0 for tensor in tensors)
     )
 
 
@@ -136,7 +136,7 @@ def _kernels(device: torch.device) -> ModuleType | None:
     if device.type == "cuda" and torch.version.hip is not None:
         return None
     try:
-        kernels = _load(device.type)
+        kernels = importlib.import_module(f"jpegdl.kernels.{device.type}")
         # Compilers fail at first use: no C compiler, a GPU too old, a full disk.
         images, table = (torch.ones(shape, dtype=torch.float32, device=device) for shape in ((1, 3, 16, 16), (3, 8, 8)))
         kernels.forward(images, table, table, 127.0)
@@ -152,16 +152,6 @@ def _kernels(device: torch.device) -> ModuleType | None:
         )
         return None
     return kernels
-
-
-def _load(device_type: str) -> ModuleType:
-    name = f"jpegdl.kernels.{device_type}"
-    try:
-        return importlib.import_module(name)
-    except RuntimeError:  # numba found neither the package's nor the user's folder writable for its cache
-        numba = importlib.import_module("numba")
-        numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="jpegdl-numba-")
-        return importlib.import_module(name)
 
 
 def _forward(images: Tensor, q: Tensor, alpha: Tensor, bits: int | None) -> Tensor:
@@ -217,13 +207,17 @@ def _readable_gradients(ctx: Any, grad: Tensor) -> Any:
 
 
 class _Fused(torch.autograd.Function):
-    forward = staticmethod(_forward)
-    setup_context = staticmethod(_save)
+    # Without a setup_context of its own, for which PyTorch would look at forward's signature at every call.
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, q: Tensor, alpha: Tensor, bits: int | None) -> Tensor:
+        output = _forward(images, q, alpha, bits)
+        _save(ctx, (images, q, alpha, bits), output)
+        return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         grad = grad.resolve_neg()
-        if torch.is_grad_enabled() or not _unobserved(grad, *ctx.saved_tensors):
+        if torch.is_grad_enabled() or not unobserved(grad, *ctx.saved_tensors):
             return _readable_gradients(ctx, grad)
         return _gradients(ctx, grad, _backward)
 

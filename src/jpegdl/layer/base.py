@@ -1,6 +1,8 @@
 """What every layer does around its own part: checks, precision, memory format, its record in a state dict, and DCT there and
 back."""
 
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Real
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
+from jpegdl.kernels import unobserved
 from jpegdl.layer.record import check_settings, decode, encode
 from jpegdl.tables import check_table
 
@@ -108,7 +111,29 @@ class Layer(nn.Module):
 
 
 class ImageLayer(Layer):
-    """A layer for RGB images, (N, 3, H, W): floating point in [0, 1], or uint8 in 0..255."""
+    """A layer for RGB images, (N, 3, H, W): floating point in [0, 1], or uint8 in 0..255.
+
+    Values out of that range are computed with as they are. Of its first batch in eager mode a layer looks whether they are
+    those of images, and warns where they are not; later batches are not looked at, since a GPU would have to be waited for.
+    """
+
+    _looked = False  # whether a batch has been looked at
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not (torch.compiler.is_compiling() or self._looked):
+            self._look(images)
+        return super().forward(images)
+
+    def _look(self, images: Tensor) -> None:
+        if not isinstance(images, Tensor) or not images.is_floating_point() or not images.numel() or not unobserved(images):
+            return
+        if images.is_cuda and torch.cuda.is_current_stream_capturing():
+            return
+        for layer in self.modules():  # the layers within this one see what it makes of the images
+            if isinstance(layer, ImageLayer):
+                layer._looked = True
+        if advice := _advice(images.detach()):
+            warnings.warn(f"{advice} (said once, of this layer's first batch)", stacklevel=5)
 
     def check(self, images: Tensor) -> None:
         if not isinstance(images, Tensor):
@@ -243,6 +268,29 @@ def initial_table(value: Any, name: str, leading: tuple[int, ...], dtype: torch.
     elif isinstance(value, Tensor) and value.ndim == 0:
         value = value.detach().expand(F.BLOCK, F.BLOCK)
     return check_table(value, name, leading, dtype, device)
+
+
+def _advice(images: Tensor) -> str | None:
+    """What to do about values that are not those of images in [0, 1]; None where they are. Waits for the device once.
+
+    Resizing overshoots, and noise leaves [0, 1] in places: only where that is more than a tenth of the values is it something
+    else.
+    """
+    outside = (images < -0.1) | (images > 1.1)
+    low, high, share = torch.stack([*(value.float() for value in images.aminmax()), outside.float().mean()]).tolist()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "images hold NaN or infinity, and so will all that is computed from them: look for it in what makes the images"
+    if share <= 0.1:
+        return None
+    if low < -0.1:
+        return (
+            f"images should be in [0, 1], and lie between {low:.3g} and {high:.3g}, as if they were normalised already: take "
+            "Normalize out of their transform; prepend(backbone, layer) normalises after the layer"
+        )
+    return (
+        f"images should be in [0, 1], and lie between {low:.3g} and {high:.3g}: divide them by 255 if they are in 0..255, or "
+        "give them as torch.uint8"
+    )
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[None]:

@@ -1,7 +1,5 @@
 """The trainable JPEG layer."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -72,11 +70,6 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
     alpha_chroma: Tensor | None
     hardness_luma: nn.Parameter | None
     hardness_chroma: nn.Parameter | None
-    _fusible = True
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        cls._fusible = all(getattr(cls, name) is getattr(JpegLayer, name) for name in _FUSED)
 
     def __init__(
         self,
@@ -116,7 +109,8 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
         return {"luma": steps[0], "chroma": steps[2], "alpha_luma": alpha[0], "alpha_chroma": alpha[2]}
 
     def round_trip(self, images: Tensor) -> Tensor:
-        fusible = self._fusible and not any(name in self.__dict__ for name in _FUSED)
+        kind = type(self)
+        fusible = all(getattr(kind, name) is getattr(JpegLayer, name) and name not in self.__dict__ for name in _FUSED)
         if self.rounding == "soft" and fusible:
             return soft_round_trip(images, self.steps, self.alpha, bits=self.bits, window=self.window)
         return super().round_trip(images)

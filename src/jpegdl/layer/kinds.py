@@ -138,4 +138,7 @@ def check_layer(config: LayerConfig, size: int) -> None:
         raise UsageError(f"layer.calibration must be eval or train, got {config.calibration!r}")
     if table_source(config) == "file":
         read_tables(config.tables)
-    build_layer(config, None, size)
+    try:
+        build_layer(config, None, size)
+    except UsageError as error:
+        raise UsageError(f"layer.{str(error).removeprefix('layer.')}") from error

@@ -61,7 +61,9 @@ class QuantizingLayer(DctLayer):
         for (name, steps), value in zip(tables.items(), alphas, strict=True):
             free = None
             if self.hardness is None:
-                free = initial_table(value, f"alpha_{name}", steps.shape[:-2], steps.dtype, steps.device)
+                free = initial_table(
+                    value, f"alpha_{name}" if alphas is alpha else "alpha", steps.shape[:-2], steps.dtype, steps.device
+                )
             if free is None or not trainable_alpha:
                 self.register_buffer(f"alpha_{name}", free)
             else:

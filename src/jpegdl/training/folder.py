@@ -23,7 +23,9 @@ from jpegdl.training.config import RunConfig
 
 #: Settings that say where to compute and where files are, not what: they may change between the two halves of a run.
 WHERE = ("data.path", "data.workers", "training.accelerator")
-_RESULT = {"arm", "seed", "accuracy", "loss", "train_seconds", "parameters", "layer_parameters", "saturation", "grey", "data"}
+_SECTIONS = {"arm", "seed", "backbone", "data", "layer", "training"}
+_CLASSES = "jpegdl.classes"  # in the metadata of model.safetensors
+_RESULT = {"arm", "seed", "accuracy", "loss", "train_seconds", "parameters", "layer_parameters", "saturation", "data"}
 
 
 class RunFolder:
@@ -71,8 +73,10 @@ class RunFolder:
         """
         with self._reading(self.config_file):
             there = yaml.safe_load(self.config_file.read_text())
+            if missing := _SECTIONS - there.keys():
+                raise ValueError(f"no {', '.join(sorted(missing))} in it")
             arm, seed = there.pop("arm"), there.pop("seed")
-            return _settings(_from_dict(RunConfig, there), arm, seed)
+            return _settings(from_dict(RunConfig, there), arm, seed)
 
     def config(self) -> RunConfig:
         """The settings that the run was trained with.
@@ -81,7 +85,15 @@ class RunFolder:
             UsageError: they are missing or damaged.
         """
         there = self.settings()
-        return cast(RunConfig, _from_dict(RunConfig, {name: there[name] for name in there.keys() - {"arm", "seed"}}))
+        return cast(RunConfig, from_dict(RunConfig, {name: there[name] for name in there.keys() - {"arm", "seed"}}))
+
+    def difference(self, config: RunConfig, arm: str, seed: int) -> str | None:
+        """The first setting of the run that differs from these, in words; None if none does.
+
+        Raises:
+            UsageError: the run's settings are missing or damaged.
+        """
+        return _first_difference(self.settings(), _settings(config, arm, seed))
 
     def check(self, config: RunConfig, arm: str, seed: int) -> None:
         """Refuse a folder that holds a run with other settings; one without a finished epoch may have any.
@@ -89,7 +101,7 @@ class RunFolder:
         Raises:
             UsageError: names the first setting that differs.
         """
-        if self.started and (differing := _first_difference(self.settings(), _settings(config, arm, seed))):
+        if self.started and (differing := self.difference(config, arm, seed)):
             raise UsageError(f"{self} holds a run with other settings ({differing}); give another --name, or delete the folder")
 
     def check_data(self, found: dict[str, Any], config: RunConfig) -> None:
@@ -176,12 +188,14 @@ class RunFolder:
                 raise ValueError("no tables in it")
             return tables
 
-    def failure(self) -> str | None:
-        """Why the last training of this run stopped; None if nothing is known of it, or if it is finished."""
+    def failure(self, config: RunConfig, arm: str, seed: int) -> str | None:
+        """Why the last training with these settings stopped; None if nothing is known of it, or if it is finished."""
         if self.finished or not self.failure_file.is_file():
             return None
         with self._reading(self.failure_file):
-            return str(json.loads(self.failure_file.read_text())["message"])
+            there = json.loads(self.failure_file.read_text())
+            same = _first_difference(there["settings"], _settings(config, arm, seed)) is None
+            return str(there["message"]) if same else None
 
     def write_metrics(self, rows: list[dict[str, float]]) -> None:
         """Write ``metrics.csv``, an entry an epoch."""
@@ -196,10 +210,11 @@ class RunFolder:
         with replacing(self.layer_file) as file, file.open("wb") as stream:
             np.savez_compressed(stream, **columns)
 
-    def write_model(self, model: nn.Module) -> None:
-        """Write ``model.safetensors``."""
+    def write_model(self, model: nn.Module, classes: list[str]) -> None:
+        """Write ``model.safetensors``, with the names of the classes that its logits stand for."""
+        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         with replacing(self.model_file) as file:
-            file.write_bytes(safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
+            file.write_bytes(safetensors.torch.save(state, {_CLASSES: json.dumps(classes)}))
 
     def write_tables(self, tables: dict[str, Any]) -> None:
         """Write ``tables.json``."""
@@ -210,9 +225,9 @@ class RunFolder:
         _write_json(self.result_file, result)
         self.failure_file.unlink(missing_ok=True)
 
-    def write_failure(self, message: str) -> None:
-        """Write down why training stopped."""
-        _write_json(self.failure_file, {"message": message})
+    def write_failure(self, message: str, config: RunConfig, arm: str, seed: int) -> None:
+        """Write down why training with these settings stopped."""
+        _write_json(self.failure_file, {"message": message, "settings": _settings(config, arm, seed)})
 
     @contextmanager
     def _reading(self, file: Path) -> Iterator[None]:
@@ -222,28 +237,27 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, safetensors.SafetensorError) as error:
             if isinstance(error, UsageError):
                 raise
-            state = "is damaged" if file.is_file() else "is missing"
+            state = f"is damaged ({_said(error)})" if file.is_file() else "is missing"
             way_out = f"delete {self} to train that run again"
             if file not in (self.config_file, self.data_file) and self.checkpoint.is_file():
                 way_out = f"delete {self.result_file}, and the command that trained the run writes it again from its last epoch"
-            raise UsageError(f"{file} {state} ({_said(error)}); {way_out}") from error
+            raise UsageError(f"{file} {state}; {way_out}") from error
 
     # -------------------------------------------------------------------------------------------------- what was trained
 
     def open(self) -> "TrainedRun":
-        """What was trained: settings, classes, model and tables.
+        """What was trained: settings, classes and model; needs ``config.yaml``, ``data.json`` and ``model.safetensors`` alone.
 
         Raises:
             UsageError: the run is not finished, or a file of it is missing or damaged.
         """
-        if not self.finished:
+        if not self.finished and not self.model_file.is_file():  # a model that came without the rest of its run will do
             state = "its training is not finished" if self.started else "no run is there"
             raise UsageError(f"no trained model in {self}: {state}")
         config, classes = self.config(), self.data()["classes"]
-        layer = build_layer(config.layer, None, config.data.pixels)
-        model = prepend(build_backbone(config.backbone, len(classes), 0, config.data.pixels), layer)
+        model = build_model(config, len(classes))
         with self._reading(self.model_file):
-            _load_state(safetensors.torch.load_file(self.model_file), self.model_file, model)
+            load_state(safetensors.torch.load_file(self.model_file), self.model_file, model)
         return TrainedRun(self, config, model.eval(), classes)
 
 
@@ -264,23 +278,48 @@ class TrainedRun:
     classes: list[str]
 
 
-def load_model(file: Path, model: PrependedModel) -> None:
-    """Load a run's ``model.safetensors`` into a model built from its settings.
+def build_model(config: RunConfig, classes: int) -> PrependedModel:
+    """The model of a run with weights and tables that are still to be loaded; ``classes`` is its number of logits.
 
     Raises:
-        UsageError: no such file, not a safetensors file, weights that are not finite, or those of another architecture.
+        UsageError: it cannot be built.
+    """
+    layer = build_layer(config.layer, None, config.data.pixels)
+    return prepend(build_backbone(config.backbone, classes, 0, config.data.pixels), layer)
+
+
+def load_model(file: Path, model: PrependedModel, classes: list[str]) -> None:
+    """Load a run's ``model.safetensors`` into a model built from its settings.
+
+    Args:
+        file: the weights.
+        model: what they go into.
+        classes: names of the classes that its logits are to stand for; a file that does not name its own may be of any.
+
+    Raises:
+        UsageError: no such file, not a safetensors file, weights that are not finite, those of another architecture, or of a
+            model of other classes.
     """
     if not file.is_file():
         raise UsageError(f"no model file {file}; train it first")
     try:
         state = safetensors.torch.load_file(file)
+        with safetensors.safe_open(file, "pt") as stored:
+            named = (stored.metadata() or {}).get(_CLASSES)
     except (safetensors.SafetensorError, OSError) as error:
         raise UsageError(f"{file} is not a safetensors file that can be read ({error})") from error
-    _load_state(state, file, model)
+    load_state(state, file, model)
+    if named is not None and (difference := class_difference(json.loads(named), classes)):
+        raise UsageError(f"the model in {file} knows other classes than these data ({difference}); give its own data")
 
 
-def _load_state(state: dict[str, Tensor], file: Path, model: nn.Module) -> None:
-    own = model.state_dict()
+def load_state(state: dict[str, Tensor], file: Path, model: nn.Module) -> None:
+    """Load the content of a file into a model or a part of one.
+
+    Raises:
+        UsageError: weights that are not finite, or those of another architecture; names ``file``.
+    """
+    own = {name: tensor for name, tensor in model.state_dict().items() if name in state or not name.endswith("_extra_state")}
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     other = [
         f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}"
@@ -319,7 +358,7 @@ def _settings(config: RunConfig, arm: str, seed: int) -> dict[str, Any]:
     return settings
 
 
-def _from_dict(kind: type, content: Any) -> Any:
+def from_dict(kind: type, content: Any) -> Any:
     """A dataclass from nested dictionaries; what they leave out takes its default.
 
     Raises:
@@ -329,7 +368,7 @@ def _from_dict(kind: type, content: Any) -> Any:
     if unknown := content.keys() - {field.name for field in fields(kind)}:
         raise ValueError(f"unknown setting {min(unknown)}: a newer version wrote it, or it was edited")
     return kind(
-        **{name: _from_dict(types[name], value) if is_dataclass(types[name]) else value for name, value in content.items()}
+        **{name: from_dict(types[name], value) if is_dataclass(types[name]) else value for name, value in content.items()}
     )
 
 
@@ -342,12 +381,18 @@ def _first_difference(there: Any, here: Any, path: str = "") -> str | None:
     return None if there == here or path in WHERE else f"{path} was {there!r}, now {here!r}"
 
 
+def class_difference(there: list[str], here: list[str]) -> str | None:
+    """In words, how the classes of two data sets differ; None if they are the same."""
+    if odd := sorted(set(there) ^ set(here)):
+        more = f" ({len(odd)} classes differ)" if len(odd) > 1 else ""
+        return f"class {odd[0]!r} is in only one of them{more}"
+    return None if there == here else "the classes are in another order"
+
+
 def data_difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
     """In words, what of two data sets' fingerprints differs first; None if they are the same."""
-    if odd := sorted(set(there["classes"]) ^ set(here["classes"])):
-        return f"class {odd[0]!r} is in one of them only, {len(odd)} classes differ"
-    if there["classes"] != here["classes"]:
-        return "the classes are in another order"
+    if difference := class_difference(there["classes"], here["classes"]):
+        return difference
     for part, name in (("train", "training"), ("test", "test")):
         then, now = there[part], here[part]
         if then["images"] != now["images"]:

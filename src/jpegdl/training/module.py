@@ -129,9 +129,10 @@ class JointTraining(lightning.LightningModule):
             way_out = (
                 "a smaller learning rate is the usual way out" if sound else "the batch has pixels that are NaN or infinite"
             )
+            saved = "; the last finished epoch is saved" if self.current_epoch else ""
             raise UsageError(
-                f"the loss is {float(loss)} in epoch {self.current_epoch + 1}, step {batch_idx + 1}: {way_out}. Training "
-                "stopped before it reached any parameter; the last finished epoch is saved"
+                f"the loss is {loss.item()} in epoch {self.current_epoch + 1}, step {batch_idx + 1}: {way_out}. Training "
+                f"stopped before it reached any parameter{saved}"
             )
         if not self.idle:
             self._step(loss)
@@ -180,7 +181,7 @@ class JointTraining(lightning.LightningModule):
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             raise UsageError(
                 f"parameters are no longer finite after epoch {self.current_epoch + 1}: a smaller learning rate is the usual "
-                "way out. The last epoch before is saved"
+                f"way out{'. The epoch before is saved' if self.current_epoch else ''}"
             )
 
     def on_validation_epoch_start(self) -> None:

@@ -164,7 +164,7 @@ def train_run(
     # What is kept is what was tested, the average where there is one; also where nothing was left to train.
     module.load_state_dict(torch.load(folder.checkpoint, map_location="cpu", weights_only=True)["state_dict"])
     history.write()
-    folder.write_model(model)
+    folder.write_model(model, data.classes)
     if start.before["tables"]:
         folder.write_tables(before_and_after(start.before, describe_tables(model.layer)))
     result = {
@@ -211,5 +211,9 @@ def _fit(trainer: lightning.Trainer, module: JointTraining, data: Data, last: Pa
         raise UsageError(
             f"{trainer.strategy.root_device} has no memory left: give a smaller data.batch_size, or fewer jobs; {error}"
         ) from error
+    except RuntimeError as error:
+        if "closed by peer" in str(error) or "Connection reset" in str(error):  # what gloo says
+            raise UsageError("another process of this run has ended; its own message says why") from error
+        raise
     except SystemExit as stop:  # Lightning's answer to Ctrl+C
         raise KeyboardInterrupt from stop

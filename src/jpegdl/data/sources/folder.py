@@ -34,7 +34,8 @@ def natural_key(name: str) -> tuple[list[Any], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name.lower()))], name
 
 
-def _hidden(name: str) -> bool:
+def hidden(name: str) -> bool:
+    """Whether a file or folder of that name is passed over."""
     return name.startswith(".") or name == "__MACOSX"
 
 
@@ -59,10 +60,10 @@ def _refuse(error: OSError) -> None:
 
 def _in_folder(root: Path) -> Iterator[_Found]:
     for folder, names, files in os.walk(root, onerror=_refuse, followlinks=True):
-        names[:] = [name for name in names if not _hidden(name)]
+        names[:] = [name for name in names if not hidden(name)]
         inner = Path(folder).relative_to(root).parts
         yield _Found((*inner, ""))
-        yield from (_Found((*inner, file)) for file in files if file.lower().endswith(IMAGES) and not _hidden(file))
+        yield from (_Found((*inner, file)) for file in files if file.lower().endswith(IMAGES) and not hidden(file))
 
 
 def _in_tar(tar: tarfile.TarFile, file: str, stem: str) -> list[_Found]:
@@ -70,7 +71,7 @@ def _in_tar(tar: tarfile.TarFile, file: str, stem: str) -> list[_Found]:
     found = []
     for member in tar:
         parts = tuple(part for part in member.name.split("/") if part not in ("", "."))
-        if not parts or any(map(_hidden, parts)):
+        if not parts or any(map(hidden, parts)):
             continue
         name = parts[-1].lower()
         if member.isdir():
@@ -108,7 +109,7 @@ def _scan(root: Path) -> Iterator[_Found]:
         with tarfile.open(root, "r:") as tar:
             yield from _in_tar(tar, str(root), root.stem)
         return
-    inside = sorted(path for path in root.iterdir() if not _hidden(path.name))
+    inside = sorted(path for path in root.iterdir() if not hidden(path.name))
     if not any(path.is_dir() for path in inside):
         yield from _in_tars([path for path in inside if path.suffix.lower() == ".tar"])
     yield from _in_folder(root)

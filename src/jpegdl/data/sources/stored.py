@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,4 +41,9 @@ class Stored:
         return str(Path(place.tar or self._root) / place.key)
 
     def key(self, index: int) -> str:
-        return self._places[index].key
+        place = self._places[index]
+        size = place.size
+        if not place.tar:
+            with suppress(OSError):  # what is not there is found out when it is read
+                size = (self._root / place.key).stat().st_size
+        return f"{place.key}, {size} bytes"

@@ -4,8 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
-from jpegdl import JpegLayer, benchmark
-from jpegdl.benchmark import BenchConfig, Straightforward, bench
+from jpegdl import JpegLayer
+from jpegdl import bench as benches
+from jpegdl.bench import BenchConfig, Straightforward, bench
 from jpegdl.cli import main
 from jpegdl.errors import UsageError
 from jpegdl.tables import standard_tables
@@ -14,8 +15,8 @@ from jpegdl.tables import standard_tables
 @pytest.fixture
 def small(monkeypatch):
     """One small size, and memory measured in this process."""
-    monkeypatch.setattr(benchmark, "_COMPARED", (2, 16))
-    monkeypatch.setattr(benchmark, "peak_extra", lambda name, kind, device: 1.5 if name == "jpegdl" else None)
+    monkeypatch.setattr(benches, "_COMPARED", (2, 16))
+    monkeypatch.setattr(benches, "peak_extra", lambda name, kind, device: 1.5 if name == "jpegdl" else None)
 
     class Here:
         def __init__(self, *args, **kwargs): ...
@@ -28,7 +29,7 @@ def small(monkeypatch):
         def submit(self, call, *arguments):
             return type("Done", (), {"result": lambda self: call(*arguments)})()
 
-    monkeypatch.setattr(benchmark, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(benches, "ProcessPoolExecutor", Here)
 
 
 def test_what_is_compared_computes_the_same():
@@ -58,8 +59,8 @@ def test_table_plot_and_numbers(small, tmp_path):
 
 
 def test_large_batches_are_left_to_the_layer(small, monkeypatch, tmp_path):
-    monkeypatch.setattr(benchmark, "_LARGEST_OF_OTHERS", 1000)
-    monkeypatch.setattr(benchmark, "_LARGEST", 5000)
+    monkeypatch.setattr(benches, "_LARGEST_OF_OTHERS", 1000)
+    monkeypatch.setattr(benches, "_LARGEST", 5000)
     config = BenchConfig(device="cpu", sides=[32, 64], batches=[1], repeats=1, resnet=False, output=str(tmp_path))
     bench(config)
     times = json.loads((tmp_path / "bench.json").read_text())["times"]
@@ -68,10 +69,10 @@ def test_large_batches_are_left_to_the_layer(small, monkeypatch, tmp_path):
 
 
 def test_peak_memory_is_that_of_the_pass(monkeypatch):
-    if not benchmark.Path("/proc/self/clear_refs").exists():
+    if not benches.Path("/proc/self/clear_refs").exists():
         pytest.skip("only Linux tells")
-    monkeypatch.setattr(benchmark, "_COMPARED", (32, 128))
-    assert benchmark.peak_extra("(a) softmax", "+ tables", "cpu") > 5 * benchmark.peak_extra("jpegdl", "+ tables", "cpu")
+    monkeypatch.setattr(benches, "_COMPARED", (32, 128))
+    assert benches.peak_extra("(a) softmax", "+ tables", "cpu") > 5 * benches.peak_extra("jpegdl", "+ tables", "cpu")
 
 
 @pytest.mark.parametrize(
