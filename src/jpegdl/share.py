@@ -104,7 +104,7 @@ def _config(model: PrependedModel, classes: list[str], config: RunConfig, measur
     known = getattr(model.backbone, "pretrained_cfg", None) or {}
     transform = TestTransform(config.data)
     return {
-        "architecture": backbone,
+        "architecture": backbone if "/" in backbone or ":" in backbone else backbone.partition(".")[0],  # without timm's tag
         "num_classes": len(classes),
         "label_names": classes,
         "pretrained_cfg": {
@@ -129,6 +129,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     settings = asdict(config)
     settings["data"] |= {"name": config.data.kind, "path": None}
     settings["layer"]["tables"] = Path(config.layer.tables).name
+    settings["weights"] = config.weights and Path(config.weights).name
     return settings
 
 

@@ -186,7 +186,7 @@ def _unwrapped(state: State, own: State, source: str) -> State:
             break
         if prefix == "backbone." and any(name.startswith("layer.") for name in state):
             warnings.warn(
-                f"{source} are a backbone's and a layer's: the backbone's are loaded, the layer's are not", stacklevel=3
+                f"{source} are of a backbone and a layer: the backbone's are loaded, the layer's not", stacklevel=3
             )
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     counts = {name: own[name] for name in own if name.endswith("num_batches_tracked")}  # which old PyTorch did not keep
