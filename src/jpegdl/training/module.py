@@ -47,7 +47,7 @@ class JointTraining(lightning.LightningModule):
         self.automatic_optimization = False  # two optimizers
         self.model, self.config, self.classes, self.seed = model, config, classes, seed
         if config.train == "layer":
-            model.backbone.requires_grad_(False)
+            model.backbone.requires_grad_(False).eval()  # Lightning trains in the mode it finds
         self.objective = Objective(config)
         kinds = ((v2.MixUp, config.mixup), (v2.CutMix, config.cutmix))
         mixings = [kind(alpha=share, num_classes=classes) for kind, share in kinds if share]
