@@ -261,8 +261,8 @@ def test_mobilenet_widths(width, features):
 @pytest.mark.parametrize(
     ("name", "instead"),
     [
-        ("resnet18.a1_in1k", "give 'resnet18' to start from random ones"),
-        ("cifar_resnet20.mine", "give 'cifar_resnet20' to start"),
+        ("resnet18.a1_in1k", "add --pretrained true to load them, or give 'resnet18' to start from random ones"),
+        ("cifar_resnet20.mine", "add --pretrained true to load them, or give 'cifar_resnet20' to start"),
         ("hf-hub:timm/resnet18.a1_in1k", "give an architecture"),
         ("local-dir:models/mine", "give an architecture"),
     ],

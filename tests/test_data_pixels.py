@@ -4,6 +4,7 @@ import io
 import itertools
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from jpegdl.data import Data, DataConfig
+from jpegdl.data import Data, DataConfig, ImageSet, TestTransform
 from jpegdl.data.pixels import to_rgb
 from jpegdl.errors import UsageError
 
@@ -195,3 +196,38 @@ def test_loader_processes_hand_on_the_files_name(tmp_path, name, loader):
     split = "train" if loader.startswith("train") else "test"
     expected = rf"image .*/{split}/(ant|bee)/{name.replace(chr(10), ' ')} cannot be decoded .* --data.skip_corrupt true"
     assert re.fullmatch(expected, message)
+
+
+# ---------------------------------------------------------------------------------------------------------------- interpolation
+
+
+@pytest.mark.parametrize("crop", ["random", "resized"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_images_are_scaled_by_the_interpolation_that_is_asked_for(tmp_path, crop, interpolation):
+    """On the CPU and by the device's own code; Pillow's are the pixels to expect, to a grey level where others compute them."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    config = replace(_folder(tmp_path, image), size=20, resize=24, crop=crop, interpolation=interpolation)
+    left = (36 - 20) // 2
+    expected = image.resize((36, 24), Image.Resampling[interpolation.upper()]).crop((left, 2, left + 20, 22))
+    expected = v2.functional.pil_to_tensor(expected).float() / 255
+    other = "bilinear" if interpolation == "bicubic" else "bicubic"
+    assert (Data(replace(config, interpolation=other)).test[0][0] - expected).abs().max() > 10 / 255
+    test = Data(config)
+    on_device = Data(replace(config, cache="device"))
+    on_device.load()
+    for data in (test.test[0][0], TestTransform(config)(image), next(iter(on_device.val_dataloader()))[0][0]):
+        assert (data - expected).abs().max() < 1.5 / 255
+    # A resized training crop, of an image that is all there is to choose from.
+    whole = replace(config, scale=1.0, flip=False, resize=None)
+    training = ImageSet(_Square(), whole, train=True)[0, 1][0]
+    square = v2.functional.pil_to_tensor(_Square().read(0).resize((20, 20), Image.Resampling[interpolation.upper()])).float()
+    if crop == "resized":
+        assert (training - square / 255).abs().max() < 1.5 / 255
+    assert (ImageSet(_Square(), whole, train=False)[0][0] - square / 255).abs().max() < 1.5 / 255
+
+
+class _Square:
+    targets = (0,)
+
+    def read(self, index):
+        return Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 40, 3), dtype=np.uint8))

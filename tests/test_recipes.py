@@ -204,7 +204,7 @@ def test_a_recipe_says_what_it_is(monkeypatch, name):
     config = _config(monkeypatch, "--config", name)
     check_compare(config)
     assert config.name == name
-    assert (config.backbone, config.data.kind if name != "dtd10" else "folder") == (recipe.backbones[0], recipe.data[0])
+    assert (config.backbone, config.data.kind) == (recipe.backbones[0], recipe.data[0])
     assert config.training.epochs == recipe.epochs
     for data in recipe.data:
         check_compare(replace(config, data=replace(config.data, name=data)))

@@ -140,7 +140,7 @@ def initial_tables(config: LayerConfig, data: Data) -> tuple[Tensor, Tensor]:
         (luma, chroma), each (8, 8) float32, in JPEG table units.
 
     Raises:
-        UsageError: sensitivity and learned tables, which come from another run; or tables that cannot be read or computed.
+        UsageError: sensitivity, pretrained and learned tables, which need a model; or tables that cannot be read or computed.
     """
     kind = table_source(config)
     if kind == "ones":
@@ -156,7 +156,7 @@ def initial_tables(config: LayerConfig, data: Data) -> tuple[Tensor, Tensor]:
         return read_tables(config.tables)
     if kind == "magnitude":
         return magnitude_tables(data.calibration_dataloader(), bits=config.bits or 11, images=config.images)
-    raise UsageError(f"{kind} tables come from another run: jpegdl compare and jpegdl train find it")
+    raise UsageError(f"{kind} tables come from a trained model: jpegdl compare and jpegdl train find it")
 
 
 @contextmanager

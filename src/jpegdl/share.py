@@ -104,7 +104,7 @@ def _config(model: PrependedModel, classes: list[str], config: RunConfig, measur
     known = getattr(model.backbone, "pretrained_cfg", None) or {}
     transform = TestTransform(config.data)
     return {
-        "architecture": backbone,
+        "architecture": backbone if "/" in backbone or ":" in backbone else backbone.partition(".")[0],  # without timm's tag
         "num_classes": len(classes),
         "label_names": classes,
         "pretrained_cfg": {
@@ -128,7 +128,9 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     """All settings, without where anything is on this machine."""
     settings = asdict(config)
     settings["data"] |= {"name": config.data.kind, "path": None}
+    settings["weights"] = None if config.weights is None else Path(config.weights).name
     settings["layer"]["tables"] = Path(config.layer.tables).name
+    settings["weights"] = config.weights and Path(config.weights).name
     return settings
 
 

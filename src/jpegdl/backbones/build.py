@@ -2,11 +2,13 @@
 
 import difflib
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import lightning
 import timm
 import torchvision
+from timm.data.config import resolve_data_config
 from torch import nn
 
 from jpegdl.errors import UsageError
@@ -18,21 +20,27 @@ _PRETRAINED = ("hf-hub:", "hf_hub:", "local-dir:")  # in front of what timm woul
 _TORCHVISION_NAMES = sorted({*torchvision.models.list_models(module=torchvision.models)} - {"googlenet", "inception_v3"})
 
 
-def check_backbone(name: str) -> None:
-    """Refuse an unknown backbone, and a name that stands for pretrained weights.
+def check_backbone(name: str, *, trained: bool = False) -> None:
+    """Refuse the name of a backbone that nobody knows, and the tag of weights that are not loaded.
+
+    Args:
+        name: of the backbone.
+        trained: whether trained weights are loaded, so that timm's name may have a tag: which weights, or for which settings.
 
     Raises:
         UsageError: says what to write instead, or names the most similar ones.
     """
     of_torchvision = name.startswith(TORCHVISION)
-    short, _, tag = (name.removeprefix(TORCHVISION), "", "") if of_torchvision else name.partition(".")
-    # timm knows older names than it lists, too.
-    known = short in _TORCHVISION_NAMES if of_torchvision else timm.is_model(short)
-    if name.startswith(_PRETRAINED) or (known and tag):
-        instead = repr(short) if known else "an architecture, such as 'resnet18',"
-        raise UsageError(
-            f"backbone {name!r} stands for pretrained weights, which are not loaded; give {instead} to start from random ones"
-        )
+    short, tag, known = _split(name)
+    if name.startswith(_PRETRAINED) or (known and tag and not trained):
+        if known:
+            instead = f"add --pretrained true to load them, or give {short!r} to start from random ones"
+        else:
+            instead = "give an architecture, such as 'resnet18'"
+        raise UsageError(f"backbone {name!r} stands for pretrained weights, which are not loaded; {instead}")
+    if known and tag and not any(name == other for other in timm.models.get_arch_pretrained_cfgs(short)):
+        tags = ", ".join(timm.models.get_arch_pretrained_cfgs(short))
+        raise UsageError(f"backbone {name!r} has a tag that timm does not know; there are {tags}")
     if not known:
         names, library = _TORCHVISION_NAMES, "classifier of torchvision"
         if not of_torchvision:
@@ -42,11 +50,65 @@ def check_backbone(name: str) -> None:
         raise UsageError(f"backbone {name!r} is no {library}; {hint}")
 
 
+def _split(name: str) -> tuple[str, str, bool]:
+    """Architecture, tag of the weights ("" for none), and whether the architecture is known."""
+    if name.startswith(TORCHVISION):
+        short = name.removeprefix(TORCHVISION)
+        return short, "", short in _TORCHVISION_NAMES
+    short, _, tag = name.partition(".")
+    return short, tag, timm.is_model(short)  # timm knows older names than it lists, too
+
+
+@dataclass(frozen=True)
+class OwnInput:
+    """The images that published weights were made for.
+
+    Attributes:
+        size: side of the square images, in pixels.
+        resize: short side that images are scaled to before the crop to ``size``.
+        interpolation: bicubic or bilinear.
+    """
+
+    size: int
+    resize: int
+    interpolation: str
+
+
+def own_input(name: str) -> OwnInput | None:
+    """What a backbone's published weights were made for, as timm and torchvision record it; None where nothing is known."""
+    short, _, known = _split(name)
+    if not known:
+        return None
+    if name.startswith(TORCHVISION):
+        made = torchvision.models.get_model_weights(short).DEFAULT.transforms()
+        return OwnInput(made.crop_size[0], made.resize_size[0], made.interpolation.value)
+    try:
+        recorded = timm.models.get_pretrained_cfg(name)
+    except RuntimeError:  # a tag that there is not
+        return None
+    if recorded is None:
+        return None
+    made = resolve_data_config(pretrained_cfg=recorded.to_dict())  # type: ignore[no-untyped-call]
+    size = made["input_size"][-1]
+    interpolation = made["interpolation"] if made["interpolation"] in ("bicubic", "bilinear") else "bicubic"
+    return OwnInput(size, int(size / made["crop_pct"]), interpolation)
+
+
+def pretrained_source(name: str) -> str | None:
+    """Where a known backbone's published weights are, for messages; None where there are none."""
+    if name.startswith(TORCHVISION):
+        return str(torchvision.models.get_model_weights(name.removeprefix(TORCHVISION)).DEFAULT.url)
+    recorded = timm.models.get_pretrained_cfg(name)
+    places = () if recorded is None else (recorded.hf_hub_id, recorded.url, recorded.file)
+    return next((str(place) for place in places if place), None)
+
+
 def build_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
     """A model with random weights, the same for the same seed.
 
     Args:
-        name: timm's name of it, or ``torchvision/`` and torchvision's.
+        name: timm's name of it, with or without the tag of trained weights, which are not loaded here; or ``torchvision/`` and
+            torchvision's.
         classes: number of logits.
         seed: of the weights.
         size: side of the square images it will see, in pixels.

@@ -1,6 +1,6 @@
 """The settings of a comparison, and the checks that refuse bad ones."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from jpegdl.compare.arms import arm_config, check_arm
@@ -15,8 +15,14 @@ class CompareConfig(RunConfig):
     """A comparison.
 
     Args:
-        backbone: timm's name of an architecture, without the tag of pretrained weights, since it starts from random ones; a
-            CIFAR network, cifar_resnet56, cifar_vgg13, ...; or torchvision/NAME.
+        backbone: timm's name of an architecture, with the tag of its weights only where weights are loaded; a CIFAR network,
+            cifar_resnet56, cifar_vgg13, ...; or torchvision/NAME.
+        pretrained: start from the weights that timm or torchvision publish, downloaded on first use. A head of another number
+            of classes is replaced by a new one, unless the data's classes are WordNet ids of some of ImageNet's, which the
+            weights know: then the head's rows of these are kept.
+        weights: start from this file instead: safetensors, .pth, .pt, .bin or .ckpt, by timm's or torchvision's names, from
+            DDP, a training checkpoint, Lightning, or a run folder here (model.safetensors); of a checkpoint its moving average,
+            where it has one. No code in it is run. Default: none.
         data: what to train and test on.
         layer: the JPEG layer.
         training: how to train.
@@ -41,7 +47,7 @@ class CompareConfig(RunConfig):
     @property
     def run(self) -> RunConfig:
         """The part that a single run depends on."""
-        return RunConfig(self.backbone, self.data, self.layer, self.training)
+        return RunConfig(**{field.name: getattr(self, field.name) for field in fields(RunConfig)})
 
     @property
     def together(self) -> bool:
@@ -71,6 +77,8 @@ def check_compare(config: CompareConfig) -> None:
     """
     for arm in config.arms:
         check_config(arm_config(config.run, arm))
+    if config.weights is not None and not Path(config.weights).is_file():
+        raise UsageError(f"weights {config.weights}: there is no such file")
     seeds = config.seed_list
     if not seeds or min(seeds) < 0 or max(seeds) > LARGEST_SEED or len(set(seeds)) < len(seeds):
         raise UsageError(

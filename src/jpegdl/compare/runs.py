@@ -17,11 +17,12 @@ from jpegdl.compare.arms import arm_config, needed_arms
 from jpegdl.compare.config import CompareConfig, check_compare, check_place, check_run
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
-from jpegdl.layer import JpegLayer, Rounding, build_layer, layer_kind, prepend
+from jpegdl.layer import JpegLayer, PrependedModel, Rounding, build_layer, layer_kind, prepend, table_source
 from jpegdl.tables import read_tables
 from jpegdl.training import RunConfig, RunFolder, check_config, evaluate, load_model, on_gpu, train_run
 from jpegdl.training.folder import data_difference
 from jpegdl.training.progress import Display
+from jpegdl.training.start import starting_backbone
 
 
 class BusyError(UsageError):
@@ -91,11 +92,13 @@ def _make_layer(config: CompareConfig, run: RunConfig, data: Data, seed: int) ->
         tables = None
     elif run.layer.tables == "sensitivity":
         tables = _sensitivity_tables(config, run, data, seed)
+    elif run.layer.tables == "pretrained":
+        tables = _pretrained_tables(run, data, seed)
     elif run.layer.tables == "learned":
         tables = read_tables(_needed(config, "jpeg-dl", seed, data).tables_file)
     else:
         tables = initial_tables(run.layer, data)
-    return build_layer(run.layer, tables, run.data.size)
+    return build_layer(run.layer, tables, run.data.pixels)
 
 
 def _needed(config: CompareConfig, arm: str, seed: int, data: Data) -> RunFolder:
@@ -112,6 +115,18 @@ def _sensitivity_tables(config: CompareConfig, run: RunConfig, data: Data, seed:
     """Those of the plain model of the same seed."""
     plain = _needed(config, "plain", seed, data).open()
     model = plain.model.to("cuda" if on_gpu(config.training) else "cpu")
+    return model_tables(run.layer, model, data)
+
+
+def _pretrained_tables(run: RunConfig, data: Data, seed: int) -> tuple[Tensor, Tensor]:
+    """Those of the backbone with its trained weights, before anything here trains it."""
+    backbone, head = starting_backbone(run, data.classes, seed)
+    if head == "new":
+        raise UsageError(
+            "layer.tables pretrained needs weights whose head fits the data's classes, and this head is a new one; "
+            "layer.tables sensitivity takes the sensitivities of the plain model after training"
+        )
+    model = prepend(backbone, nn.Identity()).eval().to("cuda" if on_gpu(run.training) else "cpu")
     return model_tables(run.layer, model, data)
 
 
@@ -147,7 +162,7 @@ def calibrate_run(
         )
     else:
         run = arm_config(config.run, "plain")
-    check_config(replace(config.run, data=run.data, backbone=run.backbone))
+    check_config(replace(config.run, data=run.data, backbone=run.backbone, pretrained=run.pretrained, weights=run.weights))
     data = Data(run.data, seed)
     if own:
         folder.check_data(data.fingerprint, run)
@@ -156,7 +171,7 @@ def calibrate_run(
     if model_file is None:
         model = folder.open().model
     else:
-        model = prepend(build_backbone(run.backbone, len(data.classes), seed, run.data.size), nn.Identity())
+        model = prepend(build_backbone(run.backbone, len(data.classes), seed, run.data.pixels), nn.Identity())
         load_model(model_file, model, data.classes)
     model.to("cuda" if on_gpu(config.training) else "cpu")
     return model_tables(config.layer, model, data)
@@ -172,40 +187,49 @@ def _here(run: RunConfig, config: CompareConfig) -> RunConfig:
 def evaluate_run(
     config: CompareConfig, arm: str, seed: int, model_file: Path | None = None, rounding: str | None = None
 ) -> dict[str, Any]:
-    """Test a finished run's model, or another file's, as it is or with another quantizer.
+    """Test a finished run's model, another file's, or a backbone with trained weights, as it is or with another quantizer.
+
+    Class folders need no training part: ``data.path`` may hold test/ alone, or be a folder or tar of class folders.
 
     Args:
         config: names the run by its ``name`` and ``output``. The run's own settings, from its folder, are in use; of ``config``
             only where the data are (``data.path``, if given) and what to compute on (``data.workers``,
             ``training.accelerator``, ``devices``, ``num_nodes``, ``strategy``). With ``model_file`` all of ``config`` counts,
-            and none of the run's.
+            and none of the run's. Where ``config`` has ``weights`` or ``pretrained`` and there is no finished run that began
+            with them, all of ``config`` counts too, and the backbone is tested as its weights are, behind the arm's layer.
         arm, seed: which run.
         model_file: a ``model.safetensors`` to test in place of the run's own.
         rounding: quantizer to put in place of the trained one, such as hard.
 
     Returns:
-        accuracy (0 to 1) and loss on the test images, and their number, ``images``; backbone, model (the file), arm, seed,
-        rounding (None for plain); ``other_images``: how the images differ from those of the run's own test, None if not.
+        accuracy (0 to 1) and loss on the test images, and their number, ``images``; backbone, model (the file, or what was
+        loaded), arm, seed, rounding (None for plain); ``other_images``: how the images differ from those of the run's own test,
+        None if not.
 
     Raises:
         UsageError: unknown arm or rounding, no such model, one of another architecture, or data with other classes.
     """
     check_run(arm, seed)
     check_place(config)
-    folder = config.run_folder(arm, seed)
-    if model_file is None:
+    folder, other_images = config.run_folder(arm, seed), None
+    name = str(model_file or folder.model_file)
+    if model_file is None and not _without_run(config, folder):
         own = folder.open()
         run, model = _here(own.config, config), own.model
         check_config(run)
-        data = Data(run.data, seed)
+        data = Data(run.data, seed, test_only=True)
         other_images = _other_images(folder, data)
     else:
-        run, other_images = arm_config(config.run, arm), None
+        run = arm_config(config.run, arm)
         check_config(run)
-        data = Data(run.data, seed)
-        backbone = build_backbone(run.backbone, len(data.classes), seed, run.data.size)
-        model = prepend(backbone, build_layer(run.layer, None, run.data.size))
-        load_model(model_file, model, data.classes)
+        data = Data(run.data, seed, test_only=True)
+        if model_file is None:
+            name = str(run.weights or "pretrained weights")
+            model = _untrained(run, data, seed)
+        else:
+            backbone = build_backbone(run.backbone, len(data.classes), seed, run.data.pixels)
+            model = prepend(backbone, build_layer(run.layer, None, run.data.pixels))
+            load_model(model_file, model, data.classes)
     quantizers = [module for module in model.layer.modules() if isinstance(module, JpegLayer)]
     if rounding is not None and not quantizers:
         raise UsageError(f"arm {arm} has no quantizer, so --rounding means nothing to it")
@@ -216,11 +240,36 @@ def evaluate_run(
         "images": len(data.test),
         "other_images": other_images,
         "backbone": run.backbone,
-        "model": str(model_file or folder.model_file),
+        "model": name,
         "arm": arm,
         "seed": seed,
         "rounding": quantizers[0].rounding if quantizers else None,
     }
+
+
+def _without_run(config: CompareConfig, folder: RunFolder) -> bool:
+    """Whether the settings ask for trained weights that no finished run in the folder began with."""
+    if not config.trained or not folder.finished:
+        return config.trained
+    own = folder.config()
+    return (own.backbone, own.pretrained, own.weights) != (config.backbone, config.pretrained, config.weights)
+
+
+def _untrained(run: RunConfig, data: Data, seed: int) -> PrependedModel:
+    """A backbone with trained weights, behind a layer that nothing has trained."""
+    if layer_kind(run.layer).from_tables and table_source(run.layer) not in ("standard", "ones", "random", "file"):
+        raise UsageError(
+            f"layer.tables {run.layer.tables} comes from training images or another run, and there is neither to evaluate "
+            "pretrained weights with: give --arm plain, or --layer.tables standard:Q, ones, random or a file"
+        )
+    backbone, head = starting_backbone(run, data.classes, seed)
+    if head == "new":
+        raise UsageError(
+            f"the weights' head does not fit the {len(data.classes)} classes of the data, so there is nothing to evaluate "
+            "before training"
+        )
+    tables = initial_tables(run.layer, data) if layer_kind(run.layer).from_tables else None
+    return prepend(backbone, build_layer(run.layer, tables, run.data.pixels))
 
 
 def _other_images(folder: RunFolder, data: Data) -> str | None:

@@ -43,13 +43,13 @@ def seeded(seed: int, *, everywhere: bool) -> Iterator[None]:
 
 
 def recolour(config: DataConfig) -> Callable[[Image.Image], Image.Image]:
-    """What timm's ``create_transform`` does between flip and tensor: auto-augment, or colour jitter; bicubic where it moves."""
+    """What timm's ``create_transform`` does between flip and tensor: auto-augment, or colour jitter."""
     _, transform, _ = create_transform(
-        config.size,
+        config.pixels,
         is_training=True,
         color_jitter=config.color_jitter,  # type: ignore[arg-type]  # None is timm's for none, too
         auto_augment=config.auto_augment,
-        interpolation="bicubic",
+        interpolation=config.filter,
         separate=True,
     )
     return cast(Callable[[Image.Image], Image.Image], transform)

@@ -13,6 +13,8 @@ NAMES = (
 PREFIXES = ("hfds/", "hfids/", "tfds/", "torch/", "wds/")  # as in timm; the data set's own name follows
 CROPS = ("random", "resized")
 CACHES = ("auto", "memory", "device", "none")
+INTERPOLATIONS = ("bicubic", "bilinear")
+DEFAULT_SIZE = 32
 LARGEST = 2**14  # pixels on a side; beyond it Pillow takes a file for an attack, and a single image takes gigabytes
 
 _NUMBER = r"\d+(\.\d+)?"
@@ -44,9 +46,12 @@ class DataConfig:
             is not followed, as in timm and torchvision; transparency is dropped; 16-bit grey is scaled to 8 bits.
         classes: number of classes of made-up, 10 by default; not for any other set.
         limit: use at most this many training images and this many test images, spread evenly over the classes.
-        size: side of the square images that the model sees, in pixels.
+        size: side of the square images that the model sees, in pixels. Default: with pretrained weights the one that they were
+            made for, and ``resize`` by their crop share too; else 32.
         resize: short side, in pixels, that images are scaled to before the crop to ``size`` (photos: side of the patches cut
-            out). Default: ``size``.
+            out). Default: ``size``, unless that comes from pretrained weights.
+        interpolation: how images are resized: bicubic or bilinear, both antialiased. Default: with pretrained weights the one
+            that they were made with; else bicubic.
         crop: training crop: random (of ``size``, from the image scaled to ``resize``) or resized (a random part of the full
             image, between 3:4 and 4:3, scaled to ``size``). Tests take the middle of the image scaled to ``resize``.
         scale: smallest area of the resized crop, as a share of the image.
@@ -73,8 +78,9 @@ class DataConfig:
     path: str | None = None
     classes: int | None = None
     limit: int | None = None
-    size: int = 32
+    size: int | None = None
     resize: int | None = None
+    interpolation: str | None = None
     crop: str = "random"
     scale: float = 0.08
     pad: int = 0
@@ -97,7 +103,17 @@ class DataConfig:
     @property
     def side(self) -> int:
         """Short side of the images that tests and random crops are cut from, in pixels."""
-        return self.resize or self.size
+        return self.resize or self.pixels
+
+    @property
+    def pixels(self) -> int:
+        """Side of the square images that the model sees, in pixels: ``size``, or its default without pretrained weights."""
+        return DEFAULT_SIZE if self.size is None else self.size
+
+    @property
+    def filter(self) -> str:
+        """How images are resized: ``interpolation``, or its default without pretrained weights."""
+        return self.interpolation or INTERPOLATIONS[0]
 
 
 def check(config: DataConfig) -> None:
@@ -109,12 +125,16 @@ def check(config: DataConfig) -> None:
     if config.name is not None and config.name not in NAMES and not config.name.startswith(PREFIXES):
         names = ", ".join([*NAMES, *(f"{prefix}NAME" for prefix in PREFIXES)])
         raise UsageError(f"data.name must be one of {names}, got {config.name!r}")
-    for name, accepted in (("crop", CROPS), ("cache", CACHES)):
-        if getattr(config, name) not in accepted:
-            raise UsageError(f"data.{name} must be one of {', '.join(accepted)}, got {getattr(config, name)!r}")
-    for name in ("size", "batch_size"):
-        if getattr(config, name) < 1:
-            raise UsageError(f"data.{name} must be at least 1, got {getattr(config, name)}")
+    for name, value, accepted in (
+        ("crop", config.crop, CROPS),
+        ("cache", config.cache, CACHES),
+        ("interpolation", config.filter, INTERPOLATIONS),
+    ):
+        if value not in accepted:
+            raise UsageError(f"data.{name} must be one of {', '.join(accepted)}, got {value!r}")
+    for name, number in (("size", config.pixels), ("batch_size", config.batch_size)):
+        if number < 1:
+            raise UsageError(f"data.{name} must be at least 1, got {number}")
     for name in ("pad", "workers"):
         if getattr(config, name) < 0:
             raise UsageError(f"data.{name} must not be negative, got {getattr(config, name)}")
@@ -123,12 +143,12 @@ def check(config: DataConfig) -> None:
             raise UsageError(f"data.{name} must be at least {least}, got {value}")
     if config.classes is not None and config.kind != "made-up":
         raise UsageError(f"data.classes is for made-up only, got {config.classes} with {config.kind}")
-    for name, side in (("size", config.size), ("resize", config.side), ("pad", config.size + 2 * config.pad)):
+    for name, side in (("size", config.pixels), ("resize", config.side), ("pad", config.pixels + 2 * config.pad)):
         if side > LARGEST:
             given = getattr(config, name)
             raise UsageError(f"data.{name} {given} makes images of {side} pixels per side; take at most {LARGEST}")
-    if config.resize is not None and config.resize < config.size:
-        raise UsageError(f"data.resize must be at least data.size = {config.size}, got {config.resize}")
+    if config.resize is not None and config.resize < config.pixels:
+        raise UsageError(f"data.resize must be at least data.size = {config.pixels}, got {config.resize}")
     if not 0 < config.scale <= 1:
         raise UsageError(f"data.scale must be greater than 0 and at most 1, got {config.scale}")
     if config.pad and config.crop == "resized":

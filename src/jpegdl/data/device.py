@@ -2,7 +2,7 @@
 
 Boxes and flips are drawn on the host, a few numbers per image, so that nothing on the device is waited for; pixels are fetched
 by index. A crop that keeps its scale gives the very pixels of the CPU path for the same box; one that is resized is the same
-antialiased bicubic interpolation, computed as two matrix products.
+antialiased interpolation, computed as two matrix products.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def _mix(x: Array) -> Array:
 
 def random_boxes(height: Array, width: Array, seeds: Sequence[int], config: DataConfig) -> Boxes:
     """Random crops of ``size`` from images (N,) of the given heights and widths, ``pad`` pixels around them included."""
-    random, size, pad = draws(seeds, 3), config.size, config.pad
+    random, size, pad = draws(seeds, 3), config.pixels, config.pad
     top, left = (
         np.floor(random[:, i] * (side + 2 * pad - size + 1)).astype(np.int64) - pad for i, side in enumerate((height, width))
     )
@@ -91,8 +91,8 @@ def central_boxes(height: Array, width: Array, size: int) -> Boxes:
     return Boxes(top, left, side, side, np.zeros(len(top), dtype=bool))
 
 
-def cubic_weights(start: Tensor, scale: Tensor, length: Tensor, size: int, longest: int) -> Tensor:
-    """Antialiased bicubic interpolation along one axis, as a matrix for each image, (N, size, longest); rows sum to 1.
+def resize_weights(start: Tensor, scale: Tensor, length: Tensor, size: int, longest: int, interpolation: str) -> Tensor:
+    """Antialiased interpolation along one axis, as a matrix for each image, (N, size, longest); rows sum to 1.
 
     Args:
         start: (N,) where the first output pixel begins, in input pixels.
@@ -100,14 +100,20 @@ def cubic_weights(start: Tensor, scale: Tensor, length: Tensor, size: int, longe
         length: (N,) input pixels that there are.
         size: output pixels.
         longest: width of the matrices, at least every ``length``.
+        interpolation: bicubic or bilinear.
 
-    Source: the convolution kernel of Keys (1981) with a = -1/2, stretched by the scale where that is above 1, as Pillow's.
+    Source: for bicubic the convolution kernel of Keys (1981) with a = -1/2, for bilinear the triangle; stretched by the scale
+    where that is above 1, as Pillow's.
     """
     inputs = torch.arange(longest, device=start.device) + 0.5
     centers = start[:, None] + scale[:, None] * (torch.arange(size, device=start.device) + 0.5)
     x = ((inputs - centers[:, :, None]) / scale.clamp(min=1)[:, None, None]).abs()
-    near, far = (1.5 * x - 2.5) * x**2 + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
-    weights = torch.where(x < 1, near, torch.where(x < 2, far, 0.0)) * (inputs < length[:, None, None])
+    if interpolation == "bilinear":
+        kernel = (1 - x).clamp(min=0)
+    else:
+        near, far = (1.5 * x - 2.5) * x**2 + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+        kernel = torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+    weights = kernel * (inputs < length[:, None, None])
     return weights / weights.sum(-1, keepdim=True)
 
 
@@ -158,11 +164,11 @@ class DeviceImages(Dataset[Any]):
         height, width = self._height[index], self._width[index]
         if not self._whole:
             return self._cut(index, random_boxes(height, width, seeds, self._config))
-        boxes, size = resized_boxes(height, width, seeds, self._config), self._config.size
+        boxes, size = resized_boxes(height, width, seeds, self._config), self._config.pixels
         return self._resample(index, boxes, np.zeros((2, len(index))), np.stack([boxes.height, boxes.width]) / size)
 
     def _central(self, index: Array) -> Tensor:
-        height, width, size, side = self._height[index], self._width[index], self._config.size, self._config.side
+        height, width, size, side = self._height[index], self._width[index], self._config.pixels, self._config.side
         if not self._whole:
             return self._cut(index, central_boxes(height, width, size))
         short = np.minimum(height, width)
@@ -177,7 +183,7 @@ class DeviceImages(Dataset[Any]):
         """(N, 3, size, size) uint8 at the boxes, which are all of that size; zero outside the images."""
         numbers = np.stack([boxes.top, boxes.left, boxes.flip, self._start[index], self._height[index], self._width[index]])
         top, left, flip, start, height, width = self._send(numbers)[:, :, None]
-        steps = torch.arange(self._config.size, device=self._device)
+        steps = torch.arange(self._config.pixels, device=self._device)
         rows, columns = top + steps, left + torch.where(flip > 0, steps.flip(0), steps)
         images = self._fetch(start, width, rows.clamp(min=0).minimum(height - 1), columns.clamp(min=0).minimum(width - 1))
         inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
@@ -187,7 +193,7 @@ class DeviceImages(Dataset[Any]):
         """(N, 3, size, size) float32, whole grey levels: boxes resized; ``start`` and ``scale`` (2, N) as in the weights."""
         each = max(1, CHUNK // int(boxes.height.max() * boxes.width.max()))
         parts = [slice(i, i + each) for i in range(0, len(index), each)]
-        size, images = self._config.size, []
+        size, images = self._config.pixels, []
         for part in parts:
             numbers = np.stack(
                 [boxes.top, boxes.left, boxes.flip, boxes.height, boxes.width, self._start[index], self._width[index]]
@@ -198,8 +204,8 @@ class DeviceImages(Dataset[Any]):
             columns = (left + torch.arange(wide, device=self._device)).minimum(left + width - 1)
             regions = self._fetch(offset, stride, rows, columns).float()
             starts, scales = self._send(start[:, part]).float(), self._send(scale[:, part]).float()
-            vertical = cubic_weights(starts[0], scales[0], height[:, 0], size, high)
-            horizontal = cubic_weights(starts[1], scales[1], width[:, 0], size, wide)
+            vertical = resize_weights(starts[0], scales[0], height[:, 0], size, high, self._config.filter)
+            horizontal = resize_weights(starts[1], scales[1], width[:, 0], size, wide, self._config.filter)
             horizontal = torch.where(flip[:, :, None] > 0, horizontal.flip(1), horizontal)
             images.append(vertical[:, None] @ (regions @ horizontal.mT[:, None]))
         return torch.cat(images).round_().clamp_(0, 255)

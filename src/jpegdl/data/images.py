@@ -70,12 +70,13 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
 
     def _set_transforms(self) -> None:
         config = self._config
-        fit = [v2.Resize([config.side], v2.InterpolationMode.BICUBIC, antialias=True)] if self._full else []
+        mode = v2.InterpolationMode(config.filter)
+        fit = [v2.Resize([config.side], mode, antialias=True)] if self._full else []
         to_unit = v2.ToDtype(torch.float32, scale=True)
-        self._test = v2.Compose([*fit, _middle(config.size, None if self._train else config.jpeg_test)])
-        crop: v2.Transform = v2.RandomCrop(config.size, padding=config.pad or None)
+        self._test = v2.Compose([*fit, _middle(config.pixels, None if self._train else config.jpeg_test)])
+        crop: v2.Transform = v2.RandomCrop(config.pixels, padding=config.pad or None)
         if self._full:
-            crop = v2.RandomResizedCrop(config.size, scale=(config.scale, 1.0), interpolation=v2.InterpolationMode.BICUBIC)
+            crop = v2.RandomResizedCrop(config.pixels, scale=(config.scale, 1.0), interpolation=mode)
         flips = [v2.RandomHorizontalFlip()] if config.flip else []
         # The order of timm's create_transform. Crops and flips come first, and are the same with and without all that follows.
         recolours = config.auto_augment is not None or config.color_jitter is not None
@@ -154,7 +155,7 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int] | None:
         if key is None:
-            return torch.zeros(3, self._config.size, self._config.size), IGNORED
+            return torch.zeros(3, self._config.pixels, self._config.pixels), IGNORED
         index, seed = key if isinstance(key, tuple) else (key, None)
         image = self._decode_or_skip(index) if self._cache is None else self._cache[index]
         if image is None:
@@ -172,7 +173,7 @@ class TestTransform:
     counts too.
 
     Args:
-        config: ``size``, ``resize`` and ``jpeg_test`` count.
+        config: ``size``, ``resize``, ``interpolation`` and ``jpeg_test`` count.
 
     Attributes:
         size: side of the crop, in pixels.
@@ -181,11 +182,10 @@ class TestTransform:
     """
 
     __test__ = False  # pytest takes it for one of its own
-    interpolation = "bicubic"
 
     def __init__(self, config: DataConfig) -> None:
-        self.size, self.side = config.size, config.side
-        self._config, self._crop = config, _middle(config.size, config.jpeg_test)
+        self.size, self.side, self.interpolation = config.pixels, config.side, config.filter
+        self._config, self._crop = config, _middle(config.pixels, config.jpeg_test)
 
     def __call__(self, image: Image.Image) -> Tensor:
         """An image of any size and mode to (3, size, size), float32 in [0, 1].
@@ -203,7 +203,7 @@ class TestTransform:
 
 def _scaled(image: Image.Image, config: DataConfig) -> Tensor:
     """(3, H, W) uint8 with a short side of ``data.side``."""
-    return cast(Tensor, v2.functional.pil_to_tensor(resized(image, config.side)))
+    return cast(Tensor, v2.functional.pil_to_tensor(resized(image, config.side, config.filter)))
 
 
 def _middle(size: int, jpeg: int | None) -> Callable[[Tensor], Tensor]:

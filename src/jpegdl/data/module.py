@@ -26,6 +26,7 @@ class Data(lightning.LightningDataModule):
     Args:
         config: what to load.
         seed: of the training order and augmentation.
+        test_only: only the test images are wanted: class folders need no training part, and ``train`` is empty.
 
     Attributes:
         classes: names of the classes, in the order of their indices.
@@ -36,11 +37,11 @@ class Data(lightning.LightningDataModule):
             package that is not installed.
     """
 
-    def __init__(self, config: DataConfig, seed: int = 0) -> None:
+    def __init__(self, config: DataConfig, seed: int = 0, *, test_only: bool = False) -> None:
         super().__init__()
         check(config)
         self.config, self.seed = config, seed
-        train, test, self.classes = open_sets(config)
+        train, test, self.classes = open_sets(config, test_only=test_only)
         _check_memory(config, max(len(train.targets), len(test.targets)))
         self.train, self.test = ImageSet(train, config, train=True), ImageSet(test, config, train=False)
 
@@ -131,9 +132,9 @@ class Data(lightning.LightningDataModule):
 
 def _check_memory(config: DataConfig, images: int) -> None:
     largest = min(max(config.batch_size, TEST_BATCH), images)
-    if (needed := 12 * config.size**2 * largest) > BATCH_BYTES:
+    if (needed := 12 * config.pixels**2 * largest) > BATCH_BYTES:
         raise UsageError(
-            f"data.size {config.size}: a batch of {largest} images takes {needed / 2**30:,.0f} GiB of memory; take a smaller "
+            f"data.size {config.pixels}: a batch of {largest} images takes {needed / 2**30:,.0f} GiB of memory; take a smaller "
             f"--data.size{', or a smaller --data.batch_size' if config.batch_size > TEST_BATCH else ''}"
         )
 

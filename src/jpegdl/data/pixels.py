@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -30,8 +31,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def resized(image: Image.Image, side: int) -> Image.Image:
-    """The image in RGB with a short side of ``side`` pixels, by bicubic interpolation.
+def resized(image: Image.Image, side: int, interpolation: str) -> Image.Image:
+    """The image in RGB with a short side of ``side`` pixels, by bicubic or bilinear interpolation.
 
     Raises:
         ValueError: as :func:`to_rgb`.
@@ -39,4 +40,4 @@ def resized(image: Image.Image, side: int) -> Image.Image:
     image = to_rgb(image)
     short = min(image.size)
     width, height = (side * length // short for length in image.size)
-    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
+    return image if image.size == (width, height) else image.resize((width, height), FILTERS[interpolation])

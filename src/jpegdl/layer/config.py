@@ -17,10 +17,11 @@ class LayerConfig:
             log or tanh; the simplest competitors: gain (a factor for each frequency), normalize (each image's brightness and
             contrast); or none.
         train: train it, or leave it as it starts.
-        tables: initial tables: sensitivity (from the plain model of the same seed), magnitude (from the training images), ones,
-            random (log-uniform from 0.01 to q_max, by the seed), learned (those that the arm jpeg-dl of the same seed ended
-            with), standard:Q (the standard tables at quality Q, 1 to 100), or a file (JSON with luma and chroma, or a JPEG
-            image). Companders start from the level cap of these tables.
+        tables: initial tables: sensitivity (from the trained plain model of the same seed), pretrained (sensitivities too, of
+            the backbone with its pretrained weights before any training: their head must fit), magnitude (from the training
+            images), ones, random (log-uniform from 0.01 to q_max, by the seed), learned (those that the arm jpeg-dl of the same
+            seed ended with), standard:Q (the standard tables at quality Q, 1 to 100), or a file (JSON with luma and chroma, or
+            a JPEG image). Companders start from the level cap of these tables.
         q_max: largest initial luma step of sensitivity tables, in JPEG table units.
         images: training images that sensitivity and magnitude tables are computed from, at most.
         calibration: how sensitivities are computed: eval (plain model in eval mode, center crops) or train (in train mode, on
@@ -53,19 +54,19 @@ class LayerConfig:
 
 
 def table_source(config: LayerConfig) -> str:
-    """Which kind of initial tables: sensitivity, magnitude, ones, random, learned, standard or file.
+    """Which kind of initial tables: sensitivity, pretrained, magnitude, ones, random, learned, standard or file.
 
     Raises:
         UsageError: neither a known kind nor an existing file.
     """
     kind, _, quality = config.tables.partition(":")
-    if config.tables in ("sensitivity", "magnitude", "ones", "random", "learned"):
+    if config.tables in ("sensitivity", "pretrained", "magnitude", "ones", "random", "learned"):
         return config.tables
     if kind == "standard" and quality.isdecimal() and 1 <= int(quality) <= 100:
         return "standard"
     if Path(config.tables).is_file():
         return "file"
     raise UsageError(
-        "layer.tables must be sensitivity, magnitude, ones, random, learned, standard:Q with Q from 1 to 100, or an existing "
-        f"file, got {config.tables!r}"
+        "layer.tables must be sensitivity, pretrained, magnitude, ones, random, learned, standard:Q with Q from 1 to 100, or "
+        f"an existing file, got {config.tables!r}"
     )

@@ -38,6 +38,8 @@ class Start(Callback):
         layer = self.make_layer()
         module.model.layer = layer
         module.to(trainer.strategy.root_device)  # an average of the model is set up after this, and stays where it finds it
+        if module.idle:
+            trainer.fit_loop.max_epochs = 1
         self.before = describe_tables(layer)
         _load_kernels(layer, self.size, trainer.strategy.root_device)
         if trainer.is_global_zero:

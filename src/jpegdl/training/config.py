@@ -1,15 +1,17 @@
 """The settings of a training run, and the checks that refuse bad ones."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from jpegdl.backbones.build import check_backbone
+from jpegdl.backbones.build import check_backbone, own_input, pretrained_source
 from jpegdl.data import DataConfig
+from jpegdl.data.config import DEFAULT_SIZE, INTERPOLATIONS
 from jpegdl.data.config import check as check_data
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig, check_layer
 
 _OPTIMIZERS = ("sgd", "adam", "adamw")
+_TRAINED = ("both", "layer")
 _SCHEDULES = ("constant", "cosine", "onecycle", "multistep", "exponential")
 
 
@@ -45,8 +47,12 @@ class TrainingConfig:
     """How long, with what and where to train.
 
     Args:
+        train: both, or the layer alone: the backbone stays as its weights are, in eval mode. It needs pretrained or weights,
+            with a head for the classes; an arm without anything to train is tested after one pass.
         epochs: passes over the training images.
         optimizer: of the backbone.
+        head_lr: learning rate of the backbone's head, the layer that gives the logits, in place of optimizer.lr, with the same
+            schedule; null for the same. A new head on pretrained weights learns from a larger one.
         layer_optimizer: of the layer's parameters: tables (and alpha, where trainable); weight decay 0, as published.
         label_smoothing: share of the target that is spread over all classes, 0 to 1.
         mixup: of the Beta distribution that mixing shares are drawn from; 0 for none. A mixed training image counts as right
@@ -67,8 +73,10 @@ class TrainingConfig:
             any of them.
     """
 
+    train: str = "both"
     epochs: int = 30
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(schedule="onecycle"))
+    head_lr: float | None = None
     layer_optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(name="adam", lr=0.003, weight_decay=0.0))
     label_smoothing: float = 0.0
     mixup: float = 0.0
@@ -86,12 +94,32 @@ class TrainingConfig:
 
 @dataclass
 class RunConfig:
-    """Everything that a single run's numbers depend on, except arm and seed."""
+    """Everything that a single run's numbers depend on, except arm and seed.
+
+    What ``data`` leaves open of size, resize and interpolation is filled in: where weights are loaded, with what they were made
+    for.
+    """
 
     backbone: str = "cifar_resnet8"
+    pretrained: bool = False
+    weights: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     layer: LayerConfig = field(default_factory=LayerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        data, own = self.data, own_input(self.backbone) if self.trained else None
+        if data.size is None:
+            resize = own.resize if own and data.resize is None else data.resize
+            data = replace(data, size=own.size if own else DEFAULT_SIZE, resize=resize)
+        if data.interpolation is None:
+            data = replace(data, interpolation=own.interpolation if own else INTERPOLATIONS[0])
+        self.data = data
+
+    @property
+    def trained(self) -> bool:
+        """Whether the backbone starts from trained weights."""
+        return self.pretrained or self.weights is not None
 
 
 def check_config(config: RunConfig) -> None:
@@ -101,8 +129,14 @@ def check_config(config: RunConfig) -> None:
         UsageError: names the setting, what it is and what it may be.
     """
     check_data(config.data)
-    check_backbone(config.backbone)
-    check_layer(config.layer, config.data.size)
+    check_backbone(config.backbone, trained=config.trained)
+    if config.pretrained and config.weights is None and pretrained_source(config.backbone) is None:
+        raise UsageError(f"pretrained: no weights of backbone {config.backbone!r} are published; give a file with --weights")
+    if config.training.train == "layer" and not config.trained:
+        raise UsageError("training.train layer leaves the backbone as it is, so it needs trained ones: pretrained or weights")
+    if config.layer.tables == "pretrained" and not config.trained:
+        raise UsageError("layer.tables pretrained takes the sensitivities of trained weights: give pretrained or weights")
+    check_layer(config.layer, config.data.pixels)
     _check_training(config.training)
 
 
@@ -110,6 +144,10 @@ def _check_training(training: TrainingConfig) -> None:
     for name in ("epochs", "test_every", "devices", "num_nodes"):
         if getattr(training, name) < 1:
             raise UsageError(f"training.{name} must be at least 1, got {getattr(training, name)}")
+    if training.train not in _TRAINED:
+        raise UsageError(f"training.train must be both or layer, got {training.train!r}")
+    if training.head_lr is not None and not 0 < training.head_lr < math.inf:
+        raise UsageError(f"training.head_lr must be a finite number greater than 0, or null, got {training.head_lr}")
     if not 0 <= training.label_smoothing < 1:
         raise UsageError(f"training.label_smoothing must be at least 0 and less than 1, got {training.label_smoothing}")
     for name in ("mixup", "cutmix"):

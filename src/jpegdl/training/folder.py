@@ -109,7 +109,7 @@ class RunFolder:
 
         Args:
             found: the data set there is now, :attr:`jpegdl.data.Data.fingerprint`.
-            config: the settings now; the content of a file of tables that they name counts as data.
+            config: the settings now; the content of the files of weights and tables that they name counts as data.
 
         Raises:
             UsageError: says what differs.
@@ -119,6 +119,11 @@ class RunFolder:
         there = self.data()
         if difference := data_difference(there, found):
             raise UsageError(f"{self} was trained on other data ({difference}); give another --name, or delete the folder")
+        if there.get("weights") != _digest_of_weights(config):
+            raise UsageError(
+                f"{self} started from other weights: {config.weights} has changed since; give another "
+                "--name, or delete the folder"
+            )
         if there["tables"] != _digest_of_tables(config):
             raise UsageError(
                 f"{self} started from other tables: {config.layer.tables} has changed since; give another --name, or delete "
@@ -126,7 +131,8 @@ class RunFolder:
             )
 
     def data(self) -> dict[str, Any]:
-        """Which data the run met: the fingerprint of its data set, and ``tables``, the digest of a file of tables.
+        """Which data the run met: the fingerprint of its data set, and the digests of the files of ``weights`` and
+        ``tables`` it started from.
 
         Raises:
             UsageError: the record is missing or damaged.
@@ -142,7 +148,7 @@ class RunFolder:
         remove_strays(self.path)
         with replacing(self.config_file) as file:
             file.write_text(yaml.safe_dump(_settings(config, arm, seed), sort_keys=False))
-        _write_json(self.data_file, {**found, "tables": _digest_of_tables(config)})
+        _write_json(self.data_file, {**found, "weights": _digest_of_weights(config), "tables": _digest_of_tables(config)})
 
     # ------------------------------------------------------------------------------------------------------- results
 
@@ -278,8 +284,8 @@ def build_model(config: RunConfig, classes: int) -> PrependedModel:
     Raises:
         UsageError: it cannot be built.
     """
-    layer = build_layer(config.layer, None, config.data.size)
-    return prepend(build_backbone(config.backbone, classes, 0, config.data.size), layer)
+    layer = build_layer(config.layer, None, config.data.pixels)
+    return prepend(build_backbone(config.backbone, classes, 0, config.data.pixels), layer)
 
 
 def load_model(file: Path, model: PrependedModel, classes: list[str]) -> None:
@@ -396,8 +402,18 @@ def data_difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
     return None
 
 
+def _digest_of_weights(config: RunConfig) -> str | None:
+    """A digest of the file that the backbone's weights come from, where one does."""
+    return None if config.weights is None else _digest(Path(config.weights))
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
 def _digest_of_tables(config: RunConfig) -> str | None:
     """A digest of the file that initial tables come from, where one does."""
     if config.layer.kind == "none" or table_source(config.layer) != "file":
         return None
-    return hashlib.sha256(Path(config.layer.tables).read_bytes()).hexdigest()[:16]
+    return _digest(Path(config.layer.tables))

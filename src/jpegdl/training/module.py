@@ -1,7 +1,7 @@
 """The Lightning module: one loss, two optimizers."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import lightning
 import torch
@@ -12,16 +12,17 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
 
+from jpegdl.backbones.weights import head_names
 from jpegdl.data import IGNORED
 from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel
-from jpegdl.training.config import TrainingConfig
+from jpegdl.training.config import OptimizerConfig, TrainingConfig
 from jpegdl.training.objective import Objective, Outcome
 from jpegdl.training.optimizers import build_optimizer, build_scheduler
 
 
 class JointTraining(lightning.LightningModule):
-    """Training of backbone and layer together on one objective, each with its own optimizer.
+    """Training of backbone and layer together on one objective, each with its own optimizer; or of the layer alone.
 
     After every step the layer's parameters are projected to their range, where it has one. Training stops, before any parameter
     is touched, at a loss that is not finite. A layer without trainable parameters has no optimizer. Entries of test batches
@@ -44,7 +45,9 @@ class JointTraining(lightning.LightningModule):
     def __init__(self, model: PrependedModel, config: TrainingConfig, classes: int, seed: int) -> None:
         super().__init__()
         self.automatic_optimization = False  # two optimizers
-        self.model, self.config, self.seed = model, config, seed
+        self.model, self.config, self.classes, self.seed = model, config, classes, seed
+        if config.train == "layer":
+            model.backbone.requires_grad_(False).eval()  # Lightning trains in the mode it finds
         self.objective = Objective(config)
         kinds = ((v2.MixUp, config.mixup), (v2.CutMix, config.cutmix))
         mixings = [kind(alpha=share, num_classes=classes) for kind, share in kinds if share]
@@ -60,9 +63,25 @@ class JointTraining(lightning.LightningModule):
         """The layer's: images (N, 3, H, W) to the share of coefficients at the level cap, (3, 8, 8); None if it has none."""
         return getattr(self.model.layer, "saturation", None)
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to train."""
+        return not any(parameter.requires_grad for parameter in self.model.parameters())
+
+    def train(self, mode: bool = True) -> Self:
+        """Only the layer, where the backbone is frozen: its BatchNorm and dropout stay in eval mode."""
+        super().train(mode)
+        if self.config.train == "layer":
+            self.model.backbone.eval()
+        return self
+
     def configure_optimizers(self) -> Any:
+        if self.idle:
+            return []
         steps = int(self.trainer.estimated_stepping_batches)
-        parts = [(self.config.optimizer, list(self.model.backbone.parameters()))]
+        parts: list[tuple[OptimizerConfig, Any]] = []
+        if self.config.train == "both":
+            parts.append((self.config.optimizer, self._backbone_groups()))
         if layer_parameters := [p for p in self.model.layer.parameters() if p.requires_grad]:
             parts.append((self.config.layer_optimizer, layer_parameters))
         optimizers = [build_optimizer(config, parameters) for config, parameters in parts]
@@ -71,6 +90,21 @@ class JointTraining(lightning.LightningModule):
             for (config, _), optimizer in zip(parts, optimizers, strict=True)
         ]
         return optimizers, schedulers
+
+    def _backbone_groups(self) -> Any:
+        """The backbone's parameters; those of its head in a group with its learning rate, where it has its own."""
+        if self.config.head_lr is None:
+            return list(self.model.backbone.parameters())
+        head = head_names(self.model.backbone, self.classes)
+        if not head:
+            raise UsageError(
+                f"training.head_lr is for the layer with {self.classes} outputs, and the backbone has none; leave it null"
+            )
+        named = dict(self.model.backbone.named_parameters())
+        return [
+            {"params": [parameter for name, parameter in named.items() if name not in head]},
+            {"params": [named[name] for name in head], "lr": self.config.head_lr},
+        ]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._reseed(self.seed, self.current_epoch, batch_idx, self.global_rank)
@@ -100,6 +134,15 @@ class JointTraining(lightning.LightningModule):
                 f"the loss is {loss.item()} in epoch {self.current_epoch + 1}, step {batch_idx + 1}: {way_out}. Training "
                 f"stopped before it reached any parameter{saved}"
             )
+        if not self.idle:
+            self._step(loss)
+        self.train_accuracy(logits, target if self.mix is None else target.argmax(1))
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+        for name, part in parts.items():
+            self.log(f"train_{name}", part, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+        self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=len(images))
+
+    def _step(self, loss: Tensor) -> None:
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         for optimizer in optimizers:
@@ -108,17 +151,13 @@ class JointTraining(lightning.LightningModule):
         for optimizer in optimizers:
             optimizer.step()
         if (update := getattr(self.trainer.precision_plugin, "update", None)) is not None:
-            update()  # of the loss scale, which both have gone by
-        if len(optimizers) > 1 and (project := getattr(self.model.layer, "project_", None)) is not None:
+            update()  # of the loss scale, which all have gone by
+        project = getattr(self.model.layer, "project_", None)
+        if project is not None and any(parameter.requires_grad for parameter in self.model.layer.parameters()):
             project()
         schedulers: Any = self.lr_schedulers()
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
             scheduler.step()
-        self.train_accuracy(logits, target if self.mix is None else target.argmax(1))
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
-        for name, part in parts.items():
-            self.log(f"train_{name}", part, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
-        self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True, batch_size=len(images))
 
     def _judged(self, images: Tensor, target: Tensor) -> Outcome:
         try:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,8 +11,10 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from jpegdl.training.config import OptimizerConfig
 
 
-def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer that settings ask for, one group of parameters."""
+def build_optimizer(
+    config: OptimizerConfig, parameters: Iterable[nn.Parameter] | list[dict[str, Any]]
+) -> torch.optim.Optimizer:
+    """The optimizer that settings ask for; of one group of parameters or, as in torch.optim, of several."""
     if config.name == "sgd":
         return torch.optim.SGD(parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
@@ -21,7 +24,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
 def build_scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> LRScheduler:
     """A learning-rate schedule to be stepped after every batch.
 
-    With T steps, w of them warm-up, the rate of step t = 0 .. T - 1 is ``config.lr`` times t / w in the warm-up, and then
+    With T steps, w of them warm-up, the rate of step t = 0 .. T - 1 is each group's own times t / w in the warm-up, and then
 
     - constant: 1
     - cosine: (1 + cos(pi (t - w) / (T - w))) / 2; the factors of warm-up and cosine add up to T / 2 for any w > 0
@@ -37,7 +40,8 @@ def build_scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer, e
         steps: batches of the whole training.
     """
     if config.schedule == "onecycle":
-        return OneCycleLR(optimizer, config.lr, total_steps=steps + 1, cycle_momentum=False)
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        return OneCycleLR(optimizer, peaks, total_steps=steps + 1, cycle_momentum=False)
 
     def step_at(when: float) -> int:
         """The step at a time in epochs or, below 1, at that share of the training."""

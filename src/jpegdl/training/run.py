@@ -14,7 +14,6 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from jpegdl.backbones.build import build_backbone
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing
@@ -26,6 +25,7 @@ from jpegdl.training.folder import RunFolder
 from jpegdl.training.module import JointTraining
 from jpegdl.training.processes import end_with_starter, starting
 from jpegdl.training.progress import Display, Line, Progress
+from jpegdl.training.start import starting_backbone
 
 
 class _SyncBatchNorm(LayerSync):
@@ -116,9 +116,9 @@ def train_run(
         display: shows how far the run is. Default: a line on stderr.
 
     Returns:
-        The result: accuracy (share of the test images, 0 to 1), loss, epochs, seconds spent on training batches, numbers of
-        parameters (all of them; the layer's trainable ones), saturation (None if the layer has no cap), whether
-        the test images are grey, data, versions.
+        The result: accuracy (share of the test images, 0 to 1), loss, epochs, seconds spent on training batches, head (own,
+        selected or new, see :func:`jpegdl.training.start.starting_backbone`), numbers of parameters (all of them; the layer's
+        trainable ones), saturation (None if the layer has no cap), whether the test images are grey, data, versions.
 
     Raises:
         UsageError: the loss is not finite, the folder holds other settings, other data or a checkpoint that cannot be used.
@@ -130,9 +130,15 @@ def train_run(
     if folder.finished:
         return folder.result()
     data.load()
-    model = prepend(build_backbone(config.backbone, len(data.classes), seed, config.data.size), nn.Identity())
+    backbone, head = starting_backbone(config, data.classes, seed)
+    if training.train == "layer" and head == "new":
+        raise UsageError(
+            "training.train layer needs weights whose head fits the data's classes: train both, or give weights that were "
+            "trained on these classes"
+        )
+    model = prepend(backbone, nn.Identity())
     module = JointTraining(model, training, len(data.classes), seed)
-    start = Start(make_layer, config.data.size, folder.path, lambda: folder.begin(config, arm, seed, found))
+    start = Start(make_layer, config.data.pixels, folder.path, lambda: folder.begin(config, arm, seed, found))
     history = History(folder)
     average = [] if training.ema is None else [WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(training.ema))]  # type: ignore[no-untyped-call]
     checkpoint = ModelCheckpoint(
@@ -150,6 +156,8 @@ def train_run(
     if training.sync_batchnorm and trainer.strategy.root_device.type != "cuda":
         raise UsageError(f"training.sync_batchnorm needs GPUs, this run is on {trainer.strategy.root_device}")
     _fit(trainer, module, data, folder.checkpoint)
+    if module.idle:
+        trainer.save_checkpoint(folder.checkpoint)  # Lightning's own callback saves after a step only
     if not trainer.is_global_zero:
         trainer.strategy.barrier()
         return folder.result()
@@ -164,8 +172,9 @@ def train_run(
         "seed": seed,
         "accuracy": history.rows[-1]["test_accuracy"],
         "loss": history.rows[-1]["test_loss"],
-        "epochs": training.epochs,
+        "epochs": trainer.max_epochs,
         "train_seconds": history.seconds,
+        "head": head,
         "parameters": sum(p.numel() for p in model.parameters()),
         "layer_parameters": sum(p.numel() for p in model.layer.parameters() if p.requires_grad),
         "saturation": history.test_saturation,

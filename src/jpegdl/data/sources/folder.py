@@ -39,12 +39,18 @@ def hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
+def _tried(root: Path, synonyms: Sequence[str]) -> list[Path]:
+    return [candidate for name in synonyms for candidate in (root / name, root / f"{name}.tar")]
+
+
+def _there(root: Path, synonyms: Sequence[str]) -> list[Path]:
+    return [candidate for candidate in _tried(root, synonyms) if candidate.exists()]
+
+
 def _find(root: Path, split: str, synonyms: Sequence[str]) -> Path:
-    tried = [candidate for name in synonyms for candidate in (root / name, root / f"{name}.tar")]
-    for candidate in tried:
-        if candidate.exists():
-            return candidate
-    names = ", ".join(f"{path.name}{'' if path.suffix else '/'}" for path in tried)
+    if there := _there(root, synonyms):
+        return there[0]
+    names = ", ".join(f"{path.name}{'' if path.suffix else '/'}" for path in _tried(root, synonyms))
     raise UsageError(f"no {split} images in {root}: expected one of {names} there, with one folder for each class")
 
 
@@ -123,6 +129,27 @@ def _read(root: Path) -> tuple[list[tuple[str, Place]], set[str]]:
     places = [(one.parts[0], Place("/".join(one.parts), one.tar, one.start, one.size)) for one in images]
     places.sort(key=lambda image: natural_key(image[1].key))
     return places, {one.parts[0] for one in found if one.parts[0]}
+
+
+def open_test(config: DataConfig) -> Sets:
+    """The test images of class folders alone; the training images are none.
+
+    They are those of :func:`open_folder`; a folder (or a tar) that has neither part is taken for the test part itself.
+
+    Raises:
+        UsageError: no test images, or one of them is in no class folder.
+    """
+    holds = "test/ (or test.tar), or one folder for each class"
+    root = Path(config.path).expanduser() if config.path else None
+    if root is None or not root.is_file():
+        root = folder_path(config, holds)
+    split = root.is_dir() and any(_there(root, names) for names in (TRAIN, TEST))
+    part = _find(root, "test", TEST) if split else root
+    places, _ = _read(part)
+    classes = sorted({name for name, _ in places}, key=natural_key)
+    index = {name: i for i, name in enumerate(classes)}
+    test = Stored(part, [place for _, place in places], [index[name] for name, _ in places])
+    return Stored(part, [], []), test, classes
 
 
 def open_folder(config: DataConfig) -> Sets:

@@ -9,7 +9,7 @@ from jpegdl.data.config import DataConfig
 from jpegdl.data.sources.archives import open_cub200, open_dogs
 from jpegdl.data.sources.base import Sets, Source
 from jpegdl.data.sources.downloads import SPLITS, open_torchvision
-from jpegdl.data.sources.folder import open_folder
+from jpegdl.data.sources.folder import open_folder, open_test
 from jpegdl.data.sources.imagenet import open_imagenet
 from jpegdl.data.sources.made_up import open_made_up
 from jpegdl.data.sources.photos import open_photos
@@ -30,13 +30,18 @@ _OPEN: dict[str, Callable[[DataConfig], Sets]] = {
 }
 
 
-def open_sets(config: DataConfig) -> Sets:
+def open_sets(config: DataConfig, *, test_only: bool = False) -> Sets:
     """Training and test images, nothing decoded yet, and the names of the classes.
+
+    Args:
+        config: which set.
+        test_only: class folders need no training part, and what there is of it is not read: the training images are none.
 
     Raises:
         UsageError: the set cannot be read.
     """
-    train, test, classes = _OPEN[config.kind.partition("/")[0]](config)
+    opener = open_test if test_only and config.kind == "folder" else _OPEN[config.kind.partition("/")[0]]
+    train, test, classes = opener(config)
     if config.limit is not None:
         train, test = _Some(train, config.limit), _Some(test, config.limit)
     return train, test, classes

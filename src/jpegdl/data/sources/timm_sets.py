@@ -40,11 +40,11 @@ class _Table:
 class _Stream:
     """A set that can be read from beginning to end only: read once, and held in memory."""
 
-    def __init__(self, reader: Any, side: int | None) -> None:
+    def __init__(self, reader: Any, side: int | None, interpolation: str) -> None:
         self._split, self._images, self.targets = reader.split, [], []
         size = 0
         for image, target in reader:
-            pixels = np.asarray(to_rgb(image) if side is None else resized(image, side))
+            pixels = np.asarray(to_rgb(image) if side is None else resized(image, side, interpolation))
             self._images.append(pixels)
             self.targets.append(int(target))
             size += pixels.nbytes
@@ -93,7 +93,7 @@ def _open(config: DataConfig, split: str, side: int | None) -> tuple[Source, lis
 
     try:
         reader: Any = create_reader(config.kind, config.path, split, download=True)
-        source = _Table(reader) if config.kind.startswith("hfds/") else _Stream(reader, side)
+        source = _Table(reader) if config.kind.startswith("hfds/") else _Stream(reader, side, config.filter)
     except UsageError:
         raise
     except Exception as error:  # the packages raise whatever comes: no network, no such set, no such split, no such column
