@@ -131,7 +131,7 @@ def export_run(
     if rounding is not None and not quantizers:
         raise UsageError(f"the layer of {folder} has no quantizer, so rounding {rounding!r} means nothing to it")
     for quantizer in quantizers:
-        quantizer.rounding = cast(Rounding, rounding or quantizer.rounding)  # which refuses what is none
+        quantizer.rounding = rounding or quantizer.rounding  # which refuses what is none
     data = run.config.data
     metadata = {
         "classes": run.classes,
@@ -170,7 +170,7 @@ def _check_format(path: Path, format: str | None) -> Format:
     missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None] if chosen == "onnx" else []
     if missing:
         raise UsageError(f"ONNX export needs {', '.join(missing)}: pip install 'jpeg-dl[export]'")
-    return cast(Format, chosen)
+    return chosen
 
 
 def _unit(model: nn.Module, size: Size) -> int:
@@ -180,10 +180,9 @@ def _unit(model: nn.Module, size: Size) -> int:
         raise UsageError("dynamic_size cannot be: the layer has a table for each region of images of one size")
     subsampled = any(isinstance(layer, ImageDctLayer) and layer.subsampling == "4:2:0" for layer in layers)
     unit = MCU if subsampled else BLOCK
-    if any(side % unit or side < 2 * unit for side in size):
+    if any(side % unit for side in size):
         raise UsageError(
-            f"with dynamic_size, size must be an example of what is to come, multiples of {unit} from {2 * unit} on, "
-            f"got {size[0]}x{size[1]}"
+            f"with dynamic_size, size must be an example of what is to come, multiples of {unit}, got {size[0]}x{size[1]}"
         )
     return unit
 
@@ -211,21 +210,20 @@ def _text(value: Any) -> str:
 
 def _program(model: nn.Module, size: Size, unit: int | None) -> torch.export.ExportedProgram:
     """The model's single operations, for any number of images and, with ``unit``, any multiple of it as height and width."""
-    example = torch.zeros(2, 3, *size)
-    logits = model(example)
+    logits = model(torch.zeros(2, 3, *size))
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UsageError(f"the model must give one tensor of logits, (N, classes), got {found}; wrap it in a module that does")
     shape: dict[int, Any] = {0: torch.export.Dim("batch")}
     if unit is not None:
         shape |= {2: unit * torch.export.Dim("rows"), 3: unit * torch.export.Dim("columns")}
+        # torch.export takes a 1 for a 1 for ever: the example must be so large that no feature map has a side of 1.
+        size = (max(size[0], 16 * unit), max(size[1], 16 * unit))
     try:
-        return torch.export.export(model, (example,), dynamic_shapes=(shape,), strict=False)
+        return torch.export.export(model, (torch.zeros(2, 3, *size),), dynamic_shapes=(shape,), strict=False)
     except Exception as error:  # whatever a model's own code or PyTorch's symbolic shapes raise
-        open_size = " and size" if unit is not None else ""
-        raise UsageError(
-            f"torch.export cannot take this model with any number{open_size} of images: {_short(error)}"
-        ) from error
+        what = "any number of images" if unit is None else "images of any number and size"
+        raise UsageError(f"torch.export cannot take this model for {what}: {_short(error)}") from error
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
@@ -266,16 +264,19 @@ def _write_torch(program: torch.export.ExportedProgram, file: Path, about: dict[
 
 def _write_aotinductor(program: torch.export.ExportedProgram, file: Path, about: dict[str, str]) -> Run:
     from torch._inductor import aoti_compile_and_package, aoti_load_package
-    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
 
     try:
-        aoti_compile_and_package(program, package_path=str(file), inductor_configs={"aot_inductor.metadata": about})
+        get_cpp_compiler()
     except InvalidCxxCompiler as error:
         raise UsageError(
             "AOTInductor needs a C++ compiler, and there is none: install g++, or name one by the environment variable CXX"
         ) from error
-    except CppCompileError as error:
-        raise UsageError(f"AOTInductor's C++ compiler failed: {_short(error)}") from error
+    try:
+        aoti_compile_and_package(program, package_path=str(file), inductor_configs={"aot_inductor.metadata": about})
+    except RuntimeError as error:  # all of Inductor's own
+        raise UsageError(f"AOTInductor cannot compile this model: {_short(error)}") from error
     return cast(Run, aoti_load_package(str(file)))
 
 
@@ -318,6 +319,9 @@ def compare(model: nn.Module, exported: Run, sizes: list[Size]) -> Check:
         model: the original: float32, in eval mode, on the CPU.
         exported: from images to logits, as it does.
         sizes: the (H, W) to scale the photographs to, in pixels.
+
+    Raises:
+        UsageError: the exported model does not run.
     """
     generator = torch.Generator().manual_seed(0)
     differences, allowed, same = [], [TOLERANCE], []
@@ -325,7 +329,11 @@ def compare(model: nn.Module, exported: Run, sizes: list[Size]) -> Check:
         photographs = _photographs(size)
         nudge = (2 * torch.rand(photographs.shape, generator=generator) - 1) * NUDGE
         ours, moved = model(photographs), model(photographs + nudge)
-        theirs = torch.cat((exported(photographs[:1]), exported(photographs)))
+        try:
+            theirs = torch.cat((exported(photographs[:1]), exported(photographs)))
+        except Exception as error:  # each runtime has its own
+            sides = f"{size[0]}x{size[1]}"
+            raise UsageError(f"the exported file does not run on images of {sides} pixels: {_short(error)}") from error
         ours = torch.cat((ours[:1], ours))
         differences.append(float((theirs - ours).abs().max()))
         allowed += [TOLERANCE * float(ours.abs().max()), float((moved - ours[1:]).abs().max())]

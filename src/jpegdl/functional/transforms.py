@@ -94,7 +94,7 @@ def _unseen_by_exporters() -> Iterator[None]:
     if not torch.compiler.is_compiling():
         yield
         return
-    with _disable_current_modes(), torch._C.DisableTorchFunction():  # type: ignore[no-untyped-call]
+    with _disable_current_modes(), torch._C.DisableTorchFunction():
         yield
 
 
