@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from jpegdl import calibrate as calibrate
     from jpegdl import data as data
     from jpegdl import errors as errors
+    from jpegdl import export as export
     from jpegdl import functional as functional
     from jpegdl import layer as layer
     from jpegdl import tables as tables
@@ -24,7 +25,7 @@ __all__ = ["Classifier", "JpegLayer", "load", "prepend"]
 __version__ = "0.1.0"
 
 _HOMES = {"Classifier": "use", "JpegLayer": "layer", "load": "use", "prepend": "layer"}
-_MODULES = ("backbones", "calibrate", "data", "errors", "functional", "layer", "tables", "training", "use")
+_MODULES = ("backbones", "calibrate", "data", "errors", "export", "functional", "layer", "tables", "training", "use")
 
 if not TYPE_CHECKING:  # or every misspelt name would pass as Any
 

@@ -160,6 +160,44 @@ def _calibrate(about: str, arguments: list[str]) -> None:
     _say(f"Written to {chosen['save']}")
 
 
+def _export(about: str, arguments: list[str]) -> None:
+    parser = _settings_parser(
+        "export",
+        f"{about} Of the options below, --name, --output, --arm and --seed say which run; all others count for nothing.",
+    )
+    _add_run(parser)
+    parser.add_argument("file", type=str, help="the file to write, such as model.onnx or model.pt2")
+    parser.add_argument(
+        "--format",
+        type=str | None,
+        default=None,
+        help="onnx, torch (torch.export) or aotinductor (default: onnx for a file named .onnx, torch for .pt2)",
+    )
+    parser.add_argument(
+        "--size", type=int | list[int] | None, default=None, help="pixels, or '[height, width]' (default: data.size of the run)"
+    )
+    parser.add_argument(
+        "--dynamic_size", type=bool, default=False, help="take images of any size that is a multiple of 8 (of 16 with 4:2:0)"
+    )
+    parser.add_argument(
+        "--rounding", type=str | None, default=None, help="export with this quantizer in place of the trained one, such as hard"
+    )
+    config, chosen = _settings(parser, arguments)
+    from jpegdl.compare.config import check_place, check_run
+    from jpegdl.export import export_run
+
+    check_run(chosen["arm"], chosen["seed"])
+    check_place(config)
+    options = {name: chosen[name] for name in ("size", "format", "dynamic_size", "rounding")}
+    check = export_run(config.run_folder(chosen["arm"], chosen["seed"]), chosen["file"], **options)
+    sizes = " and ".join(f"{height}x{width}" for height, width in check.sizes)
+    _say(
+        f"Checked against PyTorch on {check.images} photographs ({sizes} pixels): logits differ by at most "
+        f"{check.difference:.1e} (allowed {check.allowed:.1e}), the same class for {100 * check.agreement:.1f} %"
+    )
+    _say(f"Written to {chosen['file']}")
+
+
 def _recipes(about: str, arguments: list[str]) -> None:
     from jpegdl.arguments import parse, plain_parser
     from jpegdl.recipes import RECIPES, list_recipes, read_recipe
@@ -244,6 +282,7 @@ COMMANDS = {
     "evaluate": Command("Test a finished run's model on the test images.", _evaluate),
     "predict": Command("Say what is on photos, with a finished run's model.", _predict),
     "calibrate": Command("Compute initial quantization tables from training images, and write them as JSON.", _calibrate),
+    "export": Command("Write a finished run's model as an ONNX file, or for torch.export or AOTInductor; check it.", _export),
     "recipes": Command("List the recipes and the published protocols they follow, or print one.", _recipes),
     "bench": Command(
         "Measure the layer's speed and memory beside other differentiable JPEGs; write a table and a plot.", _bench

@@ -1,11 +1,14 @@
 """From images to DCT coefficients and back: colour, edges, blocks, DCT, chroma subsampling."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
+from torch.utils._python_dispatch import _disable_current_modes
 
 from jpegdl.errors import UsageError
 
@@ -76,12 +79,23 @@ def _dct_matrix(dtype: torch.dtype, device: torch.device) -> Tensor:
     if (dtype, device) in _DCT_MATRICES and not tracing:
         return _DCT_MATRICES[dtype, device]
     # The tensor may outlive this call: born in inference mode, it could never be saved for a later backward.
-    with torch.inference_mode(False), torch.no_grad():
+    ordinary = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+    with _unseen_by_exporters(), ordinary:
         matrix = torch.from_numpy(_DCT_2D.astype(str(dtype).removeprefix("torch."))).to(device)
     # What belongs to a tracer or a torch.func transform must not outlive it: torch.jit.trace runs twice and compares.
     if type(matrix) is Tensor and not tracing and not torch._C._are_functorch_transforms_active():
         _DCT_MATRICES[dtype, device] = matrix
     return matrix
+
+
+@contextmanager
+def _unseen_by_exporters() -> Iterator[None]:
+    """A program that torch.export makes shall have the matrix as a constant, whether or not it was there before."""
+    if not torch.compiler.is_compiling():
+        yield
+        return
+    with _disable_current_modes(), torch._C.DisableTorchFunction():
+        yield
 
 
 # What torch.compiler.assume_constant_result does; that also imports the compiler, which takes seconds.
@@ -151,6 +165,25 @@ def repeat_edges(x: Tensor, height: int = BLOCK, width: int = BLOCK) -> Tensor:
     return x
 
 
+def crop_edges(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Undo :func:`repeat_edges`.
+
+    Args:
+        x: (N, C, H, W) or larger.
+        size: (H, W) to keep.
+
+    Returns:
+        (N, C, H, W), a view: the upper left part; ``x`` itself where there is nothing to crop.
+    """
+    # No slice is taken where none is needed: of a size that torch.export leaves open it could not tell what is left.
+    height, width = size
+    if x.shape[-2] != height:
+        x = x[..., :height, :]
+    if x.shape[-1] != width:
+        x = x[..., :width]
+    return x
+
+
 def unit_images(images: Tensor) -> Tensor:
     """Images in [0, 1], in the precision to compute in.
 
@@ -192,7 +225,7 @@ def coefficients_to_images(coefficients: Tensor, size: tuple[int, int]) -> Tenso
         UsageError: the coefficients are not those of 3 channels of that size.
     """
     _check_coefficients(coefficients, 3, size, BLOCK)
-    x = ycbcr_to_rgb(block_idct(coefficients))[:, :, : size[0], : size[1]]
+    x = crop_edges(ycbcr_to_rgb(block_idct(coefficients)), size)
     return (x + 128) / 255
 
 
@@ -259,10 +292,10 @@ def mcus_to_images(coefficients: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = size
     n, _, rows, columns = coefficients.shape[:4]
     luma = coefficients[:, :4].reshape(n, 2, 2, rows, columns, BLOCK, BLOCK).permute(0, 3, 1, 4, 2, 5, 6)
-    luma = block_idct(luma.reshape(n, 1, 2 * rows, 2 * columns, BLOCK, BLOCK))[:, :, :height, :width]
+    luma = crop_edges(block_idct(luma.reshape(n, 1, 2 * rows, 2 * columns, BLOCK, BLOCK)), size)
     # Samples beyond the edge of the image are left out of the filter.
-    chroma = block_idct(coefficients[:, 4:])[:, :, : -(-height // 2), : -(-width // 2)]
-    chroma = interpolate(chroma, scale_factor=2, mode="bilinear")[:, :, :height, :width]
+    chroma = crop_edges(block_idct(coefficients[:, 4:]), (-(-height // 2), -(-width // 2)))
+    chroma = crop_edges(interpolate(chroma, scale_factor=2, mode="bilinear"), size)
     return (ycbcr_to_rgb(torch.cat((luma, chroma), dim=1)) + 128) / 255
 
 

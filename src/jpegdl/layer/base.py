@@ -294,8 +294,12 @@ def _advice(images: Tensor) -> str | None:
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[None]:
-    """No autocast on x's device; the meta device, on which shapes alone are computed, knows none."""
-    return nullcontext() if x.device.type == "meta" else torch.autocast(x.device.type, enabled=False)
+    """No autocast on x's device; the meta device, on which shapes alone are computed, knows none.
+
+    Nothing is entered where nothing is to be left: exported programs would have a part of their own for it.
+    """
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if kind != "meta" and torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

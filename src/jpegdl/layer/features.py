@@ -87,7 +87,7 @@ class FeatureJpegLayer(QuantizingLayer):
         if z.shape[2:4] != blocks:
             expected = ("N", "C", *blocks, F.BLOCK, F.BLOCK)
             raise UsageError(f"coefficients of {size[0]}x{size[1]} features must be of shape {expected}, got {tuple(z.shape)}")
-        return F.block_idct(z)[:, :, : size[0], : size[1]]
+        return F.crop_edges(F.block_idct(z), size)
 
     def check(self, features: Tensor) -> None:
         if not isinstance(features, Tensor) or not features.is_floating_point():
