@@ -135,7 +135,8 @@ def export_run(
     data = run.config.data
     metadata = {
         "classes": run.classes,
-        "preprocessing": f"RGB; short side to {data.side} pixels (bicubic, antialiased); middle {data.size}x{data.size}; / 255",
+        "preprocessing": f"RGB; short side to {data.side} pixels ({data.filter}, antialiased); middle "
+        f"{data.pixels}x{data.pixels}; / 255",
         "backbone": run.config.backbone,
         "data": data.kind,
         "arm": settings["arm"],
@@ -144,7 +145,7 @@ def export_run(
         "layer_settings": settings["layer"],
         "training_settings": settings["training"],
     }
-    return export_model(run.model, path, size=size or data.size, format=format, dynamic_size=dynamic_size, metadata=metadata)
+    return export_model(run.model, path, size=size or data.pixels, format=format, dynamic_size=dynamic_size, metadata=metadata)
 
 
 # ------------------------------------------------------------------------------------------------- what can be exported

@@ -20,7 +20,8 @@ from jpegdl.errors import UsageError
 from jpegdl.files import replacing
 from jpegdl.layer import PrependedModel, describe_tables, prepend
 from jpegdl.training import RunConfig, RunFolder
-from jpegdl.training.folder import WHERE, build_model, from_dict, load_state
+from jpegdl.training.folder import build_model, load_state
+from jpegdl.training.records import WHERE, from_dict
 
 CONFIG, BACKBONE, LAYER, CARD = "config.json", "model.safetensors", "layer.safetensors", "README.md"
 #: What timm recorded of a backbone, and needs to put another head on it.

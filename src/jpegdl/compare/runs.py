@@ -20,8 +20,8 @@ from jpegdl.errors import UsageError
 from jpegdl.layer import JpegLayer, PrependedModel, Rounding, build_layer, layer_kind, prepend, table_source
 from jpegdl.tables import read_tables
 from jpegdl.training import RunConfig, RunFolder, check_config, evaluate, load_model, on_gpu, train_run
-from jpegdl.training.folder import data_difference
 from jpegdl.training.progress import Display
+from jpegdl.training.records import data_difference
 from jpegdl.training.start import starting_backbone
 
 

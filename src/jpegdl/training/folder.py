@@ -1,13 +1,12 @@
 """One run on disk: the names of its files, reading and writing them, and opening what was trained."""
 
 import csv
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, cast
 
 import numpy as np
 import safetensors
@@ -18,11 +17,18 @@ from torch import Tensor, nn
 from jpegdl.backbones.build import build_backbone
 from jpegdl.errors import UsageError
 from jpegdl.files import remove_strays, replacing
-from jpegdl.layer import DEFAULT_ALPHA, PrependedModel, build_layer, prepend, table_source
+from jpegdl.layer import PrependedModel, build_layer, prepend
 from jpegdl.training.config import RunConfig
+from jpegdl.training.records import (
+    class_difference,
+    data_difference,
+    digest_of_tables,
+    digest_of_weights,
+    first_difference,
+    from_dict,
+    settings_of,
+)
 
-#: Settings that say where to compute and where files are, not what: they may change between the two halves of a run.
-WHERE = ("data.path", "data.workers", "training.accelerator")
 _SECTIONS = {"arm", "seed", "backbone", "data", "layer", "training"}
 _CLASSES = "jpegdl.classes"  # in the metadata of model.safetensors
 _RESULT = {"arm", "seed", "accuracy", "loss", "train_seconds", "parameters", "layer_parameters", "saturation", "data"}
@@ -76,7 +82,7 @@ class RunFolder:
             if missing := _SECTIONS - there.keys():
                 raise ValueError(f"no {', '.join(sorted(missing))} in it")
             arm, seed = there.pop("arm"), there.pop("seed")
-            return _settings(from_dict(RunConfig, there), arm, seed)
+            return settings_of(from_dict(RunConfig, there), arm, seed)
 
     def config(self) -> RunConfig:
         """The settings that the run was trained with.
@@ -93,7 +99,7 @@ class RunFolder:
         Raises:
             UsageError: the run's settings are missing or damaged.
         """
-        return _first_difference(self.settings(), _settings(config, arm, seed))
+        return first_difference(self.settings(), settings_of(config, arm, seed))
 
     def check(self, config: RunConfig, arm: str, seed: int) -> None:
         """Refuse a folder that holds a run with other settings; one without a finished epoch may have any.
@@ -119,12 +125,12 @@ class RunFolder:
         there = self.data()
         if difference := data_difference(there, found):
             raise UsageError(f"{self} was trained on other data ({difference}); give another --name, or delete the folder")
-        if there.get("weights") != _digest_of_weights(config):
+        if there.get("weights") != digest_of_weights(config):
             raise UsageError(
                 f"{self} started from other weights: {config.weights} has changed since; give another "
                 "--name, or delete the folder"
             )
-        if there["tables"] != _digest_of_tables(config):
+        if there["tables"] != digest_of_tables(config):
             raise UsageError(
                 f"{self} started from other tables: {config.layer.tables} has changed since; give another --name, or delete "
                 "the folder"
@@ -147,8 +153,8 @@ class RunFolder:
         """Write the settings and which data they met."""
         remove_strays(self.path)
         with replacing(self.config_file) as file:
-            file.write_text(yaml.safe_dump(_settings(config, arm, seed), sort_keys=False))
-        _write_json(self.data_file, {**found, "weights": _digest_of_weights(config), "tables": _digest_of_tables(config)})
+            file.write_text(yaml.safe_dump(settings_of(config, arm, seed), sort_keys=False))
+        _write_json(self.data_file, {**found, "weights": digest_of_weights(config), "tables": digest_of_tables(config)})
 
     # ------------------------------------------------------------------------------------------------------- results
 
@@ -194,7 +200,7 @@ class RunFolder:
             return None
         with self._reading(self.failure_file):
             there = json.loads(self.failure_file.read_text())
-            same = _first_difference(there["settings"], _settings(config, arm, seed)) is None
+            same = first_difference(there["settings"], settings_of(config, arm, seed)) is None
             return str(there["message"]) if same else None
 
     def write_metrics(self, rows: list[dict[str, float]]) -> None:
@@ -227,7 +233,7 @@ class RunFolder:
 
     def write_failure(self, message: str, config: RunConfig, arm: str, seed: int) -> None:
         """Write down why training with these settings stopped."""
-        _write_json(self.failure_file, {"message": message, "settings": _settings(config, arm, seed)})
+        _write_json(self.failure_file, {"message": message, "settings": settings_of(config, arm, seed)})
 
     @contextmanager
     def _reading(self, file: Path) -> Iterator[None]:
@@ -344,76 +350,3 @@ def _write_json(path: Path, content: Any) -> None:
 
 def _said(error: BaseException) -> str:
     return f"no {error} in it" if isinstance(error, KeyError) else " ".join(str(error).split())
-
-
-# ---------------------------------------------------------------------------------------------------------- comparing
-
-
-def _settings(config: RunConfig, arm: str, seed: int) -> dict[str, Any]:
-    """Settings as they are written and compared: what stands for a default is spelled out."""
-    settings = {"arm": arm, "seed": seed, **asdict(config)}
-    layer = settings["layer"]
-    if layer["alpha"] is None and layer["hardness"] is None:
-        layer["alpha"] = DEFAULT_ALPHA
-    return settings
-
-
-def from_dict(kind: type, content: Any) -> Any:
-    """A dataclass from nested dictionaries; what they leave out takes its default.
-
-    Raises:
-        ValueError: an entry that it does not have.
-    """
-    types = get_type_hints(kind)
-    if unknown := content.keys() - {field.name for field in fields(kind)}:
-        raise ValueError(f"unknown setting {min(unknown)}: a newer version wrote it, or it was edited")
-    return kind(
-        **{name: from_dict(types[name], value) if is_dataclass(types[name]) else value for name, value in content.items()}
-    )
-
-
-def _first_difference(there: Any, here: Any, path: str = "") -> str | None:
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in {**there, **here}:
-            if found := _first_difference(there.get(key), here.get(key), f"{path}.{key}" if path else str(key)):
-                return found
-        return None
-    return None if there == here or path in WHERE else f"{path} was {there!r}, now {here!r}"
-
-
-def class_difference(there: list[str], here: list[str]) -> str | None:
-    """In words, how the classes of two data sets differ; None if they are the same."""
-    if odd := sorted(set(there) ^ set(here)):
-        more = f" ({len(odd)} classes differ)" if len(odd) > 1 else ""
-        return f"class {odd[0]!r} is in only one of them{more}"
-    return None if there == here else "the classes are in another order"
-
-
-def data_difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
-    """In words, what of two data sets' fingerprints differs first; None if they are the same."""
-    if difference := class_difference(there["classes"], here["classes"]):
-        return difference
-    for part, name in (("train", "training"), ("test", "test")):
-        then, now = there[part], here[part]
-        if then["images"] != now["images"]:
-            return f"{then['images']} {name} images then, {now['images']} now"
-        if then["digest"] != now["digest"]:
-            return f"as many {name} images, but other ones, or of other classes"
-    return None
-
-
-def _digest_of_weights(config: RunConfig) -> str | None:
-    """A digest of the file that the backbone's weights come from, where one does."""
-    return None if config.weights is None else _digest(Path(config.weights))
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-
-
-def _digest_of_tables(config: RunConfig) -> str | None:
-    """A digest of the file that initial tables come from, where one does."""
-    if config.layer.kind == "none" or table_source(config.layer) != "file":
-        return None
-    return _digest(Path(config.layer.tables))

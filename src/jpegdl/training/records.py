@@ -1,0 +1,82 @@
+"""What a run was made of, in a form to write down, and how two such records differ."""
+
+import hashlib
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from jpegdl.layer import DEFAULT_ALPHA, table_source
+from jpegdl.training.config import RunConfig
+
+#: Settings that say where to compute and where files are, not what: they may change between the two halves of a run.
+WHERE = ("data.path", "data.workers", "training.accelerator")
+
+
+def settings_of(config: RunConfig, arm: str, seed: int) -> dict[str, Any]:
+    """Settings as they are written and compared: what stands for a default is spelled out."""
+    settings = {"arm": arm, "seed": seed, **asdict(config)}
+    layer = settings["layer"]
+    if layer["alpha"] is None and layer["hardness"] is None:
+        layer["alpha"] = DEFAULT_ALPHA
+    return settings
+
+
+def from_dict(kind: type, content: Any) -> Any:
+    """A dataclass from nested dictionaries; what they leave out takes its default.
+
+    Raises:
+        ValueError: an entry that it does not have.
+    """
+    types = get_type_hints(kind)
+    if unknown := content.keys() - {field.name for field in fields(kind)}:
+        raise ValueError(f"unknown setting {min(unknown)}: a newer version wrote it, or it was edited")
+    return kind(
+        **{name: from_dict(types[name], value) if is_dataclass(types[name]) else value for name, value in content.items()}
+    )
+
+
+def first_difference(there: Any, here: Any, path: str = "") -> str | None:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in {**there, **here}:
+            if found := first_difference(there.get(key), here.get(key), f"{path}.{key}" if path else str(key)):
+                return found
+        return None
+    return None if there == here or path in WHERE else f"{path} was {there!r}, now {here!r}"
+
+
+def class_difference(there: list[str], here: list[str]) -> str | None:
+    """In words, how the classes of two data sets differ; None if they are the same."""
+    if odd := sorted(set(there) ^ set(here)):
+        more = f" ({len(odd)} classes differ)" if len(odd) > 1 else ""
+        return f"class {odd[0]!r} is in only one of them{more}"
+    return None if there == here else "the classes are in another order"
+
+
+def data_difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
+    """In words, what of two data sets' fingerprints differs first; None if they are the same."""
+    if difference := class_difference(there["classes"], here["classes"]):
+        return difference
+    for part, name in (("train", "training"), ("test", "test")):
+        then, now = there[part], here[part]
+        if then["images"] != now["images"]:
+            return f"{then['images']} {name} images then, {now['images']} now"
+        if then["digest"] != now["digest"]:
+            return f"as many {name} images, but other ones, or of other classes"
+    return None
+
+
+def digest_of_weights(config: RunConfig) -> str | None:
+    """A digest of the file that the backbone's weights come from, where one does."""
+    return None if config.weights is None else _digest(Path(config.weights))
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+def digest_of_tables(config: RunConfig) -> str | None:
+    """A digest of the file that initial tables come from, where one does."""
+    if config.layer.kind == "none" or table_source(config.layer) != "file":
+        return None
+    return _digest(Path(config.layer.tables))
