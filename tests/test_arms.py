@@ -174,6 +174,7 @@ def test_an_arm_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
         return train_run(run, data, make_layer, folder, arm, seed, display)
 
     monkeypatch.setattr(runs, "train_run", failing)
+    monkeypatch.setattr(comparison, "draw_figures", lambda *_: None)  # which takes most of the time
     config = _config(tmp_path, arms=["plain", "jpeg-dl", "init-ones", "gain"], seeds=3)
     summary, table = compare(config)
     assert json.loads((tmp_path / "arms" / "summary.json").read_text()) == summary

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import re
 import shutil
 
@@ -115,7 +116,10 @@ def test_roundings_as_they_are_in_eval_mode(rounding, tmp_path):
     _same(program(images), model.eval()(images))
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor needs a C++ compiler")
+@pytest.mark.skipif(
+    shutil.which("g++") is None or not os.environ.get("JPEGDL_SLOW_TESTS"),
+    reason="needs a C++ compiler and half a minute: set JPEGDL_SLOW_TESTS",
+)
 def test_aotinductor(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "torch._inductor.config.cpp_cache_precompile_headers", False

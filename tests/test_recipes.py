@@ -271,6 +271,8 @@ def test_the_commands_of_the_protocols_page(monkeypatch):
     found, folders = set(), set()
     for command in re.findall(r"`jpegdl compare (--config .*?)`", page):
         arguments = command.split()
+        if arguments[1] not in PROTOCOLS:  # finetune, say
+            continue
         config = _config(monkeypatch, *arguments)
         check_compare(config)
         found.add((arguments[1], config.data.name, config.backbone))

@@ -66,7 +66,7 @@ def test_the_model_file_is_the_trained_model(tmp_path):
     result = run(config, tmp_path)
     layer = build_layer(config.layer, (torch.ones(8, 8), torch.ones(8, 8)), 16)
     model = prepend(build_backbone(config.backbone, 18, 5, 16), layer)
-    load_model(tmp_path / "model.safetensors", model)
+    load_model(tmp_path / "model.safetensors", model, Data(config.data).classes)
     metrics = evaluate(model, Data(config.data), config.training)
     assert metrics["accuracy"] == pytest.approx(result["accuracy"])
     assert metrics["loss"] == pytest.approx(result["loss"], rel=1e-5)
@@ -346,17 +346,17 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
     run(small_config(epochs=1), tmp_path)
     file = tmp_path / "model.safetensors"
     with pytest.raises(UsageError, match="another architecture"):
-        load_model(file, prepend(build_backbone("cifar_resnet20", 18, 0, 16), JpegLayer()))
+        load_model(file, prepend(build_backbone("cifar_resnet20", 18, 0, 16), JpegLayer()), [])
     with pytest.raises(UsageError, match=r"another architecture .*fc.weight is \(18, 64\), not \(7, 64\)"):
-        load_model(file, prepend(build_backbone("cifar_resnet8", 7, 0, 16), JpegLayer()))
+        load_model(file, prepend(build_backbone("cifar_resnet8", 7, 0, 16), JpegLayer()), [])
     with pytest.raises(UsageError, match="another architecture .*layer.* unknown"):
-        load_model(file, prepend(build_backbone("cifar_resnet8", 18, 0, 16), nn.Identity()))
+        load_model(file, prepend(build_backbone("cifar_resnet8", 18, 0, 16), nn.Identity()), [])
     with pytest.raises(UsageError, match="no model file"):
-        load_model(tmp_path / "none", prepend(build_backbone("cifar_resnet8", 18, 0, 16), JpegLayer()))
+        load_model(tmp_path / "none", prepend(build_backbone("cifar_resnet8", 18, 0, 16), JpegLayer()), [])
     poisoned = {**weights(tmp_path), "backbone.fc.bias": torch.full((18,), float("nan"))}
     safetensors.torch.save_file(poisoned, file)
     with pytest.raises(UsageError, match="not finite: its training diverged"):
-        load_model(file, prepend(build_backbone("cifar_resnet8", 18, 0, 16), JpegLayer()))
+        load_model(file, prepend(build_backbone("cifar_resnet8", 18, 0, 16), JpegLayer()), [])
     file.write_bytes(b"damaged")
     with pytest.raises(UsageError, match="not a safetensors file"):
-        load_model(file, prepend(build_backbone("cifar_resnet8", 18, 0, 16), JpegLayer()))
+        load_model(file, prepend(build_backbone("cifar_resnet8", 18, 0, 16), JpegLayer()), [])

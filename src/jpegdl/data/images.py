@@ -108,10 +108,10 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """Number of the images, corrupt ones too, and a digest of their names and classes in order, 16 hex digits."""
+        """Number of the images, corrupt ones too, and a digest of their names, bytes and classes in order, 16 hex digits."""
         digest = hashlib.sha256()
         for index, target in enumerate(self._source.targets):
-            digest.update(f"{self._source.key(index)}\0{target}\n".encode(errors="surrogateescape"))
+            digest.update(f"{self._source.key(index)}\0{self._source.size(index)}\0{target}\n".encode(errors="surrogateescape"))
         return {"images": len(self._source.targets), "digest": digest.hexdigest()[:16]}
 
     def _decoded_bytes(self) -> float:

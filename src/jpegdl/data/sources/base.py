@@ -26,7 +26,10 @@ class Source(Protocol):
         """The image's file or origin, for messages."""
 
     def key(self, index: int) -> str:
-        """What tells the image from others, wherever the set is kept and in whatever archive: its name, and its file's size."""
+        """A name of the image that does not depend on where the set is kept, or in what kind of archive."""
+
+    def size(self, index: int) -> int:
+        """The size of the image's file in bytes; 0 where it has none of its own."""
 
 
 Sets = tuple[Source, Source, list[str]]  # training images, test images, names of the classes

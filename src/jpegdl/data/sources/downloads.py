@@ -54,6 +54,9 @@ class TorchvisionImages:
     def key(self, index: int) -> str:
         return str(index)
 
+    def size(self, index: int) -> int:
+        return 0
+
 
 def _targets(part: Any) -> Any:
     for name in ("targets", "_labels"):  # torchvision's own two habits

@@ -29,6 +29,9 @@ class _MadeUp:
     def key(self, index: int) -> str:
         return str(index)
 
+    def size(self, index: int) -> int:
+        return 0
+
 
 def open_made_up(config: DataConfig) -> Sets:
     """Images that are generated, the same at every call, for trying settings out without any files.

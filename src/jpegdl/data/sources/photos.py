@@ -67,6 +67,9 @@ class _Patches:
     def key(self, index: int) -> str:
         return "{} at row {}, column {}".format(*self._places[index])
 
+    def size(self, index: int) -> int:
+        return 0
+
 
 def open_photos(config: DataConfig) -> Sets:
     """Grey patches of the embedded photographs.

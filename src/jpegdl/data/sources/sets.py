@@ -63,6 +63,9 @@ class _Some:
     def key(self, index: int) -> str:
         return self._source.key(self._indices[index])
 
+    def size(self, index: int) -> int:
+        return self._source.size(self._indices[index])
+
 
 def evenly(targets: Sequence[int], limit: int) -> list[int]:
     """Indices of at most ``limit`` images: the first of every class, then the second of every class, and so on."""

@@ -41,9 +41,12 @@ class Stored:
         return str(Path(place.tar or self._root) / place.key)
 
     def key(self, index: int) -> str:
+        return self._places[index].key
+
+    def size(self, index: int) -> int:
         place = self._places[index]
-        size = place.size
-        if not place.tar:
-            with suppress(OSError):  # what is not there is found out when it is read
-                size = (self._root / place.key).stat().st_size
-        return f"{place.key}, {size} bytes"
+        if place.tar:
+            return place.size
+        with suppress(OSError):  # what is missing is found out when it is read
+            return (self._root / place.key).stat().st_size
+        return 0

@@ -36,6 +36,9 @@ class _Table:
     def key(self, index: int) -> str:
         return str(index)
 
+    def size(self, index: int) -> int:
+        return 0
+
 
 class _Stream:
     """A set that can be read from beginning to end only: read once, and held in memory."""
@@ -62,6 +65,9 @@ class _Stream:
 
     def key(self, index: int) -> str:
         return str(index)
+
+    def size(self, index: int) -> int:
+        return 0
 
 
 def open_timm(config: DataConfig) -> Sets:
