@@ -118,7 +118,7 @@ def test_roundings_as_they_are_in_eval_mode(rounding, tmp_path):
 
 @pytest.mark.skipif(
     shutil.which("g++") is None or not os.environ.get("JPEGDL_SLOW_TESTS"),
-    reason="needs a C++ compiler and half a minute: set JPEGDL_SLOW_TESTS",
+    reason="slow: set JPEGDL_SLOW_TESTS, and have g++",
 )
 def test_aotinductor(tmp_path, monkeypatch):
     monkeypatch.setattr(
