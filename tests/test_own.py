@@ -24,7 +24,8 @@ def test_own_names(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "resnet18.a1_in1k", "standard:75", "hf-hub:timm/x", "hf_hub:resnet", "local-dir:x", "a/b:c", "a:", ":b"]
+    "name",
+    ["resnet18", "resnet18.a1_in1k", "standard:75", "hf-hub:timm/x", "hf_hub:resnet", "local-dir:x", "a/b:c", "a:", ":b"],
 )
 def test_other_names(name):
     assert not is_own(name)

@@ -35,9 +35,11 @@ def _compare(about: str, arguments: list[str]) -> None:
     config, _ = _settings(_settings_parser("compare", about), arguments)
     from jpegdl.compare import compare
 
-    summary, table = compare(config)
-    _say(f"\n{table}\nRun folder: {config.folder} (tables, figures, models and logs)")
-    asked = [entry for entry in summary["failed"] if entry["arm"] in config.arms and entry["seed"] in config.seed_list]
+    done = compare(config)
+    _say(f"\n{done.table}\nRun folder: {config.folder} (tables, figures, models and logs)")
+    asked = [
+        entry for entry in done.summary["failed"] if entry["arm"] in config.arm_names and entry["seed"] in config.seed_list
+    ]
     if asked:
         one = f"{len(asked)} of the runs have" if len(asked) > 1 else "one of the runs has"
         raise UsageError(f"{one} no result: the reason is below the table; all others are in {config.folder}")
@@ -183,11 +185,10 @@ def _export(about: str, arguments: list[str]) -> None:
         "--rounding", type=str | None, default=None, help="export with this quantizer in place of the trained one, such as hard"
     )
     config, chosen = _settings(parser, arguments)
-    from jpegdl.compare.config import check_place, check_run
+    from jpegdl.compare.config import check_run
     from jpegdl.export import export_run
 
-    check_run(chosen["arm"], chosen["seed"])
-    check_place(config)
+    check_run(config, chosen["arm"], chosen["seed"])
     options = {name: chosen[name] for name in ("size", "format", "dynamic_size", "rounding")}
     check = export_run(config.run_folder(chosen["arm"], chosen["seed"]), chosen["file"], **options)
     sizes = " and ".join(f"{height}x{width}" for height, width in check.sizes)

@@ -17,7 +17,6 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from jpegdl.compare.arms import ARMS
 from jpegdl.compare.statistics import part
 from jpegdl.files import replacing
 from jpegdl.functional import largest_level
@@ -57,7 +56,8 @@ def draw_figures(folder: Path, runs: dict[str, BySeed], summary: dict[str, Any])
     figures = {"accuracy": accuracy_figure(runs, summary), "gains": gains_figure(summary)}
     for arm, by_seed in runs.items():
         figures |= {f"tables-{arm}": tables_figure(arm, by_seed), f"saturation-{arm}": saturation_figure(arm, by_seed)}
-    for name in dict.fromkeys([*figures, *(f"{what}-{arm}" for what in ("tables", "saturation") for arm in ARMS)]):
+    before = [path.stem for what in ("tables", "saturation") for path in folder.glob(f"{what}-*.png")]
+    for name in dict.fromkeys([*figures, *before]):
         if (figure := figures.get(name)) is None:
             (folder / f"{name}.png").unlink(missing_ok=True)
         else:
