@@ -192,7 +192,7 @@ def _in_rows(runs: Runs, results: dict[str, dict[int, dict[str, Any]]], summary:
     """The results that the summary counts."""
     names = [field.name for field in fields(Result) if field.name not in ("arm", "seed", "folder")]
     return [
-        Result(arm, seed, *(results[arm][seed].get(name) for name in names), folder=runs[arm][seed])  # type: ignore[arg-type]
+        Result(arm=arm, seed=seed, folder=runs[arm][seed], **{name: results[arm][seed].get(name) for name in names})
         for arm, entry in summary["arms"].items()
         for seed in entry["seeds"]
     ]
