@@ -65,7 +65,8 @@ def every_arm(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison, "draw_figures", few)
-        summary, table = compare(_config(folder, arms=list(ARMS)))
+        done = compare(_config(folder, arms=list(ARMS)))
+        summary, table = done.summary, done.table
     return folder, summary, table
 
 
@@ -176,7 +177,8 @@ def test_an_arm_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "train_run", failing)
     monkeypatch.setattr(comparison, "draw_figures", lambda *_: None)  # which takes most of the time
     config = _config(tmp_path, arms=["plain", "jpeg-dl", "init-ones", "gain"], seeds=3)
-    summary, table = compare(config)
+    done = compare(config)
+    summary, table = done.summary, done.table
     assert json.loads((tmp_path / "arms" / "summary.json").read_text()) == summary
     failed = {(entry["arm"], entry["seed"]): entry["why"] for entry in summary["failed"]}
     assert failed == {
@@ -190,12 +192,13 @@ def test_an_arm_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
     assert "the loss is nan" in table
 
     # A later call with fewer arms and seeds knows of all of it still, the failures too.
-    later, table = compare(_config(tmp_path, arms=["plain"], seeds=1))
+    done = compare(_config(tmp_path, arms=["plain"], seeds=1))
+    later, table = done.summary, done.table
     assert set(later["arms"]) == set(summary["arms"])
     assert {(entry["arm"], entry["seed"]) for entry in later["failed"]} == set(failed)
 
     monkeypatch.setattr(runs, "train_run", train_run)
-    again, _ = compare(config)
+    again = compare(config).summary
     assert again["failed"] == []
     assert all(entry["seeds"] == [0, 1, 2] for entry in again["arms"].values())
 

@@ -39,7 +39,8 @@ def _config(folder, **changes):
 
 def test_compare_end_to_end(tmp_path, monkeypatch):
     config = _config(tmp_path)
-    summary, table = compare(config)
+    done = compare(config)
+    summary, table = done.summary, done.table
     folder = tmp_path / "test"
     assert json.loads((folder / "summary.json").read_text()) == summary
     assert (folder / "summary.md").read_text() == table
@@ -58,7 +59,7 @@ def test_compare_end_to_end(tmp_path, monkeypatch):
     trained = []
     fit = lightning.Trainer.fit
     monkeypatch.setattr("lightning.Trainer.fit", lambda *args, **kwargs: trained.append(1) or fit(*args, **kwargs))
-    again, _ = compare(config)
+    again = compare(config).summary
     assert len(trained) == 1
     assert again["arms"]["jpeg-dl"]["accuracy"] == summary["arms"]["jpeg-dl"]["accuracy"]
 

@@ -153,9 +153,9 @@ def test_images_of_the_same_names_and_other_content_are_other_images(tmp_path):
 
 def test_a_finished_comparison_needs_no_data(tmp_path, recwarn):
     path = _images(tmp_path / "pets")
-    _, table = compare(_config(tmp_path, path))
+    table = compare(_config(tmp_path, path)).table
     shutil.rmtree(path)
-    assert compare(_config(tmp_path, path))[1] == table
+    assert compare(_config(tmp_path, path)).table == table
     assert any("was not compared with that of the finished runs" in str(warning.message) for warning in recwarn)
     with pytest.raises(UsageError, match="is not a folder"):
         compare(_config(tmp_path, path, seeds=2))
@@ -223,9 +223,9 @@ def test_a_failure_belongs_to_its_settings(tmp_path):
         compare(diverging)
     summary = json.loads((tmp_path / "test" / "summary.json").read_text())  # written all the same
     assert [entry["seed"] for entry in summary["failed"] if entry["arm"] == "plain"] == [0]
-    later, _ = compare(replace(config, seeds=[1]))
+    later = compare(replace(config, seeds=[1])).summary
     assert later["failed"] == []
-    again, _ = compare(config)
+    again = compare(config).summary
     assert again["arms"]["plain"]["seeds"] == [0, 1]
 
 

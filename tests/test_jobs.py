@@ -190,7 +190,7 @@ def test_the_same_numbers_side_by_side(tmp_path, capfd):
     assert torch.get_num_threads() == 1
     compare(_config(tmp_path, name="one", jobs=1))
     capfd.readouterr()
-    summary, _ = compare(_config(tmp_path, name="two", jobs=2))
+    summary = compare(_config(tmp_path, name="two", jobs=2)).summary
     err = capfd.readouterr().err.splitlines()
     one, two = _numbers(tmp_path / "one"), _numbers(tmp_path / "two")
     assert len(one) == 4
@@ -232,7 +232,8 @@ def test_a_worker_that_dies_takes_one_run_with_it(tmp_path, monkeypatch):
     monkeypatch.setattr(crew._Crew, "_take_in", killing)
     (tmp_path / "jobs/plain/1").mkdir(parents=True)
     config = _config(tmp_path)
-    summary, table = compare(config)
+    done = compare(config)
+    summary, table = done.summary, done.table
     died = "the process died (signal 9; out of memory?)"
     assert {(entry["arm"], entry["seed"]): entry["why"] for entry in summary["failed"]} == {
         ("plain", 1): died,
@@ -531,11 +532,11 @@ def test_a_resumed_run_says_so(tmp_path, monkeypatch, capsys):
 
 def test_a_finished_comparison_in_a_folder_that_cannot_be_written_to(tmp_path):
     config = _config(tmp_path, jobs=1, seeds=1)
-    _, table = compare(config)
+    table = compare(config).table
     locks = tmp_path / "jobs/locks"
     for file in locks.iterdir():
         file.unlink()
     locks.rmdir()
     locks.write_text("no folder")
     with pytest.warns(UserWarning, match="the summary in .* is not up to date, it cannot be written"):
-        assert compare(config)[1] == table
+        assert compare(config).table == table

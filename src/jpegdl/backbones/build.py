@@ -1,17 +1,21 @@
-"""From a name to a backbone: timm's, torchvision's, or one of the CIFAR networks here."""
+"""From a name to a backbone: timm's, torchvision's, one of the CIFAR networks here, or what the user's own code makes."""
 
 import difflib
 import functools
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import lightning
 import timm
+import torch
 import torchvision
 from timm.data.config import resolve_data_config
 from torch import nn
 
 from jpegdl.errors import UsageError
+from jpegdl.own import find_object, is_own, said
 
 #: In front of the names of torchvision's classifiers.
 TORCHVISION = "torchvision/"
@@ -30,6 +34,9 @@ def check_backbone(name: str, *, trained: bool = False) -> None:
     Raises:
         UsageError: says what to write instead, or names the most similar ones.
     """
+    if is_own(name):
+        _factory(name)
+        return
     of_torchvision = name.startswith(TORCHVISION)
     short, tag, known = _split(name)
     if name.startswith(_PRETRAINED) or (known and tag and not trained):
@@ -47,7 +54,29 @@ def check_backbone(name: str, *, trained: bool = False) -> None:
             names, library = timm.list_models(), "timm model"
         similar = difflib.get_close_matches(short, names, n=3)
         hint = f"did you mean {', '.join(similar)}?" if similar else f"{names[0]} is one; timm.list_models() has all of timm's"
+        if ":" in name:
+            hint = "a model of your own is named my_package.my_module:make_model"
         raise UsageError(f"backbone {name!r} is no {library}; {hint}")
+
+
+def _factory(name: str) -> Callable[..., Any]:
+    """What makes the user's own model.
+
+    Raises:
+        UsageError: there is no such thing, or it cannot be called with ``num_classes``.
+    """
+    factory = find_object(name, "backbone")
+    if not callable(factory):
+        raise UsageError(
+            f"backbone {name!r} must be a class or a function that is called with num_classes, got {type(factory).__name__}"
+        )
+    try:
+        inspect.signature(factory).bind(num_classes=2)
+    except TypeError as error:
+        raise UsageError(f"backbone {name!r} must be callable with num_classes alone: {error}") from error
+    except ValueError:  # it has no signature: calling it will tell
+        pass
+    return factory
 
 
 def _split(name: str) -> tuple[str, str, bool]:
@@ -77,7 +106,7 @@ class OwnInput:
 def own_input(name: str) -> OwnInput | None:
     """What a backbone's published weights were made for, as timm and torchvision record it; None where nothing is known."""
     short, _, known = _split(name)
-    if not known:
+    if is_own(name) or not known:
         return None
     if name.startswith(TORCHVISION):
         made = torchvision.models.get_model_weights(short).DEFAULT.transforms()
@@ -96,6 +125,8 @@ def own_input(name: str) -> OwnInput | None:
 
 def pretrained_source(name: str) -> str | None:
     """Where a known backbone's published weights are, for messages; None where there are none."""
+    if is_own(name):
+        return None
     if name.startswith(TORCHVISION):
         return str(torchvision.models.get_model_weights(name.removeprefix(TORCHVISION)).DEFAULT.url)
     recorded = timm.models.get_pretrained_cfg(name)
@@ -104,18 +135,20 @@ def pretrained_source(name: str) -> str | None:
 
 
 def build_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
-    """A model with random weights, the same for the same seed.
+    """A model with random weights, the same for the same seed; the user's own with those that its code gives it.
 
     Args:
-        name: timm's name of it, with or without the tag of trained weights, which are not loaded here; or ``torchvision/`` and
-            torchvision's.
+        name: timm's name of it, with or without the tag of trained weights, which are not loaded here; ``torchvision/`` and
+            torchvision's; or ``my_package.my_module:make_model``, a class or function that is called with ``num_classes``.
         classes: number of logits.
         seed: of the weights.
         size: side of the square images it will see, in pixels.
 
     Raises:
-        UsageError: it cannot be built.
+        UsageError: it cannot be built; or the user's own is no module, or does not give ``classes`` logits an image.
     """
+    if is_own(name):
+        return _own_backbone(name, classes, seed, size)
     create, sized = functools.partial(timm.create_model, name, pretrained=False), "img_size"
     if name.startswith(TORCHVISION):
         create = functools.partial(torchvision.models.get_model, name.removeprefix(TORCHVISION), weights=None)
@@ -132,3 +165,27 @@ def build_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
                 continue
             raise UsageError(f"backbone {name!r} cannot be built for {size}-pixel images: {error}") from error
     raise AssertionError("unreachable")
+
+
+def _own_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
+    """What the user's own code makes, tried on two black images: a mistake shows here and not in the middle of an epoch."""
+    factory = _factory(name)
+    lightning.seed_everything(seed, verbose=False)
+    try:
+        model = factory(num_classes=classes)
+    except Exception as error:  # whatever the user's code raises
+        raise UsageError(f"backbone {name!r} failed, called with num_classes={classes}: {said(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"backbone {name!r} must return a torch.nn.Module, got {type(model).__name__}")
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            logits = model.eval()(torch.zeros(2, 3, size, size))
+    except Exception as error:
+        raise UsageError(f"backbone {name!r} fails on images (2, 3, {size}, {size}): {said(error)}") from error
+    for module, mode in modes.items():
+        module.training = mode
+    got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if got != (2, classes):
+        raise UsageError(f"backbone {name!r} must give logits (2, {classes}) for images (2, 3, {size}, {size}), got {got}")
+    return model

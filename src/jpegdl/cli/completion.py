@@ -60,6 +60,7 @@ def _values() -> dict[str, Any]:
     from jpegdl.data.config import CACHES, CROPS, INTERPOLATIONS, NAMES
     from jpegdl.export import FORMATS
     from jpegdl.layer import LAYER_KINDS, ROUNDINGS
+    from jpegdl.recipes import RECIPES
 
     return {
         "arm": ARMS,
@@ -70,6 +71,7 @@ def _values() -> dict[str, Any]:
         "format": FORMATS,
         "layer.calibration": ("eval", "train"),
         "layer.kind": LAYER_KINDS,
+        "recipe": RECIPES,
         "method": ("sensitivity", "magnitude"),
         "rounding": ROUNDINGS,
         "training.accelerator": ("auto", "cpu", "gpu"),
@@ -85,8 +87,9 @@ def _recipe_or_file() -> dict[str, Any]:
     bash = f"""\
 _jpegdl_recipe_or_file() {{
   compgen -W {shlex.quote(names)} -- "$1"
-  compgen -f -X '!*.y?(a)ml' -- "$1"
-  compgen -d -S / -- "$1"
+  compgen -f -X '!*.yaml' -- "$1"
+  compgen -f -X '!*.yml' -- "$1"
+  compgen -d -- "$1"
 }}"""
     return {
         "bash": "_jpegdl_recipe_or_file",

@@ -11,7 +11,7 @@ def recipes_parser(about: str) -> "ArgumentParser":
     from jpegdl.arguments import plain_parser
 
     parser = plain_parser("jpegdl recipes [NAME]", about)
-    parser.add_argument("name", type=str | None, nargs="?", metavar="NAME", help="print the recipe of that name")
+    parser.add_argument("recipe", type=str | None, nargs="?", metavar="NAME", help="print the recipe of that name")
     return parser
 
 
@@ -19,7 +19,7 @@ def recipes(chosen: dict[str, Any]) -> None:
     from jpegdl.arguments import no_recipe
     from jpegdl.recipes import RECIPES, list_recipes, read_recipe
 
-    name = chosen["name"]
+    name = chosen["recipe"]
     if name is not None and name not in RECIPES:
         raise argparse.ArgumentError(None, no_recipe(name))
     print(read_recipe(name).text.rstrip() if name else list_recipes())

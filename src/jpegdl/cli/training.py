@@ -19,9 +19,11 @@ def compare(chosen: dict[str, Any]) -> None:
     from jpegdl.compare.closing import closing
 
     config = settings(chosen)
-    summary, table = run(config)
-    say(f"\n{table}\n{closing(config.folder, summary)}")
-    asked = [entry for entry in summary["failed"] if entry["arm"] in config.arms and entry["seed"] in config.seed_list]
+    done = run(config)
+    say(f"\n{done.table}\n{closing(done.folder, done.summary)}")
+    asked = [
+        entry for entry in done.summary["failed"] if entry["arm"] in config.arm_names and entry["seed"] in config.seed_list
+    ]
     if asked:
         one = f"{len(asked)} of the runs have" if len(asked) > 1 else "one of the runs has"
         raise UsageError(f"{one} no result: the reason is below the table; all others are in {config.folder}")

@@ -80,12 +80,11 @@ def export_parser(about: str) -> "ArgumentParser":
 
 
 def export(chosen: dict[str, Any]) -> None:
-    from jpegdl.compare.config import check_place, check_run
+    from jpegdl.compare.config import check_run
     from jpegdl.export import export_run
 
     config = settings(chosen)
-    check_run(chosen["arm"], chosen["seed"])
-    check_place(config)
+    check_run(config, chosen["arm"], chosen["seed"])
     options = {name: chosen[name] for name in ("size", "format", "dynamic_size", "rounding")}
     check = export_run(config.run_folder(chosen["arm"], chosen["seed"]), chosen["file"], **options)
     sizes = " and ".join(f"{height}x{width}" for height, width in check.sizes)
@@ -101,16 +100,21 @@ def summary_parser(about: str) -> "ArgumentParser":
 
     parser = plain_parser("jpegdl summary [--name NAME] [--output FOLDER] [--format FORMAT]", about)
     _add_comparison(parser)
-    parser.add_argument("--format", type=Literal["table", "json"], default="table", help="how to print it")
+    parser.add_argument("--format", type=Literal["table", "csv", "latex", "json"], default="table", help="how to print it")
     return parser
 
 
 def summary(chosen: dict[str, Any]) -> None:
     from jpegdl.compare.closing import read_summary
-    from jpegdl.compare.statistics import summary_table
+    from jpegdl.compare.statistics import summary_csv, summary_latex, summary_table
 
-    found = read_summary(Path(chosen["output"]).expanduser() / chosen["name"])
-    print((json.dumps(found, indent=1) if chosen["format"] == "json" else summary_table(found)).rstrip())
+    written = {
+        "table": summary_table,
+        "csv": summary_csv,
+        "latex": summary_latex,
+        "json": lambda summary: json.dumps(summary, indent=1),
+    }[chosen["format"]]
+    print(written(read_summary(Path(chosen["output"]).expanduser() / chosen["name"])).rstrip())
 
 
 def _add_comparison(parser: "ArgumentParser") -> None:

@@ -1,8 +1,12 @@
 """The arms of a comparison: each is a few settings that differ from the recipe's."""
 
 import difflib
-from dataclasses import dataclass, replace
-from typing import Any
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass, replace
+from typing import Any, cast
+
+import jsonargparse
 
 from jpegdl.errors import UsageError
 from jpegdl.layer import layer_kind
@@ -15,17 +19,19 @@ class Arm:
 
     Args:
         about: what it is, in a few words.
-        layer: settings of the layer that differ from the recipe's.
+        layer: settings of the layer that differ from the recipe's; those within them are merged.
         data: settings of the data that do.
+        training: settings of training that do.
     """
 
-    about: str
-    layer: dict[str, Any]
-    data: dict[str, Any]
+    about: str = ""
+    layer: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
 
 
 def _arm(about: str, **layer: Any) -> Arm:
-    return Arm(about, layer, {})
+    return Arm(about, layer)
 
 
 def _without_layer(about: str, **data: Any) -> Arm:
@@ -72,39 +78,115 @@ ARMS: dict[str, Arm] = {
 _HARDNESS = 0.7  # the published hardness
 
 
-def check_arm(arm: str) -> None:
+def check_arm(arm: str, own: Mapping[str, Arm]) -> None:
     """Refuse an unknown arm.
 
     Raises:
         UsageError: names those there are, the most similar first.
     """
-    if arm not in ARMS:
-        similar = difflib.get_close_matches(arm, ARMS, n=2, cutoff=0.5)
+    if arm not in ARMS and arm not in own:
+        known = [*own, *ARMS]
+        similar = difflib.get_close_matches(arm, known, n=2, cutoff=0.5)
         hint = f"did you mean {' or '.join(similar)}? " if similar else ""
         hint = "arms are separated by commas: '[plain, jpeg-dl]'; " if " " in arm else hint
-        raise UsageError(f"no arm {arm!r}; {hint}all arms: {', '.join(ARMS)}")
+        raise UsageError(
+            f"no arm {arm!r}; {hint}all arms: {', '.join(known)}; those of your own are defined in a YAML file, under arms"
+        )
 
 
-def arm_config(config: RunConfig, arm: str) -> RunConfig:
-    """The settings of one arm of a recipe.
+def own_arms(arms: "list[Any] | dict[str, Any]") -> dict[str, Arm]:
+    """The user's own arms among those of a comparison, by name; what is given as ``None`` or empty is one of ours.
+
+    Args:
+        arms: names and, of own arms, definitions, ``{NAME: {about: ..., layer: {...}, data: {...}, training: {...}}}``, all
+            four optional.
 
     Raises:
-        UsageError: unknown arm.
+        UsageError: a definition that is none, of one of our arms, or under a name that no folder can have.
     """
-    check_arm(arm)
+    found = {}
+    for name, entry in _entries(arms):
+        if not entry:
+            continue
+        if name in ARMS:
+            raise UsageError(f"arms: {name} is one of ours ({ARMS[name].about}): give an arm of your own another name")
+        if not re.fullmatch(r"\w[\w.+-]*", name):
+            raise UsageError(f"arms: {name!r} is to name a folder: take letters, digits, '.', '_', '+' and '-'")
+        sections = {"about": str, "layer": dict, "data": dict, "training": dict}
+        for section, content in entry.items():
+            if section not in sections:
+                raise UsageError(f"arms: {name}: {section!r} is no part of an arm; these are: {', '.join(sections)}")
+            if not isinstance(content, sections[section]):
+                what = "text" if section == "about" else "settings"
+                raise UsageError(f"arms: {name}: {section} must be {what}, got {content!r}")
+        found[name] = Arm(**entry)
+    return found
+
+
+def arm_names(arms: "list[Any] | dict[str, Any]") -> list[str]:
+    """The names of all arms of a comparison, in order."""
+    return [name for name, _ in _entries(arms)]
+
+
+def _entries(arms: "list[Any] | dict[str, Any]") -> list[tuple[str, dict[str, Any] | None]]:
+    """Names and definitions, from a mapping of these or a list of names and such mappings."""
+    parts = [arms] if isinstance(arms, dict) else [{part: None} if isinstance(part, str) else part for part in arms]
+    entries = [(str(name), entry) for part in parts for name, entry in part.items()]
+    for name, entry in entries:
+        if entry is not None and not isinstance(entry, dict):
+            raise UsageError(f"arms: {name} must hold about, layer, data and training, or nothing, got {entry!r}")
+    return entries
+
+
+def arm_config(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = None) -> RunConfig:
+    """The settings of one arm of a recipe.
+
+    Args:
+        config: the recipe's settings.
+        arm: a key of :data:`ARMS` or of ``own``.
+        own: the user's own arms.
+
+    Raises:
+        UsageError: unknown arm, or a setting of it that there is not.
+    """
+    own = own or {}
+    check_arm(arm, own)
+    if arm in own:
+        changes = {name: content for name in ("layer", "data", "training") if (content := getattr(own[arm], name))}
+        return _changed(config, changes, arm)
     layer = replace(config.layer, **ARMS[arm].layer)
     if arm == "hardness":
         layer = replace(layer, alpha=None, hardness=layer.hardness or _HARDNESS)
     return replace(config, layer=layer, data=replace(config.data, **ARMS[arm].data))
 
 
-def needed_arms(config: RunConfig, arm: str) -> list[str]:
+def _changed(config: RunConfig, changes: dict[str, Any], arm: str) -> RunConfig:
+    """Settings with changes in their parts, whose names and types are checked as those of a recipe are."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(RunConfig)
+    try:
+        parsed = parser.parse_object(changes).as_dict()
+    except jsonargparse.ArgumentError as error:
+        raise UsageError(f"arms: {arm}: {' '.join(str(error).split())}") from error
+    return cast(RunConfig, _merged(config, changes, parsed))
+
+
+def _merged(config: Any, changes: dict[str, Any], parsed: dict[str, Any]) -> Any:
+    def part(name: str) -> Any:
+        before = getattr(config, name)
+        within = is_dataclass(before) and isinstance(changes[name], dict)
+        return _merged(before, changes[name], parsed[name]) if within else parsed[name]
+
+    return replace(config, **{name: part(name) for name in changes})
+
+
+def needed_arms(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = None) -> list[str]:
     """The arms whose finished run, of the same seed, an arm starts from.
 
     Raises:
         UsageError: unknown arm, or one that is to start from learned tables and cannot.
     """
-    layer = arm_config(config, arm).layer
+    layer = arm_config(config, arm, own).layer
     kind = layer_kind(layer)
     source = {"sensitivity": "plain", "learned": "jpeg-dl"}.get(layer.tables)
     if source is None or not kind.from_tables:

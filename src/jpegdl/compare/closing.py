@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jpegdl.compare.statistics import summary_table
+from jpegdl.compare.statistics import summary_table, verdict
 from jpegdl.errors import UsageError, did_you_mean
 
 #: What each file in the folder of a comparison shows; ARM and SEED stand for any.
@@ -15,6 +15,7 @@ SHOWN = {
     "summary.csv": "the table for spreadsheets and pandas",
     "summary.tex": "the table for LaTeX",
     "summary.json": "all its numbers, for programs",
+    "curves.png": "loss and accuracy of every run by epoch",
     "accuracy.png": "test accuracy by epoch: each seed, and their mean",
     "gains.png": "each arm's difference to plain: each seed, mean and 95 % interval",
     "tables-ARM.png": "its tables before and after training, and what changed",
@@ -57,7 +58,12 @@ def closing(folder: Path, summary: dict[str, Any]) -> str:
         summary: what is in its ``summary.json``.
     """
     files = [(shown.name, shown.about) for shown in shown_files(folder)]
-    return "\n".join([f"Run folder: {folder}", *_columns(files), "", "Next:", *_columns(_next(folder, summary))])
+    blocks = (
+        [verdict(summary)],
+        [f"Run folder: {folder}", *_columns(files)],
+        ["Next:", *_columns(_next(folder, summary))],
+    )
+    return "\n\n".join("\n".join(lines) for lines in blocks)
 
 
 def _next(folder: Path, summary: dict[str, Any]) -> list[tuple[str, str]]:

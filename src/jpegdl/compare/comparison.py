@@ -3,16 +3,18 @@
 import json
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import filelock
 
-from jpegdl.compare.arms import ARMS, arm_config, needed_arms
+from jpegdl.compare.arms import ARMS
 from jpegdl.compare.config import CompareConfig, check_compare
 from jpegdl.compare.figures import draw_figures
 from jpegdl.compare.jobs import train_runs
 from jpegdl.compare.schedule import Failures, Run
-from jpegdl.compare.statistics import summarize, summary_table
+from jpegdl.compare.statistics import summarize, summary_csv, summary_latex, summary_table, verdict
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.files import remove_strays, replacing
@@ -21,17 +23,80 @@ from jpegdl.training import RunFolder
 Runs = dict[str, dict[int, RunFolder]]  # of each arm, by seed
 
 
-def compare(config: CompareConfig) -> tuple[dict[str, Any], str]:
+@dataclass(frozen=True)
+class Result:
+    """What came out of one run.
+
+    Attributes:
+        arm, seed: which run.
+        accuracy: share of the test images, 0 to 1.
+        loss: mean cross-entropy on the test images.
+        epochs: trained.
+        train_seconds: spent on training batches.
+        parameters, layer_parameters: numbers of all parameters, and of the layer's trainable ones.
+        folder: of the run; ``folder.open()`` gives its model, ``folder.metrics()`` its epochs, ``folder.tables()`` its tables,
+            and ``jpegdl.load(folder.path)`` a classifier.
+    """
+
+    arm: str
+    seed: int
+    accuracy: float
+    loss: float
+    epochs: int
+    train_seconds: float
+    parameters: int
+    layer_parameters: int
+    folder: RunFolder
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came out of a comparison.
+
+    Attributes:
+        folder: where all of it is.
+        summary: arms in numbers, as ``summary.json`` holds them; see :func:`jpegdl.compare.statistics.summarize`. Its
+            ``failed`` says which runs have no result and why.
+        results: of every run that has one, plain and jpeg-dl first.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    results: list[Result]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The results as plain dictionaries, one a run, ready for ``pandas.DataFrame(comparison.rows)``."""
+        return [
+            {field.name: getattr(result, field.name) for field in fields(Result)} | {"folder": str(result.folder)}
+            for result in self.results
+        ]
+
+    @property
+    def table(self) -> str:
+        """The arms as a Markdown table, with notes below it."""
+        return summary_table(self.summary)
+
+    @property
+    def verdict(self) -> str:
+        """What it means, in a sentence or two."""
+        return verdict(self.summary)
+
+    def __str__(self) -> str:
+        return f"{self.table}\n{self.verdict}\n"
+
+
+def compare(config: CompareConfig) -> Comparison:
     """Train every arm with every seed (what is finished is kept, what was interrupted resumes) and compare with plain.
 
     In every arm the same seed means the same initial backbone, order and augmentation. Several machines that share the run
     folder may run the same comparison at once: each takes runs that no other is training, and waits for those. An arm that
-    fails with some seed, because its loss is no longer finite, say, does not stop the others. Writes ``summary.json``,
-    ``summary.md`` and the figures to the run folder: of everything there that was trained with these settings, whatever part of
-    it this call asks for.
+    fails with some seed, because its loss is no longer finite, say, does not stop the others. Writes the summary
+    (``summary.json``, ``.md``, ``.csv`` and ``.tex``) and the figures to the run folder: of everything there that was trained
+    with these settings, whatever part of it this call asks for.
 
-    Returns:
-        The summary, whose ``failed`` says which runs have no result and why, and the same as a Markdown table.
+    Args:
+        config: what to compare.
 
     Raises:
         UsageError: settings that cannot be used, runs of other settings or data in the folder, or no plain run to compare with.
@@ -40,21 +105,21 @@ def compare(config: CompareConfig) -> tuple[dict[str, Any], str]:
     arms = _in_order(config)
     asked = [(seed, arm) for seed in config.seed_list for arm in arms]
     for seed, arm in asked:
-        config.run_folder(arm, seed).check(arm_config(config.run, arm), arm, seed)
+        config.run_folder(arm, seed).check(config.arm_run(arm), arm, seed)
     data = _checked_data(config, asked)
     return summarize_runs(config, train_runs(config, asked, data))
 
 
 def _in_order(config: CompareConfig) -> list[str]:
     """The arms, each after those that it starts from."""
-    if "plain" not in config.arms:
-        raise UsageError(f"arms must include plain, which the others are compared with; got {', '.join(config.arms)}")
-    for arm in config.arms:
-        for needed in needed_arms(config.run, arm):
-            if needed not in config.arms:
+    if "plain" not in config.arm_names:
+        raise UsageError(f"arms must include plain, which the others are compared with; got {', '.join(config.arm_names)}")
+    for arm in config.arm_names:
+        for needed in config.needed_arms(arm):
+            if needed not in config.arm_names:
                 raise UsageError(f"arm {arm} starts from the tables of arm {needed}: name it among the arms too")
-    first = ["plain", *(["jpeg-dl"] if "jpeg-dl" in config.arms else [])]
-    return list(dict.fromkeys([*first, *config.arms]))
+    first = ["plain", *(["jpeg-dl"] if "jpeg-dl" in config.arm_names else [])]
+    return list(dict.fromkeys([*first, *config.arm_names]))
 
 
 def _checked_data(config: CompareConfig, asked: list[Run]) -> Data | None:
@@ -71,7 +136,7 @@ def _checked_data(config: CompareConfig, asked: list[Run]) -> Data | None:
         data = None
     found = data.fingerprint if data else None
     for arm, seed, folder in _runs_there(config):
-        run = arm_config(config.run, arm)
+        run = config.arm_run(arm)
         if folder.started and folder.difference(run, arm, seed) is None:
             found = found or folder.data()
             folder.check_data(found, run)
@@ -79,14 +144,18 @@ def _checked_data(config: CompareConfig, asked: list[Run]) -> Data | None:
 
 
 def _runs_there(config: CompareConfig) -> Iterator[tuple[str, int, RunFolder]]:
-    """All runs with a folder, asked for or not: arm, seed and folder; plain and jpeg-dl first."""
-    for arm in dict.fromkeys([*_in_order(config), *ARMS]):
+    """All runs with a folder, asked for or not, of arms that are known: arm, seed and folder; plain and jpeg-dl first."""
+    for arm in _known_arms(config):
         folders = [path for path in (config.folder / arm).glob("*") if path.is_dir() and path.name.isdecimal()]
         for seed in sorted(int(path.name) for path in folders):
             yield arm, seed, config.run_folder(arm, seed)
 
 
-def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> tuple[dict[str, Any], str]:
+def _known_arms(config: CompareConfig) -> list[str]:
+    return list(dict.fromkeys([*_in_order(config), *ARMS]))
+
+
+def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> Comparison:
     """Say what came out of all runs in the folder that were trained with these settings; write it down, with figures.
 
     A folder that cannot be written to is warned of, and the summary returned all the same.
@@ -95,9 +164,6 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> t
         config: the comparison.
         failures: why runs that were just tried have no result.
 
-    Returns:
-        The summary, and the same as a Markdown table.
-
     Raises:
         UsageError: no plain run is finished, or a file of a finished run is damaged.
     """
@@ -105,29 +171,42 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> t
     results = {arm: {seed: run.result() for seed, run in by_seed.items()} for arm, by_seed in runs.items()}
     results = {"plain": {}, **results}
     summary = {"name": config.name, "backbone": config.backbone, "data": config.data.kind, **summarize(results, failed)}
-    table = summary_table(summary)
+    written = {"json": json.dumps(summary, indent=1), "md": summary_table(summary)}
+    written |= {"csv": summary_csv(summary), "tex": summary_latex(summary)}
     try:
         with filelock.FileLock(config.folder / "locks" / "summary"):
             remove_strays(config.folder)
             draw_figures(config.folder, runs, summary)  # first, as it says which file of a run is damaged
-            with replacing(config.folder / "summary.json") as file:
-                file.write_text(json.dumps(summary, indent=1))
-            with replacing(config.folder / "summary.md") as file:
-                file.write_text(table)
+            for suffix, text in written.items():
+                with replacing(config.folder / f"summary.{suffix}") as file:
+                    file.write_text(text)
     except OSError as error:
         warnings.warn(f"the summary in {config.folder} is not up to date, it cannot be written: {error}", stacklevel=2)
     if not results["plain"]:
         each = "; ".join(f"arm {arm}, seed {seed}: {why}" for arm, seeds in failed.items() for seed, why in seeds.items())
         raise UsageError(f"no plain run in {config.folder} has a result to compare with{f': {each}' if each else ''}")
-    return summary, table
+    return Comparison(config.folder, summary, _in_rows(runs, results, summary))
+
+
+def _in_rows(runs: Runs, results: dict[str, dict[int, dict[str, Any]]], summary: dict[str, Any]) -> list[Result]:
+    """The results that the summary counts."""
+    names = [field.name for field in fields(Result) if field.name not in ("arm", "seed", "folder")]
+    return [
+        Result(arm, seed, *(results[arm][seed].get(name) for name in names), folder=runs[arm][seed])  # type: ignore[arg-type]
+        for arm, entry in summary["arms"].items()
+        for seed in entry["seeds"]
+    ]
 
 
 def _found_runs(config: CompareConfig, failures: Failures) -> tuple[Runs, Failures]:
     """Finished runs of these settings, and those that failed, asked for or not; plain and jpeg-dl first."""
+    for path in sorted(config.folder.glob("*/*/result.json")):
+        if (arm := path.parts[-3]) not in _known_arms(config):
+            warnings.warn(f"left out of the summary: {path.parent}, as these settings do not define an arm {arm}", stacklevel=3)
     runs: Runs = {}
     failed: Failures = {arm: dict(seeds) for arm, seeds in failures.items()}
     for arm, seed, folder in _runs_there(config):
-        run = arm_config(config.run, arm)
+        run = config.arm_run(arm)
         if folder.started and (differing := folder.difference(run, arm, seed)):
             warnings.warn(f"left out of the summary: {folder}, a run with other settings ({differing})", stacklevel=3)
         elif folder.finished:

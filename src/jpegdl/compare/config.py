@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-from jpegdl.compare.arms import arm_config, check_arm
+from jpegdl.compare.arms import Arm, arm_config, arm_names, check_arm, needed_arms, own_arms
 from jpegdl.errors import UsageError
 from jpegdl.training import RunConfig, RunFolder, check_config
 
@@ -16,7 +17,8 @@ class CompareConfig(RunConfig):
 
     Args:
         backbone: timm's name of an architecture, with the tag of its weights only where weights are loaded; a CIFAR network,
-            cifar_resnet56, cifar_vgg13, ...; or torchvision/NAME.
+            cifar_resnet56, cifar_vgg13, ...; torchvision/NAME; or your own, my_package.my_module:make_model, a class or
+            function that is called with num_classes.
         pretrained: start from the weights that timm or torchvision publish, downloaded on first use. A head of another number
             of classes is replaced by a new one, unless the data's classes are WordNet ids of some of ImageNet's, which the
             weights know: then the head's rows of these are kept.
@@ -32,7 +34,8 @@ class CompareConfig(RunConfig):
             instead: jpeg-augmentation, jpeg-75; tables that stay: fixed-sensitivity, fixed-50, fixed-75, fixed-90,
             learned-frozen; other gradients: ste, noise; other starts: init-sensitivity, init-magnitude, init-ones,
             init-random; parts: cap-only, quantization-only; competitors: gain, normalize; variants: zero-dc, subsampled,
-            regions, cascade, alpha, hardness, log, tanh.
+            regions, cascade, alpha, hardness, log, tanh. In a YAML file arms of your own too, a mapping of names: ours to
+            nothing, your own to what differs from the recipe, about: TEXT, layer: {...}, data: {...}, training: {...}.
         seeds: a number n for the seeds 0 to n-1, or a list of seeds.
         jobs: how many runs compare trains side by side, each in a process of its own with its share of the CPU's threads.
             Default: one per GPU, or one per CPU core where there are none; 1 where several processes train one run.
@@ -40,7 +43,9 @@ class CompareConfig(RunConfig):
 
     name: str = "run"
     output: str = "runs"
-    arms: list[str] = field(default_factory=lambda: ["plain", "jpeg-dl"])
+    arms: list[str | dict[str, dict[str, Any] | None]] | dict[str, dict[str, Any] | None] = field(
+        default_factory=lambda: ["plain", "jpeg-dl"]
+    )
     seeds: int | list[int] = 3
     jobs: int | None = None
 
@@ -48,6 +53,36 @@ class CompareConfig(RunConfig):
     def run(self) -> RunConfig:
         """The part that a single run depends on."""
         return RunConfig(**{field.name: getattr(self, field.name) for field in fields(RunConfig)})
+
+    @property
+    def arm_names(self) -> list[str]:
+        """The arms by name, each once."""
+        return list(dict.fromkeys(arm_names(self.arms)))
+
+    @property
+    def own_arms(self) -> dict[str, Arm]:
+        """The user's own arms among them.
+
+        Raises:
+            UsageError: a definition that is none.
+        """
+        return own_arms(self.arms)
+
+    def arm_run(self, arm: str) -> RunConfig:
+        """The settings of one arm.
+
+        Raises:
+            UsageError: there is no such arm.
+        """
+        return arm_config(self.run, arm, self.own_arms)
+
+    def needed_arms(self, arm: str) -> list[str]:
+        """The arms whose finished run, of the same seed, an arm starts from.
+
+        Raises:
+            UsageError: there is no such arm, or it cannot start as it is to.
+        """
+        return needed_arms(self.run, arm, self.own_arms)
 
     @property
     def together(self) -> bool:
@@ -75,8 +110,12 @@ def check_compare(config: CompareConfig) -> None:
     Raises:
         UsageError: names the setting, what it is and what it may be.
     """
-    for arm in config.arms:
-        check_config(arm_config(config.run, arm))
+    for arm in config.arm_names:
+        run = config.arm_run(arm)
+        try:
+            check_config(run)
+        except UsageError as error:
+            raise UsageError(f"arm {arm}: {error}" if arm in config.own_arms else str(error)) from error
     if config.weights is not None and not Path(config.weights).is_file():
         raise UsageError(f"weights {config.weights}: there is no such file")
     seeds = config.seed_list
@@ -107,12 +146,14 @@ def check_place(config: CompareConfig) -> None:
             raise UsageError(f"{setting} must be a folder on this machine, without '::' and '://', got {value!r}")
 
 
-def check_run(arm: str, seed: int) -> None:
-    """Refuse an unknown arm and an impossible seed.
+def check_run(config: CompareConfig, arm: str, seed: int) -> None:
+    """Refuse an arm that is unknown and has no run with this seed, and an impossible seed.
 
     Raises:
         UsageError: names it.
     """
-    check_arm(arm)
     if not 0 <= seed <= LARGEST_SEED:
         raise UsageError(f"seed must be a number from 0 to {LARGEST_SEED}, got {seed}")
+    check_place(config)
+    if Path(arm).name != arm or not config.run_folder(arm, seed).path.is_dir():
+        check_arm(arm, config.own_arms)

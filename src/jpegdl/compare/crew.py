@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from jpegdl.compare.arms import arm_config
 from jpegdl.compare.board import Board
 from jpegdl.compare.config import CompareConfig
 from jpegdl.compare.schedule import Run, Schedule
@@ -180,7 +179,7 @@ class _Crew:
         how = f"exit status {status}" if status >= 0 else f"signal {-status}"
         why = f"the process died ({how}{'; out of memory?' if status == -signal.SIGKILL else ''})"
         if folder.path.is_dir():
-            folder.write_failure(why, arm_config(self._schedule.config.run, arm), arm, seed)
+            folder.write_failure(why, self._schedule.config.arm_run(arm), arm, seed)
         self._fail(worker, why)
 
 

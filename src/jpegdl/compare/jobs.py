@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from jpegdl.compare.arms import needed_arms
 from jpegdl.compare.config import CompareConfig
 from jpegdl.compare.crew import train_side_by_side
 from jpegdl.compare.runs import BusyError, train_arm
@@ -55,8 +54,8 @@ def count_jobs(config: CompareConfig) -> int:
     """How many runs train at a time: what the settings say, else one per GPU or CPU core; never more than there is work for."""
     if config.together:
         return 1
-    arms = set(config.arms)
-    started_from = {needed for arm in arms for needed in needed_arms(config.run, arm)}
+    arms = set(config.arm_names)
+    started_from = {needed for arm in arms for needed in config.needed_arms(arm)}
     most = len(config.seed_list) * len(arms - started_from)  # a run and what it starts from never train at a time
     if config.jobs is not None:
         return min(config.jobs, most)

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import filelock
+import lightning
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from jpegdl.backbones.build import build_backbone
 from jpegdl.calibrate import initial_tables, model_tables
-from jpegdl.compare.arms import arm_config, needed_arms
-from jpegdl.compare.config import CompareConfig, check_compare, check_place, check_run
+from jpegdl.compare.config import CompareConfig, check_compare, check_run
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.layer import JpegLayer, PrependedModel, Rounding, build_layer, layer_kind, prepend, table_source
+from jpegdl.own import is_own
 from jpegdl.tables import read_tables
 from jpegdl.training import RunConfig, RunFolder, check_config, evaluate, load_model, on_gpu, train_run
 from jpegdl.training.progress import Display
@@ -68,9 +69,9 @@ def train_arm(
         UsageError: see :func:`jpegdl.training.train_run`; BusyError where another process trains it.
     """
     check_compare(config)
-    check_run(arm, seed)
-    needed_arms(config.run, arm)
-    run, folder = arm_config(config.run, arm), config.run_folder(arm, seed)
+    check_run(config, arm, seed)
+    config.needed_arms(arm)
+    run, folder = config.arm_run(arm), config.run_folder(arm, seed)
     folder.check(run, arm, seed)
     data = data.with_config(run.data) if data else Data(run.data, seed)
     data.seed = seed
@@ -98,6 +99,8 @@ def _make_layer(config: CompareConfig, run: RunConfig, data: Data, seed: int) ->
         tables = read_tables(_needed(config, "jpeg-dl", seed, data).tables_file)
     else:
         tables = initial_tables(run.layer, data)
+    if is_own(run.layer.kind):  # it may start from random numbers
+        lightning.seed_everything(seed, verbose=False)
     return build_layer(run.layer, tables, run.data.pixels)
 
 
@@ -106,8 +109,8 @@ def _needed(config: CompareConfig, arm: str, seed: int, data: Data) -> RunFolder
     folder = config.run_folder(arm, seed)
     if not folder.finished:
         raise UsageError(f"initial tables come from the trained arm {arm}, {folder}: train arm {arm} with seed {seed} first")
-    folder.check(arm_config(config.run, arm), arm, seed)
-    folder.check_data(data.fingerprint, arm_config(config.run, arm))
+    folder.check(config.arm_run(arm), arm, seed)
+    folder.check_data(data.fingerprint, config.arm_run(arm))
     return folder
 
 
@@ -147,8 +150,7 @@ def calibrate_run(
     Raises:
         UsageError: unknown method, no trained plain model, other data, or tables that cannot be computed.
     """
-    check_run("plain", seed)
-    check_place(config)
+    check_run(config, "plain", seed)
     if method not in ("sensitivity", "magnitude"):
         raise UsageError(f"method must be sensitivity or magnitude, got {method!r}")
     folder = config.run_folder("plain", seed)
@@ -161,7 +163,7 @@ def calibrate_run(
             "file with --model"
         )
     else:
-        run = arm_config(config.run, "plain")
+        run = config.arm_run("plain")
     check_config(replace(config.run, data=run.data, backbone=run.backbone, pretrained=run.pretrained, weights=run.weights))
     data = Data(run.data, seed)
     if own:
@@ -209,8 +211,7 @@ def evaluate_run(
     Raises:
         UsageError: unknown arm or rounding, no such model, one of another architecture, or data with other classes.
     """
-    check_run(arm, seed)
-    check_place(config)
+    check_run(config, arm, seed)
     folder, other_images = config.run_folder(arm, seed), None
     name = str(model_file or folder.model_file)
     if model_file is None and not _without_run(config, folder):
@@ -220,11 +221,11 @@ def evaluate_run(
         data = Data(run.data, seed, test_only=True)
         other_images = _other_images(folder, data)
     else:
-        run = arm_config(config.run, arm)
+        run = config.arm_run(arm)
         check_config(run)
         data = Data(run.data, seed, test_only=True)
         if model_file is None:
-            name = str(run.weights or "pretrained weights")
+            name = str(run.weights or (run.backbone if is_own(run.backbone) else "pretrained weights"))
             model = _untrained(run, data, seed)
         else:
             backbone = build_backbone(run.backbone, len(data.classes), seed, run.data.pixels)

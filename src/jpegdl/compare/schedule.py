@@ -2,7 +2,6 @@
 
 import time
 
-from jpegdl.compare.arms import needed_arms
 from jpegdl.compare.config import CompareConfig
 
 PATIENCE = 5.0  # seconds between two tries of a run that another process, maybe on another machine, is training
@@ -36,7 +35,7 @@ class Schedule:
 
     def _followers(self, arm: str) -> int:
         """The longest chain of arms after this one that start from one another."""
-        following = [other for other in self.config.arms if arm in needed_arms(self.config.run, other)]
+        following = [other for other in self.config.arm_names if arm in self.config.needed_arms(other)]
         return max((1 + self._followers(other) for other in following), default=0)
 
     @property
@@ -47,7 +46,7 @@ class Schedule:
     def take(self) -> Run | None:
         """The next run that can begin, if one can; from now on it counts as in training."""
         for seed, arm in list(self.waiting):
-            needed = needed_arms(self.config.run, arm)
+            needed = self.config.needed_arms(arm)
             if lost := [other for other in needed if seed in self.failures.get(other, {})]:
                 self.fail((seed, arm), f"it starts from arm {lost[0]}, which failed")
                 continue

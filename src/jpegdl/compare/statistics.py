@@ -3,7 +3,10 @@
 Accuracies and differences are shares, 0 to 1, except in the display.
 """
 
+import csv
+import io
 import math
+import re
 import statistics
 from typing import Any
 
@@ -123,19 +126,106 @@ def _mixed(properties: list[dict[str, str]]) -> dict[str, list[str]]:
     return {name: different for name, different in values.items() if len(different) > 1}
 
 
+def verdict(summary: dict[str, Any]) -> str:
+    """What a summary means, in a sentence or two: which arm gained most over plain, how sure that is, and what it cost.
+
+    An arm gained or lost where the 95 % interval of its difference does not contain 0 or, with more than two arms, where its p
+    value is below 0.05 after Holm's correction; otherwise nothing is shown, whatever the mean.
+    """
+    compared = {arm: entry for arm, entry in summary["arms"].items() if entry["difference"] is not None}
+    if not compared:
+        return "There is nothing to compare: plain has no other arm with a result beside it."
+    best = max(compared, key=lambda arm: compared[arm]["difference"]["mean"])
+    gain, cost = compared[best]["difference"], compared[best]["time_ratio"]
+    points, seeds = f"{100 * gain['mean']:+.2f} points of test accuracy", len(gain["seeds"])
+    first = "" if len(compared) == 1 else f", the best of {len(compared)} arms,"
+    if summary["data"] == "made-up":
+        return "Made-up images: these numbers mean nothing."
+    if gain["p"] is None:
+        why = "all seeds differ alike, and no test applies"
+        if seeds == 1:
+            why = "one seed says nothing about chance: give at least 3"
+        return f"{best}{first.rstrip(',')}: {points} against plain; {why}."
+    p = gain.get("p_holm", gain["p"])
+    sure = p < 0.05
+    what = "gains over" if sure and gain["mean"] > 0 else "loses to" if sure else "shows no difference to"
+    holm_note = " after Holm's correction" if "p_holm" in gain else ""
+    sentence = (
+        f"{best}{first} {what} plain{'' if sure else ' beyond chance'}: {points} [{100 * gain['low']:+.2f}, "
+        f"{100 * gain['high']:+.2f}], p = {_p(p)}{holm_note}, {seeds} seeds, x{cost:.2f} training time."
+    )
+    winners = [arm for arm, entry in compared.items() if arm != best and _gained(entry["difference"])]
+    return sentence + (f" Gains too: {', '.join(winners)}." if winners and sure and gain["mean"] > 0 else "")
+
+
+def _gained(difference: dict[str, Any]) -> bool:
+    p = difference.get("p_holm", difference["p"])
+    return p is not None and p < 0.05 and difference["mean"] > 0
+
+
 # ------------------------------------------------------------------------------------------------------------- display
+
+
+def summary_csv(summary: dict[str, Any]) -> str:
+    """The summary as CSV, a line an arm: accuracies and differences are shares, 0 to 1; what is not known is empty."""
+    gains = ("mean", "low", "high", "p", "p_holm")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = ["arm", "backbone", "data", "seeds", "accuracy_mean", "accuracy_sd", *(f"difference_{name}" for name in gains)]
+    writer.writerow([*names, "difference_seeds", "layer_parameters", "parameters", "time_ratio"])
+    for arm, entry in summary["arms"].items():
+        gain = entry["difference"] or {}
+        row = [arm, summary["backbone"], summary["data"], len(entry["seeds"]), entry["mean"], entry["sd"]]
+        row += [gain.get(name) for name in gains]
+        writer.writerow([*row, len(gain.get("seeds", [])), entry["layer_parameters"], entry["parameters"], entry["time_ratio"]])
+    return text.getvalue()
+
+
+def summary_latex(summary: dict[str, Any]) -> str:
+    """The summary as a LaTeX table (packages booktabs and caption's usual), with what the numbers are in its caption."""
+    header, *rows = _table(summary)
+    lines = [
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{_latex(' '.join(note for note in _notes(summary) if note))}}}",
+        rf"  \begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+        r"    \toprule",
+        f"    {' & '.join(map(_latex, header))} \\\\",
+        r"    \midrule",
+        *(f"    {' & '.join(map(_latex, row))} \\\\" for row in rows),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+_LATEX = {"±": r"$\pm$", "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+    character: rf"\{character}" for character in "&%$#_{}"
+}
+
+
+def _latex(text: str) -> str:
+    """Plain text for LaTeX; signs and numbers with a minus in maths."""
+    escaped = "".join(_LATEX.get(character, character) for character in text)
+    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", escaped)
 
 
 def summary_table(summary: dict[str, Any]) -> str:
     """The summary as a Markdown table, aligned for the terminal too, and the notes below it."""
-    several = len(summary["arms"]) > 2
-    header = ["arm", "test accuracy, %", "difference to plain [95 % interval]", "p"]
-    header += [*(["p (Holm)"] if several else []), "extra parameters", "training time"]
-    rows = [header, *(_row(arm, entry, len(summary["seeds"]), several) for arm, entry in summary["arms"].items())]
+    rows = _table(summary)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join([*lines, "", *_notes(summary)]) + "\n"
+
+
+def _table(summary: dict[str, Any]) -> list[list[str]]:
+    """Header and rows as text."""
+    several = len(summary["arms"]) > 2
+    header = ["arm", "test accuracy, %", "difference to plain [95 % interval]", "p"]
+    header += [*(["p (Holm)"] if several else []), "extra parameters", "training time"]
+    return [header, *(_row(arm, entry, len(summary["seeds"]), several) for arm, entry in summary["arms"].items())]
 
 
 def _row(arm: str, entry: dict[str, Any], seeds: int, several: bool) -> list[str]:

@@ -1,7 +1,8 @@
 """The settings of the layer in front of a backbone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jpegdl.errors import UsageError
 from jpegdl.layer.quantizing import Rounding
@@ -15,7 +16,9 @@ class LayerConfig:
         kind: jpeg; one of its variants: zero-dc (without the blocks' mean values), subsampled (chroma 4:2:0), regions
             (separate tables for each part of the image), cascade (several in a row); a compander in place of the quantizer,
             log or tanh; the simplest competitors: gain (a factor for each frequency), normalize (each image's brightness and
-            contrast); or none.
+            contrast); none; or your own, my_package.my_module:MyLayer, a class or function that is called with those of luma,
+            chroma (initial tables), size (side of the images, in pixels), alpha, hardness, bits, window, rounding and
+            trainable_alpha that it takes by name.
         train: train it, or leave it as it starts.
         tables: initial tables: sensitivity (from the trained plain model of the same seed), pretrained (sensitivities too, of
             the backbone with its pretrained weights before any training: their head must fit), magnitude (from the training
@@ -35,6 +38,7 @@ class LayerConfig:
         trainable_alpha: train alpha too, one for each frequency and table; where hardness is given, train the hardness.
         depth: layers in a cascade.
         region: side of the parts of regions, in pixels.
+        options: further arguments of a kind of your own, by name.
     """
 
     kind: str = "jpeg"
@@ -51,6 +55,7 @@ class LayerConfig:
     trainable_alpha: bool = False
     depth: int = 2
     region: int = 32
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def table_source(config: LayerConfig) -> str:

@@ -1,5 +1,6 @@
 """Every kind of layer that settings can name, one record each: what builds it, and what its tables are."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,11 @@ from jpegdl.layer.config import LayerConfig, table_source
 from jpegdl.layer.gain import GainLayer
 from jpegdl.layer.jpeg import JpegLayer
 from jpegdl.layer.normalization import ImageNormalization
-from jpegdl.layer.quantizing import STEP_RANGE
+from jpegdl.layer.quantizing import STEP_RANGE, QuantizingLayer
 from jpegdl.layer.regional import RegionalJpegLayer
 from jpegdl.layer.subsampled import SubsampledJpegLayer
 from jpegdl.layer.zero_dc import ZeroDcJpegLayer
+from jpegdl.own import find_object, is_own, said
 from jpegdl.tables import read_tables
 
 Tables = tuple[Tensor, Tensor]  # luma and chroma, each (8, 8), in JPEG table units
@@ -94,14 +96,53 @@ LAYER_KINDS: dict[str, LayerKind] = {
 
 
 def layer_kind(config: LayerConfig) -> LayerKind:
-    """The record of the kind that ``config`` names.
+    """The record of the kind that ``config`` names, one of ours or the user's own.
 
     Raises:
         UsageError: there is none.
     """
+    if is_own(config.kind):
+        return _own_kind(config.kind)
     if config.kind not in LAYER_KINDS:
-        raise UsageError(f"layer.kind must be one of {', '.join(LAYER_KINDS)}, got {config.kind!r}")
+        raise UsageError(
+            f"layer.kind must be one of {', '.join(LAYER_KINDS)}, or your own, my_package.my_module:MyLayer, "
+            f"got {config.kind!r}"
+        )
+    if config.options:
+        raise UsageError(f"layer.options are for a layer.kind of your own, got {config.options} with {config.kind}")
     return LAYER_KINDS[config.kind]
+
+
+def _own_kind(name: str) -> LayerKind:
+    """A record of the user's own kind. It starts from tables where it is called with ``luma`` and ``chroma``."""
+    maker = find_object(name, "layer.kind")
+    if not callable(maker):
+        raise UsageError(f"layer.kind {name!r} must be a class or a function, got {type(maker).__name__}")
+    try:
+        takes = inspect.signature(maker).parameters
+    except ValueError as error:
+        raise UsageError(f"layer.kind {name!r} must have a signature that names its arguments: {error}") from error
+
+    def build(config: LayerConfig, tables: Tables, size: int) -> nn.Module:
+        ours = {"luma": tables[0], "chroma": tables[1], "size": size, **_jpeg_options(config)}
+        arguments = {argument: value for argument, value in ours.items() if argument in takes}
+        if twice := arguments.keys() & config.options.keys():
+            raise UsageError(f"layer.options: {min(twice)} is a setting of its own")
+        try:
+            layer = maker(**arguments, **config.options)
+        except UsageError:
+            raise
+        except Exception as error:  # whatever the user's code raises
+            raise UsageError(f"layer.kind {name!r} failed: {said(error)}") from error
+        if not isinstance(layer, nn.Module):
+            raise UsageError(f"layer.kind {name!r} must return a torch.nn.Module, got {type(layer).__name__}")
+        return layer
+
+    def of(kind: type) -> bool:
+        return isinstance(maker, type) and issubclass(maker, kind)
+
+    from_tables = {"luma", "chroma"} <= takes.keys()
+    return LayerKind(build, "steps" if of(QuantizingLayer) else None, from_tables, single=of(JpegLayer))
 
 
 def build_layer(config: LayerConfig, tables: Tables | None, size: int) -> nn.Module:
@@ -139,6 +180,23 @@ def check_layer(config: LayerConfig, size: int) -> None:
     if table_source(config) == "file":
         read_tables(config.tables)
     try:
-        build_layer(config, None, size)
+        layer = build_layer(config, None, size)
     except UsageError as error:
         raise UsageError(f"layer.{str(error).removeprefix('layer.')}") from error
+    if is_own(config.kind):
+        _try_layer(layer, config.kind, size)
+
+
+def _try_layer(layer: nn.Module, name: str, size: int) -> None:
+    """Refuse a layer of the user's own that does not give images for images."""
+    images = torch.full((2, 3, size, size), 0.5)
+    try:
+        with torch.no_grad():
+            out = layer(images)
+    except Exception as error:
+        raise UsageError(f"layer.kind {name!r} fails on images {tuple(images.shape)}: {said(error)}") from error
+    got = (tuple(out.shape), out.dtype) if isinstance(out, Tensor) else type(out).__name__
+    if got != (tuple(images.shape), images.dtype):
+        raise UsageError(f"layer.kind {name!r} must give images {tuple(images.shape)} of {images.dtype} for such, got {got}")
+    if not bool(out.isfinite().all()):
+        raise UsageError(f"layer.kind {name!r} gives values that are not finite for grey images")

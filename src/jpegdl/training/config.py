@@ -9,6 +9,7 @@ from jpegdl.data.config import DEFAULT_SIZE, INTERPOLATIONS
 from jpegdl.data.config import check as check_data
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig, check_layer
+from jpegdl.own import is_own
 
 _OPTIMIZERS = ("sgd", "adam", "adamw")
 _TRAINED = ("both", "layer")
@@ -118,8 +119,8 @@ class RunConfig:
 
     @property
     def trained(self) -> bool:
-        """Whether the backbone starts from trained weights."""
-        return self.pretrained or self.weights is not None
+        """Whether the backbone may start from trained weights: given ones, or those that the user's own code gives it."""
+        return self.pretrained or self.weights is not None or is_own(self.backbone)
 
 
 def check_config(config: RunConfig) -> None:
@@ -131,7 +132,8 @@ def check_config(config: RunConfig) -> None:
     check_data(config.data)
     check_backbone(config.backbone, trained=config.trained)
     if config.pretrained and config.weights is None and pretrained_source(config.backbone) is None:
-        raise UsageError(f"pretrained: no weights of backbone {config.backbone!r} are published; give a file with --weights")
+        instead = "what makes it may load some itself" if is_own(config.backbone) else "give a file with --weights"
+        raise UsageError(f"pretrained: no weights of backbone {config.backbone!r} are published; {instead}")
     if config.training.train == "layer" and not config.trained:
         raise UsageError("training.train layer leaves the backbone as it is, so it needs trained ones: pretrained or weights")
     if config.layer.tables == "pretrained" and not config.trained:

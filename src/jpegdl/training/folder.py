@@ -2,6 +2,7 @@
 
 import csv
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from jpegdl.training.records import (
     data_difference,
     digest_of_tables,
     digest_of_weights,
+    digests_of_code,
     first_difference,
     from_dict,
     settings_of,
@@ -135,10 +137,21 @@ class RunFolder:
                 f"{self} started from other tables: {config.layer.tables} has changed since; give another --name, or delete "
                 "the folder"
             )
+        self._check_code(config)
+
+    def _check_code(self, config: RunConfig) -> None:
+        """Warn where the user's own code is not what it was; a comment may be all that changed."""
+        before = self.data().get("code", {})
+        if changed := [name for name, digest in digests_of_code(config).items() if digest != before.get(name, digest)]:
+            warnings.warn(
+                f"{self} was trained with other code: the file with {changed[0]} has changed since; if that changes the "
+                "numbers, give another --name, or delete the folder",
+                stacklevel=3,
+            )
 
     def data(self) -> dict[str, Any]:
         """Which data the run met: the fingerprint of its data set, and the digests of the files of ``weights`` and
-        ``tables`` it started from.
+        ``tables`` it started from, and of the files with the user's own code.
 
         Raises:
             UsageError: the record is missing or damaged.
@@ -154,7 +167,8 @@ class RunFolder:
         remove_strays(self.path)
         with replacing(self.config_file) as file:
             file.write_text(yaml.safe_dump(settings_of(config, arm, seed), sort_keys=False))
-        _write_json(self.data_file, {**found, "weights": digest_of_weights(config), "tables": digest_of_tables(config)})
+        digests = {"weights": digest_of_weights(config), "tables": digest_of_tables(config), "code": digests_of_code(config)}
+        _write_json(self.data_file, {**found, **digests})
 
     # ------------------------------------------------------------------------------------------------------- results
 
@@ -218,7 +232,8 @@ class RunFolder:
 
     def write_model(self, model: nn.Module, classes: list[str]) -> None:
         """Write ``model.safetensors``, with the names of the classes that its logits stand for."""
-        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        # Copies, as safetensors takes no tensors that share memory, and some models tie weights.
+        state = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
         with replacing(self.model_file) as file:
             file.write_bytes(safetensors.torch.save(state, {_CLASSES: json.dumps(classes)}))
 
@@ -262,6 +277,7 @@ class RunFolder:
             raise UsageError(f"no trained model in {self}: {state}")
         config, classes = self.config(), self.data()["classes"]
         model = build_model(config, len(classes))
+        self._check_code(config)
         with self._reading(self.model_file):
             load_state(safetensors.torch.load_file(self.model_file), self.model_file, model)
         return TrainedRun(self, config, model.eval(), classes)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from jpegdl.layer import DEFAULT_ALPHA, table_source
+from jpegdl.own import is_own, source_digest
 from jpegdl.training.config import RunConfig
 
 #: Settings that say where to compute and where files are, not what: they may change between the two halves of a run.
@@ -80,3 +81,9 @@ def digest_of_tables(config: RunConfig) -> str | None:
     if config.layer.kind == "none" or table_source(config.layer) != "file":
         return None
     return _digest(Path(config.layer.tables))
+
+
+def digests_of_code(config: RunConfig) -> dict[str, str | None]:
+    """Digests of the files with the user's own code that a run depends on, by the names in its settings."""
+    names = (config.backbone, config.layer.kind, config.data.name or "")
+    return {name: source_digest(name) for name in names if is_own(name)}

@@ -7,6 +7,7 @@ from torch import nn
 
 from jpegdl.backbones.build import build_backbone
 from jpegdl.backbones.weights import Head, load_weights, pretrained_weights, read_weights
+from jpegdl.own import is_own
 from jpegdl.training.config import RunConfig
 
 
@@ -14,18 +15,21 @@ def starting_backbone(config: RunConfig, classes: Sequence[str], seed: int) -> t
     """The backbone with the weights that settings ask for, and what became of their head.
 
     Args:
-        config: ``weights``, a file, comes before ``pretrained``, the library's own; without both the weights are random.
+        config: ``weights``, a file, comes before ``pretrained``, the library's own; without both the weights
+            are random, or those that the user's own code gives its model.
         classes: names of the classes, in the order of the logits.
         seed: of random weights: all of them, or those of a new head.
 
     Returns:
-        The backbone, and its head: own (the weights' own), selected (those of its rows that stand for ``classes``) or new
-        (random, to be trained).
+        The backbone, and its head: own (the weights' own, or what the user's own code made), selected (those of its rows that
+        stand for ``classes``) or new (random, to be trained).
 
     Raises:
         UsageError: it cannot be built, or the weights cannot be had, read or fitted.
     """
     backbone = build_backbone(config.backbone, len(classes), seed, config.data.pixels)
+    if config.weights is None and is_own(config.backbone):
+        return backbone, "own"
     if not config.trained:
         return backbone, "new"
     if config.weights is not None:
