@@ -13,6 +13,9 @@ from jpegdl.errors import did_you_mean
 from jpegdl.recipes import FOLDER, RECIPES
 
 
+NO_SETTINGS = ("help", "help_all", "print_config")  # options that every command has beside its own
+
+
 class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc]
     """--config takes a file or the name of a recipe."""
 
@@ -25,7 +28,7 @@ class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc]
         try:
             content = yaml.safe_load(path.read_text())
             _check_finite(content)
-            _check_keys(content, {action.dest for action in parser._actions} - {"help", "help_all", "print_config"})
+            _check_keys(content, [action.dest for action in parser._actions if action.dest not in NO_SETTINGS])
             super().__call__(parser, namespace, str(path), option_string)
         except RecursionError as error:
             raise jsonargparse.ArgumentError(None, f"in {path}: settings are nested too deeply") from error
@@ -48,7 +51,7 @@ def _check_finite(content: Any, around: tuple[int, ...] = ()) -> None:
             _check_finite(part, (*around, id(content)))
 
 
-def _check_keys(content: Any, known: set[str], prefix: str = "") -> None:
+def _check_keys(content: Any, known: list[str], prefix: str = "") -> None:
     """Refuse what is no setting, and ``training: 5``, which the parser would pass over.
 
     Args:
@@ -71,9 +74,7 @@ def _check_keys(content: Any, known: set[str], prefix: str = "") -> None:
 
 def plain_parser(usage: str, about: str) -> jsonargparse.ArgumentParser:
     """The parser of one command, which raises where the arguments are wrong."""
-    own = jsonargparse.ArgumentParser(
-        usage=usage, description=about, exit_on_error=False, allow_abbrev=False, add_help=False
-    )
+    own = jsonargparse.ArgumentParser(usage=usage, description=about, exit_on_error=False, allow_abbrev=False, add_help=False)
     # Whoever runs the command answers these two; here they are listed among the options.
     own.add_argument("-h", "--help", action="help", help="explain the options that most people need, and exit")
     own.add_argument("--help-all", action="help", help="explain all options, and exit")

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+_ALIKE = 0.65  # share of the letters of two names that must agree
+
 
 class UsageError(ValueError):
     """Something given cannot be used; the message names it and the way out.
@@ -15,20 +17,20 @@ class UsageError(ValueError):
 def did_you_mean(given: str, accepted: Iterable[str]) -> str:
     """The part of a message that names what a misspelt name may have been meant for.
 
-    Names may be dotted: ``alpha`` and ``training.lr`` stand for ``layer.alpha`` and ``training.optimizer.lr``.
+    Names may be dotted, and their last parts alone may be like: ``alpha`` and ``training.lr`` stand for ``layer.alpha`` and
+    ``training.optimizer.lr``.
 
     Returns:
-        ``did you mean NAME?``, or nothing where no name is similar.
+        ``did you mean NAME?``, or nothing where no name is alike.
     """
-    ends: dict[str, list[str]] = {}  # the full names, by their last parts
-    for name in accepted:
-        ends.setdefault(_end(name), []).append(name)
-    found = ends.get(_end(given), [])
-    if not found:
-        found = difflib.get_close_matches(given, [name for names in ends.values() for name in names], n=1)
-    if not found:
-        found = [name for end in difflib.get_close_matches(_end(given), ends, n=1) for name in ends[end]]
-    return f"did you mean {' or '.join(found[:3])}?" if found else ""
+    likeness = {name: max(_likeness(given, name), _likeness(_end(given), _end(name))) for name in accepted}
+    best = max(likeness.values(), default=0.0)
+    found = [name for name, value in likeness.items() if value == best]
+    return f"did you mean {' or '.join(found[:3])}?" if best > _ALIKE else ""
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def _end(name: str) -> str:

@@ -57,8 +57,10 @@ python -m jpegdl            is the same command"""
 
 def short_help(command: Command) -> str:
     """What a command does, an example and the options that most people need, for ``jpegdl COMMAND --help``."""
+    from jpegdl.arguments import NO_SETTINGS
+
     parser = command.parser()
-    actions = {action.dest: action for action in parser._actions if action.dest not in ("help", "help_all", "print_config")}
+    actions = {action.dest: action for action in parser._actions if action.dest not in NO_SETTINGS}
     shown = [actions[name] for name in command.short or actions]
     names = [_name(action) for action in shown]
     indent = max(map(len, names)) + 4

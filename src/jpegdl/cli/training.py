@@ -58,9 +58,7 @@ def evaluate_parser(about: str) -> "ArgumentParser":
         default=None,
         help="test this model.safetensors, of the other options",
     )
-    parser.add_argument(
-        "--rounding", type=str | None, default=None, help="test with this quantizer, such as hard"
-    )
+    parser.add_argument("--rounding", type=str | None, default=None, help="test with this quantizer, such as hard")
     return parser
 
 

@@ -73,9 +73,7 @@ def export_parser(about: str) -> "ArgumentParser":
     parser.add_argument(
         "--dynamic_size", type=bool, default=False, help="take images of any size that is a multiple of 8 (of 16 with 4:2:0)"
     )
-    parser.add_argument(
-        "--rounding", type=str | None, default=None, help="export with this quantizer, such as hard"
-    )
+    parser.add_argument("--rounding", type=str | None, default=None, help="export with this quantizer, such as hard")
     return parser
 
 

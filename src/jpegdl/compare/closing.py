@@ -2,19 +2,17 @@
 
 import json
 import shlex
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jpegdl.compare.statistics import summary_table, verdict
+from jpegdl.compare.statistics import summary_csv, summary_table, verdict
 from jpegdl.errors import UsageError, did_you_mean
 
-#: What each file in the folder of a comparison shows; ARM and SEED stand for any.
+#: What each file in the folder of a comparison shows; ARM, SEED and * stand for any.
 SHOWN = {
-    "summary.md": "the table",
-    "summary.csv": "the table for spreadsheets and pandas",
-    "summary.tex": "the table for LaTeX",
-    "summary.json": "all its numbers, for programs",
+    "summary.*": "the table: .md to read, .csv and .tex to take elsewhere, .json with all numbers",
     "curves.png": "loss and accuracy of every run by epoch",
     "accuracy.png": "test accuracy by epoch: each seed, and their mean",
     "gains.png": "each arm's difference to plain: each seed, mean and 95 % interval",
@@ -30,7 +28,7 @@ class Shown:
     """Files of one sort in the folder of a comparison.
 
     Attributes:
-        name: of the file; with ARM and SEED in it where there are several.
+        name: of the file; with ARM, SEED or * in it where there are several.
         about: what it shows.
         files: all there are.
     """
@@ -74,11 +72,12 @@ def _next(folder: Path, summary: dict[str, Any]) -> list[tuple[str, str]]:
     seeds = {arm: entry["seeds"] for arm, entry in summary["arms"].items() if entry["seeds"]}
     arm = next((arm for arm in ("jpeg-dl", *seeds) if arm in seeds and arm != "plain"), "plain")
     which = place if arm == "jpeg-dl" else f"{place} --arm {arm}"
-    exact = which if 0 in seeds[arm] else f"{which} --seed {seeds[arm][0]}"
+    seed = min(seeds[arm])  # the one that predict takes
+    exact = f"{which} --seed {seed}" if seed else which
     commands = [
-        (f"jpegdl evaluate {exact}", "test its model again, on this machine or another"),
-        (f"jpegdl predict {which} PHOTO", "what is on a photo"),
-        (f"jpegdl export {exact} model.onnx", "use the model elsewhere"),
+        (f"jpegdl evaluate {exact}", f"test the model of {arm}, seed {seed}, again"),
+        (f"jpegdl predict {which} PHOTO", "what it says is on a photo"),
+        (f"jpegdl export {exact} model.onnx", "the model for use elsewhere"),
         (f"jpegdl summary {place}", "this table again"),
     ]
     if next(folder.glob("*/*/**/events.out.tfevents.*"), None):
@@ -92,19 +91,33 @@ def _columns(rows: list[tuple[str, str]]) -> list[str]:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary that a comparison left in its folder.
+    """The summary that a comparison left in its folder; runs there that it does not tell of, or no longer, are warned of.
 
     Raises:
         UsageError: there is none, or it is damaged.
     """
     file = folder / "summary.json"
-    again = "jpegdl compare with the same settings writes it"
     try:
         summary: dict[str, Any] = json.loads(file.read_text())
-        summary_table(summary)  # which looks at all of it
+        summary_table(summary), summary_csv(summary)  # which look at all of it
+        unlike = [run for run in sorted(folder.glob("*/*/result.json")) if not _tells_of(summary, run)]
     except FileNotFoundError as error:
         hint = did_you_mean(folder.name, sorted(path.parent.name for path in folder.parent.glob("*/summary.json")))
-        raise UsageError(f"there is no {file}; {hint or again}") from error
+        raise UsageError(f"there is no {file}; {hint or 'jpegdl compare writes it'}") from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise UsageError(f"{file} is damaged ({type(error).__name__}: {error}); {again} again") from error
+        why = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{file} is damaged ({why}); jpegdl compare with the same settings writes it again") from error
+    if unlike:
+        names = ", ".join(str(run.parent.relative_to(folder)) for run in unlike)
+        warnings.warn(f"not in this table are runs that finished since, or with other settings: {names}", stacklevel=2)
     return summary
+
+
+def _tells_of(summary: dict[str, Any], result: Path) -> bool:
+    """Whether the summary has this run, with the accuracy that is in its ``result.json``, or says why it does not count."""
+    arm, seed = result.parts[-3:-1]
+    if any((entry["arm"], str(entry["seed"])) == (arm, seed) for entry in summary["failed"]):
+        return True
+    entry = summary["arms"].get(arm, {"seeds": [], "accuracy": []})
+    accuracies = dict(zip(map(str, entry["seeds"]), entry["accuracy"], strict=True))
+    return seed in accuracies and json.loads(result.read_text())["accuracy"] == accuracies[seed]
