@@ -4,12 +4,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-import jpegdl
 from jpegdl import cli
 from jpegdl.cli import main
 
@@ -63,43 +63,6 @@ def test_compare_then_the_single_steps(capsys, tmp_path, monkeypatch):
     assert "jpeg-dl, seed 0: test accuracy" in out
 
 
-def test_help(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["compare", "--help"])
-    assert stop.value.code == 0
-    out = capsys.readouterr().out
-    for text in ("--layer.q_max", "JPEG table units", "default: 5.0", "a recipe: cifar10, "):
-        assert text in " ".join(out.split())
-
-
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
-def test_the_overview_names_every_command(capsys, monkeypatch, arguments):
-    monkeypatch.setenv("COLUMNS", "60")
-    status, out, _ = _main(capsys, *arguments)
-    assert status == 0
-    assert max(map(len, out.partition("jpegdl COMMAND --help")[0].splitlines())) <= 60
-    for name, command in cli.COMMANDS.items():
-        assert f"{name} {command.about}" in " ".join(out.split())
-
-
-def test_version(capsys):
-    assert _main(capsys, "--version") == (0, f"jpegdl {jpegdl.__version__}\n", "")
-
-
-@pytest.mark.parametrize(
-    ("command", "texts"),
-    [
-        ("evaluate", ["all others count only with --model", "--data.workers, --training.accelerator, devices, num_nodes"]),
-        ("calibrate", ["With --model, and for magnitude tables without a plain run, all options count"]),
-    ],
-)
-def test_help_says_which_settings_count(capsys, command, texts):
-    with pytest.raises(SystemExit):
-        main([command, "--help"])
-    out = " ".join(capsys.readouterr().out.split())
-    assert all(text in out for text in texts)
-
-
 def test_the_command_line_wins_wherever_it_stands(capsys):
     for arguments in (["--training.epochs", "7", "--config", "demo"], ["--config=demo", "--training.epochs", "7"]):
         with pytest.raises(SystemExit):
@@ -121,7 +84,7 @@ def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["compare", "--config", "demmo"], "no recipe 'demmo' and no such file; recipes: cifar10, "),
+        (["compare", "--config", "demmo"], "no recipe 'demmo' and no such file; did you mean demo? recipes: cifar10, "),
         (["compare", "--config", "demo", "--arms", "[plain, magic]"], "'magic'"),
         (
             ["compare", "--config", "demo", "--backbone", "cifar_resnet9"],
@@ -249,7 +212,7 @@ def test_interrupted_imports(tmp_path, number, then):
 
 def test_signals_are_given_back(capsys, monkeypatch):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    terminate = cli.Command("", lambda about, arguments: os.kill(os.getpid(), signal.SIGTERM))
+    terminate = replace(cli.COMMANDS["recipes"], run=lambda chosen: os.kill(os.getpid(), signal.SIGTERM))
     monkeypatch.setitem(cli.COMMANDS, "recipes", terminate)
     assert _main(capsys, "recipes") == (143, "", "jpegdl: terminated\n")
     monkeypatch.setenv("LOCAL_RANK", "1")  # of several processes that train one model the first tells
@@ -258,7 +221,7 @@ def test_signals_are_given_back(capsys, monkeypatch):
 
 
 def test_a_signal_that_the_parent_ignores_stays_ignored(monkeypatch):
-    terminate = cli.Command("", lambda about, arguments: os.kill(os.getpid(), signal.SIGTERM))
+    terminate = replace(cli.COMMANDS["recipes"], run=lambda chosen: os.kill(os.getpid(), signal.SIGTERM))
     monkeypatch.setitem(cli.COMMANDS, "recipes", terminate)
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
