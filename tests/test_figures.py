@@ -9,7 +9,7 @@ from PIL import Image
 
 from jpegdl.compare import figures
 from jpegdl.compare.arms import ARMS, arm_config
-from jpegdl.compare.figures import accuracy_figure, draw_figures, gains_figure, saturation_figure, tables_figure
+from jpegdl.compare.figures import accuracy_figure, curves_figure, draw_figures, gains_figure, saturation_figure, tables_figure
 from jpegdl.compare.statistics import summarize
 from jpegdl.errors import UsageError
 from jpegdl.layer import STEP_RANGE
@@ -116,6 +116,21 @@ def test_the_legend_of_many_arms_is_beside_the_curves_and_inside_the_picture(tmp
 
 
 # --------------------------------------------------------------------------------------------------------------- gains
+
+
+def test_curves_show_all_that_runs_measured_and_no_more(tmp_path):
+    runs = {"plain": {seed: _run(tmp_path, "plain", seed) for seed in (0, 1)}, "jpeg-dl": {0: _run(tmp_path, "jpeg-dl", 0)}}
+    for seed, loss in ((0, 1.0), (1, 3.0)):
+        runs["plain"][seed].write_metrics([{"epoch": 1, "train_loss": loss}, {"epoch": 2, "train_loss": loss / 2}])
+    runs["jpeg-dl"][0].write_metrics([{"epoch": 1, "train_loss": 2.0, "step_mean_luma": 0.5, "saturation_mean_luma": 0.25}])
+    panels = {axes.get_ylabel(): axes for axes in curves_figure(runs, _summary(runs)).axes}
+    lines = {line.get_label(): line for line in panels["training loss, nats"].lines}
+    assert list(lines["plain"].get_ydata()) == [2, 1]
+    assert list(lines["jpeg-dl"].get_ydata()) == [2]
+    (saturation,) = (line for line in panels["luma coefficients at the cap, %"].lines if line.get_label() == "jpeg-dl")
+    assert list(saturation.get_ydata()) == [25]
+    assert not panels["training accuracy, %"].lines  # and says so
+    assert [text.get_text() for text in panels["training accuracy, %"].texts] == ["not measured"]
 
 
 @pytest.mark.parametrize("arms", [["gain"], ["gain", "tanh"], [arm for arm in ARMS if arm != "plain"]])
@@ -348,7 +363,7 @@ def test_figures_show_what_the_summary_contains(tmp_path, quick):
     own.write_text("not ours")
     runs = {"plain": plain, "jpeg-dl": jpeg, "gain": {0: _run(tmp_path, "gain", tables=(_steps(), _steps()))}}
     draw_figures(tmp_path, runs, _summary(runs))
-    always = {"accuracy.png", "tables-of-mine.png"}
+    always = {"accuracy.png", "curves.png", "tables-of-mine.png"}
     both = {"gains.png", "tables-jpeg-dl.png", "saturation-jpeg-dl.png"}
     assert _names(tmp_path) == always | both | {"tables-gain.png"}
 

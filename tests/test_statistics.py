@@ -1,10 +1,21 @@
+import csv
 import json
 import math
+import re
 
 import pytest
 from scipy import stats
 
-from jpegdl.compare.statistics import NOT_TRAINED, holm, paired_difference, summarize, summary_table
+from jpegdl.compare.statistics import (
+    NOT_TRAINED,
+    holm,
+    paired_difference,
+    summarize,
+    summary_csv,
+    summary_latex,
+    summary_table,
+    verdict,
+)
 
 
 def _run(accuracy, seconds=10, layer=0, loss=1.0, **changes):
@@ -216,3 +227,64 @@ def test_one_seed_and_made_up_images_are_said():
 def test_a_small_p_keeps_a_digit():
     rows, _ = _table({"plain": _runs(0.5, 0.5, 0.5), "gain": _runs(0.7, 0.701, 0.702)})
     assert rows[1]["p"] == "8e-06"
+
+
+def _summary(results, failed=None, **changes):
+    return {"backbone": "net", "data": "photos", **summarize(results, failed or {}), **changes}
+
+
+def test_the_verdict_says_what_is_shown_and_no_more():
+    plain = _runs(0.50, 0.51, 0.52)
+    gaining = _summary({"plain": plain, "jpeg-dl": _runs(0.61, 0.60, 0.63, seconds=11)})
+    p = stats.ttest_rel([0.61, 0.60, 0.63], [0.50, 0.51, 0.52]).pvalue
+    assert verdict(gaining).startswith("jpeg-dl gains over plain: +10.33 points of test accuracy [")
+    assert f"p = {p:.3f}, 3 seeds, x1.10 training time." in verdict(gaining)
+    losing = _summary({"plain": _runs(0.61, 0.60, 0.63), "jpeg-dl": plain})
+    assert verdict(losing).startswith("jpeg-dl loses to plain: -10.33 points")
+    unclear = _summary({"plain": plain, "jpeg-dl": _runs(0.80, 0.51, 0.52)})
+    assert verdict(unclear).startswith("jpeg-dl shows no difference to plain beyond chance: +10.00 points")
+    alone = _summary({"plain": _runs(0.5), "jpeg-dl": _runs(0.6)})
+    assert verdict(alone) == (
+        "jpeg-dl: +10.00 points of test accuracy against plain; one seed says nothing about chance: give at least 3."
+    )
+    assert "nothing to compare" in verdict(_summary({"plain": plain}))
+    assert "mean nothing" in verdict(_summary({"plain": plain, "jpeg-dl": _runs(0.6, 0.6, 0.7)}, data="made-up"))
+
+
+def test_the_verdict_over_several_arms_is_corrected():
+    plain = _runs(0.50, 0.51, 0.52)
+    arms = {"plain": plain, "jpeg-dl": _runs(0.53, 0.55, 0.545), "gain": _runs(0.62, 0.60, 0.63)}
+    summary = _summary(arms)
+    assert summary["arms"]["jpeg-dl"]["difference"]["p"] < 0.05
+    assert verdict(summary).startswith("gain, the best of 2 arms, gains over plain: +10.67")
+    assert "after Holm's correction" in verdict(summary)
+    assert verdict(summary).endswith("Gains too: jpeg-dl.")
+    noise = {f"arm{i}": _runs(0.5, 0.52, 0.5) for i in range(20)}
+    assert "Gains too" not in verdict(_summary({**arms, **noise}))
+
+
+def test_csv_holds_the_numbers_of_the_summary():
+    summary = _summary({"plain": _runs(0.50, 0.51), "a,b": _runs(0.53, 0.56), "dead": {}}, {"dead": {0: "it died"}})
+    rows = {row["arm"]: row for row in csv.DictReader(summary_csv(summary).splitlines())}
+    assert list(rows) == ["plain", "a,b", "dead"]
+    gain = summary["arms"]["a,b"]["difference"]
+    for name in ("mean", "low", "high", "p", "p_holm"):
+        assert float(rows["a,b"][f"difference_{name}"]) == gain[name]
+    assert float(rows["plain"]["accuracy_mean"]) == 0.505
+    assert rows["plain"]["difference_mean"] == rows["dead"]["accuracy_mean"] == ""
+    assert rows["a,b"]["difference_seeds"] == "2"
+
+
+def test_latex_escapes_what_latex_reads():
+    summary = _summary({"plain": _runs(0.50, 0.51), "my_arm": _runs(0.48, 0.50)}, backbone="net_a & b")
+    text = summary_latex(summary)
+    assert r"my\_arm" in text
+    assert r"net\_a \& b" in text
+    assert r"$\pm$" in text
+    assert "±" not in text
+    assert "$-$1.50" in text  # a minus, not a hyphen
+    body = re.search(r"\\midrule\n(.*?)\s*\\bottomrule", text, re.S).group(1).splitlines()
+    assert len(body) == 2
+    columns = len(re.search(r"\\begin{tabular}{(\w+)}", text).group(1))
+    assert all(len(re.split(r"(?<!\\)&", row)) == columns for row in body)
+    assert not re.search(r"(?<!\\)[%#]", text)

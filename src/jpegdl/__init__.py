@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from jpegdl import tables as tables
     from jpegdl import training as training
     from jpegdl import use as use
+    from jpegdl.compare import CompareConfig as CompareConfig
+    from jpegdl.compare import compare as compare
     from jpegdl.layer.jpeg import JpegLayer
     from jpegdl.layer.prepend import prepend
     from jpegdl.use import Classifier, load
 
-__all__ = ["Classifier", "JpegLayer", "load", "prepend"]
+__all__ = ["Classifier", "CompareConfig", "JpegLayer", "compare", "load", "prepend"]
 __version__ = "0.1.0"
 
-_HOMES = {"Classifier": "use", "JpegLayer": "layer", "load": "use", "prepend": "layer"}
-_MODULES = ("backbones", "calibrate", "data", "errors", "export", "functional", "layer", "tables", "training", "use")
+_HOMES = {"Classifier": "use", "CompareConfig": "compare", "JpegLayer": "layer", "load": "use", "prepend": "layer"}
+_MODULES = ("backbones", "calibrate", "compare", "data", "errors", "export", "functional", "layer", "tables", "training", "use")
 
 if not TYPE_CHECKING:  # or every misspelt name would pass as Any
 

@@ -1,7 +1,13 @@
-"""Comparisons: every arm with every seed, trained side by side, and what the layer gained over the plain backbone."""
+"""Comparisons: every arm with every seed, trained side by side, and what the layer gained over the plain backbone.
+
+The package is its own main function: ``jpegdl.compare(config)`` is ``jpegdl.compare.compare(config)``.
+"""
+
+import sys
+from types import ModuleType
 
 from jpegdl.compare.arms import ARMS
-from jpegdl.compare.comparison import compare, summarize_runs
+from jpegdl.compare.comparison import Comparison, Result, compare, summarize_runs
 from jpegdl.compare.config import CompareConfig, check_compare
 from jpegdl.compare.runs import BusyError, calibrate_run, evaluate_run, train_arm
 
@@ -9,6 +15,8 @@ __all__ = [
     "ARMS",
     "BusyError",
     "CompareConfig",
+    "Comparison",
+    "Result",
     "calibrate_run",
     "check_compare",
     "compare",
@@ -16,3 +24,12 @@ __all__ = [
     "summarize_runs",
     "train_arm",
 ]
+
+
+class _Callable(ModuleType):
+    """A package with a function's call."""
+
+    __call__ = staticmethod(compare)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -17,6 +17,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from jpegdl.compare.arms import ARMS
 from jpegdl.compare.statistics import part
 from jpegdl.files import replacing
 from jpegdl.functional import largest_level
@@ -40,7 +41,7 @@ _DIFFERENCES = {-1.0: "−1", -0.5: "−0.5", 0.0: "0", 0.5: "+0.5", 1.0: "+1"}
 
 
 def draw_figures(folder: Path, runs: dict[str, BySeed], summary: dict[str, Any]) -> None:
-    """Draw ``accuracy.png`` and ``gains.png``, and of each arm that has such ``tables-ARM.png`` and ``saturation-ARM.png``.
+    """Draw ``accuracy.png``, ``curves.png``, ``gains.png``; of arms that have such ``tables-ARM.png``, ``saturation-ARM.png``.
 
     Those that an earlier call drew and that no longer have anything to show are deleted.
 
@@ -53,11 +54,15 @@ def draw_figures(folder: Path, runs: dict[str, BySeed], summary: dict[str, Any])
         UsageError: a file of a run is missing or damaged; nothing is drawn then.
     """
     runs = {arm: {seed: runs[arm][seed] for seed in entry["seeds"]} for arm, entry in summary["arms"].items()}
-    figures = {"accuracy": accuracy_figure(runs, summary), "gains": gains_figure(summary)}
+    figures = {
+        "accuracy": accuracy_figure(runs, summary),
+        "curves": curves_figure(runs, summary),
+        "gains": gains_figure(summary),
+    }
     for arm, by_seed in runs.items():
         figures |= {f"tables-{arm}": tables_figure(arm, by_seed), f"saturation-{arm}": saturation_figure(arm, by_seed)}
-    before = [path.stem for what in ("tables", "saturation") for path in folder.glob(f"{what}-*.png")]
-    for name in dict.fromkeys([*figures, *before]):
+    arms = [*ARMS, *(path.name for path in folder.iterdir() if path.is_dir())]
+    for name in dict.fromkeys([*figures, *(f"{what}-{arm}" for what in ("tables", "saturation") for arm in arms)]):
         if (figure := figures.get(name)) is None:
             (folder / f"{name}.png").unlink(missing_ok=True)
         else:
@@ -72,37 +77,85 @@ def accuracy_figure(runs: dict[str, BySeed], summary: dict[str, Any]) -> Figure:
     """Test accuracy by epoch: of each seed, and their mean at the epochs at which all of them were tested."""
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
-    colours = cycle(matplotlib.colormaps["tab10"].colors)  # type: ignore[attr-defined]
-    trained = {arm: by_seed for arm, by_seed in runs.items() if by_seed}
-    thin = len(trained) <= 10 and any(len(by_seed) > 1 for by_seed in trained.values())
-    lines = []
-    for i, (arm, colour) in enumerate(zip(trained, colours, strict=False)):
-        curves = [_curve(run) for run in trained[arm].values()]
-        if thin:
-            for curve in curves:
-                axes.plot(list(curve), list(curve.values()), color=colour, alpha=0.3, linewidth=0.8)
-        tested = [epoch for epoch in curves[0] if all(epoch in curve for curve in curves)]
-        mean = [np.mean([curve[epoch] for curve in curves]) for epoch in tested]
-        final, style = 100 * summary["arms"][arm]["mean"], ("-", "--", ":")[i // 10 % 3]
-        label = f"{arm}: {final:.1f} %{part(list(trained[arm]), len(summary['seeds']))}"
-        (line,) = axes.plot(tested, mean, color=colour, linestyle=style, linewidth=2, marker="o", markersize=3.5, label=label)
-        lines.append((-final, i, line))
-    title = "One seed" if len(summary["seeds"]) == 1 else f"Mean over seeds{' (thin: each seed)' if thin else ''}"
-    axes.set(xlabel="epoch", ylabel="test accuracy, %", title=title)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.25)
-    ranked = [line for *_, line in sorted(lines, key=lambda entry: entry[:2])]  # as the curves end, the highest first
+    metrics = _metrics(runs)
+    thin = _are_thin(runs)
+    lines = _plot(axes, metrics, "test_accuracy", 100, thin)
+    ranked = sorted(lines, key=lambda arm: -summary["arms"][arm]["mean"])  # as the curves end, the highest first
+    for arm in ranked:
+        final = f"{100 * summary['arms'][arm]['mean']:.1f} %"
+        lines[arm].set_label(f"{arm}: {final}{part(list(metrics[arm]), len(summary['seeds']))}")
+    axes.set(ylabel="test accuracy, %", title=_whose(summary, thin))
+    handles = [lines[arm] for arm in ranked]
     if len(lines) <= 5:
-        axes.legend(handles=ranked, loc="lower right")
+        axes.legend(handles=handles, loc="lower right")
     else:
         figure.set_size_inches(9.5, max(4, 1 + 0.18 * len(lines)))
-        axes.legend(handles=ranked, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+        axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     return figure
 
 
-def _curve(run: RunFolder) -> dict[int, float]:
-    """Test accuracy in percent, by the epochs at which it was tested."""
-    return {int(row["epoch"]): 100 * row["test_accuracy"] for row in run.metrics() if "test_accuracy" in row}
+#: What ``curves.png`` shows, by the columns of ``metrics.csv``: the label of the axis, and the factor of the numbers.
+_CURVES = {
+    "test_accuracy": ("test accuracy, %", 100.0),
+    "test_loss": ("test loss, nats", 1.0),
+    "step_mean_luma": ("mean luma step, JPEG table units", 1.0),
+    "train_accuracy": ("training accuracy, %", 100.0),
+    "train_loss": ("training loss, nats", 1.0),
+    "saturation_mean_luma": ("luma coefficients at the cap, %", 100.0),
+}
+
+
+def curves_figure(runs: dict[str, BySeed], summary: dict[str, Any]) -> Figure:
+    """What every run measured by epoch: accuracies, losses and, of layers that have them, mean step and saturation."""
+    metrics, thin = _metrics(runs), _are_thin(runs)
+    figure = Figure(figsize=(13, 7), layout="constrained")
+    handles: dict[str, Any] = {}
+    for axes, (column, (label, factor)) in zip(figure.subplots(2, 3).flat, _CURVES.items(), strict=True):
+        lines = _plot(axes, metrics, column, factor, thin)
+        handles |= {arm: line for arm, line in lines.items() if arm not in handles}
+        axes.set_ylabel(label)
+        if not lines:
+            _hatch(axes, "", "not measured")
+    figure.legend(handles.values(), handles, loc="outside right upper", fontsize=8)
+    figure.suptitle(_whose(summary, thin))
+    return figure
+
+
+Metrics = dict[str, dict[int, list[dict[str, float]]]]  # of each arm, by seed, an entry an epoch
+
+
+def _metrics(runs: dict[str, BySeed]) -> Metrics:
+    return {arm: {seed: run.metrics() for seed, run in by_seed.items()} for arm, by_seed in runs.items() if by_seed}
+
+
+def _are_thin(runs: dict[str, BySeed]) -> bool:
+    """Whether each seed has a thin line of its own: not where that makes a thicket."""
+    return sum(map(bool, runs.values())) <= 10 and any(len(by_seed) > 1 for by_seed in runs.values())
+
+
+def _whose(summary: dict[str, Any], thin: bool) -> str:
+    return "One seed" if len(summary["seeds"]) == 1 else f"Mean over seeds{' (thin: each seed)' if thin else ''}"
+
+
+def _plot(axes: Axes, metrics: Metrics, column: str, factor: float, thin: bool) -> dict[str, Any]:
+    """Draw one column by epoch, the mean at the epochs that all seeds of an arm have; the line of each arm that has it."""
+    colours, lines = cycle(matplotlib.colormaps["tab10"].colors), {}  # type: ignore[attr-defined]
+    for i, (arm, colour) in enumerate(zip(metrics, colours, strict=False)):
+        curves = [{int(row["epoch"]): factor * row[column] for row in rows if column in row} for rows in metrics[arm].values()]
+        there = [epoch for epoch in curves[0] if all(epoch in curve for curve in curves)]
+        if not any(curves):
+            continue
+        if thin:
+            for curve in curves:
+                axes.plot(list(curve), list(curve.values()), color=colour, alpha=0.3, linewidth=0.8)
+        mean, style = [np.mean([curve[epoch] for curve in curves]) for epoch in there], ("-", "--", ":")[i // 10 % 3]
+        (lines[arm],) = axes.plot(
+            there, mean, color=colour, linestyle=style, linewidth=2, marker="o", markersize=3.5, label=arm
+        )
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    return lines
 
 
 def gains_figure(summary: dict[str, Any]) -> Figure | None:
@@ -302,10 +355,12 @@ def _bar(figure: Figure, image: AxesImage, panels: list[Axes], values: Array, ti
     bar.set_label(label, fontsize=8)
 
 
-def _hatch(axes: Axes, title: str) -> None:
+def _hatch(axes: Axes, title: str, reason: str = GREY) -> None:
     """A panel that says why there is nothing in it."""
     axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, hatch="///", facecolor="0.96", edgecolor="0.8"))
-    axes.text(0.5, 0.5, GREY, transform=axes.transAxes, ha="center", va="center", fontsize=9, bbox={"fc": "white", "ec": "0.8"})
+    axes.text(
+        0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", fontsize=9, bbox={"fc": "white", "ec": "0.8"}
+    )
     axes.set_title(title, fontsize=10)
     axes.set_xticks([])
     axes.set_yticks([])

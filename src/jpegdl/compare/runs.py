@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import filelock
+import lightning
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from jpegdl.compare.config import CompareConfig, check_compare, check_run
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.layer import JpegLayer, PrependedModel, Rounding, build_layer, layer_kind, prepend, table_source
+from jpegdl.own import is_own
 from jpegdl.tables import read_tables
 from jpegdl.training import RunConfig, RunFolder, check_config, evaluate, load_model, on_gpu, train_run
 from jpegdl.training.progress import Display
@@ -97,6 +99,8 @@ def _make_layer(config: CompareConfig, run: RunConfig, data: Data, seed: int) ->
         tables = read_tables(_needed(config, "jpeg-dl", seed, data).tables_file)
     else:
         tables = initial_tables(run.layer, data)
+    if is_own(run.layer.kind):  # it may start from random numbers
+        lightning.seed_everything(seed, verbose=False)
     return build_layer(run.layer, tables, run.data.pixels)
 
 
@@ -221,7 +225,7 @@ def evaluate_run(
         check_config(run)
         data = Data(run.data, seed, test_only=True)
         if model_file is None:
-            name = str(run.weights or "pretrained weights")
+            name = str(run.weights or (run.backbone if is_own(run.backbone) else "pretrained weights"))
             model = _untrained(run, data, seed)
         else:
             backbone = build_backbone(run.backbone, len(data.classes), seed, run.data.pixels)

@@ -138,18 +138,20 @@ def verdict(summary: dict[str, Any]) -> str:
     best = max(compared, key=lambda arm: compared[arm]["difference"]["mean"])
     gain, cost = compared[best]["difference"], compared[best]["time_ratio"]
     points, seeds = f"{100 * gain['mean']:+.2f} points of test accuracy", len(gain["seeds"])
-    first = "" if len(compared) == 1 else f", the best of {len(compared)} arms"
+    first = "" if len(compared) == 1 else f", the best of {len(compared)} arms,"
     if summary["data"] == "made-up":
         return "Made-up images: these numbers mean nothing."
     if gain["p"] is None:
-        why = "one seed says nothing about chance: give at least 3" if seeds == 1 else "all seeds differ alike, and no test applies"
-        return f"{best}{first}: {points} against plain; {why}."
+        why = "all seeds differ alike, and no test applies"
+        if seeds == 1:
+            why = "one seed says nothing about chance: give at least 3"
+        return f"{best}{first.rstrip(',')}: {points} against plain; {why}."
     p = gain.get("p_holm", gain["p"])
     sure = p < 0.05
     what = "gains over" if sure and gain["mean"] > 0 else "loses to" if sure else "shows no difference to"
     holm_note = " after Holm's correction" if "p_holm" in gain else ""
     sentence = (
-        f"{best}{first}, {what} plain{'' if sure else ' beyond chance'}: {points} [{100 * gain['low']:+.2f}, "
+        f"{best}{first} {what} plain{'' if sure else ' beyond chance'}: {points} [{100 * gain['low']:+.2f}, "
         f"{100 * gain['high']:+.2f}], p = {_p(p)}{holm_note}, {seeds} seeds, x{cost:.2f} training time."
     )
     winners = [arm for arm, entry in compared.items() if arm != best and _gained(entry["difference"])]

@@ -1,0 +1,262 @@
+"""The user's own models, layers and arms in a comparison: nothing of the package is edited."""
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import jpegdl
+from jpegdl.compare import CompareConfig, check_compare, compare, evaluate_run, train_arm
+from jpegdl.data import DataConfig
+from jpegdl.errors import UsageError
+from jpegdl.layer import JpegLayer, LayerConfig, build_layer, layer_kind
+from jpegdl.training import OptimizerConfig, TrainingConfig
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+    """The example's module, importable from a folder of this test's own."""
+    shutil.copy(EXAMPLES / "my_parts.py", tmp_path / "my_parts.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_parts", raising=False)
+    yield tmp_path / "my_parts.py"
+    sys.modules.pop("my_parts", None)
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A function that writes a module and makes it importable."""
+
+    def write(name, text):
+        (tmp_path / f"{name}.py").write_text(f"import torch\nfrom torch import nn\n{text}")
+        return name
+
+    monkeypatch.syspath_prepend(tmp_path)
+    return write
+
+
+def _config(folder, **changes):
+    start = CompareConfig(
+        backbone="my_parts:make_model",
+        data=DataConfig(size=16, resize=20, limit=64, batch_size=16),
+        layer=LayerConfig(tables="ones"),
+        training=TrainingConfig(epochs=1, optimizer=OptimizerConfig(lr=0.05), accelerator="cpu"),
+        name="own", output=str(folder / "runs"), seeds=1, jobs=1,
+    )  # fmt: skip
+    return replace(start, **changes)
+
+
+DEAD_ZONE = {"about": "zeros", "layer": {"kind": "my_parts:DeadZoneLayer", "options": {"zone": 0.3}}}
+SLOW = {"training": {"layer_optimizer": {"lr": 0.0003}, "epochs": 2}, "data": {"flip": False}}
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_a_model_a_layer_and_arms_of_the_users_own(tmp_path, parts):
+    config = _config(tmp_path, arms={"plain": None, "jpeg-dl": {}, "dead-zone": DEAD_ZONE, "slow": SLOW})
+    done = compare(config)
+    assert list(done.summary["arms"]) == ["plain", "jpeg-dl", "dead-zone", "slow"]
+    assert done.summary["failed"] == []
+    assert [(result.arm, result.seed) for result in done.results] == [(arm, 0) for arm in done.summary["arms"]]
+    assert done.rows[2]["folder"] == str(tmp_path / "runs/own/dead-zone/0")
+    assert done.rows[2]["accuracy"] == done.results[2].accuracy == done.summary["arms"]["dead-zone"]["mean"]
+
+    run = done.results[2].folder.open()
+    assert type(run.model.layer).__name__ == "DeadZoneLayer"
+    assert run.model.layer.zone == 0.3
+    assert run.model.layer.alpha.unique().item() == 5
+    slow = done.results[3].folder.config()
+    assert (slow.training.layer_optimizer.lr, slow.training.epochs, slow.data.flip) == (0.0003, 2, False)
+    assert slow.training.layer_optimizer.name == "adam"  # what the arm does not say is the recipe's
+    assert done.results[3].epochs == 2
+
+    # What is trained is used by its folder alone: the settings need not define the arm again.
+    plain_settings = _config(tmp_path)
+    there = evaluate_run(plain_settings, "dead-zone", 0)
+    assert there["accuracy"] == done.results[2].accuracy
+    classifier = jpegdl.load(tmp_path / "runs/own/dead-zone/0", "cpu")
+    images = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(classifier(images), run.model(images), rtol=0, atol=0)
+    with pytest.warns(
+        UserWarning, match="left out of the summary: .*dead-zone/0, as these settings do not define an arm dead-z"
+    ):
+        later = compare(plain_settings)
+    assert list(later.summary["arms"]) == ["plain", "jpeg-dl"]
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_workers_import_it_too(tmp_path, parts):
+    one = compare(_config(tmp_path, arms=["plain", {"dead-zone": DEAD_ZONE}], name="one"))
+    two = compare(_config(tmp_path, arms=["plain", {"dead-zone": DEAD_ZONE}], name="two", jobs=2))
+    assert one.summary["failed"] == two.summary["failed"] == []
+    assert [result.loss for result in one.results] == pytest.approx([result.loss for result in two.results], rel=1e-4)
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_changed_code_is_said(tmp_path, parts):
+    config = _config(tmp_path)
+    train_arm(config, "plain", 0)
+    parts.write_text(parts.read_text() + "\n# another line\n")
+    with pytest.warns(UserWarning, match="the file with my_parts:make_model has changed since"):
+        train_arm(config, "plain", 0)
+    with pytest.warns(UserWarning, match="has changed since"):
+        config.run_folder("plain", 0).open()
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_own_weights_need_no_training(tmp_path, module):
+    module(
+        "own_trained",
+        "def make(num_classes):\n"
+        "    net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes))\n"
+        "    nn.init.constant_(net[2].weight, 0.5)\n"
+        "    return net\n",
+    )
+    config = _config(tmp_path, backbone="own_trained:make")
+    metrics = evaluate_run(config, "plain", 0)
+    assert metrics["model"] == "own_trained:make"
+    frozen = replace(config, training=replace(config.training, train="layer"))
+    train_arm(frozen, "jpeg-dl", 0)
+    model = frozen.run_folder("jpeg-dl", 0).open().model
+    assert (model.backbone[2].weight == 0.5).all()
+    assert (model.layer.luma != 1).any()
+
+
+def test_a_layer_gets_what_it_takes_by_name(parts, module):
+    module(
+        "own_layers",
+        "from jpegdl import JpegLayer\n"
+        "class Same(JpegLayer):\n    pass\n"
+        "class Bare(nn.Module):\n"
+        "    def __init__(self, size):\n"
+        "        super().__init__()\n"
+        "        self.size, self.shift = size, nn.Parameter(torch.zeros(3, 1, 1))\n"
+        "    def forward(self, x):\n        return x + self.shift\n",
+    )
+    tables = (torch.full((8, 8), 3.0), torch.full((8, 8), 4.0))
+    config = LayerConfig(kind="own_layers:Same", bits=6, window=7, rounding="ste", alpha=2.0)
+    layer = build_layer(config, tables, 24)
+    assert isinstance(layer, JpegLayer)
+    assert (layer.bits, layer.window, layer.rounding, layer.luma[0, 0].item()) == (6, 7, "ste", 3)
+    kind = layer_kind(config)
+    assert (kind.tables, kind.from_tables, kind.single) == ("steps", True, True)
+    bare = LayerConfig(kind="own_layers:Bare")
+    assert build_layer(bare, None, 24).size == 24
+    assert not layer_kind(bare).from_tables
+    assert CompareConfig(layer=bare).needed_arms("jpeg-dl") == []  # so it waits for no plain run
+    assert CompareConfig(layer=config).needed_arms("jpeg-dl") == ["plain"]
+
+
+MODELS = """
+def failing(num_classes):
+    raise RuntimeError("no luck")
+def nothing(num_classes):
+    return None
+def deaf():
+    return nn.Identity()
+def other(num_classes):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes + 1))
+def small(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3, num_classes))
+number = 7
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("failing", r"backbone 'bad_models:failing' failed, called with num_classes=18: RuntimeError: no luck \(bad_models.py"),
+        ("nothing", "must return a torch.nn.Module, got NoneType"),
+        ("deaf", "must be callable with num_classes alone"),
+        ("other", r"must give logits \(2, 18\) for images \(2, 3, 16, 16\), got \(2, 19\)"),
+        ("small", r"fails on images \(2, 3, 16, 16\): RuntimeError"),
+        ("number", "must be a class or a function that is called with num_classes, got int"),
+        ("smal", r"there is no 'smal' in bad_models; did you mean small\?"),
+    ],
+)
+def test_a_bad_model_is_refused_before_anything_is_written(tmp_path, module, few_photos, name, message):
+    module("bad_models", MODELS)
+    config = _config(tmp_path, backbone=f"bad_models:{name}")
+    with pytest.raises(UsageError, match=message):
+        train_arm(config, "plain", 0)
+    assert not list((tmp_path / "runs").rglob("config.yaml"))
+
+
+LAYERS = """
+class Failing(nn.Module):
+    def __init__(self, luma, chroma):
+        raise RuntimeError("no luck")
+class Smaller(nn.Module):
+    def forward(self, x):
+        return x[..., 1:]
+class Broken(nn.Module):
+    def forward(self, x):
+        return x / 0
+class Takes(nn.Module):
+    def __init__(self, strength):
+        super().__init__()
+"""
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ({"kind": "bad_layers:Failing"}, r"layer.kind 'bad_layers:Failing' failed: RuntimeError: no luck"),
+        ({"kind": "bad_layers:Smaller"}, r"must give images \(2, 3, 16, 16\).*got .*\(2, 3, 16, 15\)"),
+        ({"kind": "bad_layers:Broken"}, "gives values that are not finite"),
+        ({"kind": "bad_layers:Takes"}, "missing 1 required positional argument: 'strength'"),
+        ({"kind": "bad_layers:Nowhere"}, "there is no 'Nowhere' in bad_layers"),
+        ({"kind": "jpeg", "options": {"zone": 1}}, "layer.options are for a layer.kind of your own"),
+    ],
+)
+def test_a_bad_layer_is_refused(tmp_path, module, layer, message):
+    module("bad_layers", LAYERS)
+    with pytest.raises(UsageError, match=message):
+        check_compare(_config(tmp_path, backbone="cifar_resnet8", layer=LayerConfig(tables="ones", **layer)))
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ({"plain": None, "jpeg-dl": {"layer": {"bits": 4}}}, "arms: jpeg-dl is one of ours .*another name"),
+        ({"plain": None, "a/b": {"layer": {"bits": 4}}}, "arms: 'a/b' is to name a folder"),
+        ({"plain": None, "mine": {"layr": {}}}, "arms: mine: 'layr' is no part of an arm; these are: about, layer"),
+        ({"plain": None, "mine": {"layer": 5}}, "arms: mine: layer must be settings, got 5"),
+        ({"plain": None, "mine": 5}, "arms: mine must hold about, layer, data and training, or nothing, got 5"),
+        ({"plain": None, "mine": {"layer": {"bit": 4}}}, "arms: mine: .*bit"),
+        ({"plain": None, "mine": {"layer": {"bits": "four"}}}, "arms: mine: .*bits"),
+        ({"plain": None, "mine": {"layer": {"window": 4}}}, "arm mine: layer.window"),
+        (["plain", "mien"], "no arm 'mien'.*those of your own are defined in a YAML file"),
+    ],
+)
+def test_a_bad_arm_is_refused(tmp_path, arms, message):
+    with pytest.raises(UsageError, match=message):
+        check_compare(_config(tmp_path, backbone="cifar_resnet8", arms=arms))
+
+
+def test_the_examples_recipe_is_what_the_command_reads(parts, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr("jpegdl.compare.compare", lambda config: calls.append(config) or 1 / 0)
+    from jpegdl.cli import main
+
+    assert main(["compare", "--config", str(EXAMPLES / "my_parts.yaml"), "--seeds", "2"]) == 1
+    (config,) = calls
+    check_compare(config)
+    assert config.arm_names == ["plain", "jpeg-dl", "dead-zone", "slow-tables"]
+    assert config.arm_run("slow-tables").training.layer_optimizer.lr == 0.0003
+    assert build_layer(config.arm_run("dead-zone").layer, None, 32).zone == 0.3
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_the_package_is_its_own_main_function(tmp_path):
+    done = jpegdl.compare(_config(tmp_path, backbone="cifar_resnet8"))
+    assert isinstance(done, jpegdl.compare.Comparison)
+    assert str(done).startswith("| arm")
+    assert done.verdict in str(done)
+    assert {"summary.json", "summary.md", "summary.csv", "summary.tex", "curves.png"} <= {
+        path.name for path in done.folder.iterdir()
+    }
