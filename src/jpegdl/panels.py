@@ -22,6 +22,7 @@ _KINDS: dict[str, tuple[str, str, tuple[float, float]]] = {
     "scales": ("compander scales", "scale, JPEG table units", (SMALLEST_SCALE, np.inf)),
     "gains": ("gains", "gain", (-np.inf, np.inf)),
 }
+DRAWN = tuple(_KINDS)  # the kinds of tables that are drawn
 # Colours of what changed mean the same in all figures; a number beyond them is written in its cell.
 _RATIOS = {1 / 30: "×1/30", 1 / 10: "×1/10", 1 / 3: "×1/3", 1.0: "×1", 3.0: "×3", 10.0: "×10", 30.0: "×30"}
 _DIFFERENCES = {-1.0: "−1", -0.5: "−0.5", 0.0: "0", 0.5: "+0.5", 1.0: "+1"}

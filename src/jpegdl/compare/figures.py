@@ -19,7 +19,8 @@ from jpegdl.compare.statistics import part
 from jpegdl.files import replacing
 from jpegdl.functional import largest_level
 from jpegdl.layer import layer_kind
-from jpegdl.panels import change_figure, hatch, heat
+from jpegdl.own import is_own
+from jpegdl.panels import DRAWN, change_figure, hatch, heat
 from jpegdl.training import RunFolder
 
 BySeed = dict[int, RunFolder]
@@ -183,10 +184,18 @@ def gains_figure(summary: dict[str, Any]) -> Figure | None:
 
 def tables_figure(arm: str, runs: BySeed) -> Figure | None:
     """Tables before and after training, mean over the seeds, and what changed; None for an arm without any for all blocks."""
-    kind = layer_kind(next(iter(runs.values())).config().layer).tables if runs else None
-    if kind is None:
+    kind = _table_kind(next(iter(runs.values()))) if runs else None
+    if kind not in DRAWN:
         return None
     return change_figure(arm, kind, [run.tables() for run in runs.values()], grey=_are_grey(runs))
+
+
+def _table_kind(run: RunFolder) -> str | None:
+    """What the numbers in a run's tables are; of a layer of the user's own, whose code may not be here, its file says it."""
+    layer = run.config().layer
+    if not is_own(layer.kind):
+        return layer_kind(layer).tables
+    return run.tables().get("kind") if run.tables_file.is_file() else None
 
 
 def _are_grey(runs: BySeed) -> bool:

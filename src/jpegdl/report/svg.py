@@ -9,7 +9,15 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 #: Colours of figures that the page gives names to; all others stay as they are.
-_NAMES = {"#000000": "ink", "#ffffff": "paper", "#808080": "faint", "#b0b0b0": "grid", "#ff00ff": "mark"} | {
+_NAMES = {
+    "#000000": "ink",
+    "#ffffff": "paper",
+    "#808080": "faint",
+    "#b0b0b0": "grid",
+    "#cccccc": "grid",
+    "#f5f5f5": "panel",
+    "#ff00ff": "mark",
+} | {
     to_hex(colour): f"c{number}"
     for number, colour in enumerate(matplotlib.colormaps["tab10"].colors)  # type: ignore[attr-defined]
 }
@@ -26,7 +34,7 @@ def inline_svg(figure: Figure, prefix: str, alt: str) -> str:
 
     Returns:
         The element, whose text is text in the page's font. Black, white, grey and the ten colours of curves are the page's CSS
-        variables ``--ink``, ``--paper``, ``--faint``, ``--grid``, ``--mark`` and ``--c0`` to ``--c9``.
+        variables ``--ink``, ``--paper``, ``--faint``, ``--grid``, ``--panel``, ``--mark`` and ``--c0`` to ``--c9``.
     """
     for axes in figure.axes:
         for text in axes.texts if axes.images else []:
