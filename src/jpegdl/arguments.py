@@ -12,7 +12,6 @@ import yaml
 from jpegdl.errors import did_you_mean
 from jpegdl.recipes import FOLDER, RECIPES
 
-
 NO_SETTINGS = ("help", "help_all", "print_config")  # options that every command has beside its own
 
 
