@@ -3,11 +3,12 @@
 import json
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import filelock
+import yaml
 
 from jpegdl.compare.arms import ARMS
 from jpegdl.compare.config import CompareConfig, check_compare
@@ -93,7 +94,7 @@ def compare(config: CompareConfig) -> Comparison:
     folder may run the same comparison at once: each takes runs that no other is training, and waits for those. An arm that
     fails with some seed, because its loss is no longer finite, say, does not stop the others. Writes the summary
     (``summary.json``, ``.md``, ``.csv`` and ``.tex``) and the figures to the run folder: of everything there that was trained
-    with these settings, whatever part of it this call asks for.
+    with these settings, whatever part of it this call asks for; and the settings, ``compare.yaml``, for ``--config``.
 
     Args:
         config: what to compare.
@@ -171,14 +172,19 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
     results = {arm: {seed: run.result() for seed, run in by_seed.items()} for arm, by_seed in runs.items()}
     results = {"plain": {}, **results}
     summary = {"name": config.name, "backbone": config.backbone, "data": config.data.kind, **summarize(results, failed)}
-    written = {"json": json.dumps(summary, indent=1), "md": summary_table(summary)}
-    written |= {"csv": summary_csv(summary), "tex": summary_latex(summary)}
+    written = {
+        "summary.json": json.dumps(summary, indent=1),
+        "summary.md": summary_table(summary),
+        "summary.csv": summary_csv(summary),
+        "summary.tex": summary_latex(summary),
+        "compare.yaml": yaml.safe_dump(asdict(config), sort_keys=False),
+    }
     try:
         with filelock.FileLock(config.folder / "locks" / "summary"):
             remove_strays(config.folder)
             draw_figures(config.folder, runs, summary)  # first, as it says which file of a run is damaged
-            for suffix, text in written.items():
-                with replacing(config.folder / f"summary.{suffix}") as file:
+            for name, text in written.items():
+                with replacing(config.folder / name) as file:
                     file.write_text(text)
     except OSError as error:
         warnings.warn(f"the summary in {config.folder} is not up to date, it cannot be written: {error}", stacklevel=2)
@@ -192,7 +198,7 @@ def _in_rows(runs: Runs, results: dict[str, dict[int, dict[str, Any]]], summary:
     """The results that the summary counts."""
     names = [field.name for field in fields(Result) if field.name not in ("arm", "seed", "folder")]
     return [
-        Result(arm, seed, *(results[arm][seed].get(name) for name in names), folder=runs[arm][seed])  # type: ignore[arg-type]
+        Result(arm=arm, seed=seed, folder=runs[arm][seed], **{name: results[arm][seed].get(name) for name in names})
         for arm, entry in summary["arms"].items()
         for seed in entry["seeds"]
     ]

@@ -183,7 +183,8 @@ def _here(run: RunConfig, config: CompareConfig) -> RunConfig:
     """A run's own settings, but for where to compute and where files are: there ``config`` counts."""
     data = replace(run.data, path=config.data.path or run.data.path, workers=config.data.workers)
     where = {name: getattr(config.training, name) for name in ("accelerator", "devices", "num_nodes", "strategy")}
-    return replace(run, data=data, training=replace(run.training, **where))
+    training = replace(run.training, **where, callbacks=[], loggers=[])  # nothing is trained, and they need not be there
+    return replace(run, data=data, training=training)
 
 
 def evaluate_run(

@@ -5,11 +5,13 @@ import re
 from dataclasses import dataclass
 
 from jpegdl.errors import UsageError
+from jpegdl.own import is_own
 
 NAMES = (
     "photos", "folder", "cifar10", "cifar100", "flowers102", "flowers102-official", "pets", "food101", "dtd", "cub200", "dogs",
     "imagenet", "made-up",
 )  # fmt: skip
+OBJECT = "object"  # the name of a set that is given as Python objects, not by name
 PREFIXES = ("hfds/", "hfids/", "tfds/", "torch/", "wds/")  # as in timm; the data set's own name follows
 CROPS = ("random", "resized")
 CACHES = ("auto", "memory", "device", "none")
@@ -36,14 +38,17 @@ class DataConfig:
             layout), cifar10, cifar100, pets, food101, dtd, flowers102 (trained on its train images and tested on its val
             images, as published for JPEG-DL) or flowers102-official (train and val against test), all of torchvision and
             downloaded on first use; or, as timm reads them, hfds/NAME or hfids/NAME (Hugging Face), tfds/NAME, torch/NAME,
-            and wds/ (WebDataset shards). Default: folder where a path is given, else photos.
+            and wds/ (WebDataset shards). Your own: my_package.my_module:make, a function that returns (train, test) or (train,
+            test, classes), two data sets as torchvision's, without transforms, and the names of the classes. Default: folder
+            where a path is given, else photos.
         path: folder: the folder of train/ and test/ (or val/, validation/), or of train.tar and test.tar, each with one folder
             per class directly below it. Images in no folder are refused, class folders without an image left out with a
             warning, names that begin with a dot passed over. imagenet: the same with WordNet ids for classes, or shards.
             wds/: where the shards are, such as NAME-train-0000.tar and NAME-val-0000.tar. cub200: where CUB_200_2011/ or
             CUB_200_2011.tgz is. dogs: where Images/ and lists/ or images.tar and lists.tar are. Downloaded sets: where they
-            are kept. photos, made-up: none. Images are read as they are stored: a camera's note to turn one (EXIF orientation)
-            is not followed, as in timm and torchvision; transparency is dropped; 16-bit grey is scaled to 8 bits.
+            are kept. Your own: what its function takes as ``path``. photos, made-up: none. Images are read as they are stored:
+            a camera's note to turn one (EXIF orientation) is not followed, as in timm and torchvision; transparency is dropped;
+            16-bit grey is scaled to 8 bits.
         classes: number of classes of made-up, 10 by default; not for any other set.
         limit: use at most this many training images and this many test images, spread evenly over the classes.
         size: side of the square images that the model sees, in pixels. Default: with pretrained weights the one that they were
@@ -122,9 +127,10 @@ def check(config: DataConfig) -> None:
     Raises:
         UsageError: names the setting.
     """
-    if config.name is not None and config.name not in NAMES and not config.name.startswith(PREFIXES):
+    name = config.name
+    if name is not None and name not in (*NAMES, OBJECT) and not name.startswith(PREFIXES) and not is_own(name):
         names = ", ".join([*NAMES, *(f"{prefix}NAME" for prefix in PREFIXES)])
-        raise UsageError(f"data.name must be one of {names}, got {config.name!r}")
+        raise UsageError(f"data.name must be one of {names}, or your own, my_package.my_module:make, got {name!r}")
     for name, value, accepted in (
         ("crop", config.crop, CROPS),
         ("cache", config.cache, CACHES),

@@ -27,6 +27,8 @@ class Data(lightning.LightningDataModule):
         config: what to load.
         seed: of the training order and augmentation.
         test_only: only the test images are wanted: class folders need no training part, and ``train`` is empty.
+        sets: for the name ``object`` the data set itself: (train, test) or (train, test, classes), two map-style data sets
+            with items (image, class index), as torchvision's without transforms, and the names of the classes.
 
     Attributes:
         classes: names of the classes, in the order of their indices.
@@ -37,11 +39,13 @@ class Data(lightning.LightningDataModule):
             package that is not installed.
     """
 
-    def __init__(self, config: DataConfig, seed: int = 0, *, test_only: bool = False) -> None:
+    def __init__(
+        self, config: DataConfig, seed: int = 0, *, test_only: bool = False, sets: tuple[Any, ...] | None = None
+    ) -> None:
         super().__init__()
         check(config)
-        self.config, self.seed = config, seed
-        train, test, self.classes = open_sets(config, test_only=test_only)
+        self.config, self.seed, self._sets = config, seed, sets
+        train, test, self.classes = open_sets(config, sets, test_only=test_only)
         _check_memory(config, max(len(train.targets), len(test.targets)))
         self.train, self.test = ImageSet(train, config, train=True), ImageSet(test, config, train=False)
 
@@ -53,7 +57,7 @@ class Data(lightning.LightningDataModule):
         """
         check(config)
         if replace(config, jpeg_train=self.config.jpeg_train, jpeg_test=self.config.jpeg_test) != self.config:
-            return Data(config, self.seed)
+            return Data(config, self.seed, sets=self._sets)
         self.load()  # once for both
         other = copy.copy(self)
         other.config, other.trainer = config, None
@@ -65,7 +69,8 @@ class Data(lightning.LightningDataModule):
         """What is trained and tested on, to be kept as JSON: the set's name, its classes, and of both parts number and digest.
 
         It is the same wherever the set is kept, and for folders and tars of them. It differs where an image is added,
-        removed, renamed of another class or, where images are files, of another size in bytes; nothing is decoded.
+        removed, renamed of another class or, where images are files, of another size in bytes; nothing is decoded, but
+        for sets of the user's own, see :class:`jpegdl.data.sources.own.OwnImages`.
         """
         parts = {"train": self.train.fingerprint, "test": self.test.fingerprint}
         return {"name": self.config.kind, "classes": list(self.classes), **parts}

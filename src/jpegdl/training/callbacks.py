@@ -9,12 +9,15 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor, nn
 
+from jpegdl.errors import UsageError
 from jpegdl.layer import JpegLayer, describe_tables
 from jpegdl.training.folder import RunFolder
 from jpegdl.training.module import JointTraining
+
+_STOPPED = "jpegdl_stopped"  # in the checkpoint: whether a callback has ended training with this epoch
 
 
 class Start(Callback):
@@ -25,16 +28,31 @@ class Start(Callback):
         size: side of the square images that it will see, in pixels.
         folder: where the first process writes its log.
         begin: called by the first process, before anything else is written there.
+        make_loggers: gives the user's own loggers, which are told the settings.
+        settings: of the run.
 
     Attributes:
         before: the layer's tables, from :func:`jpegdl.layer.describe_tables`.
+        loggers: the user's own.
     """
 
-    def __init__(self, make_layer: Callable[[], nn.Module], size: int, folder: Path, begin: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        make_layer: Callable[[], nn.Module],
+        size: int,
+        folder: Path,
+        begin: Callable[[], None],
+        make_loggers: Callable[[], list[Logger]],
+        settings: dict[str, Any],
+    ) -> None:
         self.make_layer, self.size, self.folder, self.begin = make_layer, size, folder, begin
+        self.make_loggers, self.settings = make_loggers, settings
         self.before: dict[str, Any] = {}
+        self.loggers: list[Logger] = []
 
     def setup(self, trainer: lightning.Trainer, module: JointTraining, stage: str) -> None:  # type: ignore[override]
+        if stage != "fit":  # a last test
+            return
         layer = self.make_layer()
         module.model.layer = layer
         module.to(trainer.strategy.root_device)  # an average of the model is set up after this, and stays where it finds it
@@ -45,7 +63,16 @@ class Start(Callback):
         if trainer.is_global_zero:
             self.begin()
         # A logger that the trainer had from the beginning would have made the folder.
-        trainer.loggers = [_Logger(self.folder, name="", version="", default_hp_metric=False)]
+        self.loggers = self.make_loggers()
+        for logger in self.loggers:
+            if logger.log_dir is not None and Path(logger.log_dir).absolute() == self.folder.absolute():
+                raise UsageError(
+                    f"training.loggers: {type(logger).__name__} would write among the run's own files in {self.folder}: give "
+                    "it a folder of its own there, by its name or version"
+                )
+            if trainer.is_global_zero:
+                logger.log_hyperparams(self.settings)
+        trainer.loggers = [_Logger(self.folder, name="", version="", default_hp_metric=False), *self.loggers]
 
 
 def _load_kernels(layer: nn.Module, size: int, device: torch.device) -> None:
@@ -70,8 +97,9 @@ class History(Callback):
     The latter holds ``epoch``, ``steps``, ``alpha`` and ``saturation`` (the share of coefficients at the level cap, over the
     epoch's last training batch), the last three of shape (epochs, 3, 8, 8) for Y, Cb, Cr; as they train, where what is tested
     is an average. Only the rows of tested epochs have test metrics. The record lives in the checkpoint and both files are
-    written whole, so that a resumed run has neither gaps nor repeats. ``seconds`` is the time spent on training batches
-    alone; ``test_saturation`` and ``test_grey`` are those of :class:`JointTraining`, at the last test.
+    written whole, so that a resumed run has neither gaps nor repeats, and no epoch more where a callback had stopped training.
+    ``seconds`` is the time spent on training batches alone; ``test_saturation`` and ``test_grey`` are those of
+    :class:`JointTraining`, at the last test.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -137,6 +165,13 @@ class History(Callback):
         self.folder.write_metrics(self.rows)
         if self.tables:
             self.folder.write_layer({name: np.stack([entry[name] for entry in self.tables]) for name in self.tables[0]})
+
+    def on_save_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint[_STOPPED] = trainer.should_stop  # by now all callbacks but those that save have had their say
+
+    def on_load_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        if checkpoint.get(_STOPPED):
+            trainer.fit_loop.max_epochs = checkpoint["epoch"] + 1
 
     def state_dict(self) -> dict[str, Any]:
         entries = [{name: np.asarray(value).tolist() for name, value in entry.items()} for entry in self.tables]

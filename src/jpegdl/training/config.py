@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from jpegdl.backbones.build import check_backbone, own_input, pretrained_source
 from jpegdl.data import DataConfig
@@ -10,6 +11,7 @@ from jpegdl.data.config import check as check_data
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig, check_layer
 from jpegdl.own import is_own
+from jpegdl.training.own_classes import check_own_classes, spelled_out
 
 _OPTIMIZERS = ("sgd", "adam", "adamw")
 _TRAINED = ("both", "layer")
@@ -72,6 +74,11 @@ class TrainingConfig:
             tested and kept.
         precision: 32-true, 16-mixed, bf16-mixed, ... as Lightning's Trainer takes it; the layer's own arithmetic is float32 in
             any of them.
+        callbacks: Lightning's, or your own, by class path as in its command line: a list of {class_path: my_module.MyCallback,
+            init_args: {...}}, or of class paths alone. In texts among the arguments {arm}, {seed} and {folder} stand for the
+            run's own. One may stop training early: the last epoch is tested all the same.
+        loggers: the same for loggers, beside the run's own files and TensorBoard's; save_dir: '{folder}' puts their files
+            there too.
     """
 
     train: str = "both"
@@ -91,6 +98,11 @@ class TrainingConfig:
     strategy: str = "auto"
     sync_batchnorm: bool = False
     precision: str = "32-true"
+    callbacks: list[str | dict[str, Any]] = field(default_factory=list)
+    loggers: list[str | dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.callbacks, self.loggers = ([spelled_out(entry) for entry in part] for part in (self.callbacks, self.loggers))
 
 
 @dataclass
@@ -159,6 +171,8 @@ def _check_training(training: TrainingConfig) -> None:
         raise UsageError(f"training.clip must be a number greater than 0, or null, got {training.clip}")
     if training.ema is not None and not 0 < training.ema < 1:
         raise UsageError(f"training.ema must be between 0 and 1, or null, got {training.ema}")
+    check_own_classes(training.callbacks, "callbacks")
+    check_own_classes(training.loggers, "loggers")
     for name in ("optimizer", "layer_optimizer"):
         _check_optimizer(getattr(training, name), f"training.{name}", training.epochs)
 

@@ -9,8 +9,9 @@ from jpegdl.layer import DEFAULT_ALPHA, table_source
 from jpegdl.own import is_own, source_digest
 from jpegdl.training.config import RunConfig
 
-#: Settings that say where to compute and where files are, not what: they may change between the two halves of a run.
-WHERE = ("data.path", "data.workers", "training.accelerator")
+#: Settings that say where to compute, where files are and who else hears of it, not what: they may change between the two
+#: halves of a run.
+WHERE = ("data.path", "data.workers", "training.accelerator", "training.loggers")
 
 
 def settings_of(config: RunConfig, arm: str, seed: int) -> dict[str, Any]:
@@ -85,5 +86,7 @@ def digest_of_tables(config: RunConfig) -> str | None:
 
 def digests_of_code(config: RunConfig) -> dict[str, str | None]:
     """Digests of the files with the user's own code that a run depends on, by the names in its settings."""
-    names = (config.backbone, config.layer.kind, config.data.name or "")
+    callbacks = [entry["class_path"] for entry in config.training.callbacks if isinstance(entry, dict)]
+    own = [":".join(path.rsplit(".", 1)) for path in callbacks if not path.startswith("lightning.")]
+    names = (config.backbone, config.layer.kind, config.data.name or "", *own)
     return {name: source_digest(name) for name in names if is_own(name)}

@@ -1,5 +1,6 @@
 """One run, from its settings to a finished folder."""
 
+import pickle
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +24,10 @@ from jpegdl.training.callbacks import History, Start
 from jpegdl.training.config import RunConfig, TrainingConfig
 from jpegdl.training.folder import RunFolder
 from jpegdl.training.module import JointTraining
+from jpegdl.training.own_classes import make_own, naming
 from jpegdl.training.processes import end_with_starter, starting
 from jpegdl.training.progress import Display, Line, Progress
+from jpegdl.training.records import settings_of
 from jpegdl.training.start import starting_backbone
 
 
@@ -61,11 +64,31 @@ class OneScale(MixedPrecision):
 
 
 class _WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are there whole or not at all: Lightning's own go by way of another folder, maybe on another disk."""
+    """Checkpoints that are there whole or not at all: Lightning's own go by way of another folder, maybe on another disk.
+
+    The first is read back, so that a callback whose state would keep the run from being resumed is found out in time.
+    """
+
+    _tried = False
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        with replacing(path) as file, file.open("wb") as stream:  # given a path, torch.save hides why it cannot write
-            torch.save(checkpoint, stream)
+        with replacing(path) as file:
+            with file.open("wb") as stream:  # given a path, torch.save hides why it cannot write
+                torch.save(checkpoint, stream)
+            if not self._tried:
+                _try(file)
+                self._tried = True
+
+
+def _try(file: Path) -> None:
+    try:
+        torch.load(file, map_location="meta", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).partition("WeightsUnpickler error: ")[2].partition("\n")[0]
+        raise UsageError(
+            "training.callbacks: what a callback puts into the checkpoint (state_dict, on_save_checkpoint) must be numbers, "
+            f"text, tensors, and lists and dictionaries of these, or the run could not be resumed: {reason}"
+        ) from error
 
 
 def on_gpu(config: TrainingConfig) -> bool:
@@ -92,6 +115,10 @@ def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
         )
     except (ValueError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
         raise UsageError(f"training.accelerator, devices, strategy or precision: {error}") from error
+    except RuntimeError as error:
+        if "stateful callback" not in str(error):
+            raise
+        raise UsageError(f"training.callbacks: {error} One ModelCheckpoint without a monitor is the run's own.") from error
 
 
 def train_run(
@@ -116,12 +143,13 @@ def train_run(
         display: shows how far the run is. Default: a line on stderr.
 
     Returns:
-        The result: accuracy (share of the test images, 0 to 1), loss, epochs, seconds spent on training batches, head (own,
-        selected or new, see :func:`jpegdl.training.start.starting_backbone`), numbers of parameters (all of them; the layer's
-        trainable ones), saturation (None if the layer has no cap), whether the test images are grey, data, versions.
+        The result: accuracy (share of the test images, 0 to 1), loss, epochs trained, seconds spent on training batches, head
+        (own, selected or new, see :func:`jpegdl.training.start.starting_backbone`), numbers of parameters (all of them; the
+        layer's trainable ones), saturation (None if the layer has no cap), whether the test images are grey, data, versions.
 
     Raises:
-        UsageError: the loss is not finite, the folder holds other settings, other data or a checkpoint that cannot be used.
+        UsageError: the loss is not finite, a callback or logger fails, the folder holds other settings, other data or a
+            checkpoint that cannot be used.
         KeyboardInterrupt: interrupted; the same call resumes.
     """
     training, found = config.training, data.fingerprint
@@ -138,7 +166,16 @@ def train_run(
         )
     model = prepend(backbone, nn.Identity())
     module = JointTraining(model, training, len(data.classes), seed)
-    start = Start(make_layer, config.data.pixels, folder.path, lambda: folder.begin(config, arm, seed, found))
+    places = {"arm": arm, "seed": seed, "folder": folder.path}
+    callbacks = make_own(training.callbacks, "callbacks", places)
+    start = Start(
+        make_layer,
+        config.data.pixels,
+        folder.path,
+        lambda: folder.begin(config, arm, seed, found),
+        lambda: make_own(training.loggers, "loggers", places),
+        settings_of(config, arm, seed),
+    )
     history = History(folder)
     average = [] if training.ema is None else [WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(training.ema))]  # type: ignore[no-untyped-call]
     checkpoint = ModelCheckpoint(
@@ -148,21 +185,25 @@ def train_run(
         training,
         max_epochs=training.epochs,
         check_val_every_n_epoch=training.test_every,
-        callbacks=[start, *average, history, checkpoint, Progress(display or Line(f"{arm}, seed {seed}"))],
+        callbacks=[start, *average, *callbacks, history, Progress(display or Line(f"{arm}, seed {seed}")), checkpoint],
         plugins=[_WholeCheckpoints(), *([_SyncBatchNorm()] if training.sync_batchnorm else [])],
         logger=False,
         log_every_n_steps=1,
     )
     if training.sync_batchnorm and trainer.strategy.root_device.type != "cuda":
         raise UsageError(f"training.sync_batchnorm needs GPUs, this run is on {trainer.strategy.root_device}")
-    _fit(trainer, module, data, folder.checkpoint)
+    with naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
+        _fit(trainer, module, data, folder.checkpoint)
     if module.idle:
         trainer.save_checkpoint(folder.checkpoint)  # Lightning's own callback saves after a step only
+    # What is kept is what was tested, the average where there is one; also where nothing was left to train.
+    module.load_state_dict(torch.load(folder.checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    if "test_accuracy" not in history.rows[-1]:  # a callback stopped training after an epoch that is not tested
+        with starting(), naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
+            history.rows[-1] |= trainer.validate(module, data, verbose=False)[0]
     if not trainer.is_global_zero:
         trainer.strategy.barrier()
         return folder.result()
-    # What is kept is what was tested, the average where there is one; also where nothing was left to train.
-    module.load_state_dict(torch.load(folder.checkpoint, map_location="cpu", weights_only=True)["state_dict"])
     history.write()
     folder.write_model(model, data.classes)
     if start.before["tables"]:
@@ -172,7 +213,7 @@ def train_run(
         "seed": seed,
         "accuracy": history.rows[-1]["test_accuracy"],
         "loss": history.rows[-1]["test_loss"],
-        "epochs": trainer.max_epochs,
+        "epochs": int(history.rows[-1]["epoch"]),
         "train_seconds": history.seconds,
         "head": head,
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -1,20 +1,23 @@
 """From a set's name to its images."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 from PIL import Image
 
-from jpegdl.data.config import DataConfig
+from jpegdl.data.config import OBJECT, DataConfig
 from jpegdl.data.sources.archives import open_cub200, open_dogs
-from jpegdl.data.sources.base import Sets, Source
+from jpegdl.data.sources.base import Sets, Source, evenly
 from jpegdl.data.sources.downloads import SPLITS, open_torchvision
 from jpegdl.data.sources.folder import open_folder, open_test
 from jpegdl.data.sources.imagenet import open_imagenet
 from jpegdl.data.sources.made_up import open_made_up
+from jpegdl.data.sources.own import open_own
 from jpegdl.data.sources.photos import open_photos
 from jpegdl.data.sources.shards import open_shards
 from jpegdl.data.sources.timm_sets import PACKAGES, open_timm, open_torch
+from jpegdl.errors import UsageError
+from jpegdl.own import is_own
 
 _OPEN: dict[str, Callable[[DataConfig], Sets]] = {
     "photos": open_photos,
@@ -30,16 +33,21 @@ _OPEN: dict[str, Callable[[DataConfig], Sets]] = {
 }
 
 
-def open_sets(config: DataConfig, *, test_only: bool = False) -> Sets:
+def open_sets(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_only: bool = False) -> Sets:
     """Training and test images, nothing decoded yet, and the names of the classes.
 
     Args:
         config: which set.
+        sets: the set itself, for the name ``object``: (train, test) or (train, test, classes), see :func:`own.open_own`.
         test_only: class folders need no training part, and what there is of it is not read: the training images are none.
 
     Raises:
         UsageError: the set cannot be read.
     """
+    if sets is not None and config.name != OBJECT:
+        raise UsageError(f"data.name must be {OBJECT} where the sets are given as Python objects, got {config.name!r}")
+    if config.kind == OBJECT or is_own(config.kind):
+        return open_own(config, sets, test_only=test_only)
     opener = open_test if test_only and config.kind == "folder" else _OPEN[config.kind.partition("/")[0]]
     train, test, classes = opener(config)
     if config.limit is not None:
@@ -65,13 +73,3 @@ class _Some:
 
     def size(self, index: int) -> int:
         return self._source.size(self._indices[index])
-
-
-def evenly(targets: Sequence[int], limit: int) -> list[int]:
-    """Indices of at most ``limit`` images: the first of every class, then the second of every class, and so on."""
-    seen: Counter[int] = Counter()
-    ranked = []
-    for index, target in enumerate(targets):
-        ranked.append((seen[target], target, index))
-        seen[target] += 1
-    return sorted(index for _, _, index in sorted(ranked)[:limit])
