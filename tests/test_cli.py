@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from jpegdl import cli
+from jpegdl.arguments import parse
 from jpegdl.cli import main
 
 SMALL = [
@@ -41,7 +44,9 @@ def test_compare_then_the_single_steps(capsys, tmp_path, monkeypatch):
     status, out, _ = _main(capsys, "compare", "--config", "demo", *SMALL, "--seeds", "[1]")
     assert status == 0
     assert "| jpeg-dl |" in out
-    assert f"Run folder: {Path('runs/demo')}" in out
+    assert f"\nRun folder: {Path('runs/demo')}\n  summary.* " in out
+    assert "one seed says nothing about chance" in out
+    _follow(capsys, out.partition("\nNext:\n")[2])
     accuracy = json.loads((tmp_path / "runs/demo/jpeg-dl/1/result.json").read_text())["accuracy"]
 
     status, out, _ = _main(capsys, "evaluate", "--name", "demo", "--seed", "1")
@@ -61,6 +66,22 @@ def test_compare_then_the_single_steps(capsys, tmp_path, monkeypatch):
     status, out, _ = _main(capsys, "train", "--config", "demo", *SMALL, "--layer.tables", "mine.json", "--name", "other")
     assert status == 0
     assert "jpeg-dl, seed 0: test accuracy" in out
+
+
+def _follow(capsys, closing):
+    """The commands that a comparison ends with are right as they are printed."""
+    commands = [shlex.split(line)[: line.split("  ")[1].count(" ") + 1] for line in closing.splitlines()]
+    assert [words[:2] for words in commands[:4]] == [["jpegdl", name] for name in ("evaluate", "predict", "export", "summary")]
+    assert commands[4:] == [["tensorboard", "--logdir", "runs/demo"]]
+    Image.new("RGB", (20, 20)).save("PHOTO.png")
+    for _, name, *arguments in commands[:4]:
+        if name == "export":  # takes long, and has tests of its own
+            chosen = parse(cli.COMMANDS["export"].parser(), arguments)
+            assert Path(chosen["output"], chosen["name"], chosen["arm"], str(chosen["seed"]), "result.json").is_file()
+        else:
+            status, out, err = _main(capsys, name, *[f"{word}.png" if word == "PHOTO" else word for word in arguments])
+            assert (status, err) == (0, "")
+            assert out
 
 
 def test_the_command_line_wins_wherever_it_stands(capsys):

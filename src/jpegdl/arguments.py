@@ -15,7 +15,7 @@ from jpegdl.recipes import FOLDER, RECIPES
 NO_SETTINGS = ("help", "help_all", "print_config")  # options that every command has beside its own
 
 
-class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc]
+class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined]
     """--config takes a file or the name of a recipe."""
 
     def __call__(self, parser, namespace, value, option_string=None):  # type: ignore[no-untyped-def]

@@ -106,13 +106,12 @@ def summary(chosen: dict[str, Any]) -> None:
     from jpegdl.compare.closing import read_summary
     from jpegdl.compare.statistics import summary_csv, summary_latex, summary_table
 
-    written = {
-        "table": summary_table,
-        "csv": summary_csv,
-        "latex": summary_latex,
-        "json": lambda summary: json.dumps(summary, indent=1),
-    }[chosen["format"]]
-    print(written(read_summary(Path(chosen["output"]).expanduser() / chosen["name"])).rstrip())
+    found = read_summary(Path(chosen["output"]).expanduser() / chosen["name"])
+    if chosen["format"] == "json":
+        print(json.dumps(found, indent=1))
+    else:
+        written = {"table": summary_table, "csv": summary_csv, "latex": summary_latex}[chosen["format"]]
+        print(written(found).rstrip())
 
 
 def _add_comparison(parser: "ArgumentParser") -> None:

@@ -91,7 +91,7 @@ def _columns(rows: list[tuple[str, str]]) -> list[str]:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary that a comparison left in its folder; runs there that it does not tell of, or no longer, are warned of.
+    """The summary that a comparison left in its folder; runs there that it does not show as they are are warned of.
 
     Raises:
         UsageError: there is none, or it is damaged.
@@ -109,7 +109,9 @@ def read_summary(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{file} is damaged ({why}); jpegdl compare with the same settings writes it again") from error
     if unlike:
         names = ", ".join(str(run.parent.relative_to(folder)) for run in unlike)
-        warnings.warn(f"not in this table are runs that finished since, or with other settings: {names}", stacklevel=2)
+        warnings.warn(
+            f"runs that this table does not show as they are now: {names}; jpegdl compare writes it anew", stacklevel=2
+        )
     return summary
 
 
@@ -120,4 +122,7 @@ def _tells_of(summary: dict[str, Any], result: Path) -> bool:
         return True
     entry = summary["arms"].get(arm, {"seeds": [], "accuracy": []})
     accuracies = dict(zip(map(str, entry["seeds"]), entry["accuracy"], strict=True))
-    return seed in accuracies and json.loads(result.read_text())["accuracy"] == accuracies[seed]
+    try:
+        return seed in accuracies and bool(json.loads(result.read_text())["accuracy"] == accuracies[seed])
+    except (ValueError, KeyError, TypeError):  # damaged since
+        return False
