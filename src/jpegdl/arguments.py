@@ -140,7 +140,7 @@ def read_config(source: str | os.PathLike[str], changes: Mapping[str, Any] | Non
         chosen = own.parse_args(["--config", os.fspath(source)])
         if changes:
             _check_keys(changes, _settings(own))
-            chosen = own.parse_object(dict(changes), cfg_base=chosen)
+            chosen = own.parse_object(dict(changes), namespace=chosen)
         found = vars(own.instantiate(chosen))
     except (argparse.ArgumentError, ValueError) as error:
         raise UsageError(" ".join(str(error).split())) from error
