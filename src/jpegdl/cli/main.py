@@ -37,8 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         if interrupts.signal is not None:
             return _interrupted(interrupts.signal, arguments)
         if isinstance(error, argparse.ArgumentError | UsageError | OSError):
-            hint = "; a list is written '[one, two]'" if "list" in str(error) and "Parser key" in str(error) else ""
-            print_error(f"error: {one_line(error)}{hint}")
+            print_error(f"error: {one_line(error)}")
             return 2 if isinstance(error, argparse.ArgumentError) else 1
         if not isinstance(error, Exception) or os.environ.get("JPEGDL_TRACEBACK"):
             raise
