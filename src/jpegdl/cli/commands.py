@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jpegdl.cli import other, training, using
+from jpegdl.cli import looking, other, training, using
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -98,6 +98,12 @@ COMMANDS = {
         using.summary,
         "Print the table of a comparison again; nothing is trained.",
         "jpegdl summary --name mine",
+    ),
+    "report": Command(
+        looking.report_parser,
+        looking.report,
+        "Write one page with all that is known of a comparison: report.html in its folder. compare does it at its end.",
+        "jpegdl report --name mine",
     ),
     "recipes": Command(
         other.recipes_parser,

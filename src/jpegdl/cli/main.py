@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 from jpegdl import __version__
 from jpegdl.cli.commands import COMMANDS
 from jpegdl.cli.help import overview, short_help
-from jpegdl.cli.shared import one_line, print_error
+from jpegdl.cli.shared import COMMAND_LINE, one_line, print_error
 from jpegdl.errors import UsageError, did_you_mean
 
 
@@ -77,7 +78,7 @@ def _run_command(name: str, arguments: list[str]) -> None:
     else:
         from jpegdl.arguments import parse
 
-        command.run(parse(parser, arguments))
+        command.run({**parse(parser, arguments), COMMAND_LINE: shlex.join(["jpegdl", name, *arguments])})
 
 
 class _Interrupts:

@@ -2,14 +2,20 @@
 
 import logging
 import sys
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from jpegdl import __version__
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
     from jpegdl.compare import CompareConfig
 
+COMMANDS_FILE = "commands.txt"  # which the report shows
+COMMAND_LINE = "command line"  # under which what was chosen keeps what was typed
 SETTINGS = "[--config RECIPE] [--KEY VALUE ...]"
 
 
@@ -27,6 +33,21 @@ def add_run(parser: "ArgumentParser") -> None:
     """Which run of the comparison."""
     parser.add_argument("--arm", type=str, default="jpeg-dl", help="which of the arms that --arms names")
     parser.add_argument("--seed", type=int, default=0, help="which seed")
+
+
+def add_comparison(parser: "ArgumentParser") -> None:
+    """Which comparison."""
+    parser.add_argument("--name", type=str, default="run", help="of the comparison")
+    parser.add_argument("--output", type=str, default="runs", help="folder of all comparisons")
+
+
+def note_command(folder: Path, chosen: dict[str, Any]) -> None:
+    """Add the command line to ``commands.txt`` in the folder that it wrote to, if there is one, with date and version."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if not rank_zero_only.rank and folder.is_dir():
+        with suppress(OSError), (folder / COMMANDS_FILE).open("a") as file:
+            file.write(f"{datetime.now():%Y-%m-%d %H:%M}  {chosen[COMMAND_LINE]}  # jpegdl {__version__}\n")
 
 
 def settings(chosen: dict[str, Any]) -> "CompareConfig":

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jpegdl.cli.shared import SETTINGS, add_run, model, say, settings, settings_parser
+from jpegdl.cli.shared import SETTINGS, add_run, model, note_command, one_line, print_error, say, settings, settings_parser
 from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,9 +17,17 @@ def compare_parser(about: str) -> "ArgumentParser":
 def compare(chosen: dict[str, Any]) -> None:
     from jpegdl.compare import compare as run
     from jpegdl.compare.closing import closing
+    from jpegdl.report import write_report
 
     config = settings(chosen)
-    done = run(config)
+    try:
+        done = run(config)
+    finally:
+        note_command(config.folder, chosen)
+    try:
+        write_report(done.folder)
+    except (UsageError, OSError) as error:
+        print_error(f"warning: there is no report: {one_line(error)}")
     say(f"\n{done.table}\n{closing(done.folder, done.summary)}")
     asked = [
         entry for entry in done.summary["failed"] if entry["arm"] in config.arm_names and entry["seed"] in config.seed_list
@@ -39,7 +47,10 @@ def train(chosen: dict[str, Any]) -> None:
     from jpegdl.compare import train_arm
 
     config = settings(chosen)
-    result = train_arm(config, chosen["arm"], chosen["seed"])
+    try:
+        result = train_arm(config, chosen["arm"], chosen["seed"])
+    finally:
+        note_command(config.folder, chosen)
     say(f"{result['arm']}, seed {result['seed']}: test accuracy {100 * result['accuracy']:.2f} %")
     say(f"Run folder: {config.folder / chosen['arm'] / str(chosen['seed'])}")
 

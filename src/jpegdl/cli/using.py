@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jpegdl.cli.shared import add_run, one_line, print_error, say, settings, settings_parser
+from jpegdl.cli.shared import add_comparison, add_run, one_line, print_error, say, settings, settings_parser
 from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ def predict_parser(about: str) -> "ArgumentParser":
 
     parser = plain_parser("jpegdl predict [--name NAME] [--KEY VALUE ...] PHOTO [PHOTO ...]", about)
     parser.add_argument("photos", type=str, nargs="+", metavar="PHOTO", help="image files, and folders of them")
-    _add_comparison(parser)
+    add_comparison(parser)
     parser.add_argument("--arm", type=str | None, default=None, help="which arm (default: jpeg-dl)")
     parser.add_argument("--seed", type=int | None, default=None, help="which seed (default: the lowest there is)")
     parser.add_argument("--top", type=int, default=1, help="how many of the likeliest classes to print")
@@ -97,7 +97,7 @@ def summary_parser(about: str) -> "ArgumentParser":
     from jpegdl.arguments import plain_parser
 
     parser = plain_parser("jpegdl summary [--name NAME] [--output FOLDER] [--format FORMAT]", about)
-    _add_comparison(parser)
+    add_comparison(parser)
     parser.add_argument("--format", type=Literal["table", "csv", "latex", "json"], default="table", help="how to print it")
     return parser
 
@@ -112,8 +112,3 @@ def summary(chosen: dict[str, Any]) -> None:
     else:
         written = {"table": summary_table, "csv": summary_csv, "latex": summary_latex}[chosen["format"]]
         print(written(found).rstrip())
-
-
-def _add_comparison(parser: "ArgumentParser") -> None:
-    parser.add_argument("--name", type=str, default="run", help="of the comparison")
-    parser.add_argument("--output", type=str, default="runs", help="folder of all comparisons")

@@ -12,6 +12,7 @@ from jpegdl.errors import UsageError, did_you_mean
 
 #: What each file in the folder of a comparison shows; ARM, SEED and * stand for any.
 SHOWN = {
+    "report.html": "all of it on one page, to open in a browser",
     "summary.*": "the table: .md to read, .csv and .tex to take elsewhere, .json with all numbers",
     "curves.png": "loss and accuracy of every run by epoch",
     "accuracy.png": "test accuracy by epoch: each seed, and their mean",
