@@ -44,7 +44,7 @@ def test_compare_then_the_single_steps(capsys, tmp_path, monkeypatch):
     status, out, _ = _main(capsys, "compare", "--config", "demo", *SMALL, "--seeds", "[1]")
     assert status == 0
     assert "| jpeg-dl |" in out
-    assert f"\nRun folder: {Path('runs/demo')}\n  summary.* " in out
+    assert f"\nRun folder: {Path('runs/demo')}\n  report.html " in out
     assert "one seed says nothing about chance" in out
     _follow(capsys, out.partition("\nNext:\n")[2])
     accuracy = json.loads((tmp_path / "runs/demo/jpeg-dl/1/result.json").read_text())["accuracy"]

@@ -252,6 +252,24 @@ def test_the_examples_recipe_is_what_the_command_reads(parts, monkeypatch, capsy
     assert build_layer(config.arm_run("dead-zone").layer, None, 32).zone == 0.3
 
 
+def test_settings_from_python():
+    config = jpegdl.read_config("demo", {"seeds": 5, "training": {"epochs": 3, "optimizer": {"lr": 0.5}}, "arms": ["plain"]})
+    assert (config.seeds, config.training.epochs, config.training.optimizer.lr, config.arms) == (5, 3, 0.5, ["plain"])
+    recipe = jpegdl.read_config("demo")
+    assert (config.name, config.data, config.layer) == ("demo", recipe.data, recipe.layer)
+    assert config.training.optimizer.weight_decay == recipe.training.optimizer.weight_decay  # beside what changed
+    mine = jpegdl.read_config(EXAMPLES / "my_parts.yaml")
+    assert mine.own_arms["dead-zone"].layer["options"] == {"zone": 0.3}
+    for changes, message in (
+        ({"seedz": 5}, "there is no setting seedz; did you mean seeds"),
+        ({"training": {"epochs": "many"}}, "training.epochs.*many"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            jpegdl.read_config("demo", changes)
+    with pytest.raises(UsageError, match=r"no recipe 'dmeo' and no such file; did you mean demo\?"):
+        jpegdl.read_config("dmeo")
+
+
 @pytest.mark.usefixtures("few_photos")
 def test_the_package_is_its_own_main_function(tmp_path):
     done = jpegdl.compare(_config(tmp_path, backbone="cifar_resnet8"))

@@ -17,16 +17,24 @@ if TYPE_CHECKING:
     from jpegdl import tables as tables
     from jpegdl import training as training
     from jpegdl import use as use
+    from jpegdl.arguments import read_config as read_config
     from jpegdl.compare import CompareConfig as CompareConfig
     from jpegdl.compare import compare as compare
     from jpegdl.layer.jpeg import JpegLayer
     from jpegdl.layer.prepend import prepend
     from jpegdl.use import Classifier, load
 
-__all__ = ["Classifier", "CompareConfig", "JpegLayer", "compare", "load", "prepend"]
+__all__ = ["Classifier", "CompareConfig", "JpegLayer", "compare", "load", "prepend", "read_config"]
 __version__ = "0.1.0"
 
-_HOMES = {"Classifier": "use", "CompareConfig": "compare", "JpegLayer": "layer", "load": "use", "prepend": "layer"}
+_HOMES = {
+    "Classifier": "use",
+    "CompareConfig": "compare",
+    "JpegLayer": "layer",
+    "load": "use",
+    "prepend": "layer",
+    "read_config": "arguments",
+}
 _MODULES = ("backbones", "calibrate", "compare", "data", "errors", "export", "functional", "layer", "tables", "training", "use")
 
 if not TYPE_CHECKING:  # or every misspelt name would pass as Any

@@ -2,16 +2,22 @@
 
 import argparse
 import itertools
+import os
 import re
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import jsonargparse
 import yaml
 
-from jpegdl.errors import did_you_mean
+from jpegdl.errors import UsageError, did_you_mean
 from jpegdl.recipes import FOLDER, RECIPES
+
+if TYPE_CHECKING:
+    from jpegdl.compare import CompareConfig
 
 NO_SETTINGS = ("help", "help_all", "print_config")  # options that every command has beside its own
 
@@ -28,7 +34,7 @@ class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined
         try:
             content = yaml.safe_load(path.read_text())
             _check_finite(content)
-            _check_keys(content, [action.dest for action in parser._actions if action.dest not in NO_SETTINGS])
+            _check_keys(content, _settings(parser))
             super().__call__(parser, namespace, str(path), option_string)
         except RecursionError as error:
             raise jsonargparse.ArgumentError(None, f"in {path}: settings are nested too deeply") from error
@@ -114,6 +120,34 @@ def parse(own: jsonargparse.ArgumentParser, arguments: list[str]) -> dict[str, A
     except argparse.ArgumentError as error:
         raise argparse.ArgumentError(None, _reworded(own, str(error), "--")) from error
     return chosen
+
+
+def read_config(source: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> "CompareConfig":
+    """The settings of a comparison from a recipe or a YAML file, for :func:`jpegdl.compare`.
+
+    Args:
+        source: the name of a recipe, or a file.
+        changes: settings that differ, nested as in the file: ``{"seeds": 5, "training": {"epochs": 3}}``.
+
+    Raises:
+        UsageError: no such recipe or file, or a setting that there is not or that cannot have this value.
+    """
+    from jpegdl.compare import CompareConfig  # not for every command: it takes PyTorch
+
+    own = settings_parser("", "", CompareConfig)
+    try:
+        chosen = own.parse_args(["--config", os.fspath(source)])
+        if changes:
+            _check_keys(changes, _settings(own))
+            chosen = own.parse_object(dict(changes), namespace=chosen)
+        found = vars(own.instantiate(chosen))
+    except (argparse.ArgumentError, ValueError) as error:
+        raise UsageError(" ".join(_reworded(own, str(error)).split())) from error
+    return CompareConfig(**{field.name: found[field.name] for field in fields(CompareConfig)})
+
+
+def _settings(own: jsonargparse.ArgumentParser) -> list[str]:
+    return [action.dest for action in own._actions if action.dest not in NO_SETTINGS]
 
 
 def _reworded(own: jsonargparse.ArgumentParser, message: str, dashes: str = "") -> str:

@@ -45,7 +45,7 @@ def note_command(folder: Path, chosen: dict[str, Any]) -> None:
     """Add the command line to ``commands.txt`` in the folder that it wrote to, if there is one, with date and version."""
     from lightning.pytorch.utilities import rank_zero_only
 
-    if not rank_zero_only.rank and folder.is_dir():
+    if not getattr(rank_zero_only, "rank", 0) and folder.is_dir():
         with suppress(OSError), (folder / COMMANDS_FILE).open("a") as file:
             file.write(f"{datetime.now():%Y-%m-%d %H:%M}  {chosen[COMMAND_LINE]}  # jpegdl {__version__}\n")
 
