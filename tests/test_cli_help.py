@@ -1,5 +1,6 @@
 """What the command line says of itself: help, versions, and what a misspelt name was meant for."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -134,6 +135,17 @@ def test_every_example_is_one(name):
     parse(cli.COMMANDS[name].parser(), words[2:])
 
 
+def test_a_reader_that_wants_no_more():
+    """As ``jpegdl recipes | head`` has it: no message."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "jpegdl", "recipes"], stdout=writing, stderr=subprocess.PIPE, check=False, timeout=300
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 # ---------------------------------------------------------------------------------------------------------- did you mean
 
 
@@ -202,6 +214,46 @@ def test_an_exact_last_part_comes_before_what_is_similar():
     assert did_you_mean("alpha", names) == "did you mean layer.alpha?"
     assert did_you_mean("x.lr", names) == "did you mean training.lr or other.lr?"
     assert did_you_mean("entirely", names) == ""
+
+
+# -------------------------------------------------------------------------------------------------------- what is accepted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "--training.epochs", "many"], "--training.epochs must be a whole number, got many"),
+        (["compare", "--data.flip", "perhaps"], "--data.flip must be true or false, got perhaps"),
+        (["compare", "--jobs", "1.5"], "--jobs must be a whole number or null, got 1.5"),
+        (
+            ["compare", "--layer.alpha", "x"],
+            "--layer.alpha must be a number or a list of numbers ('[1, 2.5]') or null, got x",
+        ),
+        (
+            ["compare", "--seeds", "[1, x]"],
+            "--seeds must be a whole number or a list of whole numbers ('[1, 2]'), got [1, 'x']",
+        ),
+        (["compare", "--arms", "plain"], "--arms must be a list of names ('[one, two]') or settings of its own, got plain"),
+        (["compare", "--layer", "{q_max: x}"], "--layer.q_max must be a number, got x"),
+        (
+            ["compare", "--layer.rounding", "sof"],
+            "--layer.rounding must be one of soft, hard, sample, ste, noise, none, got sof",
+        ),
+        (["summary", "--format", "tabl"], "--format must be one of table, csv, latex, json, got tabl"),
+        (["completion", "bish"], "SHELL must be one of bash, zsh, tcsh, got bish"),
+        (["completion"], "there is no SHELL; --help says what goes there"),
+        (["predict", "--name", "mine"], "there is no PHOTO; --help says what goes there"),
+        (["summary", "more"], "unrecognized arguments: more"),
+    ],
+)
+def test_what_is_accepted_in_words(capsys, arguments, message):
+    assert _error(capsys, *arguments) == message
+
+
+def test_what_is_accepted_in_a_file(capsys, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("training: {epochs: many}")
+    assert _error(capsys, "compare", "--config", str(file)) == f"in {file}: training.epochs must be a whole number, got many"
 
 
 # --------------------------------------------------------------------------------------------------- the user's own files

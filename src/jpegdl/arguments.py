@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import jsonargparse
 import yaml
@@ -38,7 +39,7 @@ class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined
         except RecursionError as error:
             raise jsonargparse.ArgumentError(None, f"in {path}: settings are nested too deeply") from error
         except (TypeError, ValueError, yaml.YAMLError, jsonargparse.ArgumentError) as error:
-            raise jsonargparse.ArgumentError(None, f"in {path}: {error}") from error
+            raise jsonargparse.ArgumentError(None, f"in {path}: {_reworded(parser, str(error))}") from error
 
 
 def no_recipe(name: str, what: str = "no recipe {!r}") -> str:
@@ -102,7 +103,7 @@ def parse(own: jsonargparse.ArgumentParser, arguments: list[str]) -> dict[str, A
     """What was chosen, by name. The command line wins over recipes wherever they stand; of several recipes, the last wins.
 
     Raises:
-        argparse.ArgumentError: names what is wrong, and for a misspelt option the one that may be meant.
+        argparse.ArgumentError: names what is wrong, what is accepted, and for a misspelt option the one that may be meant.
     """
     configs: list[str] = []
     others: list[str] = []
@@ -117,9 +118,7 @@ def parse(own: jsonargparse.ArgumentParser, arguments: list[str]) -> dict[str, A
     try:
         chosen: dict[str, Any] = vars(own.instantiate(own.parse_args([*configs, *others])))
     except argparse.ArgumentError as error:
-        if better := _no_option(own, str(error)):
-            raise argparse.ArgumentError(None, better) from error
-        raise
+        raise argparse.ArgumentError(None, _reworded(own, str(error), "--")) from error
     return chosen
 
 
@@ -143,7 +142,7 @@ def read_config(source: str | os.PathLike[str], changes: Mapping[str, Any] | Non
             chosen = own.parse_object(dict(changes), namespace=chosen)
         found = vars(own.instantiate(chosen))
     except (argparse.ArgumentError, ValueError) as error:
-        raise UsageError(" ".join(str(error).split())) from error
+        raise UsageError(" ".join(_reworded(own, str(error)).split())) from error
     return CompareConfig(**{field.name: found[field.name] for field in fields(CompareConfig)})
 
 
@@ -151,13 +150,51 @@ def _settings(own: jsonargparse.ArgumentParser) -> list[str]:
     return [action.dest for action in own._actions if action.dest not in NO_SETTINGS]
 
 
-def _no_option(own: jsonargparse.ArgumentParser, message: str) -> str:
-    """What to say in place of a message about an option that there is not; nothing where it is about something else."""
-    known = [option for action in own._actions for option in action.option_strings if not option.endswith("+")]
-    if found := re.fullmatch(r"unrecognized arguments: (?:.* )?(--[^\s=]+).*", message, re.DOTALL):
+def _reworded(own: jsonargparse.ArgumentParser, message: str, dashes: str = "") -> str:
+    """jsonargparse's message in the words of this command line, where it is one of those that users often meet.
+
+    Args:
+        own: the parser.
+        message: what it says.
+        dashes: before the names of settings.
+    """
+    actions = {action.dest: action for action in own._actions}
+    if found := re.fullmatch(r".*Parser key \"([^\"]+)\":\s.*(?:Got|Given) value: (.*)", message, re.DOTALL):
+        action, value = actions.get(found[1]), " ".join(found[2].split())
+        kind = getattr(action, "_typehint", None)
+        name = f"{dashes}{found[1]}" if action is None or action.option_strings else action.metavar
+        return message if kind is None else f"{name} must be {_in_words(kind)}, got {value}"
+    if found := re.fullmatch(r"the following arguments are required: (\w+)", message):
+        return f"there is no {actions[found[1]].metavar}; --help says what goes there"
+    if found := re.fullmatch(r"unrecognized arguments: (?:.* )?(-[^\s=]+).*", message, re.DOTALL):
         name = found[1]
     elif found := re.fullmatch(r"Group '(.+)' does not accept option '(.+)'", message):
         name = f"--{found[1]}.{found[2]}"
     else:
-        return ""
-    return f"no option {name}; {did_you_mean(name, known) or '--help-all explains all there are'}"
+        return message
+    options = [option for action in actions.values() for option in action.option_strings if not option.endswith("+")]
+    return f"no option {name}; {did_you_mean(name, options) or '--help-all explains all there are'}"
+
+
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    NoneType: "null",
+    dict: "settings of its own",
+}
+_LISTS = {int: "whole numbers ('[1, 2]')", float: "numbers ('[1, 2.5]')"}
+_NAMES = "names ('[one, two]')"
+
+
+def _in_words(kind: Any) -> str:
+    """What values of a type are on a command line."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if origin in (Union, UnionType):
+        return " or ".join(map(_in_words, parts))
+    if origin is list:
+        return f"a list of {_LISTS.get(parts[0], _NAMES)}"
+    return _WORDS.get(origin or kind, str(kind))

@@ -83,17 +83,16 @@ def _recipe_or_file() -> dict[str, Any]:
     """For --config, by shell: the name of a recipe, or a YAML file."""
     from jpegdl.recipes import RECIPES
 
-    names = " ".join(RECIPES)
+    name, names = "_jpegdl_recipe_or_file", " ".join(RECIPES)
     bash = f"""\
-_jpegdl_recipe_or_file() {{
+{name}() {{
   compgen -W {shlex.quote(names)} -- "$1"
   compgen -f -X '!*.yaml' -- "$1"
   compgen -f -X '!*.yml' -- "$1"
   compgen -d -- "$1"
 }}"""
-    return {
-        "bash": "_jpegdl_recipe_or_file",
-        "zsh": f"{{_alternative 'recipes:recipe:({names})' 'files:file:_files -g \"*.(yaml|yml)\"'}}",
-        "tcsh": f"({names})",
-        "preamble": {"bash": bash},
-    }
+    zsh = f"""\
+{name}() {{
+  _alternative 'recipes:recipe:({names})' 'files:file:_files -g "*.(yaml|yml)"'
+}}"""
+    return {"bash": name, "zsh": name, "tcsh": f"({names})", "preamble": {"bash": bash, "zsh": zsh}}
