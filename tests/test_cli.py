@@ -1,16 +1,19 @@
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
-import jpegdl
 from jpegdl import cli
+from jpegdl.arguments import parse
 from jpegdl.cli import main
 
 SMALL = [
@@ -41,7 +44,9 @@ def test_compare_then_the_single_steps(capsys, tmp_path, monkeypatch):
     status, out, _ = _main(capsys, "compare", "--config", "demo", *SMALL, "--seeds", "[1]")
     assert status == 0
     assert "| jpeg-dl |" in out
-    assert f"Run folder: {Path('runs/demo')}" in out
+    assert f"\nRun folder: {Path('runs/demo')}\n  summary.* " in out
+    assert "one seed says nothing about chance" in out
+    _follow(capsys, out.partition("\nNext:\n")[2])
     accuracy = json.loads((tmp_path / "runs/demo/jpeg-dl/1/result.json").read_text())["accuracy"]
 
     status, out, _ = _main(capsys, "evaluate", "--name", "demo", "--seed", "1")
@@ -63,41 +68,20 @@ def test_compare_then_the_single_steps(capsys, tmp_path, monkeypatch):
     assert "jpeg-dl, seed 0: test accuracy" in out
 
 
-def test_help(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["compare", "--help"])
-    assert stop.value.code == 0
-    out = capsys.readouterr().out
-    for text in ("--layer.q_max", "JPEG table units", "default: 5.0", "a recipe: cifar10, "):
-        assert text in " ".join(out.split())
-
-
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
-def test_the_overview_names_every_command(capsys, monkeypatch, arguments):
-    monkeypatch.setenv("COLUMNS", "60")
-    status, out, _ = _main(capsys, *arguments)
-    assert status == 0
-    assert max(map(len, out.partition("jpegdl COMMAND --help")[0].splitlines())) <= 60
-    for name, command in cli.COMMANDS.items():
-        assert f"{name} {command.about}" in " ".join(out.split())
-
-
-def test_version(capsys):
-    assert _main(capsys, "--version") == (0, f"jpegdl {jpegdl.__version__}\n", "")
-
-
-@pytest.mark.parametrize(
-    ("command", "texts"),
-    [
-        ("evaluate", ["all others count only with --model", "--data.workers, --training.accelerator, devices, num_nodes"]),
-        ("calibrate", ["With --model, and for magnitude tables without a plain run, all options count"]),
-    ],
-)
-def test_help_says_which_settings_count(capsys, command, texts):
-    with pytest.raises(SystemExit):
-        main([command, "--help"])
-    out = " ".join(capsys.readouterr().out.split())
-    assert all(text in out for text in texts)
+def _follow(capsys, closing):
+    """The commands that a comparison ends with are right as they are printed."""
+    commands = [shlex.split(line)[: line.split("  ")[1].count(" ") + 1] for line in closing.splitlines()]
+    assert [words[:2] for words in commands[:4]] == [["jpegdl", name] for name in ("evaluate", "predict", "export", "summary")]
+    assert commands[4:] == [["tensorboard", "--logdir", "runs/demo"]]
+    Image.new("RGB", (20, 20)).save("PHOTO.png")
+    for _, name, *arguments in commands[:4]:
+        if name == "export":  # takes long, and has tests of its own
+            chosen = parse(cli.COMMANDS["export"].parser(), arguments)
+            assert Path(chosen["output"], chosen["name"], chosen["arm"], str(chosen["seed"]), "result.json").is_file()
+        else:
+            status, out, err = _main(capsys, name, *[f"{word}.png" if word == "PHOTO" else word for word in arguments])
+            assert (status, err) == (0, "")
+            assert out
 
 
 def test_the_command_line_wins_wherever_it_stands(capsys):
@@ -121,7 +105,7 @@ def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["compare", "--config", "demmo"], "no recipe 'demmo' and no such file; recipes: cifar10, "),
+        (["compare", "--config", "demmo"], "no recipe 'demmo' and no such file; did you mean demo? recipes: cifar10, "),
         (["compare", "--config", "demo", "--arms", "[plain, magic]"], "'magic'"),
         (
             ["compare", "--config", "demo", "--backbone", "cifar_resnet9"],
@@ -249,7 +233,7 @@ def test_interrupted_imports(tmp_path, number, then):
 
 def test_signals_are_given_back(capsys, monkeypatch):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    terminate = cli.Command("", lambda about, arguments: os.kill(os.getpid(), signal.SIGTERM))
+    terminate = replace(cli.COMMANDS["recipes"], run=lambda chosen: os.kill(os.getpid(), signal.SIGTERM))
     monkeypatch.setitem(cli.COMMANDS, "recipes", terminate)
     assert _main(capsys, "recipes") == (143, "", "jpegdl: terminated\n")
     monkeypatch.setenv("LOCAL_RANK", "1")  # of several processes that train one model the first tells
@@ -258,7 +242,7 @@ def test_signals_are_given_back(capsys, monkeypatch):
 
 
 def test_a_signal_that_the_parent_ignores_stays_ignored(monkeypatch):
-    terminate = cli.Command("", lambda about, arguments: os.kill(os.getpid(), signal.SIGTERM))
+    terminate = replace(cli.COMMANDS["recipes"], run=lambda chosen: os.kill(os.getpid(), signal.SIGTERM))
     monkeypatch.setitem(cli.COMMANDS, "recipes", terminate)
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:

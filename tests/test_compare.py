@@ -45,7 +45,7 @@ def test_compare_end_to_end(tmp_path, monkeypatch):
     assert json.loads((folder / "summary.json").read_text()) == summary
     assert (folder / "summary.md").read_text() == table
     assert {file.name for file in folder.glob("*.png")} == {
-        "accuracy.png", "gains.png", "tables-jpeg-dl.png", "saturation-jpeg-dl.png",
+        "accuracy.png", "curves.png", "gains.png", "tables-jpeg-dl.png", "saturation-jpeg-dl.png",
     }  # fmt: skip
     assert summary["arms"]["jpeg-dl"]["layer_parameters"] == 128
     assert summary["arms"]["plain"]["parameters"] + 128 == summary["arms"]["jpeg-dl"]["parameters"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import jpegdl
 from jpegdl.compare import CompareConfig, check_compare, compare, evaluate_run, train_arm
@@ -260,3 +261,35 @@ def test_the_package_is_its_own_main_function(tmp_path):
     assert {"summary.json", "summary.md", "summary.csv", "summary.tex", "curves.png"} <= {
         path.name for path in done.folder.iterdir()
     }
+
+
+class _Shades:
+    """A data set of grey images, bright ones of class 1."""
+
+    def __init__(self, count):
+        self.targets = [index % 2 for index in range(count)]
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        return Image.new("RGB", (20, 20), (3 * index % 90 + 100 * self.targets[index],) * 3), self.targets[index]
+
+
+def test_a_data_set_as_python_objects(tmp_path):
+    config = _config(tmp_path, backbone="cifar_resnet8", data=DataConfig(size=16, resize=20, batch_size=16), jobs=None)
+    sets = (_Shades(32), _Shades(20), ["dark", "bright"])
+    done = jpegdl.compare(config, sets)
+    assert done.summary["failed"] == []
+    assert done.summary["data"] == "object"
+    assert done.results[1].folder.open().classes == ["dark", "bright"]
+    metrics = evaluate_run(config, "jpeg-dl", 0, sets=(None, _Shades(20), ["dark", "bright"]))
+    assert (metrics["accuracy"], metrics["images"], metrics["other_images"]) == (done.results[1].accuracy, 20, None)
+    with pytest.raises(UsageError, match="must be given again"):
+        evaluate_run(config, "jpeg-dl", 0)
+    with pytest.raises(UsageError, match="was trained on other data"):
+        jpegdl.compare(config, (_Shades(32), _Shades(22), ["dark", "bright"]))
+    with pytest.raises(UsageError, match="jobs must be 1 where the data set is given as Python objects, got 2"):
+        jpegdl.compare(replace(config, jobs=2), sets)
+    with pytest.raises(UsageError, match="data.name is 'photos', and the data set is given as Python objects too"):
+        jpegdl.compare(replace(config, data=replace(config.data, name="photos")), sets)

@@ -421,8 +421,8 @@ def test_the_card_holds_what_was_measured(trained, tmp_path, model):
 def test_the_cards_command_has_the_runs_settings(trained, tmp_path, model, monkeypatch, capsys):
     command = next(line for line in share._results(model.config, model.measured).splitlines() if line.startswith("jpegdl "))
     seen = []
-    monkeypatch.setattr("jpegdl.compare.compare", lambda config: seen.append(config) or ({"failed": []}, ""))
-    assert main(shlex.split(command)[1:]) == 0
+    monkeypatch.setattr("jpegdl.compare.compare", lambda config: seen.append(config) or 1 / 0)
+    assert main(shlex.split(command)[1:]) == 1
     (config,) = seen
     run = copy.deepcopy(model.config)
     run.data.path, run.data.name, run.training.accelerator = "FOLDER", "folder", "auto"

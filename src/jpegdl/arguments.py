@@ -1,14 +1,18 @@
 """Settings from a command line: options over recipes and YAML files over defaults, read by jsonargparse."""
 
+import argparse
 import itertools
-from dataclasses import is_dataclass
+import re
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any
 
 import jsonargparse
 import yaml
 
+from jpegdl.errors import did_you_mean
 from jpegdl.recipes import FOLDER, RECIPES
+
+NO_SETTINGS = ("help", "help_all", "print_config")  # options that every command has beside its own
 
 
 class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined]
@@ -19,16 +23,22 @@ class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined
         if value in RECIPES and not path.is_file():
             path = Path(str(FOLDER / f"{value}.yaml"))
         if not path.is_file():
-            raise jsonargparse.ArgumentError(None, f"no recipe {value!r} and no such file; recipes: {', '.join(RECIPES)}")
+            raise jsonargparse.ArgumentError(None, no_recipe(value, "no recipe {!r} and no such file"))
         try:
             content = yaml.safe_load(path.read_text())
             _check_finite(content)
-            _check_mappings(content, self.settings)
+            _check_keys(content, [action.dest for action in parser._actions if action.dest not in NO_SETTINGS])
             super().__call__(parser, namespace, str(path), option_string)
         except RecursionError as error:
             raise jsonargparse.ArgumentError(None, f"in {path}: settings are nested too deeply") from error
         except (TypeError, ValueError, yaml.YAMLError, jsonargparse.ArgumentError) as error:
             raise jsonargparse.ArgumentError(None, f"in {path}: {error}") from error
+
+
+def no_recipe(name: str, what: str = "no recipe {!r}") -> str:
+    """The message for the name of a recipe that there is not."""
+    hint = did_you_mean(name, RECIPES)
+    return f"{what.format(name)}; {hint and f'{hint} '}recipes: {', '.join(RECIPES)}"
 
 
 def _check_finite(content: Any, around: tuple[int, ...] = ()) -> None:
@@ -40,29 +50,42 @@ def _check_finite(content: Any, around: tuple[int, ...] = ()) -> None:
             _check_finite(part, (*around, id(content)))
 
 
-def _check_mappings(content: Any, config: type) -> None:
-    """Refuse ``training: 5``, which the parser would pass over."""
+def _check_keys(content: Any, known: list[str], prefix: str = "") -> None:
+    """Refuse what is no setting, and ``training: 5``, which the parser would pass over.
+
+    Args:
+        content: of the file, or of the part of it below ``prefix``.
+        known: all settings, by their dotted names, and their groups.
+        prefix: dotted, with a dot at its end; empty for the whole file.
+    """
     if not isinstance(content, dict):
+        if prefix:
+            raise ValueError(f"{prefix[:-1]} must hold settings of its own, got {content!r}")
         raise ValueError(f"settings must be KEY: VALUE lines, got {content!r}")
-    for name, kind in get_type_hints(config).items():
-        if name in content and is_dataclass(kind):
-            if not isinstance(content[name], dict):
-                raise ValueError(f"{name} must hold settings of its own, got {content[name]!r}")
-            _check_mappings(content[name], cast(type, kind))
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if any(other.startswith(f"{name}.") for other in known):
+            _check_keys(value, known, f"{name}.")
+        elif name not in known:
+            hint = did_you_mean(name, known)
+            raise ValueError(f"there is no setting {name}{f'; {hint}' if hint else ''}")
 
 
 def plain_parser(usage: str, about: str) -> jsonargparse.ArgumentParser:
     """The parser of one command, which raises where the arguments are wrong."""
-    return jsonargparse.ArgumentParser(usage=usage, description=about, exit_on_error=False, allow_abbrev=False)
+    own = jsonargparse.ArgumentParser(usage=usage, description=about, exit_on_error=False, allow_abbrev=False, add_help=False)
+    # Whoever runs the command answers these two; here they are listed among the options.
+    own.add_argument("-h", "--help", action="help", help="explain the options that most people need, and exit")
+    own.add_argument("--help-all", action="help", help="explain all options, and exit")
+    return own
 
 
 def settings_parser(usage: str, about: str, settings: type) -> jsonargparse.ArgumentParser:
     """One that takes ``--config`` and an option for each entry of a dataclass."""
     own = plain_parser(usage, about)
-    recipe = type("Recipe", (_Recipe,), {"settings": settings})
     own.add_argument(
         "--config",
-        action=recipe,
+        action=_Recipe,
         help=f"a YAML file, or a recipe: {', '.join(RECIPES)}; if several are given, the last wins",
     )
     own.add_class_arguments(settings)
@@ -70,7 +93,11 @@ def settings_parser(usage: str, about: str, settings: type) -> jsonargparse.Argu
 
 
 def parse(own: jsonargparse.ArgumentParser, arguments: list[str]) -> dict[str, Any]:
-    """What was chosen, by name. The command line wins over recipes wherever they stand; of several recipes, the last wins."""
+    """What was chosen, by name. The command line wins over recipes wherever they stand; of several recipes, the last wins.
+
+    Raises:
+        argparse.ArgumentError: names what is wrong, and for a misspelt option the one that may be meant.
+    """
     configs: list[str] = []
     others: list[str] = []
     rest = iter(arguments)
@@ -81,5 +108,22 @@ def parse(own: jsonargparse.ArgumentParser, arguments: list[str]) -> dict[str, A
             configs.append(argument)
         else:
             others.append(argument)
-    chosen: dict[str, Any] = vars(own.instantiate(own.parse_args([*configs, *others])))
+    try:
+        chosen: dict[str, Any] = vars(own.instantiate(own.parse_args([*configs, *others])))
+    except argparse.ArgumentError as error:
+        if better := _no_option(own, str(error)):
+            raise argparse.ArgumentError(None, better) from error
+        raise
     return chosen
+
+
+def _no_option(own: jsonargparse.ArgumentParser, message: str) -> str:
+    """What to say in place of a message about an option that there is not; nothing where it is about something else."""
+    known = [option for action in own._actions for option in action.option_strings if not option.endswith("+")]
+    if found := re.fullmatch(r"unrecognized arguments: (?:.* )?(--[^\s=]+).*", message, re.DOTALL):
+        name = found[1]
+    elif found := re.fullmatch(r"Group '(.+)' does not accept option '(.+)'", message):
+        name = f"--{found[1]}.{found[2]}"
+    else:
+        return ""
+    return f"no option {name}; {did_you_mean(name, known) or '--help-all explains all there are'}"

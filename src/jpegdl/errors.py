@@ -1,4 +1,9 @@
-"""The one exception for what a user can mend."""
+"""The one exception for what a user can mend, and the hint that goes with a misspelt name."""
+
+import difflib
+from collections.abc import Iterable
+
+_ALIKE = 0.65  # share of the letters of two names that must agree
 
 
 class UsageError(ValueError):
@@ -7,3 +12,26 @@ class UsageError(ValueError):
     The command line prints the message on one line, without a traceback. Library code may catch it as
     ``ValueError``.
     """
+
+
+def did_you_mean(given: str, accepted: Iterable[str]) -> str:
+    """The part of a message that names what a misspelt name may have been meant for.
+
+    Names may be dotted, and their last parts alone may be like: ``alpha`` and ``training.lr`` stand for ``layer.alpha`` and
+    ``training.optimizer.lr``.
+
+    Returns:
+        ``did you mean NAME?``, or nothing where no name is alike.
+    """
+    likeness = {name: max(_likeness(given, name), _likeness(_end(given), _end(name))) for name in accepted}
+    best = max(likeness.values(), default=0.0)
+    found = [name for name, value in likeness.items() if value == best]
+    return f"did you mean {' or '.join(found[:3])}?" if best > _ALIKE else ""
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
+
+
+def _end(name: str) -> str:
+    return name.lstrip("-").rpartition(".")[2]

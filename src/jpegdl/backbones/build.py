@@ -65,7 +65,7 @@ def _factory(name: str) -> Callable[..., Any]:
     Raises:
         UsageError: there is no such thing, or it cannot be called with ``num_classes``.
     """
-    factory = find_object(name, "backbone")
+    factory: Callable[..., Any] = find_object(name, "backbone")
     if not callable(factory):
         raise UsageError(
             f"backbone {name!r} must be a class or a function that is called with num_classes, got {type(factory).__name__}"

@@ -3,11 +3,12 @@
 import json
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import filelock
+import yaml
 
 from jpegdl.compare.arms import ARMS
 from jpegdl.compare.config import CompareConfig, check_compare
@@ -16,6 +17,7 @@ from jpegdl.compare.jobs import train_runs
 from jpegdl.compare.schedule import Failures, Run
 from jpegdl.compare.statistics import summarize, summary_csv, summary_latex, summary_table, verdict
 from jpegdl.data import Data
+from jpegdl.data.config import OBJECT
 from jpegdl.errors import UsageError
 from jpegdl.files import remove_strays, replacing
 from jpegdl.training import RunFolder
@@ -86,27 +88,32 @@ class Comparison:
         return f"{self.table}\n{self.verdict}\n"
 
 
-def compare(config: CompareConfig) -> Comparison:
+def compare(config: CompareConfig, sets: tuple[Any, ...] | None = None) -> Comparison:
     """Train every arm with every seed (what is finished is kept, what was interrupted resumes) and compare with plain.
 
     In every arm the same seed means the same initial backbone, order and augmentation. Several machines that share the run
     folder may run the same comparison at once: each takes runs that no other is training, and waits for those. An arm that
     fails with some seed, because its loss is no longer finite, say, does not stop the others. Writes the summary
     (``summary.json``, ``.md``, ``.csv`` and ``.tex``) and the figures to the run folder: of everything there that was trained
-    with these settings, whatever part of it this call asks for.
+    with these settings, whatever part of it this call asks for; and the settings, ``compare.yaml``, for ``--config``.
 
     Args:
         config: what to compare.
+        sets: the data set as Python objects, (train, test) or (train, test, classes), in place of one by name: two map-style
+            data sets of (image, class index), as torchvision's without transforms, and the names of the classes. The runs then
+            train one after another, in this process.
 
     Raises:
         UsageError: settings that cannot be used, runs of other settings or data in the folder, or no plain run to compare with.
     """
+    if sets is not None:
+        config = with_objects(config)
     check_compare(config)
     arms = _in_order(config)
     asked = [(seed, arm) for seed in config.seed_list for arm in arms]
     for seed, arm in asked:
         config.run_folder(arm, seed).check(config.arm_run(arm), arm, seed)
-    data = _checked_data(config, asked)
+    data = _checked_data(config, asked, sets)
     return summarize_runs(config, train_runs(config, asked, data))
 
 
@@ -122,13 +129,30 @@ def _in_order(config: CompareConfig) -> list[str]:
     return list(dict.fromkeys([*first, *config.arm_names]))
 
 
-def _checked_data(config: CompareConfig, asked: list[Run]) -> Data | None:
+def with_objects(config: CompareConfig) -> CompareConfig:
+    """The same settings, for a data set that is given as Python objects.
+
+    Raises:
+        UsageError: they name a data set, or several jobs.
+    """
+    if config.data.name not in (None, OBJECT) or config.data.path is not None:
+        name, value = ("name", config.data.name) if config.data.name else ("path", config.data.path)
+        raise UsageError(f"data.{name} is {value!r}, and the data set is given as Python objects too: give one of them")
+    if config.jobs not in (None, 1):
+        raise UsageError(
+            f"jobs must be 1 where the data set is given as Python objects, got {config.jobs}; processes side by side need it "
+            "by name: data.name my_module:make_sets"
+        )
+    return replace(config, data=replace(config.data, name=OBJECT), jobs=1)
+
+
+def _checked_data(config: CompareConfig, asked: list[Run], sets: tuple[Any, ...] | None) -> Data | None:
     """The data set, held against that of every run in the folder that has begun, asked for or not.
 
     None where it is not there and nothing is left to train; the runs are then held against one another.
     """
     try:
-        data = Data(config.data, config.seed_list[0])
+        data = Data(config.data, config.seed_list[0], sets=sets)
     except UsageError as error:
         if not all(config.run_folder(arm, seed).finished for seed, arm in asked):
             raise
@@ -171,14 +195,19 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
     results = {arm: {seed: run.result() for seed, run in by_seed.items()} for arm, by_seed in runs.items()}
     results = {"plain": {}, **results}
     summary = {"name": config.name, "backbone": config.backbone, "data": config.data.kind, **summarize(results, failed)}
-    written = {"json": json.dumps(summary, indent=1), "md": summary_table(summary)}
-    written |= {"csv": summary_csv(summary), "tex": summary_latex(summary)}
+    written = {
+        "summary.json": json.dumps(summary, indent=1),
+        "summary.md": summary_table(summary),
+        "summary.csv": summary_csv(summary),
+        "summary.tex": summary_latex(summary),
+        "compare.yaml": yaml.safe_dump(asdict(config), sort_keys=False),
+    }
     try:
         with filelock.FileLock(config.folder / "locks" / "summary"):
             remove_strays(config.folder)
             draw_figures(config.folder, runs, summary)  # first, as it says which file of a run is damaged
-            for suffix, text in written.items():
-                with replacing(config.folder / f"summary.{suffix}") as file:
+            for name, text in written.items():
+                with replacing(config.folder / name) as file:
                     file.write_text(text)
     except OSError as error:
         warnings.warn(f"the summary in {config.folder} is not up to date, it cannot be written: {error}", stacklevel=2)
@@ -192,7 +221,7 @@ def _in_rows(runs: Runs, results: dict[str, dict[int, dict[str, Any]]], summary:
     """The results that the summary counts."""
     names = [field.name for field in fields(Result) if field.name not in ("arm", "seed", "folder")]
     return [
-        Result(arm, seed, *(results[arm][seed].get(name) for name in names), folder=runs[arm][seed])  # type: ignore[arg-type]
+        Result(arm=arm, seed=seed, folder=runs[arm][seed], **{name: results[arm][seed].get(name) for name in names})
         for arm, entry in summary["arms"].items()
         for seed in entry["seeds"]
     ]

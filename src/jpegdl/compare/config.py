@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jpegdl.compare.arms import Arm, arm_config, arm_names, check_arm, needed_arms, own_arms
 from jpegdl.errors import UsageError
 from jpegdl.training import RunConfig, RunFolder, check_config
+
+Arms = list[str | dict[str, dict[str, Any] | None]] | dict[str, dict[str, Any] | None]
 
 LARGEST_SEED = 2**32 - 1  # that numpy takes
 
@@ -43,9 +45,7 @@ class CompareConfig(RunConfig):
 
     name: str = "run"
     output: str = "runs"
-    arms: list[str | dict[str, dict[str, Any] | None]] | dict[str, dict[str, Any] | None] = field(
-        default_factory=lambda: ["plain", "jpeg-dl"]
-    )
+    arms: Arms = field(default_factory=lambda: cast(Arms, ["plain", "jpeg-dl"]))
     seeds: int | list[int] = 3
     jobs: int | None = None
 

@@ -3,7 +3,6 @@
 They show the arms and seeds of the summary and no others, so that none contradicts the table.
 """
 
-from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -11,33 +10,20 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from jpegdl.compare.arms import ARMS
 from jpegdl.compare.statistics import part
 from jpegdl.files import replacing
 from jpegdl.functional import largest_level
-from jpegdl.layer import STEP_RANGE, layer_kind
-from jpegdl.layer.companding import SMALLEST_SCALE
+from jpegdl.layer import layer_kind
+from jpegdl.own import is_own
+from jpegdl.panels import DRAWN, change_figure, hatch, heat
 from jpegdl.training import RunFolder
 
-Array = np.ndarray[Any, np.dtype[Any]]
 BySeed = dict[int, RunFolder]
-
-GREY = "grey images: no chroma to learn from"
-# By what a table's numbers are: their name, the label of their colours, the bounds that training keeps them in.
-_KINDS: dict[str, tuple[str, str, tuple[float, float]]] = {
-    "steps": ("quantization steps", "step, JPEG table units", STEP_RANGE),
-    "scales": ("compander scales", "scale, JPEG table units", (SMALLEST_SCALE, np.inf)),
-    "gains": ("gains", "gain", (-np.inf, np.inf)),
-}
-# Colours of what changed mean the same in all figures; a number beyond them is written in its cell.
-_RATIOS = {1 / 30: "×1/30", 1 / 10: "×1/10", 1 / 3: "×1/3", 1.0: "×1", 3.0: "×3", 10.0: "×10", 30.0: "×30"}
-_DIFFERENCES = {-1.0: "−1", -0.5: "−0.5", 0.0: "0", 0.5: "+0.5", 1.0: "+1"}
 
 
 def draw_figures(folder: Path, runs: dict[str, BySeed], summary: dict[str, Any]) -> None:
@@ -115,7 +101,7 @@ def curves_figure(runs: dict[str, BySeed], summary: dict[str, Any]) -> Figure:
         handles |= {arm: line for arm, line in lines.items() if arm not in handles}
         axes.set_ylabel(label)
         if not lines:
-            _hatch(axes, "", "not measured")
+            hatch(axes, "", "not measured")
     figure.legend(handles.values(), handles, loc="outside right upper", fontsize=8)
     figure.suptitle(_whose(summary, thin))
     return figure
@@ -197,93 +183,23 @@ def gains_figure(summary: dict[str, Any]) -> Figure | None:
 
 
 def tables_figure(arm: str, runs: BySeed) -> Figure | None:
-    """Tables before and after training, mean over the seeds, and what changed. None for an arm without tables for all blocks.
-
-    Steps and scales have their geometric mean and the ratio of the two, gains the arithmetic mean and the difference.
-    """
-    kind = layer_kind(next(iter(runs.values())).config().layer).tables if runs else None
-    if kind is None:
+    """Tables before and after training, mean over the seeds, and what changed; None for an arm without any for all blocks."""
+    kind = _table_kind(next(iter(runs.values()))) if runs else None
+    if kind not in DRAWN:
         return None
-    entries = [run.tables() for run in runs.values()]
-    names = [name for name, table in entries[0]["after"].items() if _is_table(name, table)]
-    if not names:
-        return None
-    masked = [_are_grey(runs) and "chroma" in name for name in names]
-    figure = Figure(figsize=(12, 0.6 + sum(0.9 if mask else 3.5 for mask in masked)), layout="constrained")
-    grid = figure.add_gridspec(len(names), 3, height_ratios=[0.12 if mask else 1 for mask in masked])
-    at_bound = False
-    for row, name in enumerate(names):
-        panels = [figure.add_subplot(grid[row, column]) for column in range(3)]
-        if masked[row]:
-            for axes, when in zip(panels, ("before training", "after training", "after / before"), strict=True):
-                _hatch(axes, f"{_in_words(name)}, {when}")
-            continue
-        tables = np.array([[entry[when][name] for entry in entries] for when in ("before", "after")], dtype=float)
-        at_bound |= _draw_change(figure, panels, tables, kind, _in_words(name))
-    what, _, (low, high) = _KINDS[kind]
-    seeds = "one seed" if len(runs) == 1 else f"{'mean' if kind == 'gains' else 'geometric mean'} over {len(runs)} seeds"
-    figure.suptitle(f"{arm}: {what} ({seeds})")
-    if at_bound:
-        bounds = f"{_short(low)} to {_short(high)}" if np.isfinite(high) else f"from {_short(low)} on"
-        where = "" if len(runs) == 1 else ", in at least one seed"
-        figure.supxlabel(f"□ at an end of the range that {kind} are kept in, {bounds}{where}", fontsize=10, color="magenta")
-    return figure
+    return change_figure(arm, kind, [run.tables() for run in runs.values()], grey=_are_grey(runs))
 
 
-def _is_table(name: str, table: Any) -> bool:
-    return name.rpartition(".")[2] in ("luma", "chroma") and np.shape(table) == (8, 8)  # regions have one each
-
-
-def _in_words(name: str) -> str:
-    """luma, chroma; of a cascade, whose tables are 0.luma, 0.chroma, 1.luma and so on, which layer's."""
-    layer, _, plane = name.rpartition(".")
-    return f"layer {int(layer) + 1}, {plane}" if layer.isdecimal() else plane
+def _table_kind(run: RunFolder) -> str | None:
+    """What the numbers in a run's tables are; of a layer of the user's own, whose code may not be here, its file says it."""
+    layer = run.config().layer
+    if not is_own(layer.kind):
+        return layer_kind(layer).tables
+    return run.tables().get("kind") if run.tables_file.is_file() else None
 
 
 def _are_grey(runs: BySeed) -> bool:
     return all(run.result().get("grey") for run in runs.values())
-
-
-def _draw_change(figure: Figure, panels: list[Axes], tables: Array, kind: str, name: str) -> bool:
-    """Draw tables, of shape (before and after, seeds, 8, 8); returns whether any of them is at a bound."""
-    _, label, (low, high) = _KINDS[kind]
-    bounded: Array = np.any((tables <= low * (1 + 1e-6)) | (tables >= high), axis=1)
-    if kind == "gains":
-        both = tables.mean(axis=1)
-        change, title, change_norm, change_ticks = both[1] - both[0], "after − before", Normalize(-1, 1), _DIFFERENCES
-        norm, ticks, colours = Normalize(0, 2), [0, 0.5, 1, 1.5, 2], "PiYG"
-    else:
-        both = np.exp(np.log(tables).mean(axis=1))
-        change, title, change_norm, change_ticks = both[1] / both[0], "after / before", LogNorm(1 / 30, 30), _RATIOS
-        smallest, largest, ticks = _round_numbers(both if bounded.all() else both[~bounded])  # the others would stretch it
-        norm, colours = LogNorm(smallest, largest), "viridis"
-    for axes, table, marks, when in zip(panels, both, bounded, ("before", "after"), strict=False):
-        image = _heat(axes, table, norm, f"{name}, {when} training", _short, colours, marks)
-    _bar(figure, image, panels[:2], both, {tick: _short(tick) for tick in ticks}, label)
-    image = _heat(panels[2], change, change_norm, f"{name}, {title}", _short, "RdBu_r", np.any(bounded, axis=0))
-    _bar(figure, image, panels[2:], change, change_ticks, title)
-    return bool(bounded.any())
-
-
-def _round_numbers(values: Array) -> tuple[float, float, list[float]]:
-    """The nearest of 1, 2, 5, 10, 20, ... below and above all values, and up to eight of those between, or powers of ten."""
-    low, high = values.min(), values.max()
-    decades = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 2)
-    numbers = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
-    first = max(i for i, number in enumerate(numbers) if number <= low * (1 + 1e-9))
-    last = min(i for i, number in enumerate(numbers) if number >= high * (1 - 1e-9))
-    if first == last:  # all values are the same
-        first, last = first - 1, last + 1
-    ticks = numbers[first : last + 1]
-    return ticks[0], ticks[-1], ticks if len(ticks) <= 8 else [tick for tick in ticks if tick in numbers[::3]]
-
-
-def _short(value: float) -> str:
-    """Two digits in as little room as they take: 0.021, 127, 1e-5."""
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:.2g}" if abs(value) < 99.5 else f"{value:.0f}"
-    digits, exponent = f"{value:.1e}".split("e")
-    return f"{digits.removesuffix('.0')}e{int(exponent)}"
 
 
 # ---------------------------------------------------------------------------------------------------------- saturation
@@ -301,10 +217,10 @@ def saturation_figure(arm: str, runs: BySeed) -> Figure | None:
     row = list(figure.subplots(1, 3))
     for axes, share, name in zip(row, 100 * np.mean(shares, axis=0), ("Y", "Cb", "Cr"), strict=True):
         if name != "Y" and _are_grey(runs):
-            _hatch(axes, name)
+            hatch(axes, name)
             axes.set_box_aspect(1)
         else:
-            image = _heat(axes, share, Normalize(0, 100), name, "{:.0f}".format, "magma")
+            image = heat(axes, share, Normalize(0, 100), name, "{:.0f}".format, "magma")
             if name == "Y":
                 first = image
     bar = figure.colorbar(first, ax=row, shrink=0.8)
@@ -312,55 +228,3 @@ def saturation_figure(arm: str, runs: BySeed) -> Figure | None:
     seeds = "one seed" if len(runs) == 1 else f"mean over {len(runs)} seeds"
     figure.suptitle(f"{arm}: share of coefficients at the level cap ±{cap} after training, in %, test images ({seeds})")
     return figure
-
-
-# -------------------------------------------------------------------------------------------------------------- panels
-
-
-def _heat(
-    axes: Axes,
-    table: Array,
-    norm: Normalize,
-    title: str,
-    text: Callable[[float], str],
-    colours: str,
-    marks: Array | None = None,
-) -> AxesImage:
-    """Draw an (8, 8) table, its numbers in its cells, and a box around those in ``marks``."""
-    image = axes.imshow(table, norm=norm, cmap=colours)
-    dark = image.cmap(norm(table))[..., :3] @ (0.299, 0.587, 0.114) < 0.5
-    for (row, column), value in np.ndenumerate(table):
-        colour = "white" if dark[row, column] else "black"
-        cell = axes.text(column, row, text(value), ha="center", va="center", fontsize=6.5, color=colour)
-        cell.set_in_layout(False)  # as all are inside, and to look at each takes long
-        if marks is not None and marks[row, column]:
-            axes.add_patch(Rectangle((column - 0.45, row - 0.45), 0.9, 0.9, fill=False, edgecolor="magenta", linewidth=2))
-    axes.set_title(title, fontsize=10)
-    axes.set_xticks(range(8))
-    axes.set_yticks(range(8))
-    axes.tick_params(labelsize=7, length=0)
-    axes.set_xlabel("horizontal frequency", fontsize=8)
-    axes.set_ylabel("vertical frequency", fontsize=8)
-    return image
-
-
-def _bar(figure: Figure, image: AxesImage, panels: list[Axes], values: Array, ticks: dict[float, str], label: str) -> None:
-    """A colour bar with these ticks and no others; an arrow at an end that values lie beyond."""
-    low, high = image.get_clim()
-    below, above = values.min() < low * (1 - 1e-9), values.max() > high * (1 + 1e-9)
-    extend = "both" if below and above else "min" if below else "max" if above else "neither"
-    bar = figure.colorbar(image, ax=panels, shrink=0.8, extend=extend, ticks=list(ticks))
-    bar.ax.minorticks_off()
-    bar.ax.set_yticklabels(ticks.values())
-    bar.set_label(label, fontsize=8)
-
-
-def _hatch(axes: Axes, title: str, reason: str = GREY) -> None:
-    """A panel that says why there is nothing in it."""
-    axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, hatch="///", facecolor="0.96", edgecolor="0.8"))
-    axes.text(
-        0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", fontsize=9, bbox={"fc": "white", "ec": "0.8"}
-    )
-    axes.set_title(title, fontsize=10)
-    axes.set_xticks([])
-    axes.set_yticks([])

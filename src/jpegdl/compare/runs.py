@@ -62,7 +62,8 @@ def train_arm(
         config: the comparison.
         arm: a key of :data:`ARMS`; one whose tables come from another run needs that arm's finished run of that seed.
         seed: of the run.
-        data: to share decoded images among runs; its seed is set. Default: load it.
+        data: to share decoded images among runs, or ``Data(config.data, sets=...)`` of Python objects; its seed is set.
+            Default: load it.
         display: shows how far the run is. Default: a line on stderr.
 
     Raises:
@@ -188,7 +189,12 @@ def _here(run: RunConfig, config: CompareConfig) -> RunConfig:
 
 
 def evaluate_run(
-    config: CompareConfig, arm: str, seed: int, model_file: Path | None = None, rounding: str | None = None
+    config: CompareConfig,
+    arm: str,
+    seed: int,
+    model_file: Path | None = None,
+    rounding: str | None = None,
+    sets: tuple[Any, ...] | None = None,
 ) -> dict[str, Any]:
     """Test a finished run's model, another file's, or a backbone with trained weights, as it is or with another quantizer.
 
@@ -203,6 +209,7 @@ def evaluate_run(
         arm, seed: which run.
         model_file: a ``model.safetensors`` to test in place of the run's own.
         rounding: quantizer to put in place of the trained one, such as hard.
+        sets: the data set as Python objects, of a run that was trained on such; its training part may be None.
 
     Returns:
         accuracy (0 to 1) and loss on the test images, and their number, ``images``; backbone, model (the file, or what was
@@ -219,12 +226,12 @@ def evaluate_run(
         own = folder.open()
         run, model = _here(own.config, config), own.model
         check_config(run)
-        data = Data(run.data, seed, test_only=True)
+        data = Data(run.data, seed, test_only=True, sets=sets)
         other_images = _other_images(folder, data)
     else:
         run = config.arm_run(arm)
         check_config(run)
-        data = Data(run.data, seed, test_only=True)
+        data = Data(run.data, seed, test_only=True, sets=sets)
         if model_file is None:
             name = str(run.weights or (run.backbone if is_own(run.backbone) else "pretrained weights"))
             model = _untrained(run, data, seed)

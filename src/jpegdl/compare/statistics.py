@@ -183,11 +183,11 @@ def summary_csv(summary: dict[str, Any]) -> str:
 
 def summary_latex(summary: dict[str, Any]) -> str:
     """The summary as a LaTeX table (packages booktabs and caption's usual), with what the numbers are in its caption."""
-    header, *rows = _table(summary)
+    header, *rows = summary_rows(summary)
     lines = [
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{_latex(' '.join(note for note in _notes(summary) if note))}}}",
+        rf"  \caption{{{_latex(' '.join(note for note in summary_notes(summary) if note))}}}",
         rf"  \begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
         r"    \toprule",
         f"    {' & '.join(map(_latex, header))} \\\\",
@@ -213,15 +213,15 @@ def _latex(text: str) -> str:
 
 def summary_table(summary: dict[str, Any]) -> str:
     """The summary as a Markdown table, aligned for the terminal too, and the notes below it."""
-    rows = _table(summary)
+    rows = summary_rows(summary)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join([*lines, "", *_notes(summary)]) + "\n"
+    return "\n".join([*lines, "", *summary_notes(summary)]) + "\n"
 
 
-def _table(summary: dict[str, Any]) -> list[list[str]]:
-    """Header and rows as text."""
+def summary_rows(summary: dict[str, Any]) -> list[list[str]]:
+    """The summary's table as text: the header, then a row an arm."""
     several = len(summary["arms"]) > 2
     header = ["arm", "test accuracy, %", "difference to plain [95 % interval]", "p"]
     header += [*(["p (Holm)"] if several else []), "extra parameters", "training time"]
@@ -252,8 +252,8 @@ def _p(p: float | None) -> str:
     return "" if p is None else f"{p:.3f}" if p >= 0.001 else f"{p:.1g}"
 
 
-def _notes(summary: dict[str, Any]) -> list[str]:
-    """The notes below the table."""
+def summary_notes(summary: dict[str, Any]) -> list[str]:
+    """The notes below the table, in Markdown, a line each."""
     seeds, arms = summary["seeds"], summary["arms"].values()
     if len(seeds) == 1:
         how = f"seed {seeds[0]} alone: no interval, and a difference may be chance."

@@ -1,0 +1,8 @@
+"""``python -m jpegdl.cli``: the command ``jpegdl``."""
+
+import sys
+
+from jpegdl.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

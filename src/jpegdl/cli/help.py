@@ -1,0 +1,112 @@
+"""Help that is short: all commands at a glance, and of one command what most people need."""
+
+import argparse
+import shutil
+import textwrap
+from typing import Any
+
+from jpegdl.cli.commands import COMMANDS, Command
+from jpegdl.cli.shared import SETTINGS
+
+ABOUT = "A JPEG layer that trains with the network: train models with and without it, compare them, measure."
+
+LINE = 54  # characters that an explanation may take on a terminal of 80 columns, its default included
+
+#: Settings in few words, for those that are explained in more.
+BRIEF = {
+    "config": "a recipe (see jpegdl recipes), or a YAML file",
+    "backbone": "timm's name of a model",
+    "pretrained": "start from its published weights",
+    "arms": "what to compare",
+    "seeds": "how many, or a list of them",
+    "jobs": "runs side by side (default: one per GPU or CPU core)",
+    "data.path": "folder of train/ and test/, in each one per class",
+    "data.size": "side of the images, in pixels (default: 32)",
+    "data.workers": "processes that load images",
+    "layer.tables": "where the layer starts",
+    "layer.q_max": "largest luma step, in JPEG table units",
+    "layer.images": "training images to use, at most",
+    "training.accelerator": "cpu, gpu, ...",
+    "method": "sensitivity or magnitude (default: sensitivity)",
+    "format": "onnx, torch or aotinductor (default: by the name)",
+    "dynamic_size": "take any multiple of 8 pixels",
+    "batches": "images in a batch",
+    "repeats": "of each measurement; the median counts",
+    "resnet": "measure steps of ResNet-18 too",
+}
+
+
+def overview() -> str:
+    """All commands, for ``jpegdl --help``."""
+    width, indent = _width(), max(len(name) for name in COMMANDS) + 4
+    lines = [f"  {name}".ljust(indent) + command.about for name, command in COMMANDS.items()]
+    commands = "\n".join(textwrap.fill(line, width, subsequent_indent=" " * indent) for line in lines)
+    return f"""\
+usage: jpegdl COMMAND {SETTINGS}
+
+{textwrap.fill(ABOUT, width)}
+
+commands:
+{commands}
+
+jpegdl COMMAND --help       explains the options that most people need
+jpegdl COMMAND --help-all   explains all options, with units and defaults
+jpegdl --version            prints the version
+python -m jpegdl            is the same command"""
+
+
+def short_help(command: Command) -> str:
+    """What a command does, an example and the options that most people need, for ``jpegdl COMMAND --help``."""
+    from jpegdl.arguments import NO_SETTINGS
+
+    parser = command.parser()
+    actions = {action.dest: action for action in parser._actions if action.dest not in NO_SETTINGS}
+    shown = [actions[name] for name in command.short or actions]
+    names = [_name(action) for action in shown]
+    indent = max(map(len, names)) + 4
+    lines = [f"  {name}".ljust(indent) + explanation(action) for name, action in zip(names, shown, strict=True)]
+    some = len(shown) < len(actions)
+    return "\n".join(
+        [
+            f"usage: {parser.usage}",
+            "",
+            textwrap.fill(command.about, _width()),
+            "",
+            "example:",
+            textwrap.indent(command.example, "  "),
+            "",
+            f"options{' that most people need' if some else ''}:",
+            *(textwrap.fill(line, _width(), subsequent_indent=" " * indent, break_on_hyphens=False) for line in lines),
+            "",
+            f"--help-all explains all {len(actions)} options" if some else "--help-all says more about them",
+        ]
+    )
+
+
+def explanation(action: argparse.Action) -> str:
+    """An option or argument in one line, with its default."""
+    whole = " ".join((action.help or "").replace("``", "").split()).rstrip(".")
+    line = whole + _default(action, whole)
+    brief = BRIEF.get(action.dest, whole)
+    return line if len(line) <= LINE else brief + _default(action, brief)
+
+
+def _default(action: argparse.Action, line: str) -> str:
+    if action.default is None or action.default == argparse.SUPPRESS or action.nargs == 0 or "(default:" in line:
+        return ""
+    return f" (default: {_written(action.default)})"
+
+
+def _written(value: Any) -> str:
+    """A default as one would write it on the command line."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_written, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _name(action: argparse.Action) -> str:
+    return action.option_strings[0] if action.option_strings else str(action.metavar)
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, 100)

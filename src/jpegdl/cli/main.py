@@ -1,0 +1,115 @@
+"""What surrounds every command: which one is meant, errors on one line, interrupts, exit codes."""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import threading
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from jpegdl import __version__
+from jpegdl.cli.commands import COMMANDS
+from jpegdl.cli.help import overview, short_help
+from jpegdl.cli.shared import COMMAND_LINE, one_line, print_error
+from jpegdl.errors import UsageError, did_you_mean
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
+
+    Args:
+        arguments: without the program's name; default ``sys.argv``.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    interrupts = _Interrupts()
+    try:
+        with interrupts, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*|torch\.optim\.lr_scheduler")
+            warnings.showwarning = lambda message, *_: print_error(f"warning: {one_line(message)}")
+            _find_own_modules()
+            _run(arguments)
+    except BaseException as error:
+        # An interrupt may come out as another exception: of an import that it cut short, or SystemExit from Lightning.
+        if interrupts.signal is not None:
+            return _interrupted(interrupts.signal, arguments)
+        if isinstance(error, argparse.ArgumentError | UsageError | OSError):
+            hint = "; a list is written '[one, two]'" if "list" in str(error) and "Parser key" in str(error) else ""
+            print_error(f"error: {one_line(error)}{hint}")
+            return 2 if isinstance(error, argparse.ArgumentError) else 1
+        if not isinstance(error, Exception) or os.environ.get("JPEGDL_TRACEBACK"):
+            raise
+        print_error(f"error: {type(error).__name__}: {one_line(error)} (set JPEGDL_TRACEBACK=1 to see where)")
+        return 1
+    return 0
+
+
+def _find_own_modules() -> None:
+    """Let ``my_models:make`` name a file in the current folder; one that is called as another module does not hide that."""
+    with suppress(FileNotFoundError):  # the current folder was deleted
+        if not {"", here := str(Path.cwd())} & set(sys.path):
+            sys.path.append(here)
+
+
+def _run(arguments: list[str]) -> None:
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if name in ("-h", "--help"):
+        print(overview())
+    elif name == "--version":
+        print(f"jpegdl {__version__}")
+    elif name not in COMMANDS:
+        hint = did_you_mean(name, COMMANDS)
+        raise argparse.ArgumentError(None, f"no command {name!r}; {hint and f'{hint} '}commands: {', '.join(COMMANDS)}")
+    else:
+        _run_command(name, rest)
+
+
+def _run_command(name: str, arguments: list[str]) -> None:
+    command = COMMANDS[name]
+    parser = command.parser()
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "--help-all" in options:
+        print(parser.format_help().rstrip())
+    elif "-h" in options or "--help" in options:
+        print(short_help(command))
+    else:
+        from jpegdl.arguments import parse
+
+        command.run({**parse(parser, arguments), COMMAND_LINE: shlex.join(["jpegdl", name, *arguments])})
+
+
+class _Interrupts:
+    """While the command runs, Ctrl+C and SIGTERM raise KeyboardInterrupt; ``signal`` is the one that came, None before."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Interrupts":
+        if threading.current_thread() is threading.main_thread():
+            for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+                if signal.getsignal(number) == usual:  # what the parent process has us ignore stays ignored
+                    self._before[number] = signal.signal(number, self._raise)
+        return self
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        raise KeyboardInterrupt
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            self.signal = self.signal or signal.SIGINT
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def _interrupted(number: int, arguments: list[str]) -> int:
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of the processes that train one model, the first tells
+        resumes = bool(arguments) and arguments[0] in COMMANDS and COMMANDS[arguments[0]].resumes
+        way_on = "; the same command resumes after the last finished epoch, if there is one" if resumes else ""
+        print_error(f"{'terminated' if number == signal.SIGTERM else 'interrupted'}{way_on}")
+    return 128 + number

@@ -1,0 +1,85 @@
+"""What several commands share: a comparison's settings, and printing."""
+
+import logging
+import sys
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jpegdl import __version__
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from jpegdl.compare import CompareConfig
+
+COMMANDS_FILE = "commands.txt"  # which the report shows
+COMMAND_LINE = "command line"  # under which what was chosen keeps what was typed
+SETTINGS = "[--config RECIPE] [--KEY VALUE ...]"
+
+
+def settings_parser(usage: str, about: str) -> "ArgumentParser":
+    """A parser of all settings of a comparison."""
+    for name in ("lightning.pytorch", "lightning.fabric"):  # importing them makes them talk
+        logging.getLogger(name).setLevel(logging.ERROR)
+    from jpegdl.arguments import settings_parser as parser
+    from jpegdl.compare import CompareConfig
+
+    return parser(usage, about, CompareConfig)
+
+
+def add_run(parser: "ArgumentParser") -> None:
+    """Which run of the comparison."""
+    parser.add_argument("--arm", type=str, default="jpeg-dl", help="which of the arms that --arms names")
+    parser.add_argument("--seed", type=int, default=0, help="which seed")
+
+
+def add_comparison(parser: "ArgumentParser") -> None:
+    """Which comparison."""
+    parser.add_argument("--name", type=str, default="run", help="of the comparison")
+    parser.add_argument("--output", type=str, default="runs", help="folder of all comparisons")
+
+
+def note_command(folder: Path, chosen: dict[str, Any]) -> None:
+    """Add the command line to ``commands.txt`` in the folder that it wrote to, if there is one, with date and version."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if not rank_zero_only.rank and folder.is_dir():
+        with suppress(OSError), (folder / COMMANDS_FILE).open("a") as file:
+            file.write(f"{datetime.now():%Y-%m-%d %H:%M}  {chosen[COMMAND_LINE]}  # jpegdl {__version__}\n")
+
+
+def settings(chosen: dict[str, Any]) -> "CompareConfig":
+    """The comparison's settings, of all that was chosen."""
+    from jpegdl.compare import CompareConfig
+
+    return CompareConfig(**{name: chosen[name] for name in CompareConfig.__dataclass_fields__})
+
+
+def model(chosen: dict[str, Any]) -> Path | None:
+    """The file of ``--model``."""
+    return Path(chosen["model"]) if chosen["model"] else None
+
+
+def say(text: str) -> None:
+    """Print it once, however many processes train."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    rank_zero_only(print)(text)
+
+
+def print_error(text: str) -> None:
+    """Print a line about what is wrong, beside the output."""
+    print(f"jpegdl: {text}", file=sys.stderr)
+
+
+def one_line(error: BaseException | Warning | str) -> str:
+    """What an exception or a warning says, without what a traceback would add."""
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        text = f"{error.filename}: {error.strerror}"
+    if "Original Traceback" in text:
+        # From a loader process the message comes wrapped in a traceback, the message itself last.
+        text = text.rstrip().rpartition("\n")[2].partition(": ")[2]
+    return " ".join(text.split())

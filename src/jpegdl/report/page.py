@@ -1,0 +1,178 @@
+"""The page of a comparison, from the files of its run folder alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from matplotlib.figure import Figure
+
+from jpegdl import __version__
+from jpegdl.compare.arms import ARMS
+from jpegdl.compare.closing import read_summary
+from jpegdl.compare.figures import accuracy_figure, curves_figure, gains_figure, saturation_figure, tables_figure
+from jpegdl.compare.statistics import summary_notes, summary_rows, verdict
+from jpegdl.files import replacing
+from jpegdl.report.svg import inline_svg
+from jpegdl.training import RunFolder
+
+REPORT = "report.html"
+COMMANDS = "commands.txt"  # the command lines that made what is in a folder
+MOST_ARMS = 8  # whose tables are shown, so that the page stays under 5 MB
+
+_Runs = dict[str, dict[int, RunFolder]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page.
+
+    Attributes:
+        html: the element.
+        alt: what it shows, for those who do not see it.
+        caption: how to read it.
+        wide: whether it keeps its width on a narrow screen, and scrolls there.
+    """
+
+    html: str
+    alt: str
+    caption: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: a title and, below it, a text, a list of what was found, a table whose first row is its header, and
+    pictures; without table and pictures it is left out."""
+
+    title: str
+    text: str = ""
+    lines: list[str] = field(default_factory=list)
+    table: list[list[str]] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` into the folder of a comparison, of what its files say now; returns its path.
+
+    The page is one file: it loads nothing, and is complete without JavaScript.
+
+    Raises:
+        UsageError: there is no comparison, or a file of it is missing or damaged.
+    """
+    summary = read_summary(folder)
+    runs = {
+        arm: {seed: RunFolder(folder / arm / str(seed)) for seed in entry["seeds"]} for arm, entry in summary["arms"].items()
+    }
+    settings = _text(folder / "compare.yaml")
+    header, *rows = summary_rows(summary)
+    page = _template().render(
+        name=summary["name"],
+        verdict=verdict(summary),
+        header=header,
+        rows=[(row, _about(row[0], settings)) for row in rows],
+        notes=[note for note in summary_notes(summary) if note],
+        sections=[section for section in _sections(folder, runs, summary) if section.pictures or section.table],
+        settings=settings,
+        commands=_text(folder / COMMANDS),
+        versions={**summary["versions"], "jpegdl": __version__},
+        machine=summary["machine"],
+    )
+    with replacing(folder / REPORT) as file:
+        file.write_text(page)
+    return folder / REPORT
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jpegdl.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    return environment.get_template("page.html")
+
+
+def _text(file: Path) -> str:
+    return file.read_text() if file.is_file() else ""
+
+
+def _about(arm: str, settings: str) -> str:
+    """What an arm is, in a few words."""
+    if arm in ARMS:
+        return ARMS[arm].about
+    own = (yaml.safe_load(settings) or {}).get("arms")
+    entry = (
+        own.get(arm) if isinstance(own, dict) else next((e[arm] for e in own or () if isinstance(e, dict) and arm in e), None)
+    )
+    return str((entry or {}).get("about", ""))
+
+
+def _sections(folder: Path, runs: _Runs, summary: dict[str, Any]) -> Iterator[Section]:
+    """What there is to show, in the order of the page."""
+    yield Section("How they compare", pictures=list(_comparing(runs, summary)))
+    with_layer = [arm for arm, by_seed in runs.items() if by_seed and arm != "plain"]
+    shown = _gaining_most(with_layer, summary)
+    left = len(with_layer) - len(shown)
+    more = f" Shown are the {len(shown)} arms that gained most; {left} more have theirs in the folder." if left else ""
+    yield Section(
+        "What was learned",
+        "The quantization tables before and after training. A large step keeps little of its frequency, a small one much. Rows "
+        f"are vertical frequencies, columns horizontal ones; the top left cell is the blocks' mean.{more}",
+        pictures=[picture for arm in shown for picture in _tables(arm, runs[arm])],
+    )
+    yield Section(
+        "What the level cap does",
+        "Where steps are fine, the level cap holds large coefficients back: the layer then saturates more than it quantizes.",
+        pictures=[picture for arm in shown for picture in _saturation(arm, runs[arm])],
+    )
+
+
+def _gaining_most(arms: list[str], summary: dict[str, Any]) -> list[str]:
+    """jpeg-dl and those that gained most, in the order of the table."""
+
+    def gain(arm: str) -> float:
+        difference = summary["arms"][arm]["difference"]
+        return float("inf") if arm == "jpeg-dl" else difference["mean"] if difference else float("-inf")
+
+    best = sorted(arms, key=gain, reverse=True)[:MOST_ARMS]
+    return [arm for arm in arms if arm in best]
+
+
+def _comparing(runs: _Runs, summary: dict[str, Any]) -> Iterator[Picture]:
+    if (gains := gains_figure(summary)) is not None:
+        yield _drawn(
+            gains,
+            "gains",
+            "Difference of each arm's test accuracy to plain, with intervals",
+            "Test accuracy against the plain model, paired by seed. An interval that contains 0 shows no difference.",
+        )
+    yield _drawn(
+        accuracy_figure(runs, summary),
+        "accuracy",
+        "Test accuracy of each arm by epoch",
+        "Test accuracy by epoch. What counts is the last epoch, which the table compares.",
+    )
+    yield _drawn(
+        curves_figure(runs, summary),
+        "curves",
+        "Accuracy, loss, mean step and saturation of each arm by epoch",
+        "All that was measured by epoch: accuracy and loss in test and training, the mean luma step, and the share of luma "
+        "coefficients at the level cap.",
+        wide=True,
+    )
+
+
+def _tables(arm: str, runs: dict[int, RunFolder]) -> Iterator[Picture]:
+    if (figure := tables_figure(arm, runs)) is not None:
+        yield _drawn(figure, f"tables-{arm}", f"Tables of {arm} before and after training", wide=True)
+
+
+def _saturation(arm: str, runs: dict[int, RunFolder]) -> Iterator[Picture]:
+    if (figure := saturation_figure(arm, runs)) is not None:
+        yield _drawn(figure, f"saturation-{arm}", f"Share of coefficients of {arm} at the level cap", wide=True)
+
+
+def _drawn(figure: Figure, name: str, alt: str, caption: str = "", *, wide: bool = False) -> Picture:
+    prefix = "".join(character if character.isalnum() else "-" for character in name)
+    return Picture(inline_svg(figure, prefix, alt), alt, caption, wide)

@@ -1,0 +1,57 @@
+"""Figures as part of an HTML page: text stays text, and colours follow the page's light or dark scheme."""
+
+import io
+import re
+from html import escape
+
+import matplotlib
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+#: Colours of figures that the page gives names to; all others stay as they are.
+_NAMES = {
+    "#000000": "ink",
+    "#ffffff": "paper",
+    "#808080": "faint",
+    "#b0b0b0": "grid",
+    "#cccccc": "grid",
+    "#f5f5f5": "panel",
+    "#ff00ff": "mark",
+} | {
+    to_hex(colour): f"c{number}"
+    for number, colour in enumerate(matplotlib.colormaps["tab10"].colors)  # type: ignore[attr-defined]
+}
+_ALMOST = {"#000000": "#010101", "#ffffff": "#fefefe"}  # of numbers in cells, which keep their colour as the cell does
+
+
+def inline_svg(figure: Figure, prefix: str, alt: str) -> str:
+    """A figure as an ``<svg>`` element to put into a page.
+
+    Args:
+        figure: any; its background is left out.
+        prefix: put in front of all ids in it; no two figures of a page may share one.
+        alt: what the figure shows, for those who do not see it.
+
+    Returns:
+        The element, whose text is text in the page's font. Black, white, grey and the ten colours of curves are the page's CSS
+        variables ``--ink``, ``--paper``, ``--faint``, ``--grid``, ``--panel``, ``--mark`` and ``--c0`` to ``--c9``.
+    """
+    for axes in figure.axes:
+        for text in axes.texts if axes.images else []:
+            text.set_color(_ALMOST.get(to_hex(text.get_color()), text.get_color()))
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
+        figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", svg, flags=re.S)
+    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
+    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else "", svg)
+    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", svg)
+    svg = re.sub(r"font: [^\"';]*?([\d.]+px) [^;\"]*", r"font-size: \1", svg)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    svg = re.sub(r"#[0-9a-f]{6}\b", lambda found: f"var(--{_NAMES[found[0]]})" if found[0] in _NAMES else found[0], svg)
+    width = re.search(r'width="([\d.]+)pt"', svg)
+    assert width is not None
+    head = f'<svg role="img" aria-label="{escape(alt)}" style="max-width: {float(width[1]) * 4 / 3:.0f}px"'
+    return re.sub(r'(width|height)="[\d.]+pt" ', "", svg.replace("<svg", head, 1), count=2).strip()

@@ -1,0 +1,233 @@
+"""What the command line says of itself: help, versions, and what a misspelt name was meant for."""
+
+import shlex
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+import jpegdl
+from jpegdl import cli
+from jpegdl.arguments import NO_SETTINGS, parse
+from jpegdl.cli import main
+from jpegdl.errors import did_you_mean
+
+EVERY = sorted(cli.COMMANDS)
+
+
+@pytest.fixture(autouse=True)
+def _columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def _out(capsys, *arguments):
+    assert main(list(arguments)) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def _error(capsys, *arguments, status=2):
+    assert main(list(arguments)) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("jpegdl: error: ")
+    assert err.count("\n") == 1
+    return err.removeprefix("jpegdl: error: ").rstrip()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_the_overview_names_every_command(capsys, monkeypatch, arguments):
+    monkeypatch.setenv("COLUMNS", "60")
+    out = _out(capsys, *arguments)
+    commands, _, rest = out.partition("jpegdl COMMAND --help")
+    assert max(map(len, commands.splitlines())) <= 60
+    for name, command in cli.COMMANDS.items():
+        assert f"{name} {command.about}" in " ".join(out.split())
+    for text in ("jpegdl COMMAND --help-all", "python -m jpegdl", "--version"):
+        assert text in rest
+
+
+@pytest.mark.parametrize("module", ["jpegdl", "jpegdl.cli"])
+def test_version(capsys, module):
+    assert _out(capsys, "--version") == f"jpegdl {jpegdl.__version__}\n"
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout == f"jpegdl {jpegdl.__version__}\n"
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_short_help_fits_a_screen(capsys, name):
+    """Usage, what it does, an example, one line for each option and the way to the others."""
+    command = cli.COMMANDS[name]
+    out = _out(capsys, name, "--help")
+    assert out.startswith(f"usage: jpegdl {name}")
+    assert command.about in " ".join(out.split())
+    assert "\nexample:\n  jpegdl " in out
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 24
+    options = lines[lines.index(next(line for line in lines if line.startswith("options"))) + 1 : -2]
+    assert [line.split()[0].lstrip("-") for line in options if line.startswith("  -")] == [
+        action.option_strings[0].lstrip("-") for action in _ordered(command) if action.option_strings
+    ]
+    assert all(len(line.split()) > 1 for line in options)
+    assert all(line.startswith("  ") and line[2] != " " for line in options), "an option takes more than a line"
+    assert "--help-all" in lines[-1]
+    assert _out(capsys, name, "-h") == out
+
+
+def _ordered(command):
+    actions = {action.dest: action for action in command.parser()._actions}
+    return [actions[name] for name in command.short] or [
+        action for action in actions.values() if action.dest not in NO_SETTINGS
+    ]
+
+
+def test_short_help_has_the_defaults_of_the_settings(capsys):
+    out = _out(capsys, "compare", "--help")
+    for line in (
+        "--arms what to compare (default: [plain, jpeg-dl])",
+        "--training.epochs passes over the training images (default: 30)",
+    ):
+        assert line in " ".join(out.split())
+    actions = [action for action in cli.COMMANDS["compare"].parser()._actions if action.dest not in NO_SETTINGS]
+    assert out.endswith(f"\n--help-all explains all {len(actions)} options\n")
+
+
+def test_help_all(capsys):
+    out = _out(capsys, "compare", "--help-all")
+    for text in (
+        "--layer.q_max",
+        "JPEG table units",
+        "default: 5.0",
+        "a recipe: cifar10, ",
+        "--training.layer_optimizer.gamma",
+    ):
+        assert text in " ".join(out.split())
+    for name in EVERY:
+        assert "--help-all Explain all options" in " ".join(_out(capsys, name, "--help-all").split())
+
+
+@pytest.mark.parametrize(
+    ("command", "texts"),
+    [
+        ("evaluate", ["all others count only with --model", "--data.workers, --training.accelerator, devices, num_nodes"]),
+        ("calibrate", ["With --model, and for magnitude tables without a plain run, all options count"]),
+    ],
+)
+def test_help_says_which_settings_count(capsys, command, texts):
+    out = " ".join(_out(capsys, command, "--help-all").split())
+    assert all(text in out for text in texts)
+
+
+def test_help_comes_before_mistakes(capsys):
+    assert _out(capsys, "recipes", "--nonsense", "--help").startswith("usage: jpegdl recipes")
+    assert "no image" not in _error(capsys, "predict", "--name", "none", "--", "--help", status=1)  # a photo of that name
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_example_is_one(name):
+    words = shlex.split(cli.COMMANDS[name].example.replace("\\\n", ""), comments=True)
+    words = words[: words.index(">")] if ">" in words else words
+    assert words[:2] == ["jpegdl", name]
+    parse(cli.COMMANDS[name].parser(), words[2:])
+
+
+# ---------------------------------------------------------------------------------------------------------- did you mean
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["comapre"], "no command 'comapre'; did you mean compare? commands: compare, train, "),
+        (["xyz"], "no command 'xyz'; commands: compare, train, "),
+        (["compare", "--layer.alhpa", "1"], "no option --layer.alhpa; did you mean --layer.alpha?"),
+        (["compare", "--layer.alhpa=1"], "no option --layer.alhpa; did you mean --layer.alpha?"),
+        (["compare", "--sedes", "3"], "no option --sedes; did you mean --seeds?"),
+        (["compare", "--epochs", "3"], "no option --epochs; did you mean --training.epochs?"),
+        (["compare", "--epocs", "3"], "no option --epocs; did you mean --training.epochs?"),
+        (
+            ["compare", "--lr", "3"],
+            "no option --lr; did you mean --training.optimizer.lr or --training.layer_optimizer.lr?",
+        ),
+        (["compare", "--layer", "{alhpa: 1}"], "no option --layer.alhpa; did you mean --layer.alpha?"),
+        (["compare", "--zzzzz", "3"], "no option --zzzzz; --help-all explains all there are"),
+        (["predict", "a.jpg", "--topp", "3"], "no option --topp; did you mean --top?"),
+        (["recipes", "cifra10"], "no recipe 'cifra10'; did you mean cifar10? recipes: cifar10, "),
+        (["compare", "--config", "cifra10"], "no recipe 'cifra10' and no such file; did you mean cifar10? recipes: cifar10, "),
+        (["compare", "--config", "what"], "no recipe 'what' and no such file; recipes: cifar10, "),
+    ],
+)
+def test_did_you_mean(capsys, arguments, message):
+    error = _error(capsys, *arguments)
+    assert error.startswith(message)
+    assert message.endswith(", ") or error == message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("layer: {alhpa: 1}", "there is no setting layer.alhpa; did you mean layer.alpha?"),
+        (
+            "training: {optimizer: {momentun: 1}}",
+            "no setting training.optimizer.momentun; did you mean training.optimizer.momentum?",
+        ),
+        ("training: {lr: 1}", "no setting training.lr; did you mean training.optimizer.lr or training.layer_optimizer.lr?"),
+        ("sedes: 3", "there is no setting sedes; did you mean seeds?"),
+        ("alpha: 3", "there is no setting alpha; did you mean layer.alpha?"),
+        ("layers: {alpha: 1}", "there is no setting layers; did you mean layer?"),
+        ("1: 2", "there is no setting 1"),
+    ],
+)
+def test_did_you_mean_in_a_file(capsys, tmp_path, content, message):
+    file = tmp_path / "mine.yaml"
+    file.write_text(content)
+    error = _error(capsys, "compare", "--config", str(file))
+    assert error.startswith(f"in {file}: ")
+    assert error.endswith(message)
+
+
+def test_dotted_keys_in_a_file(capsys, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("layer.alpha: 2\ntraining: {optimizer.lr: 0.5}")
+    with pytest.raises(SystemExit):
+        main(["compare", "--config", str(file), "--print_config"])
+    settings = yaml.safe_load(capsys.readouterr().out)
+    assert (settings["layer"]["alpha"], settings["training"]["optimizer"]["lr"]) == (2, 0.5)
+
+
+def test_an_exact_last_part_comes_before_what_is_similar():
+    names = ["layer.alpha", "alphas", "training.lr", "other.lr"]
+    assert did_you_mean("alpha", names) == "did you mean layer.alpha?"
+    assert did_you_mean("x.lr", names) == "did you mean training.lr or other.lr?"
+    assert did_you_mean("entirely", names) == ""
+
+
+# --------------------------------------------------------------------------------------------------- the user's own files
+
+
+def test_modules_in_the_current_folder(tmp_path):
+    """They are found, behind everything else: a file named as a module of the standard library does not hide that."""
+    (tmp_path / "mine_alone.py").write_text("")
+    (tmp_path / "random.py").write_text("raise RuntimeError('hidden')")
+    (tmp_path / "yaml.py").write_text("raise RuntimeError('hidden')")
+    code = (
+        "import sys, importlib; sys.path[:] = [path for path in sys.path if path]; from jpegdl.cli import main; "
+        "assert main(['recipes', 'demo']) == main(['recipes', 'demo']) == 0; import random, mine_alone, os; "
+        "assert sys.path[-1] == os.getcwd() and sys.path.count(os.getcwd()) == 1"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_current_folder_that_is_gone(tmp_path):
+    code = "import os, sys; os.rmdir(os.getcwd()); from jpegdl.cli import main; sys.exit(main(['--version']))"
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    path = [entry for entry in sys.path if entry]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:] = {path!r}; {code}"],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

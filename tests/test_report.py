@@ -1,0 +1,193 @@
+"""The page of a comparison."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from jpegdl.compare import CompareConfig, summarize_runs
+from jpegdl.compare.arms import ARMS
+from jpegdl.errors import UsageError
+from jpegdl.report import write_report
+from jpegdl.report.svg import inline_svg
+from jpegdl.training import RunFolder
+
+DATA = {"name": "photos", "classes": ["a", "b"], "train": {}, "test": {}}
+
+
+def _run(config, arm, seed, accuracy):
+    """A run folder as training leaves it."""
+    folder, settings = RunFolder(config.folder / arm / str(seed)), config.arm_run(arm)
+    folder.begin(settings, arm, seed, DATA)
+    folder.checkpoint.write_bytes(b"")
+    folder.write_metrics([{"epoch": epoch, "train_loss": 1.0, "test_accuracy": accuracy / (3 - epoch)} for epoch in (1, 2)])
+    table = np.linspace(0.5, 5, 64).reshape(8, 8)
+    if arm not in ("plain", "normalize"):
+        both = {when: {"luma": (table + i).tolist(), "chroma": table.tolist()} for i, when in enumerate(("before", "after"))}
+        folder.write_tables({"kind": "steps", **both})
+    folder.write_result(
+        {
+            "arm": arm, "seed": seed, "accuracy": accuracy, "loss": 1.0, "epochs": 2, "train_seconds": 1.0, "parameters": 9,
+            "layer_parameters": 128, "grey": False, "data": DATA, "versions": {"torch": "2.x"}, "machine": "a machine",
+            "saturation": None if arm == "plain" else np.full((3, 8, 8), 0.25).tolist(),
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.setattr("jpegdl.compare.comparison.draw_figures", lambda *_: None)  # the page draws its own
+    return CompareConfig(name="mine & <yours>", output=str(tmp_path), seeds=3)
+
+
+def _compared(config, arms=("plain", "jpeg-dl"), seeds=3):
+    for i, arm in enumerate(arms):
+        for seed in range(seeds):
+            _run(config, arm, seed, 0.5 + 0.05 * i + 0.01 * seed * (1 + i))
+    summarize_runs(replace(config, arms=list(arms)))
+    return write_report(config.folder).read_text()
+
+
+class _Reader(HTMLParser):
+    """Ids, what is referred to, and the text outside of styles, of a page whose elements must all be closed."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.ids, self.references, self.words, self._open = [], [], [], []
+        self.feed(page)
+        assert not self._open
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in ("meta", "link", "img"):
+            self._open.append(tag)
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("href", "src", "xlink:href", "srcset", "action"):
+                self.references.append(value)
+            self.references += re.findall(r"url\((.*?)\)", value or "")
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in ("meta", "link", "img"):
+            self._open.pop()
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self._open:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def test_the_verdict_comes_first_and_the_rest_is_there(config):
+    page = _Reader(_compared(config))
+    assert page.text.startswith(
+        "mine & <yours>: jpegdl report mine & <yours>: what the layer did jpeg-dl gains over plain: +6.00"
+    )
+    parts = [
+        "x1.00 training time", "the recipe's layer, trained jointly", "paired t test", "How they compare", "What was learned",
+        "before training", "What the level cap does", "How it was made", "backbone: cifar_resnet8", "torch 2.x", "a machine",
+    ]  # fmt: skip
+    places = [page.text.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+def test_the_page_needs_nothing_else(config):
+    text = _compared(config)
+    page = _Reader(text)
+    assert page.references
+    assert all(reference.startswith(("#", "data:")) for reference in page.references)
+    assert len(page.ids) == len(set(page.ids))
+    assert {reference[1:] for reference in page.references if reference.startswith("#")} <= set(page.ids)
+    assert not re.search(r"<script|@import|javascript:", text)
+    assert "default-src 'none'" in text
+
+
+def test_a_comparison_of_all_arms_stays_under_5_mb(config):
+    page = _compared(config, list(ARMS), seeds=2)
+    assert len(page.encode()) < 5e6
+    assert "arms that gained most" in page
+    assert all(f">{arm}<" in page for arm in ARMS)
+
+
+def test_own_arms_say_what_they_are(config):
+    arms = {"plain": None, "mine": {"about": "my <own>", "layer": {"bits": 4}}}
+    own = replace(config, arms=arms)
+    for arm in arms:
+        for seed in range(2):
+            _run(own, arm, seed, 0.5)
+    summarize_runs(own)
+    assert "my &lt;own&gt;" in write_report(config.folder).read_text()
+
+
+def test_commands_are_shown_as_typed(config):
+    _compared(config)
+    (config.folder / "commands.txt").write_text("jpegdl compare --name '<mine>'\n")
+    assert "jpegdl compare --name &#39;&lt;mine&gt;&#39;" in write_report(config.folder).read_text()
+
+
+def test_no_comparison_or_a_damaged_one_is_one_error(config):
+    with pytest.raises(UsageError, match=r"there is no .*summary.json"):
+        write_report(config.folder)
+    _compared(config)
+    before = (config.folder / "report.html").read_text()
+    (config.folder / "jpeg-dl/0/tables.json").write_text("{")
+    with pytest.raises(UsageError, match=r"tables.json is damaged"):
+        write_report(config.folder)
+    assert (config.folder / "report.html").read_text() == before
+    (config.folder / "summary.json").write_text(json.dumps({"arms": {}}))
+    with pytest.raises(UsageError, match=r"summary.json is damaged"):
+        write_report(config.folder)
+
+
+def test_figures_follow_the_page():
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([0, 1], color="C1", label="a curve")
+    axes.set_title('x < "y"')
+    axes.legend()
+    svg = inline_svg(figure, "one", 'shows "a & b"')
+    assert svg.startswith('<svg role="img" aria-label="shows &quot;a &amp; b&quot;"')
+    assert "a curve</text>" in svg.replace("\n", "")
+    assert "var(--c1)" in svg
+    assert "var(--ink)" in svg
+    assert "font-family" not in svg
+    assert not re.search(r'(?<!aria-label=")\bid="(?!one-)', svg)
+    assert inline_svg(figure, "one", 'shows "a & b"') == svg  # the same again
+
+    heat = Figure()
+    axes = heat.subplots()
+    axes.imshow([[0.0, 1.0]])
+    axes.text(0, 0, "cell", color="black")
+    assert "#010101" in inline_svg(heat, "two", "")  # the cell does not change with the page, and so its number must not
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium here")
+@pytest.mark.parametrize("width", [380, 1280])
+def test_in_a_browser_it_has_no_errors_and_does_not_overflow(config, tmp_path, width):
+    _compared(config)
+    page = tmp_path / "page.html"
+    probe = "<script>document.title = document.documentElement.scrollWidth + ' of ' + innerWidth</script></body>"
+    text = (config.folder / "report.html").read_text().replace("</body>", probe)
+    page.write_text(text.replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';"))
+    done = subprocess.run(
+        [
+            "chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width},800", "--enable-logging=stderr", "--dump-dom", page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert "CONSOLE" not in done.stderr
+    wide, inner = map(int, re.search(r"<title>(\d+) of (\d+)</title>", done.stdout).groups())
+    assert wide <= inner
