@@ -124,9 +124,7 @@ def masking(outcomes: list[Outcome], check: list[Outcome], right: Bits, chance: 
             "the black box attack": [outcome for outcome in here if outcome.trial.gradient == NO_GRADIENT],
             "transfer from the plain model": [outcome for outcome in here if outcome.trial.gradient == TRANSFER],
             "surrogate gradients": [
-                outcome
-                for outcome in here
-                if outcome.trial.attack in WHITE_BOX and outcome.trial.gradient not in ("own", TRANSFER)
+                outcome for outcome in here if outcome.trial.gradient not in ("own", TRANSFER, NO_GRADIENT)
             ],
         }
         for name, rival in rivals.items():
