@@ -76,7 +76,7 @@ def bits_figure(name: str, content: dict[str, Any]) -> Figure | None:
         return None
     known = {what: by_plane for what, by_plane in content["bits"].items() if by_plane is not None and what in _BITS}
     planes = ["luma"] if content["grey"] else list(_PLANES)
-    figure = Figure(figsize=(1.4 + 4 * len(known), 0.9 + 3.5 * len(planes)), layout="constrained")
+    figure = Figure(figsize=(1.4 + 4 * len(known), 0.9 + 4 * len(planes)), layout="constrained")
     panels = figure.subplots(len(planes), len(known), squeeze=False)
     largest = max(np.max(known[what][plane]) for what in known for plane in planes) or 1.0
     for (row, column), axes in np.ndenumerate(panels):
@@ -108,7 +108,7 @@ def transfer_figure(name: str, content: dict[str, Any]) -> Figure | None:
         axes.plot(z, output, color="C0", linewidth=1.6)
         high = 1.15 * float(np.abs(output).max()) or 1.0
         axes.set(xlim=(z[0], z[-1]), ylim=(-high, high), xlabel="z")
-        axes.set_title(f"{curve['plane']} ({curve['frequency'][0]}, {curve['frequency'][1]}), {_setting(curve)}", fontsize=9)
+        axes.set_title(f"{curve['plane']} ({curve['frequency'][0]}, {curve['frequency'][1]}){_setting(curve)}", fontsize=9)
         axes.set_ylabel("Q(z)", color="C0")
         axes.tick_params(labelsize=8)
     grey = "; grey images: no chroma" if content["grey"] else ""
@@ -120,15 +120,19 @@ def transfer_figure(name: str, content: dict[str, Any]) -> Figure | None:
 
 
 def _setting(curve: dict[str, Any]) -> str:
-    return f"table {short(curve['table'])}"
+    """The step and the cap that it makes, or the scale or gain; nothing for a layer that has none of these."""
+    if curve["table"] is None:
+        return ""
+    cap = "" if curve["cap"] is None else f", cap ±{short(curve['cap'])}"
+    return f", {curve['table_kind']} {short(curve['table'])}{cap}"
 
 
 def _histogram(axes: Axes, numbers: Array, counts: Array, reach: float) -> None:
     """Bars of whole numbers, up to about 120 of them, within ±reach."""
     width = max(1, int(np.ceil(2 * reach / 120)))
     inside = np.abs(numbers) <= reach + 0.5
-    places, where = np.unique(np.round(numbers[inside] / width), return_inverse=True)
-    axes.bar(places * width, np.bincount(where, counts[inside]), width=width, color="0.85", linewidth=0)
+    places, where = np.unique(numbers[inside] // width, return_inverse=True)
+    axes.bar(places * width + (width - 1) / 2, np.bincount(where, counts[inside]), width=width, color="0.85", linewidth=0)
     axes.set_yscale("log")
     axes.set_yticks([])
     axes.minorticks_off()
@@ -181,7 +185,7 @@ def picture_figure(name: str, content: dict[str, Any], shown: Shown) -> Figure:
     _bands(panels[0, 3], numbers["energy"], bool((shown.image == shown.image[:1]).all()))
     for column, model in enumerate(models):
         chance = 100 * numbers["probability"][model]
-        title = f"{model}: {numbers['predicted'][model]}, true class {chance:.1f} %"
+        title = f"{model}: {numbers['predicted'][model]},\ntrue class {chance:.1f} %"
         if model in shown.attention:
             _attention(panels[1, column], np.clip(before, 0, 1), shown.attention[model].numpy(), f"Grad-CAM++, {title}")
         else:
@@ -225,7 +229,7 @@ def _bands(axes: Axes, energy: dict[str, Any], grey: bool) -> None:
             error.append(100 * parts["difference"] / parts["before"] if known else np.nan)
     rows = np.arange(len(labels))
     widest = 120.0
-    for offset, values, colour, name in ((-0.2, kept, "C0", "kept"), (0.2, error, "C3", "of the difference")):
+    for offset, values, colour, name in ((-0.2, kept, "C0", "output"), (0.2, error, "C3", "difference")):
         axes.barh(rows + offset, np.minimum(np.nan_to_num(values), widest), height=0.38, color=colour, label=name)
         for row, value in zip(rows, values, strict=True):
             text = "nothing there" if np.isnan(value) else f"{value:.3g}"
@@ -236,7 +240,7 @@ def _bands(axes: Axes, energy: dict[str, Any], grey: bool) -> None:
     axes.set_xlabel("energy, % of the input's", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.legend(fontsize=7, loc="lower right")
-    axes.set_title("energy of each band", fontsize=9)
+    axes.set_title("energy by band", fontsize=9)
 
 
 def _mosaic(maps: Array) -> Array:

@@ -147,7 +147,11 @@ class _Measured:
 def _transfer(
     subject: Subject, layer: ImageDctLayer, integers: dict[str, Counts], left_out: list[dict[str, str]]
 ) -> list[dict[str, Any]] | None:
-    """Of chosen frequencies: ``z`` and ``output``, the curve; ``numbers`` and ``counts``, the data's histogram of round(z)."""
+    """Curves of the chosen frequencies, luma first.
+
+    Of each ``z`` and ``output``; ``table``, its step, scale or gain, and ``cap``, the largest value that it can become (None
+    without); ``numbers`` and ``counts``, the histogram of the test images' coefficients rounded to whole numbers.
+    """
     if isinstance(layer, JpegLayer) and layer.steps.ndim > 3:
         left_out.append({"what": "transfer curves", "why": "the layer has separate tables for each region of an image"})
         return None
@@ -155,7 +159,9 @@ def _transfer(
     for plane in integers:
         for row, column in subject.config.frequencies:
             numbers, counts = integers[plane].of(row * F.BLOCK + column)
-            step = _table(layer, plane)[row, column].item()
+            value = _value(layer, plane, row, column)
+            step = value if isinstance(layer, JpegLayer) and value is not None else 0.0
+            cap = F.largest_level(layer.bits) if isinstance(layer, JpegLayer) else None
             grid = torch.linspace(-1, 1, _CURVE_POINTS) * max(_reach(numbers, counts), 1.5 * step, 1.0)
             curves.append(
                 {
@@ -163,7 +169,9 @@ def _transfer(
                     "frequency": [row, column],
                     "z": grid.tolist(),
                     "output": transfer_curve(layer, plane, row, column, grid).tolist(),
-                    "table": step,
+                    "table": value,
+                    "table_kind": (layer.table_kind or "").removesuffix("s"),
+                    "cap": None if cap is None else cap * step,
                     "numbers": numbers.tolist(),
                     "counts": counts.long().tolist(),
                 }
@@ -171,12 +179,12 @@ def _transfer(
     return curves
 
 
-def _table(layer: ImageDctLayer, plane: str) -> Tensor:
-    """(8, 8): the steps, scales or gains of a plane."""
+def _value(layer: ImageDctLayer, plane: str, row: int, column: int) -> float | None:
+    """The step, scale or gain of a frequency; None where a layer of the user's own has none."""
     if isinstance(layer, JpegLayer):
-        return layer.steps[0 if plane == "luma" else -1].detach()
-    table: Tensor | None = getattr(layer, plane, None)  # a layer of the user's own may have none
-    return torch.zeros(F.BLOCK, F.BLOCK) if not isinstance(table, Tensor) or table.shape != (8, 8) else table.detach()
+        return layer.steps[0 if plane == "luma" else -1][row, column].item()
+    table = getattr(layer, plane, None)
+    return table[row, column].item() if isinstance(table, Tensor) and table.shape == (F.BLOCK, F.BLOCK) else None
 
 
 def _reach(numbers: Tensor, counts: Tensor) -> float:

@@ -30,7 +30,7 @@ def read_history(subject: Subject) -> dict[str, Any]:
     Returns:
         ``epoch``, 0 for before training; ``luma`` and ``chroma``, (epochs, 8, 8) steps; ``frequencies``, the chosen ones;
         ``range``, the ends that training keeps steps within; ``at_floor`` and ``at_top``, by plane the [row, column] of those
-        that ended there; ``words``, the same in a sentence a plane.
+        that ended there; ``words``, the same in words, without chroma where the images are grey.
 
     Raises:
         NotApplicable: the layer has no table of steps for each of Y, Cb and Cr, or the run recorded none.
@@ -58,7 +58,11 @@ def read_history(subject: Subject) -> dict[str, Any]:
         "grey": is_grey(subject),
         "at_floor": at_floor,
         "at_top": at_top,
-        "words": {plane: _in_words(plane, at_floor[plane], at_top[plane]) for plane in final},
+        "words": {
+            plane: _in_words(plane, at_floor[plane], at_top[plane], np.any(steps[plane] <= low * (1 + 1e-6), axis=0).sum())
+            for plane in final
+            if plane == "luma" or not is_grey(subject)
+        },
     }
 
 
@@ -68,7 +72,7 @@ def is_grey(subject: Subject) -> bool:
     return folder.finished and bool(folder.result().get("grey"))
 
 
-def _in_words(plane: str, at_floor: list[list[int]], at_top: list[list[int]]) -> str:
+def _in_words(plane: str, at_floor: list[list[int]], at_top: list[list[int]], ever_at_floor: int) -> str:
     sentences = []
     for cells, end, bound in ((at_floor, "floor", STEP_RANGE[0]), (at_top, "top", STEP_RANGE[1])):
         names = ", ".join(f"({row}, {column})" for row, column in cells)
@@ -76,4 +80,8 @@ def _in_words(plane: str, at_floor: list[list[int]], at_top: list[list[int]]) ->
             sentences.append(f"{len(cells)} of the 64 {plane} steps ended at the {end}, {bound:g}: {names}.")
         elif cells:
             sentences.append(f"One {plane} step ended at the {end}, {bound:g}: {names}.")
-    return " ".join(sentences) or f"No {plane} step ended at the floor, {STEP_RANGE[0]:g}, or at the top, {STEP_RANGE[1]:g}."
+    if not sentences:
+        sentences.append(f"No {plane} step ended at the floor, {STEP_RANGE[0]:g}, or at the top, {STEP_RANGE[1]:g}.")
+    if ever_at_floor > len(at_floor):
+        sentences.append(f"{ever_at_floor} of 64 were at the floor after at least one epoch.")
+    return " ".join(sentences)

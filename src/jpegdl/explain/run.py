@@ -81,6 +81,7 @@ class _Maker:
         self.subject, self.target, self.progress = subject, target, progress
         self.left_out: list[dict[str, str]] = list(subject.left_out)
         self.contents: dict[str, dict[str, Any]] = {}
+        self.partial = target / "ablation-partial.json"
 
     def run(self) -> dict[str, Any]:
         """Make every part, then the list of all."""
@@ -96,6 +97,8 @@ class _Maker:
         for done, (part, make) in enumerate(makers.items()):
             self.progress(part, done, len(makers))
             self._bring(part, make)
+        if "ablation" in self.contents:
+            self.partial.unlink(missing_ok=True)
         files = [name for content in self.contents.values() for name in content["files"]]
         index = {
             "run": self.subject.name,
@@ -172,12 +175,12 @@ class _Maker:
         return content, drawn
 
     def _ablation(self, left_out: list[dict[str, str]]) -> _Made:
-        partial, made_of = self.target / "ablation-partial.json", self._made_of("ablation")
-        there = _read(partial)
+        made_of = self._made_of("ablation")
+        there = _read(self.partial)
         counted: Counted = there["counted"] if there and there.get("made_of") == made_of else {}
 
         def save(counted: Counted) -> None:
-            _write(partial, {"made_of": made_of, "counted": counted})
+            _write(self.partial, {"made_of": made_of, "counted": counted})
 
         def progress(done: int, total: int) -> None:
             self.progress("ablation", done, total)
