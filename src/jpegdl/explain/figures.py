@@ -53,7 +53,7 @@ def saturation_figure(name: str, content: dict[str, Any]) -> Figure | None:
     """Share of coefficients at the level cap; None where there is no cap."""
     if content["saturation"] is None:
         return None
-    figure = Figure(figsize=(9, 4.3), layout="constrained")
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
     panels = list(figure.subplots(1, 2))
     for axes, plane in zip(panels, _PLANES, strict=True):
         if plane == "chroma" and content["grey"]:
@@ -232,14 +232,14 @@ def _bands(axes: Axes, energy: dict[str, Any], grey: bool) -> None:
     for offset, values, colour, name in ((-0.2, kept, "C0", "output"), (0.2, error, "C3", "difference")):
         axes.barh(rows + offset, np.minimum(np.nan_to_num(values), widest), height=0.38, color=colour, label=name)
         for row, value in zip(rows, values, strict=True):
-            text = "nothing there" if np.isnan(value) else f"{value:.3g}"
+            text = "nothing there" if np.isnan(value) else f"{value:.3g}" if value >= 0.01 else "0"
             axes.text(min(np.nan_to_num(value), widest) + 2, row + offset, text, va="center", fontsize=7)
     axes.set_yticks(rows, labels, fontsize=8)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_xlim(0, widest + 30)
     axes.set_xlabel("energy, % of the input's", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
     axes.set_title("energy by band", fontsize=9)
 
 

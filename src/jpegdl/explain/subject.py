@@ -15,7 +15,7 @@ from jpegdl.data.images import collate
 from jpegdl.errors import UsageError
 from jpegdl.explain.config import ExplainConfig
 from jpegdl.layer import ImageDctLayer, PrependedModel
-from jpegdl.training import RunFolder, TrainedRun, check_config
+from jpegdl.training import RunFolder, TrainedRun
 from jpegdl.training.records import class_difference, digest_of_file
 
 
@@ -125,7 +125,6 @@ def open_subject(folder: RunFolder, config: ExplainConfig, plain: RunFolder | No
     device = _device(config.device)
     run = folder.open()
     settings = replace(run.config.data, path=config.path or run.config.data.path, workers=config.workers)
-    check_config(replace(run.config, data=settings))
     data = Data(settings, test_only=True)
     subject = Subject(run, None, data, config, device, folder.other_images(data.fingerprint))
     run.model.to(device).requires_grad_(False)
