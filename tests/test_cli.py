@@ -286,3 +286,30 @@ def test_two_processes_train_one_model(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("test accuracy") == 1, done.stdout
     assert json.loads((tmp_path / "demo/jpeg-dl/0/result.json").read_text())["layer_parameters"] == 128
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_a_comparison_leaves_a_page_and_its_commands(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["compare", "--config", "demo", *SMALL, "--seeds", "1", "--name", "my run"]
+    assert _main(capsys, *arguments)[0] == 0
+    folder = tmp_path / "runs/my run"
+    typed = (folder / "commands.txt").read_text()
+    assert "  jpegdl compare --config demo " in typed
+    assert "--name 'my run'" in typed
+    page = (folder / "report.html").read_text()
+    assert "my run: what the layer did" in page
+
+    (folder / "report.html").unlink()
+    status, out, _ = _main(capsys, "report", "--name", "my run")
+    assert status == 0
+    assert f"Written to {Path('runs/my run/report.html')}" in out
+    assert "jpegdl compare --config demo" in (folder / "report.html").read_text()
+    assert "there is no" in _error(capsys, "report", "--name", "yours")
+
+    # What compare.yaml says is the same comparison: nothing is trained again.
+    again = ["compare", "--config", "runs/my run/compare.yaml"]
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
+    assert _main(capsys, *again)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")} == before
+    assert len((folder / "commands.txt").read_text().splitlines()) == 2

@@ -1,5 +1,7 @@
+import csv
 import importlib
 import itertools
+import json
 import socket
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 import jpegdl.backbones  # noqa: F401  registers the CIFAR networks
 from jpegdl import JpegLayer, prepend
+from jpegdl.cli import main as command
 from jpegdl.data import PHOTOGRAPHS
 
 TWO_STEPS = ["--steps", "2", "--batch-size", "4"]
@@ -116,3 +119,33 @@ def test_the_loss_goes_down(example):
     )
     assert len(losses) == 30
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_own_data(example, tmp_path, monkeypatch):
+    """As objects from Python, and by name from the command line: the same images."""
+    done = example("own_data").main(["--epochs", "1", "--output", str(tmp_path)])
+    assert {(result.arm, result.seed) for result in done} == {(arm, seed) for arm in ("plain", "jpeg-dl") for seed in range(3)}
+    settings = ["--data.name", "own_data:make", "--data.size", "32", "--data.resize", "36", "--training.epochs", "1"]
+    assert command(["train", *settings, "--arm", "plain", "--name", "shapes", "--output", str(tmp_path)]) is None
+    by_name, as_objects = (
+        json.loads((tmp_path / name / "plain" / "0" / "data.json").read_text()) for name in ("shapes", "shapes-from-python")
+    )
+    assert (by_name["name"], as_objects["name"]) == ("own_data:make", "object")
+    assert by_name["classes"] == ["circle", "square", "triangle"]
+    assert all(by_name[part] == as_objects[part] for part in ("train", "test"))
+
+
+def test_own_callbacks(example, tmp_path):
+    module = example("own_callbacks")
+    recipe = Path(module.__file__).with_suffix(".yaml")
+    few = ["--training.epochs", "2", "--data.size", "16", "--data.resize", "20", "--jobs", "1", "--output", str(tmp_path)]
+    assert command(["compare", "--config", str(recipe), *few]) is None
+    run = tmp_path / "own-callbacks" / "jpeg-dl" / "0"
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    moved = [float(row["steps_moved"]) for row in rows]
+    assert 0 < moved[0] < moved[1]
+    ledger = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
+    assert [entry["accuracy"] for entry in ledger] == [float(row["test_accuracy"]) for row in rows]
+    assert ledger[0]["arm"] == "jpeg-dl"
+    assert (run / "csv" / "version_0" / "metrics.csv").is_file()
+    assert "steps_moved" not in (tmp_path / "own-callbacks" / "plain" / "0" / "metrics.csv").read_text()

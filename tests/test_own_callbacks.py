@@ -200,24 +200,24 @@ def test_early_stopping_of_lightning(tmp_path):
     assert json.loads((tmp_path / "run" / "result.json").read_text())["epochs"] == 2
 
 
-def failing(tmp_path, **parts):
+def failing(tmp_path, folder, **parts):
     with pytest.raises(UsageError) as caught:
-        run(config_with(**parts), tmp_path / "run")
+        run(config_with(**parts), tmp_path / folder)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_what_fails_in_training_is_named(tmp_path):
-    said = failing(tmp_path, callbacks=["own_counters.Broken"])
+    said = failing(tmp_path, "run-1", callbacks=["own_counters.Broken"])
     assert said == "training.callbacks: Broken.on_validation_end failed: KeyError: 'nothing' (own_counters.py, line 23)"
-    said = failing(tmp_path, loggers=[lines(tmp_path, "BrokenLogger")])
+    said = failing(tmp_path, "run-2", loggers=[lines(tmp_path, "BrokenLogger")])
     assert said.startswith("training.loggers: BrokenLogger.log_metrics failed: ConnectionError: no route to the server")
-    said = failing(tmp_path, callbacks=[{"class_path": "EarlyStopping", "init_args": {"monitor": "val_loss"}}])
+    said = failing(tmp_path, "run-3", callbacks=[{"class_path": "EarlyStopping", "init_args": {"monitor": "val_loss"}}])
     assert said.startswith("training.callbacks: EarlyStopping.")
     assert "val_loss" in said
-    said = failing(tmp_path, callbacks=["own_counters.Unsafe"])
+    said = failing(tmp_path, "run-4", callbacks=["own_counters.Unsafe"])
     assert said.startswith("training.callbacks: what a callback puts into the checkpoint")
-    said = failing(tmp_path, callbacks=["ModelCheckpoint"])
+    said = failing(tmp_path, "run-5", callbacks=["ModelCheckpoint"])
     assert said.startswith("training.callbacks: ")
 
 

@@ -22,7 +22,6 @@ from jpegdl.own import is_own
 from jpegdl.tables import read_tables
 from jpegdl.training import RunConfig, RunFolder, check_config, evaluate, load_model, on_gpu, train_run
 from jpegdl.training.progress import Display
-from jpegdl.training.records import data_difference
 from jpegdl.training.start import starting_backbone
 
 
@@ -227,7 +226,7 @@ def evaluate_run(
         run, model = _here(own.config, config), own.model
         check_config(run)
         data = Data(run.data, seed, test_only=True, sets=sets)
-        other_images = _other_images(folder, data)
+        other_images = folder.other_images(data.fingerprint)
     else:
         run = config.arm_run(arm)
         check_config(run)
@@ -279,17 +278,3 @@ def _untrained(run: RunConfig, data: Data, seed: int) -> PrependedModel:
         )
     tables = initial_tables(run.layer, data) if layer_kind(run.layer).from_tables else None
     return prepend(backbone, build_layer(run.layer, tables, run.data.pixels))
-
-
-def _other_images(folder: RunFolder, data: Data) -> str | None:
-    """How the test images differ from those that the run was tested with, if they do.
-
-    Raises:
-        UsageError: the classes differ, so that the model's answers would be compared with those of other classes.
-    """
-    there, here = folder.data(), data.fingerprint
-    if difference := data_difference({**there, "train": here["train"]}, here):
-        if there["classes"] != here["classes"]:
-            raise UsageError(f"the model in {folder} knows other classes than these data ({difference}); give its own data")
-        return difference
-    return None

@@ -3,6 +3,7 @@
 import csv
 import json
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ from jpegdl.training.records import (
     settings_of,
 )
 
+_BAD_FILE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, yaml.YAMLError, safetensors.SafetensorError,
+)  # fmt: skip
 _SECTIONS = {"arm", "seed", "backbone", "data", "layer", "training"}
 _CLASSES = "jpegdl.classes"  # in the metadata of model.safetensors
 _RESULT = {"arm", "seed", "accuracy", "loss", "train_seconds", "parameters", "layer_parameters", "saturation", "data"}
@@ -162,6 +166,21 @@ class RunFolder:
                 raise ValueError(f"no {', '.join(sorted(missing))} in it")
             return there
 
+    def other_images(self, found: dict[str, Any]) -> str | None:
+        """How these test images differ from those that the run was tested with, in words; None if they do not.
+
+        Args:
+            found: the data set there is now, :attr:`jpegdl.data.Data.fingerprint`; its training images do not count.
+
+        Raises:
+            UsageError: the classes differ, so that the model's answers would be compared with those of other classes.
+        """
+        there = self.data()
+        difference = data_difference({**there, "train": found["train"]}, found)
+        if difference and there["classes"] != found["classes"]:
+            raise UsageError(f"the model in {self} knows other classes than these data ({difference}); give its own data")
+        return difference
+
     def begin(self, config: RunConfig, arm: str, seed: int, found: dict[str, Any]) -> None:
         """Write the settings and which data they met."""
         remove_strays(self.path)
@@ -207,6 +226,19 @@ class RunFolder:
             if not all(isinstance(tables[when], dict) for when in ("before", "after")):
                 raise ValueError("no tables in it")
             return tables
+
+    def layer_history(self) -> dict[str, Any]:
+        """``layer.npz``, the layer epoch by epoch: ``epoch`` (epochs,); ``steps``, ``alpha`` and ``saturation``, each
+        (epochs, 3, 8, 8) for Y, Cb and Cr. Layers without a table for each of these have none.
+
+        Raises:
+            UsageError: it is not there or damaged.
+        """
+        with self._reading(self.layer_file), np.load(self.layer_file) as stored:
+            history = {name: stored[name] for name in stored.files}
+            if missing := {"epoch", "steps", "saturation"} - history.keys():
+                raise ValueError(f"no {', '.join(sorted(missing))} in it")
+            return history
 
     def failure(self, config: RunConfig, arm: str, seed: int) -> str | None:
         """Why the last training with these settings stopped; None if nothing is known of it, or if it is finished."""
@@ -255,7 +287,7 @@ class RunFolder:
         """Whatever a damaged or missing file raises, as one error that names it and the way out."""
         try:
             yield
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, safetensors.SafetensorError) as error:
+        except _BAD_FILE as error:
             if isinstance(error, UsageError):
                 raise
             state = f"is damaged ({_said(error)})" if file.is_file() else "is missing"

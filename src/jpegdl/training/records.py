@@ -69,10 +69,11 @@ def data_difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
 
 def digest_of_weights(config: RunConfig) -> str | None:
     """A digest of the file that the backbone's weights come from, where one does."""
-    return None if config.weights is None else _digest(Path(config.weights))
+    return None if config.weights is None else digest_of_file(Path(config.weights))
 
 
-def _digest(file: Path) -> str:
+def digest_of_file(file: Path) -> str:
+    """The first 16 hex digits of the SHA-256 of what it holds."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
@@ -81,7 +82,7 @@ def digest_of_tables(config: RunConfig) -> str | None:
     """A digest of the file that initial tables come from, where one does."""
     if config.layer.kind == "none" or table_source(config.layer) != "file":
         return None
-    return _digest(Path(config.layer.tables))
+    return digest_of_file(Path(config.layer.tables))
 
 
 def digests_of_code(config: RunConfig) -> dict[str, str | None]:

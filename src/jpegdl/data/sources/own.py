@@ -76,7 +76,7 @@ class OwnImages:
             except UsageError:
                 raise
             except Exception as error:  # maybe a damaged file: others will do
-                problem = UsageError(f"{self._label}[{index}] cannot be read: {said(error)}")
+                problem = problem or UsageError(f"{self._label}[{index}] cannot be read: {said(error)}")
                 continue
             if not same:
                 raise UsageError(

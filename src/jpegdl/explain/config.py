@@ -1,0 +1,53 @@
+"""What to explain of a run, and on which images."""
+
+from dataclasses import dataclass, field
+
+from jpegdl.errors import UsageError
+from jpegdl.functional import BLOCK
+
+
+@dataclass
+class ExplainConfig:
+    """What to explain of a run, and on which images.
+
+    Args:
+        path: where the run's data are now; default: where they were when it was trained.
+        workers: processes that load images; 0 loads in the main one.
+        images: measure on this many test images, evenly over the classes; default: on all.
+        images_seed: which ones, where there are fewer than all.
+        frequencies: for curves of single frequencies, each as [row, column] of a table, 0 to 7: vertical and horizontal
+            frequency.
+        pictures: how many single images to show, in each direction that they are chosen by.
+        ablation: whether to test the model without each frequency, its cap and its quantizer: three tests of the model for
+            each of 128 frequencies, by far the longest part.
+        batch_size: images that go through the model at once.
+        device: cpu, cuda, ...; default: cuda where there is a GPU, else cpu.
+    """
+
+    path: str | None = None
+    workers: int = 0
+    images: int | None = None
+    images_seed: int = 0
+    frequencies: list[list[int]] = field(default_factory=lambda: [[0, 0], [0, 1], [3, 3], [7, 7]])
+    pictures: int = 3
+    ablation: bool = True
+    batch_size: int = 256
+    device: str | None = None
+
+
+def check(config: ExplainConfig) -> None:
+    """Refuse settings that nothing could be explained with.
+
+    Raises:
+        UsageError: names the setting.
+    """
+    for name, least in (("images", 1), ("pictures", 0), ("batch_size", 1), ("workers", 0)):
+        if (value := getattr(config, name)) is not None and value < least:
+            raise UsageError(f"{name} must be at least {least}, got {value}")
+    if not config.frequencies:
+        raise UsageError("frequencies must name at least one, such as '[[0, 0]]'")
+    for frequency in config.frequencies:
+        if len(frequency) != 2 or not all(0 <= index < BLOCK for index in frequency):
+            raise UsageError(
+                f"frequencies must each be the row and the column of a table, 0 to {BLOCK - 1}, such as [0, 1], got {frequency}"
+            )

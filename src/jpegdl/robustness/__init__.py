@@ -1,0 +1,24 @@
+"""How a trained model holds against attacks that know it, and against common corruptions."""
+
+from jpegdl.robustness.config import ATTACKS, GRADIENTS, AttackConfig, check_attack
+from jpegdl.robustness.craft import Examples, attack_images
+from jpegdl.robustness.figures import attack_figure, attack_rows
+from jpegdl.robustness.run import AttackStanding, attack_run
+from jpegdl.robustness.surrogates import gradients_of, with_gradient
+from jpegdl.robustness.text import attack_text
+
+__all__ = [
+    "ATTACKS",
+    "GRADIENTS",
+    "AttackConfig",
+    "AttackStanding",
+    "Examples",
+    "attack_figure",
+    "attack_images",
+    "attack_rows",
+    "attack_run",
+    "attack_text",
+    "check_attack",
+    "gradients_of",
+    "with_gradient",
+]

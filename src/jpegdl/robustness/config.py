@@ -1,0 +1,120 @@
+"""The settings of an attack."""
+
+import math
+from dataclasses import dataclass, field
+
+from jpegdl.errors import UsageError
+from jpegdl.layer import ROUNDINGS
+from jpegdl.robustness.autoattack import AUTOATTACK, check_autoattack
+from jpegdl.robustness.corruptions import KINDS, check_corruptions
+
+OWN_ATTACKS = ("fgsm", "pgd", "pgd-strong")
+ATTACKS = (*OWN_ATTACKS, *AUTOATTACK)
+BLACK_BOX = "square"
+WHITE_BOX = tuple(attack for attack in ATTACKS if attack != BLACK_BOX)
+#: Those that a transfer from the plain model is made with: one that aims at the plain model's own runners-up, or searches for
+#: its own nearest boundary, says little of another model.
+TRANSFERRED = ("fgsm", "pgd", "pgd-strong", "apgd-ce")
+GRADIENTS = ("own", "ste", "none", "identity")
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
+LARGEST_SEED = 2**32 - 1  # that numpy takes
+
+
+@dataclass
+class AttackConfig:
+    """What to attack with, and on which images.
+
+    Args:
+        eps: largest change of any pixel value (Linf), in 1/255 of the range from black to white: 8 is 8/255. A list; [] for
+            no attacks in Linf.
+        eps_l2: largest Euclidean length of the change of a whole image (L2), all its pixel values taken from 0 to 1: 0.5 is
+            127.5/255. A list; [] for none.
+        attacks: fgsm (one step), pgd (5 steps of 2.5 eps / 5 from a random start, as published), pgd-strong (50 steps of
+            2.5 eps / 50, 5 random starts), and AutoAttack's apgd-ce, apgd-t, fab-t (100 steps each, the last two against each
+            of up to 9 other classes) and square, which sees logits alone. Those of AutoAttack need the extra attack.
+        gradients: through what the attacks see the layer: own (its own gradient, as published), and in place of that, the
+            forward pass staying what it is, ste (straight through the rounding), none (of the level cap alone) and identity
+            (straight through the whole layer). own must be among them. Those that a layer cannot have are left out.
+        rounding: quantizer to put in place of the trained one before anything is attacked, such as hard or sample.
+            Default: the trained one.
+        images: how many test images, drawn evenly over the classes; all of them where there are no more.
+        attack_seed: of which images are drawn, and of all that is random in attacks and corruptions.
+        draws: where the layer is random (rounding sample): over how many draws gradients are averaged, and how many are asked
+            for each answer, which is that of the majority.
+        queries: how many images square may try for each that it attacks. AutoAttack's own number is 5000.
+        corruptions: kinds of common corruption, named as in ImageNet-C; [] for none. They need the extra attack, and images
+            of at least 32 pixels.
+        severities: of these, from 1 to 5.
+        jpeg: qualities, 1 to 100, at which images go through a real JPEG file (4:2:0); [] for none.
+        data_path: where the run's test images are, if not where they were in training.
+        workers: threads that decode images.
+        batch_size: images that are attacked at a time.
+        accelerator: auto (a GPU where there is one), cpu or gpu.
+    """
+
+    eps: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0, 8.0])
+    eps_l2: list[float] = field(default_factory=list)
+    attacks: list[str] = field(default_factory=lambda: list(ATTACKS))
+    gradients: list[str] = field(default_factory=lambda: list(GRADIENTS))
+    rounding: str | None = None
+    images: int = 200
+    attack_seed: int = 0
+    draws: int = 10
+    queries: int = 1000
+    corruptions: list[str] = field(default_factory=lambda: list(KINDS))
+    severities: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
+    jpeg: list[int] = field(default_factory=lambda: [10, 20, 30, 40, 50, 60, 70, 80, 90])
+    data_path: str | None = None
+    workers: int = 0
+    batch_size: int = 64
+    accelerator: str = "auto"
+
+    @property
+    def budgets(self) -> list[tuple[str, float]]:
+        """Norm and largest change, in units of pixels from 0 to 1, ascending within each norm."""
+        return [("Linf", eps / 255) for eps in sorted(self.eps)] + [("L2", eps) for eps in sorted(self.eps_l2)]
+
+
+def check_attack(config: AttackConfig) -> None:
+    """Refuse settings that nothing could be attacked with, and those whose packages are missing.
+
+    Raises:
+        UsageError: names the setting, what it is and what it may be.
+    """
+    for name in ("eps", "eps_l2"):
+        for eps in getattr(config, name):
+            if not 0 < eps < math.inf:
+                raise UsageError(f"{name} must be finite numbers greater than 0, got {eps}")
+    for name, accepted in (("attacks", ATTACKS), ("gradients", GRADIENTS), ("corruptions", KINDS)):
+        if unknown := [value for value in getattr(config, name) if value not in accepted]:
+            raise UsageError(f"{name} must be some of {', '.join(accepted)}, got {unknown[0]!r}")
+    if "own" not in config.gradients:
+        raise UsageError(f"gradients must have own among them, which all others are compared with, got {config.gradients}")
+    if bool(config.attacks) != bool(config.eps or config.eps_l2):
+        missing, there = ("attacks", "eps") if not config.attacks else ("eps and eps_l2", "attacks")
+        raise UsageError(f"{there} are given and {missing} are empty: give some of both, or none of either")
+    if config.rounding is not None and config.rounding not in ROUNDINGS:
+        raise UsageError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {config.rounding!r}")
+    for name in ("images", "draws", "queries", "batch_size"):
+        if getattr(config, name) < 1:
+            raise UsageError(f"{name} must be at least 1, got {getattr(config, name)}")
+    for name, low, high in (("severities", 1, 5), ("jpeg", 1, 100)):
+        if any(not low <= value <= high for value in getattr(config, name)):
+            raise UsageError(f"{name} must be whole numbers from {low} to {high}, got {getattr(config, name)}")
+    if config.corruptions and not config.severities:
+        raise UsageError("severities are empty: give some, from 1 to 5, or no corruptions")
+    for name in ("eps", "eps_l2", "attacks", "gradients", "corruptions", "severities", "jpeg"):
+        if len(set(getattr(config, name))) < len(getattr(config, name)):
+            raise UsageError(f"{name} must not name anything twice, got {getattr(config, name)}")
+    if not 0 <= config.attack_seed <= LARGEST_SEED:
+        raise UsageError(f"attack_seed must be a number from 0 to {LARGEST_SEED}, got {config.attack_seed}")
+    if config.workers < 0:
+        raise UsageError(f"workers must not be negative, got {config.workers}")
+    if config.accelerator not in ACCELERATORS:
+        raise UsageError(f"accelerator must be auto, cpu or gpu, got {config.accelerator!r}")
+    if not (config.attacks or config.corruptions or config.jpeg):
+        raise UsageError("attacks, corruptions and jpeg are all empty, so there is nothing to do")
+    if set(config.attacks) & set(AUTOATTACK):
+        check_autoattack()
+    if config.corruptions:
+        check_corruptions()

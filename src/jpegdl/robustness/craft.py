@@ -1,0 +1,135 @@
+"""One attack on one batch: craft adversarial examples, check them, and ask the model itself."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from jpegdl.errors import UsageError
+from jpegdl.layer import PrependedModel
+from jpegdl.robustness import attacks
+from jpegdl.robustness.autoattack import AUTOATTACK, FEWEST_CLASSES, autoattack, isolated
+from jpegdl.robustness.config import ATTACKS, TRANSFERRED
+from jpegdl.robustness.surrogates import is_random, with_gradient
+
+NORMS = ("Linf", "L2")
+TOLERANCE = 1e-6  # beyond eps, in units of pixels from 0 to 1: rounding of float32
+JUDGING = 0  # seed of the draws that a random layer's answer is taken from
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What an attack made of a batch.
+
+    Attributes:
+        images: (N, 3, H, W) in [0, 1], within eps of the originals.
+        fooled: (N,) bool, which of them the model itself takes for another class.
+        distances: (N,) float64, how far each was moved, in the attack's norm and units of pixels from 0 to 1.
+    """
+
+    images: Tensor
+    fooled: Tensor
+    distances: Tensor
+
+
+def attack_images(
+    model: PrependedModel,
+    images: Tensor,
+    labels: Tensor,
+    attack: str,
+    norm: str,
+    eps: float,
+    *,
+    gradient: str = "own",
+    source: nn.Module | None = None,
+    draws: int = 10,
+    queries: int = 5000,
+    seed: int = 0,
+) -> Examples:
+    """Attack a model on a batch of images.
+
+    Whatever gradient the attack takes, what it made is brought to within ``eps`` and [0, 1], and judged by ``model`` itself.
+
+    Args:
+        model: in eval mode.
+        images: (N, 3, H, W) float32 in [0, 1].
+        labels: (N,) class indices. Images that the model takes for another class to begin with count as fooled.
+        attack: one of :data:`jpegdl.robustness.ATTACKS`.
+        norm: Linf or L2.
+        eps: largest change, in units of pixels from 0 to 1.
+        gradient: through what the attack sees the layer; see :func:`jpegdl.robustness.with_gradient`. Of no use to square.
+        source: another model, from images to logits, whose gradient is followed instead (a transfer attack).
+        draws: where the layer is random, gradients are averaged over so many passes, and the answer is that of the majority.
+        queries: of square.
+        seed: of all that is random.
+
+    Raises:
+        UsageError: an unknown attack, norm or gradient, eps that is not above 0, a transfer with an attack that none is made
+            with, or too few classes.
+    """
+    if attack not in ATTACKS:
+        raise UsageError(f"attack must be one of {', '.join(ATTACKS)}, got {attack!r}")
+    if norm not in NORMS:
+        raise UsageError(f"norm must be Linf or L2, got {norm!r}")
+    if not 0 < eps < float("inf"):
+        raise UsageError(f"eps must be a finite number greater than 0, got {eps}")
+    if source is not None and attack not in TRANSFERRED:
+        raise UsageError(f"transfers are made with {', '.join(TRANSFERRED)}, got {attack!r}")
+    draws = draws if is_random(model.layer) else 1
+    if source is not None:
+        followed = attacks.Source(source, 1, judge=lambda x, y: ~answers(model, x, y, draws))
+        seen = source
+    else:
+        seen = with_gradient(model, gradient)
+        followed = attacks.Source(seen, draws)
+    generator = torch.Generator().manual_seed(seed)
+    with isolated(seed):
+        if attack in AUTOATTACK:
+            fewest = FEWEST_CLASSES.get(attack, 2)
+            with torch.no_grad():
+                classes = model(images[:1]).shape[1]
+            if classes < fewest:
+                raise UsageError(f"{attack} needs at least {fewest} classes, and the model has {classes}")
+            mean = seen if draws == 1 or source is not None else _Mean(seen, draws)
+            made = autoattack(attack, mean, images, labels, norm, eps, queries=queries, seed=seed, transfer=source is not None)
+        elif attack == "fgsm":
+            made = attacks.fgsm(followed, images, labels, norm, eps)
+        else:
+            strong = attack == "pgd-strong"
+            made = attacks.pgd(
+                followed,
+                images,
+                labels,
+                norm,
+                eps,
+                steps=attacks.STRONG_STEPS if strong else attacks.PGD_STEPS,
+                restarts=attacks.STRONG_RESTARTS if strong else 1,
+                generator=generator,
+            )
+    made = attacks.project(made.detach(), images, norm, eps)
+    distances = attacks.distance(made, images, norm)
+    if bool((distances > eps + TOLERANCE).any()) or not bool(((made >= 0) & (made <= 1)).all()):
+        raise AssertionError(f"{attack} left eps {eps} ({float(distances.max())}) or [0, 1]")
+    return Examples(made, ~answers(model, made, labels, draws), distances)
+
+
+@torch.no_grad()
+def answers(model: nn.Module, images: Tensor, labels: Tensor, draws: int = 1) -> Tensor:
+    """(N,) bool: which images a model takes for what they are, in more than half of ``draws`` passes with random numbers of one
+    seed."""
+    right = torch.zeros_like(labels)
+    with isolated(JUDGING):
+        for _ in range(draws):
+            right += model(images).argmax(1) == labels
+    return 2 * right > draws
+
+
+class _Mean(nn.Module):
+    """The mean logits of a random model over several draws."""
+
+    def __init__(self, model: nn.Module, draws: int) -> None:
+        super().__init__()
+        self.model, self._draws = model, draws
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([self.model(images) for _ in range(self._draws)]).mean(0)

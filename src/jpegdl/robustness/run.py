@@ -1,0 +1,412 @@
+"""A trained run under attack: which trials there are, what is done already, and the result in the run folder."""
+
+import csv
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jpegdl.data import Data
+from jpegdl.errors import UsageError
+from jpegdl.files import replacing
+from jpegdl.layer import PrependedModel, Rounding
+from jpegdl.robustness import attacks
+from jpegdl.robustness.autoattack import AUTOATTACK, FEWEST_CLASSES, STEPS, TARGETS
+from jpegdl.robustness.config import BLACK_BOX, TRANSFERRED, WHITE_BOX, AttackConfig, check_attack
+from jpegdl.robustness.corruptions import SMALLEST, corrupt, jpeg
+from jpegdl.robustness.craft import answers, attack_images
+from jpegdl.robustness.figures import attack_rows
+from jpegdl.robustness.store import Store
+from jpegdl.robustness.surrogates import gradients_of, is_random, quantizers
+from jpegdl.robustness.verdict import NO_GRADIENT, TRANSFER, Bits, Outcome, Trial, bits, from_bits, levels, masking
+from jpegdl.training import RunFolder, TrainedRun, on_gpu
+from jpegdl.training.records import data_difference
+
+#: The check for masked gradients: with so much room every model should give way to such an attack.
+CHECK_ATTACK, CHECK_NORM, CHECK_EPS = "pgd-strong", "Linf", 64 / 255
+
+
+@dataclass(frozen=True)
+class AttackStanding:
+    """How far an attack on a run is.
+
+    Attributes:
+        name: what is being done, such as Linf-8-pgd-own.
+        step, steps: of so many pieces, which, from 1 on.
+        done, images: of that piece.
+        found: how many pieces an earlier call had finished.
+    """
+
+    name: str
+    step: int
+    steps: int
+    done: int
+    images: int
+    found: int
+
+
+def attack_run(
+    folder: RunFolder,
+    config: AttackConfig,
+    plain: RunFolder | None = None,
+    progress: Callable[[AttackStanding], None] | None = None,
+) -> dict[str, Any]:
+    """Attack what a run trained, and leave ``attack.json`` and ``attack.csv`` in its folder.
+
+    Every finished piece (an attack with a gradient at an eps; a corruption) is kept in the folder's ``attack/``, so that
+    another call with the same settings does only what is missing. With a ``rounding`` other than the trained one the files are
+    ``attack-ROUNDING.json``, ``.csv`` and ``attack-ROUNDING/``.
+
+    Args:
+        folder: of a finished run.
+        config: what to attack with.
+        plain: the run of the plain model of the same seed, for transfers from it; None for no transfers.
+        progress: is told how far it is, after each batch.
+
+    Returns:
+        The content of ``attack.json``, accuracies as shares from 0 to 1: ``arm``, ``seed``, ``backbone``, ``rounding`` (None
+        without a quantizer), ``draws`` (None where nothing is random); ``classes`` (how many), ``chance``, ``images``
+        (attacked), ``indices`` (theirs among the test images), ``data`` (name, classes and test images), ``other_images``
+        (how they differ from those of the run's own test; None if not); ``clean``, with ``accuracy`` and ``correct``;
+        ``plain``, the same for the plain model, or None; ``levels`` and ``masking``, see :mod:`jpegdl.robustness.verdict`;
+        ``left_out``, by name why something was not done; ``corruptions`` and ``jpeg``; ``settings`` and ``versions``.
+
+    Raises:
+        UsageError: a setting that cannot be, a missing package, no trained model, other classes, no GPU where one is asked
+            for, images too small for corruptions, or another process attacks the same run.
+    """
+    check_attack(config)
+    siege = _Siege(folder, config, plain if plain is None or plain.path != folder.path else None)
+    with siege.store.claimed():
+        result = siege.run(progress or (lambda standing: None))
+        with replacing(siege.file.with_suffix(".json")) as file:
+            file.write_text(json.dumps(result, indent=1))
+        _write_csv(siege.file.with_suffix(".csv"), attack_rows({result["arm"]: {result["seed"]: result}}))
+    return result
+
+
+class _Siege:
+    """A model, its images, and all that is to be done to them."""
+
+    def __init__(self, folder: RunFolder, config: AttackConfig, plain: RunFolder | None) -> None:
+        opened = folder.open()
+        self.config, self.classes = config, opened.classes
+        self.device = _device(opened, config)
+        self.model = _ready(opened, self.device)
+        self.trained = opened.config
+        self.rounding = _set_rounding(self.model, config.rounding, folder)
+        if config.corruptions and self.trained.data.pixels < SMALLEST:
+            raise UsageError(
+                f"corruptions need images of at least {SMALLEST} pixels on a side, and those of {folder} have "
+                f"{self.trained.data.pixels}: give --corruptions '[]'"
+            )
+        self.plain = None if plain is None else _open_plain(plain, opened, self.device)
+        settings = folder.settings()
+        self.arm, self.seed = settings["arm"], settings["seed"]
+        self.data, self.other_images = _test_data(folder, opened, config, self.seed)
+        self.indices, self.images, self.labels = _draw(self.data, config)
+        suffix = "" if config.rounding is None else f"-{config.rounding}"
+        self.file = folder.path / f"attack{suffix}"
+        self.draws = config.draws if is_random(self.model.layer) else 1
+        self.store = Store(self.file, self._made_of(folder))
+        self._plain_digest = None if plain is None else _digest(plain.model_file)
+
+    def _made_of(self, folder: RunFolder) -> dict[str, Any]:
+        """What every piece depends on."""
+        data = self.trained.data
+        return {
+            "model": _digest(folder.model_file),
+            "layer": asdict(self.trained.layer),
+            "backbone": self.trained.backbone,
+            "rounding": self.rounding,
+            "pixels": [data.pixels, data.side, data.filter, data.jpeg_test],
+            "data": self.data.test.fingerprint,
+            "classes": self.classes,
+            "indices": self.indices,
+            "attack_seed": self.config.attack_seed,
+            "batch_size": self.config.batch_size,
+            "draws": self.draws,
+        }
+
+    # ------------------------------------------------------------------------------------------------------------ trials
+
+    def trials(self) -> tuple[list[Trial], list[Trial], dict[str, str]]:
+        """Those asked for, those of the check, and by name why some are left out."""
+        offered = gradients_of(self.model.layer)
+        gradients = [gradient for gradient in self.config.gradients if gradient in offered]
+        chosen, left_out = [], {}
+        for attack in self.config.attacks:
+            if len(self.classes) < (fewest := FEWEST_CLASSES.get(attack, 2)):
+                left_out[attack] = f"needs at least {fewest} classes, and there are {len(self.classes)}"
+                continue
+            if attack == BLACK_BOX:
+                chosen.append((attack, NO_GRADIENT))
+                continue
+            chosen += [(attack, gradient) for gradient in gradients]
+            if self.plain is not None and attack in TRANSFERRED:
+                chosen.append((attack, TRANSFER))
+        for gradient in self.config.gradients:
+            if gradient not in offered:
+                left_out[gradient] = "this layer cannot have that gradient, or has it already"
+        asked = [Trial(*which, norm, eps) for norm, eps in self.config.budgets for which in chosen]
+        check = []
+        if self.config.eps and any(attack in WHITE_BOX for attack in self.config.attacks):
+            check = [Trial(CHECK_ATTACK, gradient, CHECK_NORM, CHECK_EPS) for gradient in gradients]
+        return asked, check, left_out
+
+    def run(self, progress: Callable[[AttackStanding], None]) -> dict[str, Any]:
+        asked, check, left_out = self.trials()
+        right = self._right(self.model, self.draws)
+        plain_right = None if self.plain is None else self._right(self.plain, 1)
+        pieces = list(dict.fromkeys([*asked, *check]))
+        jpegs = [f"jpeg-{quality}" for quality in self.config.jpeg]
+        corrupted = [f"{kind}-{severity}" for kind in self.config.corruptions for severity in self.config.severities]
+        teller = _Teller(progress, len(pieces) + len(jpegs) + len(corrupted), len(self.images))
+        outcomes = {trial: self._outcome(trial, right, plain_right, teller) for trial in pieces}
+        shares = {name: self._corrupted(name, teller) for name in [*jpegs, *corrupted]}
+        chance = 1 / len(self.classes)
+        return {
+            "arm": self.arm,
+            "seed": self.seed,
+            "backbone": self.trained.backbone,
+            "rounding": self.rounding,
+            "draws": self.draws if is_random(self.model.layer) else None,
+            "classes": len(self.classes),
+            "chance": chance,
+            "images": len(self.images),
+            "indices": self.indices,
+            "data": {"name": self.data.config.kind, "test": self.data.test.fingerprint},
+            "other_images": self.other_images,
+            "clean": {"accuracy": float(right.mean()), "correct": bits(right)},
+            "plain": None
+            if plain_right is None
+            else {"accuracy": float(plain_right.mean()), "correct": bits(plain_right), "model": self._plain_digest},
+            "levels": levels([outcomes[trial] for trial in asked], right),
+            "masking": masking([outcomes[trial] for trial in asked], [outcomes[trial] for trial in check], right, chance),
+            "left_out": left_out,
+            "corruptions": _by_kind(self.config.corruptions, self.config.severities, shares),
+            "jpeg": _mean({str(quality): shares[f"jpeg-{quality}"] for quality in self.config.jpeg}),
+            "settings": asdict(replace(self.config, data_path=None, workers=0)),  # where, and not what
+            "versions": {"torch": torch.__version__, **_versions(self.config)},
+            "machine": str(self.device.type),
+        }
+
+    def _outcome(self, trial: Trial, right: Bits, plain_right: Bits | None, teller: "_Teller") -> Outcome:
+        """From the folder, or made now: of the images that the model knows, since the others need no attack."""
+        more = {"trial": asdict(trial), "with": self._with(trial)}
+        if (found := self.store.find(trial.name, more)) is None:
+            began = time.monotonic()
+            broken, plain_fooled, largest = np.zeros_like(right), np.zeros_like(right), 0.0
+            for start, batch in teller.batches(trial.name, right.nonzero()[0], self.config.batch_size):
+                images, labels = self._batch(batch)
+                examples = attack_images(
+                    self.model,
+                    images,
+                    labels,
+                    trial.attack,
+                    trial.norm,
+                    trial.eps,
+                    gradient=trial.gradient if trial.gradient in gradients_of(self.model.layer) else "own",
+                    source=self.plain if trial.gradient == TRANSFER else None,
+                    draws=self.draws,
+                    queries=self.config.queries,
+                    seed=_seed(self.config.attack_seed, start),
+                )
+                broken[batch] = examples.fooled.cpu().numpy()
+                largest = max(largest, float(examples.distances.max()))
+                if self.plain is not None:
+                    plain_fooled[batch] = (~answers(self.plain, examples.images, labels)).cpu().numpy()
+            found = {
+                "broken": bits(broken),
+                "plain_fooled": None if self.plain is None else bits(plain_fooled),
+                "largest": largest,
+                "seconds": time.monotonic() - began,
+            }
+            self.store.keep(trial.name, more, found)
+        else:
+            teller.skip()
+        broken, share = from_bits(found["broken"]), None
+        if plain_right is not None and (both := broken & plain_right).any():
+            share = float(from_bits(found["plain_fooled"])[both].mean())
+        return Outcome(trial, broken, found["largest"], found["seconds"], share)
+
+    def _with(self, trial: Trial) -> dict[str, Any]:
+        """What a trial depends on besides its own four entries."""
+        own: dict[str, Any] = {"plain": self._plain_digest}
+        if trial.attack in AUTOATTACK:
+            own |= {"pyautoattack": version("pyautoattack"), "steps": STEPS, "targets": TARGETS}
+        if trial.attack == BLACK_BOX:
+            own["queries"] = self.config.queries
+        if trial.attack == "pgd":
+            own["steps"] = attacks.PGD_STEPS
+        if trial.attack == "pgd-strong":
+            own |= {"steps": attacks.STRONG_STEPS, "restarts": attacks.STRONG_RESTARTS}
+        return own
+
+    # ------------------------------------------------------------------------------------------------------- corruptions
+
+    def _corrupted(self, name: str, teller: "_Teller") -> float:
+        """Accuracy on corrupted images, 0 to 1, from the folder or measured now."""
+        kind, _, degree = name.rpartition("-")
+        more = {"corruption": name, "with": _versions(self.config)}
+        if (found := self.store.find(f"corruption-{name}", more)) is None:
+            right = np.zeros(len(self.images), dtype=np.bool_)
+            for _, batch in teller.batches(name, np.arange(len(self.images)), self.config.batch_size):
+                images, labels = self.images[batch], self.labels[batch]
+                if kind == "jpeg":
+                    made = jpeg(images, int(degree))
+                else:
+                    seeds = [_seed(self.config.attack_seed, self.indices[i]) for i in batch]
+                    made = corrupt(images, kind, int(degree), seeds)
+                right[batch] = answers(self.model, made.to(self.device), labels.to(self.device), self.draws).cpu().numpy()
+            found = {"correct": bits(right)}
+            self.store.keep(f"corruption-{name}", more, found)
+        else:
+            teller.skip()
+        return float(from_bits(found["correct"]).mean())
+
+    # ------------------------------------------------------------------------------------------------------------- parts
+
+    def _right(self, model: PrependedModel, draws: int) -> Bits:
+        """(images,) which of the unchanged images a model knows."""
+        parts = torch.arange(len(self.images)).split(self.config.batch_size)
+        flags = [answers(model, *self._batch(part.numpy()), draws).cpu().numpy() for part in parts]
+        return np.concatenate(flags)
+
+    def _batch(self, which: Any) -> tuple[Tensor, Tensor]:
+        return self.images[which].to(self.device), self.labels[which].to(self.device)
+
+
+class _Teller:
+    """Counts pieces, and tells how far each is."""
+
+    def __init__(self, progress: Callable[[AttackStanding], None], steps: int, images: int) -> None:
+        self._progress, self._steps, self._images = progress, steps, images
+        self._step = self._found = 0
+
+    def batches(self, name: str, which: Any, size: int) -> Iterable[tuple[int, Any]]:
+        """The indices ``which`` in batches, each with where it begins."""
+        self._step += 1
+        self._tell(name, 0, len(which))
+        for start in range(0, len(which), size):
+            yield start, which[start : start + size]
+            self._tell(name, min(start + size, len(which)), len(which))
+
+    def skip(self) -> None:
+        """A piece is there already."""
+        self._step += 1
+        self._found += 1
+
+    def _tell(self, name: str, done: int, images: int) -> None:
+        self._progress(AttackStanding(name, self._step, self._steps, done, images, self._found))
+
+
+def _device(opened: TrainedRun, config: AttackConfig) -> torch.device:
+    if config.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise UsageError(f"accelerator {config.accelerator}: PyTorch finds no GPU here; give --accelerator cpu")
+    return torch.device("cuda" if on_gpu(replace(opened.config.training, accelerator=config.accelerator)) else "cpu")
+
+
+def _ready(opened: TrainedRun, device: torch.device) -> PrependedModel:
+    """Its model, to be attacked: nothing in it is trained any more."""
+    return opened.model.to(device).eval().requires_grad_(False)
+
+
+def _set_rounding(model: PrependedModel, rounding: str | None, folder: RunFolder) -> str | None:
+    """Put a quantizer in place of the trained one, where one is given; returns which there is."""
+    found = quantizers(model.layer)
+    if rounding is not None and not found:
+        raise UsageError(f"the layer of {folder} has no quantizer, so rounding {rounding} means nothing to it")
+    for quantizer in found:
+        quantizer.rounding = cast(Rounding, rounding or quantizer.rounding)
+    return found[0].rounding if found else None
+
+
+def _open_plain(plain: RunFolder, attacked: TrainedRun, device: torch.device) -> PrependedModel:
+    """The plain model, of the same classes and size of image."""
+    opened = plain.open()
+    if opened.classes != attacked.classes:
+        raise UsageError(f"the model in {plain} knows other classes than that in {attacked.folder}: there is no transfer")
+    if opened.config.data.pixels != attacked.config.data.pixels:
+        raise UsageError(
+            f"the model in {plain} takes images of {opened.config.data.pixels} pixels and that in {attacked.folder} of "
+            f"{attacked.config.data.pixels}: there is no transfer"
+        )
+    return _ready(opened, device)
+
+
+def _test_data(folder: RunFolder, opened: TrainedRun, config: AttackConfig, seed: int) -> tuple[Data, str | None]:
+    """The run's test images, and how they differ from those that it was tested with, if they do."""
+    there = opened.config.data
+    data = Data(replace(there, path=config.data_path or there.path, workers=config.workers), seed, test_only=True)
+    then, now = folder.data(), data.fingerprint
+    difference = data_difference({**then, "train": now["train"]}, now)
+    if difference and then["classes"] != now["classes"]:
+        raise UsageError(f"the model in {folder} knows other classes than these data ({difference}); give its own data")
+    return data, difference
+
+
+def _draw(data: Data, config: AttackConfig) -> tuple[list[int], Tensor, Tensor]:
+    """Test images drawn evenly over the classes: indices in ascending order, images (N, 3, size, size), class indices (N,)."""
+    data.test.load()
+    generator = np.random.default_rng(config.attack_seed)
+    shuffled = generator.permutation(len(data.test))
+    taken: dict[int, int] = {}
+    turns = []
+    for index in shuffled.tolist():
+        target = data.test.targets[index]
+        turns.append(taken.setdefault(target, 0))
+        taken[target] += 1
+    # The first of every class, then the second of every class, and so on; each in the order of the shuffle.
+    order = shuffled[np.argsort(turns, kind="stable")]
+    indices, images, labels = [], [], []
+    for index in sorted(order[: config.images].tolist()):
+        if (item := data.test[index]) is not None:  # a corrupt one that the run leaves out
+            indices.append(index)
+            images.append(item[0])
+            labels.append(item[1])
+    if not indices:
+        raise UsageError(f"none of the {config.images} images drawn can be decoded")
+    return indices, torch.stack(images), torch.tensor(labels)
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+def _versions(config: AttackConfig) -> dict[str, str]:
+    packages = []
+    if set(config.attacks) & set(AUTOATTACK):
+        packages.append("pyautoattack")
+    if config.corruptions:
+        packages.append("imagecorruptions-imaug")
+    return {package: version(package) for package in packages}
+
+
+def _mean(by: dict[str, float]) -> dict[str, Any] | None:
+    return {"mean": float(np.mean(list(by.values()))), "by": by} if by else None
+
+
+def _by_kind(kinds: list[str], severities: list[int], shares: dict[str, float]) -> dict[str, Any] | None:
+    by = {kind: _mean({str(severity): shares[f"{kind}-{severity}"] for severity in severities}) for kind in kinds}
+    return {"mean": float(np.mean([entry["mean"] for entry in by.values() if entry])), "by": by} if by else None
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with replacing(path) as file, file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

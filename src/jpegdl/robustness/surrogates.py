@@ -1,0 +1,96 @@
+"""Other gradients for a layer whose own says too little: its forward pass stays, its backward pass is another's (BPDA)."""
+
+import copy
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from jpegdl.errors import UsageError
+from jpegdl.layer import PrependedModel, Rounding, prepend
+from jpegdl.layer.quantizing import QuantizingLayer
+
+
+def quantizers(layer: nn.Module) -> list[QuantizingLayer]:
+    """The layers that quantize, ``layer`` or within it."""
+    return [module for module in layer.modules() if isinstance(module, QuantizingLayer)]
+
+
+def is_random(layer: nn.Module) -> bool:
+    """Whether the layer draws levels at random in eval mode."""
+    return any(quantizer.rounding == "sample" for quantizer in quantizers(layer))
+
+
+def gradients_of(layer: nn.Module) -> tuple[str, ...]:
+    """Which gradients an attack may see a layer through, as far as they differ.
+
+    own; identity, unless the layer is one; of layers that quantize also ste, where they do not have that gradient already or
+    do not round, and none, where they have a level cap and do more than cap.
+    """
+    if isinstance(layer, nn.Identity):
+        return ("own",)
+    found = quantizers(layer)
+    roundings = {quantizer.rounding for quantizer in found}
+    names = ["own"]
+    if roundings - {"ste", "none"}:
+        names.append("ste")
+    if roundings - {"none"} and all(quantizer.bits is not None for quantizer in found):
+        names.append("none")
+    return (*names, "identity")
+
+
+def with_gradient(model: PrependedModel, gradient: str) -> PrependedModel:
+    """A model whose logits are those of ``model``, bit for bit, and whose gradient by the images is another.
+
+    Args:
+        model: any layer in front of any backbone; it is left as it is, and shares its backbone and layer with the result.
+        gradient: own, and then ``model`` itself is returned; ste, straight through the rounding and stopped by the level cap;
+            none, that of the level cap alone; identity, straight through the whole layer.
+
+    Raises:
+        UsageError: a gradient that the layer cannot have.
+
+    Source: Athalye et al. 2018, backward pass differentiable approximation.
+    """
+    if gradient == "own":
+        return model
+    if gradient == "identity":
+        stand_in: nn.Module = nn.Identity()
+    else:
+        stand_in = copy.deepcopy(model.layer)
+        found = quantizers(stand_in)
+        if gradient not in ("ste", "none") or not found:
+            raise UsageError(f"gradient must be one of {', '.join(gradients_of(model.layer))} for this layer, got {gradient!r}")
+        for quantizer in found:
+            quantizer.rounding = cast(Rounding, gradient)
+    layer = _Surrogate(model.layer, stand_in)
+    other = prepend(model.backbone, layer, model.mean.flatten().tolist(), model.std.flatten().tolist())
+    return other.to(model.mean.device).train(model.training)
+
+
+class _Surrogate(nn.Module):
+    """One layer's output with another's gradient."""
+
+    def __init__(self, layer: nn.Module, stand_in: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.stand_in = layer, stand_in
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            value: Tensor = self.layer(images)
+        if not (torch.is_grad_enabled() and images.requires_grad):
+            return value
+        exchanged: Tensor = _Exchange.apply(value, self.stand_in(images))  # type: ignore[no-untyped-call]
+        return exchanged
+
+
+class _Exchange(torch.autograd.Function):
+    """The first tensor, whose gradient goes to the second."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, stand_in: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
+        return None, grads[0]

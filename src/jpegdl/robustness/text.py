@@ -1,0 +1,50 @@
+"""The result of an attack in words."""
+
+from typing import Any
+
+_GRADIENTS = {
+    "own": "the layer's own gradient",
+    "ste": "the straight-through gradient",
+    "none": "the gradient of the level cap alone",
+    "identity": "the gradient straight through the layer",
+    "plain": "transfer from the plain model",
+    "black-box": "logits alone",
+}
+
+
+def attack_text(result: dict[str, Any]) -> str:
+    """What :func:`jpegdl.robustness.attack_run` found, a few lines for a terminal."""
+    rounding = f", rounding {result['rounding']}" if result["rounding"] else ""
+    lines = [
+        f"{result['arm']}, seed {result['seed']}{rounding}: {result['images']} test images, "
+        f"{_percent(result['clean']['accuracy'])} right unchanged, {_percent(result['chance'])} by chance"
+    ]
+    if result["other_images"]:
+        lines.append(f"other images than those of the run's own test: {result['other_images']}")
+    if result["levels"]:
+        lines += ["", "norm       eps  own gradient  adaptive  most broken by"]
+    for level in result["levels"]:
+        eps = f"{level['eps_255']:g}/255" if level["norm"] == "Linf" else f"{level['eps']:g}"
+        own = "" if level["own_gradient"] is None else _percent(level["own_gradient"])
+        won = level["won"]
+        lines.append(
+            f"{level['norm']:<5} {eps:>8}  {own:>12}  {_percent(level['accuracy']):>8}  "
+            f"{won['attack']}, {_GRADIENTS[won['gradient']]}"
+        )
+    for flag in result["masking"]["flags"]:
+        lines.append(f"! {flag['norm']}, {flag['eps_255']:g}/255: {flag['text']}")
+    for name, why in result["left_out"].items():
+        lines.append(f"left out: {name}, {why}")
+    if result["corruptions"] or result["jpeg"]:
+        lines.append("")
+    if result["corruptions"]:
+        by = ", ".join(f"{kind} {_percent(entry['mean'])}" for kind, entry in result["corruptions"]["by"].items())
+        lines.append(f"corruptions: mean {_percent(result['corruptions']['mean'])} ({by})")
+    if result["jpeg"]:
+        by = ", ".join(f"{quality}: {_percent(share)}" for quality, share in result["jpeg"]["by"].items())
+        lines.append(f"JPEG files by quality: mean {_percent(result['jpeg']['mean'])} ({by})")
+    return "\n".join(lines)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

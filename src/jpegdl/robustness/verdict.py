@@ -1,0 +1,215 @@
+"""What attacks that were made one by one say together: robust accuracy, who broke what, and signs of masked gradients."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jpegdl.robustness.config import BLACK_BOX
+
+Bits = np.ndarray[Any, np.dtype[np.bool_]]
+
+SIGNIFICANT = 0.05
+#: What the gradient of a trial is called where there is none of the layer's: square sees logits alone, a transfer takes that of
+#: the plain model.
+NO_GRADIENT, TRANSFER = "black-box", "plain"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One attack with one gradient at one eps.
+
+    Attributes:
+        attack: one of :data:`jpegdl.robustness.ATTACKS`.
+        gradient: own, ste, none, identity; plain for a transfer from the plain model; black-box for square.
+        norm: Linf or L2.
+        eps: in units of pixels from 0 to 1.
+    """
+
+    attack: str
+    gradient: str
+    norm: str
+    eps: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.norm}-{255 * self.eps:.6g}-{self.attack}-{self.gradient}"
+
+
+@dataclass(frozen=True, eq=False)  # arrays do not compare to a truth value
+class Outcome:
+    """What a trial found.
+
+    Attributes:
+        trial: which.
+        broken: (images,) of those that the model knows, which it took for another class.
+        largest: how far an image was moved at most, in units of pixels from 0 to 1.
+        seconds: that it took.
+        fools_plain: share of the broken images that the plain model knows and that, changed so, it takes for another class
+            too; None without a plain model, or where it knows none.
+    """
+
+    trial: Trial
+    broken: Bits
+    largest: float
+    seconds: float
+    fools_plain: float | None
+
+
+def levels(outcomes: list[Outcome], right: Bits) -> list[dict[str, Any]]:
+    """One entry for each norm and eps, ascending.
+
+    An image that is broken at one eps is broken at every larger one in that norm, since what broke it lies within that too.
+
+    Args:
+        outcomes: all of them.
+        right: (images,) which images the model knows, unchanged.
+
+    Returns:
+        Of each: ``norm``; ``eps``, in units of pixels from 0 to 1, and ``eps_255``, in 1/255; ``accuracy``, the share of all
+        images that no trial broke, and ``robust``, which; ``own_gradient``, the same for white-box attacks through the layer's
+        own gradient alone (None without any); ``won``, the attack and gradient that broke most; ``by_gradient`` and
+        ``by_attack``, each with ``accuracy`` under all of these at this eps and ``alone``, the share of all images that they
+        alone broke; ``trials``, each with ``attack``, ``gradient``, ``accuracy``, ``alone``, ``largest``, ``seconds``,
+        ``fools_plain``.
+    """
+    found = []
+    for norm in dict.fromkeys(outcome.trial.norm for outcome in outcomes):
+        every, own = np.zeros_like(right), np.zeros_like(right)
+        for eps in sorted({outcome.trial.eps for outcome in outcomes if outcome.trial.norm == norm}):
+            here = [outcome for outcome in outcomes if (outcome.trial.norm, outcome.trial.eps) == (norm, eps)]
+            own_here = [outcome for outcome in here if _is_own(outcome.trial)]
+            every, own = every | _broken(here, right), own | _broken(own_here, right)
+            most = max(here, key=lambda outcome: int(outcome.broken.sum()))
+            found.append(
+                {
+                    "norm": norm,
+                    "eps": eps,
+                    "eps_255": 255 * eps,
+                    "accuracy": _share(right & ~every),
+                    "own_gradient": _share(right & ~own) if own_here else None,
+                    "robust": bits(right & ~every),
+                    "won": {"attack": most.trial.attack, "gradient": most.trial.gradient},
+                    "by_gradient": _grouped(here, right, "gradient"),
+                    "by_attack": _grouped(here, right, "attack"),
+                    "trials": [_described(outcome, here, right) for outcome in here],
+                }
+            )
+    return found
+
+
+def masking(outcomes: list[Outcome], check: list[Outcome], right: Bits, chance: float) -> dict[str, Any]:
+    """Signs that gradients say too little, so that white-box attacks look weaker than the model is.
+
+    Args:
+        outcomes: of the attacks asked for.
+        check: of a strong attack with an eps so large that every model should give way.
+        right: (images,) which images the model knows.
+        chance: accuracy of guessing.
+
+    Returns:
+        ``flags``: each with ``norm``, ``eps_255`` and ``text``. Raised where attacks that do not take the layer's own gradient
+        break images that none of those that do breaks, and more than the other way round by more than chance explains
+        (one-sided sign test over images, p < 0.05); and where the check leaves accuracy. ``check``: None without one; else
+        ``attack``, ``norm``, ``eps_255``, ``own_gradient`` and ``accuracy``, with the layer's own gradient alone and with all.
+
+    Source: Carlini et al. 2019, "On Evaluating Adversarial Robustness"; Athalye et al. 2018.
+    """
+    flags = []
+    for key in dict.fromkeys((outcome.trial.norm, outcome.trial.eps) for outcome in outcomes):
+        here = [outcome for outcome in outcomes if (outcome.trial.norm, outcome.trial.eps) == key]
+        own = [outcome for outcome in here if _is_own(outcome.trial)]
+        rivals = {
+            "the black box attack": [outcome for outcome in here if outcome.trial.gradient == NO_GRADIENT],
+            "transfer from the plain model": [outcome for outcome in here if outcome.trial.gradient == TRANSFER],
+            "surrogate gradients": [
+                outcome for outcome in here if outcome.trial.gradient not in ("own", TRANSFER, NO_GRADIENT)
+            ],
+        }
+        for name, rival in rivals.items():
+            if not own or not rival:
+                continue
+            ours, theirs = _broken(own, right), _broken(rival, right)
+            more, fewer = int((theirs & ~ours).sum()), int((ours & ~theirs).sum())
+            if (p := sign_test(more, fewer)) < SIGNIFICANT:
+                text = (
+                    f"{name} broke {more} images that no attack through the layer's own gradient did, and missed {fewer} that "
+                    f"those broke (p = {p:.2g}): the layer's own gradient is masked"
+                )
+                flags.append({"norm": key[0], "eps_255": 255 * key[1], "text": text})
+    if not check:
+        return {"flags": flags, "check": None}
+    trial = check[0].trial
+    own_left = _share(right & ~_broken([outcome for outcome in check if _is_own(outcome.trial)], right))
+    left = _share(right & ~_broken(check, right))
+    for name, accuracy in (("through the layer's own gradient", own_left), ("with every gradient there is", left)):
+        if accuracy > 0:
+            above = "above" if accuracy > chance else "not above"
+            text = (
+                f"{trial.attack} {name} leaves {100 * accuracy:.1f} % at {255 * trial.eps:g}/255, where nothing should be left "
+                f"({above} chance, {100 * chance:.1f} %)"
+            )
+            flags.append({"norm": trial.norm, "eps_255": 255 * trial.eps, "text": text})
+    found = {"attack": trial.attack, "norm": trial.norm, "eps_255": 255 * trial.eps, "own_gradient": own_left, "accuracy": left}
+    return {"flags": flags, "check": found}
+
+
+def sign_test(more: int, fewer: int) -> float:
+    """The probability that of ``more + fewer`` tosses of a coin at least ``more`` are heads."""
+    tosses = more + fewer
+    return sum(math.comb(tosses, heads) for heads in range(more, tosses + 1)) / 2**tosses
+
+
+def bits(flags: Bits) -> str:
+    """One digit for each image, 1 for yes."""
+    return "".join("01"[int(flag)] for flag in flags)
+
+
+def from_bits(text: str) -> Bits:
+    """The inverse of :func:`bits`."""
+    return np.array([digit == "1" for digit in text], dtype=np.bool_)
+
+
+def _is_own(trial: Trial) -> bool:
+    return trial.gradient == "own" and trial.attack != BLACK_BOX
+
+
+def _broken(outcomes: list[Outcome], right: Bits) -> Bits:
+    """(images,) which were broken by any of them."""
+    broken = np.zeros_like(right)
+    for outcome in outcomes:
+        broken = broken | outcome.broken
+    return broken
+
+
+def _share(flags: Bits) -> float:
+    return float(flags.mean())
+
+
+def _alone(some: list[Outcome], here: list[Outcome], right: Bits) -> float:
+    """Share of all images that ``some`` broke and none of the others here."""
+    others = [outcome for outcome in here if outcome not in some]
+    return _share(_broken(some, right) & ~_broken(others, right))
+
+
+def _grouped(here: list[Outcome], right: Bits, part: str) -> dict[str, dict[str, float]]:
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in here:
+        groups.setdefault(getattr(outcome.trial, part), []).append(outcome)
+    return {
+        name: {"accuracy": _share(right & ~_broken(some, right)), "alone": _alone(some, here, right)}
+        for name, some in groups.items()
+    }
+
+
+def _described(outcome: Outcome, here: list[Outcome], right: Bits) -> dict[str, Any]:
+    return {
+        "attack": outcome.trial.attack,
+        "gradient": outcome.trial.gradient,
+        "accuracy": _share(right & ~outcome.broken),
+        "alone": _alone([outcome], here, right),
+        "largest": outcome.largest,
+        "seconds": outcome.seconds,
+        "fools_plain": outcome.fools_plain,
+    }

@@ -1,0 +1,227 @@
+"""Explaining a run as a whole: its files, what is left out, what is made again, what is refused."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from explained import config, grey_config, make_run
+from PIL import Image
+
+from jpegdl.data import DataConfig
+from jpegdl.errors import UsageError
+from jpegdl.explain import ExplainConfig, explain_run
+from jpegdl.explain import run as runs
+from jpegdl.training import RunFolder
+
+QUICK = ExplainConfig(ablation=False, pictures=1, images=16)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return make_run(folder / "jpeg-dl"), make_run(folder / "plain", arm="plain", seed=1)
+
+
+def _content(folder, part):
+    return json.loads((folder.path / "explain" / f"{part}.json").read_text())
+
+
+def test_all_parts_and_what_they_were_made_of(pair):
+    folder, plain = pair
+    told = []
+    done = explain_run(folder, QUICK, plain, lambda *each: told.append(each))
+    there = {file.name for file in (folder.path / "explain").iterdir()}
+    assert there == {*done["files"], "explain.json"}
+    assert {"tables.png", "training.png", "frequencies-bits.png", "frequencies-transfer.png", "image-better-1.png"} <= there
+    assert done["left_out"] == []
+    assert done["other_images"] is None
+    assert done == _content(folder, "explain")
+    assert told[0] == ("tables", 0, 4)
+    assert told[-1] == ("explain", 4, 4)
+    for name in done["files"]:
+        if name.endswith(".png"):
+            with Image.open(folder.path / "explain" / name) as picture:
+                assert min(picture.size) > 300
+        else:
+            made_of = json.loads((folder.path / "explain" / name).read_text())["made_of"]
+            assert made_of["model"] == done["made_of"]["model"]
+            assert made_of["data"]["test"] == folder.data()["test"]
+            assert ("plain" in made_of) == (name == "images.json")
+
+
+def test_a_second_call_makes_only_what_is_missing_or_of_other_settings(pair, monkeypatch):
+    folder, plain = pair
+    first = explain_run(folder, QUICK, plain)
+    made = []
+    monkeypatch.setattr(runs.figures, "tables_figure", lambda *a: made.append("tables"))
+    monkeypatch.setattr(runs, "measure", lambda *a: pytest.fail("measured again"))
+    original = runs.show
+    monkeypatch.setattr(runs, "show", lambda *a: made.append("images") or original(*a))
+    assert explain_run(folder, QUICK, plain) == first
+    assert made == []
+    picture = next((folder.path / "explain").glob("image-*.png"))
+    picture.unlink()
+    assert explain_run(folder, QUICK, plain) == first
+    assert made == ["images"]
+    assert picture.is_file()
+    without = explain_run(folder, QUICK, None)  # another choice: the pictures of the last one go
+    assert made == ["images", "images"]
+    assert "image-changed-1.png" in without["files"]
+    assert not list((folder.path / "explain").glob("image-better*"))
+    assert _content(folder, "images")["rule"].startswith("Chosen by rule: where the layer changes the model's logits most")
+
+
+def test_another_model_replaces_all(tmp_path):
+    folder = make_run(tmp_path / "run", steps=1)
+    explain_run(folder, QUICK)
+    before = {part: _content(folder, part) for part in ("tables", "training", "frequencies", "images")}
+    make_run(tmp_path / "run", steps=2)
+    explain_run(folder, QUICK)
+    for part, content in before.items():
+        after = _content(folder, part)
+        assert after["made_of"]["model"] != content["made_of"]["model"], part
+        assert after["made_of"]["data"] == content["made_of"]["data"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "left_out"),
+    [
+        ({"kind": "gain"}, {"training", "saturation", "bits of the levels", "ablation: uncapped, unquantized"}),
+        ({"kind": "log"}, {"training", "saturation", "bits of the levels", "ablation: uncapped, unquantized"}),
+        ({"kind": "normalize"}, {"tables", "training", "frequencies", "ablation"}),
+        ({"kind": "cascade", "depth": 2}, {"training", "bits per frequency", "transfer curves", "ablation"}),
+        (
+            {"kind": "regions", "region": 8},
+            {"picture of the tables", "training", "bits of the levels", "transfer curves"},
+        ),
+        ({"kind": "subsampled"}, set()),
+        ({"rounding": "hard"}, {"bits of P(k | z)"}),
+        ({"rounding": "none"}, {"bits of the levels", "ablation: unquantized"}),
+        ({"bits": None}, {"saturation", "ablation: uncapped", "ablation: unquantized"}),
+        ({"rounding": "sample", "window": None}, {"ablation: uncapped"}),
+    ],
+)
+def test_what_does_not_apply_is_left_out_with_the_reason(tmp_path, monkeypatch, layer, left_out):
+    monkeypatch.setattr("jpegdl.explain.ablation.BLOCK", 1)  # one frequency will do
+    monkeypatch.setattr(runs.figures, "ablation_figure", lambda *a: None)
+    folder = make_run(tmp_path, config(**layer), steps=0)
+    done = explain_run(folder, replace(QUICK, ablation=True, images=4))
+    assert {entry["what"] for entry in done["left_out"]} == left_out
+    assert all(len(entry["why"]) > 10 for entry in done["left_out"])
+    assert [name for name in done["files"] if name.startswith("image-changed")]
+
+
+def test_a_run_without_a_layer(tmp_path, pair):
+    plain = make_run(tmp_path, replace(config(), layer=replace(config().layer, kind="none")), arm="plain", steps=0)
+    done = explain_run(plain, replace(QUICK, ablation=True))
+    assert done["files"] == []
+    assert {entry["what"] for entry in done["left_out"]} == {"tables", "training", "frequencies", "images", "ablation"}
+    # Beside another model there is something to choose by.
+    assert "image-better-1.png" in explain_run(plain, QUICK, pair[0])["files"]
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_grey_images(tmp_path):
+    folder = make_run(tmp_path, grey_config(), steps=0)
+    done = explain_run(folder, replace(QUICK, images=8))
+    assert _content(folder, "frequencies")["grey"]
+    assert np.max(_content(folder, "frequencies")["bits"]["integers"]["chroma"]) == 0
+    assert "frequencies-transfer.png" in done["files"]
+
+
+def test_files_that_came_without_the_rest_of_the_run(tmp_path):
+    folder = make_run(tmp_path, steps=0)
+    folder.tables_file.unlink()
+    folder.layer_file.unlink()
+    left_out = {entry["what"]: entry["why"] for entry in explain_run(folder, QUICK)["left_out"]}
+    assert left_out == {"tables": "the run has no tables.json", "training": "the run has no layer.npz"}
+
+
+def test_the_steps_that_ended_at_the_floor_are_named(tmp_path):
+    folder = make_run(tmp_path, steps=0)
+    state = folder.open()
+    with torch.no_grad():
+        state.model.layer.luma[0, 1] = state.model.layer.luma[2, 0] = 1e-5
+        state.model.layer.chroma[7, 7] = 255
+    folder.write_model(state.model, state.classes)
+    words = explain_run(folder, QUICK)["words"]
+    assert words[0].startswith("2 of the 64 luma steps ended at the floor, 1e-05: (0, 1), (2, 0).")
+    assert words[1].startswith("One chroma step ended at the top, 255: (7, 7).")
+    history = _content(folder, "training")
+    assert history["epoch"] == [0, 1, 2]
+    assert history["at_floor"] == {"luma": [[0, 1], [2, 0]], "chroma": []}
+    assert np.array(history["luma"]).shape == (3, 8, 8)
+    np.testing.assert_allclose(history["luma"][1], 2 * np.array(history["luma"][2]))
+
+
+def test_images_are_drawn_evenly_over_the_classes_and_by_seed(pair):
+    def drawn(**changes):
+        subject = runs.open_subject(pair[0], replace(QUICK, **changes), None)
+        targets = [subject.data.test.targets[i] for i in subject.images]
+        return subject.images, np.bincount(targets, minlength=4).tolist()
+
+    assert drawn(images=8)[1] == [2, 2, 2, 2]
+    assert sorted(drawn(images=10)[1]) == [2, 2, 3, 3]
+    assert drawn(images=8) == drawn(images=8)
+    assert drawn(images=8)[0] != drawn(images=8, images_seed=1)[0]
+    assert drawn(images=None) == drawn(images=1000) == (list(range(40)), [10, 10, 10, 10])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"frequencies": [[8, 0]]}, r"row and the column of a table, 0 to 7, such as \[0, 1\], got \[8, 0\]"),
+        ({"frequencies": [[1]]}, r"got \[1\]"),
+        ({"frequencies": []}, "at least one"),
+        ({"images": 0}, "images must be at least 1, got 0"),
+        ({"pictures": -1}, "pictures must be at least 0, got -1"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"device": "abacus"}, "device 'abacus' cannot be used here"),
+    ],
+)
+def test_settings_that_cannot_be(pair, changes, words):
+    with pytest.raises(UsageError, match=words) as raised:
+        explain_run(pair[0], replace(QUICK, **changes))
+    assert "\n" not in str(raised.value)
+
+
+def test_runs_and_data_that_do_not_fit(tmp_path, pair):
+    with pytest.raises(UsageError, match="no trained model in .*: no run is there"):
+        explain_run(RunFolder(tmp_path / "nothing"), QUICK)
+    assert not (tmp_path / "nothing").exists()
+    other = replace(config(), data=DataConfig(name="made-up", classes=3, limit=12, size=16))
+    with pytest.raises(UsageError, match="knows other classes than .* give a plain run of the same data"):
+        explain_run(pair[0], QUICK, make_run(tmp_path / "other", other, arm="plain", steps=0))
+    folder = make_run(tmp_path / "damaged", steps=0)
+    folder.layer_file.write_bytes(b"PK nonsense")
+    with pytest.raises(UsageError, match=r"layer.npz is damaged"):
+        explain_run(folder, QUICK)
+
+
+def _folder_of_images(path, colour):
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (path / part / name).mkdir(parents=True)
+            for i in range(3):
+                array = np.random.default_rng(i + colour).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(array).save(path / part / name / f"{i}.png")
+
+
+def test_data_that_moved_and_other_data(tmp_path):
+    _folder_of_images(tmp_path / "here", 0)
+    run = replace(config(), data=DataConfig(path=str(tmp_path / "here"), size=16))
+    folder = make_run(tmp_path / "run", run, steps=0)
+    first = explain_run(folder, QUICK)
+    (tmp_path / "here").rename(tmp_path / "there")
+    with pytest.raises(UsageError, match="here"):
+        explain_run(folder, QUICK)
+    assert explain_run(folder, replace(QUICK, path=str(tmp_path / "there"))) == first
+    (tmp_path / "there" / "test" / "a" / "2.png").unlink()
+    done = explain_run(folder, replace(QUICK, path=str(tmp_path / "there")))
+    assert done["other_images"] == "6 test images then, 5 now"
+    assert _content(folder, "frequencies")["images"] == 5
+    (tmp_path / "there" / "test" / "b").rename(tmp_path / "there" / "test" / "c")
+    with pytest.raises(UsageError, match="knows other classes than these data"):
+        explain_run(folder, replace(QUICK, path=str(tmp_path / "there")))
