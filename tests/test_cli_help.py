@@ -1,6 +1,5 @@
 """What the command line says of itself: help, versions, and what a misspelt name was meant for."""
 
-import os
 import shlex
 import subprocess
 import sys
@@ -133,17 +132,6 @@ def test_every_example_is_one(name):
     words = words[: words.index(">")] if ">" in words else words
     assert words[:2] == ["jpegdl", name]
     parse(cli.COMMANDS[name].parser(), words[2:])
-
-
-def test_a_reader_that_wants_no_more():
-    """As ``jpegdl recipes | head`` has it: no message."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = subprocess.run(
-        [sys.executable, "-m", "jpegdl", "recipes"], stdout=writing, stderr=subprocess.PIPE, check=False, timeout=300
-    )
-    os.close(writing)
-    assert (done.returncode, done.stderr) == (141, b"")
 
 
 # ---------------------------------------------------------------------------------------------------------- did you mean

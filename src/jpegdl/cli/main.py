@@ -20,8 +20,7 @@ from jpegdl.errors import UsageError, did_you_mean
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated,
-    141 where what reads the output wants no more of it.
+    """Run the command line; the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
 
     Args:
         arguments: without the program's name; default ``sys.argv``.
@@ -34,13 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
             warnings.showwarning = lambda message, *_: print_error(f"warning: {one_line(message)}")
             _find_own_modules()
             _run(arguments)
-            sys.stdout.flush()
     except BaseException as error:
         # An interrupt may come out as another exception: of an import that it cut short, or SystemExit from Lightning.
         if interrupts.signal is not None:
             return _interrupted(interrupts.signal, arguments)
-        if isinstance(error, BrokenPipeError) and _reader_left():
-            return 128 + signal.SIGPIPE
         if isinstance(error, argparse.ArgumentError | UsageError | OSError):
             print_error(f"error: {one_line(error)}")
             return 2 if isinstance(error, argparse.ArgumentError) else 1
@@ -108,16 +104,6 @@ class _Interrupts:
             self.signal = self.signal or signal.SIGINT
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-def _reader_left() -> bool:
-    """Whether what reads the output, such as ``head``, wants no more; what is still to be printed then goes nowhere."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
 
 
 def _interrupted(number: int, arguments: list[str]) -> int:
