@@ -99,6 +99,22 @@ COMMANDS = {
         "Print the table of a comparison again; nothing is trained.",
         "jpegdl summary --name mine",
     ),
+    "attack": Command(
+        looking.attack_parser,
+        looking.attack,
+        "Attack trained models through the layer's gradients and in place of them; corrupt their images too.",
+        "jpegdl attack --name mine --eps '[1, 2, 4, 8]' --images 200",
+        ("name", "output", "arms", "seeds", "eps", "eps_l2", "attacks", "images", "rounding", "corruptions", "data_path"),
+        resumes=True,
+    ),
+    "explain": Command(
+        looking.explain_parser,
+        looking.explain,
+        "Draw what a trained layer does: tables, transfer curves, single images, what each frequency is worth.",
+        "jpegdl explain --name mine",
+        (*_RUN, "images", "pictures", "ablation", "path", "device"),
+        resumes=True,
+    ),
     "report": Command(
         looking.report_parser,
         looking.report,

@@ -1,12 +1,123 @@
-"""The commands that look at what was trained: report."""
+"""The commands that look at what was trained: attack, explain, report."""
 
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jpegdl.cli.shared import add_comparison, say
+from jpegdl.cli.shared import add_comparison, note_command, say
+from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
+
+    from jpegdl.robustness import AttackStanding
+
+
+def attack_parser(about: str) -> "ArgumentParser":
+    from jpegdl.arguments import plain_parser
+    from jpegdl.robustness import AttackConfig
+
+    parser = plain_parser("jpegdl attack [--name NAME] [--KEY VALUE ...]", about)
+    add_comparison(parser)
+    parser.add_argument("--arms", type=list[str], default=["plain", "jpeg-dl"], help="whose models to attack")
+    parser.add_argument(
+        "--seeds", type=int | list[int] | None, default=None, help="a number n for 0 to n-1, or a list (default: all there are)"
+    )
+    parser.add_class_arguments(AttackConfig)
+    return parser
+
+
+def attack(chosen: dict[str, Any]) -> None:
+    from jpegdl.files import replacing
+    from jpegdl.robustness import AttackConfig, attack_figure, attack_rows, attack_run, attack_text, check_attack
+    from jpegdl.training import finished_runs
+
+    config = AttackConfig(**{name: chosen[name] for name in AttackConfig.__dataclass_fields__})
+    check_attack(config)
+    folder, seeds = _folder(chosen), chosen["seeds"]
+    runs = finished_runs(folder, chosen["arms"], list(range(seeds)) if isinstance(seeds, int) else seeds)
+    plain = finished_runs(folder).get("plain", {})
+    results: dict[str, dict[int, dict[str, Any]]] = {}
+    for arm, by_seed in runs.items():
+        for seed, run in by_seed.items():
+            with _Bar(f"{arm}, seed {seed}") as bar:
+                transfer = plain.get(seed) if arm != "plain" else None
+                result = attack_run(run, config, transfer, bar.show)
+            results.setdefault(arm, {})[seed] = result
+            say(f"{attack_text(result)}\n")
+    name = "attack" if config.rounding is None else f"attack-{config.rounding}"
+    rows = attack_rows(results)
+    with replacing(folder / f"{name}.csv") as file, file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    written = [f"{name}.csv"]
+    if (figure := attack_figure(results)) is not None:
+        with replacing(folder / f"{name}.png") as file:
+            figure.savefig(file, dpi=100, facecolor="white")
+        written.append(f"{name}.png")
+    note_command(folder, chosen)
+    say(f"Written to {folder}: {', '.join(written)}; jpegdl report adds them to its page")
+
+
+class _Bar:
+    """How far an attack is, on a line of stderr."""
+
+    def __init__(self, title: str) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(desc=title, unit="attack", bar_format="{desc}: {percentage:3.0f}% [{elapsed}<{remaining}] {postfix}")
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, standing: "AttackStanding") -> None:
+        """Draw it."""
+        self._bar.total = standing.steps
+        self._bar.n = standing.step - 1 + standing.done / max(1, standing.images)
+        self._bar.set_postfix_str(f"{standing.name}, {standing.step} of {standing.steps}", refresh=True)
+
+
+def explain_parser(about: str) -> "ArgumentParser":
+    from jpegdl.arguments import plain_parser
+    from jpegdl.explain import ExplainConfig
+
+    parser = plain_parser("jpegdl explain [--name NAME] [--KEY VALUE ...]", about)
+    add_comparison(parser)
+    parser.add_argument("--arm", type=str, default="jpeg-dl", help="whose model")
+    parser.add_argument("--seed", type=int | None, default=None, help="which seed (default: the lowest there is)")
+    parser.add_class_arguments(ExplainConfig)
+    return parser
+
+
+def explain(chosen: dict[str, Any]) -> None:
+    from tqdm import tqdm
+
+    from jpegdl.explain import ExplainConfig, explain_run
+    from jpegdl.training import finished_runs
+
+    folder, arm = _folder(chosen), chosen["arm"]
+    runs = finished_runs(folder, [arm], None if chosen["seed"] is None else [chosen["seed"]])[arm]
+    seed = min(runs)
+    plain = finished_runs(folder).get("plain", {}).get(seed) if arm != "plain" else None
+    config = ExplainConfig(**{name: chosen[name] for name in ExplainConfig.__dataclass_fields__})
+    with tqdm(bar_format="{desc} {n_fmt} of {total_fmt} [{elapsed}]", leave=False) as bar:
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.n, bar.total = done, total
+            bar.set_description_str(f"{arm}, seed {seed}: {what}", refresh=True)
+
+        found = explain_run(runs[seed], config, plain, show)
+    for sentence in found["words"]:
+        say(sentence)
+    for entry in found["left_out"]:
+        say(f"left out: {entry['what']}, {entry['why']}")
+    note_command(folder, chosen)
+    pictures = [name for name in found["files"] if name.endswith(".png")]
+    say(f"Written to {runs[seed].path / 'explain'}: {', '.join(pictures)}; jpegdl report adds them to its page")
 
 
 def report_parser(about: str) -> "ArgumentParser":
@@ -20,4 +131,20 @@ def report_parser(about: str) -> "ArgumentParser":
 def report(chosen: dict[str, Any]) -> None:
     from jpegdl.report import write_report
 
-    say(f"Written to {write_report(Path(chosen['output']).expanduser() / chosen['name'])}")
+    say(f"Written to {write_report(_folder(chosen))}")
+
+
+def _folder(chosen: dict[str, Any]) -> Path:
+    """The folder of the comparison.
+
+    Raises:
+        UsageError: there is none.
+    """
+    folder = Path(chosen["output"]).expanduser() / chosen["name"]
+    if not folder.is_dir():
+        from jpegdl.errors import did_you_mean
+
+        there = sorted(path.name for path in folder.parent.glob("*") if path.is_dir())
+        hint = did_you_mean(folder.name, there) or f"there are {', '.join(there) or 'none'}"
+        raise UsageError(f"no comparison in {folder}: {hint}")
+    return folder

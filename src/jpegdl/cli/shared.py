@@ -21,11 +21,11 @@ SETTINGS = "[--config RECIPE] [--KEY VALUE ...]"
 
 def settings_parser(usage: str, about: str) -> "ArgumentParser":
     """A parser of all settings of a comparison."""
-    for name in ("lightning.pytorch", "lightning.fabric"):  # importing them makes them talk
-        logging.getLogger(name).setLevel(logging.ERROR)
     from jpegdl.arguments import settings_parser as parser
     from jpegdl.compare import CompareConfig
 
+    for name in ("lightning.pytorch", "lightning.fabric"):  # importing them makes them talk
+        logging.getLogger(name).setLevel(logging.ERROR)
     return parser(usage, about, CompareConfig)
 
 

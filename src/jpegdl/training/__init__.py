@@ -1,7 +1,7 @@
 """Joint training of a backbone and a layer with Lightning, and the folder that a run leaves."""
 
 from jpegdl.training.config import OptimizerConfig, RunConfig, TrainingConfig, check_config
-from jpegdl.training.folder import RunFolder, TrainedRun, load_model
+from jpegdl.training.folder import RunFolder, TrainedRun, finished_runs, load_model
 from jpegdl.training.module import JointTraining
 from jpegdl.training.run import evaluate, on_gpu, train_run
 
@@ -14,6 +14,7 @@ __all__ = [
     "TrainingConfig",
     "check_config",
     "evaluate",
+    "finished_runs",
     "load_model",
     "on_gpu",
     "train_run",

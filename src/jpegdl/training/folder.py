@@ -4,7 +4,7 @@ import csv
 import json
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -313,6 +313,36 @@ class RunFolder:
         with self._reading(self.model_file):
             load_state(safetensors.torch.load_file(self.model_file), self.model_file, model)
         return TrainedRun(self, config, model.eval(), classes)
+
+
+def finished_runs(
+    place: Path, arms: Sequence[str] | None = None, seeds: Sequence[int] | None = None
+) -> dict[str, dict[int, RunFolder]]:
+    """The finished runs in the folder of a comparison, of each arm by seed.
+
+    Args:
+        place: ``runs/NAME``.
+        arms: those wanted; all that there are by default.
+        seeds: those wanted of each; all that there are by default.
+
+    Raises:
+        UsageError: an arm or a seed that is wanted is not there.
+    """
+    found: dict[str, dict[int, RunFolder]] = {}
+    for result in sorted(place.glob("*/*/result.json")):
+        if result.parent.name.isdecimal():
+            found.setdefault(result.parts[-3], {})[int(result.parent.name)] = RunFolder(result.parent)
+    there = {arm: dict(sorted(by_seed.items())) for arm, by_seed in found.items()}
+    for arm in arms or []:
+        if arm not in there:
+            raise UsageError(f"no finished run of arm {arm!r} in {place}; there are {', '.join(there) or 'none'}")
+        if missing := set(seeds or []) - there[arm].keys():
+            raise UsageError(
+                f"no finished run of arm {arm}, seed {min(missing)} in {place}; there are seeds "
+                f"{', '.join(map(str, there[arm]))}"
+            )
+    wanted = there if arms is None else {arm: there[arm] for arm in arms}
+    return {arm: {s: run for s, run in runs.items() if seeds is None or s in seeds} for arm, runs in wanted.items()}
 
 
 @dataclass(frozen=True)
