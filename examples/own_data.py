@@ -54,12 +54,14 @@ def make() -> tuple[Shapes, Shapes, list[str]]:
 def main(arguments: list[str] | None = None) -> jpegdl.compare.Comparison:
     parser = argparse.ArgumentParser(description="Shapes, with and without the layer")
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", default="runs")
     options = parser.parse_args(arguments)
 
     config = CompareConfig(
         data=DataConfig(size=32, resize=36),
         training=TrainingConfig(epochs=options.epochs),
+        seeds=options.seeds,
         name="shapes-from-python",
         output=options.output,
     )

@@ -2,11 +2,13 @@
 
 import csv
 import json
+import sys
 from dataclasses import replace
 
 import pytest
 import yaml
 
+from jpegdl.compare import CompareConfig, evaluate_run
 from jpegdl.errors import UsageError
 from jpegdl.training import JointTraining, RunFolder, TrainingConfig, check_config
 from runs import run, small_config, weights
@@ -248,3 +250,14 @@ def test_settings_are_checked_before_anything_trains(setting, entry, message):
         check_config(config_with(**{setting: [entry]}))
     assert str(caught.value).startswith(f"training.{setting}")
     assert message in str(caught.value)
+
+
+def test_a_trained_run_is_evaluated_without_its_callbacks(tmp_path, monkeypatch):
+    """Their code need not be there any more."""
+    config = config_with(epochs=1, callbacks=[counter(tmp_path)])
+    folder = tmp_path / "runs" / "mine" / "jpeg-dl" / "0"
+    accuracy = run(config, folder)["accuracy"]
+    (tmp_path / "own_counters.py").unlink()
+    monkeypatch.delitem(sys.modules, "own_counters")
+    elsewhere = CompareConfig(name="mine", output=str(tmp_path / "runs"), training=TrainingConfig(accelerator="cpu"))
+    assert evaluate_run(elsewhere, "jpeg-dl", 0)["accuracy"] == pytest.approx(accuracy)

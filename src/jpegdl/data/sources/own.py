@@ -253,7 +253,7 @@ def _made(config: DataConfig, label: str) -> Any:
     if not callable(make):
         raise UsageError(f"{label} must be a function that returns (train, test, classes), got {type(make).__name__}")
     try:
-        parameters = inspect.signature(make).parameters
+        parameters = dict(inspect.signature(make).parameters)
     except (TypeError, ValueError):  # it has no signature
         parameters = {}
     arguments = {"path": config.path} if "path" in parameters and config.path is not None else {}
