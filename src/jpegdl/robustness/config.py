@@ -30,8 +30,9 @@ class AttackConfig:
         eps_l2: largest Euclidean length of the change of a whole image (L2), all its pixel values taken from 0 to 1: 0.5 is
             127.5/255. A list; [] for none.
         attacks: fgsm (one step), pgd (5 steps of 2.5 eps / 5 from a random start, as published), pgd-strong (50 steps of
-            2.5 eps / 50, 5 random starts), and AutoAttack's apgd-ce, apgd-t, fab-t (100 steps each, the last two against each
-            of up to 9 other classes) and square, which sees logits alone. Those of AutoAttack need the extra attack.
+            2.5 eps / 50, 5 times: from the image and from 4 random starts), and AutoAttack's apgd-ce, apgd-t, fab-t (100 steps
+            each, the last two against each of up to 9 other classes) and square, which sees logits alone. Those of AutoAttack
+            need the extra attack.
         gradients: through what the attacks see the layer: own (its own gradient, as published), and in place of that, the
             forward pass staying what it is, ste (straight through the rounding), none (of the level cap alone) and identity
             (straight through the whole layer). own must be among them. Those that a layer cannot have are left out.

@@ -236,7 +236,7 @@ class _Siege:
         broken, share = from_bits(found["broken"]), None
         if plain_right is not None and (both := broken & plain_right).any():
             share = float(from_bits(found["plain_fooled"])[both].mean())
-        return Outcome(trial, broken, found["largest"], found["seconds"], share)
+        return Outcome(trial, broken, found["largest"], share)
 
     def _with(self, trial: Trial) -> dict[str, Any]:
         """What a trial depends on besides its own four entries."""

@@ -45,7 +45,6 @@ class Outcome:
         trial: which.
         broken: (images,) of those that the model knows, which it took for another class.
         largest: how far an image was moved at most, in units of pixels from 0 to 1.
-        seconds: that it took.
         fools_plain: share of the broken images that the plain model knows and that, changed so, it takes for another class
             too; None without a plain model, or where it knows none.
     """
@@ -53,7 +52,6 @@ class Outcome:
     trial: Trial
     broken: Bits
     largest: float
-    seconds: float
     fools_plain: float | None
 
 
@@ -71,8 +69,8 @@ def levels(outcomes: list[Outcome], right: Bits) -> list[dict[str, Any]]:
         images that no trial broke, and ``robust``, which; ``own_gradient``, the same for white-box attacks through the layer's
         own gradient alone (None without any); ``won``, the attack and gradient that broke most; ``by_gradient`` and
         ``by_attack``, each with ``accuracy`` under all of these at this eps and ``alone``, the share of all images that they
-        alone broke; ``trials``, each with ``attack``, ``gradient``, ``accuracy``, ``alone``, ``largest``, ``seconds``,
-        ``fools_plain``.
+        alone broke; ``trials``, each with ``attack``, ``gradient``, ``accuracy``, ``alone``, ``largest``
+        and ``fools_plain``.
     """
     found = []
     for norm in dict.fromkeys(outcome.trial.norm for outcome in outcomes):
@@ -210,6 +208,5 @@ def _described(outcome: Outcome, here: list[Outcome], right: Bits) -> dict[str, 
         "accuracy": _share(right & ~outcome.broken),
         "alone": _alone([outcome], here, right),
         "largest": outcome.largest,
-        "seconds": outcome.seconds,
         "fools_plain": outcome.fools_plain,
     }
