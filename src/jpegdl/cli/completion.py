@@ -12,7 +12,7 @@ from jpegdl.cli.help import explanation
 from jpegdl.errors import UsageError
 
 FILES = ("weights", "layer.tables", "model", "save", "file", "photos")
-FOLDERS = ("data.path", "output")
+FOLDERS = ("data.path", "data_path", "path", "output")
 
 
 def script(shell: str) -> str:

@@ -1,21 +1,29 @@
 """The page of a comparison, from the files of its run folder alone."""
 
+import base64
+import io
+import json
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import yaml
 from matplotlib.figure import Figure
+from PIL import Image
 
 from jpegdl import __version__
 from jpegdl.compare.arms import ARMS
 from jpegdl.compare.closing import read_summary
 from jpegdl.compare.figures import accuracy_figure, curves_figure, gains_figure, saturation_figure, tables_figure
 from jpegdl.compare.statistics import summary_notes, summary_rows, verdict
+from jpegdl.errors import UsageError
 from jpegdl.files import replacing
 from jpegdl.report.svg import inline_svg
+from jpegdl.robustness import attack_figure
 from jpegdl.training import RunFolder
 
 REPORT = "report.html"
@@ -126,6 +134,10 @@ def _sections(folder: Path, runs: _Runs, summary: dict[str, Any]) -> Iterator[Se
         "Where steps are fine, the level cap holds large coefficients back: the layer then saturates more than it quantizes.",
         pictures=[picture for arm in shown for picture in _saturation(arm, runs[arm])],
     )
+    for arm, by_seed in runs.items():
+        for seed, run in by_seed.items():
+            yield from _explained(arm, seed, run)
+    yield from _attacked(runs)
 
 
 def _gaining_most(arms: list[str], summary: dict[str, Any]) -> list[str]:
@@ -176,3 +188,124 @@ def _saturation(arm: str, runs: dict[int, RunFolder]) -> Iterator[Picture]:
 def _drawn(figure: Figure, name: str, alt: str, caption: str = "", *, wide: bool = False) -> Picture:
     prefix = "".join(character if character.isalnum() else "-" for character in name)
     return Picture(inline_svg(figure, prefix, alt), alt, caption, wide)
+
+
+#: Pictures of ``jpegdl explain`` that the page shows, and how to read them; tables and saturation are there anyway.
+_EXPLAINED = {
+    "ablation.png": "What each frequency is worth: the change of test accuracy, in points, when it alone is removed, left "
+    "uncapped or left unquantized in the trained layer.",
+    "frequencies-bits.png": "How many bits of information the layer leaves at each frequency.",
+    "frequencies-transfer.png": "What the layer makes of coefficients: curves over the histogram of the data.",
+    "training.png": "The steps of single frequencies over training.",
+    "image-better-1.png": "The test image on which the layer helped most.",
+    "image-worse-1.png": "The test image on which it hurt most.",
+}
+
+
+def _explained(arm: str, seed: int, run: RunFolder) -> Iterator[Section]:
+    """What ``jpegdl explain`` found of a run."""
+    folder = run.path / "explain"
+    found = _json(folder / "explain.json")
+    if found is None:
+        return
+    pictures = [
+        Picture(_embedded(folder / name, caption), caption, caption, wide=True)
+        for name, caption in _EXPLAINED.items()
+        if name in found["files"] and (folder / name).is_file()
+    ]
+    lines = [*found["words"], *(f"Left out: {entry['what']}, {entry['why']}." for entry in found["left_out"])]
+    if found["other_images"]:
+        lines.insert(0, f"These are not the images that the run was tested with: {found['other_images']}.")
+    yield Section(f"A closer look at {arm}, seed {seed}", lines=lines, pictures=pictures)
+
+
+def _embedded(file: Path, alt: str) -> str:
+    """A picture as part of the page."""
+    stream = io.BytesIO()
+    with Image.open(file) as image:
+        image.convert("RGB").save(stream, "WEBP", quality=82, method=4)
+    return f'<img alt="{escape(alt)}" src="data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}">'
+
+
+def _attacked(runs: _Runs) -> Iterator[Section]:
+    """What ``jpegdl attack`` found of all runs that were attacked."""
+    results = {
+        arm: {seed: result for seed, run in by_seed.items() if (result := _json(run.path / "attack.json")) is not None}
+        for arm, by_seed in runs.items()
+    }
+    results = {arm: by_seed for arm, by_seed in results.items() if by_seed}
+    if not results:
+        return
+    title, pictures = "Under attack", []
+    try:
+        figure = attack_figure(results)
+    except UsageError as error:  # attacked in different ways, which no figure and no table may put side by side
+        yield Section(
+            title, lines=[f"The runs cannot be compared: {error}."], table=[["arm", "seed", "images"], *_each(results)]
+        )
+        return
+    if figure is not None:
+        caption = (
+            "Accuracy against the strength of the attack. Solid lines count an image as robust only if no attack broke it."
+        )
+        pictures.append(_drawn(figure, "attack", "Accuracy of each arm against the strength of the attack", caption))
+    flags = {
+        f"{arm}: {flag['norm']}, {flag['eps_255']:g}/255: {flag['text']}."
+        for arm, by_seed in results.items()
+        for result in by_seed.values()
+        for flag in result["masking"]["flags"]
+    }
+    lines = ["Signs of masked gradients:", *sorted(flags)] if flags else ["No sign of masked gradients was found."]
+    yield Section(
+        title,
+        "Accuracy under attacks that know the model. Adaptive is the honest figure: image by image the worst over all attacks, "
+        "through the layer's own gradient, through gradients in its place, from the plain model and without gradients. The "
+        "figure with the layer's own gradient alone is what is usually published.",
+        lines=lines,
+        table=_attack_table(results),
+        pictures=pictures,
+    )
+
+
+def _attack_table(results: dict[str, dict[int, dict[str, Any]]]) -> list[list[str]]:
+    """Means over seeds, a row for each arm, norm and eps."""
+    rows = [["arm", "attack", "eps", "own gradient, %", "adaptive, %", "images", "seeds"]]
+    for arm, by_seed in results.items():
+        first, *_ = some = list(by_seed.values())
+        images, seeds = str(first["images"]), str(len(some))
+        rows.append([arm, "none", "", "", _percent([result["clean"]["accuracy"] for result in some]), images, seeds])
+        for index, level in enumerate(first["levels"]):
+            here = [result["levels"][index] for result in some]
+            eps = f"{level['eps_255']:g}/255" if level["norm"] == "Linf" else f"{level['eps']:g}"
+            own, adaptive = ([entry[part] for entry in here] for part in ("own_gradient", "accuracy"))
+            rows.append([arm, level["norm"], eps, _percent(own), _percent(adaptive), images, seeds])
+        for name, what in (("corruptions", "common corruptions, mean"), ("jpeg", "JPEG files, mean")):
+            if all(result[name] for result in some):
+                rows.append([arm, what, "", "", _percent([result[name]["mean"] for result in some]), images, seeds])
+    return rows
+
+
+def _each(results: dict[str, dict[int, dict[str, Any]]]) -> list[list[str]]:
+    return [[arm, str(seed), str(result["images"])] for arm, by_seed in results.items() for seed, result in by_seed.items()]
+
+
+def _percent(shares: list[float | None]) -> str:
+    known = [share for share in shares if share is not None]
+    if len(known) < len(shares):
+        return ""
+    spread = f" ± {100 * statistics.stdev(known):.1f}" if len(known) > 1 else ""
+    return f"{100 * statistics.fmean(known):.1f}{spread}"
+
+
+def _json(file: Path) -> dict[str, Any] | None:
+    """A file's content; None where there is none.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    if not file.is_file():
+        return None
+    try:
+        return dict(json.loads(file.read_text()))
+    except ValueError as error:
+        raise UsageError(f"{file} is damaged ({error}); delete it, and the command that made it writes it again") from error
