@@ -85,9 +85,10 @@ def digest_of_tables(config: RunConfig) -> str | None:
     return digest_of_file(Path(config.layer.tables))
 
 
-def digests_of_code(config: RunConfig) -> dict[str, str | None]:
-    """Digests of the files with the user's own code that a run depends on, by the names in its settings."""
+def digests_of_code(config: RunConfig) -> dict[str, str]:
+    """Digests of the files with the user's own code that a run depends on, by the names in its settings; without what
+    is not imported, as callbacks are not to evaluate a run."""
     callbacks = [entry["class_path"] for entry in config.training.callbacks if isinstance(entry, dict)]
     own = [":".join(path.rsplit(".", 1)) for path in callbacks if not path.startswith("lightning.")]
     names = (config.backbone, config.layer.kind, config.data.name or "", *own)
-    return {name: source_digest(name) for name in names if is_own(name)}
+    return {name: digest for name in names if is_own(name) and (digest := source_digest(name)) is not None}
