@@ -104,7 +104,7 @@ COMMANDS = {
         looking.attack,
         "Attack trained models through the layer's gradients and in place of them; corrupt their images too.",
         "jpegdl attack --name mine --eps '[1, 2, 4, 8]' --images 200",
-        ("name", "output", "arms", "seeds", "eps", "eps_l2", "attacks", "images", "rounding", "corruptions", "data_path"),
+        ("name", "arms", "seeds", "eps", "attacks", "images", "rounding", "corruptions"),
         resumes=True,
     ),
     "explain": Command(

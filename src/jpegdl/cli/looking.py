@@ -140,7 +140,7 @@ def _folder(chosen: dict[str, Any]) -> Path:
     Raises:
         UsageError: there is none.
     """
-    folder = Path(chosen["output"]).expanduser() / chosen["name"]
+    folder: Path = Path(chosen["output"]).expanduser() / chosen["name"]
     if not folder.is_dir():
         from jpegdl.errors import did_you_mean
 

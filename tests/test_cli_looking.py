@@ -1,0 +1,90 @@
+"""The commands that look at what was trained, from a comparison to its page."""
+
+import csv
+import json
+
+import pytest
+
+from jpegdl.cli import main
+
+SMALL = [
+    "--data.size", "32", "--data.resize", "40", "--training.epochs", "1", "--training.test_every", "1",
+    "--training.accelerator", "cpu", "--jobs", "1",
+]  # fmt: skip
+QUICK = ["--attacks", "[fgsm, pgd]", "--images", "12", "--corruptions", "[]", "--jpeg", "[50]", "--accelerator", "cpu"]
+
+
+def _main(capsys, *arguments):
+    status = main(list(arguments))
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def _error(capsys, *arguments):
+    status, _, err = _main(capsys, *arguments)
+    lines = [line for line in err.splitlines() if line.startswith("jpegdl: error:")]
+    assert status in (1, 2)
+    assert len(lines) == 1
+    assert "Traceback" not in err
+    return lines[0]
+
+
+@pytest.fixture
+def compared(tmp_path, monkeypatch, few_photos, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert _main(capsys, "compare", "--config", "demo", *SMALL, "--seeds", "1")[0] == 0
+    return tmp_path / "runs/demo"
+
+
+def test_attack_explain_report(compared, capsys):
+    status, out, _ = _main(capsys, "attack", "--name", "demo", "--eps", "[2, 8]", *QUICK)
+    assert status == 0
+    results = {arm: json.loads((compared / arm / "0/attack.json").read_text()) for arm in ("plain", "jpeg-dl")}
+    assert "jpeg-dl, seed 0, rounding soft: 12 test images" in out
+    assert any(trial["gradient"] == "plain" for trial in results["jpeg-dl"]["levels"][0]["trials"])  # transfer
+    rows = list(csv.DictReader((compared / "attack.csv").open()))
+    worst = {
+        (row["arm"], round(float(row["eps_255"]))): float(row["accuracy"])
+        for row in rows
+        if (row["attack"], row["gradient"]) == ("all", "adaptive")
+    }
+    assert worst == {
+        (arm, round(level["eps_255"])): level["accuracy"] for arm, result in results.items() for level in result["levels"]
+    }
+    assert (compared / "attack.png").is_file()
+
+    status, out, _ = _main(capsys, "explain", "--name", "demo", "--images", "20", "--ablation", "false", "--pictures", "1")
+    assert status == 0
+    assert (compared / "jpeg-dl/0/explain/tables.png").is_file()
+
+    assert _main(capsys, "report", "--name", "demo")[0] == 0
+    page = (compared / "report.html").read_text()
+    assert "Under attack" in page
+    assert "A closer look at jpeg-dl, seed 0" in page
+    assert "data:image/webp;base64," in page
+    for typed in ("jpegdl compare", "jpegdl attack", "jpegdl explain"):
+        assert typed in page
+    clean = 100 * results["jpeg-dl"]["clean"]["accuracy"]
+    assert f"<td>{clean:.1f}</td>" in page
+
+    # Runs that were attacked differently are not put side by side.
+    assert _main(capsys, "attack", "--name", "demo", "--eps", "[1]", *QUICK, "--arms", "[plain]")[0] == 0
+    assert _main(capsys, "report", "--name", "demo")[0] == 0
+    page = (compared / "report.html").read_text()
+    assert "The runs cannot be compared" in page
+
+
+def test_bad_input_is_one_line(compared, capsys):
+    assert "no comparison in runs/dmeo: did you mean demo" in _error(capsys, "attack", "--name", "dmeo", *QUICK)
+    assert "no finished run of arm 'gain' in runs/demo; there are jpeg-dl, plain" in _error(
+        capsys, "attack", "--name", "demo", "--arms", "[gain]", *QUICK
+    )
+    assert "no finished run of arm jpeg-dl, seed 3 in runs/demo; there are seeds 0" in _error(
+        capsys, "explain", "--name", "demo", "--seed", "3"
+    )
+    assert "eps must be finite numbers greater than 0, got -1" in _error(
+        capsys, "attack", "--name", "demo", "--eps", "[-1]", *QUICK
+    )
+    assert "no comparison in" in _error(capsys, "report", "--name", "nothing")
+    (compared / "jpeg-dl/0/attack.json").write_text("{")
+    assert "attack.json is damaged" in _error(capsys, "report", "--name", "demo")
