@@ -26,13 +26,14 @@ def config(**layer):
 def make_run(path, run=None, arm="jpeg-dl", steps=30, seed=0):
     """A run folder with all files but ``result.json``; its backbone has seen a few batches."""
     run = run or config()
+    if arm == "plain":
+        run = replace(run, layer=LayerConfig(kind="none"))
     torch.manual_seed(seed)
     data = Data(run.data, 0)
     folder = RunFolder(path)
     folder.begin(run, arm, seed, data.fingerprint)
     model = build_model(run, len(data.classes))
-    tables = standard_tables(60)
-    model.layer = nn.Identity() if arm == "plain" else build_layer(run.layer, tables, run.data.pixels)
+    model.layer = build_layer(run.layer, standard_tables(60), run.data.pixels)
     before = describe_tables(model.layer)
     optimizer = torch.optim.SGD(model.backbone.parameters(), lr=0.02, momentum=0.9)
     images = [data.train[i] for i in range(len(data.train))]
