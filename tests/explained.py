@@ -12,27 +12,28 @@ from jpegdl.tables import standard_tables
 from jpegdl.training import RunConfig, RunFolder
 from jpegdl.training.folder import build_model
 
-CLASSES, SIZE = 4, 16
+SIZE = 16
 
 
-def config(**layer):
+def config(classes=4, **layer):
     return RunConfig(
-        data=DataConfig(name="made-up", classes=CLASSES, limit=40, size=SIZE, batch_size=16),
+        data=DataConfig(name="made-up", classes=classes, limit=10 * classes, size=SIZE, batch_size=16),
         layer=LayerConfig(**{"tables": "standard:60", **layer}),
         backbone="cifar_resnet8",
     )
 
 
-def make_run(path, run=None, arm="jpeg-dl", steps=30, seed=0):
-    """A run folder with all files but ``result.json``; its backbone has seen a few batches."""
+def make_run(path, run=None, arm="jpeg-dl", steps=30, seed=0, quality=60):
+    """A run folder with all files but ``result.json``: standard tables of a quality, a backbone that took a few steps."""
     run = run or config()
+    if arm == "plain":
+        run = replace(run, layer=LayerConfig(kind="none"))
     torch.manual_seed(seed)
     data = Data(run.data, 0)
     folder = RunFolder(path)
     folder.begin(run, arm, seed, data.fingerprint)
     model = build_model(run, len(data.classes))
-    tables = standard_tables(60)
-    model.layer = nn.Identity() if arm == "plain" else build_layer(run.layer, tables, run.data.pixels)
+    model.layer = build_layer(run.layer, standard_tables(quality), run.data.pixels)
     before = describe_tables(model.layer)
     optimizer = torch.optim.SGD(model.backbone.parameters(), lr=0.02, momentum=0.9)
     images = [data.train[i] for i in range(len(data.train))]
