@@ -35,7 +35,8 @@ class AttackConfig:
             need the extra attack.
         gradients: through what the attacks see the layer: own (its own gradient, as published), and in place of that, the
             forward pass staying what it is, ste (straight through the rounding), none (of the level cap alone) and identity
-            (straight through the whole layer). own must be among them. Those that a layer cannot have are left out.
+            (straight through the whole layer). own must be among them. Those that a layer cannot have, or that are the same
+            as another of its own, as none of a single layer is, are left out.
         rounding: quantizer to put in place of the trained one before anything is attacked, such as hard or sample.
             Default: the trained one.
         images: how many test images, drawn evenly over the classes; all of them where there are no more.

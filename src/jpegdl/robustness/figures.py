@@ -139,8 +139,10 @@ def _check_same(results: Results) -> None:
     (first_name, first), *others = _all(results)
     for name, result in others:
         differing = [part for part in _SAME if result[part] != first[part]]
-        differing += [f"settings.{part}" for part in first["settings"] if result["settings"][part] != first["settings"][part]]
+        for part in first["settings"].keys() - {"accelerator"}:
+            if result["settings"][part] != first["settings"][part]:
+                differing.append(f"settings.{part}")
         if differing:
             raise UsageError(
-                f"{first_name} and {name} were attacked differently ({differing[0]}): attack them with the same settings"
+                f"{first_name} and {name} were attacked differently ({min(differing)}): attack them with the same settings"
             )

@@ -24,8 +24,9 @@ def is_random(layer: nn.Module) -> bool:
 def gradients_of(layer: nn.Module) -> tuple[str, ...]:
     """Which gradients an attack may see a layer through, as far as they differ.
 
-    own; identity, unless the layer is one; of layers that quantize also ste, where they do not have that gradient already or
-    do not round, and none, where they have a level cap and do more than cap.
+    own; identity, unless the layer is one; ste of layers that quantize, unless they have that gradient already or do not
+    round; none, where several that have a level cap quantize one after the other. (Of a single layer none has the gradient of
+    ste but for coefficients less than half a step beyond the cap.)
     """
     if isinstance(layer, nn.Identity):
         return ("own",)
@@ -34,7 +35,7 @@ def gradients_of(layer: nn.Module) -> tuple[str, ...]:
     names = ["own"]
     if roundings - {"ste", "none"}:
         names.append("ste")
-    if roundings - {"none"} and all(quantizer.bits is not None for quantizer in found):
+    if roundings - {"none"} and len(found) > 1 and all(quantizer.bits is not None for quantizer in found):
         names.append("none")
     return (*names, "identity")
 
