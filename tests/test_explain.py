@@ -16,7 +16,7 @@ from jpegdl.explain import ExplainConfig, explain_run
 from jpegdl.explain import run as runs
 from jpegdl.training import RunFolder
 
-QUICK = ExplainConfig(ablation=False, pictures=1, images=16)
+QUICK = ExplainConfig(ablation=False, pictures=1, images=16, frequencies=[[0, 0], [0, 1]])
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +114,7 @@ def test_another_model_replaces_all(tmp_path):
         ({"rounding": "hard"}, {"bits of P(k | z)"}),
         ({"rounding": "none"}, {"bits of the levels", "ablation: unquantized"}),
         ({"bits": None}, {"saturation", "ablation: uncapped", "ablation: unquantized"}),
-        ({"rounding": "sample", "window": None}, {"ablation: uncapped"}),
+        ({"rounding": "sample", "window": None, "bits": 4}, {"ablation: uncapped"}),
     ],
 )
 def test_what_does_not_apply_is_left_out_with_the_reason(tmp_path, monkeypatch, layer, left_out):

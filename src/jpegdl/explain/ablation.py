@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -160,18 +160,14 @@ class Ablation:
         if not sum(len(changed) for _, changed, _ in waiting):
             waiting.clear()
             return
-        found = iter(self._are_right(*(torch.cat(parts) for parts in self._parts(waiting, targets)), images))
+        altered = torch.cat([altered for _, _, altered in waiting])
+        found = iter(self._are_right(altered, torch.cat([targets[changed] for _, changed, _ in waiting]), images))
         for variant, changed, _ in waiting:
             for index in indices[changed.cpu()].tolist():
                 now = next(found)
                 counted[name_of(variant)][0] += right[index] and not now
                 counted[name_of(variant)][1] += now and not right[index]
         waiting.clear()
-
-    @staticmethod
-    def _parts(waiting: list[tuple[Variant, Tensor, Tensor]], targets: Tensor) -> Iterator[list[Tensor]]:
-        yield [altered for _, _, altered in waiting]
-        yield [targets[changed] for _, changed, _ in waiting]
 
 
 def judge(counted: Counted, images: int, correct: int) -> dict[str, Any]:

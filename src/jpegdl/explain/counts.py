@@ -24,11 +24,10 @@ class Counts:
             weights: the same shape; 1 for each by default.
         """
         first = torch.arange(FREQUENCIES, device=numbers.device) * _SPAN
-        keys, places = (numbers.to(torch.int64) + first).flatten().unique(return_inverse=True)
+        keys, places = _unique((numbers.to(torch.int64) + first).flatten())
         ones = torch.ones_like(places, dtype=torch.float64) if weights is None else weights.flatten().to(torch.float64)
         sums = torch.zeros(len(keys), dtype=torch.float64, device=keys.device).scatter_add_(0, places, ones)
-        both = torch.cat((self._keys, keys.cpu()))
-        self._keys, places = both.unique(return_inverse=True)
+        self._keys, places = _unique(torch.cat((self._keys, keys.cpu())))
         self._weights = torch.zeros(len(self._keys), dtype=torch.float64).scatter_add_(
             0, places, torch.cat((self._weights, sums.cpu()))
         )
@@ -47,3 +46,9 @@ class Counts:
             shares = weights / weights.sum()
             bits.append(-torch.xlogy(shares, shares).sum() / torch.log(torch.tensor(2.0, dtype=torch.float64)))
         return torch.stack(bits).reshape(BLOCK, BLOCK).clamp(min=0)
+
+
+def _unique(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """The different numbers, ascending, and which of them each is."""
+    found: tuple[Tensor, Tensor] = numbers.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    return found

@@ -119,7 +119,8 @@ class _Measured:
         if self.layer.rounding not in ("soft", "sample"):
             return
         levels_each = self.layer.window or 2 * (F.largest_level(self.layer.bits) or 0) + 1
-        for part in z.split(max(1, _CHUNK // (FREQUENCIES * levels_each))):
+        size = max(1, _CHUNK // (FREQUENCIES * levels_each))
+        for part in (z[start : start + size] for start in range(0, len(z), size)):
             shares, levels = F.level_probabilities(part, q, alpha, bits=self.layer.bits, window=self.layer.window)
             self.given_z[plane] -= (torch.xlogy(shares, shares).double().sum((0, 2)) / torch.log(torch.tensor(2.0))).cpu()
             if self.layer.window is None:  # the levels are the same everywhere

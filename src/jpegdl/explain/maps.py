@@ -51,20 +51,19 @@ def grad_cam(model: PrependedModel, images: Tensor, classes: Tensor) -> tuple[Te
 
 def _features_and_logits(backbone: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, str]:
     """The last feature map (N, C, h, w), the logits that come from it, and which map it is, in words."""
-    if callable(getattr(backbone, "forward_features", None)) and callable(getattr(backbone, "forward_head", None)):
-        features = backbone.forward_features(x)
-        if isinstance(features, Tensor) and features.ndim == 4:
-            channels = getattr(backbone, "num_features", features.shape[1])
-            last = features.shape[1] != channels and features.shape[3] == channels
-            logits = backbone.forward_head(features)
-            if isinstance(logits, Tensor) and logits.ndim == 2:
-                if not last:
-                    return features, logits, "output of forward_features"
-                # Channels are last, as in timm's Swin: the map that counts is a view of the one that goes on to the head.
-                view = features.movedim(3, 1)
-                return view, backbone.forward_head(view.movedim(1, 3)), "output of forward_features"
-        kind = f"of shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
-        raise NotApplicable(f"the backbone has no feature map: forward_features gives an output {kind}, no (N, C, h, w)")
+    body: Any = getattr(backbone, "forward_features", None)
+    head: Any = getattr(backbone, "forward_head", None)
+    if callable(body) and callable(head):
+        features = body(x)
+        if not isinstance(features, Tensor) or features.ndim != 4:
+            kind = f"of shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
+            raise NotApplicable(f"the backbone has no feature map: forward_features gives an output {kind}, no (N, C, h, w)")
+        channels = getattr(backbone, "num_features", features.shape[1])
+        if features.shape[1] != channels and features.shape[3] == channels:
+            # Channels are last, as in timm's Swin: the map that counts is a view of the one that goes on to the head.
+            features = features.movedim(3, 1)
+            return features, head(features.movedim(1, 3)), "output of forward_features"
+        return features, head(features), "output of forward_features"
     found: list[tuple[str, Tensor]] = []
 
     def keep(name: str) -> Any:
@@ -112,11 +111,11 @@ def first_maps(model: PrependedModel, images: Tensor) -> tuple[Tensor, str]:
 
 def _first_stage(backbone: nn.Module) -> str:
     info = getattr(backbone, "feature_info", None)
-    listed = info[0].get("module") if isinstance(info, list) and info and isinstance(info[0], dict) else None
     names = dict(backbone.named_modules())
-    if listed in names:
-        return str(listed)
+    listed = info[0].get("module") if isinstance(info, list) and info and isinstance(info[0], dict) else None
+    if isinstance(listed, str) and listed in names:
+        return listed
     for name, module in names.items():
         if isinstance(module, nn.Conv2d):
-            return name
+            return str(name)
     raise NotApplicable("the backbone has no convolution, and so no feature maps of a first stage")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from jpegdl.errors import UsageError
 from jpegdl.explain import figures
-from jpegdl.explain.ablation import Counted, ablate
+from jpegdl.explain.ablation import ALPHA, KINDS, Counted, ablate
 from jpegdl.explain.config import ExplainConfig, check
 from jpegdl.explain.frequencies import measure
 from jpegdl.explain.history import read_history, read_tables
@@ -199,7 +199,7 @@ class _Maker:
 
 
 def _ablation_words(content: dict[str, Any]) -> list[str]:
-    found = {name: entry for name, entry in content["variants"].items() if entry["q"] < figures.ALPHA}
+    found = {name: entry for name, entry in content["variants"].items() if entry["q"] < ALPHA}
     if not found:
         return [f"None of {len(content['variants'])} alterations of one frequency changes test accuracy significantly."]
     worst = min(found, key=lambda name: found[name]["change"])
@@ -207,7 +207,7 @@ def _ablation_words(content: dict[str, Any]) -> list[str]:
     entry = found[worst]
     return [
         f"{len(found)} of {len(content['variants'])} alterations of one frequency change test accuracy significantly; the "
-        f"lowest is {plane} ({row}, {column}) {figures.KINDS[kind]}: {100 * entry['change']:+.2f} points "
+        f"lowest is {plane} ({row}, {column}) {KINDS[kind]}: {100 * entry['change']:+.2f} points "
         f"[{100 * entry['low']:+.2f}, {100 * entry['high']:+.2f}]."
     ]
 
