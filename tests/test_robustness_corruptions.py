@@ -73,6 +73,6 @@ def test_a_package_that_cannot_be_imported_is_one_line(monkeypatch):
 
     monkeypatch.setattr(corruptions.importlib, "import_module", broken)
     with pytest.raises(
-        UsageError, match=r"cannot be used here \(libGL.so.1: cannot open shared object file\): pip install --force"
+        UsageError, match=r"used here \(libGL.so.1: cannot open shared object file\): pip install --force"
     ):
         check_corruptions()

@@ -35,8 +35,8 @@ def check_corruptions() -> None:
         importlib.import_module("imagecorruptions")
     except ImportError as error:  # a system library of the OpenCV that is not headless, say
         raise UsageError(
-            f"imagecorruptions-imaug cannot be used here ({' '.join(str(error).split())}): pip install --force-reinstall --no-deps "
-            "opencv-python-headless, or give --corruptions '[]'"
+            f"imagecorruptions-imaug cannot be used here ({' '.join(str(error).split())}): pip install --force-reinstall "
+            "--no-deps opencv-python-headless, or give --corruptions '[]'"
         ) from error
 
 
