@@ -154,7 +154,7 @@ class _Siege:
             if self.plain is not None and attack in TRANSFERRED:
                 chosen.append((attack, TRANSFER))
         for gradient in self.config.gradients:
-            if gradient not in offered:
+            if gradient not in offered and offered != ("own",):  # without a layer there is nothing to go around
                 left_out[gradient] = "not of this layer, or the same as another of its gradients"
         asked = [Trial(*which, norm, eps) for norm, eps in self.config.budgets for which in chosen]
         check = []
