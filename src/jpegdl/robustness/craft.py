@@ -65,8 +65,8 @@ def attack_images(
         seed: of all that is random.
 
     Raises:
-        UsageError: a model in training mode, an unknown attack, norm or gradient, eps that is not above 0, a transfer with an attack that none is made
-            with, or too few classes.
+        UsageError: a model in training mode, an unknown attack, norm or gradient, eps that is not above 0, a transfer with an
+            attack that none is made with, or too few classes.
     """
     if attack not in ATTACKS:
         raise UsageError(f"attack must be one of {', '.join(ATTACKS)}, got {attack!r}")
