@@ -31,7 +31,7 @@ BRIEF = {
     "format": "onnx, torch or aotinductor (default: by the name)",
     "dynamic_size": "take any multiple of 8 pixels",
     "eps": "largest changes, in 1/255 (default: 1, 2, 4 and 8)",
-    "attacks": "which attacks (default: all seven)",
+    "attacks": "which attacks (default: all but fab-t)",
     "rounding": "another quantizer, such as hard",
     "corruptions": "kinds, [] for none (default: all 15)",
     "path": "where the data are now",
