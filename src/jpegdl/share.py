@@ -45,6 +45,10 @@ def write(
     """
     if folder.exists() and not (folder.is_dir() and (_saved(folder / CONFIG) or not any(folder.iterdir()))):
         raise UsageError(f"{folder} holds other files; give a new folder, an empty one, or one that was saved like this before")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {error.strerror}; give another folder") from error
     for file, module in ((BACKBONE, model.backbone), (LAYER, model.layer)):
         with replacing(folder / file) as path:
             path.write_bytes(safetensors.torch.save({key: value.contiguous() for key, value in module.state_dict().items()}))
@@ -129,7 +133,6 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     """All settings, without where anything is on this machine."""
     settings = asdict(config)
     settings["data"] |= {"name": config.data.kind, "path": None}
-    settings["weights"] = None if config.weights is None else Path(config.weights).name
     settings["layer"]["tables"] = Path(config.layer.tables).name
     settings["weights"] = config.weights and Path(config.weights).name
     return settings
@@ -291,7 +294,8 @@ def refuse_code(folder: Path) -> None:
         UsageError: names them.
     """
     there = _read_config(folder)
-    layer = there["layer"].get("config", {}).get("kind", "") if isinstance(there["layer"], dict) else ""
+    settings = there["layer"].get("config") if isinstance(there["layer"], dict) else None
+    layer = settings.get("kind", "") if isinstance(settings, dict) else ""
     if code := [name for name in (there["architecture"], layer) if ":" in str(name)]:
         raise UsageError(
             f"the model in {folder} is built by code of its own, {', '.join(code)}: where you have that code and trust it, "

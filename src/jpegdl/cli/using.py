@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jpegdl.cli.shared import add_comparison, add_run, one_line, print_error, say, settings, settings_parser
+from jpegdl.cli.shared import add_comparison, add_run, comparison_folder, one_line, print_error, say, settings, settings_parser
 from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,13 +28,14 @@ def predict_parser(about: str) -> "ArgumentParser":
 def predict(chosen: dict[str, Any]) -> None:
     import torch
 
+    from jpegdl.training import finished_runs
     from jpegdl.use import ARM, find_photos, load
 
-    folder = Path(chosen["output"]) / chosen["name"]
+    folder = comparison_folder(chosen)
     if chosen["arm"] is not None or chosen["seed"] is not None:
-        folder /= chosen["arm"] or ARM
-    if chosen["seed"] is not None:
-        folder /= str(chosen["seed"])
+        arm = chosen["arm"] or ARM
+        runs = finished_runs(folder, [arm], None if chosen["seed"] is None else [chosen["seed"]])
+        folder = folder / arm / str(min(runs[arm]))
     model = load(folder, chosen["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
     photos = find_photos(chosen["photos"])
     widths = [max(map(len, names)) for names in (["photo", *map(str, photos)], ["label", *model.classes])]
