@@ -109,7 +109,7 @@ def compare(config: CompareConfig, sets: tuple[Any, ...] | None = None) -> Compa
     """
     if not isinstance(config, CompareConfig):
         raise UsageError(
-            f"config must be a CompareConfig, got {type(config).__name__}; jpegdl.read_config makes one of a recipe's name or file"
+            f"config must be a CompareConfig, got {type(config).__name__}; jpegdl.read_config makes one of a recipe or a file"
         )
     if sets is not None:
         config = with_objects(config)

@@ -122,7 +122,7 @@ def _own_kind(name: str) -> LayerKind:
         takes = inspect.signature(maker).parameters
     except ValueError as error:
         raise UsageError(f"layer.kind {name!r} must have a signature that names its arguments: {error}") from error
-    all_of_them = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
+    all_of_them = _takes_any(maker)
 
     def build(config: LayerConfig, tables: Tables, size: int) -> nn.Module:
         ours = {"luma": tables[0], "chroma": tables[1], "size": size, **_jpeg_options(config)}
@@ -192,12 +192,19 @@ def check_layer(config: LayerConfig, size: int) -> None:
         _warn_of_unused(config)
 
 
+def _takes_any(maker: Callable[..., Any]) -> bool:
+    """Whether it takes arguments of any name; a module without a constructor of its own takes none."""
+    parameters = inspect.signature(maker).parameters.values()
+    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    return any_name and getattr(maker, "__init__", None) is not nn.Module.__init__
+
+
 def _warn_of_unused(config: LayerConfig) -> None:
     """Say which settings a layer of the user's own has no use for."""
-    takes = inspect.signature(find_object(config.kind, "layer.kind")).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
+    maker = find_object(config.kind, "layer.kind")
+    if _takes_any(maker):
         return
-    default, named = LayerConfig(), set(takes)
+    default, named = LayerConfig(), set(inspect.signature(maker).parameters)
     unused = [name for name in _OPTIONS if name not in named and getattr(config, name) != getattr(default, name)]
     if config.tables != default.tables and not {"luma", "chroma"} <= named:
         unused.append("tables")

@@ -190,9 +190,9 @@ def train_run(
     )
     if training.sync_batchnorm and trainer.strategy.root_device.type != "cuda":
         raise UsageError(f"training.sync_batchnorm needs GPUs, this run is on {trainer.strategy.root_device}")
-    with naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
-        try:
-        _fit(trainer, module, data, folder.checkpoint)
+    try:
+        with naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
+            _fit(trainer, module, data, folder.checkpoint)
     except UsageError:
         raise
     except Exception as error:  # whatever the user's own model or layer raises
