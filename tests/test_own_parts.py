@@ -380,3 +380,19 @@ def test_a_layer_with_any_arguments_gets_them_all(module):
 def test_compare_says_what_it_takes():
     with pytest.raises(UsageError, match="config must be a CompareConfig, got str; jpegdl.read_config makes one"):
         jpegdl.compare("demo")
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_a_saved_model_says_which_code_it_needs(tmp_path, parts):
+    config = _config(tmp_path)
+    train_arm(config, "plain", 0)
+    jpegdl.load(config.run_folder("plain", 0).path, "cpu").save_pretrained(tmp_path / "saved")
+    card = (tmp_path / "saved/README.md").read_text()
+    assert "must be importable where it is opened: my_parts:make_model" in card
+    assert 'jpegdl.load("FOLDER")' in card
+    images = torch.rand(2, 3, 16, 16)
+    again = jpegdl.load(tmp_path / "saved", "cpu")
+    assert torch.equal(again(images), config.run_folder("plain", 0).open().model(images))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="file/x cannot be made: Not a directory"):
+        again.save_pretrained(tmp_path / "file/x")

@@ -19,6 +19,7 @@ from jpegdl.data import TestTransform
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing
 from jpegdl.layer import PrependedModel, describe_tables, prepend
+from jpegdl.own import is_own
 from jpegdl.training import RunConfig, RunFolder
 from jpegdl.training.folder import build_model, load_state
 from jpegdl.training.records import WHERE, from_dict
@@ -184,14 +185,14 @@ tags:
 # {config.backbone if name == "FOLDER" else name}
 
 An image classifier for {len(classes)} classes: `{config.backbone}`{layer}, made with jpegdl {jpegdl.__version__}.
-The names of the classes are in `config.json`.
+The names of the classes are in `config.json`.{_needs(config)}
 
 ## Use
 
 ```python
 import jpegdl
 
-model = jpegdl.Classifier.from_pretrained("{name}")
+model = jpegdl.{"load" if _code_of(config) else "Classifier.from_pretrained"}("{name}")
 print(model.predict("photo.jpg", top=3))
 logits = model(batch)  # (N, 3, size, size), RGB in [0, 1], not normalised; model.transform makes such images
 ```
@@ -200,6 +201,19 @@ logits = model(batch)  # (N, 3, size, size), RGB in [0, 1], not normalised; mode
 
 {_results(config, measured)}
 """
+
+
+def _code_of(config: RunConfig) -> list[str]:
+    """Names of the user's own code that the model is built by."""
+    return [name for name in (config.backbone, config.layer.kind) if is_own(name)]
+
+
+def _needs(config: RunConfig) -> str:
+    """What must be there to open a model that own code builds."""
+    code = _code_of(config)
+    if not code:
+        return ""
+    return f" It is built by code that is not in this folder and must be importable where it is opened: {', '.join(code)}."
 
 
 def _timms(config: RunConfig, name: str, plain: bool) -> str:
