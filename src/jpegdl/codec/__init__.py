@@ -6,6 +6,7 @@
 from jpegdl.codec.config import CompressConfig
 from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.folder import CompressStanding, compress_folder
+from jpegdl.codec.report import file_report
 from jpegdl.codec.steps import Learned, file_tables, learned_tables
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Encoder",
     "Learned",
     "compress_folder",
+    "file_report",
     "file_tables",
     "learned_tables",
 ]
