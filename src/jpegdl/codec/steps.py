@@ -70,6 +70,8 @@ def of_run(folder: RunFolder) -> Learned:
     Raises:
         UsageError: the run is not finished, or its layer is none that a JPEG file can stand for.
     """
+    if not folder.config_file.is_file():
+        raise UsageError(f"no run in {folder}; give a run's own folder, RUNS/NAME/ARM/SEED")
     layer = folder.config().layer
     if layer.kind not in _LAYERS:
         raise UsageError(
@@ -79,8 +81,7 @@ def of_run(folder: RunFolder) -> Learned:
     if layer.rounding == "none":
         raise UsageError(f"the layer of {folder} does not quantize (layer.rounding none): no JPEG file does the same")
     if not folder.tables_file.is_file():
-        state = "its training is not finished" if folder.started else "no run is there"
-        raise UsageError(f"no tables in {folder}: {state}; give a run's own folder, RUNS/NAME/ARM/SEED")
+        raise UsageError(f"no tables in {folder}: its training is not finished")
     return Learned(*read_tables(folder.tables_file), layer.bits, _LAYERS[layer.kind], str(folder))
 
 
