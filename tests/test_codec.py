@@ -134,7 +134,9 @@ def test_layers_that_no_file_stands_for(tmp_path, layer, message):
 
 
 def test_tables_of_a_file_or_by_name(tmp_path):
-    write_tables(tmp_path / "a.json", dict(zip(("luma", "chroma"), standard_tables(60), strict=True)), bits=9, subsampling="4:2:0")
+    write_tables(
+        tmp_path / "a.json", dict(zip(("luma", "chroma"), standard_tables(60), strict=True)), bits=9, subsampling="4:2:0"
+    )
     found = learned_tables(None, str(tmp_path / "a.json"))
     assert (found.bits, found.subsampling) == (9, "4:2:0")
     assert torch.equal(found.luma, learned_tables(None, "standard:60").luma)
@@ -177,7 +179,9 @@ def test_the_cap_brings_coefficients_back_before_they_are_encoded(tmp_path):
     tables = file_tables(luma, chroma)
     content = Encoder(*tables, (127 * luma, 127 * chroma), exact=True).encode(RGB)
     levels = read_levels(tmp_path, content)
-    for z, found, learned, table in zip(planes(unit(RGB), "4:4:4"), levels, (luma, chroma, chroma), (*tables, tables[1]), strict=True):
+    for z, found, learned, table in zip(
+        planes(unit(RGB), "4:4:4"), levels, (luma, chroma, chroma), (*tables, tables[1]), strict=True
+    ):
         assert torch.equal(found, (z.clamp(-127 * learned, 127 * learned) / table).round())
     assert levels[0].abs().max() == 38  # round(127 * 0.3)
 
