@@ -84,7 +84,7 @@ def test_whole_steps_without_a_cap_are_carried_whole():
 
 
 def test_what_is_lost_of_fine_steps_with_a_cap():
-    """Steps of 0.02 with 8 bits: the layer holds all coefficients within 2.54, and files of step 1 cannot, or in three levels."""
+    """Steps of 0.02 with 8 bits: the layer holds coefficients within 2.54, which files of step 1 cannot."""
     fine = torch.full((8, 8), 0.02)
     learned, ones = Learned(fine, fine, 8, "4:4:4", ""), (torch.ones(8, 8), torch.ones(8, 8))
     lost = carried(learned, ones, [unit(RGB)], subsampling="4:4:4", capped=False)
