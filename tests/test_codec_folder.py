@@ -228,17 +228,21 @@ def test_bad_files_are_named_and_all_others_done(source, tmp_path, monkeypatch):
     (source / ".hidden.png").write_text("no image")
     (source / "nowhere.png").symlink_to(tmp_path / "nothing")
     os.mkfifo(source / "pipe.png")
+    shutil.copy(source / "c.jpg", source / f"{'c' * 240}.jpg")
     Image.new("1", (20000, 10000)).save(source / "bomb.png")
     lines = []
     found = compress_folder(source, tmp_path / "out", STANDARD, lambda standing: lines.append(standing.bad))
     assert found["written"] == 3
     assert found["others"] == 1
     bad = bad_of(found)
+    assert "too long" in bad.pop(f"{'c' * 240}.jpg")
     assert bad.keys() == {"cut.jpg", "empty.png", "text.png", "nowhere.png", "pipe.png", "bomb.png"}
     assert "truncated" in bad["cut.jpg"]
     assert "bomb" in bad["bomb.png"]
     assert all("\n" not in why for why in bad.values())
-    assert sorted(line for line in lines if line) == sorted(f"{source / name}: {why}" for name, why in bad.items())
+    assert sorted(line for line in lines if line and "too long" not in line) == sorted(
+        f"{source / name}: {why}" for name, why in bad.items()
+    )
     assert "cut.jpg" not in files_in(tmp_path / "out")
 
 
@@ -379,7 +383,7 @@ def test_no_more_images_are_under_way_than_the_threads_can_take(tmp_path, monkey
     monkeypatch.setattr(module, "ThreadPoolExecutor", Pool)
     monkeypatch.setattr(module._Work, "_one", one)
     assert compress_folder(source, tmp_path / "out", STANDARD)["written"] == 30
-    assert max(most) <= 2 * 2
+    assert max(most) <= 2 * module.WINDOW
 
 
 # -------------------------------------------------------------------------------------------------------------- settings

@@ -1,6 +1,7 @@
 """One image to the bytes of a JPEG file."""
 
 import errno
+import functools
 import io
 import tempfile
 import threading
@@ -83,10 +84,12 @@ class Encoder:
             found.append((z / table).round().numpy().astype(np.int16))
         return found
 
+    @functools.cached_property
+    def _pair(self) -> list[list[int]]:
+        return [[int(entry) for entry in table.flatten().tolist()] for table in (self.luma, self.chroma)]
+
     def _tables(self, image: Image.Image) -> list[list[int]]:
-        return [[int(entry) for entry in table.flatten().tolist()] for table in (self.luma, self.chroma)][
-            : len(image.getbands())
-        ]
+        return self._pair[: len(image.getbands())]
 
     def _by_pillow(self, image: Image.Image, exif: bytes, icc: bytes | None) -> bytes:
         options: dict[str, Any] = {

@@ -4,11 +4,13 @@ import errno
 import itertools
 import json
 import os
+import stat
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ from jpegdl.files import remove_strays, replacing
 MANIFEST = "compress.json"
 LOCK = ".compress.lock"
 SAMPLES = 8  # images that tell how much of a layer the files carry
+LONGEST = 230  # bytes of a name: what file systems take, less what `replacing` puts before it
+WINDOW = 4  # files for each thread that are under way or waiting for one
 _SAMPLE_SIDE = 512  # pixels of each that are looked at, in the middle
 _SETTINGS = ("subsampling", "optimize", "progressive", "exact", "drop_alpha")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -234,7 +238,7 @@ class _Work:
             return None
         images = []
         for entry in itertools.islice(entries, 0, None, max(1, self.total // (2 * SAMPLES))):
-            if entry.refused is None and len(images) < SAMPLES:
+            if entry.refused is None and len(images) < SAMPLES and entry.path.is_file():
                 try:
                     image = open_picture(entry.path, drop_alpha=True).image.convert("RGB")
                 except (*BAD, Other):
@@ -251,40 +255,40 @@ class _Work:
     def _encode_all(self, entries: Iterator[Entry]) -> None:
         """Encode in threads, with no more images under way than these can take."""
         threads = self.config.threads or _cores()
-        pool, pending = ThreadPoolExecutor(threads), set[Future[_Done]]()
-        folder, refused = None, None
+        pool, pending = ThreadPoolExecutor(threads), deque[Future[_Done]]()
+        folder, place, refused = None, self.out, None
         try:
             for entry in entries:
-                file = (self.out / entry.inner).with_name(entry.name) if entry.name else self.out
-                if entry.refused is None and file.parent != folder:  # the files of one folder come one after another
-                    folder, refused = file.parent, None
-                    if folder.is_dir():
-                        refused = None if folder.resolve() == folder else f"{folder} is a link: nothing is written through it"
-                        if refused is None:
-                            remove_strays(folder)
+                if entry.refused is None and entry.folder != folder:  # the files of one folder come one after another
+                    folder, place = entry.folder, self.out / entry.folder
+                    refused = self._prepare(place)
                 if why_not := entry.refused or refused:
                     self._count(_Done(entry, bad=why_not))
                     continue
-                pending.add(pool.submit(self._one, entry, file))
-                if len(pending) >= 2 * threads:
-                    pending = self._settle(pending)
+                pending.append(pool.submit(self._one, entry, place / entry.new))
+                if len(pending) >= WINDOW * threads:
+                    self._count(pending.popleft().result())
             while pending:
-                pending = self._settle(pending)
+                self._count(pending.popleft().result())
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _settle(self, pending: set[Future["_Done"]]) -> set[Future["_Done"]]:
-        """Wait until some images are done, and return those that are not."""
-        finished, rest = wait(pending, return_when=FIRST_COMPLETED)
-        for future in finished:
-            self._count(future.result())
-        return rest
+    def _prepare(self, folder: Path) -> str | None:
+        """Clean up what a killed process left in a folder to write to; or say why nothing is to be written there."""
+        if folder.is_dir():
+            if folder.resolve() != folder:
+                return f"{folder} is a link: nothing is written through it"
+            remove_strays(folder)
+        return None
 
     def _one(self, entry: Entry, file: Path) -> "_Done":
         try:
             before = entry.path.stat()
-            if file.is_file() and file.stat().st_mtime_ns == before.st_mtime_ns:
-                return _Done(entry, skipped=True)
+            if not stat.S_ISREG(before.st_mode):
+                return _Done(entry, bad="is no regular file")
+            with suppress(FileNotFoundError):
+                if file.lstat().st_mtime_ns == before.st_mtime_ns:
+                    return _Done(entry, skipped=True)
             picture = open_picture(entry.path, drop_alpha=self.config.drop_alpha)
             content = self.encoder.encode(picture.image, picture.exif, picture.icc)
         except Other:
@@ -293,6 +297,8 @@ class _Work:
             if isinstance(error, OSError) and error.errno in _FULL:
                 raise UsageError(f"{why(error)}: nothing more can be encoded; the same command goes on from here") from error
             return _Done(entry, bad=why(error))
+        if len(os.fsencode(file.name)) > LONGEST:
+            return _Done(entry, bad=f"its name is too long: {LONGEST} bytes are left for it")
         with _writing(self.out), replacing(file) as new:
             new.write_bytes(content)
             os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from jpegdl.data.images import BAD_FILE, bad_file
 from jpegdl.data.pixels import SIXTEEN_BITS
@@ -48,11 +48,9 @@ def open_picture(path: Path, *, drop_alpha: bool) -> Picture:
         Other: it is no image, by content and by name.
         Exception: one of ``BAD``, which :func:`why` puts into words: damaged, animated, transparent, of no fixed range.
     """
-    if not path.is_file():
-        raise ValueError("is no regular file, or a link to nothing")
     try:
         source = Image.open(path, formats=FORMATS)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         if path.suffix.lower() in Image.registered_extensions():
             raise
         raise Other from None
@@ -81,7 +79,7 @@ def _mode(image: Image.Image, drop_alpha: bool) -> Image.Image:
 
 
 def _exif(image: Image.Image) -> bytes:
-    raw = image.info.get("exif", b"")
+    raw: bytes = image.info.get("exif", b"")
     if image.format in _RAW_EXIF:
         return raw if not raw or raw.startswith(b"Exif\0\0") else b"Exif\0\0" + raw
     turned = image.getexif().get(ExifTags.Base.Orientation, 1)

@@ -17,15 +17,22 @@ class Entry:
 
     Attributes:
         path: where it is.
-        inner: the same below the folder, with slashes.
-        name: what its JPEG file is to be called, in the same folder.
+        folder: the folder that it is in, below the root and with a slash at its end; empty for the root itself.
+        name: its own name there.
+        new: that of its JPEG file, in the same folder.
         refused: why there is to be none; None if there is nothing against it so far.
     """
 
     path: Path
-    inner: str
+    folder: str
     name: str
+    new: str
     refused: str | None = None
+
+    @property
+    def inner(self) -> str:
+        """Where it is below the root."""
+        return self.folder + self.name
 
 
 def walk(root: Path, target: Path, *, one_case: bool) -> Iterator[Entry]:
@@ -43,40 +50,35 @@ def _folder(folder: Path, inner: str, target: Path, one_case: bool, above: tuple
     try:
         status = folder.stat()
         place = status.st_dev, status.st_ino
-        names = sorted(os.listdir(folder), key=natural_key)  # noqa: PTH208 - of a large folder, names take least
+        with os.scandir(folder) as there:  # which knows of most entries what they are, without a look at each
+            inside = {entry.name: (entry.is_dir(), entry.is_symlink()) for entry in there if not hidden(entry.name)}
     except OSError as error:
-        yield Entry(folder, inner, "", error.strerror or str(error))
+        yield Entry(folder, inner, "", "", error.strerror or str(error))
         return
     if place in above:
-        yield Entry(folder, inner, "", "is a link to a folder that it is in")
+        yield Entry(folder, inner, "", "", "is a link to a folder that it is in")
         return
     if folder.resolve().is_relative_to(target):
-        yield Entry(folder, inner, "", f"is a link into {target}, which is written to")
+        yield Entry(folder, inner, "", "", f"is a link into {target}, which is written to")
         return
-    names = [name for name in names if not hidden(name)]
-    folders = [name for name in names if (folder / name).is_dir()]
-    inside = set(folders)
-    files = [name for name in names if name not in inside]
+    names = sorted(inside, key=natural_key)
+    folders = [name for name in names if inside[name][0]]
+    renamed = {name: f"{os.path.splitext(name)[0]}{SUFFIX}" for name in names if not inside[name][0]}  # noqa: PTH122 - for speed
 
     def same(name: str) -> str:
         return name.casefold() if one_case else name
 
-    wanted = Counter(same(_renamed(name)) for name in files)
+    wanted = Counter(map(same, renamed.values()))
     taken = {same(name) for name in folders}
-    for name in files:
-        path, new = folder / name, _renamed(name)
-        refused = None
+    for name, new in renamed.items():
+        path, refused = folder / name, None
         if wanted[same(new)] > 1:
-            others = ", ".join(other for other in files if other != name and same(_renamed(other)) == same(new))
-            refused = f"would become {new}, and so would {others}: rename all but one"
+            others = [other for other in renamed if other != name and same(renamed[other]) == same(new)]
+            refused = f"would become {new}, and so would {', '.join(others)}: rename all but one"
         elif same(new) in taken:
-            refused = f"would become {new}, and so is a folder called beside it: rename one"
-        elif path.is_symlink() and path.resolve().is_relative_to(target):
+            refused = f"would become {new}, which is a folder beside it: rename one"
+        elif inside[name][1] and path.resolve().is_relative_to(target):
             refused = f"is a link into {target}, which is written to"
-        yield Entry(path, f"{inner}{name}", new, refused)
+        yield Entry(path, inner, name, new, refused)
     for name in folders:
         yield from _folder(folder / name, f"{inner}{name}/", target, one_case, (*above, place))
-
-
-def _renamed(name: str) -> str:
-    return f"{Path(name).stem}{SUFFIX}"
