@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from jpegdl.errors import UsageError
-from jpegdl.tables import from_zigzag, read_tables, standard_tables, to_zigzag, write_tables
+from jpegdl.tables import from_zigzag, meant_for, read_tables, standard_tables, to_zigzag, write_tables
 
 
 @pytest.mark.parametrize("quality", [1, 10, 25, 49, 50, 51, 75, 90, 95, 100])
@@ -123,3 +123,77 @@ def test_json_of_another_shape_is_refused(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(UsageError, match=r"a.json holds no tables"):
         read_tables(tmp_path / "a.json")
+
+
+# ------------------------------------------------------------------------------------------------ libjpeg's text format
+
+
+def test_text_as_libjpeg_has_it(tmp_path):
+    file = tmp_path / "a.txt"
+    luma, chroma = standard_tables(75)
+    write_tables(file, {"luma": luma, "chroma": chroma, "alpha_luma": luma / 3})
+    text = file.read_text()
+    assert text.startswith("# luma\n   8    6    5    8   12   20   26   31\n")
+    for ours, read in zip((luma, chroma), read_tables(file), strict=True):
+        assert torch.equal(ours, read)
+    numbers = [int(word) for line in text.splitlines() for word in line.partition("#")[0].split()]
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(stream, "jpeg", qtables=[numbers[:64], numbers[64:]])
+    assert Image.open(stream).quantization == {0: luma.flatten().tolist(), 1: chroma.flatten().tolist()}
+
+
+def test_one_table_is_for_both_and_more_than_two_are_there(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("# one\n" + " 7" * 32 + "\n" + "\t7" * 32 + " # 8 8 8\n")
+    luma, chroma = read_tables(file)
+    assert (luma == 7).all()
+    assert torch.equal(luma, chroma)
+    file.write_text(" ".join(["1"] * 64 + ["2"] * 64 + ["3"] * 64))
+    assert [int(table[0, 0]) for table in read_tables(file)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds 0 numbers"),
+        ("1 " * 63, "holds 63 numbers"),
+        ("1 " * 320, "holds 320 numbers"),
+        ("1.5 " * 64, "not in libjpeg's text format"),
+        ("0 " * 64, "holds 0; steps"),
+        ("32768 " * 64, "holds 32768; steps"),
+        ("eight", "not in libjpeg's text format"),
+    ],
+)
+def test_other_text_is_refused(tmp_path, text, message):
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_tables(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("entry", [0.0, 1.5, 32768.0])
+def test_only_whole_steps_go_into_text(tmp_path, entry):
+    luma = torch.ones(8, 8)
+    luma[3, 4] = entry
+    with pytest.raises(UsageError, match=r"luma has .*name the file .json"):
+        write_tables(tmp_path / "a.txt", {"luma": luma, "chroma": torch.ones(8, 8)})
+    with pytest.raises(UsageError, match="holds steps, not factors"):
+        write_tables(tmp_path / "a.txt", {"luma": torch.ones(8, 8), "chroma": torch.ones(8, 8)}, kind="gains")
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_tables_are_meant_for(tmp_path):
+    tables = dict(zip(("luma", "chroma"), standard_tables(75), strict=True))
+    write_tables(tmp_path / "a.json", tables, bits=8, subsampling="4:2:0")
+    write_tables(tmp_path / "a.txt", tables)
+    assert meant_for(tmp_path / "a.json") == (8, "4:2:0")
+    assert meant_for(tmp_path / "a.txt") == (None, None)
+    for subsampling in ("4:4:4", "4:2:0", "4:2:2"):
+        Image.new("RGB", (16, 16)).save(tmp_path / "a.jpg", subsampling=subsampling)
+        assert meant_for(tmp_path / "a.jpg") == (None, None if subsampling == "4:2:2" else subsampling)
+    Image.new("L", (16, 16)).save(tmp_path / "grey.jpg")
+    assert meant_for(tmp_path / "grey.jpg") == (None, None)
+    (tmp_path / "a.json").write_text(json.dumps({"tables": {k: v.tolist() for k, v in tables.items()}, "bits": 40}))
+    with pytest.raises(UsageError, match="bits must be"):
+        meant_for(tmp_path / "a.json")
+    with pytest.raises(UsageError, match="no table file"):
+        meant_for(tmp_path / "b.json")

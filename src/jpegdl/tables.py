@@ -6,6 +6,9 @@ A file of tables is JSON. ``tables`` holds them by name as nested lists, row by 
 file of a run ``before`` and ``after`` stand in its place, for the tables before and after training. ``kind`` says what the
 numbers are, one of :data:`KINDS`; ``bits``, ``window`` and ``subsampling`` say what they are meant for. Older files have
 ``luma`` and ``chroma`` at the top, and none of the rest: they hold steps.
+
+Files that end in .txt have libjpeg's text format instead, as ``cjpeg -qtables`` reads it: whole numbers, 64 for each table row
+by row, luma first, and comments from # to the end of the line. A single table is used for both.
 """
 
 import json
@@ -21,7 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing
-from jpegdl.functional import BLOCK
+from jpegdl.functional import BLOCK, largest_level
 
 # ITU-T T.81, Annex K, tables K.1 and K.2.
 _LUMA = (
@@ -48,6 +51,11 @@ KINDS = {
     "scales": "scales of a compander",
     "gains": "factors of the coefficients",
 }
+
+JPEG = (".jpg", ".jpeg")  # suffixes of files that are read as JPEG images
+TEXT = ".txt"  # of those in libjpeg's text format
+SUBSAMPLINGS = ("4:4:4", "4:2:0")
+LARGEST_ENTRY = 32767  # that libjpeg writes, though the format has room for 65535
 
 # Row-major positions in zigzag order: along the anti-diagonals, upwards on the even ones (ITU-T T.81, figure A.6).
 _ZIGZAG = sorted(
@@ -166,7 +174,7 @@ def write_tables(
     window: int | None = None,
     subsampling: str = "4:4:4",
 ) -> None:
-    """Write named (8, 8) tables as JSON; atomic, and exact to the last bit.
+    """Write named (8, 8) tables as JSON, exact to the last bit, or to a .txt file in libjpeg's text format; atomic.
 
     Args:
         path: the file, replaced if there.
@@ -176,10 +184,16 @@ def write_tables(
         subsampling: of chroma in the images they are meant for, 4:4:4 or 4:2:0.
 
     Raises:
-        UsageError: another kind.
+        UsageError: another kind; or the text format is to hold something else than steps that are integers from 1 to 32767,
+            which is all that libjpeg takes.
     """
     if kind not in KINDS:
         raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if Path(path).suffix.lower() == TEXT:
+        text = _as_text(path, tables, kind)
+        with replacing(path) as file:
+            file.write_text(text)
+        return
     content = {
         "kind": kind,
         "bits": bits,
@@ -208,7 +222,7 @@ def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> dic
 
 
 def read_tables(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
-    """Read the luma and chroma table of steps from JSON (:func:`write_tables`) or from a JPEG file.
+    """Read the luma and chroma table of steps from JSON or a .txt file (:func:`write_tables`), or from a JPEG file.
 
     From a run's ``tables.json``, the tables after training are read. A JPEG file with a single table (a grey image, say) has it
     used for both.
@@ -219,18 +233,74 @@ def read_tables(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
     file = Path(path)
     if not file.is_file():
         raise UsageError(f"no table file {file}")
-    luma, chroma = _of_jpeg(file) if file.suffix.lower() in (".jpg", ".jpeg") else _of_json(file)
+    suffix = file.suffix.lower()
+    luma, chroma = _of_jpeg(file)[0] if suffix in JPEG else _of_text(file) if suffix == TEXT else _of_json(file)
     return check_table(luma, f"luma in {file}"), check_table(chroma, f"chroma in {file}")
 
 
-def _of_jpeg(file: Path) -> tuple[Any, Any]:
-    from PIL import Image  # here, because the layer needs this module and not Pillow
+def meant_for(path: str | os.PathLike[str]) -> tuple[int | None, str | None]:
+    """What the tables in a file are meant for.
+
+    Returns:
+        (bits, subsampling): of the level cap, None for no cap or where nothing says; of chroma, 4:4:4 or 4:2:0, None where
+        nothing says, or it is another one.
+
+    Raises:
+        UsageError: as :func:`read_tables`.
+    """
+    file = Path(path)
+    read_tables(file)  # says what is wrong with it
+    if file.suffix.lower() in JPEG:
+        return None, _of_jpeg(file)[1]
+    if file.suffix.lower() == TEXT:
+        return None, None
+    content = json.loads(file.read_text())
+    bits, subsampling = content.get("bits"), content.get("subsampling")
+    largest_level(bits)  # says so where it is none
+    return bits, subsampling if subsampling in SUBSAMPLINGS else None
+
+
+def _of_jpeg(file: Path) -> tuple[tuple[Any, Any], str | None]:
+    """The tables, and the subsampling of chroma where it is one of ours."""
+    from PIL import Image, JpegImagePlugin  # here, because the layer needs this module and not Pillow
 
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=("JPEG",)) as image:
             found = [torch.tensor(table).view(BLOCK, BLOCK) for table in image.quantization.values()]  # type: ignore[attr-defined]
+            sampling = {0: "4:4:4", 2: "4:2:0"}.get(JpegImagePlugin.get_sampling(image))
     except (OSError, AttributeError) as error:
         raise UsageError(f"{file} is not a JPEG file that can be read: {error}") from error
+    return (found[0], found[min(1, len(found) - 1)]), sampling if image.mode != "L" else None
+
+
+def _as_text(path: str | os.PathLike[str], tables: Mapping[str, Tensor], kind: str) -> str:
+    if kind != "steps":
+        raise UsageError(f"{path}: libjpeg's text format holds steps, not {KINDS[kind]}; name the file .json")
+    parts = []
+    for name in ("luma", "chroma"):
+        table = tables[name]
+        wrong = table[(table != table.round()) | (table < 1) | (table > LARGEST_ENTRY)]
+        if len(wrong):
+            raise UsageError(
+                f"{path}: libjpeg's text format holds integers from 1 to {LARGEST_ENTRY}, and {name} has {wrong[0].item():g}: "
+                "round it (jpegdl.codec.file_tables), or name the file .json"
+            )
+        rows = "\n".join(" ".join(f"{int(entry):4d}" for entry in row) for row in table.tolist())
+        parts.append(f"# {name}\n{rows}\n")
+    return "\n".join(parts)
+
+
+def _of_text(file: Path) -> tuple[Any, Any]:
+    try:
+        numbers = [int(word) for line in file.read_text().splitlines() for word in line.partition("#")[0].split()]
+    except ValueError as error:
+        raise UsageError(f"{file} is not in libjpeg's text format, integers and comments that begin with #: {error}") from error
+    size = BLOCK * BLOCK
+    if not numbers or len(numbers) % size or len(numbers) > 4 * size:
+        raise UsageError(f"{file} holds {len(numbers)} numbers; libjpeg's text format has 64 for each of one to four tables")
+    if wrong := [number for number in numbers if not 1 <= number <= LARGEST_ENTRY]:
+        raise UsageError(f"{file} holds {wrong[0]}; steps in libjpeg's text format are integers from 1 to {LARGEST_ENTRY}")
+    found = torch.tensor(numbers).view(-1, BLOCK, BLOCK)
     return found[0], found[min(1, len(found) - 1)]
 
 

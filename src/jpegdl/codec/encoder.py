@@ -1,0 +1,202 @@
+"""One image to the bytes of a JPEG file."""
+
+import errno
+import functools
+import io
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageFile
+from torch import Tensor
+
+from jpegdl import functional as F
+from jpegdl.errors import UsageError
+
+LARGEST_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION
+_LARGEST_AC, _LARGEST_DC = 1023, 1024  # levels that baseline Huffman codes have room for, of 8-bit images
+_SEGMENT = 65533  # bytes in a marker segment, without the two of its length
+_ROOM = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Encodes images with a pair of tables.
+
+    Args:
+        luma, chroma: integer tables, each (8, 8); :func:`jpegdl.codec.file_tables` makes them.
+        limits: the largest magnitudes of coefficients of luma and chroma, each (8, 8), that ``exact`` brings others back to:
+            the level cap times the learned step. None for no cap.
+        subsampling: of chroma, 4:4:4 or 4:2:0.
+        optimize: fit Huffman codes to each image.
+        progressive: write progressive files.
+        exact: compute levels as the layer does, and write them by jpeglib.
+
+    Raises:
+        UsageError: jpeglib is wanted and not installed, or is to write progressive files, which it cannot.
+    """
+
+    luma: Tensor
+    chroma: Tensor
+    limits: tuple[Tensor, Tensor] | None = None
+    subsampling: str = "4:4:4"
+    optimize: bool = True
+    progressive: bool = False
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if self.exact and self.progressive:  # of which jpeglib would say nothing
+            raise UsageError("jpeglib does not write progressive files: exact and progressive exclude each other")
+        if self.exact:
+            _jpeglib()
+
+    def encode(self, image: Image.Image, exif: bytes = b"", icc: bytes | None = None) -> bytes:
+        """A JPEG file.
+
+        Args:
+            image: mode L or RGB.
+            exif: EXIF block to put into it.
+            icc: ICC profile to put into it.
+
+        Raises:
+            ValueError: the image is too large for JPEG, or the EXIF block is.
+        """
+        if max(image.size) > LARGEST_SIDE:
+            raise ValueError(f"{image.width} x {image.height} pixels: a JPEG file holds {LARGEST_SIDE} on a side at most")
+        if self.exact:
+            return write_levels(
+                self.levels(image), self._tables(image), image.size, self.subsampling, self.optimize, _segments(exif, icc)
+            )
+        return self._by_pillow(image, exif, icc)
+
+    def levels(self, image: Image.Image) -> list[np.ndarray[Any, Any]]:
+        """Levels of Y, and of Cb and Cr unless the image is grey, each (rows, columns, 8, 8) blocks, int16."""
+        pixels = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)[None].float() / 255
+        luma, chroma = self.limits or (None, None)
+        found = []
+        for index, z in enumerate(planes(pixels, self.subsampling)[: len(image.getbands())]):
+            limit, table = (chroma, self.chroma) if index else (luma, self.luma)
+            z = z if limit is None else torch.maximum(torch.minimum(z, limit), -limit)
+            found.append((z / table).round().numpy().astype(np.int16))
+        return found
+
+    @functools.cached_property
+    def _pair(self) -> list[list[int]]:
+        return [[int(entry) for entry in table.flatten().tolist()] for table in (self.luma, self.chroma)]
+
+    def _tables(self, image: Image.Image) -> list[list[int]]:
+        return self._pair[: len(image.getbands())]
+
+    def _by_pillow(self, image: Image.Image, exif: bytes, icc: bytes | None) -> bytes:
+        options: dict[str, Any] = {
+            "qtables": self._tables(image),
+            "optimize": self.optimize,
+            "progressive": self.progressive,
+            "icc_profile": icc,
+            "exif": exif,
+            "comment": b"",  # Pillow would hand on that of the image it read
+        }
+        if image.mode == "RGB":
+            options["subsampling"] = self.subsampling
+        stream = io.BytesIO()
+        try:
+            image.save(stream, "jpeg", **options)
+            return stream.getvalue()
+        except OSError:
+            # Pillow gives libjpeg a buffer of two bytes a pixel for all of an optimized file. With steps near 1 a noisy image
+            # takes more; ImageFile.MAXBLOCK is the least that Pillow makes it.
+            if not (self.optimize or self.progressive):
+                raise
+        with _ROOM:
+            before, ImageFile.MAXBLOCK = ImageFile.MAXBLOCK, max(ImageFile.MAXBLOCK, 8 * image.width * image.height)
+            try:
+                stream = io.BytesIO()
+                image.save(stream, "jpeg", **options)
+                return stream.getvalue()
+            finally:
+                ImageFile.MAXBLOCK = before
+
+
+def planes(pixels: Tensor, subsampling: str) -> list[Tensor]:
+    """DCT coefficients of Y, Cb and Cr as they lie in the image.
+
+    Args:
+        pixels: (1, 3, H, W) in [0, 1].
+        subsampling: of chroma; with 4:2:0 Cb and Cr have half the blocks.
+
+    Returns:
+        Three tensors (rows, columns, 8, 8); Y's has no blocks beyond those that hold pixels.
+    """
+    if subsampling == "4:4:4":
+        return list(F.images_to_coefficients(pixels)[0])
+    units = F.images_to_mcus(pixels)[0]
+    rows, columns = units.shape[1:3]
+    luma = units[:4].view(2, 2, rows, columns, F.BLOCK, F.BLOCK).permute(2, 0, 3, 1, 4, 5)
+    luma = luma.reshape(2 * rows, 2 * columns, F.BLOCK, F.BLOCK)
+    height, width = (-(-side // F.BLOCK) for side in pixels.shape[-2:])
+    return [luma[:height, :width], units[4], units[5]]
+
+
+def write_levels(
+    levels: list[np.ndarray[Any, Any]],
+    tables: list[list[int]],
+    size: tuple[int, int],
+    subsampling: str,
+    optimize: bool,
+    segments: bytes = b"",
+) -> bytes:
+    """A JPEG file of these very levels, by jpeglib.
+
+    Args:
+        levels: of Y, or of Y, Cb and Cr, each (rows, columns, 8, 8).
+        tables: one or two, row by row.
+        size: (width, height) in pixels.
+        subsampling: of chroma.
+        optimize: fit Huffman codes to them.
+        segments: marker segments to put in behind the JFIF header.
+
+    Raises:
+        UsageError: jpeglib is not installed.
+        ValueError: a level is too large for baseline JPEG.
+    """
+    jpeglib = _jpeglib()
+    for component in levels:  # jpeglib would leave two half-made files behind
+        flat = np.abs(component.reshape(-1, F.BLOCK**2))
+        if flat[:, 0].max() > _LARGEST_DC or flat[:, 1:].max() > _LARGEST_AC:
+            raise ValueError(f"a level of {flat.max()} is too large for a JPEG file of 8-bit samples")
+    qt = np.array(tables, dtype=np.uint16).reshape(-1, F.BLOCK, F.BLOCK)
+    file = jpeglib.from_dct(*levels, qt=qt, quant_tbl_no=[0, 1, 1][: len(levels)])
+    file.width, file.height = size
+    if len(levels) > 1:  # which jpeglib infers from the shapes, wrongly for small images
+        file.samp_factor = np.array([[2, 2] if subsampling == "4:2:0" else [1, 1], [1, 1], [1, 1]])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "levels.jpg"
+        file.write_dct(str(path), flags=["+OPTIMIZE_CODING"] if optimize else [])
+        content = path.read_bytes()
+    if not content.endswith(b"\xff\xd9"):  # libjpeg does not look whether what it wrote has arrived
+        raise OSError(errno.ENOSPC, f"no room for a temporary file in {tempfile.gettempdir()}")
+    header = 4 + int.from_bytes(content[4:6], "big")  # SOI, then the JFIF header, whose length counts itself
+    return content[:header] + segments + content[header:]
+
+
+def _segments(exif: bytes, icc: bytes | None) -> bytes:
+    """EXIF and ICC as marker segments APP1 and APP2 (ICC.1:2010, B.4)."""
+    if len(exif) > _SEGMENT:
+        raise ValueError("EXIF data is too long")
+    parts = [(0xE1, exif)] if exif else []
+    room = _SEGMENT - 14
+    chunks = [icc[start : start + room] for start in range(0, len(icc), room)] if icc else []
+    parts += [(0xE2, b"ICC_PROFILE\0" + bytes([i + 1, len(chunks)]) + chunk) for i, chunk in enumerate(chunks)]
+    return b"".join(bytes([0xFF, marker]) + (len(data) + 2).to_bytes(2, "big") + data for marker, data in parts)
+
+
+def _jpeglib() -> Any:
+    try:
+        import jpeglib
+    except ImportError as error:
+        raise UsageError("exact levels need jpeglib: pip install 'jpeg-dl[codec]'") from error
+    return jpeglib

@@ -1,0 +1,335 @@
+"""A folder of images to a folder of JPEG files."""
+
+import errno
+import itertools
+import json
+import os
+import stat
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as v2
+
+from jpegdl import functional as F
+from jpegdl.codec.config import CompressConfig, check
+from jpegdl.codec.encoder import Encoder
+from jpegdl.codec.pictures import BAD, Other, open_picture, why
+from jpegdl.codec.steps import Carried, Learned, as_json, carried, file_tables, learned_tables
+from jpegdl.codec.walk import Entry, walk
+from jpegdl.errors import UsageError
+from jpegdl.files import remove_strays, replacing
+
+MANIFEST = "compress.json"
+LOCK = ".compress.lock"
+SAMPLES = 8  # images that tell how much of a layer the files carry
+LONGEST = 230  # bytes of a name: what file systems take, less what `replacing` puts before it
+WINDOW = 4  # files for each thread that are under way or waiting for one
+_SAMPLE_SIDE = 512  # pixels of each that are looked at, in the middle
+_SETTINGS = ("subsampling", "optimize", "progressive", "exact", "drop_alpha")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORMAT = 1  # of the manifest
+
+
+@dataclass(frozen=True)
+class CompressStanding:
+    """How far a folder is.
+
+    Attributes:
+        done, total: files looked at, and how many there are.
+        images_per_second: since the start, of those that were encoded.
+        bad: a file that was just refused, and why, on one line; else None.
+    """
+
+    done: int
+    total: int
+    images_per_second: float
+    bad: str | None = None
+
+
+@dataclass
+class _Found:
+    written: int = 0
+    skipped: int = 0
+    others: int = 0
+    bytes: int = 0
+    pixels: int = 0
+    bad: list[dict[str, str]] = field(default_factory=list)
+
+
+def compress_folder(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    config: CompressConfig,
+    progress: Callable[[CompressStanding], None] | None = None,
+) -> dict[str, Any]:
+    """Write every image in a folder, and in those within it, as a JPEG file with learned tables.
+
+    The tree stays as it is, each image under its own name with the suffix .jpg. Every file is there whole or not at all, with
+    the time stamp of what it was made of. ``compress.json`` says which settings they were made with: the same call goes on
+    where it was interrupted, and makes anew only what has changed since. Images that cannot be compressed are named, and
+    all others done; files that neither are nor claim to be images are passed over.
+
+    Args:
+        source: folder of images of any format that Pillow reads as photographs.
+        target: folder to write to, outside of ``source``; empty, or with what the same settings made of it before.
+        config: tables, and how to encode.
+        progress: told how far it is.
+
+    Returns:
+        ``images`` (in all: written, skipped and bad), ``written``, ``skipped`` (there already), ``bad`` (a list of ``file``
+        and ``why``), ``others`` (files that are no images), ``bytes`` and ``pixels`` of those written,
+        ``bits_per_pixel`` of these (None if none was), ``seconds``, ``images_per_second``, ``tables`` (luma and chroma, as in
+        the files), and ``carried``: how much of the layer the files carry, on some of the images (None where nothing can be
+        lost), with ``words``.
+
+    Raises:
+        UsageError: settings that cannot be; no folder or no images; a target inside the source, in use, or of other
+            settings; nothing more can be written.
+    """
+    check(config)
+    root, out = _places(Path(source).expanduser(), Path(target).expanduser())
+    learned = learned_tables(config.model, config.tables)
+    tables = file_tables(learned.luma, learned.chroma, wide=config.wide)
+    encoder = _encoder(config, learned, tables)
+    Image.init()  # before threads do
+    with _claimed(out), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from twice that size on, Pillow refuses
+        work = _Work(root, out, config, encoder, learned, progress or (lambda standing: None))
+        return work.run()
+
+
+def _encoder(config: CompressConfig, learned: Learned, tables: tuple[torch.Tensor, torch.Tensor]) -> Encoder:
+    cap = F.largest_level(learned.bits)
+    return Encoder(
+        *tables,
+        limits=None if cap is None else (cap * learned.luma, cap * learned.chroma),
+        subsampling=config.subsampling or learned.subsampling or "4:4:4",
+        optimize=config.optimize,
+        progressive=config.progressive,
+        exact=config.exact,
+    )
+
+
+def _places(source: Path, target: Path) -> tuple[Path, Path]:
+    if not source.is_dir():
+        raise UsageError(f"no folder {source} to compress")
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target} is a file; give a folder to write to")
+    root, out = source.resolve(), target.resolve()
+    if out.is_relative_to(root) or root.is_relative_to(out):
+        raise UsageError(f"{target} and {source} lie within one another: images could be overwritten; give a folder beside it")
+    return root, out
+
+
+@contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Keep other processes from writing to the same folder."""
+    with _writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(out / LOCK, blocking=False):
+            yield
+    except filelock.Timeout as taken:
+        raise UsageError(f"{out} is being written to by another process (it holds {out / LOCK})") from taken
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Whatever keeps files from being written concerns all of them."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or out} {error.strerror or error}: nothing more can be written; what is there is whole, and the "
+            "same command goes on from it"
+        ) from error
+
+
+class _Work:
+    def __init__(
+        self,
+        root: Path,
+        out: Path,
+        config: CompressConfig,
+        encoder: Encoder,
+        learned: Learned,
+        progress: Callable[[CompressStanding], None],
+    ) -> None:
+        self.root, self.out, self.config, self.encoder, self.learned = root, out, config, encoder, learned
+        self.progress, self.found = progress, _Found()
+        self.done = self.total = 0
+        self.begin = time.monotonic()
+
+    def run(self) -> dict[str, Any]:
+        self._resume()
+        one_case = (self.out / MANIFEST.upper()).exists()
+
+        def entries() -> Iterator[Entry]:
+            return walk(self.root, self.out, one_case=one_case)
+
+        for _ in entries():
+            self.total += 1
+        lost = self._carried(entries())
+        self.begin = time.monotonic()
+        self._encode_all(entries())
+        count, seconds = self.found, time.monotonic() - self.begin
+        images = count.written + count.skipped + len(count.bad)
+        if not images:
+            raise UsageError(f"no images in {self.root}: {count.others} files, none of which is one")
+        return {
+            "images": images,
+            "written": count.written,
+            "skipped": count.skipped,
+            "bad": count.bad,
+            "others": count.others,
+            "bytes": count.bytes,
+            "pixels": count.pixels,
+            "bits_per_pixel": 8 * count.bytes / count.pixels if count.pixels else None,
+            "seconds": seconds,
+            "images_per_second": count.written / seconds if seconds else 0.0,
+            "tables": as_json(self.encoder.luma, self.encoder.chroma),
+            "carried": lost and {**vars(lost), "faithful": lost.faithful, "words": str(lost)},
+        }
+
+    def _resume(self) -> None:
+        """Refuse a folder of other settings; else write down these."""
+        encoder = self.encoder
+        limits = None if not encoder.exact or encoder.limits is None else [limit.tolist() for limit in encoder.limits]
+        settings = {
+            "format": _FORMAT,
+            "source": str(self.root),
+            "tables": as_json(encoder.luma, encoder.chroma),
+            "limits": limits,
+            **{name: getattr(encoder if hasattr(encoder, name) else self.config, name) for name in _SETTINGS},
+        }
+        file = self.out / MANIFEST
+        if file.is_file():
+            try:
+                there = json.loads(file.read_text())["settings"]
+                differing = [name for name in settings if there.get(name) != settings[name]]
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UsageError(f"{file} is damaged ({error}); delete {self.out}, or give another folder") from error
+            if differing:
+                raise UsageError(
+                    f"{self.out} holds images made with other settings ({', '.join(differing)}); give another folder, or "
+                    "delete this one"
+                )
+            return
+        if any(path.name != LOCK for path in self.out.iterdir()):
+            raise UsageError(f"{self.out} is not empty, and no {MANIFEST} in it says what it holds; give a new folder")
+        with _writing(self.out), replacing(file) as new:
+            new.write_text(json.dumps({"from": self.learned.source, "settings": settings}, indent=1))
+
+    def _carried(self, entries: Iterator[Entry]) -> Carried | None:
+        """What the files carry of the layer, on images from all over the folder."""
+        learned, tables = self.learned, (self.encoder.luma, self.encoder.chroma)
+        whole = torch.equal(learned.luma, tables[0]) and torch.equal(learned.chroma, tables[1])
+        if whole and learned.bits is None:
+            return None
+        images = []
+        for entry in itertools.islice(entries, 0, None, max(1, self.total // (2 * SAMPLES))):
+            if entry.refused is None and len(images) < SAMPLES and entry.path.is_file():
+                try:
+                    image = open_picture(entry.path, drop_alpha=True).image.convert("RGB")
+                except (*BAD, Other):
+                    continue
+                left, top = (max(0, (side - _SAMPLE_SIDE) // 2) for side in image.size)
+                middle = image.crop((left, top, min(image.width, left + _SAMPLE_SIDE), min(image.height, top + _SAMPLE_SIDE)))
+                images.append(v2.pil_to_tensor(middle)[None].float() / 255)
+        if not images:
+            return None
+        return carried(learned, tables, images, subsampling=self.encoder.subsampling, capped=self.encoder.exact)
+
+    # ------------------------------------------------------------------------------------------------------- encoding
+
+    def _encode_all(self, entries: Iterator[Entry]) -> None:
+        """Encode in threads, with no more images under way than these can take."""
+        threads = self.config.threads or _cores()
+        pool, pending = ThreadPoolExecutor(threads), deque[Future[_Done]]()
+        folder, place, refused = None, self.out, None
+        try:
+            for entry in entries:
+                if entry.refused is None and entry.folder != folder:  # the files of one folder come one after another
+                    folder, place = entry.folder, self.out / entry.folder
+                    refused = self._prepare(place)
+                if why_not := entry.refused or refused:
+                    self._count(_Done(entry, bad=why_not))
+                    continue
+                pending.append(pool.submit(self._one, entry, place / entry.new))
+                if len(pending) >= WINDOW * threads:
+                    self._count(pending.popleft().result())
+            while pending:
+                self._count(pending.popleft().result())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _prepare(self, folder: Path) -> str | None:
+        """Clean up what a killed process left in a folder to write to; or say why nothing is to be written there."""
+        if folder.is_dir():
+            if folder.resolve() != folder:
+                return f"{folder} is a link: nothing is written through it"
+            remove_strays(folder)
+        return None
+
+    def _one(self, entry: Entry, file: Path) -> "_Done":
+        try:
+            before = entry.path.stat()
+            if not stat.S_ISREG(before.st_mode):
+                return _Done(entry, bad="is no regular file")
+            with suppress(FileNotFoundError):
+                if file.lstat().st_mtime_ns == before.st_mtime_ns:
+                    return _Done(entry, skipped=True)
+            picture = open_picture(entry.path, drop_alpha=self.config.drop_alpha)
+            content = self.encoder.encode(picture.image, picture.exif, picture.icc)
+        except Other:
+            return _Done(entry)
+        except BAD as error:
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise UsageError(f"{why(error)}: nothing more can be encoded; the same command goes on from here") from error
+            return _Done(entry, bad=why(error))
+        if len(os.fsencode(file.name)) > LONGEST:
+            return _Done(entry, bad=f"its name is too long: {LONGEST} bytes are left for it")
+        with _writing(self.out), replacing(file) as new:
+            new.write_bytes(content)
+            os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return _Done(entry, bytes=len(content), pixels=picture.image.width * picture.image.height)
+
+    def _count(self, done: "_Done") -> None:
+        found, line = self.found, None
+        self.done += 1
+        if done.bad is not None:
+            found.bad.append({"file": done.entry.inner, "why": done.bad})
+            line = f"{done.entry.path}: {done.bad}"
+        elif done.skipped:
+            found.skipped += 1
+        elif not done.bytes:
+            found.others += 1
+        else:
+            found.written, found.bytes, found.pixels = found.written + 1, found.bytes + done.bytes, found.pixels + done.pixels
+        seconds = time.monotonic() - self.begin
+        self.progress(CompressStanding(self.done, self.total, found.written / seconds if seconds else 0.0, line))
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What became of a file; one that is no image has neither bytes nor a reason."""
+
+    entry: Entry
+    bytes: int = 0
+    pixels: int = 0
+    skipped: bool = False
+    bad: str | None = None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

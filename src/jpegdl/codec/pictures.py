@@ -1,0 +1,102 @@
+"""One file of any format to what a JPEG file can hold: pixels, EXIF block, ICC profile."""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from jpegdl.data.images import BAD_FILE, bad_file
+from jpegdl.data.pixels import SIXTEEN_BITS
+
+#: What is tried; other formats of Pillow's run programs (EPS), or hold no photographs.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+BAD = (*BAD_FILE, MemoryError, OverflowError, struct.error)
+_RAW_EXIF = ("JPEG", "MPO", "PNG", "WEBP")  # formats that hold the block as JPEG does
+_SPACES = {"RGB": b"RGB ", "L": b"GRAY"}  # of ICC profiles, by the mode they fit
+
+
+class Other(Exception):  # noqa: N818
+    """A file that is no image, and does not say it is one."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is written.
+
+    Attributes:
+        image: mode L or RGB.
+        exif: block for APP1, or nothing.
+        icc: ICC profile of that mode, if there was one.
+    """
+
+    image: Image.Image
+    exif: bytes
+    icc: bytes | None
+
+
+def open_picture(path: Path, *, drop_alpha: bool) -> Picture:
+    """Read an image file.
+
+    - Grey stays grey; 16-bit grey is scaled to 8 bits; palette, CMYK and others become RGB as Pillow converts them.
+    - The EXIF block stays, and of formats that have none of JPEG's kind the orientation.
+    - An ICC profile stays where it is one of the pixels' colour space: not for CMYK, which it no longer is.
+    - Of an MPO file, as some cameras and phones write it, the first picture is taken.
+
+    Raises:
+        Other: it is no image, by content and by name.
+        Exception: one of ``BAD``, which :func:`why` puts into words: damaged, animated, transparent, of no fixed range.
+    """
+    try:
+        source = Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError:
+        if path.suffix.lower() in Image.registered_extensions():
+            raise
+        raise Other from None
+    with source:
+        frames = getattr(source, "n_frames", 1)
+        if frames > 1 and source.format != "MPO":
+            raise ValueError(f"has {frames} pictures ({source.format}), and a JPEG file holds one")
+        source.load()
+        image = _mode(source, drop_alpha)
+        return Picture(image, _exif(source), _profile(source, image.mode))
+
+
+def _mode(image: Image.Image, drop_alpha: bool) -> Image.Image:
+    mode = image.mode
+    if mode in SIXTEEN_BITS or (mode == "I" and image.format in ("PNG", "PPM")):
+        return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if mode in ("I", "F"):
+        kind = "32-bit integer" if mode == "I" else "floating-point"
+        raise ValueError(f"has {kind} pixels, with no fixed range to scale to 0..255")
+    if image.has_transparency_data:
+        image = image.convert("LA" if mode in ("L", "LA", "La", "1") else "RGBA")
+        if image.getchannel("A").getextrema()[0] != 255 and not drop_alpha:
+            raise ValueError("is transparent, which JPEG has no place for; drop_alpha writes the colours below")
+    grey = image.mode in ("1", "L", "LA")
+    return image if image.mode in ("L", "RGB") else image.convert("L" if grey else "RGB")
+
+
+def _exif(image: Image.Image) -> bytes:
+    raw: bytes = image.info.get("exif", b"")
+    if image.format in _RAW_EXIF:
+        return raw if not raw or raw.startswith(b"Exif\0\0") else b"Exif\0\0" + raw
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if turned == 1 or image.format == "TIFF":  # which Pillow has turned already
+        return b""
+    own = Image.Exif()
+    own[ExifTags.Base.Orientation] = turned
+    return own.tobytes()
+
+
+def _profile(image: Image.Image, mode: str) -> bytes | None:
+    profile = image.info.get("icc_profile")
+    return profile if profile and profile[16:20] == _SPACES[mode] else None
+
+
+def why(error: BaseException) -> str:
+    """What is wrong with a file, on one line."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it"
+    return " ".join(bad_file(error).split()) if isinstance(error, Exception) else str(error)

@@ -1,0 +1,278 @@
+"""What a run's model makes of real JPEG files."""
+
+import copy
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+from torchvision.transforms.v2 import functional as v2
+
+from jpegdl import functional as F
+from jpegdl.codec.encoder import Encoder, planes, write_levels
+from jpegdl.codec.steps import Learned, as_json, carried, file_tables, of_run
+from jpegdl.data import Data, DataConfig
+from jpegdl.data.images import collate
+from jpegdl.data.sources.folder import open_test
+from jpegdl.errors import UsageError
+from jpegdl.layer import JpegLayer, PrependedModel
+from jpegdl.training import RunFolder, TrainedRun
+
+STORED = 24.0  # bits per pixel of an RGB image that nothing compresses
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to store images, and what the model makes of them.
+
+    Attributes:
+        name: soft, or what the layer was trained with (the model as it is, nothing stored); hard (its layer rounds, and the
+            levels are stored); real file (JPEG files take the layer's place); or real file, layer kept (the model, layer and
+            all, sees decoded files).
+        accuracy: share of the images, 0 to 1.
+        images: how many.
+        bits_per_pixel: of what is stored; None where it cannot be stored or jpeglib, which counts it, is not installed.
+        header: how many of these bits are the file's header, with its tables and Huffman codes; it weighs in small images. None
+            where the files were there before.
+    """
+
+    name: str
+    accuracy: float
+    images: int
+    bits_per_pixel: float | None = None
+    header: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times less than 24 bits per pixel it is."""
+        return None if not self.bits_per_pixel else STORED / self.bits_per_pixel
+
+
+def file_report(
+    folder: RunFolder,
+    files: Path | None = None,
+    *,
+    path: str | None = None,
+    images: int | None = None,
+    exact: bool = False,
+    optimize: bool = True,
+    batch_size: int = 64,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Test a finished run soft, hard, and on real JPEG files with its tables.
+
+    Without ``files``, each test image is encoded as the model sees it, scaled and cropped, and all rows are of the same
+    pixels. With ``files``, the rows of real files are those in that folder, decoded, scaled and cropped as the run's images
+    are; their bits per pixel are of the files as they are stored. Decoders round to 8 bits and clip, the layer does neither.
+
+    Args:
+        folder: the run's.
+        files: folder of one folder for each class, with any images that Pillow reads; such as :func:`compress_folder` writes.
+        path: where the run's own data are now; default: where they were when it was trained.
+        images: test on the first of every so many, to make up this number; default: all of them.
+        exact: make files with levels as the layer computes them, with its cap; takes jpeglib. Not with ``files``.
+        optimize: fit Huffman codes to each image.
+        batch_size: images that go through the model at once.
+        progress: told which row is being made, images done, and their number.
+
+    Returns:
+        ``rows``, each with ``name``, ``accuracy``, ``images``, ``bits_per_pixel``, ``header`` and ``ratio`` (24 over them);
+        ``tables``, those of files made here (None with ``files``); ``carried``, how much of the layer files with such tables
+        carry; ``other_images``, how the run's own test images differ from those it was tested with (None if they do not);
+        ``files``, the folder.
+
+    Raises:
+        UsageError: a run that is not finished, or whose layer no JPEG file can stand for; data of other classes; no images.
+    """
+    if exact and files is not None:
+        raise UsageError("exact says how files are made, and those in a folder are made already: give one of them")
+    of_run(folder)
+    run, tell = folder.open(), progress or (lambda what, done, total: None)
+    layer = _layer(run.model)
+    learned = replace(of_run(folder), luma=layer.luma.detach(), chroma=layer.chroma.detach())  # what is in use
+    data = Data(replace(run.config.data, path=path or run.config.data.path, workers=0), test_only=True)
+    other = folder.other_images(data.fingerprint)
+    data.load()
+    tables = file_tables(learned.luma, learned.chroma)
+    cap = F.largest_level(learned.bits)
+    limits = None if cap is None else (cap * learned.luma, cap * learned.chroma)
+    encoder = Encoder(*tables, limits, learned.subsampling or "4:4:4", optimize=optimize, exact=exact)
+    test = _Test(run, learned, batch_size, tell)
+    chosen = _spread(len(data.test), images)
+    rows = test.without_files(data, chosen, optimize)
+    rows += test.of_folder(files, images) if files is not None else test.of_crops(data, chosen, encoder)
+    samples = [data.test[i] for i in _spread(len(data.test), 8)]
+    lost = carried(
+        learned,
+        tables,
+        [item[0][None] for item in samples if item is not None],
+        subsampling=encoder.subsampling,
+        capped=exact,
+    )
+    return {
+        "rows": [{**asdict(row), "ratio": row.ratio} for row in rows],
+        "tables": as_json(*tables) if files is None else None,
+        "carried": {**vars(lost), "faithful": lost.faithful, "words": str(lost)},
+        "other_images": other,
+        "files": None if files is None else str(files),
+    }
+
+
+def _spread(count: int, wanted: int | None) -> list[int]:
+    """That many indices, evenly over all."""
+    return list(range(count)) if wanted is None or wanted >= count else [i * count // wanted for i in range(wanted)]
+
+
+class _Test:
+    def __init__(self, run: TrainedRun, learned: Learned, batch_size: int, tell: Callable[[str, int, int], None]) -> None:
+        self.run, self.learned, self.batch_size, self.tell = run, learned, batch_size, tell
+        model = run.model
+        self.bare = PrependedModel(model.backbone, nn.Identity(), model.mean.flatten().tolist(), model.std.flatten().tolist())
+        self.bare.eval()
+        self.hard = copy.deepcopy(model)
+        _layer(self.hard).rounding = "hard"
+
+    def batches(self, data: Data, chosen: list[int], name: str) -> Iterator[tuple[Tensor, Tensor]]:
+        done = 0
+        for images, targets in DataLoader(Subset(data.test, chosen), batch_size=self.batch_size, collate_fn=collate):
+            yield images, targets
+            done += len(images)
+            self.tell(name, done, len(chosen))
+
+    @torch.no_grad()
+    def without_files(self, data: Data, chosen: list[int], optimize: bool) -> list[Row]:
+        """The rows soft and hard."""
+        soft, hard, count, stored = 0, 0, 0, _Size()
+        storable = True
+        for images, targets in self.batches(data, chosen, "soft and hard"):
+            soft += _right(self.run.model, images, targets)
+            hard += _right(self.hard, images, targets)
+            count += len(images)
+            if storable:
+                try:
+                    for image in images:
+                        stored.add(self._stored(image[None], optimize))
+                except (UsageError, ValueError):  # no jpeglib, or levels beyond what a file holds
+                    storable = False
+        return [
+            Row(_layer(self.run.model).rounding, soft / count, count, STORED),
+            Row("hard", hard / count, count, *(stored.rates(_pixels(data)) if storable else ())),
+        ]
+
+    def _stored(self, image: Tensor, optimize: bool) -> bytes:
+        """The layer's own levels in a JPEG file: its length is true, whatever the steps are that they are to be read with."""
+        levels = []
+        for z, steps in zip(
+            planes(image, self.learned.subsampling or "4:4:4"),
+            (self.learned.luma, self.learned.chroma, self.learned.chroma),
+            strict=True,
+        ):
+            levels.append(F.quantize_levels(z, steps, bits=self.learned.bits).numpy().astype(np.int32))
+        size = image.shape[-1], image.shape[-2]
+        return write_levels(levels, [[1] * F.BLOCK**2] * 2, size, self.learned.subsampling or "4:4:4", optimize)
+
+    @torch.no_grad()
+    def of_crops(self, data: Data, chosen: list[int], encoder: Encoder) -> list[Row]:
+        """The rows of files made of the very pixels that the model sees."""
+        counts, size = _Counts(), _Size()
+        for images, targets in self.batches(data, chosen, "real file"):
+            decoded = []
+            for image in images:
+                file = encoder.encode(v2.to_pil_image((image * 255).round().to(torch.uint8)))
+                size.add(file)
+                with Image.open(io.BytesIO(file)) as there:
+                    decoded.append(v2.pil_to_tensor(there).float() / 255)
+            counts.add(self, torch.stack(decoded), targets)
+        return counts.rows(*size.rates(_pixels(data)))
+
+    @torch.no_grad()
+    def of_folder(self, files: Path, wanted: int | None) -> list[Row]:
+        """The rows of the files in a folder."""
+        config = replace(
+            self.run.config.data,
+            name="folder",
+            path=str(files),
+            classes=None,
+            limit=None,
+            jpeg_test=None,
+            workers=0,
+            cache="none",
+        )
+        data = Data(config, test_only=True)
+        self.run.folder.other_images(data.fingerprint)  # refuses other classes; that the bytes are others is the point
+        counts = _Counts()
+        chosen = _spread(len(data.test), wanted)
+        for images, targets in self.batches(data, chosen, "real file"):
+            counts.add(self, images, targets)
+        return counts.rows(_stored_rate(config, chosen))
+
+
+class _Counts:
+    """How many images are right in place of the layer, and with it."""
+
+    def __init__(self) -> None:
+        self.images = self.bare = self.full = 0
+
+    def add(self, test: _Test, images: Tensor, targets: Tensor) -> None:
+        self.images += len(images)
+        self.bare += _right(test.bare, images, targets)
+        self.full += _right(test.run.model, images, targets)
+
+    def rows(self, rate: float, header: float | None = None) -> list[Row]:
+        return [
+            Row("real file", self.bare / self.images, self.images, rate, header),
+            Row("real file, layer kept", self.full / self.images, self.images, rate, header),
+        ]
+
+
+class _Size:
+    """How large files are, and their headers."""
+
+    def __init__(self) -> None:
+        self.files = self.bytes = self.headers = 0
+
+    def add(self, file: bytes) -> None:
+        self.files, self.bytes, self.headers = self.files + 1, self.bytes + len(file), self.headers + header_bytes(file)
+
+    def rates(self, pixels: int) -> tuple[float, float]:
+        """Bits per pixel of all, and of the headers, for images of that many pixels."""
+        return 8 * self.bytes / (self.files * pixels), 8 * self.headers / (self.files * pixels)
+
+
+def header_bytes(file: bytes) -> int:
+    """Bytes of a JPEG file before its first entropy-coded data (ITU-T T.81, B.1.1.4: each segment has its length)."""
+    place = 2
+    while file[place + 1] != 0xDA:  # start of scan
+        place += 2 + int.from_bytes(file[place + 2 : place + 4], "big")
+    return place + 2 + int.from_bytes(file[place + 2 : place + 4], "big")
+
+
+def _layer(model: PrependedModel) -> JpegLayer:
+    assert isinstance(model.layer, JpegLayer), "of_run takes no other"
+    return model.layer
+
+
+def _right(model: nn.Module, images: Tensor, targets: Tensor) -> int:
+    return int((model(images).argmax(1) == targets).sum())
+
+
+def _pixels(data: Data) -> int:
+    """Pixels of one image as the model sees it."""
+    return data.config.pixels**2
+
+
+def _stored_rate(config: DataConfig, chosen: list[int]) -> float:
+    """Bits per pixel of image files as they are stored."""
+    _, files, _ = open_test(config)
+    size = pixels = 0
+    for i in chosen:
+        image = files.read(i)
+        pixels += image.width * image.height
+        size += files.size(i)
+    return 8 * size / pixels

@@ -1,0 +1,84 @@
+"""The files of a folder in a fixed order, through links but never in circles, and what each is to be called."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from jpegdl.data.sources.folder import hidden, natural_key
+
+SUFFIX = ".jpg"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file, or something that cannot be gone into.
+
+    Attributes:
+        path: where it is.
+        folder: the folder that it is in, below the root and with a slash at its end; empty for the root itself.
+        name: its own name there.
+        new: that of its JPEG file, in the same folder.
+        refused: why there is to be none; None if there is nothing against it so far.
+    """
+
+    path: Path
+    folder: str
+    name: str
+    new: str
+    refused: str | None = None
+
+    @property
+    def inner(self) -> str:
+        """Where it is below the root."""
+        return self.folder + self.name
+
+
+def walk(root: Path, target: Path, *, one_case: bool) -> Iterator[Entry]:
+    """All files below ``root``, folder by folder; names that begin with a dot, and __MACOSX, are passed over.
+
+    Args:
+        root: the folder, resolved.
+        target: where files are written to, resolved: what lies in there, by whatever link, is refused.
+        one_case: whether names that differ in case alone are one name there.
+    """
+    yield from _folder(root, "", target, one_case, ())
+
+
+def _folder(folder: Path, inner: str, target: Path, one_case: bool, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
+    try:
+        status = folder.stat()
+        place = status.st_dev, status.st_ino
+        with os.scandir(folder) as there:  # which knows of most entries what they are, without a look at each
+            inside = {entry.name: (entry.is_dir(), entry.is_symlink()) for entry in there if not hidden(entry.name)}
+    except OSError as error:
+        yield Entry(folder, inner, "", "", error.strerror or str(error))
+        return
+    if place in above:
+        yield Entry(folder, inner, "", "", "is a link to a folder that it is in")
+        return
+    if folder.resolve().is_relative_to(target):
+        yield Entry(folder, inner, "", "", f"is a link into {target}, which is written to")
+        return
+    names = sorted(inside, key=natural_key)
+    folders = [name for name in names if inside[name][0]]
+    renamed = {name: f"{os.path.splitext(name)[0]}{SUFFIX}" for name in names if not inside[name][0]}  # noqa: PTH122 - for speed
+
+    def same(name: str) -> str:
+        return name.casefold() if one_case else name
+
+    wanted = Counter(map(same, renamed.values()))
+    taken = {same(name) for name in folders}
+    for name, new in renamed.items():
+        path, refused = folder / name, None
+        if wanted[same(new)] > 1:
+            others = [other for other in renamed if other != name and same(renamed[other]) == same(new)]
+            refused = f"would become {new}, and so would {', '.join(others)}: rename all but one"
+        elif same(new) in taken:
+            refused = f"would become {new}, which is a folder beside it: rename one"
+        elif inside[name][1] and path.resolve().is_relative_to(target):
+            refused = f"is a link into {target}, which is written to"
+        yield Entry(path, inner, name, new, refused)
+    for name in folders:
+        yield from _folder(folder / name, f"{inner}{name}/", target, one_case, (*above, place))

@@ -1,0 +1,444 @@
+import errno
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+
+from jpegdl.codec import CompressConfig, Encoder, compress_folder
+from jpegdl.codec import folder as module
+from jpegdl.codec.folder import LOCK, MANIFEST
+from jpegdl.data import photograph
+from jpegdl.errors import UsageError
+from jpegdl.tables import standard_tables, write_tables
+
+RGB = Image.fromarray(photograph("chelsea")).convert("RGB").resize((64, 48))
+STANDARD = CompressConfig(tables="standard:75", threads=2)
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "in"
+    (folder / "cats" / "small").mkdir(parents=True)
+    RGB.save(folder / "cats" / "a.png")
+    RGB.rotate(180).save(folder / "cats" / "small" / "b.bmp")
+    RGB.save(folder / "c.jpg", quality=95)
+    return folder
+
+
+def files_in(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
+
+
+def bad_of(found):
+    return {entry["file"]: entry["why"] for entry in found["bad"]}
+
+
+def test_a_tree_of_images(source, tmp_path):
+    standings = []
+    found = compress_folder(source, tmp_path / "out", STANDARD, standings.append)
+    out = tmp_path / "out"
+    assert files_in(out) == ["c.jpg", "cats/a.jpg", "cats/small/b.jpg", MANIFEST]
+    assert (found["images"], found["written"], found["skipped"], found["bad"], found["others"]) == (3, 3, 0, [], 0)
+    assert found["bytes"] == sum((out / name).stat().st_size for name in files_in(out) if name != MANIFEST)
+    assert found["bits_per_pixel"] == 8 * found["bytes"] / (3 * 64 * 48)
+    assert found["carried"] is None
+    assert [(one.done, one.total, one.bad) for one in standings] == [(1, 3, None), (2, 3, None), (3, 3, None)]
+    assert (out / "cats" / "a.jpg").read_bytes() == Encoder(*standard_tables(75)).encode(RGB)
+    assert (out / "c.jpg").stat().st_mtime_ns == (source / "c.jpg").stat().st_mtime_ns
+
+
+def test_it_goes_on_and_does_again_only_what_has_changed(source, tmp_path):
+    out = tmp_path / "out"
+    compress_folder(source, out, STANDARD)
+    before = {name: (out / name).read_bytes() for name in files_in(out)}
+    (out / "c.jpg").unlink()
+    stray = out / "cats" / ".writing-1.a.jpg"
+    stray.write_text("half")
+    found = compress_folder(source, out, STANDARD)
+    assert (found["written"], found["skipped"], found["images"]) == (1, 2, 3)
+    assert {name: (out / name).read_bytes() for name in files_in(out)} == before
+    assert not stray.exists()
+    RGB.rotate(90).save(source / "cats" / "a.png")
+    os.utime(source / "cats" / "a.png", ns=(1, 1))
+    found = compress_folder(source, out, STANDARD)
+    assert (found["written"], found["skipped"]) == (1, 2)
+    assert (out / "cats" / "a.jpg").read_bytes() != before["cats/a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"tables": "standard:76"}, "tables"),
+        ({"subsampling": "4:2:0"}, "subsampling"),
+        ({"optimize": False}, "optimize"),
+        ({"progressive": True}, "progressive"),
+        ({"drop_alpha": True}, "drop_alpha"),
+    ],
+)
+def test_other_settings_are_not_mixed(source, tmp_path, other, named):
+    compress_folder(source, tmp_path / "out", STANDARD)
+    with pytest.raises(UsageError, match=rf"other settings \({named}\)"):
+        compress_folder(source, tmp_path / "out", CompressConfig(**{"tables": "standard:75", **other}))
+
+
+def test_another_source_or_a_folder_of_something_else_is_refused(source, tmp_path):
+    compress_folder(source, tmp_path / "out", STANDARD)
+    shutil.copytree(source, tmp_path / "in2")
+    with pytest.raises(UsageError, match=r"other settings \(source\)"):
+        compress_folder(tmp_path / "in2", tmp_path / "out", STANDARD)
+    (tmp_path / "out" / MANIFEST).write_text("{")
+    with pytest.raises(UsageError, match="is damaged"):
+        compress_folder(source, tmp_path / "out", STANDARD)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "c.jpg").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty"):
+        compress_folder(source, tmp_path / "mine", STANDARD)
+    assert (tmp_path / "mine" / "c.jpg").read_text() == "mine"
+
+
+def test_the_cap_counts_as_a_setting_of_exact_files(source, tmp_path):
+    pytest.importorskip("jpeglib")
+    tables = dict(zip(("luma", "chroma"), standard_tables(75), strict=True))
+    out, file = tmp_path / "out", tmp_path / "tables.json"
+    write_tables(file, tables, bits=4)
+    config = CompressConfig(tables=str(file), exact=True)
+    found = compress_folder(source, out, config)
+    assert found["carried"]["faithful"]
+    assert found["carried"]["held_back"] > 0
+    write_tables(file, tables, bits=5)
+    with pytest.raises(UsageError, match=r"other settings \(limits\)"):
+        compress_folder(source, out, config)
+
+
+def test_it_says_what_is_lost(source, tmp_path):
+    fine = torch.full((8, 8), 0.02)
+    write_tables(tmp_path / "t.json", {"luma": fine, "chroma": fine}, bits=8)
+    found = compress_folder(source, tmp_path / "out", CompressConfig(tables=str(tmp_path / "t.json")))
+    assert not found["carried"]["faithful"]
+    assert found["carried"]["words"].startswith("The files do not stand for the layer: ")
+    assert found["tables"]["luma"] == [[1] * 8] * 8
+
+
+# -------------------------------------------------------------------------------------------------------- kinds of image
+
+
+def _pixels(image):
+    return np.asarray(image).astype(int)
+
+
+def test_modes(tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    grey = RGB.convert("L")
+    grey.save(source / "grey.png")
+    Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(source / "sixteen.png")
+    RGB.quantize(64).save(source / "palette.png")
+    RGB.convert("CMYK").save(source / "cmyk.tif")
+    grey.point(lambda v: 255 * (v > 128)).convert("1").save(source / "one.png")
+    opaque = RGB.copy()
+    opaque.putalpha(255)
+    opaque.save(source / "opaque.png")
+    RGB.save(source / "web.webp", lossless=True)
+    found = compress_folder(source, out, CompressConfig(tables="standard:98"))
+    assert found["bad"] == []
+    for name, like in {
+        "grey": grey,
+        "sixteen": grey,
+        "palette": RGB.quantize(64).convert("RGB"),
+        "cmyk": RGB.convert("CMYK").convert("RGB"),
+        "one": grey.point(lambda v: 255 * (v > 128)),
+        "opaque": RGB,
+        "web": RGB,
+    }.items():
+        with Image.open(out / f"{name}.jpg") as image:
+            assert image.mode == like.mode, name
+            assert np.abs(_pixels(image) - _pixels(like)).mean() < 1.5, name
+
+
+def test_what_no_file_can_hold_is_refused_by_name(source, tmp_path):
+    frames = [RGB.rotate(angle).quantize(32) for angle in (0, 90)]
+    frames[0].save(source / "moving.gif", save_all=True, append_images=frames[1:])
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(source / "float.tif")
+    clear = RGB.copy()
+    clear.putalpha(RGB.convert("L"))
+    clear.save(source / "clear.png")
+    holed = RGB.quantize(32)
+    holed.save(source / "holed.png", transparency=holed.getpixel((0, 0)))
+    found = compress_folder(source, tmp_path / "out", STANDARD)
+    assert found["written"] == 3
+    assert {name: why.split(",")[0] for name, why in bad_of(found).items()} == {
+        "moving.gif": "has 2 pictures (GIF)",
+        "float.tif": "has floating-point pixels",
+        "clear.png": "is transparent",
+        "holed.png": "is transparent",
+    }
+    found = compress_folder(source, tmp_path / "dropped", CompressConfig(tables="standard:98", drop_alpha=True))
+    assert found["written"] == 5
+    assert np.abs(_pixels(Image.open(tmp_path / "dropped" / "clear.jpg")) - _pixels(RGB)).mean() < 1.5
+
+
+def test_orientation_and_profile_stay(tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for name in ("a.jpg", "b.png", "c.webp"):
+        RGB.save(source / name, exif=exif, icc_profile=profile)
+    RGB.save(source / "d.tif", exif=exif, icc_profile=profile)
+    RGB.convert("L").save(source / "e.png", icc_profile=profile)  # of another space than the pixels
+    for options in ({}, {"exact": True}):
+        if options:
+            pytest.importorskip("jpeglib")
+            out = tmp_path / "exact"
+        assert compress_folder(source, out, CompressConfig(tables="standard:75", **options))["bad"] == []
+        for name in "abc":
+            with Image.open(out / f"{name}.jpg") as image:
+                assert image.getexif()[0x0112] == 6, name
+                assert image.getexif()[0x010F] == "a camera", name
+                assert image.info["icc_profile"] == profile, name
+                assert image.size == RGB.size
+        with Image.open(source / "d.tif") as before, Image.open(out / "d.jpg") as image:
+            before.load()
+            assert (image.size, image.getexif().get(0x0112, 1)) == (before.size, before.getexif().get(0x0112, 1))
+            assert image.info["icc_profile"] == profile
+        assert "icc_profile" not in Image.open(out / "e.jpg").info
+
+
+# --------------------------------------------------------------------------------------------------------- bad and evil
+
+
+def test_bad_files_are_named_and_all_others_done(source, tmp_path, monkeypatch):
+    whole = (source / "c.jpg").read_bytes()
+    (source / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (source / "empty.png").touch()
+    (source / "text.png").write_text("no image")
+    (source / "notes.txt").write_text("notes")
+    (source / ".hidden.png").write_text("no image")
+    (source / "nowhere.png").symlink_to(tmp_path / "nothing")
+    os.mkfifo(source / "pipe.png")
+    shutil.copy(source / "c.jpg", source / f"{'c' * 240}.jpg")
+    Image.new("1", (20000, 10000)).save(source / "bomb.png")
+    lines = []
+    found = compress_folder(source, tmp_path / "out", STANDARD, lambda standing: lines.append(standing.bad))
+    assert found["written"] == 3
+    assert found["others"] == 1
+    bad = bad_of(found)
+    assert "too long" in bad.pop(f"{'c' * 240}.jpg")
+    assert bad.keys() == {"cut.jpg", "empty.png", "text.png", "nowhere.png", "pipe.png", "bomb.png"}
+    assert "truncated" in bad["cut.jpg"]
+    assert "bomb" in bad["bomb.png"]
+    assert all("\n" not in why for why in bad.values())
+    assert sorted(line for line in lines if line and "too long" not in line) == sorted(
+        f"{source / name}: {why}" for name, why in bad.items()
+    )
+    assert "cut.jpg" not in files_in(tmp_path / "out")
+
+
+def test_names_that_collide_are_refused_and_nothing_is_lost(source, tmp_path):
+    for name in ("x.png", "x.bmp", "y.png"):
+        RGB.save(source / name)
+    (source / "y.jpg").mkdir()
+    RGB.save(source / "y.jpg" / "z.png")
+    found = compress_folder(source, tmp_path / "out", STANDARD)
+    bad = bad_of(found)
+    assert bad.keys() == {"x.png", "x.bmp", "y.png"}
+    assert "x.jpg, and so would x.bmp" in bad["x.png"]
+    assert found["written"] == 4
+    assert (tmp_path / "out" / "y.jpg" / "z.jpg").is_file()
+
+
+def test_links(source, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    RGB.save(elsewhere / "d.png")
+    (source / "more").symlink_to(elsewhere)
+    (source / "one.png").symlink_to(elsewhere / "d.png")
+    (source / "cats" / "loop").symlink_to(source)
+    (elsewhere / "back").symlink_to(elsewhere)
+    out = tmp_path / "out"
+    found = compress_folder(source, out, STANDARD)
+    assert files_in(out) == ["c.jpg", "cats/a.jpg", "cats/small/b.jpg", MANIFEST, "more/d.jpg", "one.jpg"]
+    assert bad_of(found).keys() == {"cats/loop/", "more/back/"}
+
+
+def test_the_input_is_never_written_to(source, tmp_path):
+    for target in (source, source / "out", tmp_path):
+        with pytest.raises(UsageError, match="lie within one another"):
+            compress_folder(source, target, STANDARD)
+    (tmp_path / "alias").symlink_to(source)
+    with pytest.raises(UsageError, match="lie within one another"):
+        compress_folder(tmp_path / "alias", source / "out", STANDARD)
+    before = {name: (source / name).read_bytes() for name in files_in(source)}
+    out = tmp_path / "out"
+    compress_folder(source, out, STANDARD)
+    # Folders and files of the target that lead back into the source.
+    shutil.rmtree(out / "cats")
+    (out / "cats").symlink_to(source / "cats")
+    (out / "c.jpg").unlink()
+    os.link(source / "c.jpg", out / "c.jpg")
+    os.utime(out / "c.jpg", ns=(1, 1))
+    RGB.rotate(90).save(out / "d.jpg")
+    (source / "d.jpg").symlink_to(out / "d.jpg")
+    (source / "into").symlink_to(out)
+    inside = (out / "d.jpg").read_bytes()
+    found = compress_folder(source, out, STANDARD)
+    bad = bad_of(found)
+    assert bad.keys() == {"cats/a.png", "cats/small/b.bmp", "d.jpg", "into/"}
+    assert "is a link" in bad["cats/a.png"]
+    assert (out / "d.jpg").read_bytes() == inside
+    for name, content in before.items():
+        assert (source / name).read_bytes() == content
+
+
+def test_a_full_disk_stops_it_with_nothing_half_written(source, tmp_path, monkeypatch):
+    for i in range(20):
+        RGB.save(source / f"{i}.png")
+    real = Path.write_bytes
+
+    def write(self, content):
+        if self.name.endswith("a.jpg"):
+            real(self, content[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match=r"No space left.*same command goes on") as caught:
+        compress_folder(source, out, STANDARD)
+    assert "\n" not in str(caught.value)
+    assert not list(out.rglob(".writing*"))
+    for name in files_in(out):
+        if name != MANIFEST:
+            Image.open(out / name).load()
+    monkeypatch.undo()
+    found = compress_folder(source, out, STANDARD)
+    assert found["written"] + found["skipped"] == 23
+    assert found["skipped"] >= 20
+
+
+def test_a_kill_in_the_middle_leaves_whole_files(tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for i in range(60):
+        RGB.resize((640, 480)).save(source / f"{i}.bmp")
+    code = (
+        "import sys; from jpegdl.codec import *; "
+        "compress_folder(sys.argv[1], sys.argv[2], CompressConfig(tables='standard:90', threads=2), "
+        "lambda s: print(s.done, flush=True))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(source), str(out)], stdout=subprocess.PIPE) as process:
+        for _ in range(5):
+            process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+    there = [name for name in files_in(out) if name.endswith(".jpg") and not name.startswith(".")]
+    assert 5 <= len(there) < 60
+    for name in there:
+        Image.open(out / name).load()
+    found = compress_folder(source, out, CompressConfig(tables="standard:90"))
+    assert (found["skipped"], found["written"]) == (len(there), 60 - len(there))
+    assert len(files_in(out)) == 61
+
+
+def test_two_at_once_are_refused(source, tmp_path):
+    out = tmp_path / "out"
+    with module._claimed(out), pytest.raises(UsageError, match="by another process"):
+        compress_folder(source, out, STANDARD)
+    compress_folder(source, out, STANDARD)
+
+
+def test_no_more_images_are_under_way_than_the_threads_can_take(tmp_path, monkeypatch):
+    source = tmp_path / "in"
+    source.mkdir()
+    for i in range(30):
+        RGB.save(source / f"{i}.png")
+    submitted, finished, most = [], [], []
+    real = module._Work._one
+    lock = threading.Lock()
+
+    class Pool(module.ThreadPoolExecutor):
+        def submit(self, *args):
+            submitted.append(1)
+            most.append(len(submitted) - len(finished))
+            return super().submit(*args)
+
+    def one(self, *args):
+        time.sleep(0.002)
+        done = real(self, *args)
+        with lock:
+            finished.append(1)
+        return done
+
+    monkeypatch.setattr(module, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(module._Work, "_one", one)
+    assert compress_folder(source, tmp_path / "out", STANDARD)["written"] == 30
+    assert max(most) <= 2 * module.WINDOW
+
+
+# -------------------------------------------------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (CompressConfig(), "got neither"),
+        (CompressConfig(model="a", tables="b"), "got both"),
+        (CompressConfig(tables="standard:75", exact=True, progressive=True), "exact and progressive"),
+        (CompressConfig(tables="standard:75", threads=0), "threads must be at least 1"),
+        (CompressConfig(tables="standard:0"), "from 1 to 100"),
+        (CompressConfig(tables="nowhere.json"), "no table file"),
+        (CompressConfig(model="nowhere"), "no run in nowhere"),
+    ],
+)
+def test_settings_that_cannot_be(source, tmp_path, config, message):
+    with pytest.raises(UsageError, match=message):
+        compress_folder(source, tmp_path / "out", config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_that_cannot_be(source, tmp_path):
+    with pytest.raises(UsageError, match="no folder"):
+        compress_folder(tmp_path / "nowhere", tmp_path / "out", STANDARD)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is a file"):
+        compress_folder(source, tmp_path / "file", STANDARD)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no images in"):
+        compress_folder(tmp_path / "empty", tmp_path / "out", STANDARD)
+
+
+def test_the_manifest_says_where_the_tables_come_from(source, tmp_path):
+    compress_folder(source, tmp_path / "out", STANDARD)
+    content = json.loads((tmp_path / "out" / MANIFEST).read_text())
+    assert content["from"] == "standard:75"
+    assert content["settings"]["tables"]["luma"][0][0] == 8
+
+
+def test_wide_entries_reach_the_file(tmp_path):
+    (tmp_path / "in").mkdir()
+    RGB.save(tmp_path / "in" / "a.png")
+    coarse = torch.full((8, 8), 400.0)
+    write_tables(tmp_path / "t.txt", {"luma": coarse, "chroma": coarse})
+    for wide, entry in ((False, 255), (True, 400)):
+        out = tmp_path / f"out-{wide}"
+        found = compress_folder(tmp_path / "in", out, CompressConfig(tables=str(tmp_path / "t.txt"), wide=wide))
+        with Image.open(io.BytesIO((out / "a.jpg").read_bytes())) as image:
+            assert image.quantization[1] == [entry] * 64
+        assert (found["carried"] is None) == wide
+    assert (
+        "128 of 128 steps are beyond the largest entry"
+        in compress_folder(tmp_path / "in", tmp_path / "again", CompressConfig(tables=str(tmp_path / "t.txt")))["carried"][
+            "words"
+        ]
+    )

@@ -1,0 +1,110 @@
+import pytest
+import torch
+from explained import config, make_run
+from PIL import Image
+from torchvision.transforms.v2 import functional as v2
+
+from jpegdl.codec import CompressConfig, Encoder, compress_folder, file_report
+from jpegdl.codec.report import header_bytes
+from jpegdl.data import Data
+from jpegdl.errors import UsageError
+from jpegdl.tables import standard_tables
+
+
+def by_name(found):
+    return {row["name"]: row for row in found["rows"]}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    pytest.importorskip("jpeglib")
+    return make_run(tmp_path_factory.mktemp("codec") / "run", config(bits=None))
+
+
+def encoded(run, quality=60, **options):
+    data = Data(run.config().data, test_only=True)
+    encoder = Encoder(*standard_tables(quality), **options)
+    return [encoder.encode(v2.to_pil_image(image)) for image, _ in data.test], [target for _, target in data.test]
+
+
+def accuracy(run, files, targets, layer):
+    import io
+
+    from jpegdl.layer import PrependedModel
+
+    model = run.open().model
+    if not layer:
+        model = PrependedModel(model.backbone, torch.nn.Identity(), model.mean.flatten().tolist(), model.std.flatten().tolist())
+    images = torch.stack([v2.pil_to_tensor(Image.open(io.BytesIO(file))).float() / 255 for file in files])
+    return float((model.eval()(images).argmax(1) == torch.tensor(targets)).float().mean())
+
+
+def test_files_of_what_the_model_sees(run):
+    found = file_report(run, batch_size=7)
+    rows = by_name(found)
+    assert list(rows) == ["soft", "hard", "real file", "real file, layer kept"]
+    files, targets = encoded(run)
+    pixels = 16 * 16 * len(files)
+    real = rows["real file"]
+    assert real["images"] == len(files)
+    assert real["bits_per_pixel"] == pytest.approx(8 * sum(map(len, files)) / pixels)
+    assert real["header"] == pytest.approx(8 * sum(map(header_bytes, files)) / pixels)
+    assert real["ratio"] == pytest.approx(24 / real["bits_per_pixel"])
+    with torch.no_grad():
+        assert real["accuracy"] == pytest.approx(accuracy(run, files, targets, layer=False))
+        assert rows["real file, layer kept"]["accuracy"] == pytest.approx(accuracy(run, files, targets, layer=True))
+    assert rows["soft"]["bits_per_pixel"] == 24
+    # Whole steps and no cap: the levels in the file are the layer's own, and so is its size but for the encoder's rounding.
+    assert rows["hard"]["bits_per_pixel"] == pytest.approx(real["bits_per_pixel"], rel=0.02)
+    assert found["carried"]["faithful"]
+    assert found["tables"]["luma"] == standard_tables(60)[0].int().tolist()
+    assert found["other_images"] is None
+
+
+def test_exact_files_are_as_large_as_the_hard_levels(run):
+    rows = by_name(file_report(run, images=9, exact=True))
+    assert rows["hard"]["bits_per_pixel"] == rows["real file"]["bits_per_pixel"]
+    assert {row["images"] for row in rows.values()} == {9}
+
+
+def test_the_model_is_left_as_it_is_and_progress_is_told(run):
+    told = []
+    first = file_report(run, images=8, batch_size=4, progress=lambda *standing: told.append(standing))
+    assert told == [("soft and hard", 4, 8), ("soft and hard", 8, 8), ("real file", 4, 8), ("real file", 8, 8)]
+    assert file_report(run, images=8, batch_size=4) == first
+
+
+def test_hard_is_not_stored_without_jpeglib(run, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "jpeglib", None)
+    rows = by_name(file_report(run, images=4))
+    assert rows["hard"]["bits_per_pixel"] is rows["hard"]["ratio"] is None
+    assert rows["real file"]["bits_per_pixel"] > 0
+
+
+def test_files_in_a_folder(run, tmp_path):
+    """Those that compress_folder writes, of the run's own test images: the same numbers as in memory."""
+    data = Data(run.config().data, test_only=True)
+    for i, (image, target) in enumerate(data.test):
+        folder = tmp_path / "in" / data.classes[target]
+        folder.mkdir(parents=True, exist_ok=True)
+        v2.to_pil_image((image * 255).round().to(torch.uint8)).save(folder / f"{i}.png")
+    found = compress_folder(tmp_path / "in", tmp_path / "out", CompressConfig(tables="standard:60"))
+    rows = by_name(file_report(run, tmp_path / "out"))
+    expected = by_name(file_report(run))
+    for name in ("real file", "real file, layer kept"):
+        assert rows[name]["accuracy"] == expected[name]["accuracy"]
+        assert rows[name]["bits_per_pixel"] == pytest.approx(expected[name]["bits_per_pixel"]) == found["bits_per_pixel"]
+        assert rows[name]["header"] is None
+    assert rows["soft"] == expected["soft"]
+
+
+def test_what_cannot_be_tested(run, tmp_path):
+    with pytest.raises(UsageError, match="give one of them"):
+        file_report(run, tmp_path, exact=True)
+    for name in ("a", "b"):
+        (tmp_path / "other" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / "other" / name / "1.png")
+    with pytest.raises(UsageError, match="knows other classes"):
+        file_report(run, tmp_path / "other")
+    with pytest.raises(UsageError, match="kind 'zero-dc'"):
+        file_report(make_run(tmp_path / "zero", config(kind="zero-dc"), steps=0))
