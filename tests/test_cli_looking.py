@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+from PIL import Image
 
 from jpegdl.cli import main
 
@@ -88,3 +89,22 @@ def test_bad_input_is_one_line(compared, capsys):
     assert "no comparison in" in _error(capsys, "report", "--name", "nothing")
     (compared / "jpeg-dl/0/attack.json").write_text("{")
     assert "attack.json is damaged" in _error(capsys, "report", "--name", "demo")
+
+
+def test_compress_then_evaluate_on_the_files(compared, capsys, tmp_path):
+    photos = tmp_path / "photos"
+    for name in ("a", "b"):
+        (photos / name).mkdir(parents=True)
+        Image.effect_noise((40, 40), 60).save(photos / name / "1.png")
+    status, out, err = _main(capsys, "compress", str(photos), str(tmp_path / "small"), "--tables", "standard:50")
+    assert status == 0
+    assert "2 images written, 0 were there already" in out
+    assert Image.open(tmp_path / "small/a/1.jpg").format == "JPEG"
+    (photos / "b/2.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    status, out, err = _main(capsys, "compress", str(photos), str(tmp_path / "small"), "--tables", "standard:50")
+    assert status == 1
+    assert "0 images written, 2 were there already" in out
+    assert [line for line in err.splitlines() if "2.png" in line and line.startswith("jpegdl: error:")]
+    assert "tables come from --model RUN or from --tables FILE" in _error(capsys, "compress", str(photos), str(tmp_path / "x"))
+    assert "--from-files nowhere is not a folder" in _error(capsys, "evaluate", "--name", "demo", "--from-files", "nowhere")
+    assert "knows other classes" in _error(capsys, "evaluate", "--name", "demo", "--from-files", str(tmp_path / "small"))

@@ -60,6 +60,8 @@ def evaluate_files(run: "RunFolder", files: str, path: str | None) -> None:
 
     from jpegdl.codec import file_report
 
+    if not Path(files).is_dir():
+        raise UsageError(f"--from-files {files} is not a folder; give one of class folders, such as jpegdl compress writes")
     with tqdm(bar_format="{desc} {n_fmt} of {total_fmt} [{elapsed}]", leave=False) as bar:
 
         def show(what: str, done: int, total: int) -> None:
