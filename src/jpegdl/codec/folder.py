@@ -236,7 +236,7 @@ class _Work:
         whole = torch.equal(learned.luma, tables[0]) and torch.equal(learned.chroma, tables[1])
         if whole and learned.bits is None:
             return None
-        images = []
+        images: list[torch.Tensor] = []
         for entry in itertools.islice(entries, 0, None, max(1, self.total // (2 * SAMPLES))):
             if entry.refused is None and len(images) < SAMPLES and entry.path.is_file():
                 try:
