@@ -150,7 +150,7 @@ def test_modes(tmp_path):
     opaque.putalpha(255)
     opaque.save(source / "opaque.png")
     RGB.save(source / "web.webp", lossless=True)
-    RGB.save(source / "camera.mpo", quality=98, save_all=True, append_images=[RGB.rotate(90)])
+    RGB.save(source / "camera.mpo", quality=98, subsampling=0, save_all=True, append_images=[RGB.rotate(90)])
     found = compress_folder(source, out, CompressConfig(tables="standard:98"))
     assert found["bad"] == []
     for name, like in {
