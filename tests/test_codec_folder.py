@@ -353,6 +353,21 @@ def test_a_kill_in_the_middle_leaves_whole_files(tmp_path):
     assert len(files_in(out)) == 61
 
 
+def test_a_kill_before_anything_was_written_is_no_obstacle(source, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / f".writing-1.{MANIFEST}").write_text("{")
+    assert compress_folder(source, tmp_path / "out", STANDARD)["written"] == 3
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(source, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "out" / LOCK))
+
+    monkeypatch.setattr(module.filelock.FileLock, "acquire", fail)
+    with pytest.raises(UsageError, match="Permission denied: nothing more can be written"):
+        compress_folder(source, tmp_path / "out", STANDARD)
+
+
 def test_two_at_once_are_refused(source, tmp_path):
     out = tmp_path / "out"
     with module._claimed(out), pytest.raises(UsageError, match="by another process"):

@@ -134,13 +134,18 @@ def _places(source: Path, target: Path) -> tuple[Path, Path]:
 @contextmanager
 def _claimed(out: Path) -> Iterator[None]:
     """Keep other processes from writing to the same folder."""
+    lock = filelock.FileLock(out / LOCK)
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout as taken:
+            raise UsageError(f"{out} is being written to by another process (it holds {lock.lock_file})") from taken
     try:
-        with filelock.FileLock(out / LOCK, blocking=False):
-            yield
-    except filelock.Timeout as taken:
-        raise UsageError(f"{out} is being written to by another process (it holds {out / LOCK})") from taken
+        remove_strays(out)
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
