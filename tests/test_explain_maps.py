@@ -178,6 +178,8 @@ def test_what_is_written_of_an_image(tmp_path):
     assert [each.numbers["index"] for each in shown[:1]] == [int(np.argmax(gains))]
     for each in shown:
         numbers, (image, target) = each.numbers, subject.data.test[each.numbers["index"]]
+        gain = gains[numbers["index"]]
+        assert numbers["chosen"].startswith(f"true class {'more' if gain > 0 else 'less'} probable with the layer, rank ")
         assert numbers["class"] == subject.run.classes[target]
         assert numbers["probability"]["with layer"] - numbers["probability"]["plain"] == pytest.approx(
             gains[numbers["index"]], abs=1e-5

@@ -13,7 +13,7 @@ import jpegdl
 from jpegdl.compare import CompareConfig, check_compare, compare, evaluate_run, train_arm
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
-from jpegdl.layer import JpegLayer, LayerConfig, build_layer, layer_kind
+from jpegdl.layer import JpegLayer, LayerConfig, build_layer, check_layer, layer_kind
 from jpegdl.training import OptimizerConfig, TrainingConfig
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -225,7 +225,7 @@ def test_a_bad_layer_is_refused(tmp_path, module, layer, message):
     [
         ({"plain": None, "jpeg-dl": {"layer": {"bits": 4}}}, "arms: jpeg-dl is one of ours .*another name"),
         ({"plain": None, "a/b": {"layer": {"bits": 4}}}, "arms: 'a/b' is to name a folder"),
-        ({"plain": None, "mine": {"layr": {}}}, "arms: mine: 'layr' is no part of an arm; these are: about, layer"),
+        ({"plain": None, "mine": {"layr": {}}}, "arms: mine: 'layr' is no part of an arm; did you mean layer"),
         ({"plain": None, "mine": {"layer": 5}}, "arms: mine: layer must be settings, got 5"),
         ({"plain": None, "mine": 5}, "arms: mine must hold about, layer, data and training, or nothing, got 5"),
         ({"plain": None, "mine": {"layer": {"bit": 4}}}, "arms: mine: .*bit"),
@@ -311,3 +311,88 @@ def test_a_data_set_as_python_objects(tmp_path):
         jpegdl.compare(replace(config, jobs=2), sets)
     with pytest.raises(UsageError, match="data.name is 'photos', and the data set is given as Python objects too"):
         jpegdl.compare(replace(config, data=replace(config.data, name="photos")), sets)
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_what_is_wrong_from_the_start_leaves_nothing_behind(tmp_path, module):
+    module("bad_models", MODELS)
+    with pytest.raises(
+        UsageError, match=r"^backbone 'bad_models:failing' failed, called with num_classes=18: RuntimeError: no luck"
+    ):
+        compare(_config(tmp_path, backbone="bad_models:failing"))
+    pickled = tmp_path / "weights.pth"
+    torch.save(torch.nn.Linear(2, 2), pickled)
+    with pytest.raises(UsageError, match=r"^weights .*weights.pth hold more than tensors"):
+        compare(_config(tmp_path, backbone="resnet18", weights=str(pickled)))
+    assert not (tmp_path / "runs").exists()
+
+
+CLASSES = """
+class Late(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes))
+    def forward(self, x):
+        if len(x) > 2:
+            raise ValueError("only two images")
+        return self.net(x)
+def leaving(num_classes):
+    raise SystemExit(0)
+def endless(num_classes):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes), Nan())
+class Nan(nn.Module):
+    def forward(self, x):
+        return x / 0
+"""
+
+
+@pytest.mark.usefixtures("few_photos")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Late", r"late_models:Late failed in training: ValueError: only two images \(late_models.py, line 10\)"),
+        ("leaving", "backbone 'late_models:leaving' failed, called with num_classes=18: SystemExit: 0"),
+        ("endless", "gives logits that are not finite for black images"),
+    ],
+)
+def test_the_users_code_is_named_where_it_fails(tmp_path, module, name, message):
+    module("late_models", CLASSES)
+    with pytest.raises(UsageError, match=message):
+        train_arm(_config(tmp_path, backbone=f"late_models:{name}"), "plain", 0)
+
+
+def test_a_layer_with_any_arguments_gets_them_all(module):
+    module(
+        "own_any",
+        "from jpegdl import JpegLayer\n"
+        "class Any(JpegLayer):\n"
+        "    def __init__(self, *args, **kwargs):\n        super().__init__(*args, **kwargs)\n"
+        "class Bare(nn.Module):\n    def forward(self, x):\n        return x\n",
+    )
+    config = LayerConfig(kind="own_any:Any", alpha=1.0, bits=11)
+    layer = build_layer(config, (torch.full((8, 8), 3.0), torch.full((8, 8), 4.0)), 16)
+    assert (layer.luma[0, 0].item(), layer.bits, layer.alpha.unique().tolist()) == (3, 11, [1])
+    assert layer_kind(config).from_tables
+    with pytest.warns(UserWarning, match=r"'own_any:Bare' does not take layer.alpha 1.0, layer.tables 'ones'"):
+        check_layer(LayerConfig(kind="own_any:Bare", alpha=1.0, tables="ones"), 16)
+
+
+def test_compare_says_what_it_takes():
+    with pytest.raises(UsageError, match="config must be a CompareConfig, got str; jpegdl.read_config makes one"):
+        jpegdl.compare("demo")
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_a_saved_model_says_which_code_it_needs(tmp_path, parts):
+    config = _config(tmp_path)
+    train_arm(config, "plain", 0)
+    jpegdl.load(config.run_folder("plain", 0).path, "cpu").save_pretrained(tmp_path / "saved")
+    card = (tmp_path / "saved/README.md").read_text()
+    assert "must be importable where it is opened: my_parts:make_model" in card
+    assert 'jpegdl.load("FOLDER")' in card
+    images = torch.rand(2, 3, 16, 16)
+    again = jpegdl.load(tmp_path / "saved", "cpu")
+    assert torch.equal(again(images), config.run_folder("plain", 0).open().model(images))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="file/x cannot be made: Not a directory"):
+        again.save_pretrained(tmp_path / "file/x")

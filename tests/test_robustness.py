@@ -147,6 +147,11 @@ def test_bad_arguments(change, message):
         attack_images(model, torch.rand(2, 3, 8, 8), torch.zeros(2, dtype=torch.long), **call)
 
 
+def test_a_model_in_training_mode_is_refused():
+    with pytest.raises(UsageError, match="model is in training mode"):
+        attack_images(_linear(3).train(), torch.rand(2, 3, 8, 8), torch.zeros(2, dtype=torch.long), "fgsm", "Linf", 0.1)
+
+
 @needs_autoattack
 def test_too_few_classes_for_a_targeted_attack():
     with pytest.raises(UsageError, match="apgd-t needs at least 4 classes, and the model has 3"):

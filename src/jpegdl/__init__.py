@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from jpegdl import calibrate as calibrate
     from jpegdl import data as data
     from jpegdl import errors as errors
+    from jpegdl import explain as explain
     from jpegdl import export as export
     from jpegdl import functional as functional
     from jpegdl import layer as layer
+    from jpegdl import report as report
+    from jpegdl import robustness as robustness
     from jpegdl import tables as tables
     from jpegdl import training as training
     from jpegdl import use as use
@@ -35,7 +38,22 @@ _HOMES = {
     "prepend": "layer",
     "read_config": "arguments",
 }
-_MODULES = ("backbones", "calibrate", "compare", "data", "errors", "export", "functional", "layer", "tables", "training", "use")
+_MODULES = (
+    "backbones",
+    "calibrate",
+    "compare",
+    "data",
+    "errors",
+    "explain",
+    "export",
+    "functional",
+    "layer",
+    "report",
+    "robustness",
+    "tables",
+    "training",
+    "use",
+)
 
 if not TYPE_CHECKING:  # or every misspelt name would pass as Any
 

@@ -1,15 +1,16 @@
 """The user's own code by name: ``my_package.my_module:thing``."""
 
-import difflib
 import hashlib
 import importlib
-import inspect
 import re
 import sys
+import sysconfig
+import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jpegdl.errors import UsageError
+from jpegdl.errors import UsageError, did_you_mean
 
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _OTHERS = ("hf_hub:",)  # timm's
@@ -36,27 +37,44 @@ def find_object(name: str, setting: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise UsageError(f"{setting} {name!r}: {module} needs a module {error.name!r}, which is not there") from error
+        better = did_you_mean(module, [file.stem for file in Path.cwd().glob("*.py")])
+        if module.endswith(".py"):
+            better = f"did you mean {module.removesuffix('.py')}:{attribute}?"
         raise UsageError(
-            f"{setting} {name!r}: there is no module {error.name!r}; Python looks for it in the current folder, in PYTHONPATH "
-            "and among installed packages"
+            f"{setting} {name!r}: there is no module {error.name!r}; "
+            + (better or "Python looks for it in the current folder, in PYTHONPATH and among installed packages")
         ) from error
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise UsageError(f"{setting} {name!r}: importing {module} failed: {said(error)}") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
-            similar = difflib.get_close_matches(part, [other for other in dir(found) if not other.startswith("_")], n=1)
-            hint = f"; did you mean {similar[0]}?" if similar else ""
-            raise UsageError(f"{setting} {name!r}: there is no {part!r} in {module}{hint}")
+            hint = did_you_mean(part, [other for other in dir(found) if not other.startswith("_")])
+            raise UsageError(f"{setting} {name!r}: there is no {part!r} in {module}{hint and f'; {hint}'}")
         found = getattr(found, part)
     return found
 
 
 def said(error: BaseException) -> str:
-    """What the user's code raised, in one line: kind, message and the line of code it came from."""
-    frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
+    """What the user's code raised, in one line: kind, message and the innermost line of it, where there is one."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(Path(frame.filename))]
     text = " ".join(str(error).split())
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
     return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
+
+
+def blamed(error: BaseException, names: Iterable[str]) -> str | None:
+    """The first of some names of own code whose file an error came by; None if it came by none of them."""
+    files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+    for name in names:
+        if is_own(name) and getattr(sys.modules.get(name.partition(":")[0]), "__file__", None) in files:
+            return name
+    return None
+
+
+def _is_users(file: Path) -> bool:
+    """Whether a file of code is neither this package's nor installed."""
+    installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return file.is_file() and not any(file.is_relative_to(place) for place in [Path(__file__).parent, *installed])
 
 
 def source_digest(name: str) -> str | None:

@@ -19,6 +19,7 @@ from jpegdl.data import TestTransform
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing
 from jpegdl.layer import PrependedModel, describe_tables, prepend
+from jpegdl.own import is_own
 from jpegdl.training import RunConfig, RunFolder
 from jpegdl.training.folder import build_model, load_state
 from jpegdl.training.records import WHERE, from_dict
@@ -45,6 +46,10 @@ def write(
     """
     if folder.exists() and not (folder.is_dir() and (_saved(folder / CONFIG) or not any(folder.iterdir()))):
         raise UsageError(f"{folder} holds other files; give a new folder, an empty one, or one that was saved like this before")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {error.strerror}; give another folder") from error
     for file, module in ((BACKBONE, model.backbone), (LAYER, model.layer)):
         with replacing(folder / file) as path:
             path.write_bytes(safetensors.torch.save({key: value.contiguous() for key, value in module.state_dict().items()}))
@@ -129,7 +134,6 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     """All settings, without where anything is on this machine."""
     settings = asdict(config)
     settings["data"] |= {"name": config.data.kind, "path": None}
-    settings["weights"] = None if config.weights is None else Path(config.weights).name
     settings["layer"]["tables"] = Path(config.layer.tables).name
     settings["weights"] = config.weights and Path(config.weights).name
     return settings
@@ -181,14 +185,14 @@ tags:
 # {config.backbone if name == "FOLDER" else name}
 
 An image classifier for {len(classes)} classes: `{config.backbone}`{layer}, made with jpegdl {jpegdl.__version__}.
-The names of the classes are in `config.json`.
+The names of the classes are in `config.json`.{_needs(config)}
 
 ## Use
 
 ```python
 import jpegdl
 
-model = jpegdl.Classifier.from_pretrained("{name}")
+model = jpegdl.{"load" if _code_of(config) else "Classifier.from_pretrained"}("{name}")
 print(model.predict("photo.jpg", top=3))
 logits = model(batch)  # (N, 3, size, size), RGB in [0, 1], not normalised; model.transform makes such images
 ```
@@ -197,6 +201,19 @@ logits = model(batch)  # (N, 3, size, size), RGB in [0, 1], not normalised; mode
 
 {_results(config, measured)}
 """
+
+
+def _code_of(config: RunConfig) -> list[str]:
+    """Names of the user's own code that the model is built by."""
+    return [name for name in (config.backbone, config.layer.kind) if is_own(name)]
+
+
+def _needs(config: RunConfig) -> str:
+    """What must be there to open a model that own code builds."""
+    code = _code_of(config)
+    if not code:
+        return ""
+    return f" It is built by code that is not in this folder and must be importable where it is opened: {', '.join(code)}."
 
 
 def _timms(config: RunConfig, name: str, plain: bool) -> str:
@@ -291,7 +308,8 @@ def refuse_code(folder: Path) -> None:
         UsageError: names them.
     """
     there = _read_config(folder)
-    layer = there["layer"].get("config", {}).get("kind", "") if isinstance(there["layer"], dict) else ""
+    settings = there["layer"].get("config") if isinstance(there["layer"], dict) else None
+    layer = settings.get("kind", "") if isinstance(settings, dict) else ""
     if code := [name for name in (there["architecture"], layer) if ":" in str(name)]:
         raise UsageError(
             f"the model in {folder} is built by code of its own, {', '.join(code)}: where you have that code and trust it, "

@@ -173,7 +173,7 @@ def _own_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
     lightning.seed_everything(seed, verbose=False)
     try:
         model = factory(num_classes=classes)
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise UsageError(f"backbone {name!r} failed, called with num_classes={classes}: {said(error)}") from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"backbone {name!r} must return a torch.nn.Module, got {type(model).__name__}")
@@ -181,11 +181,13 @@ def _own_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
     try:
         with torch.no_grad():
             logits = model.eval()(torch.zeros(2, 3, size, size))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"backbone {name!r} fails on images (2, 3, {size}, {size}): {said(error)}") from error
     for module, mode in modes.items():
         module.training = mode
     got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if got != (2, classes):
         raise UsageError(f"backbone {name!r} must give logits (2, {classes}) for images (2, 3, {size}, {size}), got {got}")
+    if not bool(logits.isfinite().all()):
+        raise UsageError(f"backbone {name!r} gives logits that are not finite for black images")
     return model

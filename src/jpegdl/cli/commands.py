@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jpegdl.cli import looking, other, training, using
+from jpegdl.cli import looking, other, storing, training, using
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -60,7 +60,7 @@ COMMANDS = {
         training.evaluate,
         "Test a finished run's model on the test images.",
         "jpegdl evaluate --name mine --rounding hard",
-        (*_RUN, "rounding", "model", "data.path", "data.workers", "training.accelerator"),
+        (*_RUN, "rounding", "model", "from_files", "data.path", "data.workers", "training.accelerator"),
     ),
     "predict": Command(
         using.predict_parser,
@@ -92,6 +92,14 @@ COMMANDS = {
         "Write a finished run's model as an ONNX file, or for torch.export or AOTInductor; check it.",
         "jpegdl export --name mine model.onnx",
         ("file", *_RUN, "format", "size", "dynamic_size", "rounding"),
+    ),
+    "compress": Command(
+        storing.compress_parser,
+        storing.compress,
+        "Write a folder of images as JPEG files with learned tables, which any decoder opens.",
+        "jpegdl compress PHOTOS SMALLER --model runs/mine/jpeg-dl/0",
+        ("source", "target", "model", "tables", "subsampling", "optimize", "progressive", "exact", "threads"),
+        resumes=True,
     ),
     "summary": Command(
         using.summary_parser,

@@ -11,8 +11,8 @@ from jpegdl.cli.commands import COMMANDS
 from jpegdl.cli.help import explanation
 from jpegdl.errors import UsageError
 
-FILES = ("weights", "layer.tables", "model", "save", "file", "photos")
-FOLDERS = ("data.path", "data_path", "path", "output")
+FILES = ("weights", "layer.tables", "tables", "model", "save", "file", "photos")
+FOLDERS = ("data.path", "data_path", "path", "output", "source", "target", "from_files")
 
 
 def script(shell: str) -> str:

@@ -1,11 +1,9 @@
 """The commands that look at what was trained: attack, explain, report."""
 
 import csv
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jpegdl.cli.shared import add_comparison, note_command, say
-from jpegdl.errors import UsageError
+from jpegdl.cli.shared import add_comparison, comparison_folder, note_command, say
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -34,7 +32,7 @@ def attack(chosen: dict[str, Any]) -> None:
 
     config = AttackConfig(**{name: chosen[name] for name in AttackConfig.__dataclass_fields__})
     check_attack(config)
-    folder, seeds = _folder(chosen), chosen["seeds"]
+    folder, seeds = comparison_folder(chosen), chosen["seeds"]
     runs = finished_runs(folder, chosen["arms"], list(range(seeds)) if isinstance(seeds, int) else seeds)
     plain = finished_runs(folder).get("plain", {})
     results: dict[str, dict[int, dict[str, Any]]] = {}
@@ -99,7 +97,7 @@ def explain(chosen: dict[str, Any]) -> None:
     from jpegdl.explain import ExplainConfig, explain_run
     from jpegdl.training import finished_runs
 
-    folder, arm = _folder(chosen), chosen["arm"]
+    folder, arm = comparison_folder(chosen), chosen["arm"]
     runs = finished_runs(folder, [arm], None if chosen["seed"] is None else [chosen["seed"]])[arm]
     seed = min(runs)
     plain = finished_runs(folder).get("plain", {}).get(seed) if arm != "plain" else None
@@ -131,20 +129,4 @@ def report_parser(about: str) -> "ArgumentParser":
 def report(chosen: dict[str, Any]) -> None:
     from jpegdl.report import write_report
 
-    say(f"Written to {write_report(_folder(chosen))}")
-
-
-def _folder(chosen: dict[str, Any]) -> Path:
-    """The folder of the comparison.
-
-    Raises:
-        UsageError: there is none.
-    """
-    folder: Path = Path(chosen["output"]).expanduser() / chosen["name"]
-    if not folder.is_dir():
-        from jpegdl.errors import did_you_mean
-
-        there = sorted(path.name for path in folder.parent.glob("*") if path.is_dir())
-        hint = did_you_mean(folder.name, there) or f"there are {', '.join(there) or 'none'}"
-        raise UsageError(f"no comparison in {folder}: {hint}")
-    return folder
+    say(f"Written to {write_report(comparison_folder(chosen))}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jpegdl import __version__
+from jpegdl.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -39,6 +40,20 @@ def add_comparison(parser: "ArgumentParser") -> None:
     """Which comparison."""
     parser.add_argument("--name", type=str, default="run", help="of the comparison")
     parser.add_argument("--output", type=str, default="runs", help="folder of all comparisons")
+
+
+def comparison_folder(chosen: dict[str, Any]) -> Path:
+    """The folder of the comparison.
+
+    Raises:
+        UsageError: there is none.
+    """
+    folder: Path = Path(chosen["output"]).expanduser() / chosen["name"]
+    if not folder.is_dir():
+        there = sorted(path.name for path in folder.parent.glob("*") if path.is_dir())
+        hint = did_you_mean(folder.name, there) or f"there are {', '.join(there) or 'none'}"
+        raise UsageError(f"no comparison in {folder}: {hint}")
+    return folder
 
 
 def note_command(folder: Path, chosen: dict[str, Any]) -> None:

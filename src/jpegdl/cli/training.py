@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jpegdl.cli.shared import SETTINGS, add_run, model, note_command, one_line, print_error, say, settings, settings_parser
+from jpegdl.cli.storing import evaluate_files
 from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -70,12 +71,21 @@ def evaluate_parser(about: str) -> "ArgumentParser":
         help="test this model.safetensors, of the other options",
     )
     parser.add_argument("--rounding", type=str | None, default=None, help="test with this quantizer, such as hard")
+    parser.add_argument(
+        "--from-files", type=str | None, default=None, help="test on these JPEG files too, class folders as of compress"
+    )
     return parser
 
 
 def evaluate(chosen: dict[str, Any]) -> None:
     from jpegdl.compare import evaluate_run
+    from jpegdl.compare.config import check_run
 
+    if chosen["from_files"] is not None:
+        config = settings(chosen)
+        check_run(config, chosen["arm"], chosen["seed"])
+        evaluate_files(config.run_folder(chosen["arm"], chosen["seed"]), chosen["from_files"], config.data.path)
+        return
     metrics = evaluate_run(settings(chosen), chosen["arm"], chosen["seed"], model(chosen), chosen["rounding"])
     rounding = f", rounding {metrics['rounding']}" if metrics["rounding"] else ""
     if metrics["other_images"]:

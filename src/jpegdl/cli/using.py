@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jpegdl.cli.shared import add_comparison, add_run, one_line, print_error, say, settings, settings_parser
+from jpegdl.cli.shared import add_comparison, add_run, comparison_folder, one_line, print_error, say, settings, settings_parser
 from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,20 +28,23 @@ def predict_parser(about: str) -> "ArgumentParser":
 def predict(chosen: dict[str, Any]) -> None:
     import torch
 
+    from jpegdl.training import finished_runs
     from jpegdl.use import ARM, find_photos, load
 
-    folder = Path(chosen["output"]) / chosen["name"]
+    folder = comparison_folder(chosen)
     if chosen["arm"] is not None or chosen["seed"] is not None:
-        folder /= chosen["arm"] or ARM
-    if chosen["seed"] is not None:
-        folder /= str(chosen["seed"])
+        arm, seed = chosen["arm"] or ARM, chosen["seed"]
+        if not (folder / arm / ("" if seed is None else str(seed))).is_dir():
+            finished_runs(folder, [arm], None if seed is None else [seed])  # which says what there is
+        folder = folder / arm / ("" if seed is None else str(seed))
     model = load(folder, chosen["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
     photos = find_photos(chosen["photos"])
     widths = [max(map(len, names)) for names in (["photo", *map(str, photos)], ["label", *model.classes])]
-    if not chosen["json"]:
-        print(f"{'photo':{widths[0]}}  {'label':{widths[1]}}  probability")
-    unread = 0
+    unread, header = 0, "" if chosen["json"] else f"{'photo':{widths[0]}}  {'label':{widths[1]}}  probability"
     for photo, found in zip(photos, model.predict_each(photos, chosen["top"]), strict=True):
+        if header and not isinstance(found, UsageError):
+            print(header)
+            header = ""
         if isinstance(found, UsageError):
             unread += 1
             print_error(f"error: {one_line(found)}")

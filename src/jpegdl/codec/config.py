@@ -11,7 +11,7 @@ class CompressConfig:
     """Which tables to write JPEG files with, and how.
 
     Args:
-        model: folder of a finished run, RUNS/NAME/ARM/SEED, whose learned steps become the tables.
+        model: folder of the run whose steps become the tables.
         tables: in place of a run: a file of tables (JSON; .txt in libjpeg's text format, as of cjpeg -qtables; or a JPEG file,
             whose tables are taken), or standard:Q for the standard ones at quality Q, 1 to 100.
         subsampling: of chroma, 4:4:4 or 4:2:0 (half the height and width). Default: that of the run's layer or of the file

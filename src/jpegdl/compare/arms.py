@@ -1,6 +1,5 @@
 """The arms of a comparison: each is a few settings that differ from the recipe's."""
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
@@ -8,9 +7,10 @@ from typing import Any, cast
 
 import jsonargparse
 
-from jpegdl.errors import UsageError
+from jpegdl.errors import UsageError, did_you_mean
 from jpegdl.layer import layer_kind
 from jpegdl.training import RunConfig
+from jpegdl.wording import reworded
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,7 @@ def check_arm(arm: str, own: Mapping[str, Arm]) -> None:
     """
     if arm not in ARMS and arm not in own:
         known = [*own, *ARMS]
-        similar = difflib.get_close_matches(arm, known, n=2, cutoff=0.5)
-        hint = f"did you mean {' or '.join(similar)}? " if similar else ""
+        hint = f"{did_you_mean(arm, known)} ".lstrip()
         hint = "arms are separated by commas: '[plain, jpeg-dl]'; " if " " in arm else hint
         raise UsageError(
             f"no arm {arm!r}; {hint}all arms: {', '.join(known)}; those of your own are defined in a YAML file, under arms"
@@ -115,7 +114,8 @@ def own_arms(arms: "list[Any] | dict[str, Any]") -> dict[str, Arm]:
         sections = {"about": str, "layer": dict, "data": dict, "training": dict}
         for section, content in entry.items():
             if section not in sections:
-                raise UsageError(f"arms: {name}: {section!r} is no part of an arm; these are: {', '.join(sections)}")
+                hint = did_you_mean(section, sections) or f"these are: {', '.join(sections)}"
+                raise UsageError(f"arms: {name}: {section!r} is no part of an arm; {hint}")
             if not isinstance(content, sections[section]):
                 what = "text" if section == "about" else "settings"
                 raise UsageError(f"arms: {name}: {section} must be {what}, got {content!r}")
@@ -167,7 +167,9 @@ def _changed(config: RunConfig, changes: dict[str, Any], arm: str) -> RunConfig:
     try:
         parsed = parser.parse_object(changes).as_dict()
     except jsonargparse.ArgumentError as error:
-        raise UsageError(f"arms: {arm}: {' '.join(str(error).split())}") from error
+        raise UsageError(
+            f"arms: {arm}: {' '.join(reworded(parser, str(error)).split()).replace('no option --', 'no setting ')}"
+        ) from error
     return cast(RunConfig, _merged(config, changes, parsed))
 
 

@@ -21,6 +21,7 @@ from jpegdl.data.config import OBJECT
 from jpegdl.errors import UsageError
 from jpegdl.files import remove_strays, replacing
 from jpegdl.training import RunFolder
+from jpegdl.training.start import check_start
 
 Runs = dict[str, dict[int, RunFolder]]  # of each arm, by seed
 
@@ -106,6 +107,10 @@ def compare(config: CompareConfig, sets: tuple[Any, ...] | None = None) -> Compa
     Raises:
         UsageError: settings that cannot be used, runs of other settings or data in the folder, or no plain run to compare with.
     """
+    if not isinstance(config, CompareConfig):
+        raise UsageError(
+            f"config must be a CompareConfig, got {type(config).__name__}; jpegdl.read_config makes one of a recipe or a file"
+        )
     if sets is not None:
         config = with_objects(config)
     check_compare(config)
@@ -114,6 +119,9 @@ def compare(config: CompareConfig, sets: tuple[Any, ...] | None = None) -> Compa
     for seed, arm in asked:
         config.run_folder(arm, seed).check(config.arm_run(arm), arm, seed)
     data = _checked_data(config, asked, sets)
+    if data is not None and any(not config.run_folder(arm, seed).started for seed, arm in asked):
+        for arm in arms if config.trained else arms[:1]:  # only trained weights suit some arms and others not
+            check_start(config.arm_run(arm), data.classes, config.seed_list[0])
     return summarize_runs(config, train_runs(config, asked, data))
 
 

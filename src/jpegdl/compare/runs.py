@@ -22,7 +22,7 @@ from jpegdl.own import is_own
 from jpegdl.tables import read_tables
 from jpegdl.training import RunConfig, RunFolder, check_config, evaluate, load_model, on_gpu, train_run
 from jpegdl.training.progress import Display
-from jpegdl.training.start import starting_backbone
+from jpegdl.training.start import check_head, starting_backbone
 
 
 class BusyError(UsageError):
@@ -124,11 +124,7 @@ def _sensitivity_tables(config: CompareConfig, run: RunConfig, data: Data, seed:
 def _pretrained_tables(run: RunConfig, data: Data, seed: int) -> tuple[Tensor, Tensor]:
     """Those of the backbone with its trained weights, before anything here trains it."""
     backbone, head = starting_backbone(run, data.classes, seed)
-    if head == "new":
-        raise UsageError(
-            "layer.tables pretrained needs weights whose head fits the data's classes, and this head is a new one; "
-            "layer.tables sensitivity takes the sensitivities of the plain model after training"
-        )
+    check_head(run, head)
     model = prepend(backbone, nn.Identity()).eval().to("cuda" if on_gpu(run.training) else "cpu")
     return model_tables(run.layer, model, data)
 

@@ -255,7 +255,9 @@ def _p(p: float | None) -> str:
 def summary_notes(summary: dict[str, Any]) -> list[str]:
     """The notes below the table, in Markdown, a line each."""
     seeds, arms = summary["seeds"], summary["arms"].values()
-    if len(seeds) == 1:
+    if not any(entry["seeds"] for entry in arms):
+        how = "and no run of it has a result."
+    elif len(seeds) == 1:
         how = f"seed {seeds[0]} alone: no interval, and a difference may be chance."
     else:
         partly = any(len(entry["seeds"]) < len(seeds) for entry in arms)

@@ -1,6 +1,7 @@
 """From settings to the loaders of training, test and calibration."""
 
 import copy
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -73,6 +74,8 @@ class Data(lightning.LightningDataModule):
         for sets of the user's own, see :class:`jpegdl.data.sources.own.OwnImages`.
         """
         parts = {"train": self.train.fingerprint, "test": self.test.fingerprint}
+        if parts["train"]["images"] and parts["train"] == parts["test"]:
+            warnings.warn("training and test images are the same: accuracy says how well they are remembered", stacklevel=2)
         return {"name": self.config.kind, "classes": list(self.classes), **parts}
 
     def load(self) -> None:

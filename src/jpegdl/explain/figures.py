@@ -198,7 +198,7 @@ def picture_figure(name: str, content: dict[str, Any], shown: Shown) -> Figure:
             axes.set_title(title, fontsize=9)
         else:
             hatch(axes, model, "no feature maps")
-    figure.suptitle(f"{name}. {content['rule']}", fontsize=10)
+    figure.suptitle(f"{name}. {content['rule']}\nThis one: {numbers['chosen']}.", fontsize=10)
     return figure
 
 

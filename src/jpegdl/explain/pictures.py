@@ -16,6 +16,12 @@ DISAGREEMENT = (
     "in both directions."
 )
 CHANGE = "Chosen by rule: where the layer changes the model's logits most (Euclidean distance to those without it)."
+#: By the middle of a file's name, why it is among the chosen.
+WAYS = {
+    "better": "true class more probable with the layer",
+    "worse": "true class less probable with the layer",
+    "changed": "logits changed by the layer",
+}
 #: Frequencies by vertical + horizontal index.
 BANDS = {"DC": (0, 0), "low AC": (1, 3), "middle AC": (4, 7), "high AC": (8, 14)}
 MAPS = 8  # first-stage feature maps shown
@@ -133,8 +139,10 @@ def _look(
             content["first_stage"][model] = why
     classes = subject.run.classes
     probabilities = dict(zip(models, (float(scores["before"][at]), float(scores["after"][at])), strict=True))
+    _, way, rank = name.split("-")
     numbers = {
         "file": f"{name}.png",
+        "chosen": f"{WAYS[way]}, rank {rank}",
         "index": index,
         "class": classes[int(target)],
         "probability": probabilities,

@@ -1,6 +1,7 @@
 """Every kind of layer that settings can name, one record each: what builds it, and what its tables are."""
 
 import inspect
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from jpegdl.layer.zero_dc import ZeroDcJpegLayer
 from jpegdl.own import find_object, is_own, said
 from jpegdl.tables import read_tables
 
+_OPTIONS = ("alpha", "hardness", "bits", "window", "rounding", "trainable_alpha")  # that a JpegLayer takes
 Tables = tuple[Tensor, Tensor]  # luma and chroma, each (8, 8), in JPEG table units
 
 
@@ -48,9 +50,7 @@ def _jpeg(layer: Callable[..., nn.Module]) -> LayerKind:
 
 
 def _jpeg_options(config: LayerConfig) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        name: getattr(config, name) for name in ("hardness", "bits", "window", "rounding", "trainable_alpha")
-    }
+    options: dict[str, Any] = {name: getattr(config, name) for name in _OPTIONS if name != "alpha"}
     if isinstance(config.alpha, list):
         if len(config.alpha) != 2:
             raise UsageError(f"layer.alpha must be one number, or two for luma and chroma, got {config.alpha}")
@@ -122,18 +122,22 @@ def _own_kind(name: str) -> LayerKind:
         takes = inspect.signature(maker).parameters
     except ValueError as error:
         raise UsageError(f"layer.kind {name!r} must have a signature that names its arguments: {error}") from error
+    all_of_them = _takes_any(maker)
 
     def build(config: LayerConfig, tables: Tables, size: int) -> nn.Module:
         ours = {"luma": tables[0], "chroma": tables[1], "size": size, **_jpeg_options(config)}
-        arguments = {argument: value for argument, value in ours.items() if argument in takes}
+        arguments = {
+            argument: value for argument, value in ours.items() if argument in takes or (all_of_them and argument != "size")
+        }
         if twice := arguments.keys() & config.options.keys():
             raise UsageError(f"layer.options: {min(twice)} is a setting of its own")
         try:
             layer = maker(**arguments, **config.options)
         except UsageError:
             raise
-        except Exception as error:  # whatever the user's code raises
-            raise UsageError(f"layer.kind {name!r} failed: {said(error)}") from error
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
+            way_out = "; what it needs beside the settings goes into layer.options" if isinstance(error, TypeError) else ""
+            raise UsageError(f"layer.kind {name!r} failed: {said(error)}{way_out}") from error
         if not isinstance(layer, nn.Module):
             raise UsageError(f"layer.kind {name!r} must return a torch.nn.Module, got {type(layer).__name__}")
         return layer
@@ -141,7 +145,7 @@ def _own_kind(name: str) -> LayerKind:
     def of(kind: type) -> bool:
         return isinstance(maker, type) and issubclass(maker, kind)
 
-    from_tables = {"luma", "chroma"} <= takes.keys()
+    from_tables = all_of_them or {"luma", "chroma"} <= takes.keys()
     return LayerKind(build, "steps" if of(QuantizingLayer) else None, from_tables, single=of(JpegLayer))
 
 
@@ -185,6 +189,28 @@ def check_layer(config: LayerConfig, size: int) -> None:
         raise UsageError(f"layer.{str(error).removeprefix('layer.')}") from error
     if is_own(config.kind):
         _try_layer(layer, config.kind, size)
+        _warn_of_unused(config)
+
+
+def _takes_any(maker: Callable[..., Any]) -> bool:
+    """Whether it takes arguments of any name; a module without a constructor of its own takes none."""
+    parameters = inspect.signature(maker).parameters.values()
+    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    return any_name and getattr(maker, "__init__", None) is not nn.Module.__init__
+
+
+def _warn_of_unused(config: LayerConfig) -> None:
+    """Say which settings a layer of the user's own has no use for."""
+    maker = find_object(config.kind, "layer.kind")
+    if _takes_any(maker):
+        return
+    default, named = LayerConfig(), set(inspect.signature(maker).parameters)
+    unused = [name for name in _OPTIONS if name not in named and getattr(config, name) != getattr(default, name)]
+    if config.tables != default.tables and not {"luma", "chroma"} <= named:
+        unused.append("tables")
+    if unused:
+        settings = ", ".join(f"layer.{name} {getattr(config, name)!r}" for name in unused)
+        warnings.warn(f"layer.kind {config.kind!r} does not take {settings}: without use for it", stacklevel=3)
 
 
 def _try_layer(layer: nn.Module, name: str, size: int) -> None:
@@ -193,7 +219,7 @@ def _try_layer(layer: nn.Module, name: str, size: int) -> None:
     try:
         with torch.no_grad():
             out = layer(images)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"layer.kind {name!r} fails on images {tuple(images.shape)}: {said(error)}") from error
     got = (tuple(out.shape), out.dtype) if isinstance(out, Tensor) else type(out).__name__
     if got != (tuple(images.shape), images.dtype):

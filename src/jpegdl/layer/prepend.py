@@ -68,7 +68,8 @@ def prepend(
     for name, module in (("backbone", backbone), ("layer", layer)):
         if not isinstance(module, nn.Module):
             raise UsageError(f"{name} must be a torch.nn.Module, got {type(module).__name__}")
-    if isinstance(backbone, Layer) and not isinstance(layer, Layer):
+    swapped = isinstance(backbone, Layer | nn.Identity) and not isinstance(layer, Layer | nn.Identity)
+    if swapped or hasattr(layer, "pretrained_cfg"):
         raise UsageError(
             f"prepend takes the backbone first and the layer second, got {type(backbone).__name__} as the backbone and "
             f"{type(layer).__name__} as the layer"

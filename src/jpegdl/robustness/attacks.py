@@ -118,7 +118,7 @@ def project(moved: Tensor, images: Tensor, norm: str, eps: float) -> Tensor:
 def distance(moved: Tensor, images: Tensor, norm: str) -> Tensor:
     """(N,): how far each image was moved, float64, in units of ``images``."""
     change = (moved - images).double().flatten(1)
-    return change.abs().amax(1) if norm == "Linf" else change.norm(dim=1)
+    return change.abs().amax(1) if norm == "Linf" else torch.linalg.vector_norm(change, dim=1)
 
 
 def _direction(gradient: Tensor, norm: str) -> Tensor:
@@ -141,4 +141,5 @@ def _random_start(shape: torch.Size, norm: str, eps: float, generator: torch.Gen
 
 def _length(x: Tensor) -> Tensor:
     """(N, 1, 1, 1): Euclidean lengths, float64."""
-    return x.double().flatten(1).norm(dim=1)[:, None, None, None]
+    lengths: Tensor = torch.linalg.vector_norm(x.double().flatten(1), dim=1)
+    return lengths[:, None, None, None]

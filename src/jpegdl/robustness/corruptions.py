@@ -34,7 +34,10 @@ def check_corruptions() -> None:
     try:
         importlib.import_module("imagecorruptions")
     except ImportError as error:  # a system library of the OpenCV that is not headless, say
-        raise UsageError(f"imagecorruptions-imaug cannot be used here: {' '.join(str(error).split())}; {way_out}") from error
+        raise UsageError(
+            f"imagecorruptions-imaug cannot be used here ({' '.join(str(error).split())}): pip install --force-reinstall "
+            "--no-deps opencv-python-headless, or give --corruptions '[]'"
+        ) from error
 
 
 def corrupt(images: Tensor, kind: str, severity: int, seeds: list[int]) -> Tensor:

@@ -65,8 +65,8 @@ def attack_images(
         seed: of all that is random.
 
     Raises:
-        UsageError: an unknown attack, norm or gradient, eps that is not above 0, a transfer with an attack that none is made
-            with, or too few classes.
+        UsageError: a model in training mode, an unknown attack, norm or gradient, eps that is not above 0, a transfer with an
+            attack that none is made with, or too few classes.
     """
     if attack not in ATTACKS:
         raise UsageError(f"attack must be one of {', '.join(ATTACKS)}, got {attack!r}")
@@ -74,6 +74,8 @@ def attack_images(
         raise UsageError(f"norm must be Linf or L2, got {norm!r}")
     if not 0 < eps < float("inf"):
         raise UsageError(f"eps must be a finite number greater than 0, got {eps}")
+    if model.training:  # every batch would change it
+        raise UsageError("model is in training mode: call model.eval() first")
     if source is not None and attack not in TRANSFERRED:
         raise UsageError(f"transfers are made with {', '.join(TRANSFERRED)}, got {attack!r}")
     draws = draws if is_random(model.layer) else 1

@@ -83,9 +83,9 @@ def attack_figure(results: Results) -> Figure | None:
     row[-1].legend(fontsize=8)
     images = next(result["images"] for _, result in _all(results))
     seeds = max(len(by_seed) for by_seed in results.values())
-    bands = ", bands: 95 % interval of the mean over seeds" if seeds > 1 else ", one seed"
+    bands = "bands: 95 % interval of the mean over seeds" if seeds > 1 else "one seed"
     figure.suptitle(
-        f"Solid: every attack, image by image; dashed: layer's own gradient alone ({images} images{bands})", fontsize=9
+        f"solid: every attack, image by image; dashed: the layer's own gradient alone\n{images} images; {bands}", fontsize=9
     )
     return figure
 

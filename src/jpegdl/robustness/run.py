@@ -1,4 +1,4 @@
-"""A trained run under attack: which trials there are, what is done already, and the result in the run folder."""
+"""A trained run under attack: which trials there are, which of them are done, and the result in the run folder."""
 
 import csv
 import hashlib
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing
 from jpegdl.layer import PrependedModel, Rounding
@@ -24,11 +23,11 @@ from jpegdl.robustness.config import BLACK_BOX, TRANSFERRED, WHITE_BOX, AttackCo
 from jpegdl.robustness.corruptions import SMALLEST, corrupt, jpeg
 from jpegdl.robustness.craft import answers, attack_images
 from jpegdl.robustness.figures import attack_rows
+from jpegdl.robustness.images import draw, test_data
 from jpegdl.robustness.store import Store
 from jpegdl.robustness.surrogates import gradients_of, is_random, quantizers
 from jpegdl.robustness.verdict import NO_GRADIENT, TRANSFER, Bits, Outcome, Trial, bits, from_bits, levels, masking
 from jpegdl.training import RunFolder, TrainedRun, on_gpu
-from jpegdl.training.records import data_difference
 
 #: The check for masked gradients: with so much room every model should give way to such an attack.
 CHECK_ATTACK, CHECK_NORM, CHECK_EPS = "pgd-strong", "Linf", 64 / 255
@@ -81,12 +80,15 @@ def attack_run(
 
     Raises:
         UsageError: a setting that cannot be, a missing package, no trained model, other classes, no GPU where one is asked
-            for, images too small for corruptions, or another process attacks the same run.
+            for, images too small for corruptions, a GPU without enough memory, or another process attacks the same run.
     """
     check_attack(config)
     siege = _Siege(folder, config, plain if plain is None or plain.path != folder.path else None)
     with siege.store.claimed():
-        result = siege.run(progress or (lambda standing: None))
+        try:
+            result = siege.run(progress or (lambda standing: None))
+        except torch.OutOfMemoryError as error:
+            raise UsageError(f"{siege.device} has no memory left: give a smaller batch_size; {error}") from error
         with replacing(siege.file.with_suffix(".json")) as file:
             file.write_text(json.dumps(result, indent=1))
         _write_csv(siege.file.with_suffix(".csv"), attack_rows({result["arm"]: {result["seed"]: result}}))
@@ -111,8 +113,8 @@ class _Siege:
         self.plain = None if plain is None else _open_plain(plain, opened, self.device)
         settings = folder.settings()
         self.arm, self.seed = settings["arm"], settings["seed"]
-        self.data, self.other_images = _test_data(folder, opened, config, self.seed)
-        self.indices, self.images, self.labels = _draw(self.data, config)
+        self.data, self.other_images = test_data(folder, opened, config, self.seed)
+        self.indices, self.images, self.labels = draw(self.data, config)
         suffix = "" if config.rounding is None else f"-{config.rounding}"
         self.file = folder.path / f"attack{suffix}"
         self.draws = config.draws if is_random(self.model.layer) else 1
@@ -154,7 +156,7 @@ class _Siege:
             if self.plain is not None and attack in TRANSFERRED:
                 chosen.append((attack, TRANSFER))
         for gradient in self.config.gradients:
-            if gradient not in offered:
+            if gradient not in offered and offered != ("own",):  # without a layer there is nothing to go around
                 left_out[gradient] = "not of this layer, or the same as another of its gradients"
         asked = [Trial(*which, norm, eps) for norm, eps in self.config.budgets for which in chosen]
         check = []
@@ -277,8 +279,9 @@ class _Siege:
 
     def _right(self, model: PrependedModel, draws: int) -> Bits:
         """(images,) which of the unchanged images a model knows."""
-        parts = torch.arange(len(self.images)).split(self.config.batch_size)
-        flags = [answers(model, *self._batch(part.numpy()), draws).cpu().numpy() for part in parts]
+        size = self.config.batch_size
+        parts = [slice(start, start + size) for start in range(0, len(self.images), size)]
+        flags = [answers(model, *self._batch(part), draws).cpu().numpy() for part in parts]
         return np.concatenate(flags)
 
     def _batch(self, which: Any) -> tuple[Tensor, Tensor]:
@@ -341,41 +344,6 @@ def _open_plain(plain: RunFolder, attacked: TrainedRun, device: torch.device) ->
             f"{attacked.config.data.pixels}: there is no transfer"
         )
     return _ready(opened, device)
-
-
-def _test_data(folder: RunFolder, opened: TrainedRun, config: AttackConfig, seed: int) -> tuple[Data, str | None]:
-    """The run's test images, and how they differ from those that it was tested with, if they do."""
-    there = opened.config.data
-    data = Data(replace(there, path=config.data_path or there.path, workers=config.workers), seed, test_only=True)
-    then, now = folder.data(), data.fingerprint
-    difference = data_difference({**then, "train": now["train"]}, now)
-    if difference and then["classes"] != now["classes"]:
-        raise UsageError(f"the model in {folder} knows other classes than these data ({difference}); give its own data")
-    return data, difference
-
-
-def _draw(data: Data, config: AttackConfig) -> tuple[list[int], Tensor, Tensor]:
-    """Test images drawn evenly over the classes: indices in ascending order, images (N, 3, size, size), class indices (N,)."""
-    data.test.load()
-    generator = np.random.default_rng(config.attack_seed)
-    shuffled = generator.permutation(len(data.test))
-    taken: dict[int, int] = {}
-    turns = []
-    for index in shuffled.tolist():
-        target = data.test.targets[index]
-        turns.append(taken.setdefault(target, 0))
-        taken[target] += 1
-    # The first of every class, then the second of every class, and so on; each in the order of the shuffle.
-    order = shuffled[np.argsort(turns, kind="stable")]
-    indices, images, labels = [], [], []
-    for index in sorted(order[: config.images].tolist()):
-        if (item := data.test[index]) is not None:  # a corrupt one that the run leaves out
-            indices.append(index)
-            images.append(item[0])
-            labels.append(item[1])
-    if not indices:
-        raise UsageError(f"none of the {config.images} images drawn can be decoded")
-    return indices, torch.stack(images), torch.tensor(labels)
 
 
 def _seed(*numbers: int) -> int:

@@ -22,13 +22,13 @@ def attack_text(result: dict[str, Any]) -> str:
     if result["other_images"]:
         lines.append(f"other images than those of the run's own test: {result['other_images']}")
     if result["levels"]:
-        lines += ["", "norm       eps  own gradient  adaptive  most broken by"]
+        lines += ["", "norm                eps  own gradient  adaptive  most broken by"]
     for level in result["levels"]:
-        eps = f"{level['eps_255']:g}/255" if level["norm"] == "Linf" else f"{level['eps']:g}"
+        eps = f"{level['eps_255']:g}/255" if level["norm"] == "Linf" else f"{level['eps']:g} = {level['eps_255']:g}/255"
         own = "" if level["own_gradient"] is None else _percent(level["own_gradient"])
         won = level["won"]
         lines.append(
-            f"{level['norm']:<5} {eps:>8}  {own:>12}  {_percent(level['accuracy']):>8}  "
+            f"{level['norm']:<5} {eps:>17}  {own:>12}  {_percent(level['accuracy']):>8}  "
             f"{won['attack']}, {_GRADIENTS[won['gradient']]}"
         )
     for flag in result["masking"]["flags"]:

@@ -156,7 +156,8 @@ def masking(outcomes: list[Outcome], check: list[Outcome], right: Bits, chance: 
 def sign_test(more: int, fewer: int) -> float:
     """The probability that of ``more + fewer`` tosses of a coin at least ``more`` are heads."""
     tosses = more + fewer
-    return sum(math.comb(tosses, heads) for heads in range(more, tosses + 1)) / 2**tosses
+    tails: int = sum(math.comb(tosses, heads) for heads in range(more, tosses + 1))
+    return tails / int(2**tosses)
 
 
 def bits(flags: Bits) -> str:

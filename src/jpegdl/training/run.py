@@ -2,6 +2,7 @@
 
 import pickle
 import platform
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing
 from jpegdl.layer import PrependedModel, describe_tables, prepend
+from jpegdl.own import blamed, said
 from jpegdl.tables import before_and_after
 from jpegdl.training.callbacks import History, Start
 from jpegdl.training.config import RunConfig, TrainingConfig
@@ -28,7 +30,7 @@ from jpegdl.training.own_classes import make_own, naming
 from jpegdl.training.processes import end_with_starter, starting
 from jpegdl.training.progress import Display, Line, Progress
 from jpegdl.training.records import settings_of
-from jpegdl.training.start import starting_backbone
+from jpegdl.training.start import check_head, starting_backbone
 
 
 class _SyncBatchNorm(LayerSync):
@@ -159,11 +161,7 @@ def train_run(
         return folder.result()
     data.load()
     backbone, head = starting_backbone(config, data.classes, seed)
-    if training.train == "layer" and head == "new":
-        raise UsageError(
-            "training.train layer needs weights whose head fits the data's classes: train both, or give weights that were "
-            "trained on these classes"
-        )
+    check_head(config, head)
     model = prepend(backbone, nn.Identity())
     module = JointTraining(model, training, len(data.classes), seed)
     places = {"arm": arm, "seed": seed, "folder": folder.path}
@@ -192,8 +190,15 @@ def train_run(
     )
     if training.sync_batchnorm and trainer.strategy.root_device.type != "cuda":
         raise UsageError(f"training.sync_batchnorm needs GPUs, this run is on {trainer.strategy.root_device}")
-    with naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
-        _fit(trainer, module, data, folder.checkpoint)
+    try:
+        with naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
+            _fit(trainer, module, data, folder.checkpoint)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the user's own model or layer raises
+        if (name := blamed(error, [config.backbone, config.layer.kind])) is None:
+            raise
+        raise UsageError(f"{name} failed in training: {said(error)}") from error
     if module.idle:
         trainer.save_checkpoint(folder.checkpoint)  # Lightning's own callback saves after a step only
     # What is kept is what was tested, the average where there is one; also where nothing was left to train.
@@ -246,7 +251,9 @@ def _fit(trainer: lightning.Trainer, module: JointTraining, data: Data, last: Pa
         except Exception as error:  # torch.load raises whatever its unpickler met
             raise UsageError(f"checkpoint {last} is damaged; delete it to train that run from scratch") from error
     try:
-        with starting():
+        with starting(), warnings.catch_warnings():
+            # The folder holds settings already; and what Lightning itself does with PyTorch is not the user's to mend.
+            warnings.filterwarnings("ignore", r"Checkpoint directory .* exists|`isinstance\(treespec")
             trainer.fit(module, data, ckpt_path=last if last.is_file() else None)
     except torch.OutOfMemoryError as error:
         raise UsageError(

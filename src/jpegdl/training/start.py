@@ -1,5 +1,6 @@
 """The backbone that a run starts from."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from torch import nn
 
 from jpegdl.backbones.build import build_backbone
 from jpegdl.backbones.weights import Head, load_weights, pretrained_weights, read_weights
+from jpegdl.errors import UsageError
 from jpegdl.own import is_own
 from jpegdl.training.config import RunConfig
 
@@ -37,3 +39,33 @@ def starting_backbone(config: RunConfig, classes: Sequence[str], seed: int) -> t
     else:
         state, source = pretrained_weights(config.backbone, config.data.pixels), f"the pretrained weights of {config.backbone}"
     return backbone, load_weights(backbone, state, classes, source)
+
+
+def check_start(config: RunConfig, classes: Sequence[str], seed: int) -> None:
+    """Build what a run starts from, and let it go: what is wrong with it shows before anything is written.
+
+    Raises:
+        UsageError: as :func:`starting_backbone`, or a head that does not do for what is to be trained or calibrated.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run itself will say it
+        _, head = starting_backbone(config, classes, seed)
+    check_head(config, head)
+
+
+def check_head(config: RunConfig, head: Head) -> None:
+    """Refuse a new head where one that knows the classes is needed.
+
+    Raises:
+        UsageError: says what to do instead.
+    """
+    if head == "new" and config.training.train == "layer":
+        raise UsageError(
+            "training.train layer needs weights whose head fits the data's classes: train both, or give weights that were "
+            "trained on these classes"
+        )
+    if head == "new" and config.layer.kind != "none" and config.layer.tables == "pretrained":
+        raise UsageError(
+            "layer.tables pretrained needs weights whose head fits the data's classes, and this head is a new one; "
+            "layer.tables sensitivity takes the sensitivities of the plain model after training"
+        )

@@ -244,6 +244,8 @@ def open_own(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_on
             raise UsageError(f"{label}: {name} has no images")
     _check_apart(train, test, label)
     classes = _classes(given, [images.targets for images in parts if images is not None], label)
+    if parts[0] and parts[1] and (unseen := set(parts[1].targets) - set(parts[0].targets)):
+        raise UsageError(f"{label}: test has images of class {min(unseen)}, {classes[min(unseen)]}, and train has none")
     none = OwnImages([], f"{label} train")
     return (parts[0] or none) if not test_only else none, parts[1] or none, classes
 
@@ -272,7 +274,7 @@ def _made(config: DataConfig, label: str) -> Any:
         raise UsageError(f"{label} is called without arguments, or with path=data.path; it asks for {', '.join(required)} too")
     try:
         return make(**arguments)
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise UsageError(f"{label} failed: {said(error)}") from error
 
 

@@ -1,0 +1,56 @@
+"""Which test images of a run are attacked."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jpegdl.data import Data
+from jpegdl.errors import UsageError
+from jpegdl.robustness.config import AttackConfig
+from jpegdl.training import RunFolder, TrainedRun
+from jpegdl.training.records import data_difference
+
+
+def test_data(folder: RunFolder, opened: TrainedRun, config: AttackConfig, seed: int) -> tuple[Data, str | None]:
+    """The run's test images, and how they differ from those that it was tested with, if they do.
+
+    Raises:
+        UsageError: they cannot be found, or the classes differ, so that the model's answers would be compared with others'.
+    """
+    there = opened.config.data
+    data = Data(replace(there, path=config.data_path or there.path, workers=config.workers), seed, test_only=True)
+    then, now = folder.data(), data.fingerprint
+    difference = data_difference({**then, "train": now["train"]}, now)
+    if difference and then["classes"] != now["classes"]:
+        raise UsageError(f"the model in {folder} knows other classes than these data ({difference}); give its own data")
+    return data, difference
+
+
+def draw(data: Data, config: AttackConfig) -> tuple[list[int], Tensor, Tensor]:
+    """Test images drawn evenly over the classes: indices in ascending order, images (N, 3, size, size), class indices (N,).
+
+    Raises:
+        UsageError: one of them cannot be decoded.
+    """
+    data.test.load()
+    generator = np.random.default_rng(config.attack_seed)
+    shuffled = generator.permutation(len(data.test))
+    taken: dict[int, int] = {}
+    turns = []
+    for index in shuffled.tolist():
+        target = data.test.targets[index]
+        turns.append(taken.setdefault(target, 0))
+        taken[target] += 1
+    # The first of every class, then the second of every class, and so on; each in the order of the shuffle.
+    order = shuffled[np.argsort(turns, kind="stable")]
+    indices, images, labels = [], [], []
+    for index in sorted(order[: config.images].tolist()):
+        if (item := data.test[index]) is not None:  # a corrupt one that the run leaves out
+            indices.append(index)
+            images.append(item[0])
+            labels.append(item[1])
+    if not indices:
+        raise UsageError(f"none of the {config.images} images drawn can be decoded")
+    return indices, torch.stack(images), torch.tensor(labels)
