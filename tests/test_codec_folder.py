@@ -150,6 +150,7 @@ def test_modes(tmp_path):
     opaque.putalpha(255)
     opaque.save(source / "opaque.png")
     RGB.save(source / "web.webp", lossless=True)
+    RGB.save(source / "camera.mpo", quality=98, subsampling=0, save_all=True, append_images=[RGB.rotate(90)])
     found = compress_folder(source, out, CompressConfig(tables="standard:98"))
     assert found["bad"] == []
     for name, like in {
@@ -160,6 +161,7 @@ def test_modes(tmp_path):
         "one": grey.point(lambda v: 255 * (v > 128)),
         "opaque": RGB,
         "web": RGB,
+        "camera": RGB,
     }.items():
         with Image.open(out / f"{name}.jpg") as image:
             assert image.mode == like.mode, name
@@ -349,6 +351,21 @@ def test_a_kill_in_the_middle_leaves_whole_files(tmp_path):
     found = compress_folder(source, out, CompressConfig(tables="standard:90"))
     assert (found["skipped"], found["written"]) == (len(there), 60 - len(there))
     assert len(files_in(out)) == 61
+
+
+def test_a_kill_before_anything_was_written_is_no_obstacle(source, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / f".writing-1.{MANIFEST}").write_text("{")
+    assert compress_folder(source, tmp_path / "out", STANDARD)["written"] == 3
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(source, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "out" / LOCK))
+
+    monkeypatch.setattr(module.filelock.FileLock, "acquire", fail)
+    with pytest.raises(UsageError, match="Permission denied: nothing more can be written"):
+        compress_folder(source, tmp_path / "out", STANDARD)
 
 
 def test_two_at_once_are_refused(source, tmp_path):

@@ -134,13 +134,18 @@ def _places(source: Path, target: Path) -> tuple[Path, Path]:
 @contextmanager
 def _claimed(out: Path) -> Iterator[None]:
     """Keep other processes from writing to the same folder."""
+    lock = filelock.FileLock(out / LOCK)
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout as taken:
+            raise UsageError(f"{out} is being written to by another process (it holds {lock.lock_file})") from taken
     try:
-        with filelock.FileLock(out / LOCK, blocking=False):
-            yield
-    except filelock.Timeout as taken:
-        raise UsageError(f"{out} is being written to by another process (it holds {out / LOCK})") from taken
+        remove_strays(out)
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -236,7 +241,7 @@ class _Work:
         whole = torch.equal(learned.luma, tables[0]) and torch.equal(learned.chroma, tables[1])
         if whole and learned.bits is None:
             return None
-        images = []
+        images: list[torch.Tensor] = []
         for entry in itertools.islice(entries, 0, None, max(1, self.total // (2 * SAMPLES))):
             if entry.refused is None and len(images) < SAMPLES and entry.path.is_file():
                 try:

@@ -116,6 +116,7 @@ class Carried:
         held_back: share, 0 to 1, of coefficients beyond the layer's level cap.
         below_half: how many of the 128 steps lie below 0.5, where a file's step of 1 is more than twice the learned one.
         clipped: how many of them lie beyond the largest entry.
+        capped: whether files are made with the cap (``exact``).
     """
 
     other_levels: float
@@ -124,6 +125,7 @@ class Carried:
     held_back: float
     below_half: int
     clipped: int
+    capped: bool
 
     @property
     def faithful(self) -> bool:
@@ -139,11 +141,15 @@ class Carried:
         if self.below_half:
             reasons.append(f"{self.below_half} of 128 steps are below 0.5, and a file's least is 1")
         if self.held_back > 0.001:
-            reasons.append(f"the layer's level cap holds {100 * self.held_back:.1f} % of the coefficients back")
+            how = "and so do the files" if self.capped else "and the files do not: exact files do"
+            reasons.append(f"the layer's level cap holds {100 * self.held_back:.1f} % of the coefficients back, {how}")
         if self.clipped:
             reasons.append(f"{self.clipped} of 128 steps are beyond the largest entry")
         verdict = "The files stand for the layer" if self.faithful else "The files do not stand for the layer"
-        return f"{verdict}: {said}" + (f" ({'; '.join(reasons)})" if reasons else "")
+        advice = (
+            "" if self.faithful else ". Keep the layer in front of the network that reads them, or test it without one first"
+        )
+        return f"{verdict}: {said}" + (f" ({'; '.join(reasons)})" if reasons else "") + advice
 
 
 @torch.no_grad()
@@ -182,6 +188,7 @@ def carried(
         beyond / count,
         sum(int((table < 0.5).sum()) for table in steps),
         sum(int((table > largest + 0.5).sum()) for table in steps),
+        capped,
     )
 
 
