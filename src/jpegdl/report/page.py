@@ -250,9 +250,9 @@ def _attacked(runs: _Runs) -> Iterator[Section]:
         )
         pictures.append(_drawn(figure, "attack", "Accuracy of each arm against the strength of the attack", caption))
     flags = {
-        f"{arm}: {flag['norm']}, {flag['eps_255']:g}/255: {flag['text']}."
+        f"{arm}, seed {seed}: {flag['norm']}, {flag['eps_255']:g}/255: {flag['text']}."
         for arm, by_seed in results.items()
-        for result in by_seed.values()
+        for seed, result in by_seed.items()
         for flag in result["masking"]["flags"]
     }
     lines = ["Signs of masked gradients:", *sorted(flags)] if flags else ["No sign of masked gradients was found."]
@@ -269,7 +269,7 @@ def _attacked(runs: _Runs) -> Iterator[Section]:
 
 def _attack_table(results: dict[str, dict[int, dict[str, Any]]]) -> list[list[str]]:
     """Means over seeds, a row for each arm, norm and eps."""
-    rows = [["arm", "attack", "eps", "own gradient, %", "adaptive, %", "images", "seeds"]]
+    rows = [["arm", "attack", "eps", "own gradient alone, %", "accuracy (adaptive), %", "images", "seeds"]]
     for arm, by_seed in results.items():
         first, *_ = some = list(by_seed.values())
         images, seeds = str(first["images"]), str(len(some))
