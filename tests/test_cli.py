@@ -127,7 +127,7 @@ def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
         (["train", "--config", "demo", "--seed", "-1"], "seed must be a number from 0"),
         (["calibrate", "--config", "demo", "--method", "guess"], "sensitivity or magnitude, got 'guess'"),
         (["calibrate", "--config", "demo"], "train arm plain with seed 0 first"),
-        (["paint"], "no command 'paint'; commands: compare, train, "),
+        (["xyzzy"], "no command 'xyzzy'; commands: compare, train, "),
         (["--config", "demo", "compare"], "no command '--config'; commands: compare, train, "),
         (
             ["train", "--config", "demo", "--backbone", "resnet18.a1_in1k"],
@@ -305,7 +305,7 @@ def test_a_comparison_leaves_a_page_and_its_commands(capsys, tmp_path, monkeypat
     assert status == 0
     assert f"Written to {Path('runs/my run/report.html')}" in out
     assert "jpegdl compare --config demo" in (folder / "report.html").read_text()
-    assert "there is no" in _error(capsys, "report", "--name", "yours")
+    assert "no comparison in" in _error(capsys, "report", "--name", "yours")
 
     # What compare.yaml says is the same comparison: nothing is trained again.
     again = ["compare", "--config", "runs/my run/compare.yaml"]

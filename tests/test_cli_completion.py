@@ -46,7 +46,7 @@ def _printed(shell):
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["jpegdl", "comp"], ["compare", "completion"]),
+        (["jpegdl", "comp"], ["compare", "completion", "compress"]),
         (["jpegdl", ""], sorted(COMMANDS)),
         (["jpegdl", "compare", "--layer.al"], ["--layer.alpha"]),
         (["jpegdl", "compare", "--config", "demo", "--see"], ["--seeds"]),
