@@ -108,3 +108,35 @@ def test_compress_then_evaluate_on_the_files(compared, capsys, tmp_path):
     assert "tables come from --model RUN or from --tables FILE" in _error(capsys, "compress", str(photos), str(tmp_path / "x"))
     assert "--from-files nowhere is not a folder" in _error(capsys, "evaluate", "--name", "demo", "--from-files", "nowhere")
     assert "knows other classes" in _error(capsys, "evaluate", "--name", "demo", "--from-files", str(tmp_path / "small"))
+
+
+def test_a_run_is_evaluated_on_its_own_files(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for part in ("train", "test"):
+        for name, level in (("dark", 60), ("light", 190)):
+            (tmp_path / "data" / part / name).mkdir(parents=True)
+            for i in range(8):
+                Image.new("RGB", (32, 32), (level + i, level, level)).save(tmp_path / "data" / part / name / f"{i}.png")
+    small = [
+        *SMALL,
+        "--data.path",
+        "data",
+        "--data.size",
+        "32",
+        "--data.resize",
+        "32",
+        "--data.batch_size",
+        "8",
+        "--seeds",
+        "1",
+    ]
+    layer = ["--layer.tables", "standard:50", "--layer.bits", "null"]
+    assert _main(capsys, "compare", "--name", "mine", *small, *layer)[0] == 0
+    assert _main(capsys, "compress", "data/test", "small", "--model", "runs/mine/jpeg-dl/0")[0] == 0
+    status, out, err = _main(capsys, "evaluate", "--name", "mine", "--from-files", "small")
+    assert status == 0, err
+    assert "bits per pixel" in out
+    assert [line.split("  ")[0] for line in out.splitlines() if line.startswith(("soft", "hard", "real"))][:2] == [
+        "soft",
+        "hard",
+    ]

@@ -272,6 +272,7 @@ def test_warnings_and_errors_come_as_if_from_this_process(tmp_path):
 def test_what_only_the_script_knows_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("jpegdl.compare.config.check_config", lambda _: None)
     monkeypatch.setattr("jpegdl.compare.runs.check_config", lambda _: None)
+    monkeypatch.setattr("jpegdl.compare.comparison.check_start", lambda *_: None)
     with pytest.raises(UsageError, match="'my_own_net' .* what a script has registered .* train with jobs 1"):
         compare(_config(tmp_path, backbone="my_own_net"))
 

@@ -293,11 +293,11 @@ def test_a_bad_file_is_one_line_and_the_others_are_done(trained, capsys, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{photo}", "--name", "other"], "no folder "),
-        (["{photo}", "--arm", "gain"], "no folder "),
+        (["{photo}", "--name", "other"], "no comparison in "),
+        (["{photo}", "--arm", "gain"], "no finished run of arm 'gain'"),
         (["{photo}", "--top", "5"], "top must be at least 1 and at most 2"),
         (["{empty}"], "holds no image file (.png, "),
-        ([], "photos"),
+        ([], "there is no PHOTO"),
     ],
 )
 def test_a_mistake_gets_one_line(trained, capsys, tmp_path, arguments, message):

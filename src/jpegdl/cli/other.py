@@ -38,7 +38,7 @@ def bench(chosen: dict[str, Any]) -> None:
     from jpegdl.bench import BenchConfig
     from jpegdl.bench import bench as measure
 
-    config = BenchConfig(**chosen)
+    config = BenchConfig(**{name: chosen[name] for name in BenchConfig.__dataclass_fields__})
     measure(config, print)
     print(f"\nWritten to {config.output}: bench.md, bench.json, bench.png")
 

@@ -129,8 +129,11 @@ class Carried:
 
     @property
     def faithful(self) -> bool:
-        """Whether at most 1 % of the coefficients are more than a learned step from the layer's."""
-        return self.displaced <= 0.01
+        """Whether at most 1 % of the coefficients are more than a learned step from the layer's, and the cap is not lost.
+
+        DC is one coefficient of 64 and weighs the most: a lost cap shows at once in what the network sees.
+        """
+        return self.displaced <= 0.01 and (self.capped or self.held_back <= 0.001)
 
     def __str__(self) -> str:
         said = (

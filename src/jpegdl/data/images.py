@@ -61,7 +61,7 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
         Raises:
             UsageError: one of them cannot be decoded.
         """
-        if self._loaded:
+        if self._loaded or not self._indices:
             return
         cache = self._config.cache
         if cache in ("memory", "device") or (cache == "auto" and self._decoded_bytes() < CACHE_BYTES):

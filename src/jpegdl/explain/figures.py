@@ -76,7 +76,7 @@ def bits_figure(name: str, content: dict[str, Any]) -> Figure | None:
         return None
     known = {what: by_plane for what, by_plane in content["bits"].items() if by_plane is not None and what in _BITS}
     planes = ["luma"] if content["grey"] else list(_PLANES)
-    figure = Figure(figsize=(1.4 + 4 * len(known), 0.9 + 4 * len(planes)), layout="constrained")
+    figure = Figure(figsize=(1.4 + 4 * len(known), 0.9 + 4.6 * len(planes)), layout="constrained")
     panels = figure.subplots(len(planes), len(known), squeeze=False)
     largest = max(np.max(known[what][plane]) for what in known for plane in planes) or 1.0
     for (row, column), axes in np.ndenumerate(panels):

@@ -27,10 +27,12 @@ def attack_text(result: dict[str, Any]) -> str:
         eps = f"{level['eps_255']:g}/255" if level["norm"] == "Linf" else f"{level['eps']:g} = {level['eps_255']:g}/255"
         own = "" if level["own_gradient"] is None else _percent(level["own_gradient"])
         won = level["won"]
-        lines.append(
-            f"{level['norm']:<5} {eps:>17}  {own:>12}  {_percent(level['accuracy']):>8}  "
-            f"{won['attack']}, {_GRADIENTS[won['gradient']]}"
-        )
+        by = f"{won['attack']}, {_GRADIENTS[won['gradient']]}"
+        if level["accuracy"] == result["clean"]["accuracy"]:
+            by = "nothing"
+        elif not result["rounding"] and result["arm"] == "plain":
+            by = won["attack"]
+        lines.append(f"{level['norm']:<5} {eps:>17}  {own:>12}  {_percent(level['accuracy']):>8}  {by}")
     for flag in result["masking"]["flags"]:
         lines.append(f"! {flag['norm']}, {flag['eps_255']:g}/255: {flag['text']}")
     for name, why in result["left_out"].items():

@@ -12,7 +12,6 @@ from jpegdl.data.sources.downloads import SPLITS, open_torchvision
 from jpegdl.data.sources.folder import open_folder, open_test
 from jpegdl.data.sources.imagenet import open_imagenet
 from jpegdl.data.sources.made_up import open_made_up
-from jpegdl.data.sources.own import open_own
 from jpegdl.data.sources.photos import open_photos
 from jpegdl.data.sources.shards import open_shards
 from jpegdl.data.sources.timm_sets import PACKAGES, open_timm, open_torch
@@ -47,6 +46,8 @@ def open_sets(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_o
     if sets is not None and config.name != OBJECT:
         raise UsageError(f"data.name must be {OBJECT} where the sets are given as Python objects, got {config.name!r}")
     if config.kind == OBJECT or is_own(config.kind):
+        from jpegdl.data.sources.own import open_own  # which needs PyTorch
+
         return open_own(config, sets, test_only=test_only)
     opener = open_test if test_only and config.kind == "folder" else _OPEN[config.kind.partition("/")[0]]
     train, test, classes = opener(config)
