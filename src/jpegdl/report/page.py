@@ -249,13 +249,18 @@ def _attacked(runs: _Runs) -> Iterator[Section]:
             "Accuracy against the strength of the attack. Solid lines count an image as robust only if no attack broke it."
         )
         pictures.append(_drawn(figure, "attack", "Accuracy of each arm against the strength of the attack", caption))
+    images = next(result["images"] for by_seed in results.values() for result in by_seed.values())
     flags = {
         f"{arm}, seed {seed}: {flag['norm']}, {flag['eps_255']:g}/255: {flag['text']}."
         for arm, by_seed in results.items()
         for seed, result in by_seed.items()
         for flag in result["masking"]["flags"]
     }
-    lines = ["Signs of masked gradients:", *sorted(flags)] if flags else ["No sign of masked gradients was found."]
+    lines = (
+        ["Signs of masked gradients:", *sorted(flags)]
+        if flags
+        else [f"No sign of masked gradients was found on these {images} images."]
+    )
     yield Section(
         title,
         "Accuracy under attacks that know the model. Adaptive is the honest figure: image by image the worst over all attacks, "
