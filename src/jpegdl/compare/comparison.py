@@ -220,7 +220,9 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
     except OSError as error:
         warnings.warn(f"the summary in {config.folder} is not up to date, it cannot be written: {error}", stacklevel=2)
     if not results["plain"]:
-        each = "; ".join(f"arm {arm}, seed {seed}: {why}" for arm, seeds in failed.items() for seed, why in seeds.items())
+        each = "; ".join(
+            f"arm {arm}, seed {seed}: {why}" for arm, seeds in failed.items() for seed, why in sorted(seeds.items())
+        )
         raise UsageError(f"no plain run in {config.folder} has a result to compare with{f': {each}' if each else ''}")
     return Comparison(config.folder, summary, _in_rows(runs, results, summary))
 
