@@ -82,7 +82,7 @@ def test_the_result_says_what_each_attack_left_and_the_worst_of_all_image_by_ima
     assert result["masking"]["check"]["eps_255"] == 64
     assert set(result["jpeg"]["by"]) == {"30"}
     assert result["corruptions"] is None
-    assert result["left_out"] == {"none": "not of this layer, or the same as another of its gradients"}
+    assert result["left_out"] == {"gradient none": "not of this layer, or the same as another of its gradients"}
 
     steps = 2 * 4 * 3 + 3 + 1  # attacks, gradients and transfer, eps; the check; a JPEG quality
     assert told[-1].steps == told[-1].step == steps

@@ -157,7 +157,7 @@ class _Siege:
                 chosen.append((attack, TRANSFER))
         for gradient in self.config.gradients:
             if gradient not in offered and offered != ("own",):  # without a layer there is nothing to go around
-                left_out[gradient] = "not of this layer, or the same as another of its gradients"
+                left_out[f"gradient {gradient}"] = "not of this layer, or the same as another of its gradients"
         asked = [Trial(*which, norm, eps) for norm, eps in self.config.budgets for which in chosen]
         check = []
         if self.config.eps and any(attack in WHITE_BOX for attack in self.config.attacks):
