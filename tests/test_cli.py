@@ -12,6 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from commands import one_error, run_command
 from jpegdl import cli
 from jpegdl.arguments import parse
 from jpegdl.cli import main
@@ -22,26 +23,10 @@ SMALL = [
 ]  # fmt: skip
 
 
-def _main(capsys, *arguments):
-    status = main(list(arguments))
-    out, err = capsys.readouterr()
-    return status, out, err
-
-
-def _error(capsys, *arguments):
-    """The one line that a wrong command prints."""
-    status, _, err = _main(capsys, *arguments)
-    lines = [line for line in err.splitlines() if line.startswith("jpegdl: error:")]
-    assert status in (1, 2)
-    assert len(lines) == 1
-    assert "Traceback" not in err
-    return lines[0]
-
-
 @pytest.mark.usefixtures("few_photos")
 def test_compare_then_the_single_steps(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    status, out, _ = _main(capsys, "compare", "--config", "demo", *SMALL, "--seeds", "[1]")
+    status, out, _ = run_command(capsys, "compare", "--config", "demo", *SMALL, "--seeds", "[1]")
     assert status == 0
     assert "| jpeg-dl |" in out
     assert f"\nRun folder: {Path('runs/demo')}\n  report.html " in out
@@ -49,21 +34,21 @@ def test_compare_then_the_single_steps(capsys, tmp_path, monkeypatch):
     _follow(capsys, out.partition("\nNext:\n")[2])
     accuracy = json.loads((tmp_path / "runs/demo/jpeg-dl/1/result.json").read_text())["accuracy"]
 
-    status, out, _ = _main(capsys, "evaluate", "--name", "demo", "--seed", "1")
+    status, out, _ = run_command(capsys, "evaluate", "--name", "demo", "--seed", "1")
     assert status == 0
     assert "cifar_resnet8, jpeg-dl, seed 1, rounding soft" in out
     assert f"test accuracy {100 * accuracy:.2f} %" in out
     run = tmp_path / "runs/demo/jpeg-dl/1"
-    status, out, _ = _main(capsys, "evaluate", "--config", f"{run}/config.yaml", "--model", f"{run}/model.safetensors")
+    status, out, _ = run_command(capsys, "evaluate", "--config", f"{run}/config.yaml", "--model", f"{run}/model.safetensors")
     assert f"test accuracy {100 * accuracy:.2f} %" in out
 
-    status, out, _ = _main(capsys, "calibrate", "--config", "demo", *SMALL, "--seed", "1", "--save", "mine.json")
+    status, out, _ = run_command(capsys, "calibrate", "--config", "demo", *SMALL, "--seed", "1", "--save", "mine.json")
     assert status == 0
     assert len(out.splitlines()) == 2 * 9 + 1
     before = json.loads((run / "tables.json").read_text())["before"]
     assert json.loads((tmp_path / "mine.json").read_text())["tables"]["luma"] == before["luma"]
 
-    status, out, _ = _main(capsys, "train", "--config", "demo", *SMALL, "--layer.tables", "mine.json", "--name", "other")
+    status, out, _ = run_command(capsys, "train", "--config", "demo", *SMALL, "--layer.tables", "mine.json", "--name", "other")
     assert status == 0
     assert "jpeg-dl, seed 0: test accuracy" in out
 
@@ -79,7 +64,7 @@ def _follow(capsys, closing):
             chosen = parse(cli.COMMANDS["export"].parser(), arguments)
             assert Path(chosen["output"], chosen["name"], chosen["arm"], str(chosen["seed"]), "result.json").is_file()
         else:
-            status, out, err = _main(capsys, name, *[f"{word}.png" if word == "PHOTO" else word for word in arguments])
+            status, out, err = run_command(capsys, name, *[f"{word}.png" if word == "PHOTO" else word for word in arguments])
             assert (status, err) == (0, "")
             assert out
 
@@ -96,7 +81,9 @@ def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
         raise ZeroDivisionError("by zero")
 
     monkeypatch.setattr("jpegdl.compare.compare", broken)
-    assert "ZeroDivisionError: by zero (set JPEGDL_TRACEBACK=1 to see where)" in _error(capsys, "compare", "--config", "demo")
+    assert "ZeroDivisionError: by zero (set JPEGDL_TRACEBACK=1 to see where)" in one_error(
+        capsys, "compare", "--config", "demo"
+    )
     monkeypatch.setenv("JPEGDL_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         main(["compare", "--config", "demo"])
@@ -137,20 +124,20 @@ def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
 )
 def test_a_mistake_gets_one_line(capsys, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    assert message in _error(capsys, *arguments)
+    assert message in one_error(capsys, *arguments)
     assert not list(tmp_path.iterdir())  # nothing half-written
 
 
 def test_wrong_keys_in_a_file_are_named(capsys, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("layer:\n  stepz: 3\n")
-    assert "stepz" in _error(capsys, "compare", "--config", str(file))
+    assert "stepz" in one_error(capsys, "compare", "--config", str(file))
     file.write_text("training: 5\n")
-    assert "mine.yaml: training must hold settings of its own, got 5" in _error(capsys, "compare", "--config", str(file))
+    assert "mine.yaml: training must hold settings of its own, got 5" in one_error(capsys, "compare", "--config", str(file))
     file.write_text("training: {optimizer: fast}\n")
-    assert "optimizer must hold settings of its own" in _error(capsys, "compare", "--config", str(file))
+    assert "optimizer must hold settings of its own" in one_error(capsys, "compare", "--config", str(file))
     file.write_text("layer: [")
-    assert "mine.yaml" in _error(capsys, "compare", "--config", str(file))
+    assert "mine.yaml" in one_error(capsys, "compare", "--config", str(file))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +153,7 @@ def test_wrong_keys_in_a_file_are_named(capsys, tmp_path):
 def test_settings_without_an_end(capsys, tmp_path, monkeypatch, content, message):
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text(content)
-    error = _error(capsys, "compare", "--config", "mine.yaml")
+    error = one_error(capsys, "compare", "--config", "mine.yaml")
     assert "in mine.yaml: " in error
     assert message in error
 
@@ -177,11 +164,11 @@ def test_a_model_of_another_architecture(capsys, tmp_path):
     assert main(["train", "--config", "demo", "--arm", "plain", *SMALL, *where]) == 0
     capsys.readouterr()
     model = str(tmp_path / "demo/plain/0/model.safetensors")
-    error = _error(
+    error = one_error(
         capsys, "evaluate", "--config", "demo", *SMALL, *where, "--arm", "plain", "--backbone", "resnet18", "--model", model
     )
     assert "holds another architecture than asked for" in error
-    error = _error(capsys, "train", "--config", "demo", "--arm", "plain", *SMALL, *where, "--backbone", "cifar_resnet20")
+    error = one_error(capsys, "train", "--config", "demo", "--arm", "plain", *SMALL, *where, "--backbone", "cifar_resnet20")
     assert "other settings (backbone was 'cifar_resnet8', now 'cifar_resnet20')" in error
 
 
@@ -235,9 +222,9 @@ def test_signals_are_given_back(capsys, monkeypatch):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     terminate = replace(cli.COMMANDS["recipes"], run=lambda chosen: os.kill(os.getpid(), signal.SIGTERM))
     monkeypatch.setitem(cli.COMMANDS, "recipes", terminate)
-    assert _main(capsys, "recipes") == (143, "", "jpegdl: terminated\n")
+    assert run_command(capsys, "recipes") == (143, "", "jpegdl: terminated\n")
     monkeypatch.setenv("LOCAL_RANK", "1")  # of several processes that train one model the first tells
-    assert _main(capsys, "recipes") == (143, "", "")
+    assert run_command(capsys, "recipes") == (143, "", "")
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
@@ -257,7 +244,7 @@ def test_a_full_disk(capsys, tmp_path, monkeypatch):
     arguments = ["train", "--config", "demo", *SMALL, "--arm", "plain", "--output", str(tmp_path)]
     with monkeypatch.context() as patch:
         patch.setattr("torch.save", lambda content, stream: _fill_the_disk())
-        error = _error(capsys, *arguments)
+        error = one_error(capsys, *arguments)
     assert error == f"jpegdl: error: {tmp_path}/demo/plain/0/last.ckpt: cannot be written: No space left on device"
     assert not list(tmp_path.rglob(".writing-*"))
     assert main(arguments) == 0
@@ -265,7 +252,7 @@ def test_a_full_disk(capsys, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("few_photos")
 def test_a_folder_that_cannot_be_made(capsys):
-    error = _error(capsys, "train", "--config", "demo", *SMALL, "--arm", "plain", "--output", __file__)
+    error = one_error(capsys, "train", "--config", "demo", *SMALL, "--arm", "plain", "--output", __file__)
     assert error.startswith(f"jpegdl: error: {__file__}/demo")
     assert error.endswith(": Not a directory")
 
@@ -292,7 +279,7 @@ def test_two_processes_train_one_model(tmp_path):
 def test_a_comparison_leaves_a_page_and_its_commands(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["compare", "--config", "demo", *SMALL, "--seeds", "1", "--name", "my run"]
-    assert _main(capsys, *arguments)[0] == 0
+    assert run_command(capsys, *arguments)[0] == 0
     folder = tmp_path / "runs/my run"
     typed = (folder / "commands.txt").read_text()
     assert "  jpegdl compare --config demo " in typed
@@ -301,15 +288,15 @@ def test_a_comparison_leaves_a_page_and_its_commands(capsys, tmp_path, monkeypat
     assert "my run: what the layer did" in page
 
     (folder / "report.html").unlink()
-    status, out, _ = _main(capsys, "report", "--name", "my run")
+    status, out, _ = run_command(capsys, "report", "--name", "my run")
     assert status == 0
     assert f"Written to {Path('runs/my run/report.html')}" in out
     assert "jpegdl compare --config demo" in (folder / "report.html").read_text()
-    assert "no comparison in" in _error(capsys, "report", "--name", "yours")
+    assert "no comparison in" in one_error(capsys, "report", "--name", "yours")
 
     # What compare.yaml says is the same comparison: nothing is trained again.
     again = ["compare", "--config", "runs/my run/compare.yaml"]
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
-    assert _main(capsys, *again)[0] == 0
+    assert run_command(capsys, *again)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")} == before
     assert len((folder / "commands.txt").read_text().splitlines()) == 2

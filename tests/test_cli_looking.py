@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from jpegdl.cli import main
+from commands import one_error, run_command
 
 SMALL = [
     "--data.size", "32", "--data.resize", "40", "--training.epochs", "1", "--training.test_every", "1",
@@ -15,30 +15,15 @@ SMALL = [
 QUICK = ["--attacks", "[fgsm, pgd]", "--images", "12", "--corruptions", "[]", "--jpeg", "[50]", "--accelerator", "cpu"]
 
 
-def _main(capsys, *arguments):
-    status = main(list(arguments))
-    out, err = capsys.readouterr()
-    return status, out, err
-
-
-def _error(capsys, *arguments):
-    status, _, err = _main(capsys, *arguments)
-    lines = [line for line in err.splitlines() if line.startswith("jpegdl: error:")]
-    assert status in (1, 2)
-    assert len(lines) == 1
-    assert "Traceback" not in err
-    return lines[0]
-
-
 @pytest.fixture
 def compared(tmp_path, monkeypatch, few_photos, capsys):
     monkeypatch.chdir(tmp_path)
-    assert _main(capsys, "compare", "--config", "demo", *SMALL, "--seeds", "1")[0] == 0
+    assert run_command(capsys, "compare", "--config", "demo", *SMALL, "--seeds", "1")[0] == 0
     return tmp_path / "runs/demo"
 
 
 def test_attack_explain_report(compared, capsys):
-    status, out, _ = _main(capsys, "attack", "--name", "demo", "--eps", "[2, 8]", *QUICK)
+    status, out, _ = run_command(capsys, "attack", "--name", "demo", "--eps", "[2, 8]", *QUICK)
     assert status == 0
     results = {arm: json.loads((compared / arm / "0/attack.json").read_text()) for arm in ("plain", "jpeg-dl")}
     assert "jpeg-dl, seed 0, rounding soft: 12 test images" in out
@@ -54,11 +39,13 @@ def test_attack_explain_report(compared, capsys):
     }
     assert (compared / "attack.png").is_file()
 
-    status, out, _ = _main(capsys, "explain", "--name", "demo", "--images", "20", "--ablation", "false", "--pictures", "1")
+    status, out, _ = run_command(
+        capsys, "explain", "--name", "demo", "--images", "20", "--ablation", "false", "--pictures", "1"
+    )
     assert status == 0
     assert (compared / "jpeg-dl/0/explain/tables.png").is_file()
 
-    assert _main(capsys, "report", "--name", "demo")[0] == 0
+    assert run_command(capsys, "report", "--name", "demo")[0] == 0
     page = (compared / "report.html").read_text()
     assert "Under attack" in page
     assert "A closer look at jpeg-dl, seed 0" in page
@@ -69,26 +56,26 @@ def test_attack_explain_report(compared, capsys):
     assert f"<td>{clean:.1f}</td>" in page
 
     # Runs that were attacked differently are not put side by side.
-    assert _main(capsys, "attack", "--name", "demo", "--eps", "[1]", *QUICK, "--arms", "[plain]")[0] == 0
-    assert _main(capsys, "report", "--name", "demo")[0] == 0
+    assert run_command(capsys, "attack", "--name", "demo", "--eps", "[1]", *QUICK, "--arms", "[plain]")[0] == 0
+    assert run_command(capsys, "report", "--name", "demo")[0] == 0
     page = (compared / "report.html").read_text()
     assert "The runs cannot be compared" in page
 
 
 def test_bad_input_is_one_line(compared, capsys):
-    assert "no comparison in runs/dmeo: did you mean demo" in _error(capsys, "attack", "--name", "dmeo", *QUICK)
-    assert "no finished run of arm 'gain' in runs/demo; there are jpeg-dl, plain" in _error(
+    assert "no comparison in runs/dmeo: did you mean demo" in one_error(capsys, "attack", "--name", "dmeo", *QUICK)
+    assert "no finished run of arm 'gain' in runs/demo; there are jpeg-dl, plain" in one_error(
         capsys, "attack", "--name", "demo", "--arms", "[gain]", *QUICK
     )
-    assert "no finished run of arm jpeg-dl, seed 3 in runs/demo; there are seeds 0" in _error(
+    assert "no finished run of arm jpeg-dl, seed 3 in runs/demo; there are seeds 0" in one_error(
         capsys, "explain", "--name", "demo", "--seed", "3"
     )
-    assert "eps must be finite numbers greater than 0, got -1" in _error(
+    assert "eps must be finite numbers greater than 0, got -1" in one_error(
         capsys, "attack", "--name", "demo", "--eps", "[-1]", *QUICK
     )
-    assert "no comparison in" in _error(capsys, "report", "--name", "nothing")
+    assert "no comparison in" in one_error(capsys, "report", "--name", "nothing")
     (compared / "jpeg-dl/0/attack.json").write_text("{")
-    assert "attack.json is damaged" in _error(capsys, "report", "--name", "demo")
+    assert "attack.json is damaged" in one_error(capsys, "report", "--name", "demo")
 
 
 def test_compress_then_evaluate_on_the_files(compared, capsys, tmp_path):
@@ -96,18 +83,20 @@ def test_compress_then_evaluate_on_the_files(compared, capsys, tmp_path):
     for name in ("a", "b"):
         (photos / name).mkdir(parents=True)
         Image.effect_noise((40, 40), 60).save(photos / name / "1.png")
-    status, out, err = _main(capsys, "compress", str(photos), str(tmp_path / "small"), "--tables", "standard:50")
+    status, out, err = run_command(capsys, "compress", str(photos), str(tmp_path / "small"), "--tables", "standard:50")
     assert status == 0
     assert "2 images written, 0 were there already" in out
     assert Image.open(tmp_path / "small/a/1.jpg").format == "JPEG"
     (photos / "b/2.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    status, out, err = _main(capsys, "compress", str(photos), str(tmp_path / "small"), "--tables", "standard:50")
+    status, out, err = run_command(capsys, "compress", str(photos), str(tmp_path / "small"), "--tables", "standard:50")
     assert status == 1
     assert "0 images written, 2 were there already" in out
     assert [line for line in err.splitlines() if "2.png" in line and line.startswith("jpegdl: error:")]
-    assert "tables come from --model RUN or from --tables FILE" in _error(capsys, "compress", str(photos), str(tmp_path / "x"))
-    assert "--from-files nowhere is not a folder" in _error(capsys, "evaluate", "--name", "demo", "--from-files", "nowhere")
-    assert "knows other classes" in _error(capsys, "evaluate", "--name", "demo", "--from-files", str(tmp_path / "small"))
+    assert "tables come from --model RUN or from --tables FILE" in one_error(
+        capsys, "compress", str(photos), str(tmp_path / "x")
+    )
+    assert "--from-files nowhere is not a folder" in one_error(capsys, "evaluate", "--name", "demo", "--from-files", "nowhere")
+    assert "knows other classes" in one_error(capsys, "evaluate", "--name", "demo", "--from-files", str(tmp_path / "small"))
 
 
 def test_a_run_is_evaluated_on_its_own_files(tmp_path, monkeypatch, capsys):
@@ -131,9 +120,9 @@ def test_a_run_is_evaluated_on_its_own_files(tmp_path, monkeypatch, capsys):
         "1",
     ]
     layer = ["--layer.tables", "standard:50", "--layer.bits", "null"]
-    assert _main(capsys, "compare", "--name", "mine", *small, *layer)[0] == 0
-    assert _main(capsys, "compress", "data/test", "small", "--model", "runs/mine/jpeg-dl/0")[0] == 0
-    status, out, err = _main(capsys, "evaluate", "--name", "mine", "--from-files", "small")
+    assert run_command(capsys, "compare", "--name", "mine", *small, *layer)[0] == 0
+    assert run_command(capsys, "compress", "data/test", "small", "--model", "runs/mine/jpeg-dl/0")[0] == 0
+    status, out, err = run_command(capsys, "evaluate", "--name", "mine", "--from-files", "small")
     assert status == 0, err
     assert "bits per pixel" in out
     assert [line.split("  ")[0] for line in out.splitlines() if line.startswith(("soft", "hard", "real"))][:2] == [

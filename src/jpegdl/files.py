@@ -1,9 +1,13 @@
 """Files that are there whole or not at all, however a process ends."""
 
+import csv
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 _STRAY = ".writing-"
 
@@ -31,6 +35,27 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write ``content`` as JSON, in the place of what is there."""
+    with replacing(path) as file:
+        file.write_text(json.dumps(content, indent=1))
+
+
+def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows, whose columns are all the names in them, in the place of what is there."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with replacing(path) as file, file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def digest_of_file(path: str | os.PathLike[str]) -> str:
+    """A digest of a file's content, 16 hex digits."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 def remove_strays(folder: str | os.PathLike[str]) -> None:

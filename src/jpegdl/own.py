@@ -1,6 +1,5 @@
 """The user's own code by name: ``my_package.my_module:thing``."""
 
-import hashlib
 import importlib
 import re
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jpegdl.errors import UsageError, did_you_mean
+from jpegdl.files import digest_of_file
 
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _OTHERS = ("hf_hub:",)  # timm's
@@ -81,4 +81,4 @@ def source_digest(name: str) -> str | None:
     """A digest of the file of code that a name's module was imported from, 16 hex digits; None where it has none."""
     module = sys.modules.get(name.partition(":")[0])
     file = getattr(module, "__file__", None)
-    return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+    return None if file is None else digest_of_file(file)

@@ -1,9 +1,8 @@
 """The commands that look at what was trained: attack, explain, report."""
 
-import csv
 from typing import TYPE_CHECKING, Any
 
-from jpegdl.cli.shared import add_comparison, comparison_folder, note_command, say
+from jpegdl.cli.shared import add_comparison, comparison_folder, note_command, pick, say
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -26,11 +25,11 @@ def attack_parser(about: str) -> "ArgumentParser":
 
 
 def attack(chosen: dict[str, Any]) -> None:
-    from jpegdl.files import replacing
+    from jpegdl.files import replacing, write_csv
     from jpegdl.robustness import AttackConfig, attack_figure, attack_rows, attack_run, attack_text, check_attack
     from jpegdl.training import finished_runs
 
-    config = AttackConfig(**{name: chosen[name] for name in AttackConfig.__dataclass_fields__})
+    config = pick(AttackConfig, chosen)
     check_attack(config)
     folder, seeds = comparison_folder(chosen), chosen["seeds"]
     runs = finished_runs(folder, chosen["arms"], list(range(seeds)) if isinstance(seeds, int) else seeds)
@@ -44,11 +43,7 @@ def attack(chosen: dict[str, Any]) -> None:
             results.setdefault(arm, {})[seed] = result
             say(f"{attack_text(result)}\n")
     name = "attack" if config.rounding is None else f"attack-{config.rounding}"
-    rows = attack_rows(results)
-    with replacing(folder / f"{name}.csv") as file, file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(folder / f"{name}.csv", attack_rows(results))
     written = [f"{name}.csv"]
     if (figure := attack_figure(results)) is not None:
         with replacing(folder / f"{name}.png") as file:
@@ -101,7 +96,7 @@ def explain(chosen: dict[str, Any]) -> None:
     runs = finished_runs(folder, [arm], None if chosen["seed"] is None else [chosen["seed"]])[arm]
     seed = min(runs)
     plain = finished_runs(folder).get("plain", {}).get(seed) if arm != "plain" else None
-    config = ExplainConfig(**{name: chosen[name] for name in ExplainConfig.__dataclass_fields__})
+    config = pick(ExplainConfig, chosen)
     with tqdm(bar_format="{desc} {n_fmt} of {total_fmt} [{elapsed}]", leave=False) as bar:
 
         def show(what: str, done: int, total: int) -> None:

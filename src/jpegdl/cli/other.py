@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any, Literal
 
+from jpegdl.cli.shared import pick
+
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
@@ -38,7 +40,7 @@ def bench(chosen: dict[str, Any]) -> None:
     from jpegdl.bench import BenchConfig
     from jpegdl.bench import bench as measure
 
-    config = BenchConfig(**{name: chosen[name] for name in BenchConfig.__dataclass_fields__})
+    config = pick(BenchConfig, chosen)
     measure(config, print)
     print(f"\nWritten to {config.output}: bench.md, bench.json, bench.png")
 

@@ -3,9 +3,10 @@
 import logging
 import sys
 from contextlib import suppress
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jpegdl import __version__
 from jpegdl.errors import UsageError, did_you_mean
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from jpegdl.compare import CompareConfig
 
+T = TypeVar("T")
 COMMANDS_FILE = "commands.txt"  # which the report shows
 COMMAND_LINE = "command line"  # under which what was chosen keeps what was typed
 SETTINGS = "[--config RECIPE] [--KEY VALUE ...]"
@@ -65,11 +67,16 @@ def note_command(folder: Path, chosen: dict[str, Any]) -> None:
             file.write(f"{datetime.now():%Y-%m-%d %H:%M}  {chosen[COMMAND_LINE]}  # jpegdl {__version__}\n")
 
 
+def pick(kind: type[T], chosen: dict[str, Any]) -> T:
+    """The settings of one kind, a dataclass, of all that was chosen."""
+    return kind(**{field.name: chosen[field.name] for field in fields(kind)})  # type: ignore[arg-type]
+
+
 def settings(chosen: dict[str, Any]) -> "CompareConfig":
     """The comparison's settings, of all that was chosen."""
     from jpegdl.compare import CompareConfig
 
-    return CompareConfig(**{name: chosen[name] for name in CompareConfig.__dataclass_fields__})
+    return pick(CompareConfig, chosen)
 
 
 def model(chosen: dict[str, Any]) -> Path | None:

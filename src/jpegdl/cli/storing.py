@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jpegdl.cli.shared import print_error, say
+from jpegdl.cli.shared import pick, print_error, say
 from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def compress(chosen: dict[str, Any]) -> None:
 
     from jpegdl.codec import CompressConfig, compress_folder
 
-    config = CompressConfig(**{name: chosen[name] for name in CompressConfig.__dataclass_fields__})
+    config = pick(CompressConfig, chosen)
     with tqdm(
         unit="file", bar_format="{percentage:3.0f}%, {n_fmt} of {total_fmt} files [{elapsed}<{remaining}] {postfix}"
     ) as bar:

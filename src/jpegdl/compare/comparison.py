@@ -240,8 +240,9 @@ def _in_rows(runs: Runs, results: dict[str, dict[int, dict[str, Any]]], summary:
 
 def _found_runs(config: CompareConfig, failures: Failures) -> tuple[Runs, Failures]:
     """Finished runs of these settings, and those that failed, asked for or not; plain and jpeg-dl first."""
+    known = _known_arms(config)
     for path in sorted(config.folder.glob("*/*/result.json")):
-        if (arm := path.parts[-3]) not in _known_arms(config):
+        if (arm := path.parts[-3]) not in known:
             warnings.warn(f"left out of the summary: {path.parent}, as these settings do not define an arm {arm}", stacklevel=3)
     runs: Runs = {}
     failed: Failures = {arm: dict(seeds) for arm, seeds in failures.items()}

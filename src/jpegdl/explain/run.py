@@ -15,9 +15,8 @@ from jpegdl.explain.frequencies import measure
 from jpegdl.explain.history import read_history, read_tables
 from jpegdl.explain.pictures import show
 from jpegdl.explain.subject import NotApplicable, Subject, open_subject
-from jpegdl.files import remove_strays, replacing
+from jpegdl.files import digest_of_file, remove_strays, replacing, write_json
 from jpegdl.training import RunFolder
-from jpegdl.training.records import digest_of_file
 
 FOLDER = "explain"
 _FORMAT = 1  # of the files; those of another one are made again
@@ -108,7 +107,7 @@ class _Maker:
             "other_images": self.subject.other_images,
             "words": self._words(),
         }
-        _write(self.target / "explain.json", index)
+        write_json(self.target / "explain.json", index)
         self.progress("explain", len(makers), len(makers))
         return index
 
@@ -145,7 +144,7 @@ class _Maker:
                 with replacing(self.target / name) as path:
                     drawn[name].savefig(path, format="png", dpi=90, facecolor="white")  # type: ignore[union-attr]
             there = {"made_of": made_of, "files": [*pictures, file.name], "left_out": left_out, **content}
-            _write(file, there)
+            write_json(file, there)
         self.contents[part] = there
         self.left_out += there["left_out"]
 
@@ -180,7 +179,7 @@ class _Maker:
         counted: Counted = there["counted"] if there and there.get("made_of") == made_of else {}
 
         def save(counted: Counted) -> None:
-            _write(self.partial, {"made_of": made_of, "counted": counted})
+            write_json(self.partial, {"made_of": made_of, "counted": counted})
 
         def progress(done: int, total: int) -> None:
             self.progress("ablation", done, total)
@@ -227,8 +226,3 @@ def _read(file: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise UsageError(f"{file} is damaged ({' '.join(str(error).split())}); delete it, and it is made again") from error
     return content
-
-
-def _write(file: Path, content: dict[str, Any]) -> None:
-    with replacing(file) as path:
-        path.write_text(json.dumps(content, indent=1))

@@ -14,9 +14,10 @@ from jpegdl.data import Data, ImageSet
 from jpegdl.data.images import collate
 from jpegdl.errors import UsageError
 from jpegdl.explain.config import ExplainConfig
+from jpegdl.files import digest_of_file
 from jpegdl.layer import ImageDctLayer, PrependedModel
 from jpegdl.training import RunFolder, TrainedRun
-from jpegdl.training.records import class_difference, digest_of_file
+from jpegdl.training.records import class_difference
 
 
 class NotApplicable(Exception):  # noqa: N818

@@ -10,7 +10,6 @@ from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.robustness.config import AttackConfig
 from jpegdl.training import RunFolder, TrainedRun
-from jpegdl.training.records import data_difference
 
 
 def test_data(folder: RunFolder, opened: TrainedRun, config: AttackConfig, seed: int) -> tuple[Data, str | None]:
@@ -21,11 +20,7 @@ def test_data(folder: RunFolder, opened: TrainedRun, config: AttackConfig, seed:
     """
     there = opened.config.data
     data = Data(replace(there, path=config.data_path or there.path, workers=config.workers), seed, test_only=True)
-    then, now = folder.data(), data.fingerprint
-    difference = data_difference({**then, "train": now["train"]}, now)
-    if difference and then["classes"] != now["classes"]:
-        raise UsageError(f"the model in {folder} knows other classes than these data ({difference}); give its own data")
-    return data, difference
+    return data, folder.other_images(data.fingerprint)
 
 
 def draw(data: Data, config: AttackConfig) -> tuple[list[int], Tensor, Tensor]:

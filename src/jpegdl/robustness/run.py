@@ -1,13 +1,9 @@
 """A trained run under attack: which trials there are, which of them are done, and the result in the run folder."""
 
-import csv
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jpegdl.errors import UsageError
-from jpegdl.files import replacing
+from jpegdl.files import digest_of_file, write_csv, write_json
 from jpegdl.layer import PrependedModel, Rounding
 from jpegdl.robustness import attacks
 from jpegdl.robustness.autoattack import AUTOATTACK, FEWEST_CLASSES, STEPS, TARGETS
@@ -89,9 +85,8 @@ def attack_run(
             result = siege.run(progress or (lambda standing: None))
         except torch.OutOfMemoryError as error:
             raise UsageError(f"{siege.device} has no memory left: give a smaller batch_size; {error}") from error
-        with replacing(siege.file.with_suffix(".json")) as file:
-            file.write_text(json.dumps(result, indent=1))
-        _write_csv(siege.file.with_suffix(".csv"), attack_rows({result["arm"]: {result["seed"]: result}}))
+        write_json(siege.file.with_suffix(".json"), result)
+        write_csv(siege.file.with_suffix(".csv"), attack_rows({result["arm"]: {result["seed"]: result}}))
     return result
 
 
@@ -119,13 +114,13 @@ class _Siege:
         self.file = folder.path / f"attack{suffix}"
         self.draws = config.draws if is_random(self.model.layer) else 1
         self.store = Store(self.file, self._made_of(folder))
-        self._plain_digest = None if plain is None else _digest(plain.model_file)
+        self._plain_digest = None if plain is None else digest_of_file(plain.model_file)
 
     def _made_of(self, folder: RunFolder) -> dict[str, Any]:
         """What every piece depends on."""
         data = self.trained.data
         return {
-            "model": _digest(folder.model_file),
+            "model": digest_of_file(folder.model_file),
             "layer": asdict(self.trained.layer),
             "backbone": self.trained.backbone,
             "rounding": self.rounding,
@@ -350,11 +345,6 @@ def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-
-
 def _versions(config: AttackConfig) -> dict[str, str]:
     packages = []
     if set(config.attacks) & set(AUTOATTACK):
@@ -371,10 +361,3 @@ def _mean(by: dict[str, float]) -> dict[str, Any] | None:
 def _by_kind(kinds: list[str], severities: list[int], shares: dict[str, float]) -> dict[str, Any] | None:
     by = {kind: _mean({str(severity): shares[f"{kind}-{severity}"] for severity in severities}) for kind in kinds}
     return {"mean": float(np.mean([entry["mean"] for entry in by.values() if entry])), "by": by} if by else None
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with replacing(path) as file, file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)

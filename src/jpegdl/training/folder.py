@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from jpegdl.backbones.build import build_backbone
 from jpegdl.errors import UsageError
-from jpegdl.files import remove_strays, replacing
+from jpegdl.files import remove_strays, replacing, write_csv, write_json
 from jpegdl.layer import PrependedModel, build_layer, prepend
 from jpegdl.training.config import RunConfig
 from jpegdl.training.records import (
@@ -187,7 +187,7 @@ class RunFolder:
         with replacing(self.config_file) as file:
             file.write_text(yaml.safe_dump(settings_of(config, arm, seed), sort_keys=False))
         digests = {"weights": digest_of_weights(config), "tables": digest_of_tables(config), "code": digests_of_code(config)}
-        _write_json(self.data_file, {**found, **digests})
+        write_json(self.data_file, {**found, **digests})
 
     # ------------------------------------------------------------------------------------------------------- results
 
@@ -251,11 +251,7 @@ class RunFolder:
 
     def write_metrics(self, rows: list[dict[str, float]]) -> None:
         """Write ``metrics.csv``, an entry an epoch."""
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        with replacing(self.metrics_file) as file, file.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, names)
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(self.metrics_file, rows)
 
     def write_layer(self, columns: dict[str, Any]) -> None:
         """Write ``layer.npz``: arrays whose first axis is the epoch."""
@@ -271,16 +267,16 @@ class RunFolder:
 
     def write_tables(self, tables: dict[str, Any]) -> None:
         """Write ``tables.json``."""
-        _write_json(self.tables_file, tables)
+        write_json(self.tables_file, tables)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write ``result.json``: from now on the run is finished."""
-        _write_json(self.result_file, result)
+        write_json(self.result_file, result)
         self.failure_file.unlink(missing_ok=True)
 
     def write_failure(self, message: str, config: RunConfig, arm: str, seed: int) -> None:
         """Write down why training with these settings stopped."""
-        _write_json(self.failure_file, {"message": message, "settings": settings_of(config, arm, seed)})
+        write_json(self.failure_file, {"message": message, "settings": settings_of(config, arm, seed)})
 
     @contextmanager
     def _reading(self, file: Path) -> Iterator[None]:
@@ -419,11 +415,6 @@ def load_state(state: dict[str, Tensor], file: Path, model: nn.Module) -> None:
     if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
         raise UsageError(f"{file} holds weights that are not finite: its training diverged; train it again")
     model.load_state_dict(state)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with replacing(path) as file:
-        file.write_text(json.dumps(content, indent=1))
 
 
 def _said(error: BaseException) -> str:

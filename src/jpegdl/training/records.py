@@ -1,10 +1,10 @@
 """What a run was made of, in a form to write down, and how two such records differ."""
 
-import hashlib
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from jpegdl.files import digest_of_file
 from jpegdl.layer import DEFAULT_ALPHA, table_source
 from jpegdl.own import is_own, source_digest
 from jpegdl.training.config import RunConfig
@@ -70,12 +70,6 @@ def data_difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
 def digest_of_weights(config: RunConfig) -> str | None:
     """A digest of the file that the backbone's weights come from, where one does."""
     return None if config.weights is None else digest_of_file(Path(config.weights))
-
-
-def digest_of_file(file: Path) -> str:
-    """The first 16 hex digits of the SHA-256 of what it holds."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 def digest_of_tables(config: RunConfig) -> str | None:
