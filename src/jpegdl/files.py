@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from jpegdl.errors import UsageError
+
 _STRAY = ".writing-"
 
 
@@ -41,6 +43,28 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write ``content`` as JSON, in the place of what is there."""
     with replacing(path) as file:
         file.write_text(json.dumps(content, indent=1))
+
+
+def read_json(path: str | os.PathLike[str], needed: Sequence[str]) -> dict[str, Any] | None:
+    """What a JSON file holds; None where there is no file.
+
+    Args:
+        path: the file, as a command of this package writes it.
+        needed: names without which it is not what it should be.
+
+    Raises:
+        UsageError: it is damaged, or something else.
+    """
+    file = Path(path)
+    if not file.is_file():
+        return None
+    try:
+        content = json.loads(file.read_text())
+        if missing := set(needed) - dict(content).keys():
+            raise ValueError(f"no {', '.join(sorted(missing))} in it")
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{file} is damaged ({error}); delete it, and the command that made it writes it again") from error
+    return dict(content)
 
 
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -24,7 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing
-from jpegdl.functional import BLOCK, largest_level
+from jpegdl.functional import BLOCK, ZIGZAG, largest_level
 
 # ITU-T T.81, Annex K, tables K.1 and K.2.
 _LUMA = (
@@ -56,12 +56,6 @@ JPEG = (".jpg", ".jpeg")  # suffixes of files that are read as JPEG images
 TEXT = ".txt"  # of those in libjpeg's text format
 SUBSAMPLINGS = ("4:4:4", "4:2:0")
 LARGEST_ENTRY = 32767  # that libjpeg writes, though the format has room for 65535
-
-# Row-major positions in zigzag order: along the anti-diagonals, upwards on the even ones (ITU-T T.81, figure A.6).
-_ZIGZAG = sorted(
-    range(BLOCK * BLOCK),
-    key=lambda i: (sum(divmod(i, BLOCK)), i // BLOCK if sum(divmod(i, BLOCK)) % 2 else i % BLOCK),
-)
 
 
 def standard_tables(quality: int) -> tuple[Tensor, Tensor]:
@@ -98,7 +92,7 @@ def to_zigzag(table: Tensor) -> Tensor:
     """
     if table.shape[-2:] != (BLOCK, BLOCK):
         raise UsageError(f"to_zigzag needs a tensor of shape (..., 8, 8), got {tuple(table.shape)}")
-    return table.flatten(-2)[..., _ZIGZAG]
+    return table.flatten(-2)[..., ZIGZAG]
 
 
 def from_zigzag(sequence: Tensor) -> Tensor:
@@ -110,7 +104,7 @@ def from_zigzag(sequence: Tensor) -> Tensor:
     if sequence.ndim < 1 or sequence.shape[-1] != BLOCK * BLOCK:
         raise UsageError(f"from_zigzag needs a tensor of shape (..., 64), got {tuple(sequence.shape)}")
     table = torch.empty_like(sequence)
-    table[..., _ZIGZAG] = sequence
+    table[..., ZIGZAG] = sequence
     return table.reshape(*sequence.shape[:-1], BLOCK, BLOCK)
 
 

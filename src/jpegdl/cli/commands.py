@@ -101,6 +101,14 @@ COMMANDS = {
         ("source", "target", "model", "tables", "subsampling", "optimize", "progressive", "exact", "threads"),
         resumes=True,
     ),
+    "rate": Command(
+        storing.rate_parser,
+        storing.rate,
+        "Set the accuracy on real JPEG files against their bits per pixel, of learned tables and of default JPEG.",
+        "jpegdl rate --name mine",
+        ("name", "arms", "seeds", "images", "qualities", "subsamplings", "path", "device"),
+        resumes=True,
+    ),
     "summary": Command(
         using.summary_parser,
         using.summary,

@@ -1,9 +1,9 @@
-"""The commands about real JPEG files: compress, and evaluate on files."""
+"""The commands about real JPEG files: compress, rate, and evaluate on files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jpegdl.cli.shared import pick, print_error, say
+from jpegdl.cli.shared import add_comparison, comparison_folder, note_command, pick, print_error, say
 from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -85,3 +85,65 @@ def evaluate_files(run: "RunFolder", files: str, path: str | None) -> None:
                 for i, (cell, width) in enumerate(zip(row, widths, strict=True))
             )
         )
+
+
+def rate_parser(about: str) -> "ArgumentParser":
+    from jpegdl.arguments import plain_parser
+    from jpegdl.codec import RateConfig
+
+    parser = plain_parser("jpegdl rate [--name NAME] [--KEY VALUE ...]", about)
+    add_comparison(parser)
+    parser.add_argument("--arms", type=list[str] | None, default=None, help="whose (default: all that files can stand for)")
+    parser.add_argument(
+        "--seeds", type=int | list[int] | None, default=None, help="a number n for 0 to n-1, or a list (default: all there are)"
+    )
+    parser.add_class_arguments(RateConfig)
+    return parser
+
+
+def rate(chosen: dict[str, Any]) -> None:
+    from tqdm import tqdm
+
+    from jpegdl.codec import RateConfig, check_rate_config, rate_comparisons, rate_figure, rate_rows, rate_run, rate_text
+    from jpegdl.files import replacing, write_csv, write_json
+    from jpegdl.training import finished_runs
+
+    config = pick(RateConfig, chosen)
+    check_rate_config(config)
+    folder, seeds = comparison_folder(chosen), chosen["seeds"]
+    runs = finished_runs(folder, chosen["arms"], list(range(seeds)) if isinstance(seeds, int) else seeds)
+    results: dict[str, dict[int, dict[str, Any]]] = {}
+    for arm, by_seed in runs.items():
+        for seed, run in by_seed.items():
+            with tqdm(bar_format="{desc} {n_fmt} of {total_fmt} [{elapsed}]", leave=False) as bar:
+
+                def show(what: str, done: int, total: int, bar: Any = bar, who: str = f"{arm}, seed {seed}") -> None:
+                    bar.n, bar.total = done, total
+                    bar.set_description_str(f"{who}: {what}", refresh=True)
+
+                try:
+                    results.setdefault(arm, {})[seed] = rate_run(run, config, show)
+                except UsageError as error:
+                    if chosen["arms"] is not None:
+                        raise
+                    say(f"left out: {error}")
+    results = {arm: by_seed for arm, by_seed in results.items() if by_seed}
+    if not results:
+        raise UsageError(f"no run in {folder} has a layer that files can stand for, and none is plain")
+    rows = rate_rows(results)
+    widths = max(len(row["curve"]) for row in rows), max(len(row["arm"]) for row in rows)
+    say(f"{'curve'.ljust(widths[0])}  {'arm'.ljust(widths[1])}  seed        tables  bits per pixel  accuracy, %")
+    for row in rows:
+        say(
+            f"{row['curve'].ljust(widths[0])}  {row['arm'].ljust(widths[1])}  {row['seed']:4d}  {row['tables']:>12}  "
+            f"{row['bits_per_pixel']:14.3f}  {100 * row['accuracy']:11.2f}"
+        )
+    compared = rate_comparisons(results)
+    for between in compared:
+        say(rate_text(between))
+    write_csv(folder / "rate.csv", rows)
+    write_json(folder / "rate.json", [vars(between) for between in compared])
+    with replacing(folder / "rate.png") as file:
+        rate_figure(results).savefig(file, dpi=100, facecolor="white", format="png")
+    note_command(folder, chosen)
+    say(f"Written to {folder}: rate.csv, rate.json, rate.png; jpegdl report adds them to its page")

@@ -1,21 +1,39 @@
 """Learned tables in real JPEG files: folders of images encoded with them, and what a model makes of such files.
 
-:func:`compress_folder` writes the files, :func:`file_report` tests a run on them.
+:func:`compress_folder` writes the files, :func:`file_report` tests a run on them, :func:`rate_run` and
+:func:`rate_curves` put accuracy against true bits per pixel beside default JPEG's.
 """
 
 from jpegdl.codec.config import CompressConfig
+from jpegdl.codec.curves import Between, Curve, bd_accuracy, bd_rate, compare_curves, rate_curves
 from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.folder import CompressStanding, compress_folder
+from jpegdl.codec.rate import RateConfig, check_rate_config, rate_run, read_rate
+from jpegdl.codec.rate_figure import rate_comparisons, rate_figure, rate_rows, rate_text
 from jpegdl.codec.report import file_report
 from jpegdl.codec.steps import Learned, file_tables, learned_tables
 
 __all__ = [
+    "Between",
     "CompressConfig",
     "CompressStanding",
+    "Curve",
     "Encoder",
     "Learned",
+    "RateConfig",
+    "bd_accuracy",
+    "bd_rate",
+    "check_rate_config",
+    "compare_curves",
     "compress_folder",
     "file_report",
     "file_tables",
     "learned_tables",
+    "rate_comparisons",
+    "rate_curves",
+    "rate_figure",
+    "rate_rows",
+    "rate_run",
+    "rate_text",
+    "read_rate",
 ]

@@ -104,10 +104,10 @@ def file_report(
     limits = None if cap is None else (cap * learned.luma, cap * learned.chroma)
     encoder = Encoder(*tables, limits, learned.subsampling or "4:4:4", optimize=optimize, exact=exact)
     test = _Test(run, learned, batch_size, tell)
-    chosen = _spread(len(data.test), images)
+    chosen = spread(len(data.test), images)
     rows = test.without_files(data, chosen, optimize)
     rows += test.of_folder(files, images) if files is not None else test.of_crops(data, chosen, encoder)
-    samples = [data.test[i] for i in _spread(len(data.test), 8)]
+    samples = [data.test[i] for i in spread(len(data.test), 8)]
     lost = carried(
         learned,
         tables,
@@ -124,7 +124,13 @@ def file_report(
     }
 
 
-def _spread(count: int, wanted: int | None) -> list[int]:
+def without_layer(model: PrependedModel) -> PrependedModel:
+    """The same network with nothing in front of it but its normalisation."""
+    bare = PrependedModel(model.backbone, nn.Identity(), model.mean.flatten().tolist(), model.std.flatten().tolist())
+    return bare.to(model.mean.device).eval()
+
+
+def spread(count: int, wanted: int | None) -> list[int]:
     """That many indices, evenly over all."""
     return list(range(count)) if wanted is None or wanted >= count else [i * count // wanted for i in range(wanted)]
 
@@ -133,8 +139,7 @@ class _Test:
     def __init__(self, run: TrainedRun, learned: Learned, batch_size: int, tell: Callable[[str, int, int], None]) -> None:
         self.run, self.learned, self.batch_size, self.tell = run, learned, batch_size, tell
         model = run.model
-        self.bare = PrependedModel(model.backbone, nn.Identity(), model.mean.flatten().tolist(), model.std.flatten().tolist())
-        self.bare.eval()
+        self.bare = without_layer(model)
         self.hard = copy.deepcopy(model)
         _layer(self.hard).rounding = "hard"
 
@@ -207,7 +212,7 @@ class _Test:
         data = Data(config, test_only=True)
         self.run.folder.other_images(data.fingerprint)  # refuses other classes; that the bytes are others is the point
         counts = _Counts()
-        chosen = _spread(len(data.test), wanted)
+        chosen = spread(len(data.test), wanted)
         for images, targets in self.batches(data, chosen, "real file"):
             counts.add(self, images, targets)
         return counts.rows(_stored_rate(config, chosen))

@@ -34,6 +34,11 @@ def _arm(about: str, **layer: Any) -> Arm:
     return Arm(about, layer)
 
 
+def _rate(weight: float) -> Arm:
+    about = f"the layer without a cap, trained for small files too: a bit per pixel costs {weight:g}"
+    return Arm(about, {"bits": None}, training={"rate": {"weight": weight}})
+
+
 def _without_layer(about: str, **data: Any) -> Arm:
     return Arm(about, {"kind": "none"}, data)
 
@@ -73,6 +78,8 @@ ARMS: dict[str, Arm] = {
     "hardness": _arm("the layer with trained hardness alpha q^2, from 0.7 if the recipe has none", trainable_alpha=True),
     "log": _arm("a logarithmic compander in the quantizer's place", kind="log"),
     "tanh": _arm("a tanh compander in the quantizer's place", kind="tanh"),
+    # Trained for rate and accuracy together; arms of your own take other weights.
+    **{f"rate-{weight:g}": _rate(weight) for weight in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)},
 }
 
 _HARDNESS = 0.7  # the published hardness
@@ -157,7 +164,10 @@ def arm_config(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = None
     layer = replace(config.layer, **ARMS[arm].layer)
     if arm == "hardness":
         layer = replace(layer, alpha=None, hardness=layer.hardness or _HARDNESS)
-    return replace(config, layer=layer, data=replace(config.data, **ARMS[arm].data))
+    training = config.training
+    if "rate" in ARMS[arm].training:
+        training = replace(training, rate=replace(training.rate, **ARMS[arm].training["rate"]))
+    return replace(config, layer=layer, data=replace(config.data, **ARMS[arm].data), training=training)
 
 
 def _changed(config: RunConfig, changes: dict[str, Any], arm: str) -> RunConfig:

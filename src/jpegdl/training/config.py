@@ -12,8 +12,9 @@ from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig, check_layer
 from jpegdl.own import is_own
 from jpegdl.training.own_classes import check_own_classes, spelled_out
+from jpegdl.training.rate import RateConfig, check_rate
 
-_OPTIMIZERS = ("sgd", "adam", "adamw")
+_OPTIMIZERS = ("sgd", "adam", "adamw", "log-adam")
 _TRAINED = ("both", "layer")
 _SCHEDULES = ("constant", "cosine", "onecycle", "multistep", "exponential")
 
@@ -23,7 +24,8 @@ class OptimizerConfig:
     """An optimizer and its learning rate.
 
     Args:
-        name: sgd, adam or adamw, as in torch.optim.
+        name: sgd, adam or adamw, as in torch.optim; or, for steps, log-adam: Adam on their logarithms, so that a step of 0.01
+            and one of 100 move by the same share of themselves.
         lr: learning rate; with onecycle, its peak.
         momentum: of sgd.
         weight_decay: per step, times the learning rate.
@@ -57,6 +59,7 @@ class TrainingConfig:
         head_lr: learning rate of the backbone's head, the layer that gives the logits, in place of optimizer.lr, with the same
             schedule; null for the same. A new head on pretrained weights learns from a larger one.
         layer_optimizer: of the layer's parameters: tables (and alpha, where trainable); weight decay 0, as published.
+        rate: what the files that the layer's tables would make are to cost; see docs/codec.md.
         label_smoothing: share of the target that is spread over all classes, 0 to 1.
         mixup: of the Beta distribution that mixing shares are drawn from; 0 for none. A mixed training image counts as right
             where the class of the larger share is.
@@ -86,6 +89,7 @@ class TrainingConfig:
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(schedule="onecycle"))
     head_lr: float | None = None
     layer_optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(name="adam", lr=0.003, weight_decay=0.0))
+    rate: RateConfig = field(default_factory=RateConfig)
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -151,6 +155,7 @@ def check_config(config: RunConfig) -> None:
     if config.layer.tables == "pretrained" and not config.trained:
         raise UsageError("layer.tables pretrained takes the sensitivities of trained weights: give pretrained or weights")
     check_layer(config.layer, config.data.pixels)
+    check_rate(config.training.rate, config.layer)
     _check_training(config.training)
 
 
@@ -175,6 +180,8 @@ def _check_training(training: TrainingConfig) -> None:
     check_own_classes(training.loggers, "loggers")
     for name in ("optimizer", "layer_optimizer"):
         _check_optimizer(getattr(training, name), f"training.{name}", training.epochs)
+    if training.optimizer.name == "log-adam":
+        raise UsageError("training.optimizer.name log-adam is for layer_optimizer: only steps are all greater than 0")
 
 
 def _check_optimizer(optimizer: OptimizerConfig, name: str, epochs: int) -> None:

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from jpegdl.layer import JpegLayer
 from jpegdl.training.config import TrainingConfig
+from jpegdl.training.rate import RateEstimate
 
 
 class Outcome(NamedTuple):
@@ -23,15 +25,16 @@ class Outcome(NamedTuple):
 
 
 class Objective(nn.Module):
-    """The task's loss: cross-entropy, with the targets smoothed where settings say so.
+    """The task's loss, cross-entropy with the targets smoothed where settings say so, and what files cost, where they do.
 
     Args:
-        config: ``label_smoothing`` counts.
+        config: ``label_smoothing`` and ``rate`` count.
     """
 
     def __init__(self, config: TrainingConfig) -> None:
         super().__init__()
-        self.label_smoothing = config.label_smoothing
+        self.label_smoothing, self.weight = config.label_smoothing, config.rate.weight
+        self.rate = RateEstimate(config.rate) if config.rate.weight else None
 
     def forward(self, model: nn.Module, images: Tensor, target: Tensor) -> Outcome:
         """Take a batch through the model and judge its output.
@@ -43,4 +46,8 @@ class Objective(nn.Module):
         """
         logits: Any = model(images)
         loss = cross_entropy(logits, target, label_smoothing=self.label_smoothing)
-        return Outcome(loss, logits, {})
+        layer = getattr(model, "layer", None)
+        if self.rate is None or not isinstance(layer, JpegLayer):
+            return Outcome(loss, logits, {})
+        rate = self.rate(layer, images)
+        return Outcome(loss + self.weight * rate, logits, {"task": loss.detach(), "bits_per_pixel": rate.detach()})

@@ -1,0 +1,267 @@
+"""Accuracy against true bits per pixel: curves over the points of several runs, and what lies between two of them.
+
+The Bjontegaard measures say how far one curve lies from another on average: *BD-accuracy* is the mean difference of accuracy
+over the rates that both reach, on a logarithmic scale, and *BD-rate* the mean ratio of rates over the accuracies that both
+reach. Between points both follow monotone cubic interpolation (pchip), which adds no dips of its own. A BD-rate needs one rate
+for every accuracy: it exists only where both curves rise all the way.
+"""
+
+import math
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
+from scipy.special import stdtrit
+
+from jpegdl.errors import UsageError
+
+#: By arm and seed, what :func:`jpegdl.codec.rate_run` returned.
+Rates = dict[str, dict[int, dict[str, Any]]]
+
+FEWEST = 3  # points of a curve that anything is interpolated between
+DRAWS = 2000  # of test images, for intervals
+_STEM = re.compile(r"(.+?)[-_]?(\d+(?:\.\d+)?(?:e-?\d+)?)")
+_Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of one network or, where each point is trained for itself, of one way to train, with one seed.
+
+    Attributes:
+        name: default JPEG with its chroma subsampling, or what the names of its arms have in common.
+        seed: of its runs.
+        points: dictionaries as :func:`jpegdl.codec.rate_run` returns them, with ``arm``; ascending in bits per pixel.
+    """
+
+    name: str
+    seed: int
+    points: list[dict[str, Any]]
+
+    @property
+    def rates(self) -> _Array:
+        """Bits per pixel of its points, ascending."""
+        return np.array([point["bits_per_pixel"] for point in self.points])
+
+    @property
+    def accuracies(self) -> _Array:
+        """Their accuracies, 0 to 1."""
+        return np.array([point["accuracy"] for point in self.points])
+
+    def right(self, images: int) -> NDArray[np.bool_]:
+        """(points, images): which of the test images each point is right about."""
+        return np.stack(
+            [np.unpackbits(np.frombuffer(bytes.fromhex(p["right"]), np.uint8))[:images].astype(bool) for p in self.points]
+        )
+
+
+def rate_curves(results: Rates) -> list[Curve]:
+    """The curves that the points of several runs make, default JPEG first.
+
+    Arms whose names are the same up to a number at their end, such as ``rate-0.1`` and ``rate-0.3``, are one curve.
+
+    Raises:
+        UsageError: the runs were tested on different images, or their files made with different settings.
+    """
+    _check_same(results)
+    curves: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for arm, by_seed in results.items():
+        for seed, result in by_seed.items():
+            for point in result["points"]:
+                name = f"default JPEG {point['subsampling']}" if point["tables"] != "own" else _stem(arm, results)
+                if point["tables"] != "own" and arm != "plain":
+                    name += f", {arm}"
+                curves.setdefault((name, seed), []).append({**point, "arm": arm, "hard": result["hard"]})
+    ordered = sorted(curves, key=lambda key: not key[0].startswith("default JPEG"))
+    return [Curve(*key, sorted(curves[key], key=lambda point: point["bits_per_pixel"])) for key in ordered]
+
+
+def _stem(arm: str, arms: Rates) -> str:
+    """What an arm's name has in common with the other arms of its curve; all of it, if there are none."""
+    match = _STEM.fullmatch(arm)
+    others = [other for other in arms if other != arm and (m := _STEM.fullmatch(other)) and match and m[1] == match[1]]
+    return match[1] if match and others else arm
+
+
+def _check_same(results: Rates) -> None:
+    everything = [(f"{arm}, seed {seed}", r) for arm, by_seed in results.items() for seed, r in by_seed.items()]
+    for who, result in everything[1:]:
+        first, other = everything[0][1]["made_of"], result["made_of"]
+        for name in first.keys() - {"model"}:
+            if first[name] != other.get(name):
+                raise UsageError(
+                    f"{everything[0][0]} and {who} were measured with different {name} ({first[name]} and {other.get(name)}): "
+                    "measure all arms with the same options and data"
+                )
+
+
+@dataclass(frozen=True)
+class Between:
+    """How far a curve lies from a reference.
+
+    Attributes:
+        curve, reference: their names.
+        seeds: how many curves of each it is the mean of.
+        accuracy: BD-accuracy, shares from -1 to 1: positive where the curve is better; None where ``why`` says why.
+        interval: 95 % interval of it over the test images (percentiles of a bootstrap, the same images for both curves).
+        spread: 95 % interval over seeds (Student's t of the differences); None with one seed.
+        rates: between which bits per pixel it was taken.
+        rate: BD-rate, -0.5 for half the bits at the same accuracy; None where ``why_no_rate`` says why.
+        largest, at: the largest difference of accuracy within ``rates``, and at how many bits per pixel it is.
+        smallest, at_smallest: the same of the smallest.
+        why, why_no_rate: in words.
+    """
+
+    curve: str
+    reference: str
+    seeds: int
+    accuracy: float | None = None
+    interval: tuple[float, float] | None = None
+    spread: tuple[float, float] | None = None
+    rates: tuple[float, float] | None = None
+    rate: float | None = None
+    largest: float | None = None
+    at: float | None = None
+    smallest: float | None = None
+    at_smallest: float | None = None
+    why: str | None = None
+    why_no_rate: str | None = None
+
+
+def bd_accuracy(rates: _Array, accuracies: _Array, reference_rates: _Array, reference_accuracies: _Array) -> float:
+    """Mean difference of accuracy to a reference over the rates that both reach, log scale, pchip.
+
+    Args:
+        rates, reference_rates: bits per pixel, ascending.
+        accuracies, reference_accuracies: of the same points; either may have leading axes, (..., points).
+
+    Returns:
+        In units of the accuracies, positive where the first is better; of the leading axes' shape.
+
+    Raises:
+        ValueError: there are fewer than 3 points, two of the same rate, or no common rates.
+    """
+    low, high = common(rates, reference_rates)
+    own, other = _mean(rates, accuracies, low, high), _mean(reference_rates, reference_accuracies, low, high)
+    return own - other
+
+
+def common(first: _Array, second: _Array) -> tuple[float, float]:
+    """The least and the largest value that lie in the range of both.
+
+    Raises:
+        ValueError: there are fewer than 3 points, two of the same value, or no common values.
+    """
+    for values in (first, second):
+        if len(values) < FEWEST:
+            raise ValueError(
+                f"a curve has {len(values)} point{'s' if len(values) != 1 else ''}, and at least {FEWEST} are needed"
+            )
+        if (np.diff(values) <= 0).any():
+            raise ValueError("two points of a curve have the same value, or they are not in order")
+    low, high = max(first[0], second[0]), min(first[-1], second[-1])
+    if not low < high:
+        raise ValueError("the curves have no rates in common")
+    return float(low), float(high)
+
+
+def _mean(x: _Array, y: _Array, low: float, high: float) -> Any:
+    """Mean of the interpolation over log x between two values."""
+    a, b = math.log(low), math.log(high)
+    return PchipInterpolator(np.log(x), y, axis=-1).integrate(a, b) / (b - a)
+
+
+def bd_rate(rates: _Array, accuracies: _Array, reference_rates: _Array, reference_accuracies: _Array) -> float:
+    """Mean ratio of rates over the accuracies that both curves reach, less 1: -0.5 for half the bits; pchip.
+
+    Raises:
+        ValueError: an accuracy falls or stays the same as the rate rises, there are fewer than 3 points, or no common
+            accuracies.
+    """
+    for values in (accuracies, reference_accuracies):
+        if (np.diff(values) <= 0).any():
+            falls = int((np.diff(values) <= 0).argmax())
+            raise ValueError(
+                f"accuracy does not rise all the way: {100 * values[falls]:.2f} and then {100 * values[falls + 1]:.2f} %"
+            )
+    low, high = common(accuracies, reference_accuracies)
+    means = [
+        PchipInterpolator(y, np.log(x)).integrate(low, high) / (high - low)
+        for x, y in ((rates, accuracies), (reference_rates, reference_accuracies))
+    ]
+    return math.exp(means[0] - means[1]) - 1
+
+
+def compare_curves(curves: Sequence[Curve], name: str, reference: str, images: int) -> Between:
+    """How far the curves called ``name`` lie from those called ``reference``, seed by seed.
+
+    Args:
+        curves: from :func:`rate_curves`.
+        name, reference: whose.
+        images: how many test images there were.
+    """
+    pairs = [
+        (own, other)
+        for own in curves if own.name == name
+        for other in curves if other.name == reference and other.seed == own.seed
+    ]  # fmt: skip
+    if not pairs:
+        return Between(name, reference, 0, why="they have no seed in common", why_no_rate="they have no seed in common")
+    try:
+        ranges = [common(own.rates, other.rates) for own, other in pairs]
+        found = [bd_accuracy(o.rates, o.accuracies, r.rates, r.accuracies) for o, r in pairs]
+    except ValueError as error:
+        return Between(name, reference, len(pairs), why=str(error), why_no_rate=str(error))
+    grids = [np.geomspace(low, high, 400) for low, high in ranges]
+    differences = [_at(own, grid) - _at(other, grid) for (own, other), grid in zip(pairs, grids, strict=True)]
+    largest, smallest = max(float(d.max()) for d in differences), min(float(d.min()) for d in differences)
+    where = {
+        "at": next(float(g[d.argmax()]) for d, g in zip(differences, grids, strict=True) if d.max() == largest),
+        "at_smallest": next(float(g[d.argmin()]) for d, g in zip(differences, grids, strict=True) if d.min() == smallest),
+    }
+    rate, why_no_rate = None, None
+    try:
+        rate = math.exp(
+            statistics.fmean(math.log1p(bd_rate(o.rates, o.accuracies, r.rates, r.accuracies)) for o, r in pairs)
+        ) - 1  # fmt: skip
+    except ValueError as error:
+        why_no_rate = str(error).replace("no rates", "no accuracies")
+    return Between(
+        name,
+        reference,
+        len(pairs),
+        accuracy=statistics.fmean(found),
+        interval=_over_images(pairs, images),
+        spread=_over_seeds(found),
+        rates=(min(low for low, _ in ranges), max(high for _, high in ranges)),
+        rate=rate,
+        largest=largest,
+        smallest=smallest,
+        why_no_rate=why_no_rate,
+        **where,
+    )
+
+
+def _at(curve: Curve, rates: _Array) -> _Array:
+    return np.asarray(PchipInterpolator(np.log(curve.rates), curve.accuracies)(np.log(rates)))
+
+
+def _over_images(pairs: Sequence[tuple[Curve, Curve]], images: int) -> tuple[float, float]:
+    draws = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=DRAWS) / images
+    means = [
+        bd_accuracy(own.rates, draws @ own.right(images).T, other.rates, draws @ other.right(images).T) for own, other in pairs
+    ]
+    low, high = np.percentile(np.mean(means, axis=0), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _over_seeds(found: Sequence[float]) -> tuple[float, float] | None:
+    if len(found) < 2:
+        return None
+    half = float(stdtrit(len(found) - 1, 0.975)) * statistics.stdev(found) / math.sqrt(len(found))
+    return statistics.fmean(found) - half, statistics.fmean(found) + half

@@ -1,0 +1,145 @@
+"""How many bits a JPEG file takes, as a differentiable function of coefficients and steps.
+
+A baseline JPEG encoder (ITU-T T.81, F.1.2) turns the levels of a block into symbols. The DC level becomes its difference to
+that of the block before: a Huffman code for its size category s, and s bits. The AC levels, in zigzag order, become pairs: a
+Huffman code for (zeros passed, size category s) of each level that is not 0, and s bits; 16 zeros in a row before such a level
+are a symbol of their own, and so is the end of the block, if zeros are left. A level k has size category s = 0 for k = 0, else
+floor(log2 |k|) + 1.
+
+With levels drawn from P(k | z) = softmax_k(-h (z/q - k)^2), h the hardness, and drawn independently, which given z they
+are, the *expected* number of each symbol has a closed form: that is what is computed here, and for h to infinity it is the
+encoder's own count. Bits follow from the length of each symbol's code. A Huffman code fitted to the file has lengths near
+-log2 of the symbol's share.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from jpegdl.errors import UsageError
+from jpegdl.functional.transforms import BLOCK, ZIGZAG
+
+SIZES = 17  # size categories 0 to 16: levels up to 65535
+RUNS = 16  # zeros passed that a symbol can say: 0 to 15
+_FEWEST = 1e-6  # share of a symbol that has not been seen: 20 bits
+
+
+class Symbols(NamedTuple):
+    """Expected numbers of the symbols of some blocks, or the lengths of their codes in bits.
+
+    Attributes:
+        dc: (SIZES,), by the size category of the DC difference.
+        ac: (RUNS, SIZES), by zeros passed and size category; (0, 0) is the end of a block, (15, 0) are 16 zeros in a row,
+            and no other symbol has size category 0.
+    """
+
+    dc: Tensor
+    ac: Tensor
+
+
+def size_category(levels: Tensor) -> Tensor:
+    """Bits that a level takes beside its Huffman code: 0 for 0, else floor(log2 |k|) + 1; int64, shaped like ``levels``."""
+    return torch.frexp(levels.abs().float()).exponent.clamp(0, SIZES - 1).long()
+
+
+def expected_symbols(z: Tensor, q: Tensor, hardness: float, *, most: int | None = None) -> Symbols:
+    """Expected numbers of the symbols that an encoder makes of some blocks, differentiable in ``z`` and ``q``.
+
+    Args:
+        z: (R, B, 8, 8), coefficients of R rows of B blocks, each row in the order in which they are encoded and with a DC
+            prediction that starts anew.
+        q: steps > 0, (8, 8).
+        hardness: of P(k | z), greater than 0. Small ones leave zeros that are not quite zero, of which a block has many: from
+            about 8 on counts are close to those of rounded levels, and gradients reach about 1 / hardness of a step to each
+            side of a threshold.
+        most: of how many blocks, drawn at random, to count the AC symbols; numbers are scaled up to all. None for all.
+
+    Returns:
+        Sums over all blocks, dtype of ``z``.
+
+    Raises:
+        UsageError: shapes are others.
+    """
+    if z.ndim != 4 or z.shape[-2:] != (BLOCK, BLOCK) or q.shape != (BLOCK, BLOCK):
+        raise UsageError(f"z must be (R, B, 8, 8) and q (8, 8), got {tuple(z.shape)} and {tuple(q.shape)}")
+    scaled = (z / q).flatten(-2)
+    dc = _dc_symbols(scaled[..., 0], hardness)
+    blocks = scaled.flatten(0, 1)[:, ZIGZAG[1:]]
+    drawn = len(blocks) if most is None else min(most, len(blocks))
+    if drawn < len(blocks):
+        blocks = blocks[torch.randint(len(blocks), (drawn,), device=z.device)]
+    return Symbols(dc, _ac_symbols(blocks, hardness) * (z.shape[0] * z.shape[1] / drawn))
+
+
+def _probabilities(scaled: Tensor, hardness: float) -> tuple[Tensor, Tensor]:
+    """P(k | z) of the nearest level and its two neighbours, and those levels, each (..., 3); ``scaled`` is z / q."""
+    nearest = scaled.detach().round()
+    levels = nearest[..., None] + torch.arange(-1, 2, dtype=scaled.dtype, device=scaled.device)
+    return (-hardness * (scaled[..., None] - levels).square()).softmax(-1), levels
+
+
+def _dc_symbols(scaled: Tensor, hardness: float) -> Tensor:
+    """(SIZES,), of DC coefficients over their step, (R, B)."""
+    shares, levels = _probabilities(scaled, hardness)
+    before = torch.cat((torch.zeros_like(levels[:, :1]), levels[:, :-1]), 1)
+    weights = torch.cat((torch.full_like(shares[:, :1], 1 / 3), shares[:, :-1]), 1)
+    difference = levels[..., :, None] - before[..., None, :]  # the first of a row is predicted to be 0
+    joint = shares[..., :, None] * weights[..., None, :]
+    return joint.new_zeros(SIZES).index_add(0, size_category(difference).flatten(), joint.flatten())
+
+
+def _ac_symbols(scaled: Tensor, hardness: float) -> Tensor:
+    """(RUNS, SIZES), of AC coefficients over their steps, (B, 63) in zigzag order."""
+    shares, levels = _probabilities(scaled, hardness)
+    sizes = size_category(levels)
+    by_size = scaled.new_zeros(*scaled.shape, SIZES).scatter_add(-1, sizes, shares)
+    zero, count = by_size[..., 0], scaled.shape[-1]
+    # runs[:, r] is the probability that exactly r zeros lie between the last level that is not 0, or DC, and the next place.
+    runs = torch.zeros_like(scaled[:, :1]) + 1
+    symbols: list[Tensor] = []
+    for place in range(count):
+        symbols.append(runs.T @ by_size[:, place, 1:])  # (place + 1, SIZES - 1)
+        runs = torch.cat((1 - zero[:, place, None], runs * zero[:, place, None]), 1)
+    by_run = torch.stack([torch.nn.functional.pad(part, (0, 0, 0, count - len(part))) for part in symbols]).sum(0)
+    by_run = torch.nn.functional.pad(by_run, (0, 0, 0, -count % RUNS)).view(-1, RUNS, SIZES - 1)  # (r // 16, r % 16, size)
+    passed = torch.arange(len(by_run), dtype=scaled.dtype, device=scaled.device)  # 16 zeros in a row, so many times
+    of_zeros = torch.zeros_like(by_run[0, :, 0])
+    of_zeros[0] = (1 - runs[:, 0]).sum()  # the last level is 0, or all are: end of block
+    of_zeros[RUNS - 1] = (by_run.sum((1, 2)) * passed).sum()
+    return torch.cat((of_zeros[:, None], by_run.sum(0)), 1)
+
+
+def code_lengths(symbols: Symbols) -> Symbols:
+    """The lengths in bits, -log2 of each symbol's share, of codes that are fitted to such numbers of symbols."""
+    return Symbols(*(-(part / part.sum().clamp(min=_FEWEST)).clamp(min=_FEWEST).log2() for part in symbols))
+
+
+def coded_bits(symbols: Symbols, lengths: Symbols) -> Tensor:
+    """Bits that symbols take with codes of such lengths, and the bits of sign and magnitude beside them; a scalar."""
+    sizes = torch.arange(SIZES, dtype=symbols.dc.dtype, device=symbols.dc.device)
+    return (symbols.dc * (lengths.dc + sizes)).sum() + (symbols.ac * (lengths.ac + sizes)).sum()
+
+
+def level_shares(z: Tensor, q: Tensor, hardness: float, reach: int) -> Tensor:
+    """Expected share of each level at each frequency, the marginals p_f(k) = mean over blocks of P(k | z).
+
+    Args:
+        z: (..., 8, 8), coefficients.
+        q: steps > 0, (8, 8).
+        hardness: of P(k | z), as in :func:`expected_symbols`.
+        reach: levels beyond +-reach are counted there.
+
+    Returns:
+        (64, 2 reach + 1), rows in row-major order of the frequencies, each with the sum 1; differentiable in ``z`` and ``q``.
+    """
+    scaled = (z / q).flatten(-2).flatten(0, -2).T  # (64, blocks)
+    shares, levels = _probabilities(scaled, hardness)
+    places = (levels.clamp(-reach, reach) + reach).long()
+    counts = scaled.new_zeros(BLOCK**2, 2 * reach + 1).scatter_add(1, places.flatten(1), shares.flatten(1))
+    return counts / scaled.shape[1]
+
+
+def entropy(shares: Tensor, of: Tensor | None = None) -> Tensor:
+    """Bits a symbol, -sum p log2 of, over the last axis; ``of`` are the shares that the code is fitted to, by default p."""
+    return -(shares * (shares if of is None else of).clamp(min=_FEWEST).log2()).sum(-1)
