@@ -1,4 +1,4 @@
-"""The rate of JPEG files: against real files of libjpeg, an entropy coder written for reading, gradients, and training with it."""
+"""The rate of JPEG files: against libjpeg's files, an entropy coder written for reading, gradients, and training with it."""
 
 import io
 import math
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import run, small_config
 from skimage import data as photographs
 
 from jpegdl import JpegLayer
@@ -21,6 +20,7 @@ from jpegdl.training import RunFolder, TrainingConfig, check_config
 from jpegdl.training.objective import Objective
 from jpegdl.training.optimizers import LogAdam
 from jpegdl.training.rate import RateConfig, RateEstimate, scans
+from runs import run, small_config
 
 HARD = 1e5  # a hardness at which nothing is soft
 

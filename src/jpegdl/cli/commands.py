@@ -106,7 +106,7 @@ COMMANDS = {
         storing.rate,
         "Set the accuracy on real JPEG files against their bits per pixel, of learned tables and of default JPEG.",
         "jpegdl rate --name mine",
-        ("name", "arms", "seeds", "images", "qualities", "subsamplings", "path", "device"),
+        ("name", "arms", "seeds", "images", "qualities", "subsampling", "path", "device"),
         resumes=True,
     ),
     "summary": Command(

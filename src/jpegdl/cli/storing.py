@@ -104,7 +104,16 @@ def rate_parser(about: str) -> "ArgumentParser":
 def rate(chosen: dict[str, Any]) -> None:
     from tqdm import tqdm
 
-    from jpegdl.codec import RateConfig, check_rate_config, rate_comparisons, rate_figure, rate_rows, rate_run, rate_text
+    from jpegdl.codec import (
+        RateConfig,
+        check_rate_config,
+        rate_comparisons,
+        rate_figure,
+        rate_rows,
+        rate_run,
+        rate_text,
+        why_no_files,
+    )
     from jpegdl.files import replacing, write_csv, write_json
     from jpegdl.training import finished_runs
 
@@ -115,19 +124,16 @@ def rate(chosen: dict[str, Any]) -> None:
     results: dict[str, dict[int, dict[str, Any]]] = {}
     for arm, by_seed in runs.items():
         for seed, run in by_seed.items():
+            if chosen["arms"] is None and (why := why_no_files(run)):
+                say(f"left out: {why}")
+                continue
             with tqdm(bar_format="{desc} {n_fmt} of {total_fmt} [{elapsed}]", leave=False) as bar:
 
                 def show(what: str, done: int, total: int, bar: Any = bar, who: str = f"{arm}, seed {seed}") -> None:
                     bar.n, bar.total = done, total
                     bar.set_description_str(f"{who}: {what}", refresh=True)
 
-                try:
-                    results.setdefault(arm, {})[seed] = rate_run(run, config, show)
-                except UsageError as error:
-                    if chosen["arms"] is not None:
-                        raise
-                    say(f"left out: {error}")
-    results = {arm: by_seed for arm, by_seed in results.items() if by_seed}
+                results.setdefault(arm, {})[seed] = rate_run(run, config, show)
     if not results:
         raise UsageError(f"no run in {folder} has a layer that files can stand for, and none is plain")
     rows = rate_rows(results)

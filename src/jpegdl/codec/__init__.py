@@ -8,7 +8,7 @@ from jpegdl.codec.config import CompressConfig
 from jpegdl.codec.curves import Between, Curve, bd_accuracy, bd_rate, compare_curves, rate_curves
 from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.folder import CompressStanding, compress_folder
-from jpegdl.codec.rate import RateConfig, check_rate_config, rate_run, read_rate
+from jpegdl.codec.rate import RateConfig, check_rate_config, rate_run, read_rate, why_no_files
 from jpegdl.codec.rate_figure import rate_comparisons, rate_figure, rate_rows, rate_text
 from jpegdl.codec.report import file_report
 from jpegdl.codec.steps import Learned, file_tables, learned_tables
@@ -36,4 +36,5 @@ __all__ = [
     "rate_run",
     "rate_text",
     "read_rate",
+    "why_no_files",
 ]

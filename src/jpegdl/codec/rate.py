@@ -35,7 +35,7 @@ class RateConfig:
     Args:
         images: how many test images, evenly over all of them; null for all.
         qualities: of default JPEG, the standard tables, that the plain model is tested with; 1 to 100.
-        subsamplings: of its chroma: 4:4:4, 4:2:0 or both.
+        subsampling: of its chroma: 4:4:4, 4:2:0 or both.
         optimize: fit Huffman codes to each image.
         batch_size: images that go through the model at once.
         path: where the runs' own data are now; default: where they were in training.
@@ -44,7 +44,7 @@ class RateConfig:
 
     images: int | None = None
     qualities: list[int] = field(default_factory=lambda: list(range(5, 100, 5)))
-    subsamplings: list[str] = field(default_factory=lambda: list(SUBSAMPLINGS))
+    subsampling: str = "both"
     optimize: bool = True
     batch_size: int = 64
     path: str | None = None
@@ -62,12 +62,23 @@ def check_rate_config(config: RateConfig) -> None:
             raise UsageError(f"{name} must be at least 1, got {number}")
     if bad := [quality for quality in config.qualities if not 1 <= quality <= 100]:
         raise UsageError(f"qualities must be from 1 to 100, got {bad[0]}")
-    if bad_one := [name for name in config.subsamplings if name not in SUBSAMPLINGS]:
-        raise UsageError(f"subsamplings must be {' or '.join(SUBSAMPLINGS)}, got {bad_one[0]!r}")
+    if config.subsampling not in (*SUBSAMPLINGS, "both"):
+        raise UsageError(f"subsampling must be {', '.join(SUBSAMPLINGS)} or both, got {config.subsampling!r}")
     try:
         torch.empty(0, device=config.device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {config.device} is not there: {str(error).splitlines()[0]}") from error
+
+
+def why_no_files(folder: RunFolder) -> str | None:
+    """Why no JPEG file can stand for the layer of a finished run, in words; None if one can, or if there is no layer."""
+    if folder.config().layer.kind == "none":
+        return None
+    try:
+        of_run(folder)
+    except UsageError as error:
+        return str(error)
+    return None
 
 
 def rate_run(folder: RunFolder, config: RateConfig, progress: Callable[[str, int, int], None] | None = None) -> dict[str, Any]:
@@ -95,10 +106,10 @@ def rate_run(folder: RunFolder, config: RateConfig, progress: Callable[[str, int
             other classes.
     """
     check_rate_config(config)
+    if why := why_no_files(folder):
+        raise UsageError(why)
     run = folder.open()
     has_layer = isinstance(run.model.layer, JpegLayer)
-    if not has_layer and not isinstance(run.model.layer, torch.nn.Identity):
-        of_run(folder)  # which says why not
     data = Data(changed(run.config.data, path=config.path or run.config.data.path, workers=0), test_only=True)
     other = folder.other_images(data.fingerprint)
     made_of = {
@@ -109,7 +120,8 @@ def rate_run(folder: RunFolder, config: RateConfig, progress: Callable[[str, int
         "pillow": version("pillow"),
     }
     found = _earlier(folder, made_of)
-    wanted = [("own", None)] if has_layer else [(f"standard:{q}", s) for s in config.subsamplings for q in config.qualities]
+    subsamplings = SUBSAMPLINGS if config.subsampling == "both" else [config.subsampling]
+    wanted = [("own", None)] if has_layer else [(f"standard:{q}", s) for s in subsamplings for q in config.qualities]
     missing = [key for key in wanted if key not in {_key(point) for point in found["points"]}]
     if missing or "accuracy" not in found:
         test, settings = _Test(run, data, config), folder.settings()

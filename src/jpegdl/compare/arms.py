@@ -35,8 +35,8 @@ def _arm(about: str, **layer: Any) -> Arm:
 
 
 def _rate(weight: float) -> Arm:
-    about = f"the layer without a cap, trained for small files too: a bit per pixel costs {weight:g}"
-    return Arm(about, {"bits": None}, training={"rate": {"weight": weight}})
+    about = f"hard tables trained for small files too, a bit per pixel costs {weight:g}"
+    return Arm(about, {"bits": None, "rounding": "ste"}, training={"rate": {"weight": weight}})
 
 
 def _without_layer(about: str, **data: Any) -> Arm:

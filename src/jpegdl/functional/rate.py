@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from jpegdl.errors import UsageError
 from jpegdl.functional.transforms import BLOCK, ZIGZAG
@@ -65,23 +66,23 @@ def expected_symbols(z: Tensor, q: Tensor, hardness: float, *, most: int | None 
         raise UsageError(f"z must be (R, B, 8, 8) and q (8, 8), got {tuple(z.shape)} and {tuple(q.shape)}")
     scaled = (z / q).flatten(-2)
     dc = _dc_symbols(scaled[..., 0], hardness)
-    blocks = scaled.flatten(0, 1)[:, ZIGZAG[1:]]
+    blocks = scaled.flatten(0, 1)
     drawn = len(blocks) if most is None else min(most, len(blocks))
     if drawn < len(blocks):
         blocks = blocks[torch.randint(len(blocks), (drawn,), device=z.device)]
-    return Symbols(dc, _ac_symbols(blocks, hardness) * (z.shape[0] * z.shape[1] / drawn))
+    return Symbols(dc, _ac_symbols(blocks.T[ZIGZAG[1:]], hardness) * (z.shape[0] * z.shape[1] / drawn))
 
 
-def _probabilities(scaled: Tensor, hardness: float) -> tuple[Tensor, Tensor]:
-    """P(k | z) of the nearest level and its two neighbours, and those levels, each (..., 3); ``scaled`` is z / q."""
+def _probabilities(scaled: Tensor, hardness: float, dim: int) -> tuple[Tensor, Tensor]:
+    """P(k | z) of the nearest level and its two neighbours, and those levels, along a new axis; ``scaled`` is z / q."""
     nearest = scaled.detach().round()
-    levels = nearest[..., None] + torch.arange(-1, 2, dtype=scaled.dtype, device=scaled.device)
-    return (-hardness * (scaled[..., None] - levels).square()).softmax(-1), levels
+    levels = torch.stack((nearest - 1, nearest, nearest + 1), dim)
+    return (-hardness * (scaled.unsqueeze(dim) - levels).square()).softmax(dim), levels
 
 
 def _dc_symbols(scaled: Tensor, hardness: float) -> Tensor:
     """(SIZES,), of DC coefficients over their step, (R, B)."""
-    shares, levels = _probabilities(scaled, hardness)
+    shares, levels = _probabilities(scaled, hardness, -1)
     before = torch.cat((torch.zeros_like(levels[:, :1]), levels[:, :-1]), 1)
     weights = torch.cat((torch.full_like(shares[:, :1], 1 / 3), shares[:, :-1]), 1)
     difference = levels[..., :, None] - before[..., None, :]  # the first of a row is predicted to be 0
@@ -90,24 +91,25 @@ def _dc_symbols(scaled: Tensor, hardness: float) -> Tensor:
 
 
 def _ac_symbols(scaled: Tensor, hardness: float) -> Tensor:
-    """(RUNS, SIZES), of AC coefficients over their steps, (B, 63) in zigzag order."""
-    shares, levels = _probabilities(scaled, hardness)
+    """(RUNS, SIZES), of AC coefficients over their steps, (63, B) in zigzag order."""
+    shares, levels = _probabilities(scaled, hardness, 1)
     sizes = size_category(levels)
-    by_size = scaled.new_zeros(*scaled.shape, SIZES).scatter_add(-1, sizes, shares)
-    zero, count = by_size[..., 0], scaled.shape[-1]
-    # runs[:, r] is the probability that exactly r zeros lie between the last level that is not 0, or DC, and the next place.
-    runs = torch.zeros_like(scaled[:, :1]) + 1
-    symbols: list[Tensor] = []
+    largest = int(sizes.max())  # most categories are empty
+    count, blocks = scaled.shape
+    by_size = scaled.new_zeros(count, largest + 1, blocks).scatter_add(1, sizes, shares)
+    zero, other = by_size[:, 0], by_size[:, 1:]
+    # runs[r] is the probability that exactly r zeros lie between the last level that is not 0, or DC, and the next place.
+    runs = torch.ones_like(zero[:1])
+    symbols = []
     for place in range(count):
-        symbols.append(runs.T @ by_size[:, place, 1:])  # (place + 1, SIZES - 1)
-        runs = torch.cat((1 - zero[:, place, None], runs * zero[:, place, None]), 1)
-    by_run = torch.stack([torch.nn.functional.pad(part, (0, 0, 0, count - len(part))) for part in symbols]).sum(0)
-    by_run = torch.nn.functional.pad(by_run, (0, 0, 0, -count % RUNS)).view(-1, RUNS, SIZES - 1)  # (r // 16, r % 16, size)
+        symbols.append(pad(runs @ other[place].T, (0, 0, 0, -(-count // RUNS) * RUNS - 1 - place)))
+        runs = torch.cat((1 - zero[place, None], runs * zero[place]))
+    by_run = torch.stack(symbols).sum(0).view(-1, RUNS, largest)  # (r // 16, r % 16, size)
     passed = torch.arange(len(by_run), dtype=scaled.dtype, device=scaled.device)  # 16 zeros in a row, so many times
     of_zeros = torch.zeros_like(by_run[0, :, 0])
-    of_zeros[0] = (1 - runs[:, 0]).sum()  # the last level is 0, or all are: end of block
+    of_zeros[0] = zero[-1].sum()  # the last level is 0: end of block
     of_zeros[RUNS - 1] = (by_run.sum((1, 2)) * passed).sum()
-    return torch.cat((of_zeros[:, None], by_run.sum(0)), 1)
+    return pad(torch.cat((of_zeros[:, None], by_run.sum(0)), 1), (0, SIZES - 1 - largest))
 
 
 def code_lengths(symbols: Symbols) -> Symbols:
@@ -134,7 +136,7 @@ def level_shares(z: Tensor, q: Tensor, hardness: float, reach: int) -> Tensor:
         (64, 2 reach + 1), rows in row-major order of the frequencies, each with the sum 1; differentiable in ``z`` and ``q``.
     """
     scaled = (z / q).flatten(-2).flatten(0, -2).T  # (64, blocks)
-    shares, levels = _probabilities(scaled, hardness)
+    shares, levels = _probabilities(scaled, hardness, 1)
     places = (levels.clamp(-reach, reach) + reach).long()
     counts = scaled.new_zeros(BLOCK**2, 2 * reach + 1).scatter_add(1, places.flatten(1), shares.flatten(1))
     return counts / scaled.shape[1]

@@ -31,7 +31,7 @@ class RateConfig:
     weight: float = 0.0
     kind: str = "symbols"
     hardness: float = 8.0
-    blocks: int | None = 4096
+    blocks: int | None = 2048
     memory: float = 0.9
 
 

@@ -1,0 +1,252 @@
+"""Accuracy against true bits per pixel: points of runs, curves, Bjontegaard measures, the command."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import replace
+
+import bjontegaard
+import numpy as np
+import pytest
+import torch
+from explained import config, make_run
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms.v2 import functional as v2
+
+from commands import one_error, run_command
+from jpegdl.codec import (
+    Encoder,
+    RateConfig,
+    bd_accuracy,
+    bd_rate,
+    rate_comparisons,
+    rate_curves,
+    rate_figure,
+    rate_rows,
+    rate_run,
+    rate_text,
+    read_rate,
+)
+from jpegdl.data import Data
+from jpegdl.errors import UsageError
+from jpegdl.layer import LayerConfig, PrependedModel
+from jpegdl.tables import standard_tables
+from jpegdl.training import RunFolder
+
+FEW = RateConfig(qualities=[10, 50, 90], subsampling="4:4:4")
+
+
+def made(path, arm="jpeg-dl", quality=60, seed=0, **layer):
+    """A finished run, whose comparison's folder is three above it."""
+    folder = make_run(path / arm / str(seed), config(bits=None, **layer), arm, steps=10, seed=seed, quality=quality)
+    run = folder.config()
+    folder.write_result(
+        {
+            "arm": arm,
+            "seed": seed,
+            "accuracy": 0.5,
+            "loss": 1.0,
+            "train_seconds": 1.0,
+            "parameters": 1,
+            "layer_parameters": 128,
+            "saturation": None,
+            "data": Data(run.data, 0).fingerprint,
+        }
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rate") / "runs" / "few"
+    made(folder, "plain")
+    for weight, quality in ((0.1, 85), (0.3, 40), (1, 12)):
+        made(folder, f"rate-{weight}", quality)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(place):
+    return {arm: {0: rate_run(RunFolder(place / arm / "0"), FEW)} for arm in ("plain", "rate-0.1", "rate-0.3", "rate-1")}
+
+
+def test_points_are_of_real_files_and_of_the_network_alone(results, place):
+    folder = RunFolder(place / "rate-0.3" / "0")
+    (point,) = results["rate-0.3"][0]["points"]
+    images = [image for image, _ in Data(folder.config().data, test_only=True).test]
+    targets = torch.tensor([target for _, target in Data(folder.config().data, test_only=True).test])
+    encoder = Encoder(*standard_tables(40))
+    files = [encoder.encode(v2.to_pil_image(image)) for image in images]
+    assert point["bits_per_pixel"] == pytest.approx(8 * sum(map(len, files)) / (16 * 16 * len(files)))
+    assert point["entries"]["luma"] == standard_tables(40)[0].int().tolist()
+    decoded = torch.stack([v2.pil_to_tensor(Image.open(io.BytesIO(file))).float() / 255 for file in files])
+    model = folder.open().model
+    bare = PrependedModel(
+        model.backbone, torch.nn.Identity(), model.mean.flatten().tolist(), model.std.flatten().tolist()
+    ).eval()
+    with torch.no_grad():
+        right = bare(decoded).argmax(1) == targets
+        hard = model
+        hard.layer.rounding = "hard"
+        assert results["rate-0.3"][0]["hard"] == pytest.approx(
+            float((hard(torch.stack(images)).argmax(1) == targets).float().mean())
+        )
+    assert point["accuracy"] == pytest.approx(float(right.float().mean()))
+    (curve,) = [c for c in rate_curves(results) if c.name == "rate"]
+    assert curve.right(len(images))[[p["arm"] for p in curve.points].index("rate-0.3")].tolist() == right.tolist()
+
+
+def test_default_jpeg_is_measured_with_the_plain_network(results):
+    points = results["plain"][0]["points"]
+    assert [(p["tables"], p["subsampling"]) for p in points] == [(f"standard:{q}", "4:4:4") for q in (10, 50, 90)]
+    sizes = [p["bits_per_pixel"] for p in points]
+    assert sizes == sorted(sizes)
+    assert results["plain"][0]["hard"] is None
+
+
+def test_what_is_there_is_not_measured_again(place, results, monkeypatch):
+    folder = RunFolder(place / "plain" / "0")
+    told = []
+    again = rate_run(folder, replace(FEW, qualities=[50, 10]), lambda *said: told.append(said))
+    assert told == []
+    assert {p["tables"] for p in again["points"]} == {"standard:10", "standard:50"}
+    more = rate_run(folder, replace(FEW, qualities=[10, 30]), lambda *said: told.append(said))
+    assert [what for what, *_ in told] == ["standard:30 4:4:4"]
+    assert {p["tables"] for p in more["points"]} == {"standard:10", "standard:30"}
+    fewer = rate_run(folder, replace(FEW, images=8))  # others are no part of it
+    assert fewer["images"] == 8
+    rate_run(folder, FEW)
+
+
+def test_a_model_that_changed_is_measured_anew(tmp_path):
+    folder = made(tmp_path, "rate-0.3", 40)
+    before = rate_run(folder, FEW)
+    made(tmp_path, "rate-0.3", 12)
+    after = rate_run(folder, FEW)
+    assert after["points"][0]["bits_per_pixel"] < before["points"][0]["bits_per_pixel"]
+    assert len(after["points"]) == 1
+
+
+def test_curves_join_arms_that_differ_in_a_number(results):
+    curves = {curve.name: curve for curve in rate_curves(results)}
+    assert list(curves) == ["default JPEG 4:4:4", "rate"]
+    assert [p["arm"] for p in curves["rate"].points] == ["rate-1", "rate-0.3", "rate-0.1"]
+    alone = {curve.name for curve in rate_curves({"rate-1": results["rate-1"], "jpeg-dl": results["rate-0.1"]})}
+    assert alone == {"rate-1", "jpeg-dl"}
+
+
+def test_runs_measured_differently_are_not_compared(results, place):
+    other = json.loads(json.dumps(results["plain"][0]))
+    other["made_of"]["images"] = 8
+    with pytest.raises(UsageError, match="different images"):
+        rate_curves({**results, "plain": {0: other}})
+
+
+def test_rows_text_and_figure(results):
+    rows = rate_rows(results)
+    assert [row["curve"] for row in rows] == ["default JPEG 4:4:4"] * 3 + ["rate"] * 3
+    (between,) = rate_comparisons(results)
+    assert between.reference == "default JPEG 4:4:4"
+    assert between.interval[0] <= between.accuracy <= between.interval[1]
+    assert between.smallest <= between.accuracy <= between.largest
+    text = rate_text(between)
+    assert "points of accuracy on average" in text
+    axes = rate_figure(results).axes[0]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert {"default JPEG 4:4:4", "rate"} <= set(labels)
+    assert axes.get_xscale() == "log"
+
+
+def test_too_few_points_are_said():
+    points = [{"bits_per_pixel": 1.0, "accuracy": 0.5, "arm": "a", "right": "00"}]
+    from jpegdl.codec import Curve, compare_curves
+
+    found = compare_curves([Curve("a", 0, points), Curve("b", 0, points)], "a", "b", 8)
+    assert found.accuracy is None
+    assert "1 point, and at least 3" in found.why
+    assert "no figure" in rate_text(found)
+    assert compare_curves([Curve("a", 0, points), Curve("b", 1, points)], "a", "b", 8).why == "they have no seed in common"
+
+
+OPTIONS = {"method": "pchip", "min_overlap": 0, "require_matching_points": False}
+rising = st.lists(st.floats(0.01, 1), min_size=4, max_size=8)
+
+
+@given(rising, rising, rising, rising)
+def test_measures_are_those_of_the_bjontegaard_package(a, b, c, d):
+    rates, accuracies = np.cumsum(a), np.cumsum(b[: len(a)] + [0.1] * (len(a) - len(b)))
+    others, other_accuracies = np.cumsum(c), np.cumsum(d[: len(c)] + [0.1] * (len(c) - len(d)))
+    if min(rates[-1], others[-1]) > 1.01 * max(rates[0], others[0]):
+        expected = bjontegaard.bd_psnr(others, other_accuracies, rates, accuracies, **OPTIONS)
+        assert bd_accuracy(rates, accuracies, others, other_accuracies) == pytest.approx(expected, abs=1e-8)
+    if min(accuracies[-1], other_accuracies[-1]) > 0.01 + max(accuracies[0], other_accuracies[0]):
+        expected = bjontegaard.bd_rate(others, other_accuracies, rates, accuracies, **OPTIONS)
+        assert 100 * bd_rate(rates, accuracies, others, other_accuracies) == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+def test_a_curve_that_falls_has_no_rate():
+    rates = np.array([1.0, 2.0, 4.0])
+    with pytest.raises(ValueError, match=r"70\.00 and then 60\.00 %"):
+        bd_rate(rates, np.array([0.5, 0.7, 0.6]), rates, np.array([0.5, 0.7, 0.8]))
+    assert bd_accuracy(rates, np.array([0.5, 0.7, 0.6]), rates, np.array([0.4, 0.6, 0.5])) == pytest.approx(0.1)
+    halved = bd_rate(rates / 2, np.array([0.5, 0.7, 0.8]), rates, np.array([0.5, 0.7, 0.8]))
+    assert halved == pytest.approx(-0.5)
+    with pytest.raises(ValueError, match="no rates in common"):
+        bd_accuracy(rates, rates, 10 * rates, rates)
+    assert math.isfinite(halved)
+
+
+def test_the_command(place, capsys):
+    arguments = [
+        "rate",
+        "--name",
+        "few",
+        "--output",
+        str(place.parent),
+        "--qualities",
+        "[10,50,90]",
+        "--subsampling",
+        "4:4:4",
+    ]
+    status, out, _ = run_command(capsys, *arguments)
+    assert status == 0
+    assert "rate against default JPEG 4:4:4" in out
+    with (place / "rate.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert (place / "rate.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((place / "rate.json").read_text())[0]["curve"] == "rate"
+    assert "jpegdl rate --name few" in (place / "commands.txt").read_text()
+
+
+def test_mistakes_are_one_line(place, capsys, tmp_path):
+    def wrong(*more):
+        return one_error(capsys, "rate", "--name", "few", "--output", str(place.parent), *more)
+
+    assert "qualities must be from 1 to 100, got 0" in wrong("--qualities", "[0]")
+    assert "subsampling must be" in wrong("--subsampling", "4:1:1")
+    assert "images must be at least 1" in wrong("--images", "0")
+    assert "no finished run of arm 'other'" in wrong("--arms", "[other]")
+    damaged = made(tmp_path / "runs" / "few", "plain")
+    (damaged.path / "rate.json").write_text("{")
+    assert "rate.json is damaged" in one_error(capsys, "rate", "--name", "few", "--output", str(tmp_path / "runs"))
+    with pytest.raises(UsageError, match="damaged"):
+        read_rate(damaged)
+
+
+def test_a_layer_without_a_file_is_left_out_with_a_word(tmp_path, capsys):
+    folder = tmp_path / "runs" / "few"
+    made(folder, "plain")
+    cascade = make_run(folder / "cascade" / "0", config(kind="cascade"), "cascade", steps=1)
+    cascade.write_result(json.loads((folder / "plain" / "0" / "result.json").read_text()) | {"arm": "cascade"})
+    status, out, _ = run_command(
+        capsys, "rate", "--name", "few", "--output", str(tmp_path / "runs"), "--qualities", "[50]", "--images", "4"
+    )
+    assert status == 0
+    assert "left out: the layer of" in out
+    error = one_error(capsys, "rate", "--name", "few", "--output", str(tmp_path / "runs"), "--arms", "[cascade]")
+    assert "kind 'cascade'" in error
+    assert LayerConfig().kind == "jpeg"
