@@ -5,6 +5,7 @@ import inspect
 import operator
 import os
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -245,7 +246,10 @@ def open_own(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_on
     _check_apart(train, test, label)
     classes = _classes(given, [images.targets for images in parts if images is not None], label)
     if parts[0] and parts[1] and (unseen := set(parts[1].targets) - set(parts[0].targets)):
-        raise UsageError(f"{label}: test has images of class {min(unseen)}, {classes[min(unseen)]}, and train has none")
+        found = f"{label}: test has images of class {min(unseen)}, {classes[min(unseen)]}, and train has none"
+        if len(given) < 3:
+            raise UsageError(f"{found}; if the network knows it already, return the names of the classes too")
+        warnings.warn(f"{found}, nor of {len(unseen) - 1} others: only a network that knows them can be right", stacklevel=2)
     none = OwnImages([], f"{label} train")
     return (parts[0] or none) if not test_only else none, parts[1] or none, classes
 
