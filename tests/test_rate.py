@@ -14,12 +14,13 @@ from skimage import data as photographs
 from jpegdl import JpegLayer
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.layer import SubsampledJpegLayer
+from jpegdl.layer import LayerConfig, PrependedModel, SubsampledJpegLayer
 from jpegdl.tables import standard_tables, to_zigzag
 from jpegdl.training import RunFolder, TrainingConfig, check_config
 from jpegdl.training.objective import Objective
 from jpegdl.training.optimizers import LogAdam
 from jpegdl.training.rate import RateConfig, RateEstimate, scans
+from jpegdl.training.start import other_networks
 from runs import run, small_config
 
 HARD = 1e5  # a hardness at which nothing is soft
@@ -195,7 +196,7 @@ def test_the_estimate_is_close_to_files_and_falls_with_larger_steps(kind):
     image, rates, files = photograph(256), [], []
     for quality in (20, 50, 80):
         estimate = RateEstimate(RateConfig(kind=kind, blocks=None)).eval()
-        rates.append(float(estimate(JpegLayer(*standard_tables(quality)), pixels(image))))
+        rates.append(float(estimate(JpegLayer(*standard_tables(quality)), pixels(image)).detach()))
         stream = io.BytesIO()
         image.save(stream, "jpeg", quality=quality, subsampling="4:4:4", optimize=True)
         files.append(8 * len(stream.getvalue()) / 256**2)
@@ -221,10 +222,8 @@ def test_the_code_runs_on_in_training_and_stays_in_tests():
 
 def test_the_objective_adds_what_files_cost():
     torch.manual_seed(0)
-    model = torch.nn.Module()
-    model.layer = JpegLayer(*standard_tables(50), bits=None)
-    head = torch.nn.Linear(3, 4)
-    model.forward = lambda images: head(model.layer(images).mean((2, 3)))
+    backbone = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 4))
+    model = PrependedModel(backbone, JpegLayer(*standard_tables(50), bits=None), [0.5] * 3, [0.5] * 3)
     images, target = torch.rand(2, 3, 16, 16), torch.tensor([0, 1])
     plain = Objective(TrainingConfig())(model, images, target)
     assert plain.parts == {}
@@ -236,6 +235,7 @@ def test_the_objective_adds_what_files_cost():
     assert Objective(TrainingConfig(rate=RateConfig(weight=0.5)))(model, images, target).parts == {}
 
 
+@pytest.mark.usefixtures("few_photos")
 def test_training_for_small_files_makes_steps_larger_and_resumes(tmp_path):
     before = small_config(bits=None)
     config = replace(before, training=replace(before.training, rate=RateConfig(weight=30.0)))
@@ -295,3 +295,56 @@ def test_log_adam_is_for_steps():
     optimizer = replace(config.training.optimizer, name="log-adam")
     with pytest.raises(UsageError, match="log-adam is for layer_optimizer"):
         check_config(replace(config, training=replace(config.training, optimizer=optimizer)))
+
+
+# ---------------------------------------------------------------------------------------------- several networks
+
+
+def judged_by(folders, config):
+    return replace(config, training=replace(config.training, train="layer", networks=[str(folder) for folder in folders]))
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_other_networks_judge_the_layer_and_stay_as_they_are(tmp_path):
+    for seed in (0, 1):
+        run(replace(small_config(epochs=1), layer=LayerConfig(kind="none")), tmp_path / f"plain-{seed}", "plain", seed)
+    start = replace(small_config(epochs=1, bits=None), weights=str(tmp_path / "plain-0" / "model.safetensors"))
+    config = judged_by([tmp_path / "plain-1"], start)
+    kept = (tmp_path / "plain-1" / "model.safetensors").read_bytes()
+    run(config, tmp_path / "both")
+    run(judged_by([], start), tmp_path / "alone")
+    assert (tmp_path / "plain-1" / "model.safetensors").read_bytes() == kept
+    tables = {name: RunFolder(tmp_path / name).tables()["after"]["luma"] for name in ("both", "alone")}
+    assert tables["both"] != tables["alone"]
+    assert not any("networks" in key for key in torch.load(tmp_path / "both" / "last.ckpt", weights_only=True)["state_dict"])
+    (tmp_path / "plain-1" / "model.safetensors").write_bytes((tmp_path / "plain-0" / "model.safetensors").read_bytes())
+    with pytest.raises(UsageError, match="trained with another network"):
+        run(config, tmp_path / "both")
+
+
+def test_the_loss_is_the_mean_over_networks():
+    torch.manual_seed(0)
+    own, other = (
+        PrependedModel(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 4)), layer, [0.5] * 3, [0.5] * 3)
+        for layer in (JpegLayer(*standard_tables(50), bits=None), torch.nn.Identity())
+    )
+    images, target = torch.rand(2, 3, 16, 16), torch.tensor([0, 1])
+    objective = Objective(TrainingConfig())
+    alone = objective(own, images, target)
+    objective.networks = [other]
+    both = objective(own, images, target)
+    there = torch.nn.functional.cross_entropy(other(own.layer(images)), target)
+    assert both.loss.item() == pytest.approx((alone.loss.item() + there.item()) / 2)
+    torch.testing.assert_close(both.logits, alone.logits)
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_networks_that_cannot_judge_are_refused(tmp_path):
+    config = small_config()
+    with pytest.raises(UsageError, match="give training.train layer"):
+        check_config(replace(config, training=replace(config.training, networks=["runs/a/plain/0"])))
+    with pytest.raises(UsageError, match="no trained model"):
+        other_networks(judged_by([tmp_path / "nothing"], config), ["a", "b"])
+    run(replace(small_config(epochs=1), layer=LayerConfig(kind="none")), tmp_path / "plain", "plain")
+    with pytest.raises(UsageError, match="knows other classes"):
+        other_networks(judged_by([tmp_path / "plain"], config), ["a", "b"])

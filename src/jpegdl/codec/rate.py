@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.transforms.v2 import functional as v2
 
 from jpegdl.codec.encoder import Encoder
-from jpegdl.codec.report import header_bytes, spread, without_layer
+from jpegdl.codec.report import header_bytes, spread
 from jpegdl.codec.steps import as_json, file_tables, learned_tables, of_run
 from jpegdl.data import Data
 from jpegdl.data.images import collate
@@ -162,7 +162,7 @@ class _Test:
         data.load()
         self.data, self.config = data, config
         self.model = run.model.to(config.device)
-        self.network = without_layer(self.model)
+        self.network = self.model.without_layer()
         self.chosen = spread(len(data.test), config.images)
         self.pixels = data.config.pixels**2
 

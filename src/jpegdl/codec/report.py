@@ -124,12 +124,6 @@ def file_report(
     }
 
 
-def without_layer(model: PrependedModel) -> PrependedModel:
-    """The same network with nothing in front of it but its normalisation."""
-    bare = PrependedModel(model.backbone, nn.Identity(), model.mean.flatten().tolist(), model.std.flatten().tolist())
-    return bare.to(model.mean.device).eval()
-
-
 def spread(count: int, wanted: int | None) -> list[int]:
     """That many indices, evenly over all."""
     return list(range(count)) if wanted is None or wanted >= count else [i * count // wanted for i in range(wanted)]
@@ -139,7 +133,7 @@ class _Test:
     def __init__(self, run: TrainedRun, learned: Learned, batch_size: int, tell: Callable[[str, int, int], None]) -> None:
         self.run, self.learned, self.batch_size, self.tell = run, learned, batch_size, tell
         model = run.model
-        self.bare = without_layer(model)
+        self.bare = model.without_layer()
         self.hard = copy.deepcopy(model)
         _layer(self.hard).rounding = "hard"
 

@@ -35,8 +35,16 @@ class PrependedModel(nn.Module, Generic[L_co]):
 
     def forward(self, images: Tensor) -> Any:
         """(N, 3, H, W) RGB in [0, 1] to what the backbone returns."""
-        x = self.layer(images)
+        return self.after_layer(self.layer(images))
+
+    def after_layer(self, x: Tensor) -> Any:
+        """What the backbone returns for images (N, 3, H, W) that have been through the layer."""
         return self.backbone((x - self.mean.to(x.dtype)) / self.std.to(x.dtype))
+
+    def without_layer(self) -> "PrependedModel[nn.Identity]":
+        """The same backbone, not copied, with nothing but its normalisation in front of it; in eval mode."""
+        normalisation = self.mean.flatten().tolist(), self.std.flatten().tolist()
+        return PrependedModel(self.backbone, nn.Identity(), *normalisation).to(self.mean.device).eval()
 
 
 def prepend(

@@ -60,6 +60,8 @@ class TrainingConfig:
             schedule; null for the same. A new head on pretrained weights learns from a larger one.
         layer_optimizer: of the layer's parameters: tables (and alpha, where trainable); weight decay 0, as published.
         rate: what the files that the layer's tables would make are to cost; see docs/codec.md.
+        networks: folders of finished runs, RUNS/NAME/ARM/SEED, whose networks judge the layer too, without the layer they were
+            trained with and as they are: the task's loss is the mean over all. With train layer: tables for several networks.
         label_smoothing: share of the target that is spread over all classes, 0 to 1.
         mixup: of the Beta distribution that mixing shares are drawn from; 0 for none. A mixed training image counts as right
             where the class of the larger share is.
@@ -90,6 +92,7 @@ class TrainingConfig:
     head_lr: float | None = None
     layer_optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(name="adam", lr=0.003, weight_decay=0.0))
     rate: RateConfig = field(default_factory=RateConfig)
+    networks: list[str] = field(default_factory=list)
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -165,6 +168,8 @@ def _check_training(training: TrainingConfig) -> None:
             raise UsageError(f"training.{name} must be at least 1, got {getattr(training, name)}")
     if training.train not in _TRAINED:
         raise UsageError(f"training.train must be both or layer, got {training.train!r}")
+    if training.networks and training.train != "layer":
+        raise UsageError("training.networks are for tables that suit several networks as they are: give training.train layer")
     if training.head_lr is not None and not 0 < training.head_lr < math.inf:
         raise UsageError(f"training.head_lr must be a finite number greater than 0, or null, got {training.head_lr}")
     if not 0 <= training.label_smoothing < 1:

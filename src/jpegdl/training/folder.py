@@ -27,6 +27,7 @@ from jpegdl.training.records import (
     digest_of_tables,
     digest_of_weights,
     digests_of_code,
+    digests_of_networks,
     first_difference,
     from_dict,
     settings_of,
@@ -141,6 +142,12 @@ class RunFolder:
                 f"{self} started from other tables: {config.layer.tables} has changed since; give another --name, or delete "
                 "the folder"
             )
+        networks = there.get("networks", {})
+        if changed := [name for name, digest in digests_of_networks(config).items() if digest != networks.get(name)]:
+            raise UsageError(
+                f"{self} was trained with another network in {changed[0]}, which has changed since; give another --name, or "
+                "delete the folder"
+            )
         self._check_code(config)
 
     def _check_code(self, config: RunConfig) -> None:
@@ -187,6 +194,7 @@ class RunFolder:
         with replacing(self.config_file) as file:
             file.write_text(yaml.safe_dump(settings_of(config, arm, seed), sort_keys=False))
         digests = {"weights": digest_of_weights(config), "tables": digest_of_tables(config), "code": digests_of_code(config)}
+        digests["networks"] = digests_of_networks(config)
         write_json(self.data_file, {**found, **digests})
 
     # ------------------------------------------------------------------------------------------------------- results

@@ -79,6 +79,11 @@ def digest_of_tables(config: RunConfig) -> str | None:
     return digest_of_file(Path(config.layer.tables))
 
 
+def digests_of_networks(config: RunConfig) -> dict[str, str]:
+    """Digests of the other networks that judge the layer, by the folders of their runs."""
+    return {folder: digest_of_file(Path(folder) / "model.safetensors") for folder in config.training.networks}
+
+
 def digests_of_code(config: RunConfig) -> dict[str, str]:
     """Digests of the files with the user's own code that a run depends on, by the names in its settings; without what
     is not imported, as callbacks are not to evaluate a run."""

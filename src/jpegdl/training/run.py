@@ -30,7 +30,7 @@ from jpegdl.training.own_classes import make_own, naming
 from jpegdl.training.processes import end_with_starter, starting
 from jpegdl.training.progress import Display, Line, Progress
 from jpegdl.training.records import settings_of
-from jpegdl.training.start import check_head, starting_backbone
+from jpegdl.training.start import check_head, other_networks, starting_backbone
 
 
 class _SyncBatchNorm(LayerSync):
@@ -164,6 +164,7 @@ def train_run(
     check_head(config, head)
     model = prepend(backbone, nn.Identity())
     module = JointTraining(model, training, len(data.classes), seed)
+    module.objective.networks = other_networks(config, data.classes)
     places = {"arm": arm, "seed": seed, "folder": folder.path}
     callbacks = make_own(training.callbacks, "callbacks", places)
     start = Start(

@@ -9,8 +9,11 @@ from torch import nn
 from jpegdl.backbones.build import build_backbone
 from jpegdl.backbones.weights import Head, load_weights, pretrained_weights, read_weights
 from jpegdl.errors import UsageError
+from jpegdl.layer import PrependedModel
 from jpegdl.own import is_own
 from jpegdl.training.config import RunConfig
+from jpegdl.training.folder import RunFolder
+from jpegdl.training.records import class_difference
 
 
 def starting_backbone(config: RunConfig, classes: Sequence[str], seed: int) -> tuple[nn.Module, Head]:
@@ -41,6 +44,24 @@ def starting_backbone(config: RunConfig, classes: Sequence[str], seed: int) -> t
     return backbone, load_weights(backbone, state, classes, source)
 
 
+def other_networks(config: RunConfig, classes: Sequence[str]) -> list[PrependedModel]:
+    """The networks of ``training.networks``, frozen, in eval mode and without the layers they were trained with.
+
+    Raises:
+        UsageError: a folder holds no trained model, or one that knows other classes.
+    """
+    found = []
+    for name in config.training.networks:
+        run = RunFolder(Path(name).expanduser()).open()
+        if difference := class_difference(list(classes), run.classes):
+            raise UsageError(f"training.networks: {name} knows other classes than the data: {difference}")
+        network = PrependedModel(
+            run.model.backbone, nn.Identity(), run.model.mean.flatten().tolist(), run.model.std.flatten().tolist()
+        )
+        found.append(network.requires_grad_(False).eval())
+    return found
+
+
 def check_start(config: RunConfig, classes: Sequence[str], seed: int) -> None:
     """Build what a run starts from, and let it go: what is wrong with it shows before anything is written.
 
@@ -51,6 +72,7 @@ def check_start(config: RunConfig, classes: Sequence[str], seed: int) -> None:
         warnings.simplefilter("ignore")  # the run itself will say it
         _, head = starting_backbone(config, classes, seed)
     check_head(config, head)
+    other_networks(config, classes)
 
 
 def check_head(config: RunConfig, head: Head) -> None:
