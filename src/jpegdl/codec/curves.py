@@ -133,7 +133,7 @@ class Between:
     why_no_rate: str | None = None
 
 
-def bd_accuracy(rates: _Array, accuracies: _Array, reference_rates: _Array, reference_accuracies: _Array) -> float:
+def bd_accuracy(rates: _Array, accuracies: _Array, reference_rates: _Array, reference_accuracies: _Array) -> _Array:
     """Mean difference of accuracy to a reference over the rates that both reach, log scale, pchip.
 
     Args:
@@ -170,10 +170,10 @@ def common(first: _Array, second: _Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _mean(x: _Array, y: _Array, low: float, high: float) -> Any:
+def _mean(x: _Array, y: _Array, low: float, high: float) -> _Array:
     """Mean of the interpolation over log x between two values."""
     a, b = math.log(low), math.log(high)
-    return PchipInterpolator(np.log(x), y, axis=-1).integrate(a, b) / (b - a)
+    return np.asarray(PchipInterpolator(np.log(x), y, axis=-1).integrate(a, b)) / (b - a)
 
 
 def bd_rate(rates: _Array, accuracies: _Array, reference_rates: _Array, reference_accuracies: _Array) -> float:
@@ -214,16 +214,14 @@ def compare_curves(curves: Sequence[Curve], name: str, reference: str, images: i
         return Between(name, reference, 0, why="they have no seed in common", why_no_rate="they have no seed in common")
     try:
         ranges = [common(own.rates, other.rates) for own, other in pairs]
-        found = [bd_accuracy(o.rates, o.accuracies, r.rates, r.accuracies) for o, r in pairs]
+        found = [float(bd_accuracy(o.rates, o.accuracies, r.rates, r.accuracies)) for o, r in pairs]
     except ValueError as error:
         return Between(name, reference, len(pairs), why=str(error), why_no_rate=str(error))
     grids = [np.geomspace(low, high, 400) for low, high in ranges]
     differences = [_at(own, grid) - _at(other, grid) for (own, other), grid in zip(pairs, grids, strict=True)]
     largest, smallest = max(float(d.max()) for d in differences), min(float(d.min()) for d in differences)
-    where = {
-        "at": next(float(g[d.argmax()]) for d, g in zip(differences, grids, strict=True) if d.max() == largest),
-        "at_smallest": next(float(g[d.argmin()]) for d, g in zip(differences, grids, strict=True) if d.min() == smallest),
-    }
+    at = next(float(g[d.argmax()]) for d, g in zip(differences, grids, strict=True) if d.max() == largest)
+    at_smallest = next(float(g[d.argmin()]) for d, g in zip(differences, grids, strict=True) if d.min() == smallest)
     rate, why_no_rate = None, None
     try:
         rate = math.exp(
@@ -241,9 +239,10 @@ def compare_curves(curves: Sequence[Curve], name: str, reference: str, images: i
         rates=(min(low for low, _ in ranges), max(high for _, high in ranges)),
         rate=rate,
         largest=largest,
+        at=at,
         smallest=smallest,
+        at_smallest=at_smallest,
         why_no_rate=why_no_rate,
-        **where,
     )
 
 

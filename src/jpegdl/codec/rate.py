@@ -195,7 +195,8 @@ class _Test:
             file = encoder.encode(v2.to_pil_image((image * 255).round().to(torch.uint8)))
             size["all"], size["headers"] = size["all"] + len(file), size["headers"] + header_bytes(file)
             with Image.open(io.BytesIO(file)) as there:
-                return v2.pil_to_tensor(there).float() / 255
+                decoded: Tensor = v2.pil_to_tensor(there).float() / 255
+            return decoded
 
         right = self._right(self.network, stored)
         bits = {name: 8 * count / (len(self.chosen) * self.pixels) for name, count in size.items()}

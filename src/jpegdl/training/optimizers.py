@@ -17,7 +17,7 @@ def build_optimizer(
     """The optimizer that settings ask for; of one group of parameters or, as in torch.optim, of several."""
     if config.name == "sgd":
         return torch.optim.SGD(parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "log-adam": LogAdam}
+    kinds: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "log-adam": LogAdam}
     return kinds[config.name](parameters, config.lr, weight_decay=config.weight_decay)
 
 

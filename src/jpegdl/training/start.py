@@ -50,15 +50,12 @@ def other_networks(config: RunConfig, classes: Sequence[str]) -> list[PrependedM
     Raises:
         UsageError: a folder holds no trained model, or one that knows other classes.
     """
-    found = []
+    found: list[PrependedModel] = []
     for name in config.training.networks:
         run = RunFolder(Path(name).expanduser()).open()
         if difference := class_difference(list(classes), run.classes):
             raise UsageError(f"training.networks: {name} knows other classes than the data: {difference}")
-        network = PrependedModel(
-            run.model.backbone, nn.Identity(), run.model.mean.flatten().tolist(), run.model.std.flatten().tolist()
-        )
-        found.append(network.requires_grad_(False).eval())
+        found.append(run.model.without_layer().requires_grad_(False))
     return found
 
 
