@@ -18,7 +18,7 @@ from jpegdl.training import JointTraining
 from jpegdl.training.optimizers import build_optimizer, build_scheduler
 
 PROTOCOLS = [name for name in RECIPES if read_recipe(name).row]
-COMPLETE = [name for name in RECIPES if name != "smoke"]
+COMPLETE = [name for name in RECIPES if name not in ("rate", "smoke")]
 BACKBONES = [(name, backbone) for name in COMPLETE for backbone in read_recipe(name).backbones]
 
 STEPS = {"schedule": "multistep", "gamma": 0.1}

@@ -39,7 +39,7 @@ class RateConfig:
         optimize: fit Huffman codes to each image.
         batch_size: images that go through the model at once.
         path: where the runs' own data are now; default: where they were in training.
-        device: cpu, cuda, ...
+        device: cpu, cuda, ...; default: cuda where there is one.
     """
 
     images: int | None = None
@@ -48,7 +48,12 @@ class RateConfig:
     optimize: bool = True
     batch_size: int = 64
     path: str | None = None
-    device: str = "cpu"
+    device: str | None = None
+
+    @property
+    def place(self) -> torch.device:
+        """Where to compute."""
+        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def check_rate_config(config: RateConfig) -> None:
@@ -65,7 +70,7 @@ def check_rate_config(config: RateConfig) -> None:
     if config.subsampling not in (*SUBSAMPLINGS, "both"):
         raise UsageError(f"subsampling must be {', '.join(SUBSAMPLINGS)} or both, got {config.subsampling!r}")
     try:
-        torch.empty(0, device=config.device)
+        torch.empty(0, device=config.place)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {config.device} is not there: {str(error).splitlines()[0]}") from error
 
@@ -161,7 +166,7 @@ class _Test:
     def __init__(self, run: TrainedRun, data: Data, config: RateConfig) -> None:
         data.load()
         self.data, self.config = data, config
-        self.model = run.model.to(config.device)
+        self.model = run.model.to(config.place)
         self.network = self.model.without_layer()
         self.chosen = spread(len(data.test), config.images)
         self.pixels = data.config.pixels**2
@@ -215,5 +220,5 @@ class _Test:
         right = []
         for images, targets in DataLoader(Subset(self.data.test, self.chosen), self.config.batch_size, collate_fn=collate):
             seen = images if stored is None else torch.stack([stored(image) for image in images])
-            right.append((model(seen.to(self.config.device)).argmax(1).cpu() == targets).numpy())
+            right.append((model(seen.to(self.config.place)).argmax(1).cpu() == targets).numpy())
         return np.concatenate(right)

@@ -1,4 +1,4 @@
-"""The recipes: a YAML file for each published protocol, the demo's, and one that cuts any other down to a smoke run."""
+"""The recipes: a YAML file for each published protocol, the demo's, and two to give after any other."""
 
 import re
 import textwrap
@@ -27,7 +27,7 @@ class Recipe:
         row: its row among the published protocols; empty if it is not one of them.
         data, backbones: the row's data sets and backbones, the recipe's own first; empty if it takes any.
         published: the published gain of the layer, in points of top-1 accuracy; empty if there is none.
-        epochs: passes over the training images.
+        epochs: passes over the training images; None where the recipe it is given after says it.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Recipe:
     data: list[str]
     backbones: list[str]
     published: str
-    epochs: int
+    epochs: int | None
 
 
 def read_recipe(name: str) -> Recipe:
@@ -52,7 +52,7 @@ def read_recipe(name: str) -> Recipe:
     facts = dict(_FACT.findall(text))
     data, backbones = (facts[key].split(", ") if key in facts else [] for key in ("data", "backbones"))
     about = text.partition("\n")[0].removeprefix("# ")
-    epochs = yaml.safe_load(text)["training"]["epochs"]
+    epochs = yaml.safe_load(text)["training"].get("epochs")
     return Recipe(name, text, about, facts.get("row", ""), data, backbones, facts.get("published", ""), epochs)
 
 
@@ -69,6 +69,8 @@ The same cut down to seconds, on made-up images, to check that everything runs:
   jpegdl compare --config cifar100 --config smoke
 A shorter run; milestones and warm-up that are shares of the epochs keep the schedule's shape:
   jpegdl compare --config cifar100 --training.epochs 60 --name cifar100-short
+Tables trained for small files too, and accuracy against the bits of real files:
+  jpegdl compare --config dtd10 --config rate --data.path FOLDER && jpegdl rate --name rate
 To change more, save a recipe and edit it:
   jpegdl recipes cifar100 > mine.yaml && jpegdl compare --config mine.yaml --name mine"""
 
@@ -78,7 +80,7 @@ def _described(recipe: Recipe) -> str:
         "row": recipe.row,
         "data": ", ".join(recipe.data),
         "backbones": ", ".join(recipe.backbones),
-        "epochs": str(recipe.epochs),
+        "epochs": str(recipe.epochs or ""),
         "published": recipe.published,
     }
     lines = [f"  {key + ':':<11}{value}" for key, value in facts.items() if value]
