@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from jpegdl.compare import CompareConfig, summarize_runs
 from jpegdl.compare.arms import ARMS
 from jpegdl.errors import UsageError
+from jpegdl.files import digest_of_file
 from jpegdl.report import write_report
 from jpegdl.report.svg import inline_svg
 from jpegdl.training import RunFolder
@@ -191,3 +192,42 @@ def test_in_a_browser_it_has_no_errors_and_does_not_overflow(config, tmp_path, w
     assert "CONSOLE" not in done.stderr
     wide, inner = map(int, re.search(r"<title>(\d+) of (\d+)</title>", done.stdout).groups())
     assert wide <= inner
+
+
+# ------------------------------------------------------------------------------------------------------ real files
+
+
+def _rated(config, arm, points, model="weights", **changes):
+    run = config.run_folder(arm, 0)
+    run.model_file.write_text("weights")
+    other = run.path / "other"
+    other.write_text(model)
+    made_of = {"model": digest_of_file(other), "test": {"images": 8}, "images": None, "optimize": True, "pillow": "12"}
+    entry = {"subsampling": "4:4:4", "header": 0.1, "right": "f0"}
+    content = {
+        "made_of": made_of, "arm": arm, "seed": 0, "images": 8, "other_images": None, "accuracy": 0.7, "hard": None,
+        "points": [{**entry, "tables": tables, "bits_per_pixel": bits, "accuracy": share} for tables, bits, share in points],
+    }  # fmt: skip
+    (run.path / "rate.json").write_text(json.dumps({**content, **changes}))
+
+
+def test_accuracy_against_bits_of_real_files(config):
+    arms = ("plain", "rate-0.1", "rate-0.3", "rate-1")
+    _compared(config, arms, seeds=1)
+    _rated(config, "plain", [("standard:10", 0.3, 0.4), ("standard:50", 1.1, 0.6), ("standard:90", 3.3, 0.7)])
+    for arm, bits, share in zip(arms[1:], (2.0, 1.0, 0.4), (0.72, 0.66, 0.5), strict=True):
+        _rated(config, arm, [("own", bits, share)])
+    page = write_report(config.folder).read_text()
+    assert "Accuracy against the bits of real files" in page
+    assert "rate against default JPEG 4:4:4: +" in page
+    assert "At the same accuracy -" in page
+    assert "<td>2.000</td>" in page
+    _rated(config, "rate-1", [("own", 0.4, 0.5)], model="others")
+    page = write_report(config.folder).read_text()
+    assert "rate-1, seed 0: left out, as another model was measured" in page
+    assert "no figure, a curve has 2 points" in page
+    _rated(config, "rate-1", [("own", 0.4, 0.5)], other_images="7 test images then, 8 now", images=7)
+    assert "not the images that the run was tested with: 7 test images then" in write_report(config.folder).read_text()
+    (config.run_folder("rate-1", 0).path / "rate.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"rate\.json is damaged"):
+        write_report(config.folder)

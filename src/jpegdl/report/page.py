@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from jpegdl import __version__
+from jpegdl.codec import rate_comparisons, rate_figure, rate_rows, rate_text, read_rate
 from jpegdl.compare.arms import ARMS
 from jpegdl.compare.closing import read_summary
 from jpegdl.compare.figures import accuracy_figure, curves_figure, gains_figure, saturation_figure, tables_figure
 from jpegdl.compare.statistics import summary_notes, summary_rows, verdict
 from jpegdl.errors import UsageError
-from jpegdl.files import replacing
+from jpegdl.files import digest_of_file, replacing
 from jpegdl.report.svg import inline_svg
 from jpegdl.robustness import attack_figure
 from jpegdl.training import RunFolder
@@ -138,6 +139,7 @@ def _sections(folder: Path, runs: _Runs, summary: dict[str, Any]) -> Iterator[Se
         for seed, run in by_seed.items():
             yield from _explained(arm, seed, run)
     yield from _attacked(runs)
+    yield from _stored(runs)
 
 
 def _gaining_most(arms: list[str], summary: dict[str, Any]) -> list[str]:
@@ -269,6 +271,54 @@ def _attacked(runs: _Runs) -> Iterator[Section]:
         lines=lines,
         table=_attack_table(results),
         pictures=pictures,
+    )
+
+
+def _stored(runs: _Runs) -> Iterator[Section]:
+    """What ``jpegdl rate`` found of all runs that it measured."""
+    results: dict[str, dict[int, dict[str, Any]]] = {}
+    lines = []
+    for arm, by_seed in runs.items():
+        for seed, run in by_seed.items():
+            if (result := read_rate(run)) is None:
+                continue
+            if result["made_of"]["model"] != digest_of_file(run.model_file):
+                lines.append(f"{arm}, seed {seed}: left out, as another model was measured; run jpegdl rate again.")
+                continue
+            if result["other_images"]:
+                lines.append(f"{arm}, seed {seed}: not the images that the run was tested with: {result['other_images']}.")
+            results.setdefault(arm, {})[seed] = result
+    if not results:
+        return
+    title = "Accuracy against the bits of real files"
+    try:
+        figure, compared, rows = rate_figure(results), rate_comparisons(results), rate_rows(results)
+    except UsageError as error:  # measured in different ways
+        lines.append(f"The runs cannot be compared: {error}.")
+        yield Section(title, lines=lines, table=[["arm", "seed", "images"], *_each(results)])
+        return
+    caption = "Test accuracy on decoded JPEG files against their bits per pixel, of learned tables and of default JPEG."
+    yield Section(
+        title,
+        "Every test image was stored as a JPEG file and decoded. The plain network reads default JPEG; that of every other "
+        "arm, without its layer, reads files with the arm's own tables, rounded to whole numbers. Bits are of whole files.",
+        lines=[*lines, *map(rate_text, compared)],
+        table=[
+            ["curve", "arm", "seed", "tables", "bits per pixel", "accuracy, %", "layer rounding, %"],
+            *(
+                [
+                    row["curve"],
+                    row["arm"],
+                    str(row["seed"]),
+                    row["tables"],
+                    f"{row['bits_per_pixel']:.3f}",
+                    f"{100 * row['accuracy']:.2f}",
+                    "" if row["hard"] is None else f"{100 * row['hard']:.2f}",
+                ]
+                for row in rows
+            ),
+        ],
+        pictures=[_drawn(figure, "rate", caption, caption)],
     )
 
 
