@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -55,6 +56,16 @@ def test_attack_explain_report(compared, capsys):
     clean = 100 * results["jpeg-dl"]["clean"]["accuracy"]
     assert f"<td>{clean:.1f}</td>" in page
 
+    # What was found of another model is no part of the page.
+    for file, what in (("attack.json", "another model was attacked"), ("explain/explain.json", "another model was looked at")):
+        path = compared / "jpeg-dl/0" / file
+        kept, found = path.read_text(), json.loads(path.read_text())
+        (found if file == "attack.json" else found["made_of"])["model"] = "0" * 16
+        path.write_text(json.dumps(found))
+        assert run_command(capsys, "report", "--name", "demo")[0] == 0
+        assert what in (compared / "report.html").read_text()
+        path.write_text(kept)
+
     # Runs that were attacked differently are not put side by side.
     assert run_command(capsys, "attack", "--name", "demo", "--eps", "[1]", *QUICK, "--arms", "[plain]")[0] == 0
     assert run_command(capsys, "report", "--name", "demo")[0] == 0
@@ -74,6 +85,8 @@ def test_bad_input_is_one_line(compared, capsys):
         capsys, "attack", "--name", "demo", "--eps", "[-1]", *QUICK
     )
     assert "no comparison in" in one_error(capsys, "report", "--name", "nothing")
+    assert "no run is there; did you mean demo" in one_error(capsys, "evaluate", "--name", "dmeo")
+    assert "no run is there; there are 0" in one_error(capsys, "evaluate", "--name", "demo", "--seed", "7")
     (compared / "jpeg-dl/0/attack.json").write_text("{")
     assert "attack.json is damaged" in one_error(capsys, "report", "--name", "demo")
 
@@ -86,6 +99,8 @@ def test_compress_then_evaluate_on_the_files(compared, capsys, tmp_path):
     status, out, err = run_command(capsys, "compress", str(photos), str(tmp_path / "small"), "--tables", "standard:50")
     assert status == 0
     assert "2 images written, 0 were there already" in out
+    assert "MB became" in out
+    assert err == ""  # a log gets no bar
     assert Image.open(tmp_path / "small/a/1.jpg").format == "JPEG"
     (photos / "b/2.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     status, out, err = run_command(capsys, "compress", str(photos), str(tmp_path / "small"), "--tables", "standard:50")
@@ -129,3 +144,10 @@ def test_a_run_is_evaluated_on_its_own_files(tmp_path, monkeypatch, capsys):
         "soft",
         "hard",
     ]
+    found = json.loads(Path("runs/mine/jpeg-dl/0/files.json").read_text())
+    assert [row["name"] for row in found["rows"]][:2] == ["soft", "hard"]
+    assert run_command(capsys, "report", "--name", "mine")[0] == 0
+    assert "Files in a folder" in Path("runs/mine/report.html").read_text()
+    Path("runs/mine/jpeg-dl/0/files.json").write_text(json.dumps({**found, "model": "0" * 16}))
+    assert run_command(capsys, "report", "--name", "mine")[0] == 0
+    assert "another model read the files" in Path("runs/mine/report.html").read_text()

@@ -64,6 +64,8 @@ def test_closing(mine):
         "jpegdl predict --name mine PHOTO",
         "jpegdl export --name mine model.onnx",
         "jpegdl summary --name mine",
+        "jpegdl explain --name mine",
+        "jpegdl attack --name mine --attacks '[fgsm, pgd]' --corruptions '[]'",
     ]
     (folder / "plain/0/events.out.tfevents.1.host.2.0").touch()
     assert closing(folder, summary).splitlines()[-1].startswith("  tensorboard --logdir runs/mine ")

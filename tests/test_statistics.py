@@ -3,6 +3,7 @@ import json
 import math
 import re
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -13,6 +14,7 @@ from jpegdl.compare.statistics import (
     summarize,
     summary_csv,
     summary_latex,
+    summary_notes,
     summary_table,
     verdict,
 )
@@ -269,10 +271,25 @@ def test_csv_holds_the_numbers_of_the_summary():
     assert list(rows) == ["plain", "a,b", "dead"]
     gain = summary["arms"]["a,b"]["difference"]
     for name in ("mean", "low", "high", "p", "p_holm"):
-        assert float(rows["a,b"][f"difference_{name}"]) == gain[name]
+        assert float(rows["a,b"][f"difference_{name}"]) == pytest.approx(gain[name], rel=1e-5)
     assert float(rows["plain"]["accuracy_mean"]) == 0.505
     assert rows["plain"]["difference_mean"] == rows["dead"]["accuracy_mean"] == ""
     assert rows["a,b"]["difference_seeds"] == "2"
+
+
+def test_csv_has_no_noise_of_float32():
+    summary = _summary({"plain": _runs(float(np.float32(0.66))), "b": _runs(0.7)})
+    assert summary["arms"]["plain"]["mean"] != 0.66
+    assert summary_csv(summary).splitlines()[1].split(",")[4] == "0.66"
+
+
+def test_notes_say_how_much_one_image_is_and_when_times_are_too_short():
+    runs = {0: {**_runs(0.5)[0], "data": {"test": {"images": 400}}, "train_seconds": 3.0}}
+    notes = summary_notes(_summary({"plain": runs, "b": runs}))
+    assert "400 test images: one of them is 0.25 points." in notes
+    assert "Plain trained for 3.0 seconds, too short to compare training times." in notes
+    runs[0]["train_seconds"] = 30.0
+    assert not any("too short" in note for note in summary_notes(_summary({"plain": runs, "b": runs})))
 
 
 def test_latex_escapes_what_latex_reads():

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from jpegdl.cli.shared import add_comparison, comparison_folder, note_command, pick, say
+from jpegdl.cli.shared import Bar, add_comparison, comparison_folder, note_command, pick, say
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -37,9 +37,12 @@ def attack(chosen: dict[str, Any]) -> None:
     results: dict[str, dict[int, dict[str, Any]]] = {}
     for arm, by_seed in runs.items():
         for seed, run in by_seed.items():
-            with _Bar(f"{arm}, seed {seed}") as bar:
-                transfer = plain.get(seed) if arm != "plain" else None
-                result = attack_run(run, config, transfer, bar.show)
+            with Bar(f"{arm}, seed {seed}", "pieces") as bar:
+
+                def show(standing: "AttackStanding", bar: Bar = bar) -> None:
+                    bar.show(standing.name, standing.step - 1 + standing.done / max(1, standing.images), standing.steps)
+
+                result = attack_run(run, config, plain.get(seed) if arm != "plain" else None, show)
             results.setdefault(arm, {})[seed] = result
             say(f"{attack_text(result)}\n")
     name = "attack" if config.rounding is None else f"attack-{config.rounding}"
@@ -51,27 +54,6 @@ def attack(chosen: dict[str, Any]) -> None:
         written.append(f"{name}.png")
     note_command(folder, chosen)
     say(f"Written to {folder}: {', '.join(written)}; jpegdl report adds them to its page")
-
-
-class _Bar:
-    """How far an attack is, on a line of stderr."""
-
-    def __init__(self, title: str) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(desc=title, unit="attack", bar_format="{desc}: {percentage:3.0f}% [{elapsed}<{remaining}] {postfix}")
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def show(self, standing: "AttackStanding") -> None:
-        """Draw it."""
-        self._bar.total = standing.steps
-        self._bar.n = standing.step - 1 + standing.done / max(1, standing.images)
-        self._bar.set_postfix_str(f"{standing.name}, {standing.step} of {standing.steps}", refresh=True)
 
 
 def explain_parser(about: str) -> "ArgumentParser":
@@ -87,8 +69,6 @@ def explain_parser(about: str) -> "ArgumentParser":
 
 
 def explain(chosen: dict[str, Any]) -> None:
-    from tqdm import tqdm
-
     from jpegdl.explain import ExplainConfig, explain_run
     from jpegdl.training import finished_runs
 
@@ -97,13 +77,8 @@ def explain(chosen: dict[str, Any]) -> None:
     seed = min(runs)
     plain = finished_runs(folder).get("plain", {}).get(seed) if arm != "plain" else None
     config = pick(ExplainConfig, chosen)
-    with tqdm(bar_format="{desc} {n_fmt} of {total_fmt} [{elapsed}]", leave=False) as bar:
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.n, bar.total = done, total
-            bar.set_description_str(f"{arm}, seed {seed}: {what}", refresh=True)
-
-        found = explain_run(runs[seed], config, plain, show)
+    with Bar(f"{arm}, seed {seed}") as bar:
+        found = explain_run(runs[seed], config, plain, bar.show)
     for sentence in found["words"]:
         say(sentence)
     for entry in found["left_out"]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jpegdl.cli.shared import add_comparison, comparison_folder, note_command, pick, print_error, say
+from jpegdl.cli.shared import Bar, add_comparison, comparison_folder, note_command, pick, say
 from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,27 +25,24 @@ def compress_parser(about: str) -> "ArgumentParser":
 
 
 def compress(chosen: dict[str, Any]) -> None:
-    from tqdm import tqdm
-
     from jpegdl.codec import CompressConfig, compress_folder
 
     config = pick(CompressConfig, chosen)
-    with tqdm(
-        unit="file", bar_format="{percentage:3.0f}%, {n_fmt} of {total_fmt} files [{elapsed}<{remaining}] {postfix}"
-    ) as bar:
+    with Bar(unit="files") as bar:
 
         def show(standing: "CompressStanding") -> None:
-            bar.n, bar.total = standing.done, standing.total
-            bar.set_postfix_str(f"{standing.images_per_second:.0f} images/s", refresh=False)
             if standing.bad is not None:
-                with tqdm.external_write_mode():
-                    print_error(f"error: {standing.bad}")
-            bar.refresh()
+                bar.error(standing.bad)
+            bar.show(f"{standing.images_per_second:.0f} images/s", standing.done, standing.total)
 
         found = compress_folder(chosen["source"], chosen["target"], config, show)
     pixels = found["pixels"]
     rate = f", {8 * found['bytes'] / pixels:.2f} bits per pixel" if pixels else ""
     say(f"{found['written']} images written, {found['skipped']} were there already{rate}")
+    if before := found["bytes_before"]:
+        ratio = found["bytes"] / before
+        larger = "; the files are LARGER than those they were made of" if ratio > 1 else ""
+        say(f"{before / 1e6:.2f} MB became {found['bytes'] / 1e6:.2f} MB, x{ratio:.2f}{larger}")
     if found["others"]:
         say(f"{found['others']} other files were passed over")
     if found["carried"]:
@@ -56,19 +53,14 @@ def compress(chosen: dict[str, Any]) -> None:
 
 def evaluate_files(run: "RunFolder", files: str, path: str | None) -> None:
     """Print what a run's model makes of real JPEG files."""
-    from tqdm import tqdm
-
     from jpegdl.codec import file_report
+    from jpegdl.files import digest_of_file, write_json
 
     if not Path(files).is_dir():
         raise UsageError(f"--from-files {files} is not a folder; give one of class folders, such as jpegdl compress writes")
-    with tqdm(bar_format="{desc} {n_fmt} of {total_fmt} [{elapsed}]", leave=False) as bar:
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.n, bar.total = done, total
-            bar.set_description_str(what, refresh=True)
-
-        found = file_report(run, Path(files), path=path, progress=show)
+    with Bar(unit="images") as bar:
+        found = file_report(run, Path(files), path=path, progress=bar.show)
+    write_json(run.path / "files.json", {"model": digest_of_file(run.model_file), **found})
     if found["carried"]:
         say(found["carried"]["words"])
     if found["other_images"]:
@@ -102,8 +94,6 @@ def rate_parser(about: str) -> "ArgumentParser":
 
 
 def rate(chosen: dict[str, Any]) -> None:
-    from tqdm import tqdm
-
     from jpegdl.codec import (
         RateConfig,
         check_rate_config,
@@ -127,13 +117,8 @@ def rate(chosen: dict[str, Any]) -> None:
             if chosen["arms"] is None and (why := why_no_files(run)):
                 say(f"left out: {why}")
                 continue
-            with tqdm(bar_format="{desc} {n_fmt} of {total_fmt} [{elapsed}]", leave=False) as bar:
-
-                def show(what: str, done: int, total: int, bar: Any = bar, who: str = f"{arm}, seed {seed}") -> None:
-                    bar.n, bar.total = done, total
-                    bar.set_description_str(f"{who}: {what}", refresh=True)
-
-                results.setdefault(arm, {})[seed] = rate_run(run, config, show)
+            with Bar(f"{arm}, seed {seed}", "points") as bar:
+                results.setdefault(arm, {})[seed] = rate_run(run, config, bar.show)
     if not results:
         raise UsageError(f"no run in {folder} has a layer that files can stand for, and none is plain")
     rows = rate_rows(results)

@@ -62,6 +62,7 @@ class _Found:
     skipped: int = 0
     others: int = 0
     bytes: int = 0
+    before: int = 0
     pixels: int = 0
     bad: list[dict[str, str]] = field(default_factory=list)
 
@@ -87,7 +88,8 @@ def compress_folder(
 
     Returns:
         ``images`` (in all: written, skipped and bad), ``written``, ``skipped`` (there already), ``bad`` (a list of ``file``
-        and ``why``), ``others`` (files that are no images), ``bytes`` and ``pixels`` of those written,
+        and ``why``), ``others`` (files that are no images), ``bytes`` and ``pixels`` of those written and
+        ``bytes_before``, of the files they were made of,
         ``bits_per_pixel`` of these (None if none was), ``seconds``, ``images_per_second``, ``tables`` (luma and chroma, as in
         the files), and ``carried``: how much of the layer the files carry, on some of the images (None where nothing can be
         lost), with ``words``.
@@ -198,6 +200,7 @@ class _Work:
             "bad": count.bad,
             "others": count.others,
             "bytes": count.bytes,
+            "bytes_before": count.before,
             "pixels": count.pixels,
             "bits_per_pixel": 8 * count.bytes / count.pixels if count.pixels else None,
             "seconds": seconds,
@@ -307,7 +310,7 @@ class _Work:
         with _writing(self.out), replacing(file) as new:
             new.write_bytes(content)
             os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
-        return _Done(entry, bytes=len(content), pixels=picture.image.width * picture.image.height)
+        return _Done(entry, len(content), before.st_size, picture.image.width * picture.image.height)
 
     def _count(self, done: "_Done") -> None:
         found, line = self.found, None
@@ -320,7 +323,8 @@ class _Work:
         elif not done.bytes:
             found.others += 1
         else:
-            found.written, found.bytes, found.pixels = found.written + 1, found.bytes + done.bytes, found.pixels + done.pixels
+            found.written, found.bytes, found.before = found.written + 1, found.bytes + done.bytes, found.before + done.before
+            found.pixels += done.pixels
         seconds = time.monotonic() - self.begin
         self.progress(CompressStanding(self.done, self.total, found.written / seconds if seconds else 0.0, line))
 
@@ -331,6 +335,7 @@ class _Done:
 
     entry: Entry
     bytes: int = 0
+    before: int = 0
     pixels: int = 0
     skipped: bool = False
     bad: str | None = None

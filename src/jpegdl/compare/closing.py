@@ -81,6 +81,11 @@ def _next(folder: Path, summary: dict[str, Any]) -> list[tuple[str, str]]:
         (f"jpegdl export {exact} model.onnx", "the model for use elsewhere"),
         (f"jpegdl summary {place}", "this table again"),
     ]
+    if arm != "plain":
+        commands += [
+            (f"jpegdl explain {exact}", "what its layer does, per frequency and on single images"),
+            (f"jpegdl attack {place} --attacks '[fgsm, pgd]' --corruptions '[]'", "how easily small changes fool the models"),
+        ]
     if next(folder.glob("*/*/**/events.out.tfevents.*"), None):
         commands.append((f"tensorboard --logdir {shlex.quote(str(folder))}", "how training went, in the browser"))
     return commands

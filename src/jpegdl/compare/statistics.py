@@ -12,6 +12,7 @@ from typing import Any
 
 from scipy.special import stdtr, stdtrit
 
+SHORT = 10.0  # seconds of training below which the ratio of two times is mostly noise
 NOT_TRAINED = "not trained"  # why a seed that other arms have is missing, where nothing went wrong
 
 
@@ -60,7 +61,8 @@ def summarize(results: dict[str, dict[int, dict[str, Any]]], failed: dict[str, d
         than two arms (None for plain, and where no seed is common); ``layer_parameters``, ``parameters``;
         ``time_ratio``, the median over those seeds of training time relative to plain's. An arm without any result has None
         for all its numbers. ``failed``: of every missing run its ``arm``, ``seed`` and ``why``. ``versions`` and ``machine``
-        of the first run; ``mixed``: by name, all values of those entries that differ between runs.
+        of the first run; ``test_images``, how many there were; ``plain_seconds``, the median training time of plain; ``mixed``:
+        by name, all values of those entries that differ between runs.
     """
     reasons = {arm: dict(failed.get(arm, {})) for arm in [*results, *failed]}
     sound: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in reasons}
@@ -84,6 +86,8 @@ def summarize(results: dict[str, dict[int, dict[str, Any]]], failed: dict[str, d
             for seed in seeds
             if seed not in by_seed
         ],
+        "test_images": found[0].get("data", {}).get("test", {}).get("images") if found else None,
+        "plain_seconds": statistics.median([run["train_seconds"] for run in sound["plain"].values()] or [0.0]),
         "versions": found[0].get("versions", {}) if found else {},
         "machine": found[0].get("machine", "") if found else "",
         "mixed": _mixed([{**result.get("versions", {}), "machine": result.get("machine", "")} for result in found]),
@@ -177,7 +181,8 @@ def summary_csv(summary: dict[str, Any]) -> str:
         gain = entry["difference"] or {}
         row = [arm, summary["backbone"], summary["data"], len(entry["seeds"]), entry["mean"], entry["sd"]]
         row += [gain.get(name) for name in gains]
-        writer.writerow([*row, len(gain.get("seeds", [])), entry["layer_parameters"], entry["parameters"], entry["time_ratio"]])
+        row += [len(gain.get("seeds", [])), entry["layer_parameters"], entry["parameters"], entry["time_ratio"]]
+        writer.writerow([float(f"{cell:.6g}") if isinstance(cell, float) else cell for cell in row])  # float32 knows no more
     return text.getvalue()
 
 
@@ -269,6 +274,10 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
     notes = [f"{summary['backbone']}, {how}"]
     if tests := sum((entry["difference"] or {}).get("p_holm") is not None for entry in arms):
         notes.append(f"p (Holm): p corrected by Holm's method for the number of arms that are tested against plain, {tests}.")
+    if images := summary.get("test_images"):
+        notes.append(f"{images} test images: one of them is {100 / images:.2g} points.")
+    if 0 < summary.get("plain_seconds", 0) < SHORT:
+        notes.append(f"Plain trained for {summary['plain_seconds']:.1f} seconds, too short to compare training times.")
     if summary["mixed"]:
         each = "; ".join(f"{name} {' or '.join(values)}" for name, values in summary["mixed"].items())
         notes.append(f"Not all runs were made alike, and part of a difference may come from that: {each}.")

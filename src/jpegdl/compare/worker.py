@@ -3,7 +3,6 @@
 ``crew.py`` starts it and says what is pickled to it and from it.
 """
 
-import logging
 import os
 import pickle
 import sys
@@ -99,8 +98,6 @@ def _settle(setup: Setup) -> None:
     warnings.resetwarnings()
     for entry in setup.warnings:
         warnings.filterwarnings(*entry)
-    for name in ("lightning.pytorch", "lightning.fabric"):  # which devices there are: once per run is too often
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _sendable(thing: Any) -> Any:

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from jpegdl.explain.subject import NotApplicable, without_layer
 from jpegdl.layer import PrependedModel
 
+SMALLEST_MAP = 3  # places on a side of a feature map that can show where something is
+
 
 def grad_cam(model: PrependedModel, images: Tensor, classes: Tensor) -> tuple[Tensor, str]:
     r"""Grad-CAM++: which places of a backbone's last feature map speak for a class.
@@ -40,6 +42,8 @@ def grad_cam(model: PrependedModel, images: Tensor, classes: Tensor) -> tuple[Te
         (gradient,) = torch.autograd.grad(chosen, features, allow_unused=True)
     if gradient is None:
         raise NotApplicable(f"the logits do not depend on the backbone's {where}")
+    if (size := min(features.shape[2:])) < SMALLEST_MAP:
+        raise NotApplicable(f"the backbone's last feature map has {size} places on a side at this image size, too few to point")
     a, g = features.detach(), gradient
     below = 2 * g**2 + g**3 * a.sum((2, 3), keepdim=True)
     shares = torch.where(below == 0, 0, g**2 / torch.where(below == 0, 1, below))

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from jpegdl.compare.closing import read_summary
 from jpegdl.compare.figures import accuracy_figure, curves_figure, gains_figure, saturation_figure, tables_figure
 from jpegdl.compare.statistics import summary_notes, summary_rows, verdict
 from jpegdl.errors import UsageError
-from jpegdl.files import digest_of_file, replacing
+from jpegdl.files import digest_of_file, read_json, replacing
 from jpegdl.report.svg import inline_svg
 from jpegdl.robustness import attack_figure
 from jpegdl.training import RunFolder
@@ -31,6 +30,7 @@ REPORT = "report.html"
 COMMANDS = "commands.txt"  # the command lines that made what is in a folder
 MOST_ARMS = 8  # whose tables are shown, so that the page stays under 5 MB
 
+_ATTACKED = ("model", "images", "clean", "levels", "masking", "settings", "corruptions", "jpeg", "other_images")
 _Runs = dict[str, dict[int, RunFolder]]
 
 
@@ -54,7 +54,7 @@ class Picture:
 @dataclass(frozen=True)
 class Section:
     """A part of the page: a title and, below it, a text, a list of what was found, a table whose first row is its header, and
-    pictures; without table and pictures it is left out."""
+    pictures; without any of the last three it is left out."""
 
     title: str
     text: str = ""
@@ -83,7 +83,9 @@ def write_report(folder: Path) -> Path:
         header=header,
         rows=[(row, _about(row[0], settings)) for row in rows],
         notes=[note for note in summary_notes(summary) if note],
-        sections=[section for section in _sections(folder, runs, summary) if section.pictures or section.table],
+        sections=[
+            section for section in _sections(folder, runs, summary) if section.pictures or section.table or section.lines
+        ],
         settings=settings,
         commands=_text(folder / COMMANDS),
         versions={**summary["versions"], "jpegdl": __version__},
@@ -140,6 +142,7 @@ def _sections(folder: Path, runs: _Runs, summary: dict[str, Any]) -> Iterator[Se
             yield from _explained(arm, seed, run)
     yield from _attacked(runs)
     yield from _stored(runs)
+    yield from _read_back(runs)
 
 
 def _gaining_most(arms: list[str], summary: dict[str, Any]) -> list[str]:
@@ -199,16 +202,23 @@ _EXPLAINED = {
     "frequencies-bits.png": "How many bits of information the layer leaves at each frequency.",
     "frequencies-transfer.png": "What the layer makes of coefficients: curves over the histogram of the data.",
     "training.png": "The steps of single frequencies over training.",
-    "image-better-1.png": "The test image on which the layer helped most.",
-    "image-worse-1.png": "The test image on which it hurt most.",
+    "image-better-1.png": "Where the two models differ most, one way: of all these images the one whose true class gains most "
+    "probability with the layer.",
+    "image-worse-1.png": "The other way: the one whose true class loses most. Both are extremes, and no proof of a cause.",
 }
 
 
 def _explained(arm: str, seed: int, run: RunFolder) -> Iterator[Section]:
     """What ``jpegdl explain`` found of a run."""
     folder = run.path / "explain"
-    found = _json(folder / "explain.json")
+    found = read_json(folder / "explain.json", ("made_of", "files", "words", "left_out", "other_images"))
     if found is None:
+        return
+    title = f"A closer look at {arm}, seed {seed}"
+    if not _of_model(run, found["made_of"].get("model")):
+        yield Section(
+            title, lines=[f"Left out: another model was looked at; jpegdl explain --arm {arm} --seed {seed} does it again."]
+        )
         return
     pictures = [
         Picture(_embedded(folder / name, caption), caption, caption, wide=True)
@@ -218,7 +228,7 @@ def _explained(arm: str, seed: int, run: RunFolder) -> Iterator[Section]:
     lines = [*found["words"], *(f"Left out: {entry['what']}, {entry['why']}." for entry in found["left_out"])]
     if found["other_images"]:
         lines.insert(0, f"These are not the images that the run was tested with: {found['other_images']}.")
-    yield Section(f"A closer look at {arm}, seed {seed}", lines=lines, pictures=pictures)
+    yield Section(title, lines=lines, pictures=pictures)
 
 
 def _embedded(file: Path, alt: str) -> str:
@@ -231,20 +241,27 @@ def _embedded(file: Path, alt: str) -> str:
 
 def _attacked(runs: _Runs) -> Iterator[Section]:
     """What ``jpegdl attack`` found of all runs that were attacked."""
-    results = {
-        arm: {seed: result for seed, run in by_seed.items() if (result := _json(run.path / "attack.json")) is not None}
-        for arm, by_seed in runs.items()
-    }
-    results = {arm: by_seed for arm, by_seed in results.items() if by_seed}
+    results: dict[str, dict[int, dict[str, Any]]] = {}
+    title, notes, pictures = "Under attack", [], []
+    for arm, by_seed in runs.items():
+        for seed, run in by_seed.items():
+            if (result := read_json(run.path / "attack.json", _ATTACKED)) is None:
+                continue
+            if not _of_model(run, result["model"]):
+                notes.append(f"{arm}, seed {seed}: left out, as another model was attacked; run jpegdl attack again.")
+                continue
+            if result["other_images"]:
+                notes.append(f"{arm}, seed {seed}: not the images that the run was tested with: {result['other_images']}.")
+            results.setdefault(arm, {})[seed] = result
     if not results:
+        if notes:
+            yield Section(title, lines=notes)
         return
-    title, pictures = "Under attack", []
     try:
         figure = attack_figure(results)
     except UsageError as error:  # attacked in different ways, which no figure and no table may put side by side
-        yield Section(
-            title, lines=[f"The runs cannot be compared: {error}."], table=[["arm", "seed", "images"], *_each(results)]
-        )
+        notes.append(f"The runs cannot be compared: {error}.")
+        yield Section(title, lines=notes, table=[["arm", "seed", "images"], *_each(results)])
         return
     if figure is not None:
         caption = (
@@ -268,7 +285,7 @@ def _attacked(runs: _Runs) -> Iterator[Section]:
         "Accuracy under attacks that know the model. Adaptive is the honest figure: image by image the worst over all attacks, "
         "through the layer's own gradient, through gradients in its place, from the plain model and without gradients. The "
         "figure with the layer's own gradient alone is what is usually published.",
-        lines=lines,
+        lines=[*notes, *lines],
         table=_attack_table(results),
         pictures=pictures,
     )
@@ -282,15 +299,17 @@ def _stored(runs: _Runs) -> Iterator[Section]:
         for seed, run in by_seed.items():
             if (result := read_rate(run)) is None:
                 continue
-            if result["made_of"]["model"] != digest_of_file(run.model_file):
+            if not _of_model(run, result["made_of"]["model"]):
                 lines.append(f"{arm}, seed {seed}: left out, as another model was measured; run jpegdl rate again.")
                 continue
             if result["other_images"]:
                 lines.append(f"{arm}, seed {seed}: not the images that the run was tested with: {result['other_images']}.")
             results.setdefault(arm, {})[seed] = result
-    if not results:
-        return
     title = "Accuracy against the bits of real files"
+    if not results:
+        if lines:
+            yield Section(title, lines=lines)
+        return
     try:
         figure, compared, rows = rate_figure(results), rate_comparisons(results), rate_rows(results)
     except UsageError as error:  # measured in different ways
@@ -322,6 +341,47 @@ def _stored(runs: _Runs) -> Iterator[Section]:
     )
 
 
+def _read_back(runs: _Runs) -> Iterator[Section]:
+    """What ``jpegdl evaluate --from-files`` found, run by run."""
+    lines, rows = [], []
+    for arm, by_seed in runs.items():
+        for seed, run in by_seed.items():
+            if (found := read_json(run.path / "files.json", ("model", "rows", "files", "carried", "other_images"))) is None:
+                continue
+            who = f"{arm}, seed {seed}"
+            if not _of_model(run, found["model"]):
+                lines.append(f"{who}: left out, as another model read the files; run jpegdl evaluate --from-files again.")
+                continue
+            lines.append(f"{who}, files in {found['files']}: {found['carried']['words']}.")
+            if found["other_images"]:
+                lines.append(f"{who}: not the images that the run was tested with: {found['other_images']}.")
+            rows += [
+                [
+                    arm,
+                    str(seed),
+                    row["name"],
+                    f"{100 * row['accuracy']:.2f}",
+                    str(row["images"]),
+                    *("" if row[name] is None else f"{row[name]:.2f}" for name in ("bits_per_pixel", "ratio")),
+                ]
+                for row in found["rows"]
+            ]
+    if lines:
+        header = ["arm", "seed", "what the model reads", "accuracy, %", "images", "bits per pixel", "24 bits over these"]
+        yield Section(
+            "Files in a folder",
+            "Soft is the model as it was trained, hard the same with its layer rounding. Real files take the layer's place, or "
+            "the whole model reads them.",
+            lines=lines,
+            table=[header, *rows] if rows else [],
+        )
+
+
+def _of_model(run: RunFolder, digest: str | None) -> bool:
+    """Whether what was found of a run is of the model that is there now."""
+    return digest == digest_of_file(run.model_file)
+
+
 def _attack_table(results: dict[str, dict[int, dict[str, Any]]]) -> list[list[str]]:
     """Means over seeds, a row for each arm, norm and eps."""
     rows = [["arm", "attack", "eps", "own gradient alone, %", "accuracy (adaptive), %", "images", "seeds"]]
@@ -350,17 +410,3 @@ def _percent(shares: list[float | None]) -> str:
         return ""
     spread = f" ± {100 * statistics.stdev(known):.1f}" if len(known) > 1 else ""
     return f"{100 * statistics.fmean(known):.1f}{spread}"
-
-
-def _json(file: Path) -> dict[str, Any] | None:
-    """A file's content; None where there is none.
-
-    Raises:
-        UsageError: it is damaged.
-    """
-    if not file.is_file():
-        return None
-    try:
-        return dict(json.loads(file.read_text()))
-    except ValueError as error:
-        raise UsageError(f"{file} is damaged ({error}); delete it, and the command that made it writes it again") from error

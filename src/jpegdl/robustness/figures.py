@@ -60,7 +60,8 @@ def _rows(result: dict[str, Any]) -> list[dict[str, Any]]:
 def attack_figure(results: Results) -> Figure | None:
     """Accuracy against eps: of each arm, adaptive (solid) and through the layer's own gradient alone (dashed).
 
-    With several seeds the lines are means, and bands their 95 % intervals (Student's t over the seeds).
+    With several seeds the lines are means, and bands their 95 % intervals (Student's t over the seeds); with two, whose
+    interval would say nothing, thin lines are the seeds.
 
     Args:
         results: of runs that were attacked with the same settings on the same images.
@@ -83,7 +84,9 @@ def attack_figure(results: Results) -> Figure | None:
     row[-1].legend(fontsize=8)
     images = next(result["images"] for _, result in _all(results))
     seeds = max(len(by_seed) for by_seed in results.values())
-    bands = "bands: 95 % interval of the mean over seeds" if seeds > 1 else "one seed"
+    bands = (
+        "bands: 95 % interval of the mean over seeds" if seeds > 2 else "thin: each of two seeds" if seeds == 2 else "one seed"
+    )
     figure.suptitle(
         f"solid: every attack, image by image; dashed: the layer's own gradient alone\n{images} images; {bands}", fontsize=9
     )
@@ -103,7 +106,10 @@ def _draw_norm(axes: Axes, norm: str, results: Results) -> None:
             axes.plot(
                 eps, mean, style, color=colour, linewidth=2 if part == "accuracy" else 1.2, marker="o", ms=3.5, label=label
             )
-            if part == "accuracy" and len(curves) > 1:
+            if part == "accuracy" and len(curves) == 2:
+                for curve in curves:
+                    axes.plot(eps, [100 * curve[at] for at in eps], color=colour, linewidth=0.7, alpha=0.6)
+            if part == "accuracy" and len(curves) > 2:
                 half = [_half_interval(point) for point in points]
                 low, high = ([m + sign * h for m, h in zip(mean, half, strict=True)] for sign in (-1, 1))
                 axes.fill_between(eps, low, high, color=colour, alpha=0.15, linewidth=0)

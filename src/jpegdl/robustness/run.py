@@ -67,7 +67,8 @@ def attack_run(
         progress: is told how far it is, after each batch.
 
     Returns:
-        The content of ``attack.json``, accuracies as shares from 0 to 1: ``arm``, ``seed``, ``backbone``, ``rounding`` (None
+        The content of ``attack.json``, accuracies as shares from 0 to 1: ``arm``, ``seed``, ``backbone``, ``model`` (digest of
+        its file), ``rounding`` (None
         without a quantizer), ``draws`` (None where nothing is random); ``classes`` (how many), ``chance``, ``images``
         (attacked), ``indices`` (theirs among the test images), ``data`` (name, classes and test images), ``other_images``
         (how they differ from those of the run's own test; None if not); ``clean``, with ``accuracy`` and ``correct``;
@@ -113,6 +114,7 @@ class _Siege:
         suffix = "" if config.rounding is None else f"-{config.rounding}"
         self.file = folder.path / f"attack{suffix}"
         self.draws = config.draws if is_random(self.model.layer) else 1
+        self._digest = digest_of_file(folder.model_file)
         self.store = Store(self.file, self._made_of(folder))
         self._plain_digest = None if plain is None else digest_of_file(plain.model_file)
 
@@ -120,7 +122,7 @@ class _Siege:
         """What every piece depends on."""
         data = self.trained.data
         return {
-            "model": digest_of_file(folder.model_file),
+            "model": self._digest,
             "layer": asdict(self.trained.layer),
             "backbone": self.trained.backbone,
             "rounding": self.rounding,
@@ -173,6 +175,7 @@ class _Siege:
         return {
             "arm": self.arm,
             "seed": self.seed,
+            "model": self._digest,
             "backbone": self.trained.backbone,
             "rounding": self.rounding,
             "draws": self.draws if is_random(self.model.layer) else None,
