@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from jpegdl.errors import UsageError
+from jpegdl.errors import UsageError, did_you_mean
 
 _STRAY = ".writing-"
 
@@ -69,11 +70,43 @@ def read_json(path: str | os.PathLike[str], needed: Sequence[str]) -> dict[str, 
 
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows, whose columns are all the names in them, in the place of what is there."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with replacing(path) as file, file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, names)
-        writer.writeheader()
-        writer.writerows(rows)
+    with replacing(path) as file:
+        file.write_text(csv_text(rows))
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows, whose columns are all the names in them, as CSV; what is None or missing is empty.
+
+    Floating-point numbers have 6 significant digits, about what float32 knows: 0.66, not 0.6600000262.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _short(value) for name, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def folder_hint(path: str | os.PathLike[str], levels: int = 1) -> str:
+    """The part of a message that says which folder was meant, where one is not there.
+
+    Args:
+        path: such as ``runs/NAME``.
+        levels: how many of its last parts may be misspelt: 3 for ``runs/NAME/ARM/SEED``.
+
+    Returns:
+        ``did you mean NAME?``, or else ``there are`` and the names beside the first part that is not there; nothing where
+        there is no folder beside it, or the whole path is there.
+    """
+    folder = Path(path)
+    for part in [folder, *folder.parents][levels - 1 :: -1]:
+        if not part.is_dir():
+            there = sorted(other.name for other in part.parent.glob("*") if other.is_dir() and other.name != "locks")
+            return did_you_mean(part.name, there) or (f"there are {', '.join(there)}" if there else "")
+    return ""
 
 
 def digest_of_file(path: str | os.PathLike[str]) -> str:

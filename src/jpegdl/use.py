@@ -17,6 +17,7 @@ from jpegdl.data import TestTransform
 from jpegdl.data.images import BAD_FILE, bad_file
 from jpegdl.data.sources.folder import IMAGES, hidden, natural_key
 from jpegdl.errors import UsageError
+from jpegdl.files import folder_hint
 from jpegdl.layer import PrependedModel
 from jpegdl.training import RunConfig, RunFolder
 
@@ -237,8 +238,10 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
     """
     path = Path(folder).expanduser()
     if not path.is_dir():
+        hint = folder_hint(path, 3)
+        meant = f"{hint} " if hint.endswith("?") else ""
         raise UsageError(
-            f"no folder {path}; give a run's, such as runs/NAME/jpeg-dl/0, or one that save_pretrained wrote; "
+            f"no folder {path}; {meant}give a run's, such as runs/NAME/jpeg-dl/0, or one that save_pretrained wrote; "
             "jpegdl.Classifier.from_pretrained opens what is on the Hugging Face Hub"
         )
     with isolate_rng():  # building a model seeds every generator

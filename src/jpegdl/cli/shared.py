@@ -1,6 +1,5 @@
 """What several commands share: a comparison's settings, and printing."""
 
-import logging
 import sys
 import time
 from contextlib import suppress
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from jpegdl import __version__
-from jpegdl.errors import UsageError, did_you_mean
+from jpegdl.errors import UsageError
+from jpegdl.files import folder_hint
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -28,8 +28,6 @@ def settings_parser(usage: str, about: str) -> "ArgumentParser":
     from jpegdl.arguments import settings_parser as parser
     from jpegdl.compare import CompareConfig
 
-    for name in ("lightning.pytorch", "lightning.fabric"):  # importing them makes them talk
-        logging.getLogger(name).setLevel(logging.ERROR)
     return parser(usage, about, CompareConfig)
 
 
@@ -53,9 +51,7 @@ def comparison_folder(chosen: dict[str, Any]) -> Path:
     """
     folder: Path = Path(chosen["output"]).expanduser() / chosen["name"]
     if not folder.is_dir():
-        there = sorted(path.name for path in folder.parent.glob("*") if path.is_dir())
-        hint = did_you_mean(folder.name, there) or f"there are {', '.join(there) or 'none'}"
-        raise UsageError(f"no comparison in {folder}: {hint}")
+        raise UsageError(f"no comparison in {folder}: {folder_hint(folder) or 'there are none'}")
     return folder
 
 

@@ -52,16 +52,16 @@ def compress(chosen: dict[str, Any]) -> None:
 
 
 def evaluate_files(run: "RunFolder", files: str, path: str | None) -> None:
-    """Print what a run's model makes of real JPEG files."""
-    from jpegdl.codec import file_report
-    from jpegdl.files import digest_of_file, write_json
+    """Print what a run's model makes of real JPEG files, and keep it for the report."""
+    from jpegdl.codec import file_report, keep_file_report, stored_in_words
 
     if not Path(files).is_dir():
         raise UsageError(f"--from-files {files} is not a folder; give one of class folders, such as jpegdl compress writes")
     with Bar(unit="images") as bar:
         found = file_report(run, Path(files), path=path, progress=bar.show)
-    write_json(run.path / "files.json", {"model": digest_of_file(run.model_file), **found})
-    if found["carried"]:
+    keep_file_report(run, found)
+    say(f"{files}: {stored_in_words(found['stored'])}")
+    if found["stored"]["tables"] == "own":
         say(found["carried"]["words"])
     if found["other_images"]:
         say(f"These are not the images that the run was tested with: {found['other_images']}")
@@ -77,6 +77,7 @@ def evaluate_files(run: "RunFolder", files: str, path: str | None) -> None:
                 for i, (cell, width) in enumerate(zip(row, widths, strict=True))
             )
         )
+    say(f"Written to {run.path}: files.json; jpegdl report adds it to its page")
 
 
 def rate_parser(about: str) -> "ArgumentParser":

@@ -1,7 +1,6 @@
 """The commands that use what was trained: predict, export, summary."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jpegdl.cli.shared import add_comparison, add_run, comparison_folder, one_line, print_error, say, settings, settings_parser
@@ -109,7 +108,7 @@ def summary(chosen: dict[str, Any]) -> None:
     from jpegdl.compare.closing import read_summary
     from jpegdl.compare.statistics import summary_csv, summary_latex, summary_table
 
-    found = read_summary(Path(chosen["output"]).expanduser() / chosen["name"])
+    found = read_summary(comparison_folder(chosen))
     if chosen["format"] == "json":
         print(json.dumps(found, indent=1))
     else:

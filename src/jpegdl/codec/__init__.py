@@ -10,7 +10,7 @@ from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.folder import CompressStanding, compress_folder
 from jpegdl.codec.rate import RateConfig, check_rate_config, rate_run, read_rate, why_no_files
 from jpegdl.codec.rate_figure import rate_comparisons, rate_figure, rate_rows, rate_text
-from jpegdl.codec.report import file_report
+from jpegdl.codec.report import file_report, keep_file_report, read_file_report, stored_in_words
 from jpegdl.codec.steps import Learned, file_tables, learned_tables
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "compress_folder",
     "file_report",
     "file_tables",
+    "keep_file_report",
     "learned_tables",
     "rate_comparisons",
     "rate_curves",
@@ -35,6 +36,8 @@ __all__ = [
     "rate_rows",
     "rate_run",
     "rate_text",
+    "read_file_report",
     "read_rate",
+    "stored_in_words",
     "why_no_files",
 ]

@@ -1,7 +1,9 @@
 """What a run's model makes of real JPEG files."""
 
 import copy
+import hashlib
 import io
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms.v2 import functional as v2
@@ -21,10 +23,13 @@ from jpegdl.data import Data, DataConfig
 from jpegdl.data.images import collate
 from jpegdl.data.sources.folder import open_test
 from jpegdl.errors import UsageError
+from jpegdl.files import digest_of_file, read_json, write_json
 from jpegdl.layer import JpegLayer, PrependedModel
 from jpegdl.training import RunFolder, TrainedRun
 
+FILES = "files.json"  # in the folder of a run
 STORED = 24.0  # bits per pixel of an RGB image that nothing compresses
+_SUBSAMPLING = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}  # of Pillow's numbers
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,10 @@ def file_report(
         ``rows``, each with ``name``, ``accuracy``, ``images``, ``bits_per_pixel``, ``header`` and ``ratio`` (24 over them);
         ``tables``, those of files made here (None with ``files``); ``carried``, how much of the layer files with such tables
         carry; ``other_images``, how the run's own test images differ from those it was tested with (None if they do not);
-        ``files``, the folder.
+        ``files``, the folder, and ``stored``, what is in it (None without ``files``): ``tables`` (own, where all files have
+        this run's tables; other, mixed, or None where none is a JPEG file), ``digest`` of all their tables, ``formats``,
+        ``subsampling`` of the JPEG files, and ``test``, the number of images and a digest of their names and sizes. ``model``,
+        digest of the model's file, ``arm`` and ``seed`` say whose numbers they are.
 
     Raises:
         UsageError: a run that is not finished, or whose layer no JPEG file can stand for; data of other classes; no images.
@@ -93,6 +101,7 @@ def file_report(
     if exact and files is not None:
         raise UsageError("exact says how files are made, and those in a folder are made already: give one of them")
     of_run(folder)
+    model = digest_of_file(folder.model_file) if folder.model_file.is_file() else None  # open says what is missing
     run, tell = folder.open(), progress or (lambda what, done, total: None)
     layer = _layer(run.model)
     learned = replace(of_run(folder), luma=layer.luma.detach(), chroma=layer.chroma.detach())  # what is in use
@@ -106,7 +115,12 @@ def file_report(
     test = _Test(run, learned, batch_size, tell)
     chosen = spread(len(data.test), images)
     rows = test.without_files(data, chosen, optimize)
-    rows += test.of_folder(files, images) if files is not None else test.of_crops(data, chosen, encoder)
+    stored = None
+    if files is None:
+        rows += test.of_crops(data, chosen, encoder)
+    else:
+        there, stored = test.of_folder(files, images, tables)
+        rows += there
     samples = [data.test[i] for i in spread(len(data.test), 8)]
     lost = carried(
         learned,
@@ -121,7 +135,43 @@ def file_report(
         "carried": {**vars(lost), "faithful": lost.faithful, "words": str(lost)},
         "other_images": other,
         "files": None if files is None else str(files),
+        "stored": stored,
+        "model": model,
+        **{name: folder.settings()[name] for name in ("arm", "seed")},
     }
+
+
+def keep_file_report(folder: RunFolder, found: dict[str, Any]) -> None:
+    """Leave what :func:`file_report` found of files in a folder in the run's ``files.json``, for the report."""
+    write_json(folder.path / FILES, found)
+
+
+def read_file_report(folder: RunFolder) -> dict[str, Any] | None:
+    """A run's ``files.json``, as :func:`file_report` returned it; None where there is none.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    found = read_json(folder.path / FILES, ("rows", "carried", "other_images", "files", "stored", "model", "arm", "seed"))
+    try:
+        if found is not None:
+            [(row["name"], float(row["accuracy"]), int(row["images"]), row["bits_per_pixel"]) for row in found["rows"]]
+            stored_in_words(found["stored"])
+            str(found["carried"]["words"])
+    except (KeyError, TypeError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{folder.path / FILES} is damaged ({why}); delete it, and test on the files again") from error
+    return found
+
+
+def stored_in_words(stored: dict[str, Any]) -> str:
+    """What files are: their kind, whose tables they have, and the subsampling of chroma."""
+    if stored["tables"] is None:
+        return f"{' and '.join(stored['formats'])} files"
+    whose = {"own": "the run's own tables", "other": "other tables than the run's", "mixed": "the run's own and other tables"}
+    others = [form for form in stored["formats"] if form != "JPEG"]
+    subsampling = f", {' and '.join(stored['subsampling'])}" if stored["subsampling"] else ""
+    return f"JPEG files with {whose[stored['tables']]}{subsampling}{' and '.join(['', *others])}"
 
 
 def spread(count: int, wanted: int | None) -> list[int]:
@@ -191,8 +241,8 @@ class _Test:
         return counts.rows(*size.rates(_pixels(data)))
 
     @torch.no_grad()
-    def of_folder(self, files: Path, wanted: int | None) -> list[Row]:
-        """The rows of the files in a folder."""
+    def of_folder(self, files: Path, wanted: int | None, own: tuple[Tensor, Tensor]) -> tuple[list[Row], dict[str, Any]]:
+        """The rows of the files in a folder, and what these are; ``own``: the entries of the run's tables."""
         config = replace(
             self.run.config.data,
             name="folder",
@@ -209,7 +259,8 @@ class _Test:
         chosen = spread(len(data.test), wanted)
         for images, targets in self.batches(data, chosen, "real file"):
             counts.add(self, images, targets)
-        return counts.rows(_stored_rate(config, chosen))
+        rate, stored = _stored(config, chosen, own)
+        return counts.rows(rate), {**stored, "test": data.fingerprint["test"]}
 
 
 class _Counts:
@@ -266,12 +317,26 @@ def _pixels(data: Data) -> int:
     return data.config.pixels**2
 
 
-def _stored_rate(config: DataConfig, chosen: list[int]) -> float:
-    """Bits per pixel of image files as they are stored."""
+def _stored(config: DataConfig, chosen: list[int], own: tuple[Tensor, Tensor]) -> tuple[float, dict[str, Any]]:
+    """Bits per pixel of image files as they are stored, and what they are; see :func:`file_report`."""
     _, files, _ = open_test(config)
+    mine = [[int(entry) for entry in table.flatten().tolist()] for table in own]
+    tables, formats, subsampling = set(), set(), set()
     size = pixels = 0
     for i in chosen:
         image = files.read(i)
         pixels += image.width * image.height
         size += files.size(i)
-    return 8 * size / pixels
+        formats.add(str(image.format))
+        if isinstance(image, JpegImagePlugin.JpegImageFile):
+            tables.add(json.dumps([list(table) for table in image.quantization.values()]))
+            if image.mode != "L":
+                subsampling.add(_SUBSAMPLING.get(JpegImagePlugin.get_sampling(image), "another subsampling"))
+    # A grey file has the luma table alone.
+    kinds = {"own" if json.loads(each) in (mine, mine[:1]) else "other" for each in tables}
+    return 8 * size / pixels, {
+        "tables": None if not kinds else "mixed" if len(kinds) > 1 else kinds.pop(),
+        "digest": hashlib.sha256("".join(sorted(tables)).encode()).hexdigest()[:16],
+        "formats": sorted(formats),
+        "subsampling": sorted(subsampling),
+    }

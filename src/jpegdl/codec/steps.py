@@ -71,7 +71,7 @@ def of_run(folder: RunFolder) -> Learned:
         UsageError: the run is not finished, or its layer is none that a JPEG file can stand for.
     """
     if not folder.config_file.is_file():
-        raise UsageError(f"no run in {folder}; give a run's own folder, RUNS/NAME/ARM/SEED")
+        raise UsageError(f"no run in {folder}{folder.hint or '; give the folder of a run, RUNS/NAME/ARM/SEED'}")
     layer = folder.config().layer
     if layer.kind not in _LAYERS:
         raise UsageError(

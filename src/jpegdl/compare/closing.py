@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jpegdl.compare.statistics import summary_csv, summary_table, verdict
-from jpegdl.errors import UsageError, did_you_mean
+from jpegdl.errors import UsageError
 
 #: What each file in the folder of a comparison shows; ARM, SEED and * stand for any.
 SHOWN = {
@@ -108,8 +108,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
         summary_table(summary), summary_csv(summary)  # which look at all of it
         unlike = [run for run in sorted(folder.glob("*/*/result.json")) if not _tells_of(summary, run)]
     except FileNotFoundError as error:
-        hint = did_you_mean(folder.name, sorted(path.parent.name for path in folder.parent.glob("*/summary.json")))
-        raise UsageError(f"there is no {file}; {hint or 'jpegdl compare writes it'}") from error
+        raise UsageError(f"there is no {file}; jpegdl compare writes it") from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         why = f"{type(error).__name__}: {error}"
         raise UsageError(f"{file} is damaged ({why}); jpegdl compare with the same settings writes it again") from error

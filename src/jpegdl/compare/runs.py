@@ -156,7 +156,7 @@ def calibrate_run(
     elif method == "sensitivity" and model_file is None:
         raise UsageError(
             f"sensitivity tables come from a trained plain model, {folder}: train arm plain with seed {seed} first, or give a "
-            "file with --model"
+            f"file with --model{folder.hint}"
         )
     else:
         run = config.arm_run("plain")

@@ -3,14 +3,14 @@
 Accuracies and differences are shares, 0 to 1, except in the display.
 """
 
-import csv
-import io
 import math
 import re
 import statistics
 from typing import Any
 
 from scipy.special import stdtr, stdtrit
+
+from jpegdl.files import csv_text
 
 SHORT = 10.0  # seconds of training below which the ratio of two times is mostly noise
 NOT_TRAINED = "not trained"  # why a seed that other arms have is missing, where nothing went wrong
@@ -140,7 +140,8 @@ def verdict(summary: dict[str, Any]) -> str:
     if not compared:
         return "There is nothing to compare: plain has no other arm with a result beside it."
     best = max(compared, key=lambda arm: compared[arm]["difference"]["mean"])
-    gain, cost = compared[best]["difference"], compared[best]["time_ratio"]
+    gain = compared[best]["difference"]
+    cost = "" if _too_short(summary) else f", x{compared[best]['time_ratio']:.2f} training time"
     points, seeds = f"{100 * gain['mean']:+.2f} points of test accuracy", len(gain["seeds"])
     first = "" if len(compared) == 1 else f", the best of {len(compared)} arms,"
     if summary["data"] == "made-up":
@@ -156,10 +157,15 @@ def verdict(summary: dict[str, Any]) -> str:
     holm_note = " after Holm's correction" if "p_holm" in gain else ""
     sentence = (
         f"{best}{first} {what} plain{'' if sure else ' beyond chance'}: {points} [{100 * gain['low']:+.2f}, "
-        f"{100 * gain['high']:+.2f}], p = {_p(p)}{holm_note}, {seeds} seeds, x{cost:.2f} training time."
+        f"{100 * gain['high']:+.2f}], p = {_p(p)}{holm_note}, {seeds} seeds{cost}."
     )
     winners = [arm for arm, entry in compared.items() if arm != best and _gained(entry["difference"])]
     return sentence + (f" Gains too: {', '.join(winners)}." if winners and sure and gain["mean"] > 0 else "")
+
+
+def _too_short(summary: dict[str, Any]) -> bool:
+    """Whether the ratio of training times is mostly noise; summaries of before this was known do not say."""
+    return bool(0 < summary.get("plain_seconds", 0.0) < SHORT)
 
 
 def _gained(difference: dict[str, Any]) -> bool:
@@ -172,18 +178,15 @@ def _gained(difference: dict[str, Any]) -> bool:
 
 def summary_csv(summary: dict[str, Any]) -> str:
     """The summary as CSV, a line an arm: accuracies and differences are shares, 0 to 1; what is not known is empty."""
-    gains = ("mean", "low", "high", "p", "p_holm")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = ["arm", "backbone", "data", "seeds", "accuracy_mean", "accuracy_sd", *(f"difference_{name}" for name in gains)]
-    writer.writerow([*names, "difference_seeds", "layer_parameters", "parameters", "time_ratio"])
+    rows = []
     for arm, entry in summary["arms"].items():
         gain = entry["difference"] or {}
-        row = [arm, summary["backbone"], summary["data"], len(entry["seeds"]), entry["mean"], entry["sd"]]
-        row += [gain.get(name) for name in gains]
-        row += [len(gain.get("seeds", [])), entry["layer_parameters"], entry["parameters"], entry["time_ratio"]]
-        writer.writerow([float(f"{cell:.6g}") if isinstance(cell, float) else cell for cell in row])  # float32 knows no more
-    return text.getvalue()
+        row = {"arm": arm, "backbone": summary["backbone"], "data": summary["data"], "seeds": len(entry["seeds"])}
+        row |= {"accuracy_mean": entry["mean"], "accuracy_sd": entry["sd"]}
+        row |= {f"difference_{name}": gain.get(name) for name in ("mean", "low", "high", "p", "p_holm")}
+        row |= {"difference_seeds": len(gain.get("seeds", []))}
+        rows.append(row | {name: entry[name] for name in ("layer_parameters", "parameters", "time_ratio")})
+    return csv_text(rows)
 
 
 def summary_latex(summary: dict[str, Any]) -> str:
@@ -276,7 +279,7 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
         notes.append(f"p (Holm): p corrected by Holm's method for the number of arms that are tested against plain, {tests}.")
     if images := summary.get("test_images"):
         notes.append(f"{images} test images: one of them is {100 / images:.2g} points.")
-    if 0 < summary.get("plain_seconds", 0) < SHORT:
+    if _too_short(summary):
         notes.append(f"Plain trained for {summary['plain_seconds']:.1f} seconds, too short to compare training times.")
     if summary["mixed"]:
         each = "; ".join(f"{name} {' or '.join(values)}" for name, values in summary["mixed"].items())

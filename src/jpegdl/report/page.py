@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from jpegdl import __version__
-from jpegdl.codec import rate_comparisons, rate_figure, rate_rows, rate_text, read_rate
+from jpegdl.codec import rate_comparisons, rate_figure, rate_rows, rate_text, read_file_report, read_rate, stored_in_words
 from jpegdl.compare.arms import ARMS
 from jpegdl.compare.closing import read_summary
 from jpegdl.compare.figures import accuracy_figure, curves_figure, gains_figure, saturation_figure, tables_figure
@@ -342,39 +342,45 @@ def _stored(runs: _Runs) -> Iterator[Section]:
 
 
 def _read_back(runs: _Runs) -> Iterator[Section]:
-    """What ``jpegdl evaluate --from-files`` found, run by run."""
-    lines, rows = [], []
+    """What ``jpegdl evaluate --from-files`` found; files of different kinds are kept apart."""
+    lines: list[str] = []
+    alike: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for arm, by_seed in runs.items():
         for seed, run in by_seed.items():
-            if (found := read_json(run.path / "files.json", ("model", "rows", "files", "carried", "other_images"))) is None:
+            if (found := read_file_report(run)) is None:
                 continue
-            who = f"{arm}, seed {seed}"
+            who, stored = f"{arm}, seed {seed}", found["stored"]
             if not _of_model(run, found["model"]):
                 lines.append(f"{who}: left out, as another model read the files; run jpegdl evaluate --from-files again.")
                 continue
-            lines.append(f"{who}, files in {found['files']}: {found['carried']['words']}.")
+            words = f". {found['carried']['words']}" if stored["tables"] == "own" else ""
+            lines.append(f"{who}: {stored['test']['images']} files in {found['files']}, {stored_in_words(stored)}{words}.")
             if found["other_images"]:
                 lines.append(f"{who}: not the images that the run was tested with: {found['other_images']}.")
-            rows += [
-                [
-                    arm,
-                    str(seed),
-                    row["name"],
-                    f"{100 * row['accuracy']:.2f}",
-                    str(row["images"]),
-                    *("" if row[name] is None else f"{row[name]:.2f}" for name in ("bits_per_pixel", "ratio")),
-                ]
-                for row in found["rows"]
-            ]
-    if lines:
-        header = ["arm", "seed", "what the model reads", "accuracy, %", "images", "bits per pixel", "24 bits over these"]
-        yield Section(
-            "Files in a folder",
-            "Soft is the model as it was trained, hard the same with its layer rounding. Real files take the layer's place, or "
-            "the whole model reads them.",
-            lines=lines,
-            table=[header, *rows] if rows else [],
-        )
+            same = [[row["name"], row["images"]] for row in found["rows"]]
+            same += [found["other_images"], "" if stored["tables"] == "own" else stored["digest"]]
+            alike.setdefault((arm, stored_in_words(stored), repr(same)), []).append(found)
+    if not lines:
+        return
+    if any(sum(other == arm for other, *_ in alike) > 1 for arm, *_ in alike):
+        lines.append("Seeds of an arm that read files of different kinds, or other images, have rows of their own.")
+    rows = [["arm", "files", "what the model reads", "accuracy, %", "images", "bits per pixel", "24 bits over these", "seeds"]]
+    for (arm, words, _), some in alike.items():
+        for each in zip(*(found["rows"] for found in some), strict=True):
+            bits = [row["bits_per_pixel"] for row in each if row["bits_per_pixel"]]
+            rate = (
+                [f"{statistics.fmean(bits):.2f}", f"{24 / statistics.fmean(bits):.2f}"] if len(bits) == len(each) else ["", ""]
+            )
+            accuracy = _percent([row["accuracy"] for row in each])
+            seeds = ", ".join(str(found["seed"]) for found in some)
+            rows.append([arm, words, each[0]["name"], accuracy, str(each[0]["images"]), *rate, seeds])
+    yield Section(
+        "In real JPEG files",
+        "The row hard is the model with its layer rounding, the one above it the model as it was trained. Real files take the "
+        "layer's place, or the whole model reads them, layer kept. Accuracies are means over the seeds named, ± sample sd.",
+        lines=lines,
+        table=rows if len(rows) > 1 else [],
+    )
 
 
 def _of_model(run: RunFolder, digest: str | None) -> bool:

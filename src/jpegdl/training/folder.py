@@ -17,8 +17,8 @@ import yaml
 from torch import Tensor, nn
 
 from jpegdl.backbones.build import build_backbone
-from jpegdl.errors import UsageError, did_you_mean
-from jpegdl.files import remove_strays, replacing, write_csv, write_json
+from jpegdl.errors import UsageError
+from jpegdl.files import folder_hint, remove_strays, replacing, write_csv, write_json
 from jpegdl.layer import PrependedModel, build_layer, prepend
 from jpegdl.training.config import RunConfig
 from jpegdl.training.records import (
@@ -300,14 +300,11 @@ class RunFolder:
                 way_out = f"delete {self.result_file}, and the command that trained the run writes it again from its last epoch"
             raise UsageError(f"{file} {state}; {way_out}") from error
 
-    def _others(self) -> str:
-        """The comparison, arm or seed that was meant, where a part of the path ``runs/NAME/ARM/SEED`` is not there."""
-        for part in (*list(self.path.parents)[1::-1], self.path):
-            if not part.is_dir():
-                there = sorted(path.name for path in part.parent.glob("*") if path.is_dir() and path.name != "locks")
-                hint = did_you_mean(part.name, there) or (f"there are {', '.join(there)}" if there else "")
-                return f"; {hint}" if hint else ""
-        return ""
+    @property
+    def hint(self) -> str:
+        """What was meant where no run is there, as the end of a message; see :func:`jpegdl.files.folder_hint`."""
+        hint = folder_hint(self.path, 3)
+        return f"; {hint}" if hint else ""
 
     # -------------------------------------------------------------------------------------------------- what was trained
 
@@ -318,7 +315,7 @@ class RunFolder:
             UsageError: the run is not finished, or a file of it is missing or damaged.
         """
         if not self.finished and not self.model_file.is_file():  # a model that came without the rest of its run will do
-            state = "its training is not finished" if self.started else f"no run is there{self._others()}"
+            state = "its training is not finished" if self.started else f"no run is there{self.hint}"
             raise UsageError(f"no trained model in {self}: {state}")
         config, classes = self.config(), self.data()["classes"]
         model = build_model(config, len(classes))

@@ -100,9 +100,37 @@ def on_gpu(config: TrainingConfig) -> bool:
     return config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
+def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
+    end_with_starter()
+    precision: str | None = config.precision
+    if precision == "16-mixed" and on_gpu(config):
+        precision, options["plugins"] = None, [*(options.get("plugins") or []), OneScale("16-mixed", "cuda")]
+    try:
+        return lightning.Trainer(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            strategy=config.strategy,
+            precision=precision,  # type: ignore[arg-type]
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # the loaders give each process its share
+            num_sanity_val_steps=0,
+            **options,
+        )
+    except (ValueError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
+        raise UsageError(f"training.accelerator, devices, strategy or precision: {error}") from error
+    except RuntimeError as error:
+        if "stateful callback" not in str(error):
+            raise
+        raise UsageError(f"training.callbacks: {error} One ModelCheckpoint without a monitor is the run's own.") from error
+
+
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Lightning says on its own channel what hardware it found and how to use more of it: our own displays say what counts."""
+def _quiet() -> Iterator[None]:
+    """Lightning tells which devices there are, and how it ended, for each of its trainers: here that is too often.
+
+    Around its use only, as the loggers are those of all programs that use Lightning in this process.
+    """
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -114,32 +142,7 @@ def _quietly() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
-    end_with_starter()
-    precision: str | None = config.precision
-    if precision == "16-mixed" and on_gpu(config):
-        precision, options["plugins"] = None, [*(options.get("plugins") or []), OneScale("16-mixed", "cuda")]
-    try:
-        with _quietly():
-            return lightning.Trainer(
-                accelerator=config.accelerator,
-                devices=config.devices,
-                num_nodes=config.num_nodes,
-                strategy=config.strategy,
-                precision=precision,  # type: ignore[arg-type]
-                enable_model_summary=False,
-                use_distributed_sampler=False,  # the loaders give each process its share
-                num_sanity_val_steps=0,
-                **options,
-            )
-    except (ValueError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
-        raise UsageError(f"training.accelerator, devices, strategy or precision: {error}") from error
-    except RuntimeError as error:
-        if "stateful callback" not in str(error):
-            raise
-        raise UsageError(f"training.callbacks: {error} One ModelCheckpoint without a monitor is the run's own.") from error
-
-
+@_quiet()
 def train_run(
     config: RunConfig,
     data: Data,
@@ -222,7 +225,7 @@ def train_run(
     # What is kept is what was tested, the average where there is one; also where nothing was left to train.
     module.load_state_dict(torch.load(folder.checkpoint, map_location="cpu", weights_only=True)["state_dict"])
     if "test_accuracy" not in history.rows[-1]:  # a callback stopped training after an epoch that is not tested
-        with starting(), _quietly(), naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
+        with starting(), naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
             history.rows[-1] |= trainer.validate(module, data, verbose=False)[0]
     if not trainer.is_global_zero:
         trainer.strategy.barrier()
@@ -252,11 +255,12 @@ def train_run(
     return result
 
 
+@_quiet()
 def evaluate(model: PrependedModel, data: Data, config: TrainingConfig) -> dict[str, float]:
     """Accuracy (share of the test images, 0 to 1) and mean cross-entropy of a model on the test images."""
     module = JointTraining(model, config, len(data.classes), seed=0)
     trainer = _trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    with starting(), _quietly():
+    with starting():
         (metrics,) = trainer.validate(module, data, verbose=False)
     return {"accuracy": metrics["test_accuracy"], "loss": metrics["test_loss"]}
 
@@ -269,7 +273,7 @@ def _fit(trainer: lightning.Trainer, module: JointTraining, data: Data, last: Pa
         except Exception as error:  # torch.load raises whatever its unpickler met
             raise UsageError(f"checkpoint {last} is damaged; delete it to train that run from scratch") from error
     try:
-        with starting(), _quietly(), warnings.catch_warnings():
+        with starting(), warnings.catch_warnings():
             # The folder holds settings already; and what Lightning itself does with PyTorch is not the user's to mend.
             warnings.filterwarnings("ignore", r"Checkpoint directory .* exists|`isinstance\(treespec")
             trainer.fit(module, data, ckpt_path=last if last.is_file() else None)
