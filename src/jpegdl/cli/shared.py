@@ -14,6 +14,7 @@ from jpegdl.files import folder_hint
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
+    from tqdm import tqdm
 
     from jpegdl.compare import CompareConfig
 
@@ -90,7 +91,8 @@ class Bar:
     """
 
     def __init__(self, title: str = "", unit: str = "") -> None:
-        self._title, self._unit, self._bar, self._last = title, unit, None, time.monotonic()
+        self._title, self._unit, self._last = title, unit, time.monotonic()
+        self._bar: tqdm[Any] | None = None
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():

@@ -357,7 +357,7 @@ def _read_back(runs: _Runs) -> Iterator[Section]:
             lines.append(f"{who}: {stored['test']['images']} files in {found['files']}, {stored_in_words(stored)}{words}.")
             if found["other_images"]:
                 lines.append(f"{who}: not the images that the run was tested with: {found['other_images']}.")
-            same = [[row["name"], row["images"]] for row in found["rows"]]
+            same: list[Any] = [[row["name"], row["images"]] for row in found["rows"]]
             same += [found["other_images"], "" if stored["tables"] == "own" else stored["digest"]]
             alike.setdefault((arm, stored_in_words(stored), repr(same)), []).append(found)
     if not lines:
