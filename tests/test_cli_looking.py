@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from commands import one_error, run_command
+from jpegdl.cli.shared import Bar
 
 SMALL = [
     "--data.size", "32", "--data.resize", "40", "--training.epochs", "1", "--training.test_every", "1",
@@ -153,3 +154,27 @@ def test_a_run_is_evaluated_on_its_own_files(tmp_path, monkeypatch, capsys):
     Path("runs/mine/jpeg-dl/0/files.json").write_text(json.dumps({**found, "model": "0" * 16}))
     assert run_command(capsys, "report", "--name", "mine")[0] == 0
     assert "another model read the files" in Path("runs/mine/report.html").read_text()
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch, capsys):
+    with Bar("plain, seed 0", "pieces") as bar:
+        for done in range(1000):
+            bar.show("fgsm", done, 1000)
+    assert capsys.readouterr().err == ""  # all within seconds
+    monkeypatch.setattr("jpegdl.training.progress.SELDOM", 0.0)
+    with Bar("plain, seed 0", "pieces") as bar:
+        bar.show("fgsm", 1.4, 8)
+    assert capsys.readouterr().err == "plain, seed 0: fgsm, 1 of 8 pieces\n"
+
+
+def test_compress_says_what_became_of_the_bytes(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    Image.effect_noise((64, 64), 60).convert("RGB").save(tmp_path / "in/1.jpg", quality=20)
+    before = (tmp_path / "in/1.jpg").stat().st_size
+    for quality, larger in ((5, False), (95, True)):
+        out = tmp_path / str(quality)
+        _, said, err = run_command(capsys, "compress", str(tmp_path / "in"), str(out), "--tables", f"standard:{quality}")
+        ratio = (out / "1.jpg").stat().st_size / before
+        assert f", x{ratio:.2f}" in said
+        assert ("LARGER than those they were made of" in said) is (ratio > 1) is larger
+        assert err == ""

@@ -1,10 +1,12 @@
+import json
+
 import pytest
 import torch
 from explained import config, make_run
 from PIL import Image
 from torchvision.transforms.v2 import functional as v2
 
-from jpegdl.codec import CompressConfig, Encoder, compress_folder, file_report
+from jpegdl.codec import CompressConfig, Encoder, compress_folder, file_report, keep_file_report, read_file_report
 from jpegdl.codec.report import header_bytes
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
@@ -89,13 +91,39 @@ def test_files_in_a_folder(run, tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         v2.to_pil_image((image * 255).round().to(torch.uint8)).save(folder / f"{i}.png")
     found = compress_folder(tmp_path / "in", tmp_path / "out", CompressConfig(tables="standard:60"))
-    rows = by_name(file_report(run, tmp_path / "out"))
+    of_folder = file_report(run, tmp_path / "out")
+    stored = of_folder["stored"]
+    assert (stored["tables"], stored["formats"], stored["subsampling"]) == ("own", ["JPEG"], ["4:4:4"])
+    assert stored["test"]["images"] == found["written"]
+    keep_file_report(run, of_folder)
+    assert read_file_report(run) == of_folder
+    rows = by_name(of_folder)
     expected = by_name(file_report(run))
     for name in ("real file", "real file, layer kept"):
         assert rows[name]["accuracy"] == expected[name]["accuracy"]
         assert rows[name]["bits_per_pixel"] == pytest.approx(expected[name]["bits_per_pixel"]) == found["bits_per_pixel"]
         assert rows[name]["header"] is None
     assert rows["soft"] == expected["soft"]
+    # Files with other tables, and files that are none: said, not taken for the run's own.
+    compress_folder(tmp_path / "in", tmp_path / "30", CompressConfig(tables="standard:30", subsampling="4:2:0"))
+    other = file_report(run, tmp_path / "30", images=8)["stored"]
+    assert (other["tables"], other["subsampling"]) == ("other", ["4:2:0"])
+    assert other["digest"] != stored["digest"]
+    first = next((tmp_path / "in").glob("*/*.png"))
+    (tmp_path / "out" / first.parent.name / "more.png").write_bytes(first.read_bytes())
+    assert file_report(run, tmp_path / "out")["stored"]["formats"] == ["JPEG", "PNG"]
+    assert file_report(run, tmp_path / "in", images=8)["stored"]["tables"] is None
+
+
+def test_a_damaged_files_json_is_one_error(run):
+    file = run.path / "files.json"
+    good = {**file_report(run, images=4), "files": "there", "stored": {"tables": None, "formats": ["PNG"]}}
+    for bad in ("{", "[]", "{}", json.dumps({**good, "rows": [{}]}), json.dumps({**good, "stored": {"tables": "mine"}})):
+        file.write_text(bad)
+        with pytest.raises(UsageError, match=r"files\.json is damaged"):
+            read_file_report(run)
+    file.unlink()
+    assert read_file_report(run) is None
 
 
 def test_what_cannot_be_tested(run, tmp_path):

@@ -203,3 +203,10 @@ def test_without_a_plain_run_the_layer_is_what_differs(tmp_path):
             x = (image - subject.model.mean) / subject.model.std
             distance = (subject.model(image) - subject.model.backbone(x)).norm()
         assert scores["distance"][index] == pytest.approx(distance.item(), rel=1e-4)
+
+
+def test_a_feature_map_too_small_to_point_is_left_out():
+    for size in (1, 2):
+        model = prepend(Linear(torch.rand(1, 5, size, 4), torch.randn(6, 5), named=True), nn.Identity()).eval()
+        with pytest.raises(NotApplicable, match=f"has {size} places on a side at this image size, too few to point"):
+            grad_cam(model, torch.rand(1, 3, size, 4), torch.tensor([0]))

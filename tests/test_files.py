@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jpegdl.files import replacing
+from jpegdl.files import csv_text, folder_hint, replacing
 from jpegdl.training.run import _WholeCheckpoints
 
 
@@ -61,3 +61,18 @@ def test_a_checkpoint_on_a_full_disk(tmp_path):
         _WholeCheckpoints().save_checkpoint({"epoch": 2, "weights": torch.zeros(100_000)}, file)
     assert torch.load(file) == {"epoch": 1}
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_csv_has_the_shortest_numbers():
+    rows = [{"a": 0.6600000262260437, "n": 12345678}, {"a": 3e-9 / 7, "b": "0.6600000262"}, {"a": float("nan"), "n": None}]
+    assert csv_text(rows) == "a,n,b\n0.66,12345678,\n4.28571e-10,,0.6600000262\nnan,,\n"
+
+
+def test_the_folder_that_was_meant(tmp_path):
+    (tmp_path / "runs/mine/jpeg-dl/0").mkdir(parents=True)
+    (tmp_path / "runs/mine/locks").mkdir()
+    runs = tmp_path / "runs"
+    assert folder_hint(runs / "mime") == folder_hint(runs / "mime/jpeg-dl/0", 3) == "did you mean mine?"
+    assert folder_hint(runs / "mine/jpgdl/0", 3) == "did you mean jpeg-dl?"
+    assert folder_hint(runs / "mine/plain/0", 3) == "there are jpeg-dl"
+    assert folder_hint(runs / "mine/jpeg-dl/0", 3) == folder_hint(tmp_path / "none/mine") == ""

@@ -16,6 +16,7 @@ from jpegdl.compare.arms import ARMS
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file
 from jpegdl.report import write_report
+from jpegdl.report.page import _read_back
 from jpegdl.report.svg import inline_svg
 from jpegdl.training import RunFolder
 
@@ -231,3 +232,54 @@ def test_accuracy_against_bits_of_real_files(config):
     (config.run_folder("rate-1", 0).path / "rate.json").write_text("{}")
     with pytest.raises(UsageError, match=r"rate\.json is damaged"):
         write_report(config.folder)
+
+
+def _files(config, seed, tables="own", images=8, accuracy=0.5, digest="d"):
+    run = config.run_folder("jpeg-dl", seed)
+    run.path.mkdir(parents=True, exist_ok=True)
+    run.model_file.write_text(f"weights {seed}")
+    row = {"name": "real file", "accuracy": accuracy, "images": images, "bits_per_pixel": 2.0 + seed, "ratio": 12.0}
+    stored = {"tables": tables, "digest": digest, "formats": ["JPEG"], "subsampling": ["4:2:0"], "test": {"images": images}}
+    content = {
+        "rows": [row], "carried": {"words": "The files stand for the layer"}, "other_images": None, "files": f"small-{seed}",
+        "stored": stored, "model": digest_of_file(run.model_file), "arm": "jpeg-dl", "seed": seed,
+    }  # fmt: skip
+    (run.path / "files.json").write_text(json.dumps(content))
+
+
+def _shown_files(config):
+    """Lines and rows of the section on files that were read back."""
+    (section,) = _read_back({"jpeg-dl": {seed: config.run_folder("jpeg-dl", seed) for seed in (0, 1)}})
+    assert section.title == "In real JPEG files"
+    return section.lines, section.table[1:]
+
+
+def test_files_read_back_are_means_over_seeds_of_the_same_kind(config):
+    assert not list(_read_back({"jpeg-dl": {0: config.run_folder("jpeg-dl", 0)}}))
+    for seed, accuracy in ((0, 0.5), (1, 0.6)):
+        _files(config, seed, accuracy=accuracy, digest=f"of seed {seed}")  # each has tables of its own
+    lines, rows = _shown_files(config)
+    own = "JPEG files with the run's own tables, 4:2:0"
+    assert lines[1] == f"jpeg-dl, seed 1: 8 files in small-1, {own}. The files stand for the layer."
+    assert rows == [["jpeg-dl", own, "real file", "55.0 ± 7.1", "8", "2.50", "9.60", "0, 1"]]
+    apart = "Seeds of an arm that read files of different kinds, or other images, have rows of their own."
+    assert apart not in lines
+    _files(config, 1, tables="other", accuracy=0.6)
+    lines, rows = _shown_files(config)
+    assert lines[1:] == ["jpeg-dl, seed 1: 8 files in small-1, JPEG files with other tables than the run's, 4:2:0.", apart]
+    assert [row[3:] for row in rows] == [["50.0", "8", "2.00", "12.00", "0"], ["60.0", "8", "3.00", "8.00", "1"]]
+    _files(config, 1, images=4)
+    assert [row[4] for row in _shown_files(config)[1]] == ["8", "4"]
+
+
+def test_files_that_another_model_read_are_left_out(config):
+    for seed in (0, 1):
+        _files(config, seed)
+    other = config.run_folder("jpeg-dl", 0).path / "files.json"
+    (config.run_folder("jpeg-dl", 1).path / "files.json").write_text(other.read_text())
+    lines, rows = _shown_files(config)
+    assert "jpeg-dl, seed 1: left out, as another model read the files; run jpegdl evaluate --from-files again." in lines
+    assert [row[-1] for row in rows] == ["0"]
+    other.write_text("{}")
+    with pytest.raises(UsageError, match=r"files\.json is damaged"):
+        _shown_files(config)

@@ -130,19 +130,24 @@ def test_rows_of_several_runs():
 
 def test_the_figure_shows_each_arm_adaptive_and_through_its_own_gradient(tmp_path):
     results = {
-        "plain": {seed: _result("plain", seed, seed) for seed in (0, 1)},
-        "jpeg-dl": {seed: _result("jpeg-dl", seed) for seed in (0, 1)},
+        "plain": {seed: _result("plain", seed, seed) for seed in (0, 1, 2)},
+        "jpeg-dl": {seed: _result("jpeg-dl", seed) for seed in (0, 1, 2)},
     }
     figure = attack_figure(results)
     (axes,) = figure.axes
     solid, dashed = axes.lines[0], axes.lines[1]
     assert solid.get_label() == "plain"
     assert list(solid.get_xdata()) == [0, 2, 4, 8]
-    assert list(solid.get_ydata()) == pytest.approx([80, 55, 35, 10])
-    assert list(dashed.get_ydata()) == pytest.approx([80, 65, 45, 20])
+    assert list(solid.get_ydata()) == pytest.approx([80, 50, 30, 10])
+    assert list(dashed.get_ydata()) == pytest.approx([80, 60, 40, 20])
     assert (solid.get_linestyle(), dashed.get_linestyle()) == ("-", "--")
     assert len(axes.collections) == 2  # bands
     figure.savefig(tmp_path / "attack.png")
+    two = attack_figure({"plain": {seed: _result("plain", seed, seed) for seed in (0, 1)}})  # an interval would say nothing
+    assert not two.axes[0].collections
+    solid, *thin, dashed = two.axes[0].lines
+    assert [list(line.get_ydata()) for line in thin] == [pytest.approx([80, y, y - 20, 10]) for y in (60, 50)]
+    assert "thin: each of two seeds" in two.get_suptitle()
     one = attack_figure({"plain": {0: _result("plain", 0)}})
     assert not one.axes[0].collections
     nothing = _result("plain", 0)

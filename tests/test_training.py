@@ -1,5 +1,6 @@
 import csv
 import json
+import logging
 import math
 from dataclasses import replace
 
@@ -61,13 +62,21 @@ def test_a_run_leaves_its_folder(tmp_path):
     assert result["layer_parameters"] == 128
 
 
-def test_the_model_file_is_the_trained_model(tmp_path):
+def test_the_model_file_is_the_trained_model(tmp_path, caplog):
     config = small_config()
     result = run(config, tmp_path)
     layer = build_layer(config.layer, (torch.ones(8, 8), torch.ones(8, 8)), 16)
     model = prepend(build_backbone(config.backbone, 18, 5, 16), layer)
     load_model(tmp_path / "model.safetensors", model, Data(config.data).classes)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    for logger in loggers:
+        logger.addHandler(caplog.handler)
+    levels = [logger.level for logger in loggers]
     metrics = evaluate(model, Data(config.data), config.training)
+    assert not caplog.records  # Lightning's notes on devices, which are not asked for,
+    assert [logger.level for logger in loggers] == levels  # while other programs' trainers talk as they did
+    for logger in loggers:
+        logger.removeHandler(caplog.handler)
     assert metrics["accuracy"] == pytest.approx(result["accuracy"])
     assert metrics["loss"] == pytest.approx(result["loss"], rel=1e-5)
 

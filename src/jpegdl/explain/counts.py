@@ -45,7 +45,7 @@ class Counts:
             weights = self.of(frequency)[1]
             shares = weights / weights.sum()
             bits.append(-torch.xlogy(shares, shares).sum() / torch.log(torch.tensor(2.0, dtype=torch.float64)))
-        return torch.stack(bits).reshape(BLOCK, BLOCK).clamp(min=0)
+        return torch.stack(bits).reshape(BLOCK, BLOCK).clamp(min=0) + 0.0  # which makes -0 a 0
 
 
 def _unique(numbers: Tensor) -> tuple[Tensor, Tensor]:

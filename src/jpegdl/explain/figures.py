@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from jpegdl.explain.ablation import ALPHA, KINDS
+from jpegdl.explain.maps import SMALLEST_MAP
 from jpegdl.explain.pictures import Shown
 from jpegdl.panels import Array, change_figure, hatch, heat, short
 
@@ -189,7 +190,7 @@ def picture_figure(name: str, content: dict[str, Any], shown: Shown) -> Figure:
         if model in shown.attention:
             _attention(panels[1, column], np.clip(before, 0, 1), shown.attention[model].numpy(), f"Grad-CAM++, {title}")
         else:
-            hatch(panels[1, column], title, "no feature map")
+            hatch(panels[1, column], title, f"no feature map of {SMALLEST_MAP} x {SMALLEST_MAP}")
         axes = panels[1, 2 + column]
         if model in shown.maps:
             title = f"{model}: first stage ({content['first_stage'][model]}),\nthe {len(shown.maps[model])} maps that vary most"

@@ -13,6 +13,7 @@ from jpegdl.explain.ablation import ALPHA, KINDS, Counted, ablate
 from jpegdl.explain.config import ExplainConfig, check
 from jpegdl.explain.frequencies import measure
 from jpegdl.explain.history import read_history, read_tables
+from jpegdl.explain.maps import SMALLEST_MAP
 from jpegdl.explain.pictures import show
 from jpegdl.explain.subject import NotApplicable, Subject, open_subject
 from jpegdl.files import digest_of_file, remove_strays, replacing, write_json
@@ -117,8 +118,10 @@ class _Maker:
         if part is None:
             return made_of
         plain = self.subject.plain
-        if part == "images" and plain is not None:
-            made_of["plain"] = digest_of_file(plain.folder.model_file)
+        if part == "images":
+            made_of["smallest_map"] = SMALLEST_MAP  # maps of before it was known were drawn at any size
+            if plain is not None:
+                made_of["plain"] = digest_of_file(plain.folder.model_file)
         return made_of | {"settings": {name: getattr(self.subject.config, name) for name in _SETTINGS[part]}}
 
     def _bring(self, part: str, make: Callable[[list[dict[str, str]]], _Made]) -> None:
