@@ -47,7 +47,7 @@ def test_all_parts_and_what_they_were_made_of(pair):
     told = []
     done = explain_run(folder, QUICK, plain, lambda *each: told.append(each))
     there = {file.name for file in (folder.path / "explain").iterdir()}
-    assert there == {*done["files"], "explain.json"}
+    assert there - {"lock"} == {*done["files"], "explain.json"}
     assert {"tables.png", "training.png", "frequencies-bits.png", "frequencies-transfer.png", "image-better-1.png"} <= there
     assert done["left_out"] == []
     assert done["other_images"] is None
@@ -134,6 +134,43 @@ def test_a_run_without_a_layer(tmp_path, pair):
     assert {entry["what"] for entry in done["left_out"]} == {"tables", "training", "frequencies", "images", "ablation"}
     # Beside another model there is something to choose by.
     assert [name for name in explain_run(plain, QUICK, pair[0])["files"] if name.startswith(("image-better", "image-worse"))]
+
+
+def test_files_that_are_no_longer_whole_are_one_line(tmp_path):
+    folder = make_run(tmp_path, steps=0)
+    explain_run(folder, QUICK)
+    for name, content, words in (
+        ("tables.json", {"made_of": {}}, "tables.json is damaged .no files, left_out in it.; delete it"),
+        ("tables.json", [1], "tables.json is damaged .it is no object.; delete it"),
+        ("ablation-partial.json", {"made_of": {}}, "ablation-partial.json is damaged .no counted in it.; delete it"),
+    ):
+        file = folder.path / "explain" / name
+        file.write_text(json.dumps(content))
+        with pytest.raises(UsageError, match=words):
+            explain_run(folder, replace(QUICK, ablation=True))
+        file.unlink()
+
+
+def test_two_processes_do_not_explain_the_same_run_at_once(tmp_path):
+    folder, caught = make_run(tmp_path, steps=0), []
+
+    def meanwhile(*standing):
+        if not caught:
+            with pytest.raises(UsageError, match="is being explained by another process") as raised:
+                explain_run(folder, QUICK)
+            caught.append(raised)
+
+    explain_run(folder, QUICK, None, meanwhile)
+    assert caught
+
+
+def test_what_a_random_layer_draws_for_pictures_is_the_same_in_each_call(tmp_path):
+    folder = make_run(tmp_path, config(rounding="sample", alpha=0.001), steps=0)
+    explain_run(folder, QUICK)
+    before = _content(folder, "images")["shown"]
+    (folder.path / "explain" / "images.json").unlink()
+    explain_run(folder, QUICK)
+    assert _content(folder, "images")["shown"] == before
 
 
 @pytest.mark.usefixtures("few_photos")

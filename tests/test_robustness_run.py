@@ -91,7 +91,7 @@ def test_the_result_says_what_each_attack_left_and_the_worst_of_all_image_by_ima
         rows = list(csv.DictReader(stream))
     assert len(rows) == 1 + 3 * (2 + 8) + 1
     adaptive = {row["eps_255"]: float(row["accuracy"]) for row in rows if row["gradient"] == "adaptive"}
-    assert adaptive == {str(level["eps_255"]): level["accuracy"] for level in result["levels"]}
+    assert adaptive == {str(level["eps_255"]): pytest.approx(level["accuracy"], rel=1e-5) for level in result["levels"]}
     text = attack_text(result)
     assert "jpeg-dl, seed 0, rounding soft: 72 test images" in text
     assert all(len(line) < 200 for line in text.splitlines())
@@ -161,6 +161,59 @@ def test_killed_in_the_middle_and_called_again_it_writes_the_same_file(folders):
     assert {standing.step for standing in told} == set(range(20, 29))
     assert told[-1].found == 19
     assert {name: (folder.path / name).read_bytes() for name in expected} == expected
+
+
+def test_images_that_were_not_attacked_do_not_count_as_robust(folders, monkeypatch):
+    """Another device may know an image more, of which pieces that are there say nothing."""
+    folder, _ = folders
+    config = _config(attacks=["fgsm"], gradients=["own"], eps=[2.0], eps_l2=[], jpeg=[])
+    right = from_bits(attack_run(folder, config)["clean"]["correct"])
+    original, told = attacking._Siege._right, []
+    one_more = int((~right).nonzero()[0][0])
+
+    def other(self, *args):
+        known = original(self, *args)
+        known[one_more] = True
+        return known
+
+    monkeypatch.setattr(attacking._Siege, "_right", other)
+    result = attack_run(folder, config, None, told.append)
+    assert {standing.name for standing in told} == {"Linf-2-fgsm-own", "Linf-64-pgd-strong-own"}
+    assert result["levels"][0]["robust"][one_more] == "0"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyautoattack") is None, reason="needs the extra attack")
+def test_another_attack_leaves_what_is_there(folders):
+    folder, _ = folders
+    config = _config(attacks=["fgsm"], gradients=["own"], eps=[2.0], eps_l2=[])
+    attack_run(folder, config)
+    told = []
+    result = attack_run(folder, replace(config, attacks=["fgsm", "square"], queries=5), None, told.append)
+    assert {standing.name for standing in told} == {"Linf-2-square-black-box"}
+    assert result["versions"].keys() == {"torch", "pyautoattack", "pillow"}
+
+
+def test_what_robust_accuracy_lacks_is_said(folders):
+    folder, plain = folders
+    config = _config(attacks=["fgsm"], gradients=["own"], eps=[2.0], eps_l2=[], jpeg=[])
+    result = attack_run(folder, config)
+    assert result["left_out"].keys() == {"transfer", "gradient ste", "gradient identity"}
+    assert "left out: transfer, there is no plain model to take it from" in attack_text(result)
+    assert attack_run(folder, config, plain)["left_out"].keys() == {"gradient ste", "gradient identity"}
+    assert attack_run(plain, config)["left_out"] == {}
+
+
+def test_nothing_is_most_broken_by_what_broke_nothing(folders):
+    result = attack_run(folders[0], _config(attacks=["fgsm"], gradients=["own"], eps=[2.0, 4.0], eps_l2=[], jpeg=[]))
+    clean = result["clean"]["accuracy"]
+    for trial in result["levels"][1]["trials"]:
+        trial["accuracy"] = clean
+    result["levels"][1]["accuracy"] = clean - 0.01  # broken at 2/255
+    line = next(line for line in attack_text(result).splitlines() if "4/255 " in line)
+    assert line.endswith("nothing but at a smaller eps")
+    result["levels"][1]["accuracy"] = clean
+    line = next(line for line in attack_text(result).splitlines() if "4/255 " in line)
+    assert line.endswith("  nothing")
 
 
 def test_pieces_of_other_settings_models_or_images_do_not_mix(folders):

@@ -66,7 +66,7 @@ def test_flags_where_others_break_what_the_own_gradient_cannot():
     for rival, name in (
         (_outcome("square", "black-box", many), "the black box attack"),
         (_outcome("pgd", "plain", many), "transfer from the plain model"),
-        (_outcome("pgd", "ste", many), "surrogate gradients"),
+        (_outcome("pgd", "ste", many), "the surrogate gradient ste"),
     ):
         (flag,) = masking([own, rival], [], right, 0.1)["flags"]
         assert flag["text"].startswith(
@@ -89,9 +89,24 @@ def test_flags_where_the_check_leaves_accuracy():
     own, every = (flag["text"] for flag in found["flags"])
     assert own.startswith("pgd-strong through the layer's own gradient leaves 50.0 % at 64/255, where nothing should be left")
     assert own.endswith("(above chance, 10.0 %)")
-    assert every.startswith("pgd-strong with every gradient there is leaves 5.0 % at 64/255")
+    assert every.startswith("pgd-strong with all of the gradients own, ste leaves 5.0 % at 64/255")
     assert every.endswith("(not above chance, 10.0 %)")
     assert masking([], [_outcome("pgd-strong", "own", "1" * 20, 64 / 255)], right, 0.1)["flags"] == []
+
+
+def test_two_surrogates_are_not_two_tries_against_one():
+    """Three gradients that each break another half of the images: none of them is better than the others."""
+    right = np.ones(40, dtype=bool)
+    own, ste, identity = (
+        _outcome("pgd", gradient, bits((np.arange(40) // width) % 2 == 0))
+        for gradient, width in (("own", 1), ("ste", 2), ("identity", 4))
+    )
+    assert masking([own, ste, identity], [], right, 0.1)["flags"] == []
+
+
+def test_a_check_through_the_own_gradient_alone_says_nothing_of_others():
+    (flag,) = masking([], [_outcome("pgd-strong", "own", "0" * 20, 64 / 255)], np.ones(20, dtype=bool), 0.1)["flags"]
+    assert flag["text"].startswith("pgd-strong through the layer's own gradient leaves 100.0 %")
 
 
 def test_the_sign_test():

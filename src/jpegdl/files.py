@@ -61,11 +61,13 @@ def read_json(path: str | os.PathLike[str], needed: Sequence[str]) -> dict[str, 
         return None
     try:
         content = json.loads(file.read_text())
-        if missing := set(needed) - dict(content).keys():
+        if not isinstance(content, dict):
+            raise ValueError("it is no object")
+        if missing := set(needed) - content.keys():
             raise ValueError(f"no {', '.join(sorted(missing))} in it")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{file} is damaged ({error}); delete it, and the command that made it writes it again") from error
-    return dict(content)
+    return content
 
 
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:

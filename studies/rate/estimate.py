@@ -2,8 +2,8 @@
 
 IMAGES: a tar of images. Of each, the central 224 x 224 pixels are stored by libjpeg with optimized Huffman codes, with tables
 drawn at random: the standard ones of a quality from 5 to 95, every entry changed by a random factor (exp of a normal number of
-deviation 0.5). A straight line from the estimate to the bits of the file is fitted on every other image, and tested on the rest: its
-constant stands for the header, of which the estimate knows nothing.
+deviation 0.5). A straight line from the estimate to the bits of the file is fitted on every other image, tested on the rest.
+Its constant stands for the header, of which the estimate knows nothing.
 """
 
 import argparse
@@ -37,7 +37,8 @@ def main() -> None:
         for image in _images(options.images, options.count):
             quality = int(torch.randint(5, 96, (1,), generator=draw))
             tables = [
-                (table * (0.5 * torch.randn(8, 8, generator=draw)).exp()).round().clamp(1, 255) for table in standard_tables(quality)
+                (table * (0.5 * torch.randn(8, 8, generator=draw)).exp()).round().clamp(1, 255)
+                for table in standard_tables(quality)
             ]
             files.append(8 * len(Encoder(*tables, subsampling=subsampling).encode(image)) / SIZE**2)
             pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].float() / 255
@@ -59,7 +60,9 @@ def _images(path: str, count: int) -> list[Image.Image]:
 
 
 def _print(subsampling: str, files: np.ndarray, estimates: np.ndarray) -> None:
-    print(f"{subsampling}: {len(files)} files of {files.min():.2f} to {files.max():.2f} bits per pixel, half of them held out\n")
+    print(
+        f"{subsampling}: {len(files)} files of {files.min():.2f} to {files.max():.2f} bits per pixel, half of them held out\n"
+    )
     print("| estimate | hardness | line: constant + factor | rank correlation | mean error, % | mean error, bits per pixel |")
     print("|---|---|---|---|---|---|")
     for (kind, hardness), column in zip(ROWS, estimates.T, strict=True):

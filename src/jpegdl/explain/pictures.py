@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.explain.maps import first_maps, grad_cam
-from jpegdl.explain.subject import NotApplicable, Subject, without_layer
+from jpegdl.explain.subject import NotApplicable, Subject, seeded, without_layer
 from jpegdl.layer import PrependedModel
 
 DISAGREEMENT = (
@@ -72,7 +72,10 @@ def show(subject: Subject, left_out: list[dict[str, str]]) -> tuple[dict[str, An
         "first_stage": {},
         "bands": BANDS,
     }
-    shown = [_look(subject, compared, scores, name, at, content) for name, at in chosen]
+    shown = []
+    for name, at in chosen:
+        with seeded(int(scores["index"][at]), subject.device):  # what a layer draws is the same in each call
+            shown.append(_look(subject, compared, scores, name, at, content))
     for part, what in (("feature_map", "Grad-CAM++"), ("first_stage", "first-stage feature maps")):
         for model, where in list(content[part].items()):
             if isinstance(where, NotApplicable):

@@ -1,10 +1,10 @@
 """Everything there is to explain of a run, into files of its folder."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import filelock
 from matplotlib.figure import Figure
 
 from jpegdl.errors import UsageError
@@ -16,7 +16,7 @@ from jpegdl.explain.history import read_history, read_tables
 from jpegdl.explain.maps import SMALLEST_MAP
 from jpegdl.explain.pictures import show
 from jpegdl.explain.subject import NotApplicable, Subject, open_subject
-from jpegdl.files import digest_of_file, remove_strays, replacing, write_json
+from jpegdl.files import digest_of_file, read_json, remove_strays, replacing, write_json
 from jpegdl.training import RunFolder
 
 FOLDER = "explain"
@@ -63,15 +63,20 @@ def explain_run(
         ``words``, what came out, in sentences.
 
     Raises:
-        UsageError: a setting that cannot be, a run that is not finished or is damaged, or other data.
+        UsageError: a setting that cannot be, a run that is not finished or is damaged, other data, or another process explains
+            the same run.
     """
     check(config)
     subject = open_subject(folder, config, plain)
     target = folder.path / FOLDER
     target.mkdir(exist_ok=True)
-    remove_strays(target)
-    maker = _Maker(subject, target, progress or (lambda what, done, total: None))
-    return maker.run()
+    lock = target / "lock"
+    try:
+        with filelock.FileLock(lock, blocking=False):  # given back by the system when a process ends, however it ends
+            remove_strays(target)
+            return _Maker(subject, target, progress or (lambda what, done, total: None)).run()
+    except filelock.Timeout as taken:
+        raise UsageError(f"{folder} is being explained by another process (it holds {lock})") from taken
 
 
 class _Maker:
@@ -127,12 +132,8 @@ class _Maker:
     def _bring(self, part: str, make: Callable[[list[dict[str, str]]], _Made]) -> None:
         """Make a part, unless it is there already."""
         file, made_of = self.target / f"{part}.json", self._made_of(part)
-        there = _read(file)
-        if (
-            there is None
-            or there.get("made_of") != made_of
-            or not all((self.target / name).is_file() for name in there["files"])
-        ):
+        there = read_json(file, ("made_of", "files", "left_out"))
+        if there is None or there["made_of"] != made_of or not all((self.target / name).is_file() for name in there["files"]):
             file.unlink(missing_ok=True)  # before its pictures: what has no JSON file is not there
             for picture in self.target.glob(_PICTURES[part]):
                 picture.unlink()
@@ -177,9 +178,12 @@ class _Maker:
         return content, drawn
 
     def _ablation(self, left_out: list[dict[str, str]]) -> _Made:
-        made_of = self._made_of("ablation")
-        there = _read(self.partial)
-        counted: Counted = there["counted"] if there and there.get("made_of") == made_of else {}
+        # What is counted is what differs from the unaltered model, whose answers are another's at the very edge in batches of
+        # another size or on another device; so is what a layer draws at random.
+        how = {"batch_size": self.subject.config.batch_size, "device": self.subject.device.type}
+        made_of = {**self._made_of("ablation"), "how": how}
+        there = read_json(self.partial, ("made_of", "counted"))
+        counted: Counted = there["counted"] if there and there["made_of"] == made_of else {}
 
         def save(counted: Counted) -> None:
             write_json(self.partial, {"made_of": made_of, "counted": counted})
@@ -212,20 +216,3 @@ def _ablation_words(content: dict[str, Any]) -> list[str]:
         f"lowest is {plane} ({row}, {column}) {KINDS[kind]}: {100 * entry['change']:+.2f} points "
         f"[{100 * entry['low']:+.2f}, {100 * entry['high']:+.2f}]."
     ]
-
-
-def _read(file: Path) -> dict[str, Any] | None:
-    """The content of one of our JSON files; None where there is none.
-
-    Raises:
-        UsageError: it is damaged.
-    """
-    if not file.is_file():
-        return None
-    try:
-        content = json.loads(file.read_text())
-        if not isinstance(content, dict) or "made_of" not in content:
-            raise ValueError("it does not say what it was made of")
-    except ValueError as error:
-        raise UsageError(f"{file} is damaged ({' '.join(str(error).split())}); delete it, and it is made again") from error
-    return content

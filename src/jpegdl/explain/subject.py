@@ -95,7 +95,7 @@ class Subject:
             collate_fn=collate,
         )
         for number, (indices, images, targets) in enumerate(loader):
-            with _seeded(number, self.device):
+            with seeded(number, self.device):
                 yield indices, images.to(self.device), targets.to(self.device)
 
 
@@ -111,7 +111,8 @@ class _Numbered(Dataset[Any]):
 
 
 @contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Random numbers of a seed inside, and PyTorch's generators as they were outside."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

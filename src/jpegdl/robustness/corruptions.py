@@ -4,9 +4,11 @@ import contextlib
 import importlib
 import importlib.util
 import io
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image
 from torch import Tensor
@@ -38,6 +40,11 @@ def check_corruptions() -> None:
             f"imagecorruptions-imaug cannot be used here ({' '.join(str(error).split())}): pip install --force-reinstall "
             "--no-deps opencv-python-headless, or give --corruptions '[]'"
         ) from error
+
+
+def corruption_versions() -> dict[str, str]:
+    """Of the packages that corruptions are made by."""
+    return {"imagecorruptions-imaug": version("imagecorruptions-imaug"), "opencv": importlib.import_module("cv2").__version__}
 
 
 def corrupt(images: Tensor, kind: str, severity: int, seeds: list[int]) -> Tensor:
@@ -74,6 +81,11 @@ def corrupt(images: Tensor, kind: str, severity: int, seeds: list[int]) -> Tenso
     finally:
         np.random.set_state(kept)
     return _images(corrupted)
+
+
+def jpeg_versions() -> dict[str, str]:
+    """Of the package that JPEG files are made by."""
+    return {"pillow": PIL.__version__}
 
 
 def jpeg(images: Tensor, quality: int) -> Tensor:

@@ -16,7 +16,7 @@ from jpegdl.layer import PrependedModel, Rounding
 from jpegdl.robustness import attacks
 from jpegdl.robustness.autoattack import AUTOATTACK, FEWEST_CLASSES, STEPS, TARGETS
 from jpegdl.robustness.config import BLACK_BOX, TRANSFERRED, WHITE_BOX, AttackConfig, check_attack
-from jpegdl.robustness.corruptions import SMALLEST, corrupt, jpeg
+from jpegdl.robustness.corruptions import SMALLEST, corrupt, corruption_versions, jpeg, jpeg_versions
 from jpegdl.robustness.craft import answers, attack_images
 from jpegdl.robustness.figures import attack_rows
 from jpegdl.robustness.images import draw, test_data
@@ -73,7 +73,8 @@ def attack_run(
         (attacked), ``indices`` (theirs among the test images), ``data`` (name, classes and test images), ``other_images``
         (how they differ from those of the run's own test; None if not); ``clean``, with ``accuracy`` and ``correct``;
         ``plain``, the same for the plain model, or None; ``levels`` and ``masking``, see :mod:`jpegdl.robustness.verdict`;
-        ``left_out``, by name why something was not done; ``corruptions`` and ``jpeg``; ``settings`` and ``versions``.
+        ``left_out``, by name why something was not done, so that accuracies are without it; ``corruptions``,
+        ``jpeg``; ``settings`` and ``versions``.
 
     Raises:
         UsageError: a setting that cannot be, a missing package, no trained model, other classes, no GPU where one is asked
@@ -123,6 +124,7 @@ class _Siege:
         data = self.trained.data
         return {
             "model": self._digest,
+            "torch": torch.__version__,
             "layer": asdict(self.trained.layer),
             "backbone": self.trained.backbone,
             "rounding": self.rounding,
@@ -152,6 +154,11 @@ class _Siege:
             chosen += [(attack, gradient) for gradient in gradients]
             if self.plain is not None and attack in TRANSFERRED:
                 chosen.append((attack, TRANSFER))
+        if self.plain is None and offered != ("own",) and set(self.config.attacks) & set(TRANSFERRED):
+            left_out["transfer"] = "there is no plain model to take it from, and robust accuracy may be lower with one"
+        for gradient in offered if self.config.attacks else ():
+            if gradient not in gradients:
+                left_out[f"gradient {gradient}"] = "not asked for, and robust accuracy may be lower with it"
         for gradient in self.config.gradients:
             if gradient not in offered and offered != ("own",):  # without a layer there is nothing to go around
                 left_out[f"gradient {gradient}"] = "not of this layer, or the same as another of its gradients"
@@ -195,13 +202,14 @@ class _Siege:
             "corruptions": _by_kind(self.config.corruptions, self.config.severities, shares),
             "jpeg": _mean({str(quality): shares[f"jpeg-{quality}"] for quality in self.config.jpeg}),
             "settings": asdict(replace(self.config, data_path=None, workers=0)),  # where, and not what
-            "versions": {"torch": torch.__version__, **_versions(self.config)},
+            "versions": _versions(self.config),
             "machine": str(self.device.type),
         }
 
     def _outcome(self, trial: Trial, right: Bits, plain_right: Bits | None, teller: "_Teller") -> Outcome:
         """From the folder, or made now: of the images that the model knows, since the others need no attack."""
-        more = {"trial": asdict(trial), "with": self._with(trial)}
+        # Which images are known may differ by one at the very edge, on another device: those that are new were not attacked.
+        more = {"trial": asdict(trial), "with": self._with(trial), "right": bits(right)}
         if (found := self.store.find(trial.name, more)) is None:
             began = time.monotonic()
             broken, plain_fooled, largest = np.zeros_like(right), np.zeros_like(right), 0.0
@@ -256,7 +264,7 @@ class _Siege:
     def _corrupted(self, name: str, teller: "_Teller") -> float:
         """Accuracy on corrupted images, 0 to 1, from the folder or measured now."""
         kind, _, degree = name.rpartition("-")
-        more = {"corruption": name, "with": _versions(self.config)}
+        more = {"corruption": name, "with": jpeg_versions() if kind == "jpeg" else corruption_versions()}
         if (found := self.store.find(f"corruption-{name}", more)) is None:
             right = np.zeros(len(self.images), dtype=np.bool_)
             for _, batch in teller.batches(name, np.arange(len(self.images)), self.config.batch_size):
@@ -349,12 +357,11 @@ def _seed(*numbers: int) -> int:
 
 
 def _versions(config: AttackConfig) -> dict[str, str]:
-    packages = []
+    """Of the packages that had a hand in the numbers."""
+    found = {"torch": torch.__version__}
     if set(config.attacks) & set(AUTOATTACK):
-        packages.append("pyautoattack")
-    if config.corruptions:
-        packages.append("imagecorruptions-imaug")
-    return {package: version(package) for package in packages}
+        found["pyautoattack"] = version("pyautoattack")
+    return found | (corruption_versions() if config.corruptions else {}) | (jpeg_versions() if config.jpeg else {})
 
 
 def _mean(by: dict[str, float]) -> dict[str, Any] | None:

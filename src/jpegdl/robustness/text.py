@@ -30,6 +30,8 @@ def attack_text(result: dict[str, Any]) -> str:
         by = f"{won['attack']}, {_GRADIENTS[won['gradient']]}"
         if level["accuracy"] == result["clean"]["accuracy"]:
             by = "nothing"
+        elif all(trial["accuracy"] == result["clean"]["accuracy"] for trial in level["trials"]):
+            by = "nothing but at a smaller eps"
         elif not result["rounding"] and result["arm"] == "plain":
             by = won["attack"]
         lines.append(f"{level['norm']:<5} {eps:>17}  {own:>12}  {_percent(level['accuracy']):>8}  {by}")
