@@ -114,6 +114,8 @@ def test_the_page_needs_nothing_else(config):
     assert {reference[1:] for reference in page.references if reference.startswith("#")} <= set(page.ids)
     assert not re.search(r"<script|@import|javascript:", text)
     assert "default-src 'none'" in text
+    assert 'content: "Scroll sideways' in text
+    assert "background: none" in text  # no shadows on paper
 
 
 def test_a_comparison_of_all_arms_stays_under_5_mb(config):
