@@ -276,3 +276,18 @@ def test_data_that_moved_and_other_data(tmp_path):
     (tmp_path / "there" / "test" / "b").rename(tmp_path / "there" / "test" / "c")
     with pytest.raises(UsageError, match="knows other classes than these data"):
         explain_run(folder, replace(QUICK, path=str(tmp_path / "there")))
+
+
+def test_a_list_of_what_is_being_replaced_is_not_left_there(tmp_path, monkeypatch):
+    folder = make_run(tmp_path, steps=0)
+    explain_run(folder, QUICK)
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "show", kill)
+    explain_run(folder, QUICK)  # nothing is to be made
+    assert (folder.path / "explain" / "explain.json").exists()
+    with pytest.raises(KeyboardInterrupt):
+        explain_run(folder, replace(QUICK, images=5))
+    assert not (folder.path / "explain" / "explain.json").exists()

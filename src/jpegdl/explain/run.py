@@ -19,7 +19,7 @@ from jpegdl.explain.subject import NotApplicable, Subject, open_subject
 from jpegdl.files import digest_of_file, read_json, remove_strays, replacing, write_json
 from jpegdl.training import RunFolder
 
-FOLDER = "explain"
+FOLDER, INDEX = "explain", "explain.json"
 _FORMAT = 1  # of the files; those of another one are made again
 #: Told what is being made, and how much of it is done, of how much.
 Progress = Callable[[str, int, int], None]
@@ -113,7 +113,7 @@ class _Maker:
             "other_images": self.subject.other_images,
             "words": self._words(),
         }
-        write_json(self.target / "explain.json", index)
+        write_json(self.target / INDEX, index)
         self.progress("explain", len(makers), len(makers))
         return index
 
@@ -134,7 +134,9 @@ class _Maker:
         file, made_of = self.target / f"{part}.json", self._made_of(part)
         there = read_json(file, ("made_of", "files", "left_out"))
         if there is None or there["made_of"] != made_of or not all((self.target / name).is_file() for name in there["files"]):
-            file.unlink(missing_ok=True)  # before its pictures: what has no JSON file is not there
+            # Before its pictures: what has no JSON file is not there. And the list of all is of what was there until now.
+            file.unlink(missing_ok=True)
+            (self.target / INDEX).unlink(missing_ok=True)
             for picture in self.target.glob(_PICTURES[part]):
                 picture.unlink()
             left_out: list[dict[str, str]] = []
