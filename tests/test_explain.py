@@ -14,6 +14,7 @@ from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.explain import ExplainConfig, explain_run
 from jpegdl.explain import run as runs
+from jpegdl.files import digest_of_file
 from jpegdl.training import RunFolder
 
 QUICK = ExplainConfig(ablation=False, pictures=1, images=16, frequencies=[[0, 0], [0, 1]])
@@ -50,6 +51,7 @@ def test_all_parts_and_what_they_were_made_of(pair):
     assert there - {"lock"} == {*done["files"], "explain.json"}
     assert {"tables.png", "training.png", "frequencies-bits.png", "frequencies-transfer.png", "image-better-1.png"} <= there
     assert done["left_out"] == []
+    assert done["made_of"]["plain"] == digest_of_file(plain.model_file)
     assert done["other_images"] is None
     assert done == _content(folder, "explain")
     assert told[0] == ("tables", 0, 4)

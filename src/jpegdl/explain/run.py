@@ -58,7 +58,8 @@ def explain_run(
         progress: told how far it is.
 
     Returns:
-        The content of ``explain/explain.json``: ``files``, names in ``explain/``; ``left_out``, each with ``what`` and
+        The content of ``explain/explain.json``: ``made_of``, with digests of the ``model`` and of the ``plain`` one (None
+        without); ``files``, names in ``explain/``; ``left_out``, each with ``what`` and
         ``why``; ``other_images``, how the test images differ from those of the run's own test (None if they do not);
         ``words``, what came out, in sentences.
 
@@ -107,7 +108,7 @@ class _Maker:
         files = [name for content in self.contents.values() for name in content["files"]]
         index = {
             "run": self.subject.name,
-            "made_of": self._made_of(),
+            "made_of": {**self._made_of(), "plain": self._plain_digest()},
             "files": files,
             "left_out": self.left_out,
             "other_images": self.subject.other_images,
@@ -122,12 +123,15 @@ class _Maker:
         made_of = {"format": _FORMAT, **self.subject.made_of}
         if part is None:
             return made_of
-        plain = self.subject.plain
         if part == "images":
             made_of["smallest_map"] = SMALLEST_MAP  # maps of before it was known were drawn at any size
-            if plain is not None:
-                made_of["plain"] = digest_of_file(plain.folder.model_file)
+            if self.subject.plain is not None:
+                made_of["plain"] = self._plain_digest()
         return made_of | {"settings": {name: getattr(self.subject.config, name) for name in _SETTINGS[part]}}
+
+    def _plain_digest(self) -> str | None:
+        plain = self.subject.plain
+        return None if plain is None else digest_of_file(plain.folder.model_file)
 
     def _bring(self, part: str, make: Callable[[list[dict[str, str]]], _Made]) -> None:
         """Make a part, unless it is there already."""

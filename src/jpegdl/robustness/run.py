@@ -358,7 +358,7 @@ def _seed(*numbers: int) -> int:
 
 def _versions(config: AttackConfig) -> dict[str, str]:
     """Of the packages that had a hand in the numbers."""
-    found = {"torch": torch.__version__}
+    found: dict[str, str] = {"torch": torch.__version__}
     if set(config.attacks) & set(AUTOATTACK):
         found["pyautoattack"] = version("pyautoattack")
     return found | (corruption_versions() if config.corruptions else {}) | (jpeg_versions() if config.jpeg else {})
