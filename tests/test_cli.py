@@ -57,7 +57,7 @@ def _follow(capsys, closing):
     """The commands that a comparison ends with are right as they are printed."""
     commands = [shlex.split(line)[: line.split("  ")[1].count(" ") + 1] for line in closing.splitlines()]
     assert [words[:2] for words in commands[:4]] == [["jpegdl", name] for name in ("evaluate", "predict", "export", "summary")]
-    assert commands[4:] == [["tensorboard", "--logdir", "runs/demo"]]
+    assert commands[6:] == [["tensorboard", "--logdir", "runs/demo"]]
     Image.new("RGB", (20, 20)).save("PHOTO.png")
     for _, name, *arguments in commands[:4]:
         if name == "export":  # takes long, and has tests of its own

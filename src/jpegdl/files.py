@@ -70,21 +70,22 @@ def read_json(path: str | os.PathLike[str], needed: Sequence[str]) -> dict[str, 
     return content
 
 
-def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], *, exact: bool = False) -> None:
     """Write rows, whose columns are all the names in them, in the place of what is there."""
     with replacing(path) as file:
-        file.write_text(csv_text(rows))
+        file.write_text(csv_text(rows, exact=exact))
 
 
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+def csv_text(rows: Sequence[Mapping[str, Any]], *, exact: bool = False) -> str:
     """Rows, whose columns are all the names in them, as CSV; what is None or missing is empty.
 
-    Floating-point numbers have 6 significant digits, about what float32 knows: 0.66, not 0.6600000262.
+    Floating-point numbers have 6 significant digits, about what float32 knows: 0.66, not 0.6600000262;
+    all of their digits where ``exact``, for what is read back.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _short(value) for name, value in row.items()} for row in rows)
+    writer.writerows({name: value if exact else _short(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 

@@ -259,7 +259,7 @@ class RunFolder:
 
     def write_metrics(self, rows: list[dict[str, float]]) -> None:
         """Write ``metrics.csv``, an entry an epoch."""
-        write_csv(self.metrics_file, rows)
+        write_csv(self.metrics_file, rows, exact=True)
 
     def write_layer(self, columns: dict[str, Any]) -> None:
         """Write ``layer.npz``: arrays whose first axis is the epoch."""
