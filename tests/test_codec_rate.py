@@ -18,8 +18,8 @@ from torchvision.transforms.v2 import functional as v2
 
 from commands import one_error, run_command
 from jpegdl.codec import (
+    CurveConfig,
     Encoder,
-    RateConfig,
     bd_accuracy,
     bd_rate,
     rate_comparisons,
@@ -36,7 +36,7 @@ from jpegdl.layer import LayerConfig, PrependedModel
 from jpegdl.tables import standard_tables
 from jpegdl.training import RunFolder
 
-FEW = RateConfig(qualities=[10, 50, 90], subsampling="4:4:4")
+FEW = CurveConfig(qualities=[10, 50, 90], subsampling="4:4:4")
 
 
 def made(path, arm="jpeg-dl", quality=60, seed=0, **layer):

@@ -11,7 +11,7 @@ from jpegdl import functional as F
 from jpegdl.explain import ExplainConfig
 from jpegdl.explain.maps import first_maps, grad_cam
 from jpegdl.explain.pictures import BANDS, _choose, _scores, band_energies, difference_scale, show
-from jpegdl.explain.subject import NotApplicable, open_subject, without_layer
+from jpegdl.explain.subject import NotApplicable, open_subject
 from jpegdl.layer import GainLayer, JpegLayer, prepend
 
 
@@ -195,7 +195,7 @@ def test_what_is_written_of_an_image(tmp_path):
 
 def test_without_a_plain_run_the_layer_is_what_differs(tmp_path):
     subject = open_subject(make_run(tmp_path, config(), steps=3), ExplainConfig(pictures=1), None)
-    models = without_layer(subject.model), subject.model
+    models = subject.model.without_layer(), subject.model
     scores = _scores(subject, *models)
     for index in (0, 7):
         image = subject.data.test[index][0][None]

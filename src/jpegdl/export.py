@@ -3,7 +3,6 @@
 import copy
 import importlib.util
 import json
-import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from jpegdl.errors import UsageError
 from jpegdl.files import replacing
 from jpegdl.functional import BLOCK, MCU
 from jpegdl.layer import ImageDctLayer, QuantizingLayer, RegionalJpegLayer, Rounding
+from jpegdl.logs import quiet
 from jpegdl.training.folder import RunFolder
 
 Format = Literal["onnx", "torch", "aotinductor"]
@@ -296,17 +296,9 @@ def _short(error: BaseException) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """PyTorch's exporters and onnxscript tell much that helps their own developers alone."""
-    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), quiet("torch", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+        yield
 
 
 # ------------------------------------------------------------------------------------------------------------ checking

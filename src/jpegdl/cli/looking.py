@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from jpegdl.cli.shared import Bar, add_comparison, comparison_folder, note_command, pick, say
+from jpegdl.cli.shared import Bar, add_comparison, add_seeds, chosen_runs, comparison_folder, note_command, pick, say
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -17,9 +17,7 @@ def attack_parser(about: str) -> "ArgumentParser":
     parser = plain_parser("jpegdl attack [--name NAME] [--KEY VALUE ...]", about)
     add_comparison(parser)
     parser.add_argument("--arms", type=list[str], default=["plain", "jpeg-dl"], help="whose models to attack")
-    parser.add_argument(
-        "--seeds", type=int | list[int] | None, default=None, help="a number n for 0 to n-1, or a list (default: all there are)"
-    )
+    add_seeds(parser)
     parser.add_class_arguments(AttackConfig)
     return parser
 
@@ -31,8 +29,8 @@ def attack(chosen: dict[str, Any]) -> None:
 
     config = pick(AttackConfig, chosen)
     check_attack(config)
-    folder, seeds = comparison_folder(chosen), chosen["seeds"]
-    runs = finished_runs(folder, chosen["arms"], list(range(seeds)) if isinstance(seeds, int) else seeds)
+    folder = comparison_folder(chosen)
+    runs = chosen_runs(folder, chosen)
     plain = finished_runs(folder).get("plain", {})
     results: dict[str, dict[int, dict[str, Any]]] = {}
     for arm, by_seed in runs.items():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from jpegdl.compare import CompareConfig
+    from jpegdl.training import RunFolder
 
 T = TypeVar("T")
 COMMANDS_FILE = "commands.txt"  # which the report shows
@@ -42,6 +43,25 @@ def add_comparison(parser: "ArgumentParser") -> None:
     """Which comparison."""
     parser.add_argument("--name", type=str, default="run", help="of the comparison")
     parser.add_argument("--output", type=str, default="runs", help="folder of all comparisons")
+
+
+def add_seeds(parser: "ArgumentParser") -> None:
+    """Which seeds of its runs."""
+    parser.add_argument(
+        "--seeds", type=int | list[int] | None, default=None, help="a number n for 0 to n-1, or a list (default: all there are)"
+    )
+
+
+def chosen_runs(folder: Path, chosen: dict[str, Any]) -> "dict[str, dict[int, RunFolder]]":
+    """The finished runs of the arms and seeds that were chosen, of each arm by seed.
+
+    Raises:
+        UsageError: one of them is not there.
+    """
+    from jpegdl.training import finished_runs
+
+    seeds = chosen["seeds"]
+    return finished_runs(folder, chosen["arms"], list(range(seeds)) if isinstance(seeds, int) else seeds)
 
 
 def comparison_folder(chosen: dict[str, Any]) -> Path:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jpegdl.cli.shared import Bar, add_comparison, comparison_folder, note_command, pick, say
+from jpegdl.cli.shared import Bar, add_comparison, add_seeds, chosen_runs, comparison_folder, note_command, pick, say
 from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,22 +82,20 @@ def evaluate_files(run: "RunFolder", files: str, path: str | None) -> None:
 
 def rate_parser(about: str) -> "ArgumentParser":
     from jpegdl.arguments import plain_parser
-    from jpegdl.codec import RateConfig
+    from jpegdl.codec import CurveConfig
 
     parser = plain_parser("jpegdl rate [--name NAME] [--KEY VALUE ...]", about)
     add_comparison(parser)
     parser.add_argument("--arms", type=list[str] | None, default=None, help="whose (default: all that files can stand for)")
-    parser.add_argument(
-        "--seeds", type=int | list[int] | None, default=None, help="a number n for 0 to n-1, or a list (default: all there are)"
-    )
-    parser.add_class_arguments(RateConfig)
+    add_seeds(parser)
+    parser.add_class_arguments(CurveConfig)
     return parser
 
 
 def rate(chosen: dict[str, Any]) -> None:
     from jpegdl.codec import (
-        RateConfig,
-        check_rate_config,
+        CurveConfig,
+        check_curve_config,
         rate_comparisons,
         rate_figure,
         rate_rows,
@@ -106,12 +104,11 @@ def rate(chosen: dict[str, Any]) -> None:
         why_no_files,
     )
     from jpegdl.files import replacing, write_csv, write_json
-    from jpegdl.training import finished_runs
 
-    config = pick(RateConfig, chosen)
-    check_rate_config(config)
-    folder, seeds = comparison_folder(chosen), chosen["seeds"]
-    runs = finished_runs(folder, chosen["arms"], list(range(seeds)) if isinstance(seeds, int) else seeds)
+    config = pick(CurveConfig, chosen)
+    check_curve_config(config)
+    folder = comparison_folder(chosen)
+    runs = chosen_runs(folder, chosen)
     results: dict[str, dict[int, dict[str, Any]]] = {}
     for arm, by_seed in runs.items():
         for seed, run in by_seed.items():

@@ -8,7 +8,7 @@ from jpegdl.codec.config import CompressConfig
 from jpegdl.codec.curves import Between, Curve, bd_accuracy, bd_rate, compare_curves, rate_curves
 from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.folder import CompressStanding, compress_folder
-from jpegdl.codec.rate import RateConfig, check_rate_config, rate_run, read_rate, why_no_files
+from jpegdl.codec.rate import CurveConfig, check_curve_config, rate_run, read_rate, why_no_files
 from jpegdl.codec.rate_figure import rate_comparisons, rate_figure, rate_rows, rate_text
 from jpegdl.codec.report import file_report, keep_file_report, read_file_report, stored_in_words
 from jpegdl.codec.steps import Learned, file_tables, learned_tables
@@ -18,12 +18,12 @@ __all__ = [
     "CompressConfig",
     "CompressStanding",
     "Curve",
+    "CurveConfig",
     "Encoder",
     "Learned",
-    "RateConfig",
     "bd_accuracy",
     "bd_rate",
-    "check_rate_config",
+    "check_curve_config",
     "compare_curves",
     "compress_folder",
     "file_report",

@@ -1,21 +1,17 @@
 """A run's points on the plane of accuracy and rate: what its network makes of real JPEG files, and how large these are."""
 
-import io
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from dataclasses import replace as changed
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
-from torchvision.transforms.v2 import functional as v2
 
 from jpegdl.codec.encoder import Encoder
-from jpegdl.codec.report import header_bytes, spread
+from jpegdl.codec.report import FileSizes, spread
 from jpegdl.codec.steps import as_json, file_tables, learned_tables, of_run
 from jpegdl.data import Data
 from jpegdl.data.images import collate
@@ -29,7 +25,7 @@ RATE = "rate.json"  # in the folder of a run
 
 
 @dataclass
-class RateConfig:
+class CurveConfig:
     """What to measure accuracy and rate with.
 
     Args:
@@ -56,7 +52,7 @@ class RateConfig:
         return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def check_rate_config(config: RateConfig) -> None:
+def check_curve_config(config: CurveConfig) -> None:
     """Refuse settings that cannot be.
 
     Raises:
@@ -86,7 +82,7 @@ def why_no_files(folder: RunFolder) -> str | None:
     return None
 
 
-def rate_run(folder: RunFolder, config: RateConfig, progress: Callable[[str, int, int], None] | None = None) -> dict[str, Any]:
+def rate_run(folder: RunFolder, config: CurveConfig, progress: Callable[[str, int, int], None] | None = None) -> dict[str, Any]:
     """Test a finished run on real JPEG files of its test images, and leave ``rate.json`` in its folder.
 
     Each test image is encoded as the model sees it, scaled and cropped; the network, without its layer, reads the decoded
@@ -110,12 +106,12 @@ def rate_run(folder: RunFolder, config: RateConfig, progress: Callable[[str, int
         UsageError: a setting that cannot be, a run that is not finished, a layer that no JPEG file can stand for, or data of
             other classes.
     """
-    check_rate_config(config)
+    check_curve_config(config)
     if why := why_no_files(folder):
         raise UsageError(why)
     run = folder.open()
     has_layer = isinstance(run.model.layer, JpegLayer)
-    data = Data(changed(run.config.data, path=config.path or run.config.data.path, workers=0), test_only=True)
+    data = Data(replace(run.config.data, path=config.path or run.config.data.path, workers=0), test_only=True)
     other = folder.other_images(data.fingerprint)
     made_of = {
         "model": digest_of_file(folder.model_file),
@@ -163,13 +159,12 @@ def read_rate(folder: RunFolder) -> dict[str, Any] | None:
 class _Test:
     """A run's network, and its test images."""
 
-    def __init__(self, run: TrainedRun, data: Data, config: RateConfig) -> None:
+    def __init__(self, run: TrainedRun, data: Data, config: CurveConfig) -> None:
         data.load()
         self.data, self.config = data, config
         self.model = run.model.to(config.place)
         self.network = self.model.without_layer()
         self.chosen = spread(len(data.test), config.images)
-        self.pixels = data.config.pixels**2
 
     def without_files(self) -> dict[str, Any]:
         """Accuracies of the model as it is, and with hard rounding."""
@@ -194,23 +189,15 @@ class _Test:
         return {**self._point("own", encoder), "entries": as_json(*tables)}
 
     def _point(self, tables: str, encoder: Encoder) -> dict[str, Any]:
-        size = {"all": 0, "headers": 0}
-
-        def stored(image: Tensor) -> Tensor:
-            file = encoder.encode(v2.to_pil_image((image * 255).round().to(torch.uint8)))
-            size["all"], size["headers"] = size["all"] + len(file), size["headers"] + header_bytes(file)
-            with Image.open(io.BytesIO(file)) as there:
-                decoded: Tensor = v2.pil_to_tensor(there).float() / 255
-            return decoded
-
-        right = self._right(self.network, stored)
-        bits = {name: 8 * count / (len(self.chosen) * self.pixels) for name, count in size.items()}
+        size = FileSizes()
+        right = self._right(self.network, lambda image: size.through(image, encoder))
+        bits, header = size.rates(self.data.config.pixels**2)
         return {
             "tables": tables,
             "subsampling": encoder.subsampling,
             "accuracy": float(right.mean()),
-            "bits_per_pixel": bits["all"],
-            "header": bits["headers"],
+            "bits_per_pixel": bits,
+            "header": header,
             "right": np.packbits(right).tobytes().hex(),
         }
 

@@ -197,7 +197,7 @@ class _Test:
     @torch.no_grad()
     def without_files(self, data: Data, chosen: list[int], optimize: bool) -> list[Row]:
         """The rows soft and hard."""
-        soft, hard, count, stored = 0, 0, 0, _Size()
+        soft, hard, count, stored = 0, 0, 0, FileSizes()
         storable = True
         for images, targets in self.batches(data, chosen, "soft and hard"):
             soft += _right(self.run.model, images, targets)
@@ -229,15 +229,9 @@ class _Test:
     @torch.no_grad()
     def of_crops(self, data: Data, chosen: list[int], encoder: Encoder) -> list[Row]:
         """The rows of files made of the very pixels that the model sees."""
-        counts, size = _Counts(), _Size()
+        counts, size = _Counts(), FileSizes()
         for images, targets in self.batches(data, chosen, "real file"):
-            decoded = []
-            for image in images:
-                file = encoder.encode(v2.to_pil_image((image * 255).round().to(torch.uint8)))
-                size.add(file)
-                with Image.open(io.BytesIO(file)) as there:
-                    decoded.append(v2.pil_to_tensor(there).float() / 255)
-            counts.add(self, torch.stack(decoded), targets)
+            counts.add(self, torch.stack([size.through(image, encoder) for image in images]), targets)
         return counts.rows(*size.rates(_pixels(data)))
 
     @torch.no_grad()
@@ -281,7 +275,7 @@ class _Counts:
         ]
 
 
-class _Size:
+class FileSizes:
     """How large files are, and their headers."""
 
     def __init__(self) -> None:
@@ -289,6 +283,14 @@ class _Size:
 
     def add(self, file: bytes) -> None:
         self.files, self.bytes, self.headers = self.files + 1, self.bytes + len(file), self.headers + header_bytes(file)
+
+    def through(self, image: Tensor, encoder: Encoder) -> Tensor:
+        """An image (3, H, W) in [0, 1] as it comes out of a JPEG file, whose size counts."""
+        file = encoder.encode(v2.to_pil_image((image * 255).round().to(torch.uint8)))
+        self.add(file)
+        with Image.open(io.BytesIO(file)) as there:
+            decoded: Tensor = v2.pil_to_tensor(there).float() / 255
+        return decoded
 
     def rates(self, pixels: int) -> tuple[float, float]:
         """Bits per pixel of all, and of the headers, for images of that many pixels."""

@@ -158,16 +158,14 @@ def arm_config(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = None
     """
     own = own or {}
     check_arm(arm, own)
+    chosen = own[arm] if arm in own else ARMS[arm]
+    changes = {name: content for name in ("layer", "data", "training") if (content := getattr(chosen, name))}
     if arm in own:
-        changes = {name: content for name in ("layer", "data", "training") if (content := getattr(own[arm], name))}
         return _changed(config, changes, arm)
-    layer = replace(config.layer, **ARMS[arm].layer)
+    config = cast(RunConfig, _merged(config, changes, changes))
     if arm == "hardness":
-        layer = replace(layer, alpha=None, hardness=layer.hardness or _HARDNESS)
-    training = config.training
-    if "rate" in ARMS[arm].training:
-        training = replace(training, rate=replace(training.rate, **ARMS[arm].training["rate"]))
-    return replace(config, layer=layer, data=replace(config.data, **ARMS[arm].data), training=training)
+        config = replace(config, layer=replace(config.layer, alpha=None, hardness=config.layer.hardness or _HARDNESS))
+    return config
 
 
 def _changed(config: RunConfig, changes: dict[str, Any], arm: str) -> RunConfig:

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import binomtest, false_discovery_control
 from torch import Tensor
 
-from jpegdl.explain.subject import NotApplicable, Subject, dct_layer, planes_of, without_layer
+from jpegdl.explain.subject import NotApplicable, Subject, dct_layer, planes_of
 from jpegdl.functional import BLOCK
 from jpegdl.layer import ImageDctLayer, QuantizingLayer
 
@@ -81,7 +81,7 @@ class Ablation:
 
     def __init__(self, subject: Subject) -> None:
         self.subject, self.layer = subject, dct_layer(subject.layer)
-        self.behind = without_layer(subject.model)
+        self.behind = subject.model.without_layer()
 
     def run(
         self,

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jpegdl.explain.subject import NotApplicable, without_layer
+from jpegdl.explain.subject import NotApplicable
 from jpegdl.layer import PrependedModel
 
 SMALLEST_MAP = 3  # places on a side of a feature map that can show where something is
@@ -105,7 +105,7 @@ def first_maps(model: PrependedModel, images: Tensor) -> tuple[Tensor, str]:
     stage = model.backbone.get_submodule(name)
     hook = stage.register_forward_hook(lambda module, inputs, output: found.append(output.clone()))  # a ReLU may follow
     try:
-        without_layer(model)(model.layer(images))
+        model(images)
     finally:
         hook.remove()
     if not found or found[0].ndim != 4:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.explain.maps import first_maps, grad_cam
-from jpegdl.explain.subject import NotApplicable, Subject, seeded, without_layer
+from jpegdl.explain.subject import NotApplicable, Subject, seeded
 from jpegdl.layer import PrependedModel
 
 DISAGREEMENT = (
@@ -59,8 +59,8 @@ def show(subject: Subject, left_out: list[dict[str, str]]) -> tuple[dict[str, An
     """
     if isinstance(subject.layer, nn.Identity) and subject.plain is None:
         raise NotApplicable("the run has no layer, and there is no other model to compare with")
-    compared = {"with layer": subject.model}
-    compared = ({"plain": subject.plain.model} if subject.plain else {"without layer": without_layer(subject.model)}) | compared
+    before = {"plain": subject.plain.model} if subject.plain else {"without layer": subject.model.without_layer()}
+    compared = {**before, "with layer": subject.model}
     scores = _scores(subject, *compared.values())
     chosen = _choose(scores, subject.config.pictures, by_class=subject.plain is not None)
     content: dict[str, Any] = {

@@ -153,13 +153,6 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def without_layer(model: PrependedModel) -> PrependedModel:
-    """The same backbone and normalisation behind no layer: images (N, 3, H, W) in [0, 1] to logits."""
-    return PrependedModel(model.backbone, nn.Identity(), model.mean.flatten().tolist(), model.std.flatten().tolist()).to(
-        model.mean.device
-    )
-
-
 def dct_layer(layer: nn.Module) -> ImageDctLayer:
     """The layer, where it works on the DCT coefficients of images.
 

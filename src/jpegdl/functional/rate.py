@@ -64,13 +64,17 @@ def expected_symbols(z: Tensor, q: Tensor, hardness: float, *, most: int | None 
     """
     if z.ndim != 4 or z.shape[-2:] != (BLOCK, BLOCK) or q.shape != (BLOCK, BLOCK):
         raise UsageError(f"z must be (R, B, 8, 8) and q (8, 8), got {tuple(z.shape)} and {tuple(q.shape)}")
-    scaled = (z / q).flatten(-2)
-    dc = _dc_symbols(scaled[..., 0], hardness)
-    blocks = scaled.flatten(0, 1)
-    drawn = len(blocks) if most is None else min(most, len(blocks))
-    if drawn < len(blocks):
-        blocks = blocks[torch.randint(len(blocks), (drawn,), device=z.device)]
-    return Symbols(dc, _ac_symbols(blocks.T[ZIGZAG[1:]], hardness) * (z.shape[0] * z.shape[1] / drawn))
+    blocks = _drawn(z, most)
+    ac = _ac_symbols((blocks / q).flatten(1).T[ZIGZAG[1:]], hardness)
+    return Symbols(_dc_symbols(z[..., 0, 0] / q[0, 0], hardness), ac * (z.shape[0] * z.shape[1] / len(blocks)))
+
+
+def _drawn(z: Tensor, most: int | None) -> Tensor:
+    """(blocks, 8, 8): all blocks of ``z`` or, where there are more than ``most``, so many of them at random."""
+    blocks = z.flatten(0, -3)
+    if most is None or most >= len(blocks):
+        return blocks
+    return blocks[torch.randint(len(blocks), (most,), device=z.device)]
 
 
 def _probabilities(scaled: Tensor, hardness: float, dim: int) -> tuple[Tensor, Tensor]:
@@ -123,7 +127,7 @@ def coded_bits(symbols: Symbols, lengths: Symbols) -> Tensor:
     return (symbols.dc * (lengths.dc + sizes)).sum() + (symbols.ac * (lengths.ac + sizes)).sum()
 
 
-def level_shares(z: Tensor, q: Tensor, hardness: float, reach: int) -> Tensor:
+def level_shares(z: Tensor, q: Tensor, hardness: float, reach: int, *, most: int | None = None) -> Tensor:
     """Expected share of each level at each frequency, the marginals p_f(k) = mean over blocks of P(k | z).
 
     Args:
@@ -131,11 +135,12 @@ def level_shares(z: Tensor, q: Tensor, hardness: float, reach: int) -> Tensor:
         q: steps > 0, (8, 8).
         hardness: of P(k | z), as in :func:`expected_symbols`.
         reach: levels beyond +-reach are counted there.
+        most: of how many blocks, drawn at random, to take them. None for all.
 
     Returns:
         (64, 2 reach + 1), rows in row-major order of the frequencies, each with the sum 1; differentiable in ``z`` and ``q``.
     """
-    scaled = (z / q).flatten(-2).flatten(0, -2).T  # (64, blocks)
+    scaled = (_drawn(z, most) / q).flatten(1).T  # (64, blocks)
     shares, levels = _probabilities(scaled, hardness, 1)
     places = (levels.clamp(-reach, reach) + reach).long()
     counts = scaled.new_zeros(BLOCK**2, 2 * reach + 1).scatter_add(1, places.flatten(1), shares.flatten(1))

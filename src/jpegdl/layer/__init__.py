@@ -8,7 +8,7 @@ from jpegdl.layer.describe import describe_tables
 from jpegdl.layer.features import FeatureJpegLayer
 from jpegdl.layer.gain import GainLayer
 from jpegdl.layer.jpeg import JpegLayer
-from jpegdl.layer.kinds import LAYER_KINDS, LayerKind, build_layer, check_layer, layer_kind
+from jpegdl.layer.kinds import LAYER_KINDS, STORABLE, LayerKind, build_layer, check_layer, layer_kind
 from jpegdl.layer.normalization import ImageNormalization
 from jpegdl.layer.prepend import PrependedModel, prepend
 from jpegdl.layer.quantizing import DEFAULT_ALPHA, ROUNDINGS, STEP_RANGE, QuantizingLayer, Rounding
@@ -21,6 +21,7 @@ __all__ = [
     "LAYER_KINDS",
     "ROUNDINGS",
     "STEP_RANGE",
+    "STORABLE",
     "CompandingLayer",
     "DctLayer",
     "FeatureJpegLayer",

@@ -94,6 +94,9 @@ LAYER_KINDS: dict[str, LayerKind] = {
     "none": LayerKind(lambda config, tables, size: nn.Identity(), None, False),
 }
 
+#: Kinds that a JPEG file can stand for, as it has one pair of tables of steps, and the subsampling of its chroma.
+STORABLE = {"jpeg": JpegLayer.subsampling, "subsampled": SubsampledJpegLayer.subsampling}
+
 
 def layer_kind(config: LayerConfig) -> LayerKind:
     """The record of the kind that ``config`` names, one of ours or the user's own.

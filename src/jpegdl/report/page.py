@@ -3,7 +3,7 @@
 import base64
 import io
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -215,7 +215,7 @@ def _explained(arm: str, seed: int, run: RunFolder) -> Iterator[Section]:
     if found is None:
         return
     title = f"A closer look at {arm}, seed {seed}"
-    if not _of_model(run, found["made_of"].get("model")):
+    if not _of_model(run, found):
         yield Section(
             title, lines=[f"Left out: another model was looked at; jpegdl explain --arm {arm} --seed {seed} does it again."]
         )
@@ -242,17 +242,9 @@ def _embedded(file: Path, alt: str) -> str:
 def _attacked(runs: _Runs) -> Iterator[Section]:
     """What ``jpegdl attack`` found of all runs that were attacked."""
     results: dict[str, dict[int, dict[str, Any]]] = {}
-    title, notes, pictures = "Under attack", [], []
-    for arm, by_seed in runs.items():
-        for seed, run in by_seed.items():
-            if (result := read_json(run.path / "attack.json", _ATTACKED)) is None:
-                continue
-            if not _of_model(run, result["model"]):
-                notes.append(f"{arm}, seed {seed}: left out, as another model was attacked; run jpegdl attack again.")
-                continue
-            if result["other_images"]:
-                notes.append(f"{arm}, seed {seed}: not the images that the run was tested with: {result['other_images']}.")
-            results.setdefault(arm, {})[seed] = result
+    title, notes, pictures = "Under attack", list[str](), []
+    for arm, seed, result in _current(runs, _read_attack, "was attacked; run jpegdl attack", notes):
+        results.setdefault(arm, {})[seed] = result
     if not results:
         if notes:
             yield Section(title, lines=notes)
@@ -294,17 +286,9 @@ def _attacked(runs: _Runs) -> Iterator[Section]:
 def _stored(runs: _Runs) -> Iterator[Section]:
     """What ``jpegdl rate`` found of all runs that it measured."""
     results: dict[str, dict[int, dict[str, Any]]] = {}
-    lines = []
-    for arm, by_seed in runs.items():
-        for seed, run in by_seed.items():
-            if (result := read_rate(run)) is None:
-                continue
-            if not _of_model(run, result["made_of"]["model"]):
-                lines.append(f"{arm}, seed {seed}: left out, as another model was measured; run jpegdl rate again.")
-                continue
-            if result["other_images"]:
-                lines.append(f"{arm}, seed {seed}: not the images that the run was tested with: {result['other_images']}.")
-            results.setdefault(arm, {})[seed] = result
+    lines: list[str] = []
+    for arm, seed, result in _current(runs, read_rate, "was measured; run jpegdl rate", lines):
+        results.setdefault(arm, {})[seed] = result
     title = "Accuracy against the bits of real files"
     if not results:
         if lines:
@@ -345,21 +329,15 @@ def _read_back(runs: _Runs) -> Iterator[Section]:
     """What ``jpegdl evaluate --from-files`` found; files of different kinds are kept apart."""
     lines: list[str] = []
     alike: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for arm, by_seed in runs.items():
-        for seed, run in by_seed.items():
-            if (found := read_file_report(run)) is None:
-                continue
-            who, stored = f"{arm}, seed {seed}", found["stored"]
-            if not _of_model(run, found["model"]):
-                lines.append(f"{who}: left out, as another model read the files; run jpegdl evaluate --from-files again.")
-                continue
-            words = f". {found['carried']['words']}" if stored["tables"] == "own" else ""
-            lines.append(f"{who}: {stored['test']['images']} files in {found['files']}, {stored_in_words(stored)}{words}.")
-            if found["other_images"]:
-                lines.append(f"{who}: not the images that the run was tested with: {found['other_images']}.")
-            same: list[Any] = [[row["name"], row["images"]] for row in found["rows"]]
-            same += [found["other_images"], "" if stored["tables"] == "own" else stored["digest"]]
-            alike.setdefault((arm, stored_in_words(stored), repr(same)), []).append(found)
+    again = "read the files; run jpegdl evaluate --from-files"
+    for arm, seed, found in _current(runs, read_file_report, again, lines):
+        stored = found["stored"]
+        words = f". {found['carried']['words']}" if stored["tables"] == "own" else ""
+        files = f"{stored['test']['images']} files in {found['files']}"
+        lines.append(f"{arm}, seed {seed}: {files}, {stored_in_words(stored)}{words}.")
+        same: list[Any] = [[row["name"], row["images"]] for row in found["rows"]]
+        same += [found["other_images"], "" if stored["tables"] == "own" else stored["digest"]]
+        alike.setdefault((arm, stored_in_words(stored), repr(same)), []).append(found)
     if not lines:
         return
     if any(sum(other == arm for other, *_ in alike) > 1 for arm, *_ in alike):
@@ -383,9 +361,39 @@ def _read_back(runs: _Runs) -> Iterator[Section]:
     )
 
 
-def _of_model(run: RunFolder, digest: str | None) -> bool:
+def _current(
+    runs: _Runs,
+    read: Callable[[RunFolder], dict[str, Any] | None],
+    again: str,
+    notes: list[str],
+) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """What was found of all runs whose model is still the one that was looked at: arm, seed and what was found.
+
+    Args:
+        runs: of the comparison.
+        read: what there is of a run; None where there is nothing.
+        again: what happened to another model, and the command that does it to this one.
+        notes: is told what was left out and, after each that was handed on, whether its images were others.
+    """
+    for arm, by_seed in runs.items():
+        for seed, run in by_seed.items():
+            if (found := read(run)) is None:
+                continue
+            if not _of_model(run, found):
+                notes.append(f"{arm}, seed {seed}: left out, as another model {again} again.")
+                continue
+            yield arm, seed, found
+            if found["other_images"]:
+                notes.append(f"{arm}, seed {seed}: not the images that the run was tested with: {found['other_images']}.")
+
+
+def _read_attack(run: RunFolder) -> dict[str, Any] | None:
+    return read_json(run.path / "attack.json", _ATTACKED)
+
+
+def _of_model(run: RunFolder, found: dict[str, Any]) -> bool:
     """Whether what was found of a run is of the model that is there now."""
-    return digest == digest_of_file(run.model_file)
+    return digest_of_file(run.model_file) == (found if "model" in found else found["made_of"]).get("model")
 
 
 def _attack_table(results: dict[str, dict[int, dict[str, Any]]]) -> list[list[str]]:

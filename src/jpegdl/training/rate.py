@@ -8,11 +8,10 @@ from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.layer import JpegLayer, LayerConfig
+from jpegdl.layer import STORABLE, JpegLayer, LayerConfig
 
 KINDS = ("symbols", "frequencies")
 _REACH = 1100  # levels of an 8-bit image at a step of 1, and a little more
-_LAYERS = ("jpeg", "subsampled")  # of layers that a JPEG file can stand for
 
 
 @dataclass
@@ -72,10 +71,7 @@ class RateEstimate(nn.Module):
             shares = {name: part.detach() / part.detach().sum() for name, part in symbols._asdict().items()}
             running = F.Symbols(**{name: self._running(table, name, share) for name, share in shares.items()})
             return F.coded_bits(symbols, F.code_lengths(running))
-        blocks = z.flatten(0, 1)
-        if config.blocks is not None and config.blocks < len(blocks):
-            blocks = blocks[torch.randint(len(blocks), (config.blocks,), device=z.device)]
-        levels = F.level_shares(blocks, steps, config.hardness, _REACH)
+        levels = F.level_shares(z, steps, config.hardness, _REACH, most=config.blocks)
         return F.entropy(levels, self._running(table, "levels", levels.detach())).sum() * (z.shape[0] * z.shape[1])
 
     def _running(self, table: int, name: str, now: Tensor) -> Tensor:
@@ -112,8 +108,8 @@ def check_rate(config: RateConfig, layer: LayerConfig) -> None:
         raise UsageError(f"training.rate.blocks must be at least 1, or null for all, got {config.blocks}")
     if not 0 <= config.memory < 1:
         raise UsageError(f"training.rate.memory must be at least 0 and less than 1, got {config.memory}")
-    if config.weight and layer.kind not in (*_LAYERS, "none"):
+    if config.weight and layer.kind not in (*STORABLE, "none"):
         raise UsageError(
             f"training.rate is the rate of JPEG files, which have one pair of tables of steps, and layer.kind {layer.kind} is "
-            f"not of that sort; give {' or '.join(_LAYERS)}, or training.rate.weight 0"
+            f"not of that sort; give {' or '.join(STORABLE)}, or training.rate.weight 0"
         )

@@ -1,11 +1,9 @@
 """One run, from its settings to a finished folder."""
 
-import logging
 import pickle
 import platform
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing
 from jpegdl.layer import PrependedModel, describe_tables, prepend
+from jpegdl.logs import quiet
 from jpegdl.own import blamed, said
 from jpegdl.tables import before_and_after
 from jpegdl.training.callbacks import History, Start
@@ -125,24 +124,11 @@ def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
         raise UsageError(f"training.callbacks: {error} One ModelCheckpoint without a monitor is the run's own.") from error
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning tells which devices there are, and how it ended, for each of its trainers: here that is too often.
-
-    Around its use only, as the loggers are those of all programs that use Lightning in this process.
-    """
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+#: Lightning tells which devices there are, and how it ended, for each of its trainers: here that is too often.
+_LIGHTNING = ("lightning.pytorch", "lightning.fabric")
 
 
-@_quiet()
+@quiet(*_LIGHTNING)
 def train_run(
     config: RunConfig,
     data: Data,
@@ -255,7 +241,7 @@ def train_run(
     return result
 
 
-@_quiet()
+@quiet(*_LIGHTNING)
 def evaluate(model: PrependedModel, data: Data, config: TrainingConfig) -> dict[str, float]:
     """Accuracy (share of the test images, 0 to 1) and mean cross-entropy of a model on the test images."""
     module = JointTraining(model, config, len(data.classes), seed=0)
