@@ -52,6 +52,8 @@ def test_attack_explain_report(compared, capsys):
     assert run_command(capsys, "report", "--name", "demo")[0] == 0
     page = (compared / "report.html").read_text()
     assert "Under attack" in page
+    assert "over all that were run: fgsm, pgd, through the gradients own, ste" in " ".join(page.split())
+    assert "These attacks found no sign of masked gradients" in page or "Signs of masked gradients" in page
     assert "A closer look at jpeg-dl, seed 0" in page
     assert "data:image/webp;base64," in page
     for typed in ("jpegdl compare", "jpegdl attack", "jpegdl explain"):
@@ -68,6 +70,16 @@ def test_attack_explain_report(compared, capsys):
         assert run_command(capsys, "report", "--name", "demo")[0] == 0
         assert what in (compared / "report.html").read_text()
         path.write_text(kept)
+
+    # Nor is what was found beside another plain model.
+    model = compared / "plain/0/model.safetensors"
+    kept = model.read_bytes()
+    model.write_bytes(kept + b" ")
+    assert run_command(capsys, "report", "--name", "demo")[0] == 0
+    page = (compared / "report.html").read_text()
+    assert "jpeg-dl, seed 0: left out, as another model was attacked" in page
+    assert "Left out: another model was looked at" in page
+    model.write_bytes(kept)
 
     # Runs that were attacked differently are not put side by side.
     assert run_command(capsys, "attack", "--name", "demo", "--eps", "[1]", *QUICK, "--arms", "[plain]")[0] == 0
@@ -92,6 +104,13 @@ def test_bad_input_is_one_line(compared, capsys):
     assert "no run is there; there are 0" in one_error(capsys, "evaluate", "--name", "demo", "--seed", "7")
     (compared / "jpeg-dl/0/attack.json").write_text("{")
     assert "attack.json is damaged" in one_error(capsys, "report", "--name", "demo")
+    assert run_command(capsys, "attack", "--name", "demo", "--eps", "[2]", *QUICK, "--arms", "[jpeg-dl]")[0] == 0
+    rows = (compared / "attack.csv").read_text()
+    file = compared / "jpeg-dl/0/attack.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "levels": [{}]}))
+    assert "attack.json is damaged (KeyError: 'norm')" in one_error(capsys, "report", "--name", "demo")
+    assert "must name at least one run" in one_error(capsys, "attack", "--name", "demo", "--seeds", "0", *QUICK)
+    assert (compared / "attack.csv").read_text() == rows
 
 
 def test_compress_then_evaluate_on_the_files(compared, capsys, tmp_path):

@@ -127,7 +127,7 @@ def _result(arm, seed, shift=0):
     ]
     return {
         "arm": arm, "seed": seed, "rounding": "soft", "classes": 4, "images": 10, "indices": list(range(10)),
-        "data": {"name": "photos"}, "clean": {"accuracy": 0.8}, "levels": levels(outcomes, RIGHT),
+        "data": {"name": "photos"}, "plain": None, "clean": {"accuracy": 0.8}, "levels": levels(outcomes, RIGHT),
         "corruptions": {"mean": 0.5, "by": {"fog": {"mean": 0.5, "by": {"1": 0.5}}}}, "jpeg": {"mean": 0.6, "by": {"10": 0.6}},
         "settings": {"eps": [2, 4, 8], "accelerator": "cpu"},
     }  # fmt: skip
@@ -182,3 +182,9 @@ def test_runs_that_were_attacked_differently_are_not_put_in_one_figure():
     assert attack_figure({"plain": {0: first}, "jpeg-dl": {0: other}}) is not None
     with pytest.raises(UsageError, match="one run at least"):
         attack_figure({})
+
+
+def test_seeds_with_and_without_transfer_are_not_averaged():
+    with_plain = {**_result("jpeg-dl", 1), "plain": {"accuracy": 0.8}}
+    with pytest.raises(UsageError, match="some seeds of jpeg-dl were attacked with what fools the plain model too"):
+        attack_figure({"jpeg-dl": {0: _result("jpeg-dl", 0), 1: with_plain}})

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from jpegdl.cli.shared import Bar, add_comparison, add_seeds, chosen_runs, comparison_folder, note_command, pick, say
+from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -46,12 +47,18 @@ def attack(chosen: dict[str, Any]) -> None:
     name = "attack" if config.rounding is None else f"attack-{config.rounding}"
     write_csv(folder / f"{name}.csv", attack_rows(results))
     written = [f"{name}.csv"]
-    if (figure := attack_figure(results)) is not None:
+    try:
+        figure = attack_figure(results)
+    except UsageError as error:  # what cannot be put side by side has its rows all the same
+        figure = None
+        say(f"No figure: {error}")
+    if figure is not None:
         with replacing(folder / f"{name}.png") as file:
             figure.savefig(file, dpi=100, facecolor="white")
         written.append(f"{name}.png")
     note_command(folder, chosen)
-    say(f"Written to {folder}: {', '.join(written)}; jpegdl report adds them to its page")
+    page = "jpegdl report adds them to its page" if config.rounding is None else "the page of jpegdl report is without them"
+    say(f"Written to {folder}: {', '.join(written)}; {page}")
 
 
 def explain_parser(about: str) -> "ArgumentParser":

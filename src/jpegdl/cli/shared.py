@@ -56,11 +56,13 @@ def chosen_runs(folder: Path, chosen: dict[str, Any]) -> "dict[str, dict[int, Ru
     """The finished runs of the arms and seeds that were chosen, of each arm by seed.
 
     Raises:
-        UsageError: one of them is not there.
+        UsageError: one of them is not there, or there are none to be.
     """
     from jpegdl.training import finished_runs
 
     seeds = chosen["seeds"]
+    if seeds in (0, []) or chosen["arms"] == []:
+        raise UsageError("--arms and --seeds must name at least one run")
     return finished_runs(folder, chosen["arms"], list(range(seeds)) if isinstance(seeds, int) else seeds)
 
 

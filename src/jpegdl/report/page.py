@@ -23,14 +23,17 @@ from jpegdl.compare.statistics import summary_notes, summary_rows, verdict
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file, read_json, replacing
 from jpegdl.report.svg import inline_svg
-from jpegdl.robustness import attack_figure
+from jpegdl.robustness import attack_figure, attack_rows
 from jpegdl.training import RunFolder
 
 REPORT = "report.html"
 COMMANDS = "commands.txt"  # the command lines that made what is in a folder
 MOST_ARMS = 8  # whose tables are shown, so that the page stays under 5 MB
 
-_ATTACKED = ("model", "images", "clean", "levels", "masking", "settings", "corruptions", "jpeg", "other_images")
+_ATTACKED = (
+    "model", "plain", "classes", "images", "indices", "data", "other_images", "clean", "levels", "masking", "corruptions",
+    "jpeg", "settings",
+)  # fmt: skip
 _Runs = dict[str, dict[int, RunFolder]]
 
 
@@ -139,7 +142,7 @@ def _sections(folder: Path, runs: _Runs, summary: dict[str, Any]) -> Iterator[Se
     )
     for arm, by_seed in runs.items():
         for seed, run in by_seed.items():
-            yield from _explained(arm, seed, run)
+            yield from _explained(arm, seed, run, runs.get("plain", {}).get(seed))
     yield from _attacked(runs)
     yield from _stored(runs)
     yield from _read_back(runs)
@@ -208,14 +211,14 @@ _EXPLAINED = {
 }
 
 
-def _explained(arm: str, seed: int, run: RunFolder) -> Iterator[Section]:
+def _explained(arm: str, seed: int, run: RunFolder, plain: RunFolder | None) -> Iterator[Section]:
     """What ``jpegdl explain`` found of a run."""
     folder = run.path / "explain"
     found = read_json(folder / "explain.json", ("made_of", "files", "words", "left_out", "other_images"))
     if found is None:
         return
     title = f"A closer look at {arm}, seed {seed}"
-    if not _of_model(run, found):
+    if not _of_model(run, found, plain):
         yield Section(
             title, lines=[f"Left out: another model was looked at; jpegdl explain --arm {arm} --seed {seed} does it again."]
         )
@@ -260,7 +263,9 @@ def _attacked(runs: _Runs) -> Iterator[Section]:
             "Accuracy against the strength of the attack. Solid lines count an image as robust only if no attack broke it."
         )
         pictures.append(_drawn(figure, "attack", "Accuracy of each arm against the strength of the attack", caption))
-    images = next(result["images"] for by_seed in results.values() for result in by_seed.values())
+    images, settings = next((r["images"], r["settings"]) for by_seed in results.values() for r in by_seed.values())
+    if len({tuple(by_seed) for by_seed in results.values()}) > 1:
+        notes.append("Not all arms were attacked in the same seeds: a part of their differences may come from that.")
     flags = {
         f"{arm}, seed {seed}: {flag['norm']}, {flag['eps_255']:g}/255: {flag['text']}."
         for arm, by_seed in results.items()
@@ -270,13 +275,14 @@ def _attacked(runs: _Runs) -> Iterator[Section]:
     lines = (
         ["Signs of masked gradients:", *sorted(flags)]
         if flags
-        else [f"No sign of masked gradients was found on these {images} images."]
+        else [f"These attacks found no sign of masked gradients on these {images} images."]
     )
     yield Section(
         title,
-        "Accuracy under attacks that know the model. Adaptive is the honest figure: image by image the worst over all attacks, "
-        "through the layer's own gradient, through gradients in its place, from the plain model and without gradients. The "
-        "figure with the layer's own gradient alone is what is usually published.",
+        "Accuracy under attacks that know the model. Adaptive is the honest figure: image by image the worst over all that "
+        f"were run: {', '.join(settings['attacks'])}, through the gradients {', '.join(settings['gradients'])} where the layer "
+        "has them, and what fools the plain model, where there is one. What was not run can only lower it. The figure with the "
+        "layer's own gradient alone is what is usually published.",
         lines=[*notes, *lines],
         table=_attack_table(results),
         pictures=pictures,
@@ -379,7 +385,7 @@ def _current(
         for seed, run in by_seed.items():
             if (found := read(run)) is None:
                 continue
-            if not _of_model(run, found):
+            if not _of_model(run, found, runs.get("plain", {}).get(seed)):
                 notes.append(f"{arm}, seed {seed}: left out, as another model {again} again.")
                 continue
             yield arm, seed, found
@@ -388,12 +394,31 @@ def _current(
 
 
 def _read_attack(run: RunFolder) -> dict[str, Any] | None:
-    return read_json(run.path / "attack.json", _ATTACKED)
+    """A run's ``attack.json``; None where there is none.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    file = run.path / "attack.json"
+    found = read_json(file, _ATTACKED)
+    if found is not None:
+        try:
+            attack_rows({"": {0: found}})
+            [(flag["norm"], float(flag["eps_255"]), flag["text"]) for flag in found["masking"]["flags"]]
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise UsageError(f"{file} is damaged ({why}); delete it, and jpegdl attack writes it again") from error
+    return found
 
 
-def _of_model(run: RunFolder, found: dict[str, Any]) -> bool:
-    """Whether what was found of a run is of the model that is there now."""
-    return digest_of_file(run.model_file) == (found if "model" in found else found["made_of"]).get("model")
+def _of_model(run: RunFolder, found: dict[str, Any], plain: RunFolder | None) -> bool:
+    """Whether what was found of a run is of the model that is there now and, where it is beside the plain one, of that too."""
+    made_of = found if "model" in found else found["made_of"]
+    rival = made_of.get("plain")
+    rival = rival["model"] if isinstance(rival, dict) else rival
+    if rival is not None and plain is not None and digest_of_file(plain.model_file) != rival:
+        return False
+    return digest_of_file(run.model_file) == made_of.get("model")
 
 
 def _attack_table(results: dict[str, dict[int, dict[str, Any]]]) -> list[list[str]]:

@@ -142,6 +142,12 @@ def _all(results: Results) -> list[tuple[str, dict[str, Any]]]:
 
 def _check_same(results: Results) -> None:
     """Refuse to put into one picture what cannot be compared."""
+    for arm, by_seed in results.items():
+        if len({result["plain"] is None for result in by_seed.values()}) > 1:
+            raise UsageError(
+                f"some seeds of {arm} were attacked with what fools the plain model too, and others without: there is no plain "
+                "model of theirs"
+            )
     (first_name, first), *others = _all(results)
     for name, result in others:
         differing = [part for part in _SAME if result[part] != first[part]]
