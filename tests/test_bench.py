@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -68,11 +70,17 @@ def test_large_batches_are_left_to_the_layer(small, monkeypatch, tmp_path):
     assert set(times[-1]["seconds"]) == {"jpegdl", "(c) copy"}
 
 
-def test_peak_memory_is_that_of_the_pass(monkeypatch):
-    if not benches.Path("/proc/self/clear_refs").exists():
-        pytest.skip("only Linux tells")
-    monkeypatch.setattr(benches, "_COMPARED", (32, 128))
-    assert benches.peak_extra("(a) softmax", "+ tables", "cpu") > 5 * benches.peak_extra("jpegdl", "+ tables", "cpu")
+def test_peak_memory_is_that_of_the_pass():
+    code = """
+from jpegdl import bench
+bench._COMPARED = (32, 128)
+print(*(bench.peak_extra(name, "+ tables", "cpu") for name in ("(a) softmax", "jpegdl")))
+"""  # in a process of its own: one that holds freed memory would take the pass's from there
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    if found == ["None", "None"]:
+        pytest.skip("this system does not tell")
+    softmax, ours = map(float, found)
+    assert softmax > 5 * ours > 0
 
 
 @pytest.mark.parametrize(
