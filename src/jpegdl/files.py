@@ -16,28 +16,32 @@ _STRAY = ".writing-"
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], *, make_folder: bool = True) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; on success it takes ``path``'s place, on failure it is removed.
 
     Only a process that is killed leaves it behind: see :func:`remove_strays`.
+
+    Args:
+        path: the file.
+        make_folder: make the folder that it is to be in, where there is none.
 
     Raises:
         OSError: it cannot be written, because the disk is full or the folder is read-only, say; names ``path``.
     """
     file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    if make_folder:
+        file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{_STRAY}{os.getpid()}.{file.name}")
     try:
         yield temporary
         temporary.replace(file)
-    except OSError as error:
-        # Python names the temporary file, or, where the disk is full, none.
-        if error.errno is None or (error.filename is not None and str(error.filename) != str(temporary)):
-            raise
-        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(file)) from error
-    finally:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        # Python names the temporary file, or, where the disk is full, none.
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, f"cannot be written: {error.strerror}", str(file)) from error
+        raise
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:

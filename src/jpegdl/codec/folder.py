@@ -248,7 +248,8 @@ class _Work:
         for entry in itertools.islice(entries, 0, None, max(1, self.total // (2 * SAMPLES))):
             if entry.refused is None and len(images) < SAMPLES and entry.path.is_file():
                 try:
-                    image = open_picture(entry.path, drop_alpha=True).image.convert("RGB")
+                    with entry.path.open("rb") as stream:
+                        image = open_picture(stream, entry.name, drop_alpha=True).image.convert("RGB")
                 except (*BAD, Other):
                     continue
                 left, top = (max(0, (side - _SAMPLE_SIDE) // 2) for side in image.size)
@@ -264,16 +265,16 @@ class _Work:
         """Encode in threads, with no more images under way than these can take."""
         threads = self.config.threads or _cores()
         pool, pending = ThreadPoolExecutor(threads), deque[Future[_Done]]()
-        folder, place, refused = None, self.out, None
+        folder, place, refused = None, _Place(self.out), None
         try:
             for entry in entries:
                 if entry.refused is None and entry.folder != folder:  # the files of one folder come one after another
-                    folder, place = entry.folder, self.out / entry.folder
-                    refused = self._prepare(place)
+                    folder, place = entry.folder, _Place(self.out / entry.folder)
+                    refused = place.prepare()
                 if why_not := entry.refused or refused:
                     self._count(_Done(entry, bad=why_not))
                     continue
-                pending.append(pool.submit(self._one, entry, place / entry.new))
+                pending.append(pool.submit(self._one, entry, place))
                 if len(pending) >= WINDOW * threads:
                     self._count(pending.popleft().result())
             while pending:
@@ -281,23 +282,15 @@ class _Work:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _prepare(self, folder: Path) -> str | None:
-        """Clean up what a killed process left in a folder to write to; or say why nothing is to be written there."""
-        if folder.is_dir():
-            if folder.resolve() != folder:
-                return f"{folder} is a link: nothing is written through it"
-            remove_strays(folder)
-        return None
-
-    def _one(self, entry: Entry, file: Path) -> "_Done":
+    def _one(self, entry: Entry, place: "_Place") -> "_Done":
         try:
-            before = entry.path.stat()
-            if not stat.S_ISREG(before.st_mode):
+            if not entry.regular and not stat.S_ISREG(entry.path.stat().st_mode):  # to open a pipe would take for ever
                 return _Done(entry, bad="is no regular file")
-            with suppress(FileNotFoundError):
-                if file.lstat().st_mtime_ns == before.st_mtime_ns:
+            with entry.path.open("rb") as stream:
+                before = os.fstat(stream.fileno())
+                if place.time_stamp(entry.new) == before.st_mtime_ns:
                     return _Done(entry, skipped=True)
-            picture = open_picture(entry.path, drop_alpha=self.config.drop_alpha)
+                picture = open_picture(stream, entry.name, drop_alpha=self.config.drop_alpha)
             content = self.encoder.encode(picture.image, picture.exif, picture.icc)
         except Other:
             return _Done(entry)
@@ -305,9 +298,9 @@ class _Work:
             if isinstance(error, OSError) and error.errno in _FULL:
                 raise UsageError(f"{why(error)}: nothing more can be encoded; the same command goes on from here") from error
             return _Done(entry, bad=why(error))
-        if len(os.fsencode(file.name)) > LONGEST:
+        if len(os.fsencode(entry.new)) > LONGEST:
             return _Done(entry, bad=f"its name is too long: {LONGEST} bytes are left for it")
-        with _writing(self.out), replacing(file) as new:
+        with _writing(self.out), replacing(place.made() / entry.new, make_folder=False) as new:
             new.write_bytes(content)
             os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
         return _Done(entry, len(content), before.st_size, picture.image.width * picture.image.height)
@@ -327,6 +320,36 @@ class _Work:
             found.pixels += done.pixels
         seconds = time.monotonic() - self.begin
         self.progress(CompressStanding(self.done, self.total, found.written / seconds if seconds else 0.0, line))
+
+
+class _Place:
+    """A folder to write to, looked at once and made with its first file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._there = path, path.is_dir()
+        self._names = {entry.name for entry in path.iterdir()} if self._there else set()
+
+    def prepare(self) -> str | None:
+        """Clean up what a killed process left; or say why nothing is to be written there."""
+        if self._there:
+            if self.path.resolve() != self.path:
+                return f"{self.path} is a link: nothing is written through it"
+            remove_strays(self.path)
+        return None
+
+    def time_stamp(self, name: str) -> int | None:
+        """When a file was last changed, in ns; None if there was none at first."""
+        if name in self._names:
+            with suppress(FileNotFoundError):
+                return (self.path / name).lstat().st_mtime_ns
+        return None
+
+    def made(self) -> Path:
+        """The folder, which is there now."""
+        if not self._there:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._there = True
+        return self.path
 
 
 @dataclass(frozen=True)

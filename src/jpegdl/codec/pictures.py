@@ -3,6 +3,7 @@
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -36,8 +37,8 @@ class Picture:
     icc: bytes | None
 
 
-def open_picture(path: Path, *, drop_alpha: bool) -> Picture:
-    """Read an image file.
+def open_picture(stream: IO[bytes], name: str, *, drop_alpha: bool) -> Picture:
+    """Read an image file, opened; ``name`` is its name.
 
     - Grey stays grey; 16-bit grey is scaled to 8 bits; palette, CMYK and others become RGB as Pillow converts them.
     - The EXIF block stays, and of formats that have none of JPEG's kind the orientation.
@@ -49,9 +50,9 @@ def open_picture(path: Path, *, drop_alpha: bool) -> Picture:
         Exception: one of ``BAD``, which :func:`why` puts into words: damaged, animated, transparent, of no fixed range.
     """
     try:
-        source = Image.open(path, formats=FORMATS)
+        source = Image.open(stream, formats=FORMATS)
     except UnidentifiedImageError:
-        if path.suffix.lower() in Image.registered_extensions():
+        if Path(name).suffix.lower() in Image.registered_extensions():
             raise
         raise Other from None
     with source:

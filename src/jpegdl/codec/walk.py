@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jpegdl.data.sources.folder import hidden, natural_key
 
@@ -20,6 +21,7 @@ class Entry:
         folder: the folder that it is in, below the root and with a slash at its end; empty for the root itself.
         name: its own name there.
         new: that of its JPEG file, in the same folder.
+        regular: whether it is known to be a file, and no link to one.
         refused: why there is to be none; None if there is nothing against it so far.
     """
 
@@ -27,6 +29,7 @@ class Entry:
     folder: str
     name: str
     new: str
+    regular: bool = False
     refused: str | None = None
 
     @property
@@ -46,24 +49,34 @@ def walk(root: Path, target: Path, *, one_case: bool) -> Iterator[Entry]:
     yield from _folder(root, "", target, one_case, ())
 
 
+class _Kind(NamedTuple):
+    folder: bool
+    link: bool
+    regular: bool
+
+    @classmethod
+    def of(cls, entry: "os.DirEntry[str]") -> "_Kind":
+        return cls(entry.is_dir(), entry.is_symlink(), entry.is_file(follow_symlinks=False))
+
+
 def _folder(folder: Path, inner: str, target: Path, one_case: bool, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
     try:
         status = folder.stat()
         place = status.st_dev, status.st_ino
         with os.scandir(folder) as there:  # which knows of most entries what they are, without a look at each
-            inside = {entry.name: (entry.is_dir(), entry.is_symlink()) for entry in there if not hidden(entry.name)}
+            inside = {entry.name: _Kind.of(entry) for entry in there if not hidden(entry.name)}
     except OSError as error:
-        yield Entry(folder, inner, "", "", error.strerror or str(error))
+        yield Entry(folder, inner, "", "", refused=error.strerror or str(error))
         return
     if place in above:
-        yield Entry(folder, inner, "", "", "is a link to a folder that it is in")
+        yield Entry(folder, inner, "", "", refused="is a link to a folder that it is in")
         return
     if folder.resolve().is_relative_to(target):
-        yield Entry(folder, inner, "", "", f"is a link into {target}, which is written to")
+        yield Entry(folder, inner, "", "", refused=f"is a link into {target}, which is written to")
         return
     names = sorted(inside, key=natural_key)
-    folders = [name for name in names if inside[name][0]]
-    renamed = {name: f"{os.path.splitext(name)[0]}{SUFFIX}" for name in names if not inside[name][0]}  # noqa: PTH122 - for speed
+    folders = [name for name in names if inside[name].folder]
+    renamed = {name: f"{os.path.splitext(name)[0]}{SUFFIX}" for name in names if not inside[name].folder}  # noqa: PTH122 - for speed
 
     def same(name: str) -> str:
         return name.casefold() if one_case else name
@@ -77,8 +90,8 @@ def _folder(folder: Path, inner: str, target: Path, one_case: bool, above: tuple
             refused = f"would become {new}, and so would {', '.join(others)}: rename all but one"
         elif same(new) in taken:
             refused = f"would become {new}, which is a folder beside it: rename one"
-        elif inside[name][1] and path.resolve().is_relative_to(target):
+        elif inside[name].link and path.resolve().is_relative_to(target):
             refused = f"is a link into {target}, which is written to"
-        yield Entry(path, inner, name, new, refused)
+        yield Entry(path, inner, name, new, inside[name].regular, refused)
     for name in folders:
         yield from _folder(folder / name, f"{inner}{name}/", target, one_case, (*above, place))
