@@ -9,6 +9,6 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" PYTHONPATH="$(dirname "$0")${PYTH
 for half in first second; do
   jpegdl compare --config finetune --config rate --config "$(dirname "$0")/arms.yaml" --name "rate-$half" --backbone tf_efficientnet_lite0 --weights "$WEIGHTS" \
     --data.name "halves:$half" --data.path "$IMAGES" --data.crop random --data.batch_size 16 --training.train layer \
-    --training.epochs 2 --training.test_every 2 --seeds 1 --jobs 1 "$@"
+    --training.epochs 3 --training.test_every 3 --training.layer_optimizer.lr 0.05 --seeds 1 --jobs 1 "$@"
   jpegdl rate --name "rate-$half"
 done
