@@ -265,14 +265,16 @@ class _Work:
         """Encode in threads, with no more images under way than these can take."""
         threads = self.config.threads or _cores()
         pool, pending = ThreadPoolExecutor(threads), deque[Future[_Done]]()
-        folder, place, refused = None, _Place(self.out), None
+        place: _Place | None = None
         try:
             for entry in entries:
-                if entry.refused is None and entry.folder != folder:  # the files of one folder come one after another
-                    folder, place = entry.folder, _Place(self.out / entry.folder)
-                    refused = place.prepare()
-                if why_not := entry.refused or refused:
-                    self._count(_Done(entry, bad=why_not))
+                if entry.refused is not None:
+                    self._count(_Done(entry, bad=entry.refused))
+                    continue
+                if place is None or entry.folder != place.inner:  # the files of one folder come one after another
+                    place = _Place(self.out, entry.folder)
+                if place.refused is not None:
+                    self._count(_Done(entry, bad=place.refused))
                     continue
                 pending.append(pool.submit(self._one, entry, place))
                 if len(pending) >= WINDOW * threads:
@@ -323,19 +325,24 @@ class _Work:
 
 
 class _Place:
-    """A folder to write to, looked at once and made with its first file."""
+    """A folder to write to, cleaned of what a killed process left, looked at once, and made with its first file.
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._there = path, path.is_dir()
-        self._names = {entry.name for entry in path.iterdir()} if self._there else set()
+    Attributes:
+        inner: where it is below ``out``.
+        refused: why nothing is to be written there; None if there is nothing against it.
+    """
 
-    def prepare(self) -> str | None:
-        """Clean up what a killed process left; or say why nothing is to be written there."""
-        if self._there:
-            if self.path.resolve() != self.path:
-                return f"{self.path} is a link: nothing is written through it"
-            remove_strays(self.path)
-        return None
+    def __init__(self, out: Path, inner: str) -> None:
+        self.path, self.inner = out / inner, inner
+        self.refused: str | None = None
+        self._names: set[str] = set()
+        self._there = self.path.is_dir()
+        if self._there and self.path.resolve() != self.path:
+            self.refused = f"{self.path} is a link: nothing is written through it"
+        elif self._there:
+            with _writing(self.path):
+                remove_strays(self.path)
+                self._names = {entry.name for entry in self.path.iterdir()}
 
     def time_stamp(self, name: str) -> int | None:
         """When a file was last changed, in ns; None if there was none at first."""
