@@ -2,9 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton: its kernels run on the CPU, slowly
@@ -19,6 +22,24 @@ ORACLE_CASES = ("bits11_tied", "fine_saturating", "noise_coarse", "soft", "typic
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+def leave_figures_blank(patch: pytest.MonkeyPatch) -> None:
+    """Figures are built, and saved as a single pixel: drawing takes longer than the small trainings of most tests."""
+
+    def save(self: Figure, file: Any, format: str | None = None, **_: object) -> None:
+        if format == "svg":
+            file.write('<svg width="1pt" height="1pt"></svg>')
+        else:
+            Image.new("RGB", (1, 1)).save(file, format or "png")
+
+    patch.setattr(Figure, "savefig", save)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what stands beside figures; test_figures.py, test_explain.py and test_report.py look at these."""
+    leave_figures_blank(monkeypatch)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import filelock
 import pytest
 import safetensors.torch
 import torch
+from conftest import leave_figures_blank
 
 from jpegdl.compare import ARMS, BusyError, CompareConfig, compare, comparison, evaluate_run, runs, schedule, train_arm
 from jpegdl.compare.arms import arm_config, needed_arms
@@ -21,6 +22,8 @@ from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
 from jpegdl.training import OptimizerConfig, RunConfig, TrainingConfig
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 LONG = 300  # seconds after which what should have happened long ago has not
 
@@ -65,6 +68,7 @@ def every_arm(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison, "draw_figures", few)
+        leave_figures_blank(patch)
         done = compare(_config(folder, arms=list(ARMS)))
         summary, table = done.summary, done.table
     return folder, summary, table
@@ -265,7 +269,7 @@ def _compare(folder, name, moment):
 
 
 def _killed_config(folder, name):
-    training = replace(_config(folder).training, epochs=6, test_every=3)
+    training = replace(_config(folder).training, epochs=4, test_every=2)
     return _config(folder, name=name, training=training)
 
 
