@@ -105,7 +105,7 @@ def test_hard_rounding(tmp_path):
     assert float((theirs - ours).abs().amax(1).median()) < 1e-5
 
 
-@pytest.mark.parametrize("rounding", ["noise", "ste", "none"])
+@pytest.mark.parametrize("rounding", ["noise", "ste", "ste-matched", "none"])
 def test_roundings_as_they_are_in_eval_mode(rounding, tmp_path):
     model = prepend(Means(), JpegLayer(*TABLES, rounding=rounding)).train()
     export_model(model, tmp_path / "model.pt2", size=8)

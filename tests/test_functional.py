@@ -168,6 +168,8 @@ def test_hard_is_the_reference(z, q, bits):
     expected = pytest.approx(reference.hard(z, q, bits), rel=1e-12, abs=1e-12)
     assert F.hard_quantize(z64, q, bits=bits).item() == expected
     assert F.ste_quantize(z64, q, bits=bits).item() == expected
+    steps = torch.tensor(q, dtype=torch.float64, requires_grad=True)
+    assert F.ste_quantize(z64, steps, bits=bits, matched=True).item() == expected
 
 
 @given(Z, Q, st.integers(3, 8))
@@ -295,6 +297,45 @@ def test_gradients_of_the_other_quantizers():
     F.ste_quantize(z, q, bits=4).sum().backward()
     assert z.grad.tolist() == [1, 1, 0]  # the last lies beyond the cap of 7
     torch.testing.assert_close(q.grad, torch.tensor([0 - 0.2, -2 + 1.65, 7], dtype=torch.float64))
+
+
+def _squared_error(z, q, **options):
+    return (F.ste_quantize(z, q, bits=None, **options) - z).square().sum()
+
+
+def test_a_matched_step_is_told_what_the_error_does():
+    """From far below the spread of the coefficients to beyond all of them, where plain straight-through is wrong."""
+    z = torch.distributions.Laplace(0.0, 10.0).sample((200_000,)).double()
+    for step in (1.0, 10.0, 30.0, 60.0, 120.0, 400.0):
+        q = torch.tensor([step], dtype=torch.float64, requires_grad=True)
+        (told,) = torch.autograd.grad(_squared_error(z, q, matched=True), q)
+        (straight,) = torch.autograd.grad(_squared_error(z, q), q)
+        with torch.no_grad():
+            true = (_squared_error(z, q * 1.02) - _squared_error(z, q / 1.02)) / (2 * math.log(1.02) * step)
+        assert told.item() == pytest.approx(true.item(), rel=0.05, abs=1e-6)
+        if step == 1:
+            assert told.item() == pytest.approx(straight.item(), rel=0.05)
+        if step >= 60:
+            assert straight.item() > 2 * told.item()
+
+
+def test_matched_entries_each_have_their_own_scale():
+    """Of (2,) steps for coefficients (n, 2); what is capped, and what z is told, is as without."""
+    spread = torch.tensor([1.0, 30.0], dtype=torch.float64)
+    z = (torch.randn(1000, 2, dtype=torch.float64) * spread).requires_grad_()
+    q = torch.tensor([20.0, 2.0], dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(1000, 2, dtype=torch.float64)
+    by_z, by_q = torch.autograd.grad((weights * F.ste_quantize(z, q, bits=4, matched=True)).sum(), [z, q])
+    straight_z, straight_q = torch.autograd.grad((weights * F.ste_quantize(z, q, bits=4)).sum(), [z, q])
+    torch.testing.assert_close(by_z, straight_z)
+    assert by_q[0] == 0  # all its levels are 0 far and wide
+    assert straight_q[0] != 0
+    beyond = (z / q).round().abs() > 7
+    levels = (z / q).round()
+    scale = by_q[1] - (weights * levels.clamp(-7, 7))[:, 1][beyond[:, 1]].sum()
+    rest = (weights * (levels - z / q))[:, 1][~beyond[:, 1]].sum()
+    assert 0.9 < (scale / rest).item() < 1.1  # a fine step
+    assert F.ste_quantize(z.detach()[:0], q, matched=True).shape == (0, 2)
 
 
 def test_gradcheck_of_the_other_quantizers():

@@ -250,7 +250,10 @@ def test_compiles_in_one_graph(rounding):
         torch.testing.assert_close(traced, eager, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"hardness": 0.7}, {"trainable_alpha": True}, {"rounding": "ste", "bits": None}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"hardness": 0.7}, {"trainable_alpha": True}, {"rounding": "ste", "bits": None}, {"rounding": "ste-matched"}],
+)
 def test_copies_pickles_and_state_dicts(options):
     layer, images = JpegLayer(*standard_tables(40), **options), torch.rand(1, 3, 16, 16)
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
@@ -375,7 +378,7 @@ def test_bad_images_are_refused(images, error, message):
         ({"bits": 2, "window": 5}, "3 levels"),
         ({"bits": 20}, "from 2 to 16"),
         ({"rounding": "none", "bits": None}, "leaves the level cap alone"),
-        ({"rounding": "round"}, "soft, hard, sample, ste, noise, none"),
+        ({"rounding": "round"}, "soft, hard, sample, ste, ste-matched, noise, none"),
     ],
 )
 def test_bad_arguments_are_refused(options, message):

@@ -194,6 +194,7 @@ def test_which_gradients_a_layer_has():
     assert gradients_of(nn.Identity()) == ("own",)
     assert gradients_of(GainLayer()) == gradients_of(CompandingLayer(3.0, 3.0)) == ("own", "identity")
     assert gradients_of(JpegLayer()) == gradients_of(JpegLayer(rounding="hard")) == ("own", "ste", "identity")
+    assert gradients_of(JpegLayer(rounding="ste-matched")) == gradients_of(JpegLayer(rounding="ste"))
     assert gradients_of(JpegLayer(rounding="ste")) == gradients_of(JpegLayer(rounding="none")) == ("own", "identity")
     assert gradients_of(JpegCascade([JpegLayer(), JpegLayer()])) == ("own", "ste", "none", "identity")
     assert gradients_of(JpegCascade([JpegLayer(), JpegLayer(bits=None)])) == ("own", "ste", "identity")

@@ -65,8 +65,8 @@ def export_model(
 ) -> Check:
     """Write a model to a file that runs without this package, for any number of images.
 
-    The file computes in float32 what ``model`` does in eval mode: of the layer's roundings noise and ste are hard there, and
-    sample, which draws at random, cannot be exported. ``model`` stays as it is.
+    The file computes in float32 what ``model`` does in eval mode: of the layer's roundings noise, ste and ste-matched are hard
+    there, and sample, which draws at random, cannot be exported. ``model`` stays as it is.
 
     Before the file takes its place it is run on photographs, in batches of several and of one, and of another size too where
     the size is open. Its logits may differ from PyTorch's by 1e-4, or, if that is more, by as much as PyTorch's own change when

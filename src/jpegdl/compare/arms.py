@@ -36,7 +36,7 @@ def _arm(about: str, **layer: Any) -> Arm:
 
 def _rate(weight: float) -> Arm:
     about = f"hard tables trained for small files too, a bit per pixel costs {weight:g}"
-    return Arm(about, {"bits": None, "rounding": "ste"}, training={"rate": {"weight": weight}})
+    return Arm(about, {"bits": None, "rounding": "ste-matched"}, training={"rate": {"weight": weight}})
 
 
 def _without_layer(about: str, **data: Any) -> Arm:
@@ -79,7 +79,7 @@ ARMS: dict[str, Arm] = {
     "log": _arm("a logarithmic compander in the quantizer's place", kind="log"),
     "tanh": _arm("a tanh compander in the quantizer's place", kind="tanh"),
     # Trained for rate and accuracy together; arms of your own take other weights.
-    **{f"rate-{weight:g}": _rate(weight) for weight in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)},
+    **{f"rate-{weight:g}": _rate(weight) for weight in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)},
 }
 
 _HARDNESS = 0.7  # the published hardness

@@ -323,11 +323,18 @@ def sample_quantize(
     return sample + (soft - soft.detach())
 
 
-def ste_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tensor:
-    """The hard quantizer with a straight-through gradient: rounding passes the gradient on, the cap stops it.
+def ste_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8, matched: bool = False) -> Tensor:
+    r"""The hard quantizer with a straight-through gradient: rounding passes the gradient on, the cap stops it.
+
+    The gradient of a step is the sum of g (k - z/q). That is what its coefficients' squared error D(q) = sum (q k - z)^2 says
+    where D grows as q^2, among many levels. Of a coarse step it is wrong: where all levels are 0, D no longer depends on q,
+    but each coefficient goes on saying that a coarser step costs 2 D. ``matched`` scales the sum by d log D / d log q / 2, of
+    the coefficients at hand, so that a step is told the truth about the squared error at both ends, and about the loss as far
+    as this follows the error.
 
     Args:
         z, q, bits: as in :func:`hard_quantize`.
+        matched: scale the gradient of each entry of ``q`` to the error of all coefficients that it stands for.
 
     Returns:
         Shape and dtype of ``z``; the values of :func:`hard_quantize`.
@@ -335,11 +342,33 @@ def ste_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tenso
     Raises:
         UsageError: as :func:`hard_quantize`.
 
-    Source: Bengio et al. 2013 (straight-through); Esser et al. 2020 (the same for the step).
+    Source: Bengio et al. 2013 (straight-through); Esser et al. 2020 (the same for the step). ``matched`` is this library's own.
     """
     q = broadcast_like(q, z, "q")
     scaled = z / q
-    return q * _cap(scaled.round().detach() + (scaled - scaled.detach()), bits)
+    if not (matched and q.requires_grad and torch.is_grad_enabled()):
+        return q * _cap(scaled.round().detach() + (scaled - scaled.detach()), bits)
+    rounded = scaled.detach().round()
+    levels, steps = _cap(rounded, bits), q.detach()
+    inside = levels == rounded
+    by_q = torch.where(inside, (levels - scaled.detach()) * _error_slope(z.detach(), steps) / 2, levels)
+    passed = torch.where(inside, z - z.detach(), 0)
+    return steps * levels + passed + (q - steps) * by_q
+
+
+_FAR = 1.2  # steps this much finer and coarser are what a slope is taken from
+
+
+def _error_slope(z: Tensor, q: Tensor) -> Tensor:
+    """d log D / d log q of the squared rounding errors D(q) = sum (q round(z/q) - z)^2 of all that an entry of ``q`` stands
+    for, without a cap, from 0 to 3; shaped like ``q``. Among many levels it is 2, where all levels are 0 it is 0."""
+
+    def error(steps: Tensor) -> Tensor:
+        errors = steps * (z / steps).round() - z
+        return errors.nan_to_num(0, 0, 0).square().sum_to_size(q.shape)  # a bad pixel stays within its block
+
+    rise = (error(q * _FAR) - error(q / _FAR)) / (2 * math.log(_FAR))
+    return (rise / error(q).clamp(min=torch.finfo(z.dtype).tiny)).clamp(0, 3)
 
 
 def noise_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8, generator: torch.Generator | None = None) -> Tensor:

@@ -34,7 +34,7 @@ class LayerConfig:
         hardness: tie alpha = hardness / step^2 instead.
         bits: level cap 2^(bits-1) - 1; null for none.
         window: odd number of levels the soft quantizer sums over; null for all of them.
-        rounding: soft, hard, sample, ste, noise, or none (the level cap alone).
+        rounding: soft, hard, sample, ste, ste-matched, noise, or none (the level cap alone).
         trainable_alpha: train alpha too, one for each frequency and table; where hardness is given, train the hardness.
         depth: layers in a cascade.
         region: side of the parts of regions, in pixels.

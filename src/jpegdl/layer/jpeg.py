@@ -23,6 +23,7 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
     - ``"hard"``: Q_u(z) = q clamp(round(z / q), -L, L); what a JPEG encoder does.
     - ``"sample"``: Q_p(z), q k with k drawn from P(k | z), in training and evaluation; the gradient is that of Q_d.
     - ``"ste"``: hard values, gradients straight through the rounding.
+    - ``"ste-matched"``: the same, and the gradients of steps are scaled to how the batch's rounding errors grow with them.
     - ``"noise"``: uniform noise one step wide in training, hard in evaluation.
     - ``"none"``: clamp(z, -L q, L q); the level cap alone, without quantization.
 
@@ -42,7 +43,7 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
             sharpness in units of the step, and has no unit.
         bits: the level cap L = 2^(bits-1) - 1, 2 to 16; None for no cap.
         window: odd number of levels that P sums over; None for the whole alphabet.
-        rounding: one of the six above.
+        rounding: one of the seven above.
         trainable_alpha: make ``alpha_luma`` and ``alpha_chroma``, each (8, 8), parameters rather than buffers. With
             ``hardness``, train that instead, for each frequency: ``hardness_luma`` and ``hardness_chroma``, each (8, 8), start
             there, and alpha = hardness / q^2 has no gradient to q through the tie.

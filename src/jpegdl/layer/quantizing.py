@@ -12,7 +12,7 @@ from jpegdl.errors import UsageError
 from jpegdl.layer.base import DctLayer, Table, compute_dtype, initial_table
 
 #: The quantizers that a layer can use; :class:`jpegdl.JpegLayer` says what each does.
-Rounding = Literal["soft", "hard", "sample", "ste", "noise", "none"]
+Rounding = Literal["soft", "hard", "sample", "ste", "ste-matched", "noise", "none"]
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 STEP_RANGE = (1e-5, 255.0)  # where the published training keeps the steps
 SMALLEST_ALPHA = 1e-5
@@ -142,8 +142,8 @@ class QuantizingLayer(DctLayer):
         q = self.at_blocks(self.steps.to(z.dtype))
         if self.rounding == "none":
             return F.saturate(z, q, bits=self.bits)
-        if self.rounding == "ste":
-            return F.ste_quantize(z, q, bits=self.bits)
+        if self.rounding in ("ste", "ste-matched"):
+            return F.ste_quantize(z, q, bits=self.bits, matched=self.rounding == "ste-matched")
         if self.rounding == "noise" and self.training:
             return F.noise_quantize(z, q, bits=self.bits)
         if self.rounding in ("hard", "noise"):

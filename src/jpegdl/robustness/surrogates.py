@@ -33,7 +33,7 @@ def gradients_of(layer: nn.Module) -> tuple[str, ...]:
     found = quantizers(layer)
     roundings = {quantizer.rounding for quantizer in found}
     names = ["own"]
-    if roundings - {"ste", "none"}:
+    if roundings - {"ste", "ste-matched", "none"}:
         names.append("ste")
     if roundings - {"none"} and len(found) > 1 and all(quantizer.bits is not None for quantizer in found):
         names.append("none")
