@@ -3,6 +3,7 @@
 import errno
 import functools
 import io
+import os
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -102,10 +103,8 @@ class Encoder:
         }
         if image.mode == "RGB":
             options["subsampling"] = self.subsampling
-        stream = io.BytesIO()
         try:
-            image.save(stream, "jpeg", **options)
-            return stream.getvalue()
+            return _saved(image, options)
         except OSError:
             # Pillow gives libjpeg a buffer of two bytes a pixel for all of an optimized file. With steps near 1 a noisy image
             # takes more; ImageFile.MAXBLOCK is the least that Pillow makes it.
@@ -114,11 +113,18 @@ class Encoder:
         with _ROOM:
             before, ImageFile.MAXBLOCK = ImageFile.MAXBLOCK, max(ImageFile.MAXBLOCK, 8 * image.width * image.height)
             try:
-                stream = io.BytesIO()
-                image.save(stream, "jpeg", **options)
-                return stream.getvalue()
+                return _saved(image, options)
             finally:
                 ImageFile.MAXBLOCK = before
+
+
+def _saved(image: Image.Image, options: dict[str, Any]) -> bytes:
+    """What Pillow makes of it. It lets other threads run while it writes to a file, not while it fills an object of Python's:
+    so through a file in memory, where the system has such."""
+    with open(os.memfd_create("jpegdl"), "w+b", buffering=0) if hasattr(os, "memfd_create") else io.BytesIO() as stream:
+        image.save(stream, "jpeg", **options)
+        stream.seek(0)
+        return stream.read()
 
 
 def planes(pixels: Tensor, subsampling: str) -> list[Tensor]:

@@ -33,7 +33,8 @@ MANIFEST = "compress.json"
 LOCK = ".compress.lock"
 SAMPLES = 8  # images that tell how much of a layer the files carry
 LONGEST = 230  # bytes of a name: what file systems take, less what `replacing` puts before it
-WINDOW = 4  # files for each thread that are under way or waiting for one
+TASK = 16  # files that a thread takes at a time: to hand over one by one costs as much as to encode
+WINDOW = 2  # tasks for each thread that are under way or waiting for one
 _SAMPLE_SIDE = 512  # pixels of each that are looked at, in the middle
 _SETTINGS = ("subsampling", "optimize", "progressive", "exact", "drop_alpha")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -175,6 +176,7 @@ class _Work:
         self.root, self.out, self.config, self.encoder, self.learned = root, out, config, encoder, learned
         self.progress, self.found = progress, _Found()
         self.done = self.total = 0
+        self.over = False  # for threads that are in the middle of a task
         self.begin = time.monotonic()
 
     def run(self) -> dict[str, Any]:
@@ -264,25 +266,38 @@ class _Work:
     def _encode_all(self, entries: Iterator[Entry]) -> None:
         """Encode in threads, with no more images under way than these can take."""
         threads = self.config.threads or _cores()
-        pool, pending = ThreadPoolExecutor(threads), deque[Future[_Done]]()
-        place: _Place | None = None
+        pool, pending = ThreadPoolExecutor(threads), deque[Future[list[_Done]]]()
         try:
-            for entry in entries:
-                if entry.refused is not None:
-                    self._count(_Done(entry, bad=entry.refused))
-                    continue
-                if place is None or entry.folder != place.inner:  # the files of one folder come one after another
-                    place = _Place(self.out, entry.folder)
-                if place.refused is not None:
-                    self._count(_Done(entry, bad=place.refused))
-                    continue
-                pending.append(pool.submit(self._one, entry, place))
+            for task in self._tasks(entries):
+                pending.append(pool.submit(self._several, task))
                 if len(pending) >= WINDOW * threads:
                     self._count(pending.popleft().result())
             while pending:
                 self._count(pending.popleft().result())
         finally:
+            self.over = True
             pool.shutdown(cancel_futures=True)
+
+    def _tasks(self, entries: Iterator[Entry]) -> Iterator[list[tuple[Entry, "_Place"]]]:
+        """Files of one folder after another with where they go, a few at a time; what is refused is counted at once."""
+        task: list[tuple[Entry, _Place]] = []
+        place: _Place | None = None
+        for entry in entries:
+            if entry.refused is None and (place is None or entry.folder != place.inner):
+                place = _Place(self.out, entry.folder)
+            if refused := entry.refused or (place and place.refused):
+                self._count([_Done(entry, bad=refused)])
+                continue
+            assert place is not None
+            task.append((entry, place))
+            if len(task) == TASK:
+                yield task
+                task = []
+        if task:
+            yield task
+
+    def _several(self, task: list[tuple[Entry, "_Place"]]) -> list["_Done"]:
+        return [self._one(entry, place) for entry, place in task if not self.over]
 
     def _one(self, entry: Entry, place: "_Place") -> "_Done":
         try:
@@ -307,21 +322,22 @@ class _Work:
             os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
         return _Done(entry, len(content), before.st_size, picture.image.width * picture.image.height)
 
-    def _count(self, done: "_Done") -> None:
-        found, line = self.found, None
-        self.done += 1
-        if done.bad is not None:
-            found.bad.append({"file": done.entry.inner, "why": done.bad})
-            line = f"{done.entry.path}: {done.bad}"
-        elif done.skipped:
-            found.skipped += 1
-        elif not done.bytes:
-            found.others += 1
-        else:
-            found.written, found.bytes, found.before = found.written + 1, found.bytes + done.bytes, found.before + done.before
-            found.pixels += done.pixels
-        seconds = time.monotonic() - self.begin
-        self.progress(CompressStanding(self.done, self.total, found.written / seconds if seconds else 0.0, line))
+    def _count(self, several: list["_Done"]) -> None:
+        for done in several:
+            found, line = self.found, None
+            self.done += 1
+            if done.bad is not None:
+                found.bad.append({"file": done.entry.inner, "why": done.bad})
+                line = f"{done.entry.path}: {done.bad}"
+            elif done.skipped:
+                found.skipped += 1
+            elif not done.bytes:
+                found.others += 1
+            else:
+                found.written, found.bytes, found.before = found.written + 1, found.bytes + done.bytes, found.before + done.before
+                found.pixels += done.pixels
+            seconds = time.monotonic() - self.begin
+            self.progress(CompressStanding(self.done, self.total, found.written / seconds if seconds else 0.0, line))
 
 
 class _Place:
