@@ -7,13 +7,13 @@ shift
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 COMMON="--config dtd10 --config rate --data.path $FOLDER --seeds 1 --jobs 1"
 TABLES="--training.train layer --training.epochs 8 --training.test_every 8 --training.layer_optimizer.lr 0.05"
-LARGE=runs/rate-dtd10/plain/0 SMALL=runs/universal-plain/plain/0
+LARGE=runs/universal-plain/plain/0 SMALL=runs/rate-dtd10/plain/0
 
 arms() { # NAME RUNS...: an arm for each weight, with the tables of those runs and nothing trained
   for weight in 0.1 0.3 1; do printf '%s-%s: {layer: {tables: %s/rate-%s/0/tables.json, train: false}}, ' "$1" "$weight" "$2" "$weight"; done
 }
 
-jpegdl compare $COMMON --name universal-plain --backbone cifar_resnet8 --arms '[plain]' "$@"
+jpegdl compare $COMMON --name universal-plain --arms '[plain]' "$@"
 own='[plain, rate-0.1, rate-0.3, rate-1]'
 jpegdl compare $COMMON $TABLES --name universal-large --weights $LARGE/model.safetensors --arms "$own" "$@"
 jpegdl compare $COMMON $TABLES --name universal-small --backbone cifar_resnet8 --weights $SMALL/model.safetensors --arms "$own" "$@"
