@@ -16,7 +16,7 @@ _STRAY = ".writing-"
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], *, make_folder: bool = True) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], *, make_folder: bool = True, slot: str | None = None) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; on success it takes ``path``'s place, on failure it is removed.
 
     Only a process that is killed leaves it behind: see :func:`remove_strays`.
@@ -24,6 +24,8 @@ def replacing(path: str | os.PathLike[str], *, make_folder: bool = True) -> Iter
     Args:
         path: the file.
         make_folder: make the folder that it is to be in, where there is none.
+        slot: name the temporary file after this instead of after ``path``. File systems are faster where a name in a large
+            folder comes again and again; no two that are open at a time may have the same.
 
     Raises:
         OSError: it cannot be written, because the disk is full or the folder is read-only, say; names ``path``.
@@ -31,7 +33,7 @@ def replacing(path: str | os.PathLike[str], *, make_folder: bool = True) -> Iter
     file = Path(path)
     if make_folder:
         file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f"{_STRAY}{os.getpid()}.{file.name}")
+    temporary = file.with_name(f"{_STRAY}{os.getpid()}.{slot or file.name}")
     try:
         yield temporary
         temporary.replace(file)

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import stat
+import threading
 import time
 import warnings
 from collections import deque
@@ -25,14 +26,14 @@ from jpegdl.codec.config import CompressConfig, check
 from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.pictures import BAD, Other, open_picture, why
 from jpegdl.codec.steps import Carried, Learned, as_json, carried, file_tables, learned_tables
-from jpegdl.codec.walk import Entry, walk
+from jpegdl.codec.walk import SUFFIX, Entry, walk
 from jpegdl.errors import UsageError
 from jpegdl.files import remove_strays, replacing
 
 MANIFEST = "compress.json"
 LOCK = ".compress.lock"
 SAMPLES = 8  # images that tell how much of a layer the files carry
-LONGEST = 230  # bytes of a name: what file systems take, less what `replacing` puts before it
+LONGEST = 255  # bytes of a name that file systems take
 TASK = 16  # files that a thread takes at a time: to hand over one by one costs as much as to encode
 WINDOW = 2  # tasks for each thread that are under way or waiting for one
 _SAMPLE_SIDE = 512  # pixels of each that are looked at, in the middle
@@ -316,8 +317,9 @@ class _Work:
                 raise UsageError(f"{why(error)}: nothing more can be encoded; the same command goes on from here") from error
             return _Done(entry, bad=why(error))
         if len(os.fsencode(entry.new)) > LONGEST:
-            return _Done(entry, bad=f"its name is too long: {LONGEST} bytes are left for it")
-        with _writing(self.out), replacing(place.made() / entry.new, make_folder=False) as new:
+            return _Done(entry, bad=f"its name would be too long with {SUFFIX}: a file system takes {LONGEST} bytes")
+        slot = str(threading.get_ident())
+        with _writing(self.out), replacing(place.made() / entry.new, make_folder=False, slot=slot) as new:
             new.write_bytes(content)
             os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
         return _Done(entry, len(content), before.st_size, picture.image.width * picture.image.height)
@@ -334,7 +336,11 @@ class _Work:
             elif not done.bytes:
                 found.others += 1
             else:
-                found.written, found.bytes, found.before = found.written + 1, found.bytes + done.bytes, found.before + done.before
+                found.written, found.bytes, found.before = (
+                    found.written + 1,
+                    found.bytes + done.bytes,
+                    found.before + done.before,
+                )
                 found.pixels += done.pixels
             seconds = time.monotonic() - self.begin
             self.progress(CompressStanding(self.done, self.total, found.written / seconds if seconds else 0.0, line))
