@@ -325,9 +325,10 @@ class _Work:
         return _Done(entry, len(content), before.st_size, picture.image.width * picture.image.height)
 
     def _count(self, several: list["_Done"]) -> None:
+        found = self.found
         for done in several:
-            found, line = self.found, None
             self.done += 1
+            line = None
             if done.bad is not None:
                 found.bad.append({"file": done.entry.inner, "why": done.bad})
                 line = f"{done.entry.path}: {done.bad}"
@@ -336,11 +337,9 @@ class _Work:
             elif not done.bytes:
                 found.others += 1
             else:
-                found.written, found.bytes, found.before = (
-                    found.written + 1,
-                    found.bytes + done.bytes,
-                    found.before + done.before,
-                )
+                found.written += 1
+                found.bytes += done.bytes
+                found.before += done.before
                 found.pixels += done.pixels
             seconds = time.monotonic() - self.begin
             self.progress(CompressStanding(self.done, self.total, found.written / seconds if seconds else 0.0, line))
