@@ -18,10 +18,12 @@ from torchvision.transforms.v2 import functional as v2
 
 from commands import one_error, run_command
 from jpegdl.codec import (
+    Curve,
     CurveConfig,
     Encoder,
     bd_accuracy,
     bd_rate,
+    compare_curves,
     rate_comparisons,
     rate_curves,
     rate_figure,
@@ -91,6 +93,7 @@ def test_points_are_of_real_files_and_of_the_network_alone(results, place):
     ).eval()
     with torch.no_grad():
         right = bare(decoded).argmax(1) == targets
+        losses = torch.nn.functional.cross_entropy(bare(decoded), targets, reduction="none")
         hard = model
         hard.layer.rounding = "hard"
         assert results["rate-0.3"][0]["hard"] == pytest.approx(
@@ -98,7 +101,10 @@ def test_points_are_of_real_files_and_of_the_network_alone(results, place):
         )
     assert point["accuracy"] == pytest.approx(float(right.float().mean()))
     (curve,) = [c for c in rate_curves(results) if c.name == "rate"]
-    assert curve.right(len(images))[[p["arm"] for p in curve.points].index("rate-0.3")].tolist() == right.tolist()
+    place_of_it = [p["arm"] for p in curve.points].index("rate-0.3")
+    assert curve.right(len(images))[place_of_it].tolist() == right.tolist()
+    assert point["loss"] == curve.losses[place_of_it] == pytest.approx(float(losses.mean()), rel=1e-5)
+    np.testing.assert_allclose(curve.each_loss(len(images))[place_of_it], losses.numpy(), rtol=2e-3, atol=1e-4)
 
 
 def test_default_jpeg_is_measured_with_the_plain_network(results):
@@ -156,7 +162,10 @@ def test_rows_text_and_figure(results):
     assert between.smallest <= between.accuracy <= between.largest
     text = rate_text(between)
     assert "points of accuracy on average" in text
-    axes = rate_figure(results).axes[0]
+    assert between.loss_interval[0] <= between.loss <= between.loss_interval[1]
+    assert f"Test loss {between.loss:+.4f} nats at the same rate" in text
+    axes, of_loss = rate_figure(results).axes
+    assert "loss" in of_loss.get_ylabel()
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert {"default JPEG 4:4:4", "rate"} <= set(labels)
     assert axes.get_xscale() == "log"
@@ -164,13 +173,49 @@ def test_rows_text_and_figure(results):
 
 def test_too_few_points_are_said():
     points = [{"bits_per_pixel": 1.0, "accuracy": 0.5, "arm": "a", "right": "00"}]
-    from jpegdl.codec import Curve, compare_curves
-
     found = compare_curves([Curve("a", 0, points), Curve("b", 0, points)], "a", "b", 8)
     assert found.accuracy is None
     assert "1 point, and at least 3" in found.why
     assert "no figure" in rate_text(found)
     assert compare_curves([Curve("a", 0, points), Curve("b", 1, points)], "a", "b", 8).why == "they have no seed in common"
+
+
+def _curve(name, bits, losses):
+    each = np.array(losses)[:, None] + np.zeros(8)
+    points = [
+        {
+            "bits_per_pixel": rate, "accuracy": 0.5 + 0.1 * i, "arm": name, "right": "f0",
+            "loss": float(mean.mean()), "losses": mean.astype("<f2").tobytes().hex(),
+        }
+        for i, (rate, mean) in enumerate(zip(bits, each, strict=True))
+    ]  # fmt: skip
+    return Curve(name, 0, points)
+
+
+def test_what_the_loss_says():
+    """A curve with a tenth fewer bits at every loss, and one with a tenth of a nat less at every rate."""
+    reference = _curve("b", [1, 2, 4], [1.0, 0.75, 0.5])
+    found = compare_curves([_curve("a", [0.9, 1.8, 3.6], [1.0, 0.75, 0.5]), reference], "a", "b", 8)
+    assert found.rate_at_loss == pytest.approx(-0.1)
+    assert found.loss < 0
+    better = compare_curves([_curve("a", [1, 2, 4], [0.9, 0.65, 0.4]), reference], "a", "b", 8)
+    assert better.loss == pytest.approx(-0.1)
+    assert better.loss_interval == pytest.approx((-0.1, -0.1), abs=1e-3)  # float16
+    falls = compare_curves([_curve("a", [1, 2, 4], [0.9, 0.4, 0.5]), reference], "a", "b", 8)
+    assert falls.rate_at_loss is None
+    assert "the loss does not fall all the way: 0.400 and then 0.500" in rate_text(falls)
+
+
+def test_what_was_measured_without_losses_still_has_accuracies(results):
+    old = json.loads(json.dumps(results["rate-1"][0]))
+    del old["points"][0]["loss"], old["points"][0]["losses"]
+    mixed = {**results, "rate-1": {0: old}}
+    (between,) = rate_comparisons(mixed)
+    assert between.accuracy is not None
+    assert between.loss is None
+    assert "measured before losses were kept: jpegdl rate measures them" in rate_text(between)
+    assert [row["loss"] is None for row in rate_rows(mixed)] == [False, False, False, True, False, False]
+    assert len(rate_figure(mixed).axes) == 1
 
 
 OPTIONS = {"method": "pchip", "min_overlap": 0, "require_matching_points": False}

@@ -121,11 +121,11 @@ def rate(chosen: dict[str, Any]) -> None:
         raise UsageError(f"no run in {folder} has a layer that files can stand for, and none is plain")
     rows = rate_rows(results)
     widths = max(len(row["curve"]) for row in rows), max(len(row["arm"]) for row in rows)
-    say(f"{'curve'.ljust(widths[0])}  {'arm'.ljust(widths[1])}  seed        tables  bits per pixel  accuracy, %")
+    say(f"{'curve'.ljust(widths[0])}  {'arm'.ljust(widths[1])}  seed        tables  bits per pixel  accuracy, %    loss")
     for row in rows:
         say(
             f"{row['curve'].ljust(widths[0])}  {row['arm'].ljust(widths[1])}  {row['seed']:4d}  {row['tables']:>12}  "
-            f"{row['bits_per_pixel']:14.3f}  {100 * row['accuracy']:11.2f}"
+            f"{row['bits_per_pixel']:14.3f}  {100 * row['accuracy']:11.2f}  {row['loss']:6.3f}"
         )
     compared = rate_comparisons(results)
     for between in compared:

@@ -4,12 +4,15 @@ The Bjontegaard measures say how far one curve lies from another on average: *BD
 over the rates that both reach, on a logarithmic scale, and *BD-rate* the mean ratio of rates over the accuracies that both
 reach. Between points both follow monotone cubic interpolation (pchip), which adds no dips of its own. A BD-rate needs one rate
 for every accuracy: it exists only where both curves rise all the way.
+
+Accuracy counts images that are right, and moves by one at a time; the test loss moves with each image. Both measures are
+therefore taken of the loss too, which tells differences from chance with far fewer images.
 """
 
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +55,21 @@ class Curve:
     def accuracies(self) -> _Array:
         """Their accuracies, 0 to 1."""
         return np.array([point["accuracy"] for point in self.points])
+
+    @property
+    def losses(self) -> _Array:
+        """Their mean cross-entropies, nats.
+
+        Raises:
+            ValueError: they were measured before losses were kept.
+        """
+        if any("losses" not in point for point in self.points):
+            raise ValueError("measured before losses were kept: jpegdl rate measures them")
+        return np.array([point["loss"] for point in self.points])
+
+    def each_loss(self, images: int) -> _Array:
+        """(points, images): the cross-entropy of each test image at each point, nats."""
+        return np.stack([np.frombuffer(bytes.fromhex(p["losses"]), "<f2")[:images].astype(float) for p in self.points])
 
     def right(self, images: int) -> NDArray[np.bool_]:
         """(points, images): which of the test images each point is right about."""
@@ -114,7 +132,11 @@ class Between:
         rate: BD-rate, -0.5 for half the bits at the same accuracy; None where ``why_no_rate`` says why.
         largest, at: the largest difference of accuracy within ``rates``, and at how many bits per pixel it is.
         smallest, at_smallest: the same of the smallest.
-        why, why_no_rate: in words.
+        loss: BD-loss, nats: the mean difference of the test loss over ``rates``, negative where the curve is better; None where
+            ``why_no_loss`` says why.
+        loss_interval, loss_spread: of it, as ``interval`` and ``spread``.
+        rate_at_loss: BD-rate at the same test loss; None where ``why_no_rate_at_loss`` says why.
+        why, why_no_rate, why_no_loss, why_no_rate_at_loss: in words.
     """
 
     curve: str
@@ -129,12 +151,19 @@ class Between:
     at: float | None = None
     smallest: float | None = None
     at_smallest: float | None = None
+    loss: float | None = None
+    loss_interval: tuple[float, float] | None = None
+    loss_spread: tuple[float, float] | None = None
+    rate_at_loss: float | None = None
     why: str | None = None
     why_no_rate: str | None = None
+    why_no_loss: str | None = None
+    why_no_rate_at_loss: str | None = None
 
 
 def bd_accuracy(rates: _Array, accuracies: _Array, reference_rates: _Array, reference_accuracies: _Array) -> _Array:
-    """Mean difference of accuracy to a reference over the rates that both reach, log scale, pchip.
+    """Mean difference of accuracy, or of what else depends on the rate, to a reference over the rates that both reach, log
+    scale, pchip.
 
     Args:
         rates, reference_rates: bits per pixel, ascending.
@@ -179,6 +208,8 @@ def _mean(x: _Array, y: _Array, low: float, high: float) -> _Array:
 def bd_rate(rates: _Array, accuracies: _Array, reference_rates: _Array, reference_accuracies: _Array) -> float:
     """Mean ratio of rates over the accuracies that both curves reach, less 1: -0.5 for half the bits; pchip.
 
+    For the rate at the same loss give losses with a minus.
+
     Raises:
         ValueError: an accuracy falls or stays the same as the rate rises, there are fewer than 3 points, or no common
             accuracies.
@@ -186,9 +217,10 @@ def bd_rate(rates: _Array, accuracies: _Array, reference_rates: _Array, referenc
     for values in (accuracies, reference_accuracies):
         if (np.diff(values) <= 0).any():
             falls = int((np.diff(values) <= 0).argmax())
-            raise ValueError(
-                f"accuracy does not rise all the way: {100 * values[falls]:.2f} and then {100 * values[falls + 1]:.2f} %"
-            )
+            first, then = values[falls : falls + 2]
+            if (values < 0).any():
+                raise ValueError(f"the loss does not fall all the way: {-first:.3f} and then {-then:.3f}")
+            raise ValueError(f"accuracy does not rise all the way: {100 * first:.2f} and then {100 * then:.2f} %")
     low, high = common(accuracies, reference_accuracies)
     means = [
         PchipInterpolator(y, np.log(x)).integrate(low, high) / (high - low)
@@ -211,30 +243,30 @@ def compare_curves(curves: Sequence[Curve], name: str, reference: str, images: i
         for other in curves if other.name == reference and other.seed == own.seed
     ]  # fmt: skip
     if not pairs:
-        return Between(name, reference, 0, why="they have no seed in common", why_no_rate="they have no seed in common")
+        return _nothing(name, reference, 0, "they have no seed in common")
     try:
         ranges = [common(own.rates, other.rates) for own, other in pairs]
         found = [float(bd_accuracy(o.rates, o.accuracies, r.rates, r.accuracies)) for o, r in pairs]
     except ValueError as error:
-        return Between(name, reference, len(pairs), why=str(error), why_no_rate=str(error))
+        return _nothing(name, reference, len(pairs), str(error))
     grids = [np.geomspace(low, high, 400) for low, high in ranges]
     differences = [_at(own, grid) - _at(other, grid) for (own, other), grid in zip(pairs, grids, strict=True)]
     largest, smallest = max(float(d.max()) for d in differences), min(float(d.min()) for d in differences)
     at = next(float(g[d.argmax()]) for d, g in zip(differences, grids, strict=True) if d.max() == largest)
     at_smallest = next(float(g[d.argmin()]) for d, g in zip(differences, grids, strict=True) if d.min() == smallest)
-    rate, why_no_rate = None, None
+    rate, why_no_rate = _ratio(pairs, lambda curve: curve.accuracies)
+    rate_at_loss, why_no_rate_at_loss = _ratio(pairs, lambda curve: -curve.losses)
+    losses, why_no_loss = None, None
     try:
-        rate = math.exp(
-            statistics.fmean(math.log1p(bd_rate(o.rates, o.accuracies, r.rates, r.accuracies)) for o, r in pairs)
-        ) - 1  # fmt: skip
+        losses = [float(bd_accuracy(o.rates, o.losses, r.rates, r.losses)) for o, r in pairs]
     except ValueError as error:
-        why_no_rate = str(error).replace("no rates", "no accuracies")
+        why_no_loss = str(error)
     return Between(
         name,
         reference,
         len(pairs),
         accuracy=statistics.fmean(found),
-        interval=_over_images(pairs, images),
+        interval=_over_images(pairs, images, lambda curve: curve.right(images)),
         spread=_over_seeds(found),
         rates=(min(low for low, _ in ranges), max(high for _, high in ranges)),
         rate=rate,
@@ -242,19 +274,40 @@ def compare_curves(curves: Sequence[Curve], name: str, reference: str, images: i
         at=at,
         smallest=smallest,
         at_smallest=at_smallest,
+        loss=None if losses is None else statistics.fmean(losses),
+        loss_interval=None if losses is None else _over_images(pairs, images, lambda curve: curve.each_loss(images)),
+        loss_spread=None if losses is None else _over_seeds(losses),
+        rate_at_loss=rate_at_loss,
         why_no_rate=why_no_rate,
+        why_no_loss=why_no_loss,
+        why_no_rate_at_loss=why_no_rate_at_loss,
     )
+
+
+def _nothing(name: str, reference: str, seeds: int, why: str) -> Between:
+    return Between(name, reference, seeds, why=why, why_no_rate=why, why_no_loss=why, why_no_rate_at_loss=why)
+
+
+_Pairs = Sequence[tuple[Curve, Curve]]
+
+
+def _ratio(pairs: _Pairs, values: Callable[[Curve], _Array]) -> tuple[float | None, str | None]:
+    """BD-rate, geometric mean over the pairs, or why there is none."""
+    try:
+        ratios = [bd_rate(own.rates, values(own), other.rates, values(other)) for own, other in pairs]
+    except ValueError as error:
+        return None, str(error).replace("no rates", "no such values")
+    return math.exp(statistics.fmean(map(math.log1p, ratios))) - 1, None
 
 
 def _at(curve: Curve, rates: _Array) -> _Array:
     return np.asarray(PchipInterpolator(np.log(curve.rates), curve.accuracies)(np.log(rates)))
 
 
-def _over_images(pairs: Sequence[tuple[Curve, Curve]], images: int) -> tuple[float, float]:
+def _over_images(pairs: _Pairs, images: int, each: Callable[[Curve], NDArray[Any]]) -> tuple[float, float]:
+    """Of the mean of ``each`` (points, images) between the curves of each pair."""
     draws = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=DRAWS) / images
-    means = [
-        bd_accuracy(own.rates, draws @ own.right(images).T, other.rates, draws @ other.right(images).T) for own, other in pairs
-    ]
+    means = [bd_accuracy(own.rates, draws @ each(own).T, other.rates, draws @ each(other).T) for own, other in pairs]
     low, high = np.percentile(np.mean(means, axis=0), [2.5, 97.5])
     return float(low), float(high)
 

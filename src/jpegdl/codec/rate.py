@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as nn_functional
 from torch.utils.data import DataLoader, Subset
 
 from jpegdl.codec.encoder import Encoder
@@ -99,8 +100,9 @@ def rate_run(folder: RunFolder, config: CurveConfig, progress: Callable[[str, in
         The content of ``rate.json``: ``arm``, ``seed``, ``images`` (how many), ``other_images`` (how they differ from those of
         the run's own test; None if not), ``accuracy`` (of the model as it is, 0 to 1), ``hard`` (with its layer rounding; None
         without one), ``made_of``, and ``points``, each with ``tables`` (standard:Q, or own), ``subsampling``, ``accuracy``
-        (0 to 1), ``bits_per_pixel`` (of whole files), ``header`` (bits of these that are headers), ``right`` (a hex digit for
-        each four images) and ``entries`` (of own tables).
+        (0 to 1), ``loss`` (mean cross-entropy, nats), ``bits_per_pixel`` (of whole files), ``header`` (bits of these that are
+        headers), ``right`` and ``losses`` (of each image: a bit, and a float16, as hexadecimal digits) and ``entries`` (of own
+        tables).
 
     Raises:
         UsageError: a setting that cannot be, a run that is not finished, a layer that no JPEG file can stand for, or data of
@@ -119,6 +121,7 @@ def rate_run(folder: RunFolder, config: CurveConfig, progress: Callable[[str, in
         "images": config.images,
         "optimize": config.optimize,
         "pillow": version("pillow"),
+        "measures": ["accuracy", "loss"],
     }
     found = _earlier(folder, made_of)
     subsamplings = SUBSAMPLINGS if config.subsampling == "both" else [config.subsampling]
@@ -168,10 +171,10 @@ class _Test:
 
     def without_files(self) -> dict[str, Any]:
         """Accuracies of the model as it is, and with hard rounding."""
-        found = {"accuracy": float(self._right(self.model).mean()), "hard": None}
+        found = {"accuracy": float(self._answers(self.model)[0].mean()), "hard": None}
         if isinstance(self.model.layer, JpegLayer):
             rounding, self.model.layer.rounding = self.model.layer.rounding, "hard"
-            found["hard"] = float(self._right(self.model).mean())
+            found["hard"] = float(self._answers(self.model)[0].mean())
             self.model.layer.rounding = rounding
         return found
 
@@ -190,22 +193,28 @@ class _Test:
 
     def _point(self, tables: str, encoder: Encoder) -> dict[str, Any]:
         size = FileSizes()
-        right = self._right(self.network, lambda image: size.through(image, encoder))
+        right, losses = self._answers(self.network, lambda image: size.through(image, encoder))
         bits, header = size.rates(self.data.config.pixels**2)
         return {
             "tables": tables,
             "subsampling": encoder.subsampling,
             "accuracy": float(right.mean()),
+            "loss": float(losses.mean()),
             "bits_per_pixel": bits,
             "header": header,
             "right": np.packbits(right).tobytes().hex(),
+            "losses": losses.astype("<f2").tobytes().hex(),
         }
 
     @torch.no_grad()
-    def _right(self, model: PrependedModel, stored: Callable[[Tensor], Tensor] | None = None) -> np.ndarray[Any, Any]:
-        """Which images the model is right about, bool."""
-        right = []
+    def _answers(
+        self, model: PrependedModel, stored: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Of each image, whether the model is right about it, and its cross-entropy in nats, float64."""
+        right, losses = [], []
         for images, targets in DataLoader(Subset(self.data.test, self.chosen), self.config.batch_size, collate_fn=collate):
             seen = images if stored is None else torch.stack([stored(image) for image in images])
-            right.append((model(seen.to(self.config.place)).argmax(1).cpu() == targets).numpy())
-        return np.concatenate(right)
+            logits = model(seen.to(self.config.place)).double().cpu()
+            right.append((logits.argmax(1) == targets).numpy())
+            losses.append(nn_functional.cross_entropy(logits, targets, reduction="none").numpy())
+        return np.concatenate(right), np.concatenate(losses)

@@ -1,4 +1,4 @@
-"""Accuracy against true bits per pixel, as rows of a table and as a picture."""
+"""Accuracy and loss against true bits per pixel, as rows of a table and as a picture."""
 
 import statistics
 from collections.abc import Sequence
@@ -16,13 +16,14 @@ _GREYS = {"default JPEG 4:4:4": ("0.35", "-"), "default JPEG 4:2:0": ("0.55", "-
 def rate_rows(results: Rates) -> list[dict[str, Any]]:
     """One row for each point: ``curve``, ``arm``, ``seed``, ``tables``, ``subsampling``, ``bits_per_pixel`` (of whole files),
     ``header`` (bits of these that are headers), ``accuracy`` and ``hard`` (0 to 1; of the decoded files, and of the model with
-    its layer rounding), ``images``."""
+    its layer rounding), ``loss`` (nats, of the decoded files; None where it was not kept), ``images``."""
     rows = []
     for curve in rate_curves(results):
         for point in curve.points:
             same = {name: point[name] for name in ("tables", "subsampling", "bits_per_pixel", "header", "accuracy", "hard")}
             images = results[point["arm"]][curve.seed]["images"]
-            rows.append({"curve": curve.name, "arm": point["arm"], "seed": curve.seed, **same, "images": images})
+            same |= {"loss": point.get("loss"), "images": images}
+            rows.append({"curve": curve.name, "arm": point["arm"], "seed": curve.seed, **same})
     return rows
 
 
@@ -53,43 +54,62 @@ def rate_text(between: Between) -> str:
     ]
     text += f"; from {' to '.join(extremes)}. "
     if between.rate is None:
-        return text + f"No mean ratio of rates: {between.why_no_rate}."
-    return text + f"At the same accuracy {100 * between.rate:+.1f} % bits."
+        text += f"No mean ratio of rates at the same accuracy: {between.why_no_rate}. "
+    else:
+        text += f"At the same accuracy {100 * between.rate:+.1f} % bits. "
+    if between.loss is None:
+        return text + f"Nothing of the loss: {between.why_no_loss}."
+    text += f"Test loss {between.loss:+.4f} nats at the same rate"
+    if between.loss_interval:
+        text += f", 95 % interval over test images [{between.loss_interval[0]:+.4f}, {between.loss_interval[1]:+.4f}]"
+    if between.loss_spread:
+        text += f", over {between.seeds} seeds [{between.loss_spread[0]:+.4f}, {between.loss_spread[1]:+.4f}]"
+    if between.rate_at_loss is None:
+        return text + f"; no mean ratio of rates at the same loss: {between.why_no_rate_at_loss}."
+    return text + f"; at the same loss {100 * between.rate_at_loss:+.1f} % bits."
 
 
 def rate_figure(results: Rates) -> Figure:
-    """Accuracy in percent against bits per pixel, log scale; means over seeds, with bars of a standard deviation."""
-    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
-    axes = figure.subplots()
-    curves, number = rate_curves(results), 0
-    for name in dict.fromkeys(curve.name for curve in curves):
-        rates, means, spreads = _means([curve for curve in curves if curve.name == name])
-        colour, line = _GREYS.get(name, (f"C{number}", "-"))
-        number += name not in _GREYS
-        axes.errorbar(rates, means, yerr=spreads, color=colour, linestyle=line, marker="o", markersize=3, capsize=2, label=name)
+    """Accuracy in percent and, where it was kept, test loss against bits per pixel, log scale; means over seeds, with bars of a
+    standard deviation."""
+    curves = rate_curves(results)
+    with_loss = all("loss" in point for curve in curves for point in curve.points)
+    figure = Figure(figsize=(12.5 if with_loss else 7.2, 4.6), layout="constrained")
+    panels = figure.subplots(1, 2 if with_loss else 1, squeeze=False)[0]
+    for axes, key, scale in zip(panels, ("accuracy", "loss"), (100, 1), strict=False):
+        number = 0
+        for name in dict.fromkeys(curve.name for curve in curves):
+            rates, means, spreads = _means([curve for curve in curves if curve.name == name], key, scale)
+            colour, line = _GREYS.get(name, (f"C{number}", "-"))
+            number += name not in _GREYS
+            style = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3, "capsize": 2, "label": name}
+            axes.errorbar(rates, means, yerr=spreads, **style)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else ""))
+        axes.set_xlabel("bits per pixel of the files")
+        axes.grid(alpha=0.25)
     plain = [result["accuracy"] for result in results.get("plain", {}).values()]
     if plain:
-        axes.axhline(100 * statistics.fmean(plain), color="0.6", linewidth=0.8, linestyle=":", label="plain, nothing stored")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else ""))
-    axes.set_xlabel("bits per pixel of the files")
-    axes.set_ylabel("test accuracy on the decoded files, %")
-    axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, frameon=False)
+        level = 100 * statistics.fmean(plain)
+        panels[0].axhline(level, color="0.6", linewidth=0.8, linestyle=":", label="plain, nothing stored")
+    panels[0].set_ylabel("test accuracy on the decoded files, %")
+    panels[0].legend(fontsize=8, frameon=False)
+    if with_loss:
+        panels[1].set_ylabel("test loss on the decoded files, nats")
     return figure
 
 
-def _means(curves: Sequence[Curve]) -> tuple[list[float], list[float], list[float]]:
-    """Of each point, over seeds: bits per pixel, accuracy in percent and its standard deviation; ascending in bits."""
+def _means(curves: Sequence[Curve], key: str, scale: float) -> tuple[list[float], list[float], list[float]]:
+    """Of each point, over seeds: bits per pixel, what is called ``key`` and its standard deviation; ascending in bits."""
     by_point: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for curve in curves:
         for point in curve.points:
             by_point.setdefault((point["arm"], point["tables"]), []).append(point)
     rows = []
     for points in by_point.values():
-        accuracies = [100 * point["accuracy"] for point in points]
-        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-        rows.append((statistics.fmean(p["bits_per_pixel"] for p in points), statistics.fmean(accuracies), spread))
+        values = [scale * point[key] for point in points]
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        rows.append((statistics.fmean(p["bits_per_pixel"] for p in points), statistics.fmean(values), spread))
     rows.sort()
     return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
