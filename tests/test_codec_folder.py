@@ -77,6 +77,35 @@ def test_it_goes_on_and_does_again_only_what_has_changed(source, tmp_path):
     assert (out / "cats" / "a.jpg").read_bytes() != before["cats/a.jpg"]
 
 
+def test_an_empty_file_as_a_power_cut_leaves_is_made_again(source, tmp_path):
+    out = tmp_path / "out"
+    compress_folder(source, out, STANDARD)
+    stamp = (out / "c.jpg").stat()
+    (out / "c.jpg").write_bytes(b"")
+    os.utime(out / "c.jpg", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert compress_folder(source, out, STANDARD)["written"] == 1
+    assert (out / "c.jpg").stat().st_size == stamp.st_size
+
+
+def test_files_whose_image_is_gone_are_counted(source, tmp_path):
+    out = tmp_path / "out"
+    assert compress_folder(source, out, STANDARD)["stale"] == 0
+    (source / "c.jpg").rename(source / "d.jpg")
+    (source / "cats" / "a.png").unlink()
+    found = compress_folder(source, out, STANDARD)
+    assert (found["written"], found["stale"]) == (1, 1)  # of cats, no image is left that leads there
+    shutil.copy(source / "d.jpg", source / "cats" / "z.jpg")
+    assert compress_folder(source, out, STANDARD)["stale"] == 2
+    assert (out / "c.jpg").is_file()
+
+
+def test_a_source_without_images_leaves_the_target_as_good_as_new(source, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no images"):
+        compress_folder(tmp_path / "empty", tmp_path / "out", STANDARD)
+    assert compress_folder(source, tmp_path / "out", STANDARD)["written"] == 3
+
+
 @pytest.mark.parametrize(
     ("other", "named"),
     [
@@ -96,7 +125,7 @@ def test_other_settings_are_not_mixed(source, tmp_path, other, named):
 def test_another_source_or_a_folder_of_something_else_is_refused(source, tmp_path):
     compress_folder(source, tmp_path / "out", STANDARD)
     shutil.copytree(source, tmp_path / "in2")
-    with pytest.raises(UsageError, match=r"other settings \(source\)"):
+    with pytest.raises(UsageError, match=r"holds what was made of .*/in, not of .*/in2; .* have only moved"):
         compress_folder(tmp_path / "in2", tmp_path / "out", STANDARD)
     (tmp_path / "out" / MANIFEST).write_text("{")
     with pytest.raises(UsageError, match="is damaged"):
@@ -227,6 +256,8 @@ def test_bad_files_are_named_and_all_others_done(source, tmp_path, monkeypatch):
     (source / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (source / "empty.png").touch()
     (source / "text.png").write_text("no image")
+    (source / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (source / "paper.pdf").write_bytes(b"%PDF-1.7")
     (source / "notes.txt").write_text("notes")
     (source / ".hidden.png").write_text("no image")
     (source / "nowhere.png").symlink_to(tmp_path / "nothing")
@@ -236,10 +267,11 @@ def test_bad_files_are_named_and_all_others_done(source, tmp_path, monkeypatch):
     lines = []
     found = compress_folder(source, tmp_path / "out", STANDARD, lambda standing: lines.append(standing.bad))
     assert found["written"] == 3
-    assert found["others"] == 1
+    assert found["others"] == 2  # notes.txt and paper.pdf
     bad = bad_of(found)
     assert "too long" in bad.pop("c" * 253)
-    assert bad.keys() == {"cut.jpg", "empty.png", "text.png", "nowhere.png", "pipe.png", "bomb.png"}
+    assert bad.keys() == {"cut.jpg", "empty.png", "text.png", "nowhere.png", "pipe.png", "bomb.png", "phone.heic"}
+    assert "does not read .heic" in bad["phone.heic"]
     assert "truncated" in bad["cut.jpg"]
     assert "bomb" in bad["bomb.png"]
     assert all("\n" not in why for why in bad.values())
@@ -247,6 +279,21 @@ def test_bad_files_are_named_and_all_others_done(source, tmp_path, monkeypatch):
         f"{source / name}: {why}" for name, why in bad.items()
     )
     assert "cut.jpg" not in files_in(tmp_path / "out")
+
+
+def test_whatever_a_reader_raises_is_of_that_file_alone(source, tmp_path, monkeypatch):
+    """Some damaged TIFF files end in a TypeError in Pillow's reader."""
+    real = Image.open
+
+    def opening(stream, *rest, **options):
+        if stream.name.endswith("a.png"):
+            raise TypeError("Missing\ndimensions")
+        return real(stream, *rest, **options)
+
+    monkeypatch.setattr(Image, "open", opening)
+    found = compress_folder(source, tmp_path / "out", STANDARD)
+    assert found["written"] == 2
+    assert bad_of(found) == {"cats/a.png": "it is damaged: TypeError: Missing dimensions"}
 
 
 def test_names_that_collide_are_refused_and_nothing_is_lost(source, tmp_path):

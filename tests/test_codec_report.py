@@ -6,7 +6,15 @@ from explained import config, make_run
 from PIL import Image
 from torchvision.transforms.v2 import functional as v2
 
-from jpegdl.codec import CompressConfig, Encoder, compress_folder, file_report, keep_file_report, read_file_report
+from jpegdl.codec import (
+    CompressConfig,
+    Encoder,
+    compress_folder,
+    file_report,
+    keep_file_report,
+    read_file_report,
+    stored_in_words,
+)
 from jpegdl.codec.report import header_bytes
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
@@ -113,6 +121,31 @@ def test_files_in_a_folder(run, tmp_path):
     (tmp_path / "out" / first.parent.name / "more.png").write_bytes(first.read_bytes())
     assert file_report(run, tmp_path / "out")["stored"]["formats"] == ["JPEG", "PNG"]
     assert file_report(run, tmp_path / "in", images=8)["stored"]["tables"] is None
+
+
+def test_what_files_carry_is_told_of_these_files(tmp_path):
+    """Whether the cap was applied, and the subsampling, are those of the folder, not of the run."""
+    pytest.importorskip("jpeglib")
+    run = make_run(tmp_path / "run", config(bits=3))
+    data = Data(run.config().data, test_only=True)
+    for i, (image, target) in enumerate(data.test):
+        folder = tmp_path / "in" / data.classes[target]
+        folder.mkdir(parents=True, exist_ok=True)
+        v2.to_pil_image((image * 255).round().to(torch.uint8)).save(folder / f"{i}.png")
+    told = {}
+    for name, options in {"plain": {}, "exact": {"exact": True}, "coarse": {"subsampling": "4:2:0"}}.items():
+        made = compress_folder(tmp_path / "in", tmp_path / name, CompressConfig(model=str(run.path), **options))
+        told[name] = file_report(run, tmp_path / name)
+        assert told[name]["carried"]["capped"] == made["carried"]["capped"] == (name == "exact")
+        assert told[name]["carried"]["held_back"] > 0.001
+    assert told["exact"]["carried"]["displaced"] < told["plain"]["carried"]["displaced"]
+    assert told["plain"]["carried"]["rms"] != told["coarse"]["carried"]["rms"]
+    assert "where the layer has" not in stored_in_words(told["exact"]["stored"])
+    assert stored_in_words(told["coarse"]["stored"]).endswith("4:2:0 where the layer has 4:4:4")
+    (tmp_path / "exact" / "compress.json").unlink()
+    unknown = file_report(run, tmp_path / "exact")
+    assert unknown["stored"]["exact"] is None
+    assert "taken as made without the cap" in unknown["carried"]["words"]
 
 
 def test_a_damaged_files_json_is_one_error(run):

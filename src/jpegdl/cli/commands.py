@@ -20,7 +20,7 @@ class Command:
         about: what it does, in one line.
         example: a command line to start from.
         short: the options that most people need, which ``--help`` explains; empty for all.
-        resumes: whether the same command goes on where it was interrupted.
+        resumes: after what the same command goes on where it was interrupted, in words; None if it begins anew.
     """
 
     build: Callable[[str], "ArgumentParser"]
@@ -28,7 +28,7 @@ class Command:
     about: str
     example: str
     short: tuple[str, ...] = ()
-    resumes: bool = False
+    resumes: str | None = None
 
     def parser(self) -> "ArgumentParser":
         """The parser of its arguments, which can be looked at without running anything."""
@@ -45,7 +45,7 @@ COMMANDS = {
         "Train every arm with every seed and compare with plain; a killed comparison resumes.",
         "jpegdl compare --name mine --data.path FOLDER --data.size 224 \\\n    --backbone resnet18 --training.epochs 100",
         ("config", "name", "arms", "seeds", *_TRAINING, "jobs"),
-        resumes=True,
+        resumes="epoch",
     ),
     "train": Command(
         training.train_parser,
@@ -53,7 +53,7 @@ COMMANDS = {
         "Train one arm with one seed of a comparison, or resume it.",
         "jpegdl train --config demo --arm plain --seed 0",
         ("config", "name", "arm", "seed", *_TRAINING),
-        resumes=True,
+        resumes="epoch",
     ),
     "evaluate": Command(
         training.evaluate_parser,
@@ -99,7 +99,7 @@ COMMANDS = {
         "Write a folder of images as JPEG files with learned tables, which any decoder opens.",
         "jpegdl compress PHOTOS SMALLER --model runs/mine/jpeg-dl/0",
         ("source", "target", "model", "tables", "subsampling", "optimize", "progressive", "exact", "threads"),
-        resumes=True,
+        resumes="image",
     ),
     "rate": Command(
         storing.rate_parser,
@@ -107,7 +107,7 @@ COMMANDS = {
         "Set the accuracy on real JPEG files against their bits per pixel, of learned tables and of default JPEG.",
         "jpegdl rate --name mine",
         ("name", "arms", "seeds", "images", "qualities", "subsampling", "path", "device"),
-        resumes=True,
+        resumes="point",
     ),
     "summary": Command(
         using.summary_parser,
@@ -121,7 +121,7 @@ COMMANDS = {
         "Attack trained models through the layer's gradients and in place of them; corrupt their images too.",
         "jpegdl attack --name mine --eps '[1, 2, 4, 8]' --images 200",
         ("name", "arms", "seeds", "eps", "attacks", "images", "rounding", "corruptions"),
-        resumes=True,
+        resumes="batch",
     ),
     "explain": Command(
         looking.explain_parser,
@@ -129,7 +129,7 @@ COMMANDS = {
         "Draw what a trained layer does: tables, transfer curves, single images, what each frequency is worth.",
         "jpegdl explain --name mine",
         (*_RUN, "images", "pictures", "ablation", "path", "device"),
-        resumes=True,
+        resumes="part",
     ),
     "report": Command(
         looking.report_parser,

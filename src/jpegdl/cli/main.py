@@ -108,7 +108,7 @@ class _Interrupts:
 
 def _interrupted(number: int, arguments: list[str]) -> int:
     if os.environ.get("LOCAL_RANK", "0") == "0":  # of the processes that train one model, the first tells
-        resumes = bool(arguments) and arguments[0] in COMMANDS and COMMANDS[arguments[0]].resumes
-        way_on = "; the same command resumes after the last finished epoch, if there is one" if resumes else ""
+        resumes = COMMANDS[arguments[0]].resumes if arguments and arguments[0] in COMMANDS else None
+        way_on = f"; the same command resumes after the last finished {resumes}, if there is one" if resumes else ""
         print_error(f"{'terminated' if number == signal.SIGTERM else 'interrupted'}{way_on}")
     return 128 + number

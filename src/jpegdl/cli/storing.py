@@ -37,12 +37,15 @@ def compress(chosen: dict[str, Any]) -> None:
 
         found = compress_folder(chosen["source"], chosen["target"], config, show)
     pixels = found["pixels"]
-    rate = f", {8 * found['bytes'] / pixels:.2f} bits per pixel" if pixels else ""
+    now = " of those written now" if found["skipped"] else ""
+    rate = f", {8 * found['bytes'] / pixels:.2f} bits per pixel{now}" if pixels else ""
     say(f"{found['written']} images written, {found['skipped']} were there already{rate}")
     if before := found["bytes_before"]:
         ratio = found["bytes"] / before
         larger = "; the files are LARGER than those they were made of" if ratio > 1 else ""
-        say(f"{before / 1e6:.2f} MB became {found['bytes'] / 1e6:.2f} MB, x{ratio:.2f}{larger}")
+        say(f"{before / 1e6:.2f} MB became {found['bytes'] / 1e6:.2f} MB, x{ratio:.2f}{now}{larger}")
+    if found["stale"]:
+        say(f"{found['stale']} JPEG files in OUT have no image in IN any more; they are left as they are")
     if found["others"]:
         say(f"{found['others']} other files were passed over")
     if found["carried"]:
@@ -63,6 +66,9 @@ def evaluate_files(run: "RunFolder", files: str, path: str | None) -> None:
     say(f"{files}: {stored_in_words(found['stored'])}")
     if found["stored"]["tables"] == "own":
         say(found["carried"]["words"])
+    counts = list(dict.fromkeys(row["images"] for row in found["rows"]))
+    if len(counts) > 1:
+        say(f"Not the same images: the first rows are of the run's own {counts[0]}, those of real files of {counts[1]}")
     if found["other_images"]:
         say(f"These are not the images that the run was tested with: {found['other_images']}")
     rows = [["", "accuracy, %", "images", "bits per pixel", "24 bits over these"]]

@@ -27,6 +27,7 @@ from jpegdl.errors import UsageError
 Rates = dict[str, dict[int, dict[str, Any]]]
 
 FEWEST = 3  # points of a curve that anything is interpolated between
+NARROWEST = 1.1  # the highest rate in common over the lowest: what lies between less says nothing of the curves
 DRAWS = 2000  # of test images, for intervals
 _STEM = re.compile(r"(.+?)[-_]?(\d+(?:\.\d+)?(?:e-?\d+)?)")
 _Array = NDArray[np.float64]
@@ -246,6 +247,8 @@ def compare_curves(curves: Sequence[Curve], name: str, reference: str, images: i
         return _nothing(name, reference, 0, "they have no seed in common")
     try:
         ranges = [common(own.rates, other.rates) for own, other in pairs]
+        if narrow := [f"{low:.2f} to {high:.2f}" for low, high in ranges if high < NARROWEST * low]:
+            raise ValueError(f"the curves have only {narrow[0]} bits per pixel in common")
         found = [float(bd_accuracy(o.rates, o.accuracies, r.rates, r.accuracies)) for o, r in pairs]
     except ValueError as error:
         return _nothing(name, reference, len(pairs), str(error))

@@ -25,12 +25,12 @@ from jpegdl import functional as F
 from jpegdl.codec.config import CompressConfig, check
 from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.pictures import BAD, Other, open_picture, why
+from jpegdl.codec.report import MANIFEST
 from jpegdl.codec.steps import Carried, Learned, as_json, carried, file_tables, learned_tables
 from jpegdl.codec.walk import SUFFIX, Entry, walk
 from jpegdl.errors import UsageError
 from jpegdl.files import remove_strays, replacing
 
-MANIFEST = "compress.json"
 LOCK = ".compress.lock"
 SAMPLES = 8  # images that tell how much of a layer the files carry
 LONGEST = 255  # bytes of a name that file systems take
@@ -66,6 +66,7 @@ class _Found:
     bytes: int = 0
     before: int = 0
     pixels: int = 0
+    stale: int = 0
     bad: list[dict[str, str]] = field(default_factory=list)
 
 
@@ -90,7 +91,8 @@ def compress_folder(
 
     Returns:
         ``images`` (in all: written, skipped and bad), ``written``, ``skipped`` (there already), ``bad`` (a list of ``file``
-        and ``why``), ``others`` (files that are no images), ``bytes`` and ``pixels`` of those written and
+        and ``why``), ``others`` (files that are no images), ``stale`` (JPEG files in folders of ``target`` that have no image
+        in ``source`` any more), ``bytes`` and ``pixels`` of those written and
         ``bytes_before``, of the files they were made of,
         ``bits_per_pixel`` of these (None if none was), ``seconds``, ``images_per_second``, ``tables`` (luma and chroma, as in
         the files), and ``carried``: how much of the layer the files carry, on some of the images (None where nothing can be
@@ -139,8 +141,11 @@ def _places(source: Path, target: Path) -> tuple[Path, Path]:
 def _claimed(out: Path) -> Iterator[None]:
     """Keep other processes from writing to the same folder."""
     lock = filelock.FileLock(out / LOCK)
-    with _writing(out):
+    try:
         out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be made: {error.strerror or error}; give another folder to write to") from error
+    with _writing(out):
         try:
             lock.acquire(blocking=False)
         except filelock.Timeout as taken:
@@ -177,6 +182,7 @@ class _Work:
         self.root, self.out, self.config, self.encoder, self.learned = root, out, config, encoder, learned
         self.progress, self.found = progress, _Found()
         self.done = self.total = 0
+        self.new = False  # whether nothing was there before
         self.over = False  # for threads that are in the middle of a task
         self.begin = time.monotonic()
 
@@ -195,6 +201,8 @@ class _Work:
         count, seconds = self.found, time.monotonic() - self.begin
         images = count.written + count.skipped + len(count.bad)
         if not images:
+            if self.new:
+                (self.out / MANIFEST).unlink(missing_ok=True)  # or another source would be refused
             raise UsageError(f"no images in {self.root}: {count.others} files, none of which is one")
         return {
             "images": images,
@@ -202,6 +210,7 @@ class _Work:
             "skipped": count.skipped,
             "bad": count.bad,
             "others": count.others,
+            "stale": count.stale,
             "bytes": count.bytes,
             "bytes_before": count.before,
             "pixels": count.pixels,
@@ -228,8 +237,14 @@ class _Work:
             try:
                 there = json.loads(file.read_text())["settings"]
                 differing = [name for name in settings if there.get(name) != settings[name]]
+                source = there.get("source")
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UsageError(f"{file} is damaged ({error}); delete {self.out}, or give another folder") from error
+            if differing == ["source"]:
+                raise UsageError(
+                    f"{self.out} holds what was made of {source}, not of {self.root}; give another folder or, where the images "
+                    f"have only moved, write the new place into {file}"
+                )
             if differing:
                 raise UsageError(
                     f"{self.out} holds images made with other settings ({', '.join(differing)}); give another folder, or "
@@ -240,6 +255,7 @@ class _Work:
             raise UsageError(f"{self.out} is not empty, and no {MANIFEST} in it says what it holds; give a new folder")
         with _writing(self.out), replacing(file) as new:
             new.write_text(json.dumps({"from": self.learned.source, "settings": settings}, indent=1))
+        self.new = True
 
     def _carried(self, entries: Iterator[Entry]) -> Carried | None:
         """What the files carry of the layer, on images from all over the folder."""
@@ -285,17 +301,23 @@ class _Work:
         place: _Place | None = None
         for entry in entries:
             if entry.refused is None and (place is None or entry.folder != place.inner):
+                self._leave(place)
                 place = _Place(self.out, entry.folder)
             if refused := entry.refused or (place and place.refused):
                 self._count([_Done(entry, bad=refused)])
                 continue
             assert place is not None
+            place.wanted.add(entry.new)
             task.append((entry, place))
             if len(task) == TASK:
                 yield task
                 task = []
         if task:
             yield task
+        self._leave(place)
+
+    def _leave(self, place: "_Place | None") -> None:
+        self.found.stale += 0 if place is None or place.refused else place.without_image()
 
     def _several(self, task: list[tuple[Entry, "_Place"]]) -> list["_Done"]:
         return [self._one(entry, place) for entry, place in task if not self.over]
@@ -331,7 +353,7 @@ class _Work:
             line = None
             if done.bad is not None:
                 found.bad.append({"file": done.entry.inner, "why": done.bad})
-                line = f"{done.entry.path}: {done.bad}"
+                line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in f"{done.entry.path}: {done.bad}")
             elif done.skipped:
                 found.skipped += 1
             elif not done.bytes:
@@ -350,6 +372,7 @@ class _Place:
 
     Attributes:
         inner: where it is below ``out``.
+        wanted: names of the files that are to be there.
         refused: why nothing is to be written there; None if there is nothing against it.
     """
 
@@ -357,6 +380,7 @@ class _Place:
         self.path, self.inner = out / inner, inner
         self.refused: str | None = None
         self._names: set[str] = set()
+        self.wanted: set[str] = set()
         self._there = self.path.is_dir()
         if self._there and self.path.resolve() != self.path:
             self.refused = f"{self.path} is a link: nothing is written through it"
@@ -365,11 +389,16 @@ class _Place:
                 remove_strays(self.path)
                 self._names = {entry.name for entry in self.path.iterdir()}
 
+    def without_image(self) -> int:
+        """How many files were there at first that no image stands for now, of those that ``wanted`` does not name."""
+        return sum(name.endswith(SUFFIX) and (self.path / name).is_file() for name in self._names - self.wanted)
+
     def time_stamp(self, name: str) -> int | None:
-        """When a file was last changed, in ns; None if there was none at first."""
+        """When a file was last changed, in ns; None if there was none at first, or an empty one, as a power cut leaves."""
         if name in self._names:
             with suppress(FileNotFoundError):
-                return (self.path / name).lstat().st_mtime_ns
+                there = (self.path / name).lstat()
+                return there.st_mtime_ns if there.st_size else None
         return None
 
     def made(self) -> Path:

@@ -13,6 +13,10 @@ from jpegdl.data.pixels import SIXTEEN_BITS
 
 #: What is tried; other formats of Pillow's run programs (EPS), or hold no photographs.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+#: Names of photographs in other formats, which are not to be passed over as if they were none.
+UNREAD = frozenset(
+    f".{name}" for name in ("heic", "heif", "avif", "jxl", "dng", "cr2", "cr3", "nef", "arw", "orf", "rw2", "psd")
+)
 BAD = (*BAD_FILE, MemoryError, OverflowError, struct.error)
 _RAW_EXIF = ("JPEG", "MPO", "PNG", "WEBP")  # formats that hold the block as JPEG does
 _SPACES = {"RGB": b"RGB ", "L": b"GRAY"}  # of ICC profiles, by the mode they fit
@@ -46,13 +50,25 @@ def open_picture(stream: IO[bytes], name: str, *, drop_alpha: bool) -> Picture:
     - Of an MPO file, as some cameras and phones write it, the first picture is taken.
 
     Raises:
-        Other: it is no image, by content and by name.
+        Other: it is no image, neither by content nor by name.
         Exception: one of ``BAD``, which :func:`why` puts into words: damaged, animated, transparent, of no fixed range.
     """
     try:
+        return _picture(stream, name, drop_alpha)
+    except (Other, *BAD):
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
+        raise ValueError(f"it is damaged: {type(error).__name__}: {error}") from error
+
+
+def _picture(stream: IO[bytes], name: str, drop_alpha: bool) -> Picture:
+    try:
         source = Image.open(stream, formats=FORMATS)
     except UnidentifiedImageError:
-        if Path(name).suffix.lower() in Image.registered_extensions():
+        suffix = Path(name).suffix.lower()
+        if suffix in UNREAD:
+            raise ValueError(f"Pillow does not read {suffix} files here: convert it first") from None
+        if Image.registered_extensions().get(suffix) in FORMATS:
             raise
         raise Other from None
     with source:

@@ -62,6 +62,8 @@ def check_curve_config(config: CurveConfig) -> None:
     for name in ("images", "batch_size"):
         if (number := getattr(config, name)) is not None and number < 1:
             raise UsageError(f"{name} must be at least 1, got {number}")
+    if not config.qualities:
+        raise UsageError("qualities must name one at least, from 1 to 100")
     if bad := [quality for quality in config.qualities if not 1 <= quality <= 100]:
         raise UsageError(f"qualities must be from 1 to 100, got {bad[0]}")
     if config.subsampling not in (*SUBSAMPLINGS, "both"):
@@ -125,7 +127,8 @@ def rate_run(folder: RunFolder, config: CurveConfig, progress: Callable[[str, in
     }
     found = _earlier(folder, made_of)
     subsamplings = SUBSAMPLINGS if config.subsampling == "both" else [config.subsampling]
-    wanted = [("own", None)] if has_layer else [(f"standard:{q}", s) for s in subsamplings for q in config.qualities]
+    qualities = list(dict.fromkeys(config.qualities))
+    wanted = [("own", None)] if has_layer else [(f"standard:{q}", s) for s in subsamplings for q in qualities]
     missing = [key for key in wanted if key not in {_key(point) for point in found["points"]}]
     if missing or "accuracy" not in found:
         test, settings = _Test(run, data, config), folder.settings()

@@ -52,7 +52,7 @@ def rate_text(between: Between) -> str:
         for value, at in ((between.smallest, between.at_smallest), (between.largest, between.at))
         if value is not None
     ]
-    text += f"; from {' to '.join(extremes)}. "
+    text += f"; from {' to '.join(extremes)}{' in single seeds' if between.seeds > 1 else ''}. "
     if between.rate is None:
         text += f"No mean ratio of rates at the same accuracy: {between.why_no_rate}. "
     else:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ from jpegdl.data.sources.folder import open_test
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file, read_json, write_json
 from jpegdl.layer import JpegLayer, PrependedModel
+from jpegdl.tables import SUBSAMPLINGS
 from jpegdl.training import RunFolder, TrainedRun
 
 FILES = "files.json"  # in the folder of a run
+MANIFEST = "compress.json"  # in a folder that compress_folder writes to
 STORED = 24.0  # bits per pixel of an RGB image that nothing compresses
 _SUBSAMPLING = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}  # of Pillow's numbers
 
@@ -92,8 +95,9 @@ def file_report(
         carry; ``other_images``, how the run's own test images differ from those it was tested with (None if they do not);
         ``files``, the folder, and ``stored``, what is in it (None without ``files``): ``tables`` (own, where all files have
         this run's tables; other, mixed, or None where none is a JPEG file), ``digest`` of all their tables, ``formats``,
-        ``subsampling`` of the JPEG files, and ``test``, the number of images and a digest of their names and sizes. ``model``,
-        digest of the model's file, ``arm`` and ``seed`` say whose numbers they are.
+        ``subsampling`` of the JPEG files, ``of_layer`` (that of the run), ``exact`` (whether they were made with the level cap,
+        as the ``compress.json`` above them says; None where none does), and ``test``, the number of images and a digest of
+        their names and sizes. ``model``, digest of the model's file, ``arm`` and ``seed`` say whose numbers they are.
 
     Raises:
         UsageError: a run that is not finished, or whose layer no JPEG file can stand for; data of other classes; no images.
@@ -115,24 +119,31 @@ def file_report(
     test = _Test(run, learned, batch_size, tell)
     chosen = spread(len(data.test), images)
     rows = test.without_files(data, chosen, optimize)
-    stored = None
+    stored, subsampling, capped = None, encoder.subsampling, exact
     if files is None:
         rows += test.of_crops(data, chosen, encoder)
     else:
         there, stored = test.of_folder(files, images, tables)
         rows += there
+        stored |= {"of_layer": encoder.subsampling, "exact": made_exact(files)}
+        capped = bool(stored["exact"])
+        if len(stored["subsampling"]) == 1 and stored["subsampling"][0] in SUBSAMPLINGS:
+            (subsampling,) = stored["subsampling"]
     samples = [data.test[i] for i in spread(len(data.test), 8)]
     lost = carried(
         learned,
         tables,
         [item[0][None] for item in samples if item is not None],
-        subsampling=encoder.subsampling,
-        capped=exact,
+        subsampling=subsampling,
+        capped=capped,
     )
+    words = str(lost)
+    if stored is not None and stored["exact"] is None and learned.bits is not None:
+        words += f" (no {MANIFEST} says how they were made: taken as made without the cap)"
     return {
         "rows": [{**asdict(row), "ratio": row.ratio} for row in rows],
         "tables": as_json(*tables) if files is None else None,
-        "carried": {**vars(lost), "faithful": lost.faithful, "words": str(lost)},
+        "carried": {**vars(lost), "faithful": lost.faithful, "words": words},
         "other_images": other,
         "files": None if files is None else str(files),
         "stored": stored,
@@ -171,7 +182,17 @@ def stored_in_words(stored: dict[str, Any]) -> str:
     whose = {"own": "the run's own tables", "other": "other tables than the run's", "mixed": "the run's own and other tables"}
     others = [form for form in stored["formats"] if form != "JPEG"]
     subsampling = f", {' and '.join(stored['subsampling'])}" if stored["subsampling"] else ""
+    if stored["subsampling"] and (of_layer := stored.get("of_layer")) and stored["subsampling"] != [of_layer]:
+        subsampling += f" where the layer has {of_layer}"
     return f"JPEG files with {whose[stored['tables']]}{subsampling}{' and '.join(['', *others])}"
+
+
+def made_exact(files: Path) -> bool | None:
+    """Whether files were made with exact levels, by the ``compress.json`` in their folder or above it; None where none says."""
+    for folder in (files.resolve(), *files.resolve().parents):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return bool(json.loads((folder / MANIFEST).read_text())["settings"]["exact"])
+    return None
 
 
 def spread(count: int, wanted: int | None) -> list[int]:
