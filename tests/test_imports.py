@@ -1,11 +1,13 @@
 """What is imported when; each in a process of its own, because this one has imported everything."""
 
+import gc
 import subprocess
 import sys
 
 import pytest
 
 import jpegdl
+from jpegdl.startup import lean_imports
 
 HEAVY = ("PIL", "jsonargparse", "lightning", "matplotlib", "numba", "scipy", "skimage", "timm", "torch._dynamo", "torchvision")
 
@@ -56,3 +58,15 @@ def test_listing_recipes_needs_no_pytorch():
 def test_the_console_script_imports_nothing_before_main():
     """What it imports is imported outside ``main``, which could not catch an interrupt there."""
     assert _imported("import jpegdl.cli", "torch", "numpy", "yaml", *HEAVY) == []
+
+
+def test_no_garbage_is_collected_while_a_process_first_imports(monkeypatch):
+    with lean_imports():
+        assert gc.isenabled()  # as PyTorch is there
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(gc.isenabled()))
+    frozen = []
+    with lean_imports():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert frozen == [False]

@@ -17,6 +17,7 @@ from jpegdl.cli.commands import COMMANDS
 from jpegdl.cli.help import overview, short_help
 from jpegdl.cli.shared import COMMAND_LINE, one_line, print_error
 from jpegdl.errors import UsageError, did_you_mean
+from jpegdl.startup import lean_imports
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,7 +70,8 @@ def _run(arguments: list[str]) -> None:
 
 def _run_command(name: str, arguments: list[str]) -> None:
     command = COMMANDS[name]
-    parser = command.parser()
+    with lean_imports():
+        parser = command.parser()
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if "--help-all" in options:
         print(parser.format_help().rstrip())

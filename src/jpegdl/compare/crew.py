@@ -183,6 +183,14 @@ class _Crew:
         self._fail(worker, why)
 
 
+_WORKER = """
+from jpegdl.startup import lean_imports
+with lean_imports():
+    from jpegdl.compare.worker import main
+main()
+"""
+
+
 class _WorkerError(Exception):
     """Where in a worker an error came up: its traceback, as text."""
 
@@ -200,7 +208,7 @@ class _Worker:
         self.row, self.ready = row, False
         self.run: Run | None = None
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "jpegdl.compare.worker", str(os.getpid())],
+            [sys.executable, "-P", "-c", _WORKER, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=_environment(row, setup.threads),

@@ -1,4 +1,4 @@
-"""A process that trains runs of a comparison, one after another: ``python -m jpegdl.compare.worker PARENT``.
+"""A process that trains runs of a comparison, one after another: ``main()``, with the parent's id as the argument.
 
 ``crew.py`` starts it and says what is pickled to it and from it.
 """
@@ -106,7 +106,3 @@ def _sendable(thing: Any) -> Any:
         return pickle.loads(pickle.dumps(thing))
     except Exception:
         return None
-
-
-if __name__ == "__main__":
-    main()
