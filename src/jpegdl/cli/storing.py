@@ -39,7 +39,7 @@ def compress(chosen: dict[str, Any]) -> None:
     pixels = found["pixels"]
     now = " of those written now" if found["skipped"] else ""
     rate = f", {8 * found['bytes'] / pixels:.2f} bits per pixel{now}" if pixels else ""
-    say(f"{found['written']} images written, {found['skipped']} were there already{rate}")
+    say(f"{found['written']} images written, {found['skipped']} were there already; {found['subsampling']} chroma{rate}")
     if before := found["bytes_before"]:
         ratio = found["bytes"] / before
         larger = "; the files are LARGER than those they were made of" if ratio > 1 else ""
@@ -116,6 +116,9 @@ def rate(chosen: dict[str, Any]) -> None:
     folder = comparison_folder(chosen)
     runs = chosen_runs(folder, chosen)
     results: dict[str, dict[int, dict[str, Any]]] = {}
+    for begun in sorted(folder.glob("*/*/config.yaml")) if chosen["arms"] is None else []:
+        if not (begun.parent / "result.json").is_file():
+            say(f"left out: {begun.parent.parent.name}, seed {begun.parent.name}, whose training is not finished")
     for arm, by_seed in runs.items():
         for seed, run in by_seed.items():
             if chosen["arms"] is None and (why := why_no_files(run)):

@@ -92,11 +92,10 @@ def compress_folder(
     Returns:
         ``images`` (in all: written, skipped and bad), ``written``, ``skipped`` (there already), ``bad`` (a list of ``file``
         and ``why``), ``others`` (files that are no images), ``stale`` (JPEG files in folders of ``target`` that have no image
-        in ``source`` any more), ``bytes`` and ``pixels`` of those written and
-        ``bytes_before``, of the files they were made of,
-        ``bits_per_pixel`` of these (None if none was), ``seconds``, ``images_per_second``, ``tables`` (luma and chroma, as in
-        the files), and ``carried``: how much of the layer the files carry, on some of the images (None where nothing can be
-        lost), with ``words``.
+        in ``source`` any more), ``subsampling`` (of chroma), ``bytes`` and ``pixels`` of those written and ``bytes_before``,
+        of the files they were made of, ``bits_per_pixel`` of these (None if none was), ``seconds``, ``images_per_second``,
+        ``tables`` (luma and chroma, as in the files), and ``carried``: how much of the layer the files carry, on some of the
+        images (None where nothing can be lost), with ``words``.
 
     Raises:
         UsageError: settings that cannot be; no folder or no images; a target inside the source, in use, or of other
@@ -127,6 +126,8 @@ def _encoder(config: CompressConfig, learned: Learned, tables: tuple[torch.Tenso
 
 
 def _places(source: Path, target: Path) -> tuple[Path, Path]:
+    if source.is_file():
+        raise UsageError(f"{source} is a file; give the folder that it is in")
     if not source.is_dir():
         raise UsageError(f"no folder {source} to compress")
     if target.exists() and not target.is_dir():
@@ -210,6 +211,7 @@ class _Work:
             "skipped": count.skipped,
             "bad": count.bad,
             "others": count.others,
+            "subsampling": self.encoder.subsampling,
             "stale": count.stale,
             "bytes": count.bytes,
             "bytes_before": count.before,
