@@ -227,7 +227,7 @@ def test_an_exact_last_part_comes_before_what_is_similar():
         (["compare", "--layer", "{q_max: x}"], "--layer.q_max must be a number, got x"),
         (
             ["compare", "--layer.rounding", "sof"],
-            "--layer.rounding must be one of soft, hard, sample, ste, noise, none, got sof",
+            "--layer.rounding must be one of soft, hard, sample, ste, ste-matched, noise, none, got sof",
         ),
         (["summary", "--format", "tabl"], "--format must be one of table, csv, latex, json, got tabl"),
         (["completion", "bish"], "SHELL must be one of bash, zsh, tcsh, got bish"),
