@@ -54,7 +54,7 @@ def _printed(shell):
         (["jpegdl", "compare", "--config", "demo", "--see"], ["--seeds"]),
         (["jpegdl", "compare", "--print_config", "--see"], ["--seeds"]),
         (["jpegdl", "train", "--arm", "fixed-"], ["fixed-50", "fixed-75", "fixed-90", "fixed-sensitivity"]),
-        (["jpegdl", "compare", "--layer.rounding", "s"], ["sample", "soft", "ste"]),
+        (["jpegdl", "compare", "--layer.rounding", "s"], ["sample", "soft", "ste", "ste-matched"]),
         (["jpegdl", "compare", "--pretrained", ""], ["false", "true"]),
         (["jpegdl", "compare", "--config", "de"], ["demo"]),
         (["jpegdl", "compare", "--config", "mi"], ["mine.yaml"]),
