@@ -214,6 +214,7 @@ def _rated(config, arm, points, model="weights", **changes):
     (run.path / "rate.json").write_text(json.dumps({**content, **changes}))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_accuracy_against_bits_of_real_files(config):
     arms = ("plain", "rate-0.1", "rate-0.3", "rate-1")
     _compared(config, arms, seeds=1)
