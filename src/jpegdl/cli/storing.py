@@ -110,6 +110,7 @@ def rate(chosen: dict[str, Any]) -> None:
         why_no_files,
     )
     from jpegdl.files import replacing, write_csv, write_json
+    from jpegdl.training import RunFolder
 
     config = pick(CurveConfig, chosen)
     check_curve_config(config)
@@ -117,7 +118,7 @@ def rate(chosen: dict[str, Any]) -> None:
     runs = chosen_runs(folder, chosen)
     results: dict[str, dict[int, dict[str, Any]]] = {}
     for begun in sorted(folder.glob("*/*/config.yaml")) if chosen["arms"] is None else []:
-        if not (begun.parent / "result.json").is_file():
+        if not RunFolder(begun.parent).finished:
             say(f"left out: {begun.parent.parent.name}, seed {begun.parent.name}, whose training is not finished")
     for arm, by_seed in runs.items():
         for seed, run in by_seed.items():

@@ -5,6 +5,8 @@ from typing import Literal
 
 from jpegdl.errors import UsageError
 
+MANIFEST = "compress.json"  # in a folder of compressed images: which settings made them
+
 
 @dataclass
 class CompressConfig:

@@ -22,10 +22,9 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as v2
 
 from jpegdl import functional as F
-from jpegdl.codec.config import CompressConfig, check
+from jpegdl.codec.config import MANIFEST, CompressConfig, check
 from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.pictures import BAD, Other, open_picture, why
-from jpegdl.codec.report import MANIFEST
 from jpegdl.codec.steps import Carried, Learned, as_json, carried, file_tables, learned_tables
 from jpegdl.codec.walk import SUFFIX, Entry, walk
 from jpegdl.errors import UsageError
@@ -183,12 +182,11 @@ class _Work:
         self.root, self.out, self.config, self.encoder, self.learned = root, out, config, encoder, learned
         self.progress, self.found = progress, _Found()
         self.done = self.total = 0
-        self.new = False  # whether nothing was there before
         self.over = False  # for threads that are in the middle of a task
         self.begin = time.monotonic()
 
     def run(self) -> dict[str, Any]:
-        self._resume()
+        new = self._resume()
         one_case = (self.out / MANIFEST.upper()).exists()
 
         def entries() -> Iterator[Entry]:
@@ -202,7 +200,7 @@ class _Work:
         count, seconds = self.found, time.monotonic() - self.begin
         images = count.written + count.skipped + len(count.bad)
         if not images:
-            if self.new:
+            if new:
                 (self.out / MANIFEST).unlink(missing_ok=True)  # or another source would be refused
             raise UsageError(f"no images in {self.root}: {count.others} files, none of which is one")
         return {
@@ -223,8 +221,8 @@ class _Work:
             "carried": lost and {**vars(lost), "faithful": lost.faithful, "words": str(lost)},
         }
 
-    def _resume(self) -> None:
-        """Refuse a folder of other settings; else write down these."""
+    def _resume(self) -> bool:
+        """Refuse a folder of other settings; else write these down, unless they are there. Returns whether they were not."""
         encoder = self.encoder
         limits = None if not encoder.exact or encoder.limits is None else [limit.tolist() for limit in encoder.limits]
         settings = {
@@ -252,12 +250,12 @@ class _Work:
                     f"{self.out} holds images made with other settings ({', '.join(differing)}); give another folder, or "
                     "delete this one"
                 )
-            return
+            return False
         if any(path.name != LOCK for path in self.out.iterdir()):
             raise UsageError(f"{self.out} is not empty, and no {MANIFEST} in it says what it holds; give a new folder")
         with _writing(self.out), replacing(file) as new:
             new.write_text(json.dumps({"from": self.learned.source, "settings": settings}, indent=1))
-        self.new = True
+        return True
 
     def _carried(self, entries: Iterator[Entry]) -> Carried | None:
         """What the files carry of the layer, on images from all over the folder."""

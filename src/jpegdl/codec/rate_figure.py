@@ -1,7 +1,7 @@
 """Accuracy and loss against true bits per pixel, as rows of a table and as a picture."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -43,10 +43,7 @@ def rate_text(between: Between) -> str:
         return f"{head}no figure, {between.why}."
     low, high = between.rates
     text = f"{head}{100 * between.accuracy:+.2f} points of accuracy on average between {low:.2f} and {high:.2f} bits per pixel"
-    if between.interval:
-        text += f", 95 % interval over test images [{100 * between.interval[0]:+.2f}, {100 * between.interval[1]:+.2f}]"
-    if between.spread:
-        text += f", over {between.seeds} seeds [{100 * between.spread[0]:+.2f}, {100 * between.spread[1]:+.2f}]"
+    text += _intervals(between.interval, between.spread, between.seeds, lambda share: f"{100 * share:+.2f}")
     extremes = [
         f"{100 * value:+.2f} at {at:.2f}"
         for value, at in ((between.smallest, between.at_smallest), (between.largest, between.at))
@@ -60,13 +57,19 @@ def rate_text(between: Between) -> str:
     if between.loss is None:
         return text + f"Nothing of the loss: {between.why_no_loss}."
     text += f"Test loss {between.loss:+.4f} nats at the same rate"
-    if between.loss_interval:
-        text += f", 95 % interval over test images [{between.loss_interval[0]:+.4f}, {between.loss_interval[1]:+.4f}]"
-    if between.loss_spread:
-        text += f", over {between.seeds} seeds [{between.loss_spread[0]:+.4f}, {between.loss_spread[1]:+.4f}]"
+    text += _intervals(between.loss_interval, between.loss_spread, between.seeds, lambda nats: f"{nats:+.4f}")
     if between.rate_at_loss is None:
         return text + f"; no mean ratio of rates at the same loss: {between.why_no_rate_at_loss}."
     return text + f"; at the same loss {100 * between.rate_at_loss:+.1f} % bits."
+
+
+_Pair = tuple[float, float] | None
+
+
+def _intervals(over_images: _Pair, over_seeds: _Pair, seeds: int, show: Callable[[float], str]) -> str:
+    """Those of a difference, in words; nothing where there are none."""
+    text = f", 95 % interval over test images [{', '.join(map(show, over_images))}]" if over_images else ""
+    return text + (f", over {seeds} seeds [{', '.join(map(show, over_seeds))}]" if over_seeds else "")
 
 
 def rate_figure(results: Rates) -> Figure:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.transforms.v2 import functional as v2
 
 from jpegdl import functional as F
+from jpegdl.codec.config import MANIFEST
 from jpegdl.codec.encoder import Encoder, planes, write_levels
 from jpegdl.codec.steps import Learned, as_json, carried, file_tables, of_run
 from jpegdl.data import Data, DataConfig
@@ -30,7 +31,6 @@ from jpegdl.tables import SUBSAMPLINGS
 from jpegdl.training import RunFolder, TrainedRun
 
 FILES = "files.json"  # in the folder of a run
-MANIFEST = "compress.json"  # in a folder that compress_folder writes to
 STORED = 24.0  # bits per pixel of an RGB image that nothing compresses
 _SUBSAMPLING = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}  # of Pillow's numbers
 
