@@ -105,9 +105,9 @@ def _ac_symbols(scaled: Tensor, hardness: float) -> Tensor:
     # runs[r] is the probability that exactly r zeros lie between the last level that is not 0, or DC, and the next place.
     runs = torch.ones_like(zero[:1])
     symbols = []
-    for place in range(count):
-        symbols.append(pad(runs @ other[place].T, (0, 0, 0, -(-count // RUNS) * RUNS - 1 - place)))
-        runs = torch.cat((1 - zero[place, None], runs * zero[place]))
+    for place, (none, some) in enumerate(zip(zero.unbind(), other.unbind(), strict=True)):  # unbind: one gradient for all
+        symbols.append(pad(runs @ some.T, (0, 0, 0, -(-count // RUNS) * RUNS - 1 - place)))
+        runs = torch.cat((1 - none[None], runs * none))
     by_run = torch.stack(symbols).sum(0).view(-1, RUNS, largest)  # (r // 16, r % 16, size)
     passed = torch.arange(len(by_run), dtype=scaled.dtype, device=scaled.device)  # 16 zeros in a row, so many times
     of_zeros = torch.zeros_like(by_run[0, :, 0])
