@@ -1,6 +1,7 @@
 """Fixtures shared by all tests; what lies in ../shared is skipped where it is missing."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def leave_figures_blank(patch: pytest.MonkeyPatch) -> None:
-    """Figures are built, and saved as a single pixel: drawing takes longer than the small trainings of most tests."""
+def _leave_blank(patch: pytest.MonkeyPatch) -> None:
+    """Figures are built, and saved as a single pixel: drawing takes longer than most tests' trainings."""
 
     def save(self: Figure, file: Any, format: str | None = None, **_: object) -> None:
         if format == "svg":
@@ -36,10 +37,19 @@ def leave_figures_blank(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Figure, "savefig", save)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Blank figures in all modules but those with the mark ``drawn``, which look at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("drawn") is None:
+            _leave_blank(patch)
+        yield
+
+
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests of what stands beside figures; test_figures.py, test_explain.py and test_report.py look at these."""
-    leave_figures_blank(monkeypatch)
+    """Blank figures in one test of such a module."""
+    _leave_blank(monkeypatch)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import filelock
 import pytest
 import safetensors.torch
 import torch
-from conftest import leave_figures_blank
 
 from jpegdl.compare import ARMS, BusyError, CompareConfig, compare, comparison, evaluate_run, runs, schedule, train_arm
 from jpegdl.compare.arms import arm_config, needed_arms
@@ -22,8 +21,6 @@ from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
 from jpegdl.training import OptimizerConfig, RunConfig, TrainingConfig
-
-pytestmark = pytest.mark.usefixtures("undrawn")
 
 LONG = 300  # seconds after which what should have happened long ago has not
 
@@ -72,7 +69,6 @@ def every_arm(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison, "draw_figures", few)
-        leave_figures_blank(patch)
         done = compare(_config(folder, arms=TRAINED))
         summary, table = done.summary, done.table
     return folder, summary, table

@@ -13,6 +13,8 @@ from jpegdl.cli import main
 from jpegdl.errors import UsageError
 from jpegdl.tables import standard_tables
 
+pytestmark = pytest.mark.drawn
+
 
 @pytest.fixture
 def small(monkeypatch):

@@ -17,8 +17,6 @@ from jpegdl import cli
 from jpegdl.arguments import parse
 from jpegdl.cli import main
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 SMALL = [
     "--data.size", "16", "--data.resize", "20", "--training.epochs", "1", "--training.test_every", "1",
     "--training.accelerator", "cpu",

@@ -9,8 +9,6 @@ import pytest
 from jpegdl.cli import COMMANDS, main
 from jpegdl.recipes import RECIPES
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 pytest.importorskip("shtab")
 
 

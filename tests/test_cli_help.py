@@ -13,8 +13,6 @@ from jpegdl.arguments import NO_SETTINGS, parse
 from jpegdl.cli import main
 from jpegdl.errors import did_you_mean
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 EVERY = sorted(cli.COMMANDS)
 
 

@@ -10,8 +10,6 @@ from PIL import Image
 from commands import one_error, run_command
 from jpegdl.cli.shared import Bar
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 SMALL = [
     "--data.size", "32", "--data.resize", "40", "--training.epochs", "1", "--training.test_every", "1",
     "--training.accelerator", "cpu", "--jobs", "1",

@@ -38,8 +38,6 @@ from jpegdl.layer import LayerConfig, PrependedModel
 from jpegdl.tables import standard_tables
 from jpegdl.training import RunFolder
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 FEW = CurveConfig(qualities=[10, 50, 90], subsampling="4:4:4")
 
 

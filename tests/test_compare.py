@@ -12,7 +12,7 @@ from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
 from jpegdl.training import JointTraining, OptimizerConfig, TrainingConfig
 
-pytestmark = pytest.mark.usefixtures("few_photos", "undrawn")
+pytestmark = pytest.mark.usefixtures("few_photos")
 
 
 def _config(folder, **changes):

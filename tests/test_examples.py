@@ -15,8 +15,6 @@ from jpegdl import JpegLayer, prepend
 from jpegdl.cli import main as command
 from jpegdl.data import PHOTOGRAPHS
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 TWO_STEPS = ["--steps", "2", "--batch-size", "4"]
 
 

@@ -17,6 +17,8 @@ from jpegdl.explain import run as runs
 from jpegdl.files import digest_of_file
 from jpegdl.training import RunFolder
 
+pytestmark = pytest.mark.drawn
+
 QUICK = ExplainConfig(ablation=False, pictures=1, images=16, frequencies=[[0, 0], [0, 1]])
 
 

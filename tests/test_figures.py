@@ -15,6 +15,8 @@ from jpegdl.errors import UsageError
 from jpegdl.layer import STEP_RANGE
 from jpegdl.training import RunConfig, RunFolder
 
+pytestmark = pytest.mark.drawn
+
 FLOOR = float(np.float32(STEP_RANGE[0]))  # as a run writes it
 ONES = np.ones((8, 8))
 

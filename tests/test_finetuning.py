@@ -22,8 +22,6 @@ from jpegdl.layer import LayerConfig
 from jpegdl.training import JointTraining, OptimizerConfig, RunConfig, TrainingConfig
 from jpegdl.training.start import starting_backbone
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 CLASSES = ("n01440764", "n01443537")  # tench, goldfish
 
 

@@ -18,8 +18,6 @@ from jpegdl.tables import write_tables
 from jpegdl.training import OptimizerConfig, RunFolder, TrainingConfig
 from runs import run, small_config
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 
 def _images(root, classes=("cat", "dog"), train=8, test=4):
     """Class folders of noise around a grey level of the class."""

@@ -26,8 +26,6 @@ from jpegdl.training import JointTraining, OptimizerConfig, RunFolder, TrainingC
 from jpegdl.training.progress import Line, Standing
 from runs import run, small_config
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 LONG = 180  # seconds after which what should have happened long ago has not
 
 

@@ -14,8 +14,6 @@ from jpegdl.errors import UsageError
 from jpegdl.training import JointTraining, RunFolder, TrainingConfig, check_config
 from runs import run, small_config, weights
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 COUNTER = """
 import numpy as np
 from lightning.pytorch.callbacks import Callback, ProgressBar

@@ -17,8 +17,6 @@ from jpegdl.data.sources import own
 from jpegdl.errors import UsageError
 from runs import run, small_config
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 
 class Squares:
     """Plain images, each of a brightness that says its number; three classes in turn."""

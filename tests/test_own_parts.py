@@ -16,8 +16,6 @@ from jpegdl.errors import UsageError
 from jpegdl.layer import JpegLayer, LayerConfig, build_layer, check_layer, layer_kind
 from jpegdl.training import OptimizerConfig, TrainingConfig
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 

@@ -17,8 +17,6 @@ from jpegdl.recipes import RECIPES, WIDTH, list_recipes, read_recipe
 from jpegdl.training import JointTraining
 from jpegdl.training.optimizers import build_optimizer, build_scheduler
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 PROTOCOLS = [name for name in RECIPES if read_recipe(name).row]
 COMPLETE = [name for name in RECIPES if name not in ("rate", "smoke")]
 BACKBONES = [(name, backbone) for name in COMPLETE for backbone in read_recipe(name).backbones]

@@ -20,6 +20,8 @@ from jpegdl.report.page import _read_back
 from jpegdl.report.svg import inline_svg
 from jpegdl.training import RunFolder
 
+pytestmark = pytest.mark.drawn
+
 DATA = {"name": "photos", "classes": ["a", "b"], "train": {}, "test": {}}
 
 
@@ -135,12 +137,14 @@ def test_own_arms_say_what_they_are(config):
     assert "my &lt;own&gt;" in write_report(config.folder).read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_commands_are_shown_as_typed(config):
     _compared(config)
     (config.folder / "commands.txt").write_text("jpegdl compare --name '<mine>'\n")
     assert "jpegdl compare --name &#39;&lt;mine&gt;&#39;" in write_report(config.folder).read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_no_comparison_or_a_damaged_one_is_one_error(config):
     with pytest.raises(UsageError, match=r"there is no .*summary.json"):
         write_report(config.folder)
@@ -257,6 +261,7 @@ def _shown_files(config):
     return section.lines, section.table[1:]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_files_read_back_are_means_over_seeds_of_the_same_kind(config):
     assert not list(_read_back({"jpeg-dl": {0: config.run_folder("jpeg-dl", 0)}}))
     for seed, accuracy in ((0, 0.5), (1, 0.6)):
@@ -275,6 +280,7 @@ def test_files_read_back_are_means_over_seeds_of_the_same_kind(config):
     assert [row[4] for row in _shown_files(config)[1]] == ["8", "4"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_files_that_another_model_read_are_left_out(config):
     for seed in (0, 1):
         _files(config, seed)

@@ -18,7 +18,7 @@ from jpegdl.robustness.verdict import from_bits
 from jpegdl.training import RunFolder
 from runs import run, small_config
 
-pytestmark = pytest.mark.usefixtures("few_photos", "undrawn")
+pytestmark = pytest.mark.usefixtures("few_photos")
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,6 @@ from jpegdl.layer import LayerConfig, prepend
 from jpegdl.training import RunConfig, RunFolder, TrainingConfig
 from jpegdl.training.folder import build_model
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 CLASSES = ["bee", "fly"]
 
 

@@ -18,8 +18,6 @@ from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.training import RunConfig, TrainingConfig, check_config
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 CLASSES = list("abcde")
 SIZE = 16
 
