@@ -209,7 +209,7 @@ def _rated(config, arm, points, model="weights", **changes):
     run.model_file.write_text("weights")
     other = run.path / "other"
     other.write_text(model)
-    made_of = {"model": digest_of_file(other), "test": {"images": 8}, "images": None, "optimize": True, "pillow": "12"}
+    made_of = {"model": digest_of_file(other), "test": {"images": 8}, "images": None, "optimize": True, "encoder": "Pillow 12"}
     entry = {"subsampling": "4:4:4", "header": 0.1, "right": "f0"}
     content = {
         "made_of": made_of, "arm": arm, "seed": 0, "images": 8, "other_images": None, "accuracy": 0.7, "hard": None,

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, features
 from torch import Tensor
 
 from jpegdl import functional as F
@@ -22,6 +23,12 @@ LARGEST_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION
 _LARGEST_AC, _LARGEST_DC = 1023, 1024  # levels that baseline Huffman codes have room for, of 8-bit images
 _SEGMENT = 65533  # bytes in a marker segment, without the two of its length
 _ROOM = threading.Lock()
+
+
+def encoder_version() -> str:
+    """The Pillow and the libjpeg that make files here; another one may make others."""
+    turbo = features.version_feature("libjpeg_turbo")
+    return f"Pillow {PIL.__version__}, " + (f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version_codec('jpg')}")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as nn_functional
 from torch.utils.data import DataLoader, Subset
 
-from jpegdl.codec.encoder import Encoder
+from jpegdl.codec.encoder import Encoder, encoder_version
 from jpegdl.codec.report import FileSizes, spread
 from jpegdl.codec.steps import as_json, file_tables, learned_tables, of_run
 from jpegdl.data import Data
@@ -122,7 +121,7 @@ def rate_run(folder: RunFolder, config: CurveConfig, progress: Callable[[str, in
         "test": data.fingerprint["test"],
         "images": config.images,
         "optimize": config.optimize,
-        "pillow": version("pillow"),
+        "encoder": encoder_version(),
         "measures": ["accuracy", "loss"],
     }
     found = _earlier(folder, made_of)
