@@ -75,6 +75,18 @@ def test_auto_augment_is_timms_between_flip_and_tensor(name, make):
     assert changed > len(KEYS) / 2
 
 
+def test_an_image_of_which_no_bit_is_kept_is_black():
+    """Pillow 13 refuses to posterize to 0 bits, which strong magnitudes of timm's come to."""
+    augment = recolour(DataConfig(name="made-up", size=SIZE, auto_augment="rand-m10-inc1-p1"))
+    (part,) = augment.transforms
+    (posterize,) = [one for one in part.ops if one.name == "PosterizeIncreasing"]
+    photo = Image.effect_noise((SIZE, SIZE), 80).convert("RGB")
+    assert posterize.level_fn(10, {})[0] == 0
+    assert posterize(photo).getextrema() == ((0, 0),) * 3
+    posterize.magnitude = 5
+    assert np.array_equal(posterize(photo), np.asarray(photo) & 0b11000000)
+
+
 @pytest.mark.parametrize("strength", [0.4, 1])
 def test_color_jitter_is_torchvisions_of_three_factors(strength):
     data = _data(color_jitter=strength)

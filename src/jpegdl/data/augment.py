@@ -3,11 +3,13 @@
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
 import torch
 from PIL import Image
+from timm.data import auto_augment
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms_factory import create_transform
@@ -52,7 +54,18 @@ def recolour(config: DataConfig) -> Callable[[Image.Image], Image.Image]:
         interpolation=config.filter,
         separate=True,
     )
+    for part in getattr(transform, "transforms", []):
+        for operation in (*getattr(part, "ops", []), *chain.from_iterable(getattr(part, "policy", []))):
+            if operation.aug_fn is auto_augment.posterize:
+                operation.aug_fn = _posterize
     return cast(Callable[[Image.Image], Image.Image], transform)
+
+
+def _posterize(image: Image.Image, bits_to_keep: int, **others: Any) -> Image.Image:
+    """timm's, for Pillow 13 too: strong magnitudes keep 0 bits, which is a black image, and Pillow 13 refuses that number."""
+    if bits_to_keep < 1:
+        return Image.new(image.mode, image.size)
+    return cast(Image.Image, auto_augment.posterize(image, bits_to_keep, **others))  # type: ignore[no-untyped-call]
 
 
 class Erase:
