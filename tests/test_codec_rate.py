@@ -156,12 +156,13 @@ def test_rows_text_and_figure(results):
     assert [row["curve"] for row in rows] == ["default JPEG 4:4:4"] * 3 + ["rate"] * 3
     (between,) = rate_comparisons(results)
     assert between.reference == "default JPEG 4:4:4"
-    assert between.interval[0] <= between.accuracy <= between.interval[1]
-    assert between.smallest <= between.accuracy <= between.largest
+    for measure in (between.accuracy, between.loss):
+        assert measure.interval[0] <= measure.mean <= measure.interval[1]
+        assert measure.least[0] <= measure.mean <= measure.most[0]
+        assert all(between.rates[0] <= rate <= between.rates[1] for _, rate in (measure.least, measure.most))
     text = rate_text(between)
     assert "points of accuracy on average" in text
-    assert between.loss_interval[0] <= between.loss <= between.loss_interval[1]
-    assert f"Test loss {between.loss:+.4f} nats at the same rate" in text
+    assert f"Test loss {between.loss.mean:+.4f} nats at the same rate" in text
     axes, of_loss = rate_figure(results).axes
     assert "loss" in of_loss.get_ylabel()
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
@@ -172,10 +173,11 @@ def test_rows_text_and_figure(results):
 def test_too_few_points_are_said():
     points = [{"bits_per_pixel": 1.0, "accuracy": 0.5, "arm": "a", "right": "00"}]
     found = compare_curves([Curve("a", 0, points), Curve("b", 0, points)], "a", "b", 8)
-    assert found.accuracy is None
-    assert "1 point, and at least 3" in found.why
+    assert found.accuracy.mean is None
+    assert "1 point, and at least 3" in found.accuracy.why
     assert "no figure" in rate_text(found)
-    assert compare_curves([Curve("a", 0, points), Curve("b", 1, points)], "a", "b", 8).why == "they have no seed in common"
+    apart = compare_curves([Curve("a", 0, points), Curve("b", 1, points)], "a", "b", 8)
+    assert apart.accuracy.why == apart.loss.why == "they have no seed in common"
 
 
 def _curve(name, bits, losses):
@@ -194,13 +196,15 @@ def test_what_the_loss_says():
     """A curve with a tenth fewer bits at every loss, and one with a tenth of a nat less at every rate."""
     reference = _curve("b", [1, 2, 4], [1.0, 0.75, 0.5])
     found = compare_curves([_curve("a", [0.9, 1.8, 3.6], [1.0, 0.75, 0.5]), reference], "a", "b", 8)
-    assert found.rate_at_loss == pytest.approx(-0.1)
-    assert found.loss < 0
+    assert found.loss.rate == pytest.approx(-0.1)
+    assert found.loss.mean < 0
     better = compare_curves([_curve("a", [1, 2, 4], [0.9, 0.65, 0.4]), reference], "a", "b", 8)
-    assert better.loss == pytest.approx(-0.1)
-    assert better.loss_interval == pytest.approx((-0.1, -0.1), abs=1e-3)  # float16
+    assert better.loss.mean == pytest.approx(-0.1)
+    assert better.loss.least[0] == pytest.approx(-0.1)
+    assert better.loss.most[0] == pytest.approx(-0.1)
+    assert better.loss.interval == pytest.approx((-0.1, -0.1), abs=1e-3)  # float16
     falls = compare_curves([_curve("a", [1, 2, 4], [0.9, 0.4, 0.5]), reference], "a", "b", 8)
-    assert falls.rate_at_loss is None
+    assert falls.loss.rate is None
     assert "the loss does not fall all the way: 0.400 and then 0.500" in rate_text(falls)
 
 
@@ -209,8 +213,8 @@ def test_what_was_measured_without_losses_still_has_accuracies(results):
     del old["points"][0]["loss"], old["points"][0]["losses"]
     mixed = {**results, "rate-1": {0: old}}
     (between,) = rate_comparisons(mixed)
-    assert between.accuracy is not None
-    assert between.loss is None
+    assert between.accuracy.mean is not None
+    assert between.loss.mean is None
     assert "measured before losses were kept: jpegdl rate measures them" in rate_text(between)
     assert [row["loss"] is None for row in rate_rows(mixed)] == [False, False, False, True, False, False]
     assert len(rate_figure(mixed).axes) == 1

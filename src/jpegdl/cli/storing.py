@@ -1,5 +1,6 @@
 """The commands about real JPEG files: compress, rate, and evaluate on files."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +142,7 @@ def rate(chosen: dict[str, Any]) -> None:
     for between in compared:
         say(rate_text(between))
     write_csv(folder / "rate.csv", rows)
-    write_json(folder / "rate.json", [vars(between) for between in compared])
+    write_json(folder / "rate.json", [asdict(between) for between in compared])
     with replacing(folder / "rate.png") as file:
         rate_figure(results).savefig(file, dpi=100, facecolor="white", format="png")
     note_command(folder, chosen)

@@ -120,46 +120,46 @@ def _check_same(results: Rates) -> None:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """Of accuracy (shares, -1 to 1) or of the test loss (nats) between a curve and a reference.
+
+    Attributes:
+        mean: over the rates that both reach, log scale: BD-accuracy, or the same of the loss. None where ``why`` says why.
+        interval: 95 % interval of it over the test images (percentiles of a bootstrap, the same images for both curves).
+        spread: 95 % interval over seeds (Student's t of the differences); None with one seed.
+        least, most: the smallest and the largest difference, each with the bits per pixel where it is; of single seeds.
+        rate: BD-rate: -0.5 for half the bits at the same value; None where ``why_no_rate`` says why.
+        why, why_no_rate: in words.
+    """
+
+    mean: float | None = None
+    interval: tuple[float, float] | None = None
+    spread: tuple[float, float] | None = None
+    least: tuple[float, float] | None = None
+    most: tuple[float, float] | None = None
+    rate: float | None = None
+    why: str | None = None
+    why_no_rate: str | None = None
+
+
+@dataclass(frozen=True)
 class Between:
     """How far a curve lies from a reference.
 
     Attributes:
         curve, reference: their names.
         seeds: how many curves of each it is the mean of.
-        accuracy: BD-accuracy, shares from -1 to 1: positive where the curve is better; None where ``why`` says why.
-        interval: 95 % interval of it over the test images (percentiles of a bootstrap, the same images for both curves).
-        spread: 95 % interval over seeds (Student's t of the differences); None with one seed.
-        rates: between which bits per pixel it was taken.
-        rate: BD-rate, -0.5 for half the bits at the same accuracy; None where ``why_no_rate`` says why.
-        largest, at: the largest difference of accuracy within ``rates``, and at how many bits per pixel it is.
-        smallest, at_smallest: the same of the smallest.
-        loss: BD-loss, nats: the mean difference of the test loss over ``rates``, negative where the curve is better; None where
-            ``why_no_loss`` says why.
-        loss_interval, loss_spread: of it, as ``interval`` and ``spread``.
-        rate_at_loss: BD-rate at the same test loss; None where ``why_no_rate_at_loss`` says why.
-        why, why_no_rate, why_no_loss, why_no_rate_at_loss: in words.
+        rates: between which bits per pixel it was taken; None where they have none in common.
+        accuracy: the curve is better where it is positive.
+        loss: the curve is better where it is negative.
     """
 
     curve: str
     reference: str
     seeds: int
-    accuracy: float | None = None
-    interval: tuple[float, float] | None = None
-    spread: tuple[float, float] | None = None
-    rates: tuple[float, float] | None = None
-    rate: float | None = None
-    largest: float | None = None
-    at: float | None = None
-    smallest: float | None = None
-    at_smallest: float | None = None
-    loss: float | None = None
-    loss_interval: tuple[float, float] | None = None
-    loss_spread: tuple[float, float] | None = None
-    rate_at_loss: float | None = None
-    why: str | None = None
-    why_no_rate: str | None = None
-    why_no_loss: str | None = None
-    why_no_rate_at_loss: str | None = None
+    rates: tuple[float, float] | None
+    accuracy: Difference
+    loss: Difference
 
 
 def bd_accuracy(rates: _Array, accuracies: _Array, reference_rates: _Array, reference_accuracies: _Array) -> _Array:
@@ -249,49 +249,63 @@ def compare_curves(curves: Sequence[Curve], name: str, reference: str, images: i
         ranges = [common(own.rates, other.rates) for own, other in pairs]
         if narrow := [f"{low:.2f} to {high:.2f}" for low, high in ranges if high < NARROWEST * low]:
             raise ValueError(f"the curves have only {narrow[0]} bits per pixel in common")
-        found = [float(bd_accuracy(o.rates, o.accuracies, r.rates, r.accuracies)) for o, r in pairs]
     except ValueError as error:
         return _nothing(name, reference, len(pairs), str(error))
-    grids = [np.geomspace(low, high, 400) for low, high in ranges]
-    differences = [_at(own, grid) - _at(other, grid) for (own, other), grid in zip(pairs, grids, strict=True)]
-    largest, smallest = max(float(d.max()) for d in differences), min(float(d.min()) for d in differences)
-    at = next(float(g[d.argmax()]) for d, g in zip(differences, grids, strict=True) if d.max() == largest)
-    at_smallest = next(float(g[d.argmin()]) for d, g in zip(differences, grids, strict=True) if d.min() == smallest)
-    rate, why_no_rate = _ratio(pairs, lambda curve: curve.accuracies)
-    rate_at_loss, why_no_rate_at_loss = _ratio(pairs, lambda curve: -curve.losses)
-    losses, why_no_loss = None, None
+    accuracy = _difference(pairs, ranges, lambda curve: curve.accuracies, lambda curve: curve.right(images))
     try:
-        losses = [float(bd_accuracy(o.rates, o.losses, r.rates, r.losses)) for o, r in pairs]
+        loss = _difference(pairs, ranges, lambda curve: curve.losses, lambda curve: curve.each_loss(images), falling=True)
     except ValueError as error:
-        why_no_loss = str(error)
-    return Between(
-        name,
-        reference,
-        len(pairs),
-        accuracy=statistics.fmean(found),
-        interval=_over_images(pairs, images, lambda curve: curve.right(images)),
-        spread=_over_seeds(found),
-        rates=(min(low for low, _ in ranges), max(high for _, high in ranges)),
-        rate=rate,
-        largest=largest,
-        at=at,
-        smallest=smallest,
-        at_smallest=at_smallest,
-        loss=None if losses is None else statistics.fmean(losses),
-        loss_interval=None if losses is None else _over_images(pairs, images, lambda curve: curve.each_loss(images)),
-        loss_spread=None if losses is None else _over_seeds(losses),
-        rate_at_loss=rate_at_loss,
-        why_no_rate=why_no_rate,
-        why_no_loss=why_no_loss,
-        why_no_rate_at_loss=why_no_rate_at_loss,
-    )
+        loss = Difference(why=str(error), why_no_rate=str(error))
+    rates = min(low for low, _ in ranges), max(high for _, high in ranges)
+    return Between(name, reference, len(pairs), rates, accuracy, loss)
 
 
 def _nothing(name: str, reference: str, seeds: int, why: str) -> Between:
-    return Between(name, reference, seeds, why=why, why_no_rate=why, why_no_loss=why, why_no_rate_at_loss=why)
+    nothing = Difference(why=why, why_no_rate=why)
+    return Between(name, reference, seeds, None, nothing, nothing)
 
 
 _Pairs = Sequence[tuple[Curve, Curve]]
+
+
+def _difference(
+    pairs: _Pairs,
+    ranges: Sequence[tuple[float, float]],
+    values: Callable[[Curve], _Array],
+    each: Callable[[Curve], NDArray[Any]],
+    *,
+    falling: bool = False,
+) -> Difference:
+    """Of ``values`` (points,), the means of ``each`` (points, images), between the curves of each pair.
+
+    Args:
+        pairs: a curve and its reference, for each seed.
+        ranges: the rates that both of a pair reach.
+        values, each: of a curve.
+        falling: whether better values are smaller.
+
+    Raises:
+        ValueError: a curve does not have these values.
+    """
+    found = [float(bd_accuracy(own.rates, values(own), other.rates, values(other))) for own, other in pairs]
+    apart: list[tuple[float, float]] = []
+    for (own, other), (low, high) in zip(pairs, ranges, strict=True):
+        grid = np.geomspace(low, high, 400)
+        apart += zip((_at(own, values, grid) - _at(other, values, grid)).tolist(), grid.tolist(), strict=True)
+    rate, why_no_rate = _ratio(pairs, (lambda curve: -values(curve)) if falling else values)
+    return Difference(
+        statistics.fmean(found),
+        interval=_over_images(pairs, each),
+        spread=_over_seeds(found),
+        least=min(apart),
+        most=max(apart),
+        rate=rate,
+        why_no_rate=why_no_rate,
+    )
+
+
+def _at(curve: Curve, values: Callable[[Curve], _Array], rates: _Array) -> _Array:
+    return np.asarray(PchipInterpolator(np.log(curve.rates), values(curve))(np.log(rates)))
 
 
 def _ratio(pairs: _Pairs, values: Callable[[Curve], _Array]) -> tuple[float | None, str | None]:
@@ -303,12 +317,9 @@ def _ratio(pairs: _Pairs, values: Callable[[Curve], _Array]) -> tuple[float | No
     return math.exp(statistics.fmean(map(math.log1p, ratios))) - 1, None
 
 
-def _at(curve: Curve, rates: _Array) -> _Array:
-    return np.asarray(PchipInterpolator(np.log(curve.rates), curve.accuracies)(np.log(rates)))
-
-
-def _over_images(pairs: _Pairs, images: int, each: Callable[[Curve], NDArray[Any]]) -> tuple[float, float]:
+def _over_images(pairs: _Pairs, each: Callable[[Curve], NDArray[Any]]) -> tuple[float, float]:
     """Of the mean of ``each`` (points, images) between the curves of each pair."""
+    images = each(pairs[0][0]).shape[1]
     draws = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=DRAWS) / images
     means = [bd_accuracy(own.rates, draws @ each(own).T, other.rates, draws @ each(other).T) for own, other in pairs]
     low, high = np.percentile(np.mean(means, axis=0), [2.5, 97.5])

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from jpegdl.codec.curves import Between, Curve, Rates, compare_curves, rate_curves
+from jpegdl.codec.curves import Between, Curve, Difference, Rates, compare_curves, rate_curves
 
 REFERENCES = ("default JPEG 4:4:4", "default JPEG 4:2:0")
 _GREYS = {"default JPEG 4:4:4": ("0.35", "-"), "default JPEG 4:2:0": ("0.55", "--")}
@@ -39,37 +39,41 @@ def rate_comparisons(results: Rates) -> list[Between]:
 def rate_text(between: Between) -> str:
     """What lies between two curves, in a sentence or two."""
     head = f"{between.curve} against {between.reference}: "
-    if between.accuracy is None or between.rates is None:
-        return f"{head}no figure, {between.why}."
+    accuracy, loss = between.accuracy, between.loss
+    if accuracy.mean is None or between.rates is None:
+        return f"{head}no figure, {accuracy.why}."
     low, high = between.rates
-    text = f"{head}{100 * between.accuracy:+.2f} points of accuracy on average between {low:.2f} and {high:.2f} bits per pixel"
-    text += _intervals(between.interval, between.spread, between.seeds, lambda share: f"{100 * share:+.2f}")
-    extremes = [
-        f"{100 * value:+.2f} at {at:.2f}"
-        for value, at in ((between.smallest, between.at_smallest), (between.largest, between.at))
-        if value is not None
-    ]
-    text += f"; from {' to '.join(extremes)}{' in single seeds' if between.seeds > 1 else ''}. "
-    if between.rate is None:
-        text += f"No mean ratio of rates at the same accuracy: {between.why_no_rate}. "
+    text = f"{head}{_points(accuracy.mean)} points of accuracy on average between {low:.2f} and {high:.2f} bits per pixel"
+    text += _around(accuracy, between.seeds, _points)
+    if accuracy.rate is None:
+        text += f" No mean ratio of rates at the same accuracy: {accuracy.why_no_rate}. "
     else:
-        text += f"At the same accuracy {100 * between.rate:+.1f} % bits. "
-    if between.loss is None:
-        return text + f"Nothing of the loss: {between.why_no_loss}."
-    text += f"Test loss {between.loss:+.4f} nats at the same rate"
-    text += _intervals(between.loss_interval, between.loss_spread, between.seeds, lambda nats: f"{nats:+.4f}")
-    if between.rate_at_loss is None:
-        return text + f"; no mean ratio of rates at the same loss: {between.why_no_rate_at_loss}."
-    return text + f"; at the same loss {100 * between.rate_at_loss:+.1f} % bits."
+        text += f" At the same accuracy {100 * accuracy.rate:+.1f} % bits. "
+    if loss.mean is None:
+        return text + f"Nothing of the loss: {loss.why}."
+    text += f"Test loss {_nats(loss.mean)} nats at the same rate{_around(loss, between.seeds, _nats)}"
+    if loss.rate is None:
+        return text + f" No mean ratio of rates at the same loss: {loss.why_no_rate}."
+    return text + f" At the same loss {100 * loss.rate:+.1f} % bits."
 
 
-_Pair = tuple[float, float] | None
+def _points(share: float) -> str:
+    return f"{100 * share:+.2f}"
 
 
-def _intervals(over_images: _Pair, over_seeds: _Pair, seeds: int, show: Callable[[float], str]) -> str:
-    """Those of a difference, in words; nothing where there are none."""
-    text = f", 95 % interval over test images [{', '.join(map(show, over_images))}]" if over_images else ""
-    return text + (f", over {seeds} seeds [{', '.join(map(show, over_seeds))}]" if over_seeds else "")
+def _nats(nats: float) -> str:
+    return f"{nats:+.4f}"
+
+
+def _around(difference: Difference, seeds: int, show: Callable[[float], str]) -> str:
+    """The intervals and the extremes of a difference, in words, to the end of the sentence."""
+    text = ""
+    if difference.interval:
+        text += f", 95 % interval over test images [{', '.join(map(show, difference.interval))}]"
+    if difference.spread:
+        text += f", over {seeds} seeds [{', '.join(map(show, difference.spread))}]"
+    extremes = [f"{show(value)} at {rate:.2f}" for value, rate in filter(None, (difference.least, difference.most))]
+    return f"{text}; from {' to '.join(extremes)}{' in single seeds' if seeds > 1 else ''}."
 
 
 def rate_figure(results: Rates) -> Figure:
