@@ -1,8 +1,8 @@
 """What is lost on the way into files: python studies/rate/files.py RUNS/NAME ARM [ARM ...]
 
-Of each arm, mean over the seeds that have finished: accuracy and bits per pixel of the model as trained, of its hard rounding, and of
-real JPEG files of the test images as the model sees them, made by libjpeg and with exact levels (the layer's cap; takes jpeglib), read
-by the network alone or with the layer kept in front of it. A table in Markdown.
+Of each arm, mean over the seeds that have finished: accuracy and bits per pixel of the model as trained, of its hard rounding,
+and of real JPEG files of the test images as the model sees them, made by libjpeg and with exact levels (the layer's cap; takes
+jpeglib), read by the network alone or with the layer kept in front of it. A table in Markdown.
 """
 
 import argparse
@@ -18,9 +18,8 @@ def main() -> None:
     parser.add_argument("comparison", type=Path)
     parser.add_argument("arms", nargs="+")
     options = parser.parse_args()
-    print(
-        "| arm | seeds | what the network reads | accuracy, % | to as trained | bits per pixel | 24 over them |\n|---|---|---|---|---|---|---|"
-    )
+    print("| arm | seeds | what the network reads | accuracy, % | to as trained | bits per pixel | 24 over them |")
+    print("|---|---|---|---|---|---|---|")
     for arm in options.arms:
         found = [_rows(run) for seed in sorted((options.comparison / arm).glob("*")) if (run := RunFolder(seed)).finished]
         for name, *_ in found[0] if found else []:
