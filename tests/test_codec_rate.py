@@ -162,7 +162,7 @@ def test_rows_text_and_figure(results):
         assert all(between.rates[0] <= rate <= between.rates[1] for _, rate in (measure.least, measure.most))
     text = rate_text(between)
     assert "points of accuracy on average" in text
-    assert f"Test loss {between.loss.mean:+.4f} nats at the same rate" in text
+    assert f"Test loss {between.loss.mean:+.3f} nats at the same rate" in text
     axes, of_loss = rate_figure(results).axes
     assert "loss" in of_loss.get_ylabel()
     labels = [text.get_text() for text in axes.get_legend().get_texts()]

@@ -9,11 +9,12 @@ from jpegdl.codec.curves import Between, Curve, bd_accuracy, bd_rate, compare_cu
 from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.folder import CompressStanding, compress_folder
 from jpegdl.codec.rate import CurveConfig, check_curve_config, rate_run, read_rate, why_no_files
-from jpegdl.codec.rate_figure import rate_comparisons, rate_figure, rate_rows, rate_text
+from jpegdl.codec.rate_figure import RATE_COLUMNS, rate_comparisons, rate_figure, rate_notes, rate_rows, rate_table, rate_text
 from jpegdl.codec.report import file_report, keep_file_report, read_file_report, stored_in_words
 from jpegdl.codec.steps import Learned, file_tables, learned_tables
 
 __all__ = [
+    "RATE_COLUMNS",
     "Between",
     "CompressConfig",
     "CompressStanding",
@@ -33,8 +34,10 @@ __all__ = [
     "rate_comparisons",
     "rate_curves",
     "rate_figure",
+    "rate_notes",
     "rate_rows",
     "rate_run",
+    "rate_table",
     "rate_text",
     "read_file_report",
     "read_rate",

@@ -9,7 +9,8 @@ from matplotlib.ticker import FuncFormatter
 
 from jpegdl.codec.curves import Between, Curve, Difference, Rates, compare_curves, rate_curves
 
-REFERENCES = ("default JPEG 4:4:4", "default JPEG 4:2:0")
+DEFAULT = "default JPEG "
+REFERENCES = (f"{DEFAULT}4:4:4", f"{DEFAULT}4:2:0")
 _GREYS = {"default JPEG 4:4:4": ("0.35", "-"), "default JPEG 4:2:0": ("0.55", "--")}
 
 
@@ -57,12 +58,52 @@ def rate_text(between: Between) -> str:
     return text + f" At the same loss {100 * loss.rate:+.1f} % bits."
 
 
+#: Of :func:`rate_table`.
+RATE_COLUMNS = ["curve", "against default JPEG", "bits per pixel", "of", "mean [95 %]", "least", "most", "bits at the same"]
+
+
+def rate_table(compared: Sequence[Between]) -> list[list[str]]:
+    """The same of many, rows of :data:`RATE_COLUMNS`, one of the accuracy, in points, and one of the loss, in nats: the rates
+    that both curves reach; the mean with its interval over test images and, of several seeds, that over seeds; the least and
+    the most, and at how many bits per pixel. Empty where :func:`rate_notes` says why."""
+    rows = []
+    for between in compared:
+        who = [between.curve, between.reference.removeprefix(DEFAULT)]
+        who.append("" if between.rates is None else "{:.2f}-{:.2f}".format(*between.rates))
+        for difference, what, show in ((between.accuracy, "accuracy", _points), (between.loss, "loss", _nats)):
+            if difference.mean is None:
+                continue
+            within = "; ".join(", ".join(map(show, pair)) for pair in (difference.interval, difference.spread) if pair)
+            ends = [f"{show(end[0])} at {end[1]:.2f}" for end in (difference.least, difference.most) if end]
+            rate = "" if difference.rate is None else f"{100 * difference.rate:+.1f} %"
+            rows.append([*who, what, f"{show(difference.mean)} [{within}]", *ends, rate])
+    return rows
+
+
+def rate_notes(compared: Sequence[Between]) -> list[str]:
+    """Why figures are missing from :func:`rate_table`: a sentence for each reason."""
+    notes: dict[tuple[str, str], list[str]] = {}
+    for between in compared:
+        who = f"{between.curve} against {between.reference}"
+        for difference, what in ((between.accuracy, "accuracy"), (between.loss, "loss")):
+            if between.rates is None:
+                missing = "no figure"
+            elif difference.mean is None:
+                missing = f"nothing of the {what}"
+            else:
+                missing = f"no mean ratio of rates at the same {what}"
+            if why := difference.why or difference.why_no_rate:
+                whose = notes.setdefault((missing, why), [])
+                whose += [] if who in whose else [who]
+    return [f"{'; '.join(whose)}: {missing}, {why}." for (missing, why), whose in notes.items()]
+
+
 def _points(share: float) -> str:
     return f"{100 * share:+.2f}"
 
 
 def _nats(nats: float) -> str:
-    return f"{nats:+.4f}"
+    return f"{nats:+.3f}"
 
 
 def _around(difference: Difference, seeds: int, show: Callable[[float], str]) -> str:

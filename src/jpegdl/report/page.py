@@ -15,7 +15,17 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from jpegdl import __version__
-from jpegdl.codec import rate_comparisons, rate_figure, rate_rows, rate_text, read_file_report, read_rate, stored_in_words
+from jpegdl.codec import (
+    RATE_COLUMNS,
+    rate_comparisons,
+    rate_figure,
+    rate_notes,
+    rate_rows,
+    rate_table,
+    read_file_report,
+    read_rate,
+    stored_in_words,
+)
 from jpegdl.compare.arms import ARMS
 from jpegdl.compare.closing import read_summary
 from jpegdl.compare.figures import accuracy_figure, curves_figure, gains_figure, saturation_figure, tables_figure
@@ -306,14 +316,24 @@ def _stored(runs: _Runs) -> Iterator[Section]:
         lines.append(f"The runs cannot be compared: {error}.")
         yield Section(title, lines=lines, table=[["arm", "seed", "images"], *_each(results)])
         return
-    caption = "Test accuracy on decoded JPEG files against their bits per pixel, of learned tables and of default JPEG."
+    caption = (
+        "Test accuracy and loss on decoded JPEG files against their bits per pixel, of learned tables and of default JPEG."
+    )
     yield Section(
         title,
         "Every test image was stored as a JPEG file and decoded. The plain network reads default JPEG; that of every other "
-        "arm, without its layer, reads files with the arm's own tables, rounded to whole numbers. Bits are of whole files.",
-        lines=[*lines, *map(rate_text, compared)],
+        "arm, without its layer, reads files with the arm's own tables, rounded to whole numbers. Bits are of whole files. The "
+        "table has the mean difference between two curves at the same rate, of accuracy in points and of loss in nats, with "
+        "its 95 % interval over the test images and, where there are several, over seeds; the least and the most it is at any "
+        "rate; and how many more or fewer bits the same accuracy, or the same loss, takes.",
+        lines=[*lines, *rate_notes(compared)],
+        table=[RATE_COLUMNS, *table] if (table := rate_table(compared)) else [],
+        pictures=[_drawn(figure, "rate", caption, caption)],
+    )
+    yield Section(
+        "The points of these curves",
         table=[
-            ["curve", "arm", "seed", "tables", "bits per pixel", "accuracy, %", "layer rounding, %"],
+            ["curve", "arm", "seed", "tables", "bits per pixel", "accuracy, %", "test loss, nats", "layer rounding, %"],
             *(
                 [
                     row["curve"],
@@ -322,12 +342,12 @@ def _stored(runs: _Runs) -> Iterator[Section]:
                     row["tables"],
                     f"{row['bits_per_pixel']:.3f}",
                     f"{100 * row['accuracy']:.2f}",
+                    "" if row["loss"] is None else f"{row['loss']:.3f}",
                     "" if row["hard"] is None else f"{100 * row['hard']:.2f}",
                 ]
                 for row in rows
             ),
         ],
-        pictures=[_drawn(figure, "rate", caption, caption)],
     )
 
 
