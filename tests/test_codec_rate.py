@@ -203,6 +203,9 @@ def test_what_the_loss_says():
     assert better.loss.least[0] == pytest.approx(-0.1)
     assert better.loss.most[0] == pytest.approx(-0.1)
     assert better.loss.interval == pytest.approx((-0.1, -0.1), abs=1e-3)  # float16
+    apart = compare_curves([_curve("a", [1, 2, 4], [0.55, 0.4, 0.3]), reference], "a", "b", 8)  # a fifth of its losses
+    assert apart.loss.rate is None
+    assert "both reach only 0.500 to 0.550" in rate_text(apart)
     falls = compare_curves([_curve("a", [1, 2, 4], [0.9, 0.4, 0.5]), reference], "a", "b", 8)
     assert falls.loss.rate is None
     assert "the loss does not fall all the way: 0.400 and then 0.500" in rate_text(falls)

@@ -3,7 +3,7 @@
 The Bjontegaard measures say how far one curve lies from another on average: *BD-accuracy* is the mean difference of accuracy
 over the rates that both reach, on a logarithmic scale, and *BD-rate* the mean ratio of rates over the accuracies that both
 reach. Between points both follow monotone cubic interpolation (pchip), which adds no dips of its own. A BD-rate needs one rate
-for every accuracy: it exists only where both curves rise all the way.
+for every accuracy: it exists only where both curves rise all the way, and is given only where they reach enough of the same.
 
 Accuracy counts images that are right, and moves by one at a time; the test loss moves with each image. Both measures are
 therefore taken of the loss too, which tells differences from chance with far fewer images.
@@ -28,6 +28,9 @@ Rates = dict[str, dict[int, dict[str, Any]]]
 
 FEWEST = 3  # points of a curve that anything is interpolated between
 NARROWEST = 1.1  # the highest rate in common over the lowest: what lies between less says nothing of the curves
+SHARED = (
+    0.25  # of the values of the flatter of two curves, that both must reach for a ratio of rates: less is chance at one end
+)
 DRAWS = 2000  # of test images, for intervals
 _STEM = re.compile(r"(.+?)[-_]?(\d+(?:\.\d+)?(?:e-?\d+)?)")
 _Array = NDArray[np.float64]
@@ -312,6 +315,11 @@ def _ratio(pairs: _Pairs, values: Callable[[Curve], _Array]) -> tuple[float | No
     """BD-rate, geometric mean over the pairs, or why there is none."""
     try:
         ratios = [bd_rate(own.rates, values(own), other.rates, values(other)) for own, other in pairs]
+        for own, other in pairs:
+            ends = common(values(own), values(other))
+            if ends[1] - ends[0] < SHARED * min(np.ptp(values(own)), np.ptp(values(other))):
+                low, high = sorted(map(abs, ends))
+                raise ValueError(f"both reach only {low:.3f} to {high:.3f}")
     except ValueError as error:
         return None, str(error).replace("no rates", "no such values")
     return math.exp(statistics.fmean(map(math.log1p, ratios))) - 1, None
