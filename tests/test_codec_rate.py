@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from dataclasses import replace
 
 import bjontegaard
@@ -18,6 +19,7 @@ from torchvision.transforms.v2 import functional as v2
 
 from commands import one_error, run_command
 from jpegdl.codec import (
+    RATE_COLUMNS,
     Curve,
     CurveConfig,
     Encoder,
@@ -27,11 +29,14 @@ from jpegdl.codec import (
     rate_comparisons,
     rate_curves,
     rate_figure,
+    rate_notes,
     rate_rows,
     rate_run,
+    rate_table,
     rate_text,
     read_rate,
 )
+from jpegdl.codec.rate_figure import REFERENCES
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig, PrependedModel
@@ -151,6 +156,13 @@ def test_runs_measured_differently_are_not_compared(results, place):
         rate_curves({**results, "plain": {0: other}})
 
 
+def test_what_another_version_measured_is_not_compared(results):
+    other = json.loads(json.dumps(results["plain"][0]))
+    del other["made_of"]["encoder"]
+    with pytest.raises(UsageError, match="plain, seed 0 and rate-1, seed 0 were measured by different versions of jpegdl"):
+        rate_curves({"plain": {0: other}, "rate-1": results["rate-1"]})
+
+
 def test_rows_text_and_figure(results):
     rows = rate_rows(results)
     assert [row["curve"] for row in rows] == ["default JPEG 4:4:4"] * 3 + ["rate"] * 3
@@ -197,6 +209,8 @@ def test_what_the_loss_says():
     reference = _curve("b", [1, 2, 4], [1.0, 0.75, 0.5])
     found = compare_curves([_curve("a", [0.9, 1.8, 3.6], [1.0, 0.75, 0.5]), reference], "a", "b", 8)
     assert found.loss.rate == pytest.approx(-0.1)
+    assert found.loss.rate_interval == pytest.approx((-0.1, -0.1), abs=1e-3)
+    assert "At the same loss -10.0 % [-10.0, -10.0] of the bits." in rate_text(found)
     assert found.loss.mean < 0
     better = compare_curves([_curve("a", [1, 2, 4], [0.9, 0.65, 0.4]), reference], "a", "b", 8)
     assert better.loss.mean == pytest.approx(-0.1)
@@ -205,10 +219,38 @@ def test_what_the_loss_says():
     assert better.loss.interval == pytest.approx((-0.1, -0.1), abs=1e-3)  # float16
     apart = compare_curves([_curve("a", [1, 2, 4], [0.55, 0.4, 0.3]), reference], "a", "b", 8)  # a fifth of its losses
     assert apart.loss.rate is None
-    assert "both reach only 0.500 to 0.550" in rate_text(apart)
+    assert "both reach only 0.500 nats to 0.550 nats" in rate_text(apart)
     falls = compare_curves([_curve("a", [1, 2, 4], [0.9, 0.4, 0.5]), reference], "a", "b", 8)
     assert falls.loss.rate is None
-    assert "the loss does not fall all the way: 0.400 and then 0.500" in rate_text(falls)
+    assert "its loss does not fall all the way: 0.400 nats and then 0.500 nats" in rate_text(falls)
+
+
+def test_the_table_and_why_it_has_gaps():
+    curves = [
+        replace(_curve(name, bits, losses), seed=seed)
+        for seed in (0, 1)
+        for name, bits, losses in (
+            ("default JPEG 4:4:4", [1, 2, 4], [1.0, 0.75, 0.5]),
+            ("default JPEG 4:2:0", [1, 2, 4], [0.9, 0.4, 0.5]),
+            ("a", [1, 2, 4], [0.9 - 0.1 * seed, 0.65, 0.4]),
+            ("b", [8, 9, 10], [0.3, 0.2, 0.1]),
+        )
+    ]
+    compared = [compare_curves(curves, name, reference, 8) for name in "ab" for reference in REFERENCES]
+    rows = rate_table(compared)
+    assert [row[:4] for row in rows] == [
+        ["a", sub, "1.00-4.00", of] for sub in ("4:4:4", "4:2:0") for of in ("accuracy", "loss")
+    ]
+    assert all(len(row) == len(RATE_COLUMNS) for row in rows)
+    assert re.fullmatch(r"-0\.\d{3} \[-0\.\d{3}, -0\.\d{3}\]; \[-0\.\d{3}, \+?-?0\.\d{3}\]", rows[1][4])  # images; seeds
+    assert rows[1][5] == "-0.200 at 1.00"  # the better seed
+    assert rows[1][7].endswith("]")
+    assert rows[3][7] == ""
+    assert rate_notes(compared) == [
+        "a against default JPEG 4:2:0: no mean ratio of rates at the same loss, "
+        "the reference's loss does not fall all the way: 0.400 nats and then 0.500 nats.",
+        "b against default JPEG 4:4:4; b against default JPEG 4:2:0: no figure, the curves have no rates in common.",
+    ]
 
 
 def test_what_was_measured_without_losses_still_has_accuracies(results):
@@ -241,7 +283,7 @@ def test_measures_are_those_of_the_bjontegaard_package(a, b, c, d):
 
 def test_a_curve_that_falls_has_no_rate():
     rates = np.array([1.0, 2.0, 4.0])
-    with pytest.raises(ValueError, match=r"70\.00 and then 60\.00 %"):
+    with pytest.raises(ValueError, match=r"its accuracy does not rise all the way: 70\.00 % and then 60\.00 %"):
         bd_rate(rates, np.array([0.5, 0.7, 0.6]), rates, np.array([0.5, 0.7, 0.8]))
     assert bd_accuracy(rates, np.array([0.5, 0.7, 0.6]), rates, np.array([0.4, 0.6, 0.5])) == pytest.approx(0.1)
     halved = bd_rate(rates / 2, np.array([0.5, 0.7, 0.8]), rates, np.array([0.5, 0.7, 0.8]))

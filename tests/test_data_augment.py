@@ -75,16 +75,19 @@ def test_auto_augment_is_timms_between_flip_and_tensor(name, make):
     assert changed > len(KEYS) / 2
 
 
-def test_an_image_of_which_no_bit_is_kept_is_black():
-    """Pillow 13 refuses to posterize to 0 bits, which strong magnitudes of timm's come to."""
-    augment = recolour(DataConfig(name="made-up", size=SIZE, auto_augment="rand-m10-inc1-p1"))
-    (part,) = augment.transforms
-    (posterize,) = [one for one in part.ops if one.name == "PosterizeIncreasing"]
+@pytest.mark.parametrize(("name", "operation"), [("rand-m10-inc1-p1", "PosterizeIncreasing"), ("v0", "Posterize")])
+def test_an_image_of_which_no_bit_is_kept_is_black(name, operation):
+    """Pillow 13 refuses to posterize to 0 bits, which some magnitudes of timm's come to."""
+    (part,) = recolour(DataConfig(name="made-up", size=SIZE, auto_augment=name)).transforms
+    all_of_it = part.ops if hasattr(part, "ops") else [one for pair in part.policy for one in pair]
+    posterize = next(one for one in all_of_it if one.name == operation)
+    posterize.prob = 1
     photo = Image.effect_noise((SIZE, SIZE), 80).convert("RGB")
-    assert posterize.level_fn(10, {})[0] == 0
-    assert posterize(photo).getextrema() == ((0, 0),) * 3
-    posterize.magnitude = 5
-    assert np.array_equal(posterize(photo), np.asarray(photo) & 0b11000000)
+    for magnitude in range(11):
+        posterize.magnitude = magnitude
+        kept = posterize.level_fn(magnitude, {})[0]
+        assert np.array_equal(posterize(photo), np.asarray(photo) & (0xFF00 >> kept & 0xFF))
+    assert {posterize.level_fn(magnitude, {})[0] for magnitude in range(11)} == {0, 1, 2, 3, 4}
 
 
 @pytest.mark.parametrize("strength", [0.4, 1])

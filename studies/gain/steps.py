@@ -1,8 +1,9 @@
 """Do steps survive training? python studies/gain/steps.py RUNS/NAME [ARM ...]
 
 Of each finished run of a comparison whose layer has one table of steps for luma and one for chroma: how many of its 128 steps
-lie at the floor after training, how many of them ever did after an epoch, when the first one got there, how many changed more
-than e-fold from one epoch to the next, and the run's accuracy. CSV on standard output; a mean for each arm on standard error.
+lie at the floor after the last epoch, how many ever did after one (or before training, epoch 0), when the first one got there,
+how many changed more than e-fold from one epoch to the next, and the run's accuracy. CSV on standard output; a mean for each
+arm on standard error.
 """
 
 import argparse

@@ -25,7 +25,7 @@ def main() -> None:
     tables = options.folder / "tables" / name
     tables.mkdir(parents=True, exist_ok=True)
     shutil.copy(options.comparison / "rate.csv", options.folder / f"{name}.csv")
-    several = len(list(options.comparison.glob("plain/*/rate.json"))) > 1
+    several = len({file.parent.name for file in options.comparison.glob("*/*/rate.json")}) > 1
     for file in sorted(options.comparison.glob(f"{options.arms}/*/rate.json")):
         found = read_rate(RunFolder(file.parent))
         assert found is not None

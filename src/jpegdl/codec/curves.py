@@ -13,6 +13,7 @@ import math
 import re
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +27,15 @@ from jpegdl.errors import UsageError
 #: By arm and seed, what :func:`jpegdl.codec.rate_run` returned.
 Rates = dict[str, dict[int, dict[str, Any]]]
 
+#: What curves of the standard tables are called, before their subsampling.
+DEFAULT = "default JPEG "
 FEWEST = 3  # points of a curve that anything is interpolated between
 NARROWEST = 1.1  # the highest rate in common over the lowest: what lies between less says nothing of the curves
 SHARED = (
     0.25  # of the values of the flatter of two curves, that both must reach for a ratio of rates: less is chance at one end
 )
 DRAWS = 2000  # of test images, for intervals
+RATIO_DRAWS = 400  # for those of ratios of rates, which take longer
 _STEM = re.compile(r"(.+?)[-_]?(\d+(?:\.\d+)?(?:e-?\d+)?)")
 _Array = NDArray[np.float64]
 
@@ -95,11 +99,11 @@ def rate_curves(results: Rates) -> list[Curve]:
     for arm, by_seed in results.items():
         for seed, result in by_seed.items():
             for point in result["points"]:
-                name = f"default JPEG {point['subsampling']}" if point["tables"] != "own" else _stem(arm, results)
+                name = f"{DEFAULT}{point['subsampling']}" if point["tables"] != "own" else _stem(arm, results)
                 if point["tables"] != "own" and arm != "plain":
                     name += f", {arm}"
                 curves.setdefault((name, seed), []).append({**point, "arm": arm, "hard": result["hard"]})
-    ordered = sorted(curves, key=lambda key: not key[0].startswith("default JPEG"))
+    ordered = sorted(curves, key=lambda key: not key[0].startswith(DEFAULT))
     return [Curve(*key, sorted(curves[key], key=lambda point: point["bits_per_pixel"])) for key in ordered]
 
 
@@ -114,10 +118,14 @@ def _check_same(results: Rates) -> None:
     everything = [(f"{arm}, seed {seed}", r) for arm, by_seed in results.items() for seed, r in by_seed.items()]
     for who, result in everything[1:]:
         first, other = everything[0][1]["made_of"], result["made_of"]
+        if first.keys() != other.keys():
+            raise UsageError(
+                f"{everything[0][0]} and {who} were measured by different versions of jpegdl: measure all arms again"
+            )
         for name in first.keys() - {"model"}:
-            if first[name] != other.get(name):
+            if first[name] != other[name]:
                 raise UsageError(
-                    f"{everything[0][0]} and {who} were measured with different {name} ({first[name]} and {other.get(name)}): "
+                    f"{everything[0][0]} and {who} were measured with different {name} ({first[name]} and {other[name]}): "
                     "measure all arms with the same options and data"
                 )
 
@@ -132,6 +140,8 @@ class Difference:
         spread: 95 % interval over seeds (Student's t of the differences); None with one seed.
         least, most: the smallest and the largest difference, each with the bits per pixel where it is; of single seeds.
         rate: BD-rate: -0.5 for half the bits at the same value; None where ``why_no_rate`` says why.
+        rate_interval: 95 % interval of it over the test images, of the draws in which there is one; None where that is fewer
+            than half of them.
         why, why_no_rate: in words.
     """
 
@@ -141,6 +151,7 @@ class Difference:
     least: tuple[float, float] | None = None
     most: tuple[float, float] | None = None
     rate: float | None = None
+    rate_interval: tuple[float, float] | None = None
     why: str | None = None
     why_no_rate: str | None = None
 
@@ -218,19 +229,24 @@ def bd_rate(rates: _Array, accuracies: _Array, reference_rates: _Array, referenc
         ValueError: an accuracy falls or stays the same as the rate rises, there are fewer than 3 points, or no common
             accuracies.
     """
-    for values in (accuracies, reference_accuracies):
+    for values, whose in ((accuracies, "its"), (reference_accuracies, "the reference's")):
         if (np.diff(values) <= 0).any():
             falls = int((np.diff(values) <= 0).argmax())
-            first, then = values[falls : falls + 2]
+            words = f"{_value(values[falls])} and then {_value(values[falls + 1])}"
             if (values < 0).any():
-                raise ValueError(f"the loss does not fall all the way: {-first:.3f} and then {-then:.3f}")
-            raise ValueError(f"accuracy does not rise all the way: {100 * first:.2f} and then {100 * then:.2f} %")
+                raise ValueError(f"{whose} loss does not fall all the way: {words}")
+            raise ValueError(f"{whose} accuracy does not rise all the way: {words}")
     low, high = common(accuracies, reference_accuracies)
     means = [
         PchipInterpolator(y, np.log(x)).integrate(low, high) / (high - low)
         for x, y in ((rates, accuracies), (reference_rates, reference_accuracies))
     ]
     return math.exp(means[0] - means[1]) - 1
+
+
+def _value(value: float) -> str:
+    """An accuracy in percent, or a loss, which comes with a minus."""
+    return f"{-value:.3f} nats" if value < 0 else f"{100 * value:.2f} %"
 
 
 def compare_curves(curves: Sequence[Curve], name: str, reference: str, images: int) -> Between:
@@ -295,7 +311,14 @@ def _difference(
     for (own, other), (low, high) in zip(pairs, ranges, strict=True):
         grid = np.geomspace(low, high, 400)
         apart += zip((_at(own, values, grid) - _at(other, values, grid)).tolist(), grid.tolist(), strict=True)
-    rate, why_no_rate = _ratio(pairs, (lambda curve: -values(curve)) if falling else values)
+    sign = -1 if falling else 1
+    try:
+        rate, why_no_rate = (
+            _ratio([(own.rates, sign * values(own), other.rates, sign * values(other)) for own, other in pairs]),
+            None,
+        )
+    except ValueError as error:
+        rate, why_no_rate = None, str(error).replace("no rates", "no such values")
     return Difference(
         statistics.fmean(found),
         interval=_over_images(pairs, each),
@@ -303,6 +326,7 @@ def _difference(
         least=min(apart),
         most=max(apart),
         rate=rate,
+        rate_interval=None if rate is None else _ratio_over_images(pairs, each, sign),
         why_no_rate=why_no_rate,
     )
 
@@ -311,18 +335,32 @@ def _at(curve: Curve, values: Callable[[Curve], _Array], rates: _Array) -> _Arra
     return np.asarray(PchipInterpolator(np.log(curve.rates), values(curve))(np.log(rates)))
 
 
-def _ratio(pairs: _Pairs, values: Callable[[Curve], _Array]) -> tuple[float | None, str | None]:
-    """BD-rate, geometric mean over the pairs, or why there is none."""
-    try:
-        ratios = [bd_rate(own.rates, values(own), other.rates, values(other)) for own, other in pairs]
-        for own, other in pairs:
-            ends = common(values(own), values(other))
-            if ends[1] - ends[0] < SHARED * min(np.ptp(values(own)), np.ptp(values(other))):
-                low, high = sorted(map(abs, ends))
-                raise ValueError(f"both reach only {low:.3f} to {high:.3f}")
-    except ValueError as error:
-        return None, str(error).replace("no rates", "no such values")
-    return math.exp(statistics.fmean(map(math.log1p, ratios))) - 1, None
+def _ratio(pairs: Sequence[tuple[_Array, _Array, _Array, _Array]]) -> float:
+    """BD-rate, geometric mean over the pairs, each given as for :func:`bd_rate`.
+
+    Raises:
+        ValueError: there is none, or it would be of too little.
+    """
+    ratios = [bd_rate(*pair) for pair in pairs]
+    for _, values, _, reference_values in pairs:
+        low, high = common(values, reference_values)
+        if high - low < SHARED * min(np.ptp(values), np.ptp(reference_values)):
+            raise ValueError(f"both reach only {' to '.join(_value(value) for value in sorted((low, high), key=abs))}")
+    return math.exp(statistics.fmean(map(math.log1p, ratios))) - 1
+
+
+def _ratio_over_images(pairs: _Pairs, each: Callable[[Curve], NDArray[Any]], sign: int) -> tuple[float, float] | None:
+    images = each(pairs[0][0]).shape[1]
+    draws = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=RATIO_DRAWS) / images
+    drawn = [(own.rates, sign * draws @ each(own).T, other.rates, sign * draws @ each(other).T) for own, other in pairs]
+    found = []
+    for i in range(RATIO_DRAWS):
+        with suppress(ValueError):
+            found.append(_ratio([(rates, values[i], others, other_values[i]) for rates, values, others, other_values in drawn]))
+    if len(found) < RATIO_DRAWS / 2:
+        return None
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _over_images(pairs: _Pairs, each: Callable[[Curve], NDArray[Any]]) -> tuple[float, float]:

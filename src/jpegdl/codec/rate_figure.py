@@ -7,11 +7,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from jpegdl.codec.curves import Between, Curve, Difference, Rates, compare_curves, rate_curves
+from jpegdl.codec.curves import DEFAULT, Between, Curve, Difference, Rates, compare_curves, rate_curves
 
-DEFAULT = "default JPEG "
-REFERENCES = (f"{DEFAULT}4:4:4", f"{DEFAULT}4:2:0")
-_GREYS = {"default JPEG 4:4:4": ("0.35", "-"), "default JPEG 4:2:0": ("0.55", "--")}
+_GREYS = {f"{DEFAULT}4:4:4": ("0.35", "-"), f"{DEFAULT}4:2:0": ("0.55", "--")}
+REFERENCES = tuple(_GREYS)
 
 
 def rate_rows(results: Rates) -> list[dict[str, Any]]:
@@ -45,17 +44,10 @@ def rate_text(between: Between) -> str:
         return f"{head}no figure, {accuracy.why}."
     low, high = between.rates
     text = f"{head}{_points(accuracy.mean)} points of accuracy on average between {low:.2f} and {high:.2f} bits per pixel"
-    text += _around(accuracy, between.seeds, _points)
-    if accuracy.rate is None:
-        text += f" No mean ratio of rates at the same accuracy: {accuracy.why_no_rate}. "
-    else:
-        text += f" At the same accuracy {100 * accuracy.rate:+.1f} % bits. "
+    text += _around(accuracy, between.seeds, _points, "accuracy")
     if loss.mean is None:
-        return text + f"Nothing of the loss: {loss.why}."
-    text += f"Test loss {_nats(loss.mean)} nats at the same rate{_around(loss, between.seeds, _nats)}"
-    if loss.rate is None:
-        return text + f" No mean ratio of rates at the same loss: {loss.why_no_rate}."
-    return text + f" At the same loss {100 * loss.rate:+.1f} % bits."
+        return text + f" Nothing of the loss: {loss.why}."
+    return text + f" Test loss {_nats(loss.mean)} nats at the same rate{_around(loss, between.seeds, _nats, 'loss')}"
 
 
 #: Of :func:`rate_table`.
@@ -65,18 +57,18 @@ RATE_COLUMNS = ["curve", "against default JPEG", "bits per pixel", "of", "mean [
 def rate_table(compared: Sequence[Between]) -> list[list[str]]:
     """The same of many, rows of :data:`RATE_COLUMNS`, one of the accuracy, in points, and one of the loss, in nats: the rates
     that both curves reach; the mean with its interval over test images and, of several seeds, that over seeds; the least and
-    the most, and at how many bits per pixel. Empty where :func:`rate_notes` says why."""
+    the most, and at how many bits per pixel; the BD-rate. Left out where :func:`rate_notes` says why."""
     rows = []
     for between in compared:
-        who = [between.curve, between.reference.removeprefix(DEFAULT)]
-        who.append("" if between.rates is None else "{:.2f}-{:.2f}".format(*between.rates))
+        if between.rates is None:
+            continue
+        who = [between.curve, between.reference.removeprefix(DEFAULT), "{:.2f}-{:.2f}".format(*between.rates)]
         for difference, what, show in ((between.accuracy, "accuracy", _points), (between.loss, "loss", _nats)):
-            if difference.mean is None:
+            if difference.mean is None or difference.least is None or difference.most is None:
                 continue
-            within = "; ".join(", ".join(map(show, pair)) for pair in (difference.interval, difference.spread) if pair)
-            ends = [f"{show(end[0])} at {end[1]:.2f}" for end in (difference.least, difference.most) if end]
-            rate = "" if difference.rate is None else f"{100 * difference.rate:+.1f} %"
-            rows.append([*who, what, f"{show(difference.mean)} [{within}]", *ends, rate])
+            within = "; ".join(_interval(pair, show) for pair in (difference.interval, difference.spread) if pair)
+            ends = [f"{show(value)} at {rate:.2f}" for value, rate in (difference.least, difference.most)]
+            rows.append([*who, what, f"{show(difference.mean)} {within}", *ends, _ratio(difference)])
     return rows
 
 
@@ -106,15 +98,32 @@ def _nats(nats: float) -> str:
     return f"{nats:+.3f}"
 
 
-def _around(difference: Difference, seeds: int, show: Callable[[float], str]) -> str:
-    """The intervals and the extremes of a difference, in words, to the end of the sentence."""
-    text = ""
-    if difference.interval:
-        text += f", 95 % interval over test images [{', '.join(map(show, difference.interval))}]"
+def _around(difference: Difference, seeds: int, show: Callable[[float], str], what: str) -> str:
+    """What is known of a difference beside its mean, in words."""
+    text = f", 95 % interval over test images {_interval(difference.interval, show)}"
     if difference.spread:
-        text += f", over {seeds} seeds [{', '.join(map(show, difference.spread))}]"
+        text += f", over {seeds} seeds {_interval(difference.spread, show)}"
     extremes = [f"{show(value)} at {rate:.2f}" for value, rate in filter(None, (difference.least, difference.most))]
-    return f"{text}; from {' to '.join(extremes)}{' in single seeds' if seeds > 1 else ''}."
+    text += f"; from {' to '.join(extremes)}{' in single seeds' if seeds > 1 else ''}."
+    if difference.rate is None:
+        return f"{text} No mean ratio of rates at the same {what}: {difference.why_no_rate}."
+    return f"{text} At the same {what} {_ratio(difference)} of the bits."
+
+
+def _interval(ends: tuple[float, float] | None, show: Callable[[float], str]) -> str:
+    return f"[{', '.join(map(show, ends or ()))}]"
+
+
+def _ratio(difference: Difference) -> str:
+    """The BD-rate with its interval, in percent."""
+    if difference.rate is None:
+        return ""
+    within = f" {_interval(difference.rate_interval, _percent)}" if difference.rate_interval else ""
+    return f"{_percent(difference.rate)} %{within}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:+.1f}"
 
 
 def rate_figure(results: Rates) -> Figure:

@@ -62,7 +62,7 @@ def recolour(config: DataConfig) -> Callable[[Image.Image], Image.Image]:
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **others: Any) -> Image.Image:
-    """timm's, for Pillow 13 too: strong magnitudes keep 0 bits, which is a black image, and Pillow 13 refuses that number."""
+    """timm's, for Pillow 13 too: some magnitudes keep 0 bits, which is a black image, and Pillow 13 refuses that number."""
     if bits_to_keep < 1:
         return Image.new(image.mode, image.size)
     return cast(Image.Image, auto_augment.posterize(image, bits_to_keep, **others))  # type: ignore[no-untyped-call]
