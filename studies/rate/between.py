@@ -1,13 +1,15 @@
-"""What lies between two curves of a comparison that jpegdl rate has measured: python studies/rate/between.py RUNS/NAME CURVE REFERENCE
+"""What lies between two curves that jpegdl rate has measured: python studies/rate/between.py RUNS/NAME CURVE REFERENCE
 
-Such as matched420 and "default JPEG 4:2:0", or matched420 and rate420: the sentence that jpegdl rate prints of curves and default
-JPEG, and between which bits per pixel the curve is behind, by accuracy and by the test loss, and by how much at most.
+Such as matched420 and "default JPEG 4:2:0", or matched420 and rate420: the sentence that jpegdl rate prints of curves and
+default JPEG, and between which bits per pixel the curve is behind, by accuracy and by the test loss, and by how much at most.
 """
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 from jpegdl.codec import compare_curves, rate_curves, rate_text, read_rate
@@ -20,7 +22,7 @@ def main() -> None:
     parser.add_argument("curve")
     parser.add_argument("reference")
     options = parser.parse_args()
-    results: dict[str, dict[int, dict]] = {}
+    results: dict[str, dict[int, dict[str, Any]]] = {}
     for file in sorted(options.comparison.glob("*/*/rate.json")):
         found = read_rate(RunFolder(file.parent))
         assert found is not None
@@ -38,7 +40,7 @@ def main() -> None:
                     print(f"Seed {own.seed}, {what}, behind: {_stretches(rates, sign * (a - b))}")
 
 
-def _stretches(rates: np.ndarray, behind: np.ndarray) -> str:
+def _stretches(rates: NDArray[np.float64], behind: NDArray[np.float64]) -> str:
     """Where ``behind`` is above 0, and the most it is there."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], behind > 0, [0]]).astype(int)))
     parts = [f"{rates[a]:.2f} to {rates[b - 1]:.2f} (by {behind[a:b].max():.4f})" for a, b in edges.reshape(-1, 2)]

@@ -115,11 +115,11 @@ def _interval(ends: tuple[float, float] | None, show: Callable[[float], str]) ->
 
 
 def _ratio(difference: Difference) -> str:
-    """The BD-rate with its interval, in percent."""
+    """The BD-rate with its interval, in percent; there is none where most other draws of the images give a curve with a dip."""
     if difference.rate is None:
         return ""
-    within = f" {_interval(difference.rate_interval, _percent)}" if difference.rate_interval else ""
-    return f"{_percent(difference.rate)} %{within}"
+    within = _interval(difference.rate_interval, _percent) if difference.rate_interval else "[no interval]"
+    return f"{_percent(difference.rate)} % {within}"
 
 
 def _percent(share: float) -> str:
