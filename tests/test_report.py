@@ -229,7 +229,7 @@ def test_accuracy_against_bits_of_real_files(config):
     assert "Accuracy against the bits of real files" in page
     (row,) = re.findall("<tr><td>rate</td><td>4:4:4.*</tr>", page)
     assert re.search(r"<td>4:4:4</td><td>0\.40-2\.00</td><td>accuracy</td><td>\+\d+\.\d\d \[", row)
-    assert re.search(r"<td>-\d+\.\d %</td>", row)  # bits at the same accuracy
+    assert re.search(r"<td>-\d+\.\d % \[", row)  # bits at the same accuracy
     assert "rate against default JPEG 4:4:4: nothing of the loss, measured before losses were kept" in page
     assert "<td>2.000</td>" in page
     _rated(config, "rate-1", [("own", 0.4, 0.5)], model="others")
