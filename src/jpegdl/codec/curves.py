@@ -31,9 +31,7 @@ Rates = dict[str, dict[int, dict[str, Any]]]
 DEFAULT = "default JPEG "
 FEWEST = 3  # points of a curve that anything is interpolated between
 NARROWEST = 1.1  # the highest rate in common over the lowest: what lies between less says nothing of the curves
-SHARED = (
-    0.25  # of the values of the flatter of two curves, that both must reach for a ratio of rates: less is chance at one end
-)
+SHARED = 0.25  # of the values of the flatter of two curves: a ratio of rates over fewer is chance at their ends
 DRAWS = 2000  # of test images, for intervals
 RATIO_DRAWS = 400  # for those of ratios of rates, which take longer
 _STEM = re.compile(r"(.+?)[-_]?(\d+(?:\.\d+)?(?:e-?\d+)?)")
@@ -119,9 +117,7 @@ def _check_same(results: Rates) -> None:
     for who, result in everything[1:]:
         first, other = everything[0][1]["made_of"], result["made_of"]
         if first.keys() != other.keys():
-            raise UsageError(
-                f"{everything[0][0]} and {who} were measured by different versions of jpegdl: measure all arms again"
-            )
+            raise UsageError(f"{everything[0][0]} and {who} were measured by different versions of jpegdl: measure all again")
         for name in first.keys() - {"model"}:
             if first[name] != other[name]:
                 raise UsageError(
@@ -312,13 +308,11 @@ def _difference(
         grid = np.geomspace(low, high, 400)
         apart += zip((_at(own, values, grid) - _at(other, values, grid)).tolist(), grid.tolist(), strict=True)
     sign = -1 if falling else 1
+    rate, why_no_rate = None, None
     try:
-        rate, why_no_rate = (
-            _ratio([(own.rates, sign * values(own), other.rates, sign * values(other)) for own, other in pairs]),
-            None,
-        )
+        rate = _ratio([(own.rates, sign * values(own), other.rates, sign * values(other)) for own, other in pairs])
     except ValueError as error:
-        rate, why_no_rate = None, str(error).replace("no rates", "no such values")
+        why_no_rate = str(error).replace("no rates", "no such values")
     return Difference(
         statistics.fmean(found),
         interval=_over_images(pairs, each),
