@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
 
 from jpegdl.codec import compare_curves, rate_curves, rate_text, read_rate
+from jpegdl.codec.curves import between_points, common
 from jpegdl.training import RunFolder
 
 
@@ -31,13 +31,16 @@ def main() -> None:
     images = next(found["images"] for by_seed in results.values() for found in by_seed.values())
     between = compare_curves(curves, options.curve, options.reference, images)
     print(rate_text(between))
+    if between.rates is None:
+        return
+    references = {curve.seed: curve for curve in curves if curve.name == options.reference}
     for own in curves:
-        for other in curves:
-            if (own.name, other.name, other.seed) == (options.curve, options.reference, own.seed) and between.rates:
-                rates = np.geomspace(max(own.rates[0], other.rates[0]), min(own.rates[-1], other.rates[-1]), 1000)
-                for what, sign in (("accuracies", -1), ("losses", 1)):
-                    a, b = (PchipInterpolator(np.log(c.rates), getattr(c, what))(np.log(rates)) for c in (own, other))
-                    print(f"Seed {own.seed}, {what}, behind: {_stretches(rates, sign * (a - b))}")
+        if own.name == options.curve and own.seed in references:
+            other = references[own.seed]
+            rates = np.geomspace(*common(own.rates, other.rates), 1000)
+            for what, sign in (("accuracies", -1), ("losses", 1)):
+                a, b = (between_points(curve.rates, getattr(curve, what), rates) for curve in (own, other))
+                print(f"Seed {own.seed}, {what}, behind: {_stretches(rates, sign * (a - b))}")
 
 
 def _stretches(rates: NDArray[np.float64], behind: NDArray[np.float64]) -> str:

@@ -210,6 +210,11 @@ def common(first: _Array, second: _Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def between_points(rates: _Array, values: _Array, at: _Array) -> _Array:
+    """The values of a curve at other rates within its own, log scale, pchip."""
+    return np.asarray(PchipInterpolator(np.log(rates), values)(np.log(at)))
+
+
 def _mean(x: _Array, y: _Array, low: float, high: float) -> _Array:
     """Mean of the interpolation over log x between two values."""
     a, b = math.log(low), math.log(high)
@@ -306,7 +311,8 @@ def _difference(
     apart: list[tuple[float, float]] = []
     for (own, other), (low, high) in zip(pairs, ranges, strict=True):
         grid = np.geomspace(low, high, 400)
-        apart += zip((_at(own, values, grid) - _at(other, values, grid)).tolist(), grid.tolist(), strict=True)
+        difference = between_points(own.rates, values(own), grid) - between_points(other.rates, values(other), grid)
+        apart += zip(difference.tolist(), grid.tolist(), strict=True)
     sign = -1 if falling else 1
     rate, why_no_rate = None, None
     try:
@@ -325,10 +331,6 @@ def _difference(
     )
 
 
-def _at(curve: Curve, values: Callable[[Curve], _Array], rates: _Array) -> _Array:
-    return np.asarray(PchipInterpolator(np.log(curve.rates), values(curve))(np.log(rates)))
-
-
 def _ratio(pairs: Sequence[tuple[_Array, _Array, _Array, _Array]]) -> float:
     """BD-rate, geometric mean over the pairs, each given as for :func:`bd_rate`.
 
@@ -343,14 +345,20 @@ def _ratio(pairs: Sequence[tuple[_Array, _Array, _Array, _Array]]) -> float:
     return math.exp(statistics.fmean(map(math.log1p, ratios))) - 1
 
 
-def _ratio_over_images(pairs: _Pairs, each: Callable[[Curve], NDArray[Any]], sign: int) -> tuple[float, float] | None:
+def _drawn(pairs: _Pairs, each: Callable[[Curve], NDArray[Any]], count: int) -> list[tuple[_Array, _Array, _Array, _Array]]:
+    """Of each pair, as for :func:`bd_accuracy`, the rates and the means of ``each`` (points, images) over ``count`` draws of
+    the images, the same for all: (count, points)."""
     images = each(pairs[0][0]).shape[1]
-    draws = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=RATIO_DRAWS) / images
-    drawn = [(own.rates, sign * draws @ each(own).T, other.rates, sign * draws @ each(other).T) for own, other in pairs]
-    found = []
+    draws = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=count) / images
+    return [(own.rates, draws @ each(own).T, other.rates, draws @ each(other).T) for own, other in pairs]
+
+
+def _ratio_over_images(pairs: _Pairs, each: Callable[[Curve], NDArray[Any]], sign: int) -> tuple[float, float] | None:
+    """Of the BD-rate at the same mean of ``each``; ``sign`` is -1 where better values are smaller."""
+    drawn, found = _drawn(pairs, each, RATIO_DRAWS), []
     for i in range(RATIO_DRAWS):
         with suppress(ValueError):
-            found.append(_ratio([(rates, values[i], others, other_values[i]) for rates, values, others, other_values in drawn]))
+            found.append(_ratio([(rates, sign * own[i], others, sign * other[i]) for rates, own, others, other in drawn]))
     if len(found) < RATIO_DRAWS / 2:
         return None
     low, high = np.percentile(found, [2.5, 97.5])
@@ -359,9 +367,7 @@ def _ratio_over_images(pairs: _Pairs, each: Callable[[Curve], NDArray[Any]], sig
 
 def _over_images(pairs: _Pairs, each: Callable[[Curve], NDArray[Any]]) -> tuple[float, float]:
     """Of the mean of ``each`` (points, images) between the curves of each pair."""
-    images = each(pairs[0][0]).shape[1]
-    draws = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=DRAWS) / images
-    means = [bd_accuracy(own.rates, draws @ each(own).T, other.rates, draws @ each(other).T) for own, other in pairs]
+    means = [bd_accuracy(*pair) for pair in _drawn(pairs, each, DRAWS)]
     low, high = np.percentile(np.mean(means, axis=0), [2.5, 97.5])
     return float(low), float(high)
 
