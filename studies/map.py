@@ -1,0 +1,104 @@
+"""What an arm gains over plain, comparison by comparison: python studies/map.py RUNS/NAME ... [--arms jpeg-dl ...] [--csv FILE] [--figure FILE]
+
+Reads the summary.json of finished comparisons; prints a table in Markdown. Differences in points, paired over seeds, with the 95 %
+interval and p of compare's own paired t test; p of a comparison's several arms after Holm is p_holm.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+COLUMNS = ["comparison", "arm", "seeds", "plain", "accuracy", "difference", "low", "high", "p", "p_holm", "time_ratio"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("comparisons", type=Path, nargs="+")
+    parser.add_argument("--arms", nargs="+", help="default: all but plain")
+    parser.add_argument("--csv", type=Path, help="where to write the same as CSV")
+    parser.add_argument("--figure", type=Path, help="where to draw it (PNG or SVG)")
+    options = parser.parse_args()
+    rows = [row for folder in options.comparisons for row in _rows(folder) if not options.arms or row["arm"] in options.arms]
+    if not rows:
+        sys.exit("none of these comparisons has such an arm")
+    _print(rows)
+    if options.csv:
+        with options.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+    if options.figure:
+        _draw(rows, options.figure)
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+    except OSError as error:
+        sys.exit(f"{folder} has no summary: {error}")
+    if summary["failed"]:
+        runs = ", ".join(f"{run['arm']} of seed {run['seed']}" for run in summary["failed"])
+        print(f"{folder.name} is not whole: without {runs}", file=sys.stderr)
+    arms = summary["arms"]
+    rows = []
+    for name, arm in arms.items():
+        if name == "plain" or not (difference := arm["difference"]):
+            continue
+        plain = [
+            value
+            for seed, value in zip(arms["plain"]["seeds"], arms["plain"]["accuracy"], strict=True)
+            if seed in difference["seeds"]
+        ]
+        own = [value for seed, value in zip(arm["seeds"], arm["accuracy"], strict=True) if seed in difference["seeds"]]
+        points = {
+            key: _points(difference[source]) for key, source in (("difference", "mean"), ("low", "low"), ("high", "high"))
+        }
+        rows.append(
+            {"comparison": folder.name, "arm": name, "seeds": len(own), "plain": _points(sum(plain) / len(plain))}
+            | {"accuracy": _points(sum(own) / len(own)), **points, "p": _rounded(difference["p"])}
+            | {"p_holm": _rounded(difference.get("p_holm")), "time_ratio": _rounded(arm["time_ratio"], 3)}
+        )
+    return rows
+
+
+def _points(share: float | None) -> float | str:
+    return "" if share is None else round(100 * share, 2)
+
+
+def _rounded(value: float | None, digits: int = 2) -> float | str:
+    return "" if value is None else float(f"{value:.{digits}g}")
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    print("| comparison | arm | seeds | plain, % | arm, % | difference [95 % interval] | p | p, Holm | time |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        interval = f" [{row['low']:+.1f}, {row['high']:+.1f}]" if row["low"] != "" else ""
+        print(
+            f"| {row['comparison']} | {row['arm']} | {row['seeds']} | {row['plain']:.1f} | {row['accuracy']:.1f} | "
+            f"{row['difference']:+.1f}{interval} | {row['p']} | {row['p_holm']} | x{row['time_ratio']} |"
+        )
+
+
+def _draw(rows: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.28 * len(rows)), layout="constrained")
+    several = len({row["arm"] for row in rows}) > 1
+    for y, row in enumerate(rows):
+        ends = [[row["difference"] - row["low"]], [row["high"] - row["difference"]]] if row["low"] != "" else None
+        axes.errorbar(row["difference"], y, xerr=ends, fmt="o", color="#1f6fb4", ecolor="#1f6fb4", capsize=3)
+    names = [f"{row['comparison']}, {row['arm']}" if several else row["comparison"] for row in rows]
+    axes.set_yticks(range(len(rows)), [f"{name} (plain {row['plain']:.1f} %)" for name, row in zip(names, rows, strict=True)])
+    axes.invert_yaxis()
+    axes.axvline(0, color="#888888", linewidth=1)
+    axes.set_xlabel("difference to plain, points of test accuracy, with 95 % interval")
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    main()
