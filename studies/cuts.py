@@ -2,10 +2,10 @@
 
 - ``first`` and ``second``: PATH is a tar; train on one half of its images and test on the other. Both know the names of all
   classes, so that a network's answer is one of all of them.
-- ``fold_0`` to ``fold_4``: PATH is a tar; test on every fifth image of each class and train on the others. To choose settings by
-  training images alone.
-- ``images_5``, ``images_10``, ...: PATH is a folder with train.tar and test.tar; train on that many images of each class, drawn by
-  a fixed seed (those of a smaller number are among those of a larger one), and test on the whole test set.
+- ``fold_0`` to ``fold_4``: PATH is a tar; test on every fifth image of each class and train on the others. To choose settings
+  by training images alone.
+- ``images_5``, ``images_10``, ...: PATH is a folder with train.tar and test.tar; train on that many images of each class, drawn
+  by a fixed seed (those of a smaller number are among those of a larger one), and test on the whole test set.
 """
 
 import io
@@ -78,7 +78,8 @@ fold_0, fold_1, fold_2, fold_3, fold_4 = map(_fold, range(5))
 
 def _few(count: int) -> Callable[[str], Cut]:
     def cut(path: str) -> Cut:
-        train, test = _by_class(Path(path, "train.tar")), _by_class(Path(path, "test.tar"))
+        train_tar, test_tar = Path(path, "train.tar"), Path(path, "test.tar")
+        train, test = _by_class(train_tar), _by_class(test_tar)
         drawn = []
         for name, of_class in train.items():
             if len(of_class) < count:

@@ -1,7 +1,7 @@
-"""What an arm gains over plain, comparison by comparison: python studies/map.py RUNS/NAME ... [--arms jpeg-dl ...] [--csv FILE] [--figure FILE]
+"""What arms gain over plain, comparison by comparison: python studies/map.py RUNS/NAME ... [--arms jpeg-dl ...] [--csv FILE]
 
-Reads the summary.json of finished comparisons; prints a table in Markdown. Differences in points, paired over seeds, with the 95 %
-interval and p of compare's own paired t test; p of a comparison's several arms after Holm is p_holm.
+Reads the summary.json of finished comparisons; prints a table in Markdown. Differences in points, paired over seeds, with the
+95 % interval and p of compare's own paired t test; p_holm is p after Holm's correction for a comparison's several arms.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import csv
 import json
 import sys
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 COLUMNS = ["comparison", "arm", "seeds", "plain", "accuracy", "difference", "low", "high", "p", "p_holm", "time_ratio"]
@@ -47,21 +48,22 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     for name, arm in arms.items():
         if name == "plain" or not (difference := arm["difference"]):
             continue
-        plain = [
-            value
-            for seed, value in zip(arms["plain"]["seeds"], arms["plain"]["accuracy"], strict=True)
-            if seed in difference["seeds"]
-        ]
-        own = [value for seed, value in zip(arm["seeds"], arm["accuracy"], strict=True) if seed in difference["seeds"]]
-        points = {
-            key: _points(difference[source]) for key, source in (("difference", "mean"), ("low", "low"), ("high", "high"))
-        }
         rows.append(
-            {"comparison": folder.name, "arm": name, "seeds": len(own), "plain": _points(sum(plain) / len(plain))}
-            | {"accuracy": _points(sum(own) / len(own)), **points, "p": _rounded(difference["p"])}
-            | {"p_holm": _rounded(difference.get("p_holm")), "time_ratio": _rounded(arm["time_ratio"], 3)}
+            {"comparison": folder.name, "arm": name, "seeds": len(difference["seeds"])}
+            | {"plain": _mean(arms["plain"], difference["seeds"]), "accuracy": _mean(arm, difference["seeds"])}
+            | {
+                "difference": _points(difference["mean"]),
+                "low": _points(difference["low"]),
+                "high": _points(difference["high"]),
+            }
+            | {"p": _rounded(difference["p"]), "p_holm": _rounded(difference.get("p_holm"))}
+            | {"time_ratio": _rounded(arm["time_ratio"], 3)}
         )
     return rows
+
+
+def _mean(arm: dict[str, Any], seeds: list[int]) -> float | str:
+    return _points(mean(accuracy for seed, accuracy in zip(arm["seeds"], arm["accuracy"], strict=True) if seed in seeds))
 
 
 def _points(share: float | None) -> float | str:
