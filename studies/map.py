@@ -12,6 +12,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from jpegdl.compare.statistics import holm, paired_difference
+
 COLUMNS = ["comparison", "arm", "seeds", "plain", "accuracy", "difference", "low", "high", "p", "p_holm", "time_ratio"]
 
 
@@ -19,10 +21,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comparisons", type=Path, nargs="+")
     parser.add_argument("--arms", nargs="+", help="default: all but plain")
+    parser.add_argument("--together", action="store_true", help="one row an arm, paired over the runs of all these comparisons")
     parser.add_argument("--csv", type=Path, help="where to write the same as CSV")
     parser.add_argument("--figure", type=Path, help="where to draw it (PNG or SVG)")
     options = parser.parse_args()
-    rows = [row for folder in options.comparisons for row in _rows(folder) if not options.arms or row["arm"] in options.arms]
+    summaries = {folder.name: _summary(folder) for folder in options.comparisons}
+    if options.together:
+        summaries = {" + ".join(summaries): _joined(list(summaries.values()))}
+    rows = [row for name, summary in summaries.items() for row in _rows(name, summary)]
+    rows = [row for row in rows if not options.arms or row["arm"] in options.arms]
     if not rows:
         sys.exit("none of these comparisons has such an arm")
     _print(rows)
@@ -35,21 +42,45 @@ def main() -> None:
         _draw(rows, options.figure)
 
 
-def _rows(folder: Path) -> list[dict[str, Any]]:
+def _summary(folder: Path) -> dict[str, Any]:
     try:
-        summary = json.loads((folder / "summary.json").read_text())
+        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     except OSError as error:
         sys.exit(f"{folder} has no summary: {error}")
     if summary["failed"]:
         runs = ", ".join(f"{run['arm']} of seed {run['seed']}" for run in summary["failed"])
         print(f"{folder.name} is not whole: without {runs}", file=sys.stderr)
+    return summary
+
+
+def _joined(summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    """One summary of all: the n-th comparison's seed s counts as (n, s)."""
+    results: dict[str, dict[int, dict[str, Any]]] = {}
+    for number, summary in enumerate(summaries):
+        for name, arm in summary["arms"].items():
+            for seed, accuracy in zip(arm["seeds"], arm["accuracy"], strict=True):
+                results.setdefault(name, {})[1000 * number + seed] = {"accuracy": accuracy, "time_ratio": arm["time_ratio"]}
+    arms: dict[str, Any] = {}
+    for name, by_seed in results.items():
+        common = sorted(by_seed.keys() & results["plain"].keys())
+        values, baseline = ([results[arm][seed]["accuracy"] for seed in common] for arm in (name, "plain"))
+        difference = {"seeds": common, **paired_difference(values, baseline)} if name != "plain" else None
+        times = mean(by_seed[seed]["time_ratio"] for seed in common)
+        arms[name] = {"seeds": common, "accuracy": values, "difference": difference, "time_ratio": times}
+    found = [arm["difference"] for arm in arms.values() if arm["difference"] and arm["difference"]["p"] is not None]
+    for difference, p in zip(found, holm([difference["p"] for difference in found]), strict=True):
+        difference["p_holm"] = p
+    return {"arms": arms}
+
+
+def _rows(comparison: str, summary: dict[str, Any]) -> list[dict[str, Any]]:
     arms = summary["arms"]
     rows = []
     for name, arm in arms.items():
         if name == "plain" or not (difference := arm["difference"]):
             continue
         rows.append(
-            {"comparison": folder.name, "arm": name, "seeds": len(difference["seeds"])}
+            {"comparison": comparison, "arm": name, "seeds": len(difference["seeds"])}
             | {"plain": _mean(arms["plain"], difference["seeds"]), "accuracy": _mean(arm, difference["seeds"])}
             | {
                 "difference": _points(difference["mean"]),

@@ -1,0 +1,122 @@
+"""Layers of our own that studies/gain suggests: smooth in the cap's place, on more than one grid, or by each block's contrast.
+
+All their parameters are greater than 0 and are meant to be trained by their logarithms (``training.layer_optimizer`` log-adam).
+Scales start from the level cap of the initial tables, 127 steps, as the library's companders do.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as torch_functional
+
+from jpegdl import functional as F
+from jpegdl.layer import CompandingLayer
+from jpegdl.layer.base import ImageDctLayer
+
+LARGEST_LEVEL = 127
+
+
+class PowerLayer(CompandingLayer):
+    """A power compander with a trainable scale c and exponent p for each frequency: sign(z) c ((1 + |z| / c)^p - 1) / p.
+
+    p = 1 is the identity, p towards 0 the logarithm.
+    """
+
+    def __init__(self, luma: Tensor, chroma: Tensor, *, exponent: float = 0.25) -> None:
+        super().__init__(LARGEST_LEVEL * luma, LARGEST_LEVEL * chroma)
+        self.exponents = nn.Parameter(torch.full((2, 8, 8), exponent))
+
+    def alter(self, z: Tensor) -> Tensor:
+        scales = torch.stack((self.luma, self.chroma, self.chroma))[:, None, None]
+        exponents = self.exponents[[0, 1, 1]][:, None, None]
+        # As F.log_compand: the slope at 0 is 1 by halves from each side.
+        zero = z.new_zeros(())
+        up, down = (torch.log1p(torch.maximum(side, zero) / scales) for side in (z, -z))
+        return scales * (torch.expm1(exponents * up) - torch.expm1(exponents * down)) / exponents
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        super().project_()
+        self.exponents.clamp_(1e-3, 1)
+
+
+class ShiftedLayer(nn.Module):
+    """The logarithmic compander on grids of blocks that are shifted by half a block, averaged: edges of blocks do not show.
+
+    Args:
+        grids: 2, the second shifted along the diagonal; or 4, by all of (0, 0), (0, 4), (4, 0), (4, 4).
+    """
+
+    def __init__(self, luma: Tensor, chroma: Tensor, *, grids: int = 2) -> None:
+        super().__init__()
+        self.layer = CompandingLayer(LARGEST_LEVEL * luma, LARGEST_LEVEL * chroma)
+        self.shifts = {2: ((0, 0), (4, 4)), 4: ((0, 0), (0, 4), (4, 0), (4, 4))}[grids]
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        total = torch.zeros_like(images)
+        for down, right in self.shifts:
+            moved = torch_functional.pad(images, (right, 8 - right, down, 8 - down), mode="replicate")
+            total = total + self.layer(moved)[..., down : down + height, right : right + width]
+        return total / len(self.shifts)
+
+    def project_(self) -> None:
+        self.layer.project_()
+
+
+class ContrastLayer(ImageDctLayer):
+    """Contrast normalisation of blocks with a learned strength: a block's AC coefficients are divided by (1 + e / s)^b, with e
+    the root mean square of the AC coefficients of the block's luma, or of its chroma, and of the eight blocks around it; DC goes
+    through a logarithmic compander.
+
+    Trainable are b and s, each for luma and chroma, and the companders' scales.
+    """
+
+    def __init__(self, luma: Tensor, chroma: Tensor, *, strength: float = 0.5, floor: float = 8.0) -> None:
+        super().__init__()
+        self.strength = nn.Parameter(torch.full((2,), strength))
+        self.floor = nn.Parameter(torch.full((2,), floor))
+        self.scales = nn.Parameter(LARGEST_LEVEL * torch.stack((luma[0, 0], chroma[0, 0])))
+
+    def alter(self, z: Tensor) -> Tensor:
+        dc = z[..., :1, :1]
+        energy = ((z.square().sum((-2, -1)) - dc[..., 0, 0].square()) / 63).clamp(min=0)  # (N, 3, h, w)
+        energy = torch.stack((energy[:, 0], energy[:, 1:].mean(1)), 1)
+        energy = torch_functional.avg_pool2d(energy, 3, 1, 1, count_include_pad=False)
+        root = (energy + 1e-4).sqrt()  # a slope at 0
+        divisor = (1 + root / self.floor[:, None, None]) ** self.strength[:, None, None]
+        divisor = divisor[:, [0, 1, 1], ..., None, None]
+        scales = self.scales[[0, 1, 1]][:, None, None, None, None]
+        first = torch.zeros(8, 8, dtype=torch.bool, device=z.device)
+        first[0, 0] = True
+        return torch.where(first, F.log_compand(dc, scales), z / divisor)
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        self.strength.clamp_(1e-3, 2)
+        self.floor.clamp_(1e-2, 1e3)
+        self.scales.clamp_(min=1e-5)
+
+
+class TwoScaleLayer(CompandingLayer):
+    """The logarithmic compander on blocks, and the same again, with tables of its own, on the image that their DC coefficients
+    make: brightness is compressed by frequency too, over blocks of 64 pixels."""
+
+    def __init__(self, luma: Tensor, chroma: Tensor) -> None:
+        super().__init__(LARGEST_LEVEL * luma, LARGEST_LEVEL * chroma)
+        first = torch.stack((luma[0, 0], chroma[0, 0]))[:, None, None]
+        self.coarse = nn.Parameter((LARGEST_LEVEL * first).expand(2, 8, 8).clone())
+
+    def alter(self, z: Tensor) -> Tensor:
+        dc = z[..., 0, 0]  # (N, 3, h, w)
+        height, width = dc.shape[-2:]
+        padded = torch_functional.pad(dc, (0, -width % 8, 0, -height % 8), mode="replicate")
+        coarse = F.log_compand(F.block_dct(padded), self.coarse[[0, 1, 1]][:, None, None])
+        dc = F.block_idct(coarse)[..., :height, :width]
+        first = torch.zeros(8, 8, dtype=torch.bool, device=z.device)
+        first[0, 0] = True
+        return torch.where(first, dc[..., None, None], super().alter(z))
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        super().project_()
+        self.coarse.clamp_(min=1e-5)
