@@ -64,9 +64,10 @@ class ShiftedLayer(nn.Module):
 
 
 class ContrastLayer(ImageDctLayer):
-    """Contrast normalisation of blocks with a learned strength: a block's AC coefficients are divided by (1 + e / s)^b, with e
-    the root mean square of the AC coefficients of the block's luma, or of its chroma, and of the eight blocks around it; DC goes
-    through a logarithmic compander.
+    """Contrast normalisation of blocks with a learned strength.
+
+    A block's AC coefficients are divided by (1 + e / s)^b, with e the root mean square of the AC coefficients of the block's
+    luma, or of its chroma, and of the eight blocks around it; DC goes through a logarithmic compander.
 
     Trainable are b and s, each for luma and chroma, and the companders' scales.
     """
