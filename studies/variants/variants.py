@@ -1,4 +1,5 @@
-"""Layers of our own that studies/gain suggests: smooth in the cap's place, on more than one grid, or by each block's contrast.
+"""Layers of our own that studies/gain suggests: smooth in the cap's place, on DC alone, on shifted grids, at two scales, or by
+local contrast.
 
 All their parameters are greater than 0 and are meant to be trained by their logarithms (``training.layer_optimizer`` log-adam).
 Scales start from the level cap of the initial tables, 127 steps, as the library's companders do.
@@ -13,6 +14,13 @@ from jpegdl.layer import CompandingLayer
 from jpegdl.layer.base import ImageDctLayer
 
 LARGEST_LEVEL = 127
+
+
+def _only_dc(z: Tensor) -> Tensor:
+    """(8, 8) bool: True at DC."""
+    only = torch.zeros(8, 8, dtype=torch.bool, device=z.device)
+    only[0, 0] = True
+    return only
 
 
 class PowerLayer(CompandingLayer):
@@ -39,16 +47,36 @@ class PowerLayer(CompandingLayer):
         self.exponents.clamp_(1e-3, 1)
 
 
+class DcLayer(ImageDctLayer):
+    """The logarithmic compander on DC alone, with two numbers to train, the scales of luma and chroma."""
+
+    def __init__(self, luma: Tensor, chroma: Tensor) -> None:
+        super().__init__()
+        self.scales = nn.Parameter(LARGEST_LEVEL * torch.stack((luma[0, 0], chroma[0, 0])))
+
+    def alter(self, z: Tensor) -> Tensor:
+        return torch.where(_only_dc(z), F.log_compand(z[..., :1, :1], self.scales[[0, 1, 1]][:, None, None, None, None]), z)
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        self.scales.clamp_(min=1e-5)
+
+
 class ShiftedLayer(nn.Module):
-    """The logarithmic compander on grids of blocks that are shifted by half a block, averaged: edges of blocks do not show.
+    """A layer on grids of blocks that are shifted by half a block, averaged: edges of blocks do not show.
 
     Args:
+        of: the layer, DcLayer or CompandingLayer (the logarithmic one).
         grids: 2, the second shifted along the diagonal; or 4, by all of (0, 0), (0, 4), (4, 0), (4, 4).
     """
 
-    def __init__(self, luma: Tensor, chroma: Tensor, *, grids: int = 2) -> None:
+    def __init__(self, luma: Tensor, chroma: Tensor, *, of: str = "CompandingLayer", grids: int = 4) -> None:
         super().__init__()
-        self.layer = CompandingLayer(LARGEST_LEVEL * luma, LARGEST_LEVEL * chroma)
+        self.layer: nn.Module
+        if of == "DcLayer":
+            self.layer = DcLayer(luma, chroma)
+        else:
+            self.layer = CompandingLayer(LARGEST_LEVEL * luma, LARGEST_LEVEL * chroma)
         self.shifts = {2: ((0, 0), (4, 4)), 4: ((0, 0), (0, 4), (4, 0), (4, 4))}[grids]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -60,7 +88,46 @@ class ShiftedLayer(nn.Module):
         return total / len(self.shifts)
 
     def project_(self) -> None:
-        self.layer.project_()
+        self.layer.project_()  # type: ignore[operator]
+
+
+class LearnedContrast(nn.Module):
+    """Local contrast normalisation of pixels with learned strengths: x - a m, divided by (1 + d / s)^b.
+
+    m is the mean around a pixel, d the root mean square of x - m around it, in a Gaussian window with the variance of an 8x8
+    block, of each of Y, Cb and Cr for itself. Trainable are a, b and s, each for luma and chroma: 6 numbers.
+
+    Args:
+        mean, strength, floor: where a, b and s start; s in the units of images, 1 from black to white.
+    """
+
+    def __init__(self, *, mean: float = 0.9, strength: float = 0.5, floor: float = 0.05) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.full((2,), mean))
+        self.strength = nn.Parameter(torch.full((2,), strength))
+        self.floor = nn.Parameter(torch.full((2,), floor))
+        window = torch.exp(-(torch.arange(-7, 8) ** 2) / (2 * 2.3**2))
+        self.register_buffer("window", window / window.sum(), persistent=False)
+
+    def _around(self, planes: Tensor) -> Tensor:
+        window: Tensor = self.window
+        flat = planes.flatten(0, 1)[:, None]
+        flat = torch_functional.conv2d(torch_functional.pad(flat, (7, 7, 0, 0), mode="replicate"), window.view(1, 1, 1, -1))
+        flat = torch_functional.conv2d(torch_functional.pad(flat, (0, 0, 7, 7), mode="replicate"), window.view(1, 1, -1, 1))
+        return flat.view_as(planes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        planes = F.rgb_to_ycbcr(images - 0.5)
+        mean, strength, floor = (p[[0, 1, 1]][:, None, None] for p in (self.mean, self.strength, self.floor))
+        around = self._around(planes)
+        deviation = (self._around((planes - around).square()) + 1e-6).sqrt()
+        return F.ycbcr_to_rgb((planes - mean * around) / (1 + deviation / floor) ** strength) + 0.5
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        self.mean.clamp_(1e-3, 1)
+        self.strength.clamp_(1e-3, 2)
+        self.floor.clamp_(1e-3, 10)
 
 
 class ContrastLayer(ImageDctLayer):
@@ -87,9 +154,7 @@ class ContrastLayer(ImageDctLayer):
         divisor = (1 + root / self.floor[:, None, None]) ** self.strength[:, None, None]
         divisor = divisor[:, [0, 1, 1], ..., None, None]
         scales = self.scales[[0, 1, 1]][:, None, None, None, None]
-        first = torch.zeros(8, 8, dtype=torch.bool, device=z.device)
-        first[0, 0] = True
-        return torch.where(first, F.log_compand(dc, scales), z / divisor)
+        return torch.where(_only_dc(z), F.log_compand(dc, scales), z / divisor)
 
     @torch.no_grad()
     def project_(self) -> None:
@@ -113,9 +178,7 @@ class TwoScaleLayer(CompandingLayer):
         padded = torch_functional.pad(dc, (0, -width % 8, 0, -height % 8), mode="replicate")
         coarse = F.log_compand(F.block_dct(padded), self.coarse[[0, 1, 1]][:, None, None])
         dc = F.block_idct(coarse)[..., :height, :width]
-        first = torch.zeros(8, 8, dtype=torch.bool, device=z.device)
-        first[0, 0] = True
-        return torch.where(first, dc[..., None, None], super().alter(z))
+        return torch.where(_only_dc(z), dc[..., None, None], super().alter(z))
 
     @torch.no_grad()
     def project_(self) -> None:
