@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,10 @@ def test_attack_explain_report(compared, capsys):
     assert run_command(capsys, "report", "--name", "demo")[0] == 0
     page = (compared / "report.html").read_text()
     assert "Under attack" in page
-    assert "over all that were run: fgsm, pgd, through the gradients own, ste" in " ".join(page.split())
-    assert "These attacks found no sign of masked gradients" in page or "Signs of masked gradients" in page
+    tried = re.search("over all that were run: (.*?)[.] What", " ".join(page.split()))[1]
+    assert tried == "fgsm, pgd; through the gradients own, ste, identity, transfer from the plain model"
+    assert "No sign of masked gradients on these 12 images: no other gradient" in page or "Signs of masked" in page
+    assert "Test images as JPEG files" in page
     assert "A closer look at jpeg-dl, seed 0" in page
     assert "data:image/webp;base64," in page
     for typed in ("jpegdl compare", "jpegdl attack", "jpegdl explain"):
@@ -62,7 +65,10 @@ def test_attack_explain_report(compared, capsys):
     assert f"<td>{clean:.1f}</td>" in page
 
     # What was found of another model is no part of the page.
-    for file, what in (("attack.json", "another model was attacked"), ("explain/explain.json", "another model was looked at")):
+    for file, what in (
+        ("attack.json", "has changed since it was attacked"),
+        ("explain/explain.json", "has changed since it was looked at"),
+    ):
         path = compared / "jpeg-dl/0" / file
         kept, found = path.read_text(), json.loads(path.read_text())
         (found if file == "attack.json" else found["made_of"])["model"] = "0" * 16
@@ -77,12 +83,24 @@ def test_attack_explain_report(compared, capsys):
     model.write_bytes(kept + b" ")
     assert run_command(capsys, "report", "--name", "demo")[0] == 0
     page = (compared / "report.html").read_text()
-    assert "jpeg-dl, seed 0: left out, as another model was attacked" in page
-    assert "Left out: another model was looked at" in page
+    assert "jpeg-dl, seed 0: left out, as the plain model.safetensors has changed since it was attacked" in page
+    assert "Left out, as the plain model.safetensors has changed since it was looked at" in page
+    model.unlink()
+    assert run_command(capsys, "report", "--name", "demo")[0] == 0
+    page = (compared / "report.html").read_text()
+    assert "plain, seed 0: left out, as its model.safetensors is gone since it was attacked; run jpegdl attack again." in page
     model.write_bytes(kept)
 
+    # An arm that is attacked alone stands beside what an earlier call found of others.
+    before = (compared / "attack.csv").read_text()
+    assert run_command(capsys, "attack", "--name", "demo", "--eps", "[2, 8]", *QUICK, "--arms", "[jpeg-dl]")[0] == 0
+    assert (compared / "attack.csv").read_text() == before
+
     # Runs that were attacked differently are not put side by side.
-    assert run_command(capsys, "attack", "--name", "demo", "--eps", "[1]", *QUICK, "--arms", "[plain]")[0] == 0
+    status, out, _ = run_command(capsys, "attack", "--name", "demo", "--eps", "[1]", *QUICK, "--arms", "[plain]")
+    assert status == 0
+    assert "Without jpeg-dl, seed 0, of an earlier call: it was attacked with other settings, or on other images." in out
+    assert {row["arm"] for row in csv.DictReader((compared / "attack.csv").open())} == {"plain"}
     assert run_command(capsys, "report", "--name", "demo")[0] == 0
     page = (compared / "report.html").read_text()
     assert "The runs cannot be compared" in page
@@ -172,7 +190,7 @@ def test_a_run_is_evaluated_on_its_own_files(tmp_path, monkeypatch, capsys):
     assert "In real JPEG files" in Path("runs/mine/report.html").read_text()
     Path("runs/mine/jpeg-dl/0/files.json").write_text(json.dumps({**found, "model": "0" * 16}))
     assert run_command(capsys, "report", "--name", "mine")[0] == 0
-    assert "another model read the files" in Path("runs/mine/report.html").read_text()
+    assert "has changed since it read the files" in Path("runs/mine/report.html").read_text()
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch, capsys):

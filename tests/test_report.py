@@ -16,7 +16,7 @@ from jpegdl.compare.arms import ARMS
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file
 from jpegdl.report import write_report
-from jpegdl.report.page import _read_back
+from jpegdl.report.stored import read_back_sections
 from jpegdl.report.svg import inline_svg
 from jpegdl.training import RunFolder
 
@@ -234,7 +234,7 @@ def test_accuracy_against_bits_of_real_files(config):
     assert "<td>2.000</td>" in page
     _rated(config, "rate-1", [("own", 0.4, 0.5)], model="others")
     page = write_report(config.folder).read_text()
-    assert "rate-1, seed 0: left out, as another model was measured" in page
+    assert "rate-1, seed 0: left out, as its model.safetensors has changed since it was measured" in page
     assert "no figure, a curve has 2 points" in page
     _rated(config, "rate-1", [("own", 0.4, 0.5)], other_images="7 test images then, 8 now", images=7)
     assert "not the images that the run was tested with: 7 test images then" in write_report(config.folder).read_text()
@@ -258,14 +258,14 @@ def _files(config, seed, tables="own", images=8, accuracy=0.5, digest="d"):
 
 def _shown_files(config):
     """Lines and rows of the section on files that were read back."""
-    (section,) = _read_back({"jpeg-dl": {seed: config.run_folder("jpeg-dl", seed) for seed in (0, 1)}})
+    (section,) = read_back_sections({"jpeg-dl": {seed: config.run_folder("jpeg-dl", seed) for seed in (0, 1)}})
     assert section.title == "In real JPEG files"
     return section.lines, section.table[1:]
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_files_read_back_are_means_over_seeds_of_the_same_kind(config):
-    assert not list(_read_back({"jpeg-dl": {0: config.run_folder("jpeg-dl", 0)}}))
+    assert not list(read_back_sections({"jpeg-dl": {0: config.run_folder("jpeg-dl", 0)}}))
     for seed, accuracy in ((0, 0.5), (1, 0.6)):
         _files(config, seed, accuracy=accuracy, digest=f"of seed {seed}")  # each has tables of its own
     lines, rows = _shown_files(config)
@@ -289,7 +289,8 @@ def test_files_that_another_model_read_are_left_out(config):
     other = config.run_folder("jpeg-dl", 0).path / "files.json"
     (config.run_folder("jpeg-dl", 1).path / "files.json").write_text(other.read_text())
     lines, rows = _shown_files(config)
-    assert "jpeg-dl, seed 1: left out, as another model read the files; run jpegdl evaluate --from-files again." in lines
+    changed = "its model.safetensors has changed since it read the files"
+    assert f"jpeg-dl, seed 1: left out, as {changed}; run jpegdl evaluate --from-files again." in lines
     assert [row[-1] for row in rows] == ["0"]
     other.write_text("{}")
     with pytest.raises(UsageError, match=r"files\.json is damaged"):

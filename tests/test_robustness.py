@@ -10,7 +10,7 @@ from jpegdl import JpegLayer, prepend
 from jpegdl.errors import UsageError
 from jpegdl.layer import CompandingLayer, GainLayer, JpegCascade, SubsampledJpegLayer, ZeroDcJpegLayer
 from jpegdl.robustness import ATTACKS, attack_images, gradients_of, with_gradient
-from jpegdl.robustness.attacks import Source, distance, project
+from jpegdl.robustness.attacks import Source, distance, pgd, project
 from jpegdl.robustness.craft import answers
 from jpegdl.robustness.surrogates import is_random
 from jpegdl.tables import standard_tables
@@ -274,3 +274,19 @@ def test_gradients_of_a_random_layer_are_averaged_and_its_answers_are_those_of_t
     first, second = (attack_images(model, images, labels, "pgd", "Linf", 0.03, draws=4, seed=1) for _ in range(2))
     assert torch.equal(first.images, second.images)
     assert torch.equal(first.fooled, ~answers(model, first.images, labels, 4))
+
+
+class _Noisy(nn.Module):
+    """Bright images are of class 0, with noise."""
+
+    def forward(self, images):
+        score = images.mean((1, 2, 3)) - 0.5 + 0.1 * torch.randn(len(images))
+        return torch.stack((score, -score), 1)
+
+
+def test_an_image_that_a_random_model_mistakes_in_some_draws_is_not_done_with():
+    images, labels = torch.full((4, 3, 8, 8), 0.52), torch.zeros(4, dtype=torch.long)
+    generator = torch.Generator().manual_seed(0)
+    made = pgd(Source(_Noisy(), 200), images, labels, "Linf", 0.2, steps=5, restarts=1, generator=generator)
+    # From the first step on most draws are wrong; the worst case is all of eps away, and there 3 % of draws are right still.
+    assert torch.allclose(made, images - 0.2)

@@ -6,9 +6,12 @@ from jpegdl.cli.shared import Bar, add_comparison, add_seeds, chosen_runs, compa
 from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jsonargparse import ArgumentParser
 
     from jpegdl.robustness import AttackStanding
+    from jpegdl.training import RunFolder
 
 
 def attack_parser(about: str) -> "ArgumentParser":
@@ -25,14 +28,25 @@ def attack_parser(about: str) -> "ArgumentParser":
 
 def attack(chosen: dict[str, Any]) -> None:
     from jpegdl.files import replacing, write_csv
-    from jpegdl.robustness import AttackConfig, attack_figure, attack_rows, attack_run, attack_text, check_attack
+    from jpegdl.robustness import (
+        AttackConfig,
+        attack_figure,
+        attack_name,
+        attack_notes,
+        attack_rows,
+        attack_run,
+        attack_text,
+        check_attack,
+        with_earlier,
+    )
     from jpegdl.training import finished_runs
 
     config = pick(AttackConfig, chosen)
     check_attack(config)
     folder = comparison_folder(chosen)
     runs = chosen_runs(folder, chosen)
-    plain = finished_runs(folder).get("plain", {})
+    finished = _in_order(folder, finished_runs(folder))
+    plain = finished.get("plain", {})
     results: dict[str, dict[int, dict[str, Any]]] = {}
     for arm, by_seed in runs.items():
         for seed, run in by_seed.items():
@@ -44,11 +58,13 @@ def attack(chosen: dict[str, Any]) -> None:
                 result = attack_run(run, config, plain.get(seed) if arm != "plain" else None, show)
             results.setdefault(arm, {})[seed] = result
             say(f"{attack_text(result)}\n")
-    name = "attack" if config.rounding is None else f"attack-{config.rounding}"
+    name = attack_name(config.rounding)
+    results, notes = with_earlier(results, finished, config.rounding)
     write_csv(folder / f"{name}.csv", attack_rows(results))
     written = [f"{name}.csv"]
     try:
-        figure = attack_figure(results)
+        figure = attack_figure(results, list(finished))
+        notes += attack_notes(results)
     except UsageError as error:  # what cannot be put side by side has its rows all the same
         figure = None
         say(f"No figure: {error}")
@@ -56,9 +72,20 @@ def attack(chosen: dict[str, Any]) -> None:
         with replacing(folder / f"{name}.png") as file:
             figure.savefig(file, dpi=100, facecolor="white")
         written.append(f"{name}.png")
+    for note in notes:
+        say(note)
     note_command(folder, chosen)
     page = "jpegdl report adds them to its page" if config.rounding is None else "the page of jpegdl report is without them"
     say(f"Written to {folder}: {', '.join(written)}; {page}")
+
+
+def _in_order(folder: "Path", runs: "dict[str, dict[int, RunFolder]]") -> "dict[str, dict[int, RunFolder]]":
+    """Runs in the order of the comparison's table, if there is one; then the others."""
+    from jpegdl.files import read_json
+
+    summary = read_json(folder / "summary.json", ("arms",))
+    order = [*(summary["arms"] if summary else ()), *runs]
+    return {arm: runs[arm] for arm in dict.fromkeys(order) if arm in runs}
 
 
 def explain_parser(about: str) -> "ArgumentParser":

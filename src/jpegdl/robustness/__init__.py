@@ -2,7 +2,8 @@
 
 from jpegdl.robustness.config import ATTACKS, GRADIENTS, AttackConfig, check_attack
 from jpegdl.robustness.craft import Examples, attack_images
-from jpegdl.robustness.figures import attack_figure, attack_rows
+from jpegdl.robustness.figures import attack_figure, attack_left_out, attack_notes, attack_rows
+from jpegdl.robustness.results import attack_name, read_attack, with_earlier
 from jpegdl.robustness.run import AttackStanding, attack_run
 from jpegdl.robustness.surrogates import gradients_of, with_gradient
 from jpegdl.robustness.text import attack_text
@@ -15,10 +16,15 @@ __all__ = [
     "Examples",
     "attack_figure",
     "attack_images",
+    "attack_left_out",
+    "attack_name",
+    "attack_notes",
     "attack_rows",
     "attack_run",
     "attack_text",
     "check_attack",
     "gradients_of",
+    "read_attack",
+    "with_earlier",
     "with_gradient",
 ]

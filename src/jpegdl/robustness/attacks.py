@@ -16,15 +16,16 @@ class Source:
         model: from images to logits, differentiable.
         draws: gradients are averaged over so many passes, for a model that is random.
         judge: from images and class indices to which are taken for another class, for a ``model`` that is not the one under
-            attack. Default: what ``model`` itself answers on the way.
+            attack. Default: what ``model`` itself answers on the way, pass by pass.
     """
 
     def __init__(self, model: nn.Module, draws: int = 1, judge: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
         self._model, self._draws, self._judge = model, draws, judge
 
     def look(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient of each image's cross-entropy, shaped like ``images``, and which images are taken for another class."""
-        total, wrong = torch.zeros_like(images), torch.zeros_like(labels)
+        """The gradient of each image's cross-entropy, shaped like ``images``; and (N,), in what share of the passes each image
+        is taken for another class."""
+        total, wrong = torch.zeros_like(images), torch.zeros(len(images), device=images.device)
         for _ in range(self._draws):
             x = images.detach().requires_grad_()
             with torch.enable_grad():
@@ -32,7 +33,7 @@ class Source:
                 loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
             total += torch.autograd.grad(loss, x)[0]
             wrong += logits.detach().argmax(1) != labels
-        fooled = 2 * wrong >= self._draws if self._judge is None else self._judge(images, labels)
+        fooled = wrong / self._draws if self._judge is None else self._judge(images, labels).float()
         return total / self._draws, fooled
 
 
@@ -69,8 +70,8 @@ def pgd(
     """Steps of 2.5 eps / ``steps`` along the gradient, each followed by a projection, from random starts.
 
     Where there are several, the first of them starts from the image itself, as steps from a random start in L2 end a little
-    beside the worst case. An image is done with at the first step, or start, at which it is taken for another class; restarts
-    are for the others.
+    beside the worst case. An image is done with at the first step, or start, at which it is taken for another class, of a
+    random model in every pass; restarts are for the others.
 
     Args:
         source: of gradients.
@@ -82,11 +83,12 @@ def pgd(
         generator: of the random starts, on the CPU, so that they are the same on every device.
 
     Returns:
-        (N, 3, H, W): images in [0, 1] within ``eps``, of each the first that is taken for another class, else the last.
+        (N, 3, H, W): images in [0, 1] within ``eps``, of each the one that is taken for another class in the most passes, of
+        equals the last.
 
     Source: Madry et al. 2018; the published JPEG-DL runs take 5 steps.
     """
-    examples = images.clone()
+    examples, most = images.clone(), torch.zeros(len(images), device=images.device)
     left = torch.arange(len(images), device=images.device)
     for restart in range(restarts):
         # For all images, so that a start does not depend on which others are left.
@@ -95,8 +97,9 @@ def pgd(
         moved = x if restart == 0 and restarts > 1 else project(x + start[left], x, norm, eps)
         for step in range(steps + 1):
             gradient, fooled = source.look(moved, y)
-            examples[left] = moved
-            left, x, y, moved, gradient = (tensor[~fooled] for tensor in (left, x, y, moved, gradient))
+            better = fooled >= most[left]
+            examples[left[better]], most[left[better]] = moved[better], fooled[better]
+            left, x, y, moved, gradient = (tensor[fooled < 1] for tensor in (left, x, y, moved, gradient))
             if step == steps or not len(left):
                 break
             moved = project(moved + REACH * eps / steps * _direction(gradient, norm), x, norm, eps)

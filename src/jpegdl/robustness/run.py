@@ -20,10 +20,13 @@ from jpegdl.robustness.corruptions import SMALLEST, corrupt, corruption_versions
 from jpegdl.robustness.craft import answers, attack_images
 from jpegdl.robustness.figures import attack_rows
 from jpegdl.robustness.images import draw, test_data
+from jpegdl.robustness.results import attack_name
 from jpegdl.robustness.store import Store
 from jpegdl.robustness.surrogates import gradients_of, is_random, quantizers
 from jpegdl.robustness.verdict import NO_GRADIENT, TRANSFER, Bits, Outcome, Trial, bits, from_bits, levels, masking
 from jpegdl.training import RunFolder, TrainedRun, on_gpu
+
+_FORMAT = 2  # of what attacks and corruptions do; pieces of another one are made again
 
 #: The check for masked gradients: with so much room every model should give way to such an attack.
 CHECK_ATTACK, CHECK_NORM, CHECK_EPS = "pgd-strong", "Linf", 64 / 255
@@ -112,8 +115,7 @@ class _Siege:
         self.arm, self.seed = settings["arm"], settings["seed"]
         self.data, self.other_images = test_data(folder, opened, config, self.seed)
         self.indices, self.images, self.labels = draw(self.data, config)
-        suffix = "" if config.rounding is None else f"-{config.rounding}"
-        self.file = folder.path / f"attack{suffix}"
+        self.file = folder.path / attack_name(config.rounding)
         self.draws = config.draws if is_random(self.model.layer) else 1
         self._digest = digest_of_file(folder.model_file)
         self.store = Store(self.file, self._made_of(folder))
@@ -123,6 +125,7 @@ class _Siege:
         """What every piece depends on."""
         data = self.trained.data
         return {
+            "format": _FORMAT,
             "model": self._digest,
             "torch": torch.__version__,
             "layer": asdict(self.trained.layer),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from jpegdl.backbones.build import build_backbone
 from jpegdl.errors import UsageError
-from jpegdl.files import folder_hint, remove_strays, replacing, write_csv, write_json
+from jpegdl.files import digest_of_file, folder_hint, remove_strays, replacing, write_csv, write_json
 from jpegdl.layer import PrependedModel, build_layer, prepend
 from jpegdl.training.config import RunConfig
 from jpegdl.training.records import (
@@ -299,6 +299,15 @@ class RunFolder:
             if file not in (self.config_file, self.data_file) and self.checkpoint.is_file():
                 way_out = f"delete {self.result_file}, and the command that trained the run writes it again from its last epoch"
             raise UsageError(f"{file} {state}; {way_out}") from error
+
+    def differs(self, digest: str | None) -> str | None:
+        """What became of its trained model, "has changed" or "is gone", where it is not the one of that digest
+        (:func:`jpegdl.files.digest_of_file`); None if it is."""
+        try:
+            now = digest_of_file(self.model_file)
+        except FileNotFoundError:
+            return "is gone"
+        return None if now == digest else "has changed"
 
     @property
     def hint(self) -> str:

@@ -1,0 +1,110 @@
+"""What the page is made of: sections, pictures, and what all of them ask of a run."""
+
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from jpegdl.errors import UsageError
+from jpegdl.report.svg import inline_svg
+from jpegdl.training import RunFolder
+
+Runs = dict[str, dict[int, RunFolder]]  # of each arm, by seed
+Results = dict[str, dict[int, dict[str, Any]]]  # what was found of them
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page.
+
+    Attributes:
+        html: the element.
+        alt: what it shows, for those who do not see it.
+        caption: how to read it.
+        wide: whether it keeps its width on a narrow screen, and scrolls there.
+    """
+
+    html: str
+    alt: str
+    caption: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: a title and, below it, a text, a list of what was found, a table whose first row is its header, and
+    pictures; without any of the last three it is left out."""
+
+    title: str
+    text: str = ""
+    lines: list[str] = field(default_factory=list)
+    table: list[list[str]] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+
+
+def drawn(figure: Figure, name: str, alt: str, caption: str = "", *, wide: bool = False) -> Picture:
+    prefix = "".join(character if character.isalnum() else "-" for character in name)
+    return Picture(inline_svg(figure, prefix, alt), alt, caption, wide)
+
+
+@contextmanager
+def readable(file: Path, again: str) -> Iterator[None]:
+    """What goes wrong inside, goes wrong because a file is damaged."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{file} is damaged ({why}); delete it, and {again} writes it again") from error
+
+
+def current(
+    runs: Runs,
+    read: Callable[[RunFolder], dict[str, Any] | None],
+    again: str,
+    notes: list[str],
+) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """What was found of all runs whose model is still the one that was looked at: arm, seed and what was found.
+
+    Args:
+        runs: of the comparison.
+        read: what there is of a run; None where there is nothing.
+        again: what happened to another model, and the command that does it to this one.
+        notes: is told what was left out and, after each that was handed on, whether its images were others.
+    """
+    for arm, by_seed in runs.items():
+        for seed, run in by_seed.items():
+            if (found := read(run)) is None:
+                continue
+            if why := differs(run, found, runs.get("plain", {}).get(seed)):
+                notes.append(f"{arm}, seed {seed}: left out, as {why} since it {again} again.")
+                continue
+            yield arm, seed, found
+            if found["other_images"]:
+                notes.append(f"{arm}, seed {seed}: not the images that the run was tested with: {found['other_images']}.")
+
+
+def differs(run: RunFolder, found: dict[str, Any], plain: RunFolder | None) -> str | None:
+    """Why what was found of a run is not of the model that is there now or, where it is beside the plain one, of that."""
+    made_of = found if "model" in found else found["made_of"]
+    rival = made_of.get("plain")
+    rival = rival["model"] if isinstance(rival, dict) else rival
+    if rival is not None and plain is not None and (what := plain.differs(rival)):
+        return f"the plain {plain.model_file.name} {what}"
+    what = run.differs(made_of.get("model"))
+    return what and f"its {run.model_file.name} {what}"
+
+
+def each_run(results: dict[str, dict[int, dict[str, Any]]]) -> list[list[str]]:
+    return [[arm, str(seed), str(result["images"])] for arm, by_seed in results.items() for seed, result in by_seed.items()]
+
+
+def percent(shares: list[float | None]) -> str:
+    known = [share for share in shares if share is not None]
+    if len(known) < len(shares):
+        return ""
+    spread = f" ± {100 * statistics.stdev(known):.1f}" if len(known) > 1 else ""
+    return f"{100 * statistics.fmean(known):.1f}{spread}"

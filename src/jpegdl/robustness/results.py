@@ -1,0 +1,79 @@
+"""What attacks left in the run folders of a comparison, read back."""
+
+from typing import Any
+
+from jpegdl.errors import UsageError
+from jpegdl.files import read_json
+from jpegdl.robustness.figures import Results, attack_rows, check_same
+from jpegdl.training import RunFolder
+
+_KEYS = (
+    "model", "plain", "classes", "images", "indices", "data", "other_images", "clean", "levels", "masking", "corruptions",
+    "jpeg", "left_out", "settings", "versions", "machine",
+)  # fmt: skip
+
+
+def read_attack(run: RunFolder, rounding: str | None = None) -> dict[str, Any] | None:
+    """A run's ``attack.json``, or that of the attack behind another ``rounding``; None where there is none.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    file = run.path / f"{attack_name(rounding)}.json"
+    found = read_json(file, _KEYS)
+    if found is not None:
+        try:
+            attack_rows({"": {0: found}})
+            [(flag["norm"], float(flag["eps_255"]), flag["text"]) for flag in found["masking"]["flags"]]
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise UsageError(f"{file} is damaged ({why}); delete it, and jpegdl attack writes it again") from error
+    return found
+
+
+def attack_name(rounding: str | None) -> str:
+    """The name, without its ending, of all files of an attack."""
+    return "attack" if rounding is None else f"attack-{rounding}"
+
+
+def with_earlier(results: Results, runs: dict[str, dict[int, RunFolder]], rounding: str | None) -> tuple[Results, list[str]]:
+    """Results, and those of earlier calls that may stand beside them.
+
+    Args:
+        results: what this call found.
+        runs: all finished runs of the comparison.
+        rounding: what ``results`` were attacked behind, where that is not the trained one.
+
+    Returns:
+        Results of all these runs that were attacked with the same settings on the same images and whose model is still the one
+        that was attacked, in the order of ``runs``; and, in sentences, which earlier ones are left out and why.
+    """
+    together: Results = {}
+    notes = []
+    for arm, by_seed in runs.items():
+        for seed, run in by_seed.items():
+            if (found := results.get(arm, {}).get(seed)) is None:
+                try:
+                    if (found := read_attack(run, rounding)) is None:
+                        continue
+                except UsageError as damaged:  # no reason to lose what was found now
+                    notes.append(f"Without {arm}, seed {seed}, of an earlier call: {damaged}.")
+                    continue
+                if (why := _not_beside(found, run, runs.get("plain", {}).get(seed), results)) is not None:
+                    notes.append(f"Without {arm}, seed {seed}, of an earlier call: {why}.")
+                    continue
+            together.setdefault(arm, {})[seed] = found
+    return together, notes
+
+
+def _not_beside(found: dict[str, Any], run: RunFolder, plain: RunFolder | None, results: Results) -> str | None:
+    """Why what was found of a run earlier may not stand beside results; None where it may."""
+    if what := run.differs(found["model"]):
+        return f"its {run.model_file.name} {what} since"
+    if found["plain"] is not None and plain is not None and (what := plain.differs(found["plain"]["model"])):
+        return f"the plain {plain.model_file.name} {what} since"
+    try:
+        check_same({**results, "": {0: found}})
+    except UsageError:
+        return "it was attacked with other settings, or on other images"
+    return None
