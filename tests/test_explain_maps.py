@@ -101,10 +101,10 @@ def test_backbones_with_channels_last_and_without_a_map():
         grad_cam(prepend(flat, nn.Identity()), images, classes)
     with pytest.raises(NotApplicable, match="no convolution"):
         first_maps(prepend(flat, nn.Identity()), images)
-    features = Linear(torch.rand(1, 4, 2, 2), torch.ones(3, 4), named=False)
+    features = Linear(torch.rand(1, 4, 4, 4), torch.ones(3, 4), named=False)
     features.forward = lambda x: features.fc(features._features(x).detach().mean((2, 3)))
     with pytest.raises(NotApplicable, match="the logits do not depend"):
-        grad_cam(prepend(features, nn.Identity()), torch.rand(1, 3, 2, 2), classes)
+        grad_cam(prepend(features, nn.Identity()), torch.rand(1, 3, 4, 4), classes)
 
 
 def test_first_maps_are_the_output_of_the_first_stage():
@@ -208,5 +208,24 @@ def test_without_a_plain_run_the_layer_is_what_differs(tmp_path):
 def test_a_feature_map_too_small_to_point_is_left_out():
     for size in (1, 2):
         model = prepend(Linear(torch.rand(1, 5, size, 4), torch.randn(6, 5), named=True), nn.Identity()).eval()
-        with pytest.raises(NotApplicable, match=f"has {size} places on a side at this image size, too few to point"):
+        with pytest.raises(NotApplicable, match=r"no feature map has 3 places on a side|no part of it gives an output"):
             grad_cam(model, torch.rand(1, 3, size, 4), torch.tensor([0]))
+
+
+def test_where_the_last_feature_map_is_too_small_an_earlier_one_points():
+    backbone = timm.create_model("resnet18", num_classes=5).eval()
+    model, images, classes = prepend(backbone, JpegLayer(20.0, 30.0)).eval(), torch.rand(2, 3, 64, 64), torch.tensor([1, 4])
+    maps, where = grad_cam(model, images, classes)
+    assert maps.shape == (2, 4, 4)
+    assert where == "last 4-D output of at least 3 x 3 places, that of layer3"
+    earlier = backbone.layer4
+    backbone.layer4, backbone.forward_features = (
+        nn.Identity(),
+        nn.Sequential(
+            backbone.conv1, backbone.bn1, backbone.act1, backbone.maxpool, backbone.layer1, backbone.layer2, backbone.layer3
+        ).forward,
+    )
+    backbone.forward_head = lambda features: backbone.fc(earlier(features).mean((2, 3)))
+    expected, where = grad_cam(model, images, classes)
+    assert where == "output of forward_features"
+    torch.testing.assert_close(maps, expected, atol=1e-4, rtol=1e-3)

@@ -19,7 +19,7 @@ _PLANES = {"luma": "luma", "chroma": "chroma (Cb and Cr)"}
 _BITS = {
     "integers": "coefficients rounded to integers",
     "levels": "levels, round(z / step) within the cap",
-    "soft": "levels drawn from P(k | z)",
+    "kept": "what a level drawn from P(k | z) tells of z",
 }
 
 
@@ -72,10 +72,14 @@ def saturation_figure(name: str, content: dict[str, Any]) -> Figure | None:
 
 
 def bits_figure(name: str, content: dict[str, Any]) -> Figure | None:
-    """Entropy per frequency of what goes in and of what is left; None where neither is known."""
+    """Bits per frequency of what goes in and of what is left; None where neither is known."""
     if content["bits"] is None:
         return None
-    known = {what: by_plane for what, by_plane in content["bits"].items() if by_plane is not None and what in _BITS}
+    bits = dict(content["bits"])
+    if bits["soft"] is not None:  # without the draw's own randomness
+        parts = {plane: (np.array(bits["soft"][plane]), np.array(bits["soft_given_z"][plane])) for plane in bits["soft"]}
+        bits["kept"] = {plane: np.maximum(soft - given, 0) for plane, (soft, given) in parts.items()}
+    known = {what: bits[what] for what in _BITS if bits.get(what) is not None}
     planes = ["luma"] if content["grey"] else list(_PLANES)
     figure = Figure(figsize=(1.4 + 4 * len(known), 0.9 + 4.6 * len(planes)), layout="constrained")
     panels = figure.subplots(len(planes), len(known), squeeze=False)
@@ -85,7 +89,7 @@ def bits_figure(name: str, content: dict[str, Any]) -> Figure | None:
         table = np.array(known[what][plane])
         total = f"{plane}: {_BITS[what]}\nmean over frequencies {table.mean():.2f} bits"
         image = heat(axes, table, Normalize(0, largest), total, "{:.1f}".format, "viridis")
-    figure.colorbar(image, ax=list(panels.flat), shrink=0.8).set_label("entropy, bits per coefficient", fontsize=8)
+    figure.colorbar(image, ax=list(panels.flat), shrink=0.8).set_label("bits per coefficient", fontsize=8)
     grey = " (grey images: no chroma)" if content["grey"] else ""
     figure.suptitle(f"{name}: bits of information per frequency, over {content['images']} test images{grey}")
     return figure

@@ -12,7 +12,7 @@ SMALLEST_MAP = 3  # places on a side of a feature map that can show where someth
 
 
 def grad_cam(model: PrependedModel, images: Tensor, classes: Tensor) -> tuple[Tensor, str]:
-    r"""Grad-CAM++: which places of a backbone's last feature map speak for a class.
+    r"""Grad-CAM++: which places of a backbone's last feature map of at least 3 x 3 places speak for a class.
 
     With the feature map A of channels c, and the gradient g = d logit / dA::
 
@@ -30,7 +30,7 @@ def grad_cam(model: PrependedModel, images: Tensor, classes: Tensor) -> tuple[Te
         where: which feature map it is, in words.
 
     Raises:
-        NotApplicable: the backbone has no feature map.
+        NotApplicable: the backbone has no feature map, or none of at least 3 x 3.
 
     Source: Chattopadhay et al. 2018, "Grad-CAM++", equations 10, 11 and 19 (the exponential of the logit for a score).
     """
@@ -42,8 +42,6 @@ def grad_cam(model: PrependedModel, images: Tensor, classes: Tensor) -> tuple[Te
         (gradient,) = torch.autograd.grad(chosen, features, allow_unused=True)
     if gradient is None:
         raise NotApplicable(f"the logits do not depend on the backbone's {where}")
-    if (size := min(features.shape[2:])) < SMALLEST_MAP:
-        raise NotApplicable(f"the backbone's last feature map has {size} places on a side at this image size, too few to point")
     a, g = features.detach(), gradient
     below = 2 * g**2 + g**3 * a.sum((2, 3), keepdim=True)
     shares = torch.where(below == 0, 0, g**2 / torch.where(below == 0, 1, below))
@@ -54,7 +52,7 @@ def grad_cam(model: PrependedModel, images: Tensor, classes: Tensor) -> tuple[Te
 
 
 def _features_and_logits(backbone: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, str]:
-    """The last feature map (N, C, h, w), the logits that come from it, and which map it is, in words."""
+    """The last feature map (N, C, h, w) that is large enough, the logits, and which map it is, in words."""
     body: Any = getattr(backbone, "forward_features", None)
     head: Any = getattr(backbone, "forward_head", None)
     if callable(body) and callable(head):
@@ -66,8 +64,13 @@ def _features_and_logits(backbone: nn.Module, x: Tensor) -> tuple[Tensor, Tensor
         if features.shape[1] != channels and features.shape[3] == channels:
             # Channels are last, as in timm's Swin: the map that counts is a view of the one that goes on to the head.
             features = features.movedim(3, 1)
+            if (size := min(features.shape[2:])) < SMALLEST_MAP:
+                raise NotApplicable(
+                    f"the backbone's last feature map has {size} places on a side at this image size, too few to point"
+                )
             return features, head(features.movedim(1, 3)), "output of forward_features"
-        return features, head(features), "output of forward_features"
+        if min(features.shape[2:]) >= SMALLEST_MAP:
+            return features, head(features), "output of forward_features"
     found: list[tuple[str, Tensor]] = []
 
     def keep(name: str) -> Any:
@@ -85,8 +88,12 @@ def _features_and_logits(backbone: nn.Module, x: Tensor) -> tuple[Tensor, Tensor
             hook.remove()
     if not found or not isinstance(logits, Tensor) or logits.ndim != 2:
         raise NotApplicable("the backbone has no forward_features, and no part of it gives an output (N, C, h, w)")
-    name, features = found[-1]
-    return features, logits, f"last 4-D output before the head, that of {name}"
+    large = [(name, features) for name, features in found if min(features.shape[2:]) >= SMALLEST_MAP]
+    if not large:
+        raise NotApplicable(f"at this image size no feature map has {SMALLEST_MAP} places on a side, too few to point")
+    name, features = large[-1]
+    last = "before the head" if features is found[-1][1] else f"of at least {SMALLEST_MAP} x {SMALLEST_MAP} places"
+    return features, logits, f"last 4-D output {last}, that of {name}"
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from jpegdl.files import digest_of_file, read_json, remove_strays, replacing, wr
 from jpegdl.training import RunFolder
 
 FOLDER, INDEX = "explain", "explain.json"
-_FORMAT = 1  # of the files; those of another one are made again
+_FORMAT = 2  # of the files; those of another one are made again
 #: Told what is being made, and how much of it is done, of how much.
 Progress = Callable[[str, int, int], None]
 Figures = dict[str, Figure | None]  # by file name

@@ -31,7 +31,7 @@ _FIGURES: list[tuple[str, Callable[[str, dict[str, Any]], Figure | None], str, s
         "frequencies",
         figures.bits_figure,
         "Bits of each frequency",
-        "Entropy of the coefficients before the layer, and of what it leaves of them.",
+        "Bits of information in the coefficients before the layer, and in what it leaves of them.",
     ),
     (
         "frequencies",

@@ -22,7 +22,7 @@ def attack_text(result: dict[str, Any]) -> str:
     if result["other_images"]:
         lines.append(f"other images than those of the run's own test: {result['other_images']}")
     if result["levels"]:
-        lines += ["", "norm                eps  own gradient  adaptive  most broken by"]
+        lines += ["", "norm                eps  own gradient  adaptive  fools plain  most broken by"]
     for level in result["levels"]:
         eps = f"{level['eps_255']:g}/255" if level["norm"] == "Linf" else f"{level['eps']:g} = {level['eps_255']:g}/255"
         own = "" if level["own_gradient"] is None else _percent(level["own_gradient"])
@@ -34,7 +34,8 @@ def attack_text(result: dict[str, Any]) -> str:
             by = "nothing but at a smaller eps"
         elif not result["rounding"] and result["arm"] == "plain":
             by = won["attack"]
-        lines.append(f"{level['norm']:<5} {eps:>17}  {own:>12}  {_percent(level['accuracy']):>8}  {by}")
+        adaptive, fools = _percent(level["accuracy"]), _fools_plain(level)
+        lines.append(f"{level['norm']:<5} {eps:>17}  {own:>12}  {adaptive:>8}  {fools:>11}  {by}")
     for flag in result["masking"]["flags"]:
         lines.append(f"! {flag['norm']}, {flag['eps_255']:g}/255: {flag['text']}")
     for name, why in result["left_out"].items():
@@ -48,6 +49,13 @@ def attack_text(result: dict[str, Any]) -> str:
         by = ", ".join(f"{quality}: {_percent(share)}" for quality, share in result["jpeg"]["by"].items())
         lines.append(f"JPEG files by quality: mean {_percent(result['jpeg']['mean'])} ({by})")
     return "\n".join(lines)
+
+
+def _fools_plain(level: dict[str, Any]) -> str:
+    """Of the images that the winner broke and the plain model knew: the share that the plain model takes for another too."""
+    won = level["won"]
+    found = next(t for t in level["trials"] if (t["attack"], t["gradient"]) == (won["attack"], won["gradient"]))
+    return "" if found["fools_plain"] is None else _percent(found["fools_plain"])
 
 
 def _percent(share: float) -> str:
