@@ -6,7 +6,7 @@ from typing import Any
 from jpegdl.compare.statistics import paired_difference
 from jpegdl.errors import UsageError
 from jpegdl.report.section import Results, Runs, Section, current, drawn, each_run, percent
-from jpegdl.robustness import attack_figure, attack_left_out, attack_notes, read_attack
+from jpegdl.robustness import GRADIENTS, attack_figure, attack_left_out, attack_notes, read_attack
 
 
 def attacked_sections(runs: Runs) -> Iterator[Section]:
@@ -35,8 +35,9 @@ def attacked_sections(runs: Runs) -> Iterator[Section]:
         yield Section(
             title,
             "Accuracy under attacks that know the model. Adaptive is the honest figure: image by image the worst over all "
-            f"that were run: {_tried(results)}. What was not run can only lower it. Beside it the worst over all attacks that "
-            "follow the layer's own gradient; what is usually published is one of these alone, FGSM or PGD of few steps.",
+            f"that were run: {_tried(results)}. What was not run can only lower it. Beside it, with the layer's own gradient "
+            "alone: FGSM and PGD of 5 steps, which are what is usually published, and the worst over all such attacks. "
+            f"{first['images']} images; means over seeds, ± sample sd; differences to plain paired over seeds.",
             lines=[*notes, *attack_left_out(results), *_masking_lines(results)],
             table=_attack_table(results),
             pictures=pictures,
@@ -45,20 +46,22 @@ def attacked_sections(runs: Runs) -> Iterator[Section]:
     for name, what in (("corruptions", "Common corruptions"), ("jpeg", "Test images as JPEG files")):
         if first[name]:
             how = (
-                f"The kinds of ImageNet-C, mean over severities {', '.join(map(str, first['settings']['severities']))}."
+                f"The kinds of ImageNet-C, mean over severities ({', '.join(map(str, first['settings']['severities']))})."
                 if name == "corruptions"
                 else "Accuracy by the quality of the files (4:2:0)."
             )
             text = f"{how} {first['images']} images; means over seeds, ± sample sd."
             yield Section(what, text, lines=notes, table=_shifted_table(results, name))
             notes = []
+    if notes:
+        yield Section(title, lines=notes)
 
 
 def _tried(results: Results) -> str:
     """Which attacks were run, through which gradients, in words."""
     every = [result for by_seed in results.values() for result in by_seed.values()]
     trials = [trial for result in every for level in result["levels"] for trial in level["trials"]]
-    gradients = list(dict.fromkeys(trial["gradient"] for trial in trials))
+    gradients = sorted({trial["gradient"] for trial in trials}, key=[*GRADIENTS, "plain", "black-box"].index)
     names = {"plain": "transfer from the plain model", "black-box": "logits alone"}
     through = ", ".join(names.get(gradient, gradient) for gradient in gradients)
     return f"{', '.join(dict.fromkeys(trial['attack'] for trial in trials))}; through the gradients {through}"
@@ -88,22 +91,14 @@ def _masking_lines(results: Results) -> list[str]:
 
 def _attack_table(results: Results) -> list[list[str]]:
     """Means over seeds, a row for each arm, norm and eps."""
-    header = [
-        "arm",
-        "attack",
-        "eps",
-        "FGSM, %",
-        "PGD, 5 steps, %",
-        "own gradient, %",
-        "adaptive, %",
-        "to plain [95 % interval]",
+    rows = [
+        ["arm", "norm", "eps", "FGSM, %", "PGD-5, %", "all own, %", "adaptive, %", "to plain [95 %]", "most broken by", "seeds"]
     ]
-    rows = [[*header, "most broken by", "images", "seeds"]]
     for arm, by_seed in results.items():
         first, *_ = some = list(by_seed.values())
-        images, seeds = str(first["images"]), ", ".join(map(str, by_seed))
+        seeds = ", ".join(map(str, by_seed))
         clean = percent([result["clean"]["accuracy"] for result in some])
-        rows.append([arm, "none", "", "", "", "", clean, _to_plain(arm, results, None), "", images, seeds])
+        rows.append([arm, "not attacked", "", "", "", "", clean, _to_plain(arm, results, None), "", seeds])
         for index, level in enumerate(first["levels"]):
             here = [result["levels"][index] for result in some]
             eps = f"{level['eps_255']:g}/255" if level["norm"] == "Linf" else f"{level['eps']:g}"
@@ -111,7 +106,7 @@ def _attack_table(results: Results) -> list[list[str]]:
             own, adaptive = (percent([entry[part] for entry in here]) for part in ("own_gradient", "accuracy"))
             to_plain = _to_plain(arm, results, index)
             won = "; ".join(dict.fromkeys(f"{entry['won']['attack']}, {entry['won']['gradient']}" for entry in here))
-            rows.append([arm, level["norm"], eps, *published, own, adaptive, to_plain, won, images, seeds])
+            rows.append([arm, level["norm"], eps, *published, own, adaptive, to_plain, won, seeds])
     return [[row[i] for i in range(len(row)) if any(other[i] for other in rows[1:])] for row in rows]
 
 

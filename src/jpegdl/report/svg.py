@@ -13,6 +13,8 @@ _NAMES = {
     "#000000": "ink",
     "#ffffff": "paper",
     "#808080": "faint",
+    "#666666": "faint",
+    "#d9d9d9": "grid",
     "#b0b0b0": "grid",
     "#cccccc": "grid",
     "#f5f5f5": "panel",
