@@ -181,10 +181,69 @@ def test_figures_follow_the_page():
     assert "#010101" in inline_svg(heat, "two", "")  # the cell does not change with the page, and so its number must not
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium here")
-@pytest.mark.parametrize("width", [380, 1280])
-def test_in_a_browser_it_has_no_errors_and_does_not_overflow(config, tmp_path, width):
+def _attack(config, arm, seed, robust, gradients=("own",), **changes):
+    """An attack.json of two attacks at 1/255 on 10 images."""
+    run = config.run_folder(arm, seed)
+    run.model_file.write_text(f"{arm} {seed}")
+    trials = [
+        {
+            "attack": attack,
+            "gradient": gradient,
+            "accuracy": robust + 0.1 * (attack == "fgsm"),
+            "alone": 0.0,
+            "fools_plain": None,
+        }
+        for attack in ("fgsm", "pgd")
+        for gradient in gradients
+    ]
+    level = {
+        "norm": "Linf", "eps": 1 / 255, "eps_255": 1.0, "accuracy": robust, "own_gradient": robust, "trials": trials,
+        "won": {"attack": "pgd", "gradient": gradients[-1]},
+    }  # fmt: skip
+    found = {
+        "arm": arm, "seed": seed, "rounding": None, "model": digest_of_file(run.model_file), "plain": None, "classes": 2,
+        "images": 10, "indices": list(range(10)), "data": {}, "other_images": None, "clean": {"accuracy": 0.6 + 0.01 * seed},
+        "levels": [level], "masking": {"flags": [], "check": None}, "left_out": {}, "machine": "cpu",
+        "corruptions": {"mean": 0.3, "by": {"fog": {"mean": 0.3, "by": {"1": 0.3}}}},
+        "jpeg": {"mean": 0.4, "by": {"10": 0.4}}, "settings": {"severities": [1]}, "versions": {"torch": "2.x"},
+    }  # fmt: skip
+    (run.path / "attack.json").write_text(json.dumps({**found, **changes}))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_attacks_side_by_side(config):
     _compared(config)
+    for seed in range(3):
+        _attack(config, "plain", seed, 0.5)
+        _attack(config, "jpeg-dl", seed, 0.2 + 0.01 * seed, ("own", "ste"))
+    page = _Reader(write_report(config.folder).read_text()).text
+    assert "that were run: fgsm, pgd; through the gradients own, ste. What" in page
+    assert "No sign of masked gradients on these 10 images: no other gradient" in page
+    difference = "-29.0 [-31.5, -26.5]"  # of 20, 21 and 22 to 50 %: t of 2 degrees of freedom is 4.303, the error 1 / sqrt(3)
+    rows = "jpeg-dl Linf 1/255 31.0 ± 1.0 21.0 ± 1.0 21.0 ± 1.0 21.0 ± 1.0 " + difference + " pgd, ste 0, 1, 2"
+    assert rows in page
+    assert "fog 30.0 ± 0.0 30.0 ± 0.0" in page
+    assert "10 40.0 ± 0.0 40.0 ± 0.0" in page
+    _attack(config, "jpeg-dl", 2, 0.2, ("own", "ste"), versions={"torch": "3.x"}, left_out={"gradient none": "not asked for"})
+    page = write_report(config.folder).read_text()
+    assert "Attacked with different versions: torch 2.x and 3.x." in page
+    assert "Left out of jpeg-dl, seed 2: gradient none, not asked for." in page
+    for seed in range(3):
+        for arm in ("plain", "jpeg-dl"):
+            _attack(config, arm, seed, 0.5, levels=[])
+    page = write_report(config.folder).read_text()
+    assert "Common corruptions" in page
+    assert "Under attack" not in page  # nothing was
+    assert "masked" not in page
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium here")
+@pytest.mark.parametrize(("width", "scheme"), [(380, "light"), (1280, "dark")])
+def test_in_a_browser_it_has_no_errors_and_does_not_overflow(config, tmp_path, width, scheme):
+    _compared(config)
+    for arm in ("plain", "jpeg-dl"):
+        _attack(config, arm, 0, 0.3)
+    write_report(config.folder)
     page = tmp_path / "page.html"
     probe = "<script>document.title = document.documentElement.scrollWidth + ' of ' + innerWidth</script></body>"
     text = (config.folder / "report.html").read_text().replace("</body>", probe)
@@ -192,7 +251,8 @@ def test_in_a_browser_it_has_no_errors_and_does_not_overflow(config, tmp_path, w
     done = subprocess.run(
         [
             "chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-            f"--window-size={width},800", "--enable-logging=stderr", "--dump-dom", page.as_uri(),
+            f"--window-size={width},800", f"--blink-settings=preferredColorScheme={int(scheme == 'light')}",
+            "--enable-logging=stderr", "--dump-dom", page.as_uri(),
         ],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
