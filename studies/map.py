@@ -1,7 +1,8 @@
-"""What arms gain over plain, comparison by comparison: python studies/map.py RUNS/NAME ... [--arms jpeg-dl ...] [--csv FILE]
+"""What arms gain, comparison by comparison: python studies/map.py RUNS/NAME ... [--against plain] [--arms jpeg-dl ...]
 
 Reads the summary.json of finished comparisons; prints a table in Markdown. Differences in points, paired over seeds, with the
-95 % interval and p of compare's own paired t test; p_holm is p after Holm's correction for a comparison's several arms.
+95 % interval and p of a paired t test, as compare has them against plain; p_holm is p after Holm's correction for the arms
+shown of a comparison.
 """
 
 import argparse
@@ -9,92 +10,85 @@ import csv
 import json
 import sys
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 from jpegdl.compare.statistics import holm, paired_difference
 
-COLUMNS = ["comparison", "arm", "seeds", "plain", "accuracy", "difference", "low", "high", "p", "p_holm", "time_ratio"]
+COLUMNS = ["comparison", "arm", "seeds", "accuracy", "sd", "difference", "low", "high", "p", "p_holm", "time_ratio"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comparisons", type=Path, nargs="+")
-    parser.add_argument("--arms", nargs="+", help="default: all but plain")
+    parser.add_argument("--against", default="plain", help="the arm that the others are compared with")
+    parser.add_argument("--arms", nargs="+", help="default: all")
     parser.add_argument("--together", action="store_true", help="one row an arm, paired over the runs of all these comparisons")
     parser.add_argument("--csv", type=Path, help="where to write the same as CSV")
-    parser.add_argument("--figure", type=Path, help="where to draw it (PNG or SVG)")
+    parser.add_argument("--figure", type=Path, help="where to draw the differences (PNG or SVG)")
     options = parser.parse_args()
-    summaries = {folder.name: _summary(folder) for folder in options.comparisons}
+    summaries = {folder.name: _read(folder) for folder in options.comparisons}
     if options.together:
         summaries = {" + ".join(summaries): _joined(list(summaries.values()))}
-    rows = [row for name, summary in summaries.items() for row in _rows(name, summary)]
-    rows = [row for row in rows if not options.arms or row["arm"] in options.arms]
-    if not rows:
-        sys.exit("none of these comparisons has such an arm")
-    _print(rows)
+    rows = [row for name, arms in summaries.items() for row in _rows(name, arms, options.against, options.arms)]
+    _print(rows, options.against)
     if options.csv:
         with options.csv.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
     if options.figure:
-        _draw(rows, options.figure)
+        _draw([row for row in rows if row["difference"] != ""], options.against, options.figure)
 
 
-def _summary(folder: Path) -> dict[str, Any]:
+def _read(folder: Path) -> dict[str, dict[str, Any]]:
+    """Of each arm its ``accuracy`` by seed, and ``time_ratio``."""
     try:
-        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+        summary = json.loads((folder / "summary.json").read_text())
     except OSError as error:
         sys.exit(f"{folder} has no summary: {error}")
     if summary["failed"]:
         runs = ", ".join(f"{run['arm']} of seed {run['seed']}" for run in summary["failed"])
         print(f"{folder.name} is not whole: without {runs}", file=sys.stderr)
-    return summary
+    return {
+        name: {"accuracy": dict(zip(arm["seeds"], arm["accuracy"], strict=True)), "time_ratio": arm["time_ratio"]}
+        for name, arm in summary["arms"].items()
+    }
 
 
-def _joined(summaries: list[dict[str, Any]]) -> dict[str, Any]:
-    """One summary of all: the n-th comparison's seed s counts as (n, s)."""
-    results: dict[str, dict[int, dict[str, Any]]] = {}
-    for number, summary in enumerate(summaries):
-        for name, arm in summary["arms"].items():
-            for seed, accuracy in zip(arm["seeds"], arm["accuracy"], strict=True):
-                results.setdefault(name, {})[1000 * number + seed] = {"accuracy": accuracy, "time_ratio": arm["time_ratio"]}
-    arms: dict[str, Any] = {}
-    for name, by_seed in results.items():
-        common = sorted(by_seed.keys() & results["plain"].keys())
-        values, baseline = ([results[arm][seed]["accuracy"] for seed in common] for arm in (name, "plain"))
-        difference = {"seeds": common, **paired_difference(values, baseline)} if name != "plain" else None
-        times = mean(by_seed[seed]["time_ratio"] for seed in common)
-        arms[name] = {"seeds": common, "accuracy": values, "difference": difference, "time_ratio": times}
-    found = [arm["difference"] for arm in arms.values() if arm["difference"] and arm["difference"]["p"] is not None]
-    for difference, p in zip(found, holm([difference["p"] for difference in found]), strict=True):
-        difference["p_holm"] = p
-    return {"arms": arms}
+def _joined(summaries: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """One of all; the n-th comparison's seed s counts as (n, s)."""
+    names = dict.fromkeys(name for arms in summaries for name in arms)
+    joined = {}
+    for name in names:
+        there = [(n, arms[name]) for n, arms in enumerate(summaries) if name in arms]
+        accuracy = {(n, seed): share for n, arm in there for seed, share in arm["accuracy"].items()}
+        ratios = [arm["time_ratio"] for _, arm in there if arm["time_ratio"] is not None]
+        joined[name] = {"accuracy": accuracy, "time_ratio": mean(ratios) if ratios else None}
+    return joined
 
 
-def _rows(comparison: str, summary: dict[str, Any]) -> list[dict[str, Any]]:
-    arms = summary["arms"]
-    rows = []
+def _rows(comparison: str, arms: dict[str, dict[str, Any]], against: str, wanted: list[str] | None) -> list[dict[str, Any]]:
+    if against not in arms:
+        sys.exit(f"{comparison} has no arm {against}; it has {', '.join(arms)}")
+    baseline, rows = arms[against]["accuracy"], []
     for name, arm in arms.items():
-        if name == "plain" or not (difference := arm["difference"]):
+        if wanted and name not in (*wanted, against):
             continue
-        rows.append(
-            {"comparison": comparison, "arm": name, "seeds": len(difference["seeds"])}
-            | {"plain": _mean(arms["plain"], difference["seeds"]), "accuracy": _mean(arm, difference["seeds"])}
-            | {
-                "difference": _points(difference["mean"]),
-                "low": _points(difference["low"]),
-                "high": _points(difference["high"]),
-            }
-            | {"p": _rounded(difference["p"]), "p_holm": _rounded(difference.get("p_holm"))}
-            | {"time_ratio": _rounded(arm["time_ratio"], 3)}
-        )
+        shares = list(arm["accuracy"].values())
+        row: dict[str, Any] = dict.fromkeys(COLUMNS, "")
+        row |= {"comparison": comparison, "arm": name, "seeds": len(shares), "accuracy": _points(mean(shares))}
+        row |= {"sd": _points(stdev(shares)) if len(shares) > 1 else "", "time_ratio": _rounded(arm["time_ratio"], 3)}
+        common = [seed for seed in arm["accuracy"] if seed in baseline]
+        if name != against and common:
+            found = paired_difference([arm["accuracy"][seed] for seed in common], [baseline[seed] for seed in common])
+            row |= {"difference": _points(found["mean"]), "low": _points(found["low"]), "high": _points(found["high"])}
+            row["p"] = "" if found["p"] is None else found["p"]
+        rows.append(row)
+    tested = [row for row in rows if row["p"] != ""]
+    for row, p_holm in zip(tested, holm([row["p"] for row in tested]), strict=True):
+        row["p"], row["p_holm"] = _rounded(row["p"]), _rounded(p_holm)
     return rows
-
-
-def _mean(arm: dict[str, Any], seeds: list[int]) -> float | str:
-    return _points(mean(accuracy for seed, accuracy in zip(arm["seeds"], arm["accuracy"], strict=True) if seed in seeds))
 
 
 def _points(share: float | None) -> float | str:
@@ -105,30 +99,34 @@ def _rounded(value: float | None, digits: int = 2) -> float | str:
     return "" if value is None else float(f"{value:.{digits}g}")
 
 
-def _print(rows: list[dict[str, Any]]) -> None:
-    print("| comparison | arm | seeds | plain, % | arm, % | difference [95 % interval] | p | p, Holm | time |")
-    print("|---|---|---|---|---|---|---|---|---|")
+def _print(rows: list[dict[str, Any]], against: str) -> None:
+    print(f"| comparison | arm | seeds | test accuracy, % | difference to {against} [95 % interval] | p | p, Holm | time |")
+    print("|---|---|---|---|---|---|---|---|")
     for row in rows:
+        spread = f" ± {row['sd']:.1f}" if row["sd"] != "" else ""
         interval = f" [{row['low']:+.1f}, {row['high']:+.1f}]" if row["low"] != "" else ""
+        difference = f"{row['difference']:+.1f}{interval}" if row["difference"] != "" else ""
+        time = f"x{row['time_ratio']}" if row["time_ratio"] != "" else ""
         print(
-            f"| {row['comparison']} | {row['arm']} | {row['seeds']} | {row['plain']:.1f} | {row['accuracy']:.1f} | "
-            f"{row['difference']:+.1f}{interval} | {row['p']} | {row['p_holm']} | x{row['time_ratio']} |"
+            f"| {row['comparison']} | {row['arm']} | {row['seeds']} | {row['accuracy']:.1f}{spread} | {difference} | {row['p']} | "
+            f"{row['p_holm']} | {time} |"
         )
 
 
-def _draw(rows: list[dict[str, Any]], path: Path) -> None:
+def _draw(rows: list[dict[str, Any]], against: str, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.28 * len(rows)), layout="constrained")
-    several = len({row["arm"] for row in rows}) > 1
+    comparisons, arms = (list(dict.fromkeys(row[part] for row in rows)) for part in ("comparison", "arm"))
     for y, row in enumerate(rows):
         ends = [[row["difference"] - row["low"]], [row["high"] - row["difference"]]] if row["low"] != "" else None
-        axes.errorbar(row["difference"], y, xerr=ends, fmt="o", color="#1f6fb4", ecolor="#1f6fb4", capsize=3)
-    names = [f"{row['comparison']}, {row['arm']}" if several else row["comparison"] for row in rows]
-    axes.set_yticks(range(len(rows)), [f"{name} (plain {row['plain']:.1f} %)" for name, row in zip(names, rows, strict=True)])
+        colour = f"C{arms.index(row['arm']) % 10 if len(arms) < 5 else comparisons.index(row['comparison']) % 10}"
+        axes.errorbar(row["difference"], y, xerr=ends, fmt="o", color=colour, capsize=3)
+    shown = [[row[part] for part, names in (("comparison", comparisons), ("arm", arms)) if len(names) > 1] for row in rows]
+    axes.set_yticks(range(len(rows)), [", ".join(parts) or row["arm"] for parts, row in zip(shown, rows, strict=True)])
     axes.invert_yaxis()
     axes.axvline(0, color="#888888", linewidth=1)
-    axes.set_xlabel("difference to plain, points of test accuracy, with 95 % interval")
+    axes.set_xlabel(f"difference to {against}, points of test accuracy, with 95 % interval")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=130)
 
