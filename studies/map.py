@@ -107,10 +107,8 @@ def _print(rows: list[dict[str, Any]], against: str) -> None:
         interval = f" [{row['low']:+.1f}, {row['high']:+.1f}]" if row["low"] != "" else ""
         difference = f"{row['difference']:+.1f}{interval}" if row["difference"] != "" else ""
         time = f"x{row['time_ratio']}" if row["time_ratio"] != "" else ""
-        print(
-            f"| {row['comparison']} | {row['arm']} | {row['seeds']} | {row['accuracy']:.1f}{spread} | {difference} | {row['p']} | "
-            f"{row['p_holm']} | {time} |"
-        )
+        cells = [row["comparison"], row["arm"], row["seeds"], f"{row['accuracy']:.1f}{spread}", difference, row["p"]]
+        print(f"| {' | '.join(map(str, [*cells, row['p_holm'], time]))} |")
 
 
 def _draw(rows: list[dict[str, Any]], against: str, path: Path) -> None:

@@ -12,27 +12,28 @@ compare() { # NAME, then settings
   name=$1
   shift
   # shellcheck disable=SC2086 # settings given to this script, word by word
-  jpegdl compare --config dtd10 --backbone network:resnet8 --arms '[plain, jpeg-dl, cap-only, normalize]' --seeds 5 --jobs 1 \
-    --name "when-$name" "$@" $MORE
+  jpegdl compare --config dtd10 --config "$HERE/arms.yaml" --backbone network:resnet8 --seeds 5 --jobs 1 --name "when-$name" "$@" $MORE
 }
 
-# Images a class, in as many steps of training. Of dtd10, all 80 are in studies/gain; of CIFAR-10, at its own 32 pixels.
+# Epochs; the recipe's 40 are studies/gain.
+compare dtd10-epochs-160 --data.path "$DTD10" --training.epochs 160 --training.test_every 40
+compare flowers89-epochs-160 --data.path "$FLOWERS89" --training.epochs 160 --training.test_every 40
+compare dtd10-epochs-10 --data.path "$DTD10" --training.epochs 10
+# Augmentation.
+compare dtd10-color-jitter --data.path "$DTD10" --data.color_jitter 0.4
+compare dtd10-randaugment --data.path "$DTD10" --data.auto_augment rand-m9-mstd0.5-inc1
+# Images a class, in as many steps of training. Of dtd10, all 80 are studies/gain; of CIFAR-10, at its own 32 pixels.
 compare dtd10-images-20 --data.name cuts:images_20 --data.path "$DTD10" --training.epochs 160 --training.test_every 40
 compare dtd10-images-10 --data.name cuts:images_10 --data.path "$DTD10" --training.epochs 320 --training.test_every 80
 compare dtd10-images-5 --data.name cuts:images_5 --data.path "$DTD10" --training.epochs 640 --training.test_every 160
-compare cifar10-images-10 --data.name cuts:images_10 --data.path "$CIFAR10" --data.size 32 --data.resize 40 --training.epochs 320 --training.test_every 160
-compare cifar10-images-50 --data.name cuts:images_50 --data.path "$CIFAR10" --data.size 32 --data.resize 40 --training.epochs 64 --training.test_every 32
-compare cifar10-images-200 --data.name cuts:images_200 --data.path "$CIFAR10" --data.size 32 --data.resize 40 --training.epochs 32 --training.test_every 16
-# Epochs.
-compare dtd10-epochs-10 --data.path "$DTD10" --training.epochs 10
-compare dtd10-epochs-160 --data.path "$DTD10" --training.epochs 160 --training.test_every 40
-compare flowers89-epochs-160 --data.path "$FLOWERS89" --training.epochs 160 --training.test_every 40
+set -- --data.size 32 --data.resize 40
+compare cifar10-images-10 --data.name cuts:images_10 --data.path "$CIFAR10" "$@" --training.epochs 320 --training.test_every 160
+compare cifar10-images-50 --data.name cuts:images_50 --data.path "$CIFAR10" "$@" --training.epochs 64 --training.test_every 32
+compare cifar10-images-200 --data.name cuts:images_200 --data.path "$CIFAR10" "$@" --training.epochs 32 --training.test_every 16
 # Resolution.
 compare dtd10-pixels-32 --data.path "$DTD10" --data.size 32 --data.resize 40
 compare dtd10-pixels-128 --data.path "$DTD10" --data.size 128 --data.resize 160
-# Augmentation.
-compare dtd10-augmented --data.path "$DTD10" --data.auto_augment rand-m9-mstd0.5-inc1
 # Networks.
 compare dtd10-resnet8-stride1 --data.path "$DTD10" --backbone cifar_resnet8
 compare dtd10-resnet18 --data.path "$DTD10" --backbone resnet18
-compare dtd10-densenet121 --data.path "$DTD10" --backbone densenet121 --arms '[plain, jpeg-dl]'
+compare dtd10-densenet121 --data.path "$DTD10" --backbone densenet121
