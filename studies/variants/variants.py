@@ -92,28 +92,30 @@ class ShiftedLayer(nn.Module):
 
 
 class LearnedContrast(nn.Module):
-    """Local contrast normalisation of pixels with learned strengths: x - a m, divided by (1 + d / s)^b.
+    """Local contrast normalisation of pixels with learned strengths: (x - a m) (0.25 / (d + s D))^b.
 
-    m is the mean around a pixel, d the root mean square of x - m around it, in a Gaussian window with the variance of an 8x8
-    block, of each of Y, Cb and Cr for itself. Trainable are a, b and s, each for luma and chroma: 6 numbers.
+    m is the mean around a pixel, d the root mean square of x - m around it, in a Gaussian window, and D the mean of d over the
+    image; all of Y, of Cb and of Cr each for itself. Trainable are a, b and s, each for luma and for chroma: 6 numbers.
 
     Args:
-        mean, strength, floor: where a, b and s start; s in the units of images, 1 from black to white.
+        mean, strength, floor: where a, b and s start.
+        sigma: of the window, in pixels; 2.3 has the variance of an 8x8 block.
     """
 
-    def __init__(self, *, mean: float = 0.9, strength: float = 0.5, floor: float = 0.05) -> None:
+    def __init__(self, *, mean: float = 0.95, strength: float = 0.9, floor: float = 1.0, sigma: float = 2.3) -> None:
         super().__init__()
         self.mean = nn.Parameter(torch.full((2,), mean))
         self.strength = nn.Parameter(torch.full((2,), strength))
         self.floor = nn.Parameter(torch.full((2,), floor))
-        window = torch.exp(-(torch.arange(-7, 8) ** 2) / (2 * 2.3**2))
+        reach = round(3 * sigma)
+        window = torch.exp(-(torch.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
         self.register_buffer("window", window / window.sum(), persistent=False)
 
     def _around(self, planes: Tensor) -> Tensor:
         window: Tensor = self.window
-        flat = planes.flatten(0, 1)[:, None]
-        flat = torch_functional.conv2d(torch_functional.pad(flat, (7, 7, 0, 0), mode="replicate"), window.view(1, 1, 1, -1))
-        flat = torch_functional.conv2d(torch_functional.pad(flat, (0, 0, 7, 7), mode="replicate"), window.view(1, 1, -1, 1))
+        reach, flat = len(window) // 2, planes.flatten(0, 1)[:, None]
+        flat = torch_functional.pad(flat, (reach, reach, reach, reach), mode="replicate")
+        flat = torch_functional.conv2d(torch_functional.conv2d(flat, window.view(1, 1, 1, -1)), window.view(1, 1, -1, 1))
         return flat.view_as(planes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -121,7 +123,8 @@ class LearnedContrast(nn.Module):
         mean, strength, floor = (p[[0, 1, 1]][:, None, None] for p in (self.mean, self.strength, self.floor))
         around = self._around(planes)
         deviation = (self._around((planes - around).square()) + 1e-6).sqrt()
-        return F.ycbcr_to_rgb((planes - mean * around) / (1 + deviation / floor) ** strength) + 0.5
+        divisor = deviation + floor * deviation.mean(dim=(2, 3), keepdim=True)
+        return F.ycbcr_to_rgb((planes - mean * around) * (0.25 / divisor) ** strength) + 0.5
 
     @torch.no_grad()
     def project_(self) -> None:
