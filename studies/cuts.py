@@ -86,11 +86,7 @@ def _few(count: int) -> Callable[[str], Cut]:
                 raise ValueError(f"class {name} has {len(of_class)} training images, fewer than {count}")
             drawn += random.Random(name).sample(of_class, len(of_class))[:count]
         tested = [name for of_class in test.values() for name in of_class]
-        return (
-            Images(Path(path, "train.tar"), drawn, list(train)),
-            Images(Path(path, "test.tar"), tested, list(train)),
-            list(train),
-        )
+        return Images(train_tar, drawn, list(train)), Images(test_tar, tested, list(train)), list(train)
 
     return cut
 

@@ -6,6 +6,7 @@ Scales start from the level cap of the initial tables, 127 steps, as the library
 """
 
 import torch
+from parts import LocalContrast  # of studies/gain
 from torch import Tensor, nn
 from torch.nn import functional as torch_functional
 
@@ -91,7 +92,7 @@ class ShiftedLayer(nn.Module):
         self.layer.project_()  # type: ignore[operator]
 
 
-class LearnedContrast(nn.Module):
+class LearnedContrast(LocalContrast):
     """Local contrast normalisation of pixels with learned strengths: (x - a m) (0.25 / (d + s D))^b.
 
     m is the mean around a pixel, d the root mean square of x - m around it, in a Gaussian window, and D the mean of d over the
@@ -103,20 +104,10 @@ class LearnedContrast(nn.Module):
     """
 
     def __init__(self, *, mean: float = 0.95, strength: float = 0.9, floor: float = 1.0, sigma: float = 2.3) -> None:
-        super().__init__()
+        super().__init__(sigma)
         self.mean = nn.Parameter(torch.full((2,), mean))
         self.strength = nn.Parameter(torch.full((2,), strength))
         self.floor = nn.Parameter(torch.full((2,), floor))
-        reach = round(3 * sigma)
-        window = torch.exp(-(torch.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
-        self.register_buffer("window", window / window.sum(), persistent=False)
-
-    def _around(self, planes: Tensor) -> Tensor:
-        window: Tensor = self.window
-        reach, flat = len(window) // 2, planes.flatten(0, 1)[:, None]
-        flat = torch_functional.pad(flat, (reach, reach, reach, reach), mode="replicate")
-        flat = torch_functional.conv2d(torch_functional.conv2d(flat, window.view(1, 1, 1, -1)), window.view(1, 1, -1, 1))
-        return flat.view_as(planes)
 
     def forward(self, images: Tensor) -> Tensor:
         planes = F.rgb_to_ycbcr(images - 0.5)

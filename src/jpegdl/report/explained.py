@@ -81,9 +81,11 @@ def _explained(arm: str, seed: int, run: RunFolder, plain: RunFolder | None) -> 
         again = f"jpegdl explain --arm {arm} --seed {seed} does it again"
         yield Section(title, lines=[f"Left out, as {why} since it was looked at; {again}."])
         return
+    parts = dict.fromkeys(part for part, *_ in _FIGURES if f"{part}.json" in found["files"])
+    contents = {part: read_json(folder / f"{part}.json", ("made_of",)) for part in parts}
     pictures = []
     for part, draw, alt, caption in _FIGURES:
-        if f"{part}.json" in found["files"] and (content := read_json(folder / f"{part}.json", ("made_of",))) is not None:
+        if (content := contents.get(part)) is not None:
             with readable(folder / f"{part}.json", f"jpegdl explain --arm {arm} --seed {seed}"):
                 figure = draw(f"{arm}, seed {seed}", content)
             if figure is not None:
