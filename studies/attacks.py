@@ -1,0 +1,107 @@
+"""What attacks and corruptions leave, arm by arm: python studies/attacks.py RUNS/NAME [--against plain]
+
+Reads the attack.csv that ``jpegdl attack --name NAME`` left in a comparison's folder; prints tables in Markdown: mean and
+sample sd over seeds, in percent of the attacked images, and differences in points, paired over seeds, with the 95 % interval
+and p of a paired t test.
+"""
+
+import argparse
+import csv
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, stdev
+
+from jpegdl.compare.statistics import paired_difference
+
+Shares = dict[str, dict[int, float]]  # of each arm, by seed
+WEAK = {
+    "FGSM, own gradient": ("fgsm", "own"),
+    "PGD of 5, own gradient": ("pgd", "own"),
+    "Square": ("square", "black-box"),
+    "transfer": ("pgd-strong", "plain"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("comparison", type=Path)
+    parser.add_argument("--against", default="plain", help="the arm that the others are compared with")
+    options = parser.parse_args()
+    try:
+        with (options.comparison / "attack.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        sys.exit(f"{options.comparison} has no attacks: {error}")
+    if options.against not in {row["arm"] for row in rows}:
+        sys.exit(f"{options.comparison / 'attack.csv'} has no arm {options.against}")
+
+    found: dict[tuple[str, str, str, str], Shares] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        key = (row["norm"], row["eps_255"], row["attack"], row["gradient"])
+        found[key][_arm(row)][int(row["seed"])] = float(row["accuracy"])
+    arms = list(dict.fromkeys(_arm(row) for row in rows))
+    print(f"{rows[0]['images']} images of each model; seeds {', '.join(sorted({row['seed'] for row in rows}))}\n")
+
+    columns = f"clean | {' | '.join(WEAK)} | own gradient, all | all | all, to {options.against}"
+    print(f"| norm, eps | arm | {columns} |\n|{'---|' * (columns.count('|') + 3)}")
+    clean = found["", "0.0", "none", ""]
+    for norm, eps in dict.fromkeys((row["norm"], row["eps_255"]) for row in rows if row["norm"]):
+        for arm in arms:
+            own, every = found[norm, eps, "all", "own"], found[norm, eps, "all", "adaptive"]
+            cells = [_share(clean[arm]), *(_share(found[norm, eps, *trial].get(arm)) for trial in WEAK.values())]
+            cells += [_share(own.get(arm)), _share(every.get(arm)), _difference(every, arm, options.against)]
+            print(f"| {norm} {_eps(norm, eps)} | {arm} | {' | '.join(cells)} |")
+
+    changes = {"corruptions, mean": _mean_over(found, "corruption"), "JPEG files, mean": _mean_over(found, "jpeg")}
+    kinds = dict.fromkeys(key[3].split(" ")[0] for key in found if key[2] == "corruption")
+    changes |= {kind: _mean_over(found, "corruption", kind) for kind in kinds}
+    changes |= {f"JPEG, quality {key[3]}": found[key] for key in list(found) if key[2] == "jpeg"}
+    changes = {name: shares for name, shares in changes.items() if shares}
+    if changes:
+        others = [arm for arm in arms if arm != options.against]
+        print(f"\n| images | {' | '.join(arms)} | {' | '.join(f'{arm}, to {options.against}' for arm in others)} |")
+        print(f"|{'---|' * (1 + len(arms) + len(others))}")
+    for name, shares in changes.items():
+        cells = [_share(shares.get(arm)) for arm in arms] + [_difference(shares, arm, options.against) for arm in others]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def _arm(row: dict[str, str]) -> str:
+    return row["arm"] + (f", {row['rounding']} rounding" if row["rounding"] not in ("", "soft") else "")
+
+
+def _eps(norm: str, eps_255: str) -> str:
+    return f"{float(eps_255):g}/255" if norm == "Linf" else f"{float(eps_255) / 255:g}"
+
+
+def _mean_over(found: dict[tuple[str, str, str, str], Shares], what: str, kind: str | None = None) -> Shares:
+    """Over the severities of each corruption and over corruptions, or over qualities; of one kind, if given."""
+    values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for (_, _, attack, which), shares in found.items():
+        if attack == what and kind in (None, which.split(" ")[0]):
+            for arm, by_seed in shares.items():
+                for seed, share in by_seed.items():
+                    values[arm][seed].append(share)
+    return {arm: {seed: mean(several) for seed, several in by_seed.items()} for arm, by_seed in values.items()}
+
+
+def _share(by_seed: dict[int, float] | None) -> str:
+    if not by_seed:
+        return ""
+    shares = [100 * share for share in by_seed.values()]
+    return f"{mean(shares):.1f}" + (f" ± {stdev(shares):.1f}" if len(shares) > 1 else "")
+
+
+def _difference(shares: Shares, arm: str, against: str) -> str:
+    common = [seed for seed in shares.get(arm, {}) if seed in shares.get(against, {})]
+    if arm == against or not common:
+        return ""
+    found = paired_difference([shares[arm][seed] for seed in common], [shares[against][seed] for seed in common])
+    low, high, p = found["low"], found["high"], found["p"]
+    interval = "" if low is None or high is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return f"{100 * found['mean']:+.1f}{interval}" + ("" if p is None else f", {p:.2g}")
+
+
+if __name__ == "__main__":
+    main()
