@@ -124,6 +124,28 @@ class LearnedContrast(LocalContrast):
         self.floor.clamp_(1e-3, 10)
 
 
+class ToneContrast(LocalContrast):
+    """Local contrast normalisation, and to it the mean around each pixel again, compressed as the layer compresses DC:
+    sign(m) s log(1 + |m| / s) of the Y, Cb and Cr of this mean, less 0.5. Trainable is s, for luma and for chroma: 2 numbers.
+
+    Args:
+        luma, chroma: (8, 8), tables of steps; s starts from the level cap of DC, brought to pixels.
+        sigma: of the window, in pixels.
+    """
+
+    def __init__(self, luma: Tensor, chroma: Tensor, *, sigma: float = 2.3) -> None:
+        super().__init__(sigma)
+        self.scales = nn.Parameter(LARGEST_LEVEL / (8 * 255) * torch.stack((luma[0, 0], chroma[0, 0])))
+
+    def forward(self, images: Tensor) -> Tensor:
+        tone = F.rgb_to_ycbcr(self._around(images) - 0.5)
+        return super().forward(images) + F.ycbcr_to_rgb(F.log_compand(tone, self.scales[[0, 1, 1]][:, None, None]))
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        self.scales.clamp_(min=1e-8)
+
+
 class ContrastLayer(ImageDctLayer):
     """Contrast normalisation of blocks with a learned strength.
 
