@@ -252,6 +252,29 @@ def test_the_examples_recipe_is_what_the_command_reads(parts, monkeypatch, capsy
     assert build_layer(config.arm_run("dead-zone").layer, None, 32).zone == 0.3
 
 
+def test_a_few_of_the_arms_that_a_file_defines(parts, monkeypatch):
+    calls = []
+    monkeypatch.setattr("jpegdl.compare.compare", lambda config: calls.append(config) or 1 / 0)
+    from jpegdl.cli import main
+
+    mine, other = str(EXAMPLES / "my_parts.yaml"), parts.with_name("other.yaml")
+    other.write_text("arms: [plain, {slow-tables: {training: {layer_optimizer: {lr: 0.5}}}}]\n")
+    command = ["compare", "--config", mine, "--arms", "[plain, dead-zone, slow-tables]", "--config", str(other)]
+    assert main(command) == main(command[:-2]) == 1
+    last, first = calls
+    for config in calls:
+        check_compare(config)
+        assert config.arm_names == ["plain", "dead-zone", "slow-tables"]
+        assert config.arm_run("dead-zone").layer.options == {"zone": 0.3}
+    assert first.arm_run("slow-tables").training.layer_optimizer.lr == 0.0003
+    assert last.arm_run("slow-tables").training.layer_optimizer.lr == 0.5  # of two files that define an arm, the last wins
+    config = jpegdl.read_config(mine, {"arms": ["slow-tables", "ste"]})
+    assert config.arm_names == ["slow-tables", "ste"]
+    assert config.arm_run("slow-tables").training.layer_optimizer.lr == 0.0003
+    with pytest.raises(UsageError, match="no arm 'dead-zome'"):
+        check_compare(jpegdl.read_config(mine, {"arms": ["dead-zome"]}))
+
+
 def test_settings_from_python():
     config = jpegdl.read_config("demo", {"seeds": 5, "training": {"epochs": 3, "optimizer": {"lr": 0.5}}, "arms": ["plain"]})
     assert (config.seeds, config.training.epochs, config.training.optimizer.lr, config.arms) == (5, 3, 0.5, ["plain"])

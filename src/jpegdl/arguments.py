@@ -35,10 +35,26 @@ class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined
             _check_finite(content)
             _check_keys(content, _settings(parser))
             super().__call__(parser, namespace, str(path), option_string)
+            parser.own_arms = getattr(parser, "own_arms", {}) | _own_arms(content)
         except RecursionError as error:
             raise jsonargparse.ArgumentError(None, f"in {path}: settings are nested too deeply") from error
         except (TypeError, ValueError, yaml.YAMLError, jsonargparse.ArgumentError) as error:
             raise jsonargparse.ArgumentError(None, f"in {path}: {reworded(parser, str(error))}") from error
+
+
+def _own_arms(content: dict[str, Any]) -> dict[str, Any]:
+    """What a file of settings says of the user's own arms, by name."""
+    arms = content.get("arms")
+    parts = [arms] if isinstance(arms, dict) else [part for part in arms or () if isinstance(part, dict)]
+    return {name: entry for part in parts for name, entry in part.items() if entry}
+
+
+def _defined(arms: Any, own: jsonargparse.ArgumentParser) -> Any:
+    """Arms, and of those that are given by their names alone what the files of settings say of them."""
+    known = getattr(own, "own_arms", {})
+    if isinstance(arms, dict):
+        return {name: entry or known.get(name) for name, entry in arms.items()}
+    return [{arm: known[arm]} if isinstance(arm, str) and arm in known else arm for arm in arms]
 
 
 def no_recipe(name: str, what: str = "no recipe {!r}") -> str:
@@ -118,6 +134,8 @@ def parse(own: jsonargparse.ArgumentParser, arguments: list[str]) -> dict[str, A
         chosen: dict[str, Any] = vars(own.instantiate(own.parse_args([*configs, *others])))
     except argparse.ArgumentError as error:
         raise argparse.ArgumentError(None, reworded(own, str(error), "--")) from error
+    if getattr(own, "own_arms", None):
+        chosen["arms"] = _defined(chosen["arms"], own)
     return chosen
 
 
@@ -140,6 +158,7 @@ def read_config(source: str | os.PathLike[str], changes: Mapping[str, Any] | Non
             _check_keys(changes, _settings(own))
             chosen = own.parse_object(dict(changes), namespace=chosen)
         found = vars(own.instantiate(chosen))
+        found["arms"] = _defined(found["arms"], own)
     except (argparse.ArgumentError, ValueError) as error:
         raise UsageError(" ".join(reworded(own, str(error)).split())) from error
     return CompareConfig(**{field.name: found[field.name] for field in fields(CompareConfig)})
