@@ -114,6 +114,9 @@ def test_bad_input_is_one_line(compared, capsys):
     assert "no finished run of arm jpeg-dl, seed 3 in runs/demo; there are seeds 0" in one_error(
         capsys, "explain", "--name", "demo", "--seed", "3"
     )
+    assert "nothing to explain of plain, seed 0: the run has no layer; --arm names another" in one_error(
+        capsys, "explain", "--name", "demo", "--arm", "plain", "--images", "2"
+    )
     assert "eps must be finite numbers greater than 0, got -1" in one_error(
         capsys, "attack", "--name", "demo", "--eps", "[-1]", *QUICK
     )

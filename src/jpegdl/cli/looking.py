@@ -111,12 +111,15 @@ def explain(chosen: dict[str, Any]) -> None:
     config = pick(ExplainConfig, chosen)
     with Bar(f"{arm}, seed {seed}") as bar:
         found = explain_run(runs[seed], config, plain, bar.show)
+    pictures = [name for name in found["files"] if name.endswith(".png")]
+    if not pictures:
+        why = {entry["what"]: entry["why"] for entry in found["left_out"]}
+        raise UsageError(f"there is nothing to explain of {arm}, seed {seed}: {why['frequencies']}; --arm names another")
     for sentence in found["words"]:
         say(sentence)
     for entry in found["left_out"]:
         say(f"left out: {entry['what']}, {entry['why']}")
     note_command(folder, chosen)
-    pictures = [name for name in found["files"] if name.endswith(".png")]
     say(f"Written to {runs[seed].path / 'explain'}: {', '.join(pictures)}; jpegdl report adds them to its page")
 
 
