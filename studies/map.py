@@ -92,7 +92,7 @@ def _rows(comparison: str, arms: dict[str, dict[str, Any]], against: str, wanted
 
 
 def _points(share: float | None) -> float | str:
-    return "" if share is None else round(100 * share, 2)
+    return "" if share is None else round(100 * share, 4)
 
 
 def _rounded(value: float | None, digits: int = 2) -> float | str:
