@@ -10,9 +10,11 @@ import csv
 import sys
 from collections import defaultdict
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
-from jpegdl.compare.statistics import paired_difference
+from paired import difference
+
+from jpegdl.report.section import percent
 
 Shares = dict[str, dict[int, float]]  # of each arm, by seed
 WEAK = {
@@ -87,20 +89,14 @@ def _mean_over(found: dict[tuple[str, str, str, str], Shares], what: str, kind: 
 
 
 def _share(by_seed: dict[int, float] | None) -> str:
-    if not by_seed:
-        return ""
-    shares = [100 * share for share in by_seed.values()]
-    return f"{mean(shares):.1f}" + (f" ± {stdev(shares):.1f}" if len(shares) > 1 else "")
+    return percent(list(by_seed.values())) if by_seed else ""
 
 
 def _difference(shares: Shares, arm: str, against: str) -> str:
-    common = [seed for seed in shares.get(arm, {}) if seed in shares.get(against, {})]
-    if arm == against or not common:
+    if arm == against:
         return ""
-    found = paired_difference([shares[arm][seed] for seed in common], [shares[against][seed] for seed in common])
-    low, high, p = found["low"], found["high"], found["p"]
-    interval = "" if low is None or high is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
-    return f"{100 * found['mean']:+.1f}{interval}" + ("" if p is None else f", {p:.2g}")
+    values, baseline = ({seed: 100 * share for seed, share in shares.get(of, {}).items()} for of in (arm, against))
+    return difference(values, baseline, p=True)
 
 
 if __name__ == "__main__":

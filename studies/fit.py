@@ -6,14 +6,13 @@ test.
 """
 
 import argparse
-import csv
 import sys
-from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 
-from jpegdl.compare.statistics import paired_difference
-from jpegdl.training import RunFolder
+from paired import difference
+
+from jpegdl.training import RunFolder, finished_runs
 
 
 def main() -> None:
@@ -25,39 +24,26 @@ def main() -> None:
     print("| comparison | arm | seeds | training accuracy, % | test accuracy, % | gap | training, to", end=" ")
     print(f"{options.against} | test, to {options.against} | gap, to {options.against} |\n|{'---|' * 9}")
     for comparison in options.comparisons:
-        arms: dict[str, dict[int, dict[str, float]]] = defaultdict(dict)
-        for place in sorted(comparison.glob("*/*/result.json")):
-            folder = RunFolder(place.parent)
-            if folder.finished:
-                settings = folder.settings()
-                arms[settings["arm"]][settings["seed"]] = _accuracies(folder)
-        if options.against not in arms:
+        runs = finished_runs(comparison)
+        if options.against not in runs:
             sys.exit(f"{comparison} has no finished run of the arm {options.against}")
-        for arm in sorted(arms, key=lambda arm: (arm != options.against, arm)):
-            if arm == options.against or not options.arms or arm in options.arms:
-                _print(comparison.name, arm, arms[arm], arms[options.against] if arm != options.against else {})
+        baseline = _accuracies(runs.pop(options.against))
+        _print(comparison.name, options.against, baseline, None)
+        for arm, by_seed in runs.items():
+            if not options.arms or arm in options.arms:
+                _print(comparison.name, arm, _accuracies(by_seed), baseline)
 
 
-def _accuracies(folder: RunFolder) -> dict[str, float]:
-    """``training``, ``test`` and ``gap``, the first less the second, in percent."""
-    with (folder.path / "metrics.csv").open(newline="") as file:
-        training = 100 * float(list(csv.DictReader(file))[-1]["train_accuracy"])
-    test = 100 * float(folder.result()["accuracy"])
-    return {"training": training, "test": test, "gap": training - test}
+def _accuracies(runs: dict[int, RunFolder]) -> dict[str, dict[int, float]]:
+    """``training``, ``test`` and ``gap``, the first less the second, in percent, each by seed."""
+    training = {seed: 100 * run.metrics()[-1]["train_accuracy"] for seed, run in runs.items()}
+    test = {seed: 100 * float(run.result()["accuracy"]) for seed, run in runs.items()}
+    return {"training": training, "test": test, "gap": {seed: training[seed] - test[seed] for seed in runs}}
 
 
-def _print(comparison: str, arm: str, runs: dict[int, dict[str, float]], baseline: dict[int, dict[str, float]]) -> None:
-    cells = [comparison, arm, str(len(runs))]
-    cells += [f"{mean(run[what] for run in runs.values()):.1f}" for what in ("training", "test", "gap")]
-    common = sorted(runs.keys() & baseline.keys())
-    for what in ("training", "test", "gap"):
-        cell = ""
-        if common:
-            found = paired_difference([runs[seed][what] for seed in common], [baseline[seed][what] for seed in common])
-            cell = f"{found['mean']:+.1f}"
-            if found["low"] is not None:
-                cell += f" [{found['low']:+.1f}, {found['high']:+.1f}]"
-        cells.append(cell)
+def _print(comparison: str, arm: str, found: dict[str, dict[int, float]], baseline: dict[str, dict[int, float]] | None) -> None:
+    cells = [comparison, arm, str(len(found["test"])), *(f"{mean(by_seed.values()):.1f}" for by_seed in found.values())]
+    cells += ["" if baseline is None else difference(by_seed, baseline[what]) for what, by_seed in found.items()]
     print(f"| {' | '.join(cells)} |")
 
 

@@ -6,7 +6,19 @@ from torch import Tensor
 from jpegdl.layer.base import ImageDctLayer
 
 
-class FaintDc(ImageDctLayer):
+class _Scaled(ImageDctLayer):
+    """Every coefficient times a factor, (8, 8) or (3, 1, 1, 8, 8)."""
+
+    def __init__(self, factors: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("factors", factors, persistent=False)
+
+    def alter(self, z: Tensor) -> Tensor:
+        factors: Tensor = self.factors
+        return z * factors
+
+
+class FaintDc(_Scaled):
     """DC times a factor, everything else as it is.
 
     Args:
@@ -15,17 +27,12 @@ class FaintDc(ImageDctLayer):
     """
 
     def __init__(self, luma: Tensor, chroma: Tensor, *, factor: float = 1 / 32) -> None:
-        super().__init__()
         factors = torch.ones(8, 8)
         factors[0, 0] = factor
-        self.register_buffer("factors", factors, persistent=False)
-
-    def alter(self, z: Tensor) -> Tensor:
-        factors: Tensor = self.factors
-        return z * factors
+        super().__init__(factors)
 
 
-class Whitened(ImageDctLayer):
+class Whitened(_Scaled):
     """Each frequency over a power of its mean magnitude, and all times one number, so that the energy of images stays.
 
     Args:
@@ -34,12 +41,7 @@ class Whitened(ImageDctLayer):
     """
 
     def __init__(self, luma: Tensor, chroma: Tensor, *, power: float = 1.0) -> None:
-        super().__init__()
         magnitudes = torch.stack((luma, chroma, chroma))
         factors = magnitudes**-power
         factors *= (magnitudes.square().sum() / (magnitudes * factors).square().sum()).sqrt()
-        self.register_buffer("factors", factors[:, None, None], persistent=False)
-
-    def alter(self, z: Tensor) -> Tensor:
-        factors: Tensor = self.factors
-        return z * factors
+        super().__init__(factors[:, None, None])

@@ -7,5 +7,5 @@ FOLDER=$1 SIZE=$2 BACKBONE=$3
 shift 3
 HERE=$(dirname "$0")
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" PYTHONPATH="$HERE/../gain${PYTHONPATH:+:$PYTHONPATH}"
-jpegdl compare --config finegrained --config "$HERE/arms.yaml" --name "headline-${BACKBONE#*:}-$SIZE" --backbone "$BACKBONE" --data.name folder \
+jpegdl compare --config finegrained --config "$HERE/../arms.yaml" --name "headline-${BACKBONE#*:}-$SIZE" --backbone "$BACKBONE" --data.name folder \
   --data.path "$FOLDER" --data.size "$SIZE" --data.resize "$((SIZE * 8 / 7))" --data.workers 0 --seeds 3 --jobs 1 "$@"

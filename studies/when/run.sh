@@ -12,7 +12,7 @@ compare() { # NAME, then settings
   name=$1
   shift
   # shellcheck disable=SC2086 # settings given to this script, word by word
-  jpegdl compare --config dtd10 --config "$HERE/arms.yaml" --backbone network:resnet8 --seeds 5 --jobs 1 --name "when-$name" "$@" $MORE
+  jpegdl compare --config dtd10 --config "$HERE/../arms.yaml" --backbone network:resnet8 --seeds 5 --jobs 1 --name "when-$name" "$@" $MORE
 }
 
 # Epochs; the recipe's 40 are studies/gain.
