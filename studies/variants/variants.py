@@ -146,6 +146,22 @@ class ToneContrast(LocalContrast):
         self.scales.clamp_(min=1e-8)
 
 
+class FaintContrast(LocalContrast):
+    """Local contrast normalisation, and to it the mean around each pixel again, less 0.5 and times a factor. Nothing is trained.
+
+    Args:
+        factor: of the mean; 1/16 leaves it about as faint beside the contrast as FaintDc of studies/gain leaves DC.
+        sigma: of the window, in pixels.
+    """
+
+    def __init__(self, *, factor: float = 1 / 16, sigma: float = 2.3) -> None:
+        super().__init__(sigma)
+        self.factor = factor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) + self.factor * (self._around(images) - 0.5)
+
+
 class ContrastLayer(ImageDctLayer):
     """Contrast normalisation of blocks with a learned strength.
 
