@@ -147,7 +147,7 @@ class ToneContrast(LocalContrast):
 
 
 class FaintContrast(LocalContrast):
-    """Local contrast normalisation, and to it the mean around each pixel again, less 0.5 and times a factor. Nothing is trained.
+    """Local contrast normalisation, and to it the mean around each pixel, less 0.5 and times a factor. Nothing is trained.
 
     Args:
         factor: of the mean; 1/16 leaves it about as faint beside the contrast as FaintDc of studies/gain leaves DC.
