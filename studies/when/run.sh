@@ -21,6 +21,7 @@ compare flowers89-epochs-160 --data.path "$FLOWERS89" --training.epochs 160 --tr
 compare dtd10-epochs-10 --data.path "$DTD10" --training.epochs 10
 # Augmentation.
 compare dtd10-color-jitter --data.path "$DTD10" --data.color_jitter 0.4
+compare flowers89-color-jitter --data.path "$FLOWERS89" --data.color_jitter 0.4
 compare dtd10-randaugment --data.path "$DTD10" --data.auto_augment rand-m9-mstd0.5-inc1
 # Images a class, in as many steps of training. Of dtd10, all 80 are studies/gain; of CIFAR-10, at its own 32 pixels.
 compare dtd10-images-20 --data.name cuts:images_20 --data.path "$DTD10" --training.epochs 160 --training.test_every 40
