@@ -42,7 +42,8 @@ def _accuracies(runs: dict[int, RunFolder]) -> dict[str, dict[int, float]]:
 
 
 def _print(comparison: str, arm: str, found: dict[str, dict[int, float]], baseline: dict[str, dict[int, float]] | None) -> None:
-    cells = [comparison, arm, str(len(found["test"])), *(f"{round(mean(by_seed.values()), 4):.1f}" for by_seed in found.values())]
+    means = [f"{round(mean(by_seed.values()), 4):.1f}" for by_seed in found.values()]
+    cells = [comparison, arm, str(len(found["test"])), *means]
     cells += ["" if baseline is None else difference(by_seed, baseline[what]) for what, by_seed in found.items()]
     print(f"| {' | '.join(cells)} |")
 
