@@ -8,7 +8,7 @@ import jinja2
 import yaml
 
 from jpegdl import __version__
-from jpegdl.compare.arms import ARMS, own_arms
+from jpegdl.compare.arms import ARMS
 from jpegdl.compare.closing import read_summary
 from jpegdl.compare.figures import accuracy_figure, curves_figure, gains_figure, saturation_figure, tables_figure
 from jpegdl.compare.statistics import summary_notes, summary_rows, verdict
@@ -73,8 +73,11 @@ def _about(arm: str, settings: str) -> str:
     """What an arm is, in a few words."""
     if arm in ARMS:
         return ARMS[arm].about
-    own = own_arms((yaml.safe_load(settings) or {}).get("arms") or [])
-    return own[arm].about if arm in own else ""
+    own = (yaml.safe_load(settings) or {}).get("arms")
+    entry = (
+        own.get(arm) if isinstance(own, dict) else next((e[arm] for e in own or () if isinstance(e, dict) and arm in e), None)
+    )
+    return str((entry or {}).get("about", ""))
 
 
 def _sections(folder: Path, runs: Runs, summary: dict[str, Any]) -> Iterator[Section]:
