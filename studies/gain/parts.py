@@ -61,7 +61,10 @@ class LocalContrast(nn.Module):
         planes = F.conv2d(F.pad(planes, (0, 0, reach, reach), mode="replicate"), window.view(1, 1, -1, 1))
         return planes.view_as(images)
 
-    def forward(self, images: Tensor) -> Tensor:
-        less = images - self._around(images)
+    def _contrast(self, images: Tensor, around: Tensor) -> Tensor:
+        less = images - around
         deviation = self._around(less.square()).clamp(min=1e-8).sqrt()
         return 0.5 + 0.25 * less / torch.maximum(deviation, deviation.mean(dim=(2, 3), keepdim=True))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._contrast(images, self._around(images))

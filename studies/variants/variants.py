@@ -138,8 +138,9 @@ class ToneContrast(LocalContrast):
         self.scales = nn.Parameter(LARGEST_LEVEL / (8 * 255) * torch.stack((luma[0, 0], chroma[0, 0])))
 
     def forward(self, images: Tensor) -> Tensor:
-        tone = F.rgb_to_ycbcr(self._around(images) - 0.5)
-        return super().forward(images) + F.ycbcr_to_rgb(F.log_compand(tone, self.scales[[0, 1, 1]][:, None, None]))
+        around = self._around(images)
+        tone = F.rgb_to_ycbcr(around - 0.5)
+        return self._contrast(images, around) + F.ycbcr_to_rgb(F.log_compand(tone, self.scales[[0, 1, 1]][:, None, None]))
 
     @torch.no_grad()
     def project_(self) -> None:
@@ -159,7 +160,8 @@ class FaintContrast(LocalContrast):
         self.factor = factor
 
     def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images) + self.factor * (self._around(images) - 0.5)
+        around = self._around(images)
+        return self._contrast(images, around) + self.factor * (around - 0.5)
 
 
 class ContrastLayer(ImageDctLayer):
