@@ -1,5 +1,4 @@
-"""Layers of our own that studies/gain suggests: smooth in the cap's place, on DC alone, on shifted grids, at two scales, or by
-local contrast.
+"""Layers of our own that studies/gain suggests: local contrast with something of the mean left, or a compander at two scales.
 
 All their parameters are greater than 0 and are meant to be trained by their logarithms (``training.layer_optimizer`` log-adam).
 Scales start from the level cap of the initial tables, 127 steps, as the library's companders do.
@@ -22,74 +21,6 @@ def _only_dc(z: Tensor) -> Tensor:
     only = torch.zeros(8, 8, dtype=torch.bool, device=z.device)
     only[0, 0] = True
     return only
-
-
-class PowerLayer(CompandingLayer):
-    """A power compander with a trainable scale c and exponent p for each frequency: sign(z) c ((1 + |z| / c)^p - 1) / p.
-
-    p = 1 is the identity, p towards 0 the logarithm.
-    """
-
-    def __init__(self, luma: Tensor, chroma: Tensor, *, exponent: float = 0.25) -> None:
-        super().__init__(LARGEST_LEVEL * luma, LARGEST_LEVEL * chroma)
-        self.exponents = nn.Parameter(torch.full((2, 8, 8), exponent))
-
-    def alter(self, z: Tensor) -> Tensor:
-        scales = torch.stack((self.luma, self.chroma, self.chroma))[:, None, None]
-        exponents = self.exponents[[0, 1, 1]][:, None, None]
-        # As F.log_compand: the slope at 0 is 1 by halves from each side.
-        zero = z.new_zeros(())
-        up, down = (torch.log1p(torch.maximum(side, zero) / scales) for side in (z, -z))
-        return scales * (torch.expm1(exponents * up) - torch.expm1(exponents * down)) / exponents
-
-    @torch.no_grad()
-    def project_(self) -> None:
-        super().project_()
-        self.exponents.clamp_(1e-3, 1)
-
-
-class DcLayer(ImageDctLayer):
-    """The logarithmic compander on DC alone, with two numbers to train, the scales of luma and chroma."""
-
-    def __init__(self, luma: Tensor, chroma: Tensor) -> None:
-        super().__init__()
-        self.scales = nn.Parameter(LARGEST_LEVEL * torch.stack((luma[0, 0], chroma[0, 0])))
-
-    def alter(self, z: Tensor) -> Tensor:
-        return torch.where(_only_dc(z), F.log_compand(z[..., :1, :1], self.scales[[0, 1, 1]][:, None, None, None, None]), z)
-
-    @torch.no_grad()
-    def project_(self) -> None:
-        self.scales.clamp_(min=1e-5)
-
-
-class ShiftedLayer(nn.Module):
-    """A layer on grids of blocks that are shifted by half a block, averaged: edges of blocks do not show.
-
-    Args:
-        of: the layer, DcLayer or CompandingLayer (the logarithmic one).
-        grids: 2, the second shifted along the diagonal; or 4, by all of (0, 0), (0, 4), (4, 0), (4, 4).
-    """
-
-    def __init__(self, luma: Tensor, chroma: Tensor, *, of: str = "CompandingLayer", grids: int = 4) -> None:
-        super().__init__()
-        self.layer: nn.Module
-        if of == "DcLayer":
-            self.layer = DcLayer(luma, chroma)
-        else:
-            self.layer = CompandingLayer(LARGEST_LEVEL * luma, LARGEST_LEVEL * chroma)
-        self.shifts = {2: ((0, 0), (4, 4)), 4: ((0, 0), (0, 4), (4, 0), (4, 4))}[grids]
-
-    def forward(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        total = torch.zeros_like(images)
-        for down, right in self.shifts:
-            moved = torch_functional.pad(images, (right, 8 - right, down, 8 - down), mode="replicate")
-            total = total + self.layer(moved)[..., down : down + height, right : right + width]
-        return total / len(self.shifts)
-
-    def project_(self) -> None:
-        self.layer.project_()  # type: ignore[operator]
 
 
 class LearnedContrast(LocalContrast):
