@@ -1,0 +1,95 @@
+"""What networks make of default JPEG files of their test images: python studies/stored.py RUNS/NAME ARM ...
+
+Each test image of a comparison as the networks see it, scaled and cropped, is stored by libjpeg with the standard tables at a
+quality, and read again by each finished run of the arms, its layer kept. A table in Markdown: true bits per pixel of the whole
+files, accuracy in percent (mean and sample sd over seeds), and the difference to another arm in points, paired over seeds, with
+the 95 % interval of a paired t test. (What a layer's own tables take is said by studies/rate/files.py.)
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from paired import difference
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from jpegdl.codec import Encoder, learned_tables
+from jpegdl.codec.report import FileSizes
+from jpegdl.data import Data
+from jpegdl.data.images import collate
+from jpegdl.report.section import percent
+from jpegdl.training import RunFolder, finished_runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("comparison", type=Path)
+    parser.add_argument("arms", nargs="+")
+    parser.add_argument("--against", default="plain", help="the arm that the others are compared with")
+    parser.add_argument("--qualities", type=int, nargs="+", default=[10, 30, 50, 70, 90])
+    parser.add_argument("--subsampling", nargs="+", default=["4:2:0"], choices=["4:2:0", "4:4:4"])
+    options = parser.parse_args()
+    runs = finished_runs(options.comparison)
+    arms = list(dict.fromkeys([options.against, *options.arms]))
+    if missing := [arm for arm in arms if arm not in runs]:
+        sys.exit(f"{options.comparison} has no finished run of {', '.join(missing)}")
+
+    data = _data(runs[options.against])
+    images, targets = _images(data)
+    models = {(arm, seed): folder.open().model.eval() for arm in arms for seed, folder in _checked(runs[arm], data).items()}
+    others = arms[1:]
+    print(f"| stored | bits per pixel | {' | '.join(arms)} | {' | '.join(f'{arm}, to {arms[0]}' for arm in others)} |")
+    print(f"|{'---|' * (2 + len(arms) + len(others))}")
+    for subsampling, quality in [("", 0), *((s, q) for s in options.subsampling for q in options.qualities)]:
+        name, seen, rate = "as they are", images, 24.0
+        if subsampling:
+            name = f"quality {quality}, {subsampling}"
+            seen, rate = _stored(images, quality, subsampling)
+        shares: dict[str, dict[int, float]] = {arm: {} for arm in arms}
+        for (arm, seed), model in models.items():
+            shares[arm][seed] = _accuracy(model, seen, targets)
+        cells = [percent(list(shares[arm].values())) for arm in arms]
+        points = {arm: {seed: 100 * share for seed, share in by_seed.items()} for arm, by_seed in shares.items()}
+        cells += [difference(points[arm], points[arms[0]]) for arm in others]
+        print(f"| {' | '.join([name, f'{rate:.2f}', *cells])} |", flush=True)
+
+
+def _data(runs: dict[int, RunFolder]) -> Data:
+    config = next(iter(runs.values())).config().data
+    data = Data(replace(config, workers=0), test_only=True)
+    data.load()
+    return data
+
+
+def _checked(runs: dict[int, RunFolder], data: Data) -> dict[int, RunFolder]:
+    """The same, if these are their test images."""
+    for folder in runs.values():
+        if other := folder.other_images(data.fingerprint):
+            sys.exit(f"{folder} was tested with other images: {other}")
+    return runs
+
+
+def _images(data: Data) -> tuple[Tensor, Tensor]:
+    """All test images (N, 3, H, W) in [0, 1], and their classes."""
+    images, targets = next(iter(DataLoader(data.test, len(data.test), collate_fn=collate)))
+    return images, targets
+
+
+def _stored(images: Tensor, quality: int, subsampling: str) -> tuple[Tensor, float]:
+    """The images as they come out of their files, and the files' bits per pixel."""
+    tables, sizes = learned_tables(None, f"standard:{quality}"), FileSizes()
+    encoder = Encoder(tables.luma, tables.chroma, None, subsampling)
+    seen = torch.stack([sizes.through(image, encoder) for image in images])
+    return seen, sizes.rates(images[0, 0].numel())[0]
+
+
+@torch.no_grad()
+def _accuracy(model: torch.nn.Module, images: Tensor, targets: Tensor) -> float:
+    return float(torch.cat([model(part).argmax(1) for part in torch.split(images, 64)]).eq(targets).float().mean())
+
+
+if __name__ == "__main__":
+    main()
