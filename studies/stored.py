@@ -10,6 +10,7 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
 import torch
 from paired import difference
@@ -23,6 +24,8 @@ from jpegdl.data.images import collate
 from jpegdl.report.section import percent
 from jpegdl.training import RunFolder, finished_runs
 
+Points = dict[str, dict[int, float]]  # percentages of each arm, by seed
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -31,6 +34,7 @@ def main() -> None:
     parser.add_argument("--against", default="plain", help="the arm that the others are compared with")
     parser.add_argument("--qualities", type=int, nargs="+", default=[10, 30, 50, 70, 90])
     parser.add_argument("--subsampling", nargs="+", default=["4:2:0"], choices=["4:2:0", "4:4:4"])
+    parser.add_argument("--figure", type=Path, help="where to draw accuracy against bits per pixel (PNG or SVG)")
     options = parser.parse_args()
     runs = finished_runs(options.comparison)
     arms = list(dict.fromkeys([options.against, *options.arms]))
@@ -43,18 +47,21 @@ def main() -> None:
     others = arms[1:]
     print(f"| stored | bits per pixel | {' | '.join(arms)} | {' | '.join(f'{arm}, to {arms[0]}' for arm in others)} |")
     print(f"|{'---|' * (2 + len(arms) + len(others))}")
+    found: dict[str, list[tuple[float, Points]]] = {}
     for subsampling, quality in [("", 0), *((s, q) for s in options.subsampling for q in options.qualities)]:
         name, seen, rate = "as they are", images, 24.0
         if subsampling:
             name = f"quality {quality}, {subsampling}"
             seen, rate = _stored(images, quality, subsampling)
-        shares: dict[str, dict[int, float]] = {arm: {} for arm in arms}
+        points: Points = {arm: {} for arm in arms}
         for (arm, seed), model in models.items():
-            shares[arm][seed] = _accuracy(model, seen, targets)
-        cells = [percent(list(shares[arm].values())) for arm in arms]
-        points = {arm: {seed: 100 * share for seed, share in by_seed.items()} for arm, by_seed in shares.items()}
+            points[arm][seed] = 100 * _accuracy(model, seen, targets)
+        found.setdefault(subsampling, []).append((rate, points))
+        cells = [percent([value / 100 for value in points[arm].values()]) for arm in arms]
         cells += [difference(points[arm], points[arms[0]]) for arm in others]
         print(f"| {' | '.join([name, f'{rate:.2f}', *cells])} |", flush=True)
+    if options.figure:
+        _draw(found, options.figure)
 
 
 def _data(runs: dict[int, RunFolder]) -> Data:
@@ -89,6 +96,27 @@ def _stored(images: Tensor, quality: int, subsampling: str) -> tuple[Tensor, flo
 @torch.no_grad()
 def _accuracy(model: torch.nn.Module, images: Tensor, targets: Tensor) -> float:
     return float(torch.cat([model(part).argmax(1) for part in torch.split(images, 64)]).eq(targets).float().mean())
+
+
+def _draw(found: dict[str, list[tuple[float, Points]]], path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    ((_, unstored),) = found.pop("")
+    figure, panels = plt.subplots(
+        1, len(found), figsize=(5 * len(found), 3.8), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, (subsampling, curve) in zip(panels[0], found.items(), strict=True):
+        rates = [rate for rate, _ in curve]
+        for number, arm in enumerate(unstored):
+            colour, values = f"C{number}", [list(points[arm].values()) for _, points in curve]
+            axes.plot(rates, [mean(of_rate) for of_rate in values], "o-", color=colour, label=arm)
+            axes.plot(rates, values, color=colour, alpha=0.25, linewidth=0.8)
+            axes.axhline(mean(unstored[arm].values()), color=colour, linestyle=":", linewidth=1)
+        axes.set_xlabel(f"bits per pixel, {subsampling}")
+        axes.grid(alpha=0.3)
+    panels[0, 0].set_ylabel("test accuracy, % (dotted: not stored)")
+    panels[0, -1].legend()
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":
