@@ -29,7 +29,7 @@ def main() -> None:
     options = parser.parse_args()
     summaries = {folder.name: _read(folder) for folder in options.comparisons}
     if options.together:
-        summaries = {" + ".join(summaries): _joined(list(summaries.values()))}
+        summaries = {f"{next(iter(summaries))} and {len(summaries) - 1} more": _joined(list(summaries.values()))}
     rows = [row for name, arms in summaries.items() for row in _rows(name, arms, options.against, options.arms)]
     _print(rows, options.against)
     if options.csv:
