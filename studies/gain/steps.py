@@ -2,8 +2,8 @@
 
 Of each finished run of a comparison whose layer has one table of steps for luma and one for chroma: how many of its 128 steps
 lie at the floor after the last epoch, how many ever did after one (or before training, epoch 0), when the first one got there,
-how many changed more than e-fold from one epoch to the next, and the run's accuracy. CSV on standard output; a mean for each
-arm on standard error.
+how many changed more than e-fold from one epoch to the next, the steps of DC before and after training (the level cap of 8 bits
+is 127 of them), and the run's accuracy. CSV on standard output; a mean for each arm on standard error.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from jpegdl.layer import STEP_RANGE
 from jpegdl.training import RunFolder
 
 COLUMNS = ["arm", "seed", "accuracy", "at_floor", "ever_at_floor", "first_epoch_at_floor", "changed_e_fold"]
+DC = ["luma_dc_before", "luma_dc_after", "chroma_dc_before", "chroma_dc_after"]
 
 
 def main() -> None:
@@ -33,12 +34,12 @@ def main() -> None:
             rows.append(_row(folder))
     if not rows:
         sys.exit(f"no finished run with steps in {options.comparison}")
-    writer = csv.DictWriter(sys.stdout, COLUMNS)
+    writer = csv.DictWriter(sys.stdout, COLUMNS + DC)
     writer.writeheader()
     writer.writerows(rows)
     for arm in dict.fromkeys(row["arm"] for row in rows):
         of_arm = [row for row in rows if row["arm"] == arm]
-        means = ", ".join(f"{name} {mean(row[name] for row in of_arm):.3g}" for name in (*COLUMNS[2:5], COLUMNS[6]))
+        means = ", ".join(f"{name} {mean(row[name] for row in of_arm):.3g}" for name in (*COLUMNS[2:5], COLUMNS[6], *DC))
         print(f"{arm}, mean of {len(of_arm)} seeds: {means}", file=sys.stderr)
 
 
@@ -57,6 +58,7 @@ def _row(folder: RunFolder) -> dict[str, Any]:
         "ever_at_floor": int(low.any(0).sum()),
         "first_epoch_at_floor": int(epochs[0]) if len(epochs) else "",
         "changed_e_fold": int(jumps.any(0).sum()),
+        **dict(zip(DC, (float(f"{step:.3g}") for step in steps[[0, -1], :, 0, 0].T.flatten()), strict=True)),
     }
 
 
