@@ -1,7 +1,7 @@
 """What layers cost in time: python studies/cost.py RUNS/NAME ARM ... [--size 64] [--batch 32] [--rounds 15]
 
-Models of the first finished run of each arm, on random images, a batch at a time: a step of training (forward and backward, the
-layer's parameters included) and prediction. Arms take turns in each round, so that all see the same machine. A table in
+Models of the first finished run of each arm, on random images, a batch at a time: the forward and backward pass of training (the
+layer's parameters included, without the optimizer's step) and prediction. Arms take turns in each round, so that all see the same machine. A table in
 Markdown: the median over rounds of the milliseconds a batch takes, and of the ratio to plain in the same round, with its
 quartiles.
 """
@@ -35,7 +35,7 @@ def main() -> None:
         sys.exit(f"{options.comparison} has no finished run of {', '.join(missing)}")
     models: dict[str, nn.Module] = {arm: next(iter(runs[arm].values())).open().model for arm in arms}
     images = torch.rand(options.batch, 3, options.size, options.size)
-    steps: dict[str, Callable[[nn.Module, torch.Tensor], None]] = {"training step": _train, "prediction": _predict}
+    steps: dict[str, Callable[[nn.Module, torch.Tensor], None]] = {"forward and backward": _train, "prediction": _predict}
     columns = " | ".join(f"{name}, ms | to {options.against} [quartiles]" for name in steps)
     print(f"{options.size} pixels, batches of {options.batch}, {options.rounds} rounds, {torch.get_num_threads()} threads\n")
     print(f"| arm | parameters more | {columns} |\n|{'---|' * (2 + 2 * len(steps))}")

@@ -1,6 +1,7 @@
 """What arms gain, comparison by comparison: python studies/map.py RUNS/NAME ... [--against plain] [--arms jpeg-dl ...]
 
-Reads the summary.json of finished comparisons; prints a table in Markdown. Differences in points, paired over seeds, with the
+Reads the summary.json of finished comparisons, which has the arms that the last ``jpegdl compare`` named (run it again with all,
+and nothing is trained); prints a table in Markdown. Differences in points, paired over seeds, with the
 95 % interval and p of a paired t test, as compare has them against plain; p_holm is p after Holm's correction for the arms
 shown of a comparison.
 """
@@ -14,6 +15,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from jpegdl.compare.statistics import holm, paired_difference
+from jpegdl.training import finished_runs
 
 COLUMNS = ["comparison", "arm", "seeds", "accuracy", "sd", "difference", "low", "high", "p", "p_holm", "time_ratio"]
 
@@ -50,6 +52,8 @@ def _read(folder: Path) -> dict[str, dict[str, Any]]:
     if summary["failed"]:
         runs = ", ".join(f"{run['arm']} of seed {run['seed']}" for run in summary["failed"])
         print(f"{folder.name} is not whole: without {runs}", file=sys.stderr)
+    if left_out := finished_runs(folder).keys() - summary["arms"].keys():
+        print(f"{folder.name}: its last compare did not name {', '.join(sorted(left_out))}, which are left out", file=sys.stderr)
     return {
         name: {"accuracy": dict(zip(arm["seeds"], arm["accuracy"], strict=True)), "time_ratio": arm["time_ratio"]}
         for name, arm in summary["arms"].items()
