@@ -1,9 +1,9 @@
 """What layers cost in time: python studies/cost.py RUNS/NAME ARM ... [--size 64] [--batch 32] [--rounds 15]
 
-Models of the first finished run of each arm, on random images, a batch at a time: the forward and backward pass of training (the
-layer's parameters included, without the optimizer's step) and prediction. Arms take turns in each round, so that all see the same machine. A table in
-Markdown: the median over rounds of the milliseconds a batch takes, and of the ratio to plain in the same round, with its
-quartiles.
+Models of the first finished run of each arm, on random images, a batch at a time: the forward and backward pass of training
+(the layer's parameters included, without the optimizer's step) and prediction. Arms take turns in each round, so that all see
+the same machine. A table in Markdown: the median over rounds of the milliseconds a batch takes, and of the ratio to plain in
+the same round, with its quartiles.
 """
 
 import argparse

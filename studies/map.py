@@ -1,9 +1,9 @@
 """What arms gain, comparison by comparison: python studies/map.py RUNS/NAME ... [--against plain] [--arms jpeg-dl ...]
 
-Reads the summary.json of finished comparisons, which has the arms that the last ``jpegdl compare`` named (run it again with all,
-and nothing is trained); prints a table in Markdown. Differences in points, paired over seeds, with the
-95 % interval and p of a paired t test, as compare has them against plain; p_holm is p after Holm's correction for the arms
-shown of a comparison.
+Reads the summary.json of finished comparisons, which has the arms that the last ``jpegdl compare`` named (run it again with
+all, and nothing is trained); or, in place of such folders, files that --json wrote: the accuracies of each seed, enough for
+every table here. Prints a table in Markdown. Differences in points, paired over seeds, with the 95 % interval and p of a
+paired t test, as compare has them against plain; p_holm is p after Holm's correction for the arms shown of a comparison.
 """
 
 import argparse
@@ -22,14 +22,19 @@ COLUMNS = ["comparison", "arm", "seeds", "accuracy", "sd", "difference", "low", 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("comparisons", type=Path, nargs="+")
+    parser.add_argument("comparisons", type=Path, nargs="+", help="folders of comparisons, or files that --json wrote")
     parser.add_argument("--against", default="plain", help="the arm that the others are compared with")
     parser.add_argument("--arms", nargs="+", help="default: all")
     parser.add_argument("--together", action="store_true", help="one row an arm, paired over the runs of all these comparisons")
     parser.add_argument("--csv", type=Path, help="where to write the same as CSV")
+    parser.add_argument("--json", type=Path, help="where to write the accuracies of each seed")
     parser.add_argument("--figure", type=Path, help="where to draw the differences (PNG or SVG)")
     options = parser.parse_args()
-    summaries = {folder.name: _read(folder) for folder in options.comparisons}
+    summaries: dict[str, dict[str, dict[str, Any]]] = {}
+    for path in options.comparisons:
+        summaries |= _read_json(path) if path.suffix == ".json" else {path.name: _read(path)}
+    if options.json:
+        options.json.write_text(json.dumps(summaries, indent=1) + "\n")
     if options.together:
         summaries = {f"{next(iter(summaries))} and {len(summaries) - 1} more": _joined(list(summaries.values()))}
     rows = [row for name, arms in summaries.items() for row in _rows(name, arms, options.against, options.arms)]
@@ -53,11 +58,19 @@ def _read(folder: Path) -> dict[str, dict[str, Any]]:
         runs = ", ".join(f"{run['arm']} of seed {run['seed']}" for run in summary["failed"])
         print(f"{folder.name} is not whole: without {runs}", file=sys.stderr)
     if left_out := finished_runs(folder).keys() - summary["arms"].keys():
-        print(f"{folder.name}: its last compare did not name {', '.join(sorted(left_out))}, which are left out", file=sys.stderr)
+        print(f"{folder.name}: left out, as its last compare did not name them: {', '.join(sorted(left_out))}", file=sys.stderr)
     return {
-        name: {"accuracy": dict(zip(arm["seeds"], arm["accuracy"], strict=True)), "time_ratio": arm["time_ratio"]}
+        name: {"accuracy": dict(zip(map(str, arm["seeds"]), arm["accuracy"], strict=True)), "time_ratio": arm["time_ratio"]}
         for name, arm in summary["arms"].items()
     }
+
+
+def _read_json(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """The same of each comparison."""
+    try:
+        return json.loads(path.read_text())  # type: ignore[no-any-return]
+    except (OSError, ValueError) as error:
+        sys.exit(f"{path} is no file that --json wrote: {error}")
 
 
 def _joined(summaries: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
