@@ -32,7 +32,10 @@ def main() -> None:
     options = parser.parse_args()
     summaries: dict[str, dict[str, dict[str, Any]]] = {}
     for path in options.comparisons:
-        summaries |= _read_json(path) if path.suffix == ".json" else {path.name: _read(path)}
+        read = _read_json(path) if path.suffix == ".json" else {path.name: _read(path)}
+        if twice := summaries.keys() & read.keys():
+            sys.exit(f"{path} has another comparison of the name {min(twice)}; give them apart, or rename a folder")
+        summaries |= read
     if options.json:
         options.json.write_text(json.dumps(summaries, indent=1) + "\n")
     if options.together:
