@@ -1,7 +1,9 @@
 """What a layer keeps in its state dict, and what becomes of its tables when a model is cast, moved, copied or averaged."""
 
 import copy
+import functools
 import io
+import json
 import pickle
 import sys
 
@@ -26,6 +28,7 @@ from jpegdl.layer import (
     SubsampledJpegLayer,
     ZeroDcJpegLayer,
 )
+from jpegdl.layer.record import decode
 
 TABLES = (torch.rand(8, 8, generator=torch.Generator().manual_seed(1)) * 9 + 1, torch.full((8, 8), 4.0))
 IMAGES = torch.linspace(0, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
@@ -117,10 +120,54 @@ def test_missing_and_unknown_tables_are_still_told():
     assert JpegLayer().load_state_dict(state, strict=False).missing_keys == ["chroma"]
 
 
-def test_a_state_with_a_broken_record_is_refused():
-    state = JpegLayer().state_dict()
-    state["_extra_state"] = torch.zeros(5)
-    with pytest.raises(UsageError, match="_extra_state .* is not a record of its settings"):
+@pytest.mark.parametrize("record", [torch.zeros(5), torch.full((256,), 300.0), torch.full((512,), 200, dtype=torch.uint8)])
+def test_a_broken_record_is_said_and_the_tables_are_loaded(record):
+    layer, state = JpegLayer(), JpegLayer(3.0).state_dict()
+    state["_extra_state"] = record
+    with pytest.warns(UserWarning, match="_extra_state .* is not a record of its settings"):
+        layer.load_state_dict(state)
+    assert (layer.luma == 3).all()
+
+
+AVERAGES = {
+    "of two, as timm's avg_checkpoints": lambda a, b: ((a.double() + b.double()) / 2).float(),
+    "weighted": lambda a, b: 0.3 * a + 0.7 * b,
+    "weighted, back to its dtype": lambda a, b: (0.3 * a + 0.7 * b).to(a.dtype),
+    "in half precision": lambda a, b: 0.3 * a.half() + 0.7 * b.half(),
+    "in bfloat16": lambda a, b: 0.3 * a.bfloat16() + 0.7 * b.bfloat16(),
+    "by numbers of samples": lambda a, b: torch.from_numpy((a.float().numpy() * 24 + b.float().numpy() * 37) / 61),
+    "moving": lambda a, b: functools.reduce(lambda s, _: 0.999 * s + 0.001 * b, range(50), a),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("average", AVERAGES)
+def test_state_dicts_averaged_entry_by_entry_keep_the_settings(average):
+    a, b = JpegLayer(2.0, 3.0, bits=6, window=3).state_dict(), JpegLayer(4.0, 3.0, bits=6, window=3).state_dict()
+    mean = {name: AVERAGES[average](a[name], b[name]) for name in a}
+    JpegLayer(bits=6, window=3).load_state_dict(mean)
+    with pytest.raises(UsageError, match="bits=6, window=3, and this one has bits=8, window=5"):
+        JpegLayer().load_state_dict(mean)
+
+
+def test_records_survive_every_weight_and_damage_is_never_taken_for_settings():
+    record = JpegLayer(bits=6).state_dict()["_extra_state"]
+    for w in torch.arange(1, 100) / 100:
+        assert decode((w * record + (1 - w) * record).to(torch.uint8)) == JpegLayer(bits=6).settings
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        damaged = record.clone()
+        damaged[torch.randint(len(record), (1,), generator=generator)] += 16  # half a byte, as overflow would
+        with pytest.warns(UserWarning, match="not a record"):
+            assert decode(damaged) is None
+
+
+def test_records_of_earlier_versions_are_read():
+    state = JpegLayer(bits=6).state_dict()
+    text = json.dumps(JpegLayer(bits=6).settings).encode().ljust(256)
+    state["_extra_state"] = torch.tensor(list(text), dtype=torch.uint8)
+    JpegLayer(bits=6).load_state_dict(state)
+    with pytest.raises(UsageError, match="bits=6, and this one has bits=8"):
         JpegLayer().load_state_dict(state)
 
 
@@ -148,7 +195,7 @@ def test_states_of_one_kind_of_layer_are_of_one_shape():
         for hardness in (None, 0.7)
         for bits in (8, None)
     }
-    assert shapes == {(256,)}
+    assert shapes == {(512,)}
 
 
 @pytest.mark.parametrize("use_buffers", [True, False])

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from jpegdl.compare import CompareConfig as CompareConfig
     from jpegdl.compare import compare as compare
     from jpegdl.layer.jpeg import JpegLayer
-    from jpegdl.layer.prepend import prepend
+    from jpegdl.layer.prepend import parameter_groups, prepend
     from jpegdl.use import Classifier, load
 
-__all__ = ["Classifier", "CompareConfig", "JpegLayer", "compare", "load", "prepend", "read_config"]
+__all__ = ["Classifier", "CompareConfig", "JpegLayer", "compare", "load", "parameter_groups", "prepend", "read_config"]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -35,6 +35,7 @@ _HOMES = {
     "CompareConfig": "compare",
     "JpegLayer": "layer",
     "load": "use",
+    "parameter_groups": "layer",
     "prepend": "layer",
     "read_config": "arguments",
 }

@@ -108,6 +108,11 @@ def from_zigzag(sequence: Tensor) -> Tensor:
     return table.reshape(*sequence.shape[:-1], BLOCK, BLOCK)
 
 
+def is_abstract(tensor: Tensor) -> bool:
+    """Return whether a tensor has a shape and no values."""
+    return tensor.is_meta or isinstance(tensor, FakeTensor)
+
+
 def check_table(
     table: Any,
     name: str,
@@ -149,7 +154,7 @@ def check_table(
         raise UsageError(
             f"{name} must be a number or of shape {' or '.join(map(str, shapes))}, got shape {tuple(tensor.shape)}"
         )
-    if not tensor.is_meta and not isinstance(tensor, FakeTensor):
+    if not is_abstract(tensor):
         for sound, message in (
             ((tensor > 0) & tensor.isfinite(), "be finite and greater than 0 everywhere"),
             ((tensor >= 1e-12) & (tensor <= 1e12), "lie between 1e-12 and 1e12"),

@@ -226,7 +226,8 @@ def quantize_levels(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Te
 
     Source: ITU-T T.81, A.3.4; the cap from "JPEG Inspired Deep Learning" (ICLR 2025).
     """
-    return _cap((z / broadcast_like(q, z, "q")).round(), bits)
+    cap, levels = largest_level(bits), (z / broadcast_like(q, z, "q")).round()
+    return levels if cap is None else levels.clamp(-cap, cap)
 
 
 def level_probabilities(
@@ -406,9 +407,20 @@ def saturate(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tensor:
         UsageError: as :func:`hard_quantize`.
     """
     q, cap = broadcast_like(q, z, "q"), largest_level(bits)
-    return z if cap is None else z.clamp(-cap * q, cap * q)
+    if cap is None:
+        return z
+    limit = cap * q
+    return torch.where(z.detach().abs() > limit.detach(), z.detach().sign() * limit, z)
 
 
 def _cap(levels: Tensor, bits: int | None) -> Tensor:
+    """clamp(levels, -L, L) whose gradient is 1 on the first and the last level too, and 0 beyond.
+
+    That of :func:`torch.clamp` at its bounds is 1 up to PyTorch 2.13 and 0 since, and all coefficients beyond the cap of a hard
+    quantizer lie there.
+    """
     cap = largest_level(bits)
-    return levels if cap is None else levels.clamp(-cap, cap)
+    if cap is None:
+        return levels
+    values = levels.detach()
+    return torch.where(values.abs() <= cap, levels, values.clamp(-cap, cap))

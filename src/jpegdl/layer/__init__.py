@@ -10,7 +10,7 @@ from jpegdl.layer.gain import GainLayer
 from jpegdl.layer.jpeg import JpegLayer
 from jpegdl.layer.kinds import LAYER_KINDS, STORABLE, LayerKind, build_layer, check_layer, layer_kind
 from jpegdl.layer.normalization import ImageNormalization
-from jpegdl.layer.prepend import PrependedModel, prepend
+from jpegdl.layer.prepend import PrependedModel, parameter_groups, prepend
 from jpegdl.layer.quantizing import DEFAULT_ALPHA, ROUNDINGS, STEP_RANGE, QuantizingLayer, Rounding
 from jpegdl.layer.regional import RegionalJpegLayer
 from jpegdl.layer.subsampled import SubsampledJpegLayer
@@ -44,6 +44,7 @@ __all__ = [
     "check_layer",
     "describe_tables",
     "layer_kind",
+    "parameter_groups",
     "prepend",
     "table_source",
 ]

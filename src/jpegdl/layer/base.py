@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.kernels import unobserved
+from jpegdl.layer.bounds import keep_in_range
 from jpegdl.layer.record import check_settings, decode, encode
 from jpegdl.tables import check_table
 
@@ -35,6 +36,14 @@ class Layer(nn.Module):
     #: What the numbers in its tables are, one of :data:`jpegdl.tables.KINDS`; None where it has no tables.
     table_kind: str | None = None
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        keep_in_range(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # copies and pickles come this way
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        keep_in_range(self)
+
     @property
     def settings(self) -> dict[str, Any]:
         """What there is to know of the layer besides its tables, as JSON has it: its class, and what a subclass adds."""
@@ -53,6 +62,11 @@ class Layer(nn.Module):
             TypeError: not a tensor, or of a dtype that the layer does not take.
             UsageError: of another shape.
         """
+        if isinstance(images, torch.fx.Proxy):  # stay whole in graphs of torch.fx, as torch.nn's own modules do
+            tracer = images.tracer
+            path = tracer.path_of_module(self)  # type: ignore[attr-defined]
+            whole: Tensor = tracer.create_proxy("call_module", path, (images,), {})
+            return whole
         self.check(images)
         with full_precision(images):
             output = self.round_trip(images)
@@ -74,7 +88,19 @@ class Layer(nn.Module):
         raise NotImplementedError
 
     def project_(self) -> None:
-        """Bring parameters back into their range, in place; call it after each optimizer step."""
+        """Bring parameters back into their range, in place: a subclass with such says how.
+
+        It is called for you: after each step of a PyTorch optimizer that trains the layer, and by ``train``, ``eval`` and
+        ``state_dict``.
+        """
+
+    def train(self, mode: bool = True) -> Self:
+        self.project_()
+        return super().train(mode)
+
+    def _save_to_state_dict(self, *args: Any) -> None:
+        self.project_()
+        super()._save_to_state_dict(*args)
 
     def get_extra_state(self) -> Tensor:
         """The layer's :attr:`settings` for the state dict, a uint8 tensor on the CPU: every format can store one."""
@@ -125,15 +151,10 @@ class ImageLayer(Layer):
         return super().forward(images)
 
     def _look(self, images: Tensor) -> None:
-        if not isinstance(images, Tensor) or not images.is_floating_point() or not images.numel() or not unobserved(images):
-            return
-        if images.is_cuda and torch.cuda.is_current_stream_capturing():
-            return
-        for layer in self.modules():  # the layers within this one see what it makes of the images
-            if isinstance(layer, ImageLayer):
-                layer._looked = True
-        if advice := _advice(images.detach()):
-            warnings.warn(f"{advice} (said once, of this layer's first batch)", stacklevel=5)
+        if warn_unless_images(images):
+            for layer in self.modules():  # the layers within this one see what it makes of the images
+                if isinstance(layer, ImageLayer):
+                    layer._looked = True
 
     def check(self, images: Tensor) -> None:
         if not isinstance(images, Tensor):
@@ -268,6 +289,17 @@ def initial_table(value: Any, name: str, leading: tuple[int, ...], dtype: torch.
     elif isinstance(value, Tensor) and value.ndim == 0:
         value = value.detach().expand(F.BLOCK, F.BLOCK)
     return check_table(value, name, leading, dtype, device)
+
+
+def warn_unless_images(images: Any) -> bool:
+    """Warn of floating-point values that are not those of images in [0, 1], and return whether they could be looked at."""
+    if not isinstance(images, Tensor) or not images.is_floating_point() or not images.numel() or not unobserved(images):
+        return False
+    if images.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+    if advice := _advice(images.detach()):
+        warnings.warn(f"{advice} (said once, of the first batch)", stacklevel=5)
+    return True
 
 
 def _advice(images: Tensor) -> str | None:

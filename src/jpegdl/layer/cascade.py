@@ -67,7 +67,7 @@ class JpegCascade(ImageLayer, nn.ModuleList):
         return torch.stack(shares).mean(0) if shares else torch.zeros(3, F.BLOCK, F.BLOCK, device=images.device)
 
     def project_(self) -> None:
-        """Bring the parameters of every layer back into their range, in place; call it after each optimizer step."""
+        """Bring the parameters of every layer back into their range, in place; see :meth:`jpegdl.JpegLayer.project_`."""
         for layer in self._layers():
             layer.project_()
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.layer.base import ImageDctLayer, Table, initial_tables
+from jpegdl.layer.bounds import bounded, project
 
 CURVES = {"log": F.log_compand, "tanh": F.tanh_compand}
 SMALLEST_SCALE = 1e-5
@@ -46,14 +47,13 @@ class CompandingLayer(ImageDctLayer):
         return {**super().settings, "curve": self.curve}
 
     def alter(self, z: Tensor) -> Tensor:
-        scales = torch.stack((self.luma, self.chroma, self.chroma)).to(z.dtype)
+        scales = bounded(torch.stack((self.luma, self.chroma, self.chroma)), SMALLEST_SCALE).to(z.dtype)
         return CURVES[self.curve](z, scales[:, None, None])
 
-    @torch.no_grad()
     def project_(self) -> None:
-        """Bring the scales back to at least 1e-5, in place; call it after each optimizer step."""
-        self.luma.clamp_(min=SMALLEST_SCALE)
-        self.chroma.clamp_(min=SMALLEST_SCALE)
+        """Bring the scales back to at least 1e-5, in place; see :meth:`jpegdl.JpegLayer.project_`."""
+        project(self.luma, SMALLEST_SCALE)
+        project(self.chroma, SMALLEST_SCALE)
 
     def extra_repr(self) -> str:
         return self.curve

@@ -24,6 +24,8 @@ def describe_tables(layer: nn.Module) -> dict[str, Any]:
     parts = {name: part for name, part in layer.named_modules() if isinstance(part, Layer)}
     settings = {name: part.settings for name, part in parts.items()}
     kinds = {part.table_kind for part in parts.values()} - {None}
+    for part in parts.values():
+        part.project_()  # whoever trained it: what is written down is in range
     own = settings.pop("", {"layer": type(layer).__name__})
     tables: dict[str, Tensor] = dict(layer.named_parameters())
     for prefix, part in parts.items():

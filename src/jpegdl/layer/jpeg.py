@@ -1,11 +1,15 @@
 """The trainable JPEG layer."""
 
+from typing import Any, Self
+
 import torch
 from torch import Tensor, nn
 
 from jpegdl.kernels import soft_round_trip
 from jpegdl.layer.base import ImageDctLayer, Table, initial_tables
+from jpegdl.layer.bounds import bounded
 from jpegdl.layer.quantizing import DEFAULT_ALPHA, QuantizingLayer, Rounding
+from jpegdl.tables import standard_tables
 
 # What the fused kernel computes. It serves layers that have JpegLayer's own of each.
 _FUSED = ("coefficients", "analyze", "process", "quantize", "alter", "at_blocks", "reconstruct", "synthesize")
@@ -94,10 +98,27 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
             trainable_alpha=trainable_alpha,
         )
 
+    @classmethod
+    def from_quality(cls, quality: int, **options: Any) -> Self:
+        """Build a layer whose steps are the standard tables at a quality factor, as libjpeg scales them.
+
+        Args:
+            quality: 1 (coarsest) to 100 (all steps 1).
+            options: of the class itself. ``bits`` is None unless given: a JPEG file has no level cap.
+
+        Raises:
+            UsageError: ``quality`` is not an integer from 1 to 100, or an option is out of its range.
+
+        Example::
+
+            layer = JpegLayer.from_quality(75)
+        """
+        return cls(*standard_tables(quality), **{"bits": None, **options})
+
     @property
     def steps(self) -> Tensor:
         """(3, 8, 8): the steps of Y, Cb and Cr; the last two are the chroma table."""
-        return torch.stack((self.luma, self.chroma, self.chroma))
+        return bounded(torch.stack((self.luma, self.chroma, self.chroma)), self.step_range[0])
 
     @property
     def alpha(self) -> Tensor:

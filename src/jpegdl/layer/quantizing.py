@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.layer.base import DctLayer, Table, compute_dtype, initial_table
+from jpegdl.layer.bounds import bounded, project
+from jpegdl.tables import is_abstract
 
 #: The quantizers that a layer can use; :class:`jpegdl.JpegLayer` says what each does.
 Rounding = Literal["soft", "hard", "sample", "ste", "ste-matched", "noise", "none"]
@@ -24,6 +26,9 @@ DEFAULT_ALPHA = 5.0
 class QuantizingLayer(DctLayer):
     """A layer that quantizes; a subclass names its tables, and says in :attr:`steps` and :attr:`alpha` which plane has which.
 
+    Steps stay in :attr:`step_range` whatever trains them: [1e-5, 255], as in the published training, or wider where the layer
+    was built with or has loaded steps beyond. Nothing has to be called for it.
+
     For each name in ``tables`` there is a parameter of that name, the steps. Of the same shape is either ``alpha_NAME``, a
     buffer or a parameter, or, where hardness is given and trained, the parameter ``hardness_NAME``.
 
@@ -31,6 +36,9 @@ class QuantizingLayer(DctLayer):
         tables: initial steps by name, each (..., 8, 8).
         alpha: sharpness of P(k | z) for all tables, or a tuple with one for each.
         hardness, bits, window, rounding, trainable_alpha: as in :class:`jpegdl.JpegLayer`.
+
+    Attributes:
+        step_range: the smallest and the largest step that training may reach.
 
     Raises:
         UsageError: an argument is out of its range, or ``hardness`` is given together with an ``alpha`` other than the default.
@@ -55,6 +63,7 @@ class QuantizingLayer(DctLayer):
         self.bits, self.window, self.hardness = bits, window, _check_hardness(hardness, alpha)
         self.rounding = rounding
         self.table_names = tuple(tables)
+        self.step_range = STEP_RANGE
         for name, steps in tables.items():
             self.register_parameter(name, nn.Parameter(steps))
         alphas = alpha if isinstance(alpha, tuple | list) and len(alpha) == len(tables) else (alpha,) * len(tables)
@@ -70,6 +79,17 @@ class QuantizingLayer(DctLayer):
                 self.register_parameter(f"alpha_{name}", nn.Parameter(free))
             tied = nn.Parameter(torch.full_like(steps, self.hardness)) if self.hardness and trainable_alpha else None
             self.register_parameter(f"hardness_{name}", tied)
+        self._widen()
+
+    def _widen(self) -> None:
+        """Make room in :attr:`step_range` for the steps that the layer has been given."""
+        steps = [table.detach() for name in self.table_names if not is_abstract(table := getattr(self, name))]
+        given = [edge.item() for table in steps for edge in table[(table > 0) & table.isfinite()].aminmax() if table.numel()]
+        self.step_range = (min((STEP_RANGE[0], *given)), max((STEP_RANGE[1], *given)))
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._widen()
 
     @property
     def rounding(self) -> Rounding:
@@ -108,11 +128,12 @@ class QuantizingLayer(DctLayer):
         """alpha of the table ``name``, in its shape."""
         if self.hardness is None:
             alpha: Tensor = getattr(self, f"alpha_{name}")
-            return alpha
-        steps: Tensor = getattr(self, name).detach()
+            return bounded(alpha, SMALLEST_ALPHA) if isinstance(alpha, nn.Parameter) else alpha
+        steps: Tensor = getattr(self, name).detach().clamp(min=self.step_range[0])
         steps = steps.to(compute_dtype(steps))
         trained: Tensor | None = getattr(self, f"hardness_{name}")
-        return (steps**2).reciprocal() * (self.hardness if trained is None else trained.to(steps.dtype))
+        hardness = self.hardness if trained is None else bounded(trained, SMALLEST_HARDNESS).to(steps.dtype)
+        return (steps**2).reciprocal() * hardness
 
     def _trained_hardness(self) -> bool:
         return any(getattr(self, f"hardness_{name}") is not None for name in self.table_names)
@@ -171,21 +192,33 @@ class QuantizingLayer(DctLayer):
         levels = F.quantize_levels(z, self.at_blocks(self.steps.to(z.dtype)), bits=self.bits)
         return (levels.abs() >= (float("inf") if cap is None else cap)).float().mean(dim=(0, 2, 3))
 
-    @torch.no_grad()
     def project_(self) -> None:
-        """Bring steps back into [1e-5, 255], and a free alpha or a trained hardness to at least 1e-5, in place; call it after
-        each optimizer step."""
+        """Bring trainable steps back into :attr:`step_range`, and a trained alpha or hardness to at least 1e-5, in place.
+
+        Optimizers, ``train``, ``eval`` and ``state_dict`` have this done: there is no need to call it.
+        """
         for name in self.table_names:
-            getattr(self, name).clamp_(*STEP_RANGE)
+            project(getattr(self, name), *self.step_range)
             for kind, smallest in (("alpha", SMALLEST_ALPHA), ("hardness", SMALLEST_HARDNESS)):
                 if (table := getattr(self, f"{kind}_{name}")) is not None:
-                    table.clamp_(min=smallest)
+                    project(table, smallest)
 
     def extra_repr(self) -> str:
-        alpha = "alpha free"
-        if self.hardness is not None:
-            alpha = f"hardness={self.hardness}{' trainable' if self._trained_hardness() else ''}"
-        return f"{self.rounding}, {alpha}, bits={self.bits}, window={self.window}"
+        sharpness = "alpha" if self.hardness is None else "hardness"
+        parts = [f"{name}={_span(getattr(self, name))}" for name in self.table_names]
+        given = [getattr(self, f"{sharpness}_{name}") for name in self.table_names]
+        values = dict.fromkeys(f"{self.hardness:g}" if value is None else _span(value) for value in given)
+        trained = ", trainable" if any(isinstance(value, nn.Parameter) for value in given) else ""
+        parts.append(f"{sharpness}={' and '.join(values)}{trained}")
+        return ", ".join((self.rounding, *parts, f"bits={self.bits}, window={self.window}"))
+
+
+def _span(table: Tensor) -> str:
+    """The smallest and the largest entry of a table; one of them where all are equal."""
+    if is_abstract(table):
+        return "?"
+    low, high = (edge.item() for edge in table.detach().aminmax())
+    return f"{low:.4g}" if low == high else f"{low:.4g}..{high:.4g}"
 
 
 def _check_hardness(hardness: float | None, alpha: Table | tuple[Table, ...]) -> float | None:

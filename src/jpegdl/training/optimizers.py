@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
+from jpegdl.layer.bounds import unbounded_steps
 from jpegdl.training.config import OptimizerConfig
 
 
@@ -38,7 +39,8 @@ class LogAdam(torch.optim.Adam):
         for parameter in moved:
             parameter.grad.mul_(parameter)  # d loss / d log p
             parameter.log_()
-        super().step()
+        with unbounded_steps():  # which the logarithms are not
+            super().step()
         for parameter in moved:
             parameter.exp_()
         return loss
