@@ -56,8 +56,7 @@ def train_jointly(
         layer_optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        layer_optimizer.step()
-        model.layer.project_()  # steps stay within [1e-5, 255]
+        layer_optimizer.step()  # after which steps are within [1e-5, 255]
         losses.append(loss.item())
         if (step + 1) % max(1, steps // 6) == 0:
             recent = losses[-max(1, steps // 6) :]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 import jpegdl.backbones  # noqa: F401  registers the CIFAR networks
@@ -29,6 +30,22 @@ def example(monkeypatch, few_photos):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
     return importlib.import_module
+
+
+@pytest.fixture
+def trainer(example, monkeypatch):
+    """Import a script of examples/trainers; where its package is not installed, the test is skipped."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples" / "trainers")
+
+    def script(name, package):
+        pytest.importorskip(package)
+        if package == "accelerate":
+            from accelerate.state import AcceleratorState
+
+            AcceleratorState._reset_state(reset_partial_state=True)  # one for the whole process otherwise
+        return example(name).main
+
+    return script
 
 
 def check_trained(model, *tables):
@@ -152,3 +169,53 @@ def test_own_callbacks(example, tmp_path):
     assert ledger[0]["arm"] == "jpeg-dl"
     assert (run / "csv" / "version_0" / "metrics.csv").is_file()
     assert "steps_moved" not in (tmp_path / "own-callbacks" / "plain" / "0" / "metrics.csv").read_text()
+
+
+# ------------------------------------------------------------------------------------------- in other people's trainers
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("timm_train", "timm"),
+        ("transformers_trainer", "accelerate"),
+        ("lightning_module", "lightning"),
+        ("fastai_learner", "fastai"),
+        ("accelerate_loop", "accelerate"),
+    ],
+)
+def test_every_trainer_trains_the_tables_and_keeps_them_in_range(trainer, name, package):
+    torch.manual_seed(0)
+    model = trainer(name, package)(["--epochs", "1", "--steps", "2"])
+    start = JpegLayer.from_quality(90)
+    for table in ("luma", "chroma"):
+        steps = getattr(model.layer, table).detach().cpu()
+        assert ((steps >= 1e-5) & (steps <= 255)).all()
+        assert (steps != getattr(start, table)).float().mean() > 0.9 or table == "chroma"  # the photographs are grey
+    assert model(torch.rand(2, 3, 64, 64)) is not None
+
+
+def test_lightnings_command_line_makes_the_layer_from_yaml(trainer):
+    file = Path(__file__).parents[1] / "examples" / "trainers" / "lightning_cli.yaml"
+    done = trainer("lightning_cli", "jsonargparse")(["fit", "--config", str(file), "--trainer.max_steps", "2"])
+    layer = done.model.model.layer
+    assert layer.bits is None
+    assert (layer.luma != 2).any()
+    assert done.trainer.global_step == 2
+
+
+def test_optuna_searches_on_training_images_alone(trainer):
+    study = trainer("optuna_search", "optuna")(["--trials", "2", "--epochs", "1", "--steps", "1"])
+    assert set(study.best_params) == {"quality", "alpha", "layer_lr"}
+    assert len(study.trials) == 2
+
+
+@pytest.mark.parametrize("script", ["timm_train", "lightning_module"])
+def test_class_folders_of_ones_own(trainer, tmp_path, script):
+    for index in range(24):
+        part, kind = ("train", "test")[index % 3 == 2], "ab"[index % 2]
+        (tmp_path / part / kind).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (70, 66), (index * 9, 90, 200 * (index % 2))).save(tmp_path / part / kind / f"{index}.png")
+    model = trainer(script, "timm")(["--data", str(tmp_path), "--epochs", "1"])
+    assert model(torch.rand(1, 3, 64, 64)).shape == (1, 2)

@@ -1,0 +1,56 @@
+"""Optuna looks for the layer's alpha, first steps and learning rate: python examples/trainers/optuna_search.py [--data FOLDER]
+
+A fifth of the training images decides; the test images are not looked at. Needs optuna: pip install '.[examples]' in a checkout.
+"""
+
+import argparse
+
+import optuna
+import timm
+import torch
+from photographs import image_sets
+from torch import nn
+from torch.utils.data import DataLoader, random_split
+
+from jpegdl import JpegLayer, parameter_groups, prepend
+
+
+def main(arguments: list[str] | None = None) -> optuna.Study:
+    parser = argparse.ArgumentParser(description="Optuna looks for settings of a JPEG layer.")
+    parser.add_argument("--data", help="folder with train/CLASS/ and test/CLASS/")
+    parser.add_argument("--trials", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=10**9, help="at most so many in an epoch")
+    options = parser.parse_args(arguments)
+
+    images, _, classes = image_sets(options.data)
+    held_out = len(images) // 5
+    train, judge = random_split(images, [len(images) - held_out, held_out], torch.Generator().manual_seed(0))
+
+    def loss_of(trial: optuna.Trial) -> float:
+        torch.manual_seed(0)
+        quality, alpha = trial.suggest_int("quality", 50, 100), trial.suggest_float("alpha", 0.1, 10, log=True)
+        model = prepend(timm.create_model("resnet10t", num_classes=classes), JpegLayer.from_quality(quality, alpha=alpha))
+        layer_lr = trial.suggest_float("layer_lr", 1e-4, 1e-1, log=True)
+        optimizer = torch.optim.AdamW(parameter_groups(model, lr=1e-3, layer_lr=layer_lr, weight_decay=0.05))
+        for _ in range(options.epochs):
+            model.train()
+            for _, (batch, labels) in zip(range(options.steps), DataLoader(train, 16, shuffle=True), strict=False):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(batch), labels).backward()
+                optimizer.step()
+        model.eval()
+        with torch.no_grad():
+            losses = [
+                nn.functional.cross_entropy(model(batch), labels) * len(labels) for batch, labels in DataLoader(judge, 64)
+            ]
+        return sum(losses).item() / held_out
+
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
+    study.optimize(loss_of, n_trials=options.trials)
+    print(study.best_params, study.best_value)
+    return study
+
+
+if __name__ == "__main__":
+    main()

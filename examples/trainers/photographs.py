@@ -1,0 +1,30 @@
+"""The images of these scripts: class folders of your own, or the photographs that scikit-image ships."""
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, TensorDataset
+from torchvision import datasets
+from torchvision.transforms import v2
+
+from jpegdl.data import Data, DataConfig
+
+SIZE = 64  # pixels
+# Images stay in [0, 1]: there is no Normalize, since the model normalises behind the layer.
+TO_UNIT = v2.Compose([v2.ToImage(), v2.Resize(SIZE), v2.CenterCrop(SIZE), v2.ToDtype(torch.float32, scale=True)])
+
+
+def image_sets(folder: str | None) -> tuple[Dataset[tuple[Tensor, Tensor]], Dataset[tuple[Tensor, Tensor]], int]:
+    """Return training images, test images and the number of classes; an image is (3, 64, 64) in [0, 1].
+
+    Args:
+        folder: has ``train/CLASS/*.jpg`` and ``test/CLASS/*.jpg``. None for patches of the embedded photographs.
+    """
+    if folder is not None:
+        train, test = (datasets.ImageFolder(f"{folder}/{part}", TO_UNIT) for part in ("train", "test"))
+        return train, test, len(train.classes)
+    data = Data(DataConfig(name="photos", size=SIZE, batch_size=16))
+    sets = []
+    for part in (data.train, data.test):
+        few = [part[i] for i in range(0, len(part), max(1, len(part) // 64))]
+        sets.append(TensorDataset(torch.stack([image for image, _ in few]), torch.tensor([label for _, label in few])))
+    return sets[0], sets[1], len(data.classes)
