@@ -184,7 +184,7 @@ class RunFolder:
         """
         there = self.data()
         difference = data_difference({**there, "train": found["train"]}, found)
-        if difference and there["classes"] != found["classes"]:
+        if difference and class_difference(there["classes"], found["classes"]):
             raise UsageError(f"the model in {self} knows other classes than these data ({difference}); give its own data")
         return difference
 
