@@ -74,18 +74,19 @@ def piece_digests(pieces: Sequence[Piece]) -> list[str]:
     The digest of a file and that of the same bytes in a tar are the same.
     """
     found = [UNKNOWN] * len(pieces)
-    stamps: dict[str, str | None] = {}
     stores: dict[str, _Store] = {}
+    held: dict[str, tuple[str, _Store]] = {}  # of each file, its stamp and where its digests are
     missing: list[int] = []
     for index, piece in enumerate(pieces):
-        if piece.path not in stamps:
-            stamps[piece.path] = _stamp(piece.path)
-        if (stamp := stamps[piece.path]) is None:
-            continue
-        place = _place(piece)
-        if place not in stores:
-            stores[place] = _Store(place)
-        if (known := stores[place].get(_name(piece), stamp)) is None:
+        if piece.path not in held:
+            if (stamp := _stamp(piece.path)) is None:
+                continue
+            place = _place(piece)
+            if place not in stores:
+                stores[place] = _Store(place)
+            held[piece.path] = stamp, stores[place]
+        stamp, store = held[piece.path]
+        if (known := store.get(_name(piece), stamp)) is None:
             missing.append(index)
         else:
             found[index] = known
@@ -96,9 +97,9 @@ def piece_digests(pieces: Sequence[Piece]) -> list[str]:
             for index, digest in zip(some, digests, strict=True):
                 found[index] = digest
                 piece = pieces[index]
-                stamp = stamps[piece.path]
-                if digest != UNKNOWN and stamp is not None and not _is_recent(stamp) and _stamp(piece.path) == stamp:
-                    stores[_place(piece)].put(_name(piece), stamp, digest)
+                stamp, store = held[piece.path]
+                if digest != UNKNOWN and not _is_recent(stamp) and _stamp(piece.path) == stamp:
+                    store.put(_name(piece), stamp, digest)
     for store in stores.values():
         store.close()
     if any(store.written for store in stores.values()):

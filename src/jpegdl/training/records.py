@@ -5,6 +5,7 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from jpegdl.data.config import CLASS_ORDERS
 from jpegdl.files import digest_of_file
 from jpegdl.layer import DEFAULT_ALPHA, table_source
 from jpegdl.own import is_own, source_digest
@@ -18,6 +19,8 @@ WHERE = ("data.path", "data.workers", "training.accelerator", "training.loggers"
 def settings_of(config: RunConfig, arm: str, seed: int) -> dict[str, Any]:
     """Settings as they are written and compared: what stands for a default is spelled out."""
     settings = {"arm": arm, "seed": seed, **asdict(config)}
+    if settings["data"]["class_order"] == CLASS_ORDERS[0]:  # the default, which earlier versions did not write down
+        settings["data"]["class_order"] = None
     layer = settings["layer"]
     if layer["alpha"] is None and layer["hardness"] is None:
         layer["alpha"] = DEFAULT_ALPHA

@@ -98,7 +98,7 @@ def check_classes(
         warnings.warn(f"{found}, nor of {len(unseen) - 1} others: only a network that knows them can be right", stacklevel=3)
     if limited:
         return
-    for split, used in (("training", trained | tested), ("test", tested)):
+    for split, used in (("training", trained), ("test", tested | (set(range(len(classes))) - trained))):
         if without := [name for index, name in enumerate(classes) if index not in used]:
             more = f" and {len(without) - _SAID} more" if len(without) > _SAID else ""
             verb = "has" if len(without) == 1 else "have"
