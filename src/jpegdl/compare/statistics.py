@@ -283,7 +283,7 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
     if shared := summary.get("test_in_train"):
         notes.append(f"{shared} of these {'is a' if shared == 1 else 'are'} training image{'' if shared == 1 else 's'} too.")
     if passed := summary.get("passed_over"):
-        notes.append(f"Passed over in the data set: {passed_in_words(passed)}.")
+        notes.append(f"Passed over {passed_in_words(passed)}.")
     if _too_short(summary):
         notes.append(f"Plain trained for {summary['plain_seconds']:.1f} seconds, too short to compare training times.")
     if summary["mixed"]:

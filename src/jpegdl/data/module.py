@@ -16,7 +16,7 @@ from jpegdl.data.config import DataConfig, check
 from jpegdl.data.images import ImageSet, collate
 from jpegdl.data.sampling import EpochSampler, Seeded, Share, processes
 from jpegdl.data.sources import open_sets
-from jpegdl.errors import UsageError
+from jpegdl.errors import DataWarning, UsageError
 
 TEST_BATCH, CALIBRATION_BATCH = 256, 128  # images at least
 BATCH_BYTES = 2**36
@@ -86,6 +86,7 @@ class Data(lightning.LightningDataModule):
             warnings.warn(
                 f"{shared} of {len(test)} test images {'is a' if shared == 1 else 'are'} training "
                 f"image{'' if shared == 1 else 's'} too: accuracy on them says how well they are remembered",
+                DataWarning,
                 stacklevel=2,
             )
         if passed := Counter(self.train.passed_over) + Counter(self.test.passed_over):

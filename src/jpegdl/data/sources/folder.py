@@ -32,7 +32,7 @@ from jpegdl.data.sources.listing import (
     refuse_head,
 )
 from jpegdl.data.sources.stored import Place, Stored
-from jpegdl.errors import UsageError
+from jpegdl.errors import DataWarning, UsageError
 
 
 def _tried(root: Path, synonyms: Sequence[str]) -> list[Path]:
@@ -224,6 +224,6 @@ def open_folder(config: DataConfig) -> Sets:
     if empty := sorted((train.folders | test.folders) - used[0], key=natural_key):
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
         names = ", ".join(map(repr, empty[:5]))
-        warnings.warn(f"class folders in {root} that hold no image are left out: {names}{more}", stacklevel=2)
+        warnings.warn(f"class folders in {root} that hold no image are left out: {names}{more}", DataWarning, stacklevel=2)
     index = {name: i for i, name in enumerate(classes)}
     return train.source(index), test.source(index), classes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jpegdl.data.sources.base import Source
-from jpegdl.errors import UsageError
+from jpegdl.errors import DataWarning, UsageError
 
 MOST = 2**20  # classes that may be numbered, and not named
 _SAID = 5  # classes that a message names
@@ -95,7 +95,9 @@ def check_classes(
         if not known:
             one = test.name(next(i for i, target in enumerate(test.targets) if target == unseen[0]))
             raise UsageError(f"{found} ({one}){instead and f'; {instead}'}")
-        warnings.warn(f"{found}, nor of {len(unseen) - 1} others: only a network that knows them can be right", stacklevel=3)
+        warnings.warn(
+            f"{found}, nor of {len(unseen) - 1} others: only a network that knows them can be right", DataWarning, stacklevel=3
+        )
     if limited:
         return
     for split, used in (("training", trained), ("test", tested | (set(range(len(classes))) - trained))):
@@ -104,5 +106,7 @@ def check_classes(
             verb = "has" if len(without) == 1 else "have"
             names = ", ".join(without[:_SAID])
             warnings.warn(
-                f"{label}: {len(without)} of {len(classes)} classes {verb} no {split} image: {names}{more}", stacklevel=3
+                f"{label}: {len(without)} of {len(classes)} classes {verb} no {split} image: {names}{more}",
+                DataWarning,
+                stacklevel=3,
             )

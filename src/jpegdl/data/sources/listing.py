@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from PIL import features
 
-from jpegdl.errors import UsageError
+from jpegdl.errors import DataWarning, UsageError
 
 #: Suffixes of the files that are taken for images, as Pillow reads them here.
 IMAGES = (
@@ -78,6 +78,7 @@ class Passed:
             warnings.warn(
                 f"not followed: {', '.join(self.circles[:3])}{more}, {'a link' if one else 'links'} to a folder that "
                 f"{'it is' if one else 'they are'} in",
+                DataWarning,
                 stacklevel=3,
             )
 
@@ -85,7 +86,7 @@ class Passed:
 def warn_passed(suffixes: Mapping[str, int], root: object) -> None:
     """Say in one line what was passed over in ``root``; nothing where that is nothing."""
     if suffixes:
-        warnings.warn(f"passed over {passed_in_words(suffixes)} in {root}", stacklevel=3)
+        warnings.warn(f"passed over {passed_in_words(suffixes)} in {root}", DataWarning, stacklevel=3)
 
 
 def passed_in_words(suffixes: Mapping[str, int]) -> str:
