@@ -21,6 +21,13 @@ ORACLE_CASES = ("bits11_tied", "fine_saturating", "noise_coarse", "soft", "typic
 
 
 @pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digests of tests are kept apart from the user's."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setattr("jpegdl.data.digests.cache_folder", lambda: folder)
+
+
+@pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
 

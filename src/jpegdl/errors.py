@@ -14,6 +14,10 @@ class UsageError(ValueError):
     """
 
 
+class DataWarning(UserWarning):
+    """Something about a data set that its user should know; said once for a comparison, and not by each of its processes."""
+
+
 def did_you_mean(given: str, accepted: Iterable[str]) -> str:
     """The part of a message that names what a misspelt name may have been meant for.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from jpegdl import share
 from jpegdl.data import TestTransform
 from jpegdl.data.images import BAD_FILE, bad_file
-from jpegdl.data.sources.folder import IMAGES, hidden, natural_key
+from jpegdl.data.sources.listing import IMAGES, Passed, in_folder, natural_key, warn_passed
 from jpegdl.errors import UsageError
 from jpegdl.files import folder_hint
 from jpegdl.layer import PrependedModel
@@ -274,17 +274,24 @@ def _find_run(path: Path) -> RunFolder:
 def find_photos(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The image files among paths: files as they are given, of folders all images in them, however deep, in order of name.
 
+    Links to folders are followed, but not in circles; what is no image is passed over with a warning.
+
     Raises:
-        UsageError: a folder without an image.
+        UsageError: a folder without an image, or one that cannot be read.
     """
     photos: list[Path] = []
     for path in map(Path, paths):
         if not path.is_dir():
             photos.append(path)
             continue
-        inside = [one for one in path.rglob("*") if one.suffix.lower() in IMAGES and one.is_file()]
-        shown = [one for one in inside if not any(map(hidden, one.relative_to(path).parts))]
-        if not shown:
+        passed = Passed()
+        try:
+            inside = [path.joinpath(*file.parts) for file in in_folder(path, passed) if file.parts[-1]]
+        except OSError as error:
+            raise UsageError(f"folder {path} cannot be read ({error})") from error
+        passed.warn_circles()
+        warn_passed(passed.suffixes, path)
+        if not inside:
             raise UsageError(f"folder {path} holds no image file ({', '.join(IMAGES)})")
-        photos += sorted(shown, key=lambda one: natural_key(str(one)))
+        photos += sorted(inside, key=lambda one: natural_key(str(one)))
     return photos

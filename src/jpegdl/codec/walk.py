@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from jpegdl.data.sources.folder import hidden, natural_key
+from jpegdl.data.sources.listing import Above, above, enter, hidden, natural_key
 
 SUFFIX = ".jpg"
 
@@ -46,7 +46,7 @@ def walk(root: Path, target: Path, *, one_case: bool) -> Iterator[Entry]:
         target: where files are written to, resolved: what lies in there, by whatever link, is refused.
         one_case: whether names that differ in case alone are one name there.
     """
-    yield from _folder(root, "", target, one_case, ())
+    yield from _folder(root, "", target, one_case, above(root))
 
 
 class _Kind(NamedTuple):
@@ -59,16 +59,15 @@ class _Kind(NamedTuple):
         return cls(entry.is_dir(), entry.is_symlink(), entry.is_file(follow_symlinks=False))
 
 
-def _folder(folder: Path, inner: str, target: Path, one_case: bool, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
+def _folder(folder: Path, inner: str, target: Path, one_case: bool, within: Above) -> Iterator[Entry]:
     try:
-        status = folder.stat()
-        place = status.st_dev, status.st_ino
+        inside_of = enter(folder, within)
         with os.scandir(folder) as there:  # which knows of most entries what they are, without a look at each
             inside = {entry.name: _Kind.of(entry) for entry in there if not hidden(entry.name)}
     except OSError as error:
         yield Entry(folder, inner, "", "", refused=error.strerror or str(error))
         return
-    if place in above:
+    if inside_of is None:
         yield Entry(folder, inner, "", "", refused="is a link to a folder that it is in")
         return
     if folder.resolve().is_relative_to(target):
@@ -94,4 +93,4 @@ def _folder(folder: Path, inner: str, target: Path, one_case: bool, above: tuple
             refused = f"is a link into {target}, which is written to"
         yield Entry(path, inner, name, new, inside[name].regular, refused)
     for name in folders:
-        yield from _folder(folder / name, f"{inner}{name}/", target, one_case, (*above, place))
+        yield from _folder(folder / name, f"{inner}{name}/", target, one_case, inside_of)

@@ -203,6 +203,9 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
     results = {arm: {seed: run.result() for seed, run in by_seed.items()} for arm, by_seed in runs.items()}
     results = {"plain": {}, **results}
     summary = {"name": config.name, "backbone": config.backbone, "data": config.data.kind, **summarize(results, failed)}
+    if results["plain"]:
+        found = next(iter(results["plain"].values())).get("data", {})
+        summary |= {name: found[name] for name in ("passed_over", "test_in_train") if name in found}
     written = {
         "summary.json": json.dumps(summary, indent=1),
         "summary.md": summary_table(summary),

@@ -22,7 +22,7 @@ from jpegdl.own import is_own
 from jpegdl.tables import read_tables
 from jpegdl.training import RunConfig, RunFolder, check_config, evaluate, load_model, on_gpu, train_run
 from jpegdl.training.progress import Display
-from jpegdl.training.start import check_head, starting_backbone
+from jpegdl.training.start import check_head, check_order, starting_backbone
 
 
 class BusyError(UsageError):
@@ -267,6 +267,8 @@ def _untrained(run: RunConfig, data: Data, seed: int) -> PrependedModel:
             "pretrained weights with: give --arm plain, or --layer.tables standard:Q, ones, random or a file"
         )
     backbone, head = starting_backbone(run, data.classes, seed)
+    if run.weights is None and is_own(run.backbone):
+        check_order(run, data.classes, f"the weights that {run.backbone} may begin with")
     if head == "new":
         raise UsageError(
             f"the weights' head does not fit the {len(data.classes)} classes of the data, so there is nothing to evaluate "

@@ -10,6 +10,7 @@ from typing import Any
 
 from scipy.special import stdtr, stdtrit
 
+from jpegdl.data.sources.listing import passed_in_words
 from jpegdl.files import csv_text
 
 SHORT = 10.0  # seconds of training below which the ratio of two times is mostly noise
@@ -279,6 +280,10 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
         notes.append(f"p (Holm): p corrected by Holm's method for the number of arms that are tested against plain, {tests}.")
     if images := summary.get("test_images"):
         notes.append(f"{images} test images: one of them is {100 / images:.2g} points.")
+    if shared := summary.get("test_in_train"):
+        notes.append(f"{shared} of these {'is a' if shared == 1 else 'are'} training image{'' if shared == 1 else 's'} too.")
+    if passed := summary.get("passed_over"):
+        notes.append(f"Passed over {passed_in_words(passed)}.")
     if _too_short(summary):
         notes.append(f"Plain trained for {summary['plain_seconds']:.1f} seconds, too short to compare training times.")
     if summary["mixed"]:

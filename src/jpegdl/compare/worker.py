@@ -18,7 +18,7 @@ from jpegdl.compare.config import check_compare
 from jpegdl.compare.crew import Setup
 from jpegdl.compare.runs import BusyError, train_arm
 from jpegdl.data import Data
-from jpegdl.errors import UsageError
+from jpegdl.errors import DataWarning, UsageError
 from jpegdl.training.processes import end_with
 from jpegdl.training.progress import Standing
 
@@ -60,6 +60,7 @@ def main() -> None:
     setup: Setup = pickle.load(sys.stdin.buffer)
     _settle(setup)
     warnings.showwarning = voice.warn
+    warnings.simplefilter("ignore", DataWarning)  # the parent has listed the same data
     try:
         check_compare(setup.config)
     except UsageError as error:  # the parent has checked the same

@@ -13,7 +13,9 @@ NAMES = (
 )  # fmt: skip
 OBJECT = "object"  # the name of a set that is given as Python objects, not by name
 PREFIXES = ("hfds/", "hfids/", "tfds/", "torch/", "wds/")  # as in timm; the data set's own name follows
+ORDERED = ("folder", "imagenet")  # whose classes are in an order of this package's
 CROPS = ("random", "resized")
+CLASS_ORDERS = ("natural", "sorted")
 CACHES = ("auto", "memory", "device", "none")
 INTERPOLATIONS = ("bicubic", "bilinear")
 DEFAULT_SIZE = 32
@@ -49,6 +51,9 @@ class DataConfig:
             are kept. Your own: what its function takes as ``path``. photos, made-up: none. Images are read as they are stored:
             a camera's note to turn one (EXIF orientation) is not followed, as in timm and torchvision; transparency is dropped;
             16-bit grey is scaled to 8 bits.
+        class_order: order of the classes of folder and imagenet, and so of the network's outputs: natural (2 before 10, A
+            beside a, as in timm) or sorted (10 before 2, Z before a, as in torchvision's ImageFolder). Weights that were
+            trained elsewhere need the order that they were trained in. Default: natural.
         classes: number of classes of made-up, 10 by default; not for any other set.
         limit: use at most this many training images and this many test images, spread evenly over the classes.
         size: side of the square images that the model sees, in pixels. Default: with pretrained weights the one that they were
@@ -81,6 +86,7 @@ class DataConfig:
 
     name: str | None = None
     path: str | None = None
+    class_order: str | None = None
     classes: int | None = None
     limit: int | None = None
     size: int | None = None
@@ -134,6 +140,7 @@ def check(config: DataConfig) -> None:
     for name, value, accepted in (
         ("crop", config.crop, CROPS),
         ("cache", config.cache, CACHES),
+        ("class_order", config.class_order or CLASS_ORDERS[0], CLASS_ORDERS),
         ("interpolation", config.filter, INTERPOLATIONS),
     ):
         if value not in accepted:
@@ -149,6 +156,8 @@ def check(config: DataConfig) -> None:
             raise UsageError(f"data.{name} must be at least {least}, got {value}")
     if config.classes is not None and config.kind != "made-up":
         raise UsageError(f"data.classes is for made-up only, got {config.classes} with {config.kind}")
+    if config.class_order is not None and config.kind not in ORDERED:
+        raise UsageError(f"data.class_order is for {' and '.join(ORDERED)} only, got {config.class_order} with {config.kind}")
     for name, side in (("size", config.pixels), ("resize", config.side), ("pad", config.pixels + 2 * config.pad)):
         if side > LARGEST:
             given = getattr(config, name)

@@ -6,10 +6,11 @@ import hashlib
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
+import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -19,6 +20,7 @@ from torchvision.transforms import v2
 from jpegdl.data.augment import Erase, recolour, seeded
 from jpegdl.data.config import DataConfig
 from jpegdl.data.device import DeviceImages
+from jpegdl.data.digests import DIGITS
 from jpegdl.data.pixels import resized, to_rgb
 from jpegdl.data.sampling import IGNORED, Key
 from jpegdl.data.sources.base import Source
@@ -107,12 +109,27 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
         return self._copies[device]
 
     @functools.cached_property
+    def contents(self) -> np.ndarray[Any, np.dtype[np.bytes_]]:
+        """A digest of the content of each image, corrupt ones too; empty where it is not known."""
+        return np.array(self._source.contents(range(len(self._source.targets))), dtype=f"S{DIGITS}")
+
+    @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """Number of the images, corrupt ones too, and a digest of their names, bytes and classes in order, 16 hex digits."""
-        digest = hashlib.sha256()
-        for index, target in enumerate(self._source.targets):
+        """Number of the images, corrupt ones too, and two digests of them in order, each of 16 hex digits.
+
+        ``digest`` is that of their names, sizes in bytes and classes; ``content`` that of what their files hold, or of their
+        pixels where they have no files, and of their classes.
+        """
+        digest, content = hashlib.sha256(), hashlib.sha256()
+        for index, (target, held) in enumerate(zip(self._source.targets, self.contents.tolist(), strict=True)):
             digest.update(f"{self._source.key(index)}\0{self._source.size(index)}\0{target}\n".encode(errors="surrogateescape"))
-        return {"images": len(self._source.targets), "digest": digest.hexdigest()[:16]}
+            content.update(b"%s\0%d\n" % (held, target))
+        return {"images": len(self._source.targets), "digest": digest.hexdigest()[:16], "content": content.hexdigest()[:16]}
+
+    @property
+    def passed_over(self) -> Mapping[str, int]:
+        """How many files beside the images were passed over, by suffix."""
+        return self._source.passed_over
 
     def _decoded_bytes(self) -> float:
         count = len(self.targets)

@@ -1,11 +1,14 @@
 """From settings to the loaders of training, test and calibration."""
 
 import copy
+import functools
 import warnings
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
@@ -13,7 +16,7 @@ from jpegdl.data.config import DataConfig, check
 from jpegdl.data.images import ImageSet, collate
 from jpegdl.data.sampling import EpochSampler, Seeded, Share, processes
 from jpegdl.data.sources import open_sets
-from jpegdl.errors import UsageError
+from jpegdl.errors import DataWarning, UsageError
 
 TEST_BATCH, CALIBRATION_BATCH = 256, 128  # images at least
 BATCH_BYTES = 2**36
@@ -65,18 +68,30 @@ class Data(lightning.LightningDataModule):
         other.train, other.test = self.train.with_config(config), self.test.with_config(config)
         return other
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What is trained and tested on, to be kept as JSON: the set's name, its classes, and of both parts number and digest.
+        """What is trained and tested on, to be kept as JSON: the set's name, its classes, and of both parts number and digests.
 
-        It is the same wherever the set is kept, and for folders and tars of them. It differs where an image is added,
-        removed, renamed of another class or, where images are files, of another size in bytes; nothing is decoded, but
-        for sets of the user's own, see :class:`jpegdl.data.sources.own.OwnImages`.
+        It is the same wherever the set is kept, and for folders and tars of them. ``content`` differs where an image is added,
+        removed, changed or of another class; each file is read for it once, see :mod:`jpegdl.data.digests`. Nothing is decoded
+        but what has no files. ``digest`` is what earlier versions wrote, of names, sizes and classes. ``test_in_train``, where
+        it is there, says how many test images are training images too; ``passed_over``, how many files were no images, by
+        suffix.
         """
-        parts = {"train": self.train.fingerprint, "test": self.test.fingerprint}
-        if parts["train"]["images"] and parts["train"] == parts["test"]:
-            warnings.warn("training and test images are the same: accuracy says how well they are remembered", stacklevel=2)
-        return {"name": self.config.kind, "classes": list(self.classes), **parts}
+        found: dict[str, Any] = {"name": self.config.kind, "classes": list(self.classes)}
+        found |= {"train": self.train.fingerprint, "test": self.test.fingerprint}
+        test = self.test.contents
+        if shared := int((np.isin(test, self.train.contents) & (test != b"")).sum()):
+            found["test_in_train"] = shared
+            warnings.warn(
+                f"{shared} of {len(test)} test images {'is a' if shared == 1 else 'are'} training "
+                f"image{'' if shared == 1 else 's'} too: accuracy on them says how well they are remembered",
+                DataWarning,
+                stacklevel=2,
+            )
+        if passed := Counter(self.train.passed_over) + Counter(self.test.passed_over):
+            found["passed_over"] = dict(sorted(passed.items()))
+        return found
 
     def load(self) -> None:
         """Decode the images that are kept decoded; the next time there is nothing to do.

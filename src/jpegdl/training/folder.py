@@ -184,7 +184,7 @@ class RunFolder:
         """
         there = self.data()
         difference = data_difference({**there, "train": found["train"]}, found)
-        if difference and there["classes"] != found["classes"]:
+        if difference and class_difference(there["classes"], found["classes"]):
             raise UsageError(f"the model in {self} knows other classes than these data ({difference}); give its own data")
         return difference
 
@@ -407,13 +407,21 @@ def load_model(file: Path, model: PrependedModel, classes: list[str]) -> None:
         raise UsageError(f"no model file {file}; train it first")
     try:
         state = safetensors.torch.load_file(file)
-        with safetensors.safe_open(file, "pt") as stored:
-            named = (stored.metadata() or {}).get(_CLASSES)
     except (safetensors.SafetensorError, OSError) as error:
         raise UsageError(f"{file} is not a safetensors file that can be read ({error})") from error
     load_state(state, file, model)
-    if named is not None and (difference := class_difference(json.loads(named), classes)):
+    if (named := named_classes(file)) is not None and (difference := class_difference(named, classes)):
         raise UsageError(f"the model in {file} knows other classes than these data ({difference}); give its own data")
+
+
+def named_classes(file: Path) -> list[str] | None:
+    """Return the names of the classes that a file of weights stands for; None if it does not name them."""
+    try:
+        with safetensors.safe_open(file, "pt") as stored:
+            named = json.loads((stored.metadata() or {}).get(_CLASSES, "null"))
+    except (safetensors.SafetensorError, OSError, ValueError):  # a checkpoint of PyTorch's, which names none
+        return None
+    return None if named is None else [str(name) for name in named]
 
 
 def load_state(state: dict[str, Tensor], file: Path, model: nn.Module) -> None:

@@ -1,9 +1,11 @@
 """What a run was made of, in a form to write down, and how two such records differ."""
 
+import unicodedata
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from jpegdl.data.config import CLASS_ORDERS
 from jpegdl.files import digest_of_file
 from jpegdl.layer import DEFAULT_ALPHA, table_source
 from jpegdl.own import is_own, source_digest
@@ -17,6 +19,8 @@ WHERE = ("data.path", "data.workers", "training.accelerator", "training.loggers"
 def settings_of(config: RunConfig, arm: str, seed: int) -> dict[str, Any]:
     """Settings as they are written and compared: what stands for a default is spelled out."""
     settings = {"arm": arm, "seed": seed, **asdict(config)}
+    if settings["data"]["class_order"] == CLASS_ORDERS[0]:  # the default, which earlier versions did not write down
+        settings["data"]["class_order"] = None
     layer = settings["layer"]
     if layer["alpha"] is None and layer["hardness"] is None:
         layer["alpha"] = DEFAULT_ALPHA
@@ -47,7 +51,8 @@ def first_difference(there: Any, here: Any, path: str = "") -> str | None:
 
 
 def class_difference(there: list[str], here: list[str]) -> str | None:
-    """In words, how the classes of two data sets differ; None if they are the same."""
+    """In words, how the classes of two data sets differ; None if they are the same, or but for the Unicode form of names."""
+    there, here = ([unicodedata.normalize("NFC", name) for name in names] for names in (there, here))
     if odd := sorted(set(there) ^ set(here)):
         more = f" ({len(odd)} classes differ)" if len(odd) > 1 else ""
         return f"class {odd[0]!r} is in only one of them{more}"
@@ -61,8 +66,11 @@ def data_difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
     for part, name in (("train", "training"), ("test", "test")):
         then, now = there[part], here[part]
         if then["images"] != now["images"]:
-            return f"{then['images']} {name} images then, {now['images']} now"
-        if then["digest"] != now["digest"]:
+            older = "content" not in then and then["images"] < now["images"]
+            why = "; the version that recorded it passed over .gif, .jfif and others, and links in tars" if older else ""
+            return f"{then['images']} {name} images then, {now['images']} now{why}"
+        kind = "content" if "content" in then and "content" in now else "digest"  # earlier versions knew names and sizes only
+        if then[kind] != now[kind]:
             return f"as many {name} images, but other ones, or of other classes"
     return None
 

@@ -8,11 +8,13 @@ from torch import nn
 
 from jpegdl.backbones.build import build_backbone
 from jpegdl.backbones.weights import Head, load_weights, pretrained_weights, read_weights
+from jpegdl.data.config import ORDERED
+from jpegdl.data.sources.listing import natural_key
 from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel
 from jpegdl.own import is_own
 from jpegdl.training.config import RunConfig
-from jpegdl.training.folder import RunFolder
+from jpegdl.training.folder import RunFolder, named_classes
 from jpegdl.training.records import class_difference
 
 
@@ -34,6 +36,8 @@ def starting_backbone(config: RunConfig, classes: Sequence[str], seed: int) -> t
     """
     backbone = build_backbone(config.backbone, len(classes), seed, config.data.pixels)
     if config.weights is None and is_own(config.backbone):
+        if config.training.train == "layer" or config.layer.tables == "pretrained":  # else what it begins with is trained
+            check_order(config, classes, f"the weights that {config.backbone} may begin with")
         return backbone, "own"
     if not config.trained:
         return backbone, "new"
@@ -41,7 +45,52 @@ def starting_backbone(config: RunConfig, classes: Sequence[str], seed: int) -> t
         state, source = read_weights(Path(config.weights)), f"weights {config.weights}"
     else:
         state, source = pretrained_weights(config.backbone, config.data.pixels), f"the pretrained weights of {config.backbone}"
-    return backbone, load_weights(backbone, state, classes, source)
+    head = load_weights(backbone, state, classes, source)
+    if head == "own":
+        check_order(config, classes, source)
+    return backbone, head
+
+
+def check_order(config: RunConfig, classes: Sequence[str], source: str) -> None:
+    """Hold the order of the data's classes against that of weights from elsewhere.
+
+    Where the weights do not name their classes, warn if torchvision's ImageFolder has them in another order than this package,
+    and ``data.class_order`` does not say which of the two is meant.
+
+    Args:
+        config: ``data`` and ``weights`` count.
+        classes: names of the classes, in the order of the logits.
+        source: where the weights are from, for messages.
+
+    Raises:
+        UsageError: the weights name the same classes in another order.
+    """
+    named = None if config.weights is None else named_classes(Path(config.weights))
+    if named is not None:
+        if sorted(named) == sorted(classes) and named != list(classes):
+            raise UsageError(
+                f"{source} know the classes in another order, {_first(named)}, and the data have {_first(classes)}: give the "
+                f"--data.class_order that they were trained with{_other_order(config)}"
+            )
+        return
+    natural, imagefolders = sorted(classes, key=natural_key), sorted(classes)
+    if config.data.kind in ORDERED and config.data.class_order is None and natural != imagefolders:
+        warnings.warn(
+            f"{source} do not name their classes, which are taken for {_first(classes)}; torchvision's ImageFolder, and what "
+            f"is trained with it, has {_first(imagefolders)}: give --data.class_order sorted for weights of such a training, "
+            "natural for others",
+            stacklevel=3,
+        )
+
+
+def _first(classes: Sequence[str]) -> str:
+    return ", ".join(classes[:4]) + (", ..." if len(classes) > 4 else "")
+
+
+def _other_order(config: RunConfig) -> str:
+    if config.data.kind not in ORDERED:
+        return ""
+    return ", natural" if config.data.class_order == "sorted" else ", sorted"
 
 
 def other_networks(config: RunConfig, classes: Sequence[str]) -> list[PrependedModel]:

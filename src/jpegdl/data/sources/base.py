@@ -1,36 +1,59 @@
 """What a reader gives: two lists of images that can be read one by one; and how it finds its folder."""
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any
 
 from PIL import Image
 
 from jpegdl.data.config import DataConfig
+from jpegdl.data.digests import UNKNOWN, pixel_digest
+from jpegdl.data.sources.listing import is_compressed, refuse_compressed
 from jpegdl.errors import UsageError
 
+_FILES = ("samples", "imgs", "_samples", "_image_files", "_images")
 TRAIN, TEST = ("train", "training"), ("test", "val", "validation")  # what the two parts of a set are called
 
 
-class Source(Protocol):
-    """Where images come from; picklable, and read from several threads and processes at a time."""
+class Source:
+    """Where images come from; picklable, and read from several threads and processes at a time.
 
-    @property
-    def targets(self) -> Sequence[int]:
-        """The class index of every image."""
+    Attributes:
+        targets: the class index of every image.
+        passed_over: how many files beside the images were passed over, by suffix.
+    """
+
+    targets: Sequence[int]
+    passed_over: Mapping[str, int] = MappingProxyType({})
 
     def read(self, index: int) -> Image.Image:
         """The image in any size and mode; OSError where its file cannot be decoded."""
+        raise NotImplementedError
 
     def name(self, index: int) -> str:
         """The image's file or origin, for messages."""
+        raise NotImplementedError
 
     def key(self, index: int) -> str:
         """A name of the image that does not depend on where the set is kept, or in what kind of archive."""
+        return str(index)
 
     def size(self, index: int) -> int:
         """The size of the image's file in bytes; 0 where it has none of its own."""
+        return 0
+
+    def contents(self, indices: Sequence[int]) -> list[str]:
+        """A digest of what each image's file holds; where it has none, of its pixels; ``UNKNOWN`` where it cannot be read."""
+        found = []
+        for index in indices:
+            try:
+                found.append(pixel_digest(self.read(index)))
+            except Exception:  # whatever Pillow or the user's code raises; found out when it is trained on
+                found.append(UNKNOWN)
+        return found
 
 
 Sets = tuple[Source, Source, list[str]]  # training images, test images, names of the classes
@@ -46,6 +69,8 @@ def folder_path(config: DataConfig, holds: str) -> Path:
         raise UsageError(f"data.name {config.kind} needs data.path: the folder that holds {holds}")
     root = Path(config.path).expanduser()
     if not root.is_dir():
+        if is_compressed(root):
+            refuse_compressed(root, f"data.path {root}")
         raise UsageError(f"data.path {root} is not a folder; expected the folder that holds {holds}")
     return root
 
@@ -58,3 +83,15 @@ def evenly(targets: Sequence[int], limit: int) -> list[int]:
         ranked.append((seen[target], target, index))
         seen[target] += 1
     return sorted(index for _, _, index in sorted(ranked)[:limit])
+
+
+def kept_files(dataset: Any) -> list[str] | None:
+    """Return the names of the files of a data set's images, where it keeps them; None if they are not known."""
+    for name in _FILES:
+        kept = getattr(dataset, name, None)
+        if not isinstance(kept, list | tuple) or len(kept) != len(dataset):
+            continue
+        files = [entry[0] if isinstance(entry, tuple | list) and entry else entry for entry in kept]
+        if files and all(isinstance(file, str | os.PathLike) for file in files) and Path(files[0]).is_file():
+            return [os.path.abspath(file) for file in files]  # noqa: PTH100 - for speed
+    return None

@@ -1,7 +1,7 @@
 """The sets that torchvision downloads."""
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,14 @@ from filelock import FileLock
 from PIL import Image
 
 from jpegdl.data.config import DataConfig
-from jpegdl.data.sources.base import Sets
+from jpegdl.data.digests import Piece, piece_digests
+from jpegdl.data.sources.base import Sets, Source, kept_files
+from jpegdl.data.sources.labels import class_index
 from jpegdl.errors import UsageError
 
 Splits = tuple[dict[str, Any], ...]
 
-CACHE = Path.home() / ".cache" / "jpegdl"  # where sets are downloaded to, unless data.path says otherwise
+CACHE = Path("~/.cache/jpegdl")  # where sets are downloaded to, unless data.path says otherwise
 
 #: What is trained on and what is tested on, in the words of torchvision's classes. Flowers: the published JPEG-DL runs train on
 #: the 1,020 train images and test on the 1,020 val images (dataset/general_dataloader.py of the authors' code); the set's own
@@ -35,13 +37,13 @@ SPLITS: dict[str, tuple[str, Splits, Splits]] = {
 }
 
 
-class TorchvisionImages:
+class TorchvisionImages(Source):
     """Images of torchvision's data sets, one after the other."""
 
     def __init__(self, parts: list[Any], name: str) -> None:
         self._parts, self._name = parts, name
         self._ends = list(accumulate(len(part) for part in parts))
-        self.targets = [int(target) for part in parts for target in _targets(part)]
+        self.targets = [class_index(target, name) for part in parts for target in _targets(part)]
 
     def read(self, index: int) -> Image.Image:
         part = bisect_right(self._ends, index)
@@ -51,11 +53,12 @@ class TorchvisionImages:
     def name(self, index: int) -> str:
         return f"{self._name}[{index}]"
 
-    def key(self, index: int) -> str:
-        return str(index)
-
-    def size(self, index: int) -> int:
-        return 0
+    def contents(self, indices: Sequence[int]) -> list[str]:
+        files = [kept_files(part) for part in self._parts]
+        if all(names is not None for names in files):
+            every = [name for names in files for name in names or ()]
+            return piece_digests([Piece(every[index]) for index in indices])
+        return super().contents(indices)
 
 
 def _targets(part: Any) -> Any:
@@ -65,14 +68,17 @@ def _targets(part: Any) -> Any:
     return [target for _, target in part]
 
 
-def class_names(part: Any, targets: list[int]) -> list[str]:
+def class_names(part: Any, targets: Sequence[int]) -> list[str]:
     """The names that a data set gives its classes, or their numbers."""
     return [str(name) for name in getattr(part, "classes", range(max(targets) + 1))]
 
 
 def cache_folder(config: DataConfig) -> Path:
     """Where downloaded sets are kept."""
-    return Path(config.path or CACHE).expanduser()
+    try:
+        return Path(config.path or CACHE).expanduser()
+    except RuntimeError as error:  # a user without a home
+        raise UsageError(f"data.name {config.kind} needs data.path: there is no home folder to download it to") from error
 
 
 def download_once(make: Callable[..., Any], name: str, root: Path) -> Any:
@@ -85,8 +91,9 @@ def download_once(make: Callable[..., Any], name: str, root: Path) -> Any:
         return make(download=False)
     except (OSError, RuntimeError):
         pass
+    own = root == cache_folder(DataConfig())
     there, lock = root.exists(), root / f".{name.replace('/', '-')}.lock"
-    if not there and not root.parent.is_dir() and root != CACHE:
+    if not there and not root.parent.is_dir() and not own:
         raise UsageError(f"data.path {root} is not a folder, and cannot be made: there is no folder {root.parent}")
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -99,7 +106,7 @@ def download_once(make: Callable[..., Any], name: str, root: Path) -> Any:
         ) from error
     finally:
         lock.unlink(missing_ok=True)
-        if not there and root != CACHE and root.is_dir() and not any(root.iterdir()):
+        if not there and not own and root.is_dir() and not any(root.iterdir()):
             root.rmdir()
 
 

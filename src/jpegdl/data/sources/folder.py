@@ -1,42 +1,38 @@
 """Class folders and tars of them.
 
 The class of an image is the first folder (or tar) below train/ or test/, however deep in it the image is. Names that begin with
-a dot, and __MACOSX, are neither classes nor images. Classes and images are ordered by name, numbers in names by their value.
+a dot, and __MACOSX, are neither classes nor images. Classes and images are ordered by name, numbers in names by their value;
+classes, where ``data.class_order`` asks for it, as torchvision's ImageFolder orders them.
 """
 
-import os
-import re
 import tarfile
+import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jpegdl.data.config import DataConfig
 from jpegdl.data.sources.base import TEST, TRAIN, Sets, folder_path
+from jpegdl.data.sources.listing import (
+    IMAGES,
+    File,
+    Part,
+    Passed,
+    hidden,
+    in_folder,
+    in_tar,
+    is_archive,
+    is_compressed,
+    is_image,
+    natural_key,
+    open_tar,
+    refuse_compressed,
+    refuse_head,
+)
 from jpegdl.data.sources.stored import Place, Stored
-from jpegdl.errors import UsageError
-
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-
-
-class _Found(NamedTuple):
-    """A file or folder below the root: its folders and its name, which for a folder is empty; and where it is in a tar."""
-
-    parts: tuple[str, ...]
-    tar: str = ""
-    start: int = 0
-    size: int = -1
-
-
-def natural_key(name: str) -> tuple[list[Any], str]:
-    """What to sort by, so that 2 comes before 10 and A beside a; the order of timm's readers."""
-    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name.lower()))], name
-
-
-def hidden(name: str) -> bool:
-    """Whether a file or folder of that name is passed over."""
-    return name.startswith(".") or name == "__MACOSX"
+from jpegdl.errors import DataWarning, UsageError
 
 
 def _tried(root: Path, synonyms: Sequence[str]) -> list[Path]:
@@ -50,51 +46,54 @@ def _there(root: Path, synonyms: Sequence[str]) -> list[Path]:
 def _find(root: Path, split: str, synonyms: Sequence[str]) -> Path:
     if there := _there(root, synonyms):
         return there[0]
+    for file in sorted(root.iterdir()):
+        if is_compressed(file) and file.name.lower().partition(".")[0] in synonyms:
+            refuse_compressed(file)
     names = ", ".join(f"{path.name}{'' if path.suffix else '/'}" for path in _tried(root, synonyms))
     raise UsageError(f"no {split} images in {root}: expected one of {names} there, with one folder for each class")
 
 
-def _refuse(error: OSError) -> None:
-    raise error  # os.walk by itself passes over folders that it may not read
-
-
-def _in_folder(root: Path) -> Iterator[_Found]:
-    for folder, names, files in os.walk(root, onerror=_refuse, followlinks=True):
-        names[:] = [name for name in names if not hidden(name)]
-        inner = Path(folder).relative_to(root).parts
-        yield _Found((*inner, ""))
-        yield from (_Found((*inner, file)) for file in files if file.lower().endswith(IMAGES) and not hidden(file))
-
-
-def _in_tar(tar: tarfile.TarFile, file: str, stem: str) -> list[_Found]:
+def _in_tar(tar: tarfile.TarFile, file: str, label: str, stem: str, passed: Passed) -> list[File]:
     """What is in a tar, and in tars within it; a folder of the tar's own name around all of it is taken off."""
-    found = []
-    for member in tar:
-        parts = tuple(part for part in member.name.split("/") if part not in ("", "."))
-        if not parts or any(map(hidden, parts)):
-            continue
-        name = parts[-1].lower()
-        if member.isdir():
-            found.append(_Found((*parts, "")))
-        elif member.isfile() and name.endswith(IMAGES):
-            found.append(_Found(parts, file, member.offset_data, member.size))
-        elif member.isfile() and name.endswith(".tar"):
-            outer = (*parts[:-1], parts[-1][: -len(".tar")])
-            with tarfile.open(fileobj=tar.extractfile(member), mode="r:") as inner:
-                for one in _in_tar(inner, file, outer[-1]):
-                    found.append(one._replace(parts=(*outer, *one.parts), start=member.offset_data + one.start))
+    found, packed = [], []
+    for parts, place in in_tar(tar, label, passed):
+        name = parts[-1]
+        if place is None:
+            found.append(File((*parts, "")))
+        elif is_image(name):
+            found.append(File(parts, file, *place))
+        elif name.lower().endswith(".tar"):
+            outer, inside = (*parts[:-1], name[: -len(".tar")]), f"{label}/{'/'.join(parts)}"
+            found.append(File((*outer, "")))
+            for one in _in_inner(tar, file, inside, outer[-1], place, passed):
+                found.append(one._replace(parts=(*outer, *one.parts), start=place[0] + one.start if one.tar else 0))
+        else:
+            packed += [parts] if is_archive(name) else []
+            passed.add(name)
     if all(one.parts[0] == stem and len(one.parts) > 1 for one in found):
         found = [one._replace(parts=one.parts[1:]) for one in found]
+        packed = [parts[1:] if parts[0] == stem else parts for parts in packed]
+    if lost := [parts for parts in packed if len(parts) == 1]:  # where classes are
+        raise UsageError(f"{label}/{lost[0][0]} is a compressed archive: unpack it first, and pack it as a plain tar")
     return found
 
 
-def _in_tars(tars: Sequence[Path]) -> Iterator[_Found]:
+def _in_inner(tar: tarfile.TarFile, file: str, label: str, stem: str, place: tuple[int, int], passed: Passed) -> list[File]:
+    stream = Part(tar, *place)
+    refuse_head(stream.read(8), label)
+    stream.seek(0)
+    with tarfile.open(fileobj=stream, mode="r:") as inner:
+        return _in_tar(inner, file, label, stem, passed)
+
+
+def _in_tars(tars: Sequence[Path], passed: Passed) -> Iterator[File]:
     """What is in tars side by side, each of which is a class."""
     folders: list[set[str]] = []
     for file in tars:
-        with tarfile.open(file, "r:") as tar:
-            found = _in_tar(tar, str(file), file.stem)
+        with open_tar(file) as tar:
+            found = _in_tar(tar, str(file), str(file), file.stem, passed)
         folders.append({one.parts[0] for one in found if len(one.parts) > 1})
+        yield File((file.stem, ""))
         yield from (one._replace(parts=(file.stem, *one.parts)) for one in found)
     if len(tars) > 1 and len(shared := set.intersection(*folders)) > 1:
         names = ", ".join(sorted(shared, key=natural_key)[:5])
@@ -104,31 +103,81 @@ def _in_tars(tars: Sequence[Path]) -> Iterator[_Found]:
         )
 
 
-def _scan(root: Path) -> Iterator[_Found]:
+def _scan(root: Path, passed: Passed) -> Iterator[File]:
     if root.is_file():
-        with tarfile.open(root, "r:") as tar:
-            yield from _in_tar(tar, str(root), root.stem)
+        with open_tar(root) as tar:
+            yield from _in_tar(tar, str(root), str(root), root.stem, passed)
         return
     inside = sorted(path for path in root.iterdir() if not hidden(path.name))
     if not any(path.is_dir() for path in inside):
-        yield from _in_tars([path for path in inside if path.suffix.lower() == ".tar"])
-    yield from _in_folder(root)
+        for path in filter(is_compressed, inside):
+            refuse_compressed(path)
+        tars = [path for path in inside if path.suffix.lower() == ".tar"]
+        passed.suffixes[".tar"] -= len(tars)  # which are no files that are passed over
+        yield from _in_tars(tars, passed)
+    yield from in_folder(root, passed)
 
 
-def _read(root: Path) -> tuple[list[tuple[str, Place]], set[str]]:
-    """The class and the place of every image, in order; and all class folders, those without an image too."""
+class _Images(NamedTuple):
+    """What a part of a set holds.
+
+    Attributes:
+        root: its folder or tar.
+        places: the class and the place of every image, in order.
+        folders: all classes, those without an image too.
+        passed_over: how many files of each suffix.
+    """
+
+    root: Path
+    places: list[tuple[str, Place]]
+    folders: set[str]
+    passed_over: Mapping[str, int]
+
+    def source(self, index: Mapping[str, int]) -> Stored:
+        """The images, with the indices of their classes."""
+        places = self.places
+        return Stored(self.root, [place for _, place in places], [index[name] for name, _ in places], self.passed_over)
+
+
+def _read(root: Path) -> _Images:
+    passed = Passed()
     try:
-        found = list(_scan(root))
+        found = list(_scan(root, passed))
     except (OSError, tarfile.TarError, EOFError) as error:
         raise UsageError(f"no images can be read from {root} ({error}); expected one folder for each class") from error
     images = [one for one in found if one.parts[-1]]
     if loose := [one.parts[0] for one in images if len(one.parts) == 1]:
         raise UsageError(f"{root / loose[0]} is in no class folder; expected {root.name}/CLASS/{loose[0]}")
+    passed.suffixes += Counter()  # without what is counted 0 times
+    passed.warn_circles()
     if not images:
         raise UsageError(f"no images can be read from {root}: expected one folder for each class, with {', '.join(IMAGES)}")
-    places = [(one.parts[0], Place("/".join(one.parts), one.tar, one.start, one.size)) for one in images]
+    names = _class_names(root, {one.parts[0] for one in found if one.parts[0]})
+    places = [(names[one.parts[0]], Place("/".join(one.parts), one.tar, one.start, one.size)) for one in images]
     places.sort(key=lambda image: natural_key(image[1].key))
-    return places, {one.parts[0] for one in found if one.parts[0]}
+    return _Images(root, places, set(names.values()), passed.suffixes)
+
+
+def _class_names(root: Path, folders: Iterable[str]) -> dict[str, str]:
+    """The classes of folders: their names in the composed Unicode form, in which those of a Mac are no other ones.
+
+    Raises:
+        UsageError: two folders of one part have the same name in it.
+    """
+    names: dict[str, str] = {}
+    for folder in sorted(folders):
+        names[folder] = unicodedata.normalize("NFC", folder)
+    if twice := [name for name, count in Counter(names.values()).items() if count > 1]:
+        raise UsageError(
+            f"two folders in {root} are named {twice[0]!r}, and differ in the Unicode form of that name only: put the "
+            "images of both into one"
+        )
+    return names
+
+
+def class_key(config: DataConfig) -> Callable[[str], Any]:
+    """Return what names of classes are sorted by: numbers by their value, or as torchvision's ImageFolder sorts them."""
+    return str if config.class_order == "sorted" else natural_key
 
 
 def open_test(config: DataConfig) -> Sets:
@@ -145,11 +194,9 @@ def open_test(config: DataConfig) -> Sets:
         root = folder_path(config, holds)
     split = root.is_dir() and any(_there(root, names) for names in (TRAIN, TEST))
     part = _find(root, "test", TEST) if split else root
-    places, _ = _read(part)
-    classes = sorted({name for name, _ in places}, key=natural_key)
-    index = {name: i for i, name in enumerate(classes)}
-    test = Stored(part, [place for _, place in places], [index[name] for name, _ in places])
-    return Stored(part, [], []), test, classes
+    images = _read(part)
+    classes = sorted({name for name, _ in images.places}, key=class_key(config))
+    return Stored(part, [], []), images.source({name: i for i, name in enumerate(classes)}), classes
 
 
 def open_folder(config: DataConfig) -> Sets:
@@ -161,10 +208,9 @@ def open_folder(config: DataConfig) -> Sets:
         UsageError: one of the two is missing or empty, they differ in their classes, or an image is in no class folder.
     """
     root = folder_path(config, "train/ and test/ (or train.tar and test.tar)")
-    roots = _find(root, "training", TRAIN), _find(root, "test", TEST)
-    (train, folders), (test, test_folders) = (_read(part) for part in roots)
-    used = [{name for name, _ in part} for part in (train, test)]
-    classes = sorted(used[0] | used[1], key=natural_key)
+    train, test = _read(_find(root, "training", TRAIN)), _read(_find(root, "test", TEST))
+    used = [{name for name, _ in part.places} for part in (train, test)]
+    classes = sorted(used[0] | used[1], key=class_key(config))
     odd = [
         f"{name} has no {split} image"
         for name in classes
@@ -175,13 +221,9 @@ def open_folder(config: DataConfig) -> Sets:
         raise UsageError(f"training and test images in {root} have different classes: {', '.join(odd[:5])}")
     if len(classes) < 2:
         raise UsageError(f"{root} has one class only, {classes[0]!r}; expected one folder for each of two or more")
-    if empty := sorted((folders | test_folders) - used[0], key=natural_key):
+    if empty := sorted((train.folders | test.folders) - used[0], key=natural_key):
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
         names = ", ".join(map(repr, empty[:5]))
-        warnings.warn(f"class folders in {root} that hold no image are left out: {names}{more}", stacklevel=2)
+        warnings.warn(f"class folders in {root} that hold no image are left out: {names}{more}", DataWarning, stacklevel=2)
     index = {name: i for i, name in enumerate(classes)}
-    sources = [
-        Stored(part, [place for _, place in images], [index[name] for name, _ in images])
-        for part, images in zip(roots, (train, test), strict=True)
-    ]
-    return sources[0], sources[1], classes
+    return train.source(index), test.source(index), classes

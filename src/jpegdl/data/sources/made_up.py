@@ -4,13 +4,13 @@ import numpy as np
 from PIL import Image
 
 from jpegdl.data.config import DataConfig
-from jpegdl.data.sources.base import Sets
+from jpegdl.data.sources.base import Sets, Source
 from jpegdl.errors import UsageError
 
 MADE_UP_TRAIN, MADE_UP_TEST, MADE_UP_CLASSES = 8, 4, 10  # images of each class; classes by default
 
 
-class _MadeUp:
+class _MadeUp(Source):
     """Coarse random patterns, one per class, under noise: they can be learnt, and mean nothing."""
 
     def __init__(self, classes: int, side: int, train: bool) -> None:
@@ -25,12 +25,6 @@ class _MadeUp:
 
     def name(self, index: int) -> str:
         return f"made-up image {index}"
-
-    def key(self, index: int) -> str:
-        return str(index)
-
-    def size(self, index: int) -> int:
-        return 0
 
 
 def open_made_up(config: DataConfig) -> Sets:

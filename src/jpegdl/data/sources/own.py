@@ -1,11 +1,10 @@
 """The user's own data sets: Python objects, or what a function makes of them, ``my_package.my_module:make``."""
 
-import hashlib
+import functools
 import inspect
 import operator
 import os
 import threading
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,8 +16,10 @@ from PIL import Image
 from torch.utils.data import Subset
 
 from jpegdl.data.config import OBJECT, DataConfig
+from jpegdl.data.digests import UNKNOWN, Piece, piece_digests
 from jpegdl.data.pixels import to_rgb
-from jpegdl.data.sources.base import Sets, evenly
+from jpegdl.data.sources.base import Sets, Source, evenly, kept_files
+from jpegdl.data.sources.labels import check_classes, check_range, class_index, numbered_classes
 from jpegdl.errors import UsageError
 from jpegdl.own import find_object, said
 
@@ -26,11 +27,10 @@ WHOLE = 10**8  # pixels: images without files are digested all where they have f
 SOME = 256  # images that are digested where they have more
 TRIED = 8  # images that are read twice at the beginning
 _TARGETS = ("targets", "labels", "_labels")
-_FILES = ("samples", "imgs", "_samples", "_image_files", "_images")
 _ONE = threading.Lock()  # torch reads a data set from one thread at a time; an open file in it would mix up two images
 
 
-class OwnImages:
+class OwnImages(Source):
     """Images of a map-style data set that the user made, ``dataset[i]`` giving (image, class index).
 
     Args:
@@ -109,10 +109,7 @@ class OwnImages:
         if not isinstance(item, tuple | list) or len(item) != 2:
             got = f"a {type(item).__name__}" + (f" of {len(item)}" if isinstance(item, tuple | list) else "")
             raise UsageError(f"{self._label}[{index}] must be an image and its class index, got {got}")
-        try:
-            target = operator.index(item[1])
-        except TypeError as error:
-            raise UsageError(f"{self._label}[{index}] must have a class index, 0, 1, ..., got {item[1]!r}") from error
+        target = class_index(item[1], f"{self._label}[{index}]")
         return _to_image(item[0], f"{self._label}[{index}]"), target
 
     def _to_digest(self) -> Sequence[int]:
@@ -143,11 +140,17 @@ class OwnImages:
             return os.path.relpath(self._files[self._indices[index]], self._root)
         if index not in self._digested:
             return str(index)
-        try:
-            image = to_rgb(self.read(index))
-        except (OSError, ValueError):  # found out when it is trained on
-            return f"{index} damaged"
-        return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()[:16]
+        return self._pixels[index][:16] or f"{index} damaged"
+
+    def contents(self, indices: Sequence[int]) -> list[str]:
+        if self._files is not None:
+            return piece_digests([Piece(self._files[self._indices[index]]) for index in indices])
+        return [self._pixels.get(index, UNKNOWN) for index in indices]
+
+    @functools.cached_property
+    def _pixels(self) -> dict[int, str]:
+        """Digests of the pixels that the fingerprint sees."""
+        return dict(zip(self._digested, super().contents(self._digested), strict=True))
 
     def size(self, index: int) -> int:
         with suppress(OSError):  # what is missing is found out when it is read
@@ -198,16 +201,10 @@ def _kept_targets(dataset: Any, count: int) -> list[int] | None:
 def _files_of(dataset: Any) -> tuple[list[str] | None, str]:
     """The files of the images, and the folder that their names begin at; None if they are not known."""
     origin, indices = _origin(dataset)
-    for name in _FILES:
-        kept = getattr(origin, name, None)
-        if not isinstance(kept, list | tuple) or len(kept) != len(origin):
-            continue
-        entries = [kept[index] for index in indices]
-        files = [entry[0] if isinstance(entry, tuple | list) and entry else entry for entry in entries]
-        if files and all(isinstance(file, str | os.PathLike) for file in files) and Path(files[0]).is_file():
-            paths = [Path(file).absolute() for file in files]
-            return [str(path) for path in paths], os.path.commonpath({str(path.parent) for path in paths})
-    return None, ""
+    if (kept := kept_files(origin)) is None or not indices:
+        return None, ""
+    files = [kept[index] for index in indices]
+    return files, os.path.commonpath({os.path.dirname(file) for file in files})  # noqa: PTH120 - for speed
 
 
 def open_own(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_only: bool = False) -> Sets:
@@ -244,13 +241,17 @@ def open_own(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_on
         if images is not None and not images.targets:
             raise UsageError(f"{label}: {name} has no images")
     _check_apart(train, test, label)
-    classes = _classes(given, [images.targets for images in parts if images is not None], label)
-    if parts[0] and parts[1] and (unseen := set(parts[1].targets) - set(parts[0].targets)):
-        found = f"{label}: test has images of class {min(unseen)}, {classes[min(unseen)]}, and train has none"
-        if len(given) < 3:
-            raise UsageError(f"{found}; if the network knows it already, return the names of the classes too")
-        warnings.warn(f"{found}, nor of {len(unseen) - 1} others: only a network that knows them can be right", stacklevel=2)
+    classes = _classes(given, [images for images in parts if images is not None], label)
     none = OwnImages([], f"{label} train")
+    check_classes(
+        parts[0] or none,
+        parts[1] or none,
+        classes,
+        label,
+        known=len(given) == 3,
+        instead="if the network knows it already, return the names of the classes too",
+        limited=config.limit is not None,
+    )
     return (parts[0] or none) if not test_only else none, parts[1] or none, classes
 
 
@@ -291,19 +292,16 @@ def _check_apart(train: Any, test: Any, label: str) -> None:
         raise UsageError(f"{label}: {shared} images are in both train and test, so that the test would be of images trained on")
 
 
-def _classes(given: Sequence[Any], targets: Sequence[Sequence[int]], label: str) -> list[str]:
+def _classes(given: Sequence[Any], parts: Sequence[Source], label: str) -> list[str]:
     """The names of the classes, as many as any class index asks for."""
-    lowest, highest = min(map(min, targets)), max(map(max, targets))
     origin = next(_origin(part)[0] for part in given[:2] if part is not None)
     names = given[2] if len(given) == 3 else getattr(origin, "classes", None)
     if names is None:
-        names = range(highest + 1)
+        names = numbered_classes(*parts)
     if isinstance(names, str | int) or not hasattr(names, "__iter__"):
         raise UsageError(f"{label}: the classes must be a list of names, got {names!r}")
     names = [", ".join(map(str, name)) if isinstance(name, tuple | list) else str(name) for name in names]
-    if lowest < 0 or highest >= len(names):
-        wrong = lowest if lowest < 0 else highest
-        raise UsageError(f"{label}: class index {wrong} is out of range: {len(names)} classes are named, 0 to {len(names) - 1}")
+    check_range(parts, len(names))
     if len(names) < 2:
         raise UsageError(f"{label} has one class only; two or more are needed")
     if len(set(names)) < len(names):

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from jpegdl.data.config import DataConfig
-from jpegdl.data.sources.base import Sets
+from jpegdl.data.sources.base import Sets, Source
 from jpegdl.errors import UsageError
 
 # The photographs that ship inside the scikit-image wheel, by their function in skimage.data.
@@ -48,7 +48,7 @@ def photo_patches(side: int, *, train: bool, count: int) -> Iterator[tuple[str, 
             yield name, i * cell + int(top), j * cell + int(left)
 
 
-class _Patches:
+class _Patches(Source):
     """Grey patches of the embedded photographs."""
 
     def __init__(self, side: int, train: bool) -> None:
@@ -66,9 +66,6 @@ class _Patches:
 
     def key(self, index: int) -> str:
         return "{} at row {}, column {}".format(*self._places[index])
-
-    def size(self, index: int) -> int:
-        return 0
 
 
 def open_photos(config: DataConfig) -> Sets:

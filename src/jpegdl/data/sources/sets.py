@@ -1,6 +1,7 @@
 """From a set's name to its images."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from PIL import Image
@@ -11,6 +12,8 @@ from jpegdl.data.sources.base import Sets, Source, evenly
 from jpegdl.data.sources.downloads import SPLITS, open_torchvision
 from jpegdl.data.sources.folder import open_folder, open_test
 from jpegdl.data.sources.imagenet import open_imagenet
+from jpegdl.data.sources.labels import check_classes
+from jpegdl.data.sources.listing import warn_passed
 from jpegdl.data.sources.made_up import open_made_up
 from jpegdl.data.sources.photos import open_photos
 from jpegdl.data.sources.shards import open_shards
@@ -51,16 +54,21 @@ def open_sets(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_o
         return open_own(config, sets, test_only=test_only)
     opener = open_test if test_only and config.kind == "folder" else _OPEN[config.kind.partition("/")[0]]
     train, test, classes = opener(config)
+    label = f"data.name {config.kind}" + (f", {config.path}" if config.path else "")
+    warn_passed(Counter(train.passed_over) + Counter(test.passed_over), config.path)
+    check_classes(train, test, classes, label)
     if config.limit is not None:
         train, test = _Some(train, config.limit), _Some(test, config.limit)
+        check_classes(train, test, classes, f"data.limit {config.limit} of {label}", limited=True)
     return train, test, classes
 
 
-class _Some:
+class _Some(Source):
     """The first images of every class, as many of each as ``limit`` in all allows; in the source's order."""
 
     def __init__(self, source: Source, limit: int) -> None:
         self._source, self._indices = source, evenly(source.targets, limit)
+        self.passed_over = source.passed_over
         self.targets = [source.targets[index] for index in self._indices]
 
     def read(self, index: int) -> Image.Image:
@@ -74,3 +82,6 @@ class _Some:
 
     def size(self, index: int) -> int:
         return self._source.size(self._indices[index])
+
+    def contents(self, indices: Sequence[int]) -> list[str]:
+        return self._source.contents([self._indices[index] for index in indices])

@@ -5,28 +5,47 @@ seed's, and every process sees each test image once.
 """
 
 import json
+import posixpath
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from jpegdl.data.config import DataConfig
 from jpegdl.data.sources.base import TEST, TRAIN, Sets, folder_path
+from jpegdl.data.sources.labels import class_index, numbered_classes
+from jpegdl.data.sources.listing import (
+    Part,
+    Passed,
+    hidden,
+    in_tar,
+    is_compressed,
+    is_image,
+    open_tar,
+    refuse_compressed,
+)
 from jpegdl.data.sources.stored import Place, Stored
 from jpegdl.errors import UsageError
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
+LABELS = ("cls", "json")  # endings of the files that hold an image's class
 
 
 def find_shards(root: Path, split: str, synonyms: Sequence[str]) -> list[Path]:
     """The tars whose name, or whose folder's, has one of ``synonyms`` as a word.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are none, or one of them is compressed.
     """
-    tars = sorted([*root.glob("*.tar"), *root.glob("*/*.tar")])
+    files = [
+        file for file in sorted([*root.glob("*"), *root.glob("*/*")]) if not any(map(hidden, file.relative_to(root).parts))
+    ]
+    archives = [file for file in files if file.suffix.lower() == ".tar" or is_compressed(file)]
     for word in synonyms:
-        if found := [tar for tar in tars if re.search(rf"(?<![a-z]){word}(?![a-z])", str(tar.relative_to(root)).lower())]:
+        pattern = rf"(?<![a-z]){word}(?![a-z])"
+        if found := [file for file in archives if re.search(pattern, str(file.relative_to(root)).lower())]:
+            for file in filter(is_compressed, found):
+                refuse_compressed(file)
             return found
     words = " or ".join(synonyms)
     raise UsageError(
@@ -34,40 +53,92 @@ def find_shards(root: Path, split: str, synonyms: Sequence[str]) -> list[Path]:
     )
 
 
+class _Shard:
+    """The files of a shard by their names, with what stands before a dot and what comes after it."""
+
+    def __init__(self, file: Path, passed: Passed) -> None:
+        self.file, self.passed = file, passed
+        self.images: dict[str, Place] = {}  # in the shard's order, by what stands before the last dot of their names
+        self.labels: dict[str, tuple[str, int]] = {}  # the file that it is from, and the class index
+        with open_tar(file) as tar:
+            for parts, place in in_tar(tar, str(file), passed, twice=False):
+                if place is not None:
+                    self._add(tar, "/".join(parts), place)
+
+    def _add(self, tar: tarfile.TarFile, name: str, place: tuple[int, int]) -> None:
+        stem, ending = posixpath.splitext(name)
+        ending = ending.lower().removeprefix(".")
+        if is_image(name):
+            if stem in self.images:
+                raise UsageError(f"{self.images[stem].key} and {name} in shard {self.file} are two images of one sample")
+            self.images[stem] = Place(name, str(self.file), *place)
+        elif ending in LABELS:
+            label = self._label(Part(tar, *place).read(), ending, f"{name} in shard {self.file}")
+            if label is None:
+                return
+            if stem in self.labels and self.labels[stem][1] != label:
+                other, before = self.labels[stem]
+                raise UsageError(f"{other} and {name} in shard {self.file} give one image two classes, {before} and {label}")
+            self.labels[stem] = name, label
+        else:
+            self.passed.add(name)
+
+    @staticmethod
+    def _label(text: bytes, ending: str, name: str) -> int | None:
+        """The class index in a file; None if it has none."""
+        try:
+            if ending == "cls":
+                value: Any = text.decode().strip()
+                value = int(value) if re.fullmatch(r"[+-]?[0-9]+", value) else value
+            else:
+                value = json.loads(text)
+                if not isinstance(value, dict):
+                    raise ValueError("it is no object")
+                value = value.get("label")
+        except ValueError as error:  # JSON's and Unicode's errors too
+            raise UsageError(f"{name} cannot be read: {error}") from error
+        if value is None:
+            return None
+        return class_index(int(value) if isinstance(value, float) and value.is_integer() else value, name)
+
+    def samples(self) -> Iterator[tuple[Place, int]]:
+        """Every image with its class.
+
+        ``a.seg.png`` beside ``a.png`` with its class is another picture of that sample, and is passed over.
+        """
+        for stem, place in self.images.items():
+            if stem in self.labels:
+                yield place, self.labels[stem][1]
+                continue
+            folder, _, base = stem.rpartition("/")
+            first = f"{folder}/{base.partition('.')[0]}" if folder else base.partition(".")[0]
+            if first == stem or first not in self.labels or first not in self.images:
+                raise UsageError(f"{place.key} in shard {self.file} has no .cls, nor a .json with a label, beside it")
+            self.passed.suffixes[f".{place.key[len(first) + 1 :]}"] += 1
+        for stem, (name, _) in self.labels.items():
+            if stem not in self.images:
+                self.passed.suffixes[f"{posixpath.splitext(name)[1]} without an image"] += 1
+
+
 def read_shards(root: Path, files: Sequence[Path]) -> Stored:
-    """Samples NAME.jpg (jpeg, png, webp) with NAME.cls, a number, or NAME.json, which holds ``label``; in the tars' order.
+    """Samples NAME.jpg (png, webp, ...) with NAME.cls, a number, or NAME.json, which holds ``label``; in the tars' order.
 
     Raises:
-        UsageError: a tar is damaged, a sample has no class, or there are no samples.
+        UsageError: a tar is damaged or compressed, a sample has no class, or there are no samples.
     """
-    places: list[Place] = []
-    targets: list[int] = []
+    samples: list[tuple[Place, int]] = []
+    passed = Passed()
     for file in files:
-        images: dict[str, Place] = {}
-        labels: dict[str, int] = {}
         try:
-            with tarfile.open(file, "r:") as tar:
-                for member in tar:
-                    folder, _, base = member.name.rpartition("/")
-                    stem, _, ending = base.partition(".")
-                    name = f"{folder}/{stem}"
-                    if ending.lower() in IMAGES:
-                        images[name] = Place(member.name, str(file), member.offset_data, member.size)
-                    elif ending in ("cls", "json") and (stream := tar.extractfile(member)) is not None:
-                        text = stream.read()
-                        if (label := text if ending == "cls" else json.loads(text).get("label")) is not None:
-                            labels[name] = int(label)
-        except (tarfile.TarError, OSError, ValueError, AttributeError) as error:
+            samples += _Shard(file, passed).samples()
+        except (tarfile.TarError, OSError) as error:
             raise UsageError(f"shard {file} cannot be read: {error}") from error
-        if without := [place.key for name, place in images.items() if name not in labels]:
-            raise UsageError(f"{without[0]} in shard {file} has no .cls, nor a .json with a label, beside it")
-        places += images.values()
-        targets += [labels[name] for name in images]
-    if not places:
+    if not samples:
         raise UsageError(
             f"no images in shard {files[0]}, nor in {len(files) - 1} more: expected NAME.jpg with NAME.cls in them"
         )
-    return Stored(root, places, targets)
+    passed.warn_circles()
+    return Stored(root, [place for place, _ in samples], [target for _, target in samples], passed.suffixes)
 
 
 def open_shards(config: DataConfig) -> Sets:
@@ -79,4 +150,4 @@ def open_shards(config: DataConfig) -> Sets:
     root = folder_path(config, "shards such as NAME-train-0000.tar and NAME-val-0000.tar")
     train = read_shards(root, find_shards(root, "training", TRAIN))
     test = read_shards(root, find_shards(root, "test", TEST))
-    return train, test, [str(i) for i in range(max(*train.targets, *test.targets) + 1)]
+    return train, test, numbered_classes(train, test)

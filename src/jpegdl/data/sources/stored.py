@@ -1,12 +1,16 @@
 """Encoded images, in files of their own or inside tars."""
 
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
+
+from jpegdl.data.digests import Piece, piece_digests
+from jpegdl.data.sources.base import Source
 
 
 class Place(NamedTuple):
@@ -18,17 +22,21 @@ class Place(NamedTuple):
     size: int = -1
 
 
-class Stored:
+class Stored(Source):
     """Images read by their place, so that threads and processes share no open file.
 
     Args:
         root: the folder that the names of images that are files begin at.
         places: the images.
         targets: their class indices.
+        passed_over: how many files beside them were passed over, by suffix.
     """
 
-    def __init__(self, root: Path, places: Sequence[Place], targets: Sequence[int]) -> None:
-        self._root, self._places, self.targets = root, list(places), [int(target) for target in targets]
+    def __init__(
+        self, root: Path, places: Sequence[Place], targets: Sequence[int], passed_over: Mapping[str, int] | None = None
+    ) -> None:
+        self._root, self._places, self.targets = root, list(places), list(targets)
+        self.passed_over = dict(passed_over or {})
 
     def read(self, index: int) -> Image.Image:
         place = self._places[index]
@@ -50,3 +58,13 @@ class Stored:
         with suppress(OSError):  # what is missing is found out when it is read
             return (self._root / place.key).stat().st_size
         return 0
+
+    def contents(self, indices: Sequence[int]) -> list[str]:
+        places = [self._places[index] for index in indices]
+        root = os.fspath(self._root)
+        return piece_digests(
+            [
+                Piece(place.tar, place.start, place.size) if place.tar else Piece(os.path.join(root, place.key))  # noqa: PTH118
+                for place in places
+            ]
+        )

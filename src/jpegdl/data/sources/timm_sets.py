@@ -1,15 +1,18 @@
 """What timm reads by prefix: Hugging Face's, TensorFlow's and more of torchvision's sets."""
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from jpegdl.data.config import DataConfig
+from jpegdl.data.digests import UNKNOWN, bytes_digest, pixel_digest
 from jpegdl.data.pixels import resized, to_rgb
 from jpegdl.data.sources.base import Sets, Source
 from jpegdl.data.sources.downloads import TorchvisionImages, cache_folder, class_names, download_once
+from jpegdl.data.sources.labels import class_index, numbered_classes
 from jpegdl.errors import UsageError
 
 PACKAGES = {"hfds": ("datasets",), "hfids": ("datasets",), "tfds": ("tensorflow", "tensorflow_datasets")}
@@ -17,12 +20,13 @@ TEST_SPLITS = ("test", "validation", "val")  # the first that is there and has c
 STREAM_BYTES = 2**34  # streamed sets are held in memory
 
 
-class _Table:
+class _Table(Source):
     """A Hugging Face set, row by row."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
-        self.targets = [int(target) for target in reader.dataset[reader.label_key]]
+        labels = reader.dataset[reader.label_key]
+        self.targets = [class_index(target, f"{reader.split}[{index}]") for index, target in enumerate(labels)]
 
     def read(self, index: int) -> Image.Image:
         with self._reader[index][0] as file:
@@ -33,29 +37,36 @@ class _Table:
     def name(self, index: int) -> str:
         return f"{self._reader.split}[{index}]"
 
-    def key(self, index: int) -> str:
-        return str(index)
+    def contents(self, indices: Sequence[int]) -> list[str]:
+        found = []
+        for index in indices:
+            try:
+                with self._reader[index][0] as file:
+                    found.append(bytes_digest(file.read()))
+            except Exception:  # whatever the package raises; found out when it is trained on
+                found.append(UNKNOWN)
+        return found
 
-    def size(self, index: int) -> int:
-        return 0
 
-
-class _Stream:
+class _Stream(Source):
     """A set that can be read from beginning to end only: read once, and held in memory."""
 
     def __init__(self, reader: Any, side: int | None, interpolation: str) -> None:
-        self._split, self._images, self.targets = reader.split, [], []
+        self._split, self._images, self._contents = reader.split, list[Any](), list[str]()
+        targets: list[int] = []
         size = 0
         for image, target in reader:
+            self._contents.append(pixel_digest(image))  # at its full size, which training and test images may not be kept in
             pixels = np.asarray(to_rgb(image) if side is None else resized(image, side, interpolation))
             self._images.append(pixels)
-            self.targets.append(int(target))
+            targets.append(class_index(target, f"{reader.split}[{len(targets)}]"))
             size += pixels.nbytes
             if size > STREAM_BYTES:
                 raise UsageError(
                     f"a streamed set is held in memory, and this one takes over {STREAM_BYTES / 2**30:.0f} GiB; take hfds/, "
                     "wds/, folders or tars, or a smaller --data.resize"
                 )
+        self.targets = targets
 
     def read(self, index: int) -> Image.Image:
         return Image.fromarray(self._images[index])
@@ -63,11 +74,8 @@ class _Stream:
     def name(self, index: int) -> str:
         return f"{self._split}[{index}]"
 
-    def key(self, index: int) -> str:
-        return str(index)
-
-    def size(self, index: int) -> int:
-        return 0
+    def contents(self, indices: Sequence[int]) -> list[str]:
+        return [self._contents[index] for index in indices]
 
 
 def open_timm(config: DataConfig) -> Sets:
@@ -89,8 +97,9 @@ def open_timm(config: DataConfig) -> Sets:
             problem = error
             continue
         if min(test.targets, default=-1) >= 0:
-            return train, test, classes or [str(i) for i in range(max(*train.targets, *test.targets) + 1)]
-        problem = UsageError(f"its split {split!r} has no classes")
+            return train, test, classes or numbered_classes(train, test)
+        partly = max(test.targets, default=-1) >= 0
+        problem = UsageError(f"its split {split!r} has no classes{' for some images' if partly else ''}")
     raise UsageError(f"{config.kind} has no images to test on: tried the splits {', '.join(TEST_SPLITS)} ({problem})")
 
 

@@ -1,0 +1,112 @@
+"""The one check of class indices, for sets from wherever."""
+
+import operator
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from jpegdl.data.sources.base import Source
+from jpegdl.errors import DataWarning, UsageError
+
+MOST = 2**20  # classes that may be numbered, and not named
+_SAID = 5  # classes that a message names
+
+
+def class_index(value: Any, name: str) -> int:
+    """Return what a set gives for an image's class as a class index.
+
+    Args:
+        value: as the set has it.
+        name: of the image, for messages.
+
+    Raises:
+        UsageError: it is no whole number.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError as error:
+        raise UsageError(f"{name} must have a class index, 0, 1, ..., got {_shown(value)}") from error
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def numbered_classes(*sources: Source) -> list[str]:
+    """Return the names of classes that have numbers only.
+
+    Raises:
+        UsageError: a class index below 0, or one that is too high to be one.
+    """
+    highest = max((max(source.targets) for source in sources if source.targets), default=-1)
+    check_range(sources, min(highest + 1, MOST), named=False)
+    return [str(number) for number in range(highest + 1)]
+
+
+def check_range(sources: Sequence[Source], count: int, *, named: bool = True) -> None:
+    """Refuse class indices that are not 0 to ``count`` - 1.
+
+    Raises:
+        UsageError: names the first image with such an index.
+    """
+    for source in sources:
+        if not source.targets or (min(source.targets) >= 0 and max(source.targets) < count):
+            continue
+        index, wrong = next((i, target) for i, target in enumerate(source.targets) if not 0 <= target < count)
+        why = f"{count} classes are named, 0 to {count - 1}" if named and count else "expected 0, 1, ..."
+        if wrong < 0:
+            why += "; where it stands for an image without a class, leave such images out"
+        raise UsageError(f"{source.name(index)}: class index {wrong} is out of range: {why}")
+
+
+def check_classes(
+    train: Source,
+    test: Source,
+    classes: Sequence[str],
+    label: str,
+    *,
+    known: bool = False,
+    instead: str = "",
+    limited: bool = False,
+) -> None:
+    """Refuse classes that cannot be trained or tested, and say which have no images.
+
+    Args:
+        train: the training images; none where the test images alone are wanted, which may be of any class then.
+        test: the test images.
+        classes: their names.
+        label: of the set, for messages.
+        known: whether a network may know classes without a training image.
+        instead: what to do where a class has a test image and no training image.
+        limited: whether these are a few of the set's images, so that some classes may have none.
+
+    Raises:
+        UsageError: a class index that is no class's, or a class with a test image and without a training image.
+    """
+    check_range((train, test), len(classes))
+    if not train.targets:
+        return
+    trained, tested = set(train.targets), set(test.targets)
+    if unseen := sorted(tested - trained):
+        found = f"{label}: test has images of class {unseen[0]}, {classes[unseen[0]]}, and train has none"
+        if not known:
+            one = test.name(next(i for i, target in enumerate(test.targets) if target == unseen[0]))
+            raise UsageError(f"{found} ({one}){instead and f'; {instead}'}")
+        warnings.warn(
+            f"{found}, nor of {len(unseen) - 1} others: only a network that knows them can be right", DataWarning, stacklevel=3
+        )
+    if limited:
+        return
+    for split, used in (("training", trained), ("test", tested | (set(range(len(classes))) - trained))):
+        if without := [name for index, name in enumerate(classes) if index not in used]:
+            more = f" and {len(without) - _SAID} more" if len(without) > _SAID else ""
+            verb = "has" if len(without) == 1 else "have"
+            names = ", ".join(without[:_SAID])
+            warnings.warn(
+                f"{label}: {len(without)} of {len(classes)} classes {verb} no {split} image: {names}{more}",
+                DataWarning,
+                stacklevel=3,
+            )
