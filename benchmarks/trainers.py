@@ -183,8 +183,8 @@ def in_timm(setting: Setting) -> PrependedModel:
 
 
 def in_fastai(setting: Setting) -> PrependedModel:
-    from fastai.vision.all import DataLoaders, Learner, params
     from fastai.vision.all import DataLoader as FastaiLoader
+    from fastai.vision.all import DataLoaders, Learner, params
 
     model = setting.model()
     loaders = DataLoaders(

@@ -80,11 +80,11 @@ def test_files_of_sixteen_bits_are_scaled(tmp_path, name, content, crop):
         assert torch.equal(images[0][0][1], v2.functional.to_dtype(torch.from_numpy(SCALED), torch.float32, scale=True))
 
 
-@pytest.mark.parametrize(("mode", "kind"), [("F", "floating-point"), ("I", "32-bit integer")])
+@pytest.mark.parametrize(("mode", "kind"), [("F", "floating-point"), ("I", "signed 32-bit integer")])
 def test_pixels_without_a_range_are_refused_by_file_and_mode(tmp_path, mode, kind):
     pixels = np.linspace(0, 1000, 16).reshape(4, 4)
     config = _folder(tmp_path, Image.fromarray(pixels.astype(np.float32 if mode == "F" else np.int32)), "depth.tif")
-    message = f"train/ant/depth.tif cannot be decoded .mode {mode}: {kind} pixels have no fixed range .* with 8 or 16 bits"
+    message = f"train/ant/depth.tif cannot be decoded .{kind} pixels have no fixed range .* with 8 or 16 bits"
     with pytest.raises(UsageError, match=message):
         _ = Data(config).train[0]
 
@@ -175,11 +175,18 @@ def test_a_truncated_file_says_so(tmp_path, ending, share):
         _ = Data(config).train[0]
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
-def test_files_that_are_no_images_are_named_without_pillows_objects(tmp_path, content):
-    with pytest.raises(
-        UsageError, match="train/ant/a.png cannot be decoded .the file is empty, truncated .* or no image"
-    ) as error:
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "the file is empty"),
+        (b"<html>not found</html>", "the file is no image, or of a format that Pillow does not read"),
+        (b"\x89PNG\r\n\x1a\n", "the file begins as PNG does, and is truncated, damaged or of a kind"),
+        (b"II*\0\x08\0\0\0\0\0", "the file begins as TIFF does, and is truncated, damaged or of a kind"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "EPS files are not read: save it as PNG or JPEG"),
+    ],
+)
+def test_files_that_are_no_images_are_named_without_pillows_objects(tmp_path, content, why):
+    with pytest.raises(UsageError, match=f"train/ant/a.png cannot be decoded .{why}") as error:
         _ = Data(_folder(tmp_path, content)).train[0]
     assert "object at" not in str(error.value)
 

@@ -217,12 +217,12 @@ def test_photos_that_cannot_be_read(trained, model, tmp_path):
     found = list(model.predict_each([text, good, cut, tmp_path / "none.png", tmp_path]))
     assert [isinstance(each, UsageError) for each in found] == [True, False, True, True, True]
     assert found[1] == model.predict(good)
-    assert "text.jpg cannot be read (the file is empty" in str(found[0])
+    assert "text.jpg cannot be read (the file is no image" in str(found[0])
     assert str(found[3]).endswith("none.png cannot be read (No such file or directory)")
     assert "Is a directory" in str(found[4])
     with pytest.raises(UsageError, match="text.jpg cannot be read"):
         model.predict([good, text])
-    with pytest.raises(UsageError, match="the image cannot be read .mode F: floating-point pixels"):
+    with pytest.raises(UsageError, match="the image cannot be read .floating-point pixels"):
         model.predict(Image.new("F", (9, 9)))
 
 

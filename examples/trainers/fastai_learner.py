@@ -1,6 +1,7 @@
 """A JPEG layer in a fastai Learner: python examples/trainers/fastai_learner.py [--data FOLDER]
 
-Use Learner, not vision_learner: that one puts Normalize in front of the model. Needs fastai: pip install '.[examples]' in a checkout.
+Use Learner, not vision_learner: that one puts Normalize in front of the model.
+Needs fastai: pip install '.[examples]' in a checkout.
 """
 
 import argparse

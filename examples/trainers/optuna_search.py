@@ -1,6 +1,7 @@
 """Optuna looks for the layer's alpha, first steps and learning rate: python examples/trainers/optuna_search.py [--data FOLDER]
 
-A fifth of the training images decides; the test images are not looked at. Needs optuna: pip install '.[examples]' in a checkout.
+A fifth of the training images decides; the test images are not looked at.
+Needs optuna: pip install '.[examples]' in a checkout.
 """
 
 import argparse

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from jpegdl import share
 from jpegdl.data import TestTransform
-from jpegdl.data.images import BAD_FILE, bad_file
+from jpegdl.data.images import bad_file
+from jpegdl.data.pixels import BadImage, open_image
 from jpegdl.data.sources.listing import IMAGES, Passed, in_folder, natural_key, warn_passed
 from jpegdl.errors import UsageError
 from jpegdl.files import folder_hint
@@ -70,8 +71,8 @@ class Classifier(nn.Module):
         model: the layer, normalisation and the backbone, a :class:`jpegdl.layer.PrependedModel`.
         classes: names of the classes, in the order of the logits.
         transform: from a PIL image of any size and mode to (3, size, size) in [0, 1], the very pixels that a test of the model
-            sees: RGB, scaled to a short side of ``data.resize``, the middle. As in training, a camera's note to turn the image
-            (EXIF orientation) is not followed.
+            sees: RGB, scaled to a short side of ``data.resize``, the middle. A camera's note to turn the image (EXIF
+            orientation) is followed where ``data.orientation`` said so in training.
     """
 
     def __init__(
@@ -144,11 +145,11 @@ class Classifier(nn.Module):
         try:
             if isinstance(photo, Image.Image):
                 return self.transform(photo)
-            with Image.open(photo) as image:
+            with open_image(photo) as image:
                 return self.transform(image)
-        except BAD_FILE as error:
+        except (BadImage, OSError, ValueError) as error:  # ValueError: of an image that was closed
             name = "the image" if isinstance(photo, Image.Image) else os.fspath(photo)
-            return UsageError(f"{name} cannot be read ({' '.join(bad_file(error).split())})")
+            return UsageError(f"{name} cannot be read ({bad_file(error)})")
 
     def _predict_batch(self, images: list[Tensor], top: int) -> list[Prediction]:
         if not images:

@@ -1,24 +1,21 @@
 """One file of any format to what a JPEG file can hold: pixels, EXIF block, ICC profile."""
 
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
-from jpegdl.data.images import BAD_FILE, bad_file
-from jpegdl.data.pixels import SIXTEEN_BITS
+from jpegdl.data.images import bad_file
+from jpegdl.data.pixels import FORMATS, BadImage, NotAnImage, decoding, eight_bits, loaded, open_image
+from jpegdl.data.sources.listing import is_image
 
-#: What is tried; other formats of Pillow's run programs (EPS), or hold no photographs.
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 #: Names of photographs in other formats, which are not to be passed over as if they were none.
 UNREAD = frozenset(
     f".{name}" for name in ("heic", "heif", "avif", "jxl", "dng", "cr2", "cr3", "nef", "arw", "orf", "rw2", "psd")
 )
-BAD = (*BAD_FILE, MemoryError, OverflowError, struct.error)
-_RAW_EXIF = ("JPEG", "MPO", "PNG", "WEBP")  # formats that hold the block as JPEG does
+BAD = (BadImage, OSError, MemoryError)
+_RAW_EXIF = ("AVIF", "JPEG", "MPO", "PNG", "WEBP")  # formats that hold the block as JPEG does
 _SPACES = {"RGB": b"RGB ", "L": b"GRAY"}  # of ICC profiles, by the mode they fit
 
 
@@ -44,7 +41,7 @@ class Picture:
 def open_picture(stream: IO[bytes], name: str, *, drop_alpha: bool) -> Picture:
     """Read an image file, opened; ``name`` is its name.
 
-    - Grey stays grey; 16-bit grey is scaled to 8 bits; palette, CMYK and others become RGB as Pillow converts them.
+    - Grey stays grey; grey of up to 16 bits is scaled to 8 bits; palette, CMYK and others become RGB as Pillow converts them.
     - The EXIF block stays, and of formats that have none of JPEG's kind the orientation.
     - An ICC profile stays where it is one of the pixels' colour space: not for CMYK, which it no longer is.
     - Of an MPO file, as some cameras and phones write it, the first picture is taken.
@@ -54,43 +51,33 @@ def open_picture(stream: IO[bytes], name: str, *, drop_alpha: bool) -> Picture:
         Exception: one of ``BAD``, which :func:`why` puts into words: damaged, animated, transparent, of no fixed range.
     """
     try:
-        return _picture(stream, name, drop_alpha)
-    except (Other, *BAD):
-        raise
-    except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
-        raise ValueError(f"it is damaged: {type(error).__name__}: {error}") from error
-
-
-def _picture(stream: IO[bytes], name: str, drop_alpha: bool) -> Picture:
-    try:
-        source = Image.open(stream, formats=FORMATS)
-    except UnidentifiedImageError:
+        source = open_image(stream)
+    except NotAnImage:
         suffix = Path(name).suffix.lower()
-        if suffix in UNREAD:
-            raise ValueError(f"Pillow does not read {suffix} files here: convert it first") from None
-        if Image.registered_extensions().get(suffix) in FORMATS:
+        if is_image(name) or Image.registered_extensions().get(suffix) in FORMATS:
             raise
+        if suffix in UNREAD:
+            raise BadImage(f"Pillow does not read {suffix} files here: convert it first") from None
         raise Other from None
     with source:
-        frames = getattr(source, "n_frames", 1)
-        if frames > 1 and source.format != "MPO":
-            raise ValueError(f"has {frames} pictures ({source.format}), and a JPEG file holds one")
-        source.load()
-        image = _mode(source, drop_alpha)
-        return Picture(image, _exif(source), _profile(source, image.mode))
+        return decoding(lambda: _picture(source, drop_alpha))
+
+
+def _picture(source: Image.Image, drop_alpha: bool) -> Picture:
+    frames = getattr(source, "n_frames", 1)
+    if frames > 1 and source.format != "MPO":
+        raise BadImage(f"has {frames} pictures ({source.format}), and a JPEG file holds one")
+    loaded(source)
+    image = _mode(source, drop_alpha)
+    return Picture(image, _exif(source), _profile(source, image.mode))
 
 
 def _mode(image: Image.Image, drop_alpha: bool) -> Image.Image:
-    mode = image.mode
-    if mode in SIXTEEN_BITS or (mode == "I" and image.format in ("PNG", "PPM")):
-        return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
-    if mode in ("I", "F"):
-        kind = "32-bit integer" if mode == "I" else "floating-point"
-        raise ValueError(f"has {kind} pixels, with no fixed range to scale to 0..255")
+    image = eight_bits(image)
     if image.has_transparency_data:
-        image = image.convert("LA" if mode in ("L", "LA", "La", "1") else "RGBA")
+        image = image.convert("LA" if image.mode in ("L", "LA", "La", "1") else "RGBA")
         if image.getchannel("A").getextrema()[0] != 255 and not drop_alpha:
-            raise ValueError("is transparent, which JPEG has no place for; drop_alpha writes the colours below")
+            raise BadImage("is transparent, which JPEG has no place for; drop_alpha writes the colours below")
     grey = image.mode in ("1", "L", "LA")
     return image if image.mode in ("L", "RGB") else image.convert("L" if grey else "RGB")
 
@@ -116,4 +103,4 @@ def why(error: BaseException) -> str:
     """What is wrong with a file, on one line."""
     if isinstance(error, MemoryError):
         return "there is not enough memory for it"
-    return " ".join(bad_file(error).split()) if isinstance(error, Exception) else str(error)
+    return bad_file(error) if isinstance(error, Exception) else str(error)

@@ -14,7 +14,6 @@ from jpegdl.codec.encoder import Encoder, encoder_version
 from jpegdl.codec.report import FileSizes, spread
 from jpegdl.codec.steps import as_json, file_tables, learned_tables, of_run
 from jpegdl.data import Data
-from jpegdl.data.images import collate
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file, read_json, write_json
 from jpegdl.layer import JpegLayer, PrependedModel
@@ -214,7 +213,7 @@ class _Test:
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Of each image, whether the model is right about it, and its cross-entropy in nats, float64."""
         right, losses = [], []
-        for images, targets in DataLoader(Subset(self.data.test, self.chosen), self.config.batch_size, collate_fn=collate):
+        for images, targets in DataLoader(Subset(self.data.test, self.chosen), self.config.batch_size):
             seen = images if stored is None else torch.stack([stored(image) for image in images])
             logits = model(seen.to(self.config.place)).double().cpu()
             right.append((logits.argmax(1) == targets).numpy())

@@ -22,7 +22,6 @@ from jpegdl.codec.config import MANIFEST
 from jpegdl.codec.encoder import Encoder, planes, write_levels
 from jpegdl.codec.steps import Learned, as_json, carried, file_tables, of_run
 from jpegdl.data import Data, DataConfig
-from jpegdl.data.images import collate
 from jpegdl.data.sources.folder import open_test
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file, read_json, write_json
@@ -210,7 +209,7 @@ class _Test:
 
     def batches(self, data: Data, chosen: list[int], name: str) -> Iterator[tuple[Tensor, Tensor]]:
         done = 0
-        for images, targets in DataLoader(Subset(data.test, chosen), batch_size=self.batch_size, collate_fn=collate):
+        for images, targets in DataLoader(Subset(data.test, chosen), batch_size=self.batch_size):
             yield images, targets
             done += len(images)
             self.tell(name, done, len(chosen))

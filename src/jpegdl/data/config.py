@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from jpegdl.data.pixels import ORIENTATIONS, Orientation
 from jpegdl.errors import UsageError
 from jpegdl.own import is_own
 
@@ -48,9 +49,10 @@ class DataConfig:
             warning, names that begin with a dot passed over. imagenet: the same with WordNet ids for classes, or shards.
             wds/: where the shards are, such as NAME-train-0000.tar and NAME-val-0000.tar. cub200: where CUB_200_2011/ or
             CUB_200_2011.tgz is. dogs: where Images/ and lists/ or images.tar and lists.tar are. Downloaded sets: where they
-            are kept. Your own: what its function takes as ``path``. photos, made-up: none. Images are read as they are stored:
-            a camera's note to turn one (EXIF orientation) is not followed, as in timm and torchvision; transparency is dropped;
-            16-bit grey is scaled to 8 bits.
+            are kept. Your own: what its function takes as ``path``. photos, made-up: none. Transparency is dropped; grey of up
+            to 16 bits is scaled to 8; of an image more than 64 times as long as wide, the middle is taken.
+        orientation: stored takes images as they are stored, whatever their format, as torchvision and timm do with JPEG;
+            follow turns them as the camera's note says (EXIF orientation), for people's photographs.
         class_order: order of the classes of folder and imagenet, and so of the network's outputs: natural (2 before 10, A
             beside a, as in timm) or sorted (10 before 2, Z before a, as in torchvision's ImageFolder). Weights that were
             trained elsewhere need the order that they were trained in. Default: natural.
@@ -86,6 +88,7 @@ class DataConfig:
 
     name: str | None = None
     path: str | None = None
+    orientation: Orientation = "stored"
     class_order: str | None = None
     classes: int | None = None
     limit: int | None = None
@@ -138,6 +141,7 @@ def check(config: DataConfig) -> None:
         names = ", ".join([*NAMES, *(f"{prefix}NAME" for prefix in PREFIXES)])
         raise UsageError(f"data.name must be one of {names}, or your own, my_package.my_module:make, got {name!r}")
     for name, value, accepted in (
+        ("orientation", config.orientation, ORIENTATIONS),
         ("crop", config.crop, CROPS),
         ("cache", config.cache, CACHES),
         ("class_order", config.class_order or CLASS_ORDERS[0], CLASS_ORDERS),

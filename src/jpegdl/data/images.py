@@ -8,35 +8,37 @@ import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from jpegdl.data.augment import Erase, recolour, seeded
 from jpegdl.data.config import DataConfig
 from jpegdl.data.device import DeviceImages
 from jpegdl.data.digests import DIGITS
-from jpegdl.data.pixels import resized, to_rgb
+from jpegdl.data.pixels import BadImage, middle, orientation_note, resized, to_rgb
 from jpegdl.data.sampling import IGNORED, Key
 from jpegdl.data.sources.base import Source
-from jpegdl.errors import UsageError
+from jpegdl.errors import DataWarning, UsageError
 
 CACHE_BYTES = 2**30  # sets smaller than this once decoded are kept in memory
 
-#: What Pillow raises on bad files.
-BAD_FILE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, Image.DecompressionBombError)
+# What Pillow raises on bad files, which a data set of somebody else's may open by itself.
+_BAD_FILE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, Image.DecompressionBombError)
+_NAMED = 5  # of the images that cannot be decoded, in messages
+_LOOKED_AT = 256  # images of a set that is not kept decoded, for their orientation
 
 
-class ImageSet(Dataset[tuple[Tensor, int] | None]):
+class ImageSet(Dataset[tuple[Tensor, int]]):
     """Images and class indices; ``dataset[i]`` is test-time, ``dataset[i, seed]`` augmented with that seed.
 
-    An image is (3, size, size) float32 in [0, 1]. ``dataset[None]`` is no image: black pixels and the class ``IGNORED``. A
-    corrupt image is None where such images are left out; batches do not contain it.
+    An image is (3, size, size) float32 in [0, 1]. ``dataset[None]`` is no image: black pixels and the class ``IGNORED``.
 
     Args:
         source: images and their class indices.
@@ -45,6 +47,7 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
 
     Attributes:
         targets: class indices of the images in use: without the corrupt ones, once :meth:`load` has decoded them all.
+        left_out: the names of those, where they are left out.
     """
 
     def __init__(self, source: Source, config: DataConfig, *, train: bool) -> None:
@@ -55,6 +58,8 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
         self._cache: list[Tensor] | None = None
         self._copies: dict[torch.device, DeviceImages] = {}
         self._loaded = False
+        self.left_out: list[str] = []
+        self._turned = 0  # decoded images that a camera's note says to turn
         self._set_transforms()
 
     def load(self) -> None:
@@ -65,10 +70,17 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
         """
         if self._loaded or not self._indices:
             return
-        cache = self._config.cache
-        if cache in ("memory", "device") or (cache == "auto" and self._decoded_bytes() < CACHE_BYTES):
-            self._decode_all()
+        kept = self.kept_decoded
+        if kept or self._config.skip_corrupt:  # which are left out is to be known before the first batch
+            self._decode_all(keep=kept)
+        self._warn_of_turned(kept or self._config.skip_corrupt)
         self._loaded = True
+
+    @functools.cached_property
+    def kept_decoded(self) -> bool:
+        """Whether all images are decoded once and kept."""
+        cache = self._config.cache
+        return cache in ("memory", "device") or (cache == "auto" and self._decoded_bytes() < CACHE_BYTES)
 
     def _set_transforms(self) -> None:
         config = self._config
@@ -135,48 +147,89 @@ class ImageSet(Dataset[tuple[Tensor, int] | None]):
         count = len(self.targets)
         if not self._full:
             return count * self._config.side**2 * 3 * 1.5
-        some = [image.numel() for i in range(0, count, max(1, count // 16)) if (image := self._decode_or_skip(i)) is not None]
+        some = []
+        for index in range(0, count, max(1, count // 16)):
+            with suppress(BadImage):
+                some.append(self._decode(index).numel())
+        self._turned = 0
         return count * sum(some) / max(1, len(some))
 
-    def _decode_all(self) -> None:
-        indices = range(len(self.targets))
-        if self._config.workers:
-            with ThreadPoolExecutor(self._config.workers) as pool:
-                images = list(pool.map(self._decode_or_skip, indices))
-        else:
-            images = [self._decode_or_skip(i) for i in indices]
-        self._indices = [i for i in indices if images[i] is not None]
-        if not self._indices:
-            raise UsageError(f"none of the {len(self.targets)} images can be decoded, {self._source.name(0)} for one")
-        if left_out := len(images) - len(self._indices):
-            warnings.warn(f"left out {left_out} of {len(images)} images that cannot be decoded", stacklevel=2)
-        self._cache = [image for image in images if image is not None]
-        self.targets = [self._source.targets[i] for i in self._indices]
+    def _decode_all(self, *, keep: bool) -> None:
+        """Decode every image, to keep them or to know which are sound."""
+        images: dict[int, Tensor | None] = {}
+        reasons: dict[int, str] = {}
 
-    def _decode_or_skip(self, index: int) -> Tensor | None:
-        """(3, H, W) uint8, H and W as the crops need them."""
+        def decode(index: int) -> None:
+            try:
+                image = self._decode(index)
+                images[index] = image if keep else None
+            except BadImage as error:
+                reasons[index] = str(error)
+
+        indices = range(len(self.targets))
+        with ThreadPoolExecutor(max(1, self._config.workers)) as pool:
+            for _ in pool.map(decode, indices):
+                pass
+        bad = {self._source.name(index): reasons[index] for index in sorted(reasons)}
+        if bad and (not self._config.skip_corrupt or not images):
+            raise UsageError(_refusal(bad, len(indices), self._config.skip_corrupt))
+        self._indices = sorted(images)
+        self.left_out = list(bad)
+        if bad:
+            warnings.warn(f"left out {len(bad)} of {len(indices)} images that cannot be decoded: {_listed(bad)}", stacklevel=2)
+        self._cache = [cast(Tensor, images[index]) for index in self._indices] if keep else None
+        self.targets = [self._source.targets[index] for index in self._indices]
+
+    def _decode(self, index: int) -> Tensor:
+        """(3, H, W) uint8, H and W as the crops need them.
+
+        Raises:
+            BadImage: it cannot be decoded.
+        """
+        config = self._config
         try:
             image = self._source.read(index)
-            return cast(Tensor, v2.functional.pil_to_tensor(to_rgb(image))) if self._full else _scaled(image, self._config)
-        except BAD_FILE as error:
-            if self._config.skip_corrupt:
-                return None
-            text = (
-                f"image {self._source.name(index)} cannot be decoded ({bad_file(error)}); repair or remove it, or leave such "
-                "images out with --data.skip_corrupt true"
+            self._turned += orientation_note(image) != 1
+            if not self._full:
+                return _scaled(image, config)
+            return cast(Tensor, v2.functional.pil_to_tensor(middle(to_rgb(image, config.orientation))))
+        except BadImage:
+            raise
+        except _BAD_FILE as error:
+            raise BadImage(bad_file(error)) from error
+
+    def _decode_or_refuse(self, index: int) -> Tensor:
+        try:
+            return self._decode(self._indices[index])
+        except BadImage as error:
+            raise UsageError(_refusal({self._source.name(self._indices[index]): str(error)}, 1, False)) from error
+
+    def _warn_of_turned(self, all_decoded: bool) -> None:
+        """Count the images whose camera says to turn them, where that is not followed."""
+        count, looked_at = self._turned, len(self.targets)
+        if not all_decoded:
+            some = range(0, looked_at, max(1, looked_at // _LOOKED_AT))
+            count, looked_at = 0, len(some)
+            for index in some:
+                with suppress(*_BAD_FILE):  # said when it is decoded
+                    count += orientation_note(self._source.read(index)) != 1
+        if count and self._config.orientation == "stored":
+            which = f"{'training' if self._train else 'test'} images{'' if all_decoded else ' looked at'}"
+            warnings.warn(
+                f"{count} of {looked_at} {which} have a camera's note that says to turn them (EXIF orientation); they are "
+                "taken as they are stored, as torchvision and timm do: --data.orientation follow turns them",
+                DataWarning,
+                stacklevel=3,
             )
-            raise UsageError(" ".join(text.split())) from error  # one line: the last of what a loader process hands on
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, int] | None:
+    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         if key is None:
             return torch.zeros(3, self._config.pixels, self._config.pixels), IGNORED
         index, seed = key if isinstance(key, tuple) else (key, None)
-        image = self._decode_or_skip(index) if self._cache is None else self._cache[index]
-        if image is None:
-            return None
+        image = self._decode_or_refuse(index) if self._cache is None else self._cache[index]
         if seed is None:
             return self._test(image), self.targets[index]
         with seeded(seed, everywhere=self._timm):
@@ -190,7 +243,7 @@ class TestTransform:
     counts too.
 
     Args:
-        config: ``size``, ``resize``, ``interpolation`` and ``jpeg_test`` count.
+        config: ``size``, ``resize``, ``interpolation``, ``orientation`` and ``jpeg_test`` count.
 
     Attributes:
         size: side of the crop, in pixels.
@@ -208,7 +261,7 @@ class TestTransform:
         """An image of any size and mode to (3, size, size), float32 in [0, 1].
 
         Raises:
-            Exception: one of ``BAD_FILE``, where the image cannot be decoded or has no range.
+            BadImage: it cannot be decoded, or its pixels have no range.
         """
         return self._crop(_scaled(image, self._config))
 
@@ -220,7 +273,7 @@ class TestTransform:
 
 def _scaled(image: Image.Image, config: DataConfig) -> Tensor:
     """(3, H, W) uint8 with a short side of ``data.side``."""
-    return cast(Tensor, v2.functional.pil_to_tensor(resized(image, config.side, config.filter)))
+    return cast(Tensor, v2.functional.pil_to_tensor(resized(image, config.side, config.filter, config.orientation)))
 
 
 def _middle(size: int, jpeg: int | None) -> Callable[[Tensor], Tensor]:
@@ -231,19 +284,24 @@ def _middle(size: int, jpeg: int | None) -> Callable[[Tensor], Tensor]:
 
 
 def bad_file(error: Exception) -> str:
-    """What is wrong with a file: the system's or Pillow's words, or better ones where they are about Pillow's own objects."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, UnidentifiedImageError):
-        return "the file is empty, truncated near its beginning, or no image that Pillow reads"
-    if "decoder object" in str(error):  # of WebP
-        return "the file is truncated or damaged"
-    return str(error)
+    """Return what is wrong with a file, on one line: the system's words, or those of a reader."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())
 
 
-def collate(items: list[tuple[Tensor, int] | None]) -> Any:
-    """Images (N, 3, size, size) and class indices (N,), without the images that were left out."""
-    sound = [item for item in items if item is not None]
-    if not sound:
-        raise UsageError(f"none of a batch's {len(items)} images can be decoded")
-    return default_collate(sound)
+def _listed(bad: Mapping[str, str]) -> str:
+    some = [f"{name} ({reason})" for name, reason in list(bad.items())[:_NAMED]]
+    return ", ".join(some) + (f", and {len(bad) - _NAMED} more" if len(bad) > _NAMED else "")
+
+
+def _refusal(bad: Mapping[str, str], count: int, skipping: bool) -> str:
+    """Put them into one line: the last of what a loader process hands on."""
+    if skipping:
+        return f"none of the {count} images can be decoded: {_listed(bad)}"
+    one = len(bad) == 1
+    subject = "image" if one else f"{len(bad)} of {count} images cannot be decoded:"
+    cannot = " cannot be decoded" if one else ""
+    name, reason = next(iter(bad.items()))
+    text = f"{subject} {f'{name}{cannot} ({reason})' if one else _listed(bad)}"
+    text += f"; repair or remove {'it' if one else 'them'}, or leave such images out with --data.skip_corrupt true"
+    return " ".join(text.split())

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
 from jpegdl.data.config import DataConfig, check
-from jpegdl.data.images import ImageSet, collate
+from jpegdl.data.images import ImageSet
 from jpegdl.data.sampling import EpochSampler, Seeded, Share, processes
 from jpegdl.data.sources import open_sets
 from jpegdl.errors import DataWarning, UsageError
@@ -93,6 +93,11 @@ class Data(lightning.LightningDataModule):
             found["passed_over"] = dict(sorted(passed.items()))
         return found
 
+    @property
+    def left_out(self) -> list[str]:
+        """The names of images that cannot be decoded, once :meth:`load` has left them out."""
+        return self.train.left_out + self.test.left_out
+
     def load(self) -> None:
         """Decode the images that are kept decoded; the next time there is nothing to do.
 
@@ -148,7 +153,6 @@ class Data(lightning.LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
-            collate_fn=collate,
             **options,
         )
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from jpegdl.data import Data, ImageSet
-from jpegdl.data.images import collate
 from jpegdl.errors import UsageError
 from jpegdl.explain.config import ExplainConfig
 from jpegdl.files import digest_of_file
@@ -92,7 +91,6 @@ class Subject:
             batch_size=self.config.batch_size,
             sampler=self.images,
             num_workers=self.config.workers,
-            collate_fn=collate,
         )
         for number, (indices, images, targets) in enumerate(loader):
             with seeded(number, self.device):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from jpegdl.data.digests import Piece, piece_digests
+from jpegdl.data.pixels import open_image
 from jpegdl.data.sources.base import Source
 
 
@@ -42,7 +43,7 @@ class Stored(Source):
         place = self._places[index]
         with (Path(place.tar) if place.tar else self._root / place.key).open("rb") as file:
             file.seek(place.start)
-            return Image.open(io.BytesIO(file.read(place.size)))
+            return open_image(io.BytesIO(file.read(place.size)))
 
     def name(self, index: int) -> str:
         place = self._places[index]

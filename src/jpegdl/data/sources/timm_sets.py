@@ -1,6 +1,7 @@
 """What timm reads by prefix: Hugging Face's, TensorFlow's and more of torchvision's sets."""
 
 import importlib.util
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from PIL import Image
 
 from jpegdl.data.config import DataConfig
 from jpegdl.data.digests import UNKNOWN, bytes_digest, pixel_digest
-from jpegdl.data.pixels import resized, to_rgb
+from jpegdl.data.pixels import Orientation, open_image, resized, to_rgb
 from jpegdl.data.sources.base import Sets, Source
 from jpegdl.data.sources.downloads import TorchvisionImages, cache_folder, class_names, download_once
 from jpegdl.data.sources.labels import class_index, numbered_classes
@@ -30,9 +31,8 @@ class _Table(Source):
 
     def read(self, index: int) -> Image.Image:
         with self._reader[index][0] as file:
-            image = Image.open(file)
-            image.load()
-            return image
+            file.seek(0)
+            return open_image(io.BytesIO(file.read()))
 
     def name(self, index: int) -> str:
         return f"{self._reader.split}[{index}]"
@@ -51,13 +51,15 @@ class _Table(Source):
 class _Stream(Source):
     """A set that can be read from beginning to end only: read once, and held in memory."""
 
-    def __init__(self, reader: Any, side: int | None, interpolation: str) -> None:
+    def __init__(self, reader: Any, side: int | None, interpolation: str, orientation: Orientation) -> None:
         self._split, self._images, self._contents = reader.split, list[Any](), list[str]()
         targets: list[int] = []
         size = 0
         for image, target in reader:
             self._contents.append(pixel_digest(image))  # at its full size, which training and test images may not be kept in
-            pixels = np.asarray(to_rgb(image) if side is None else resized(image, side, interpolation))
+            pixels = np.asarray(
+                to_rgb(image, orientation) if side is None else resized(image, side, interpolation, orientation)
+            )
             self._images.append(pixels)
             targets.append(class_index(target, f"{reader.split}[{len(targets)}]"))
             size += pixels.nbytes
@@ -108,7 +110,7 @@ def _open(config: DataConfig, split: str, side: int | None) -> tuple[Source, lis
 
     try:
         reader: Any = create_reader(config.kind, config.path, split, download=True)
-        source = _Table(reader) if config.kind.startswith("hfds/") else _Stream(reader, side, config.filter)
+        source = _Table(reader) if config.kind.startswith("hfds/") else _Stream(reader, side, config.filter, config.orientation)
     except UsageError:
         raise
     except Exception as error:  # the packages raise whatever comes: no network, no such set, no such split, no such column
