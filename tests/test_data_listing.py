@@ -216,6 +216,21 @@ def test_two_tars_in_one_file_are_refused(tmp_path):
         _list(root)
 
 
+def test_a_tar_that_stops_between_two_images_is_said(tmp_path):
+    root = _tars(tmp_path, ("ant/0.png", _png(1)), ("bee/0.png", _png(2)), ("bee/1.png", _png(3)))
+    content = (root / "train.tar").read_bytes()
+    (root / "train.tar").write_bytes(content[: 4 * 512])
+    with pytest.warns(UserWarning, match=r"train.tar has no end mark: it may have been cut off, with images lost"):
+        assert len(_list(root)) == 2
+
+
+def test_broken_links_that_may_be_folders_are_counted(tmp_path):
+    root = _set(tmp_path)
+    (root / "train" / "cow").symlink_to("/nowhere/cow")
+    with pytest.warns(UserWarning, match="passed over 1 file: 1 broken link in"):
+        assert len(_list(root)) == 4
+
+
 def test_an_empty_tar_of_a_class_is_said(tmp_path):
     root = _set(tmp_path)
     for part in PARTS:
