@@ -2,6 +2,7 @@
 
 import shutil
 import tarfile
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -192,6 +193,50 @@ def test_pretrained_weights_are_evaluated_without_a_run(config, tmp_path, capsys
     assert "of 8 images" in printed
     assert main(["evaluate", *arguments]) == 1
     assert "layer.tables sensitivity comes from training images or another run" in capsys.readouterr().err
+
+
+def test_weights_of_another_class_order(config, tmp_path):
+    """Weights that ImageFolder's order was trained with, on classes that this package orders otherwise."""
+    names = [str(i) for i in range(1, 13)]
+    _images(tmp_path / "numbers", names, (("train", 1), ("test", 2)))
+    data = replace(config.data, path=str(tmp_path / "numbers"))
+    natural = build_backbone("cifar_resnet8", 12, 3, 16).state_dict()
+    rows = [names.index(name) for name in sorted(names)]
+    imagefolders = {name: value[rows] if value.shape[:1] == (12,) else value for name, value in natural.items()}
+    found = {}
+    for order, state in ((None, natural), ("natural", natural), ("sorted", imagefolders), (None, imagefolders)):
+        safetensors.torch.save_file({name: value.contiguous() for name, value in state.items()}, config.weights)
+        changed = replace(config, data=replace(data, class_order=order))
+        with warnings.catch_warnings(record=True) as recorded:
+            warnings.simplefilter("always")
+            found[order, state is natural] = evaluate_run(changed, "plain", 0)["loss"]
+        said = [str(warning.message) for warning in recorded if "ImageFolder" in str(warning.message)]
+        assert [text.partition(", which ")[2].partition(": ")[0] for text in said] == [
+            "are taken for 1, 2, 3, 4, ...; torchvision's ImageFolder, and what is trained with it, has 1, 10, 11, 12, ..."
+        ] * (order is None)
+    assert found[None, True] == found["natural", True] == pytest.approx(found["sorted", False], rel=1e-6)
+    assert found[None, False] != pytest.approx(found["natural", True], rel=1e-3)
+
+
+@pytest.mark.parametrize("arm", ["plain", "jpeg-dl"])
+def test_a_runs_class_order_is_recorded_and_obeyed(config, tmp_path, arm):
+    names = ["1", "2", "10"]
+    _images(tmp_path / "numbers", names, (("train", 2), ("test", 2)))
+    _weights(tmp_path / "weights.safetensors", 3)
+    data = replace(config.data, path=str(tmp_path / "numbers"), class_order="sorted")
+    config = replace(config, data=data, training=replace(config.training, train="layer", epochs=1))
+    result = train_arm(config, arm, 0)
+    folder = config.run_folder(arm, 0)
+    assert folder.data()["classes"] == folder.open().classes == ["1", "10", "2"]
+    assert folder.config().data.class_order == "sorted"
+    found = evaluate_run(CompareConfig(output=config.output, name=config.name), arm, 0)
+    assert (found["loss"], found["other_images"]) == (pytest.approx(result["loss"], rel=1e-6), None)
+    other = replace(config, data=replace(data, class_order="natural"))
+    with pytest.raises(UsageError, match=r"other settings \(data.class_order was 'sorted', now None\)"):
+        train_arm(other, arm, 0)
+    named = replace(other, weights=str(folder.model_file), name="named")
+    with pytest.raises(UsageError, match="classes in another order, 1, 10, 2, and the data have 1, 2, 10: give .*, sorted$"):
+        train_arm(named, "plain", 0)
 
 
 def test_a_subset_of_imagenet_is_evaluated_on_its_rows(config, tmp_path):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from jpegdl.compare import CompareConfig, calibrate_run, compare, evaluate_run, train_arm
 from jpegdl.data import Data, DataConfig
-from jpegdl.errors import UsageError
+from jpegdl.errors import DataWarning, UsageError
 from jpegdl.layer import LayerConfig
 from jpegdl.tables import write_tables
 from jpegdl.training import OptimizerConfig, RunFolder, TrainingConfig
@@ -149,6 +149,39 @@ def test_images_of_the_same_names_and_other_content_are_other_images(tmp_path):
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(file)
     with pytest.raises(UsageError, match=r"as many training images, but other ones"):
         compare(config)
+
+
+def _as_before_contents(folder):
+    """Make a run's records those of a version that knew names and sizes only."""
+    for name in ("data.json", "result.json"):
+        content = json.loads((folder / name).read_text())
+        record = content if name == "data.json" else content["data"]
+        for part in ("train", "test"):
+            del record[part]["content"]
+        (folder / name).write_text(json.dumps(content))
+
+
+def test_runs_that_know_names_and_sizes_only_go_on(tmp_path):
+    config = _config(tmp_path, _images(tmp_path / "pets"))
+    first = train_arm(config, "plain", 0)
+    _as_before_contents(tmp_path / "test" / "plain" / "0")
+    assert [result.accuracy for result in compare(config).results if result.arm == "plain"] == [first["accuracy"]]
+    assert evaluate_run(config, "plain", 0)["other_images"] is None
+    (tmp_path / "pets" / "train" / "cat" / "0.png").rename(tmp_path / "pets" / "train" / "cat" / "00.png")
+    with pytest.raises(UsageError, match="plain/0 was trained on other data .as many training images, but other ones"):
+        compare(config)
+
+
+def test_what_is_said_of_the_data_is_in_the_summary(tmp_path):
+    config = _config(tmp_path, _images(tmp_path / "pets"))
+    shutil.copy(tmp_path / "pets" / "train" / "cat" / "0.png", tmp_path / "pets" / "test" / "cat" / "copy.png")
+    (tmp_path / "pets" / "train" / "cat" / "a.heic").write_bytes(b"?")
+    with pytest.warns(DataWarning, match="1 of 9 test images is a training image too|passed over 1 file: 1 .heic"):
+        found = compare(config)
+    assert (found.summary["passed_over"], found.summary["test_in_train"]) == ({".heic": 1}, 1)
+    assert "1 of these is a training image too.\nPassed over 1 file: 1 .heic.\n" in found.table
+    result = json.loads((tmp_path / "test" / "plain" / "0" / "result.json").read_text())
+    assert result["data"]["passed_over"] == {".heic": 1}
 
 
 def test_a_finished_comparison_needs_no_data(tmp_path, recwarn):

@@ -46,7 +46,8 @@ class DataConfig:
             where a path is given, else photos.
         path: folder: the folder of train/ and test/ (or val/, validation/), or of train.tar and test.tar, each with one folder
             per class directly below it. Images in no folder are refused, class folders without an image left out with a
-            warning, names that begin with a dot passed over. imagenet: the same with WordNet ids for classes, or shards.
+            warning, names that begin with a dot passed over, other files that are no images counted in a warning. imagenet: the
+            same with WordNet ids for classes, or shards.
             wds/: where the shards are, such as NAME-train-0000.tar and NAME-val-0000.tar. cub200: where CUB_200_2011/ or
             CUB_200_2011.tgz is. dogs: where Images/ and lists/ or images.tar and lists.tar are. Downloaded sets: where they
             are kept. Your own: what its function takes as ``path``. photos, made-up: none. Transparency is dropped; grey of up

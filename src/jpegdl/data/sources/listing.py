@@ -41,6 +41,7 @@ _COMPRESSED = (
 )
 _ARCHIVE = re.compile(r"\.(tar\.(gz|bz2|xz|zst|lz4|z)|t(gz|bz2?|xz|zst)|zip|7z|rar)$", re.IGNORECASE)
 _BY_SYSTEMS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "compress.json")  # the last is this package's own
+BROKEN = "broken link"  # in place of a suffix
 _HOPS = 40  # links that lead to links, as in Linux
 
 
@@ -58,7 +59,8 @@ class Passed:
     """What a listing passed over.
 
     Attributes:
-        suffixes: how many files of each suffix, in lower case; "no suffix" for those without one.
+        suffixes: how many files of each suffix, in lower case; "no suffix" for those without one, "broken link" for links
+            that lead nowhere.
         circles: links to a folder that they are in.
     """
 
@@ -172,6 +174,8 @@ def in_folder(root: Path, passed: Passed) -> Iterator[File]:
                     waiting.append(((*parts, entry.name), inside))
                 elif is_image(entry.name) and (entry.is_file() or entry.is_symlink()):  # a broken link is a missing image
                     yield File((*parts, entry.name))
+                elif entry.is_symlink() and not entry.is_file():
+                    passed.suffixes[BROKEN] += 1  # of a folder, it may be
                 else:
                     passed.add(entry.name)
 
@@ -280,8 +284,8 @@ def in_tar(tar: tarfile.TarFile, label: str, passed: Passed, *, twice: bool = Tr
         twice: whether a name may come twice.
 
     Raises:
-        UsageError: a link leads out of the tar, an entry is stored in a way that its bytes cannot be read, a name comes twice,
-            or a second tar comes after the first.
+        UsageError: a link leads out of the tar or in a ring, an entry's bytes cannot be read where they are, a name comes
+            twice, or a second tar comes after the first.
     """
     tree = _Tree(tar, label, passed, twice)
     for parts, member in list(tree.content.items()):
@@ -342,7 +346,7 @@ class _Tree:
                 return
             if target is None or target not in self._children():
                 if not is_image(parts[-1]) and posixpath.splitext(parts[-1])[1]:
-                    self.passed.add(parts[-1])
+                    self.passed.suffixes[BROKEN] += 1
                     return
                 leads = "/".join(member.link) or "."
                 raise UsageError(
@@ -400,9 +404,11 @@ class _Tree:
 
 
 def _check_end(tar: tarfile.TarFile, label: str) -> None:
-    """Refuse what ``cat one.tar two.tar`` makes: the second would be passed over."""
+    """Refuse what ``cat one.tar two.tar`` makes, where the second would be passed over; and warn of a tar that just stops."""
     stream: Any = tar.fileobj
     stream.seek(tar.offset)
+    if not stream.read(1):
+        warnings.warn(f"{label} has no end mark: it may have been cut off, with images lost", DataWarning, stacklevel=3)
     while block := stream.read(2**20):
         if block.strip(b"\0"):
             raise UsageError(f"{label} goes on after its end, as a damaged tar does, or two in one file: unpack it with tar -i")

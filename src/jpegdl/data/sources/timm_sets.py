@@ -92,6 +92,7 @@ def open_timm(config: DataConfig) -> Sets:
         raise UsageError(f"data.name {config.kind} needs {missing[0]}, which is not installed: pip install {packages}")
     whole = None if config.crop == "resized" else config.side
     train, classes = _open(config, "train", whole)
+    unlabelled: list[str] = []
     for split in TEST_SPLITS:
         try:
             test, _ = _open(config, split, config.side)
@@ -101,8 +102,9 @@ def open_timm(config: DataConfig) -> Sets:
         if min(test.targets, default=-1) >= 0:
             return train, test, classes or numbered_classes(train, test)
         partly = max(test.targets, default=-1) >= 0
-        problem = UsageError(f"its split {split!r} has no classes{' for some images' if partly else ''}")
-    raise UsageError(f"{config.kind} has no images to test on: tried the splits {', '.join(TEST_SPLITS)} ({problem})")
+        unlabelled.append(f"its split {split!r} has no classes{' for some images' if partly else ''}")
+    why = "; ".join(unlabelled) or problem
+    raise UsageError(f"{config.kind} has no images to test on: tried the splits {', '.join(TEST_SPLITS)} ({why})")
 
 
 def _open(config: DataConfig, split: str, side: int | None) -> tuple[Source, list[str]]:
