@@ -65,7 +65,8 @@ def test_it_goes_on_and_does_again_only_what_has_changed(source, tmp_path):
     before = {name: (out / name).read_bytes() for name in files_in(out)}
     (out / "c.jpg").unlink()
     stray = out / "cats" / ".writing-1.a.jpg"
-    stray.write_text("half")
+    stray.write_text("half", encoding="utf-8")
+    os.utime(stray, (1, 1))  # nobody writes for that long
     found = compress_folder(source, out, STANDARD)
     assert (found["written"], found["skipped"], found["images"]) == (1, 2, 3)
     assert {name: (out / name).read_bytes() for name in files_in(out)} == before
@@ -127,14 +128,14 @@ def test_another_source_or_a_folder_of_something_else_is_refused(source, tmp_pat
     shutil.copytree(source, tmp_path / "in2")
     with pytest.raises(UsageError, match=r"holds what was made of .*/in, not of .*/in2; .* have only moved"):
         compress_folder(tmp_path / "in2", tmp_path / "out", STANDARD)
-    (tmp_path / "out" / MANIFEST).write_text("{")
+    (tmp_path / "out" / MANIFEST).write_text("{", encoding="utf-8")
     with pytest.raises(UsageError, match="is damaged"):
         compress_folder(source, tmp_path / "out", STANDARD)
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "c.jpg").write_text("mine")
+    (tmp_path / "mine" / "c.jpg").write_text("mine", encoding="utf-8")
     with pytest.raises(UsageError, match="is not empty"):
         compress_folder(source, tmp_path / "mine", STANDARD)
-    assert (tmp_path / "mine" / "c.jpg").read_text() == "mine"
+    assert (tmp_path / "mine" / "c.jpg").read_text(encoding="utf-8") == "mine"
 
 
 def test_the_cap_counts_as_a_setting_of_exact_files(source, tmp_path):
@@ -255,11 +256,11 @@ def test_bad_files_are_named_and_all_others_done(source, tmp_path, monkeypatch):
     whole = (source / "c.jpg").read_bytes()
     (source / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (source / "empty.png").touch()
-    (source / "text.png").write_text("no image")
+    (source / "text.png").write_text("no image", encoding="utf-8")
     (source / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
     (source / "paper.pdf").write_bytes(b"%PDF-1.7")
-    (source / "notes.txt").write_text("notes")
-    (source / ".hidden.png").write_text("no image")
+    (source / "notes.txt").write_text("notes", encoding="utf-8")
+    (source / ".hidden.png").write_text("no image", encoding="utf-8")
     (source / "nowhere.png").symlink_to(tmp_path / "nothing")
     os.mkfifo(source / "pipe.png")
     shutil.copy(source / "c.jpg", source / ("c" * 253))
@@ -403,7 +404,7 @@ def test_a_kill_in_the_middle_leaves_whole_files(tmp_path):
 
 def test_a_kill_before_anything_was_written_is_no_obstacle(source, tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / f".writing-1.{MANIFEST}").write_text("{")
+    (tmp_path / "out" / f".writing-1.{MANIFEST}").write_text("{", encoding="utf-8")
     assert compress_folder(source, tmp_path / "out", STANDARD)["written"] == 3
 
 
@@ -485,7 +486,7 @@ def test_folders_that_cannot_be(source, tmp_path):
 
 def test_the_manifest_says_where_the_tables_come_from(source, tmp_path):
     compress_folder(source, tmp_path / "out", STANDARD)
-    content = json.loads((tmp_path / "out" / MANIFEST).read_text())
+    content = json.loads((tmp_path / "out" / MANIFEST).read_text(encoding="utf-8"))
     assert content["from"] == "standard:75"
     assert content["settings"]["tables"]["luma"][0][0] == 8
 

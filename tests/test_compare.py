@@ -42,8 +42,8 @@ def test_compare_end_to_end(tmp_path, monkeypatch):
     done = compare(config)
     summary, table = done.summary, done.table
     folder = tmp_path / "test"
-    assert json.loads((folder / "summary.json").read_text()) == summary
-    assert (folder / "summary.md").read_text() == table
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8")) == summary
+    assert (folder / "summary.md").read_text(encoding="utf-8") == table
     assert {file.name for file in folder.glob("*.png")} == {
         "accuracy.png", "curves.png", "gains.png", "tables-jpeg-dl.png", "saturation-jpeg-dl.png",
     }  # fmt: skip
@@ -51,7 +51,7 @@ def test_compare_end_to_end(tmp_path, monkeypatch):
     assert summary["arms"]["plain"]["parameters"] + 128 == summary["arms"]["jpeg-dl"]["parameters"]
     for arm in ("plain", "jpeg-dl"):
         for seed, accuracy in zip((0, 1), summary["arms"][arm]["accuracy"], strict=True):
-            assert accuracy == json.loads((folder / arm / str(seed) / "result.json").read_text())["accuracy"]
+            assert accuracy == json.loads((folder / arm / str(seed) / "result.json").read_text(encoding="utf-8"))["accuracy"]
             assert evaluate_run(config, arm, seed)["accuracy"] == pytest.approx(accuracy)
 
     # Again: nothing is trained, and one run that is missing is the only one.
@@ -72,7 +72,7 @@ def test_sensitivity_tables_come_from_the_plain_model_of_the_seed(tmp_path):
     train_arm(config, "plain", 0)
     train_arm(config, "jpeg-dl", 0)
     luma, _ = calibrate_run(config, 0)
-    before = json.loads((tmp_path / "test" / "jpeg-dl" / "0" / "tables.json").read_text())["before"]
+    before = json.loads((tmp_path / "test" / "jpeg-dl" / "0" / "tables.json").read_text(encoding="utf-8"))["before"]
     assert torch.equal(torch.tensor(before["luma"]), luma)
     assert luma.max() == pytest.approx(5)
 

@@ -34,7 +34,7 @@ def module(tmp_path, monkeypatch):
     """A function that writes a module and makes it importable."""
 
     def write(name, text):
-        (tmp_path / f"{name}.py").write_text(f"import torch\nfrom torch import nn\n{text}")
+        (tmp_path / f"{name}.py").write_text(f"import torch\nfrom torch import nn\n{text}", encoding="utf-8")
         return name
 
     monkeypatch.syspath_prepend(tmp_path)
@@ -101,7 +101,7 @@ def test_workers_import_it_too(tmp_path, parts):
 def test_changed_code_is_said(tmp_path, parts):
     config = _config(tmp_path)
     train_arm(config, "plain", 0)
-    parts.write_text(parts.read_text() + "\n# another line\n")
+    parts.write_text(parts.read_text(encoding="utf-8") + "\n# another line\n", encoding="utf-8")
     with pytest.warns(UserWarning, match="the file with my_parts:make_model has changed since"):
         train_arm(config, "plain", 0)
     with pytest.warns(UserWarning, match="has changed since"):
@@ -258,7 +258,7 @@ def test_a_few_of_the_arms_that_a_file_defines(parts, monkeypatch):
     from jpegdl.cli import main
 
     mine, other = str(EXAMPLES / "my_parts.yaml"), parts.with_name("other.yaml")
-    other.write_text("arms: [plain, {slow-tables: {training: {layer_optimizer: {lr: 0.5}}}}]\n")
+    other.write_text("arms: [plain, {slow-tables: {training: {layer_optimizer: {lr: 0.5}}}}]\n", encoding="utf-8")
     command = ["compare", "--config", mine, "--arms", "[plain, dead-zone, slow-tables]", "--config", str(other)]
     assert main(command) == main(command[:-2]) == 1
     last, first = calls
@@ -410,12 +410,12 @@ def test_a_saved_model_says_which_code_it_needs(tmp_path, parts):
     config = _config(tmp_path)
     train_arm(config, "plain", 0)
     jpegdl.load(config.run_folder("plain", 0).path, "cpu").save_pretrained(tmp_path / "saved")
-    card = (tmp_path / "saved/README.md").read_text()
+    card = (tmp_path / "saved/README.md").read_text(encoding="utf-8")
     assert "must be importable where it is opened: my_parts:make_model" in card
     assert 'jpegdl.load("FOLDER")' in card
     images = torch.rand(2, 3, 16, 16)
     again = jpegdl.load(tmp_path / "saved", "cpu")
     assert torch.equal(again(images), config.run_folder("plain", 0).open().model(images))
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UsageError, match="file/x cannot be made: Not a directory"):
         again.save_pretrained(tmp_path / "file/x")

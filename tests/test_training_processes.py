@@ -43,17 +43,17 @@ def test_two_processes_train_what_one_does(tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = [*launch, __file__, str(tmp_path / "two")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     for arm in ("plain", "jpeg-dl"):
         one, two = (tmp_path / name / "run" / arm / "0" for name in ("one", "two"))
-        results = [json.loads((folder / "result.json").read_text()) for folder in (one, two)]
+        results = [json.loads((folder / "result.json").read_text(encoding="utf-8")) for folder in (one, two)]
         assert results[0]["accuracy"] == results[1]["accuracy"] > 0
         assert results[0]["loss"] == pytest.approx(results[1]["loss"], rel=1e-5)
         states = [safetensors.torch.load_file(folder / "model.safetensors") for folder in (one, two)]
         for name, weight in states[0].items():
             torch.testing.assert_close(states[1][name], weight, rtol=1e-4, atol=1e-6)
-    tables = [json.loads((folder / "tables.json").read_text()) for folder in (one, two)]
+    tables = [json.loads((folder / "tables.json").read_text(encoding="utf-8")) for folder in (one, two)]
     for name in ("luma", "chroma"):
         for when in ("before", "after"):
             np.testing.assert_allclose(tables[0][when][name], tables[1][when][name], rtol=1e-5)

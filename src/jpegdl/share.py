@@ -97,7 +97,7 @@ def measurements(run: RunFolder) -> dict[str, Any] | None:
         "train_images": result["data"]["train"]["images"],
         "test_images": result["data"]["test"]["images"],
         # Without the list of runs that failed: why may name folders of this machine.
-        "table": summary.read_text().partition("\nWithout a result:")[0].strip() if summary.is_file() else None,
+        "table": summary.read_text(encoding="utf-8").partition("\nWithout a result:")[0].strip() if summary.is_file() else None,
     }
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from jpegdl.errors import UsageError
-from jpegdl.files import replacing
+from jpegdl.files import read_text, write_json, write_text
 from jpegdl.functional import BLOCK, ZIGZAG, largest_level
 
 # ITU-T T.81, Annex K, tables K.1 and K.2.
@@ -185,8 +185,7 @@ def write_tables(
         raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     if Path(path).suffix.lower() == TEXT:
         text = _as_text(path, tables, kind)
-        with replacing(path) as file:
-            file.write_text(text)
+        write_text(path, text)
         return
     content = {
         "kind": kind,
@@ -195,8 +194,7 @@ def write_tables(
         "subsampling": subsampling,
         "tables": {name: table.tolist() for name, table in tables.items()},
     }
-    with replacing(path) as file:
-        file.write_text(json.dumps(content, indent=1))
+    write_json(path, content)
 
 
 def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,7 +246,7 @@ def meant_for(path: str | os.PathLike[str]) -> tuple[int | None, str | None]:
         return None, _of_jpeg(file)[1]
     if file.suffix.lower() == TEXT:
         return None, None
-    content = json.loads(file.read_text())
+    content = json.loads(read_text(file))
     bits, subsampling = content.get("bits"), content.get("subsampling")
     largest_level(bits)  # says so where it is none
     return bits, subsampling if subsampling in SUBSAMPLINGS else None
@@ -286,7 +284,7 @@ def _as_text(path: str | os.PathLike[str], tables: Mapping[str, Tensor], kind: s
 
 def _of_text(file: Path) -> tuple[Any, Any]:
     try:
-        numbers = [int(word) for line in file.read_text().splitlines() for word in line.partition("#")[0].split()]
+        numbers = [int(word) for line in read_text(file).splitlines() for word in line.partition("#")[0].split()]
     except ValueError as error:
         raise UsageError(f"{file} is not in libjpeg's text format, integers and comments that begin with #: {error}") from error
     size = BLOCK * BLOCK
@@ -301,7 +299,7 @@ def _of_text(file: Path) -> tuple[Any, Any]:
 def _of_json(file: Path) -> tuple[Any, Any]:
     expected = "it should be JSON with 'luma' and 'chroma', each 8x8"
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(read_text(file))
         kind = content.get("kind", "steps")
         tables = dict(next((content[name] for name in ("after", "tables") if name in content), content))
     except (ValueError, TypeError, AttributeError) as error:

@@ -28,7 +28,7 @@ from jpegdl.codec.pictures import BAD, Other, open_picture, why
 from jpegdl.codec.steps import Carried, Learned, as_json, carried, file_tables, learned_tables
 from jpegdl.codec.walk import SUFFIX, Entry, walk
 from jpegdl.errors import UsageError
-from jpegdl.files import remove_strays, replacing
+from jpegdl.files import is_stray, remove_strays, replacing, write_json
 
 LOCK = ".compress.lock"
 SAMPLES = 8  # images that tell how much of a layer the files carry
@@ -235,7 +235,7 @@ class _Work:
         file = self.out / MANIFEST
         if file.is_file():
             try:
-                there = json.loads(file.read_text())["settings"]
+                there = json.loads(file.read_text(encoding="utf-8"))["settings"]
                 differing = [name for name in settings if there.get(name) != settings[name]]
                 source = there.get("source")
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -251,10 +251,10 @@ class _Work:
                     "delete this one"
                 )
             return False
-        if any(path.name != LOCK for path in self.out.iterdir()):
+        if any(path.name != LOCK and not is_stray(path) for path in self.out.iterdir()):
             raise UsageError(f"{self.out} is not empty, and no {MANIFEST} in it says what it holds; give a new folder")
-        with _writing(self.out), replacing(file) as new:
-            new.write_text(json.dumps({"from": self.learned.source, "settings": settings}, indent=1))
+        with _writing(self.out):
+            write_json(file, {"from": self.learned.source, "settings": settings})
         return True
 
     def _carried(self, entries: Iterator[Entry]) -> Carried | None:

@@ -191,7 +191,7 @@ def made_exact(files: Path) -> bool | None:
     """Whether files were made with exact levels, by the ``compress.json`` in their folder or above it; None where none says."""
     for folder in (files.resolve(), *files.resolve().parents):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return bool(json.loads((folder / MANIFEST).read_text())["settings"]["exact"])
+            return bool(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["settings"]["exact"])
     return None
 
 

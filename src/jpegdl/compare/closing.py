@@ -104,7 +104,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     file = folder / "summary.json"
     try:
-        summary: dict[str, Any] = json.loads(file.read_text())
+        summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         summary_table(summary), summary_csv(summary)  # which look at all of it
         unlike = [run for run in sorted(folder.glob("*/*/result.json")) if not _tells_of(summary, run)]
     except FileNotFoundError as error:
@@ -128,6 +128,6 @@ def _tells_of(summary: dict[str, Any], result: Path) -> bool:
     entry = summary["arms"].get(arm, {"seeds": [], "accuracy": []})
     accuracies = dict(zip(map(str, entry["seeds"]), entry["accuracy"], strict=True))
     try:
-        return seed in accuracies and bool(json.loads(result.read_text())["accuracy"] == accuracies[seed])
+        return seed in accuracies and bool(json.loads(result.read_text(encoding="utf-8"))["accuracy"] == accuracies[seed])
     except (ValueError, KeyError, TypeError):  # damaged since
         return False

@@ -19,7 +19,7 @@ from jpegdl.compare.statistics import summarize, summary_csv, summary_latex, sum
 from jpegdl.data import Data
 from jpegdl.data.config import OBJECT
 from jpegdl.errors import UsageError
-from jpegdl.files import remove_strays, replacing
+from jpegdl.files import remove_strays, write_together
 from jpegdl.training import RunFolder
 from jpegdl.training.start import check_start
 
@@ -214,9 +214,7 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
         with filelock.FileLock(config.folder / "locks" / "summary"):
             remove_strays(config.folder)
             draw_figures(config.folder, runs, summary)  # first, as it says which file of a run is damaged
-            for name, text in written.items():
-                with replacing(config.folder / name) as file:
-                    file.write_text(text)
+            write_together({config.folder / name: text for name, text in written.items()})
     except OSError as error:
         warnings.warn(f"the summary in {config.folder} is not up to date, it cannot be written: {error}", stacklevel=2)
     if not results["plain"]:

@@ -1,5 +1,6 @@
 """The settings of a comparison, and the checks that refuse bad ones."""
 
+import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
@@ -142,6 +143,11 @@ def check_place(config: CompareConfig) -> None:
     if Path(config.name).name != config.name or config.name in ("", ".", ".."):
         raise UsageError(f"name must be a plain folder name, got {config.name!r}")
     for setting, value in (("name", config.name), ("output", config.output)):
+        if any("\udc80" <= character <= "\udcff" for character in value):
+            raise UsageError(
+                f"{setting} {value!r} has characters that this system's encoding, {sys.getfilesystemencoding()}, does not "
+                "know: set PYTHONUTF8=1, or LC_ALL to a UTF-8 locale"
+            )
         if "::" in value or "://" in value:  # which file systems by URL, as Lightning takes them, read as an address
             raise UsageError(f"{setting} must be a folder on this machine, without '::' and '://', got {value!r}")
 

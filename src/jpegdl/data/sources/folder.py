@@ -16,6 +16,7 @@ from jpegdl.data.config import DataConfig
 from jpegdl.data.sources.base import TEST, TRAIN, Sets, folder_path
 from jpegdl.data.sources.stored import Place, Stored
 from jpegdl.errors import UsageError
+from jpegdl.files import as_text
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -31,7 +32,7 @@ class _Found(NamedTuple):
 
 def natural_key(name: str) -> tuple[list[Any], str]:
     """What to sort by, so that 2 comes before 10 and A beside a; the order of timm's readers."""
-    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name.lower()))], name
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", as_text(name).lower()))], name
 
 
 def hidden(name: str) -> bool:

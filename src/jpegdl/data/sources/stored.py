@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from jpegdl.files import as_text
+
 
 class Place(NamedTuple):
     """An image's name within its set; and where in which tar its bytes are, unless it is a file of that name."""
@@ -41,7 +43,7 @@ class Stored:
         return str(Path(place.tar or self._root) / place.key)
 
     def key(self, index: int) -> str:
-        return self._places[index].key
+        return as_text(self._places[index].key)
 
     def size(self, index: int) -> int:
         place = self._places[index]
