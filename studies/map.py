@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from jpegdl.compare.statistics import holm, paired_difference
+from jpegdl.compare.statistics import holm, paired_difference, recounted
 from jpegdl.training import finished_runs
 
 COLUMNS = ["comparison", "arm", "seeds", "accuracy", "sd", "difference", "low", "high", "p", "p_holm", "time_ratio"]
@@ -54,7 +54,7 @@ def main() -> None:
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
     """Of each arm its ``accuracy`` by seed, and ``time_ratio``."""
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = recounted(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
     except OSError as error:
         sys.exit(f"{folder} has no summary: {error}")
     if summary["failed"]:

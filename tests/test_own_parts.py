@@ -1,5 +1,6 @@
 """The user's own models, layers and arms in a comparison: nothing of the package is edited."""
 
+import importlib
 import shutil
 import sys
 from dataclasses import replace
@@ -106,6 +107,27 @@ def test_changed_code_is_said(tmp_path, parts):
         train_arm(config, "plain", 0)
     with pytest.warns(UserWarning, match="has changed since"):
         config.run_folder("plain", 0).open()
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_changed_code_of_a_module_that_is_imported_by_another_is_said(tmp_path, module, monkeypatch):
+    """Here inside a function, so that it is known at a run's end alone: mean and sd would be of two networks."""
+    sized = "def make(num_classes):\n    from helper import WIDTH\n"
+    module("net", f"{sized}    return nn.Sequential(nn.Flatten(), nn.Linear(768, WIDTH), nn.Linear(WIDTH, num_classes))\n")
+    config = _config(tmp_path, backbone="net:make", arms=["plain"])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for seed, width in ((0, 4), (1, 6)):
+        monkeypatch.delitem(sys.modules, "helper", raising=False)
+        module("helper", f"WIDTH = {width}\n")
+        importlib.invalidate_caches()
+        train_arm(config, "plain", seed)
+    with pytest.warns(UserWarning, match="not all of one model: code of helper, parameters of plain changed between them"):
+        summary = compare(replace(config, seeds=2)).summary
+    assert [len(summary["mixed"][name]) for name in ("code of helper", "parameters of plain")] == [2, 2]
+    with pytest.warns(UserWarning, match="the file with helper has changed since"):
+        train_arm(config, "plain", 0)
+    monkeypatch.delitem(sys.modules, "helper")
+    monkeypatch.delitem(sys.modules, "net")
 
 
 @pytest.mark.usefixtures("few_photos")

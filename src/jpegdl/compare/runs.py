@@ -105,12 +105,13 @@ def _make_layer(config: CompareConfig, run: RunConfig, data: Data, seed: int) ->
 
 
 def _needed(config: CompareConfig, arm: str, seed: int, data: Data) -> RunFolder:
-    """The finished run that another one starts from; of the same settings and data."""
+    """The finished run that another one starts from; of the same settings and, unless its arm has its own, data."""
     folder = config.run_folder(arm, seed)
     if not folder.finished:
         raise UsageError(f"initial tables come from the trained arm {arm}, {folder}: train arm {arm} with seed {seed} first")
-    folder.check(config.arm_run(arm), arm, seed)
-    folder.check_data(data.fingerprint, config.arm_run(arm))
+    run = config.arm_run(arm)
+    folder.check(run, arm, seed)
+    folder.check_data(data.with_config(run.data).fingerprint, run)
     return folder
 
 
@@ -207,9 +208,9 @@ def evaluate_run(
         sets: the data set as Python objects, of a run that was trained on such; its training part may be None.
 
     Returns:
-        accuracy (0 to 1) and loss on the test images, and their number, ``images``; backbone, model (the file, or what was
-        loaded), arm, seed, rounding (None for plain); ``other_images``: how the images differ from those of the run's own test,
-        None if not.
+        accuracy (0 to 1) and loss on the test images, their number, ``images``, and how many are ``correct``; backbone, model
+        (the file, or what was loaded), arm, seed, rounding (None for plain); ``other_images``: how the images differ from those
+        of the run's own test, None if not.
 
     Raises:
         UsageError: unknown arm or rounding, no such model, one of another architecture, or data with other classes.
@@ -241,7 +242,6 @@ def evaluate_run(
         quantizer.rounding = cast(Rounding, rounding or quantizer.rounding)  # which refuses what is none
     return {
         **evaluate(model, data, run.training),
-        "images": len(data.test),
         "other_images": other_images,
         "backbone": run.backbone,
         "model": name,

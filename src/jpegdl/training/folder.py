@@ -23,6 +23,7 @@ from jpegdl.layer import PrependedModel, build_layer, prepend
 from jpegdl.training.config import RunConfig
 from jpegdl.training.records import (
     class_difference,
+    counted,
     data_difference,
     digest_of_tables,
     digest_of_weights,
@@ -155,8 +156,8 @@ class RunFolder:
         before = self.data().get("code", {})
         if changed := [name for name, digest in digests_of_code(config).items() if digest != before.get(name, digest)]:
             warnings.warn(
-                f"{self} was trained with other code: the file with {changed[0]} has changed since; if that changes the "
-                "numbers, give another --name, or delete the folder",
+                f"{self} was trained with other code: the file with {', '.join(changed)} has changed since; if that changes "
+                "the numbers, give another --name, or delete the folder",
                 stacklevel=3,
             )
 
@@ -199,7 +200,8 @@ class RunFolder:
     # ------------------------------------------------------------------------------------------------------- results
 
     def result(self) -> dict[str, Any]:
-        """What came out: accuracy (share of the test images, 0 to 1), loss, parameters, seconds, saturation, data, versions.
+        """What came out: accuracy (share of the test images, 0 to 1), ``correct`` of ``images``, loss, parameters, seconds,
+        saturation, data, versions. Results of earlier versions, which kept float32 shares alone, are counted here.
 
         Raises:
             UsageError: it is not there or damaged.
@@ -208,7 +210,7 @@ class RunFolder:
             result: dict[str, Any] = json.loads(self.result_file.read_text(encoding="utf-8"))
             if missing := _RESULT - result.keys():
                 raise ValueError(f"no {', '.join(sorted(missing))} in it")
-            return result
+            return counted(result)
 
     def metrics(self) -> list[dict[str, float]]:
         """The record of the run, an entry an epoch, without what was not measured in that epoch.
