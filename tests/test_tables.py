@@ -1,5 +1,6 @@
 import io
 import json
+import math
 
 import pytest
 import torch
@@ -123,6 +124,74 @@ def test_json_of_another_shape_is_refused(tmp_path, content):
     (tmp_path / "a.json").write_text(content, encoding="utf-8")
     with pytest.raises(UsageError, match=r"a.json holds no tables"):
         read_tables(tmp_path / "a.json")
+
+
+def _jpeg(folder, *tables, image="RGB", **options):
+    file = folder / "a.jpg"
+    Image.new(image, (16, 16)).save(file, qtables=[[entry] * 64 for entry in tables], **options)
+    return file
+
+
+def _patched(file, marker, place, values):
+    """The file with some bytes of a segment changed, counted from the byte after its marker."""
+    content = bytearray(file.read_bytes())
+    start = content.index(bytes([0xFF, marker])) + 2 + place
+    content[start : start + len(values)] = bytes(values)
+    file.write_bytes(content)
+    return file
+
+
+def _entries(file):
+    return [table.unique().tolist() for table in read_tables(file)]
+
+
+def test_tables_of_a_jpeg_file_go_by_component(tmp_path):
+    """The header of a frame names the table of each component, which are stored in any order (T.81, B.2.2)."""
+    file = _jpeg(tmp_path, 3, 40)
+    assert _entries(file) == [[3], [40]]
+    names = [8, 11, 14]  # where SOF0 has them: length 2, precision 1, sides 4, count 1, then id, sampling and table of each
+    for place, name in zip(names, (1, 0, 0), strict=True):
+        _patched(file, 0xC0, place + 2, [name])
+    assert _entries(file) == [[40], [3]]
+    assert _entries(_jpeg(tmp_path, 5)) == [[5], [5]]
+    assert _entries(_jpeg(tmp_path, 5, 6, 6)) == [[5], [6]]
+    assert _entries(_jpeg(tmp_path, 300, 400)) == [[300], [400]]
+    assert _entries(_jpeg(tmp_path, 7, 8, image="L")) == [[7], [7]]
+    assert _entries(_jpeg(tmp_path, 7, 8, progressive=True)) == [[7], [8]]
+    ycck = _patched(_jpeg(tmp_path, 9, 10, image="CMYK"), 0xEE, 13, [2])  # Adobe's marker says how colours are stored
+    for place, name in ((10, 0), (13, 1), (16, 1), (19, 0)):
+        _patched(ycck, 0xC0, place, [name])
+    assert _entries(ycck) == [[9], [10]]
+
+
+def test_jpeg_files_whose_tables_are_not_of_luma_and_chroma(tmp_path):
+    with pytest.raises(UsageError, match="another table for Cb than for Cr"):
+        read_tables(_jpeg(tmp_path, 5, 6, 7))
+    with pytest.raises(UsageError, match="a.jpg: it holds RGB as it is"):
+        read_tables(_jpeg(tmp_path, 5, 6, keep_rgb=True))
+    with pytest.raises(UsageError, match="a.jpg: it holds CMYK as it is"):
+        read_tables(_jpeg(tmp_path, 5, 6, image="CMYK"))
+    with pytest.raises(UsageError, match="it names table 3, which is not in it"):
+        read_tables(_patched(_jpeg(tmp_path, 5, 6), 0xC0, 13, [3]))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("a.json", "finite and greater than 0 everywhere"), ("a.txt", "integers from 1")]
+)
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
+def test_steps_that_are_none_are_not_written(tmp_path, name, message, bad):
+    table = torch.ones(8, 8)
+    table[3, 4] = bad
+    with pytest.raises(UsageError, match=message):
+        write_tables(tmp_path / name, {"luma": torch.ones(8, 8), "chroma": table})
+    assert not (tmp_path / name).exists()
+
+
+def test_gains_may_be_zero_or_negative(tmp_path):
+    table = torch.ones(8, 8)
+    table[3, 4], table[0, 0] = -0.5, 0.0
+    write_tables(tmp_path / "a.json", {"luma": table, "chroma": table}, kind="gains")
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["tables"]["luma"] == table.tolist()
 
 
 # ------------------------------------------------------------------------------------------------ libjpeg's text format

@@ -178,20 +178,20 @@ def write_tables(
         subsampling: of chroma in the images they are meant for, 4:4:4 or 4:2:0.
 
     Raises:
-        UsageError: another kind; an entry that is not finite or, but for gains, not greater than 0; or the text format is to hold something else than steps that are integers from 1 to 32767,
-            which is all that libjpeg takes.
+        UsageError: another kind; an entry that is not finite or, but for gains, not greater than 0; or the text format is to
+            hold something else than steps that are integers from 1 to 32767, which is all that libjpeg takes.
     """
     if kind not in KINDS:
         raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if Path(path).suffix.lower() == TEXT:
+        text = _as_text(path, tables, kind)
+        write_text(path, text)
+        return
     for name, table in tables.items():
         wrong = table[~table.isfinite() | ((table <= 0) if kind != "gains" else False)]
         if len(wrong):
             what = "be finite" if kind == "gains" else "be finite and greater than 0 everywhere"
             raise UsageError(f"{path} is not written: {name} must {what}, got {wrong[0].item():g}")
-    if Path(path).suffix.lower() == TEXT:
-        text = _as_text(path, tables, kind)
-        write_text(path, text)
-        return
     content = {
         "kind": kind,
         "bits": bits,

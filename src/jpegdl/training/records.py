@@ -105,7 +105,7 @@ def other_test_images(there: dict[str, Any], here: dict[str, Any]) -> str | None
         here: that of the result in question.
     """
     then, now = (result.get("data") or {} for result in (there, here))
-    if not all({"classes", "test"} <= record.keys() for record in (then, now)):
+    if not all({"images", "digest"} <= record.get("test", {}).keys() and "classes" in record for record in (then, now)):
         return None
     # Corrupt ones that were left out count in the data, not in the result.
     before, after = (result.get("images", data["test"]["images"]) for result, data in ((there, then), (here, now)))
