@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 
 from jpegdl.codec import CompressConfig, Encoder, compress_folder
 from jpegdl.codec import folder as module
-from jpegdl.codec.folder import LOCK, MANIFEST
+from jpegdl.codec.folder import LOCK, MANIFEST, SOURCES
 from jpegdl.data import photograph
 from jpegdl.errors import UsageError
 from jpegdl.tables import standard_tables, write_tables
@@ -38,7 +38,8 @@ def source(tmp_path):
 
 
 def files_in(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in (LOCK, SOURCES)]
+    return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
 def bad_of(found):
@@ -76,6 +77,44 @@ def test_it_goes_on_and_does_again_only_what_has_changed(source, tmp_path):
     found = compress_folder(source, out, STANDARD)
     assert (found["written"], found["skipped"]) == (1, 2)
     assert (out / "cats" / "a.jpg").read_bytes() != before["cats/a.jpg"]
+
+
+def test_other_images_of_the_same_time_stamp_are_made_anew(source, tmp_path):
+    """As archives give it, and reproducible builds: 1980 for all."""
+    images = [source / "cats" / "a.png", source / "cats" / "small" / "b.bmp", source / "c.jpg"]
+
+    def dated():
+        for file in images:
+            os.utime(file, (315532800, 315532800))
+
+    out = tmp_path / "out"
+    dated()
+    compress_folder(source, out, STANDARD)
+    RGB.resize((40, 30)).save(images[0])
+    RGB.transpose(Image.Transpose.FLIP_LEFT_RIGHT).rotate(180).save(images[1])  # of the same size in bytes, too
+    dated()
+    found = compress_folder(source, out, STANDARD)
+    assert (found["written"], found["skipped"]) == (2, 1)
+    assert Image.open(out / "cats/a.jpg").size == (40, 30)
+    fresh = compress_folder(source, tmp_path / "fresh", STANDARD)
+    assert fresh["written"] == 3
+    for name in files_in(out):
+        assert name == MANIFEST or (out / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+    # Images that were copied, or only looked at again, are as they were.
+    for file in images:
+        shutil.copy2(file, tmp_path / "copy")
+        shutil.move(tmp_path / "copy", file)
+    assert compress_folder(source, out, STANDARD)["skipped"] == 3
+    # What a version without the journal made is made again, once; half a line in it is no obstacle.
+    journal = (out / SOURCES).read_bytes()
+    (out / SOURCES).unlink()
+    assert compress_folder(source, out, STANDARD)["written"] == 3
+    (out / SOURCES).write_bytes(journal + b'\n["cats/a.jpg", [1, 2')
+    assert compress_folder(source, out, STANDARD)["skipped"] == 3
+    (out / "c.jpg").write_bytes((out / "cats/a.jpg").read_bytes())
+    dated()
+    os.utime(out / "c.jpg", (315532800, 315532800))
+    assert compress_folder(source, out, STANDARD)["written"] == 1
 
 
 def test_an_empty_file_as_a_power_cut_leaves_is_made_again(source, tmp_path):

@@ -126,7 +126,7 @@ def _to_plain(arm: str, results: Results, level: int | None) -> str:
         found = [results[of][seed] for seed in seeds]
         return [(result["clean"] if level is None else result["levels"][level])["accuracy"] for result in found]
 
-    difference = paired_difference(accuracies(arm), accuracies("plain"), 1 / results[arm][seeds[0]]["images"])
+    difference = paired_difference(accuracies(arm), accuracies("plain"))
     mean, low, high = (None if (value := difference[name]) is None else 100 * value for name in ("mean", "low", "high"))
     return f"{mean:+.1f}" if low is None else f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
