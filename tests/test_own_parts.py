@@ -242,6 +242,37 @@ def test_a_bad_layer_is_refused(tmp_path, module, layer, message):
         check_compare(_config(tmp_path, backbone="cifar_resnet8", layer=LayerConfig(tables="ones", **layer)))
 
 
+def test_options_are_for_the_arms_with_a_layer_of_ones_own(tmp_path, parts):
+    """As ``jpegdl compare --layer.kind my_parts:DeadZoneLayer --layer.options ...`` has them, plain beside it."""
+    options = {"zone": 0.3}
+    layer = LayerConfig(tables="ones", kind="my_parts:DeadZoneLayer", options=options)
+    config = _config(tmp_path, backbone="cifar_resnet8", layer=layer, arms=["plain", "jpeg-dl", "gain", "zero-dc"])
+    check_compare(config)
+    found = {arm: config.arm_run(arm).layer.options for arm in config.arm_names}
+    assert found == {"plain": {}, "jpeg-dl": options, "gain": {}, "zero-dc": {}}
+    own = {"plain": None, "dead-zone": {"layer": {"kind": "my_parts:DeadZoneLayer"}}, "ours": {"layer": {"kind": "gain"}}}
+    config = replace(config, layer=replace(layer, kind="jpeg"), arms=own)
+    check_compare(config)
+    assert [config.arm_run(arm).layer.options for arm in own] == [{}, options, {}]
+    with pytest.raises(UsageError, match="and no arm has one: plain, jpeg-dl"):
+        check_compare(replace(config, arms=["plain", "jpeg-dl"]))
+    wrong = {"plain": None, "ours": {"layer": {"kind": "gain", "options": options}}}
+    with pytest.raises(UsageError, match="arm ours: layer.options are for a layer.kind of your own"):
+        check_compare(replace(config, layer=LayerConfig(tables="ones"), arms=wrong))
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_all_commands_know_the_same_quantizers(tmp_path, module):
+    """One that is no JpegLayer: evaluate denied it, attack and export did not."""
+    module("coarse", "from jpegdl.layer import FeatureJpegLayer\n\ndef make():\n    return FeatureJpegLayer(0.1)\n")
+    config = _config(tmp_path, backbone="cifar_resnet8", layer=LayerConfig(kind="coarse:make"), arms=["plain", "jpeg-dl"])
+    train_arm(config, "jpeg-dl", 0)
+    assert evaluate_run(config, "jpeg-dl", 0)["rounding"] == "soft"
+    assert evaluate_run(config, "jpeg-dl", 0, rounding="hard")["rounding"] == "hard"
+    with pytest.raises(UsageError, match="rounding must be one of"):
+        evaluate_run(config, "jpeg-dl", 0, rounding="hrad")
+
+
 @pytest.mark.parametrize(
     ("arms", "message"),
     [

@@ -283,7 +283,7 @@ def test_runs_that_cannot_be_attacked(folders, tmp_path, monkeypatch):
     folder, plain = folders
     with pytest.raises(UsageError, match="no trained model in .*: no run is there"):
         attack_run(RunFolder(tmp_path / "nothing"), _config())
-    with pytest.raises(UsageError, match="has no quantizer, so rounding hard means nothing to it"):
+    with pytest.raises(UsageError, match="has no quantizer, so rounding 'hard' means nothing to it"):
         attack_run(plain, _config(rounding="hard"))
     monkeypatch.setattr(attacking, "check_attack", lambda config: None)  # with or without the extra
     with pytest.raises(UsageError, match="corruptions need images of at least 32 pixels on a side, and those of .* have 16"):

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from jpegdl.compare.arms import Arm, arm_config, arm_names, check_arm, needed_arms, own_arms
 from jpegdl.errors import UsageError
+from jpegdl.own import is_own
 from jpegdl.training import RunConfig, RunFolder, check_config
 
 Arms = list[str | dict[str, dict[str, Any] | None]] | dict[str, dict[str, Any] | None]
@@ -117,6 +118,11 @@ def check_compare(config: CompareConfig) -> None:
             check_config(run)
         except UsageError as error:
             raise UsageError(f"arm {arm}: {error}" if arm in config.own_arms else str(error)) from error
+    if config.layer.options and not any(is_own(config.arm_run(arm).layer.kind) for arm in config.arm_names):
+        raise UsageError(
+            f"layer.options are for a layer.kind of your own, got {config.layer.options}, and no arm has one: "
+            f"{', '.join(config.arm_names)}"
+        )
     if config.weights is not None and not Path(config.weights).is_file():
         raise UsageError(f"weights {config.weights}: there is no such file")
     seeds = config.seed_list

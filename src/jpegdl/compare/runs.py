@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import filelock
 import lightning
@@ -17,7 +17,8 @@ from jpegdl.calibrate import initial_tables, model_tables
 from jpegdl.compare.config import CompareConfig, check_compare, check_run
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
-from jpegdl.layer import JpegLayer, PrependedModel, Rounding, build_layer, layer_kind, prepend, table_source
+from jpegdl.layer import PrependedModel, build_layer, layer_kind, prepend, table_source
+from jpegdl.layer.roundings import set_rounding
 from jpegdl.own import is_own
 from jpegdl.tables import read_tables
 from jpegdl.training import RunConfig, RunFolder, check_config, evaluate, load_model, on_gpu, train_run
@@ -235,11 +236,7 @@ def evaluate_run(
             backbone = build_backbone(run.backbone, len(data.classes), seed, run.data.pixels)
             model = prepend(backbone, build_layer(run.layer, None, run.data.pixels))
             load_model(model_file, model, data.classes)
-    quantizers = [module for module in model.layer.modules() if isinstance(module, JpegLayer)]
-    if rounding is not None and not quantizers:
-        raise UsageError(f"arm {arm} has no quantizer, so --rounding means nothing to it")
-    for quantizer in quantizers:
-        quantizer.rounding = cast(Rounding, rounding or quantizer.rounding)  # which refuses what is none
+    used = set_rounding(model.layer, rounding, f"the layer of arm {arm}")
     return {
         **evaluate(model, data, run.training),
         "other_images": other_images,
@@ -247,7 +244,7 @@ def evaluate_run(
         "model": name,
         "arm": arm,
         "seed": seed,
-        "rounding": quantizers[0].rounding if quantizers else None,
+        "rounding": used,
     }
 
 
