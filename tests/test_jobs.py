@@ -245,7 +245,7 @@ def test_a_worker_that_dies_takes_one_run_with_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_warnings_and_errors_come_as_if_from_this_process(tmp_path):
+def test_warnings_and_errors_come_as_if_from_this_process(tmp_path, capfd):
     images = tmp_path / "images"
     draw = np.random.default_rng(0)
     for part in ("train", "test"):
@@ -265,8 +265,33 @@ def test_warnings_and_errors_come_as_if_from_this_process(tmp_path):
     assert (tmp_path / "jobs/plain/0/result.json").is_file()  # kept
 
     bad = replace(data, skip_corrupt=False)
-    with pytest.raises(UsageError, match="no plain run in .* seed 0: .*0.png.* seed 1: .*0.png"):
+    with pytest.raises(UsageError, match="no plain run in .*: plain, seeds 0, 1: .*0.png") as refused:
         compare(_config(tmp_path, name="bad", data=bad))
+    assert str(refused.value).count("cannot be decoded") == 1
+    assert capfd.readouterr().err.count("cannot be decoded") == 1  # of two runs, and of two that start from these
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [("precision", "fp16", "training.precision must be one of 32-true, 16-mixed, .*, got 'fp16'$"),
+     ("accelerator", "fpga", "invalid accelerator name"), ("strategy", "dpp", "invalid strategy name")],
+)  # fmt: skip
+def test_what_no_run_could_begin_with_is_one_error_before_any_begins(tmp_path, setting, value, message):
+    config = _config(tmp_path, seeds=3)
+    with pytest.raises(UsageError, match=message) as error:
+        compare(replace(config, training=replace(config.training, **{setting: value})))
+    assert str(error.value).count(value) == 1
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "jobs").exists()
+
+
+def test_a_worker_whose_parent_was_killed_ends_without_a_word():
+    code = (
+        "import os\nfrom jpegdl.compare.worker import _Voice\nread, write = os.pipe()\nvoice = _Voice(os.fdopen(write, 'wb'))\n"
+        "os.close(read)\nvoice.say('ready')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, start_new_session=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, b"", b"")
 
 
 def test_what_only_the_script_knows_is_said(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from jpegdl.compare.statistics import (
     summary_notes,
     summary_table,
     verdict,
+    without_result,
 )
 
 
@@ -283,6 +284,12 @@ def test_the_table_of_many_arms():
         "- ste, seeds 0, 1: it diverged",
         "- ste, seed 2: it was killed",
     ]
+
+
+def test_one_reason_is_said_once_with_all_runs_it_holds_for():
+    failed = [{"arm": arm, "seed": seed, "why": "no room\nleft"} for arm in ("plain", "ste") for seed in (0, 1)]
+    failed.insert(2, {"arm": "plain", "seed": 2, "why": "it diverged"})
+    assert without_result(failed) == ["plain, seeds 0, 1; ste, seeds 0, 1: no room left", "plain, seed 2: it diverged"]
 
 
 def test_an_arm_that_shares_no_seed_with_plain():

@@ -12,8 +12,10 @@ import torch
 
 from jpegdl.compare import CompareConfig, train_arm
 from jpegdl.data import DataConfig
+from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
 from jpegdl.training import OptimizerConfig, TrainingConfig
+from jpegdl.training.processes import room_for_images
 
 
 def _train(folder, processes):
@@ -64,3 +66,22 @@ def test_two_processes_train_what_one_does(tmp_path):
 
 if __name__ == "__main__":
     _train(sys.argv[1], int(os.environ["WORLD_SIZE"]))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "unable to allocate shared memory(shm) for file </torch_31144_800882394_0>: Success (0)",
+        "unable to write to file </torch_1_2_3>: No space left on device (28)",
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of shared "
+        "memory.",
+    ],
+)
+def test_too_small_a_shared_memory_says_the_way_out(said):
+    with (
+        pytest.raises(UsageError, match=r"docker run --shm-size 2g\), or load in this process with --data.workers 0; "),
+        room_for_images(),
+    ):
+        raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="something else"), room_for_images():
+        raise RuntimeError("something else")

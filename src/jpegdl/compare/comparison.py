@@ -15,12 +15,22 @@ from jpegdl.compare.config import CompareConfig, check_compare
 from jpegdl.compare.figures import draw_figures
 from jpegdl.compare.jobs import train_runs
 from jpegdl.compare.schedule import Failures, Run
-from jpegdl.compare.statistics import CODE, PARAMETERS, summarize, summary_csv, summary_latex, summary_table, verdict
+from jpegdl.compare.statistics import (
+    CODE,
+    PARAMETERS,
+    summarize,
+    summary_csv,
+    summary_latex,
+    summary_table,
+    verdict,
+    without_result,
+)
 from jpegdl.data import Data, DataConfig
 from jpegdl.data.config import OBJECT
 from jpegdl.errors import UsageError
 from jpegdl.files import remove_strays, write_together
 from jpegdl.training import RunFolder
+from jpegdl.training.run import check_trainers
 from jpegdl.training.start import check_start
 
 Runs = dict[str, dict[int, RunFolder]]  # of each arm, by seed
@@ -121,6 +131,7 @@ def compare(config: CompareConfig, sets: tuple[Any, ...] | None = None) -> Compa
     data = _checked_data(config, asked, sets)
     each = None if data is None else _OfArms(data, sets)
     if each is not None and any(not config.run_folder(arm, seed).started for seed, arm in asked):
+        check_trainers([config.arm_run(arm).training for arm in arms])
         for arm in arms if config.trained else arms[:1]:  # only trained weights suit some arms and others not
             run = config.arm_run(arm)
             check_start(run, each.of(run.data).classes, config.seed_list[0])
@@ -253,7 +264,9 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
         warnings.warn(f"the summary in {config.folder} is not up to date, it cannot be written: {error}", stacklevel=2)
     if not results["plain"]:
         each = "; ".join(
-            f"arm {arm}, seed {seed}: {why}" for arm, seeds in failed.items() for seed, why in sorted(seeds.items())
+            without_result(
+                [{"arm": arm, "seed": seed, "why": failed[arm][seed]} for arm in failed for seed in sorted(failed[arm])]
+            )
         )
         raise UsageError(f"no plain run in {config.folder} has a result to compare with{f': {each}' if each else ''}")
     return Comparison(config.folder, summary, _in_rows(runs, results, summary))

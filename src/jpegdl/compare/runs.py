@@ -22,6 +22,7 @@ from jpegdl.layer.roundings import set_rounding
 from jpegdl.own import is_own
 from jpegdl.tables import read_tables
 from jpegdl.training import RunConfig, RunFolder, check_config, evaluate, load_model, on_gpu, train_run
+from jpegdl.training.processes import room_for_images
 from jpegdl.training.progress import Display
 from jpegdl.training.start import check_head, starting_backbone
 
@@ -148,6 +149,12 @@ def calibrate_run(
     Raises:
         UsageError: unknown method, no trained plain model, other data, or tables that cannot be computed.
     """
+    with room_for_images():
+        return _calibrated(config, seed, method, model_file)
+
+
+def _calibrated(config: CompareConfig, seed: int, method: str, model_file: Path | None) -> tuple[Tensor, Tensor]:
+    """See :func:`calibrate_run`."""
     check_run(config, "plain", seed)
     if method not in ("sensitivity", "magnitude"):
         raise UsageError(f"method must be sensitivity or magnitude, got {method!r}")

@@ -353,11 +353,22 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
         notes.append(f"Not all runs were made alike, and part of a difference may come from that: {each}.")
     if summary.get("data") == "made-up":
         notes.append("Made-up images: these numbers mean nothing.")
-    missing: dict[tuple[str, str], list[int]] = {}
-    for entry in summary["failed"]:
-        missing.setdefault((entry["arm"], " ".join(entry["why"].split())), []).append(entry["seed"])
-    if missing:
-        notes += ["", "Without a result:", ""]
-    for (arm, why), without in missing.items():
-        notes.append(f"- {arm}, seed{'s' if len(without) > 1 else ''} {', '.join(map(str, without))}: {why}")
+    if summary["failed"]:
+        notes += ["", "Without a result:", "", *(f"- {line}" for line in without_result(summary["failed"]))]
     return notes
+
+
+def without_result(failed: list[dict[str, Any]]) -> list[str]:
+    """Which runs have no result, and why, in words: each reason once, with all runs that it holds for.
+
+    Args:
+        failed: of each run ``arm``, ``seed`` and ``why``.
+    """
+    runs: dict[str, dict[str, list[int]]] = {}  # by reason, then by arm
+    for entry in failed:
+        runs.setdefault(" ".join(entry["why"].split()), {}).setdefault(entry["arm"], []).append(entry["seed"])
+    return [
+        "; ".join(f"{arm}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}" for arm, seeds in arms.items())
+        + f": {why}"
+        for why, arms in runs.items()
+    ]

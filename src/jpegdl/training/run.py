@@ -3,7 +3,7 @@
 import pickle
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from jpegdl.training.config import RunConfig, TrainingConfig
 from jpegdl.training.folder import RunFolder
 from jpegdl.training.module import JointTraining
 from jpegdl.training.own_classes import make_own, naming
-from jpegdl.training.processes import end_with_starter, starting
+from jpegdl.training.processes import end_with_starter, room_for_images, starting
 from jpegdl.training.progress import Display, Line, Progress
 from jpegdl.training.records import digests_of_code, settings_of, share, versions
 from jpegdl.training.start import check_head, other_networks, starting_backbone
@@ -115,12 +115,27 @@ def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
             num_sanity_val_steps=0,
             **options,
         )
-    except (ValueError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
-        raise UsageError(f"training.accelerator, devices, strategy or precision: {error}") from error
+    except (ValueError, ImportError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
+        raise UsageError(f"training.accelerator, devices, strategy or precision: {' '.join(str(error).split())}") from error
     except RuntimeError as error:
         if "stateful callback" not in str(error):
             raise
         raise UsageError(f"training.callbacks: {error} One ModelCheckpoint without a monitor is the run's own.") from error
+
+
+def check_trainers(configs: Sequence[TrainingConfig]) -> None:
+    """Refuse what Lightning's Trainer does, before any run begins: a precision, an accelerator, a strategy.
+
+    Several processes that train one run say it themselves, as each has its own trainer from the start.
+
+    Raises:
+        UsageError: in one line, what it says.
+    """
+    different = {(c.accelerator, c.devices, c.num_nodes, c.strategy, c.precision): c for c in configs}
+    with quiet(*_LIGHTNING):
+        for config in different.values():
+            if config.devices * config.num_nodes == 1:
+                _trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)
 
 
 #: Lightning tells which devices there are, and how it ended, for each of its trainers: here that is too often.
@@ -199,7 +214,7 @@ def train_run(
     if training.sync_batchnorm and trainer.strategy.root_device.type != "cuda":
         raise UsageError(f"training.sync_batchnorm needs GPUs, this run is on {trainer.strategy.root_device}")
     try:
-        with naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
+        with room_for_images(), naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
             _fit(trainer, module, data, folder.checkpoint)
     except UsageError:
         raise
@@ -252,7 +267,7 @@ def evaluate(model: PrependedModel, data: Data, config: TrainingConfig) -> dict[
     cross-entropy, of a model on the test images."""
     module = JointTraining(model, config, len(data.classes), seed=0)
     trainer = _trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    with starting():
+    with starting(), room_for_images():
         (metrics,) = trainer.validate(module, data, verbose=False)
     assert module.test_counts is not None
     correct, images = module.test_counts
