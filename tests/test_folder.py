@@ -219,7 +219,9 @@ def test_a_failure_belongs_to_its_settings(tmp_path):
     path = _images(tmp_path / "pets")
     config = _config(tmp_path, path)
     diverging = replace(config, training=replace(config.training, optimizer=OptimizerConfig(lr=1e38, weight_decay=1e30)))
-    with pytest.raises(UsageError, match="no plain run in .* has a result to compare with: plain, seed 0; jpeg-dl, seed 0: the loss is"):
+    with pytest.raises(
+        UsageError, match="no plain run in .* has a result to compare with: plain, seed 0; jpeg-dl, seed 0: the loss is"
+    ):
         compare(diverging)
     summary = json.loads((tmp_path / "test" / "summary.json").read_text(encoding="utf-8"))  # written all the same
     assert [entry["seed"] for entry in summary["failed"] if entry["arm"] == "plain"] == [0]

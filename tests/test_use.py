@@ -1,3 +1,5 @@
+import errno
+
 """A trained model away from its training: the same pixels, the same logits, labels for photos, and its way to others."""
 
 import copy
@@ -400,6 +402,33 @@ def test_the_config_says_what_the_layer_is(trained, tmp_path, model):
     assert config["layer"]["tables"]["luma"] == model.model.layer.luma.tolist()
     assert config["layer"]["config"]["bits"] == 8
     assert config["pretrained_cfg"]["mean"] == [0.5071, 0.4867, 0.4408]
+
+
+def test_a_folder_of_two_models_is_none(tmp_path, model, monkeypatch):
+    """A process that was killed while it replaced one model by another left the weights of one with the classes of the other."""
+    other = jpegdl.Classifier(build_model(model.config, len(model.classes)), model.classes, model.config)
+    next(other.model.layer.parameters()).data.mul_(2)
+    model.save_pretrained(tmp_path / "one")
+    other.save_pretrained(tmp_path / "other")
+    for name in ("model.safetensors", "layer.safetensors"):
+        mixed = tmp_path / f"mixed-{name}"
+        shutil.copytree(tmp_path / "one", mixed)
+        shutil.copy(tmp_path / "other" / name, mixed / name)
+        with pytest.raises(UsageError, match=f"{name} is not the file that config.json tells of.*save or download it again"):
+            jpegdl.load(mixed)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "one").iterdir()}
+
+    def full(self, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="cannot be written"):
+        patch.setattr(Path, "write_bytes", full)
+        other.save_pretrained(tmp_path / "one")
+    assert {file.name: file.read_bytes() for file in (tmp_path / "one").iterdir()} == before
+    about = json.loads(before["config.json"])
+    del about["files"]  # as an earlier version wrote it
+    (tmp_path / "one/config.json").write_text(json.dumps(about), encoding="utf-8")
+    jpegdl.load(tmp_path / "one")
 
 
 def test_the_card_holds_what_was_measured(trained, tmp_path, model):
