@@ -68,7 +68,7 @@ def bare(source: Path, target: Path, threads: int) -> None:
 
 def resident() -> float:
     """MB of memory that this process has in use now (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * 4096 / 1e6
 
 
 def main() -> None:

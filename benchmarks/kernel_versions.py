@@ -27,7 +27,7 @@ class Version:
 
     def __init__(self, checkout: Path, threads: int) -> None:
         command = [sys.executable, __file__, str(checkout), "--threads", str(threads), "--serve"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
 
     def seconds(self, batch: int, side: int, tables: str, kind: str) -> float:
         print(json.dumps([batch, side, tables, kind]), file=self.process.stdin, flush=True)

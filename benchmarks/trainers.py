@@ -2,9 +2,9 @@
 
     python benchmarks/trainers.py --data FOLDER
 
-FOLDER has train/CLASS/ and test/CLASS/. Every trainer gets the same ResNet-18, the same images in the same order (nothing is
-shuffled), AdamW with 0.001 and for the layer 0.003, and steps that start at 0.002, as sensitivity tables do: half of them want to
-leave their range at once. "Loop, projected by hand" is what the published code does.
+FOLDER has train/CLASS/ and test/CLASS/. Every trainer gets the same ResNet-18 and the same images in the same order (nothing
+is shuffled), AdamW with 0.001 and for the layer 0.003, and steps that start at 0.002, as sensitivity tables do: half of them
+try to leave their range at once. "Loop, projected by hand" is what the published code does.
 """
 
 import argparse

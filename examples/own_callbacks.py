@@ -72,5 +72,5 @@ class Ledger(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         if "test_accuracy" in metrics:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("a") as stream:
+            with self.file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({**self.run, "accuracy": metrics["test_accuracy"]}) + "\n")

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--against", default="plain", help="the arm that the others are compared with")
     options = parser.parse_args()
     try:
-        with (options.comparison / "attack.csv").open(newline="") as file:
+        with (options.comparison / "attack.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
         sys.exit(f"{options.comparison} has no attacks: {error}")

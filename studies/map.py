@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from jpegdl.compare.statistics import holm, paired_difference
+from jpegdl.compare.statistics import holm, paired_difference, recounted
 from jpegdl.training import finished_runs
 
 COLUMNS = ["comparison", "arm", "seeds", "accuracy", "sd", "difference", "low", "high", "p", "p_holm", "time_ratio"]
@@ -37,13 +37,13 @@ def main() -> None:
             sys.exit(f"{path} has another comparison of the name {min(twice)}; give them apart, or rename a folder")
         summaries |= read
     if options.json:
-        options.json.write_text(json.dumps(summaries, indent=1) + "\n")
+        options.json.write_text(json.dumps(summaries, indent=1) + "\n", encoding="utf-8")
     if options.together:
         summaries = {f"{next(iter(summaries))} and {len(summaries) - 1} more": _joined(list(summaries.values()))}
     rows = [row for name, arms in summaries.items() for row in _rows(name, arms, options.against, options.arms)]
     _print(rows, options.against)
     if options.csv:
-        with options.csv.open("w", newline="") as file:
+        with options.csv.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
@@ -54,7 +54,7 @@ def main() -> None:
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
     """Of each arm its ``accuracy`` by seed, and ``time_ratio``."""
     try:
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = recounted(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
     except OSError as error:
         sys.exit(f"{folder} has no summary: {error}")
     if summary["failed"]:
@@ -71,7 +71,7 @@ def _read(folder: Path) -> dict[str, dict[str, Any]]:
 def _read_json(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """The same of each comparison."""
     try:
-        return json.loads(path.read_text())  # type: ignore[no-any-return]
+        return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     except (OSError, ValueError) as error:
         sys.exit(f"{path} is no file that --json wrote: {error}")
 

@@ -47,7 +47,7 @@ def _config(folder, **changes):
 
 
 def _tables(folder, arm):
-    return json.loads((folder / "arms" / arm / "0" / "tables.json").read_text())
+    return json.loads((folder / "arms" / arm / "0" / "tables.json").read_text(encoding="utf-8"))
 
 
 # -------------------------------------------------------------------------------------------------------------- each arm
@@ -79,7 +79,7 @@ def test_every_arm_trains(every_arm):
     assert set(summary["arms"]) == set(TRAINED)
     for arm in TRAINED:
         assert f"| {arm} " in table
-        result = json.loads((folder / "arms" / arm / "0" / "result.json").read_text())
+        result = json.loads((folder / "arms" / arm / "0" / "result.json").read_text(encoding="utf-8"))
         assert result["epochs"] == 2
     counts = {arm: entry["layer_parameters"] for arm, entry in summary["arms"].items()}
     trained = {"alpha": 256, "hardness": 256, "cascade": 256, "regions": 128}
@@ -162,7 +162,7 @@ def test_tables_must_have_been_learned(tmp_path):
         train_arm(config, "learned-frozen", 0)
     train_arm(config, "plain", 0)
     train_arm(config, "jpeg-dl", 0)
-    (tmp_path / "arms" / "jpeg-dl" / "0" / "tables.json").write_text('{"after": {"luma": [[1]]}}')
+    (tmp_path / "arms" / "jpeg-dl" / "0" / "tables.json").write_text('{"after": {"luma": [[1]]}}', encoding="utf-8")
     with pytest.raises(UsageError, match="tables.json holds no tables"):
         train_arm(config, "learned-frozen", 0)
     refused = {"does not learn two": LayerConfig(kind="log"), "learned alpha too": LayerConfig(trainable_alpha=True)}
@@ -185,7 +185,7 @@ def test_an_arm_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
     config = _config(tmp_path, arms=["plain", "jpeg-dl", "init-ones", "gain"], seeds=3)
     done = compare(config)
     summary, table = done.summary, done.table
-    assert json.loads((tmp_path / "arms" / "summary.json").read_text()) == summary
+    assert json.loads((tmp_path / "arms" / "summary.json").read_text(encoding="utf-8")) == summary
     failed = {(entry["arm"], entry["seed"]): entry["why"] for entry in summary["failed"]}
     assert failed == {
         ("plain", 2): "the loss is nan",
@@ -267,7 +267,7 @@ def _compare(folder, name, moment):
     sys.setprofile(kill)
     compare(_killed_config(folder, name))
     sys.setprofile(None)
-    (folder / "calls").write_text(str(next(calls)))
+    (folder / "calls").write_text(str(next(calls)), encoding="utf-8")
 
 
 def _killed_config(folder, name):
@@ -278,9 +278,9 @@ def _killed_config(folder, name):
 def _numbers(folder):
     found = {}
     for arm in ("plain", "jpeg-dl"):
-        result = json.loads((folder / arm / "0" / "result.json").read_text())
+        result = json.loads((folder / arm / "0" / "result.json").read_text(encoding="utf-8"))
         found[arm] = [result["accuracy"], result["loss"], (folder / arm / "0" / "model.safetensors").read_bytes()]
-        rows = (folder / arm / "0" / "metrics.csv").read_text().splitlines()
+        rows = (folder / arm / "0" / "metrics.csv").read_text(encoding="utf-8").splitlines()
         seconds = rows[0].split(",").index("seconds")
         found[arm] += [[cell for i, cell in enumerate(row.split(",")) if i != seconds] for row in rows]
     return [*found.values(), (folder / "jpeg-dl" / "0" / "tables.json").read_bytes()]
@@ -298,7 +298,7 @@ def test_killed_twenty_times_at_random_it_ends_with_the_same_numbers(tmp_path):
 
     assert train("first") == 0  # everything imported and compiled
     assert train("whole") == 0
-    calls = int((tmp_path / "calls").read_text())
+    calls = int((tmp_path / "calls").read_text(encoding="utf-8"))
     draw = random.Random(os.getpid())
     moments, kills, while_training = [], 0, 0
     while kills < 20:

@@ -48,13 +48,13 @@ def test_table_plot_and_numbers(small, tmp_path):
     said = []
     config = BenchConfig(device="cpu", sides=[8, 16], batches=[1], repeats=2, resnet=False, output=str(tmp_path))
     text = bench(config, said.append)
-    assert text == (tmp_path / "bench.md").read_text() == "\n".join(said) + "\n"
+    assert text == (tmp_path / "bench.md").read_text(encoding="utf-8") == "\n".join(said) + "\n"
     rows = [line for line in text.splitlines() if "x3x" in line and line.startswith("|")]
     assert [row.split(" | ")[0] for row in rows] == [
         f"| {shape}" for shape in ("1x3x8x8", "1x3x16x16", "2x3x16x16") for _ in range(3)
     ]
     assert "| forward | 1.5 | not measured |" in text
-    found = json.loads((tmp_path / "bench.json").read_text())
+    found = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     assert len(found["times"]) == 9
     assert all(min(entry["seconds"].values()) > 0 for entry in found["times"])
     assert set(found["bits"]) == {"3", "8", "11", "16", "None"}
@@ -67,7 +67,7 @@ def test_large_batches_are_left_to_the_layer(small, monkeypatch, tmp_path):
     monkeypatch.setattr(benches, "_LARGEST", 5000)
     config = BenchConfig(device="cpu", sides=[32, 64], batches=[1], repeats=1, resnet=False, output=str(tmp_path))
     bench(config)
-    times = json.loads((tmp_path / "bench.json").read_text())["times"]
+    times = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))["times"]
     assert {entry["side"] for entry in times} == {16, 32}  # 64 is too large altogether
     assert set(times[-1]["seconds"]) == {"jpegdl", "(c) copy"}
 
@@ -78,7 +78,9 @@ from jpegdl import bench
 bench._COMPARED = (32, 128)
 print(*(bench.peak_extra(name, "+ tables", "cpu") for name in ("(a) softmax", "jpegdl")))
 """  # in a process of its own: one that holds freed memory would take the pass's from there
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
+    ).stdout.split()
     if found == ["None", "None"]:
         pytest.skip("this system does not tell")
     softmax, ours = map(float, found)

@@ -32,7 +32,7 @@ def test_compare_then_the_single_steps(capsys, tmp_path, monkeypatch):
     assert f"\nRun folder: {Path('runs/demo')}\n  report.html " in out
     assert "one seed says nothing about chance" in out
     _follow(capsys, out.partition("\nNext:\n")[2])
-    accuracy = json.loads((tmp_path / "runs/demo/jpeg-dl/1/result.json").read_text())["accuracy"]
+    accuracy = json.loads((tmp_path / "runs/demo/jpeg-dl/1/result.json").read_text(encoding="utf-8"))["accuracy"]
 
     status, out, _ = run_command(capsys, "evaluate", "--name", "demo", "--seed", "1")
     assert status == 0
@@ -45,8 +45,8 @@ def test_compare_then_the_single_steps(capsys, tmp_path, monkeypatch):
     status, out, _ = run_command(capsys, "calibrate", "--config", "demo", *SMALL, "--seed", "1", "--save", "mine.json")
     assert status == 0
     assert len(out.splitlines()) == 2 * 9 + 1
-    before = json.loads((run / "tables.json").read_text())["before"]
-    assert json.loads((tmp_path / "mine.json").read_text())["tables"]["luma"] == before["luma"]
+    before = json.loads((run / "tables.json").read_text(encoding="utf-8"))["before"]
+    assert json.loads((tmp_path / "mine.json").read_text(encoding="utf-8"))["tables"]["luma"] == before["luma"]
 
     status, out, _ = run_command(capsys, "train", "--config", "demo", *SMALL, "--layer.tables", "mine.json", "--name", "other")
     assert status == 0
@@ -130,13 +130,13 @@ def test_a_mistake_gets_one_line(capsys, tmp_path, monkeypatch, arguments, messa
 
 def test_wrong_keys_in_a_file_are_named(capsys, tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text("layer:\n  stepz: 3\n")
+    file.write_text("layer:\n  stepz: 3\n", encoding="utf-8")
     assert "stepz" in one_error(capsys, "compare", "--config", str(file))
-    file.write_text("training: 5\n")
+    file.write_text("training: 5\n", encoding="utf-8")
     assert "mine.yaml: training must hold settings of its own, got 5" in one_error(capsys, "compare", "--config", str(file))
-    file.write_text("training: {optimizer: fast}\n")
+    file.write_text("training: {optimizer: fast}\n", encoding="utf-8")
     assert "optimizer must hold settings of its own" in one_error(capsys, "compare", "--config", str(file))
-    file.write_text("layer: [")
+    file.write_text("layer: [", encoding="utf-8")
     assert "mine.yaml" in one_error(capsys, "compare", "--config", str(file))
 
 
@@ -152,7 +152,7 @@ def test_wrong_keys_in_a_file_are_named(capsys, tmp_path):
 )
 def test_settings_without_an_end(capsys, tmp_path, monkeypatch, content, message):
     monkeypatch.chdir(tmp_path)
-    Path("mine.yaml").write_text(content)
+    Path("mine.yaml").write_text(content, encoding="utf-8")
     error = one_error(capsys, "compare", "--config", "mine.yaml")
     assert "in mine.yaml: " in error
     assert message in error
@@ -180,7 +180,7 @@ def _signalled(number, sign, arguments, **environment):
     """What a process of its own says and how it ends that gets a signal as soon as a file is there."""
     command = [sys.executable, "-c", f"{ATTEND}; from jpegdl.cli import main; sys.exit(main())", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, encoding="utf-8") as process:
         try:
             deadline = time.monotonic() + 300
             while not sign.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -211,7 +211,8 @@ def test_interrupted_imports(tmp_path, number, then):
     """PyTorch takes seconds to import; what an import makes of an interrupt is its own affair."""
     (tmp_path / "torch.py").write_text(
         f"import pathlib, time\npathlib.Path({str(tmp_path / 'importing')!r}).touch()\n"
-        f"try:\n    time.sleep(300)\nexcept KeyboardInterrupt:\n    {then}\n"
+        f"try:\n    time.sleep(300)\nexcept KeyboardInterrupt:\n    {then}\n",
+        encoding="utf-8",
     )
     path = os.pathsep.join([str(tmp_path), *sys.path])
     status, lines = _signalled(number, tmp_path / "importing", ["bench"], PYTHONPATH=path)
@@ -269,10 +270,10 @@ def test_two_processes_train_one_model(tmp_path):
         "--training.devices", "2", "--training.strategy", "ddp", "--output", str(tmp_path),
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=600, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("test accuracy") == 1, done.stdout
-    assert json.loads((tmp_path / "demo/jpeg-dl/0/result.json").read_text())["layer_parameters"] == 128
+    assert json.loads((tmp_path / "demo/jpeg-dl/0/result.json").read_text(encoding="utf-8"))["layer_parameters"] == 128
 
 
 @pytest.mark.usefixtures("few_photos")
@@ -281,17 +282,17 @@ def test_a_comparison_leaves_a_page_and_its_commands(capsys, tmp_path, monkeypat
     arguments = ["compare", "--config", "demo", *SMALL, "--seeds", "1", "--name", "my run"]
     assert run_command(capsys, *arguments)[0] == 0
     folder = tmp_path / "runs/my run"
-    typed = (folder / "commands.txt").read_text()
+    typed = (folder / "commands.txt").read_text(encoding="utf-8")
     assert "  jpegdl compare --config demo " in typed
     assert "--name 'my run'" in typed
-    page = (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text(encoding="utf-8")
     assert "my run: what the layer did" in page
 
     (folder / "report.html").unlink()
     status, out, _ = run_command(capsys, "report", "--name", "my run")
     assert status == 0
     assert f"Written to {Path('runs/my run/report.html')}" in out
-    assert "jpegdl compare --config demo" in (folder / "report.html").read_text()
+    assert "jpegdl compare --config demo" in (folder / "report.html").read_text(encoding="utf-8")
     assert "no comparison in" in one_error(capsys, "report", "--name", "yours")
 
     # What compare.yaml says is the same comparison: nothing is trained again.
@@ -299,4 +300,4 @@ def test_a_comparison_leaves_a_page_and_its_commands(capsys, tmp_path, monkeypat
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
     assert run_command(capsys, *again)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")} == before
-    assert len((folder / "commands.txt").read_text().splitlines()) == 2
+    assert len((folder / "commands.txt").read_text(encoding="utf-8").splitlines()) == 2

@@ -18,7 +18,7 @@ def bash(tmp_path_factory):
     if not (program := shutil.which("bash")):
         pytest.skip("no bash")
     folder = tmp_path_factory.mktemp("completion")
-    (folder / "script").write_text(_printed("bash"))
+    (folder / "script").write_text(_printed("bash"), encoding="utf-8")
     (folder / "mine.yaml").touch()
     (folder / "photo.jpg").touch()
     (folder / "photos").mkdir()
@@ -29,7 +29,7 @@ def bash(tmp_path_factory):
         done = subprocess.run(
             [program, "--norc", "-c", code, "bash", *words],
             cwd=folder, env={"PATH": ""}, capture_output=True, text=True, check=True, timeout=60,
-        )  # fmt: skip
+        encoding="utf-8",)  # fmt: skip
         return sorted(done.stdout.split())
 
     return complete
@@ -37,7 +37,12 @@ def bash(tmp_path_factory):
 
 def _printed(shell):
     done = subprocess.run(
-        [sys.executable, "-m", "jpegdl", "completion", shell], capture_output=True, text=True, check=True, timeout=300
+        [sys.executable, "-m", "jpegdl", "completion", shell],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+        encoding="utf-8",
     )
     assert done.stderr == ""
     return done.stdout
@@ -84,7 +89,7 @@ def test_other_shells(capsys, shell, start):
     assert script.startswith(start)
     assert "layer.alpha" in script
     if program := shutil.which(shell):
-        subprocess.run([program, "-n"], input=script, text=True, check=True, timeout=60)
+        subprocess.run([program, "-n"], input=script, text=True, check=True, timeout=60, encoding="utf-8")
 
 
 def test_without_shtab(capsys, monkeypatch):

@@ -52,7 +52,9 @@ def test_the_overview_names_every_command(capsys, monkeypatch, arguments):
 @pytest.mark.parametrize("module", ["jpegdl", "jpegdl.cli"])
 def test_version(capsys, module):
     assert _out(capsys, "--version") == f"jpegdl {jpegdl.__version__}\n"
-    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True, timeout=300, encoding="utf-8"
+    )
     assert done.stdout == f"jpegdl {jpegdl.__version__}\n"
 
 
@@ -182,7 +184,7 @@ def test_did_you_mean(capsys, arguments, message):
 )
 def test_did_you_mean_in_a_file(capsys, tmp_path, content, message):
     file = tmp_path / "mine.yaml"
-    file.write_text(content)
+    file.write_text(content, encoding="utf-8")
     error = _error(capsys, "compare", "--config", str(file))
     assert error.startswith(f"in {file}: ")
     assert error.endswith(message)
@@ -190,7 +192,7 @@ def test_did_you_mean_in_a_file(capsys, tmp_path, content, message):
 
 def test_dotted_keys_in_a_file(capsys, tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text("layer.alpha: 2\ntraining: {optimizer.lr: 0.5}")
+    file.write_text("layer.alpha: 2\ntraining: {optimizer.lr: 0.5}", encoding="utf-8")
     with pytest.raises(SystemExit):
         main(["compare", "--config", str(file), "--print_config"])
     settings = yaml.safe_load(capsys.readouterr().out)
@@ -240,7 +242,7 @@ def test_what_is_accepted_in_words(capsys, arguments, message):
 
 def test_what_is_accepted_in_a_file(capsys, tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text("training: {epochs: many}")
+    file.write_text("training: {epochs: many}", encoding="utf-8")
     assert _error(capsys, "compare", "--config", str(file)) == f"in {file}: training.epochs must be a whole number, got many"
 
 
@@ -249,15 +251,17 @@ def test_what_is_accepted_in_a_file(capsys, tmp_path):
 
 def test_modules_in_the_current_folder(tmp_path):
     """They are found, behind everything else: a file named as a module of the standard library does not hide that."""
-    (tmp_path / "mine_alone.py").write_text("")
-    (tmp_path / "random.py").write_text("raise RuntimeError('hidden')")
-    (tmp_path / "yaml.py").write_text("raise RuntimeError('hidden')")
+    (tmp_path / "mine_alone.py").write_text("", encoding="utf-8")
+    (tmp_path / "random.py").write_text("raise RuntimeError('hidden')", encoding="utf-8")
+    (tmp_path / "yaml.py").write_text("raise RuntimeError('hidden')", encoding="utf-8")
     code = (
         "import sys, importlib; sys.path[:] = [path for path in sys.path if path]; from jpegdl.cli import main; "
         "assert main(['recipes', 'demo']) == main(['recipes', 'demo']) == 0; import random, mine_alone, os; "
         "assert sys.path[-1] == os.getcwd() and sys.path.count(os.getcwd()) == 1"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -269,5 +273,5 @@ def test_a_current_folder_that_is_gone(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:] = {path!r}; {code}"],
         cwd=folder, capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+    encoding="utf-8",)  # fmt: skip
     assert done.returncode == 0, done.stderr

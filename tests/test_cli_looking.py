@@ -28,10 +28,10 @@ def compared(tmp_path, monkeypatch, few_photos, capsys):
 def test_attack_explain_report(compared, capsys):
     status, out, _ = run_command(capsys, "attack", "--name", "demo", "--eps", "[2, 8]", *QUICK)
     assert status == 0
-    results = {arm: json.loads((compared / arm / "0/attack.json").read_text()) for arm in ("plain", "jpeg-dl")}
+    results = {arm: json.loads((compared / arm / "0/attack.json").read_text(encoding="utf-8")) for arm in ("plain", "jpeg-dl")}
     assert "jpeg-dl, seed 0, rounding soft: 12 test images" in out
     assert any(trial["gradient"] == "plain" for trial in results["jpeg-dl"]["levels"][0]["trials"])  # transfer
-    rows = list(csv.DictReader((compared / "attack.csv").open()))
+    rows = list(csv.DictReader((compared / "attack.csv").open(encoding="utf-8")))
     worst = {
         (row["arm"], round(float(row["eps_255"]))): float(row["accuracy"])
         for row in rows
@@ -51,7 +51,7 @@ def test_attack_explain_report(compared, capsys):
     assert (compared / "jpeg-dl/0/explain/tables.png").is_file()
 
     assert run_command(capsys, "report", "--name", "demo")[0] == 0
-    page = (compared / "report.html").read_text()
+    page = (compared / "report.html").read_text(encoding="utf-8")
     assert "Under attack" in page
     tried = re.search("over all that were run: (.*?)[.] What", " ".join(page.split()))[1]
     assert tried == "fgsm, pgd; through the gradients own, ste, identity, transfer from the plain model"
@@ -70,39 +70,39 @@ def test_attack_explain_report(compared, capsys):
         ("explain/explain.json", "has changed since it was looked at"),
     ):
         path = compared / "jpeg-dl/0" / file
-        kept, found = path.read_text(), json.loads(path.read_text())
+        kept, found = path.read_text(encoding="utf-8"), json.loads(path.read_text(encoding="utf-8"))
         (found if file == "attack.json" else found["made_of"])["model"] = "0" * 16
-        path.write_text(json.dumps(found))
+        path.write_text(json.dumps(found), encoding="utf-8")
         assert run_command(capsys, "report", "--name", "demo")[0] == 0
-        assert what in (compared / "report.html").read_text()
-        path.write_text(kept)
+        assert what in (compared / "report.html").read_text(encoding="utf-8")
+        path.write_text(kept, encoding="utf-8")
 
     # Nor is what was found beside another plain model.
     model = compared / "plain/0/model.safetensors"
     kept = model.read_bytes()
     model.write_bytes(kept + b" ")
     assert run_command(capsys, "report", "--name", "demo")[0] == 0
-    page = (compared / "report.html").read_text()
+    page = (compared / "report.html").read_text(encoding="utf-8")
     assert "jpeg-dl, seed 0: left out, as the plain model.safetensors has changed since it was attacked" in page
     assert "Left out, as the plain model.safetensors has changed since it was looked at" in page
     model.unlink()
     assert run_command(capsys, "report", "--name", "demo")[0] == 0
-    page = (compared / "report.html").read_text()
+    page = (compared / "report.html").read_text(encoding="utf-8")
     assert "plain, seed 0: left out, as its model.safetensors is gone since it was attacked; run jpegdl attack again." in page
     model.write_bytes(kept)
 
     # An arm that is attacked alone stands beside what an earlier call found of others.
-    before = (compared / "attack.csv").read_text()
+    before = (compared / "attack.csv").read_text(encoding="utf-8")
     assert run_command(capsys, "attack", "--name", "demo", "--eps", "[2, 8]", *QUICK, "--arms", "[jpeg-dl]")[0] == 0
-    assert (compared / "attack.csv").read_text() == before
+    assert (compared / "attack.csv").read_text(encoding="utf-8") == before
 
     # Runs that were attacked differently are not put side by side.
     status, out, _ = run_command(capsys, "attack", "--name", "demo", "--eps", "[1]", *QUICK, "--arms", "[plain]")
     assert status == 0
     assert "Without jpeg-dl, seed 0, of an earlier call: it was attacked with other settings, or on other images." in out
-    assert {row["arm"] for row in csv.DictReader((compared / "attack.csv").open())} == {"plain"}
+    assert {row["arm"] for row in csv.DictReader((compared / "attack.csv").open(encoding="utf-8"))} == {"plain"}
     assert run_command(capsys, "report", "--name", "demo")[0] == 0
-    page = (compared / "report.html").read_text()
+    page = (compared / "report.html").read_text(encoding="utf-8")
     assert "The runs cannot be compared" in page
 
 
@@ -123,15 +123,15 @@ def test_bad_input_is_one_line(compared, capsys):
     assert "no comparison in" in one_error(capsys, "report", "--name", "nothing")
     assert "no run is there; did you mean demo" in one_error(capsys, "evaluate", "--name", "dmeo")
     assert "no run is there; there are 0" in one_error(capsys, "evaluate", "--name", "demo", "--seed", "7")
-    (compared / "jpeg-dl/0/attack.json").write_text("{")
+    (compared / "jpeg-dl/0/attack.json").write_text("{", encoding="utf-8")
     assert "attack.json is damaged" in one_error(capsys, "report", "--name", "demo")
     assert run_command(capsys, "attack", "--name", "demo", "--eps", "[2]", *QUICK, "--arms", "[jpeg-dl]")[0] == 0
-    rows = (compared / "attack.csv").read_text()
+    rows = (compared / "attack.csv").read_text(encoding="utf-8")
     file = compared / "jpeg-dl/0/attack.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "levels": [{}]}))
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), "levels": [{}]}), encoding="utf-8")
     assert "attack.json is damaged (KeyError: 'norm')" in one_error(capsys, "report", "--name", "demo")
     assert "must name at least one run" in one_error(capsys, "attack", "--name", "demo", "--seeds", "0", *QUICK)
-    assert (compared / "attack.csv").read_text() == rows
+    assert (compared / "attack.csv").read_text(encoding="utf-8") == rows
 
 
 def test_compress_then_evaluate_on_the_files(compared, capsys, tmp_path):
@@ -187,13 +187,13 @@ def test_a_run_is_evaluated_on_its_own_files(tmp_path, monkeypatch, capsys):
         "soft",
         "hard",
     ]
-    found = json.loads(Path("runs/mine/jpeg-dl/0/files.json").read_text())
+    found = json.loads(Path("runs/mine/jpeg-dl/0/files.json").read_text(encoding="utf-8"))
     assert [row["name"] for row in found["rows"]][:2] == ["soft", "hard"]
     assert run_command(capsys, "report", "--name", "mine")[0] == 0
-    assert "In real JPEG files" in Path("runs/mine/report.html").read_text()
-    Path("runs/mine/jpeg-dl/0/files.json").write_text(json.dumps({**found, "model": "0" * 16}))
+    assert "In real JPEG files" in Path("runs/mine/report.html").read_text(encoding="utf-8")
+    Path("runs/mine/jpeg-dl/0/files.json").write_text(json.dumps({**found, "model": "0" * 16}), encoding="utf-8")
     assert run_command(capsys, "report", "--name", "mine")[0] == 0
-    assert "has changed since it read the files" in Path("runs/mine/report.html").read_text()
+    assert "has changed since it read the files" in Path("runs/mine/report.html").read_text(encoding="utf-8")
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch, capsys):

@@ -21,9 +21,9 @@ def _summary(folder, results, failed=None):
         for seed, result in by_seed.items():
             run = folder / arm / str(seed)
             run.mkdir(parents=True)
-            (run / "result.json").write_text(json.dumps(result))
+            (run / "result.json").write_text(json.dumps(result), encoding="utf-8")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     return summary
 
 
@@ -137,7 +137,7 @@ def test_no_summary(capsys, mine):
 )
 def test_a_damaged_summary(capsys, mine, damage):
     file = mine[0] / "summary.json"
-    file.write_bytes(damage(file.read_text()).encode(errors="surrogateescape"))
+    file.write_bytes(damage(file.read_text(encoding="utf-8")).encode(errors="surrogateescape"))
     assert main(["summary", "--name", "mine"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -151,9 +151,9 @@ def test_runs_that_the_summary_does_not_tell_of(mine, recwarn):
     assert read_summary(folder) == summary
     assert not recwarn.list
     (folder / "ste/0").mkdir(parents=True)
-    (folder / "ste/0/result.json").write_text(json.dumps(_result(0.9)))  # trained since
-    (folder / "plain/1/result.json").write_text(json.dumps(_result(0.26)))  # trained again since
-    (folder / "jpeg-dl/0/result.json").write_text("{")  # damaged since
+    (folder / "ste/0/result.json").write_text(json.dumps(_result(0.9)), encoding="utf-8")  # trained since
+    (folder / "plain/1/result.json").write_text(json.dumps(_result(0.26)), encoding="utf-8")  # trained again since
+    (folder / "jpeg-dl/0/result.json").write_text("{", encoding="utf-8")  # damaged since
     with pytest.warns(match="does not show as they are now: jpeg-dl/0, plain/1, ste/0; jpegdl compare writes it anew"):
         assert read_summary(folder) == summary
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 
 from jpegdl.codec import CompressConfig, Encoder, compress_folder
 from jpegdl.codec import folder as module
-from jpegdl.codec.folder import LOCK, MANIFEST
+from jpegdl.codec.folder import LOCK, MANIFEST, SOURCES
 from jpegdl.data import photograph
 from jpegdl.errors import UsageError
 from jpegdl.tables import standard_tables, write_tables
@@ -39,7 +39,8 @@ def source(tmp_path):
 
 
 def files_in(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in (LOCK, SOURCES)]
+    return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
 def bad_of(found):
@@ -66,7 +67,8 @@ def test_it_goes_on_and_does_again_only_what_has_changed(source, tmp_path):
     before = {name: (out / name).read_bytes() for name in files_in(out)}
     (out / "c.jpg").unlink()
     stray = out / "cats" / ".writing-1.a.jpg"
-    stray.write_text("half")
+    stray.write_text("half", encoding="utf-8")
+    os.utime(stray, (1, 1))  # nobody writes for that long
     found = compress_folder(source, out, STANDARD)
     assert (found["written"], found["skipped"], found["images"]) == (1, 2, 3)
     assert {name: (out / name).read_bytes() for name in files_in(out)} == before
@@ -76,6 +78,44 @@ def test_it_goes_on_and_does_again_only_what_has_changed(source, tmp_path):
     found = compress_folder(source, out, STANDARD)
     assert (found["written"], found["skipped"]) == (1, 2)
     assert (out / "cats" / "a.jpg").read_bytes() != before["cats/a.jpg"]
+
+
+def test_other_images_of_the_same_time_stamp_are_made_anew(source, tmp_path):
+    """As archives give it, and reproducible builds: 1980 for all."""
+    images = [source / "cats" / "a.png", source / "cats" / "small" / "b.bmp", source / "c.jpg"]
+
+    def dated():
+        for file in images:
+            os.utime(file, (315532800, 315532800))
+
+    out = tmp_path / "out"
+    dated()
+    compress_folder(source, out, STANDARD)
+    RGB.resize((40, 30)).save(images[0])
+    RGB.transpose(Image.Transpose.FLIP_LEFT_RIGHT).rotate(180).save(images[1])  # of the same size in bytes, too
+    dated()
+    found = compress_folder(source, out, STANDARD)
+    assert (found["written"], found["skipped"]) == (2, 1)
+    assert Image.open(out / "cats/a.jpg").size == (40, 30)
+    fresh = compress_folder(source, tmp_path / "fresh", STANDARD)
+    assert fresh["written"] == 3
+    for name in files_in(out):
+        assert name == MANIFEST or (out / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+    # Images that were copied, or only looked at again, are as they were.
+    for file in images:
+        shutil.copy2(file, tmp_path / "copy")
+        shutil.move(tmp_path / "copy", file)
+    assert compress_folder(source, out, STANDARD)["skipped"] == 3
+    # What a version without the journal made is made again, once; half a line in it is no obstacle.
+    journal = (out / SOURCES).read_bytes()
+    (out / SOURCES).unlink()
+    assert compress_folder(source, out, STANDARD)["written"] == 3
+    (out / SOURCES).write_bytes(journal + b'\n["cats/a.jpg", [1, 2')
+    assert compress_folder(source, out, STANDARD)["skipped"] == 3
+    (out / "c.jpg").write_bytes((out / "cats/a.jpg").read_bytes())
+    dated()
+    os.utime(out / "c.jpg", (315532800, 315532800))
+    assert compress_folder(source, out, STANDARD)["written"] == 1
 
 
 def test_an_empty_file_as_a_power_cut_leaves_is_made_again(source, tmp_path):
@@ -128,14 +168,14 @@ def test_another_source_or_a_folder_of_something_else_is_refused(source, tmp_pat
     shutil.copytree(source, tmp_path / "in2")
     with pytest.raises(UsageError, match=r"holds what was made of .*/in, not of .*/in2; .* have only moved"):
         compress_folder(tmp_path / "in2", tmp_path / "out", STANDARD)
-    (tmp_path / "out" / MANIFEST).write_text("{")
+    (tmp_path / "out" / MANIFEST).write_text("{", encoding="utf-8")
     with pytest.raises(UsageError, match="is damaged"):
         compress_folder(source, tmp_path / "out", STANDARD)
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "c.jpg").write_text("mine")
+    (tmp_path / "mine" / "c.jpg").write_text("mine", encoding="utf-8")
     with pytest.raises(UsageError, match="is not empty"):
         compress_folder(source, tmp_path / "mine", STANDARD)
-    assert (tmp_path / "mine" / "c.jpg").read_text() == "mine"
+    assert (tmp_path / "mine" / "c.jpg").read_text(encoding="utf-8") == "mine"
 
 
 def test_the_cap_counts_as_a_setting_of_exact_files(source, tmp_path):
@@ -256,11 +296,11 @@ def test_bad_files_are_named_and_all_others_done(source, tmp_path, monkeypatch):
     whole = (source / "c.jpg").read_bytes()
     (source / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (source / "empty.png").touch()
-    (source / "text.png").write_text("no image")
+    (source / "text.png").write_text("no image", encoding="utf-8")
     (source / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
     (source / "paper.pdf").write_bytes(b"%PDF-1.7")
-    (source / "notes.txt").write_text("notes")
-    (source / ".hidden.png").write_text("no image")
+    (source / "notes.txt").write_text("notes", encoding="utf-8")
+    (source / ".hidden.png").write_text("no image", encoding="utf-8")
     (source / "nowhere.png").symlink_to(tmp_path / "nothing")
     os.mkfifo(source / "pipe.png")
     shutil.copy(source / "c.jpg", source / ("c" * 253))
@@ -404,7 +444,7 @@ def test_a_kill_in_the_middle_leaves_whole_files(tmp_path):
 
 def test_a_kill_before_anything_was_written_is_no_obstacle(source, tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / f".writing-1.{MANIFEST}").write_text("{")
+    (tmp_path / "out" / f".writing-1.{MANIFEST}").write_text("{", encoding="utf-8")
     assert compress_folder(source, tmp_path / "out", STANDARD)["written"] == 3
 
 
@@ -486,7 +526,7 @@ def test_folders_that_cannot_be(source, tmp_path):
 
 def test_the_manifest_says_where_the_tables_come_from(source, tmp_path):
     compress_folder(source, tmp_path / "out", STANDARD)
-    content = json.loads((tmp_path / "out" / MANIFEST).read_text())
+    content = json.loads((tmp_path / "out" / MANIFEST).read_text(encoding="utf-8"))
     assert content["from"] == "standard:75"
     assert content["settings"]["tables"]["luma"][0][0] == 8
 

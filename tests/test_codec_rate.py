@@ -308,12 +308,12 @@ def test_the_command(place, capsys):
     status, out, _ = run_command(capsys, *arguments)
     assert status == 0
     assert "rate against default JPEG 4:4:4" in out
-    with (place / "rate.csv").open() as file:
+    with (place / "rate.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6
     assert (place / "rate.png").read_bytes().startswith(b"\x89PNG")
-    assert json.loads((place / "rate.json").read_text())[0]["curve"] == "rate"
-    assert "jpegdl rate --name few" in (place / "commands.txt").read_text()
+    assert json.loads((place / "rate.json").read_text(encoding="utf-8"))[0]["curve"] == "rate"
+    assert "jpegdl rate --name few" in (place / "commands.txt").read_text(encoding="utf-8")
 
 
 def test_mistakes_are_one_line(place, capsys, tmp_path):
@@ -325,7 +325,7 @@ def test_mistakes_are_one_line(place, capsys, tmp_path):
     assert "images must be at least 1" in wrong("--images", "0")
     assert "no finished run of arm 'other'" in wrong("--arms", "[other]")
     damaged = made(tmp_path / "runs" / "few", "plain")
-    (damaged.path / "rate.json").write_text("{")
+    (damaged.path / "rate.json").write_text("{", encoding="utf-8")
     assert "rate.json is damaged" in one_error(capsys, "rate", "--name", "few", "--output", str(tmp_path / "runs"))
     with pytest.raises(UsageError, match="damaged"):
         read_rate(damaged)
@@ -335,7 +335,7 @@ def test_a_layer_without_a_file_is_left_out_with_a_word(tmp_path, capsys):
     folder = tmp_path / "runs" / "few"
     made(folder, "plain")
     cascade = make_run(folder / "cascade" / "0", config(kind="cascade"), "cascade", steps=1)
-    cascade.write_result(json.loads((folder / "plain" / "0" / "result.json").read_text()) | {"arm": "cascade"})
+    cascade.write_result(json.loads((folder / "plain" / "0" / "result.json").read_text(encoding="utf-8")) | {"arm": "cascade"})
     status, out, _ = run_command(
         capsys, "rate", "--name", "few", "--output", str(tmp_path / "runs"), "--qualities", "[50]", "--images", "4"
     )

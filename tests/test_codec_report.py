@@ -152,7 +152,7 @@ def test_a_damaged_files_json_is_one_error(run):
     file = run.path / "files.json"
     good = {**file_report(run, images=4), "files": "there", "stored": {"tables": None, "formats": ["PNG"]}}
     for bad in ("{", "[]", "{}", json.dumps({**good, "rows": [{}]}), json.dumps({**good, "stored": {"tables": "mine"}})):
-        file.write_text(bad)
+        file.write_text(bad, encoding="utf-8")
         with pytest.raises(UsageError, match=r"files\.json is damaged"):
             read_file_report(run)
     file.unlink()

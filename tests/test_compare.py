@@ -42,8 +42,8 @@ def test_compare_end_to_end(tmp_path, monkeypatch):
     done = compare(config)
     summary, table = done.summary, done.table
     folder = tmp_path / "test"
-    assert json.loads((folder / "summary.json").read_text()) == summary
-    assert (folder / "summary.md").read_text() == table
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8")) == summary
+    assert (folder / "summary.md").read_text(encoding="utf-8") == table
     assert {file.name for file in folder.glob("*.png")} == {
         "accuracy.png", "curves.png", "gains.png", "tables-jpeg-dl.png", "saturation-jpeg-dl.png",
     }  # fmt: skip
@@ -51,7 +51,7 @@ def test_compare_end_to_end(tmp_path, monkeypatch):
     assert summary["arms"]["plain"]["parameters"] + 128 == summary["arms"]["jpeg-dl"]["parameters"]
     for arm in ("plain", "jpeg-dl"):
         for seed, accuracy in zip((0, 1), summary["arms"][arm]["accuracy"], strict=True):
-            assert accuracy == json.loads((folder / arm / str(seed) / "result.json").read_text())["accuracy"]
+            assert accuracy == json.loads((folder / arm / str(seed) / "result.json").read_text(encoding="utf-8"))["accuracy"]
             assert evaluate_run(config, arm, seed)["accuracy"] == pytest.approx(accuracy)
 
     # Again: nothing is trained, and one run that is missing is the only one.
@@ -64,6 +64,47 @@ def test_compare_end_to_end(tmp_path, monkeypatch):
     assert again["arms"]["jpeg-dl"]["accuracy"] == summary["arms"]["jpeg-dl"]["accuracy"]
 
 
+def test_accuracies_are_numbers_of_images(tmp_path):
+    """float32 shares differ where the numbers of images do not; those of earlier versions are counted when they are read."""
+    config = _config(tmp_path, arms=["plain"], seeds=1)
+    (result,) = compare(config).results
+    file = result.folder.result_file
+    written = json.loads(file.read_text(encoding="utf-8"))
+    assert written["accuracy"] == written["correct"] / written["images"] == result.accuracy
+    assert written["images"] == written["data"]["test"]["images"] == 72
+    assert {"jpegdl", "python", "torch", "torchvision", "timm", "lightning", "numpy", "numba", "pillow", "libjpeg"} == (
+        written["versions"].keys()
+    )
+    there = evaluate_run(config, "plain", 0)
+    assert [there[name] for name in ("accuracy", "correct", "images")] == [
+        written[name] for name in ("accuracy", "correct", "images")
+    ]
+    assert result.folder.metrics()[-1]["test_accuracy"] == result.accuracy
+    old = {name: value for name, value in written.items() if name not in ("correct", "images", "code")}
+    old |= {"accuracy": float(torch.tensor(17 / 72, dtype=torch.float32)), "versions": {"torch": torch.__version__}}
+    assert old["accuracy"] != 17 / 72
+    file.write_text(json.dumps(old), encoding="utf-8")
+    again = result.folder.result()
+    assert (again["accuracy"], again["correct"], again["images"]) == (17 / 72, 17, 72)
+    old["accuracy"] = 17 / 71  # one image was corrupt, and left out: of how many it is the share is not known
+    file.write_text(json.dumps(old), encoding="utf-8")
+    assert "correct" not in result.folder.result()
+
+
+def test_arms_with_data_of_their_own(tmp_path):
+    """Each run is held against the data of its own arm, and no difference is taken over other test images."""
+    arms = {"plain": None, "few": {"layer": {"kind": "none"}, "data": {"limit": 20}}, "ones": {"layer": {"tables": "ones"}}}
+    first = compare(_config(tmp_path, arms=arms, seeds=1)).summary["arms"]
+    assert first["few"]["difference"] is None
+    assert first["few"]["other_images"] == "20 in place of 72"
+    assert first["few"]["time_ratio"] > 0
+    assert first["ones"]["difference"]["seeds"] == [0]
+    again = compare(_config(tmp_path, arms=arms, seeds=2))  # it can be resumed, and have more seeds
+    assert again.summary["failed"] == []
+    assert again.summary["arms"]["few"]["seeds"] == [0, 1]
+    assert "other test images" in again.table
+
+
 def test_sensitivity_tables_come_from_the_plain_model_of_the_seed(tmp_path):
     config = _config(tmp_path)
     with pytest.raises(UsageError, match="train arm plain with seed 0 first"):
@@ -72,7 +113,7 @@ def test_sensitivity_tables_come_from_the_plain_model_of_the_seed(tmp_path):
     train_arm(config, "plain", 0)
     train_arm(config, "jpeg-dl", 0)
     luma, _ = calibrate_run(config, 0)
-    before = json.loads((tmp_path / "test" / "jpeg-dl" / "0" / "tables.json").read_text())["before"]
+    before = json.loads((tmp_path / "test" / "jpeg-dl" / "0" / "tables.json").read_text(encoding="utf-8"))["before"]
     assert torch.equal(torch.tensor(before["luma"]), luma)
     assert luma.max() == pytest.approx(5)
 

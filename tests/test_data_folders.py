@@ -129,7 +129,7 @@ def test_a_hidden_folder_beside_tars_hides_none_of_them(tmp_path):
 def test_a_class_folder_without_an_image_is_left_out_with_a_word(tmp_path, tarred):
     _set(tmp_path, "cat/a.png", "dog/b.png")
     (tmp_path / "train" / "eel" / "2019").mkdir(parents=True)
-    (tmp_path / "train" / "eel" / "notes.txt").write_text("no image")
+    (tmp_path / "train" / "eel" / "notes.txt").write_text("no image", encoding="utf-8")
     root = tmp_path
     if tarred:
         root = tmp_path / "tars"

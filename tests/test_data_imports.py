@@ -19,7 +19,7 @@ def _loaded(code, root):
     )
     report = f"print([name for name in {HEAVY} if name in sys.modules])"
     command = [sys.executable, "-c", "\n".join((package, code, report))]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root, timeout=300)
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root, timeout=300, encoding="utf-8")
     return run.stdout.strip().splitlines()[-1]
 
 

@@ -63,7 +63,7 @@ def cub(tmp_path):
         "train_test_split.txt": [f"{number} {train}" for number, _, train in rows],
     }
     for name, text in lines.items():
-        (root / name).write_text("\n".join(text) + "\n")
+        (root / name).write_text("\n".join(text) + "\n", encoding="utf-8")
     return tmp_path
 
 
@@ -80,7 +80,7 @@ def test_cub200(cub):
 
 
 def test_cub200_as_its_archive(cub):
-    (cub / "attributes.txt").write_text("beside the folder, as in the archive")
+    (cub / "attributes.txt").write_text("beside the folder, as in the archive", encoding="utf-8")
     _tar(cub / "CUB_200_2011.tgz", cub, "CUB_200_2011", "attributes.txt", compression="gz")
     shutil.rmtree(cub / "CUB_200_2011")
     _check_cub(_data("cub200", cub))
@@ -140,13 +140,17 @@ def test_dogs_as_their_archives(dogs):
             "CUB_200_2011/images is not there: cub200 expects images, ",
         ),
         ("cub200", lambda root: (root / "CUB_200_2011/images.txt").unlink(), "CUB_200_2011/images.txt is not there"),
-        ("cub200", lambda root: (root / "CUB_200_2011/images.txt").write_text("1\n"), "images.txt is damaged"),
         (
             "cub200",
-            lambda root: (root / "CUB_200_2011/train_test_split.txt").write_text("1 1\n"),
+            lambda root: (root / "CUB_200_2011/images.txt").write_text("1\n", encoding="utf-8"),
+            "images.txt is damaged",
+        ),
+        (
+            "cub200",
+            lambda root: (root / "CUB_200_2011/train_test_split.txt").write_text("1 1\n", encoding="utf-8"),
             "do not fit images.txt at '2'",
         ),
-        ("cub200", lambda root: (root / "CUB_200_2011/images.txt").write_text(""), "name no training images"),
+        ("cub200", lambda root: (root / "CUB_200_2011/images.txt").write_text("", encoding="utf-8"), "name no training images"),
         ("cub200", lambda root: next(root.rglob("*1.jpg")).unlink(), "Bird_0001.jpg cannot be decoded"),
         (
             "dogs",
@@ -252,7 +256,7 @@ def test_pets(tmp_path):
         ("test", [("great_pyrenees", 2), ("Abyssinian", 1)]),
     ):
         lines = [f"{name}_{n}{part} {label} 1 1" for n, (name, label) in enumerate(pets)]
-        (base / "annotations" / f"{part}.txt").write_text("\n".join(lines) + "\n")
+        (base / "annotations" / f"{part}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         for n, (name, _) in enumerate(pets):
             _save(base / "images" / f"{name}_{n}{part}.jpg", 10 * n + (part == "test"))
     data = _data("pets", tmp_path)
@@ -267,7 +271,7 @@ def test_food101(tmp_path):
     (base / "meta").mkdir(parents=True)
     for split, offset in (("train", 0), ("test", 50)):
         entries = {food: [f"{food}/{offset + i}" for i in range(2)] for food in ("apple_pie", "waffles")}
-        (base / "meta" / f"{split}.json").write_text(json.dumps(entries))
+        (base / "meta" / f"{split}.json").write_text(json.dumps(entries), encoding="utf-8")
         for n, file in enumerate([*entries["apple_pie"], *entries["waffles"]]):
             _save(base / "images" / f"{file}.jpg", offset + n)
     data = _data("food101", tmp_path)
@@ -282,7 +286,7 @@ def test_dtd_is_partition_1_with_training_and_validation_against_test(tmp_path):
     (base / "labels").mkdir(parents=True)
     for n, split in enumerate(("train1", "val1", "test1", "train2", "val2", "test2")):
         files = [f"{name}/{name}_{n}.jpg" for name in ("banded", "zigzagged")]
-        (base / "labels" / f"{split}.txt").write_text("\n".join(files) + "\n")
+        (base / "labels" / f"{split}.txt").write_text("\n".join(files) + "\n", encoding="utf-8")
         for i, file in enumerate(files):
             _save(base / "images" / file, 10 * n + i)
     data = _data("dtd", tmp_path)

@@ -148,7 +148,8 @@ def test_own_data(example, tmp_path, monkeypatch):
     settings = ["--data.name", "own_data:make", "--data.size", "32", "--data.resize", "36", "--training.epochs", "1"]
     assert command(["train", *settings, "--arm", "plain", "--name", "shapes", "--output", str(tmp_path)]) == 0
     by_name, as_objects = (
-        json.loads((tmp_path / name / "plain" / "0" / "data.json").read_text()) for name in ("shapes", "shapes-from-python")
+        json.loads((tmp_path / name / "plain" / "0" / "data.json").read_text(encoding="utf-8"))
+        for name in ("shapes", "shapes-from-python")
     )
     assert (by_name["name"], as_objects["name"]) == ("own_data:make", "object")
     assert by_name["classes"] == ["circle", "square", "triangle"]
@@ -161,14 +162,14 @@ def test_own_callbacks(example, tmp_path):
     few = ["--training.epochs", "2", "--data.size", "16", "--data.resize", "20", "--jobs", "1", "--output", str(tmp_path)]
     assert command(["compare", "--config", str(recipe), *few]) == 0
     run = tmp_path / "own-callbacks" / "jpeg-dl" / "0"
-    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    rows = list(csv.DictReader((run / "metrics.csv").open(encoding="utf-8")))
     moved = [float(row["steps_moved"]) for row in rows]
     assert 0 < moved[0] < moved[1]
-    ledger = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
+    ledger = [json.loads(line) for line in (run / "ledger.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [entry["accuracy"] for entry in ledger] == [float(row["test_accuracy"]) for row in rows]
     assert ledger[0]["arm"] == "jpeg-dl"
     assert (run / "csv" / "version_0" / "metrics.csv").is_file()
-    assert "steps_moved" not in (tmp_path / "own-callbacks" / "plain" / "0" / "metrics.csv").read_text()
+    assert "steps_moved" not in (tmp_path / "own-callbacks" / "plain" / "0" / "metrics.csv").read_text(encoding="utf-8")
 
 
 # ------------------------------------------------------------------------------------------- in other people's trainers

@@ -41,7 +41,7 @@ def pair(tmp_path_factory):
 
 
 def _content(folder, part):
-    return json.loads((folder.path / "explain" / f"{part}.json").read_text())
+    return json.loads((folder.path / "explain" / f"{part}.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.usefixtures("rendered")
@@ -63,7 +63,7 @@ def test_all_parts_and_what_they_were_made_of(pair):
             with Image.open(folder.path / "explain" / name) as picture:
                 assert min(picture.size) > 300
         else:
-            made_of = json.loads((folder.path / "explain" / name).read_text())["made_of"]
+            made_of = json.loads((folder.path / "explain" / name).read_text(encoding="utf-8"))["made_of"]
             assert made_of["model"] == done["made_of"]["model"]
             assert made_of["data"]["test"] == folder.data()["test"]
             assert ("plain" in made_of) == (name == "images.json")
@@ -149,7 +149,7 @@ def test_files_that_are_no_longer_whole_are_one_line(tmp_path):
         ("ablation-partial.json", {"made_of": {}}, "ablation-partial.json is damaged .no counted in it.; delete it"),
     ):
         file = folder.path / "explain" / name
-        file.write_text(json.dumps(content))
+        file.write_text(json.dumps(content), encoding="utf-8")
         with pytest.raises(UsageError, match=words):
             explain_run(folder, replace(QUICK, ablation=True))
         file.unlink()

@@ -147,7 +147,7 @@ def test_an_interrupted_ablation_goes_on(folder, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         explain_run(folder, settings)
     assert not (folder.path / "explain" / "ablation.json").exists()
-    partial = json.loads((folder.path / "explain" / "ablation-partial.json").read_text())
+    partial = json.loads((folder.path / "explain" / "ablation-partial.json").read_text(encoding="utf-8"))
     assert len(partial["counted"]) == 24
     told = []
     # In batches of another size the unaltered model may answer otherwise at the very edge: what is counted is of no use then.
@@ -161,7 +161,7 @@ def test_an_interrupted_ablation_goes_on(folder, monkeypatch):
     assert ("ablation", 24, 384) in told
     assert told[-2:] == [("ablation", 384, 384), ("explain", 5, 5)]
     assert not (folder.path / "explain" / "ablation-partial.json").exists()
-    content = json.loads((folder.path / "explain" / "ablation.json").read_text())
+    content = json.loads((folder.path / "explain" / "ablation.json").read_text(encoding="utf-8"))
     assert {name: [content["variants"][name][which] for which in ("lost", "gained")] for name in partial["counted"]} == (
         partial["counted"]
     )

@@ -345,7 +345,7 @@ def test_no_saturation_without_a_cap(tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     """Figures whose drawing is left out: a file for each."""
-    monkeypatch.setattr(Figure, "savefig", lambda self, file, **_: Path(file).write_text("drawn"))
+    monkeypatch.setattr(Figure, "savefig", lambda self, file, **_: Path(file).write_text("drawn", encoding="utf-8"))
 
 
 def _names(folder):
@@ -360,9 +360,9 @@ def test_figures_show_what_the_summary_contains(tmp_path, quick):
         0: _run(tmp_path, "jpeg-dl", 0, 0.9, **layer),
         1: _run(tmp_path, "jpeg-dl", 1, 0.9, **layer, loss=float("nan")),
     }
-    jpeg[1].tables_file.write_text("broken")  # of a run that is no part of the summary, and no matter
+    jpeg[1].tables_file.write_text("broken", encoding="utf-8")  # of a run that is no part of the summary, and no matter
     own = tmp_path / "tables-of-mine.png"
-    own.write_text("not ours")
+    own.write_text("not ours", encoding="utf-8")
     runs = {"plain": plain, "jpeg-dl": jpeg, "gain": {0: _run(tmp_path, "gain", tables=(_steps(), _steps()))}}
     draw_figures(tmp_path, runs, _summary(runs))
     always = {"accuracy.png", "curves.png", "tables-of-mine.png"}
@@ -379,7 +379,7 @@ def test_figures_show_what_the_summary_contains(tmp_path, quick):
 
     draw_figures(tmp_path, runs, _summary(runs))
     assert _names(tmp_path) == always
-    assert own.read_text() == "not ours"
+    assert own.read_text(encoding="utf-8") == "not ours"
 
 
 @pytest.mark.parametrize("file", ["metrics.csv", "tables.json"])
@@ -387,7 +387,7 @@ def test_figures_show_what_the_summary_contains(tmp_path, quick):
 def test_a_damaged_file_is_named_and_nothing_is_drawn(tmp_path, quick, file, damage):
     runs = {arm: {0: _run(tmp_path, arm, tables=(_steps(), _steps()))} for arm in ("plain", "jpeg-dl")}
     path = tmp_path / "jpeg-dl" / "0" / file
-    path.write_text("broken") if damage == "damaged" else path.unlink()
+    path.write_text("broken", encoding="utf-8") if damage == "damaged" else path.unlink()
     with pytest.raises(UsageError, match=f"jpeg-dl/0/{file} is {damage}"):
         draw_figures(tmp_path, runs, _summary(runs))
     assert _names(tmp_path) == set()

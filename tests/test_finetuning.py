@@ -97,13 +97,13 @@ def test_runs_from_before_weights_go_on(config):
     config = replace(config, weights=None)
     train_arm(config, "plain", 0)
     folder = config.run_folder("plain", 0)
-    settings = yaml.safe_load(folder.config_file.read_text())
+    settings = yaml.safe_load(folder.config_file.read_text(encoding="utf-8"))
     assert settings["data"]["interpolation"] == "bicubic"
     for section, name in ((settings, "weights"), (settings, "pretrained"), (settings["data"], "interpolation")):
         del section[name]
     del settings["training"]["train"], settings["training"]["head_lr"]
-    folder.config_file.write_text(yaml.safe_dump(settings))
-    folder.data_file.write_text(folder.data_file.read_text().replace('"weights": null,', ""))
+    folder.config_file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    folder.data_file.write_text(folder.data_file.read_text(encoding="utf-8").replace('"weights": null,', ""), encoding="utf-8")
     assert train_arm(config, "plain", 0) == folder.result()
 
 

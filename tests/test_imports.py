@@ -15,7 +15,9 @@ HEAVY = ("PIL", "jsonargparse", "lightning", "matplotlib", "numba", "scipy", "sk
 def _imported(code, *names):
     """Which of ``names`` a process has imported that ran ``code``."""
     report = f"import sys; print(*[name for name in {names!r} if name in sys.modules], file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, timeout=300, check=False, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr
     return done.stderr.split()
 

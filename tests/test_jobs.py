@@ -143,7 +143,7 @@ def test_cores(tmp_path, monkeypatch, files, expected):
     monkeypatch.setattr(jobs, "_CGROUPS", tmp_path)
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_text(content, encoding="utf-8")
     assert jobs.count_cores() == expected
 
 
@@ -177,7 +177,7 @@ def _numbers(folder):
     found = {}
     for result in sorted(folder.glob("*/*/result.json")):
         of_run = result.parent
-        content = json.loads(result.read_text())
+        content = json.loads(result.read_text(encoding="utf-8"))
         del content["train_seconds"]
         names = ("model.safetensors", "config.yaml", "data.json", *(["tables.json"] if of_run.parent.name == "jpeg-dl" else []))
         found[str(of_run.relative_to(folder))] = [content, *((of_run / name).read_bytes() for name in names)]
@@ -245,7 +245,7 @@ def test_a_worker_that_dies_takes_one_run_with_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_warnings_and_errors_come_as_if_from_this_process(tmp_path):
+def test_warnings_and_errors_come_as_if_from_this_process(tmp_path, capfd):
     images = tmp_path / "images"
     draw = np.random.default_rng(0)
     for part in ("train", "test"):
@@ -257,7 +257,7 @@ def test_warnings_and_errors_come_as_if_from_this_process(tmp_path):
     data = DataConfig(path=str(images), size=16, resize=20, batch_size=8, skip_corrupt=True)
     # What stands in the way of one run's folder nobody foresaw.
     (tmp_path / "jobs/jpeg-dl").mkdir(parents=True)
-    (tmp_path / "jobs/jpeg-dl/0").write_text("in the way")
+    (tmp_path / "jobs/jpeg-dl/0").write_text("in the way", encoding="utf-8")
     with pytest.warns(UserWarning, match="left out 1 of 16") as caught, pytest.raises(OSError, match="jpeg-dl/0") as error:
         compare(_config(tmp_path, data=data))
     assert len([one for one in caught if "left out" in str(one.message)]) == 1  # both workers met it
@@ -265,8 +265,33 @@ def test_warnings_and_errors_come_as_if_from_this_process(tmp_path):
     assert (tmp_path / "jobs/plain/0/result.json").is_file()  # kept
 
     bad = replace(data, skip_corrupt=False)
-    with pytest.raises(UsageError, match="no plain run in .* seed 0: .*0.png.* seed 1: .*0.png"):
+    with pytest.raises(UsageError, match="no plain run in .*: plain, seeds 0, 1: .*0.png") as refused:
         compare(_config(tmp_path, name="bad", data=bad))
+    assert str(refused.value).count("cannot be decoded") == 1
+    assert capfd.readouterr().err.count("cannot be decoded") == 1  # of two runs, and of two that start from these
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [("precision", "fp16", "training.precision must be one of 32-true, 16-mixed, .*, got 'fp16'$"),
+     ("accelerator", "fpga", "invalid accelerator name"), ("strategy", "dpp", "invalid strategy name")],
+)  # fmt: skip
+def test_what_no_run_could_begin_with_is_one_error_before_any_begins(tmp_path, setting, value, message):
+    config = _config(tmp_path, seeds=3)
+    with pytest.raises(UsageError, match=message) as error:
+        compare(replace(config, training=replace(config.training, **{setting: value})))
+    assert str(error.value).count(value) == 1
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "jobs").exists()
+
+
+def test_a_worker_whose_parent_was_killed_ends_without_a_word():
+    code = (
+        "import os\nfrom jpegdl.compare.worker import _Voice\nread, write = os.pipe()\nvoice = _Voice(os.fdopen(write, 'wb'))\n"
+        "os.close(read)\nvoice.say('ready')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, start_new_session=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, b"", b"")
 
 
 def test_what_only_the_script_knows_is_said(tmp_path, monkeypatch):
@@ -305,7 +330,7 @@ def _processes():
     found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            state, parent = stat.read_text(encoding="utf-8").rpartition(")")[2].split()[:2]
             if state != "Z":
                 found[int(stat.parent.name)] = int(parent)
     return found
@@ -325,7 +350,7 @@ def _children(pid):
 def _started(command, log, **options):
     """A process that trains with others, one thread each; none of them is left afterwards, whatever happens."""
     others = set()
-    with log.open("w") as stderr:
+    with log.open("w", encoding="utf-8") as stderr:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(command, stderr=stderr, env=environment, **options)
         try:
@@ -339,7 +364,9 @@ def _started(command, log, **options):
 
 def _alive(pids):
     return {
-        pid for pid in pids if Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
+        pid
+        for pid in pids
+        if Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").split()[2]
     }
 
 
@@ -361,15 +388,15 @@ compare(CompareConfig(
 @needs_proc
 def test_no_worker_outlives_a_script_that_is_killed(tmp_path):
     """A script without a main guard, in a folder with modules that are named like others."""
-    (tmp_path / "script.py").write_text(SCRIPT.format(output=str(tmp_path / "runs")))
+    (tmp_path / "script.py").write_text(SCRIPT.format(output=str(tmp_path / "runs")), encoding="utf-8")
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere/queue.py").write_text("raise ImportError('the wrong one')")
+    (tmp_path / "elsewhere/queue.py").write_text("raise ImportError('the wrong one')", encoding="utf-8")
     command, log = [sys.executable, str(tmp_path / "script.py")], tmp_path / "log"
     with _started(command, log, cwd=tmp_path / "elsewhere") as (process, workers):
         started = [tmp_path / "runs/run/plain" / seed / "last.ckpt" for seed in "01"]
         _until(lambda: all(file.is_file() for file in started) or process.poll() is not None, "no training")
         workers |= _children(process.pid)
-        assert len(workers) == 2, log.read_text()
+        assert len(workers) == 2, log.read_text(encoding="utf-8")
         process.kill()
         _until(lambda: not _alive(workers), "a worker outlives its parent")
 
@@ -389,12 +416,12 @@ def test_interrupt(tmp_path, end, said):
         started = [tmp_path / "demo/plain" / seed / "last.ckpt" for seed in "01"]
         _until(lambda: all(file.is_file() for file in started) or process.poll() is not None, "no training")
         workers |= _children(process.pid)
-        assert len(workers) == 2, log.read_text()
+        assert len(workers) == 2, log.read_text(encoding="utf-8")
         process.send_signal(end)
         assert process.wait(LONG) == 128 + end
         assert not _alive(workers)  # at once
-    assert log.read_text().count(f"jpegdl: {said}; the same command resumes") == 1
-    assert "Traceback" not in log.read_text()
+    assert log.read_text(encoding="utf-8").count(f"jpegdl: {said}; the same command resumes") == 1
+    assert "Traceback" not in log.read_text(encoding="utf-8")
 
 
 @needs_proc
@@ -413,7 +440,7 @@ def test_processes_of_one_run_end_with_the_first(tmp_path, moment, end):
     with _started(command, log) as (process, others):
         _until(lambda: _children(process.pid) or process.poll() is not None, "no second process")
         others |= _children(process.pid)
-        assert len(others) == 1, log.read_text()
+        assert len(others) == 1, log.read_text(encoding="utf-8")
         if moment == "they import":
             time.sleep(1)
         elif moment == "training":
@@ -538,6 +565,6 @@ def test_a_finished_comparison_in_a_folder_that_cannot_be_written_to(tmp_path):
     for file in locks.iterdir():
         file.unlink()
     locks.rmdir()
-    locks.write_text("no folder")
+    locks.write_text("no folder", encoding="utf-8")
     with pytest.warns(UserWarning, match="the summary in .* is not up to date, it cannot be written"):
         assert compare(config).table == table

@@ -273,7 +273,9 @@ print(interrupts >= 2, bool(found), any(found))
 
 
 def test_interrupted_twice_it_frees_nothing_that_threads_work_on():
-    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, check=False, timeout=120, encoding="utf-8"
+    )
     assert done.stdout.strip() == "True True False", (done.stdout, done.stderr)
 
 
@@ -424,7 +426,9 @@ def test_where_nothing_is_writable_but_temporary_folders():
         "JpegLayer()(torch.rand(1, 3, 8, 8))\n"
         "print(dispatch._kernels(torch.device('cpu')).__name__)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300, encoding="utf-8"
+    )
     assert done.stdout.strip() == "jpegdl.kernels.cpu", done.stderr
 
 
@@ -480,7 +484,9 @@ print("alive")
 
 
 def test_stand_ins_for_tensors_do_not_kill_the_process():
-    done = subprocess.run([sys.executable, "-c", _STAND_INS], capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", _STAND_INS], capture_output=True, text=True, check=False, timeout=300, encoding="utf-8"
+    )
     assert done.stdout.strip() == "alive", (done.returncode, done.stderr)
 
 
@@ -627,7 +633,13 @@ def test_numbers_of_images_are_no_reason_to_compile_again():
     )
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment, timeout=300
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=300,
+        encoding="utf-8",
     )
     forward, backward = (set(line.split()) for line in done.stdout.splitlines())
     tensors = {"images", "output", "tables", "centre_cap", *(f"{i}{axis}" for i in "so" for axis in "nchw")}

@@ -106,8 +106,8 @@ def test_a_run_file_is_read_back_where_it_holds_steps(tmp_path):
     file = tmp_path / "tables.json"
 
     def write(before, after):
-        file.write_text(json.dumps(before_and_after(describe_tables(before), describe_tables(after))))
-        return json.loads(file.read_text())
+        file.write_text(json.dumps(before_and_after(describe_tables(before), describe_tables(after))), encoding="utf-8")
+        return json.loads(file.read_text(encoding="utf-8"))
 
     content = write(JpegLayer(2.0, 3.0), JpegLayer(4.0, 5.0, bits=11))
     assert (content["kind"], content["bits"], content["window"], content["subsampling"]) == ("steps", 11, 5, "4:4:4")

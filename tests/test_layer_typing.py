@@ -9,7 +9,10 @@ HERE = Path(__file__).parent
 
 def test_type_checked_code_is_readmes():
     """``make lint`` checks tests/typing/readme.py with mypy --strict, which takes too long for a test."""
-    readme, checked = (HERE.parent / "README.md").read_text(), (HERE / "typing" / "readme.py").read_text()
+    readme, checked = (
+        (HERE.parent / "README.md").read_text(encoding="utf-8"),
+        (HERE / "typing" / "readme.py").read_text(encoding="utf-8"),
+    )
     blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     assert len(blocks) >= 2
     for block in blocks:

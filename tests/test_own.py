@@ -11,7 +11,7 @@ def module(tmp_path, monkeypatch):
     """A function that writes a module and makes it importable."""
 
     def write(name, text):
-        (tmp_path / f"{name}.py").write_text(text)
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
         return name
 
     monkeypatch.syspath_prepend(tmp_path)

@@ -69,7 +69,7 @@ class BrokenLogger(Lines):
 
 @pytest.fixture(autouse=True)
 def module(tmp_path, monkeypatch, few_photos):
-    (tmp_path / "own_counters.py").write_text(COUNTER)
+    (tmp_path / "own_counters.py").write_text(COUNTER, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
 
 
@@ -83,7 +83,7 @@ def counter(tmp_path, **arguments):
 
 
 def counts(tmp_path):
-    return (tmp_path / "count-jpeg-dl-0").read_text().split()
+    return (tmp_path / "count-jpeg-dl-0").read_text(encoding="utf-8").split()
 
 
 def test_a_class_path_alone_stands_for_one_without_arguments():
@@ -96,7 +96,7 @@ def test_a_callback_runs_and_logs_into_the_record(tmp_path):
     run(config_with(callbacks=[counter(tmp_path)]), tmp_path / "run")
     assert counts(tmp_path) == ["1", "2"]
     assert [row["counted"] for row in RunFolder(tmp_path / "run").metrics()] == [1, 2]
-    there = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]["callbacks"]
+    there = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))["training"]["callbacks"]
     assert there == [counter(tmp_path)]  # as given: what {arm} and {seed} stand for is the run's
 
 
@@ -134,7 +134,7 @@ def lines(tmp_path, kind="Lines"):
 
 def test_a_logger_hears_settings_and_metrics(tmp_path):
     run(config_with(loggers=[lines(tmp_path)]), tmp_path / "run")
-    first, *others = (tmp_path / "lines-0").read_text().splitlines()
+    first, *others = (tmp_path / "lines-0").read_text(encoding="utf-8").splitlines()
     assert first == "settings jpeg-dl 0 jpeg"
     heard = {name for line in others for name in line.split()}
     columns = set(RunFolder(tmp_path / "run").metrics()[0]) - {"seconds"}
@@ -147,10 +147,10 @@ def test_csv_logger_and_tensorboard_in_the_run_s_own_folder(tmp_path):
         {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": {"save_dir": "{folder}/board-{arm}"}},
     ]
     run(config_with(loggers=loggers), tmp_path / "run", "plain")
-    with (tmp_path / "run" / "csv" / "version_0" / "metrics.csv").open() as stream:
+    with (tmp_path / "run" / "csv" / "version_0" / "metrics.csv").open(encoding="utf-8") as stream:
         accuracies = [row["test_accuracy"] for row in csv.DictReader(stream) if row["test_accuracy"]]
     assert [float(value) for value in accuracies] == [row["test_accuracy"] for row in RunFolder(tmp_path / "run").metrics()]
-    settings = yaml.safe_load((tmp_path / "run" / "csv" / "version_0" / "hparams.yaml").read_text())
+    settings = yaml.safe_load((tmp_path / "run" / "csv" / "version_0" / "hparams.yaml").read_text(encoding="utf-8"))
     assert (settings["seed"], settings["data"]["size"]) == (0, 16)
     assert list((tmp_path / "run" / "board-plain").rglob("events.out.*"))
 
@@ -200,7 +200,7 @@ def test_early_stopping_of_lightning(tmp_path):
     stop = {"class_path": "EarlyStopping", "init_args": {"monitor": "test_loss", "patience": 1, "min_delta": 10.0}}
     result = run(config_with(epochs=5, callbacks=[stop]), tmp_path / "run")
     assert result["epochs"] == 2
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["epochs"] == 2
+    assert json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))["epochs"] == 2
 
 
 def failing(tmp_path, folder, **parts):

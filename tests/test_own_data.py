@@ -359,7 +359,7 @@ number = 3
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    (tmp_path / "own_sets.py").write_text(MODULE)
+    (tmp_path / "own_sets.py").write_text(MODULE, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     yield "own_sets"
     sys.modules.pop("own_sets", None)

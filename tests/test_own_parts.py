@@ -1,5 +1,6 @@
 """The user's own models, layers and arms in a comparison: nothing of the package is edited."""
 
+import importlib
 import shutil
 import sys
 from dataclasses import replace
@@ -34,7 +35,7 @@ def module(tmp_path, monkeypatch):
     """A function that writes a module and makes it importable."""
 
     def write(name, text):
-        (tmp_path / f"{name}.py").write_text(f"import torch\nfrom torch import nn\n{text}")
+        (tmp_path / f"{name}.py").write_text(f"import torch\nfrom torch import nn\n{text}", encoding="utf-8")
         return name
 
     monkeypatch.syspath_prepend(tmp_path)
@@ -101,11 +102,32 @@ def test_workers_import_it_too(tmp_path, parts):
 def test_changed_code_is_said(tmp_path, parts):
     config = _config(tmp_path)
     train_arm(config, "plain", 0)
-    parts.write_text(parts.read_text() + "\n# another line\n")
+    parts.write_text(parts.read_text(encoding="utf-8") + "\n# another line\n", encoding="utf-8")
     with pytest.warns(UserWarning, match="the file with my_parts:make_model has changed since"):
         train_arm(config, "plain", 0)
     with pytest.warns(UserWarning, match="has changed since"):
         config.run_folder("plain", 0).open()
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_changed_code_of_a_module_that_is_imported_by_another_is_said(tmp_path, module, monkeypatch):
+    """Here inside a function, so that it is known at a run's end alone: mean and sd would be of two networks."""
+    sized = "def make(num_classes):\n    from helper import WIDTH\n"
+    module("net", f"{sized}    return nn.Sequential(nn.Flatten(), nn.Linear(768, WIDTH), nn.Linear(WIDTH, num_classes))\n")
+    config = _config(tmp_path, backbone="net:make", arms=["plain"])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for seed, width in ((0, 4), (1, 6)):
+        monkeypatch.delitem(sys.modules, "helper", raising=False)
+        module("helper", f"WIDTH = {width}\n")
+        importlib.invalidate_caches()
+        train_arm(config, "plain", seed)
+    with pytest.warns(UserWarning, match="not all of one model: code of helper, parameters of plain changed between them"):
+        summary = compare(replace(config, seeds=2)).summary
+    assert [len(summary["mixed"][name]) for name in ("code of helper", "parameters of plain")] == [2, 2]
+    with pytest.warns(UserWarning, match="the file with helper has changed since"):
+        train_arm(config, "plain", 0)
+    monkeypatch.delitem(sys.modules, "helper")
+    monkeypatch.delitem(sys.modules, "net")
 
 
 @pytest.mark.usefixtures("few_photos")
@@ -220,6 +242,37 @@ def test_a_bad_layer_is_refused(tmp_path, module, layer, message):
         check_compare(_config(tmp_path, backbone="cifar_resnet8", layer=LayerConfig(tables="ones", **layer)))
 
 
+def test_options_are_for_the_arms_with_a_layer_of_ones_own(tmp_path, parts):
+    """As ``jpegdl compare --layer.kind my_parts:DeadZoneLayer --layer.options ...`` has them, plain beside it."""
+    options = {"zone": 0.3}
+    layer = LayerConfig(tables="ones", kind="my_parts:DeadZoneLayer", options=options)
+    config = _config(tmp_path, backbone="cifar_resnet8", layer=layer, arms=["plain", "jpeg-dl", "gain", "zero-dc"])
+    check_compare(config)
+    found = {arm: config.arm_run(arm).layer.options for arm in config.arm_names}
+    assert found == {"plain": {}, "jpeg-dl": options, "gain": {}, "zero-dc": {}}
+    own = {"plain": None, "dead-zone": {"layer": {"kind": "my_parts:DeadZoneLayer"}}, "ours": {"layer": {"kind": "gain"}}}
+    config = replace(config, layer=replace(layer, kind="jpeg"), arms=own)
+    check_compare(config)
+    assert [config.arm_run(arm).layer.options for arm in own] == [{}, options, {}]
+    with pytest.raises(UsageError, match="and no arm has one: plain, jpeg-dl"):
+        check_compare(replace(config, arms=["plain", "jpeg-dl"]))
+    wrong = {"plain": None, "ours": {"layer": {"kind": "gain", "options": options}}}
+    with pytest.raises(UsageError, match="arm ours: layer.options are for a layer.kind of your own"):
+        check_compare(replace(config, layer=LayerConfig(tables="ones"), arms=wrong))
+
+
+@pytest.mark.usefixtures("few_photos")
+def test_all_commands_know_the_same_quantizers(tmp_path, module):
+    """One that is no JpegLayer: evaluate denied it, attack and export did not."""
+    module("coarse", "from jpegdl.layer import FeatureJpegLayer\n\ndef make():\n    return FeatureJpegLayer(0.1)\n")
+    config = _config(tmp_path, backbone="cifar_resnet8", layer=LayerConfig(kind="coarse:make"), arms=["plain", "jpeg-dl"])
+    train_arm(config, "jpeg-dl", 0)
+    assert evaluate_run(config, "jpeg-dl", 0)["rounding"] == "soft"
+    assert evaluate_run(config, "jpeg-dl", 0, rounding="hard")["rounding"] == "hard"
+    with pytest.raises(UsageError, match="rounding must be one of"):
+        evaluate_run(config, "jpeg-dl", 0, rounding="hrad")
+
+
 @pytest.mark.parametrize(
     ("arms", "message"),
     [
@@ -258,7 +311,7 @@ def test_a_few_of_the_arms_that_a_file_defines(parts, monkeypatch):
     from jpegdl.cli import main
 
     mine, other = str(EXAMPLES / "my_parts.yaml"), parts.with_name("other.yaml")
-    other.write_text("arms: [plain, {slow-tables: {training: {layer_optimizer: {lr: 0.5}}}}]\n")
+    other.write_text("arms: [plain, {slow-tables: {training: {layer_optimizer: {lr: 0.5}}}}]\n", encoding="utf-8")
     command = ["compare", "--config", mine, "--arms", "[plain, dead-zone, slow-tables]", "--config", str(other)]
     assert main(command) == main(command[:-2]) == 1
     last, first = calls
@@ -410,12 +463,12 @@ def test_a_saved_model_says_which_code_it_needs(tmp_path, parts):
     config = _config(tmp_path)
     train_arm(config, "plain", 0)
     jpegdl.load(config.run_folder("plain", 0).path, "cpu").save_pretrained(tmp_path / "saved")
-    card = (tmp_path / "saved/README.md").read_text()
+    card = (tmp_path / "saved/README.md").read_text(encoding="utf-8")
     assert "must be importable where it is opened: my_parts:make_model" in card
     assert 'jpegdl.load("FOLDER")' in card
     images = torch.rand(2, 3, 16, 16)
     again = jpegdl.load(tmp_path / "saved", "cpu")
     assert torch.equal(again(images), config.run_folder("plain", 0).open().model(images))
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UsageError, match="file/x cannot be made: Not a directory"):
         again.save_pretrained(tmp_path / "file/x")

@@ -236,7 +236,7 @@ def test_two_steps_of_every_recipe(monkeypatch, tmp_path, name):
     assert len(steps) == 2
     assert math.isfinite(result["loss"])
     assert result["layer_parameters"] == 128
-    tables = json.loads((config.folder / "jpeg-dl" / "0" / "tables.json").read_text())
+    tables = json.loads((config.folder / "jpeg-dl" / "0" / "tables.json").read_text(encoding="utf-8"))
     for table in ("luma", "chroma"):
         assert tables["before"][table] != tables["after"][table]
 
@@ -267,7 +267,7 @@ def test_the_list_and_a_single_recipe(capsys):
 
 def test_the_commands_of_the_protocols_page(monkeypatch):
     """Each row of each protocol once, with a run folder of its own."""
-    page = (Path(__file__).parents[1] / "docs/protocols.md").read_text()
+    page = (Path(__file__).parents[1] / "docs/protocols.md").read_text(encoding="utf-8")
     found, folders = set(), set()
     for command in re.findall(r"`jpegdl compare (--config .*?)`", page):
         arguments = command.split()

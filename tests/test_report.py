@@ -55,7 +55,7 @@ def _compared(config, arms=("plain", "jpeg-dl"), seeds=3):
         for seed in range(seeds):
             _run(config, arm, seed, 0.5 + 0.05 * i + 0.01 * seed * (1 + i))
     summarize_runs(replace(config, arms=list(arms)))
-    return write_report(config.folder).read_text()
+    return write_report(config.folder).read_text(encoding="utf-8")
 
 
 class _Reader(HTMLParser):
@@ -134,14 +134,14 @@ def test_own_arms_say_what_they_are(config):
         for seed in range(2):
             _run(own, arm, seed, 0.5)
     summarize_runs(own)
-    assert "my &lt;own&gt;" in write_report(config.folder).read_text()
+    assert "my &lt;own&gt;" in write_report(config.folder).read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_commands_are_shown_as_typed(config):
     _compared(config)
-    (config.folder / "commands.txt").write_text("jpegdl compare --name '<mine>'\n")
-    assert "jpegdl compare --name &#39;&lt;mine&gt;&#39;" in write_report(config.folder).read_text()
+    (config.folder / "commands.txt").write_text("jpegdl compare --name '<mine>'\n", encoding="utf-8")
+    assert "jpegdl compare --name &#39;&lt;mine&gt;&#39;" in write_report(config.folder).read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -149,12 +149,12 @@ def test_no_comparison_or_a_damaged_one_is_one_error(config):
     with pytest.raises(UsageError, match=r"there is no .*summary.json"):
         write_report(config.folder)
     _compared(config)
-    before = (config.folder / "report.html").read_text()
-    (config.folder / "jpeg-dl/0/tables.json").write_text("{")
+    before = (config.folder / "report.html").read_text(encoding="utf-8")
+    (config.folder / "jpeg-dl/0/tables.json").write_text("{", encoding="utf-8")
     with pytest.raises(UsageError, match=r"tables.json is damaged"):
         write_report(config.folder)
-    assert (config.folder / "report.html").read_text() == before
-    (config.folder / "summary.json").write_text(json.dumps({"arms": {}}))
+    assert (config.folder / "report.html").read_text(encoding="utf-8") == before
+    (config.folder / "summary.json").write_text(json.dumps({"arms": {}}), encoding="utf-8")
     with pytest.raises(UsageError, match=r"summary.json is damaged"):
         write_report(config.folder)
 
@@ -184,7 +184,7 @@ def test_figures_follow_the_page():
 def _attack(config, arm, seed, robust, gradients=("own",), **changes):
     """An attack.json of two attacks at 1/255 on 10 images."""
     run = config.run_folder(arm, seed)
-    run.model_file.write_text(f"{arm} {seed}")
+    run.model_file.write_text(f"{arm} {seed}", encoding="utf-8")
     trials = [
         {
             "attack": attack,
@@ -207,7 +207,7 @@ def _attack(config, arm, seed, robust, gradients=("own",), **changes):
         "corruptions": {"mean": 0.3, "by": {"fog": {"mean": 0.3, "by": {"1": 0.3}}}},
         "jpeg": {"mean": 0.4, "by": {"10": 0.4}}, "settings": {"severities": [1]}, "versions": {"torch": "2.x"},
     }  # fmt: skip
-    (run.path / "attack.json").write_text(json.dumps({**found, **changes}))
+    (run.path / "attack.json").write_text(json.dumps({**found, **changes}), encoding="utf-8")
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -216,7 +216,7 @@ def test_attacks_side_by_side(config):
     for seed in range(3):
         _attack(config, "plain", seed, 0.5)
         _attack(config, "jpeg-dl", seed, 0.2 + 0.01 * seed, ("own", "ste"))
-    page = _Reader(write_report(config.folder).read_text()).text
+    page = _Reader(write_report(config.folder).read_text(encoding="utf-8")).text
     assert "that were run: fgsm, pgd; through the gradients own, ste. What" in page
     assert "No sign of masked gradients on these 10 images: no other gradient" in page
     difference = "-29.0 [-31.5, -26.5]"  # of 20, 21 and 22 to 50 %: t of 2 degrees of freedom is 4.303, the error 1 / sqrt(3)
@@ -225,13 +225,13 @@ def test_attacks_side_by_side(config):
     assert "fog 30.0 ± 0.0 30.0 ± 0.0" in page
     assert "10 40.0 ± 0.0 40.0 ± 0.0" in page
     _attack(config, "jpeg-dl", 2, 0.2, ("own", "ste"), versions={"torch": "3.x"}, left_out={"gradient none": "not asked for"})
-    page = write_report(config.folder).read_text()
+    page = write_report(config.folder).read_text(encoding="utf-8")
     assert "Attacked with different versions: torch 2.x and 3.x." in page
     assert "Left out of jpeg-dl, seed 2: gradient none, not asked for." in page
     for seed in range(3):
         for arm in ("plain", "jpeg-dl"):
             _attack(config, arm, seed, 0.5, levels=[])
-    page = write_report(config.folder).read_text()
+    page = write_report(config.folder).read_text(encoding="utf-8")
     assert "Common corruptions" in page
     assert "Under attack" not in page  # nothing was
     assert "masked" not in page
@@ -246,8 +246,8 @@ def test_in_a_browser_it_has_no_errors_and_does_not_overflow(config, tmp_path, w
     write_report(config.folder)
     page = tmp_path / "page.html"
     probe = "<script>document.title = document.documentElement.scrollWidth + ' of ' + innerWidth</script></body>"
-    text = (config.folder / "report.html").read_text().replace("</body>", probe)
-    page.write_text(text.replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';"))
+    text = (config.folder / "report.html").read_text(encoding="utf-8").replace("</body>", probe)
+    page.write_text(text.replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';"), encoding="utf-8")
     done = subprocess.run(
         [
             "chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
@@ -255,7 +255,7 @@ def test_in_a_browser_it_has_no_errors_and_does_not_overflow(config, tmp_path, w
             "--enable-logging=stderr", "--dump-dom", page.as_uri(),
         ],
         capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
+    encoding="utf-8",)  # fmt: skip
     assert "CONSOLE" not in done.stderr
     wide, inner = map(int, re.search(r"<title>(\d+) of (\d+)</title>", done.stdout).groups())
     assert wide <= inner
@@ -266,16 +266,16 @@ def test_in_a_browser_it_has_no_errors_and_does_not_overflow(config, tmp_path, w
 
 def _rated(config, arm, points, model="weights", **changes):
     run = config.run_folder(arm, 0)
-    run.model_file.write_text("weights")
+    run.model_file.write_text("weights", encoding="utf-8")
     other = run.path / "other"
-    other.write_text(model)
+    other.write_text(model, encoding="utf-8")
     made_of = {"model": digest_of_file(other), "test": {"images": 8}, "images": None, "optimize": True, "encoder": "Pillow 12"}
     entry = {"subsampling": "4:4:4", "header": 0.1, "right": "f0"}
     content = {
         "made_of": made_of, "arm": arm, "seed": 0, "images": 8, "other_images": None, "accuracy": 0.7, "hard": None,
         "points": [{**entry, "tables": tables, "bits_per_pixel": bits, "accuracy": share} for tables, bits, share in points],
     }  # fmt: skip
-    (run.path / "rate.json").write_text(json.dumps({**content, **changes}))
+    (run.path / "rate.json").write_text(json.dumps({**content, **changes}), encoding="utf-8")
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -285,7 +285,7 @@ def test_accuracy_against_bits_of_real_files(config):
     _rated(config, "plain", [("standard:10", 0.3, 0.4), ("standard:50", 1.1, 0.6), ("standard:90", 3.3, 0.7)])
     for arm, bits, share in zip(arms[1:], (2.0, 1.0, 0.4), (0.72, 0.66, 0.5), strict=True):
         _rated(config, arm, [("own", bits, share)])
-    page = write_report(config.folder).read_text()
+    page = write_report(config.folder).read_text(encoding="utf-8")
     assert "Accuracy against the bits of real files" in page
     (row,) = re.findall("<tr><td>rate</td><td>4:4:4.*</tr>", page)
     assert re.search(r"<td>4:4:4</td><td>0\.40-2\.00</td><td>accuracy</td><td>\+\d+\.\d\d \[", row)
@@ -293,12 +293,14 @@ def test_accuracy_against_bits_of_real_files(config):
     assert "rate against default JPEG 4:4:4: nothing of the loss, measured before losses were kept" in page
     assert "<td>2.000</td>" in page
     _rated(config, "rate-1", [("own", 0.4, 0.5)], model="others")
-    page = write_report(config.folder).read_text()
+    page = write_report(config.folder).read_text(encoding="utf-8")
     assert "rate-1, seed 0: left out, as its model.safetensors has changed since it was measured" in page
     assert "no figure, a curve has 2 points" in page
     _rated(config, "rate-1", [("own", 0.4, 0.5)], other_images="7 test images then, 8 now", images=7)
-    assert "not the images that the run was tested with: 7 test images then" in write_report(config.folder).read_text()
-    (config.run_folder("rate-1", 0).path / "rate.json").write_text("{}")
+    assert "not the images that the run was tested with: 7 test images then" in write_report(config.folder).read_text(
+        encoding="utf-8"
+    )
+    (config.run_folder("rate-1", 0).path / "rate.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UsageError, match=r"rate\.json is damaged"):
         write_report(config.folder)
 
@@ -306,14 +308,14 @@ def test_accuracy_against_bits_of_real_files(config):
 def _files(config, seed, tables="own", images=8, accuracy=0.5, digest="d"):
     run = config.run_folder("jpeg-dl", seed)
     run.path.mkdir(parents=True, exist_ok=True)
-    run.model_file.write_text(f"weights {seed}")
+    run.model_file.write_text(f"weights {seed}", encoding="utf-8")
     row = {"name": "real file", "accuracy": accuracy, "images": images, "bits_per_pixel": 2.0 + seed, "ratio": 12.0}
     stored = {"tables": tables, "digest": digest, "formats": ["JPEG"], "subsampling": ["4:2:0"], "test": {"images": images}}
     content = {
         "rows": [row], "carried": {"words": "The files stand for the layer"}, "other_images": None, "files": f"small-{seed}",
         "stored": stored, "model": digest_of_file(run.model_file), "arm": "jpeg-dl", "seed": seed,
     }  # fmt: skip
-    (run.path / "files.json").write_text(json.dumps(content))
+    (run.path / "files.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def _shown_files(config):
@@ -347,11 +349,11 @@ def test_files_that_another_model_read_are_left_out(config):
     for seed in (0, 1):
         _files(config, seed)
     other = config.run_folder("jpeg-dl", 0).path / "files.json"
-    (config.run_folder("jpeg-dl", 1).path / "files.json").write_text(other.read_text())
+    (config.run_folder("jpeg-dl", 1).path / "files.json").write_text(other.read_text(encoding="utf-8"), encoding="utf-8")
     lines, rows = _shown_files(config)
     changed = "its model.safetensors has changed since it read the files"
     assert f"jpeg-dl, seed 1: left out, as {changed}; run jpegdl evaluate --from-files again." in lines
     assert [row[-1] for row in rows] == ["0"]
-    other.write_text("{}")
+    other.write_text("{}", encoding="utf-8")
     with pytest.raises(UsageError, match=r"files\.json is damaged"):
         _shown_files(config)

@@ -58,7 +58,7 @@ def test_the_result_says_what_each_attack_left_and_the_worst_of_all_image_by_ima
     folder, plain = folders
     told = []
     result = attack_run(folder, _config(), plain, told.append)
-    assert json.loads((folder.path / "attack.json").read_text()) == result
+    assert json.loads((folder.path / "attack.json").read_text(encoding="utf-8")) == result
     assert (result["arm"], result["seed"], result["rounding"], result["draws"]) == ("jpeg-dl", 0, "soft", None)
     assert result["images"] == 72
     assert result["other_images"] is None
@@ -87,7 +87,7 @@ def test_the_result_says_what_each_attack_left_and_the_worst_of_all_image_by_ima
     steps = 2 * 4 * 3 + 3 + 1  # attacks, gradients and transfer, eps; the check; a JPEG quality
     assert told[-1].steps == told[-1].step == steps
     assert all(standing.done <= standing.images for standing in told)
-    with (folder.path / "attack.csv").open(newline="") as stream:
+    with (folder.path / "attack.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 1 + 3 * (2 + 8) + 1
     adaptive = {row["eps_255"]: float(row["accuracy"]) for row in rows if row["gradient"] == "adaptive"}
@@ -114,8 +114,8 @@ def test_another_rounding_is_attacked_in_files_of_its_own(folders):
     folder, _ = folders
     soft = attack_run(folder, _config(attacks=["fgsm"], eps=[4.0], eps_l2=[], jpeg=[]))
     hard = attack_run(folder, _config(attacks=["fgsm"], eps=[4.0], eps_l2=[], jpeg=[], rounding="hard"))
-    assert json.loads((folder.path / "attack.json").read_text()) == soft
-    assert json.loads((folder.path / "attack-hard.json").read_text()) == hard
+    assert json.loads((folder.path / "attack.json").read_text(encoding="utf-8")) == soft
+    assert json.loads((folder.path / "attack-hard.json").read_text(encoding="utf-8")) == hard
     assert hard["rounding"] == "hard"
     own = next(trial for trial in hard["levels"][0]["trials"] if trial["gradient"] == "own")
     assert own["accuracy"] == hard["clean"]["accuracy"]  # its gradient is 0
@@ -235,7 +235,7 @@ def test_pieces_of_other_settings_models_or_images_do_not_mix(folders):
         assert done(replace(config, **changed)) == everything
     done(config)
     (folder.path / "attack" / "jpeg-30.json").unlink(missing_ok=True)
-    (folder.path / "attack" / "Linf-2-fgsm-own.json").write_text('{"found": ')  # damaged
+    (folder.path / "attack" / "Linf-2-fgsm-own.json").write_text('{"found": ', encoding="utf-8")  # damaged
     assert done(config) == ["Linf-2-fgsm-own"]
     model, _ = folder.open().model, folder.model_file.unlink()
     with torch.no_grad():
@@ -283,7 +283,7 @@ def test_runs_that_cannot_be_attacked(folders, tmp_path, monkeypatch):
     folder, plain = folders
     with pytest.raises(UsageError, match="no trained model in .*: no run is there"):
         attack_run(RunFolder(tmp_path / "nothing"), _config())
-    with pytest.raises(UsageError, match="has no quantizer, so rounding hard means nothing to it"):
+    with pytest.raises(UsageError, match="has no quantizer, so rounding 'hard' means nothing to it"):
         attack_run(plain, _config(rounding="hard"))
     monkeypatch.setattr(attacking, "check_attack", lambda config: None)  # with or without the extra
     with pytest.raises(UsageError, match="corruptions need images of at least 32 pixels on a side, and those of .* have 16"):
@@ -293,7 +293,7 @@ def test_runs_that_cannot_be_attacked(folders, tmp_path, monkeypatch):
             attack_run(folder, _config(accelerator="gpu"))
     data = folder.data()
     data["classes"][3] = "elephant"
-    folder.data_file.write_text(json.dumps(data))
+    folder.data_file.write_text(json.dumps(data), encoding="utf-8")
     with pytest.raises(UsageError, match="knows other classes than these data"):
         attack_run(folder, _config())
     with pytest.raises(UsageError, match="knows other classes than that in .*: there is no transfer"):
@@ -304,7 +304,7 @@ def test_other_images_of_the_same_classes_are_attacked_with_a_word(folders):
     folder, _ = folders
     data = folder.data()
     data["test"]["images"] = 71
-    folder.data_file.write_text(json.dumps(data))
+    folder.data_file.write_text(json.dumps(data), encoding="utf-8")
     result = attack_run(folder, _config(attacks=["fgsm"], eps=[1.0], eps_l2=[], jpeg=[]))
     assert result["other_images"] == "71 test images then, 72 now"
     assert "other images than those of the run's own test" in attack_text(result)

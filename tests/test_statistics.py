@@ -11,12 +11,14 @@ from jpegdl.compare.statistics import (
     NOT_TRAINED,
     holm,
     paired_difference,
+    recounted,
     summarize,
     summary_csv,
     summary_latex,
     summary_notes,
     summary_table,
     verdict,
+    without_result,
 )
 
 
@@ -61,6 +63,79 @@ def test_paired_difference_is_students_t():
 def test_no_interval_where_there_is_none(values, baseline):
     mean = pytest.approx(values[0] - baseline[0])
     assert paired_difference(values, baseline) == {"mean": mean, "low": None, "high": None, "p": None}
+
+
+@pytest.mark.parametrize("images", [60, 100, 400, 1602, 50_000])
+def test_no_p_value_out_of_the_rounding_of_float32(images):
+    """Every seed gains two images; their float32 shares differ by other amounts, 1e-8 apart."""
+    right = np.arange(images // 4, images // 4 + 200)
+    values, baseline = ((np.float32(counts) / np.float32(images)).astype(float).tolist() for counts in (right + 2, right))
+    assert paired_difference(values, baseline)["p"] is None
+    assert paired_difference(values, baseline, 1 / images)["p"] is None
+    percent = ([100 * share for share in shares] for shares in (values, baseline))
+    assert paired_difference(*percent)["p"] is None
+    right[0] -= 1  # one image in one seed is a difference
+    exact = [(right / images).tolist(), (np.arange(images // 4, images // 4 + 200) - 2) / images]
+    found = paired_difference(exact[0], exact[1].tolist(), 1 / images)
+    assert found["p"] == pytest.approx(stats.ttest_rel(*exact).pvalue, rel=1e-6)
+
+
+def _counted_run(correct, images, exact=True, digest="1", **changes):
+    accuracy = {"correct": correct, "images": images} if exact else {}
+    share = correct / images if exact else float(np.float32(correct) / np.float32(images))
+    test = {"images": images, "digest": digest}
+    return _run(share, **accuracy, data={"classes": ["a"], "train": test, "test": test}, **changes)
+
+
+def test_summaries_of_earlier_versions_are_counted_again():
+    """400 images, three seeds, two more right in each: their p value was 4e-12."""
+    plain, more = [129, 104, 106], [131, 106, 108]
+    both = [
+        summarize({"plain": runs[0], "jpeg-dl": runs[1], "ste": runs[1]}, {})
+        for exact in (True, False)
+        for runs in [[{s: _counted_run(c, 400, exact) for s, c in enumerate(counts)} for counts in (plain, more)]]
+    ]
+    new, old = both
+    assert new["arms"]["jpeg-dl"]["difference"] == {
+        "seeds": [0, 1, 2], "mean": pytest.approx(0.005), "low": None, "high": None, "p": None, "p_holm": None,
+    }  # fmt: skip
+    old["arms"]["ste"]["difference"] |= {"p": 4e-12, "low": 0.005, "high": 0.005, "p_holm": 4e-12}
+    for entry in old["arms"].values():
+        del entry["other_images"]
+    assert recounted(old)["arms"] == recounted(new)["arms"] == new["arms"]
+    assert verdict({"data": "x", **recounted(old)}).endswith("against plain; all seeds differ alike, and no test applies.")
+
+
+def test_no_difference_of_runs_that_were_tested_on_other_images():
+    plain = {seed: _counted_run(20 + seed, 48) for seed in range(3)}
+    others = {
+        "fewer": ({seed: _counted_run(9 + seed, 20) for seed in range(3)}, "20 in place of 48"),
+        "others": ({seed: _counted_run(30 + seed, 48, digest="2") for seed in range(3)}, "as many test images, but other ones"),
+    }
+    for arm, (runs, why) in others.items():
+        results = {"plain": plain, arm: runs}
+        rows, notes = _table(results)
+        assert rows[1]["difference to plain [95 % interval]"] == "other test images"
+        assert rows[1]["p"] == ""
+        assert any(note.startswith(f"{arm} was not tested on the images of plain ({why}") for note in notes)
+        assert verdict({"data": "x", **summarize(results, {})}) == (
+            "There is nothing to compare: plain has no other arm with a result on its test images beside it."
+        )
+    # A seed whose images are the same counts, and no other.
+    summary = summarize({"plain": plain, "mixed": {0: others["fewer"][0][0], 1: plain[1]}}, {})
+    assert summary["arms"]["mixed"]["difference"]["seeds"] == [1]
+
+
+def test_code_and_sizes_that_changed_between_runs_are_said():
+    runs = {
+        0: _run(0.5, parameters=260, code={"helper": "1", "net:make": "3"}),
+        1: _run(0.5, parameters=772, code={"helper": "2"}),
+    }
+    summary = summarize({"plain": runs}, {})
+    assert summary["mixed"] == {"code of helper": ["1", "2"], "parameters of plain": ["260", "772"]}
+    assert any(
+        "code of helper changed; parameters of plain 260 or 772" in note for note in summary_notes({"backbone": "x", **summary})
+    )
 
 
 @pytest.mark.parametrize(
@@ -145,7 +220,7 @@ def test_an_arm_without_results_is_there():
     summary = summarize({"plain": _runs(0.5, 0.6), "gain": {0: _run(math.nan)}}, {"ste": {0: "it diverged"}, "gain": {1: "no"}})
     nothing = {
         "seeds": [], "accuracy": [], "mean": None, "sd": None, "difference": None, "layer_parameters": None,
-        "parameters": None, "time_ratio": None,
+        "parameters": None, "time_ratio": None, "other_images": None,
     }  # fmt: skip
     assert summary["arms"]["ste"] == summary["arms"]["gain"] == nothing
     assert [(entry["arm"], entry["seed"], entry["why"]) for entry in summary["failed"]] == [
@@ -209,6 +284,12 @@ def test_the_table_of_many_arms():
         "- ste, seeds 0, 1: it diverged",
         "- ste, seed 2: it was killed",
     ]
+
+
+def test_one_reason_is_said_once_with_all_runs_it_holds_for():
+    failed = [{"arm": arm, "seed": seed, "why": "no room\nleft"} for arm in ("plain", "ste") for seed in (0, 1)]
+    failed.insert(2, {"arm": "plain", "seed": 2, "why": "it diverged"})
+    assert without_result(failed) == ["plain, seeds 0, 1; ste, seeds 0, 1: no room left", "plain, seed 2: it diverged"]
 
 
 def test_an_arm_that_shares_no_seed_with_plain():

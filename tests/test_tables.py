@@ -1,5 +1,6 @@
 import io
 import json
+import math
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def test_tables_of_a_jpeg_file(tmp_path):
 )
 def test_bad_files_are_named(tmp_path, name, content, message):
     if content is not None:
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(UsageError, match=message):
         read_tables(tmp_path / name)
 
@@ -76,7 +77,7 @@ def test_bad_files_are_named(tmp_path, name, content, message):
 def test_a_file_says_what_its_tables_are(tmp_path):
     file, tables = tmp_path / "a.json", {"luma": torch.full((8, 8), 2.0), "chroma": torch.full((8, 8), 3.0)}
     write_tables(file, tables, bits=8, window=5, subsampling="4:2:0")
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     assert content.pop("tables") == {name: table.tolist() for name, table in tables.items()}
     assert content == {"kind": "steps", "bits": 8, "window": 5, "subsampling": "4:2:0"}
     assert (read_tables(file)[0] == 2).all()
@@ -98,7 +99,7 @@ def test_only_steps_are_read_as_steps(tmp_path, kind, message):
         {"kind": kind, "before": tables, "after": tables},
         {"kind": kind, **tables},
     ):
-        file.write_text(json.dumps(content))
+        file.write_text(json.dumps(content), encoding="utf-8")
         with pytest.raises(UsageError, match=message):
             read_tables(file)
 
@@ -111,7 +112,7 @@ def test_other_kinds_are_not_written(tmp_path):
 
 @pytest.mark.parametrize("wrapping", [lambda tables: tables, lambda tables: {"before": {}, "after": tables}])
 def test_files_that_do_not_say_what_they_hold_are_read(tmp_path, wrapping):
-    (tmp_path / "a.json").write_text(json.dumps(wrapping({"luma": [[2] * 8] * 8, "chroma": [[0.5] * 8] * 8})))
+    (tmp_path / "a.json").write_text(json.dumps(wrapping({"luma": [[2] * 8] * 8, "chroma": [[0.5] * 8] * 8})), encoding="utf-8")
     luma, chroma = read_tables(tmp_path / "a.json")
     assert luma.dtype == chroma.dtype == torch.float32
     assert (luma == 2).all()
@@ -120,9 +121,75 @@ def test_files_that_do_not_say_what_they_hold_are_read(tmp_path, wrapping):
 
 @pytest.mark.parametrize("content", ["3", "[]", '{"after": 3}', '{"tables": [1, 2]}', "null", '"luma"', '{"tables": {}}'])
 def test_json_of_another_shape_is_refused(tmp_path, content):
-    (tmp_path / "a.json").write_text(content)
+    (tmp_path / "a.json").write_text(content, encoding="utf-8")
     with pytest.raises(UsageError, match=r"a.json holds no tables"):
         read_tables(tmp_path / "a.json")
+
+
+def _jpeg(folder, *tables, image="RGB", **options):
+    file = folder / "a.jpg"
+    Image.new(image, (16, 16)).save(file, qtables=[[entry] * 64 for entry in tables], **options)
+    return file
+
+
+def _patched(file, marker, place, values):
+    """The file with some bytes of a segment changed, counted from the byte after its marker."""
+    content = bytearray(file.read_bytes())
+    start = content.index(bytes([0xFF, marker])) + 2 + place
+    content[start : start + len(values)] = bytes(values)
+    file.write_bytes(content)
+    return file
+
+
+def _entries(file):
+    return [table.unique().tolist() for table in read_tables(file)]
+
+
+def test_tables_of_a_jpeg_file_go_by_component(tmp_path):
+    """The header of a frame names the table of each component, which are stored in any order (T.81, B.2.2)."""
+    file = _jpeg(tmp_path, 3, 40)
+    assert _entries(file) == [[3], [40]]
+    names = [8, 11, 14]  # where SOF0 has them: length 2, precision 1, sides 4, count 1, then id, sampling and table of each
+    for place, name in zip(names, (1, 0, 0), strict=True):
+        _patched(file, 0xC0, place + 2, [name])
+    assert _entries(file) == [[40], [3]]
+    assert _entries(_jpeg(tmp_path, 5)) == [[5], [5]]
+    assert _entries(_jpeg(tmp_path, 5, 6, 6)) == [[5], [6]]
+    assert _entries(_jpeg(tmp_path, 300, 400)) == [[300], [400]]
+    assert _entries(_jpeg(tmp_path, 7, 8, image="L")) == [[7], [7]]
+    assert _entries(_jpeg(tmp_path, 7, 8, progressive=True)) == [[7], [8]]
+    ycck = _patched(_jpeg(tmp_path, 9, 10, image="CMYK"), 0xEE, 13, [2])  # Adobe's marker says how colours are stored
+    for place, name in ((10, 0), (13, 1), (16, 1), (19, 0)):
+        _patched(ycck, 0xC0, place, [name])
+    assert _entries(ycck) == [[9], [10]]
+
+
+def test_jpeg_files_whose_tables_are_not_of_luma_and_chroma(tmp_path):
+    with pytest.raises(UsageError, match="another table for Cb than for Cr"):
+        read_tables(_jpeg(tmp_path, 5, 6, 7))
+    with pytest.raises(UsageError, match="a.jpg: it holds RGB as it is"):
+        read_tables(_jpeg(tmp_path, 5, 6, keep_rgb=True))
+    with pytest.raises(UsageError, match="a.jpg: it holds CMYK as it is"):
+        read_tables(_jpeg(tmp_path, 5, 6, image="CMYK"))
+    with pytest.raises(UsageError, match="it names table 3, which is not in it"):
+        read_tables(_patched(_jpeg(tmp_path, 5, 6), 0xC0, 13, [3]))
+
+
+@pytest.mark.parametrize(("name", "message"), [("a.json", "finite and greater than 0"), ("a.txt", "integers from 1")])
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
+def test_steps_that_are_none_are_not_written(tmp_path, name, message, bad):
+    table = torch.ones(8, 8)
+    table[3, 4] = bad
+    with pytest.raises(UsageError, match=message):
+        write_tables(tmp_path / name, {"luma": torch.ones(8, 8), "chroma": table})
+    assert not (tmp_path / name).exists()
+
+
+def test_gains_may_be_zero_or_negative(tmp_path):
+    table = torch.ones(8, 8)
+    table[3, 4], table[0, 0] = -0.5, 0.0
+    write_tables(tmp_path / "a.json", {"luma": table, "chroma": table}, kind="gains")
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["tables"]["luma"] == table.tolist()
 
 
 # ------------------------------------------------------------------------------------------------ libjpeg's text format
@@ -132,7 +199,7 @@ def test_text_as_libjpeg_has_it(tmp_path):
     file = tmp_path / "a.txt"
     luma, chroma = standard_tables(75)
     write_tables(file, {"luma": luma, "chroma": chroma, "alpha_luma": luma / 3})
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     assert text.startswith("# luma\n   8    6    5    8   12   20   26   31\n")
     for ours, read in zip((luma, chroma), read_tables(file), strict=True):
         assert torch.equal(ours, read)
@@ -144,11 +211,11 @@ def test_text_as_libjpeg_has_it(tmp_path):
 
 def test_one_table_is_for_both_and_more_than_two_are_there(tmp_path):
     file = tmp_path / "a.txt"
-    file.write_text("# one\n" + " 7" * 32 + "\n" + "\t7" * 32 + " # 8 8 8\n")
+    file.write_text("# one\n" + " 7" * 32 + "\n" + "\t7" * 32 + " # 8 8 8\n", encoding="utf-8")
     luma, chroma = read_tables(file)
     assert (luma == 7).all()
     assert torch.equal(luma, chroma)
-    file.write_text(" ".join(["1"] * 64 + ["2"] * 64 + ["3"] * 64))
+    file.write_text(" ".join(["1"] * 64 + ["2"] * 64 + ["3"] * 64), encoding="utf-8")
     assert [int(table[0, 0]) for table in read_tables(file)] == [1, 2]
 
 
@@ -165,7 +232,7 @@ def test_one_table_is_for_both_and_more_than_two_are_there(tmp_path):
     ],
 )
 def test_other_text_is_refused(tmp_path, text, message):
-    (tmp_path / "a.txt").write_text(text)
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=message):
         read_tables(tmp_path / "a.txt")
 
@@ -192,7 +259,9 @@ def test_what_tables_are_meant_for(tmp_path):
         assert meant_for(tmp_path / "a.jpg") == (None, None if subsampling == "4:2:2" else subsampling)
     Image.new("L", (16, 16)).save(tmp_path / "grey.jpg")
     assert meant_for(tmp_path / "grey.jpg") == (None, None)
-    (tmp_path / "a.json").write_text(json.dumps({"tables": {k: v.tolist() for k, v in tables.items()}, "bits": 40}))
+    (tmp_path / "a.json").write_text(
+        json.dumps({"tables": {k: v.tolist() for k, v in tables.items()}, "bits": 40}), encoding="utf-8"
+    )
     with pytest.raises(UsageError, match="bits must be"):
         meant_for(tmp_path / "a.json")
     with pytest.raises(UsageError, match="no table file"):

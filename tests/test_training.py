@@ -45,15 +45,15 @@ def test_a_run_leaves_its_folder(tmp_path):
     }  # fmt: skip
     assert any(file.name.startswith("events.out.tfevents") for file in tmp_path.iterdir())
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
-    assert json.loads((tmp_path / "result.json").read_text()) == result
-    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["training"]["epochs"] == 2
-    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert json.loads((tmp_path / "result.json").read_text(encoding="utf-8")) == result
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))["training"]["epochs"] == 2
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open(encoding="utf-8")))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert [row["test_accuracy"] != "" for row in rows] == [False, True]  # tested every second epoch
     wanted = {"train_loss", "train_accuracy", "test_loss", "test_accuracy", "step_dc_luma", "saturation_dc_luma"}
     assert wanted | {"hardness_mean_luma", "hardness_mean_chroma"} <= set(rows[0])
     assert float(rows[-1]["test_accuracy"]) == pytest.approx(result["accuracy"])
-    tables = json.loads((tmp_path / "tables.json").read_text())
+    tables = json.loads((tmp_path / "tables.json").read_text(encoding="utf-8"))
     assert tables["before"]["luma"][0][0] == 8
     assert tables["before"]["luma"] != tables["after"]["luma"]
     history = np.load(tmp_path / "layer.npz")
@@ -122,11 +122,13 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(tmp_path, monkeypatch, m
         assert torch.equal(weight, weights(tmp_path / "halves")[name]), name
 
     def rows(folder):
-        read = list(csv.DictReader((tmp_path / folder / "metrics.csv").open()))
+        read = list(csv.DictReader((tmp_path / folder / "metrics.csv").open(encoding="utf-8")))
         return [{name: value for name, value in row.items() if name != "seconds"} for row in read]
 
     assert rows("whole") == rows("halves")
-    assert (tmp_path / "whole" / "tables.json").read_text() == (tmp_path / "halves" / "tables.json").read_text()
+    assert (tmp_path / "whole" / "tables.json").read_text(encoding="utf-8") == (tmp_path / "halves" / "tables.json").read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])
@@ -167,7 +169,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 def test_a_damaged_result_is_named(tmp_path):
     run(small_config(epochs=1), tmp_path)
-    (tmp_path / "result.json").write_text("{")
+    (tmp_path / "result.json").write_text("{", encoding="utf-8")
     with pytest.raises(UsageError, match=r"result.json is damaged .*delete .*result.json, and the command"):
         run(small_config(epochs=1), tmp_path)
 
@@ -255,7 +257,7 @@ def test_initial_tables_by_name(tmp_path):
     assert initial_tables(LayerConfig(tables="standard:50"), data)[0][0, 0] == 16
     assert initial_tables(LayerConfig(tables="magnitude"), data)[0].max() > 0
     file = tmp_path / "t.json"
-    file.write_text(json.dumps({"luma": [[3.0] * 8] * 8, "chroma": [[4.0] * 8] * 8}))
+    file.write_text(json.dumps({"luma": [[3.0] * 8] * 8, "chroma": [[4.0] * 8] * 8}), encoding="utf-8")
     assert initial_tables(LayerConfig(tables=str(file)), data)[1][7, 7] == 4
 
 
@@ -301,7 +303,7 @@ def test_backbones_made_for_one_size_are_told_theirs():
 
 def test_the_last_epoch_is_always_tested(tmp_path):
     result = run(small_config(epochs=3, test_every=2), tmp_path)
-    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open(encoding="utf-8")))
     assert [row["test_accuracy"] != "" for row in rows] == [False, True, True]
     assert float(rows[-1]["test_accuracy"]) == pytest.approx(result["accuracy"])
 
@@ -329,17 +331,17 @@ def test_damaged_settings_are_named(tmp_path):
     run(config, tmp_path)
     read = RunFolder(tmp_path).config()
     assert read == replace(config, layer=replace(config.layer, alpha=5.0))  # what stands for a default is spelled out
-    (tmp_path / "config.yaml").write_text("training: [")
+    (tmp_path / "config.yaml").write_text("training: [", encoding="utf-8")
     with pytest.raises(UsageError, match=r"(?s)config.yaml is damaged.*; delete .* to train that run again"):
         run(config, tmp_path)
-    (tmp_path / "config.yaml").write_text("training: 5")
+    (tmp_path / "config.yaml").write_text("training: 5", encoding="utf-8")
     with pytest.raises(UsageError, match=r"(?s)config.yaml is damaged.*; delete .* to train that run again"):
         RunFolder(tmp_path).config()
 
 
 def test_a_runs_tables_can_start_another(tmp_path):
     run(small_config(epochs=1), tmp_path)
-    after = json.loads((tmp_path / "tables.json").read_text())["after"]
+    after = json.loads((tmp_path / "tables.json").read_text(encoding="utf-8"))["after"]
     luma, _ = initial_tables(LayerConfig(tables=str(tmp_path / "tables.json")), Data(small_config().data))
     assert torch.equal(luma, torch.tensor(after["luma"]))
 

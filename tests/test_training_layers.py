@@ -46,13 +46,13 @@ def test_every_kind_of_layer_trains_and_is_recorded(tmp_path, kind):
     assert result["layer_parameters"] == numbers
     assert (result["saturation"] is not None) == cap
     assert (tmp_path / "layer.npz").exists() == planes
-    (row,) = csv.DictReader((tmp_path / "metrics.csv").open())
+    (row,) = csv.DictReader((tmp_path / "metrics.csv").open(encoding="utf-8"))
     assert ("saturation_dc_luma" in row) == cap
     assert ("step_dc_luma" in row) == planes
     if not names:
         assert not (tmp_path / "tables.json").exists()
         return
-    tables = json.loads((tmp_path / "tables.json").read_text())
+    tables = json.loads((tmp_path / "tables.json").read_text(encoding="utf-8"))
     assert set(tables["before"]) == set(tables["after"]) == set(names)
     state = weights(tmp_path)
     for name in names:
@@ -63,7 +63,10 @@ def test_every_kind_of_layer_trains_and_is_recorded(tmp_path, kind):
 
 def test_a_trained_hardness_is_recorded_beside_the_alpha_that_follows_from_it(tmp_path):
     run(small_config(epochs=1, hardness=0.7, trainable_alpha=True), tmp_path)
-    after = {name: np.array(table) for name, table in json.loads((tmp_path / "tables.json").read_text())["after"].items()}
+    after = {
+        name: np.array(table)
+        for name, table in json.loads((tmp_path / "tables.json").read_text(encoding="utf-8"))["after"].items()
+    }
     np.testing.assert_allclose(after["alpha_luma"], after["hardness_luma"] / after["luma"] ** 2, rtol=1e-6)
 
 
@@ -84,7 +87,7 @@ def test_a_frozen_layer_stays_as_it_is_and_costs_no_image_gradient(tmp_path, mon
     assert not any(wanted)
     assert len(optimizers) == 1
     assert result["layer_parameters"] == 0
-    tables = json.loads((tmp_path / "tables.json").read_text())
+    tables = json.loads((tmp_path / "tables.json").read_text(encoding="utf-8"))
     assert tables["before"] == tables["after"]
 
 

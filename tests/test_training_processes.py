@@ -12,8 +12,10 @@ import torch
 
 from jpegdl.compare import CompareConfig, train_arm
 from jpegdl.data import DataConfig
+from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
 from jpegdl.training import OptimizerConfig, TrainingConfig
+from jpegdl.training.processes import room_for_images
 
 
 def _train(folder, processes):
@@ -43,17 +45,17 @@ def test_two_processes_train_what_one_does(tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = [*launch, __file__, str(tmp_path / "two")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     for arm in ("plain", "jpeg-dl"):
         one, two = (tmp_path / name / "run" / arm / "0" for name in ("one", "two"))
-        results = [json.loads((folder / "result.json").read_text()) for folder in (one, two)]
+        results = [json.loads((folder / "result.json").read_text(encoding="utf-8")) for folder in (one, two)]
         assert results[0]["accuracy"] == results[1]["accuracy"] > 0
         assert results[0]["loss"] == pytest.approx(results[1]["loss"], rel=1e-5)
         states = [safetensors.torch.load_file(folder / "model.safetensors") for folder in (one, two)]
         for name, weight in states[0].items():
             torch.testing.assert_close(states[1][name], weight, rtol=1e-4, atol=1e-6)
-    tables = [json.loads((folder / "tables.json").read_text()) for folder in (one, two)]
+    tables = [json.loads((folder / "tables.json").read_text(encoding="utf-8")) for folder in (one, two)]
     for name in ("luma", "chroma"):
         for when in ("before", "after"):
             np.testing.assert_allclose(tables[0][when][name], tables[1][when][name], rtol=1e-5)
@@ -64,3 +66,22 @@ def test_two_processes_train_what_one_does(tmp_path):
 
 if __name__ == "__main__":
     _train(sys.argv[1], int(os.environ["WORLD_SIZE"]))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "unable to allocate shared memory(shm) for file </torch_31144_800882394_0>: Success (0)",
+        "unable to write to file </torch_1_2_3>: No space left on device (28)",
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of shared "
+        "memory.",
+    ],
+)
+def test_too_small_a_shared_memory_says_the_way_out(said):
+    with (
+        pytest.raises(UsageError, match=r"docker run --shm-size 2g\), or load in this process with --data.workers 0; "),
+        room_for_images(),
+    ):
+        raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="something else"), room_for_images():
+        raise RuntimeError("something else")

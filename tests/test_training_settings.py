@@ -189,7 +189,7 @@ def test_mixed_batches(tmp_path, monkeypatch, kind):
         shares.add(share)
         right.append((logits.argmax(1) == soft.argmax(1)).float().mean().item())
     assert len(shares) == STEPS  # drawn anew for each batch
-    (row,) = csv.DictReader((tmp_path / "metrics.csv").open())
+    (row,) = csv.DictReader((tmp_path / "metrics.csv").open(encoding="utf-8"))
     assert float(row["train_accuracy"]) == pytest.approx(sum(right) / STEPS)
 
 

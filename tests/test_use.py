@@ -1,12 +1,14 @@
 """A trained model away from its training: the same pixels, the same logits, labels for photos, and its way to others."""
 
 import copy
+import errno
 import inspect
 import json
 import pickle
 import shlex
 import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -212,7 +214,7 @@ def test_more_photos_than_a_batch(trained, model, monkeypatch):
 def test_photos_that_cannot_be_read(trained, model, tmp_path):
     good = trained[1] / "test" / "bee" / "0.png"
     text, cut = tmp_path / "text.jpg", tmp_path / "cut.png"
-    text.write_text("no image")
+    text.write_text("no image", encoding="utf-8")
     cut.write_bytes(good.read_bytes()[:200])
     found = list(model.predict_each([text, good, cut, tmp_path / "none.png", tmp_path]))
     assert [isinstance(each, UsageError) for each in found] == [True, False, True, True, True]
@@ -280,7 +282,7 @@ def test_the_command_prints_json(trained, model, capsys):
 
 def test_a_bad_file_is_one_line_and_the_others_are_done(trained, capsys, tmp_path):
     bad = tmp_path / "bad.png"
-    bad.write_text("no image")
+    bad.write_text("no image", encoding="utf-8")
     file = trained[1] / "test" / "bee" / "0.png"
     status, out, err = _main(capsys, "predict", "--output", trained[0].parent, "--name", "mine", bad, file, tmp_path / "none")
     assert status == 1
@@ -346,7 +348,7 @@ def test_every_kind_of_layer_can_be_saved(tmp_path, batch, kind):
             parameter.mul_(3.5)
     model.save_pretrained(tmp_path)
     assert torch.equal(_logits(jpegdl.load(tmp_path), batch), _logits(model, batch))
-    assert json.loads((tmp_path / "config.json").read_text())["layer"]["config"]["kind"] == kind
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["layer"]["config"]["kind"] == kind
 
 
 @pytest.mark.parametrize("backbone", ["cifar_resnet8", "vit_tiny_patch16_224", "torchvision/squeezenet1_1"])
@@ -392,7 +394,7 @@ def test_timm_prepares_images_of_the_same_size(tmp_path, size, side):
 
 def test_the_config_says_what_the_layer_is(trained, tmp_path, model):
     model.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert config["architecture"] == "cifar_resnet8"
     assert config["label_names"] == CLASSES
     assert config["layer"]["layer"] == "JpegLayer"
@@ -402,20 +404,48 @@ def test_the_config_says_what_the_layer_is(trained, tmp_path, model):
     assert config["pretrained_cfg"]["mean"] == [0.5071, 0.4867, 0.4408]
 
 
+def test_a_folder_of_two_models_is_none(tmp_path, model, monkeypatch):
+    """A process that was killed while it replaced one model by another left weights of one and classes of the other."""
+    other = jpegdl.Classifier(build_model(model.config, len(model.classes)), model.classes, model.config)
+    next(other.model.layer.parameters()).data.mul_(2)
+    model.save_pretrained(tmp_path / "one")
+    other.save_pretrained(tmp_path / "other")
+    for name in ("model.safetensors", "layer.safetensors"):
+        mixed = tmp_path / f"mixed-{name}"
+        shutil.copytree(tmp_path / "one", mixed)
+        shutil.copy(tmp_path / "other" / name, mixed / name)
+        with pytest.raises(UsageError, match=f"{name} is not the file that config.json tells of.*save or download it again"):
+            jpegdl.load(mixed)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "one").iterdir()}
+
+    def full(self, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="cannot be written"):
+            other.save_pretrained(tmp_path / "one")
+    assert {file.name: file.read_bytes() for file in (tmp_path / "one").iterdir()} == before
+    about = json.loads(before["config.json"])
+    del about["files"]  # as an earlier version wrote it
+    (tmp_path / "one/config.json").write_text(json.dumps(about), encoding="utf-8")
+    jpegdl.load(tmp_path / "one")
+
+
 def test_the_card_holds_what_was_measured(trained, tmp_path, model):
     model.save_pretrained(tmp_path)
-    card = (tmp_path / "README.md").read_text()
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
     result = RunFolder(trained[0] / "jpeg-dl" / "0").result()
     assert f"test accuracy {100 * result['accuracy']:.2f} %" in card
     assert "on 18 images of `folder`, after training on 16" in card
-    assert (trained[0] / "summary.md").read_text().strip() in card
+    assert (trained[0] / "summary.md").read_text(encoding="utf-8").strip() in card
     assert "jpegdl compare --arms '[plain, jpeg-dl]' --seeds '[0]'" in card
     assert " --layer.tables standard:75 " in card
     assert " --training.epochs 1 --data.path FOLDER\n" in card
     for file in ("README.md", "config.json"):  # nothing of where it was trained
-        assert str(trained[0].parent) not in (tmp_path / file).read_text()
+        assert str(trained[0].parent) not in (tmp_path / file).read_text(encoding="utf-8")
     jpegdl.Classifier(model.model, CLASSES, model.config).save_pretrained(tmp_path)
-    assert "No measurement came with this model." in (tmp_path / "README.md").read_text()
+    assert "No measurement came with this model." in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_cards_command_has_the_runs_settings(trained, tmp_path, model, monkeypatch, capsys):
@@ -430,7 +460,7 @@ def test_the_cards_command_has_the_runs_settings(trained, tmp_path, model, monke
 
 
 def test_files_of_another_kind_are_not_overwritten(tmp_path, model):
-    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / "README.md").write_text("mine", encoding="utf-8")
     with pytest.raises(UsageError, match="holds other files; give a new folder"):
         model.save_pretrained(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["README.md"]
@@ -448,7 +478,7 @@ def test_a_damaged_folder_is_named(tmp_path, model, name, damage):
     elif damage == "cut":
         file.write_bytes(file.read_bytes()[:-20])
     elif name == "config.json":
-        file.write_text('{"architecture": "resnet18"}')
+        file.write_text('{"architecture": "resnet18"}', encoding="utf-8")
     else:
         shutil.copy(tmp_path / {"model.safetensors": "layer.safetensors"}.get(name, "model.safetensors"), file)
     with pytest.raises(UsageError) as error:
@@ -460,8 +490,8 @@ def test_a_damaged_folder_is_named(tmp_path, model, name, damage):
 @pytest.mark.parametrize("change", [{"run": {"seeds": 3}}, {"layer": 3}, {"architecture": "magic"}, {"measured": None}])
 def test_an_edited_config(tmp_path, model, change):
     model.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}), encoding="utf-8")
     if change == {"measured": None}:
         assert jpegdl.load(tmp_path).measured is None
         return
@@ -506,7 +536,7 @@ def test_there_and_back_over_the_hub(hub, model, batch):
     other = jpegdl.Classifier.from_pretrained("me/bees", revision="v1")
     assert hub.calls == [("me/bees", True), ("me/bees", "v1")]
     assert torch.equal(_logits(other, batch), _logits(model, batch))
-    card = (hub.folder / "me" / "bees" / "README.md").read_text()
+    card = (hub.folder / "me" / "bees" / "README.md").read_text(encoding="utf-8")
     assert 'from_pretrained("me/bees")' in card
     assert 'timm.create_model("hf-hub:me/bees", pretrained=True)' in card
 
@@ -523,12 +553,12 @@ def test_the_hub_says_no(hub, model, monkeypatch):
 def test_a_download_runs_no_code_of_its_own(hub, model, section):
     model.push_to_hub("me/bees")
     file = hub.folder / "me" / "bees" / "config.json"
-    config = json.loads(file.read_text())
+    config = json.loads(file.read_text(encoding="utf-8"))
     if section == "layer":
         config["layer"]["config"]["kind"] = "os:system"
     else:
         config["architecture"] = "os:system"
-    file.write_text(json.dumps(config))
+    file.write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(UsageError, match="is built by code of its own, os:system: where you have that code and trust it"):
         jpegdl.Classifier.from_pretrained("me/bees")
 

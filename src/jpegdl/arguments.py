@@ -12,6 +12,7 @@ import jsonargparse
 import yaml
 
 from jpegdl.errors import UsageError, did_you_mean
+from jpegdl.files import read_text
 from jpegdl.recipes import FOLDER, RECIPES
 from jpegdl.wording import reworded
 
@@ -31,10 +32,12 @@ class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined
         if not path.is_file():
             raise jsonargparse.ArgumentError(None, no_recipe(value, "no recipe {!r} and no such file"))
         try:
-            content = yaml.safe_load(path.read_text())
+            text = read_text(path)
+            content = yaml.safe_load(text)
             _check_finite(content)
             _check_keys(content, _settings(parser))
-            super().__call__(parser, namespace, str(path), option_string)
+            # Given a path, it would read in the system's encoding; and text must be ASCII, as it first asks for such a file.
+            super().__call__(parser, namespace, text if text.isascii() else yaml.safe_dump(content), option_string)
             parser.own_arms = getattr(parser, "own_arms", {}) | _own_arms(content)
         except RecursionError as error:
             raise jsonargparse.ArgumentError(None, f"in {path}: settings are nested too deeply") from error

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.files import replacing
+from jpegdl.files import replacing, write_together
 from jpegdl.layer import JpegLayer, prepend
 from jpegdl.tables import standard_tables
 
@@ -176,12 +176,12 @@ def _resident_at_most(call: Call) -> int:
     """Bytes by which this process grows at most while ``call`` runs."""
 
     def resident(entry: str) -> int:
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
         return 1024 * int(next(line for line in status.splitlines() if line.startswith(entry)).split()[1])
 
     if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)  # what is freed and kept would serve the call unseen
-    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the high-water mark
     before = resident("VmRSS")
     call()
     return resident("VmHWM") - before
@@ -208,9 +208,7 @@ def bench(config: BenchConfig, report: Callable[[str], None] = lambda line: None
         report(line)
         lines.append(line)
     text = "\n".join(lines) + "\n"
-    for name, content in (("bench.md", text), ("bench.json", json.dumps(found, indent=1))):
-        with replacing(folder / name) as file:
-            file.write_text(content)
+    write_together({folder / "bench.md": text, folder / "bench.json": json.dumps(found, indent=1)})
     with replacing(folder / "bench.png") as file:
         _plot(found["times"], found["where"]).savefig(file, dpi=90, facecolor="white")
     return text

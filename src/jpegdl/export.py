@@ -21,6 +21,7 @@ from jpegdl.errors import UsageError
 from jpegdl.files import replacing
 from jpegdl.functional import BLOCK, MCU
 from jpegdl.layer import ImageDctLayer, QuantizingLayer, RegionalJpegLayer, Rounding
+from jpegdl.layer.roundings import set_rounding
 from jpegdl.logs import quiet
 from jpegdl.training.folder import RunFolder
 
@@ -127,11 +128,7 @@ def export_run(
         UsageError: as :func:`export_model`; the run is not finished, or has no quantizer to give a rounding.
     """
     run, result, settings = folder.open(), folder.result(), folder.settings()
-    quantizers = [module for module in run.model.layer.modules() if isinstance(module, QuantizingLayer)]
-    if rounding is not None and not quantizers:
-        raise UsageError(f"the layer of {folder} has no quantizer, so rounding {rounding!r} means nothing to it")
-    for quantizer in quantizers:
-        quantizer.rounding = rounding or quantizer.rounding  # which refuses what is none
+    set_rounding(run.model.layer, rounding, f"the layer of {folder}")
     data = run.config.data
     metadata = {
         "classes": run.classes,

@@ -3,16 +3,50 @@
 import csv
 import hashlib
 import io
+import itertools
 import json
 import os
+import platform
+import re
+import secrets
+import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jpegdl.errors import UsageError, did_you_mean
 
 _STRAY = ".writing-"
+_OWNER = re.compile(rf"{re.escape(_STRAY)}([0-9a-f]{{8}})-(\d+)-([0-9a-f]{{8}})-")  # place, process and token
+_OLD = 24 * 3600.0  # seconds after which nobody is still writing a file
+_LONGEST = 60  # characters of a name that the temporary one ends in: file systems take 255 bytes
+_numbers = itertools.count()
+
+
+@cache
+def _place() -> str:
+    """This machine, as 8 hex digits, told from a container that has its name: process ids are of such a place."""
+    parts = [platform.node()]
+    for known in (Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")):
+        with suppress(OSError):
+            parts.append(str(known.readlink()) if known.is_symlink() else known.read_text(encoding="ascii"))
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:8]
+
+
+@cache
+def _token(process: int) -> str:
+    """A random name of a process, 8 hex digits: another that later has its id has another; so has a fork of it."""
+    return secrets.token_hex(4)
+
+
+def _temporary(file: Path, slot: str | None) -> Path:
+    """A name that no other process has, nor another call; with ``slot`` the same again in each call of this process."""
+    process = os.getpid()
+    last = slot or f"{next(_numbers)}.{file.name[-_LONGEST:]}"
+    return file.with_name(f"{_STRAY}{_place()}-{process}-{_token(process)}-{last}")
 
 
 @contextmanager
@@ -33,7 +67,7 @@ def replacing(path: str | os.PathLike[str], *, make_folder: bool = True, slot: s
     file = Path(path)
     if make_folder:
         file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f"{_STRAY}{os.getpid()}.{slot or file.name}")
+    temporary = _temporary(file, slot)
     try:
         yield temporary
         temporary.replace(file)
@@ -46,10 +80,45 @@ def replacing(path: str | os.PathLike[str], *, make_folder: bool = True, slot: s
         raise
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write text as UTF-8, whatever the system's own encoding is, in the place of what is there.
+
+    Names of files that are no text in the system's encoding come out as the bytes that they are.
+    """
+    write_together({path: text})
+
+
+def write_together(contents: Mapping[str | os.PathLike[str], str | bytes]) -> None:
+    """Write several files that belong together: all are there whole before the first takes its place.
+
+    Args:
+        contents: by path, in the order in which they take their places; text is written as UTF-8.
+
+    Raises:
+        OSError: one cannot be written; then none has changed.
+    """
+    with ExitStack() as open_files:
+        for path, content in reversed(list(contents.items())):  # the last to be opened is the first to take its place
+            file = open_files.enter_context(replacing(path))
+            file.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Return the text of a file that people write, in UTF-8, with or without the mark that editors put at its beginning.
+
+    Raises:
+        ValueError: it is in another encoding.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(f"it is not text in UTF-8 (line {line}): save it in that encoding") from error
+
+
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write ``content`` as JSON, in the place of what is there."""
-    with replacing(path) as file:
-        file.write_text(json.dumps(content, indent=1))
+    write_text(path, json.dumps(content, indent=1))
 
 
 def read_json(path: str | os.PathLike[str], needed: Sequence[str]) -> dict[str, Any] | None:
@@ -66,7 +135,7 @@ def read_json(path: str | os.PathLike[str], needed: Sequence[str]) -> dict[str, 
     if not file.is_file():
         return None
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it is no object")
         if missing := set(needed) - content.keys():
@@ -78,8 +147,7 @@ def read_json(path: str | os.PathLike[str], needed: Sequence[str]) -> dict[str, 
 
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], *, exact: bool = False) -> None:
     """Write rows, whose columns are all the names in them, in the place of what is there."""
-    with replacing(path) as file:
-        file.write_text(csv_text(rows, exact=exact))
+    write_text(path, csv_text(rows, exact=exact))
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]], *, exact: bool = False) -> str:
@@ -124,7 +192,41 @@ def digest_of_file(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
+def as_text(name: str) -> str:
+    """Return the name of a file or folder as it reads in UTF-8, which most disks have, whatever the system's encoding."""
+    with suppress(UnicodeError):
+        return os.fsencode(name).decode("utf-8")
+    return name
+
+
+def is_stray(path: Path) -> bool:
+    """Return whether a file is one that a process is writing, or has left half-written."""
+    return path.name.startswith(_STRAY)
+
+
 def remove_strays(folder: str | os.PathLike[str]) -> None:
-    """Remove what killed processes left half-written in ``folder``, where no other process is writing now."""
+    """Remove what killed processes left half-written in ``folder``; what a living one is writing stays.
+
+    Whether a process lives can be told of this machine's alone: what others left, or one without a name, goes after a day.
+    """
     for stray in Path(folder).glob(f"{_STRAY}*"):
-        stray.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # it has just taken its place
+            if _ended(stray.name) or time.time() - stray.stat().st_mtime > _OLD:
+                stray.unlink()
+
+
+def _ended(name: str) -> bool:
+    """Whether the process that was writing a file of that name is known to have ended."""
+    owner = _OWNER.match(name)
+    if owner is None or owner[1] != _place() or sys.platform == "win32":  # where to ask for a process may end it
+        return False
+    process = int(owner[2])
+    if process == os.getpid():
+        return owner[3] != _token(process)
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is another user's
+        return False
+    return False

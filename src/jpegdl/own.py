@@ -5,7 +5,7 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,8 @@ def blamed(error: BaseException, names: Iterable[str]) -> str | None:
 def _is_users(file: Path) -> bool:
     """Whether a file of code is neither this package's nor installed."""
     installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    if {"site-packages", "dist-packages"} & set(file.parts):  # of another environment that this one sees
+        return False
     return file.is_file() and not any(file.is_relative_to(place) for place in [Path(__file__).parent, *installed])
 
 
@@ -82,3 +84,18 @@ def source_digest(name: str) -> str | None:
     module = sys.modules.get(name.partition(":")[0])
     file = getattr(module, "__file__", None)
     return None if file is None else digest_of_file(file)
+
+
+def own_modules(without: Collection[str] = ()) -> dict[str, str]:
+    """Return digests of the files of all imported modules that are the user's own, 16 hex digits, by the module's name.
+
+    Args:
+        without: names of modules to leave out. The script that is run is left out too: what it asks for are settings, and it
+            is another in each process.
+    """
+    found = {}
+    for name, module in sorted(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and name not in ("__main__", "__mp_main__", *without) and _is_users(Path(file)):
+            found[name] = digest_of_file(file)
+    return found

@@ -1,5 +1,6 @@
 """Trained models as folders to hand on: ``config.json`` as timm has it, weights, tables and a model card; and the Hub."""
 
+import hashlib
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 import jpegdl
 from jpegdl.data import TestTransform
 from jpegdl.errors import UsageError
-from jpegdl.files import replacing
+from jpegdl.files import write_together
 from jpegdl.layer import PrependedModel, describe_tables, prepend
 from jpegdl.own import is_own
 from jpegdl.training import RunConfig, RunFolder
@@ -50,15 +51,14 @@ def write(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{folder} cannot be made: {error.strerror}; give another folder") from error
-    for file, module in ((BACKBONE, model.backbone), (LAYER, model.layer)):
-        with replacing(folder / file) as path:
-            path.write_bytes(safetensors.torch.save({key: value.contiguous() for key, value in module.state_dict().items()}))
-    for file, text in (
-        (CARD, _card(model, classes, config, measured, name)),
-        (CONFIG, json.dumps(_config(model, classes, config, measured), indent=2) + "\n"),
-    ):
-        with replacing(folder / file) as path:
-            path.write_text(text, encoding="utf-8")
+    weights = {
+        file: safetensors.torch.save({key: value.contiguous() for key, value in module.state_dict().items()})
+        for file, module in ((BACKBONE, model.backbone), (LAYER, model.layer))
+    }
+    about = {**_config(model, classes, config, measured), "files": {file: _digest(weights[file]) for file in weights}}
+    texts = {CARD: _card(model, classes, config, measured, name), CONFIG: json.dumps(about, indent=2) + "\n"}
+    contents: dict[str, str | bytes] = {**weights, **texts}
+    write_together({folder / file: content for file, content in contents.items()})
 
 
 def read(folder: Path) -> Trained:
@@ -74,7 +74,10 @@ def read(folder: Path) -> Trained:
         classes, input_config = list(there["label_names"]), there["pretrained_cfg"]
         model = build_model(config, len(classes))
         for file, module in ((BACKBONE, model.backbone), (LAYER, model.layer)):
-            load_state(safetensors.torch.load_file(folder / file), folder / file, module)
+            content = (folder / file).read_bytes()
+            if _digest(content) != there.get("files", {}).get(file, _digest(content)):  # earlier versions kept no digests
+                raise ValueError(f"{file} is not the file that {CONFIG} tells of")
+            load_state(safetensors.torch.load(content), folder / file, module)
         model = prepend(model.backbone, model.layer, input_config["mean"], input_config["std"])
         return model.eval(), classes, config, there["measured"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
@@ -82,6 +85,11 @@ def read(folder: Path) -> Trained:
             raise
         what = f"no {error} in {CONFIG}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise UsageError(f"the model in {folder} is damaged or incomplete ({what}); save or download it again") from error
+
+
+def _digest(content: bytes) -> str:
+    """16 hex digits."""
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def measurements(run: RunFolder) -> dict[str, Any] | None:
@@ -97,7 +105,7 @@ def measurements(run: RunFolder) -> dict[str, Any] | None:
         "train_images": result["data"]["train"]["images"],
         "test_images": result["data"]["test"]["images"],
         # Without the list of runs that failed: why may name folders of this machine.
-        "table": summary.read_text().partition("\nWithout a result:")[0].strip() if summary.is_file() else None,
+        "table": summary.read_text(encoding="utf-8").partition("\nWithout a result:")[0].strip() if summary.is_file() else None,
     }
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from jpegdl.errors import UsageError
-from jpegdl.files import replacing
+from jpegdl.files import read_text, write_json, write_text
 from jpegdl.functional import BLOCK, ZIGZAG, largest_level
 
 # ITU-T T.81, Annex K, tables K.1 and K.2.
@@ -183,16 +183,20 @@ def write_tables(
         subsampling: of chroma in the images they are meant for, 4:4:4 or 4:2:0.
 
     Raises:
-        UsageError: another kind; or the text format is to hold something else than steps that are integers from 1 to 32767,
-            which is all that libjpeg takes.
+        UsageError: another kind; an entry that is not finite or, but for gains, not greater than 0; or the text format is to
+            hold something else than steps that are integers from 1 to 32767, which is all that libjpeg takes.
     """
     if kind not in KINDS:
         raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     if Path(path).suffix.lower() == TEXT:
         text = _as_text(path, tables, kind)
-        with replacing(path) as file:
-            file.write_text(text)
+        write_text(path, text)
         return
+    for name, table in tables.items():
+        wrong = table[~table.isfinite() | ((table <= 0) if kind != "gains" else False)]
+        if len(wrong):
+            what = "be finite" if kind == "gains" else "be finite and greater than 0 everywhere"
+            raise UsageError(f"{path} is not written: {name} must {what}, got {wrong[0].item():g}")
     content = {
         "kind": kind,
         "bits": bits,
@@ -200,8 +204,7 @@ def write_tables(
         "subsampling": subsampling,
         "tables": {name: table.tolist() for name, table in tables.items()},
     }
-    with replacing(path) as file:
-        file.write_text(json.dumps(content, indent=1))
+    write_json(path, content)
 
 
 def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,11 +226,12 @@ def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> dic
 def read_tables(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
     """Read the luma and chroma table of steps from JSON or a .txt file (:func:`write_tables`), or from a JPEG file.
 
-    From a run's ``tables.json``, the tables after training are read. A JPEG file with a single table (a grey image, say) has it
-    used for both.
+    From a run's ``tables.json``, the tables after training are read. Of a JPEG file they are those that its luma and its chroma
+    name; that of a grey image is used for both.
 
     Raises:
-        UsageError: no such file, no tables in it, or tables of something else than steps.
+        UsageError: no such file, no tables in it, or tables of something else than steps; a JPEG file with two tables for
+            chroma, or without luma and chroma.
     """
     file = Path(path)
     if not file.is_file():
@@ -253,7 +257,7 @@ def meant_for(path: str | os.PathLike[str]) -> tuple[int | None, str | None]:
         return None, _of_jpeg(file)[1]
     if file.suffix.lower() == TEXT:
         return None, None
-    content = json.loads(file.read_text())
+    content = json.loads(read_text(file))
     bits, subsampling = content.get("bits"), content.get("subsampling")
     largest_level(bits)  # says so where it is none
     return bits, subsampling if subsampling in SUBSAMPLINGS else None
@@ -265,11 +269,43 @@ def _of_jpeg(file: Path) -> tuple[tuple[Any, Any], str | None]:
 
     try:
         with Image.open(file, formats=("JPEG",)) as image:
-            found = [torch.tensor(table).view(BLOCK, BLOCK) for table in image.quantization.values()]  # type: ignore[attr-defined]
+            luma, *chroma = (torch.tensor(table).view(BLOCK, BLOCK) for table in tables_by_component(image))
             sampling = {0: "4:4:4", 2: "4:2:0"}.get(JpegImagePlugin.get_sampling(image))
-    except (OSError, AttributeError) as error:
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from error
+    except (OSError, SyntaxError, ValueError, AttributeError) as error:
         raise UsageError(f"{file} is not a JPEG file that can be read: {error}") from error
-    return (found[0], found[min(1, len(found) - 1)]), sampling if image.mode != "L" else None
+    if not chroma:
+        return (luma, luma), None
+    if not torch.equal(chroma[0], chroma[1]):
+        raise UsageError(f"{file} has another table for Cb than for Cr, and the layer has one for both")
+    return (luma, chroma[0]), sampling
+
+
+def tables_by_component(image: Any) -> list[list[int]]:
+    """Return the tables of an open JPEG file, each of 64 entries row by row: of Y, Cb and Cr, or of a grey image's Y alone.
+
+    A file names the table of each component (ITU-T T.81, B.2.2), which need not be in the order in which they are stored.
+
+    Args:
+        image: a ``PIL.JpegImagePlugin.JpegImageFile``.
+
+    Raises:
+        UsageError: its components are not luma and chroma, or a table that they name is not there.
+    """
+    ids, names = [component[0] for component in image.layer], [component[3] for component in image.layer]
+    transform = image.info.get("adobe_transform")
+    if len(ids) == 3:  # how libjpeg tells (jdapimin.c)
+        coloured = "jfif" not in image.info and (transform == 0 if transform is not None else bytes(ids) == b"RGB")
+    else:
+        coloured = len(ids) == 4 and transform != 2
+    if coloured:
+        raise UsageError(f"it holds {'RGB' if len(ids) == 3 else 'CMYK'} as it is, and no luma and chroma that tables are for")
+    if len(ids) not in (1, 3, 4):
+        raise UsageError(f"it has {len(ids)} components, and tables are for one, of grey images, or three")
+    if missing := sorted({name for name in names if name not in image.quantization}):
+        raise UsageError(f"it names table {missing[0]}, which is not in it before the image begins")
+    return [list(image.quantization[name]) for name in names[:3]]
 
 
 def _as_text(path: str | os.PathLike[str], tables: Mapping[str, Tensor], kind: str) -> str:
@@ -291,7 +327,7 @@ def _as_text(path: str | os.PathLike[str], tables: Mapping[str, Tensor], kind: s
 
 def _of_text(file: Path) -> tuple[Any, Any]:
     try:
-        numbers = [int(word) for line in file.read_text().splitlines() for word in line.partition("#")[0].split()]
+        numbers = [int(word) for line in read_text(file).splitlines() for word in line.partition("#")[0].split()]
     except ValueError as error:
         raise UsageError(f"{file} is not in libjpeg's text format, integers and comments that begin with #: {error}") from error
     size = BLOCK * BLOCK
@@ -306,7 +342,7 @@ def _of_text(file: Path) -> tuple[Any, Any]:
 def _of_json(file: Path) -> tuple[Any, Any]:
     expected = "it should be JSON with 'luma' and 'chroma', each 8x8"
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(read_text(file))
         kind = content.get("kind", "steps")
         tables = dict(next((content[name] for name in ("after", "tables") if name in content), content))
     except (ValueError, TypeError, AttributeError) as error:

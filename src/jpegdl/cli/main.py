@@ -1,6 +1,7 @@
 """What surrounds every command: which one is meant, errors on one line, interrupts, exit codes."""
 
 import argparse
+import io
 import os
 import shlex
 import signal
@@ -27,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: without the program's name; default ``sys.argv``.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character is no reason to stop
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     interrupts = _Interrupts()
     try:
         with interrupts, warnings.catch_warnings():

@@ -83,7 +83,7 @@ def note_command(folder: Path, chosen: dict[str, Any]) -> None:
     from lightning.pytorch.utilities import rank_zero_only
 
     if not getattr(rank_zero_only, "rank", 0) and folder.is_dir():
-        with suppress(OSError), (folder / COMMANDS_FILE).open("a") as file:
+        with suppress(OSError), (folder / COMMANDS_FILE).open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.write(f"{datetime.now():%Y-%m-%d %H:%M}  {chosen[COMMAND_LINE]}  # jpegdl {__version__}\n")
 
 

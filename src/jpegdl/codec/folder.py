@@ -1,6 +1,8 @@
 """A folder of images to a folder of JPEG files."""
 
 import errno
+import hashlib
+import io
 import itertools
 import json
 import os
@@ -14,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filelock
 import torch
@@ -28,9 +30,10 @@ from jpegdl.codec.pictures import BAD, Other, open_picture, why
 from jpegdl.codec.steps import Carried, Learned, as_json, carried, file_tables, learned_tables
 from jpegdl.codec.walk import SUFFIX, Entry, walk
 from jpegdl.errors import UsageError
-from jpegdl.files import remove_strays, replacing
+from jpegdl.files import is_stray, remove_strays, replacing, write_json
 
 LOCK = ".compress.lock"
+SOURCES = ".compress.sources"  # a line for each file that was made: what it was made of
 SAMPLES = 8  # images that tell how much of a layer the files carry
 LONGEST = 255  # bytes of a name that file systems take
 TASK = 16  # files that a thread takes at a time: to hand over one by one costs as much as to encode
@@ -78,8 +81,9 @@ def compress_folder(
     """Write every image in a folder, and in those within it, as a JPEG file with learned tables.
 
     The tree stays as it is, each image under its own name with the suffix .jpg. Every file is there whole or not at all, with
-    the time stamp of what it was made of. ``compress.json`` says which settings they were made with: the same call goes on
-    where it was interrupted, and makes anew only what has changed since. Images that cannot be compressed are named, and
+    the time stamp of what it was made of. ``compress.json`` says which settings they were made with, and
+    ``.compress.sources`` what each was made of: the same call goes on where it was interrupted, and makes anew only what has
+    changed since. Images that cannot be compressed are named, and
     all others done; files that neither are nor claim to be images are passed over.
 
     Args:
@@ -183,6 +187,7 @@ class _Work:
         self.progress, self.found = progress, _Found()
         self.done = self.total = 0
         self.over = False  # for threads that are in the middle of a task
+        self.sources = _Sources(out / SOURCES)
         self.begin = time.monotonic()
 
     def run(self) -> dict[str, Any]:
@@ -196,7 +201,10 @@ class _Work:
             self.total += 1
         lost = self._carried(entries())
         self.begin = time.monotonic()
-        self._encode_all(entries())
+        try:
+            self._encode_all(entries())
+        finally:
+            self.sources.close()
         count, seconds = self.found, time.monotonic() - self.begin
         images = count.written + count.skipped + len(count.bad)
         if not images:
@@ -235,7 +243,7 @@ class _Work:
         file = self.out / MANIFEST
         if file.is_file():
             try:
-                there = json.loads(file.read_text())["settings"]
+                there = json.loads(file.read_text(encoding="utf-8"))["settings"]
                 differing = [name for name in settings if there.get(name) != settings[name]]
                 source = there.get("source")
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -251,10 +259,10 @@ class _Work:
                     "delete this one"
                 )
             return False
-        if any(path.name != LOCK for path in self.out.iterdir()):
+        if any(path.name != LOCK and not is_stray(path) for path in self.out.iterdir()):
             raise UsageError(f"{self.out} is not empty, and no {MANIFEST} in it says what it holds; give a new folder")
-        with _writing(self.out), replacing(file) as new:
-            new.write_text(json.dumps({"from": self.learned.source, "settings": settings}, indent=1))
+        with _writing(self.out):
+            write_json(file, {"from": self.learned.source, "settings": settings})
         return True
 
     def _carried(self, entries: Iterator[Entry]) -> Carried | None:
@@ -328,8 +336,16 @@ class _Work:
                 return _Done(entry, bad="is no regular file")
             with entry.path.open("rb") as stream:
                 before = os.fstat(stream.fileno())
-                if place.time_stamp(entry.new) == before.st_mtime_ns:
+                seen = _seen(before)
+                name = f"{place.inner}/{entry.new}"
+                made = place.state(entry.new)
+                there = made is not None and made[0] == before.st_mtime_ns and made[1] == self.sources.size(name)
+                if there and self.sources.untouched(name, seen):
                     return _Done(entry, skipped=True)
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                if there and self.sources.same(name, digest):
+                    return _Done(entry, skipped=True)
+                stream.seek(0)
                 picture = open_picture(stream, entry.name, drop_alpha=self.config.drop_alpha)
             content = self.encoder.encode(picture.image, picture.exif, picture.icc)
         except Other:
@@ -344,6 +360,8 @@ class _Work:
         with _writing(self.out), replacing(place.made() / entry.new, make_folder=False, slot=slot) as new:
             new.write_bytes(content)
             os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
+            # Before it takes its place: if the process ends in between, the file there has another size or time stamp.
+            self.sources.keep(name, _Source(seen, digest, len(content)))
         return _Done(entry, len(content), before.st_size, picture.image.width * picture.image.height)
 
     def _count(self, several: list["_Done"]) -> None:
@@ -393,12 +411,13 @@ class _Place:
         """How many files were there at first that no image stands for now, of those that ``wanted`` does not name."""
         return sum(name.endswith(SUFFIX) and (self.path / name).is_file() for name in self._names - self.wanted)
 
-    def time_stamp(self, name: str) -> int | None:
-        """When a file was last changed, in ns; None if there was none at first, or an empty one, as a power cut leaves."""
+    def state(self, name: str) -> tuple[int, int] | None:
+        """When a file was last changed, in ns, and its bytes; None if there was none at first, or an empty one, as a power cut
+        leaves."""
         if name in self._names:
             with suppress(FileNotFoundError):
                 there = (self.path / name).lstat()
-                return there.st_mtime_ns if there.st_size else None
+                return (there.st_mtime_ns, there.st_size) if there.st_size else None
         return None
 
     def made(self) -> Path:
@@ -407,6 +426,65 @@ class _Place:
             self.path.mkdir(parents=True, exist_ok=True)
             self._there = True
         return self.path
+
+
+_Seen = tuple[int, int, int]
+
+
+def _seen(status: os.stat_result) -> _Seen:
+    """What a file system says of a file: size, time stamp and, which no program sets at will, when either was last changed."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+class _Source(NamedTuple):
+    """What a file was made of: what there was to be seen of it, a digest of its content; and the bytes of what was made."""
+
+    seen: _Seen
+    digest: str
+    size: int
+
+
+class _Sources:
+    """What each file was made of, in a journal beside them: of each a line of JSON, of which the last counts.
+
+    The time stamp alone does not tell: files out of many archives, and of reproducible builds, all have the same.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._lock = file, threading.Lock()
+        self._known: dict[str, _Source] = {}
+        self._stream: io.FileIO | None = None
+        with suppress(FileNotFoundError), file.open("rb") as stream:
+            for line in stream:
+                with suppress(ValueError, TypeError):  # half a line, of a process that was killed
+                    name, seen, digest, size = json.loads(line)
+                    self._known[name] = _Source(tuple(seen), digest, size)
+
+    def size(self, name: str) -> int | None:
+        """The bytes of the file that was made; None where it is not known what it was made of."""
+        return self._known[name].size if name in self._known else None
+
+    def untouched(self, name: str, seen: _Seen) -> bool:
+        """Whether nobody can have changed the file that this one was made of."""
+        return self._known[name].seen == seen
+
+    def same(self, name: str, digest: str) -> bool:
+        """Whether a file was made of this content."""
+        return self._known[name].digest == digest
+
+    def keep(self, name: str, source: _Source) -> None:
+        """Note what a file is made of."""
+        line = json.dumps([name, *source]).encode("ascii")
+        with self._lock:
+            if self._stream is None:
+                self._stream = self._file.open("ab", buffering=0)
+            self._stream.write(b"\n" + line)  # in one piece, and apart from what may be half a line
+            self._known[name] = source
+
+    def close(self) -> None:
+        """Write no more."""
+        if self._stream is not None:
+            self._stream.close()
 
 
 @dataclass(frozen=True)

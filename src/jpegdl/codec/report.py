@@ -26,7 +26,7 @@ from jpegdl.data.sources.folder import open_test
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file, read_json, write_json
 from jpegdl.layer import JpegLayer, PrependedModel
-from jpegdl.tables import SUBSAMPLINGS
+from jpegdl.tables import SUBSAMPLINGS, tables_by_component
 from jpegdl.training import RunFolder, TrainedRun
 
 FILES = "files.json"  # in the folder of a run
@@ -190,7 +190,7 @@ def made_exact(files: Path) -> bool | None:
     """Whether files were made with exact levels, by the ``compress.json`` in their folder or above it; None where none says."""
     for folder in (files.resolve(), *files.resolve().parents):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return bool(json.loads((folder / MANIFEST).read_text())["settings"]["exact"])
+            return bool(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["settings"]["exact"])
     return None
 
 
@@ -351,14 +351,22 @@ def _stored(config: DataConfig, chosen: list[int], own: tuple[Tensor, Tensor]) -
         size += files.size(i)
         formats.add(str(image.format))
         if isinstance(image, JpegImagePlugin.JpegImageFile):
-            tables.add(json.dumps([list(table) for table in image.quantization.values()]))
+            tables.add(_tables_of(image))
             if image.mode != "L":
                 subsampling.add(_SUBSAMPLING.get(JpegImagePlugin.get_sampling(image), "another subsampling"))
+    luma, chroma = mine
     # A grey file has the luma table alone.
-    kinds = {"own" if json.loads(each) in (mine, mine[:1]) else "other" for each in tables}
+    kinds = {"own" if json.loads(each) in ([luma, chroma, chroma], [luma]) else "other" for each in tables}
     return 8 * size / pixels, {
         "tables": None if not kinds else "mixed" if len(kinds) > 1 else kinds.pop(),
         "digest": hashlib.sha256("".join(sorted(tables)).encode()).hexdigest()[:16],
         "formats": sorted(formats),
         "subsampling": sorted(subsampling),
     }
+
+
+def _tables_of(image: JpegImagePlugin.JpegImageFile) -> str:
+    """The tables of a file as text; in the order of its components, where these are luma and chroma."""
+    with suppress(UsageError):
+        return json.dumps(tables_by_component(image))
+    return json.dumps([[list(table)] for table in image.quantization.values()])

@@ -9,6 +9,7 @@ import jsonargparse
 
 from jpegdl.errors import UsageError, did_you_mean
 from jpegdl.layer import layer_kind
+from jpegdl.own import is_own
 from jpegdl.training import RunConfig
 from jpegdl.wording import reworded
 
@@ -160,12 +161,13 @@ def arm_config(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = None
     check_arm(arm, own)
     chosen = own[arm] if arm in own else ARMS[arm]
     changes = {name: content for name in ("layer", "data", "training") if (content := getattr(chosen, name))}
-    if arm in own:
-        return _changed(config, changes, arm)
-    config = cast(RunConfig, _merged(config, changes, changes))
-    if arm == "hardness":
-        config = replace(config, layer=replace(config.layer, alpha=None, hardness=config.layer.hardness or _HARDNESS))
-    return config
+    config = _changed(config, changes, arm) if arm in own else cast(RunConfig, _merged(config, changes, changes))
+    layer = config.layer
+    if arm == "hardness" and arm not in own:
+        layer = replace(layer, alpha=None, hardness=layer.hardness or _HARDNESS)
+    if not is_own(layer.kind) and "options" not in chosen.layer:
+        layer = replace(layer, options={})  # the recipe's are for the arms with a layer of the user's own
+    return replace(config, layer=layer)
 
 
 def _changed(config: RunConfig, changes: dict[str, Any], arm: str) -> RunConfig:

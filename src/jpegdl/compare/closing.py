@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jpegdl.compare.statistics import summary_csv, summary_table, verdict
+from jpegdl.compare.statistics import recounted, summary_csv, summary_table, verdict
 from jpegdl.errors import UsageError
+from jpegdl.training.records import counted
 
 #: What each file in the folder of a comparison shows; ARM, SEED and * stand for any.
 SHOWN = {
@@ -104,7 +105,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     file = folder / "summary.json"
     try:
-        summary: dict[str, Any] = json.loads(file.read_text())
+        summary: dict[str, Any] = recounted(json.loads(file.read_text(encoding="utf-8")))
         summary_table(summary), summary_csv(summary)  # which look at all of it
         unlike = [run for run in sorted(folder.glob("*/*/result.json")) if not _tells_of(summary, run)]
     except FileNotFoundError as error:
@@ -128,6 +129,8 @@ def _tells_of(summary: dict[str, Any], result: Path) -> bool:
     entry = summary["arms"].get(arm, {"seeds": [], "accuracy": []})
     accuracies = dict(zip(map(str, entry["seeds"]), entry["accuracy"], strict=True))
     try:
-        return seed in accuracies and bool(json.loads(result.read_text())["accuracy"] == accuracies[seed])
-    except (ValueError, KeyError, TypeError):  # damaged since
+        return seed in accuracies and bool(
+            counted(json.loads(result.read_text(encoding="utf-8")))["accuracy"] == accuracies[seed]
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):  # damaged since
         return False

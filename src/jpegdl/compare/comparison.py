@@ -15,12 +15,22 @@ from jpegdl.compare.config import CompareConfig, check_compare
 from jpegdl.compare.figures import draw_figures
 from jpegdl.compare.jobs import train_runs
 from jpegdl.compare.schedule import Failures, Run
-from jpegdl.compare.statistics import summarize, summary_csv, summary_latex, summary_table, verdict
-from jpegdl.data import Data
+from jpegdl.compare.statistics import (
+    CODE,
+    PARAMETERS,
+    summarize,
+    summary_csv,
+    summary_latex,
+    summary_table,
+    verdict,
+    without_result,
+)
+from jpegdl.data import Data, DataConfig
 from jpegdl.data.config import OBJECT
 from jpegdl.errors import UsageError
-from jpegdl.files import remove_strays, replacing
+from jpegdl.files import remove_strays, write_together
 from jpegdl.training import RunFolder
+from jpegdl.training.run import check_trainers
 from jpegdl.training.start import check_start
 
 Runs = dict[str, dict[int, RunFolder]]  # of each arm, by seed
@@ -119,9 +129,12 @@ def compare(config: CompareConfig, sets: tuple[Any, ...] | None = None) -> Compa
     for seed, arm in asked:
         config.run_folder(arm, seed).check(config.arm_run(arm), arm, seed)
     data = _checked_data(config, asked, sets)
-    if data is not None and any(not config.run_folder(arm, seed).started for seed, arm in asked):
+    each = None if data is None else _OfArms(data, sets)
+    if each is not None and any(not config.run_folder(arm, seed).started for seed, arm in asked):
+        check_trainers([config.arm_run(arm).training for arm in arms])
         for arm in arms if config.trained else arms[:1]:  # only trained weights suit some arms and others not
-            check_start(config.arm_run(arm), data.classes, config.seed_list[0])
+            run = config.arm_run(arm)
+            check_start(run, each.of(run.data).classes, config.seed_list[0])
     return summarize_runs(config, train_runs(config, asked, data))
 
 
@@ -155,7 +168,7 @@ def with_objects(config: CompareConfig) -> CompareConfig:
 
 
 def _checked_data(config: CompareConfig, asked: list[Run], sets: tuple[Any, ...] | None) -> Data | None:
-    """The data set, held against that of every run in the folder that has begun, asked for or not.
+    """The data set, held against that of every run in the folder that has begun, asked for or not: arms may have their own.
 
     None where it is not there and nothing is left to train; the runs are then held against one another.
     """
@@ -166,13 +179,39 @@ def _checked_data(config: CompareConfig, asked: list[Run], sets: tuple[Any, ...]
             raise
         warnings.warn(f"the data set was not compared with that of the finished runs: {error}", stacklevel=3)
         data = None
-    found = data.fingerprint if data else None
+    each = None if data is None else _OfArms(data, sets)
+    found: dict[str, dict[str, Any]] = {}
     for arm, seed, folder in _runs_there(config):
         run = config.arm_run(arm)
         if folder.started and folder.difference(run, arm, seed) is None:
-            found = found or folder.data()
-            folder.check_data(found, run)
+            there = each.of(run.data).fingerprint if each else found.setdefault(_images_of(run.data), folder.data())
+            folder.check_data(there, run)
     return data
+
+
+class _OfArms:
+    """The data set of each arm: that of the recipe, unless the arm has settings of its own that may choose other images.
+
+    Args:
+        data: of the recipe.
+        sets: the data set as Python objects, if it is given so.
+    """
+
+    def __init__(self, data: Data, sets: tuple[Any, ...] | None) -> None:
+        self._seed, self._sets, self._known = data.seed, sets, {_images_of(data.config): data}
+
+    def of(self, config: DataConfig) -> Data:
+        """The data set that settings choose; it is listed once."""
+        key = _images_of(config)
+        if key not in self._known:
+            self._known[key] = Data(config, self._seed, sets=self._sets)
+        return self._known[key]
+
+
+def _images_of(config: DataConfig) -> str:
+    """Settings of data without those that are known to leave the choice of images as it is."""
+    left = replace(config, jpeg_train=None, jpeg_test=None, flip=False, workers=0)
+    return repr(left)
 
 
 def _runs_there(config: CompareConfig) -> Iterator[tuple[str, int, RunFolder]]:
@@ -206,6 +245,12 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
     if results["plain"]:
         found = next(iter(results["plain"].values())).get("data", {})
         summary |= {name: found[name] for name in ("passed_over", "test_in_train") if name in found}
+    if odd := [name for name in summary["mixed"] if name.startswith((CODE, PARAMETERS))]:
+        warnings.warn(
+            f"the runs in {config.folder} are not all of one model: {', '.join(odd)} changed between them; give the new one "
+            "another --name, or delete the older runs",
+            stacklevel=2,
+        )
     written = {
         "summary.json": json.dumps(summary, indent=1),
         "summary.md": summary_table(summary),
@@ -217,14 +262,14 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
         with filelock.FileLock(config.folder / "locks" / "summary"):
             remove_strays(config.folder)
             draw_figures(config.folder, runs, summary)  # first, as it says which file of a run is damaged
-            for name, text in written.items():
-                with replacing(config.folder / name) as file:
-                    file.write_text(text)
+            write_together({config.folder / name: text for name, text in written.items()})
     except OSError as error:
         warnings.warn(f"the summary in {config.folder} is not up to date, it cannot be written: {error}", stacklevel=2)
     if not results["plain"]:
         each = "; ".join(
-            f"arm {arm}, seed {seed}: {why}" for arm, seeds in failed.items() for seed, why in sorted(seeds.items())
+            without_result(
+                [{"arm": arm, "seed": seed, "why": failed[arm][seed]} for arm in failed for seed in sorted(failed[arm])]
+            )
         )
         raise UsageError(f"no plain run in {config.folder} has a result to compare with{f': {each}' if each else ''}")
     return Comparison(config.folder, summary, _in_rows(runs, results, summary))

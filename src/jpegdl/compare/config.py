@@ -1,11 +1,13 @@
 """The settings of a comparison, and the checks that refuse bad ones."""
 
+import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
 from jpegdl.compare.arms import Arm, arm_config, arm_names, check_arm, needed_arms, own_arms
 from jpegdl.errors import UsageError
+from jpegdl.own import is_own
 from jpegdl.training import RunConfig, RunFolder, check_config
 
 Arms = list[str | dict[str, dict[str, Any] | None]] | dict[str, dict[str, Any] | None]
@@ -116,6 +118,11 @@ def check_compare(config: CompareConfig) -> None:
             check_config(run)
         except UsageError as error:
             raise UsageError(f"arm {arm}: {error}" if arm in config.own_arms else str(error)) from error
+    if config.layer.options and not any(is_own(config.arm_run(arm).layer.kind) for arm in config.arm_names):
+        raise UsageError(
+            f"layer.options are for a layer.kind of your own, got {config.layer.options}, and no arm has one: "
+            f"{', '.join(config.arm_names)}"
+        )
     if config.weights is not None and not Path(config.weights).is_file():
         raise UsageError(f"weights {config.weights}: there is no such file")
     seeds = config.seed_list
@@ -142,6 +149,11 @@ def check_place(config: CompareConfig) -> None:
     if Path(config.name).name != config.name or config.name in ("", ".", ".."):
         raise UsageError(f"name must be a plain folder name, got {config.name!r}")
     for setting, value in (("name", config.name), ("output", config.output)):
+        if any("\udc80" <= character <= "\udcff" for character in value):
+            raise UsageError(
+                f"{setting} {value!r} has characters that this system's encoding, {sys.getfilesystemencoding()}, does not "
+                "know: set PYTHONUTF8=1, or LC_ALL to a UTF-8 locale"
+            )
         if "::" in value or "://" in value:  # which file systems by URL, as Lightning takes them, read as an address
             raise UsageError(f"{setting} must be a folder on this machine, without '::' and '://', got {value!r}")
 

@@ -89,6 +89,7 @@ class _Crew:
         self._workers: dict[int, _Worker] = {}  # by row on the board
         self._events: queue.SimpleQueue[tuple[_Worker, Any]] = queue.SimpleQueue()
         self._board = Board(len(schedule.waiting))
+        self._said: dict[str, str] = {}  # which run failed first for a reason
         self._warned: set[tuple[str, type, int]] = set()
 
     def train(self) -> None:
@@ -155,7 +156,8 @@ class _Crew:
     def _fail(self, worker: "_Worker", why: str) -> None:
         assert worker.run is not None
         self._schedule.fail(worker.run, why)
-        self._board.end(worker.row, f"{worker.title}: failed, {why}")
+        before = self._said.setdefault(why, worker.title)  # one bad file or setting fails all runs
+        self._board.end(worker.row, f"{worker.title}: failed, {why if before == worker.title else f'as {before}'}")
         worker.run = None
 
     def _bury(self, worker: "_Worker") -> None:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jpegdl.compare.arms import ARMS
-from jpegdl.compare.statistics import part
+from jpegdl.compare.statistics import no_difference, part
 from jpegdl.files import replacing
 from jpegdl.functional import largest_level
 from jpegdl.layer import layer_kind
@@ -156,7 +156,7 @@ def gains_figure(summary: dict[str, Any]) -> Figure | None:
     for row, (arm, entry) in enumerate(others.items()):
         if (gain := entry["difference"]) is None:
             labels.append(arm)
-            reason = "no seed in common with plain" if entry["seeds"] else "failed"
+            reason = no_difference(entry) if entry["seeds"] else "failed"
             axes.text(0.02, row, reason, transform=axes.get_yaxis_transform(), va="center", color="grey", fontsize=9)
             continue
         labels.append(arm + part(gain["seeds"], len(summary["seeds"])))

@@ -69,7 +69,7 @@ def count_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # cgroups, version 2 and version 1
         with suppress(OSError, ValueError):  # "max" is no number: all there is
-            quota, period = (int(number) for file in files for number in (_CGROUPS / file).read_text().split())
+            quota, period = (int(number) for file in files for number in (_CGROUPS / file).read_text(encoding="utf-8").split())
             if quota > 0:
                 cores = min(cores, math.ceil(quota / period))
     return cores

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import filelock
 import lightning
@@ -17,10 +17,12 @@ from jpegdl.calibrate import initial_tables, model_tables
 from jpegdl.compare.config import CompareConfig, check_compare, check_run
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
-from jpegdl.layer import JpegLayer, PrependedModel, Rounding, build_layer, layer_kind, prepend, table_source
+from jpegdl.layer import PrependedModel, build_layer, layer_kind, prepend, table_source
+from jpegdl.layer.roundings import set_rounding
 from jpegdl.own import is_own
 from jpegdl.tables import read_tables
 from jpegdl.training import RunConfig, RunFolder, check_config, evaluate, load_model, on_gpu, train_run
+from jpegdl.training.processes import room_for_images
 from jpegdl.training.progress import Display
 from jpegdl.training.start import check_head, check_order, starting_backbone
 
@@ -105,12 +107,13 @@ def _make_layer(config: CompareConfig, run: RunConfig, data: Data, seed: int) ->
 
 
 def _needed(config: CompareConfig, arm: str, seed: int, data: Data) -> RunFolder:
-    """The finished run that another one starts from; of the same settings and data."""
+    """The finished run that another one starts from; of the same settings and, unless its arm has its own, data."""
     folder = config.run_folder(arm, seed)
     if not folder.finished:
         raise UsageError(f"initial tables come from the trained arm {arm}, {folder}: train arm {arm} with seed {seed} first")
-    folder.check(config.arm_run(arm), arm, seed)
-    folder.check_data(data.fingerprint, config.arm_run(arm))
+    run = config.arm_run(arm)
+    folder.check(run, arm, seed)
+    folder.check_data(data.with_config(run.data).fingerprint, run)
     return folder
 
 
@@ -146,6 +149,12 @@ def calibrate_run(
     Raises:
         UsageError: unknown method, no trained plain model, other data, or tables that cannot be computed.
     """
+    with room_for_images():
+        return _calibrated(config, seed, method, model_file)
+
+
+def _calibrated(config: CompareConfig, seed: int, method: str, model_file: Path | None) -> tuple[Tensor, Tensor]:
+    """See :func:`calibrate_run`."""
     check_run(config, "plain", seed)
     if method not in ("sensitivity", "magnitude"):
         raise UsageError(f"method must be sensitivity or magnitude, got {method!r}")
@@ -207,9 +216,9 @@ def evaluate_run(
         sets: the data set as Python objects, of a run that was trained on such; its training part may be None.
 
     Returns:
-        accuracy (0 to 1) and loss on the test images, and their number, ``images``; backbone, model (the file, or what was
-        loaded), arm, seed, rounding (None for plain); ``other_images``: how the images differ from those of the run's own test,
-        None if not.
+        accuracy (0 to 1) and loss on the test images, their number, ``images``, and how many are ``correct``; backbone, model
+        (the file, or what was loaded), arm, seed, rounding (None for plain); ``other_images``: how the images differ from those
+        of the run's own test, None if not.
 
     Raises:
         UsageError: unknown arm or rounding, no such model, one of another architecture, or data with other classes.
@@ -234,20 +243,15 @@ def evaluate_run(
             backbone = build_backbone(run.backbone, len(data.classes), seed, run.data.pixels)
             model = prepend(backbone, build_layer(run.layer, None, run.data.pixels))
             load_model(model_file, model, data.classes)
-    quantizers = [module for module in model.layer.modules() if isinstance(module, JpegLayer)]
-    if rounding is not None and not quantizers:
-        raise UsageError(f"arm {arm} has no quantizer, so --rounding means nothing to it")
-    for quantizer in quantizers:
-        quantizer.rounding = cast(Rounding, rounding or quantizer.rounding)  # which refuses what is none
+    used = set_rounding(model.layer, rounding, f"the layer of arm {arm}")
     return {
         **evaluate(model, data, run.training),
-        "images": len(data.test),
         "other_images": other_images,
         "backbone": run.backbone,
         "model": name,
         "arm": arm,
         "seed": seed,
-        "rounding": quantizers[0].rounding if quantizers else None,
+        "rounding": used,
     }
 
 

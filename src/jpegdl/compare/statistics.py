@@ -12,13 +12,20 @@ from scipy.special import stdtr, stdtrit
 
 from jpegdl.data.sources.listing import passed_in_words
 from jpegdl.files import csv_text
+from jpegdl.training.records import counted, other_test_images
 
 SHORT = 10.0  # seconds of training below which the ratio of two times is mostly noise
+CODE, PARAMETERS = "code of ", "parameters of "  # what is mixed, before a module's name and an arm's
 NOT_TRAINED = "not trained"  # why a seed that other arms have is missing, where nothing went wrong
 
 
-def paired_difference(values: list[float], baseline: list[float]) -> dict[str, float | None]:
+def paired_difference(values: list[float], baseline: list[float], unit: float | None = None) -> dict[str, float | None]:
     """Mean difference of paired values, its 95 % interval and two-sided p value, by Student's paired t test.
+
+    Args:
+        values, baseline: pair by pair.
+        unit: the smallest difference that can be, as of one image; differences that lie closer together are equal, but for how
+            numbers are rounded. Default: what float32 tells apart.
 
     Returns:
         ``mean``, ``low``, ``high`` in the units of the values, and ``p``. The last three are None where the test says
@@ -26,7 +33,8 @@ def paired_difference(values: list[float], baseline: list[float]) -> dict[str, f
     """
     differences = [value - base for value, base in zip(values, baseline, strict=True)]
     mean, freedom = statistics.fmean(differences), len(differences) - 1
-    if not freedom or math.isclose(statistics.pstdev(differences), 0, abs_tol=1e-12):
+    noise = 2.0**-22 * max(map(abs, [*values, *baseline])) if unit is None else unit / 2
+    if not freedom or max(differences) - min(differences) <= noise:
         return {"mean": mean, "low": None, "high": None, "p": None}
     error = statistics.stdev(differences) / math.sqrt(len(differences))
     half = float(stdtrit(freedom, 0.975)) * error
@@ -58,12 +66,15 @@ def summarize(results: dict[str, dict[int, dict[str, Any]]], failed: dict[str, d
     Returns:
         ``seeds``: all seeds that any arm has. ``arms``, each with ``seeds``, those it has a result for; ``accuracy``, one per
         seed, their ``mean`` and sample ``sd`` (None for fewer than two); ``difference`` to plain, paired over the seeds that
-        both have: those ``seeds``, and what :func:`paired_difference` returns for them, with ``p_holm`` where there are more
-        than two arms (None for plain, and where no seed is common); ``layer_parameters``, ``parameters``;
+        both have and were tested on the same images with: those ``seeds``, and what :func:`paired_difference` returns for
+        them, with ``p_holm`` where there are more than two arms (None for plain, and where there is no such seed);
+        ``other_images``, how the test images of the others differ from plain's (None if none do); ``layer_parameters``,
+        ``parameters``;
         ``time_ratio``, the median over those seeds of training time relative to plain's. An arm without any result has None
         for all its numbers. ``failed``: of every missing run its ``arm``, ``seed`` and ``why``. ``versions`` and ``machine``
         of the first run; ``test_images``, how many there were; ``plain_seconds``, the median training time of plain; ``mixed``:
-        by name, all values of those entries that differ between runs.
+        by name, all values of those entries that differ between runs, of the files of the user's own code, and of an arm's
+        ``parameters``.
     """
     reasons = {arm: dict(failed.get(arm, {})) for arm in [*results, *failed]}
     sound: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in reasons}
@@ -75,8 +86,7 @@ def summarize(results: dict[str, dict[int, dict[str, Any]]], failed: dict[str, d
                 reasons[arm][seed] = "loss is not finite"
     seeds = sorted({seed for runs in (sound, reasons) for by_seed in runs.values() for seed in by_seed})
     arms = {arm: _arm(arm, by_seed, sound["plain"]) for arm, by_seed in sound.items()}
-    if len(arms) > 2:
-        _correct([entry["difference"] for entry in arms.values() if entry["difference"]])
+    _correct(arms)
     found = [result for by_seed in sound.values() for result in by_seed.values()]
     return {
         "seeds": seeds,
@@ -87,21 +97,24 @@ def summarize(results: dict[str, dict[int, dict[str, Any]]], failed: dict[str, d
             for seed in seeds
             if seed not in by_seed
         ],
-        "test_images": found[0].get("data", {}).get("test", {}).get("images") if found else None,
+        "test_images": _images(found[0]) if found else None,
         "plain_seconds": statistics.median([run["train_seconds"] for run in sound["plain"].values()] or [0.0]),
         "versions": found[0].get("versions", {}) if found else {},
         "machine": found[0].get("machine", "") if found else "",
-        "mixed": _mixed([{**result.get("versions", {}), "machine": result.get("machine", "")} for result in found]),
+        "mixed": _mixed(sound, found),
     }
 
 
 def _arm(arm: str, runs: dict[int, dict[str, Any]], plain: dict[int, dict[str, Any]]) -> dict[str, Any]:
     accuracy = [run["accuracy"] for run in runs.values()]
     common = [seed for seed in runs if seed in plain]
+    others = {seed: why for seed in common if (why := other_test_images(plain[seed], runs[seed])) is not None}
+    same = [seed for seed in common if seed not in others]
     difference: dict[str, Any] | None = None
-    if common and arm != "plain":
-        pairs = paired_difference([runs[seed]["accuracy"] for seed in common], [plain[seed]["accuracy"] for seed in common])
-        difference = {"seeds": common, **pairs}
+    if same and arm != "plain":
+        images = _images(runs[same[0]])
+        own, base = ([each[seed]["accuracy"] for seed in same] for each in (runs, plain))
+        difference = {"seeds": same, **paired_difference(own, base, 1 / images if images else None)}
     first = next(iter(runs.values()), {})
     ratios = [runs[seed]["train_seconds"] / plain[seed]["train_seconds"] for seed in common]
     return {
@@ -110,13 +123,48 @@ def _arm(arm: str, runs: dict[int, dict[str, Any]], plain: dict[int, dict[str, A
         "mean": statistics.fmean(accuracy) if accuracy else None,
         "sd": statistics.stdev(accuracy) if len(accuracy) > 1 else None,
         "difference": difference,
+        "other_images": next(iter(others.values()), None),
         "layer_parameters": first.get("layer_parameters"),
         "parameters": first.get("parameters"),
         "time_ratio": statistics.median(ratios) if ratios else None,
     }
 
 
-def _correct(differences: list[dict[str, Any]]) -> None:
+def _images(result: dict[str, Any]) -> int | None:
+    """How many test images there were."""
+    images: int | None = result.get("images") or result.get("data", {}).get("test", {}).get("images")
+    return images
+
+
+def recounted(summary: dict[str, Any]) -> dict[str, Any]:
+    """A summary with the numbers of images that its accuracies stand for, and what follows from these.
+
+    Earlier versions kept float32 shares; p values of differences that are all the same were then made of their rounding.
+    """
+    if all("other_images" in entry for entry in summary["arms"].values()):
+        return summary  # of a version that counts
+    images, arms = summary.get("test_images"), {arm: dict(entry) for arm, entry in summary["arms"].items()}
+    for entry in arms.values():
+        data = {"test": {"images": images}}
+        entry["other_images"] = None
+        entry["accuracy"] = [counted({"accuracy": share, "data": data})["accuracy"] for share in entry["accuracy"]]
+    plain = dict(zip(arms["plain"]["seeds"], arms["plain"]["accuracy"], strict=True))
+    for entry in arms.values():
+        own = dict(zip(entry["seeds"], entry["accuracy"], strict=True))
+        entry["mean"] = statistics.fmean(own.values()) if own else None
+        entry["sd"] = statistics.stdev(own.values()) if len(own) > 1 else None
+        if (gain := entry["difference"]) is not None:
+            values, base = ([each[seed] for seed in gain["seeds"]] for each in (own, plain))
+            entry["difference"] = {"seeds": gain["seeds"], **paired_difference(values, base, 1 / images if images else None)}
+    _correct(arms)
+    return {**summary, "arms": arms}
+
+
+def _correct(arms: dict[str, dict[str, Any]]) -> None:
+    """Add ``p_holm`` to the differences, where there are more than two arms."""
+    if len(arms) <= 2:
+        return
+    differences = [entry["difference"] for entry in arms.values() if entry["difference"]]
     tested = [difference for difference in differences if difference["p"] is not None]
     for difference in differences:
         difference["p_holm"] = None
@@ -124,11 +172,18 @@ def _correct(differences: list[dict[str, Any]]) -> None:
         difference["p_holm"] = p
 
 
-def _mixed(properties: list[dict[str, str]]) -> dict[str, list[str]]:
+def _mixed(sound: dict[str, dict[int, dict[str, Any]]], found: list[dict[str, Any]]) -> dict[str, list[str]]:
     """What is not the same everywhere, with all its values."""
+    properties = [{**result.get("versions", {}), "machine": result.get("machine", "")} for result in found]
     names = dict.fromkeys(name for each in properties for name in each)
     values = {name: list(dict.fromkeys(each.get(name, "unknown") for each in properties)) for name in names}
-    return {name: different for name, different in values.items() if len(different) > 1}
+    for result in found:  # arms of the user's own have modules that others do not
+        for name, digest in result.get("code", {}).items():
+            values.setdefault(f"{CODE}{name}", []).append(digest)
+    for arm, runs in sound.items():
+        values[f"{PARAMETERS}{arm}"] = [str(run["parameters"]) for run in runs.values()]
+    each = {name: list(dict.fromkeys(several)) for name, several in values.items()}
+    return {name: different for name, different in each.items() if len(different) > 1}
 
 
 def verdict(summary: dict[str, Any]) -> str:
@@ -139,7 +194,8 @@ def verdict(summary: dict[str, Any]) -> str:
     """
     compared = {arm: entry for arm, entry in summary["arms"].items() if entry["difference"] is not None}
     if not compared:
-        return "There is nothing to compare: plain has no other arm with a result beside it."
+        tested = " on its test images" if any(entry.get("other_images") for entry in summary["arms"].values()) else ""
+        return f"There is nothing to compare: plain has no other arm with a result{tested} beside it."
     best = max(compared, key=lambda arm: compared[arm]["difference"]["mean"])
     gain = compared[best]["difference"]
     cost = "" if _too_short(summary) else f", x{compared[best]['time_ratio']:.2f} training time"
@@ -242,7 +298,7 @@ def _row(arm: str, entry: dict[str, Any], seeds: int, several: bool) -> list[str
         return [arm, "failed", *[""] * (5 if several else 4)]
     gain = entry["difference"]
     accuracy = f"{100 * entry['mean']:.2f}" + (f" ± {100 * entry['sd']:.2f}" if entry["sd"] is not None else "")
-    difference = "" if arm == "plain" else "no seed in common"
+    difference = "" if arm == "plain" else no_difference(entry)
     if gain is not None:
         interval = f" [{100 * gain['low']:+.2f}, {100 * gain['high']:+.2f}]" if gain["low"] is not None else ""
         difference = f"{100 * gain['mean']:+.2f}{interval}{part(gain['seeds'], seeds)}"
@@ -250,6 +306,11 @@ def _row(arm: str, entry: dict[str, Any], seeds: int, several: bool) -> list[str
     time = "" if entry["time_ratio"] is None else f"x{entry['time_ratio']:.2f}"
     accuracy += part(entry["seeds"], seeds)
     return [arm, accuracy, difference, *map(_p, ps), str(entry["layer_parameters"]), time]
+
+
+def no_difference(entry: dict[str, Any]) -> str:
+    """Why an arm with results has no difference to plain, in a few words."""
+    return "other test images" if entry.get("other_images") else "no seed in common"
 
 
 def part(seeds: list[int], of: int) -> str:
@@ -284,18 +345,35 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
         notes.append(f"{shared} of these {'is a' if shared == 1 else 'are'} training image{'' if shared == 1 else 's'} too.")
     if passed := summary.get("passed_over"):
         notes.append(f"Passed over {passed_in_words(passed)}.")
+    for arm, entry in summary["arms"].items():
+        if other := entry.get("other_images"):
+            notes.append(f"{arm} was not tested on the images of plain ({other}), so there is no difference to take.")
     if _too_short(summary):
         notes.append(f"Plain trained for {summary['plain_seconds']:.1f} seconds, too short to compare training times.")
     if summary["mixed"]:
-        each = "; ".join(f"{name} {' or '.join(values)}" for name, values in summary["mixed"].items())
+        each = "; ".join(
+            f"{name} changed" if name.startswith(CODE) else f"{name} {' or '.join(values)}"
+            for name, values in summary["mixed"].items()
+        )
         notes.append(f"Not all runs were made alike, and part of a difference may come from that: {each}.")
     if summary.get("data") == "made-up":
         notes.append("Made-up images: these numbers mean nothing.")
-    missing: dict[tuple[str, str], list[int]] = {}
-    for entry in summary["failed"]:
-        missing.setdefault((entry["arm"], " ".join(entry["why"].split())), []).append(entry["seed"])
-    if missing:
-        notes += ["", "Without a result:", ""]
-    for (arm, why), without in missing.items():
-        notes.append(f"- {arm}, seed{'s' if len(without) > 1 else ''} {', '.join(map(str, without))}: {why}")
+    if summary["failed"]:
+        notes += ["", "Without a result:", "", *(f"- {line}" for line in without_result(summary["failed"]))]
     return notes
+
+
+def without_result(failed: list[dict[str, Any]]) -> list[str]:
+    """Which runs have no result, and why, in words: each reason once, with all runs that it holds for.
+
+    Args:
+        failed: of each run ``arm``, ``seed`` and ``why``.
+    """
+    runs: dict[str, dict[str, list[int]]] = {}  # by reason, then by arm
+    for entry in failed:
+        runs.setdefault(" ".join(entry["why"].split()), {}).setdefault(entry["arm"], []).append(entry["seed"])
+    return [
+        "; ".join(f"{arm}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}" for arm, seeds in arms.items())
+        + f": {why}"
+        for why, arms in runs.items()
+    ]

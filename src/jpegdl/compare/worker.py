@@ -19,7 +19,7 @@ from jpegdl.compare.crew import Setup
 from jpegdl.compare.runs import BusyError, train_arm
 from jpegdl.data import Data
 from jpegdl.errors import DataWarning, UsageError
-from jpegdl.training.processes import end_with
+from jpegdl.training.processes import end_all, end_with
 from jpegdl.training.progress import Standing
 
 _OFTEN = 0.2  # seconds between two reports on how far a run is
@@ -34,8 +34,11 @@ class _Voice:
 
     def say(self, *event: Any) -> None:
         with self._lock:
-            self._stream.write(pickle.dumps(event))
-            self._stream.flush()
+            try:
+                self._stream.write(pickle.dumps(event))
+                self._stream.flush()
+            except BrokenPipeError:  # the parent was killed: nobody is left to tell, and what is saved is saved
+                end_all()
 
     def warn(
         self, message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None

@@ -17,6 +17,7 @@ from jpegdl.data.images import ImageSet
 from jpegdl.data.sampling import EpochSampler, Seeded, Share, processes
 from jpegdl.data.sources import open_sets
 from jpegdl.errors import DataWarning, UsageError
+from jpegdl.files import as_text
 
 TEST_BATCH, CALIBRATION_BATCH = 256, 128  # images at least
 BATCH_BYTES = 2**36
@@ -49,7 +50,8 @@ class Data(lightning.LightningDataModule):
         super().__init__()
         check(config)
         self.config, self.seed, self._sets = config, seed, sets
-        train, test, self.classes = open_sets(config, sets, test_only=test_only)
+        train, test, classes = open_sets(config, sets, test_only=test_only)
+        self.classes = [as_text(name) for name in classes]
         _check_memory(config, max(len(train.targets), len(test.targets)))
         self.train, self.test = ImageSet(train, config, train=True), ImageSet(test, config, train=False)
 

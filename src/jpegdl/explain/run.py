@@ -18,6 +18,7 @@ from jpegdl.explain.pictures import show
 from jpegdl.explain.subject import NotApplicable, Subject, open_subject
 from jpegdl.files import digest_of_file, read_json, remove_strays, replacing, write_json
 from jpegdl.training import RunFolder
+from jpegdl.training.processes import room_for_images
 
 FOLDER, INDEX = "explain", "explain.json"
 _FORMAT = 2  # of the files; those of another one are made again
@@ -75,7 +76,8 @@ def explain_run(
     try:
         with filelock.FileLock(lock, blocking=False):  # given back by the system when a process ends, however it ends
             remove_strays(target)
-            return _Maker(subject, target, progress or (lambda what, done, total: None)).run()
+            with room_for_images():
+                return _Maker(subject, target, progress or (lambda what, done, total: None)).run()
     except filelock.Timeout as taken:
         raise UsageError(f"{folder} is being explained by another process (it holds {lock})") from taken
 

@@ -48,7 +48,7 @@ def read_recipe(name: str) -> Recipe:
     """
     if name not in RECIPES:
         raise UsageError(f"no recipe {name!r}; recipes: {', '.join(RECIPES)}")
-    text = (FOLDER / f"{name}.yaml").read_text()
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     facts = dict(_FACT.findall(text))
     data, backbones = (facts[key].split(", ") if key in facts else [] for key in ("data", "backbones"))
     about = text.partition("\n")[0].removeprefix("# ")

@@ -12,7 +12,7 @@ from jpegdl.compare.arms import ARMS
 from jpegdl.compare.closing import read_summary
 from jpegdl.compare.figures import accuracy_figure, curves_figure, gains_figure, saturation_figure, tables_figure
 from jpegdl.compare.statistics import summary_notes, summary_rows, verdict
-from jpegdl.files import replacing
+from jpegdl.files import write_text
 from jpegdl.report.attacked import attacked_sections
 from jpegdl.report.explained import explained_sections
 from jpegdl.report.section import Picture, Runs, Section, drawn
@@ -52,8 +52,7 @@ def write_report(folder: Path) -> Path:
         versions={**summary["versions"], "jpegdl": __version__},
         machine=summary["machine"],
     )
-    with replacing(folder / REPORT) as file:
-        file.write_text(page)
+    write_text(folder / REPORT, page)
     return folder / REPORT
 
 
@@ -66,7 +65,7 @@ def _template() -> jinja2.Template:
 
 
 def _text(file: Path) -> str:
-    return file.read_text() if file.is_file() else ""
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
 
 def _about(arm: str, settings: str) -> str:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file, write_csv, write_json
-from jpegdl.layer import PrependedModel, Rounding
+from jpegdl.layer import PrependedModel
+from jpegdl.layer.roundings import set_rounding
 from jpegdl.robustness import attacks
 from jpegdl.robustness.autoattack import AUTOATTACK, FEWEST_CLASSES, STEPS, TARGETS
 from jpegdl.robustness.config import BLACK_BOX, TRANSFERRED, WHITE_BOX, AttackConfig, check_attack
@@ -22,7 +23,7 @@ from jpegdl.robustness.figures import attack_rows
 from jpegdl.robustness.images import draw, test_data
 from jpegdl.robustness.results import attack_name
 from jpegdl.robustness.store import Store
-from jpegdl.robustness.surrogates import gradients_of, is_random, quantizers
+from jpegdl.robustness.surrogates import gradients_of, is_random
 from jpegdl.robustness.verdict import NO_GRADIENT, TRANSFER, Bits, Outcome, Trial, bits, from_bits, levels, masking
 from jpegdl.training import RunFolder, TrainedRun, on_gpu
 
@@ -104,7 +105,7 @@ class _Siege:
         self.device = _device(opened, config)
         self.model = _ready(opened, self.device)
         self.trained = opened.config
-        self.rounding = _set_rounding(self.model, config.rounding, folder)
+        self.rounding = set_rounding(self.model.layer, config.rounding, f"the layer of {folder}")
         if config.corruptions and self.trained.data.pixels < SMALLEST:
             raise UsageError(
                 f"corruptions need images of at least {SMALLEST} pixels on a side, and those of {folder} have "
@@ -330,16 +331,6 @@ def _device(opened: TrainedRun, config: AttackConfig) -> torch.device:
 def _ready(opened: TrainedRun, device: torch.device) -> PrependedModel:
     """Its model, to be attacked: nothing in it is trained any more."""
     return opened.model.to(device).eval().requires_grad_(False)
-
-
-def _set_rounding(model: PrependedModel, rounding: str | None, folder: RunFolder) -> str | None:
-    """Put a quantizer in place of the trained one, where one is given; returns which there is."""
-    found = quantizers(model.layer)
-    if rounding is not None and not found:
-        raise UsageError(f"the layer of {folder} has no quantizer, so rounding {rounding} means nothing to it")
-    for quantizer in found:
-        quantizer.rounding = cast(Rounding, rounding or quantizer.rounding)
-    return found[0].rounding if found else None
 
 
 def _open_plain(plain: RunFolder, attacked: TrainedRun, device: torch.device) -> PrependedModel:

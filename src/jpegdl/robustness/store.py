@@ -9,7 +9,7 @@ from typing import Any
 import filelock
 
 from jpegdl.errors import UsageError
-from jpegdl.files import remove_strays, replacing
+from jpegdl.files import remove_strays, write_text
 
 
 class Store:
@@ -32,7 +32,7 @@ class Store:
             more: what this one is made of, besides what all are.
         """
         try:
-            there = json.loads(self._file(name).read_text())
+            there = json.loads(self._file(name).read_text(encoding="utf-8"))
             content: dict[str, Any] = there["found"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -40,8 +40,7 @@ class Store:
 
     def keep(self, name: str, more: dict[str, Any], found: dict[str, Any]) -> None:
         """Write a finished piece, in place of one that was made of something else."""
-        with replacing(self._file(name)) as file:
-            file.write_text(json.dumps({"found": found, "made_of": self._all(more)}))
+        write_text(self._file(name), json.dumps({"found": found, "made_of": self._all(more)}))
 
     @contextmanager
     def claimed(self) -> Iterator[None]:

@@ -8,12 +8,7 @@ from torch import Tensor, nn
 
 from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel, Rounding, prepend
-from jpegdl.layer.quantizing import QuantizingLayer
-
-
-def quantizers(layer: nn.Module) -> list[QuantizingLayer]:
-    """The layers that quantize, ``layer`` or within it."""
-    return [module for module in layer.modules() if isinstance(module, QuantizingLayer)]
+from jpegdl.layer.roundings import quantizers
 
 
 def is_random(layer: nn.Module) -> bool:

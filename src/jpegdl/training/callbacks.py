@@ -16,6 +16,7 @@ from jpegdl.errors import UsageError
 from jpegdl.layer import JpegLayer, describe_tables
 from jpegdl.training.folder import RunFolder
 from jpegdl.training.module import JointTraining
+from jpegdl.training.records import share
 
 _STOPPED = "jpegdl_stopped"  # in the checkpoint: whether a callback has ended training with this epoch
 
@@ -98,7 +99,7 @@ class History(Callback):
     epoch's last training batch), the last three of shape (epochs, 3, 8, 8) for Y, Cb, Cr; as they train, where what is tested
     is an average. Only the rows of tested epochs have test metrics. The record lives in the checkpoint and both files are
     written whole, so that a resumed run has neither gaps nor repeats, and no epoch more where a callback had stopped training.
-    ``seconds`` is the time spent on training batches alone; ``test_saturation`` and ``test_grey`` are those of
+    ``seconds`` is the time spent on training batches alone; ``test_saturation``, ``test_grey`` and ``test_counts`` are those of
     :class:`JointTraining`, at the last test.
     """
 
@@ -109,6 +110,7 @@ class History(Callback):
         self.seconds = 0.0
         self.test_saturation: list[Any] | None = None
         self.test_grey: bool | None = None
+        self.test_counts: tuple[int, int] | None = None
         self._since = 0.0
         self._tested = False
         self._images: Tensor | None = None
@@ -127,7 +129,7 @@ class History(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, module: JointTraining) -> None:  # type: ignore[override]
         self._tested = True
         self.test_saturation = None if module.test_saturation is None else module.test_saturation.tolist()
-        self.test_grey = module.test_grey
+        self.test_grey, self.test_counts = module.test_grey, module.test_counts
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: JointTraining) -> None:  # type: ignore[override]
         epoch = trainer.current_epoch + 1
@@ -137,6 +139,8 @@ class History(Callback):
             for name, value in trainer.callback_metrics.items()
             if self._tested or not name.startswith("test_")
         }
+        if self._tested and self.test_counts is not None:
+            row["test_accuracy"] = share(*self.test_counts)
         self._tested = False
         entry = self._tables(trainer, module)
         means = _means(entry)
@@ -181,11 +185,13 @@ class History(Callback):
             "seconds": self.seconds,
             "test_saturation": self.test_saturation,
             "test_grey": self.test_grey,
+            "test_counts": self.test_counts,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows, self.seconds = state["rows"], state["seconds"]
         self.test_saturation, self.test_grey = state["test_saturation"], state["test_grey"]
+        self.test_counts = state.get("test_counts")  # not in checkpoints of before it was kept
         self.tables = [{name: np.asarray(value) for name, value in entry.items()} for entry in state["tables"]]
 
 

@@ -16,6 +16,11 @@ from jpegdl.training.rate import RateConfig, check_rate
 
 _OPTIMIZERS = ("sgd", "adam", "adamw", "log-adam")
 _TRAINED = ("both", "layer")
+#: As Lightning's Trainer takes them; the short ones are the same as 16-mixed, bf16-mixed, 32-true and 64-true.
+PRECISIONS = (
+    "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine",
+    "transformer-engine-float16", "16", "bf16", "32", "64",
+)  # fmt: skip
 _SCHEDULES = ("constant", "cosine", "onecycle", "multistep", "exponential")
 
 
@@ -168,6 +173,8 @@ def _check_training(training: TrainingConfig) -> None:
             raise UsageError(f"training.{name} must be at least 1, got {getattr(training, name)}")
     if training.train not in _TRAINED:
         raise UsageError(f"training.train must be both or layer, got {training.train!r}")
+    if training.precision not in PRECISIONS:
+        raise UsageError(f"training.precision must be one of {', '.join(PRECISIONS)}, got {training.precision!r}")
     if training.networks and training.train != "layer":
         raise UsageError("training.networks are for tables that suit several networks as they are: give training.train layer")
     if training.head_lr is not None and not 0 < training.head_lr < math.inf:

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from jpegdl.backbones.build import build_backbone
 from jpegdl.errors import UsageError
-from jpegdl.files import digest_of_file, folder_hint, remove_strays, replacing, write_csv, write_json
+from jpegdl.files import digest_of_file, folder_hint, remove_strays, replacing, write_csv, write_json, write_text
 from jpegdl.layer import PrependedModel, build_layer, prepend
 from jpegdl.training.config import RunConfig
 from jpegdl.training.records import (
     class_difference,
+    counted,
     data_difference,
     digest_of_tables,
     digest_of_weights,
@@ -85,7 +86,7 @@ class RunFolder:
             UsageError: ``config.yaml`` is missing, damaged, or of a newer version.
         """
         with self._reading(self.config_file):
-            there = yaml.safe_load(self.config_file.read_text())
+            there = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
             if missing := _SECTIONS - there.keys():
                 raise ValueError(f"no {', '.join(sorted(missing))} in it")
             arm, seed = there.pop("arm"), there.pop("seed")
@@ -155,8 +156,8 @@ class RunFolder:
         before = self.data().get("code", {})
         if changed := [name for name, digest in digests_of_code(config).items() if digest != before.get(name, digest)]:
             warnings.warn(
-                f"{self} was trained with other code: the file with {changed[0]} has changed since; if that changes the "
-                "numbers, give another --name, or delete the folder",
+                f"{self} was trained with other code: the file with {', '.join(changed)} has changed since; if that changes "
+                "the numbers, give another --name, or delete the folder",
                 stacklevel=3,
             )
 
@@ -168,7 +169,7 @@ class RunFolder:
             UsageError: the record is missing or damaged.
         """
         with self._reading(self.data_file):
-            there: dict[str, Any] = json.loads(self.data_file.read_text())
+            there: dict[str, Any] = json.loads(self.data_file.read_text(encoding="utf-8"))
             if missing := {"name", "classes", "train", "test", "tables"} - there.keys():
                 raise ValueError(f"no {', '.join(sorted(missing))} in it")
             return there
@@ -191,8 +192,7 @@ class RunFolder:
     def begin(self, config: RunConfig, arm: str, seed: int, found: dict[str, Any]) -> None:
         """Write the settings and which data they met."""
         remove_strays(self.path)
-        with replacing(self.config_file) as file:
-            file.write_text(yaml.safe_dump(settings_of(config, arm, seed), sort_keys=False))
+        write_text(self.config_file, yaml.safe_dump(settings_of(config, arm, seed), sort_keys=False))
         digests = {"weights": digest_of_weights(config), "tables": digest_of_tables(config), "code": digests_of_code(config)}
         digests["networks"] = digests_of_networks(config)
         write_json(self.data_file, {**found, **digests})
@@ -200,16 +200,17 @@ class RunFolder:
     # ------------------------------------------------------------------------------------------------------- results
 
     def result(self) -> dict[str, Any]:
-        """What came out: accuracy (share of the test images, 0 to 1), loss, parameters, seconds, saturation, data, versions.
+        """What came out: accuracy (share of the test images, 0 to 1), ``correct`` of ``images``, loss, parameters, seconds,
+        saturation, data, versions. Results of earlier versions, which kept float32 shares alone, are counted here.
 
         Raises:
             UsageError: it is not there or damaged.
         """
         with self._reading(self.result_file):
-            result: dict[str, Any] = json.loads(self.result_file.read_text())
+            result: dict[str, Any] = json.loads(self.result_file.read_text(encoding="utf-8"))
             if missing := _RESULT - result.keys():
                 raise ValueError(f"no {', '.join(sorted(missing))} in it")
-            return result
+            return counted(result)
 
     def metrics(self) -> list[dict[str, float]]:
         """The record of the run, an entry an epoch, without what was not measured in that epoch.
@@ -217,7 +218,7 @@ class RunFolder:
         Raises:
             UsageError: it is not there or damaged.
         """
-        with self._reading(self.metrics_file), self.metrics_file.open(newline="") as stream:
+        with self._reading(self.metrics_file), self.metrics_file.open(newline="", encoding="utf-8") as stream:
             rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)]
             if not rows or not all("epoch" in row for row in rows):
                 raise ValueError("no epochs in it")
@@ -230,7 +231,7 @@ class RunFolder:
             UsageError: they are not there or damaged.
         """
         with self._reading(self.tables_file):
-            tables: dict[str, Any] = json.loads(self.tables_file.read_text())
+            tables: dict[str, Any] = json.loads(self.tables_file.read_text(encoding="utf-8"))
             if not all(isinstance(tables[when], dict) for when in ("before", "after")):
                 raise ValueError("no tables in it")
             return tables
@@ -253,7 +254,7 @@ class RunFolder:
         if self.finished or not self.failure_file.is_file():
             return None
         with self._reading(self.failure_file):
-            there = json.loads(self.failure_file.read_text())
+            there = json.loads(self.failure_file.read_text(encoding="utf-8"))
             same = first_difference(there["settings"], settings_of(config, arm, seed)) is None
             return str(there["message"]) if same else None
 

@@ -40,6 +40,8 @@ class JointTraining(lightning.LightningModule):
         test_saturation: (3, 8, 8), the share of coefficients at the level cap over the test images, at the last test; None
             before it, and for layers without a cap.
         test_grey: whether all test images are grey, at the last test; None before it.
+        test_counts: how many test images the model had right, and how many there were, at the last test; None before it. The
+            metrics are float32, which no share of these is exactly.
     """
 
     def __init__(self, model: PrependedModel, config: TrainingConfig, classes: int, seed: int) -> None:
@@ -57,6 +59,7 @@ class JointTraining(lightning.LightningModule):
         self.test_loss = MeanMetric(nan_strategy="disable")  # one that is not finite is to be seen
         self.test_saturation: Tensor | None = None
         self.test_grey: bool | None = None
+        self.test_counts: tuple[int, int] | None = None
 
     @property
     def saturation(self) -> Callable[[Tensor], Tensor] | None:
@@ -187,12 +190,14 @@ class JointTraining(lightning.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._saturation, self._images = torch.zeros(3, 8, 8, device=self.device), torch.zeros((), device=self.device)
         self._coloured = torch.zeros((), device=self.device)  # batches
+        self._counts = torch.zeros(2, dtype=torch.int64, device=self.device)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, target = batch
         logits, real = self.model(images), target != IGNORED
         self.test_loss.update(cross_entropy(logits[real].float(), target[real], reduction="none"))
         self.test_accuracy.update(logits, target)
+        self._counts += torch.stack([(logits.argmax(1) == target)[real].sum(), real.sum()])
         self.log("test_loss", self.test_loss, batch_size=len(images))
         self.log("test_accuracy", self.test_accuracy, batch_size=len(images))
         self._coloured += (images != images[:, :1]).any()  # entries that are no images are black
@@ -201,9 +206,12 @@ class JointTraining(lightning.LightningModule):
             self._images += real.sum()
 
     def on_validation_epoch_end(self) -> None:
-        total, images, coloured = (
-            self.trainer.strategy.reduce(x, reduce_op="sum") for x in (self._saturation, self._images, self._coloured)
+        total, images, coloured, counts = (
+            self.trainer.strategy.reduce(x, reduce_op="sum")
+            for x in (self._saturation, self._images, self._coloured, self._counts)
         )
+        correct, tested = counts.tolist()
+        self.test_counts = correct, tested
         self.test_grey = not coloured
         if self.saturation is not None:
             self.test_saturation = total / images

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from jpegdl.errors import UsageError
+
 _STARTER = "JPEGDL_STARTER"  # the environment variable with the id of the process that starts others
 _LOOK = 0.5  # seconds between two looks at whether it is still there
 
@@ -25,17 +27,45 @@ def end_with(parent: int) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(_LOOK)
-        if os.getpgrp() == os.getpid():
-            os.killpg(os.getpgrp(), signal.SIGKILL)
-        os._exit(1)
+        end_all()
 
     threading.Thread(target=watch, name="jpegdl-end-with-parent", daemon=True).start()
+
+
+def end_all() -> None:
+    """End this process and, where it leads a group, all of that, at once and without a word."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    os._exit(1)
 
 
 def end_with_starter() -> None:
     """:func:`end_with` for a process that was started within :func:`starting`; nothing for any other."""
     if (starter := os.environ.get(_STARTER)) and int(starter) != os.getpid():
         end_with(int(starter))
+
+
+#: What PyTorch says where its processes have no room to hand images over in.
+_NO_ROOM = ("shared memory", "unable to write to file </torch_", "signal: Bus error")
+
+
+@contextmanager
+def room_for_images() -> Iterator[None]:
+    """Make the errors of too small a /dev/shm, as containers have it, ones that say the way out.
+
+    Raises:
+        UsageError: loading processes have no shared memory left.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        said = " ".join(str(error).split())
+        if not any(words in said for words in _NO_ROOM):
+            raise
+        raise UsageError(
+            "the processes that load images have too little shared memory (/dev/shm) to hand them over in: give the container "
+            f"more (docker run --shm-size 2g), or load in this process with --data.workers 0; {said}"
+        ) from error
 
 
 @contextmanager

@@ -1,14 +1,22 @@
 """What a run was made of, in a form to write down, and how two such records differ."""
 
+import math
+import platform
 import unicodedata
+from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import torch
+from PIL import features
+
+from jpegdl import __version__
 from jpegdl.data.config import CLASS_ORDERS
 from jpegdl.files import digest_of_file
 from jpegdl.layer import DEFAULT_ALPHA, table_source
-from jpegdl.own import is_own, source_digest
+from jpegdl.own import is_own, own_modules, source_digest
 from jpegdl.training.config import RunConfig
 
 #: Settings that say where to compute, where files are and who else hears of it, not what: they may change between the two
@@ -65,6 +73,8 @@ def data_difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
         return difference
     for part, name in (("train", "training"), ("test", "test")):
         then, now = there[part], here[part]
+        if then is None:  # only the other part is asked for
+            continue
         if then["images"] != now["images"]:
             older = "content" not in then and then["images"] < now["images"]
             why = "; the version that recorded it passed over .gif, .jfif and others, and links in tars" if older else ""
@@ -73,6 +83,43 @@ def data_difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
         if then[kind] != now[kind]:
             return f"as many {name} images, but other ones, or of other classes"
     return None
+
+
+def share(correct: int, images: int) -> float:
+    """Return the share of images that are right, 0 to 1; NaN of none."""
+    return correct / images if images else math.nan
+
+
+def counted(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's result with the numbers of images that its accuracy stands for, and exactly their share.
+
+    Args:
+        result: the content of a ``result.json``. Earlier versions wrote float32 shares alone, which differ from one another
+            where the numbers of images do not: their ``correct`` is the nearest whole number, if there is one so near.
+    """
+    if "correct" not in result:
+        images, accuracy = result.get("data", {}).get("test", {}).get("images"), result["accuracy"]
+        if not images or not math.isfinite(accuracy) or abs(accuracy * images - round(accuracy * images)) > images * 2.0**-23:
+            return result  # corrupt images were left out: of how many it is the share is not known
+        result = {**result, "correct": round(accuracy * images), "images": images}
+    return {**result, "accuracy": share(result["correct"], result["images"])}
+
+
+def other_test_images(there: dict[str, Any], here: dict[str, Any]) -> str | None:
+    """In words, how the test images of a result differ from those of another; None if they do not, as far as both say.
+
+    Args:
+        there: the content of the ``result.json`` that ``here`` is compared with.
+        here: that of the result in question.
+    """
+    then, now = (result.get("data") or {} for result in (there, here))
+    if not all({"images", "digest"} <= record.get("test", {}).keys() and "classes" in record for record in (then, now)):
+        return None
+    # Corrupt ones that were left out count in the data, not in the result.
+    before, after = (result.get("images", data["test"]["images"]) for result, data in ((there, then), (here, now)))
+    if before != after:
+        return f"{after} in place of {before}"
+    return data_difference({**then, "train": None}, {**now, "train": None})
 
 
 def digest_of_weights(config: RunConfig) -> str | None:
@@ -92,10 +139,25 @@ def digests_of_networks(config: RunConfig) -> dict[str, str]:
     return {folder: digest_of_file(Path(folder) / "model.safetensors") for folder in config.training.networks}
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of what has a hand in a run's numbers: decoding and scaling of its images too."""
+    names = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "lightning": "lightning", "numpy": "numpy"}
+    found = {"jpegdl": __version__, "python": platform.python_version()}
+    for name, package in {**names, "numba": "numba", "pillow": "pillow"}.items():
+        with suppress(PackageNotFoundError):
+            found[name] = version(package)
+    found["torch"] = torch.__version__  # with what it was built for
+    turbo = features.check_feature("libjpeg_turbo")
+    found["libjpeg"] = str(features.version_feature("libjpeg_turbo") if turbo else features.version_codec("jpg"))
+    return found
+
+
 def digests_of_code(config: RunConfig) -> dict[str, str]:
-    """Digests of the files with the user's own code that a run depends on, by the names in its settings; without what
-    is not imported, as callbacks are not to evaluate a run."""
+    """Digests of the files with the user's own code that a run depends on: by the names in its settings and, where there are
+    any, of all other modules that are the user's own and imported, by ``module``, since those may import them. Without what is
+    not imported, as callbacks are not to evaluate a run."""
     callbacks = [entry["class_path"] for entry in config.training.callbacks if isinstance(entry, dict)]
     own = [":".join(path.rsplit(".", 1)) for path in callbacks if not path.startswith("lightning.")]
     names = (config.backbone, config.layer.kind, config.data.name or "", *own)
-    return {name: digest for name in names if is_own(name) and (digest := source_digest(name)) is not None}
+    found = {name: digest for name in names if is_own(name) and (digest := source_digest(name)) is not None}
+    return found | (own_modules({name.partition(":")[0] for name in found}) if found else {})

@@ -3,12 +3,11 @@
 import pickle
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
-import timm
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.plugins import LayerSync, MixedPrecision, TorchCheckpointIO
@@ -28,9 +27,9 @@ from jpegdl.training.config import RunConfig, TrainingConfig
 from jpegdl.training.folder import RunFolder
 from jpegdl.training.module import JointTraining
 from jpegdl.training.own_classes import make_own, naming
-from jpegdl.training.processes import end_with_starter, starting
+from jpegdl.training.processes import end_with_starter, room_for_images, starting
 from jpegdl.training.progress import Display, Line, Progress
-from jpegdl.training.records import settings_of
+from jpegdl.training.records import digests_of_code, settings_of, share, versions
 from jpegdl.training.start import check_head, other_networks, starting_backbone
 
 
@@ -116,12 +115,27 @@ def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
             num_sanity_val_steps=0,
             **options,
         )
-    except (ValueError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
-        raise UsageError(f"training.accelerator, devices, strategy or precision: {error}") from error
+    except (ValueError, ImportError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
+        raise UsageError(f"training.accelerator, devices, strategy or precision: {' '.join(str(error).split())}") from error
     except RuntimeError as error:
         if "stateful callback" not in str(error):
             raise
         raise UsageError(f"training.callbacks: {error} One ModelCheckpoint without a monitor is the run's own.") from error
+
+
+def check_trainers(configs: Sequence[TrainingConfig]) -> None:
+    """Refuse what Lightning's Trainer does, before any run begins: a precision, an accelerator, a strategy.
+
+    Several processes that train one run say it themselves, as each has its own trainer from the start.
+
+    Raises:
+        UsageError: in one line, what it says.
+    """
+    different = {(c.accelerator, c.devices, c.num_nodes, c.strategy, c.precision): c for c in configs}
+    with quiet(*_LIGHTNING):
+        for config in different.values():
+            if config.devices * config.num_nodes == 1:
+                _trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)
 
 
 #: Lightning tells which devices there are, and how it ended, for each of its trainers: here that is too often.
@@ -151,9 +165,11 @@ def train_run(
         display: shows how far the run is. Default: a line on stderr.
 
     Returns:
-        The result: accuracy (share of the test images, 0 to 1), loss, epochs trained, seconds spent on training batches, head
-        (own, selected or new, see :func:`jpegdl.training.start.starting_backbone`), numbers of parameters (all of them; the
-        layer's trainable ones), saturation (None if the layer has no cap), whether the test images are grey, data, versions.
+        The result: accuracy (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, loss, epochs
+        trained, seconds spent on training batches, head (own, selected or new, see
+        :func:`jpegdl.training.start.starting_backbone`), numbers of parameters (all of them; the layer's trainable ones),
+        saturation (None if the layer has no cap), whether the test images are grey, data, versions, and digests of the user's
+        own ``code``, by module.
 
     Raises:
         UsageError: the loss is not finite, a callback or logger fails, the folder holds other settings, other data or a
@@ -198,7 +214,7 @@ def train_run(
     if training.sync_batchnorm and trainer.strategy.root_device.type != "cuda":
         raise UsageError(f"training.sync_batchnorm needs GPUs, this run is on {trainer.strategy.root_device}")
     try:
-        with naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
+        with room_for_images(), naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
             _fit(trainer, module, data, folder.checkpoint)
     except UsageError:
         raise
@@ -213,6 +229,8 @@ def train_run(
     if "test_accuracy" not in history.rows[-1]:  # a callback stopped training after an epoch that is not tested
         with starting(), naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
             history.rows[-1] |= trainer.validate(module, data, verbose=False)[0]
+        assert module.test_counts is not None
+        history.rows[-1]["test_accuracy"] = share(*module.test_counts)
     if not trainer.is_global_zero:
         trainer.strategy.barrier()
         return folder.result()
@@ -224,6 +242,7 @@ def train_run(
         "arm": arm,
         "seed": seed,
         "accuracy": history.rows[-1]["test_accuracy"],
+        **({} if history.test_counts is None else dict(zip(("correct", "images"), history.test_counts, strict=True))),
         "loss": history.rows[-1]["test_loss"],
         "epochs": int(history.rows[-1]["epoch"]),
         "train_seconds": history.seconds,
@@ -233,22 +252,26 @@ def train_run(
         "saturation": history.test_saturation,
         "grey": history.test_grey,
         "data": found,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
+        "versions": versions(),
+        "code": digests_of_code(config),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {type(trainer.accelerator).__name__}",
     }
     folder.write_result(result)
     trainer.strategy.barrier()
-    return result
+    return folder.result()
 
 
 @quiet(*_LIGHTNING)
-def evaluate(model: PrependedModel, data: Data, config: TrainingConfig) -> dict[str, float]:
-    """Accuracy (share of the test images, 0 to 1) and mean cross-entropy of a model on the test images."""
+def evaluate(model: PrependedModel, data: Data, config: TrainingConfig) -> dict[str, Any]:
+    """Accuracy (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, and ``loss``, the mean
+    cross-entropy, of a model on the test images."""
     module = JointTraining(model, config, len(data.classes), seed=0)
     trainer = _trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    with starting():
+    with starting(), room_for_images():
         (metrics,) = trainer.validate(module, data, verbose=False)
-    return {"accuracy": metrics["test_accuracy"], "loss": metrics["test_loss"]}
+    assert module.test_counts is not None
+    correct, images = module.test_counts
+    return {"accuracy": share(correct, images), "correct": correct, "images": images, "loss": metrics["test_loss"]}
 
 
 def _fit(trainer: lightning.Trainer, module: JointTraining, data: Data, last: Path) -> None:

@@ -49,7 +49,7 @@ def _expect(files: list[Path], source: str) -> None:
 
 def _column(file: Path) -> dict[str, str]:
     """Lines of an image's number and its entry."""
-    lines = (line.split(maxsplit=1) for line in file.read_text().splitlines() if line.strip())
+    lines = (line.split(maxsplit=1) for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
     try:
         return {number: entry.strip() for number, entry in lines}
     except ValueError as error:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from PIL import features
 
 from jpegdl.errors import DataWarning, UsageError
+from jpegdl.files import as_text
 
 #: Suffixes of the files that are taken for images, as Pillow reads them here.
 IMAGES = (
@@ -108,7 +109,7 @@ def natural_key(name: str) -> tuple[list[Any], str]:
 
     The two Unicode forms of an accented name are in the same place.
     """
-    name = unicodedata.normalize("NFC", name)
+    name = unicodedata.normalize("NFC", as_text(name))
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name.lower()))], name
 
 

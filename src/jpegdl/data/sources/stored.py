@@ -12,6 +12,7 @@ from PIL import Image
 from jpegdl.data.digests import Piece, piece_digests
 from jpegdl.data.pixels import open_image
 from jpegdl.data.sources.base import Source
+from jpegdl.files import as_text
 
 
 class Place(NamedTuple):
@@ -50,7 +51,7 @@ class Stored(Source):
         return str(Path(place.tar or self._root) / place.key)
 
     def key(self, index: int) -> str:
-        return self._places[index].key
+        return as_text(self._places[index].key)
 
     def size(self, index: int) -> int:
         place = self._places[index]

@@ -1,0 +1,73 @@
+"""Systems whose encoding is not UTF-8: the command in a process of its own, with settings and classes that ASCII lacks."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+RECIPE = """\
+# Gr\u00fc\u00dfe: gr\u00f6\u00dfer
+backbone: cifar_resnet8
+data: {name: folder, size: 16, resize: 16, batch_size: 4}
+layer: {tables: ones}
+arms:
+  plain:
+  mine: {about: "sch\u00f6n \u2212 gr\u00fcn", layer: {alpha: 2.0}}
+training: {epochs: 1, accelerator: cpu}
+"""
+ENCODINGS = {"ascii": None, "iso8859-1": "ISO-8859-1", "euc_jp": "EUC-JP"}
+
+
+def _environment(encoding, place):
+    """That of a system with this encoding; a locale is made for the test, as most machines have none but UTF-8 and C."""
+    environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1] / "src"), environment.get("PYTHONPATH", "")])
+    name = "C"
+    if charmap := ENCODINGS[encoding]:
+        if shutil.which("localedef") is None:
+            pytest.skip("no localedef")
+        name = "xx_TEST"
+        language = "ja_JP" if encoding == "euc_jp" else "de_DE"  # whose numbers have a decimal comma
+        made = subprocess.run(["localedef", "-c", "-i", language, "-f", charmap, place / name], capture_output=True)
+        if not (place / name).is_dir():
+            pytest.skip(f"localedef makes no such locale: {made.stderr!r}")
+    environment |= {"LOCPATH": str(place), "LC_ALL": name}
+    asked = [sys.executable, "-c", "import locale, codecs; print(codecs.lookup(locale.getpreferredencoding(False)).name)"]
+    found = subprocess.run(asked, env=environment, capture_output=True, check=True).stdout.decode("ascii").strip()
+    if found != encoding:
+        pytest.skip(f"the system's encoding is {found} there")
+    return environment
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_comparison_and_its_report(encoding, tmp_path):
+    for part, count in (("train", 4), ("test", 2)):
+        for place, name in enumerate(("M\u00fcller", "\u00d6l")):
+            folder = tmp_path / "data" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (16, 16), (120 * place + 10 * number, 90, 30)).save(folder / f"\u00fc{number}.png")
+    (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    environment = _environment(encoding, tmp_path)
+
+    def jpegdl(*arguments):
+        command = [sys.executable, "-m", "jpegdl", *arguments]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    comparison = ["--config", "recipe.yaml", "--data.path", "data", "--seeds", "1", "--jobs", "1"]
+    assert b"| mine" in jpegdl("compare", *comparison)
+    folder = tmp_path / "runs" / "run"
+    assert json.loads((folder / "mine/0/data.json").read_text(encoding="ascii"))["classes"] == ["M\u00fcller", "\u00d6l"]
+    page = (folder / "report.html").read_bytes().decode("utf-8")
+    assert "sch\u00f6n \u2212 gr\u00fcn" in page
+    assert "\ufffd" not in page
+    # What was begun there goes on where the encoding is UTF-8.
+    environment["PYTHONUTF8"] = "1"
+    assert b"| mine" in jpegdl("compare", *comparison)
