@@ -1,5 +1,6 @@
 """The sets that torchvision downloads."""
 
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -91,7 +92,7 @@ def download_once(make: Callable[..., Any], name: str, root: Path) -> Any:
         return make(download=False)
     except (OSError, RuntimeError):
         pass
-    own = root == cache_folder(DataConfig())
+    own = root == Path(os.path.expanduser(CACHE))  # noqa: PTH111 - which leaves it as it is where there is no home
     there, lock = root.exists(), root / f".{name.replace('/', '-')}.lock"
     if not there and not root.parent.is_dir() and not own:
         raise UsageError(f"data.path {root} is not a folder, and cannot be made: there is no folder {root.parent}")
