@@ -44,7 +44,8 @@ class TorchvisionImages(Source):
     def __init__(self, parts: list[Any], name: str) -> None:
         self._parts, self._name = parts, name
         self._ends = list(accumulate(len(part) for part in parts))
-        self.targets = [class_index(target, name) for part in parts for target in _targets(part)]
+        targets = (target for part in parts for target in _targets(part))
+        self.targets = [class_index(target, f"{name}[{index}]") for index, target in enumerate(targets)]
 
     def read(self, index: int) -> Image.Image:
         part = bisect_right(self._ends, index)
