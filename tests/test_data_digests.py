@@ -13,7 +13,7 @@ from PIL import Image
 
 from jpegdl.data import Data, DataConfig, digests
 from jpegdl.data.digests import Piece, bytes_digest, piece_digests
-from jpegdl.training.records import data_difference
+from jpegdl.training.records import data_difference, same_images
 
 
 def _fill(root, seed, names=("a", "b"), train=6, test=4, suffix="bmp"):
@@ -79,6 +79,8 @@ def test_records_of_names_and_sizes_are_still_compared(tmp_path):
     assert data_difference(old, now) is None
     old["test"]["digest"] = "0" * 16
     assert data_difference(old, now) == "as many test images, but other ones, or of other classes"
+    assert same_images(old["train"], now["train"])
+    assert not same_images(old["test"], now["test"])
     old["train"]["images"] -= 1
     assert data_difference(old, now) == (
         "11 training images then, 12 now; the version that recorded it passed over .gif, .jfif and others, and links in tars"

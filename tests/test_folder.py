@@ -202,6 +202,8 @@ def test_evaluation_on_other_images_says_so_and_on_other_classes_is_refused(tmp_
     metrics = evaluate_run(_config(tmp_path, more), "plain", 0)
     assert metrics["images"] == 12
     assert metrics["other_images"] == "8 test images then, 12 now"
+    remembered = evaluate_run(_config(tmp_path, tmp_path / "pets" / "train"), "plain", 0)
+    assert remembered["other_images"] == "they are the images that it was trained on"
     others = _images(tmp_path / "others", classes=("cat", "horse"))
     for model in (None, RunFolder(tmp_path / "test" / "plain" / "0").model_file):
         with pytest.raises(UsageError, match="knows other classes than these data .class 'dog' is in only one of them"):

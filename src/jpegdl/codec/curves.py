@@ -23,6 +23,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.special import stdtrit
 
 from jpegdl.errors import UsageError
+from jpegdl.training.records import same_images
 
 #: By arm and seed, what :func:`jpegdl.codec.rate_run` returned.
 Rates = dict[str, dict[int, dict[str, Any]]]
@@ -119,7 +120,7 @@ def _check_same(results: Rates) -> None:
         if first.keys() != other.keys():
             raise UsageError(f"{everything[0][0]} and {who} were measured by different versions of jpegdl: measure all again")
         for name in first.keys() - {"model"}:
-            if first[name] != other[name]:
+            if not (same_images(first[name], other[name]) if name == "test" else first[name] == other[name]):
                 raise UsageError(
                     f"{everything[0][0]} and {who} were measured with different {name} ({first[name]} and {other[name]}): "
                     "measure all arms with the same options and data"

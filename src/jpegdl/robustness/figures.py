@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from scipy.special import stdtrit
 
 from jpegdl.errors import UsageError
+from jpegdl.training.records import same_images
 
 #: By arm and seed, what :func:`jpegdl.robustness.attack_run` returned.
 Results = dict[str, dict[int, dict[str, Any]]]
 
-_SAME = ("classes", "images", "indices", "data")
+_SAME = ("classes", "images", "indices")
 
 
 def attack_rows(results: Results) -> list[dict[str, Any]]:
@@ -187,6 +188,9 @@ def check_same(results: Results) -> None:
     (first_name, first), *others = _all(results)
     for name, result in others:
         differing = [part for part in _SAME if result[part] != first[part]]
+        there, here = first["data"], result["data"]
+        if there != here and (there["name"] != here["name"] or not same_images(there["test"], here["test"])):
+            differing.append("data")
         for part in first["settings"].keys() - {"accelerator"}:
             if result["settings"][part] != first["settings"][part]:
                 differing.append(f"settings.{part}")

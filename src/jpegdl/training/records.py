@@ -67,6 +67,15 @@ def class_difference(there: list[str], here: list[str]) -> str | None:
     return None if there == here else "the classes are in another order"
 
 
+def same_images(there: dict[str, Any], here: dict[str, Any]) -> bool:
+    """Whether two fingerprints of one part of a data set are of the same images, as far as both know.
+
+    Earlier versions knew names and sizes only; where both know the contents, names do not count.
+    """
+    kind = "content" if "content" in there and "content" in here else "digest"
+    return (there["images"], there.get(kind)) == (here["images"], here.get(kind))
+
+
 def data_difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
     """In words, what of two data sets' fingerprints differs first; None if they are the same."""
     if difference := class_difference(there["classes"], here["classes"]):
@@ -79,8 +88,7 @@ def data_difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
             older = "content" not in then and then["images"] < now["images"]
             why = "; the version that recorded it passed over .gif, .jfif and others, and links in tars" if older else ""
             return f"{then['images']} {name} images then, {now['images']} now{why}"
-        kind = "content" if "content" in then and "content" in now else "digest"  # earlier versions knew names and sizes only
-        if then[kind] != now[kind]:
+        if not same_images(then, now):
             return f"as many {name} images, but other ones, or of other classes"
     return None
 

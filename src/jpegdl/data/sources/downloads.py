@@ -1,5 +1,6 @@
 """The sets that torchvision downloads."""
 
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -43,7 +44,8 @@ class TorchvisionImages(Source):
     def __init__(self, parts: list[Any], name: str) -> None:
         self._parts, self._name = parts, name
         self._ends = list(accumulate(len(part) for part in parts))
-        self.targets = [class_index(target, name) for part in parts for target in _targets(part)]
+        targets = (target for part in parts for target in _targets(part))
+        self.targets = [class_index(target, f"{name}[{index}]") for index, target in enumerate(targets)]
 
     def read(self, index: int) -> Image.Image:
         part = bisect_right(self._ends, index)
@@ -91,7 +93,7 @@ def download_once(make: Callable[..., Any], name: str, root: Path) -> Any:
         return make(download=False)
     except (OSError, RuntimeError):
         pass
-    own = root == cache_folder(DataConfig())
+    own = root == Path(os.path.expanduser(CACHE))  # noqa: PTH111 - which leaves it as it is where there is no home
     there, lock = root.exists(), root / f".{name.replace('/', '-')}.lock"
     if not there and not root.parent.is_dir() and not own:
         raise UsageError(f"data.path {root} is not a folder, and cannot be made: there is no folder {root.parent}")

@@ -43,8 +43,8 @@ class OwnImages(Source):
     with some that are read; else every item is read once, which decodes all images.
 
     What the fingerprint sees: where the set keeps the names of its files (``.samples``, ``.imgs``, ``._samples``,
-    ``._image_files``, ``._images``), what these hold (:meth:`contents`; and their names and sizes, as earlier versions). Else
-    the decoded pixels: of all images in use where these are small (``WHOLE`` pixels in all, CIFAR-10 is one), of ``SOME`` spread
+    ``._image_files``, ``._images``), what these hold (and their names and sizes, as earlier versions). Else the
+    decoded pixels: of all images in use where these are small (``WHOLE`` pixels in all, CIFAR-10 is one), of ``SOME`` spread
     over the set where they are not; then a change in another image goes unseen. What the set's code does to the pixels of its
     files goes unseen too.
 
