@@ -1,6 +1,8 @@
 """How a comparison ends, and its summary read back; on folders made by hand."""
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,6 +146,14 @@ def test_a_damaged_summary(capsys, mine, damage):
     assert err.startswith("jpegdl: error: runs/mine/summary.json is damaged (")
     assert err.endswith("); jpegdl compare with the same settings writes it again\n")
     assert err.count("\n") == 1
+
+
+def test_a_terminal_that_cannot_show_a_character(mine, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["summary", "--name", "mine"]) == 0
+    stream.flush()
+    assert rb"37.50 \xb1 17.68" in stream.buffer.getvalue()
 
 
 def test_runs_that_the_summary_does_not_tell_of(mine, recwarn):

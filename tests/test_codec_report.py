@@ -1,5 +1,7 @@
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from explained import config, make_run
@@ -19,6 +21,9 @@ from jpegdl.codec.report import header_bytes
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.tables import standard_tables
+from jpegdl.training import RunFolder
+from runs import run as trained
+from runs import small_config
 
 
 def by_name(found):
@@ -169,3 +174,61 @@ def test_what_cannot_be_tested(run, tmp_path):
         file_report(run, tmp_path / "other")
     with pytest.raises(UsageError, match="kind 'zero-dc'"):
         file_report(make_run(tmp_path / "zero", config(kind="zero-dc"), steps=0))
+
+
+# ------------------------------------------------------------------------------- whether files are the run's test images
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Class folders of 12 training and 8 test images a class, of the same names in both, and a run that was trained on them."""
+    place, draw = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for part, count in (("train", 12), ("test", 8)):
+        for name in ("bee", "fly"):
+            (place / "data" / part / name).mkdir(parents=True)
+            for i in range(count):
+                coarse = Image.fromarray(draw.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((20, 20))
+                coarse.save(place / "data" / part / name / f"{i}.png")
+    settings = small_config(1)
+    data = replace(settings.data, path=str(place / "data"), batch_size=8)
+    trained(replace(settings, data=data), place / "run")
+    return place
+
+
+def _copies(place, target, part="test", wanted=8, names="{}"):
+    for file in sorted((place / "data" / part).glob("*/*.png")):
+        if int(file.stem) < wanted:
+            (target / file.parent.name).mkdir(parents=True, exist_ok=True)
+            Image.open(file).save(target / file.parent.name / f"{names.format(file.stem)}.jpg", quality=50)
+    return target
+
+
+def test_files_of_all_test_images_or_of_some(pictures, tmp_path):
+    run = RunFolder(pictures / "run")
+    whole = file_report(run, _copies(pictures, tmp_path / "all"))
+    assert [row["images"] for row in whole["rows"]] == [16] * 4
+    assert whole["rows"][0]["accuracy"] == run.result()["accuracy"]
+    assert [whole["stored"][name] for name in ("same", "missing", "foreign", "unlike", "images")] == [True, 0, 0, 0, None]
+    some = _copies(pictures, tmp_path / "some", wanted=5)
+    _copies(pictures, some, names="new{}", wanted=1)
+    found = file_report(run, some)
+    assert [row["images"] for row in found["rows"]] == [10] * 4  # the same images in all rows
+    assert found["stored"]["same"]
+    assert found["stored"]["images"] == (
+        "6 of the run's 16 test images have no file here and 2 of the 12 files are none of the run's test images, by class and "
+        "name: left out of all rows."
+    )
+    assert [row["images"] for row in file_report(run, some, images=4)["rows"]] == [4] * 4
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [("x{}", "None of the 16 files is one of the run's 16"), ("{}", "do not look like")]
+)
+def test_files_of_other_images_stand_beside_none_of_the_run_s_own(pictures, tmp_path, names, said):
+    """Those of training images, by mistake: of other names, or of the very same."""
+    found = file_report(RunFolder(pictures / "run"), _copies(pictures, tmp_path / "train", "train", names=names))
+    assert [row["name"] for row in found["rows"]] == ["real file", "real file, layer kept"]
+    assert found["stored"]["same"] is False
+    assert said in found["stored"]["images"]
+    keep_file_report(RunFolder(pictures / "run"), found)
+    assert read_file_report(RunFolder(pictures / "run")) == found

@@ -264,3 +264,63 @@ def test_a_trained_run_is_evaluated_without_its_callbacks(tmp_path, monkeypatch)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*other code.*")  # nor is it said to have changed
         assert evaluate_run(elsewhere, "jpeg-dl", 0)["accuracy"] == pytest.approx(accuracy)
+
+
+# ---------------------------------------------------------------------------------------------- loggers by a short name
+
+
+def test_short_names_of_loggers(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for given in ("csv", ["csv"], ["csv", "tensorboard"]):  # TensorBoard's events are there anyway
+        (entry,) = TrainingConfig(loggers=given).loggers
+        assert entry == {
+            "class_path": "lightning.pytorch.loggers.CSVLogger",
+            "init_args": {"save_dir": "{folder}", "name": "csv"},
+        }
+    assert TrainingConfig(loggers="tensorboard").loggers == []
+    (here,) = TrainingConfig(loggers="mlflow").loggers
+    assert here["init_args"]["tracking_uri"] == "sqlite:///{comparison}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:1")
+    (there,) = TrainingConfig(loggers="mlflow").loggers
+    assert there["init_args"].keys() == {"experiment_name", "run_name"}
+
+
+def test_a_missing_package_is_said_before_anything_trains(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="training.loggers: .*WandbLogger needs a package that is missing: pip install wandb"):
+        check_config(config_with(loggers="wandb"))
+
+
+def test_the_csv_logger_by_its_short_name(tmp_path):
+    run(config_with(loggers="csv"), tmp_path / "mine/plain/0", "plain")
+    assert (tmp_path / "mine/plain/0/csv/version_0/metrics.csv").is_file()
+
+
+def test_each_run_is_one_of_wandb(tmp_path, monkeypatch):
+    """Offline. The logger of a second run in a process took the first one's, which had not ended."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for seed in (0, 1):
+        run(config_with(loggers="wandb"), tmp_path / f"mine/plain/{seed}", "plain", seed)
+        assert wandb.run is None
+        assert len(list((tmp_path / f"mine/plain/{seed}").rglob("*.wandb"))) == 1
+    own = wandb.init(dir=tmp_path, project="mine")  # of the user's script
+    run(config_with(), tmp_path / "mine/plain/2", "plain", 2)
+    assert wandb.run is own
+    own.finish()
+
+
+def test_runs_are_found_in_mlflow(tmp_path, monkeypatch):
+    """Its newer versions write to a database, not to files."""
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    results = [run(config_with(loggers="mlflow"), tmp_path / f"mine/plain/{seed}", "plain", seed) for seed in (0, 1)]
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mine/mlflow.db")
+    experiment = client.get_experiment_by_name("mine")
+    found = {each.info.run_name: each for each in client.search_runs([experiment.experiment_id])}
+    assert found.keys() == {"plain-0", "plain-1"}
+    for seed, result in enumerate(results):
+        assert found[f"plain-{seed}"].info.status == "FINISHED"
+        assert found[f"plain-{seed}"].data.metrics["test_accuracy"] == pytest.approx(result["accuracy"], abs=1e-6)

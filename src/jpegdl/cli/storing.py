@@ -67,6 +67,8 @@ def evaluate_files(run: "RunFolder", files: str, path: str | None) -> None:
     say(f"{files}: {stored_in_words(found['stored'])}")
     if found["stored"]["tables"] == "own":
         say(found["carried"]["words"])
+    if found["stored"]["images"]:
+        say(found["stored"]["images"])
     counts = list(dict.fromkeys(row["images"] for row in found["rows"]))
     if len(counts) > 1:
         say(f"Not the same images: the first rows are of the run's own {counts[0]}, those of real files of {counts[1]}")

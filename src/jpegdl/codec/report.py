@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,9 @@ def file_report(
 
     Without ``files``, each test image is encoded as the model sees it, scaled and cropped, and all rows are of the same
     pixels. With ``files``, the rows of real files are those in that folder, decoded, scaled and cropped as the run's images
-    are; their bits per pixel are of the files as they are stored. Decoders round to 8 bits and clip, the layer does neither.
+    are; their bits per pixel are of the files as they are stored. Files are the run's test images where class and name say so,
+    but for the suffix: all rows are then of those that are in both. Where there are none, or they do not look like them, there
+    are the rows of real files alone. Decoders round to 8 bits and clip, the layer does neither.
 
     Args:
         folder: the run's.
@@ -96,7 +98,10 @@ def file_report(
         this run's tables; other, mixed, or None where none is a JPEG file), ``digest`` of all their tables, ``formats``,
         ``subsampling`` of the JPEG files, ``of_layer`` (that of the run), ``exact`` (whether they were made with the level cap,
         as the ``compress.json`` above them says; None where none does), and ``test``, the number of images and a digest of
-        their names and sizes. ``model``, digest of the model's file, ``arm`` and ``seed`` say whose numbers they are.
+        their names and sizes; ``same``, whether all rows are of the same images (None where names cannot tell, as the run's own
+        are not in class folders), ``missing`` (test images without a file), ``foreign`` (files that are none of them),
+        ``unlike`` (files that do not look like the image of their name), and ``images``, these in words. ``model``, digest of
+        the model's file, ``arm`` and ``seed`` say whose numbers they are.
 
     Raises:
         UsageError: a run that is not finished, or whose layer no JPEG file can stand for; data of other classes; no images.
@@ -117,13 +122,17 @@ def file_report(
     encoder = Encoder(*tables, limits, learned.subsampling or "4:4:4", optimize=optimize, exact=exact)
     test = _Test(run, learned, batch_size, tell)
     chosen = spread(len(data.test), images)
-    rows = test.without_files(data, chosen, optimize)
     stored, subsampling, capped = None, encoder.subsampling, exact
     if files is None:
+        rows = test.without_files(data, chosen, optimize)
         rows += test.of_crops(data, chosen, encoder)
     else:
-        there, stored = test.of_folder(files, images, tables)
-        rows += there
+        rows, stored = test.of_folder(files, images, tables, data)
+        if stored["same"] is None:
+            rows = test.without_files(data, chosen, optimize) + rows
+        elif stored["same"]:
+            rows = test.without_files(data, stored["indices"], optimize) + rows
+        del stored["indices"]
         stored |= {"of_layer": encoder.subsampling, "exact": made_exact(files)}
         capped = bool(stored["exact"])
         if len(stored["subsampling"]) == 1 and stored["subsampling"][0] in SUBSAMPLINGS:
@@ -255,8 +264,17 @@ class _Test:
         return counts.rows(*size.rates(_pixels(data)))
 
     @torch.no_grad()
-    def of_folder(self, files: Path, wanted: int | None, own: tuple[Tensor, Tensor]) -> tuple[list[Row], dict[str, Any]]:
-        """The rows of the files in a folder, and what these are; ``own``: the entries of the run's tables."""
+    def of_folder(
+        self, files: Path, wanted: int | None, own: tuple[Tensor, Tensor], test: Data
+    ) -> tuple[list[Row], dict[str, Any]]:
+        """The rows of the files in a folder, and what these are.
+
+        Args:
+            files: the folder.
+            wanted: how many, evenly over all; None for all.
+            own: the entries of the run's tables.
+            test: the run's own test images.
+        """
         config = replace(
             self.run.config.data,
             name="folder",
@@ -270,11 +288,21 @@ class _Test:
         data = Data(config, test_only=True)
         self.run.folder.other_images(data.fingerprint)  # refuses other classes; that the bytes are others is the point
         counts = _Counts()
-        chosen = spread(len(data.test), wanted)
+        pairs = _pairs(test, data)
+        if pairs:
+            pairs = [pairs[i] for i in spread(len(pairs), wanted)]
+            chosen = [file for _, file in pairs]
+        else:
+            chosen = spread(len(data.test), wanted)
         for images, targets in self.batches(data, chosen, "real file"):
             counts.add(self, images, targets)
         rate, stored = _stored(config, chosen, own)
-        return counts.rows(rate), {**stored, "test": data.fingerprint["test"]}
+        return counts.rows(rate), {
+            **stored,
+            "test": data.fingerprint["test"],
+            **_sameness(pairs, _pairs(test, data), test, data),
+            "indices": [image for image, _ in pairs or []],
+        }
 
 
 class _Counts:
@@ -337,6 +365,61 @@ def _right(model: nn.Module, images: Tensor, targets: Tensor) -> int:
 def _pixels(data: Data) -> int:
     """Pixels of one image as the model sees it."""
     return data.config.pixels**2
+
+
+def _pairs(test: Data, files: Data) -> list[tuple[int, int]] | None:
+    """Of each file that is named as a test image is, but for its suffix, the indices of both; None where no names can tell."""
+    keys = [test.test.key(i) for i in range(len(test.test))]
+    if test.config.kind != "folder" and not all("/" in key for key in keys):
+        return None
+    stems: dict[str, int] = {}
+    for i, key in reversed(list(enumerate(keys))):
+        stems[_stem(key)] = i
+    stems |= {key: i for i, key in enumerate(keys)}  # a.png and a.bmp become a.png.jpg and a.bmp.jpg, or keep their names
+    pairs = {}
+    for file in range(len(files.test)):
+        key = files.test.key(file)
+        if (image := stems.get(key, stems.get(_stem(key)))) is not None and image not in pairs:
+            pairs[image] = file
+    return sorted(pairs.items())
+
+
+def _stem(key: str) -> str:
+    return str(PurePosixPath(key).with_suffix(""))
+
+
+def _sameness(
+    chosen: list[tuple[int, int]] | None, pairs: list[tuple[int, int]] | None, test: Data, files: Data
+) -> dict[str, Any]:
+    """Whether files are a run's test images; see :func:`file_report`."""
+    if chosen is None or pairs is None:
+        words = "Whether these are the run's own test images cannot be told, as those have no names in class folders."
+        return {"same": None, "missing": None, "foreign": None, "unlike": None, "images": words}
+    missing, foreign = len(test.test) - len(pairs), len(files.test) - len(pairs)
+    if not pairs:
+        words = f"None of the {foreign} files is one of the run's {missing} test images, by class and name: these are others."
+        return {"same": False, "missing": missing, "foreign": foreign, "unlike": 0, "images": words}
+    unlike, said = _unlike(chosen, test, files), []
+    if missing:
+        said.append(f"{missing} of the run's {len(test.test)} test images have no file here")
+    if foreign:
+        said.append(f"{foreign} of the {len(files.test)} files are none of the run's test images, by class and name")
+    if said:
+        said = [f"{' and '.join(said)}: left out of all rows."]
+    same = unlike <= max(1, len(chosen) // 4)
+    if not same:
+        said.append(f"{unlike} of {len(chosen)} files do not look like the test image of their name: these are other images.")
+    return {"same": same, "missing": missing, "foreign": foreign, "unlike": unlike, "images": " ".join(said) or None}
+
+
+def _unlike(pairs: list[tuple[int, int]], test: Data, files: Data) -> int:
+    """How many files look less like the test image of their name than like that of the next."""
+    unlike, images = 0, [image for image, _ in pairs]
+    for (image, file), other in zip(pairs, [*images[1:], *images[:1]], strict=True):
+        there, own, next_one = files.test[file], test.test[image], test.test[other]
+        if image != other and there is not None and own is not None and next_one is not None:
+            unlike += bool((there[0] - own[0]).abs().mean() > (there[0] - next_one[0]).abs().mean())
+    return unlike
 
 
 def _stored(config: DataConfig, chosen: list[int], own: tuple[Tensor, Tensor]) -> tuple[float, dict[str, Any]]:

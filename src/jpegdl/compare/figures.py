@@ -156,7 +156,9 @@ def gains_figure(summary: dict[str, Any]) -> Figure | None:
     for row, (arm, entry) in enumerate(others.items()):
         if (gain := entry["difference"]) is None:
             labels.append(arm)
-            reason = no_difference(entry) if entry["seeds"] else "failed"
+            reason = (
+                f"{no_difference(entry)}{'' if entry.get('other_images') else ' with plain'}" if entry["seeds"] else "failed"
+            )
             axes.text(0.02, row, reason, transform=axes.get_yaxis_transform(), va="center", color="grey", fontsize=9)
             continue
         labels.append(arm + part(gain["seeds"], len(summary["seeds"])))

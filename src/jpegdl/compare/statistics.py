@@ -181,7 +181,7 @@ def _mixed(sound: dict[str, dict[int, dict[str, Any]]], found: list[dict[str, An
         for name, digest in result.get("code", {}).items():
             values.setdefault(f"{CODE}{name}", []).append(digest)
     for arm, runs in sound.items():
-        values[f"{PARAMETERS}{arm}"] = [str(run["parameters"]) for run in runs.values()]
+        values[f"{PARAMETERS}{arm}"] = [str(run["parameters"]) for run in runs.values() if "parameters" in run]
     each = {name: list(dict.fromkeys(several)) for name, several in values.items()}
     return {name: different for name, different in each.items() if len(different) > 1}
 

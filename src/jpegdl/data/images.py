@@ -225,6 +225,10 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.targets)
 
+    def key(self, index: int) -> str:
+        """A name of an image that does not depend on where the set is kept: of class folders CLASS/.../NAME."""
+        return self._source.key(self._indices[index])
+
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         if key is None:
             return torch.zeros(3, self._config.pixels, self._config.pixels), IGNORED

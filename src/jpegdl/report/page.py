@@ -49,7 +49,7 @@ def write_report(folder: Path) -> Path:
         ],
         settings=settings,
         commands=_text(folder / COMMANDS),
-        versions={**summary["versions"], "jpegdl": __version__},
+        versions={"jpegdl": __version__, **summary["versions"]},
         machine=summary["machine"],
     )
     write_text(folder / REPORT, page)

@@ -81,6 +81,8 @@ def read_back_sections(runs: Runs) -> Iterator[Section]:
         words = f". {found['carried']['words']}" if stored["tables"] == "own" else ""
         files = f"{stored['test']['images']} files in {found['files']}"
         lines.append(f"{arm}, seed {seed}: {files}, {stored_in_words(stored)}{words}.")
+        if stored.get("images"):
+            lines.append(f"{arm}, seed {seed}: {stored['images']}")
         same: list[Any] = [[row["name"], row["images"]] for row in found["rows"]]
         same += [found["other_images"], "" if stored["tables"] == "own" else stored["digest"]]
         alike.setdefault((arm, stored_in_words(stored), repr(same)), []).append(found)

@@ -1,10 +1,12 @@
 """What a run starts with, and what it writes down while it trains."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
 import lightning
 import numpy as np
 import torch
@@ -63,6 +65,11 @@ class Start(Callback):
         _load_kernels(layer, self.size, trainer.strategy.root_device)
         if trainer.is_global_zero:
             self.begin()
+        with _one_by_one(self.folder, self.settings["training"]["loggers"]):
+            self._make_loggers(trainer)
+        trainer.loggers = [_Logger(self.folder, name="", version="", default_hp_metric=False), *self.loggers]
+
+    def _make_loggers(self, trainer: lightning.Trainer) -> None:
         # A logger that the trainer had from the beginning would have made the folder.
         self.loggers = self.make_loggers()
         for logger in self.loggers:
@@ -73,7 +80,18 @@ class Start(Callback):
                 )
             if trainer.is_global_zero:
                 logger.log_hyperparams(self.settings)
-        trainer.loggers = [_Logger(self.folder, name="", version="", default_hp_metric=False), *self.loggers]
+
+
+@contextmanager
+def _one_by_one(folder: Path, loggers: Any) -> Iterator[None]:
+    """Keep runs that begin at a time from making one database of MLflow's at a time."""
+    if not any(str(entry["class_path"]).endswith("MLFlowLogger") for entry in loggers):
+        yield
+        return
+    locks = folder.absolute().parent.parent / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(locks / "mlflow"):
+        yield
 
 
 def _load_kernels(layer: nn.Module, size: int, device: torch.device) -> None:

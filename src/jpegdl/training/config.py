@@ -11,7 +11,7 @@ from jpegdl.data.config import check as check_data
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig, check_layer
 from jpegdl.own import is_own
-from jpegdl.training.own_classes import check_own_classes, spelled_out
+from jpegdl.training.own_classes import TENSORBOARD, check_own_classes, spelled_out
 from jpegdl.training.rate import RateConfig, check_rate
 
 _OPTIMIZERS = ("sgd", "adam", "adamw", "log-adam")
@@ -88,7 +88,7 @@ class TrainingConfig:
             init_args: {...}}, or of class paths alone. In texts among the arguments {arm}, {seed} and {folder} stand for the
             run's own. One may stop training early: the last epoch is tested all the same.
         loggers: the same for loggers, beside the run's own files and TensorBoard's; save_dir: '{folder}' puts their files
-            there too.
+            there too. wandb, mlflow and csv are short for those with settings that suit a comparison.
     """
 
     train: str = "both"
@@ -111,10 +111,12 @@ class TrainingConfig:
     sync_batchnorm: bool = False
     precision: str = "32-true"
     callbacks: list[str | dict[str, Any]] = field(default_factory=list)
-    loggers: list[str | dict[str, Any]] = field(default_factory=list)
+    loggers: list[str | dict[str, Any]] | str = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.callbacks, self.loggers = ([spelled_out(entry) for entry in part] for part in (self.callbacks, self.loggers))
+        self.callbacks = [spelled_out(entry) for entry in self.callbacks]
+        loggers = [self.loggers] if isinstance(self.loggers, str) else self.loggers
+        self.loggers = [spelled_out(entry) for entry in loggers if entry != TENSORBOARD]
 
 
 @dataclass

@@ -1,6 +1,9 @@
 """The user's own callbacks and loggers, by class path as in Lightning's command line: ``{class_path: ..., init_args: ...}``."""
 
+import importlib.util
 import inspect
+import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,8 +21,27 @@ _KINDS: dict[str, tuple[type, str]] = {
 }
 
 
+#: Loggers by a short name, with what they need to keep the runs of a comparison apart and together.
+SHORT = {
+    "csv": ("CSVLogger", {"save_dir": "{folder}", "name": "csv"}),
+    "wandb": ("WandbLogger", {"project": "{name}", "group": "{arm}", "name": "{arm}-{seed}", "save_dir": "{folder}"}),
+    "mlflow": ("MLFlowLogger", {"experiment_name": "{name}", "run_name": "{arm}-{seed}"}),
+}
+TENSORBOARD = "tensorboard"  # a short name too, of what each run has already
+#: Of MLflow, where no server is named: its newer versions write to no plain files any more.
+_MLFLOW_HERE = {"tracking_uri": "sqlite:///{comparison}/mlflow.db", "artifact_location": "{comparison}/mlflow"}
+_SERVER = "MLFLOW_TRACKING_URI"  # which mlflow itself sets too, to what its loggers were given
+_given: set[str | None] = set()  # to its loggers, by us
+_PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
+
+
 def spelled_out(entry: Any) -> Any:
-    """An entry with both its parts, where it is a class path alone or has no arguments; as it is, where it is none."""
+    """An entry with both its parts, where it is a class path or a short name alone or has no arguments; as it is, where it is
+    none."""
+    if isinstance(entry, str) and entry in SHORT:
+        kind, arguments = SHORT[entry]
+        here = _MLFLOW_HERE if entry == "mlflow" and _mlflow_server() is None else {}
+        return {"class_path": f"lightning.pytorch.loggers.{kind}", "init_args": {**arguments, **here}}
     if isinstance(entry, str):
         return {"class_path": entry, "init_args": {}}
     return {**entry, "init_args": entry.get("init_args") or {}} if isinstance(entry, dict) else entry
@@ -55,10 +77,40 @@ def make_own(entries: Sequence[Any], name: str, places: Mapping[str, Any]) -> li
     for entry in entries:
         kind, arguments = _class_and_arguments(entry, name)
         try:
-            made.append(kind(**_filled_in(arguments, places)))
+            arguments = _filled_in(arguments, places)
+            if kind.__name__ == "MLFlowLogger":  # which asks for the server where it is imported, and no more
+                if "tracking_uri" not in arguments and (server := _mlflow_server()) is not None:
+                    arguments["tracking_uri"] = server
+                else:
+                    _given.add(arguments.get("tracking_uri"))
+            made.append(kind(**arguments))
         except Exception as error:  # whatever the user's code raises
             raise UsageError(f"training.{name}: {entry['class_path']} cannot be made: {said(error)}") from error
     return made
+
+
+def _mlflow_server() -> str | None:
+    """Where the user has MLflow keep runs; None where nothing says."""
+    server = os.environ.get(_SERVER)
+    return None if not server or server in _given else server
+
+
+@contextmanager
+def ending_wandb_runs() -> Iterator[None]:
+    """End the Weights & Biases runs that begin in here: its logger takes a run that goes on for that of the next, too."""
+    before, failed = _wandb_run(), True
+    try:
+        yield
+        failed = False
+    finally:
+        run = _wandb_run()
+        if run is not None and run is not before:  # one that a user's script has begun is theirs
+            run.finish(exit_code=int(failed))
+
+
+def _wandb_run() -> Any:
+    """The run of this process that goes on, if wandb is in use at all."""
+    return getattr(sys.modules.get("wandb"), "run", None)
 
 
 @contextmanager
@@ -102,6 +154,9 @@ def _class_and_arguments(entry: Any, name: str) -> tuple[type, dict[str, Any]]:
         raise UsageError(f"{setting}: {path} is not {article} {base.__module__.partition('.')[0]} {base.__name__}")
     if issubclass(kind, ProgressBar):
         raise UsageError(f"{setting}: {path} is a progress bar, and each run has one already")
+    package = _PACKAGES.get(kind.__name__)
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise UsageError(f"{setting}: {path} needs a package that is missing: pip install {package}")
     if missing := sorted(getattr(kind, "__abstractmethods__", ())):
         raise UsageError(f"{setting}: {path} lacks {', '.join(missing)}, which every {base.__name__} must have")
     try:

@@ -26,7 +26,7 @@ from jpegdl.training.callbacks import History, Start
 from jpegdl.training.config import RunConfig, TrainingConfig
 from jpegdl.training.folder import RunFolder
 from jpegdl.training.module import JointTraining
-from jpegdl.training.own_classes import make_own, naming
+from jpegdl.training.own_classes import ending_wandb_runs, make_own, naming
 from jpegdl.training.processes import end_with_starter, room_for_images, starting
 from jpegdl.training.progress import Display, Line, Progress
 from jpegdl.training.records import digests_of_code, settings_of, share, versions
@@ -142,6 +142,7 @@ def check_trainers(configs: Sequence[TrainingConfig]) -> None:
 _LIGHTNING = ("lightning.pytorch", "lightning.fabric")
 
 
+@ending_wandb_runs()
 @quiet(*_LIGHTNING)
 def train_run(
     config: RunConfig,
@@ -187,7 +188,8 @@ def train_run(
     model = prepend(backbone, nn.Identity())
     module = JointTraining(model, training, len(data.classes), seed)
     module.objective.networks = other_networks(config, data.classes)
-    places = {"arm": arm, "seed": seed, "folder": folder.path}
+    comparison = folder.path.absolute().parent.parent
+    places = {"arm": arm, "seed": seed, "folder": folder.path, "name": comparison.name, "comparison": comparison}
     callbacks = make_own(training.callbacks, "callbacks", places)
     start = Start(
         make_layer,
