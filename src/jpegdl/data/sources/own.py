@@ -44,9 +44,9 @@ class OwnImages(Source):
 
     What the fingerprint sees: where the set keeps the names of its files (``.samples``, ``.imgs``, ``._samples``,
     ``._image_files``, ``._images``), what these hold (:meth:`contents`; and their names and sizes, as earlier versions). Else
-    the decoded pixels: of all images in use where these are small (``WHOLE`` pixels in all, CIFAR-10 is one), of ``SOME`` spread
-    over the set where they are not; then a change in another image goes unseen. What the set's code does to the pixels of its
-    files goes unseen too.
+    the decoded pixels: of all images in use where these are small (``WHOLE`` pixels in all, CIFAR-10 is one), of ``SOME``
+    spread over the set where they are not; then a change in another image goes unseen. What the set's code does to the pixels
+    of its files goes unseen too.
 
     Raises:
         UsageError: no such set, an image or class index of another kind, or images that change.
