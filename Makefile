@@ -1,10 +1,12 @@
 # make demo: install and run the main job.   make test: install and run the tests.
+# make test-lowest, make test-newest: the tests in environments of their own, with the lowest versions that pyproject.toml
+# allows and with the newest there are.
 PYTHON ?= python3
 VENV := .venv
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-lowest test-newest lint clean
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.installed-demo
 	$(VENV)/bin/jpegdl compare --config demo
 
 test: $(VENV)/.installed-test
@@ -19,13 +21,20 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("jpegdl needs Python 3.11 or newer, got " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable .
-	touch $@
-
 $(VENV)/.installed-%: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
 	touch $@
 
+test-lowest:
+	$(PYTHON) -m venv --clear $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet uv
+	$(VENV)-lowest/bin/uv pip install --python $(VENV)-lowest/bin/python --resolution lowest-direct --editable '.[test]'
+	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/python -m pytest -n auto
+
+test-newest:
+	$(PYTHON) -m venv --clear $(VENV)-newest
+	$(VENV)-newest/bin/python -m pip install --quiet --editable '.[test]'
+	OMP_NUM_THREADS=1 $(VENV)-newest/bin/python -m pytest -n auto
+
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

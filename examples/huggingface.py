@@ -2,7 +2,7 @@
 
 Without a checkpoint a small vision transformer is made from a configuration, and nothing is downloaded. With one, say
 google/vit-base-patch16-224 or a folder, the model, its size of image and its normalisation come from there. Needs the
-package transformers: pip install 'jpeg-dl[examples]'.
+package transformers: pip install '.[examples]' in a checkout.
 """
 
 import sys
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 try:
     from transformers import AutoImageProcessor, AutoModelForImageClassification, ViTConfig, ViTImageProcessor
 except ImportError:
-    sys.exit("this example needs the package transformers: pip install 'jpeg-dl[examples]'")
+    sys.exit("this example needs the package transformers: pip install '.[examples]' in a checkout")
 
 from jpegdl import JpegLayer, prepend
 from jpegdl.data import PHOTOGRAPHS

@@ -95,7 +95,10 @@ def test_other_shells(capsys, shell, start):
 def test_without_shtab(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["completion", "bash"]) == 1
-    assert capsys.readouterr() == ("", "jpegdl: error: completion needs shtab: pip install 'jpeg-dl[completion]'\n")
+    assert capsys.readouterr() == (
+        "",
+        "jpegdl: error: completion needs shtab: pip install '.[completion]' in a checkout of jpegdl\n",
+    )
 
 
 def test_a_shell_that_is_not_known(capsys):

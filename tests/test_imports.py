@@ -1,12 +1,16 @@
 """What is imported when; each in a process of its own, because this one has imported everything."""
 
 import gc
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 import jpegdl
+from jpegdl.extras import EXTRAS
 from jpegdl.startup import lean_imports
 
 HEAVY = ("PIL", "jsonargparse", "lightning", "matplotlib", "numba", "scipy", "skimage", "timm", "torch._dynamo", "torchvision")
@@ -72,3 +76,89 @@ def test_no_garbage_is_collected_while_a_process_first_imports(monkeypatch):
         assert not gc.isenabled()
     assert gc.isenabled()
     assert frozen == [False]
+
+
+# ------------------------------------------------------------------------------------------------- without the extras' packages
+
+_WITHOUT = "import sys\nfor name in {packages!r}: sys.modules[name] = None\n"  # which is what is not found
+ALL = tuple(package for packages in EXTRAS.values() for package in packages)
+
+
+def _without(packages, code):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", _WITHOUT.format(packages=tuple(packages)) + code],
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        timeout=300,
+    )
+
+
+def test_the_layer_trains_and_calibrates_with_pytorch_numpy_and_numba_alone():
+    code = """
+import torch, jpegdl
+from torch import nn
+from jpegdl import JpegLayer, parameter_groups, prepend
+from jpegdl.calibrate import magnitude_tables, sensitivity_tables
+loader = [(torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 1, 0]))]
+net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+tables = sensitivity_tables(prepend(net, nn.Identity()), loader)
+model = prepend(net, JpegLayer(*tables))
+optimizer = torch.optim.AdamW(parameter_groups(model, lr=1e-3, layer_lr=3e-3))
+nn.functional.cross_entropy(model(loader[0][0]), loader[0][1]).backward()
+optimizer.step()
+print(len(magnitude_tables(loader)), jpegdl.tables.standard_tables(75)[0].shape)
+"""
+    done = _without(ALL, code)
+    assert (done.returncode, done.stdout) == (0, "2 torch.Size([8, 8])\n"), done.stderr
+
+
+def test_without_numba_pytorchs_own_operations_take_over():
+    code = "import torch, warnings; from jpegdl import JpegLayer\n"
+    code += "with warnings.catch_warnings(record=True) as said:\n    warnings.simplefilter('always')\n"
+    code += "    JpegLayer()(torch.rand(1, 3, 16, 16, requires_grad=True)).sum().backward()\n"
+    code += "print(*[warning.message for warning in said])"
+    done = _without([*ALL, "numba", "llvmlite"], code)
+    assert done.returncode == 0, done.stderr
+    assert "the fused kernels for cpu do not work here, so PyTorch's own operations are used" in done.stdout
+    assert done.stdout.count("import of numba halted") == 1
+
+
+@pytest.mark.parametrize("name", ["compare", "load", "read_config", "training", "report", "explain"])
+def test_a_larger_room_without_its_packages_says_what_to_install(name):
+    done = _without(ALL, f"import jpegdl\ntry: jpegdl.{name}\nexcept ImportError as error: print(error)")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(", which is not installed: pip install '.[train]' in a checkout of jpegdl\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "packages", "extra"),
+    [
+        (["compare"], ["lightning"], "train"),
+        (["recipes", "demo"], ["yaml"], "train"),
+        (["compare", "--config", "demo", "--output", "{folder}"], ["skimage"], "demo"),
+        (["completion", "bash"], ["shtab"], "completion"),
+    ],
+)
+def test_a_command_without_its_packages_says_so_on_one_line(arguments, packages, extra, tmp_path):
+    arguments = [argument.format(folder=tmp_path) for argument in arguments]
+    code = f"from jpegdl.cli import main; sys.exit(main({arguments!r}))"
+    done = _without(packages, code)
+    assert done.returncode == 1, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("jpegdl: error:")]
+    assert len(lines) == 1
+    assert f"pip install '.[{extra}]' in a checkout of jpegdl" in lines[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_every_package_of_an_extra_is_one_that_pip_installs():
+    content = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {"PIL": "pillow", "skimage": "scikit-image", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
+    names |= {"imagecorruptions": "imagecorruptions-imaug"}
+    for extra, packages in EXTRAS.items():
+        listed = " ".join(content["optional-dependencies"][extra])
+        for package in packages:
+            assert re.search(rf"(^|\s){names.get(package, package)}\b", listed), (extra, package)
+    assert {re.split(r"[><=]", line)[0] for line in content["dependencies"]} == {
+        "torch", "numpy", "numba", "llvmlite", "typing-extensions",
+    }  # fmt: skip

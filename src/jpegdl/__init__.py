@@ -1,6 +1,7 @@
 """A trainable JPEG layer in front of any PyTorch vision model.
 
-What is not used is not imported: the layer needs PyTorch alone, and ``import jpegdl`` itself nothing at all.
+What is not used is not imported: the layer needs PyTorch and NumPy (and numba to be fast on the CPU), the larger rooms the
+packages of their extras, and ``import jpegdl`` itself nothing at all.
 """
 
 import importlib
@@ -59,11 +60,15 @@ _MODULES = (
 if not TYPE_CHECKING:  # or every misspelt name would pass as Any
 
     def __getattr__(name: str) -> Any:
-        if name in _HOMES:
-            return getattr(importlib.import_module(f"jpegdl.{_HOMES[name]}"), name)
-        if name in _MODULES:
-            return importlib.import_module(f"jpegdl.{name}")
-        raise AttributeError(f"module 'jpegdl' has no attribute {name!r}")
+        if name not in _HOMES and name not in _MODULES:
+            raise AttributeError(f"module 'jpegdl' has no attribute {name!r}")
+        try:
+            module = importlib.import_module(f"jpegdl.{_HOMES.get(name, name)}")
+        except ModuleNotFoundError as error:
+            from jpegdl.extras import missing
+
+            raise missing(error) or error from None
+        return getattr(module, name) if name in _HOMES else module
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__, *_MODULES})

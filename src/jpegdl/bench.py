@@ -4,7 +4,7 @@ Everything is timed in turn in one run, and medians are compared. The contestant
 
 - jpegdl: :class:`jpegdl.JpegLayer`;
 - (a): the published formula, a softmax over five levels, in eager PyTorch;
-- (b): kornia's differentiable JPEG, where kornia is installed (``pip install 'jpeg-dl[bench]'``);
+- (b): kornia's differentiable JPEG, where kornia is installed (``pip install '.[bench]'`` in a checkout);
 - (c): a copy of the batch, the floor.
 """
 

@@ -6,16 +6,19 @@ Several processes of one group, each with its share of the images, get the table
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, distributed, nn
 
 from jpegdl import functional as F
-from jpegdl.data import Data
 from jpegdl.data.sampling import processes
 from jpegdl.errors import UsageError
 from jpegdl.layer import STEP_RANGE, LayerConfig, table_source
 from jpegdl.tables import read_tables, standard_tables
+
+if TYPE_CHECKING:
+    from jpegdl.data import Data
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 SMALLEST_RANDOM_STEP = 0.01
@@ -114,7 +117,7 @@ def magnitude_tables(loader: Batches, *, bits: int = 11, images: int | None = No
     return steps[0].clamp(*STEP_RANGE).float(), steps[1:].mean(0).clamp(*STEP_RANGE).float()
 
 
-def model_tables(config: LayerConfig, model: nn.Module, data: Data) -> tuple[Tensor, Tensor]:
+def model_tables(config: LayerConfig, model: nn.Module, data: "Data") -> tuple[Tensor, Tensor]:
     """The (luma, chroma) tables that settings ask for, where they come from a trained plain model: sensitivity tables.
 
     Args:
@@ -129,7 +132,7 @@ def model_tables(config: LayerConfig, model: nn.Module, data: Data) -> tuple[Ten
     return sensitivity_tables(model, loader, q_max=config.q_max, images=config.images, train_mode=train_mode)
 
 
-def initial_tables(config: LayerConfig, data: Data) -> tuple[Tensor, Tensor]:
+def initial_tables(config: LayerConfig, data: "Data") -> tuple[Tensor, Tensor]:
     """The (luma, chroma) tables that settings ask for, where they need no other run.
 
     Args:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from jpegdl import __version__
 from jpegdl.data.sources.photos import PHOTOGRAPHS, photograph
 from jpegdl.errors import UsageError
+from jpegdl.extras import how_to_install
 from jpegdl.files import replacing
 from jpegdl.functional import BLOCK, MCU
 from jpegdl.layer import ImageDctLayer, QuantizingLayer, RegionalJpegLayer, Rounding
@@ -167,7 +168,7 @@ def _check_format(path: Path, format: str | None) -> Format:
         raise UsageError(f"PyTorch reads {chosen} files by the suffix .pt2 alone, got {path.name}")
     missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None] if chosen == "onnx" else []
     if missing:
-        raise UsageError(f"ONNX export needs {', '.join(missing)}: pip install 'jpeg-dl[export]'")
+        raise UsageError(f"ONNX export needs {', '.join(missing)}: {how_to_install('export')}")
     return chosen
 
 

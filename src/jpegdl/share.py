@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import jpegdl
 from jpegdl.data import TestTransform
 from jpegdl.errors import UsageError
+from jpegdl.extras import how_to_install
 from jpegdl.files import write_together
 from jpegdl.layer import PrependedModel, describe_tables, prepend
 from jpegdl.own import is_own
@@ -329,7 +330,7 @@ def _hub() -> ModuleType:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise UsageError("the Hugging Face Hub needs a package that is missing: pip install 'jpeg-dl[share]'") from error
+        raise UsageError(f"the Hugging Face Hub needs a package that is missing: {how_to_install('share')}") from error
     return huggingface_hub
 
 

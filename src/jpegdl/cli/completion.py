@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 from jpegdl.cli.commands import COMMANDS
 from jpegdl.cli.help import explanation
 from jpegdl.errors import UsageError
+from jpegdl.extras import how_to_install
 
 FILES = ("weights", "layer.tables", "tables", "model", "save", "file", "photos")
 FOLDERS = ("data.path", "data_path", "path", "output", "source", "target", "from_files")
@@ -24,7 +25,7 @@ def script(shell: str) -> str:
     try:
         import shtab
     except ImportError as error:
-        raise UsageError("completion needs shtab: pip install 'jpeg-dl[completion]'") from error
+        raise UsageError(f"completion needs shtab: {how_to_install('completion')}") from error
     root = argparse.ArgumentParser(prog="jpegdl")
     root.add_argument("--version", action="store_true", help="print the version")
     commands = root.add_subparsers()

@@ -18,6 +18,7 @@ from jpegdl.cli.commands import COMMANDS
 from jpegdl.cli.help import overview, short_help
 from jpegdl.cli.shared import COMMAND_LINE, one_line, print_error
 from jpegdl.errors import UsageError, did_you_mean
+from jpegdl.extras import missing
 from jpegdl.startup import lean_imports
 
 
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         # An interrupt may come out as another exception: of an import that it cut short, or SystemExit from Lightning.
         if interrupts.signal is not None:
             return _interrupted(interrupts.signal, arguments)
+        if isinstance(error, ModuleNotFoundError):
+            error = missing(error) or error
         if isinstance(error, argparse.ArgumentError | UsageError | OSError):
             print_error(f"error: {one_line(error)}")
             return 2 if isinstance(error, argparse.ArgumentError) else 1

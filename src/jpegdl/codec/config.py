@@ -21,7 +21,7 @@ class CompressConfig:
         optimize: fit the Huffman codes to each image: smaller files, the same pixels, more time.
         progressive: write progressive files.
         exact: write levels computed as the layer computes them, in float32 and within its level cap; takes jpeglib (pip
-            install 'jpeg-dl[codec]') and more time. Otherwise libjpeg computes them, without the cap.
+            install '.[codec]' in a checkout) and more time. Otherwise libjpeg computes them, without the cap.
         wide: allow entries up to 32767 (libjpeg's own limit) instead of 255; not every decoder reads such files.
         drop_alpha: write images that are transparent in places without their transparency, the colours below it come to
             light; otherwise they are refused, as JPEG has none.

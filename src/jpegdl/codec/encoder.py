@@ -18,6 +18,7 @@ from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
+from jpegdl.extras import how_to_install
 
 LARGEST_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION
 _LARGEST_AC, _LARGEST_DC = 1023, 1024  # levels that baseline Huffman codes have room for, of 8-bit images
@@ -211,5 +212,5 @@ def _jpeglib() -> Any:
     try:
         import jpeglib
     except ImportError as error:
-        raise UsageError("exact levels need jpeglib: pip install 'jpeg-dl[codec]'") from error
+        raise UsageError(f"exact levels need jpeglib: {how_to_install('codec')}") from error
     return jpeglib

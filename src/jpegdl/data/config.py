@@ -3,8 +3,8 @@
 import math
 import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-from jpegdl.data.pixels import ORIENTATIONS, Orientation
 from jpegdl.errors import UsageError
 from jpegdl.own import is_own
 
@@ -15,6 +15,8 @@ NAMES = (
 OBJECT = "object"  # the name of a set that is given as Python objects, not by name
 PREFIXES = ("hfds/", "hfids/", "tfds/", "torch/", "wds/")  # as in timm; the data set's own name follows
 ORDERED = ("folder", "imagenet")  # whose classes are in an order of this package's
+Orientation = Literal["stored", "follow"]
+ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
 CROPS = ("random", "resized")
 CLASS_ORDERS = ("natural", "sorted")
 CACHES = ("auto", "memory", "device", "none")

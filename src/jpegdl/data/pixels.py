@@ -3,15 +3,15 @@
 import functools
 import os
 from collections.abc import Callable
-from typing import IO, Any, Literal, TypeVar, get_args
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from PIL.Image import Transpose
 
+from jpegdl.data.config import Orientation
+
 T = TypeVar("T")
-Orientation = Literal["stored", "follow"]
-ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 

@@ -46,7 +46,7 @@ def broadcast_like(value: Tensor | float, z: Tensor, name: str) -> Tensor:
     """``value`` as a tensor of z's dtype and device that broadcasts to z."""
     if not z.is_floating_point():
         raise TypeError(f"z must be floating point, got {z.dtype}")
-    if isinstance(value, int | float) and not 0 < value < math.inf:
+    if isinstance(value, (int, float)) and not 0 < value < math.inf:  # no union: torch.compile of 2.6 does not know them
         raise UsageError(f"{name} must be finite and greater than 0, got {value}")
     tensor = torch.as_tensor(value, dtype=z.dtype, device=z.device)
     sizes = zip(reversed(tensor.shape), reversed(z.shape), strict=False)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from jpegdl.errors import UsageError
+from jpegdl.extras import how_to_install
 
 AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
 STEPS = 100
@@ -27,8 +28,7 @@ def check_autoattack() -> None:
     """
     if importlib.util.find_spec("pyautoattack") is None:
         raise UsageError(
-            f"{', '.join(AUTOATTACK)} need the package pyautoattack: pip install 'jpeg-dl[attack]', or leave them out of "
-            "attacks"
+            f"{', '.join(AUTOATTACK)} need the package pyautoattack: {how_to_install('attack')}, or leave them out of attacks"
         )
 
 

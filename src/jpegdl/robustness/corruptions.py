@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from jpegdl.errors import UsageError
+from jpegdl.extras import how_to_install
 
 KINDS = (
     "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow", "frost",
@@ -29,7 +30,7 @@ def check_corruptions() -> None:
     Raises:
         UsageError: says how to install them, or what OpenCV cannot load.
     """
-    way_out = "pip install 'jpeg-dl[attack]', or give --corruptions '[]'"
+    way_out = f"{how_to_install('attack')}, or give --corruptions '[]'"
     missing = [name for name in ("imagecorruptions", "cv2") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"corruptions need imagecorruptions-imaug and opencv-python-headless: {way_out}")

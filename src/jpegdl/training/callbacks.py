@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor, nn
 
 from jpegdl.errors import UsageError
+from jpegdl.extras import installed
 from jpegdl.layer import JpegLayer, describe_tables
 from jpegdl.training.folder import RunFolder
 from jpegdl.training.module import JointTraining
@@ -67,7 +68,8 @@ class Start(Callback):
             self.begin()
         with _one_by_one(self.folder, self.settings["training"]["loggers"]):
             self._make_loggers(trainer)
-        trainer.loggers = [_Logger(self.folder, name="", version="", default_hp_metric=False), *self.loggers]
+        events = [_Logger(self.folder, name="", version="", default_hp_metric=False)] if installed("tensorboard") else []
+        trainer.loggers = [*events, *self.loggers]
 
     def _make_loggers(self, trainer: lightning.Trainer) -> None:
         # A logger that the trainer had from the beginning would have made the folder.
@@ -104,7 +106,7 @@ def _load_kernels(layer: nn.Module, size: int, device: torch.device) -> None:
 
 
 class _Logger(TensorBoardLogger):
-    """TensorBoard events beside the run's other files; the settings are in config.yaml already."""
+    """TensorBoard events beside the run's other files, where it is installed; the settings are in config.yaml already."""
 
     NAME_HPARAMS_FILE = "config.yaml"
 
