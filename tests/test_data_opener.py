@@ -1,6 +1,8 @@
 """Image files as people have them: odd, turned, damaged, huge. One opener, with the same answer in every command."""
 
 import io
+import json
+import re
 import struct
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin, features
 
-from commands import one_error
+from commands import one_error, run_command
 from jpegdl.codec import CompressConfig, compress_folder
 from jpegdl.data import Data, DataConfig, TestTransform
 from jpegdl.data.pixels import BadImage, NotAnImage, eight_bits, middle, open_image, orientation_note, resized, to_rgb
@@ -386,3 +388,29 @@ def test_the_reviews_files(name, expected):
         assert np.asarray(image).max() == 255
     else:
         assert image.size == expected
+
+
+def test_a_comparison_says_which_images_were_left_out(tmp_path, capsys):
+    broken_set(tmp_path / "set")
+    common = ["compare", "--config", "demo", "--arms", "[plain]", "--seeds", "2", "--jobs", "2", "--training.epochs", "1"]
+    common += [
+        "--backbone",
+        "cifar_resnet8",
+        "--data.path",
+        str(tmp_path / "set"),
+        "--data.size",
+        "16",
+        "--data.batch_size",
+        "4",
+    ]
+    error = one_error(capsys, *common, "--output", str(tmp_path / "refused"))
+    assert re.search(r"7 of 20 images cannot be decoded: .*a/0.png .*, and 2 more; repair", error)
+    assert not list((tmp_path / "refused").rglob("result.json"))
+    status, _, err = run_command(capsys, *common, "--output", str(tmp_path / "runs"), "--data.skip_corrupt", "true")
+    assert status == 0
+    assert err.count("left out 7 of 20 images") == 1
+    folder = tmp_path / "runs" / "demo"
+    result = json.loads((folder / "plain" / "0" / "result.json").read_text(encoding="utf-8"))
+    assert [Path(name).name for name in result["data"]["left_out"]] == [f"{index}.png" for index in range(7)]
+    for file in ("summary.md", "report.html"):
+        assert "Left out 7 images that cannot be decoded" in (folder / file).read_text(encoding="utf-8")

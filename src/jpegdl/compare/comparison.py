@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import yaml
 from jpegdl.compare.arms import ARMS
 from jpegdl.compare.config import CompareConfig, check_compare
 from jpegdl.compare.figures import draw_figures
-from jpegdl.compare.jobs import train_runs
+from jpegdl.compare.jobs import count_jobs, train_runs
 from jpegdl.compare.schedule import Failures, Run
 from jpegdl.compare.statistics import (
     CODE,
@@ -132,6 +132,8 @@ def compare(config: CompareConfig, sets: tuple[Any, ...] | None = None) -> Compa
     each = None if data is None else _OfArms(data, sets)
     if each is not None and any(not config.run_folder(arm, seed).started for seed, arm in asked):
         check_trainers([config.arm_run(arm).training for arm in arms])
+        if count_jobs(config) > 1:  # a single process finds out by itself
+            each.check_images(config.arm_run(arm).data for arm in arms)
         for arm in arms if config.trained else arms[:1]:  # only trained weights suit some arms and others not
             run = config.arm_run(arm)
             check_start(run, each.of(run.data).classes, config.seed_list[0])
@@ -207,6 +209,15 @@ class _OfArms:
             self._known[key] = Data(config, self._seed, sets=self._sets)
         return self._known[key]
 
+    def check_images(self, configs: Iterable[DataConfig]) -> None:
+        """Find images that cannot be decoded, before several processes do."""
+        checked: list[Data] = []
+        for config in configs:
+            if (data := self.of(config)) not in checked:
+                checked.append(data)
+                data.train.check()
+                data.test.check()
+
 
 def _images_of(config: DataConfig) -> str:
     """Settings of data without those that are known to leave the choice of images as it is."""
@@ -244,7 +255,7 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
     summary = {"name": config.name, "backbone": config.backbone, "data": config.data.kind, **summarize(results, failed)}
     if results["plain"]:
         found = next(iter(results["plain"].values())).get("data", {})
-        summary |= {name: found[name] for name in ("passed_over", "test_in_train") if name in found}
+        summary |= {name: found[name] for name in ("passed_over", "test_in_train", "left_out") if name in found}
     if odd := [name for name in summary["mixed"] if name.startswith((CODE, PARAMETERS))]:
         warnings.warn(
             f"the runs in {config.folder} are not all of one model: {', '.join(odd)} changed between them; give the new one "

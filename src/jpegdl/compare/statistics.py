@@ -16,6 +16,7 @@ from jpegdl.training.records import counted, other_test_images
 
 SHORT = 10.0  # seconds of training below which the ratio of two times is mostly noise
 CODE, PARAMETERS = "code of ", "parameters of "  # what is mixed, before a module's name and an arm's
+NAMED = 5  # of the images that were left out
 NOT_TRAINED = "not trained"  # why a seed that other arms have is missing, where nothing went wrong
 
 
@@ -345,6 +346,13 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
         notes.append(f"{shared} of these {'is a' if shared == 1 else 'are'} training image{'' if shared == 1 else 's'} too.")
     if passed := summary.get("passed_over"):
         notes.append(f"Passed over {passed_in_words(passed)}.")
+    if left_out := summary.get("left_out"):
+        some = ", ".join(left_out[:NAMED]) + (", ..." if len(left_out) > NAMED else "")
+        one = len(left_out) == 1
+        notes.append(
+            f"Left out {len(left_out)} image{'' if one else 's'} that cannot be decoded: {some}"
+            f"{'' if len(left_out) <= NAMED else ' (all of them: data.left_out in each result.json)'}."
+        )
     for arm, entry in summary["arms"].items():
         if other := entry.get("other_images"):
             notes.append(f"{arm} was not tested on the images of plain ({other}), so there is no difference to take.")

@@ -76,6 +76,18 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         self._warn_of_turned(kept or self._config.skip_corrupt)
         self._loaded = True
 
+    def check(self) -> None:
+        """Decode all images once without keeping them, where training would keep them: what is wrong with one shows now.
+
+        Raises:
+            UsageError: names those that cannot be decoded.
+        """
+        if not self._loaded and self._indices and self.kept_decoded:
+            self._decode_all(keep=False)
+            self._warn_of_turned(all_decoded=True)
+            self._indices, self._turned = range(len(self._source.targets)), 0
+            self.targets = self._source.targets
+
     @functools.cached_property
     def kept_decoded(self) -> bool:
         """Whether all images are decoded once and kept."""
@@ -176,7 +188,8 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         self._indices = sorted(images)
         self.left_out = list(bad)
         if bad:
-            warnings.warn(f"left out {len(bad)} of {len(indices)} images that cannot be decoded: {_listed(bad)}", stacklevel=2)
+            text = f"left out {len(bad)} of {len(indices)} images that cannot be decoded: {_listed(bad)}"
+            warnings.warn(" ".join(text.split()), DataWarning, stacklevel=3)
         self._cache = [cast(Tensor, images[index]) for index in self._indices] if keep else None
         self.targets = [self._source.targets[index] for index in self._indices]
 

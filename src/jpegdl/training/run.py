@@ -253,7 +253,7 @@ def train_run(
         "layer_parameters": sum(p.numel() for p in model.layer.parameters() if p.requires_grad),
         "saturation": history.test_saturation,
         "grey": history.test_grey,
-        "data": found,
+        "data": {**found, **({"left_out": data.left_out} if data.left_out else {})},
         "versions": versions(),
         "code": digests_of_code(config),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {type(trainer.accelerator).__name__}",
