@@ -248,7 +248,7 @@ def test_what_jpeglib_cannot_do_is_refused(monkeypatch):
     with pytest.raises(UsageError, match="progressive"):
         Encoder(*standard_tables(75), exact=True, progressive=True)
     monkeypatch.setitem(__import__("sys").modules, "jpeglib", None)
-    with pytest.raises(UsageError, match=r"jpeg-dl\[codec\]"):
+    with pytest.raises(UsageError, match=r"pip install '.\[codec\]'"):
         Encoder(*standard_tables(75), exact=True)
 
 

@@ -264,7 +264,7 @@ def test_what_cannot_be_exported(build, options, message, tmp_path):
 
 def test_missing_packages(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"needs onnx, onnxscript, onnxruntime: pip install 'jpeg-dl\[export\]'"):
+    with pytest.raises(UsageError, match=r"needs onnx, onnxscript, onnxruntime: pip install '.\[export\]'"):
         export_model(Means(), tmp_path / "model.onnx", size=16)
 
 

@@ -62,7 +62,7 @@ def test_jpeg_files_are_those_that_pillow_writes(tmp_path):
 def test_a_missing_package_is_one_line_with_the_command(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cv2" else find(name))
-    with pytest.raises(UsageError, match=r"imagecorruptions-imaug and opencv-python-headless: pip install 'jpeg-dl\[attack\]'"):
+    with pytest.raises(UsageError, match=r"imagecorruptions-imaug and opencv-python-headless: pip install '.\[attack\]'"):
         check_corruptions()
 
 

@@ -8,6 +8,8 @@ import pickle
 import shlex
 import shutil
 import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -226,6 +228,29 @@ def test_photos_that_cannot_be_read(trained, model, tmp_path):
         model.predict([good, text])
     with pytest.raises(UsageError, match="the image cannot be read .floating-point pixels"):
         model.predict(Image.new("F", (9, 9)))
+
+
+def test_turned_photos_are_counted_and_turned_where_training_did(trained, model, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.open(trained[1] / "test" / "bee" / "0.png").convert("RGB")
+    files = [tmp_path / name for name in ("a.png", "b.jpg", "c.tif", "d.png")]
+    for file in files:
+        image.save(file, **({} if file.name == "d.png" else {"exif": exif}))
+    with pytest.warns(UserWarning, match="3 of 4 photos have a camera's note .* taken as they are stored"):
+        stored = model.predict(files)
+    assert stored[0] == stored[2] == stored[3]  # whatever the format
+    follows = use.Classifier(
+        model.model, model.classes, replace(model.config, data=replace(model.config.data, orientation="follow"))
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        followed = follows.predict(files)
+    upright = image.transpose(Image.Transpose.ROTATE_270)
+    assert followed[0] == followed[2] == model.predict(upright)
+    folder = tmp_path / "saved"
+    follows.save_pretrained(folder)
+    assert use.load(folder).config.data.orientation == "follow"
 
 
 def test_what_is_no_photo(model, batch):
@@ -565,7 +590,7 @@ def test_a_download_runs_no_code_of_its_own(hub, model, section):
 
 def test_without_the_hubs_package(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(UsageError, match=r"pip install 'jpeg-dl\[share\]'"):
+    with pytest.raises(UsageError, match=r"pip install '.\[share\]'"):
         model.push_to_hub("me/bees")
 
 

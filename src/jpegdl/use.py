@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from jpegdl import share
 from jpegdl.data import TestTransform
 from jpegdl.data.images import bad_file
-from jpegdl.data.pixels import BadImage, open_image
+from jpegdl.data.pixels import BadImage, open_image, orientation_note
 from jpegdl.data.sources.listing import IMAGES, Passed, in_folder, natural_key, warn_passed
 from jpegdl.errors import UsageError
 from jpegdl.files import folder_hint
@@ -129,14 +130,25 @@ class Classifier(nn.Module):
         """
         if not 1 <= top <= len(self.classes):
             raise UsageError(f"top must be at least 1 and at most {len(self.classes)}, the number of classes, got {top}")
-        photos = list(photos)
+        photos, turned = list(photos), 0
         for start in range(0, len(photos), BATCH):
-            read = [self._read(photo) for photo in photos[start : start + BATCH]]
+            read = []
+            for photo in photos[start : start + BATCH]:
+                image, note = self._read(photo)
+                read.append(image)
+                turned += note != 1
             predictions = iter(self._predict_batch([image for image in read if isinstance(image, Tensor)], top))
             for image in read:
                 yield next(predictions) if isinstance(image, Tensor) else image
+        if turned and self.config.data.orientation == "stored":
+            warnings.warn(
+                f"{turned} of {len(photos)} photos have a camera's note that says to turn them (EXIF orientation); they are "
+                "taken as they are stored, as the images that the model was trained on",
+                stacklevel=2,
+            )
 
-    def _read(self, photo: Photo) -> Tensor | UsageError:
+    def _read(self, photo: Photo) -> tuple[Tensor | UsageError, int]:
+        """The photo as the model takes it, and how a camera's note says to turn it, 1 for not at all."""
         if not isinstance(photo, Image.Image | str | os.PathLike):
             raise TypeError(
                 f"a photo must be a PIL image or the path of a file, got {type(photo).__name__}; "
@@ -144,12 +156,14 @@ class Classifier(nn.Module):
             )
         try:
             if isinstance(photo, Image.Image):
-                return self.transform(photo)
+                note = orientation_note(photo)
+                return self.transform(photo), note
             with open_image(photo) as image:
-                return self.transform(image)
+                note = orientation_note(image)
+                return self.transform(image), note
         except (BadImage, OSError, ValueError) as error:  # ValueError: of an image that was closed
             name = "the image" if isinstance(photo, Image.Image) else os.fspath(photo)
-            return UsageError(f"{name} cannot be read ({bad_file(error)})")
+            return UsageError(f"{name} cannot be read ({bad_file(error)})"), 1
 
     def _predict_batch(self, images: list[Tensor], top: int) -> list[Prediction]:
         if not images:
