@@ -204,9 +204,9 @@ def test_a_cache_that_cannot_be_read_or_written_changes_nothing(tmp_path, kept, 
         file.write_bytes(b'{"format": 1, "known": [')
     assert _found(tmp_path / "set") == first
     for file in kept.iterdir():
-        file.write_text('{"format": 1, "known": {"0.bmp": 3}}')
+        file.write_text('{"format": 1, "known": {"0.bmp": 3}}', encoding="utf-8")
     assert _found(tmp_path / "set") == first
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
     for place in (tmp_path / "file", None):
         monkeypatch.setattr(digests, "cache_folder", lambda place=place: place)
         assert _found(tmp_path / "set") == first

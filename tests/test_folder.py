@@ -154,11 +154,11 @@ def test_images_of_the_same_names_and_other_content_are_other_images(tmp_path):
 def _as_before_contents(folder):
     """Make a run's records those of a version that knew names and sizes only."""
     for name in ("data.json", "result.json"):
-        content = json.loads((folder / name).read_text())
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
         record = content if name == "data.json" else content["data"]
         for part in ("train", "test"):
             del record[part]["content"]
-        (folder / name).write_text(json.dumps(content))
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
 
 
 def test_runs_that_know_names_and_sizes_only_go_on(tmp_path):
@@ -180,7 +180,7 @@ def test_what_is_said_of_the_data_is_in_the_summary(tmp_path):
         found = compare(config)
     assert (found.summary["passed_over"], found.summary["test_in_train"]) == ({".heic": 1}, 1)
     assert "1 of these is a training image too.\nPassed over 1 file: 1 .heic.\n" in found.table
-    result = json.loads((tmp_path / "test" / "plain" / "0" / "result.json").read_text())
+    result = json.loads((tmp_path / "test" / "plain" / "0" / "result.json").read_text(encoding="utf-8"))
     assert result["data"]["passed_over"] == {".heic": 1}
 
 

@@ -317,7 +317,7 @@ def test_code_of_a_set_that_fails_is_named():
     assert "train[5] cannot be read, nor its class: KeyError: 'pixels'" in refused(Failing(5), Squares())
     kept = Failing(5)
     kept.targets = [0, 1, 2] * 4
-    with pytest.raises(UsageError, match=r"train\[5\] cannot be decoded \(KeyError: 'pixels'"):
+    with pytest.raises(UsageError, match=r"train\[5\] \(KeyError: 'pixels'"):
         Data(CONFIG, sets=(kept, Squares(3, 50))).load()
 
 

@@ -44,8 +44,7 @@ def loop() -> None:
         layer_optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        layer_optimizer.step()
-        model.layer.project_()  # steps stay within [1e-5, 255]
+        layer_optimizer.step()  # after which steps are within [1e-5, 255]
     torch.save(model.state_dict(), "model.pt")  # plain keys: layer.* and backbone.*
 
 
