@@ -90,6 +90,7 @@ def test_16_bits_are_rounded_to_the_nearest_of_8():
     ("content", "message"),
     [
         (tiff(np.array([-5, 5], np.int16).tobytes(), 16, sample_format=2), "signed 16-bit integer pixels have no fixed range"),
+        (tiff(bytes([200, 5]), 8, sample_format=2), "signed 8-bit integer pixels have no fixed range"),
         (tiff(np.array([5, 9], np.uint32).tobytes(), 32), "32-bit integer pixels have no fixed range"),
         (tiff(np.array([0.5], np.float32).tobytes(), 32, sample_format=3), "floating-point pixels have no fixed range"),
         (tiff(bytes(5), 10), "begins as TIFF does, and is .* of a kind that Pillow does not read"),
@@ -132,6 +133,20 @@ def test_every_format_is_taken_as_stored_or_turned(kind, orientation):
         pixels = np.asarray(to_rgb(open_image(io.BytesIO(content)), follow))
         assert pixels.shape == expected.shape
         assert np.abs(pixels.astype(int) - expected).max() < 12  # JPEG's loss
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16", "P", "RGBA", "CMYK", "1", "LA"])
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_files_are_read_as_the_same_bytes_are(tmp_path, mode, orientation):
+    """Pillow scrambles some turned TIFF files that it opens by name."""
+    image = Image.fromarray((X * 1000).astype(np.uint16)) if mode == "I;16" else RGB.convert(mode)
+    file = tmp_path / "a.tif"
+    image.save(file, tiffinfo={274: orientation})
+    for follow in ("stored", "follow"):
+        from_bytes = to_rgb(open_image(io.BytesIO(file.read_bytes())), follow)
+        assert to_rgb(open_image(file), follow).tobytes() == from_bytes.tobytes()
+        assert to_rgb(Image.open(file), follow).tobytes() == from_bytes.tobytes()
+    assert to_rgb(open_image(file)).tobytes() == to_rgb(image).tobytes()
 
 
 def test_16_bit_grey_is_turned_too():

@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from jpegdl import JpegLayer, prepend
 from jpegdl import functional as F
@@ -216,3 +217,35 @@ def test_functional_calls_and_meta_layers():
     filled.load_state_dict(layer.state_dict())
     torch.optim.SGD(filled.parameters(), 1.0).step()
     assert torch.equal(filled(IMAGES), layer(IMAGES))
+
+
+@pytest.mark.parametrize("broken", [-3.0, 0.0])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_states_of_trainers_without_a_range_are_brought_into_it(broken, frozen):
+    layer, state = JpegLayer(4.0, 4.0).requires_grad_(not frozen), JpegLayer(4.0, 4.0).state_dict()
+    state["luma"].fill_(broken)
+    with pytest.warns(UserWarning, match="luma in the state has steps that are not above 0: they become 1e-05"):
+        layer.load_state_dict(state)
+    assert in_range(layer)
+    assert layer.step_range == pytest.approx((1e-5, 255))
+    assert layer(IMAGES).isfinite().all()
+
+
+def test_a_loop_without_an_optimizer_computes_with_no_coarser_steps_than_training_may_reach():
+    layer = JpegLayer(4.0, 4.0)
+    layer.luma.data.fill_(1e4)
+    assert (layer.steps[0] == 255).all()
+    assert max(table.max() for table in layer.named_tables().values()) <= 255
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_activation_checkpointing(rounding, reentrant):
+    layer, images = JpegLayer(0.5, 0.5, rounding=rounding), IMAGES.clone().requires_grad_()
+    torch.manual_seed(0)
+    layer(images).square().sum().backward()
+    expected = layer.luma.grad.clone()
+    layer.zero_grad()
+    torch.manual_seed(0)
+    checkpoint(layer, images, use_reentrant=reentrant).square().sum().backward()
+    assert torch.equal(layer.luma.grad, expected)

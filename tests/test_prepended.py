@@ -109,6 +109,8 @@ def test_graphs_of_torch_fx_keep_the_layer_whole(make):
     graph = torch.fx.symbolic_trace(model)
     assert torch.equal(graph(IMAGES), model(IMAGES))
     assert next(node.target for node in graph.graph.nodes if node.op == "call_module") == "layer"
+    with pytest.raises(UsageError, match=r"trace a model that it is in, nn.Sequential\(layer\) say"):
+        torch.fx.symbolic_trace(JpegLayer())
     feature = nn.Sequential(nn.Conv2d(3, 4, 3), FeatureJpegLayer(0.1, channels=4))
     assert torch.equal(torch.fx.symbolic_trace(feature)(IMAGES), feature(IMAGES))
 
@@ -223,6 +225,20 @@ def test_parameter_groups_give_layers_their_own_rate_and_no_decay():
     assert {id(p) for p in spared["params"]} == {id(model.backbone.pos_embed), id(model.backbone.cls_token)}
     assert len(rest["params"]) + 4 == len(list(model.parameters()))
     torch.optim.AdamW(parameter_groups(torch.nn.DataParallel(model), lr=1e-3, layer_lr=3e-3)).step()
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda net: prepend(torch.compile(net), JpegLayer()),
+        lambda net: torch.compile(prepend(net, JpegLayer())),
+        lambda net: nn.Sequential(JpegLayer(), net),
+    ],
+)
+def test_what_a_backbone_spares_is_spared_however_it_is_wrapped(wrap):
+    backbone = timm.create_model("vit_tiny_patch16_224", num_classes=8, img_size=64)
+    _, spared, _ = parameter_groups(wrap(backbone), lr=1.0, layer_lr=2.0, weight_decay=0.5)
+    assert {id(p) for p in spared["params"]} == {id(backbone.pos_embed), id(backbone.cls_token)}
 
 
 def test_parameter_groups_of_layers_inside_a_network_and_of_frozen_ones():

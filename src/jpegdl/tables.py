@@ -265,10 +265,12 @@ def meant_for(path: str | os.PathLike[str]) -> tuple[int | None, str | None]:
 
 def _of_jpeg(file: Path) -> tuple[tuple[Any, Any], str | None]:
     """The tables, and the subsampling of chroma where it is one of ours."""
-    from PIL import Image, JpegImagePlugin  # here, because the layer needs this module and not Pillow
+    from PIL import JpegImagePlugin  # here, because the layer needs this module and not Pillow
+
+    from jpegdl.data.pixels import open_image
 
     try:
-        with Image.open(file, formats=("JPEG",)) as image:
+        with open_image(file) as image:
             luma, *chroma = (torch.tensor(table).view(BLOCK, BLOCK) for table in tables_by_component(image))
             sampling = {0: "4:4:4", 2: "4:2:0"}.get(JpegImagePlugin.get_sampling(image))
     except UsageError as error:

@@ -59,7 +59,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         self._copies: dict[torch.device, DeviceImages] = {}
         self._loaded = False
         self.left_out: list[str] = []
-        self._turned = 0  # decoded images that a camera's note says to turn
+        self._turned: list[int] = []  # decoded images that a camera's note says to turn; threads add to it
         self._set_transforms()
 
     def load(self) -> None:
@@ -85,7 +85,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         if not self._loaded and self._indices and self.kept_decoded:
             self._decode_all(keep=False)
             self._warn_of_turned(all_decoded=True)
-            self._indices, self._turned = range(len(self._source.targets)), 0
+            self._indices, self._turned = range(len(self._source.targets)), []
             self.targets = self._source.targets
 
     @functools.cached_property
@@ -163,7 +163,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         for index in range(0, count, max(1, count // 16)):
             with suppress(BadImage):
                 some.append(self._decode(index).numel())
-        self._turned = 0
+        self._turned = []
         return count * sum(some) / max(1, len(some))
 
     def _decode_all(self, *, keep: bool) -> None:
@@ -202,7 +202,8 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         config = self._config
         try:
             image = self._source.read(index)
-            self._turned += orientation_note(image) != 1
+            if self._cache is None and orientation_note(image) != 1:
+                self._turned.append(index)
             if not self._full:
                 return _scaled(image, config)
             return cast(Tensor, v2.functional.pil_to_tensor(middle(to_rgb(image, config.orientation))))
@@ -219,7 +220,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
 
     def _warn_of_turned(self, all_decoded: bool) -> None:
         """Count the images whose camera says to turn them, where that is not followed."""
-        count, looked_at = self._turned, len(self.targets)
+        count, looked_at = len(set(self._turned)), len(self.targets)
         if not all_decoded:
             some = range(0, looked_at, max(1, looked_at // _LOOKED_AT))
             count, looked_at = 0, len(some)

@@ -1,12 +1,13 @@
 """From an image file of any kind to 8-bit RGB, and to the size that crops are cut from: the one way in for all commands."""
 
 import functools
+import io
 import os
 from collections.abc import Callable
 from typing import IO, Any, TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 from PIL.Image import Transpose
 
 from jpegdl.data.config import Orientation
@@ -21,6 +22,7 @@ LARGEST_PIXELS = 2**29  # in an image: 1.5 GiB in RGB, room for the largest phot
 LARGEST_TEXT = 2**26  # bytes of a PNG's text or colour profile, unpacked
 LONGEST = 64  # of an image that is more than so many times as long as wide, the middle is taken
 
+_NO_RANGE = "have no fixed range to scale to 0..255: save it with 8 or 16 bits, unsigned"
 _PILLOWS = (89_478_485, 2**20)  # Pillow's own limits of pixels and text
 # What a camera's note (EXIF orientation) asks for, and what undoes it.
 _TURNS = {
@@ -52,8 +54,9 @@ def open_image(source: IO[bytes] | str | os.PathLike[str]) -> Image.Image:
     """
     _make_room()
     if isinstance(source, str | os.PathLike):
-        with open(source, "rb"):  # noqa: PTH123 - the system's own word for what is wrong with it
-            pass
+        # Never by name: Pillow maps some TIFF files into memory then, with the sides of a turned one swapped.
+        with open(source, "rb") as file:  # noqa: PTH123
+            source = io.BytesIO(file.read())
     try:
         return decoding(lambda: Image.open(source, formats=_formats()))
     except UnidentifiedImageError:
@@ -76,14 +79,10 @@ def _make_room() -> None:
         PngImagePlugin.MAX_TEXT_CHUNK = LARGEST_TEXT
 
 
-def _what_it_is(source: Any) -> str:
+def _what_it_is(source: IO[bytes]) -> str:
     """Why Pillow does not know a file, from how it begins."""
-    if isinstance(source, str | os.PathLike):
-        with open(source, "rb") as file:  # noqa: PTH123
-            head = file.read(16)
-    else:
-        source.seek(0)
-        head = source.read(16)
+    source.seek(0)
+    head = source.read(16)
     if not head:
         return "the file is empty"
     for name, (_, accepts) in Image.OPEN.items():
@@ -152,6 +151,8 @@ def loaded(image: Image.Image) -> tuple[Image.Image, Transpose | None, Transpose
             f"it has {width * height / 1e6:.0f} megapixels, and at most {LARGEST_PIXELS / 1e6:.0f} are read: make it smaller"
         )
     note = orientation_note(image)
+    if note != 1 and image.format == "TIFF" and isinstance(image, ImageFile.ImageFile):
+        image.filename = ""  # of an image that somebody else opened by its name: see open_image
     decoding(image.load)
     if note == 1:
         return image, None, None
@@ -171,6 +172,8 @@ def eight_bits(image: Image.Image) -> Image.Image:
         BadImage: pixels whose range no file says: 32-bit or signed integers, or floating point.
     """
     tags: Any = getattr(image, "tag_v2", {})
+    if 2 in tags.get(339, ()) and image.mode not in ("I", "F"):  # sample format: two's complement
+        raise BadImage(f"signed {tags.get(258, (8,))[0]}-bit integer pixels {_NO_RANGE}")
     # Pillow opens 16-bit PNG and PGM in the 32-bit mode I in some of its versions, with values of 16 bits.
     if image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format in ("PNG", "PPM")):
         bits = tags.get(258, (16,))[0]
@@ -185,7 +188,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
         else:
             bits, sign = tags.get(258, (32,))[0], "signed " if tags.get(339, (1,))[0] == 2 else ""
             kind = f"{sign}{bits}-bit integer"
-        raise BadImage(f"{kind} pixels have no fixed range to scale to 0..255: save it with 8 or 16 bits, unsigned")
+        raise BadImage(f"{kind} pixels {_NO_RANGE}")
     return image
 
 

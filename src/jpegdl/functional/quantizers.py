@@ -49,8 +49,7 @@ def broadcast_like(value: Tensor | float, z: Tensor, name: str) -> Tensor:
     if isinstance(value, (int, float)) and not 0 < value < math.inf:  # no union: torch.compile of 2.6 does not know them
         raise UsageError(f"{name} must be finite and greater than 0, got {value}")
     tensor = torch.as_tensor(value, dtype=z.dtype, device=z.device)
-    sizes = zip(reversed(tensor.shape), reversed(z.shape), strict=False)
-    if tensor.ndim > z.ndim or any(mine not in (1, theirs) for mine, theirs in sizes):
+    if tensor.ndim > z.ndim or any(tensor.shape[-i] not in (1, z.shape[-i]) for i in range(1, tensor.ndim + 1)):
         raise UsageError(f"{name} of shape {tuple(tensor.shape)} does not broadcast to z of shape {tuple(z.shape)}")
     return tensor
 

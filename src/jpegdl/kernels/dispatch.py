@@ -195,15 +195,15 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(images, q, alpha)
 
 
-def _gradients(ctx: Any, grad: Tensor, backward: Any) -> Any:
-    images, q, alpha = ctx.saved_tensors
+def _gradients(ctx: Any, saved: Any, grad: Tensor, backward: Any) -> Any:
+    images, q, alpha = saved
     grad_images, grad_tables = backward(images, grad, q, alpha, ctx.bits, ctx.needs_input_grad[0])
     return grad_images if ctx.needs_input_grad[0] else None, *grad_tables, None
 
 
-def _readable_gradients(ctx: Any, grad: Tensor) -> Any:
+def _readable_gradients(ctx: Any, saved: Any, grad: Tensor) -> Any:
     """The same from the readable path, and differentiable where a derivative of this derivative will be asked for."""
-    tensors, needs = ctx.saved_tensors, ctx.needs_input_grad[:3]
+    tensors, needs = saved, ctx.needs_input_grad[:3]
     again = torch.is_grad_enabled()
     with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
         images, q, alpha = tensors
@@ -223,10 +223,10 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        grad = grad.resolve_neg()
-        if torch.is_grad_enabled() or not unobserved(grad, *ctx.saved_tensors):
-            return _readable_gradients(ctx, grad)
-        return _gradients(ctx, grad, _backward)
+        grad, saved = grad.resolve_neg(), ctx.saved_tensors  # once: checkpointing computes them anew at each look
+        if torch.is_grad_enabled() or not unobserved(grad, *saved):
+            return _readable_gradients(ctx, saved, grad)
+        return _gradients(ctx, saved, grad, _backward)
 
 
 # The same as operators, which torch.compile takes as they are and need not look into.
@@ -245,7 +245,10 @@ _round_trip_backward = torch.library.custom_op(
 
 
 def _operator_gradients(ctx: Any, grad: Tensor) -> Any:
-    return _readable_gradients(ctx, grad) if torch.is_grad_enabled() else _gradients(ctx, grad, _round_trip_backward)
+    saved = ctx.saved_tensors
+    if torch.is_grad_enabled():
+        return _readable_gradients(ctx, saved, grad)
+    return _gradients(ctx, saved, grad, _round_trip_backward)
 
 
 _round_trip.register_autograd(_operator_gradients, setup_context=_save)

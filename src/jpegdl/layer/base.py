@@ -65,6 +65,8 @@ class Layer(nn.Module):
         if isinstance(images, torch.fx.Proxy):  # stay whole in graphs of torch.fx, as torch.nn's own modules do
             tracer = images.tracer
             path = tracer.path_of_module(self)  # type: ignore[attr-defined]
+            if not path:
+                raise UsageError("torch.fx keeps a layer whole: trace a model that it is in, nn.Sequential(layer) say")
             whole: Tensor = tracer.create_proxy("call_module", path, (images,), {})
             return whole
         self.check(images)

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.layer.base import Table, initial_tables
-from jpegdl.layer.bounds import bounded
 from jpegdl.layer.quantizing import DEFAULT_ALPHA, QuantizingLayer, Rounding
 
 
@@ -70,7 +69,7 @@ class FeatureJpegLayer(QuantizingLayer):
     @property
     def steps(self) -> Tensor:
         """(8, 8) or (channels, 8, 8): the steps."""
-        return bounded(self.table, self.step_range[0])
+        return self._in_range(self.table)
 
     @property
     def alpha(self) -> Tensor:

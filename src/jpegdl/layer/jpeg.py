@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from jpegdl.kernels import soft_round_trip
 from jpegdl.layer.base import ImageDctLayer, Table, initial_tables
-from jpegdl.layer.bounds import bounded
 from jpegdl.layer.quantizing import DEFAULT_ALPHA, QuantizingLayer, Rounding
 from jpegdl.tables import standard_tables
 
@@ -118,7 +117,7 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
     @property
     def steps(self) -> Tensor:
         """(3, 8, 8): the steps of Y, Cb and Cr; the last two are the chroma table."""
-        return bounded(torch.stack((self.luma, self.chroma, self.chroma)), self.step_range[0])
+        return self._in_range(torch.stack((self.luma, self.chroma, self.chroma)))
 
     @property
     def alpha(self) -> Tensor:

@@ -217,7 +217,8 @@ def parameter_groups(model: nn.Module, lr: float, layer_lr: float, weight_decay:
         model: from :func:`prepend`, or any that has layers of this package in it; wrapped in others or not.
         lr: learning rate of all but the layers.
         layer_lr: learning rate of the layers.
-        weight_decay: of all but the layers and what the backbone's ``no_weight_decay()`` names, where it has one.
+        weight_decay: of all but the layers, and what the ``no_weight_decay()`` of a module in ``model`` names: timm's models
+            have it.
 
     Returns:
         Groups as torch.optim takes them, each with ``params``, ``lr`` and ``weight_decay``: the backbone, its parameters
@@ -236,13 +237,11 @@ def parameter_groups(model: nn.Module, lr: float, layer_lr: float, weight_decay:
     if not _layers(model):
         raise UsageError(f"there is no layer of jpegdl in this {type(model).__name__}: put one in front with prepend")
     layers = {id(p) for part in _layers(model) for p in part.parameters()}
-    spared = {
-        id(part.get_parameter(name))
-        for part in model.modules()
-        if isinstance(part, PrependedModel)
-        for name in part.no_weight_decay()
-        if name in dict(part.named_parameters())
-    }
+    spared: set[int] = set()
+    for part in model.modules():
+        if callable(names := getattr(part, "no_weight_decay", None)):
+            named = dict(part.named_parameters())
+            spared |= {id(named[name]) for name in names() if name in named}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         ([p for p in trained if id(p) not in layers | spared], lr, weight_decay),

@@ -1,5 +1,7 @@
 """Tables of steps, the sharpness alpha of each, and the roundings that use them."""
 
+import math
+import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
@@ -84,12 +86,25 @@ class QuantizingLayer(DctLayer):
     def _widen(self) -> None:
         """Make room in :attr:`step_range` for the steps that the layer has been given."""
         steps = [table.detach() for name in self.table_names if not is_abstract(table := getattr(self, name))]
-        given = [edge.item() for table in steps for edge in table[(table > 0) & table.isfinite()].aminmax() if table.numel()]
+        usable = [table[(table > 0) & table.isfinite()] for table in steps]
+        given = [edge.item() for table in usable if table.numel() for edge in table.aminmax()]
         self.step_range = (min((STEP_RANGE[0], *given)), max((STEP_RANGE[1], *given)))
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
+        for name in self.table_names:
+            table = getattr(self, name).detach()
+            if not is_abstract(table) and bool((table <= 0).any()):  # of a trainer that kept no range
+                table.clamp_(min=STEP_RANGE[0])
+                warnings.warn(
+                    f"{name} in the state has steps that are not above 0: they become {STEP_RANGE[0]:g}", stacklevel=3
+                )
         self._widen()
+
+    def _in_range(self, steps: Tensor) -> Tensor:
+        """Steps as the layer computes with them: frozen ones may be coarser than any that training reaches."""
+        trained = any(getattr(self, name).requires_grad for name in self.table_names)
+        return bounded(steps, self.step_range[0], self.step_range[1] if trained else math.inf)
 
     @property
     def rounding(self) -> Rounding:

@@ -171,7 +171,12 @@ def in_folder(root: Path, passed: Passed) -> Iterator[File]:
             for entry in entries:
                 if hidden(entry.name):
                     continue
-                if entry.is_dir():
+                try:
+                    is_folder = entry.is_dir()
+                except OSError:  # a link to itself
+                    passed.suffixes[BROKEN] += 1
+                    continue
+                if is_folder:
                     waiting.append(((*parts, entry.name), inside))
                 elif is_image(entry.name) and (entry.is_file() or entry.is_symlink()):  # a broken link is a missing image
                     yield File((*parts, entry.name))
@@ -296,7 +301,7 @@ def in_tar(tar: tarfile.TarFile, label: str, passed: Passed, *, twice: bool = Tr
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    return tuple(part for part in name.split("/") if part not in ("", "."))
+    return tuple(part for part in posixpath.normpath(name).split("/") if part not in ("", "."))
 
 
 class _Tree:
