@@ -30,9 +30,13 @@ class _Table(Source):
         self.targets = [class_index(target, f"{reader.split}[{index}]") for index, target in enumerate(labels)]
 
     def read(self, index: int) -> Image.Image:
+        return open_image(io.BytesIO(self._encoded(index)))
+
+    def _encoded(self, index: int) -> bytes:
         with self._reader[index][0] as file:
             file.seek(0)
-            return open_image(io.BytesIO(file.read()))
+            content: bytes = file.read()
+            return content
 
     def name(self, index: int) -> str:
         return f"{self._reader.split}[{index}]"
@@ -41,8 +45,7 @@ class _Table(Source):
         found = []
         for index in indices:
             try:
-                with self._reader[index][0] as file:
-                    found.append(bytes_digest(file.read()))
+                found.append(bytes_digest(self._encoded(index)))
             except Exception:  # whatever the package raises; found out when it is trained on
                 found.append(UNKNOWN)
         return found
