@@ -172,7 +172,7 @@ def test_the_command(finished, tmp_path, capsys):
     about = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
     assert json.loads(about["classes"]) == opened.classes
     assert (about["arm"], about["seed"], about["size"], about["rounding"]) == ("jpeg-dl", "0", "16x16", "soft")
-    assert "short side to 20 pixels" in about["preprocessing"]
+    assert about["preprocessing"].startswith("not turned; RGB; short side to 20 pixels")
     assert json.loads(about["training_settings"])["epochs"] == 1
     assert "[0, 1], not normalised" in about["input"]
 

@@ -53,6 +53,18 @@ def test_timm_is_told_the_backbones_size_and_not_to_normalise():
     assert model.default_cfg == model.pretrained_cfg
 
 
+@pytest.mark.parametrize("recorded", [{"pretrained_cfg": None}, {"default_cfg": {"mean": (0.4, 0.5, 0.6), "std": (0.1,) * 3}}])
+def test_a_backbone_that_records_nothing_or_by_timms_older_name(recorded):
+    backbone = nn.Flatten()
+    for name, value in recorded.items():
+        setattr(backbone, name, value)
+    model = prepend(backbone, JpegLayer())
+    for name in recorded:
+        assert getattr(model, name) == {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    expected = (0.4, 0.5, 0.6) if "default_cfg" in recorded else (0.485, 0.456, 0.406)
+    assert model.mean.flatten().tolist() == pytest.approx(expected)
+
+
 def test_heads_and_features_are_the_backbones_with_the_layer_in_front():
     model = of_timm().eval()
     assert model.num_classes == 8

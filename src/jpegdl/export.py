@@ -131,9 +131,10 @@ def export_run(
     run, result, settings = folder.open(), folder.result(), folder.settings()
     set_rounding(run.model.layer, rounding, f"the layer of {folder}")
     data = run.config.data
+    turned = "turned as the EXIF orientation says" if data.orientation == "follow" else "not turned"
     metadata = {
         "classes": run.classes,
-        "preprocessing": f"RGB; short side to {data.side} pixels ({data.filter}, antialiased); middle "
+        "preprocessing": f"{turned}; RGB; short side to {data.side} pixels ({data.filter}, antialiased); middle "
         f"{data.pixels}x{data.pixels}; / 255",
         "backbone": run.config.backbone,
         "data": data.kind,

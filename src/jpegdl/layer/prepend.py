@@ -5,7 +5,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from numbers import Real
 from typing import Any, Generic
 
@@ -151,9 +151,9 @@ class PrependedModel(nn.Module, Generic[L_co]):
         return {**groups, first: rf"layer\.|{patterns}" if isinstance(patterns, str) else [(r"layer\.", None), *patterns]}
 
     def _pretrained_cfg(self) -> Any:
-        config = self.backbone.pretrained_cfg
+        config = _recorded(self.backbone)
         given = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-        return {**config, **given} if isinstance(config, dict) else replace(config, **given)  # type: ignore[type-var]
+        return replace(config, **given) if is_dataclass(config) else {**config, **given}  # type: ignore[type-var]
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -176,6 +176,11 @@ class PrependedModel(nn.Module, Generic[L_co]):
             f"{type(self).__name__} has no attribute {name!r}; its backbone has: model.backbone.{name}, which does not know of "
             "the layer"
         )
+
+
+def _recorded(backbone: nn.Module) -> Any:
+    """What timm recorded of a backbone's weights, as a dict or as timm's own class; older models have it by another name."""
+    return getattr(backbone, "pretrained_cfg", None) or getattr(backbone, "default_cfg", None) or {}
 
 
 _ANCHOR = re.compile(r"(?<![\[\\])\^")  # of a pattern's beginning, where timm matches anyway
@@ -286,7 +291,8 @@ def prepend(
             f"prepend takes the backbone first and the layer second, got {type(backbone).__name__} as the backbone and "
             f"{type(layer).__name__} as the layer"
         )
-    config = getattr(backbone, "pretrained_cfg", None) or {}
+    recorded = _recorded(backbone)
+    config = recorded.__dict__ if is_dataclass(recorded) else recorded
     mean = mean if mean is not None else config.get("mean") or (0.485, 0.456, 0.406)
     std = std if std is not None else config.get("std") or (0.229, 0.224, 0.225)
     for name, values in (("mean", mean), ("std", std)):
