@@ -71,7 +71,7 @@ def loop(setting: Setting, *, by_hand: bool = False, compiled: bool = False) -> 
 def own(setting: Setting) -> PrependedModel:
     import lightning
 
-    from jpegdl.training.config import OptimizerConfig, TrainingConfig
+    from jpegdl.runs.config import OptimizerConfig, TrainingConfig
     from jpegdl.training.module import JointTraining
 
     both = OptimizerConfig(name="adamw", lr=RATES["lr"], weight_decay=RATES["weight_decay"], schedule="constant")

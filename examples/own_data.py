@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw
 from torch.utils.data import Dataset
 
 import jpegdl
-from jpegdl.compare import CompareConfig
+from jpegdl.comparison import CompareConfig
 from jpegdl.data import DataConfig
-from jpegdl.training import TrainingConfig
+from jpegdl.runs import TrainingConfig
 
 CLASSES = ["circle", "square", "triangle"]
 
@@ -51,7 +51,7 @@ def make() -> tuple[Shapes, Shapes, list[str]]:
     return Shapes(600, seed=0), Shapes(300, seed=1), CLASSES
 
 
-def main(arguments: list[str] | None = None) -> jpegdl.compare.Comparison:
+def main(arguments: list[str] | None = None) -> jpegdl.comparison.Comparison:
     parser = argparse.ArgumentParser(description="Shapes, with and without the layer")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)

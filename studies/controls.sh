@@ -3,7 +3,7 @@
 # Each argument is a folder with train.tar and test.tar (or train/ and test/), one folder per class. Start it twice, or on several
 # machines that share the folder, and they share the work. Results: runs/controls-*/summary.md and docs/controls.md.
 set -eu
-ARMS=$(python -c 'from jpegdl.compare import ARMS; print(list(ARMS))')
+ARMS=$(python -c 'from jpegdl.comparison import ARMS; print(list(ARMS))')
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 jpegdl compare --config dtd10 --data.path "$1" --name controls-dtd10 --arms "$ARMS" --seeds 1 --backbone cifar_resnet8 \

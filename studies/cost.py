@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as torch_functional
 
-from jpegdl.training import finished_runs
+from jpegdl.runs import finished_runs
 
 
 def main() -> None:

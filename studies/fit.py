@@ -12,7 +12,7 @@ from statistics import mean
 
 from paired import difference
 
-from jpegdl.training import RunFolder, finished_runs
+from jpegdl.runs import RunFolder, finished_runs
 
 
 def main() -> None:

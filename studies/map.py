@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from jpegdl.compare.statistics import holm, paired_difference, recounted
-from jpegdl.training import finished_runs
+from jpegdl.comparison.statistics import holm, paired_difference, recounted
+from jpegdl.runs import finished_runs
 
 COLUMNS = ["comparison", "arm", "seeds", "accuracy", "sd", "difference", "low", "high", "p", "p_holm", "time_ratio"]
 

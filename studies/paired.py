@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from jpegdl.compare.statistics import paired_difference
+from jpegdl.comparison.statistics import paired_difference
 
 
 def difference(values: Mapping[int, float], baseline: Mapping[int, float], *, p: bool = False) -> str:

@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from jpegdl.codec import Encoder, learned_tables
-from jpegdl.codec.report import FileSizes
+from jpegdl.codec.read_back import FileSizes
 from jpegdl.data import Data
 from jpegdl.data.images import collate
 from jpegdl.report.section import percent
-from jpegdl.training import RunFolder, finished_runs
+from jpegdl.runs import RunFolder, finished_runs
 
 Points = dict[str, dict[int, float]]  # percentages of each arm, by seed
 

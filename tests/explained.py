@@ -8,9 +8,9 @@ from torch import nn
 
 from jpegdl.data import Data, DataConfig
 from jpegdl.layer import JpegLayer, LayerConfig, build_layer, describe_tables
+from jpegdl.runs import RunConfig, RunFolder
+from jpegdl.runs.folder import build_model
 from jpegdl.tables import standard_tables
-from jpegdl.training import RunConfig, RunFolder
-from jpegdl.training.folder import build_model
 
 SIZE = 16
 

@@ -6,7 +6,8 @@ from torch import nn
 from jpegdl.calibrate import initial_tables
 from jpegdl.data import Data, DataConfig
 from jpegdl.layer import LayerConfig, build_layer
-from jpegdl.training import OptimizerConfig, RunConfig, RunFolder, TrainingConfig, train_run
+from jpegdl.runs import OptimizerConfig, RunConfig, RunFolder, TrainingConfig
+from jpegdl.training import train_run
 
 
 def small_config(epochs=2, test_every=1, **layer):

@@ -15,12 +15,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from jpegdl.compare import ARMS, BusyError, CompareConfig, compare, comparison, evaluate_run, runs, schedule, train_arm
-from jpegdl.compare.arms import arm_config, needed_arms
+from jpegdl.comparison import ARMS, BusyError, CompareConfig, compare, comparison, evaluate_run, schedule, steps, train_arm
+from jpegdl.comparison.arms import arm_config, needed_arms
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
-from jpegdl.training import OptimizerConfig, RunConfig, TrainingConfig
+from jpegdl.runs import OptimizerConfig, RunConfig, TrainingConfig
 
 LONG = 300  # seconds after which what should have happened long ago has not
 
@@ -172,7 +172,7 @@ def test_tables_must_have_been_learned(tmp_path):
 
 
 def test_an_arm_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
-    train_run = runs.train_run
+    train_run = steps.train_run
 
     def failing(run, data, make_layer, folder, arm, seed, display):
         if (arm, seed) in (("init-ones", 1), ("plain", 2)):
@@ -180,7 +180,7 @@ def test_an_arm_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
             raise UsageError("the loss is nan")
         return train_run(run, data, make_layer, folder, arm, seed, display)
 
-    monkeypatch.setattr(runs, "train_run", failing)
+    monkeypatch.setattr(steps, "train_run", failing)
     monkeypatch.setattr(comparison, "draw_figures", lambda *_: None)  # which takes most of the time
     config = _config(tmp_path, arms=["plain", "jpeg-dl", "init-ones", "gain"], seeds=3)
     done = compare(config)
@@ -203,7 +203,7 @@ def test_an_arm_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
     assert set(later["arms"]) == set(summary["arms"])
     assert {(entry["arm"], entry["seed"]) for entry in later["failed"]} == set(failed)
 
-    monkeypatch.setattr(runs, "train_run", train_run)
+    monkeypatch.setattr(steps, "train_run", train_run)
     again = compare(config).summary
     assert again["failed"] == []
     assert all(entry["seeds"] == [0, 1, 2] for entry in again["arms"].values())
@@ -226,13 +226,13 @@ def test_a_comparison_waits_for_what_others_train(tmp_path, monkeypatch):
     monkeypatch.setattr(schedule, "PATIENCE", 0.05)
     config = _config(tmp_path, seeds=2)
     trained = []
-    train_run = runs.train_run
+    train_run = steps.train_run
 
     def recording(run, data, make_layer, folder, arm, seed, display):
         trained.append((arm, seed))
         return train_run(run, data, make_layer, folder, arm, seed, display)
 
-    monkeypatch.setattr(runs, "train_run", recording)
+    monkeypatch.setattr(steps, "train_run", recording)
     (tmp_path / "arms" / "locks").mkdir(parents=True)
     lock = filelock.FileLock(tmp_path / "arms" / "locks" / "plain-0", thread_local=False)
     lock.acquire()
@@ -288,7 +288,7 @@ def _numbers(folder):
 
 def test_killed_twenty_times_at_random_it_ends_with_the_same_numbers(tmp_path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["jpegdl.compare"])
+    context.set_forkserver_preload(["jpegdl.comparison"])
 
     def train(name, moment=None):
         process = context.Process(target=_compare, args=(tmp_path, name, moment), daemon=True)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from commands import one_error, run_command
 from jpegdl import cli
-from jpegdl.arguments import parse
 from jpegdl.cli import main
+from jpegdl.parsing import parse
 
 SMALL = [
     "--data.size", "16", "--data.resize", "20", "--training.epochs", "1", "--training.test_every", "1",
@@ -80,7 +80,7 @@ def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("jpegdl.compare.compare", broken)
+    monkeypatch.setattr("jpegdl.comparison.compare", broken)
     assert "ZeroDivisionError: by zero (set JPEGDL_TRACEBACK=1 to see where)" in one_error(
         capsys, "compare", "--config", "demo"
     )

@@ -9,9 +9,9 @@ import yaml
 
 import jpegdl
 from jpegdl import cli
-from jpegdl.arguments import NO_SETTINGS, parse
 from jpegdl.cli import main
 from jpegdl.errors import did_you_mean
+from jpegdl.parsing import NO_SETTINGS, parse
 
 EVERY = sorted(cli.COMMANDS)
 

@@ -201,7 +201,7 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch, capsys):
         for done in range(1000):
             bar.show("fgsm", done, 1000)
     assert capsys.readouterr().err == ""  # all within seconds
-    monkeypatch.setattr("jpegdl.training.progress.SELDOM", 0.0)
+    monkeypatch.setattr("jpegdl.runs.progress.SELDOM", 0.0)
     with Bar("plain, seed 0", "pieces") as bar:
         bar.show("fgsm", 1.4, 8)
     assert capsys.readouterr().err == "plain, seed 0: fgsm, 1 of 8 pieces\n"

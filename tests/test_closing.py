@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from jpegdl.cli import main
-from jpegdl.compare.closing import closing, read_summary, shown_files
-from jpegdl.compare.statistics import summarize, summary_csv, summary_latex, summary_table, verdict
+from jpegdl.comparison.statistics import summarize, summary_csv, summary_latex, summary_table, verdict
+from jpegdl.comparison.summary import closing, read_summary, shown_files
 
 
 def _result(accuracy, loss=1.0):

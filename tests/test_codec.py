@@ -10,13 +10,13 @@ from jpegdl import JpegLayer
 from jpegdl import functional as F
 from jpegdl.codec import Encoder, Learned, file_tables, learned_tables
 from jpegdl.codec.encoder import planes
-from jpegdl.codec.report import header_bytes
-from jpegdl.codec.steps import carried
+from jpegdl.codec.learned import carried
+from jpegdl.codec.read_back import header_bytes
 from jpegdl.data import PHOTOGRAPHS, photograph
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig, SubsampledJpegLayer
+from jpegdl.runs import RunConfig, RunFolder
 from jpegdl.tables import standard_tables, write_tables
-from jpegdl.training import RunConfig, RunFolder
 
 RGB = Image.fromarray(photograph("chelsea")).convert("RGB")
 

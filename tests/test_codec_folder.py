@@ -17,8 +17,8 @@ import torch
 from PIL import Image, ImageCms
 
 from jpegdl.codec import CompressConfig, Encoder, compress_folder
-from jpegdl.codec import folder as module
-from jpegdl.codec.folder import LOCK, MANIFEST, SOURCES
+from jpegdl.codec import encode_folder as module
+from jpegdl.codec.encode_folder import LOCK, MANIFEST, SOURCES
 from jpegdl.data import photograph
 from jpegdl.errors import UsageError
 from jpegdl.tables import standard_tables, write_tables

@@ -36,12 +36,12 @@ from jpegdl.codec import (
     rate_text,
     read_rate,
 )
-from jpegdl.codec.rate_figure import REFERENCES
+from jpegdl.codec.rate_results import REFERENCES
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig, PrependedModel
+from jpegdl.runs import RunFolder
 from jpegdl.tables import standard_tables
-from jpegdl.training import RunFolder
 
 FEW = CurveConfig(qualities=[10, 50, 90], subsampling="4:4:4")
 

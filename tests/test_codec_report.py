@@ -17,11 +17,11 @@ from jpegdl.codec import (
     read_file_report,
     stored_in_words,
 )
-from jpegdl.codec.report import header_bytes
+from jpegdl.codec.read_back import header_bytes
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
+from jpegdl.runs import RunFolder
 from jpegdl.tables import standard_tables
-from jpegdl.training import RunFolder
 from runs import run as trained
 from runs import small_config
 

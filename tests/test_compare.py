@@ -6,11 +6,12 @@ import lightning
 import pytest
 import torch
 
-from jpegdl.compare import CompareConfig, calibrate_run, compare, evaluate_run, runs, train_arm
+from jpegdl.comparison import CompareConfig, calibrate_run, compare, evaluate_run, steps, train_arm
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
-from jpegdl.training import JointTraining, OptimizerConfig, TrainingConfig
+from jpegdl.runs import OptimizerConfig, TrainingConfig
+from jpegdl.training import JointTraining
 
 pytestmark = pytest.mark.usefixtures("few_photos")
 
@@ -153,10 +154,10 @@ def test_evaluation_computes_where_it_is_told_to(tmp_path):
     expected = replace(
         trained, data=replace(trained.data, path="/elsewhere", workers=3), training=replace(trained.training, **where)
     )
-    assert runs._here(trained, asked) == expected
+    assert steps._here(trained, asked) == expected
     asked.data.path = None
     there = replace(trained, data=replace(trained.data, path="/images"))
-    assert runs._here(there, asked).data.path == "/images"
+    assert steps._here(there, asked).data.path == "/images"
 
 
 def test_every_arm_sees_the_same_images_in_the_same_order_and_starts_alike(tmp_path, monkeypatch):

@@ -206,6 +206,6 @@ def test_calibration_takes_augmented_images_where_it_is_asked_to(cache):
 def test_augmented_calibration_is_shared_out(monkeypatch):
     alone = torch.cat([images for images, _ in _data(**ALL).calibration_dataloader(augmented=True)])
     for rank in range(3):
-        monkeypatch.setattr("jpegdl.data.module.processes", lambda rank=rank: (rank, 3))
+        monkeypatch.setattr("jpegdl.data.loaders.processes", lambda rank=rank: (rank, 3))
         share = torch.cat([images for images, _ in _data(**ALL).calibration_dataloader(augmented=True)])
         assert torch.equal(share, alone[rank::3])

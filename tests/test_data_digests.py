@@ -13,7 +13,7 @@ from PIL import Image
 
 from jpegdl.data import Data, DataConfig, digests
 from jpegdl.data.digests import Piece, bytes_digest, piece_digests
-from jpegdl.training.records import data_difference, same_images
+from jpegdl.runs.record import data_difference, same_images
 
 
 def _fill(root, seed, names=("a", "b"), train=6, test=4, suffix="bmp"):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from jpegdl import use
+from jpegdl import classifier
 from jpegdl.codec import CompressConfig, compress_folder
 from jpegdl.data import Data, DataConfig
 from jpegdl.data.sources import open_sets
@@ -127,7 +127,7 @@ def test_predict_and_compress_follow_links_as_training_does(tmp_path):
     (root / "train" / "ant" / "more").symlink_to("../../test/ant")
     (root / "train" / "ant" / "up").symlink_to("..")
     with pytest.warns(UserWarning, match="not followed: .*train/ant/up, a link to a folder that it is in"):
-        found = use.find_photos([root / "train"])
+        found = classifier.find_photos([root / "train"])
     assert [str(path.relative_to(root / "train")) for path in found] == [
         "ant/0.png", "ant/1.png", "ant/more/0.png", "ant/more/1.png", "bee/0.png", "bee/1.png",
     ]  # fmt: skip
@@ -313,7 +313,7 @@ def test_what_pillow_reads_is_read(tmp_path, recwarn):
         image.convert("1" if ending == "pbm" else "RGB").save(root / "train" / "ant" / f"{ending}_.{ending}", kind)
     assert len(_list(root)) == 4 + len(kinds)
     assert not recwarn.list
-    assert len(use.find_photos([root / "train"])) == 4 + len(kinds)
+    assert len(classifier.find_photos([root / "train"])) == 4 + len(kinds)
 
 
 def test_what_is_passed_over_is_said_in_one_line_and_recorded(tmp_path):
@@ -328,7 +328,7 @@ def test_what_is_passed_over_is_said_in_one_line_and_recorded(tmp_path):
     assert [str(warning.message) for warning in said] == [words]
     assert data.fingerprint["passed_over"] == {".heic": 3, ".tar.gz": 1, ".txt": 1, "no suffix": 1}
     with pytest.warns(UserWarning, match="passed over 5 files: 2 .heic, 1 .tar.gz, 1 .txt, 1 no suffix in"):
-        assert len(use.find_photos([root / "train"])) == 4
+        assert len(classifier.find_photos([root / "train"])) == 4
     (tmp_path / "tars").mkdir()
     for part in PARTS:
         with tarfile.open(tmp_path / "tars" / f"{part}.tar", "w") as tar:

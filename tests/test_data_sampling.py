@@ -7,15 +7,15 @@ from torch.utils.data import RandomSampler, SequentialSampler
 
 from jpegdl.data import IGNORED, Data, DataConfig
 from jpegdl.data.sampling import Share, processes
-from jpegdl.data.sources.made_up import _MadeUp
-from jpegdl.data.sources.sets import evenly
+from jpegdl.data.sources.registry import evenly
+from jpegdl.data.sources.synthetic import _MadeUp
 
 CONFIG = {"name": "made-up", "classes": 3, "size": 16, "batch_size": 5}
 
 
 def _shares(monkeypatch, world, loader):
     for rank in range(world):
-        monkeypatch.setattr("jpegdl.data.module.processes", lambda rank=rank: (rank, world))
+        monkeypatch.setattr("jpegdl.data.loaders.processes", lambda rank=rank: (rank, world))
         yield list(getattr(Data(DataConfig(**CONFIG), seed=1), loader)())
 
 
@@ -99,7 +99,7 @@ def test_any_number_of_processes_takes_the_same_steps(monkeypatch, count, batch,
     def steps(world):
         loaders = []
         for rank in range(world):
-            monkeypatch.setattr("jpegdl.data.module.processes", lambda rank=rank: (rank, world))
+            monkeypatch.setattr("jpegdl.data.loaders.processes", lambda rank=rank: (rank, world))
             data = object.__new__(Data)
             data.train, data.seed, data.config = _Numbers(range(count)), 4, DataConfig(batch_size=batch // world)
             monkeypatch.setattr(Data, "_loader", lambda self, images, sampler, drop_last: (list(sampler), drop_last))

@@ -16,7 +16,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from jpegdl.data import Data, DataConfig
-from jpegdl.data.sources.archives import extract
+from jpegdl.data.sources.fine_grained import extract
 from jpegdl.errors import UsageError
 
 

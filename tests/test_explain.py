@@ -13,9 +13,9 @@ from PIL import Image
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.explain import ExplainConfig, explain_run
-from jpegdl.explain import run as runs
+from jpegdl.explain import parts as runs
 from jpegdl.files import digest_of_file
-from jpegdl.training import RunFolder
+from jpegdl.runs import RunFolder
 
 pytestmark = pytest.mark.drawn
 

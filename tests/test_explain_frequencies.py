@@ -11,8 +11,8 @@ from explained import config, make_run
 
 from jpegdl import functional as F
 from jpegdl.explain import ExplainConfig
-from jpegdl.explain.counts import Counts
 from jpegdl.explain.frequencies import measure, transfer_curve
+from jpegdl.explain.histograms import Counts
 from jpegdl.explain.subject import open_subject
 from jpegdl.layer import CompandingLayer, GainLayer, JpegLayer, SubsampledJpegLayer, ZeroDcJpegLayer
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from jpegdl import functional as F
 from jpegdl.explain import ExplainConfig
-from jpegdl.explain.maps import first_maps, grad_cam
-from jpegdl.explain.pictures import BANDS, _choose, _scores, band_energies, difference_scale, show
+from jpegdl.explain.grad_cam import first_maps, grad_cam
+from jpegdl.explain.single_images import BANDS, _choose, _scores, band_energies, difference_scale, show
 from jpegdl.explain.subject import NotApplicable, open_subject
 from jpegdl.layer import GainLayer, JpegLayer, prepend
 

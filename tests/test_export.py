@@ -23,8 +23,8 @@ from jpegdl.layer import (
     SubsampledJpegLayer,
     ZeroDcJpegLayer,
 )
+from jpegdl.runs import RunFolder
 from jpegdl.tables import standard_tables
-from jpegdl.training import RunFolder
 from runs import run, small_config
 
 onnx = pytest.importorskip("onnx")

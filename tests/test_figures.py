@@ -7,13 +7,20 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from jpegdl import panels
-from jpegdl.compare.arms import ARMS, arm_config
-from jpegdl.compare.figures import accuracy_figure, curves_figure, draw_figures, gains_figure, saturation_figure, tables_figure
-from jpegdl.compare.statistics import summarize
+from jpegdl import heatmaps
+from jpegdl.comparison.arms import ARMS, arm_config
+from jpegdl.comparison.figures import (
+    accuracy_figure,
+    curves_figure,
+    draw_figures,
+    gains_figure,
+    saturation_figure,
+    tables_figure,
+)
+from jpegdl.comparison.statistics import summarize
 from jpegdl.errors import UsageError
 from jpegdl.layer import STEP_RANGE
-from jpegdl.training import RunConfig, RunFolder
+from jpegdl.runs import RunConfig, RunFolder
 
 pytestmark = pytest.mark.drawn
 
@@ -236,7 +243,7 @@ def test_cells_hold_the_geometric_mean_in_two_digits(tmp_path):
      (0, "0"), (8323072, "8.3e6")],
 )  # fmt: skip
 def test_numbers_are_short(value, text):
-    assert panels.short(value) == text
+    assert heatmaps.short(value) == text
 
 
 @pytest.mark.parametrize("extreme", [FLOOR, 0.01234, 123.4, 32385.0])
@@ -258,7 +265,7 @@ def test_no_number_reaches_into_the_next_cell(tmp_path, extreme):
     ],
 )
 def test_colours_of_steps_go_from_one_round_number_to_another(low, high, limits, ticks):
-    *found, found_ticks = panels.round_numbers(np.array([high, low]))
+    *found, found_ticks = heatmaps.round_numbers(np.array([high, low]))
     assert found == pytest.approx(limits)
     assert found_ticks == pytest.approx(ticks)
 

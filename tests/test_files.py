@@ -13,7 +13,7 @@ import torch
 
 from jpegdl import files
 from jpegdl.files import csv_text, folder_hint, read_text, remove_strays, replacing, write_text, write_together
-from jpegdl.training.run import _WholeCheckpoints
+from jpegdl.training.trainer import _WholeCheckpoints
 
 SOURCES = Path(__file__).parents[1]
 

@@ -16,12 +16,13 @@ from timm.data import create_transform, resolve_data_config
 
 from jpegdl.backbones.build import build_backbone
 from jpegdl.cli import main
-from jpegdl.compare import CompareConfig, compare, evaluate_run, train_arm
+from jpegdl.comparison import CompareConfig, compare, evaluate_run, train_arm
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
-from jpegdl.training import JointTraining, OptimizerConfig, RunConfig, TrainingConfig
-from jpegdl.training.start import starting_backbone
+from jpegdl.runs import OptimizerConfig, RunConfig, TrainingConfig
+from jpegdl.training import JointTraining
+from jpegdl.training.starting_weights import starting_backbone
 
 CLASSES = ("n01440764", "n01443537")  # tench, goldfish
 

@@ -10,12 +10,12 @@ import torch
 import yaml
 from PIL import Image
 
-from jpegdl.compare import CompareConfig, calibrate_run, compare, evaluate_run, train_arm
+from jpegdl.comparison import CompareConfig, calibrate_run, compare, evaluate_run, train_arm
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import DataWarning, UsageError
 from jpegdl.layer import LayerConfig
+from jpegdl.runs import OptimizerConfig, RunFolder, TrainingConfig
 from jpegdl.tables import write_tables
-from jpegdl.training import OptimizerConfig, RunFolder, TrainingConfig
 from runs import run, small_config
 
 

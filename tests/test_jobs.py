@@ -18,12 +18,13 @@ import pytest
 import torch
 from PIL import Image
 
-from jpegdl.compare import CompareConfig, arms, compare, crew, jobs, schedule
+from jpegdl.comparison import CompareConfig, arms, compare, jobs, schedule, workers
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
-from jpegdl.training import JointTraining, OptimizerConfig, RunFolder, TrainingConfig, progress
-from jpegdl.training.progress import Line, Standing
+from jpegdl.runs import OptimizerConfig, RunFolder, TrainingConfig, progress
+from jpegdl.runs.progress import Line, Standing
+from jpegdl.training import JointTraining
 from runs import run, small_config
 
 LONG = 180  # seconds after which what should have happened long ago has not
@@ -152,13 +153,13 @@ def test_workers_share_threads_and_gpus(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    one = crew._environment(1, 3)
+    one = workers._environment(1, 3)
     assert "CUDA_VISIBLE_DEVICES" not in one
     assert [one["OMP_NUM_THREADS"], one["OMP_WAIT_POLICY"], one["GOMP_SPINCOUNT"]] == ["3", "PASSIVE", "7"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [crew._environment(row, 1)["CUDA_VISIBLE_DEVICES"] for row in range(3)] == ["0", "1", "0"]
+    assert [workers._environment(row, 1)["CUDA_VISIBLE_DEVICES"] for row in range(3)] == ["0", "1", "0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, GPU-b")
-    assert [crew._environment(row, 1)["CUDA_VISIBLE_DEVICES"] for row in range(3)] == ["GPU-a", "GPU-b", "GPU-a"]
+    assert [workers._environment(row, 1)["CUDA_VISIBLE_DEVICES"] for row in range(3)] == ["GPU-a", "GPU-b", "GPU-a"]
 
 
 def test_refused(tmp_path):
@@ -208,7 +209,7 @@ def test_the_same_numbers_side_by_side(tmp_path, capfd):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "get_num_threads", lambda: 2)
         patch.setattr(torch, "set_num_threads", lambda n: threads.append(n) or before(1))
-        patch.setattr(crew, "_Worker", lambda *_: pytest.fail("a worker for one run"))
+        patch.setattr(workers, "_Worker", lambda *_: pytest.fail("a worker for one run"))
         compare(_config(tmp_path, name="two", jobs=2))
     assert threads == [1, 2]  # its share, then what it was
     again = _numbers(tmp_path / "two")
@@ -221,7 +222,7 @@ def test_the_same_numbers_side_by_side(tmp_path, capfd):
 
 @pytest.mark.usefixtures("two_cores")
 def test_a_worker_that_dies_takes_one_run_with_it(tmp_path, monkeypatch):
-    take_in, killed = crew._Crew._take_in, []
+    take_in, killed = workers._Crew._take_in, []
 
     def killing(self, worker, event):
         if worker.run == (1, "plain") and not killed:
@@ -229,7 +230,7 @@ def test_a_worker_that_dies_takes_one_run_with_it(tmp_path, monkeypatch):
             os.kill(worker.process.pid, signal.SIGKILL)
         take_in(self, worker, event)
 
-    monkeypatch.setattr(crew._Crew, "_take_in", killing)
+    monkeypatch.setattr(workers._Crew, "_take_in", killing)
     (tmp_path / "jobs/plain/1").mkdir(parents=True)
     config = _config(tmp_path)
     done = compare(config)
@@ -289,7 +290,7 @@ def test_what_no_run_could_begin_with_is_one_error_before_any_begins(tmp_path, s
 
 def test_a_worker_whose_parent_was_killed_ends_without_a_word():
     code = (
-        "import os\nfrom jpegdl.compare.worker import _Voice\nread, write = os.pipe()\nvoice = _Voice(os.fdopen(write, 'wb'))\n"
+        "import os\nfrom jpegdl.comparison.worker import _Voice\nread, write = os.pipe()\nvoice = _Voice(os.fdopen(write, 'wb'))\n"
         "os.close(read)\nvoice.say('ready')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, start_new_session=True)
@@ -297,9 +298,9 @@ def test_a_worker_whose_parent_was_killed_ends_without_a_word():
 
 
 def test_what_only_the_script_knows_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("jpegdl.compare.config.check_config", lambda _: None)
-    monkeypatch.setattr("jpegdl.compare.runs.check_config", lambda _: None)
-    monkeypatch.setattr("jpegdl.compare.comparison.check_start", lambda *_: None)
+    monkeypatch.setattr("jpegdl.comparison.config.check_config", lambda _: None)
+    monkeypatch.setattr("jpegdl.comparison.steps.check_config", lambda _: None)
+    monkeypatch.setattr("jpegdl.comparison.comparison.check_start", lambda *_: None)
     with pytest.raises(UsageError, match="'my_own_net' .* what a script has registered .* train with jobs 1"):
         compare(_config(tmp_path, backbone="my_own_net"))
 
@@ -375,7 +376,7 @@ def _alive(pids):
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
 
 SCRIPT = """
-from jpegdl.compare import CompareConfig, compare
+from jpegdl.comparison import CompareConfig, compare
 from jpegdl.data import DataConfig
 from jpegdl.layer import LayerConfig
 from jpegdl.training import TrainingConfig
@@ -506,7 +507,7 @@ def test_the_board(monkeypatch):
     for terminal in (_Terminal(), io.StringIO()):
         monkeypatch.setattr(sys, "stderr", terminal)
         monkeypatch.setattr(progress.shutil, "get_terminal_size", lambda: os.terminal_size((80, 24)))
-        board = crew.Board(4)
+        board = workers.Board(4)
         for row, title in ((0, "plain, seed 0"), (1, "plain, seed 1")):
             board.show(row, title, Standing(5, 10, 1, 2))
         now[0] += 40

@@ -28,7 +28,7 @@ from jpegdl.layer import (
     SubsampledJpegLayer,
     ZeroDcJpegLayer,
 )
-from jpegdl.layer.record import decode
+from jpegdl.layer.extra_state import decode
 
 TABLES = (torch.rand(8, 8, generator=torch.Generator().manual_seed(1)) * 9 + 1, torch.full((8, 8), 4.0))
 IMAGES = torch.linspace(0, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)

@@ -3,7 +3,7 @@
 import pytest
 
 from jpegdl.errors import UsageError
-from jpegdl.own import find_object, is_own, source_digest
+from jpegdl.user_code import find_object, is_own, source_digest
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from jpegdl.compare import CompareConfig, evaluate_run
+from jpegdl.comparison import CompareConfig, evaluate_run
 from jpegdl.errors import UsageError
-from jpegdl.training import JointTraining, RunFolder, TrainingConfig, check_config
+from jpegdl.runs import RunFolder, TrainingConfig, check_config
+from jpegdl.training import JointTraining
 from runs import run, small_config, weights
 
 COUNTER = """

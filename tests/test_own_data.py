@@ -13,7 +13,7 @@ from torchvision.datasets import CIFAR10, FakeData, ImageFolder
 from torchvision.transforms import v2
 
 from jpegdl.data import Data, DataConfig
-from jpegdl.data.sources import own
+from jpegdl.data.sources import python_objects
 from jpegdl.errors import UsageError
 from runs import run, small_config
 
@@ -147,8 +147,9 @@ def test_a_run_trains_on_objects(tmp_path):
     config = small_config(epochs=1)
     config.data = DataConfig(name="object", size=8, batch_size=4)
     from jpegdl.layer import build_layer
+    from jpegdl.runs import RunFolder
     from jpegdl.tables import standard_tables
-    from jpegdl.training import RunFolder, train_run
+    from jpegdl.training import train_run
 
     data = Data(config.data, 0, sets=(Named(), Named(6, 100)))
     layer = build_layer(config.layer, tuple(map(torch.as_tensor, standard_tables(75))), 8)
@@ -185,8 +186,8 @@ def test_of_large_images_some_are_seen(monkeypatch):
             read.append(index)
             return super().__getitem__(index)
 
-    monkeypatch.setattr(own, "WHOLE", 100)
-    monkeypatch.setattr(own, "SOME", 4)
+    monkeypatch.setattr(python_objects, "WHOLE", 100)
+    monkeypatch.setattr(python_objects, "SOME", 4)
     data = Data(CONFIG, sets=(Watched(100), Named(3, 200)))
     read.clear()
     first = data.fingerprint["train"]["digest"]

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 import jpegdl
-from jpegdl.compare import CompareConfig, check_compare, compare, evaluate_run, train_arm
+from jpegdl.comparison import CompareConfig, check_compare, compare, evaluate_run, train_arm
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import JpegLayer, LayerConfig, build_layer, check_layer, layer_kind
-from jpegdl.training import OptimizerConfig, TrainingConfig
+from jpegdl.runs import OptimizerConfig, TrainingConfig
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -294,7 +294,7 @@ def test_a_bad_arm_is_refused(tmp_path, arms, message):
 
 def test_the_examples_recipe_is_what_the_command_reads(parts, monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr("jpegdl.compare.compare", lambda config: calls.append(config) or 1 / 0)
+    monkeypatch.setattr("jpegdl.comparison.compare", lambda config: calls.append(config) or 1 / 0)
     from jpegdl.cli import main
 
     assert main(["compare", "--config", str(EXAMPLES / "my_parts.yaml"), "--seeds", "2"]) == 1
@@ -307,7 +307,7 @@ def test_the_examples_recipe_is_what_the_command_reads(parts, monkeypatch, capsy
 
 def test_a_few_of_the_arms_that_a_file_defines(parts, monkeypatch):
     calls = []
-    monkeypatch.setattr("jpegdl.compare.compare", lambda config: calls.append(config) or 1 / 0)
+    monkeypatch.setattr("jpegdl.comparison.compare", lambda config: calls.append(config) or 1 / 0)
     from jpegdl.cli import main
 
     mine, other = str(EXAMPLES / "my_parts.yaml"), parts.with_name("other.yaml")
@@ -349,7 +349,7 @@ def test_settings_from_python():
 @pytest.mark.usefixtures("few_photos")
 def test_the_package_is_its_own_main_function(tmp_path):
     done = jpegdl.compare(_config(tmp_path, backbone="cifar_resnet8"))
-    assert isinstance(done, jpegdl.compare.Comparison)
+    assert isinstance(done, jpegdl.comparison.Comparison)
     assert str(done).startswith("| arm")
     assert done.verdict in str(done)
     assert {"summary.json", "summary.md", "summary.csv", "summary.tex", "curves.png"} <= {

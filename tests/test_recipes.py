@@ -11,7 +11,7 @@ import yaml
 
 from jpegdl.backbones.build import build_backbone
 from jpegdl.cli import main
-from jpegdl.compare import CompareConfig, check_compare, train_arm
+from jpegdl.comparison import CompareConfig, check_compare, train_arm
 from jpegdl.errors import UsageError
 from jpegdl.recipes import RECIPES, WIDTH, list_recipes, read_recipe
 from jpegdl.training import JointTraining
@@ -85,7 +85,7 @@ PAPERS_TABLES = ADAM | {"lr": 0.01}  # of the transformers
 def _config(monkeypatch, *arguments):
     """What ``jpegdl compare`` is called with."""
     called = []
-    monkeypatch.setattr("jpegdl.compare.compare", lambda config: called.append(config) or 1 / 0)
+    monkeypatch.setattr("jpegdl.comparison.compare", lambda config: called.append(config) or 1 / 0)
     assert main(["compare", *arguments]) == 1
     (config,) = called
     return config

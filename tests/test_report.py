@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from jpegdl.compare import CompareConfig, summarize_runs
-from jpegdl.compare.arms import ARMS
+from jpegdl.comparison import CompareConfig, summarize_runs
+from jpegdl.comparison.arms import ARMS
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file
 from jpegdl.report import write_report
-from jpegdl.report.stored import read_back_sections
+from jpegdl.report.jpeg_files import read_back_sections
 from jpegdl.report.svg import inline_svg
-from jpegdl.training import RunFolder
+from jpegdl.runs import RunFolder
 
 pytestmark = pytest.mark.drawn
 
@@ -46,7 +46,7 @@ def _run(config, arm, seed, accuracy):
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    monkeypatch.setattr("jpegdl.compare.comparison.draw_figures", lambda *_: None)  # the page draws its own
+    monkeypatch.setattr("jpegdl.comparison.comparison.draw_figures", lambda *_: None)  # the page draws its own
     return CompareConfig(name="mine & <yours>", output=str(tmp_path), seeds=3)
 
 

@@ -10,8 +10,8 @@ from jpegdl import JpegLayer, prepend
 from jpegdl.errors import UsageError
 from jpegdl.layer import CompandingLayer, GainLayer, JpegCascade, SubsampledJpegLayer, ZeroDcJpegLayer
 from jpegdl.robustness import ATTACKS, attack_images, gradients_of, with_gradient
+from jpegdl.robustness.attack_batch import answers
 from jpegdl.robustness.attacks import Source, distance, pgd, project
-from jpegdl.robustness.craft import answers
 from jpegdl.robustness.surrogates import is_random
 from jpegdl.tables import standard_tables
 

@@ -13,9 +13,9 @@ from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
 from jpegdl.robustness import AttackConfig, attack_run, attack_text
-from jpegdl.robustness import run as attacking
-from jpegdl.robustness.verdict import from_bits
-from jpegdl.training import RunFolder
+from jpegdl.robustness import trials as attacking
+from jpegdl.robustness.robust_accuracy import from_bits
+from jpegdl.runs import RunFolder
 from runs import run, small_config
 
 pytestmark = pytest.mark.usefixtures("few_photos")

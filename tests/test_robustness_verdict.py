@@ -7,7 +7,7 @@ import pytest
 
 from jpegdl.errors import UsageError
 from jpegdl.robustness import attack_figure, attack_rows
-from jpegdl.robustness.verdict import Outcome, Trial, bits, from_bits, levels, masking, sign_test
+from jpegdl.robustness.robust_accuracy import Outcome, Trial, bits, from_bits, levels, masking, sign_test
 
 
 def _outcome(attack, gradient, broken, eps=8 / 255, norm="Linf"):

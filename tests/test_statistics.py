@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jpegdl.compare.statistics import (
+from jpegdl.comparison.statistics import (
     NOT_TRAINED,
     holm,
     paired_difference,

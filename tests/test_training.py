@@ -18,17 +18,8 @@ from jpegdl.calibrate import initial_tables
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig, build_layer
-from jpegdl.training import (
-    JointTraining,
-    OptimizerConfig,
-    RunConfig,
-    RunFolder,
-    TrainingConfig,
-    check_config,
-    evaluate,
-    load_model,
-    train_run,
-)
+from jpegdl.runs import OptimizerConfig, RunConfig, RunFolder, TrainingConfig, check_config, load_model
+from jpegdl.training import JointTraining, evaluate, train_run
 from runs import run, small_config, weights
 
 pytestmark = pytest.mark.usefixtures("few_photos")

@@ -13,8 +13,9 @@ from jpegdl import JpegLayer, prepend
 from jpegdl.backbones.build import build_backbone
 from jpegdl.data import IGNORED, Data
 from jpegdl.layer import LAYER_KINDS, PrependedModel
+from jpegdl.runs import TrainingConfig
 from jpegdl.tables import standard_tables
-from jpegdl.training import JointTraining, TrainingConfig
+from jpegdl.training import JointTraining
 from runs import run, small_config, weights
 
 pytestmark = pytest.mark.usefixtures("few_photos")

@@ -10,12 +10,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from jpegdl.compare import CompareConfig, train_arm
+from jpegdl.comparison import CompareConfig, train_arm
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
-from jpegdl.training import OptimizerConfig, TrainingConfig
-from jpegdl.training.processes import room_for_images
+from jpegdl.processes import room_for_images
+from jpegdl.runs import OptimizerConfig, TrainingConfig
 
 
 def _train(folder, processes):

@@ -17,9 +17,10 @@ from jpegdl.calibrate import initial_tables
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel, build_layer, prepend
-from jpegdl.training import JointTraining, OptimizerConfig, RunConfig, TrainingConfig, check_config, objective
+from jpegdl.runs import OptimizerConfig, RunConfig, TrainingConfig, check_config
+from jpegdl.training import JointTraining, loss
 from jpegdl.training.optimizers import build_optimizer, build_scheduler
-from jpegdl.training.run import OneScale, _SyncBatchNorm
+from jpegdl.training.trainer import OneScale, _SyncBatchNorm
 from runs import run, small_config, weights
 
 pytestmark = pytest.mark.usefixtures("few_photos")
@@ -157,7 +158,7 @@ def test_mixed_batches(tmp_path, monkeypatch, kind):
     config = small_config(epochs=1)
     config.training = replace(config.training, label_smoothing=0.2, **{kind: 1.0})
     given, seen, losses = [], [], []
-    step, forward, cross_entropy = JointTraining.training_step, PrependedModel.forward, objective.cross_entropy
+    step, forward, cross_entropy = JointTraining.training_step, PrependedModel.forward, loss.cross_entropy
 
     def spied_forward(self, images):
         if self.training:
@@ -171,7 +172,7 @@ def test_mixed_batches(tmp_path, monkeypatch, kind):
 
     monkeypatch.setattr(JointTraining, "training_step", lambda self, batch, i: given.append(batch) or step(self, batch, i))
     monkeypatch.setattr(PrependedModel, "forward", spied_forward)
-    monkeypatch.setattr(objective, "cross_entropy", spied_loss)
+    monkeypatch.setattr(loss, "cross_entropy", spied_loss)
     run(config, tmp_path)
     shares, right = set(), []
     for (images, target), mixed, (logits, soft, smoothing) in zip(given, seen, losses, strict=True):

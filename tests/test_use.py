@@ -22,14 +22,14 @@ from PIL import Image
 
 import jpegdl
 import jpegdl.backbones
-from jpegdl import share, use
+from jpegdl import classifier, pretrained
 from jpegdl.cli import main
-from jpegdl.compare import CompareConfig, compare
+from jpegdl.comparison import CompareConfig, compare
 from jpegdl.data import Data, DataConfig, TestTransform
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig, prepend
-from jpegdl.training import RunConfig, RunFolder, TrainingConfig
-from jpegdl.training.folder import build_model
+from jpegdl.runs import RunConfig, RunFolder, TrainingConfig
+from jpegdl.runs.folder import build_model
 
 CLASSES = ["bee", "fly"]
 
@@ -136,8 +136,8 @@ def test_a_folder_of_runs_stands_for_its_lowest_seed(trained, tmp_path):
     for arm, seed, name in (("jpeg-dl", 0, "10"), ("jpeg-dl", 0, "9"), ("plain", 0, "2")):
         shutil.copytree(trained[0] / arm / str(seed), tmp_path / arm / name)
     (tmp_path / "jpeg-dl" / "3").mkdir()  # not trained yet
-    assert use._find_run(tmp_path).path == tmp_path / "jpeg-dl" / "9"
-    assert use._find_run(tmp_path / "plain").path == tmp_path / "plain" / "2"
+    assert classifier._find_run(tmp_path).path == tmp_path / "jpeg-dl" / "9"
+    assert classifier._find_run(tmp_path / "plain").path == tmp_path / "plain" / "2"
     shutil.rmtree(tmp_path / "jpeg-dl")
     with pytest.raises(UsageError, match=r"no trained jpeg-dl in it; give one of those there are, such as .*plain/2"):
         jpegdl.load(tmp_path)
@@ -207,7 +207,7 @@ def test_one_photo_or_many(trained, model):
 def test_more_photos_than_a_batch(trained, model, monkeypatch):
     files = sorted((trained[1] / "test" / "bee").iterdir())
     expected = model.predict(files)
-    monkeypatch.setattr(use, "BATCH", 4)
+    monkeypatch.setattr(classifier, "BATCH", 4)
     for ours, theirs in zip(model.predict(files), expected, strict=True):
         assert ours.label == theirs.label
         assert ours.probability == pytest.approx(theirs.probability, abs=1e-6)
@@ -240,7 +240,7 @@ def test_turned_photos_are_counted_and_turned_where_training_did(trained, model,
     with pytest.warns(UserWarning, match="3 of 4 photos have a camera's note .* taken as they are stored"):
         stored = model.predict(files)
     assert stored[0] == stored[2] == stored[3]  # whatever the format
-    follows = use.Classifier(
+    follows = classifier.Classifier(
         model.model, model.classes, replace(model.config, data=replace(model.config.data, orientation="follow"))
     )
     with warnings.catch_warnings():
@@ -250,7 +250,7 @@ def test_turned_photos_are_counted_and_turned_where_training_did(trained, model,
     assert followed[0] == followed[2] == model.predict(upright)
     folder = tmp_path / "saved"
     follows.save_pretrained(folder)
-    assert use.load(folder).config.data.orientation == "follow"
+    assert classifier.load(folder).config.data.orientation == "follow"
 
 
 def test_what_is_no_photo(model, batch):
@@ -341,8 +341,8 @@ def test_photos_of_a_folder_are_in_order_of_their_names(tmp_path):
     for name in ("b/10.png", "b/2.JPG", "a.webp", ".hidden/1.png", "__MACOSX/1.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert use.find_photos([tmp_path]) == [tmp_path / name for name in ("a.webp", "b/2.JPG", "b/10.png")]
-    assert use.find_photos([tmp_path / "none", tmp_path / "notes.txt"]) == [tmp_path / "none", tmp_path / "notes.txt"]
+    assert classifier.find_photos([tmp_path]) == [tmp_path / name for name in ("a.webp", "b/2.JPG", "b/10.png")]
+    assert classifier.find_photos([tmp_path / "none", tmp_path / "notes.txt"]) == [tmp_path / "none", tmp_path / "notes.txt"]
 
 
 # -------------------------------------------------------------------------------------------------------------- sharing
@@ -474,9 +474,11 @@ def test_the_card_holds_what_was_measured(trained, tmp_path, model):
 
 
 def test_the_cards_command_has_the_runs_settings(trained, tmp_path, model, monkeypatch, capsys):
-    command = next(line for line in share._results(model.config, model.measured).splitlines() if line.startswith("jpegdl "))
+    command = next(
+        line for line in pretrained._results(model.config, model.measured).splitlines() if line.startswith("jpegdl ")
+    )
     seen = []
-    monkeypatch.setattr("jpegdl.compare.compare", lambda config: seen.append(config) or 1 / 0)
+    monkeypatch.setattr("jpegdl.comparison.compare", lambda config: seen.append(config) or 1 / 0)
     assert main(shlex.split(command)[1:]) == 1
     (config,) = seen
     run = copy.deepcopy(model.config)

@@ -13,10 +13,10 @@ from torch import nn
 
 from jpegdl.backbones.build import build_backbone, check_backbone, own_input
 from jpegdl.backbones.weights import head_names, imagenet_rows, load_weights, pretrained_weights, read_weights
-from jpegdl.compare import CompareConfig, check_compare
+from jpegdl.comparison import CompareConfig, check_compare
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
-from jpegdl.training import RunConfig, TrainingConfig, check_config
+from jpegdl.runs import RunConfig, TrainingConfig, check_config
 
 CLASSES = list("abcde")
 SIZE = 16

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jpegdl import backbones as backbones
     from jpegdl import calibrate as calibrate
+    from jpegdl import classifier as classifier
     from jpegdl import data as data
     from jpegdl import errors as errors
     from jpegdl import explain as explain
@@ -20,30 +21,29 @@ if TYPE_CHECKING:
     from jpegdl import robustness as robustness
     from jpegdl import tables as tables
     from jpegdl import training as training
-    from jpegdl import use as use
-    from jpegdl.arguments import read_config as read_config
-    from jpegdl.compare import CompareConfig as CompareConfig
-    from jpegdl.compare import compare as compare
+    from jpegdl.classifier import Classifier, load
+    from jpegdl.comparison import CompareConfig as CompareConfig
+    from jpegdl.comparison import compare as compare
     from jpegdl.layer.jpeg import JpegLayer
     from jpegdl.layer.prepend import parameter_groups, prepend
-    from jpegdl.use import Classifier, load
+    from jpegdl.parsing import read_config as read_config
 
 __all__ = ["Classifier", "CompareConfig", "JpegLayer", "compare", "load", "parameter_groups", "prepend", "read_config"]
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Classifier": "use",
-    "CompareConfig": "compare",
+    "Classifier": "classifier",
+    "CompareConfig": "comparison",
     "JpegLayer": "layer",
-    "load": "use",
+    "load": "classifier",
     "parameter_groups": "layer",
     "prepend": "layer",
-    "read_config": "arguments",
+    "read_config": "parsing",
 }
 _MODULES = (
     "backbones",
     "calibrate",
-    "compare",
+    "comparison",
     "data",
     "errors",
     "explain",
@@ -54,7 +54,7 @@ _MODULES = (
     "robustness",
     "tables",
     "training",
-    "use",
+    "classifier",
 )
 
 if not TYPE_CHECKING:  # or every misspelt name would pass as Any

@@ -24,7 +24,7 @@ from jpegdl.functional import BLOCK, MCU
 from jpegdl.layer import ImageDctLayer, QuantizingLayer, RegionalJpegLayer, Rounding
 from jpegdl.layer.roundings import set_rounding
 from jpegdl.logs import quiet
-from jpegdl.training.folder import RunFolder
+from jpegdl.runs.folder import RunFolder
 
 Format = Literal["onnx", "torch", "aotinductor"]
 FORMATS: tuple[Format, ...] = get_args(Format)

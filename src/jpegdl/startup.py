@@ -12,7 +12,7 @@ def lean_imports() -> Iterator[None]:
     there at its end again.
 
     The collector would go through these millions of objects many times while they are made, again as the program runs and once
-    more as it ends: a third of the time that ``import jpegdl.compare`` takes. Where PyTorch is there already, nothing is done.
+    more as it ends: a third of the time that ``import jpegdl.comparison`` takes. Where PyTorch is there already, nothing is done.
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jpegdl.layer import STEP_RANGE
-from jpegdl.training import RunFolder
+from jpegdl.runs import RunFolder
 
 COLUMNS = ["arm", "seed", "accuracy", "at_floor", "ever_at_floor", "first_epoch_at_floor", "changed_e_fold"]
 DC = ["luma_dc_before", "luma_dc_after", "chroma_dc_before", "chroma_dc_after"]

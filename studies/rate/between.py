@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jpegdl.codec import compare_curves, rate_curves, rate_text, read_rate
-from jpegdl.codec.curves import between_points, common
-from jpegdl.training import RunFolder
+from jpegdl.codec.bjontegaard import between_points, common
+from jpegdl.runs import RunFolder
 
 
 def main() -> None:

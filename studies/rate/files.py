@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean
 
 from jpegdl.codec import file_report
-from jpegdl.training import RunFolder
+from jpegdl.runs import RunFolder
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from jpegdl.codec.rate import read_rate
+from jpegdl.codec.rate_points import read_rate
+from jpegdl.runs import RunFolder
 from jpegdl.tables import write_tables
-from jpegdl.training import RunFolder
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from timm.data.config import resolve_data_config
 from torch import nn
 
 from jpegdl.errors import UsageError
-from jpegdl.own import find_object, is_own, said
+from jpegdl.user_code import find_object, is_own, said
 
 #: In front of the names of torchvision's classifiers.
 TORCHVISION = "torchvision/"

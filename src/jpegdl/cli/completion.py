@@ -57,7 +57,7 @@ def _add(own: argparse.ArgumentParser, action: argparse.Action, values: dict[str
 
 def _values() -> dict[str, Any]:
     """What settings may be whose parsers take any string."""
-    from jpegdl.compare import ARMS
+    from jpegdl.comparison import ARMS
     from jpegdl.data.config import CACHES, CROPS, INTERPOLATIONS, NAMES
     from jpegdl.export import FORMATS
     from jpegdl.layer import LAYER_KINDS, ROUNDINGS

@@ -76,7 +76,7 @@ python -m jpegdl            is the same command"""
 
 def short_help(command: Command) -> str:
     """What a command does, an example and the options that most people need, for ``jpegdl COMMAND --help``."""
-    from jpegdl.arguments import NO_SETTINGS
+    from jpegdl.parsing import NO_SETTINGS
 
     parser = command.parser()
     actions = {action.dest: action for action in parser._actions if action.dest not in NO_SETTINGS}

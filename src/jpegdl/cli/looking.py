@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
     from jpegdl.robustness import AttackStanding
-    from jpegdl.training import RunFolder
+    from jpegdl.runs import RunFolder
 
 
 def attack_parser(about: str) -> "ArgumentParser":
-    from jpegdl.arguments import plain_parser
+    from jpegdl.parsing import plain_parser
     from jpegdl.robustness import AttackConfig
 
     parser = plain_parser("jpegdl attack [--name NAME] [--KEY VALUE ...]", about)
@@ -39,7 +39,7 @@ def attack(chosen: dict[str, Any]) -> None:
         check_attack,
         with_earlier,
     )
-    from jpegdl.training import finished_runs
+    from jpegdl.runs import finished_runs
 
     config = pick(AttackConfig, chosen)
     check_attack(config)
@@ -89,8 +89,8 @@ def _in_order(folder: "Path", runs: "dict[str, dict[int, RunFolder]]") -> "dict[
 
 
 def explain_parser(about: str) -> "ArgumentParser":
-    from jpegdl.arguments import plain_parser
     from jpegdl.explain import ExplainConfig
+    from jpegdl.parsing import plain_parser
 
     parser = plain_parser("jpegdl explain [--name NAME] [--KEY VALUE ...]", about)
     add_comparison(parser)
@@ -102,7 +102,7 @@ def explain_parser(about: str) -> "ArgumentParser":
 
 def explain(chosen: dict[str, Any]) -> None:
     from jpegdl.explain import ExplainConfig, explain_run
-    from jpegdl.training import finished_runs
+    from jpegdl.runs import finished_runs
 
     folder, arm = comparison_folder(chosen), chosen["arm"]
     runs = finished_runs(folder, [arm], None if chosen["seed"] is None else [chosen["seed"]])[arm]
@@ -124,7 +124,7 @@ def explain(chosen: dict[str, Any]) -> None:
 
 
 def report_parser(about: str) -> "ArgumentParser":
-    from jpegdl.arguments import plain_parser
+    from jpegdl.parsing import plain_parser
 
     parser = plain_parser("jpegdl report [--name NAME] [--output FOLDER]", about)
     add_comparison(parser)

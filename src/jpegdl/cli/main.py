@@ -85,7 +85,7 @@ def _run_command(name: str, arguments: list[str]) -> None:
     elif "-h" in options or "--help" in options:
         print(short_help(command))
     else:
-        from jpegdl.arguments import parse
+        from jpegdl.parsing import parse
 
         command.run({**parse(parser, arguments), COMMAND_LINE: shlex.join(["jpegdl", name, *arguments])})
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def recipes_parser(about: str) -> "ArgumentParser":
-    from jpegdl.arguments import plain_parser
+    from jpegdl.parsing import plain_parser
 
     parser = plain_parser("jpegdl recipes [NAME]", about)
     parser.add_argument("recipe", type=str | None, nargs="?", metavar="NAME", help="print the recipe of that name")
@@ -18,7 +18,7 @@ def recipes_parser(about: str) -> "ArgumentParser":
 
 
 def recipes(chosen: dict[str, Any]) -> None:
-    from jpegdl.arguments import no_recipe
+    from jpegdl.parsing import no_recipe
     from jpegdl.recipes import RECIPES, list_recipes, read_recipe
 
     name = chosen["recipe"]
@@ -28,8 +28,8 @@ def recipes(chosen: dict[str, Any]) -> None:
 
 
 def bench_parser(about: str) -> "ArgumentParser":
-    from jpegdl.arguments import plain_parser
     from jpegdl.bench import BenchConfig
+    from jpegdl.parsing import plain_parser
 
     parser = plain_parser("jpegdl bench [--KEY VALUE ...]", about)
     parser.add_class_arguments(BenchConfig)
@@ -46,7 +46,7 @@ def bench(chosen: dict[str, Any]) -> None:
 
 
 def completion_parser(about: str) -> "ArgumentParser":
-    from jpegdl.arguments import plain_parser
+    from jpegdl.parsing import plain_parser
 
     parser = plain_parser("jpegdl completion bash|zsh|tcsh", about)
     parser.add_argument("shell", type=Literal["bash", "zsh", "tcsh"], metavar="SHELL", help="bash, zsh or tcsh")

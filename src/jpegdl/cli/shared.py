@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
     from tqdm import tqdm
 
-    from jpegdl.compare import CompareConfig
-    from jpegdl.training import RunFolder
+    from jpegdl.comparison import CompareConfig
+    from jpegdl.runs import RunFolder
 
 T = TypeVar("T")
 COMMANDS_FILE = "commands.txt"  # which the report shows
@@ -27,8 +27,8 @@ SETTINGS = "[--config RECIPE] [--KEY VALUE ...]"
 
 def settings_parser(usage: str, about: str) -> "ArgumentParser":
     """A parser of all settings of a comparison."""
-    from jpegdl.arguments import settings_parser as parser
-    from jpegdl.compare import CompareConfig
+    from jpegdl.comparison import CompareConfig
+    from jpegdl.parsing import settings_parser as parser
 
     return parser(usage, about, CompareConfig)
 
@@ -58,7 +58,7 @@ def chosen_runs(folder: Path, chosen: dict[str, Any]) -> "dict[str, dict[int, Ru
     Raises:
         UsageError: one of them is not there, or there are none to be.
     """
-    from jpegdl.training import finished_runs
+    from jpegdl.runs import finished_runs
 
     seeds = chosen["seeds"]
     if seeds in (0, []) or chosen["arms"] == []:
@@ -94,7 +94,7 @@ def pick(kind: type[T], chosen: dict[str, Any]) -> T:
 
 def settings(chosen: dict[str, Any]) -> "CompareConfig":
     """The comparison's settings, of all that was chosen."""
-    from jpegdl.compare import CompareConfig
+    from jpegdl.comparison import CompareConfig
 
     return pick(CompareConfig, chosen)
 
@@ -118,7 +118,7 @@ class Bar:
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
-            from jpegdl.training.progress import bar
+            from jpegdl.runs.progress import bar
 
             self._bar = bar(1, "{desc} {percentage:3.0f}% [{elapsed}<{remaining}]")
         return self
@@ -129,7 +129,7 @@ class Bar:
 
     def show(self, what: str, done: float, total: float) -> None:
         """Say that ``done`` of ``total`` are done of ``what``."""
-        from jpegdl.training.progress import SELDOM, say
+        from jpegdl.runs.progress import SELDOM, say
 
         text = f"{self._title}: {what}" if self._title and what else self._title or what
         if self._bar is not None:
@@ -141,7 +141,7 @@ class Bar:
 
     def error(self, text: str) -> None:
         """A line about what is wrong, above the bar."""
-        from jpegdl.training.progress import say
+        from jpegdl.runs.progress import say
 
         say(f"jpegdl: error: {text}")
 

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
     from jpegdl.codec import CompressStanding
-    from jpegdl.training import RunFolder
+    from jpegdl.runs import RunFolder
 
 
 def compress_parser(about: str) -> "ArgumentParser":
-    from jpegdl.arguments import plain_parser
     from jpegdl.codec import CompressConfig
+    from jpegdl.parsing import plain_parser
 
     parser = plain_parser("jpegdl compress IN OUT --model RUN [--KEY VALUE ...]", about)
     parser.add_argument("source", type=str, metavar="IN", help="folder of images, with all folders in it")
@@ -90,8 +90,8 @@ def evaluate_files(run: "RunFolder", files: str, path: str | None) -> None:
 
 
 def rate_parser(about: str) -> "ArgumentParser":
-    from jpegdl.arguments import plain_parser
     from jpegdl.codec import CurveConfig
+    from jpegdl.parsing import plain_parser
 
     parser = plain_parser("jpegdl rate [--name NAME] [--KEY VALUE ...]", about)
     add_comparison(parser)
@@ -113,7 +113,7 @@ def rate(chosen: dict[str, Any]) -> None:
         why_no_files,
     )
     from jpegdl.files import replacing, write_csv, write_json
-    from jpegdl.training import RunFolder
+    from jpegdl.runs import RunFolder
 
     config = pick(CurveConfig, chosen)
     check_curve_config(config)

@@ -16,8 +16,8 @@ def compare_parser(about: str) -> "ArgumentParser":
 
 
 def compare(chosen: dict[str, Any]) -> None:
-    from jpegdl.compare import compare as run
-    from jpegdl.compare.closing import closing
+    from jpegdl.comparison import compare as run
+    from jpegdl.comparison.summary import closing
     from jpegdl.report import write_report
 
     config = settings(chosen)
@@ -45,7 +45,7 @@ def train_parser(about: str) -> "ArgumentParser":
 
 
 def train(chosen: dict[str, Any]) -> None:
-    from jpegdl.compare import train_arm
+    from jpegdl.comparison import train_arm
 
     config = settings(chosen)
     try:
@@ -78,8 +78,8 @@ def evaluate_parser(about: str) -> "ArgumentParser":
 
 
 def evaluate(chosen: dict[str, Any]) -> None:
-    from jpegdl.compare import evaluate_run
-    from jpegdl.compare.config import check_run
+    from jpegdl.comparison import evaluate_run
+    from jpegdl.comparison.config import check_run
 
     if chosen["from_files"] is not None:
         config = settings(chosen)
@@ -120,7 +120,7 @@ def calibrate_parser(about: str) -> "ArgumentParser":
 
 
 def calibrate(chosen: dict[str, Any]) -> None:
-    from jpegdl.compare import calibrate_run
+    from jpegdl.comparison import calibrate_run
     from jpegdl.tables import write_tables
 
     config = settings(chosen)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def predict_parser(about: str) -> "ArgumentParser":
-    from jpegdl.arguments import plain_parser
+    from jpegdl.parsing import plain_parser
 
     parser = plain_parser("jpegdl predict [--name NAME] [--KEY VALUE ...] PHOTO [PHOTO ...]", about)
     parser.add_argument("photos", type=str, nargs="+", metavar="PHOTO", help="image files, and folders of them")
@@ -27,8 +27,8 @@ def predict_parser(about: str) -> "ArgumentParser":
 def predict(chosen: dict[str, Any]) -> None:
     import torch
 
-    from jpegdl.training import finished_runs
-    from jpegdl.use import ARM, find_photos, load
+    from jpegdl.classifier import ARM, find_photos, load
+    from jpegdl.runs import finished_runs
 
     folder = comparison_folder(chosen)
     if chosen["arm"] is not None or chosen["seed"] is not None:
@@ -80,7 +80,7 @@ def export_parser(about: str) -> "ArgumentParser":
 
 
 def export(chosen: dict[str, Any]) -> None:
-    from jpegdl.compare.config import check_run
+    from jpegdl.comparison.config import check_run
     from jpegdl.export import export_run
 
     config = settings(chosen)
@@ -96,7 +96,7 @@ def export(chosen: dict[str, Any]) -> None:
 
 
 def summary_parser(about: str) -> "ArgumentParser":
-    from jpegdl.arguments import plain_parser
+    from jpegdl.parsing import plain_parser
 
     parser = plain_parser("jpegdl summary [--name NAME] [--output FOLDER] [--format FORMAT]", about)
     add_comparison(parser)
@@ -105,8 +105,8 @@ def summary_parser(about: str) -> "ArgumentParser":
 
 
 def summary(chosen: dict[str, Any]) -> None:
-    from jpegdl.compare.closing import read_summary
-    from jpegdl.compare.statistics import summary_csv, summary_latex, summary_table
+    from jpegdl.comparison.statistics import summary_csv, summary_latex, summary_table
+    from jpegdl.comparison.summary import read_summary
 
     found = read_summary(comparison_folder(chosen))
     if chosen["format"] == "json":

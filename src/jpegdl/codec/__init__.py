@@ -4,14 +4,14 @@
 :func:`rate_curves` put accuracy against true bits per pixel beside default JPEG's.
 """
 
+from jpegdl.codec.bjontegaard import Between, Curve, bd_accuracy, bd_rate, compare_curves, rate_curves
 from jpegdl.codec.config import CompressConfig
-from jpegdl.codec.curves import Between, Curve, bd_accuracy, bd_rate, compare_curves, rate_curves
+from jpegdl.codec.encode_folder import CompressStanding, compress_folder
 from jpegdl.codec.encoder import Encoder
-from jpegdl.codec.folder import CompressStanding, compress_folder
-from jpegdl.codec.rate import CurveConfig, check_curve_config, rate_run, read_rate, why_no_files
-from jpegdl.codec.rate_figure import RATE_COLUMNS, rate_comparisons, rate_figure, rate_notes, rate_rows, rate_table, rate_text
-from jpegdl.codec.report import file_report, keep_file_report, read_file_report, stored_in_words
-from jpegdl.codec.steps import Learned, file_tables, learned_tables
+from jpegdl.codec.learned import Learned, file_tables, learned_tables
+from jpegdl.codec.rate_points import CurveConfig, check_curve_config, rate_run, read_rate, why_no_files
+from jpegdl.codec.rate_results import RATE_COLUMNS, rate_comparisons, rate_figure, rate_notes, rate_rows, rate_table, rate_text
+from jpegdl.codec.read_back import file_report, keep_file_report, read_file_report, stored_in_words
 
 __all__ = [
     "RATE_COLUMNS",

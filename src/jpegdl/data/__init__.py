@@ -15,7 +15,7 @@ from jpegdl.extras import missing
 if TYPE_CHECKING:
     from jpegdl.data.config import NAMES, DataConfig
     from jpegdl.data.images import ImageSet, TestTransform
-    from jpegdl.data.module import Data
+    from jpegdl.data.loaders import Data
     from jpegdl.data.sampling import IGNORED, EpochSampler
     from jpegdl.data.sources.base import Sets, Source
     from jpegdl.data.sources.photos import PHOTOGRAPHS, photo_patches, photograph

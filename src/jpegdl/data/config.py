@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from jpegdl.errors import UsageError
-from jpegdl.own import is_own
+from jpegdl.user_code import is_own
 
 NAMES = (
     "photos", "folder", "cifar10", "cifar100", "flowers102", "flowers102-official", "pets", "food101", "dtd", "cub200", "dogs",

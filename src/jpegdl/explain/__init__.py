@@ -4,6 +4,6 @@
 """
 
 from jpegdl.explain.config import ExplainConfig
-from jpegdl.explain.run import explain_run
+from jpegdl.explain.parts import explain_run
 
 __all__ = ["ExplainConfig", "explain_run"]

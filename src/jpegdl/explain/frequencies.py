@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from jpegdl import functional as F
-from jpegdl.explain.counts import FREQUENCIES, Counts
+from jpegdl.explain.histograms import FREQUENCIES, Counts
 from jpegdl.explain.subject import NotApplicable, Subject, dct_layer, planes_of
 from jpegdl.layer import ImageDctLayer, JpegLayer, QuantizingLayer
 

@@ -15,8 +15,8 @@ from jpegdl.errors import UsageError
 from jpegdl.explain.config import ExplainConfig
 from jpegdl.files import digest_of_file
 from jpegdl.layer import ImageDctLayer, PrependedModel
-from jpegdl.training import RunFolder, TrainedRun
-from jpegdl.training.records import class_difference
+from jpegdl.runs import RunFolder, TrainedRun
+from jpegdl.runs.record import class_difference
 
 
 class NotApplicable(Exception):  # noqa: N818

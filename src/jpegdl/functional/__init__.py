@@ -5,6 +5,17 @@ Everything is in JPEG's own units: pixels 0..255 shifted by -128, coefficients o
 frequency. These functions are the reference: they are written to be read, and checked against the published layer.
 """
 
+from jpegdl.functional.bits import (
+    RUNS,
+    SIZES,
+    Symbols,
+    code_lengths,
+    coded_bits,
+    entropy,
+    expected_symbols,
+    level_shares,
+    size_category,
+)
 from jpegdl.functional.companders import log_compand, tanh_compand
 from jpegdl.functional.quantizers import (
     check_window,
@@ -17,17 +28,6 @@ from jpegdl.functional.quantizers import (
     saturate,
     soft_quantize,
     ste_quantize,
-)
-from jpegdl.functional.rate import (
-    RUNS,
-    SIZES,
-    Symbols,
-    code_lengths,
-    coded_bits,
-    entropy,
-    expected_symbols,
-    level_shares,
-    size_category,
 )
 from jpegdl.functional.transforms import (
     BLOCK,

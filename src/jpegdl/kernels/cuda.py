@@ -1,6 +1,6 @@
 """The soft round trip on NVIDIA GPUs: forward and backward each one Triton kernel that reads an image once and writes it once.
 
-A program takes ``BLOCKS`` 8x8 blocks at a time; :mod:`jpegdl.kernels.triton_blocks` is what it does to them. Gradients of the
+A program takes ``BLOCKS`` 8x8 blocks at a time; :mod:`jpegdl.kernels.cuda_blocks` is what it does to them. Gradients of the
 tables are summed in registers over all blocks that a program meets, and over the programs in their order: the same at every
 call.
 """
@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from jpegdl.functional import BLOCK, KB, KG, KR
-from jpegdl.kernels.triton_blocks import quantize, quantize_backward, to_coefficients, to_pixels
+from jpegdl.kernels.cuda_blocks import quantize, quantize_backward, to_coefficients, to_pixels
 
 BLOCKS = 16  # 8x8 blocks that a program works on at a time: 128 rows of 8, one for each of its threads
 _WARPS = 4

@@ -5,14 +5,14 @@ from jpegdl.layer.cascade import JpegCascade
 from jpegdl.layer.companding import CompandingLayer
 from jpegdl.layer.config import LayerConfig, table_source
 from jpegdl.layer.describe import describe_tables
-from jpegdl.layer.features import FeatureJpegLayer
+from jpegdl.layer.feature_maps import FeatureJpegLayer
 from jpegdl.layer.gain import GainLayer
 from jpegdl.layer.jpeg import JpegLayer
-from jpegdl.layer.kinds import LAYER_KINDS, STORABLE, LayerKind, build_layer, check_layer, layer_kind
 from jpegdl.layer.normalization import ImageNormalization
 from jpegdl.layer.prepend import PrependedModel, parameter_groups, prepend
 from jpegdl.layer.quantizing import DEFAULT_ALPHA, ROUNDINGS, STEP_RANGE, QuantizingLayer, Rounding
 from jpegdl.layer.regional import RegionalJpegLayer
+from jpegdl.layer.registry import LAYER_KINDS, STORABLE, LayerKind, build_layer, check_layer, layer_kind
 from jpegdl.layer.subsampled import SubsampledJpegLayer
 from jpegdl.layer.zero_dc import ZeroDcJpegLayer
 

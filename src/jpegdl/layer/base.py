@@ -16,7 +16,7 @@ from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.kernels import unobserved
 from jpegdl.layer.bounds import keep_in_range
-from jpegdl.layer.record import check_settings, decode, encode
+from jpegdl.layer.extra_state import check_settings, decode, encode
 from jpegdl.tables import check_table
 
 Table = float | Sequence[Sequence[float]] | Tensor

@@ -8,16 +8,16 @@ import jinja2
 import yaml
 
 from jpegdl import __version__
-from jpegdl.compare.arms import ARMS
-from jpegdl.compare.closing import read_summary
-from jpegdl.compare.figures import accuracy_figure, curves_figure, gains_figure, saturation_figure, tables_figure
-from jpegdl.compare.statistics import summary_notes, summary_rows, verdict
+from jpegdl.comparison.arms import ARMS
+from jpegdl.comparison.figures import accuracy_figure, curves_figure, gains_figure, saturation_figure, tables_figure
+from jpegdl.comparison.statistics import summary_notes, summary_rows, verdict
+from jpegdl.comparison.summary import read_summary
 from jpegdl.files import write_text
-from jpegdl.report.attacked import attacked_sections
-from jpegdl.report.explained import explained_sections
+from jpegdl.report.explanations import explained_sections
+from jpegdl.report.jpeg_files import read_back_sections, stored_sections
+from jpegdl.report.robustness import attacked_sections
 from jpegdl.report.section import Picture, Runs, Section, drawn
-from jpegdl.report.stored import read_back_sections, stored_sections
-from jpegdl.training import RunFolder
+from jpegdl.runs import RunFolder
 
 REPORT = "report.html"
 COMMANDS = "commands.txt"  # the command lines that made what is in a folder

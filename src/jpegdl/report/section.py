@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from jpegdl.errors import UsageError
 from jpegdl.report.svg import inline_svg
-from jpegdl.training import RunFolder
+from jpegdl.runs import RunFolder
 
 Runs = dict[str, dict[int, RunFolder]]  # of each arm, by seed
 Results = dict[str, dict[int, dict[str, Any]]]  # what was found of them

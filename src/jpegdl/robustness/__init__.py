@@ -1,12 +1,12 @@
 """How a trained model holds against attacks that know it, and against common corruptions."""
 
+from jpegdl.robustness.attack_batch import Examples, attack_images
+from jpegdl.robustness.attack_figures import attack_figure, attack_left_out, attack_notes, attack_rows
 from jpegdl.robustness.config import ATTACKS, GRADIENTS, AttackConfig, check_attack
-from jpegdl.robustness.craft import Examples, attack_images
-from jpegdl.robustness.figures import attack_figure, attack_left_out, attack_notes, attack_rows
 from jpegdl.robustness.results import attack_name, read_attack, with_earlier
-from jpegdl.robustness.run import AttackStanding, attack_run
 from jpegdl.robustness.surrogates import gradients_of, with_gradient
 from jpegdl.robustness.text import attack_text
+from jpegdl.robustness.trials import AttackStanding, attack_run
 
 __all__ = [
     "ATTACKS",

@@ -9,7 +9,7 @@ from torch import Tensor
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.robustness.config import AttackConfig
-from jpegdl.training import RunFolder, TrainedRun
+from jpegdl.runs import RunFolder, TrainedRun
 
 
 def test_data(folder: RunFolder, opened: TrainedRun, config: AttackConfig, seed: int) -> tuple[Data, str | None]:

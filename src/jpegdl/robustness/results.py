@@ -4,8 +4,8 @@ from typing import Any
 
 from jpegdl.errors import UsageError
 from jpegdl.files import read_json
-from jpegdl.robustness.figures import Results, attack_rows, check_same
-from jpegdl.training import RunFolder
+from jpegdl.robustness.attack_figures import Results, attack_rows, check_same
+from jpegdl.runs import RunFolder
 
 _KEYS = (
     "model", "plain", "classes", "images", "indices", "data", "other_images", "clean", "levels", "masking", "corruptions",

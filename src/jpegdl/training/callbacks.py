@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from jpegdl.errors import UsageError
 from jpegdl.extras import installed
 from jpegdl.layer import JpegLayer, describe_tables
-from jpegdl.training.folder import RunFolder
+from jpegdl.runs.folder import RunFolder
+from jpegdl.runs.record import share
 from jpegdl.training.module import JointTraining
-from jpegdl.training.records import share
 
 _STOPPED = "jpegdl_stopped"  # in the checkpoint: whether a callback has ended training with this epoch
 

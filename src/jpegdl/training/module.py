@@ -16,8 +16,8 @@ from jpegdl.backbones.weights import head_names
 from jpegdl.data import IGNORED
 from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel
-from jpegdl.training.config import OptimizerConfig, TrainingConfig
-from jpegdl.training.objective import Objective, Outcome
+from jpegdl.runs.config import OptimizerConfig, TrainingConfig
+from jpegdl.training.loss import Objective, Outcome
 from jpegdl.training.optimizers import build_optimizer, build_scheduler
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from jpegdl.layer.bounds import unbounded_steps
-from jpegdl.training.config import OptimizerConfig
+from jpegdl.runs.config import OptimizerConfig
 
 
 def build_optimizer(

@@ -5,6 +5,6 @@ Readers list images and read them, and know nothing of crops, devices or loaders
 """
 
 from jpegdl.data.sources.base import Sets, Source
-from jpegdl.data.sources.sets import open_sets
+from jpegdl.data.sources.registry import open_sets
 
 __all__ = ["Sets", "Source", "open_sets"]

@@ -4,7 +4,7 @@ import re
 
 from jpegdl.data.config import DataConfig
 from jpegdl.data.sources.base import TEST, TRAIN, Sets, folder_path
-from jpegdl.data.sources.folder import open_folder
+from jpegdl.data.sources.class_folders import open_folder
 from jpegdl.data.sources.shards import open_shards
 from jpegdl.errors import UsageError
 

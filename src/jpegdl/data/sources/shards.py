@@ -14,6 +14,7 @@ from typing import Any
 
 from jpegdl.data.config import DataConfig
 from jpegdl.data.sources.base import TEST, TRAIN, Sets, folder_path
+from jpegdl.data.sources.encoded import Place, Stored
 from jpegdl.data.sources.labels import class_index, numbered_classes
 from jpegdl.data.sources.listing import (
     Part,
@@ -25,7 +26,6 @@ from jpegdl.data.sources.listing import (
     open_tar,
     refuse_compressed,
 )
-from jpegdl.data.sources.stored import Place, Stored
 from jpegdl.errors import UsageError
 
 LABELS = ("cls", "json")  # endings of the files that hold an image's class

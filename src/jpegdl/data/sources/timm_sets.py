@@ -12,8 +12,8 @@ from jpegdl.data.config import DataConfig, Orientation
 from jpegdl.data.digests import UNKNOWN, bytes_digest, pixel_digest
 from jpegdl.data.pixels import open_image, resized, to_rgb
 from jpegdl.data.sources.base import Sets, Source
-from jpegdl.data.sources.downloads import TorchvisionImages, cache_folder, class_names, download_once
 from jpegdl.data.sources.labels import class_index, numbered_classes
+from jpegdl.data.sources.torchvision_sets import TorchvisionImages, cache_folder, class_names, download_once
 from jpegdl.errors import UsageError
 
 PACKAGES = {"hfds": ("datasets",), "hfids": ("datasets",), "tfds": ("tensorflow", "tensorflow_datasets")}

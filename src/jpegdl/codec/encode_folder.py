@@ -1,0 +1,503 @@
+"""A folder of images to a folder of JPEG files."""
+
+import errno
+import hashlib
+import io
+import itertools
+import json
+import os
+import stat
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import filelock
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as v2
+
+from jpegdl import functional as F
+from jpegdl.codec.config import MANIFEST, CompressConfig, check
+from jpegdl.codec.encoder import Encoder
+from jpegdl.codec.folder_walk import SUFFIX, Entry, walk
+from jpegdl.codec.learned import Carried, Learned, as_json, carried, file_tables, learned_tables
+from jpegdl.codec.read_image import BAD, Other, open_picture, why
+from jpegdl.errors import UsageError
+from jpegdl.files import is_stray, remove_strays, replacing, write_json
+
+LOCK = ".compress.lock"
+SOURCES = ".compress.sources"  # a line for each file that was made: what it was made of
+SAMPLES = 8  # images that tell how much of a layer the files carry
+LONGEST = 255  # bytes of a name that file systems take
+TASK = 16  # files that a thread takes at a time: to hand over one by one costs as much as to encode
+WINDOW = 2  # tasks for each thread that are under way or waiting for one
+_SAMPLE_SIDE = 512  # pixels of each that are looked at, in the middle
+_SETTINGS = ("subsampling", "optimize", "progressive", "exact", "drop_alpha")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORMAT = 1  # of the manifest
+
+
+@dataclass(frozen=True)
+class CompressStanding:
+    """How far a folder is.
+
+    Attributes:
+        done, total: files looked at, and how many there are.
+        images_per_second: since the start, of those that were encoded.
+        bad: a file that was just refused, and why, on one line; else None.
+    """
+
+    done: int
+    total: int
+    images_per_second: float
+    bad: str | None = None
+
+
+@dataclass
+class _Found:
+    written: int = 0
+    skipped: int = 0
+    others: int = 0
+    bytes: int = 0
+    before: int = 0
+    pixels: int = 0
+    stale: int = 0
+    bad: list[dict[str, str]] = field(default_factory=list)
+
+
+def compress_folder(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    config: CompressConfig,
+    progress: Callable[[CompressStanding], None] | None = None,
+) -> dict[str, Any]:
+    """Write every image in a folder, and in those within it, as a JPEG file with learned tables.
+
+    The tree stays as it is, each image under its own name with the suffix .jpg. Every file is there whole or not at all, with
+    the time stamp of what it was made of. ``compress.json`` says which settings they were made with, and
+    ``.compress.sources`` what each was made of: the same call goes on where it was interrupted, and makes anew only what has
+    changed since. Images that cannot be compressed are named, and
+    all others done; files that neither are nor claim to be images are passed over.
+
+    Args:
+        source: folder of images of any format that Pillow reads as photographs.
+        target: folder to write to, outside of ``source``; empty, or with what the same settings made of it before.
+        config: tables, and how to encode.
+        progress: told how far it is.
+
+    Returns:
+        ``images`` (in all: written, skipped and bad), ``written``, ``skipped`` (there already), ``bad`` (a list of ``file``
+        and ``why``), ``others`` (files that are no images), ``stale`` (JPEG files in folders of ``target`` that have no image
+        in ``source`` any more), ``subsampling`` (of chroma), ``bytes`` and ``pixels`` of those written and ``bytes_before``,
+        of the files they were made of, ``bits_per_pixel`` of these (None if none was), ``seconds``, ``images_per_second``,
+        ``tables`` (luma and chroma, as in the files), and ``carried``: how much of the layer the files carry, on some of the
+        images (None where nothing can be lost), with ``words``.
+
+    Raises:
+        UsageError: settings that cannot be; no folder or no images; a target inside the source, in use, or of other
+            settings; nothing more can be written.
+    """
+    check(config)
+    root, out = _places(Path(source).expanduser(), Path(target).expanduser())
+    learned = learned_tables(config.model, config.tables)
+    tables = file_tables(learned.luma, learned.chroma, wide=config.wide)
+    encoder = _encoder(config, learned, tables)
+    Image.init()  # before threads do
+    with _claimed(out), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from twice that size on, Pillow refuses
+        work = _Work(root, out, config, encoder, learned, progress or (lambda standing: None))
+        return work.run()
+
+
+def _encoder(config: CompressConfig, learned: Learned, tables: tuple[torch.Tensor, torch.Tensor]) -> Encoder:
+    cap = F.largest_level(learned.bits)
+    return Encoder(
+        *tables,
+        limits=None if cap is None else (cap * learned.luma, cap * learned.chroma),
+        subsampling=config.subsampling or learned.subsampling or "4:4:4",
+        optimize=config.optimize,
+        progressive=config.progressive,
+        exact=config.exact,
+    )
+
+
+def _places(source: Path, target: Path) -> tuple[Path, Path]:
+    if source.is_file():
+        raise UsageError(f"{source} is a file; give the folder that it is in")
+    if not source.is_dir():
+        raise UsageError(f"no folder {source} to compress")
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target} is a file; give a folder to write to")
+    root, out = source.resolve(), target.resolve()
+    if out.is_relative_to(root) or root.is_relative_to(out):
+        raise UsageError(f"{target} and {source} lie within one another: images could be overwritten; give a folder beside it")
+    return root, out
+
+
+@contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Keep other processes from writing to the same folder."""
+    lock = filelock.FileLock(out / LOCK)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be made: {error.strerror or error}; give another folder to write to") from error
+    with _writing(out):
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout as taken:
+            raise UsageError(f"{out} is being written to by another process (it holds {lock.lock_file})") from taken
+    try:
+        remove_strays(out)
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Whatever keeps files from being written concerns all of them."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or out} {error.strerror or error}: nothing more can be written; what is there is whole, and the "
+            "same command goes on from it"
+        ) from error
+
+
+class _Work:
+    def __init__(
+        self,
+        root: Path,
+        out: Path,
+        config: CompressConfig,
+        encoder: Encoder,
+        learned: Learned,
+        progress: Callable[[CompressStanding], None],
+    ) -> None:
+        self.root, self.out, self.config, self.encoder, self.learned = root, out, config, encoder, learned
+        self.progress, self.found = progress, _Found()
+        self.done = self.total = 0
+        self.over = False  # for threads that are in the middle of a task
+        self.sources = _Sources(out / SOURCES)
+        self.begin = time.monotonic()
+
+    def run(self) -> dict[str, Any]:
+        new = self._resume()
+        one_case = (self.out / MANIFEST.upper()).exists()
+
+        def entries() -> Iterator[Entry]:
+            return walk(self.root, self.out, one_case=one_case)
+
+        for _ in entries():
+            self.total += 1
+        lost = self._carried(entries())
+        self.begin = time.monotonic()
+        try:
+            self._encode_all(entries())
+        finally:
+            self.sources.close()
+        count, seconds = self.found, time.monotonic() - self.begin
+        images = count.written + count.skipped + len(count.bad)
+        if not images:
+            if new:
+                (self.out / MANIFEST).unlink(missing_ok=True)  # or another source would be refused
+            raise UsageError(f"no images in {self.root}: {count.others} files, none of which is one")
+        return {
+            "images": images,
+            "written": count.written,
+            "skipped": count.skipped,
+            "bad": count.bad,
+            "others": count.others,
+            "subsampling": self.encoder.subsampling,
+            "stale": count.stale,
+            "bytes": count.bytes,
+            "bytes_before": count.before,
+            "pixels": count.pixels,
+            "bits_per_pixel": 8 * count.bytes / count.pixels if count.pixels else None,
+            "seconds": seconds,
+            "images_per_second": count.written / seconds if seconds else 0.0,
+            "tables": as_json(self.encoder.luma, self.encoder.chroma),
+            "carried": lost and {**vars(lost), "faithful": lost.faithful, "words": str(lost)},
+        }
+
+    def _resume(self) -> bool:
+        """Refuse a folder of other settings; else write these down, unless they are there. Returns whether they were not."""
+        encoder = self.encoder
+        limits = None if not encoder.exact or encoder.limits is None else [limit.tolist() for limit in encoder.limits]
+        settings = {
+            "format": _FORMAT,
+            "source": str(self.root),
+            "tables": as_json(encoder.luma, encoder.chroma),
+            "limits": limits,
+            **{name: getattr(encoder if hasattr(encoder, name) else self.config, name) for name in _SETTINGS},
+        }
+        file = self.out / MANIFEST
+        if file.is_file():
+            try:
+                there = json.loads(file.read_text(encoding="utf-8"))["settings"]
+                differing = [name for name in settings if there.get(name) != settings[name]]
+                source = there.get("source")
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UsageError(f"{file} is damaged ({error}); delete {self.out}, or give another folder") from error
+            if differing == ["source"]:
+                raise UsageError(
+                    f"{self.out} holds what was made of {source}, not of {self.root}; give another folder or, where the images "
+                    f"have only moved, write the new place into {file}"
+                )
+            if differing:
+                raise UsageError(
+                    f"{self.out} holds images made with other settings ({', '.join(differing)}); give another folder, or "
+                    "delete this one"
+                )
+            return False
+        if any(path.name != LOCK and not is_stray(path) for path in self.out.iterdir()):
+            raise UsageError(f"{self.out} is not empty, and no {MANIFEST} in it says what it holds; give a new folder")
+        with _writing(self.out):
+            write_json(file, {"from": self.learned.source, "settings": settings})
+        return True
+
+    def _carried(self, entries: Iterator[Entry]) -> Carried | None:
+        """What the files carry of the layer, on images from all over the folder."""
+        learned, tables = self.learned, (self.encoder.luma, self.encoder.chroma)
+        whole = torch.equal(learned.luma, tables[0]) and torch.equal(learned.chroma, tables[1])
+        if whole and learned.bits is None:
+            return None
+        images: list[torch.Tensor] = []
+        for entry in itertools.islice(entries, 0, None, max(1, self.total // (2 * SAMPLES))):
+            if entry.refused is None and len(images) < SAMPLES and entry.path.is_file():
+                try:
+                    with entry.path.open("rb") as stream:
+                        image = open_picture(stream, entry.name, drop_alpha=True).image.convert("RGB")
+                except (*BAD, Other):
+                    continue
+                left, top = (max(0, (side - _SAMPLE_SIDE) // 2) for side in image.size)
+                middle = image.crop((left, top, min(image.width, left + _SAMPLE_SIDE), min(image.height, top + _SAMPLE_SIDE)))
+                images.append(v2.pil_to_tensor(middle)[None].float() / 255)
+        if not images:
+            return None
+        return carried(learned, tables, images, subsampling=self.encoder.subsampling, capped=self.encoder.exact)
+
+    # ------------------------------------------------------------------------------------------------------- encoding
+
+    def _encode_all(self, entries: Iterator[Entry]) -> None:
+        """Encode in threads, with no more images under way than these can take."""
+        threads = self.config.threads or _cores()
+        pool, pending = ThreadPoolExecutor(threads), deque[Future[list[_Done]]]()
+        try:
+            for task in self._tasks(entries):
+                pending.append(pool.submit(self._several, task))
+                if len(pending) >= WINDOW * threads:
+                    self._count(pending.popleft().result())
+            while pending:
+                self._count(pending.popleft().result())
+        finally:
+            self.over = True
+            pool.shutdown(cancel_futures=True)
+
+    def _tasks(self, entries: Iterator[Entry]) -> Iterator[list[tuple[Entry, "_Place"]]]:
+        """Files of one folder after another with where they go, a few at a time; what is refused is counted at once."""
+        task: list[tuple[Entry, _Place]] = []
+        place: _Place | None = None
+        for entry in entries:
+            if entry.refused is None and (place is None or entry.folder != place.inner):
+                self._leave(place)
+                place = _Place(self.out, entry.folder)
+            if refused := entry.refused or (place and place.refused):
+                self._count([_Done(entry, bad=refused)])
+                continue
+            assert place is not None
+            place.wanted.add(entry.new)
+            task.append((entry, place))
+            if len(task) == TASK:
+                yield task
+                task = []
+        if task:
+            yield task
+        self._leave(place)
+
+    def _leave(self, place: "_Place | None") -> None:
+        self.found.stale += 0 if place is None or place.refused else place.without_image()
+
+    def _several(self, task: list[tuple[Entry, "_Place"]]) -> list["_Done"]:
+        return [self._one(entry, place) for entry, place in task if not self.over]
+
+    def _one(self, entry: Entry, place: "_Place") -> "_Done":
+        try:
+            if not entry.regular and not stat.S_ISREG(entry.path.stat().st_mode):  # to open a pipe would take for ever
+                return _Done(entry, bad="is no regular file")
+            with entry.path.open("rb") as stream:
+                before = os.fstat(stream.fileno())
+                seen = _seen(before)
+                name = f"{place.inner}/{entry.new}"
+                made = place.state(entry.new)
+                there = made is not None and made[0] == before.st_mtime_ns and made[1] == self.sources.size(name)
+                if there and self.sources.untouched(name, seen):
+                    return _Done(entry, skipped=True)
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                if there and self.sources.same(name, digest):
+                    return _Done(entry, skipped=True)
+                stream.seek(0)
+                picture = open_picture(stream, entry.name, drop_alpha=self.config.drop_alpha)
+            content = self.encoder.encode(picture.image, picture.exif, picture.icc)
+        except Other:
+            return _Done(entry)
+        except BAD as error:
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise UsageError(f"{why(error)}: nothing more can be encoded; the same command goes on from here") from error
+            return _Done(entry, bad=why(error))
+        if len(os.fsencode(entry.new)) > LONGEST:
+            return _Done(entry, bad=f"its name would be too long with {SUFFIX}: a file system takes {LONGEST} bytes")
+        slot = str(threading.get_ident())
+        with _writing(self.out), replacing(place.made() / entry.new, make_folder=False, slot=slot) as new:
+            new.write_bytes(content)
+            os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
+            # Before it takes its place: if the process ends in between, the file there has another size or time stamp.
+            self.sources.keep(name, _Source(seen, digest, len(content)))
+        return _Done(entry, len(content), before.st_size, picture.image.width * picture.image.height)
+
+    def _count(self, several: list["_Done"]) -> None:
+        found = self.found
+        for done in several:
+            self.done += 1
+            line = None
+            if done.bad is not None:
+                found.bad.append({"file": done.entry.inner, "why": done.bad})
+                line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in f"{done.entry.path}: {done.bad}")
+            elif done.skipped:
+                found.skipped += 1
+            elif not done.bytes:
+                found.others += 1
+            else:
+                found.written += 1
+                found.bytes += done.bytes
+                found.before += done.before
+                found.pixels += done.pixels
+            seconds = time.monotonic() - self.begin
+            self.progress(CompressStanding(self.done, self.total, found.written / seconds if seconds else 0.0, line))
+
+
+class _Place:
+    """A folder to write to, cleaned of what a killed process left, looked at once, and made with its first file.
+
+    Attributes:
+        inner: where it is below ``out``.
+        wanted: names of the files that are to be there.
+        refused: why nothing is to be written there; None if there is nothing against it.
+    """
+
+    def __init__(self, out: Path, inner: str) -> None:
+        self.path, self.inner = out / inner, inner
+        self.refused: str | None = None
+        self._names: set[str] = set()
+        self.wanted: set[str] = set()
+        self._there = self.path.is_dir()
+        if self._there and self.path.resolve() != self.path:
+            self.refused = f"{self.path} is a link: nothing is written through it"
+        elif self._there:
+            with _writing(self.path):
+                remove_strays(self.path)
+                self._names = {entry.name for entry in self.path.iterdir()}
+
+    def without_image(self) -> int:
+        """How many files were there at first that no image stands for now, of those that ``wanted`` does not name."""
+        return sum(name.endswith(SUFFIX) and (self.path / name).is_file() for name in self._names - self.wanted)
+
+    def state(self, name: str) -> tuple[int, int] | None:
+        """When a file was last changed, in ns, and its bytes; None if there was none at first, or an empty one, as a power cut
+        leaves."""
+        if name in self._names:
+            with suppress(FileNotFoundError):
+                there = (self.path / name).lstat()
+                return (there.st_mtime_ns, there.st_size) if there.st_size else None
+        return None
+
+    def made(self) -> Path:
+        """The folder, which is there now."""
+        if not self._there:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._there = True
+        return self.path
+
+
+_Seen = tuple[int, int, int]
+
+
+def _seen(status: os.stat_result) -> _Seen:
+    """What a file system says of a file: size, time stamp and, which no program sets at will, when either was last changed."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+class _Source(NamedTuple):
+    """What a file was made of: what there was to be seen of it, a digest of its content; and the bytes of what was made."""
+
+    seen: _Seen
+    digest: str
+    size: int
+
+
+class _Sources:
+    """What each file was made of, in a journal beside them: of each a line of JSON, of which the last counts.
+
+    The time stamp alone does not tell: files out of many archives, and of reproducible builds, all have the same.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._lock = file, threading.Lock()
+        self._known: dict[str, _Source] = {}
+        self._stream: io.FileIO | None = None
+        with suppress(FileNotFoundError), file.open("rb") as stream:
+            for line in stream:
+                with suppress(ValueError, TypeError):  # half a line, of a process that was killed
+                    name, seen, digest, size = json.loads(line)
+                    self._known[name] = _Source(tuple(seen), digest, size)
+
+    def size(self, name: str) -> int | None:
+        """The bytes of the file that was made; None where it is not known what it was made of."""
+        return self._known[name].size if name in self._known else None
+
+    def untouched(self, name: str, seen: _Seen) -> bool:
+        """Whether nobody can have changed the file that this one was made of."""
+        return self._known[name].seen == seen
+
+    def same(self, name: str, digest: str) -> bool:
+        """Whether a file was made of this content."""
+        return self._known[name].digest == digest
+
+    def keep(self, name: str, source: _Source) -> None:
+        """Note what a file is made of."""
+        line = json.dumps([name, *source]).encode("ascii")
+        with self._lock:
+            if self._stream is None:
+                self._stream = self._file.open("ab", buffering=0)
+            self._stream.write(b"\n" + line)  # in one piece, and apart from what may be half a line
+            self._known[name] = source
+
+    def close(self) -> None:
+        """Write no more."""
+        if self._stream is not None:
+            self._stream.close()
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What became of a file; one that is no image has neither bytes nor a reason."""
+
+    entry: Entry
+    bytes: int = 0
+    before: int = 0
+    pixels: int = 0
+    skipped: bool = False
+    bad: str | None = None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,221 @@
+"""A run's points on the plane of accuracy and rate: what its network makes of real JPEG files, and how large these are."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as nn_functional
+from torch.utils.data import DataLoader, Subset
+
+from jpegdl.codec.encoder import Encoder, encoder_version
+from jpegdl.codec.learned import as_json, file_tables, learned_tables, of_run
+from jpegdl.codec.read_back import FileSizes, spread
+from jpegdl.data import Data
+from jpegdl.errors import UsageError
+from jpegdl.files import digest_of_file, read_json, write_json
+from jpegdl.layer import JpegLayer, PrependedModel
+from jpegdl.runs import RunFolder, TrainedRun
+from jpegdl.tables import SUBSAMPLINGS
+
+RATE = "rate.json"  # in the folder of a run
+
+
+@dataclass
+class CurveConfig:
+    """What to measure accuracy and rate with.
+
+    Args:
+        images: how many test images, evenly over all of them; null for all.
+        qualities: of default JPEG, the standard tables, that the plain model is tested with; 1 to 100.
+        subsampling: of its chroma: 4:4:4, 4:2:0 or both.
+        optimize: fit Huffman codes to each image.
+        batch_size: images that go through the model at once.
+        path: where the runs' own data are now; default: where they were in training.
+        device: cpu, cuda, ...; default: cuda where there is one.
+    """
+
+    images: int | None = None
+    qualities: list[int] = field(default_factory=lambda: list(range(5, 100, 5)))
+    subsampling: str = "both"
+    optimize: bool = True
+    batch_size: int = 64
+    path: str | None = None
+    device: str | None = None
+
+    @property
+    def place(self) -> torch.device:
+        """Where to compute."""
+        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def check_curve_config(config: CurveConfig) -> None:
+    """Refuse settings that cannot be.
+
+    Raises:
+        UsageError: names the setting, what it is and what it may be.
+    """
+    for name in ("images", "batch_size"):
+        if (number := getattr(config, name)) is not None and number < 1:
+            raise UsageError(f"{name} must be at least 1, got {number}")
+    if not config.qualities:
+        raise UsageError("qualities must name one at least, from 1 to 100")
+    if bad := [quality for quality in config.qualities if not 1 <= quality <= 100]:
+        raise UsageError(f"qualities must be from 1 to 100, got {bad[0]}")
+    if config.subsampling not in (*SUBSAMPLINGS, "both"):
+        raise UsageError(f"subsampling must be {', '.join(SUBSAMPLINGS)} or both, got {config.subsampling!r}")
+    try:
+        torch.empty(0, device=config.place)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {config.device} is not there: {str(error).splitlines()[0]}") from error
+
+
+def why_no_files(folder: RunFolder) -> str | None:
+    """Why no JPEG file can stand for the layer of a finished run, in words; None if one can, or if there is no layer."""
+    if folder.config().layer.kind == "none":
+        return None
+    try:
+        of_run(folder)
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def rate_run(folder: RunFolder, config: CurveConfig, progress: Callable[[str, int, int], None] | None = None) -> dict[str, Any]:
+    """Test a finished run on real JPEG files of its test images, and leave ``rate.json`` in its folder.
+
+    Each test image is encoded as the model sees it, scaled and cropped; the network, without its layer, reads the decoded
+    files. A run without a layer is tested with default JPEG, at every quality and subsampling; another with its own tables,
+    rounded to whole numbers, and its layer's subsampling. What is there of the same model, images and settings is not measured
+    again.
+
+    Args:
+        folder: of a finished run.
+        config: what to measure with.
+        progress: is told what is being measured, which one it is, and how many there are.
+
+    Returns:
+        The content of ``rate.json``: ``arm``, ``seed``, ``images`` (how many), ``other_images`` (how they differ from those of
+        the run's own test; None if not), ``accuracy`` (of the model as it is, 0 to 1), ``hard`` (with its layer rounding; None
+        without one), ``made_of``, and ``points``, each with ``tables`` (standard:Q, or own), ``subsampling``, ``accuracy``
+        (0 to 1), ``loss`` (mean cross-entropy, nats), ``bits_per_pixel`` (of whole files), ``header`` (bits of these that are
+        headers), ``right`` and ``losses`` (of each image: a bit, and a float16, as hexadecimal digits) and ``entries`` (of own
+        tables).
+
+    Raises:
+        UsageError: a setting that cannot be, a run that is not finished, a layer that no JPEG file can stand for, or data of
+            other classes.
+    """
+    check_curve_config(config)
+    if why := why_no_files(folder):
+        raise UsageError(why)
+    run = folder.open()
+    has_layer = isinstance(run.model.layer, JpegLayer)
+    data = Data(replace(run.config.data, path=config.path or run.config.data.path, workers=0), test_only=True)
+    other = folder.other_images(data.fingerprint)
+    made_of = {
+        "model": digest_of_file(folder.model_file),
+        "test": data.fingerprint["test"],
+        "images": config.images,
+        "optimize": config.optimize,
+        "encoder": encoder_version(),
+        "measures": ["accuracy", "loss"],
+    }
+    found = _earlier(folder, made_of)
+    subsamplings = SUBSAMPLINGS if config.subsampling == "both" else [config.subsampling]
+    qualities = list(dict.fromkeys(config.qualities))
+    wanted = [("own", None)] if has_layer else [(f"standard:{q}", s) for s in subsamplings for q in qualities]
+    missing = [key for key in wanted if key not in {_key(point) for point in found["points"]}]
+    if missing or "accuracy" not in found:
+        test, settings = _Test(run, data, config), folder.settings()
+        if "accuracy" not in found:
+            found |= {name: settings[name] for name in ("arm", "seed")}
+            found |= {"images": len(test.chosen), "other_images": other, **test.without_files()}
+        for number, (tables, subsampling) in enumerate(missing):
+            if progress is not None:
+                progress(f"{tables} {subsampling or ''}".strip(), number, len(missing))
+            found["points"].append(test.standard(tables, subsampling) if subsampling else test.own(folder))
+            write_json(folder.path / RATE, found)
+    return {**found, "points": [point for point in found["points"] if _key(point) in wanted]}
+
+
+def _key(point: dict[str, Any]) -> tuple[str, str | None]:
+    return point["tables"], None if point["tables"] == "own" else point["subsampling"]
+
+
+def _earlier(folder: RunFolder, made_of: dict[str, Any]) -> dict[str, Any]:
+    """What is there of the same model, images and settings; else nothing yet."""
+    found = read_rate(folder)
+    return found if found is not None and found["made_of"] == made_of else {"made_of": made_of, "points": []}
+
+
+def read_rate(folder: RunFolder) -> dict[str, Any] | None:
+    """A run's ``rate.json``, as :func:`rate_run` returns it; None where there is none.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    return read_json(folder.path / RATE, ("made_of", "points", "arm", "seed", "images", "accuracy", "hard"))
+
+
+class _Test:
+    """A run's network, and its test images."""
+
+    def __init__(self, run: TrainedRun, data: Data, config: CurveConfig) -> None:
+        data.load()
+        self.data, self.config = data, config
+        self.model = run.model.to(config.place)
+        self.network = self.model.without_layer()
+        self.chosen = spread(len(data.test), config.images)
+
+    def without_files(self) -> dict[str, Any]:
+        """Accuracies of the model as it is, and with hard rounding."""
+        found = {"accuracy": float(self._answers(self.model)[0].mean()), "hard": None}
+        if isinstance(self.model.layer, JpegLayer):
+            rounding, self.model.layer.rounding = self.model.layer.rounding, "hard"
+            found["hard"] = float(self._answers(self.model)[0].mean())
+            self.model.layer.rounding = rounding
+        return found
+
+    def standard(self, tables: str, subsampling: str) -> dict[str, Any]:
+        """The point of default JPEG."""
+        learned = learned_tables(None, tables)
+        return self._point(tables, Encoder(learned.luma, learned.chroma, None, subsampling, optimize=self.config.optimize))
+
+    def own(self, folder: RunFolder) -> dict[str, Any]:
+        """The point of the layer's own tables."""
+        learned, layer = of_run(folder), self.model.layer
+        assert isinstance(layer, JpegLayer)
+        tables = file_tables(layer.luma.detach().cpu(), layer.chroma.detach().cpu())
+        encoder = Encoder(*tables, None, learned.subsampling or "4:4:4", optimize=self.config.optimize)
+        return {**self._point("own", encoder), "entries": as_json(*tables)}
+
+    def _point(self, tables: str, encoder: Encoder) -> dict[str, Any]:
+        size = FileSizes()
+        right, losses = self._answers(self.network, lambda image: size.through(image, encoder))
+        bits, header = size.rates(self.data.config.pixels**2)
+        return {
+            "tables": tables,
+            "subsampling": encoder.subsampling,
+            "accuracy": float(right.mean()),
+            "loss": float(losses.mean()),
+            "bits_per_pixel": bits,
+            "header": header,
+            "right": np.packbits(right).tobytes().hex(),
+            "losses": losses.astype("<f2").tobytes().hex(),
+        }
+
+    @torch.no_grad()
+    def _answers(
+        self, model: PrependedModel, stored: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Of each image, whether the model is right about it, and its cross-entropy in nats, float64."""
+        right, losses = [], []
+        for images, targets in DataLoader(Subset(self.data.test, self.chosen), self.config.batch_size):
+            seen = images if stored is None else torch.stack([stored(image) for image in images])
+            logits = model(seen.to(self.config.place)).double().cpu()
+            right.append((logits.argmax(1) == targets).numpy())
+            losses.append(nn_functional.cross_entropy(logits, targets, reduction="none").numpy())
+        return np.concatenate(right), np.concatenate(losses)

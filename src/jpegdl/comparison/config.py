@@ -1,0 +1,171 @@
+"""The settings of a comparison, and the checks that refuse bad ones."""
+
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+from jpegdl.comparison.arms import Arm, arm_config, arm_names, check_arm, needed_arms, own_arms
+from jpegdl.errors import UsageError
+from jpegdl.runs import RunConfig, RunFolder, check_config
+from jpegdl.user_code import is_own
+
+Arms = list[str | dict[str, dict[str, Any] | None]] | dict[str, dict[str, Any] | None]
+
+LARGEST_SEED = 2**32 - 1  # that numpy takes
+
+
+@dataclass
+class CompareConfig(RunConfig):
+    """A comparison.
+
+    Args:
+        backbone: timm's name of an architecture, with the tag of its weights only where weights are loaded; a CIFAR network,
+            cifar_resnet56, cifar_vgg13, ...; torchvision/NAME; or your own, my_package.my_module:make_model, a class or
+            function that is called with num_classes.
+        pretrained: start from the weights that timm or torchvision publish, downloaded on first use. A head of another number
+            of classes is replaced by a new one, unless the data's classes are WordNet ids of some of ImageNet's, which the
+            weights know: then the head's rows of these are kept.
+        weights: start from this file instead: safetensors, .pth, .pt, .bin or .ckpt, by timm's or torchvision's names, from
+            DDP, a training checkpoint, Lightning, or a run folder here (model.safetensors); of a checkpoint its moving average,
+            where it has one. No code in it is run. Default: none.
+        data: what to train and test on.
+        layer: the JPEG layer.
+        training: how to train.
+        name: of the run folder, ``output/name``.
+        output: folder of all runs.
+        arms: what to compare. plain (the backbone alone), jpeg-dl (the layer in front of it, trained jointly); real JPEG
+            instead: jpeg-augmentation, jpeg-75; tables that stay: fixed-sensitivity, fixed-50, fixed-75, fixed-90,
+            learned-frozen; other gradients: ste, noise; other starts: init-sensitivity, init-magnitude, init-ones,
+            init-random; parts: cap-only, quantization-only; competitors: gain, normalize; variants: zero-dc, subsampled,
+            regions, cascade, alpha, hardness, log, tanh. In a YAML file arms of your own too, a mapping of names: ours to
+            nothing, your own to what differs from the recipe, about: TEXT, layer: {...}, data: {...}, training: {...}.
+        seeds: a number n for the seeds 0 to n-1, or a list of seeds.
+        jobs: how many runs compare trains side by side, each in a process of its own with its share of the CPU's threads.
+            Default: one per GPU, or one per CPU core where there are none; 1 where several processes train one run.
+    """
+
+    name: str = "run"
+    output: str = "runs"
+    arms: Arms = field(default_factory=lambda: cast(Arms, ["plain", "jpeg-dl"]))
+    seeds: int | list[int] = 3
+    jobs: int | None = None
+
+    @property
+    def run(self) -> RunConfig:
+        """The part that a single run depends on."""
+        return RunConfig(**{field.name: getattr(self, field.name) for field in fields(RunConfig)})
+
+    @property
+    def arm_names(self) -> list[str]:
+        """The arms by name, each once."""
+        return list(dict.fromkeys(arm_names(self.arms)))
+
+    @property
+    def own_arms(self) -> dict[str, Arm]:
+        """The user's own arms among them.
+
+        Raises:
+            UsageError: a definition that is none.
+        """
+        return own_arms(self.arms)
+
+    def arm_run(self, arm: str) -> RunConfig:
+        """The settings of one arm.
+
+        Raises:
+            UsageError: there is no such arm.
+        """
+        return arm_config(self.run, arm, self.own_arms)
+
+    def needed_arms(self, arm: str) -> list[str]:
+        """The arms whose finished run, of the same seed, an arm starts from.
+
+        Raises:
+            UsageError: there is no such arm, or it cannot start as it is to.
+        """
+        return needed_arms(self.run, arm, self.own_arms)
+
+    @property
+    def together(self) -> bool:
+        """Whether several processes train each run."""
+        return self.training.devices * self.training.num_nodes > 1
+
+    @property
+    def folder(self) -> Path:
+        """Where all runs of the comparison are."""
+        return Path(self.output).expanduser() / self.name
+
+    def run_folder(self, arm: str, seed: int) -> RunFolder:
+        """Where the run of one arm with one seed is."""
+        return RunFolder(self.folder / arm / str(seed))
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds, one by one."""
+        return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
+
+
+def check_compare(config: CompareConfig) -> None:
+    """Refuse settings that would fail later.
+
+    Raises:
+        UsageError: names the setting, what it is and what it may be.
+    """
+    for arm in config.arm_names:
+        run = config.arm_run(arm)
+        try:
+            check_config(run)
+        except UsageError as error:
+            raise UsageError(f"arm {arm}: {error}" if arm in config.own_arms else str(error)) from error
+    if config.layer.options and not any(is_own(config.arm_run(arm).layer.kind) for arm in config.arm_names):
+        raise UsageError(
+            f"layer.options are for a layer.kind of your own, got {config.layer.options}, and no arm has one: "
+            f"{', '.join(config.arm_names)}"
+        )
+    if config.weights is not None and not Path(config.weights).is_file():
+        raise UsageError(f"weights {config.weights}: there is no such file")
+    seeds = config.seed_list
+    if not seeds or min(seeds) < 0 or max(seeds) > LARGEST_SEED or len(set(seeds)) < len(seeds):
+        raise UsageError(
+            f"seeds must be a number >= 1, or a list of different numbers from 0 to {LARGEST_SEED}, got {config.seeds}"
+        )
+    if config.jobs is not None and config.jobs < 1:
+        raise UsageError(f"jobs must be at least 1, got {config.jobs}")
+    if config.jobs is not None and config.jobs > 1 and config.together:
+        raise UsageError(
+            f"jobs must be 1 where training.devices ({config.training.devices}) times training.num_nodes "
+            f"({config.training.num_nodes}) processes train each run, got {config.jobs}"
+        )
+    check_place(config)
+
+
+def check_place(config: CompareConfig) -> None:
+    """Refuse a name or an output folder that files cannot be kept in.
+
+    Raises:
+        UsageError: names the setting.
+    """
+    if Path(config.name).name != config.name or config.name in ("", ".", ".."):
+        raise UsageError(f"name must be a plain folder name, got {config.name!r}")
+    for setting, value in (("name", config.name), ("output", config.output)):
+        if any("\udc80" <= character <= "\udcff" for character in value):
+            raise UsageError(
+                f"{setting} {value!r} has characters that this system's encoding, {sys.getfilesystemencoding()}, does not "
+                "know: set PYTHONUTF8=1, or LC_ALL to a UTF-8 locale"
+            )
+        if "::" in value or "://" in value:  # which file systems by URL, as Lightning takes them, read as an address
+            raise UsageError(f"{setting} must be a folder on this machine, without '::' and '://', got {value!r}")
+
+
+def check_run(config: CompareConfig, arm: str, seed: int) -> None:
+    """Refuse an arm that is unknown and has no run with this seed, and an impossible seed.
+
+    Raises:
+        UsageError: names it.
+    """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"seed must be a number from 0 to {LARGEST_SEED}, got {seed}")
+    check_place(config)
+    if Path(arm).name != arm or not config.run_folder(arm, seed).path.is_dir():
+        check_arm(arm, config.own_arms)

@@ -1,0 +1,232 @@
+"""Pictures of a comparison: accuracy curves, gains, tables before and after training, saturation per frequency.
+
+They show the arms and seeds of the summary and no others, so that none contradicts the table.
+"""
+
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from jpegdl.comparison.arms import ARMS
+from jpegdl.comparison.statistics import no_difference, part
+from jpegdl.files import replacing
+from jpegdl.functional import largest_level
+from jpegdl.heatmaps import DRAWN, change_figure, hatch, heat
+from jpegdl.layer import layer_kind
+from jpegdl.runs import RunFolder
+from jpegdl.user_code import is_own
+
+BySeed = dict[int, RunFolder]
+
+
+def draw_figures(folder: Path, runs: dict[str, BySeed], summary: dict[str, Any]) -> None:
+    """Draw ``accuracy.png``, ``curves.png``, ``gains.png``; of arms that have such ``tables-ARM.png``, ``saturation-ARM.png``.
+
+    Those that an earlier call drew and that no longer have anything to show are deleted.
+
+    Args:
+        folder: where to.
+        runs: of each arm, by seed, the finished runs.
+        summary: what :func:`jpegdl.comparison.statistics.summarize` returns for them.
+
+    Raises:
+        UsageError: a file of a run is missing or damaged; nothing is drawn then.
+    """
+    runs = {arm: {seed: runs[arm][seed] for seed in entry["seeds"]} for arm, entry in summary["arms"].items()}
+    figures = {
+        "accuracy": accuracy_figure(runs, summary),
+        "curves": curves_figure(runs, summary),
+        "gains": gains_figure(summary),
+    }
+    for arm, by_seed in runs.items():
+        figures |= {f"tables-{arm}": tables_figure(arm, by_seed), f"saturation-{arm}": saturation_figure(arm, by_seed)}
+    arms = [*ARMS, *(path.name for path in folder.iterdir() if path.is_dir())]
+    for name in dict.fromkeys([*figures, *(f"{what}-{arm}" for what in ("tables", "saturation") for arm in arms)]):
+        if (figure := figures.get(name)) is None:
+            (folder / f"{name}.png").unlink(missing_ok=True)
+        else:
+            with replacing(folder / f"{name}.png") as file:
+                figure.savefig(file, dpi=90, facecolor="white")
+
+
+# ---------------------------------------------------------------------------------------------------------- accuracies
+
+
+def accuracy_figure(runs: dict[str, BySeed], summary: dict[str, Any]) -> Figure:
+    """Test accuracy by epoch: of each seed, and their mean at the epochs at which all of them were tested."""
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    metrics = _metrics(runs)
+    thin = _are_thin(runs)
+    lines = _plot(axes, metrics, "test_accuracy", 100, thin)
+    ranked = sorted(lines, key=lambda arm: -summary["arms"][arm]["mean"])  # as the curves end, the highest first
+    for arm in ranked:
+        final = f"{100 * summary['arms'][arm]['mean']:.1f} %"
+        lines[arm].set_label(f"{arm}: {final}{part(list(metrics[arm]), len(summary['seeds']))}")
+    axes.set(ylabel="test accuracy, %", title=_whose(summary, thin))
+    handles = [lines[arm] for arm in ranked]
+    if len(lines) <= 5:
+        axes.legend(handles=handles, loc="lower right")
+    else:
+        figure.set_size_inches(9.5, max(4, 1 + 0.18 * len(lines)))
+        axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    return figure
+
+
+#: What ``curves.png`` shows, by the columns of ``metrics.csv``: the label of the axis, and the factor of the numbers.
+_CURVES = {
+    "test_accuracy": ("test accuracy, %", 100.0),
+    "test_loss": ("test loss, nats", 1.0),
+    "step_mean_luma": ("mean luma step, JPEG table units", 1.0),
+    "train_accuracy": ("training accuracy, %", 100.0),
+    "train_loss": ("training loss, nats", 1.0),
+    "saturation_mean_luma": ("luma coefficients at the cap, %", 100.0),
+}
+
+
+def curves_figure(runs: dict[str, BySeed], summary: dict[str, Any]) -> Figure:
+    """What every run measured by epoch: accuracies, losses and, of layers that have them, mean step and saturation."""
+    metrics, thin = _metrics(runs), _are_thin(runs)
+    figure = Figure(figsize=(13, 7), layout="constrained")
+    handles: dict[str, Any] = {}
+    for axes, (column, (label, factor)) in zip(figure.subplots(2, 3).flat, _CURVES.items(), strict=True):
+        lines = _plot(axes, metrics, column, factor, thin)
+        handles |= {arm: line for arm, line in lines.items() if arm not in handles}
+        axes.set_ylabel(label)
+        if not lines:
+            hatch(axes, "", "not measured")
+    figure.legend(handles.values(), handles, loc="outside right upper", fontsize=8)
+    figure.suptitle(_whose(summary, thin))
+    return figure
+
+
+Metrics = dict[str, dict[int, list[dict[str, float]]]]  # of each arm, by seed, an entry an epoch
+
+
+def _metrics(runs: dict[str, BySeed]) -> Metrics:
+    return {arm: {seed: run.metrics() for seed, run in by_seed.items()} for arm, by_seed in runs.items() if by_seed}
+
+
+def _are_thin(runs: dict[str, BySeed]) -> bool:
+    """Whether each seed has a thin line of its own: not where that makes a thicket."""
+    return sum(map(bool, runs.values())) <= 10 and any(len(by_seed) > 1 for by_seed in runs.values())
+
+
+def _whose(summary: dict[str, Any], thin: bool) -> str:
+    return "One seed" if len(summary["seeds"]) == 1 else f"Mean over seeds{' (thin: each seed)' if thin else ''}"
+
+
+def _plot(axes: Axes, metrics: Metrics, column: str, factor: float, thin: bool) -> dict[str, Any]:
+    """Draw one column by epoch, the mean at the epochs that all seeds of an arm have; the line of each arm that has it."""
+    colours, lines = cycle(matplotlib.colormaps["tab10"].colors), {}  # type: ignore[attr-defined]
+    for i, (arm, colour) in enumerate(zip(metrics, colours, strict=False)):
+        curves = [{int(row["epoch"]): factor * row[column] for row in rows if column in row} for rows in metrics[arm].values()]
+        there = [epoch for epoch in curves[0] if all(epoch in curve for curve in curves)]
+        if not any(curves):
+            continue
+        if thin:
+            for curve in curves:
+                axes.plot(list(curve), list(curve.values()), color=colour, alpha=0.3, linewidth=0.8)
+        mean, style = [np.mean([curve[epoch] for curve in curves]) for epoch in there], ("-", "--", ":")[i // 10 % 3]
+        (lines[arm],) = axes.plot(
+            there, mean, color=colour, linestyle=style, linewidth=2, marker="o", markersize=3.5, label=arm
+        )
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    return lines
+
+
+def gains_figure(summary: dict[str, Any]) -> Figure | None:
+    """Each arm's difference to plain: of each seed, their mean and its 95 % interval. None where there is no other arm."""
+    others = {arm: entry for arm, entry in summary["arms"].items() if arm != "plain"}
+    if not others:
+        return None
+    plain = dict(zip(summary["arms"]["plain"]["seeds"], summary["arms"]["plain"]["accuracy"], strict=True))
+    figure = Figure(figsize=(7, 1.5 + 0.28 * len(others)), layout="constrained")
+    axes = figure.subplots()
+    labels, several = [], False
+    for row, (arm, entry) in enumerate(others.items()):
+        if (gain := entry["difference"]) is None:
+            labels.append(arm)
+            reason = (
+                f"{no_difference(entry)}{'' if entry.get('other_images') else ' with plain'}" if entry["seeds"] else "failed"
+            )
+            axes.text(0.02, row, reason, transform=axes.get_yaxis_transform(), va="center", color="grey", fontsize=9)
+            continue
+        labels.append(arm + part(gain["seeds"], len(summary["seeds"])))
+        accuracy = dict(zip(entry["seeds"], entry["accuracy"], strict=True))
+        if len(gain["seeds"]) > 1:
+            several = True
+            axes.plot(
+                [100 * (accuracy[s] - plain[s]) for s in gain["seeds"]], [row] * len(gain["seeds"]), "|", color="grey", ms=9
+            )
+        if gain["low"] is not None:
+            axes.plot([100 * gain["low"], 100 * gain["high"]], [row, row], color="C0", linewidth=2)
+        axes.plot(100 * gain["mean"], row, "o", color="C0")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(others)), labels)
+    axes.set_ylim(len(others) - 0.4, -0.6)  # room for the whole of the first row and the last
+    axes.margins(x=0.08)
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_xlabel("test accuracy, difference to plain, percentage points")
+    axes.set_title("bars: 95 % interval of the mean over seeds, ticks: each seed" if several else "one seed", fontsize=9)
+    return figure
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
+
+
+def tables_figure(arm: str, runs: BySeed) -> Figure | None:
+    """Tables before and after training, mean over the seeds, and what changed; None for an arm without any for all blocks."""
+    kind = _table_kind(next(iter(runs.values()))) if runs else None
+    if kind not in DRAWN:
+        return None
+    return change_figure(arm, kind, [run.tables() for run in runs.values()], grey=_are_grey(runs))
+
+
+def _table_kind(run: RunFolder) -> str | None:
+    """What the numbers in a run's tables are; of a layer of the user's own, whose code may not be here, its file says it."""
+    layer = run.config().layer
+    if not is_own(layer.kind):
+        return layer_kind(layer).tables
+    return run.tables().get("kind") if run.tables_file.is_file() else None
+
+
+def _are_grey(runs: BySeed) -> bool:
+    return all(run.result().get("grey") for run in runs.values())
+
+
+# ---------------------------------------------------------------------------------------------------------- saturation
+
+
+def saturation_figure(arm: str, runs: BySeed) -> Figure | None:
+    """Share of the test images' coefficients at the level cap, mean over the seeds. None for an arm without a cap."""
+    shares = [run.result()["saturation"] for run in runs.values()]
+    if not all(np.shape(share) == (3, 8, 8) for share in shares) or not shares:
+        return None
+    cap = largest_level(next(iter(runs.values())).config().layer.bits)
+    if cap is None:
+        return None
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    row = list(figure.subplots(1, 3))
+    for axes, share, name in zip(row, 100 * np.mean(shares, axis=0), ("Y", "Cb", "Cr"), strict=True):
+        if name != "Y" and _are_grey(runs):
+            hatch(axes, name)
+            axes.set_box_aspect(1)
+        else:
+            image = heat(axes, share, Normalize(0, 100), name, "{:.0f}".format, "magma")
+            if name == "Y":
+                first = image
+    bar = figure.colorbar(first, ax=row, shrink=0.8)
+    bar.set_label(f"coefficients at level −{cap} or {cap}, %", fontsize=8)
+    seeds = "one seed" if len(runs) == 1 else f"mean over {len(runs)} seeds"
+    figure.suptitle(f"{arm}: share of coefficients at the level cap ±{cap} after training, in %, test images ({seeds})")
+    return figure

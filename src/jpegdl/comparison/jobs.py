@@ -1,0 +1,95 @@
+"""Training the runs of a comparison, one by one in this process or side by side."""
+
+import math
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from jpegdl.comparison.config import CompareConfig
+from jpegdl.comparison.schedule import Failures, Run, Schedule
+from jpegdl.comparison.steps import BusyError, train_arm
+from jpegdl.comparison.workers import train_side_by_side
+from jpegdl.data import Data
+from jpegdl.errors import UsageError
+
+_TICK = 0.05  # seconds between two looks at whether a run can begin
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def train_runs(config: CompareConfig, asked: list[Run], data: Data | None) -> Failures:
+    """Train the runs that are not finished; returns which of them failed, and why.
+
+    The number of threads per run depends on the settings and on what is asked for, not on how much of it is left, so that a
+    resumed comparison ends with the same numbers.
+
+    Args:
+        config: the comparison; its ``jobs`` says how many runs train at a time.
+        asked: all runs that it is to have.
+        data: what they train on; None where all are finished.
+
+    Raises:
+        UsageError: with several processes per run, one that fails or that others train; a worker process that cannot start.
+        Exception: any unforeseen error, raised in this process or in a worker.
+        KeyboardInterrupt: interrupted.
+    """
+    jobs = count_jobs(config)
+    schedule = Schedule(config, asked, jobs)
+    threads = torch.get_num_threads()
+    share = threads if jobs == 1 else max(1, min(threads, count_cores() // jobs))
+    if jobs > 1 and len(schedule.waiting) > 1:
+        train_side_by_side(config, schedule, jobs, share)
+        return schedule.failures
+    torch.set_num_threads(share)
+    try:
+        _train_one_by_one(config, schedule, data)
+    finally:
+        torch.set_num_threads(threads)
+    return schedule.failures
+
+
+def count_jobs(config: CompareConfig) -> int:
+    """How many runs train at a time: what the settings say, else one per GPU or CPU core; never more than there is work for."""
+    if config.together:
+        return 1
+    arms = set(config.arm_names)
+    started_from = {needed for arm in arms for needed in config.needed_arms(arm)}
+    most = len(config.seed_list) * len(arms - started_from)  # a run and what it starts from never train at a time
+    if config.jobs is not None:
+        return min(config.jobs, most)
+    if config.training.accelerator != "cpu" and torch.accelerator.is_available():
+        return min(torch.accelerator.device_count(), most)
+    return min(count_cores(), most)
+
+
+def count_cores() -> int:
+    """CPU cores that this process may use: those it is bound to, or as much time as its container has, whichever is less."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # cgroups, version 2 and version 1
+        with suppress(OSError, ValueError):  # "max" is no number: all there is
+            quota, period = (int(number) for file in files for number in (_CGROUPS / file).read_text(encoding="utf-8").split())
+            if quota > 0:
+                cores = min(cores, math.ceil(quota / period))
+    return cores
+
+
+def _train_one_by_one(config: CompareConfig, schedule: Schedule, data: Data | None) -> None:
+    while not schedule.over:
+        run = schedule.take()
+        if run is None:
+            time.sleep(_TICK)
+            continue
+        seed, arm = run
+        try:
+            train_arm(config, arm, seed, data)
+        except UsageError as error:
+            if config.together:
+                raise  # the processes must agree on what to train next, and only the first knows
+            if isinstance(error, BusyError):
+                schedule.put_off(run)
+            else:
+                schedule.fail(run, str(error))
+        else:
+            schedule.done(run)

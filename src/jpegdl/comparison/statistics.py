@@ -1,0 +1,387 @@
+"""What a comparison's results say, with their uncertainty.
+
+Accuracies and differences are shares, 0 to 1, except in the display.
+"""
+
+import math
+import re
+import statistics
+from typing import Any
+
+from scipy.special import stdtr, stdtrit
+
+from jpegdl.data.sources.listing import passed_in_words
+from jpegdl.files import csv_text
+from jpegdl.runs.record import counted, other_test_images
+
+SHORT = 10.0  # seconds of training below which the ratio of two times is mostly noise
+CODE, PARAMETERS = "code of ", "parameters of "  # what is mixed, before a module's name and an arm's
+NAMED = 5  # of the images that were left out
+NOT_TRAINED = "not trained"  # why a seed that other arms have is missing, where nothing went wrong
+
+
+def paired_difference(values: list[float], baseline: list[float], unit: float | None = None) -> dict[str, float | None]:
+    """Mean difference of paired values, its 95 % interval and two-sided p value, by Student's paired t test.
+
+    Args:
+        values, baseline: pair by pair.
+        unit: the smallest difference that can be, as of one image; differences that lie closer together are equal, but for how
+            numbers are rounded. Default: what float32 tells apart.
+
+    Returns:
+        ``mean``, ``low``, ``high`` in the units of the values, and ``p``. The last three are None where the test says
+        nothing: fewer than two pairs, or all differences equal.
+    """
+    differences = [value - base for value, base in zip(values, baseline, strict=True)]
+    mean, freedom = statistics.fmean(differences), len(differences) - 1
+    noise = 2.0**-22 * max(map(abs, [*values, *baseline])) if unit is None else unit / 2
+    if not freedom or max(differences) - min(differences) <= noise:
+        return {"mean": mean, "low": None, "high": None, "p": None}
+    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    half = float(stdtrit(freedom, 0.975)) * error
+    return {"mean": mean, "low": mean - half, "high": mean + half, "p": 2 * float(stdtr(freedom, -abs(mean) / error))}
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """p values corrected for testing several hypotheses at once, in the order given.
+
+    Calling everything up to 0.05 significant is wrong in any of the tests at most once in 20 times.
+
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = largest
+    return corrected
+
+
+def summarize(results: dict[str, dict[int, dict[str, Any]]], failed: dict[str, dict[int, str]]) -> dict[str, Any]:
+    """Arms in numbers.
+
+    Args:
+        results: of each arm, by seed, what its ``result.json`` holds. ``plain`` has at least one; a result whose loss or
+            accuracy is not finite counts as failed.
+        failed: of each arm, by seed, why it has no result.
+
+    Returns:
+        ``seeds``: all seeds that any arm has. ``arms``, each with ``seeds``, those it has a result for; ``accuracy``, one per
+        seed, their ``mean`` and sample ``sd`` (None for fewer than two); ``difference`` to plain, paired over the seeds that
+        both have and were tested on the same images with: those ``seeds``, and what :func:`paired_difference` returns for
+        them, with ``p_holm`` where there are more than two arms (None for plain, and where there is no such seed);
+        ``other_images``, how the test images of the others differ from plain's (None if none do); ``layer_parameters``,
+        ``parameters``;
+        ``time_ratio``, the median over those seeds of training time relative to plain's. An arm without any result has None
+        for all its numbers. ``failed``: of every missing run its ``arm``, ``seed`` and ``why``. ``versions`` and ``machine``
+        of the first run; ``test_images``, how many there were; ``plain_seconds``, the median training time of plain; ``mixed``:
+        by name, all values of those entries that differ between runs, of the files of the user's own code, and of an arm's
+        ``parameters``.
+    """
+    reasons = {arm: dict(failed.get(arm, {})) for arm in [*results, *failed]}
+    sound: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in reasons}
+    for arm, by_seed in results.items():
+        for seed, result in sorted(by_seed.items()):
+            if math.isfinite(result["accuracy"]) and math.isfinite(result["loss"]):
+                sound[arm][seed] = result
+            else:
+                reasons[arm][seed] = "loss is not finite"
+    seeds = sorted({seed for runs in (sound, reasons) for by_seed in runs.values() for seed in by_seed})
+    arms = {arm: _arm(arm, by_seed, sound["plain"]) for arm, by_seed in sound.items()}
+    _correct(arms)
+    found = [result for by_seed in sound.values() for result in by_seed.values()]
+    return {
+        "seeds": seeds,
+        "arms": arms,
+        "failed": [
+            {"arm": arm, "seed": seed, "why": reasons[arm].get(seed, NOT_TRAINED)}
+            for arm, by_seed in sound.items()
+            for seed in seeds
+            if seed not in by_seed
+        ],
+        "test_images": _images(found[0]) if found else None,
+        "plain_seconds": statistics.median([run["train_seconds"] for run in sound["plain"].values()] or [0.0]),
+        "versions": found[0].get("versions", {}) if found else {},
+        "machine": found[0].get("machine", "") if found else "",
+        "mixed": _mixed(sound, found),
+    }
+
+
+def _arm(arm: str, runs: dict[int, dict[str, Any]], plain: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    accuracy = [run["accuracy"] for run in runs.values()]
+    common = [seed for seed in runs if seed in plain]
+    others = {seed: why for seed in common if (why := other_test_images(plain[seed], runs[seed])) is not None}
+    same = [seed for seed in common if seed not in others]
+    difference: dict[str, Any] | None = None
+    if same and arm != "plain":
+        images = _images(runs[same[0]])
+        own, base = ([each[seed]["accuracy"] for seed in same] for each in (runs, plain))
+        difference = {"seeds": same, **paired_difference(own, base, 1 / images if images else None)}
+    first = next(iter(runs.values()), {})
+    ratios = [runs[seed]["train_seconds"] / plain[seed]["train_seconds"] for seed in common]
+    return {
+        "seeds": list(runs),
+        "accuracy": accuracy,
+        "mean": statistics.fmean(accuracy) if accuracy else None,
+        "sd": statistics.stdev(accuracy) if len(accuracy) > 1 else None,
+        "difference": difference,
+        "other_images": next(iter(others.values()), None),
+        "layer_parameters": first.get("layer_parameters"),
+        "parameters": first.get("parameters"),
+        "time_ratio": statistics.median(ratios) if ratios else None,
+    }
+
+
+def _images(result: dict[str, Any]) -> int | None:
+    """How many test images there were."""
+    images: int | None = result.get("images") or result.get("data", {}).get("test", {}).get("images")
+    return images
+
+
+def recounted(summary: dict[str, Any]) -> dict[str, Any]:
+    """A summary with the numbers of images that its accuracies stand for, and what follows from these.
+
+    Earlier versions kept float32 shares; p values of differences that are all the same were then made of their rounding.
+    """
+    if all("other_images" in entry for entry in summary["arms"].values()):
+        return summary  # of a version that counts
+    images, arms = summary.get("test_images"), {arm: dict(entry) for arm, entry in summary["arms"].items()}
+    for entry in arms.values():
+        data = {"test": {"images": images}}
+        entry["other_images"] = None
+        entry["accuracy"] = [counted({"accuracy": share, "data": data})["accuracy"] for share in entry["accuracy"]]
+    plain = dict(zip(arms["plain"]["seeds"], arms["plain"]["accuracy"], strict=True))
+    for entry in arms.values():
+        own = dict(zip(entry["seeds"], entry["accuracy"], strict=True))
+        entry["mean"] = statistics.fmean(own.values()) if own else None
+        entry["sd"] = statistics.stdev(own.values()) if len(own) > 1 else None
+        if (gain := entry["difference"]) is not None:
+            values, base = ([each[seed] for seed in gain["seeds"]] for each in (own, plain))
+            entry["difference"] = {"seeds": gain["seeds"], **paired_difference(values, base, 1 / images if images else None)}
+    _correct(arms)
+    return {**summary, "arms": arms}
+
+
+def _correct(arms: dict[str, dict[str, Any]]) -> None:
+    """Add ``p_holm`` to the differences, where there are more than two arms."""
+    if len(arms) <= 2:
+        return
+    differences = [entry["difference"] for entry in arms.values() if entry["difference"]]
+    tested = [difference for difference in differences if difference["p"] is not None]
+    for difference in differences:
+        difference["p_holm"] = None
+    for difference, p in zip(tested, holm([difference["p"] for difference in tested]), strict=True):
+        difference["p_holm"] = p
+
+
+def _mixed(sound: dict[str, dict[int, dict[str, Any]]], found: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """What is not the same everywhere, with all its values."""
+    properties = [{**result.get("versions", {}), "machine": result.get("machine", "")} for result in found]
+    names = dict.fromkeys(name for each in properties for name in each)
+    values = {name: list(dict.fromkeys(each.get(name, "unknown") for each in properties)) for name in names}
+    for result in found:  # arms of the user's own have modules that others do not
+        for name, digest in result.get("code", {}).items():
+            values.setdefault(f"{CODE}{name}", []).append(digest)
+    for arm, runs in sound.items():
+        values[f"{PARAMETERS}{arm}"] = [str(run["parameters"]) for run in runs.values() if "parameters" in run]
+    each = {name: list(dict.fromkeys(several)) for name, several in values.items()}
+    return {name: different for name, different in each.items() if len(different) > 1}
+
+
+def verdict(summary: dict[str, Any]) -> str:
+    """What a summary means, in a sentence or two: which arm gained most over plain, how sure that is, and what it cost.
+
+    An arm gained or lost where the 95 % interval of its difference does not contain 0 or, with more than two arms, where its p
+    value is below 0.05 after Holm's correction; otherwise nothing is shown, whatever the mean.
+    """
+    compared = {arm: entry for arm, entry in summary["arms"].items() if entry["difference"] is not None}
+    if not compared:
+        tested = " on its test images" if any(entry.get("other_images") for entry in summary["arms"].values()) else ""
+        return f"There is nothing to compare: plain has no other arm with a result{tested} beside it."
+    best = max(compared, key=lambda arm: compared[arm]["difference"]["mean"])
+    gain = compared[best]["difference"]
+    cost = "" if _too_short(summary) else f", x{compared[best]['time_ratio']:.2f} training time"
+    points, seeds = f"{100 * gain['mean']:+.2f} points of test accuracy", len(gain["seeds"])
+    first = "" if len(compared) == 1 else f", the best of {len(compared)} arms,"
+    if summary["data"] == "made-up":
+        return "Made-up images: these numbers mean nothing."
+    if gain["p"] is None:
+        why = "all seeds differ alike, and no test applies"
+        if seeds == 1:
+            why = "one seed says nothing about chance: give at least 3"
+        return f"{best}{first.rstrip(',')}: {points} against plain; {why}."
+    p = gain.get("p_holm", gain["p"])
+    sure = p < 0.05
+    what = "gains over" if sure and gain["mean"] > 0 else "loses to" if sure else "shows no difference to"
+    holm_note = " after Holm's correction" if "p_holm" in gain else ""
+    sentence = (
+        f"{best}{first} {what} plain{'' if sure else ' beyond chance'}: {points} [{100 * gain['low']:+.2f}, "
+        f"{100 * gain['high']:+.2f}], p = {_p(p)}{holm_note}, {seeds} seeds{cost}."
+    )
+    winners = [arm for arm, entry in compared.items() if arm != best and _gained(entry["difference"])]
+    return sentence + (f" Gains too: {', '.join(winners)}." if winners and sure and gain["mean"] > 0 else "")
+
+
+def _too_short(summary: dict[str, Any]) -> bool:
+    """Whether the ratio of training times is mostly noise; summaries of before this was known do not say."""
+    return bool(0 < summary.get("plain_seconds", 0.0) < SHORT)
+
+
+def _gained(difference: dict[str, Any]) -> bool:
+    p = difference.get("p_holm", difference["p"])
+    return p is not None and p < 0.05 and difference["mean"] > 0
+
+
+# ------------------------------------------------------------------------------------------------------------- display
+
+
+def summary_csv(summary: dict[str, Any]) -> str:
+    """The summary as CSV, a line an arm: accuracies and differences are shares, 0 to 1; what is not known is empty."""
+    rows = []
+    for arm, entry in summary["arms"].items():
+        gain = entry["difference"] or {}
+        row = {"arm": arm, "backbone": summary["backbone"], "data": summary["data"], "seeds": len(entry["seeds"])}
+        row |= {"accuracy_mean": entry["mean"], "accuracy_sd": entry["sd"]}
+        row |= {f"difference_{name}": gain.get(name) for name in ("mean", "low", "high", "p", "p_holm")}
+        row |= {"difference_seeds": len(gain.get("seeds", []))}
+        rows.append(row | {name: entry[name] for name in ("layer_parameters", "parameters", "time_ratio")})
+    return csv_text(rows)
+
+
+def summary_latex(summary: dict[str, Any]) -> str:
+    """The summary as a LaTeX table (packages booktabs and caption's usual), with what the numbers are in its caption."""
+    header, *rows = summary_rows(summary)
+    lines = [
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{_latex(' '.join(note for note in summary_notes(summary) if note))}}}",
+        rf"  \begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+        r"    \toprule",
+        f"    {' & '.join(map(_latex, header))} \\\\",
+        r"    \midrule",
+        *(f"    {' & '.join(map(_latex, row))} \\\\" for row in rows),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+_LATEX = {"±": r"$\pm$", "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+    character: rf"\{character}" for character in "&%$#_{}"
+}
+
+
+def _latex(text: str) -> str:
+    """Plain text for LaTeX; signs and numbers with a minus in maths."""
+    escaped = "".join(_LATEX.get(character, character) for character in text)
+    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", escaped)
+
+
+def summary_table(summary: dict[str, Any]) -> str:
+    """The summary as a Markdown table, aligned for the terminal too, and the notes below it."""
+    rows = summary_rows(summary)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join([*lines, "", *summary_notes(summary)]) + "\n"
+
+
+def summary_rows(summary: dict[str, Any]) -> list[list[str]]:
+    """The summary's table as text: the header, then a row an arm."""
+    several = len(summary["arms"]) > 2
+    header = ["arm", "test accuracy, %", "difference to plain [95 % interval]", "p"]
+    header += [*(["p (Holm)"] if several else []), "extra parameters", "training time"]
+    return [header, *(_row(arm, entry, len(summary["seeds"]), several) for arm, entry in summary["arms"].items())]
+
+
+def _row(arm: str, entry: dict[str, Any], seeds: int, several: bool) -> list[str]:
+    if entry["mean"] is None:
+        return [arm, "failed", *[""] * (5 if several else 4)]
+    gain = entry["difference"]
+    accuracy = f"{100 * entry['mean']:.2f}" + (f" ± {100 * entry['sd']:.2f}" if entry["sd"] is not None else "")
+    difference = "" if arm == "plain" else no_difference(entry)
+    if gain is not None:
+        interval = f" [{100 * gain['low']:+.2f}, {100 * gain['high']:+.2f}]" if gain["low"] is not None else ""
+        difference = f"{100 * gain['mean']:+.2f}{interval}{part(gain['seeds'], seeds)}"
+    ps = [gain[name] if gain else None for name in (("p", "p_holm") if several else ("p",))]
+    time = "" if entry["time_ratio"] is None else f"x{entry['time_ratio']:.2f}"
+    accuracy += part(entry["seeds"], seeds)
+    return [arm, accuracy, difference, *map(_p, ps), str(entry["layer_parameters"]), time]
+
+
+def no_difference(entry: dict[str, Any]) -> str:
+    """Why an arm with results has no difference to plain, in a few words."""
+    return "other test images" if entry.get("other_images") else "no seed in common"
+
+
+def part(seeds: list[int], of: int) -> str:
+    """' (2 of 3 seeds)' where there are fewer than all; else nothing."""
+    return f" ({len(seeds)} of {of} seeds)" if len(seeds) < of else ""
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else f"{p:.3f}" if p >= 0.001 else f"{p:.1g}"
+
+
+def summary_notes(summary: dict[str, Any]) -> list[str]:
+    """The notes below the table, in Markdown, a line each."""
+    seeds, arms = summary["seeds"], summary["arms"].values()
+    if not any(entry["seeds"] for entry in arms):
+        how = "and no run of it has a result."
+    elif len(seeds) == 1:
+        how = f"seed {seeds[0]} alone: no interval, and a difference may be chance."
+    else:
+        partly = any(len(entry["seeds"]) < len(seeds) for entry in arms)
+        how = (
+            f"seeds {', '.join(map(str, seeds))}; mean ± sample sd over {len(seeds)} seeds"
+            f"{', or over those there are' if partly else ''}. Interval and p: paired t test over "
+            f"{'the seeds that both arms have' if partly else 'seeds'}."
+        )
+    notes = [f"{summary['backbone']}, {how}"]
+    if tests := sum((entry["difference"] or {}).get("p_holm") is not None for entry in arms):
+        notes.append(f"p (Holm): p corrected by Holm's method for the number of arms that are tested against plain, {tests}.")
+    if images := summary.get("test_images"):
+        notes.append(f"{images} test images: one of them is {100 / images:.2g} points.")
+    if shared := summary.get("test_in_train"):
+        notes.append(f"{shared} of these {'is a' if shared == 1 else 'are'} training image{'' if shared == 1 else 's'} too.")
+    if passed := summary.get("passed_over"):
+        notes.append(f"Passed over {passed_in_words(passed)}.")
+    if left_out := summary.get("left_out"):
+        some = ", ".join(left_out[:NAMED]) + (", ..." if len(left_out) > NAMED else "")
+        one = len(left_out) == 1
+        notes.append(
+            f"Left out {len(left_out)} image{'' if one else 's'} that cannot be decoded: {some}"
+            f"{'' if len(left_out) <= NAMED else ' (all of them: data.left_out in each result.json)'}."
+        )
+    for arm, entry in summary["arms"].items():
+        if other := entry.get("other_images"):
+            notes.append(f"{arm} was not tested on the images of plain ({other}), so there is no difference to take.")
+    if _too_short(summary):
+        notes.append(f"Plain trained for {summary['plain_seconds']:.1f} seconds, too short to compare training times.")
+    if summary["mixed"]:
+        each = "; ".join(
+            f"{name} changed" if name.startswith(CODE) else f"{name} {' or '.join(values)}"
+            for name, values in summary["mixed"].items()
+        )
+        notes.append(f"Not all runs were made alike, and part of a difference may come from that: {each}.")
+    if summary.get("data") == "made-up":
+        notes.append("Made-up images: these numbers mean nothing.")
+    if summary["failed"]:
+        notes += ["", "Without a result:", "", *(f"- {line}" for line in without_result(summary["failed"]))]
+    return notes
+
+
+def without_result(failed: list[dict[str, Any]]) -> list[str]:
+    """Which runs have no result, and why, in words: each reason once, with all runs that it holds for.
+
+    Args:
+        failed: of each run ``arm``, ``seed`` and ``why``.
+    """
+    runs: dict[str, dict[str, list[int]]] = {}  # by reason, then by arm
+    for entry in failed:
+        runs.setdefault(" ".join(entry["why"].split()), {}).setdefault(entry["arm"], []).append(entry["seed"])
+    return [
+        "; ".join(f"{arm}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}" for arm, seeds in arms.items())
+        + f": {why}"
+        for why, arms in runs.items()
+    ]

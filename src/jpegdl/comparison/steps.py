@@ -1,0 +1,283 @@
+"""The single steps of a comparison: train one run, calibrate from one, test one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+import lightning
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor, nn
+
+from jpegdl.backbones.build import build_backbone
+from jpegdl.calibrate import initial_tables, model_tables
+from jpegdl.comparison.config import CompareConfig, check_compare, check_run
+from jpegdl.data import Data
+from jpegdl.errors import UsageError
+from jpegdl.layer import PrependedModel, build_layer, layer_kind, prepend, table_source
+from jpegdl.layer.roundings import set_rounding
+from jpegdl.processes import room_for_images
+from jpegdl.runs import RunConfig, RunFolder, check_config, load_model
+from jpegdl.runs.progress import Display
+from jpegdl.tables import read_tables
+from jpegdl.training import evaluate, on_gpu, train_run
+from jpegdl.training.starting_weights import check_head, check_order, starting_backbone
+from jpegdl.user_code import is_own
+
+
+class BusyError(UsageError):
+    """Another process is training that run."""
+
+
+@contextmanager
+def _claimed(config: CompareConfig, arm: str, seed: int) -> Iterator[None]:
+    """Keep other processes, on this machine or another that shares the folder, from training the same run.
+
+    The operating system gives the lock back when a process ends, however it ends.
+
+    Raises:
+        BusyError: one of them is at it.
+    """
+    if getattr(rank_zero_only, "rank", 0) or int(os.environ.get("NODE_RANK", "0")):  # the processes of one run have one claim
+        yield
+        return
+    lock = config.folder / "locks" / f"{arm}-{seed}"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(lock, blocking=False):
+            yield
+    except filelock.Timeout as taken:
+        raise BusyError(
+            f"arm {arm}, seed {seed} of {config.folder} is being trained by another process (it holds {lock})"
+        ) from taken
+
+
+def train_arm(
+    config: CompareConfig, arm: str, seed: int, data: Data | None = None, display: Display | None = None
+) -> dict[str, Any]:
+    """Train one arm with one seed in the comparison's run folder, or resume it; returns its result if it is finished.
+
+    Args:
+        config: the comparison.
+        arm: a key of :data:`ARMS`; one whose tables come from another run needs that arm's finished run of that seed.
+        seed: of the run.
+        data: to share decoded images among runs, or ``Data(config.data, sets=...)`` of Python objects; its seed is set.
+            Default: load it.
+        display: shows how far the run is. Default: a line on stderr.
+
+    Raises:
+        UsageError: see :func:`jpegdl.training.train_run`; BusyError where another process trains it.
+    """
+    check_compare(config)
+    check_run(config, arm, seed)
+    config.needed_arms(arm)
+    run, folder = config.arm_run(arm), config.run_folder(arm, seed)
+    folder.check(run, arm, seed)
+    data = data.with_config(run.data) if data else Data(run.data, seed)
+    data.seed = seed
+    folder.check_data(data.fingerprint, run)
+    if folder.finished:  # which needs no claim
+        return folder.result()
+    with _claimed(config, arm, seed):
+        try:
+            return train_run(run, data, lambda: _make_layer(config, run, data, seed), folder, arm, seed, display)
+        except UsageError as error:
+            if folder.path.is_dir() and not folder.finished:
+                folder.write_failure(str(error), run, arm, seed)
+            raise
+
+
+def _make_layer(config: CompareConfig, run: RunConfig, data: Data, seed: int) -> nn.Module:
+    """The untrained layer of one run."""
+    if not layer_kind(run.layer).from_tables:
+        tables = None
+    elif run.layer.tables == "sensitivity":
+        tables = _sensitivity_tables(config, run, data, seed)
+    elif run.layer.tables == "pretrained":
+        tables = _pretrained_tables(run, data, seed)
+    elif run.layer.tables == "learned":
+        tables = read_tables(_needed(config, "jpeg-dl", seed, data).tables_file)
+    else:
+        tables = initial_tables(run.layer, data)
+    if is_own(run.layer.kind):  # it may start from random numbers
+        lightning.seed_everything(seed, verbose=False)
+    return build_layer(run.layer, tables, run.data.pixels)
+
+
+def _needed(config: CompareConfig, arm: str, seed: int, data: Data) -> RunFolder:
+    """The finished run that another one starts from; of the same settings and, unless its arm has its own, data."""
+    folder = config.run_folder(arm, seed)
+    if not folder.finished:
+        raise UsageError(f"initial tables come from the trained arm {arm}, {folder}: train arm {arm} with seed {seed} first")
+    run = config.arm_run(arm)
+    folder.check(run, arm, seed)
+    folder.check_data(data.with_config(run.data).fingerprint, run)
+    return folder
+
+
+def _sensitivity_tables(config: CompareConfig, run: RunConfig, data: Data, seed: int) -> tuple[Tensor, Tensor]:
+    """Those of the plain model of the same seed."""
+    plain = _needed(config, "plain", seed, data).open()
+    model = plain.model.to("cuda" if on_gpu(config.training) else "cpu")
+    return model_tables(run.layer, model, data)
+
+
+def _pretrained_tables(run: RunConfig, data: Data, seed: int) -> tuple[Tensor, Tensor]:
+    """Those of the backbone with its trained weights, before anything here trains it."""
+    backbone, head = starting_backbone(run, data.classes, seed)
+    check_head(run, head)
+    model = prepend(backbone, nn.Identity()).eval().to("cuda" if on_gpu(run.training) else "cpu")
+    return model_tables(run.layer, model, data)
+
+
+def calibrate_run(
+    config: CompareConfig, seed: int, method: str = "sensitivity", model_file: Path | None = None
+) -> tuple[Tensor, Tensor]:
+    """Initial (luma, chroma) tables, each (8, 8), from training images.
+
+    Args:
+        config: names the plain run by its ``name`` and ``output``; that run's own data and backbone are in use, and of
+            ``config`` only where to compute, where files are, and the layer's settings (``q_max``, ``images``,
+            ``calibration``, ``bits``). With ``model_file``, and for magnitude tables without a plain run, all of ``config``
+            counts.
+        seed: whose plain model, and which order of the training images.
+        method: sensitivity or magnitude.
+        model_file: another plain model's ``model.safetensors`` to take the sensitivities from.
+
+    Raises:
+        UsageError: unknown method, no trained plain model, other data, or tables that cannot be computed.
+    """
+    with room_for_images():
+        return _calibrated(config, seed, method, model_file)
+
+
+def _calibrated(config: CompareConfig, seed: int, method: str, model_file: Path | None) -> tuple[Tensor, Tensor]:
+    """See :func:`calibrate_run`."""
+    check_run(config, "plain", seed)
+    if method not in ("sensitivity", "magnitude"):
+        raise UsageError(f"method must be sensitivity or magnitude, got {method!r}")
+    folder = config.run_folder("plain", seed)
+    own = model_file is None and folder.finished
+    if own:
+        run = _here(folder.config(), config)
+    elif method == "sensitivity" and model_file is None:
+        raise UsageError(
+            f"sensitivity tables come from a trained plain model, {folder}: train arm plain with seed {seed} first, or give a "
+            f"file with --model{folder.hint}"
+        )
+    else:
+        run = config.arm_run("plain")
+    check_config(replace(config.run, data=run.data, backbone=run.backbone, pretrained=run.pretrained, weights=run.weights))
+    data = Data(run.data, seed)
+    if own:
+        folder.check_data(data.fingerprint, run)
+    if method == "magnitude":
+        return initial_tables(replace(config.layer, tables="magnitude"), data)
+    if model_file is None:
+        model = folder.open().model
+    else:
+        model = prepend(build_backbone(run.backbone, len(data.classes), seed, run.data.pixels), nn.Identity())
+        load_model(model_file, model, data.classes)
+    model.to("cuda" if on_gpu(config.training) else "cpu")
+    return model_tables(config.layer, model, data)
+
+
+def _here(run: RunConfig, config: CompareConfig) -> RunConfig:
+    """A run's own settings, but for where to compute and where files are: there ``config`` counts."""
+    data = replace(run.data, path=config.data.path or run.data.path, workers=config.data.workers)
+    where = {name: getattr(config.training, name) for name in ("accelerator", "devices", "num_nodes", "strategy")}
+    training = replace(run.training, **where, callbacks=[], loggers=[])  # nothing is trained, and they need not be there
+    return replace(run, data=data, training=training)
+
+
+def evaluate_run(
+    config: CompareConfig,
+    arm: str,
+    seed: int,
+    model_file: Path | None = None,
+    rounding: str | None = None,
+    sets: tuple[Any, ...] | None = None,
+) -> dict[str, Any]:
+    """Test a finished run's model, another file's, or a backbone with trained weights, as it is or with another quantizer.
+
+    Class folders need no training part: ``data.path`` may hold test/ alone, or be a folder or tar of class folders.
+
+    Args:
+        config: names the run by its ``name`` and ``output``. The run's own settings, from its folder, are in use; of ``config``
+            only where the data are (``data.path``, if given) and what to compute on (``data.workers``,
+            ``training.accelerator``, ``devices``, ``num_nodes``, ``strategy``). With ``model_file`` all of ``config`` counts,
+            and none of the run's. Where ``config`` has ``weights`` or ``pretrained`` and there is no finished run that began
+            with them, all of ``config`` counts too, and the backbone is tested as its weights are, behind the arm's layer.
+        arm, seed: which run.
+        model_file: a ``model.safetensors`` to test in place of the run's own.
+        rounding: quantizer to put in place of the trained one, such as hard.
+        sets: the data set as Python objects, of a run that was trained on such; its training part may be None.
+
+    Returns:
+        accuracy (0 to 1) and loss on the test images, their number, ``images``, and how many are ``correct``; backbone, model
+        (the file, or what was loaded), arm, seed, rounding (None for plain); ``other_images``: how the images differ from those
+        of the run's own test, None if not.
+
+    Raises:
+        UsageError: unknown arm or rounding, no such model, one of another architecture, or data with other classes.
+    """
+    check_run(config, arm, seed)
+    folder, other_images = config.run_folder(arm, seed), None
+    name = str(model_file or folder.model_file)
+    if model_file is None and not _without_run(config, folder):
+        own = folder.open()
+        run, model = _here(own.config, config), own.model
+        check_config(run)
+        data = Data(run.data, seed, test_only=True, sets=sets)
+        other_images = folder.other_images(data.fingerprint)
+    else:
+        run = config.arm_run(arm)
+        check_config(run)
+        data = Data(run.data, seed, test_only=True, sets=sets)
+        if model_file is None:
+            name = str(run.weights or (run.backbone if is_own(run.backbone) else "pretrained weights"))
+            model = _untrained(run, data, seed)
+        else:
+            backbone = build_backbone(run.backbone, len(data.classes), seed, run.data.pixels)
+            model = prepend(backbone, build_layer(run.layer, None, run.data.pixels))
+            load_model(model_file, model, data.classes)
+    used = set_rounding(model.layer, rounding, f"the layer of arm {arm}")
+    return {
+        **evaluate(model, data, run.training),
+        "other_images": other_images,
+        "backbone": run.backbone,
+        "model": name,
+        "arm": arm,
+        "seed": seed,
+        "rounding": used,
+    }
+
+
+def _without_run(config: CompareConfig, folder: RunFolder) -> bool:
+    """Whether the settings ask for trained weights that no finished run in the folder began with."""
+    if not config.trained or not folder.finished:
+        return config.trained
+    own = folder.config()
+    return (own.backbone, own.pretrained, own.weights) != (config.backbone, config.pretrained, config.weights)
+
+
+def _untrained(run: RunConfig, data: Data, seed: int) -> PrependedModel:
+    """A backbone with trained weights, behind a layer that nothing has trained."""
+    if layer_kind(run.layer).from_tables and table_source(run.layer) not in ("standard", "ones", "random", "file"):
+        raise UsageError(
+            f"layer.tables {run.layer.tables} comes from training images or another run, and there is neither to evaluate "
+            "pretrained weights with: give --arm plain, or --layer.tables standard:Q, ones, random or a file"
+        )
+    backbone, head = starting_backbone(run, data.classes, seed)
+    if run.weights is None and is_own(run.backbone):
+        check_order(run, data.classes, f"the weights that {run.backbone} may begin with")
+    if head == "new":
+        raise UsageError(
+            f"the weights' head does not fit the {len(data.classes)} classes of the data, so there is nothing to evaluate "
+            "before training"
+        )
+    tables = initial_tables(run.layer, data) if layer_kind(run.layer).from_tables else None
+    return prepend(backbone, build_layer(run.layer, tables, run.data.pixels))

@@ -1,0 +1,136 @@
+"""How a comparison ends: what the files in its folder show, and which commands go on from there."""
+
+import json
+import shlex
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jpegdl.comparison.statistics import recounted, summary_csv, summary_table, verdict
+from jpegdl.errors import UsageError
+from jpegdl.runs.record import counted
+
+#: What each file in the folder of a comparison shows; ARM, SEED and * stand for any.
+SHOWN = {
+    "report.html": "all of it on one page, to open in a browser",
+    "summary.*": "the table: .md to read, .csv and .tex to take elsewhere, .json with all numbers",
+    "curves.png": "loss and accuracy of every run by epoch",
+    "accuracy.png": "test accuracy by epoch: each seed, and their mean",
+    "gains.png": "each arm's difference to plain: each seed, mean and 95 % interval",
+    "tables-ARM.png": "its tables before and after training, and what changed",
+    "saturation-ARM.png": "share of the coefficients at the level cap, per frequency",
+    "ARM/SEED/metrics.csv": "loss and accuracy of a run by epoch",
+    "ARM/SEED/model.safetensors": "its trained model",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Files of one sort in the folder of a comparison.
+
+    Attributes:
+        name: of the file; with ARM, SEED or * in it where there are several.
+        about: what it shows.
+        files: all there are.
+    """
+
+    name: str
+    about: str
+    files: list[Path]
+
+
+def shown_files(folder: Path) -> list[Shown]:
+    """What there is to look at in the folder of a comparison; sorts of which there is no file are left out."""
+    found = []
+    for name, about in SHOWN.items():
+        files = sorted(folder.glob(name.replace("ARM", "*").replace("SEED", "[0-9]*")))
+        if files:
+            found.append(Shown(files[0].relative_to(folder).as_posix() if len(files) == 1 else name, about, files))
+    return found
+
+
+def closing(folder: Path, summary: dict[str, Any]) -> str:
+    """What a finished comparison says below its table.
+
+    Args:
+        folder: of the comparison.
+        summary: what is in its ``summary.json``.
+    """
+    files = [(shown.name, shown.about) for shown in shown_files(folder)]
+    blocks = (
+        [verdict(summary)],
+        [f"Run folder: {folder}", *_columns(files)],
+        ["Next:", *_columns(_next(folder, summary))],
+    )
+    return "\n\n".join("\n".join(lines) for lines in blocks)
+
+
+def _next(folder: Path, summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Commands that go on from a comparison, and what each does."""
+    place = f"--name {shlex.quote(folder.name)}"
+    if str(folder.parent) != "runs":
+        place += f" --output {shlex.quote(str(folder.parent))}"
+    seeds = {arm: entry["seeds"] for arm, entry in summary["arms"].items() if entry["seeds"]}
+    arm = next((arm for arm in ("jpeg-dl", *seeds) if arm in seeds and arm != "plain"), "plain")
+    which = place if arm == "jpeg-dl" else f"{place} --arm {arm}"
+    seed = min(seeds[arm])  # the one that predict takes
+    exact = f"{which} --seed {seed}" if seed else which
+    commands = [
+        (f"jpegdl evaluate {exact}", f"test the model of {arm}, seed {seed}, again"),
+        (f"jpegdl predict {which} PHOTO", "what it says is on a photo"),
+        (f"jpegdl export {exact} model.onnx", "the model for use elsewhere"),
+        (f"jpegdl summary {place}", "this table again"),
+    ]
+    if arm != "plain":
+        commands += [
+            (f"jpegdl explain {exact}", "what its layer does, per frequency and on single images"),
+            (f"jpegdl attack {place} --attacks '[fgsm, pgd]' --corruptions '[]'", "how easily small changes fool the models"),
+        ]
+    if next(folder.glob("*/*/**/events.out.tfevents.*"), None):
+        commands.append((f"tensorboard --logdir {shlex.quote(str(folder))}", "how training went, in the browser"))
+    return commands
+
+
+def _columns(rows: list[tuple[str, str]]) -> list[str]:
+    width = max((len(first) for first, _ in rows), default=0)
+    return [f"  {first:{width}}  {second}" for first, second in rows]
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary that a comparison left in its folder; runs there that it does not show as they are are warned of.
+
+    Raises:
+        UsageError: there is none, or it is damaged.
+    """
+    file = folder / "summary.json"
+    try:
+        summary: dict[str, Any] = recounted(json.loads(file.read_text(encoding="utf-8")))
+        summary_table(summary), summary_csv(summary)  # which look at all of it
+        unlike = [run for run in sorted(folder.glob("*/*/result.json")) if not _tells_of(summary, run)]
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no {file}; jpegdl compare writes it") from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{file} is damaged ({why}); jpegdl compare with the same settings writes it again") from error
+    if unlike:
+        names = ", ".join(str(run.parent.relative_to(folder)) for run in unlike)
+        warnings.warn(
+            f"runs that this table does not show as they are now: {names}; jpegdl compare writes it anew", stacklevel=2
+        )
+    return summary
+
+
+def _tells_of(summary: dict[str, Any], result: Path) -> bool:
+    """Whether the summary has this run, with the accuracy that is in its ``result.json``, or says why it does not count."""
+    arm, seed = result.parts[-3:-1]
+    if any((entry["arm"], str(entry["seed"])) == (arm, seed) for entry in summary["failed"]):
+        return True
+    entry = summary["arms"].get(arm, {"seeds": [], "accuracy": []})
+    accuracies = dict(zip(map(str, entry["seeds"]), entry["accuracy"], strict=True))
+    try:
+        return seed in accuracies and bool(
+            counted(json.loads(result.read_text(encoding="utf-8")))["accuracy"] == accuracies[seed]
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):  # damaged since
+        return False

@@ -1,0 +1,171 @@
+"""Settings from a command line: options over recipes and YAML files over defaults, read by jsonargparse."""
+
+import argparse
+import itertools
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jsonargparse
+import yaml
+
+from jpegdl.errors import UsageError, did_you_mean
+from jpegdl.files import read_text
+from jpegdl.recipes import FOLDER, RECIPES
+from jpegdl.wording import reworded
+
+if TYPE_CHECKING:
+    from jpegdl.comparison import CompareConfig
+
+NO_SETTINGS = ("help", "help_all", "print_config")  # options that every command has beside its own
+
+
+class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined]
+    """--config takes a file or the name of a recipe."""
+
+    def __call__(self, parser, namespace, value, option_string=None):  # type: ignore[no-untyped-def]
+        path = Path(value)
+        if value in RECIPES and not path.is_file():
+            path = Path(str(FOLDER / f"{value}.yaml"))
+        if not path.is_file():
+            raise jsonargparse.ArgumentError(None, no_recipe(value, "no recipe {!r} and no such file"))
+        try:
+            text = read_text(path)
+            content = yaml.safe_load(text)
+            _check_finite(content)
+            _check_keys(content, _settings(parser))
+            # Given a path, it would read in the system's encoding; and text must be ASCII, as it first asks for such a file.
+            super().__call__(parser, namespace, text if text.isascii() else yaml.safe_dump(content), option_string)
+            parser.own_arms = getattr(parser, "own_arms", {}) | _own_arms(content)
+        except RecursionError as error:
+            raise jsonargparse.ArgumentError(None, f"in {path}: settings are nested too deeply") from error
+        except (TypeError, ValueError, yaml.YAMLError, jsonargparse.ArgumentError) as error:
+            raise jsonargparse.ArgumentError(None, f"in {path}: {reworded(parser, str(error))}") from error
+
+
+def _own_arms(content: dict[str, Any]) -> dict[str, Any]:
+    """What a file of settings says of the user's own arms, by name."""
+    arms = content.get("arms")
+    parts = [arms] if isinstance(arms, dict) else [part for part in arms or () if isinstance(part, dict)]
+    return {name: entry for part in parts for name, entry in part.items() if entry}
+
+
+def _defined(arms: Any, own: jsonargparse.ArgumentParser) -> Any:
+    """Arms, and of those that are given by their names alone what the files of settings say of them."""
+    known = getattr(own, "own_arms", {})
+    if isinstance(arms, dict):
+        return {name: entry or known.get(name) for name, entry in arms.items()}
+    return [{arm: known[arm]} if isinstance(arm, str) and arm in known else arm for arm in arms]
+
+
+def no_recipe(name: str, what: str = "no recipe {!r}") -> str:
+    """The message for the name of a recipe that there is not."""
+    hint = did_you_mean(name, RECIPES)
+    return f"{what.format(name)}; {hint and f'{hint} '}recipes: {', '.join(RECIPES)}"
+
+
+def _check_finite(content: Any, around: tuple[int, ...] = ()) -> None:
+    """Refuse YAML whose aliases lead back to what they are part of: the parser would follow them for ever."""
+    if id(content) in around:
+        raise ValueError("an alias (*name) refers to something that contains it; write the settings out")
+    if isinstance(content, dict | list):
+        for part in content.values() if isinstance(content, dict) else content:
+            _check_finite(part, (*around, id(content)))
+
+
+def _check_keys(content: Any, known: list[str], prefix: str = "") -> None:
+    """Refuse what is no setting, and ``training: 5``, which the parser would pass over.
+
+    Args:
+        content: of the file, or of the part of it below ``prefix``.
+        known: all settings, by their dotted names, and their groups.
+        prefix: dotted, with a dot at its end; empty for the whole file.
+    """
+    if not isinstance(content, dict):
+        if prefix:
+            raise ValueError(f"{prefix[:-1]} must hold settings of its own, got {content!r}")
+        raise ValueError(f"settings must be KEY: VALUE lines, got {content!r}")
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if any(other.startswith(f"{name}.") for other in known):
+            _check_keys(value, known, f"{name}.")
+        elif name not in known:
+            hint = did_you_mean(name, known)
+            raise ValueError(f"there is no setting {name}{f'; {hint}' if hint else ''}")
+
+
+def plain_parser(usage: str, about: str) -> jsonargparse.ArgumentParser:
+    """The parser of one command, which raises where the arguments are wrong."""
+    own = jsonargparse.ArgumentParser(usage=usage, description=about, exit_on_error=False, allow_abbrev=False, add_help=False)
+    # Whoever runs the command answers these two; here they are listed among the options.
+    own.add_argument("-h", "--help", action="help", help="explain the options that most people need, and exit")
+    own.add_argument("--help-all", action="help", help="explain all options, and exit")
+    return own
+
+
+def settings_parser(usage: str, about: str, settings: type) -> jsonargparse.ArgumentParser:
+    """One that takes ``--config`` and an option for each entry of a dataclass."""
+    own = plain_parser(usage, about)
+    own.add_argument(
+        "--config",
+        action=_Recipe,
+        help=f"a YAML file, or a recipe: {', '.join(RECIPES)}; if several are given, the last wins",
+    )
+    own.add_class_arguments(settings)
+    return own
+
+
+def parse(own: jsonargparse.ArgumentParser, arguments: list[str]) -> dict[str, Any]:
+    """What was chosen, by name. The command line wins over recipes wherever they stand; of several recipes, the last wins.
+
+    Raises:
+        argparse.ArgumentError: names what is wrong, what is accepted, and for a misspelt option the one that may be meant.
+    """
+    configs: list[str] = []
+    others: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--config":
+            configs += [argument, *itertools.islice(rest, 1)]
+        elif argument.startswith("--config="):
+            configs.append(argument)
+        else:
+            others.append(argument)
+    try:
+        chosen: dict[str, Any] = vars(own.instantiate(own.parse_args([*configs, *others])))
+    except argparse.ArgumentError as error:
+        raise argparse.ArgumentError(None, reworded(own, str(error), "--")) from error
+    if getattr(own, "own_arms", None):
+        chosen["arms"] = _defined(chosen["arms"], own)
+    return chosen
+
+
+def read_config(source: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> "CompareConfig":
+    """The settings of a comparison from a recipe or a YAML file, for :func:`jpegdl.compare`.
+
+    Args:
+        source: the name of a recipe, or a file.
+        changes: settings that differ, nested as in the file: ``{"seeds": 5, "training": {"epochs": 3}}``.
+
+    Raises:
+        UsageError: no such recipe or file, or a setting that there is not or that cannot have this value.
+    """
+    from jpegdl.comparison import CompareConfig  # not for every command: it takes PyTorch
+
+    own = settings_parser("", "", CompareConfig)
+    try:
+        chosen = own.parse_args(["--config", os.fspath(source)])
+        if changes:
+            _check_keys(changes, _settings(own))
+            chosen = own.parse_object(dict(changes), namespace=chosen)
+        found = vars(own.instantiate(chosen))
+        found["arms"] = _defined(found["arms"], own)
+    except (argparse.ArgumentError, ValueError) as error:
+        raise UsageError(" ".join(reworded(own, str(error)).split())) from error
+    return CompareConfig(**{field.name: found[field.name] for field in fields(CompareConfig)})
+
+
+def _settings(own: jsonargparse.ArgumentParser) -> list[str]:
+    return [action.dest for action in own._actions if action.dest not in NO_SETTINGS]

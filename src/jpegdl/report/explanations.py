@@ -1,0 +1,109 @@
+"""What ``jpegdl explain`` found, for the page."""
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from jpegdl.explain import explain_figures
+from jpegdl.files import read_json
+from jpegdl.report.section import Picture, Runs, Section, differs, drawn, readable
+from jpegdl.runs import RunFolder
+
+MOST_EXPLAINED = 6  # runs that are shown, so that the page stays under 5 MB
+
+#: Figures of ``jpegdl explain`` that the page shows; tables and saturation are there anyway. By the file of what is drawn: what
+#: draws it, from the run's name and that file's content, what it is, and how to read it.
+_FIGURES: list[tuple[str, Callable[[str, dict[str, Any]], Figure | None], str, str]] = [
+    (
+        "ablation",
+        explain_figures.ablation_figure,
+        "What each frequency is worth",
+        "The change of test accuracy, in points, when one frequency is removed, left uncapped or left unquantized in the "
+        "trained layer.",
+    ),
+    (
+        "frequencies",
+        explain_figures.bits_figure,
+        "Bits of each frequency",
+        "Bits of information in the coefficients before the layer, and in what it leaves of them.",
+    ),
+    (
+        "frequencies",
+        explain_figures.transfer_figure,
+        "What the layer makes of coefficients",
+        "Curves of single frequencies over the histogram of the data.",
+    ),
+    ("training", explain_figures.history_figure, "Steps during training", "The steps of single frequencies by epoch."),
+]
+#: Pictures of single images: what they are, and how to read them.
+_IMAGES = {
+    "image-better-1.png": (
+        "The image that gains most",
+        "Where the two models differ most, one way: of all these images the one whose true class gains most probability with "
+        "the layer.",
+    ),
+    "image-worse-1.png": (
+        "The image that loses most",
+        "The other way: the one whose true class loses most. Both are extremes, and no proof of a cause.",
+    ),
+}
+
+
+def explained_sections(runs: Runs) -> Iterator[Section]:
+    """What ``jpegdl explain`` found, run by run."""
+    looked_at = [
+        (arm, seed, run)
+        for arm, by_seed in runs.items()
+        for seed, run in by_seed.items()
+        if (run.path / "explain" / "explain.json").is_file()
+    ]
+    for arm, seed, run in looked_at[:MOST_EXPLAINED]:
+        yield from _explained(arm, seed, run, runs.get("plain", {}).get(seed))
+    if more := looked_at[MOST_EXPLAINED:]:
+        names = "; ".join(f"{arm}, seed {seed}" for arm, seed, _ in more)
+        yield Section("More that was looked at closely", lines=[f"To keep this page small, in their own folders: {names}."])
+
+
+def _explained(arm: str, seed: int, run: RunFolder, plain: RunFolder | None) -> Iterator[Section]:
+    """What ``jpegdl explain`` found of a run."""
+    folder = run.path / "explain"
+    found = read_json(folder / "explain.json", ("made_of", "files", "words", "left_out", "other_images"))
+    if found is None:
+        return
+    title = f"A closer look at {arm}, seed {seed}"
+    if why := differs(run, found, plain):
+        again = f"jpegdl explain --arm {arm} --seed {seed} does it again"
+        yield Section(title, lines=[f"Left out, as {why} since it was looked at; {again}."])
+        return
+    parts = dict.fromkeys(part for part, *_ in _FIGURES if f"{part}.json" in found["files"])
+    contents = {part: read_json(folder / f"{part}.json", ("made_of",)) for part in parts}
+    pictures = []
+    for part, draw, alt, caption in _FIGURES:
+        if (content := contents.get(part)) is not None:
+            with readable(folder / f"{part}.json", f"jpegdl explain --arm {arm} --seed {seed}"):
+                figure = draw(f"{arm}, seed {seed}", content)
+            if figure is not None:
+                pictures.append(drawn(figure, f"{arm}-{seed}-{draw.__name__}", alt, caption, wide=True))
+    pictures += [
+        Picture(_embedded(folder / name, alt), alt, caption, wide=True)
+        for name, (alt, caption) in _IMAGES.items()
+        if name in found["files"] and (folder / name).is_file()
+    ]
+    lines = [*found["words"], *(f"Left out: {entry['what']}, {entry['why']}." for entry in found["left_out"])]
+    if found["other_images"]:
+        lines.insert(0, f"These are not the images that the run was tested with: {found['other_images']}.")
+    yield Section(title, lines=lines, pictures=pictures)
+
+
+def _embedded(file: Path, alt: str) -> str:
+    """A picture as part of the page."""
+    stream = io.BytesIO()
+    with Image.open(file) as image:
+        image.convert("RGB").save(stream, "WEBP", quality=82, method=4)
+    return f'<img alt="{escape(alt)}" src="data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}">'

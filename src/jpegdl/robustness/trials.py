@@ -1,0 +1,368 @@
+"""A trained run under attack: which trials there are, which of them are done, and the result in the run folder."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jpegdl.errors import UsageError
+from jpegdl.files import digest_of_file, write_csv, write_json
+from jpegdl.layer import PrependedModel
+from jpegdl.layer.roundings import set_rounding
+from jpegdl.robustness import attacks
+from jpegdl.robustness.attack_batch import answers, attack_images
+from jpegdl.robustness.attack_figures import attack_rows
+from jpegdl.robustness.autoattack import AUTOATTACK, FEWEST_CLASSES, STEPS, TARGETS
+from jpegdl.robustness.config import BLACK_BOX, TRANSFERRED, WHITE_BOX, AttackConfig, check_attack
+from jpegdl.robustness.corruptions import SMALLEST, corrupt, corruption_versions, jpeg, jpeg_versions
+from jpegdl.robustness.images import draw, test_data
+from jpegdl.robustness.results import attack_name
+from jpegdl.robustness.robust_accuracy import NO_GRADIENT, TRANSFER, Bits, Outcome, Trial, bits, from_bits, levels, masking
+from jpegdl.robustness.store import Store
+from jpegdl.robustness.surrogates import gradients_of, is_random
+from jpegdl.runs import RunFolder, TrainedRun
+from jpegdl.training import on_gpu
+
+_FORMAT = 2  # of what attacks and corruptions do; pieces of another one are made again
+
+#: The check for masked gradients: with so much room every model should give way to such an attack.
+CHECK_ATTACK, CHECK_NORM, CHECK_EPS = "pgd-strong", "Linf", 64 / 255
+
+
+@dataclass(frozen=True)
+class AttackStanding:
+    """How far an attack on a run is.
+
+    Attributes:
+        name: what is being done, such as Linf-8-pgd-own.
+        step, steps: of so many pieces, which, from 1 on.
+        done, images: of that piece.
+        found: how many pieces an earlier call had finished.
+    """
+
+    name: str
+    step: int
+    steps: int
+    done: int
+    images: int
+    found: int
+
+
+def attack_run(
+    folder: RunFolder,
+    config: AttackConfig,
+    plain: RunFolder | None = None,
+    progress: Callable[[AttackStanding], None] | None = None,
+) -> dict[str, Any]:
+    """Attack what a run trained, and leave ``attack.json`` and ``attack.csv`` in its folder.
+
+    Every finished piece (an attack with a gradient at an eps; a corruption) is kept in the folder's ``attack/``, so that
+    another call with the same settings does only what is missing. With a ``rounding`` other than the trained one the files are
+    ``attack-ROUNDING.json``, ``.csv`` and ``attack-ROUNDING/``.
+
+    Args:
+        folder: of a finished run.
+        config: what to attack with.
+        plain: the run of the plain model of the same seed, for transfers from it; None for no transfers.
+        progress: is told how far it is, after each batch.
+
+    Returns:
+        The content of ``attack.json``, accuracies as shares from 0 to 1: ``arm``, ``seed``, ``backbone``, ``model`` (digest of
+        its file), ``rounding`` (None
+        without a quantizer), ``draws`` (None where nothing is random); ``classes`` (how many), ``chance``, ``images``
+        (attacked), ``indices`` (theirs among the test images), ``data`` (name, classes and test images), ``other_images``
+        (how they differ from those of the run's own test; None if not); ``clean``, with ``accuracy`` and ``correct``;
+        ``plain``, the same for the plain model, or None; ``levels`` and ``masking``, see :mod:`jpegdl.robustness.robust_accuracy`;
+        ``left_out``, by name why something was not done, so that accuracies are without it; ``corruptions``,
+        ``jpeg``; ``settings`` and ``versions``.
+
+    Raises:
+        UsageError: a setting that cannot be, a missing package, no trained model, other classes, no GPU where one is asked
+            for, images too small for corruptions, a GPU without enough memory, or another process attacks the same run.
+    """
+    check_attack(config)
+    siege = _Siege(folder, config, plain if plain is None or plain.path != folder.path else None)
+    with siege.store.claimed():
+        try:
+            result = siege.run(progress or (lambda standing: None))
+        except torch.OutOfMemoryError as error:
+            raise UsageError(f"{siege.device} has no memory left: give a smaller batch_size; {error}") from error
+        write_json(siege.file.with_suffix(".json"), result)
+        write_csv(siege.file.with_suffix(".csv"), attack_rows({result["arm"]: {result["seed"]: result}}))
+    return result
+
+
+class _Siege:
+    """A model, its images, and all that is to be done to them."""
+
+    def __init__(self, folder: RunFolder, config: AttackConfig, plain: RunFolder | None) -> None:
+        opened = folder.open()
+        self.config, self.classes = config, opened.classes
+        self.device = _device(opened, config)
+        self.model = _ready(opened, self.device)
+        self.trained = opened.config
+        self.rounding = set_rounding(self.model.layer, config.rounding, f"the layer of {folder}")
+        if config.corruptions and self.trained.data.pixels < SMALLEST:
+            raise UsageError(
+                f"corruptions need images of at least {SMALLEST} pixels on a side, and those of {folder} have "
+                f"{self.trained.data.pixels}: give --corruptions '[]'"
+            )
+        self.plain = None if plain is None else _open_plain(plain, opened, self.device)
+        settings = folder.settings()
+        self.arm, self.seed = settings["arm"], settings["seed"]
+        self.data, self.other_images = test_data(folder, opened, config, self.seed)
+        self.indices, self.images, self.labels = draw(self.data, config)
+        self.file = folder.path / attack_name(config.rounding)
+        self.draws = config.draws if is_random(self.model.layer) else 1
+        self._digest = digest_of_file(folder.model_file)
+        self.store = Store(self.file, self._made_of(folder))
+        self._plain_digest = None if plain is None else digest_of_file(plain.model_file)
+
+    def _made_of(self, folder: RunFolder) -> dict[str, Any]:
+        """What every piece depends on."""
+        data = self.trained.data
+        return {
+            "format": _FORMAT,
+            "model": self._digest,
+            "torch": torch.__version__,
+            "layer": asdict(self.trained.layer),
+            "backbone": self.trained.backbone,
+            "rounding": self.rounding,
+            "pixels": [data.pixels, data.side, data.filter, data.jpeg_test],
+            "data": self.data.test.fingerprint,
+            "classes": self.classes,
+            "indices": self.indices,
+            "attack_seed": self.config.attack_seed,
+            "batch_size": self.config.batch_size,
+            "draws": self.draws,
+        }
+
+    # ------------------------------------------------------------------------------------------------------------ trials
+
+    def trials(self) -> tuple[list[Trial], list[Trial], dict[str, str]]:
+        """Those asked for, those of the check, and by name why some are left out."""
+        offered = gradients_of(self.model.layer)
+        gradients = [gradient for gradient in self.config.gradients if gradient in offered]
+        chosen, left_out = [], {}
+        for attack in self.config.attacks:
+            if len(self.classes) < (fewest := FEWEST_CLASSES.get(attack, 2)):
+                left_out[attack] = f"needs at least {fewest} classes, and there are {len(self.classes)}"
+                continue
+            if attack == BLACK_BOX:
+                chosen.append((attack, NO_GRADIENT))
+                continue
+            chosen += [(attack, gradient) for gradient in gradients]
+            if self.plain is not None and attack in TRANSFERRED:
+                chosen.append((attack, TRANSFER))
+        if self.plain is None and offered != ("own",) and set(self.config.attacks) & set(TRANSFERRED):
+            left_out["transfer"] = "there is no plain model to take it from, and robust accuracy may be lower with one"
+        for gradient in offered if self.config.attacks else ():
+            if gradient not in gradients:
+                left_out[f"gradient {gradient}"] = "not asked for, and robust accuracy may be lower with it"
+        for gradient in self.config.gradients:
+            if gradient not in offered and offered != ("own",):  # without a layer there is nothing to go around
+                left_out[f"gradient {gradient}"] = "not of this layer, or the same as another of its gradients"
+        asked = [Trial(*which, norm, eps) for norm, eps in self.config.budgets for which in chosen]
+        check = []
+        if self.config.eps and any(attack in WHITE_BOX for attack in self.config.attacks):
+            check = [Trial(CHECK_ATTACK, gradient, CHECK_NORM, CHECK_EPS) for gradient in gradients]
+        return asked, check, left_out
+
+    def run(self, progress: Callable[[AttackStanding], None]) -> dict[str, Any]:
+        asked, check, left_out = self.trials()
+        right = self._right(self.model, self.draws)
+        plain_right = None if self.plain is None else self._right(self.plain, 1)
+        pieces = list(dict.fromkeys([*asked, *check]))
+        jpegs = [f"jpeg-{quality}" for quality in self.config.jpeg]
+        corrupted = [f"{kind}-{severity}" for kind in self.config.corruptions for severity in self.config.severities]
+        teller = _Teller(progress, len(pieces) + len(jpegs) + len(corrupted), len(self.images))
+        outcomes = {trial: self._outcome(trial, right, plain_right, teller) for trial in pieces}
+        shares = {name: self._corrupted(name, teller) for name in [*jpegs, *corrupted]}
+        chance = 1 / len(self.classes)
+        return {
+            "arm": self.arm,
+            "seed": self.seed,
+            "model": self._digest,
+            "backbone": self.trained.backbone,
+            "rounding": self.rounding,
+            "draws": self.draws if is_random(self.model.layer) else None,
+            "classes": len(self.classes),
+            "chance": chance,
+            "images": len(self.images),
+            "indices": self.indices,
+            "data": {"name": self.data.config.kind, "test": self.data.test.fingerprint},
+            "other_images": self.other_images,
+            "clean": {"accuracy": float(right.mean()), "correct": bits(right)},
+            "plain": None
+            if plain_right is None
+            else {"accuracy": float(plain_right.mean()), "correct": bits(plain_right), "model": self._plain_digest},
+            "levels": levels([outcomes[trial] for trial in asked], right),
+            "masking": masking([outcomes[trial] for trial in asked], [outcomes[trial] for trial in check], right, chance),
+            "left_out": left_out,
+            "corruptions": _by_kind(self.config.corruptions, self.config.severities, shares),
+            "jpeg": _mean({str(quality): shares[f"jpeg-{quality}"] for quality in self.config.jpeg}),
+            "settings": asdict(replace(self.config, data_path=None, workers=0)),  # where, and not what
+            "versions": _versions(self.config),
+            "machine": str(self.device.type),
+        }
+
+    def _outcome(self, trial: Trial, right: Bits, plain_right: Bits | None, teller: "_Teller") -> Outcome:
+        """From the folder, or made now: of the images that the model knows, since the others need no attack."""
+        # Which images are known may differ by one at the very edge, on another device: those that are new were not attacked.
+        more = {"trial": asdict(trial), "with": self._with(trial), "right": bits(right)}
+        if (found := self.store.find(trial.name, more)) is None:
+            began = time.monotonic()
+            broken, plain_fooled, largest = np.zeros_like(right), np.zeros_like(right), 0.0
+            for start, batch in teller.batches(trial.name, right.nonzero()[0], self.config.batch_size):
+                images, labels = self._batch(batch)
+                examples = attack_images(
+                    self.model,
+                    images,
+                    labels,
+                    trial.attack,
+                    trial.norm,
+                    trial.eps,
+                    gradient=trial.gradient if trial.gradient in gradients_of(self.model.layer) else "own",
+                    source=self.plain if trial.gradient == TRANSFER else None,
+                    draws=self.draws,
+                    queries=self.config.queries,
+                    seed=_seed(self.config.attack_seed, start),
+                )
+                broken[batch] = examples.fooled.cpu().numpy()
+                largest = max(largest, float(examples.distances.max()))
+                if self.plain is not None:
+                    plain_fooled[batch] = (~answers(self.plain, examples.images, labels)).cpu().numpy()
+            found = {
+                "broken": bits(broken),
+                "plain_fooled": None if self.plain is None else bits(plain_fooled),
+                "largest": largest,
+                "seconds": time.monotonic() - began,
+            }
+            self.store.keep(trial.name, more, found)
+        else:
+            teller.skip()
+        broken, share = from_bits(found["broken"]), None
+        if plain_right is not None and (both := broken & plain_right).any():
+            share = float(from_bits(found["plain_fooled"])[both].mean())
+        return Outcome(trial, broken, found["largest"], share)
+
+    def _with(self, trial: Trial) -> dict[str, Any]:
+        """What a trial depends on besides its own four entries."""
+        own: dict[str, Any] = {"plain": self._plain_digest}
+        if trial.attack in AUTOATTACK:
+            own |= {"pyautoattack": version("pyautoattack"), "steps": STEPS, "targets": TARGETS}
+        if trial.attack == BLACK_BOX:
+            own["queries"] = self.config.queries
+        if trial.attack == "pgd":
+            own["steps"] = attacks.PGD_STEPS
+        if trial.attack == "pgd-strong":
+            own |= {"steps": attacks.STRONG_STEPS, "restarts": attacks.STRONG_RESTARTS}
+        return own
+
+    # ------------------------------------------------------------------------------------------------------- corruptions
+
+    def _corrupted(self, name: str, teller: "_Teller") -> float:
+        """Accuracy on corrupted images, 0 to 1, from the folder or measured now."""
+        kind, _, degree = name.rpartition("-")
+        more = {"corruption": name, "with": jpeg_versions() if kind == "jpeg" else corruption_versions()}
+        if (found := self.store.find(f"corruption-{name}", more)) is None:
+            right = np.zeros(len(self.images), dtype=np.bool_)
+            for _, batch in teller.batches(name, np.arange(len(self.images)), self.config.batch_size):
+                images, labels = self.images[batch], self.labels[batch]
+                if kind == "jpeg":
+                    made = jpeg(images, int(degree))
+                else:
+                    seeds = [_seed(self.config.attack_seed, self.indices[i]) for i in batch]
+                    made = corrupt(images, kind, int(degree), seeds)
+                right[batch] = answers(self.model, made.to(self.device), labels.to(self.device), self.draws).cpu().numpy()
+            found = {"correct": bits(right)}
+            self.store.keep(f"corruption-{name}", more, found)
+        else:
+            teller.skip()
+        return float(from_bits(found["correct"]).mean())
+
+    # ------------------------------------------------------------------------------------------------------------- parts
+
+    def _right(self, model: PrependedModel, draws: int) -> Bits:
+        """(images,) which of the unchanged images a model knows."""
+        size = self.config.batch_size
+        parts = [slice(start, start + size) for start in range(0, len(self.images), size)]
+        flags = [answers(model, *self._batch(part), draws).cpu().numpy() for part in parts]
+        return np.concatenate(flags)
+
+    def _batch(self, which: Any) -> tuple[Tensor, Tensor]:
+        return self.images[which].to(self.device), self.labels[which].to(self.device)
+
+
+class _Teller:
+    """Counts pieces, and tells how far each is."""
+
+    def __init__(self, progress: Callable[[AttackStanding], None], steps: int, images: int) -> None:
+        self._progress, self._steps, self._images = progress, steps, images
+        self._step = self._found = 0
+
+    def batches(self, name: str, which: Any, size: int) -> Iterable[tuple[int, Any]]:
+        """The indices ``which`` in batches, each with where it begins."""
+        self._step += 1
+        self._tell(name, 0, len(which))
+        for start in range(0, len(which), size):
+            yield start, which[start : start + size]
+            self._tell(name, min(start + size, len(which)), len(which))
+
+    def skip(self) -> None:
+        """A piece is there already."""
+        self._step += 1
+        self._found += 1
+
+    def _tell(self, name: str, done: int, images: int) -> None:
+        self._progress(AttackStanding(name, self._step, self._steps, done, images, self._found))
+
+
+def _device(opened: TrainedRun, config: AttackConfig) -> torch.device:
+    if config.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise UsageError(f"accelerator {config.accelerator}: PyTorch finds no GPU here; give --accelerator cpu")
+    return torch.device("cuda" if on_gpu(replace(opened.config.training, accelerator=config.accelerator)) else "cpu")
+
+
+def _ready(opened: TrainedRun, device: torch.device) -> PrependedModel:
+    """Its model, to be attacked: nothing in it is trained any more."""
+    return opened.model.to(device).eval().requires_grad_(False)
+
+
+def _open_plain(plain: RunFolder, attacked: TrainedRun, device: torch.device) -> PrependedModel:
+    """The plain model, of the same classes and size of image."""
+    opened = plain.open()
+    if opened.classes != attacked.classes:
+        raise UsageError(f"the model in {plain} knows other classes than that in {attacked.folder}: there is no transfer")
+    if opened.config.data.pixels != attacked.config.data.pixels:
+        raise UsageError(
+            f"the model in {plain} takes images of {opened.config.data.pixels} pixels and that in {attacked.folder} of "
+            f"{attacked.config.data.pixels}: there is no transfer"
+        )
+    return _ready(opened, device)
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _versions(config: AttackConfig) -> dict[str, str]:
+    """Of the packages that had a hand in the numbers."""
+    found: dict[str, str] = {"torch": torch.__version__}
+    if set(config.attacks) & set(AUTOATTACK):
+        found["pyautoattack"] = version("pyautoattack")
+    return found | (corruption_versions() if config.corruptions else {}) | (jpeg_versions() if config.jpeg else {})
+
+
+def _mean(by: dict[str, float]) -> dict[str, Any] | None:
+    return {"mean": float(np.mean(list(by.values()))), "by": by} if by else None
+
+
+def _by_kind(kinds: list[str], severities: list[int], shares: dict[str, float]) -> dict[str, Any] | None:
+    by = {kind: _mean({str(severity): shares[f"{kind}-{severity}"] for severity in severities}) for kind in kinds}
+    return {"mean": float(np.mean([entry["mean"] for entry in by.values() if entry])), "by": by} if by else None
