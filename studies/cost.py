@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as torch_functional
 
-from jpegdl.runs import finished_runs
+from jpegdl.runs import finished_runs, open_run
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     arms = list(dict.fromkeys([options.against, *options.arms]))
     if missing := [arm for arm in arms if arm not in runs]:
         sys.exit(f"{options.comparison} has no finished run of {', '.join(missing)}")
-    models: dict[str, nn.Module] = {arm: next(iter(runs[arm].values())).open().model for arm in arms}
+    models: dict[str, nn.Module] = {arm: open_run(next(iter(runs[arm].values()))).model for arm in arms}
     images = torch.rand(options.batch, 3, options.size, options.size)
     steps: dict[str, Callable[[nn.Module, torch.Tensor], None]] = {"forward and backward": _train, "prediction": _predict}
     columns = " | ".join(f"{name}, ms | to {options.against} [quartiles]" for name in steps)

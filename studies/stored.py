@@ -22,7 +22,7 @@ from jpegdl.codec.read_back import FileSizes
 from jpegdl.data import Data
 from jpegdl.data.images import collate
 from jpegdl.report.section import percent
-from jpegdl.runs import RunFolder, finished_runs
+from jpegdl.runs import RunFolder, finished_runs, open_run
 
 Points = dict[str, dict[int, float]]  # percentages of each arm, by seed
 
@@ -43,7 +43,7 @@ def main() -> None:
 
     data = _data(runs[options.against])
     images, targets = _images(data)
-    models = {(arm, seed): folder.open().model.eval() for arm in arms for seed, folder in _checked(runs[arm], data).items()}
+    models = {(arm, seed): open_run(folder).model.eval() for arm in arms for seed, folder in _checked(runs[arm], data).items()}
     others = arms[1:]
     print(f"| stored | bits per pixel | {' | '.join(arms)} | {' | '.join(f'{arm}, to {arms[0]}' for arm in others)} |")
     print(f"|{'---|' * (2 + len(arms) + len(others))}")

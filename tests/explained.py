@@ -9,7 +9,7 @@ from torch import nn
 from jpegdl.data import Data, DataConfig
 from jpegdl.layer import JpegLayer, LayerConfig, build_layer, describe_tables
 from jpegdl.runs import RunConfig, RunFolder
-from jpegdl.runs.folder import build_model
+from jpegdl.runs.model import build_model
 from jpegdl.tables import standard_tables
 
 SIZE = 16

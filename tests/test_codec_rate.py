@@ -40,7 +40,7 @@ from jpegdl.codec.rate_results import REFERENCES
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig, PrependedModel
-from jpegdl.runs import RunFolder
+from jpegdl.runs import RunFolder, open_run
 from jpegdl.tables import standard_tables
 
 FEW = CurveConfig(qualities=[10, 50, 90], subsampling="4:4:4")
@@ -90,7 +90,7 @@ def test_points_are_of_real_files_and_of_the_network_alone(results, place):
     assert point["bits_per_pixel"] == pytest.approx(8 * sum(map(len, files)) / (16 * 16 * len(files)))
     assert point["entries"]["luma"] == standard_tables(40)[0].int().tolist()
     decoded = torch.stack([v2.pil_to_tensor(Image.open(io.BytesIO(file))).float() / 255 for file in files])
-    model = folder.open().model
+    model = open_run(folder).model
     bare = PrependedModel(
         model.backbone, torch.nn.Identity(), model.mean.flatten().tolist(), model.std.flatten().tolist()
     ).eval()

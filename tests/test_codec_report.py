@@ -20,7 +20,7 @@ from jpegdl.codec import (
 from jpegdl.codec.read_back import header_bytes
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
-from jpegdl.runs import RunFolder
+from jpegdl.runs import RunFolder, open_run
 from jpegdl.tables import standard_tables
 from runs import run as trained
 from runs import small_config
@@ -47,7 +47,7 @@ def accuracy(run, files, targets, layer):
 
     from jpegdl.layer import PrependedModel
 
-    model = run.open().model
+    model = open_run(run).model
     if not layer:
         model = PrependedModel(model.backbone, torch.nn.Identity(), model.mean.flatten().tolist(), model.std.flatten().tolist())
     images = torch.stack([v2.pil_to_tensor(Image.open(io.BytesIO(file))).float() / 255 for file in files])

@@ -15,7 +15,7 @@ from jpegdl.errors import UsageError
 from jpegdl.explain import ExplainConfig, explain_run
 from jpegdl.explain import parts as runs
 from jpegdl.files import digest_of_file
-from jpegdl.runs import RunFolder
+from jpegdl.runs import RunFolder, open_run
 
 pytestmark = pytest.mark.drawn
 
@@ -196,7 +196,7 @@ def test_files_that_came_without_the_rest_of_the_run(tmp_path):
 
 def test_the_steps_that_ended_at_the_floor_are_named(tmp_path):
     folder = make_run(tmp_path, steps=0)
-    state = folder.open()
+    state = open_run(folder)
     with torch.no_grad():
         state.model.layer.luma[0, 1] = state.model.layer.luma[2, 0] = 1e-5
         state.model.layer.chroma[7, 7] = 255

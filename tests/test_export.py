@@ -23,7 +23,7 @@ from jpegdl.layer import (
     SubsampledJpegLayer,
     ZeroDcJpegLayer,
 )
-from jpegdl.runs import RunFolder
+from jpegdl.runs import RunFolder, open_run
 from jpegdl.tables import standard_tables
 from runs import run, small_config
 
@@ -165,7 +165,7 @@ def test_the_command(finished, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "Checked against PyTorch on 18 photographs (16x16 pixels)" in out
     assert "the same class for 100.0 %" in out
-    opened = RunFolder(finished / "mine/jpeg-dl/0").open()
+    opened = open_run(RunFolder(finished / "mine/jpeg-dl/0"))
     images = torch.rand(4, 3, 16, 16)
     with torch.no_grad():
         _same(_in_onnxruntime(file, images), opened.model(images))
@@ -181,7 +181,8 @@ def test_another_rounding(finished, tmp_path):
     folder, file = RunFolder(finished / "mine/jpeg-dl/0"), tmp_path / "model.pt2"
     export_run(folder, file, rounding="none")
     extra = {"jpegdl.json": ""}
-    program, model, images = torch.export.load(file, extra_files=extra).module(), folder.open().model, torch.rand(3, 3, 16, 16)
+    program, model = torch.export.load(file, extra_files=extra).module(), open_run(folder).model
+    images = torch.rand(3, 3, 16, 16)
     model.layer.rounding = "none"
     with torch.no_grad():
         _same(program(images), model(images))

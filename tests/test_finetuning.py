@@ -20,7 +20,7 @@ from jpegdl.comparison import CompareConfig, compare, evaluate_run, train_arm
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
-from jpegdl.runs import OptimizerConfig, RunConfig, TrainingConfig
+from jpegdl.runs import OptimizerConfig, RunConfig, TrainingConfig, open_run
 from jpegdl.training import JointTraining
 from jpegdl.training.starting_weights import starting_backbone
 
@@ -88,7 +88,7 @@ def test_other_weights_under_the_same_path_are_refused(config, tmp_path):
     with pytest.raises(UsageError, match="started from other weights: .*weights.safetensors has changed since; give another"):
         train_arm(config, "plain", 0)
     (tmp_path / "weights.safetensors").unlink()
-    assert config.run_folder("plain", 0).open().classes == list(CLASSES)  # what was trained needs them no more
+    assert open_run(config.run_folder("plain", 0)).classes == list(CLASSES)  # what was trained needs them no more
     with pytest.raises(UsageError, match="weights was .*now None"):
         train_arm(replace(config, weights=None), "plain", 0)
 
@@ -228,7 +228,7 @@ def test_a_runs_class_order_is_recorded_and_obeyed(config, tmp_path, arm):
     config = replace(config, data=data, training=replace(config.training, train="layer", epochs=1))
     result = train_arm(config, arm, 0)
     folder = config.run_folder(arm, 0)
-    assert folder.data()["classes"] == folder.open().classes == ["1", "10", "2"]
+    assert folder.data()["classes"] == open_run(folder).classes == ["1", "10", "2"]
     assert folder.config().data.class_order == "sorted"
     found = evaluate_run(CompareConfig(output=config.output, name=config.name), arm, 0)
     assert (found["loss"], found["other_images"]) == (pytest.approx(result["loss"], rel=1e-6), None)

@@ -11,7 +11,7 @@ import pytest
 
 import jpegdl
 from jpegdl.extras import EXTRAS
-from jpegdl.startup import lean_imports
+from jpegdl.processes import lean_imports
 
 HEAVY = ("PIL", "jsonargparse", "lightning", "matplotlib", "numba", "scipy", "skimage", "timm", "torch._dynamo", "torchvision")
 

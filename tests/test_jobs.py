@@ -290,7 +290,8 @@ def test_what_no_run_could_begin_with_is_one_error_before_any_begins(tmp_path, s
 
 def test_a_worker_whose_parent_was_killed_ends_without_a_word():
     code = (
-        "import os\nfrom jpegdl.comparison.worker import _Voice\nread, write = os.pipe()\nvoice = _Voice(os.fdopen(write, 'wb'))\n"
+        "import os\nfrom jpegdl.comparison.worker import _Voice\n"
+        "read, write = os.pipe()\nvoice = _Voice(os.fdopen(write, 'wb'))\n"
         "os.close(read)\nvoice.say('ready')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, start_new_session=True)

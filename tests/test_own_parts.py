@@ -15,7 +15,7 @@ from jpegdl.comparison import CompareConfig, check_compare, compare, evaluate_ru
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import JpegLayer, LayerConfig, build_layer, check_layer, layer_kind
-from jpegdl.runs import OptimizerConfig, TrainingConfig
+from jpegdl.runs import OptimizerConfig, TrainingConfig, open_run
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -67,7 +67,7 @@ def test_a_model_a_layer_and_arms_of_the_users_own(tmp_path, parts):
     assert done.rows[2]["folder"] == str(tmp_path / "runs/own/dead-zone/0")
     assert done.rows[2]["accuracy"] == done.results[2].accuracy == done.summary["arms"]["dead-zone"]["mean"]
 
-    run = done.results[2].folder.open()
+    run = open_run(done.results[2].folder)
     assert type(run.model.layer).__name__ == "DeadZoneLayer"
     assert run.model.layer.zone == 0.3
     assert run.model.layer.alpha.unique().item() == 5
@@ -106,7 +106,7 @@ def test_changed_code_is_said(tmp_path, parts):
     with pytest.warns(UserWarning, match="the file with my_parts:make_model has changed since"):
         train_arm(config, "plain", 0)
     with pytest.warns(UserWarning, match="has changed since"):
-        config.run_folder("plain", 0).open()
+        open_run(config.run_folder("plain", 0))
 
 
 @pytest.mark.usefixtures("few_photos")
@@ -144,7 +144,7 @@ def test_own_weights_need_no_training(tmp_path, module):
     assert metrics["model"] == "own_trained:make"
     frozen = replace(config, training=replace(config.training, train="layer"))
     train_arm(frozen, "jpeg-dl", 0)
-    model = frozen.run_folder("jpeg-dl", 0).open().model
+    model = open_run(frozen.run_folder("jpeg-dl", 0)).model
     assert (model.backbone[2].weight == 0.5).all()
     assert (model.layer.luma != 1).any()
 
@@ -376,7 +376,7 @@ def test_a_data_set_as_python_objects(tmp_path):
     done = jpegdl.compare(config, sets)
     assert done.summary["failed"] == []
     assert done.summary["data"] == "object"
-    assert done.results[1].folder.open().classes == ["dark", "bright"]
+    assert open_run(done.results[1].folder).classes == ["dark", "bright"]
     metrics = evaluate_run(config, "jpeg-dl", 0, sets=(None, _Shades(20), ["dark", "bright"]))
     assert (metrics["accuracy"], metrics["images"], metrics["other_images"]) == (done.results[1].accuracy, 20, None)
     with pytest.raises(UsageError, match="must be given again"):
@@ -468,7 +468,7 @@ def test_a_saved_model_says_which_code_it_needs(tmp_path, parts):
     assert 'jpegdl.load("FOLDER")' in card
     images = torch.rand(2, 3, 16, 16)
     again = jpegdl.load(tmp_path / "saved", "cpu")
-    assert torch.equal(again(images), config.run_folder("plain", 0).open().model(images))
+    assert torch.equal(again(images), open_run(config.run_folder("plain", 0)).model(images))
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UsageError, match="file/x cannot be made: Not a directory"):
         again.save_pretrained(tmp_path / "file/x")

@@ -15,7 +15,7 @@ from jpegdl.layer import LayerConfig
 from jpegdl.robustness import AttackConfig, attack_run, attack_text
 from jpegdl.robustness import trials as attacking
 from jpegdl.robustness.robust_accuracy import from_bits
-from jpegdl.runs import RunFolder
+from jpegdl.runs import RunFolder, open_run
 from runs import run, small_config
 
 pytestmark = pytest.mark.usefixtures("few_photos")
@@ -237,7 +237,7 @@ def test_pieces_of_other_settings_models_or_images_do_not_mix(folders):
     (folder.path / "attack" / "jpeg-30.json").unlink(missing_ok=True)
     (folder.path / "attack" / "Linf-2-fgsm-own.json").write_text('{"found": ', encoding="utf-8")  # damaged
     assert done(config) == ["Linf-2-fgsm-own"]
-    model, _ = folder.open().model, folder.model_file.unlink()
+    model, _ = open_run(folder).model, folder.model_file.unlink()
     with torch.no_grad():
         model.backbone.get_classifier().bias += 0.01
     folder.write_model(model, folder.data()["classes"])

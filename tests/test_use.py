@@ -28,8 +28,8 @@ from jpegdl.comparison import CompareConfig, compare
 from jpegdl.data import Data, DataConfig, TestTransform
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig, prepend
-from jpegdl.runs import RunConfig, RunFolder, TrainingConfig
-from jpegdl.runs.folder import build_model
+from jpegdl.runs import RunConfig, RunFolder, TrainingConfig, open_run
+from jpegdl.runs.model import build_model
 
 CLASSES = ["bee", "fly"]
 
@@ -126,7 +126,7 @@ def test_three_files_of_a_run_are_enough(trained, tmp_path, model, batch):
 
 
 def test_the_model_is_the_runs_own(trained, model, batch):
-    own = RunFolder(trained[0] / "jpeg-dl" / "0").open()
+    own = open_run(RunFolder(trained[0] / "jpeg-dl" / "0"))
     assert not model.training
     assert torch.equal(_logits(model, batch), _logits(own.model, batch))
     assert model.measured["accuracy"] == RunFolder(trained[0] / "jpeg-dl" / "0").result()["accuracy"]

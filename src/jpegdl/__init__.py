@@ -4,13 +4,14 @@ What is not used is not imported: the layer needs PyTorch and NumPy (and numba t
 packages of their extras, and ``import jpegdl`` itself nothing at all.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jpegdl import backbones as backbones
     from jpegdl import calibrate as calibrate
     from jpegdl import classifier as classifier
+    from jpegdl import codec as codec
+    from jpegdl import comparison as comparison
     from jpegdl import data as data
     from jpegdl import errors as errors
     from jpegdl import explain as explain
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from jpegdl import layer as layer
     from jpegdl import report as report
     from jpegdl import robustness as robustness
+    from jpegdl import runs as runs
     from jpegdl import tables as tables
     from jpegdl import training as training
     from jpegdl.classifier import Classifier, load
@@ -34,6 +36,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Classifier": "classifier",
     "CompareConfig": "comparison",
+    "compare": "comparison",
     "JpegLayer": "layer",
     "load": "classifier",
     "parameter_groups": "layer",
@@ -43,6 +46,8 @@ _HOMES = {
 _MODULES = (
     "backbones",
     "calibrate",
+    "classifier",
+    "codec",
     "comparison",
     "data",
     "errors",
@@ -52,23 +57,12 @@ _MODULES = (
     "layer",
     "report",
     "robustness",
+    "runs",
     "tables",
     "training",
-    "classifier",
 )
 
 if not TYPE_CHECKING:  # or every misspelt name would pass as Any
+    from jpegdl.extras import on_first_use
 
-    def __getattr__(name: str) -> Any:
-        if name not in _HOMES and name not in _MODULES:
-            raise AttributeError(f"module 'jpegdl' has no attribute {name!r}")
-        try:
-            module = importlib.import_module(f"jpegdl.{_HOMES.get(name, name)}")
-        except ModuleNotFoundError as error:
-            from jpegdl.extras import missing
-
-            raise missing(error) or error from None
-        return getattr(module, name) if name in _HOMES else module
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__, *_MODULES})
+    __getattr__, __dir__ = on_first_use(__name__, _HOMES, _MODULES)

@@ -21,7 +21,7 @@ from jpegdl.data.sources.listing import IMAGES, Passed, in_folder, natural_key, 
 from jpegdl.errors import UsageError
 from jpegdl.files import folder_hint
 from jpegdl.layer import PrependedModel
-from jpegdl.runs import RunConfig, RunFolder
+from jpegdl.runs import RunConfig, RunFolder, open_run
 
 Photo = Image.Image | str | os.PathLike[str]
 P = TypeVar("P", bound=Photo)
@@ -264,7 +264,7 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
             classifier = Classifier(*pretrained.read(path))
         else:
             run = _find_run(path)
-            trained = run.open()
+            trained = open_run(run)
             classifier = Classifier(trained.model, trained.classes, trained.config, pretrained.measurements(run))
     try:
         return classifier.to(device)

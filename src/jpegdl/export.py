@@ -23,7 +23,8 @@ from jpegdl.files import replacing
 from jpegdl.functional import BLOCK, MCU
 from jpegdl.layer import ImageDctLayer, QuantizingLayer, RegionalJpegLayer, Rounding
 from jpegdl.layer.roundings import set_rounding
-from jpegdl.logs import quiet
+from jpegdl.processes import quiet
+from jpegdl.runs import open_run
 from jpegdl.runs.folder import RunFolder
 
 Format = Literal["onnx", "torch", "aotinductor"]
@@ -128,7 +129,7 @@ def export_run(
     Raises:
         UsageError: as :func:`export_model`; the run is not finished, or has no quantizer to give a rounding.
     """
-    run, result, settings = folder.open(), folder.result(), folder.settings()
+    run, result, settings = open_run(folder), folder.result(), folder.settings()
     set_rounding(run.model.layer, rounding, f"the layer of {folder}")
     data = run.config.data
     turned = "turned as the EXIF orientation says" if data.orientation == "follow" else "not turned"

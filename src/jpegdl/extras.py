@@ -1,6 +1,9 @@
-"""The packages of the larger rooms, and one clear line where one of them is missing."""
+"""The packages of the larger rooms: imported on first use, and one clear line where one of them is missing."""
 
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from jpegdl.errors import UsageError
 
@@ -44,3 +47,30 @@ def missing(error: ModuleNotFoundError) -> MissingPackageError | None:
 def installed(package: str) -> bool:
     """Return whether a package can be imported, without importing it."""
     return find_spec(package) is not None
+
+
+def on_first_use(
+    package: str, homes: Mapping[str, str], modules: Iterable[str] = ()
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Make a package's ``__getattr__`` and ``__dir__``, which import what it hands on when it is first asked for.
+
+    Args:
+        package: its ``__name__``.
+        homes: the modules of its names, relative to it.
+        modules: its own modules that are to be found as attributes.
+
+    Returns:
+        The two functions. The first raises MissingPackageError where a package of an extra is not installed.
+    """
+    modules = frozenset(modules)
+
+    def get(name: str) -> Any:
+        if name not in homes and name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        try:
+            module = import_module(f"{package}.{homes.get(name, name)}")
+        except ModuleNotFoundError as error:
+            raise missing(error) or error from None
+        return getattr(module, name) if name in homes else module
+
+    return get, lambda: sorted({*vars(import_module(package)), *homes, *modules})

@@ -22,7 +22,7 @@ from jpegdl.extras import how_to_install
 from jpegdl.files import write_together
 from jpegdl.layer import PrependedModel, describe_tables, prepend
 from jpegdl.runs import RunConfig, RunFolder
-from jpegdl.runs.folder import build_model, load_state
+from jpegdl.runs.model import build_model, load_state
 from jpegdl.runs.record import WHERE, from_dict
 from jpegdl.user_code import is_own
 

@@ -19,7 +19,7 @@ from jpegdl.cli.help import overview, short_help
 from jpegdl.cli.shared import COMMAND_LINE, one_line, print_error
 from jpegdl.errors import UsageError, did_you_mean
 from jpegdl.extras import missing
-from jpegdl.startup import lean_imports
+from jpegdl.processes import lean_imports
 
 
 def main(arguments: list[str] | None = None) -> int:

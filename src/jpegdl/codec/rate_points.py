@@ -17,7 +17,7 @@ from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file, read_json, write_json
 from jpegdl.layer import JpegLayer, PrependedModel
-from jpegdl.runs import RunFolder, TrainedRun
+from jpegdl.runs import RunFolder, TrainedRun, open_run
 from jpegdl.tables import SUBSAMPLINGS
 
 RATE = "rate.json"  # in the folder of a run
@@ -111,7 +111,7 @@ def rate_run(folder: RunFolder, config: CurveConfig, progress: Callable[[str, in
     check_curve_config(config)
     if why := why_no_files(folder):
         raise UsageError(why)
-    run = folder.open()
+    run = open_run(folder)
     has_layer = isinstance(run.model.layer, JpegLayer)
     data = Data(replace(run.config.data, path=config.path or run.config.data.path, workers=0), test_only=True)
     other = folder.other_images(data.fingerprint)

@@ -26,7 +26,7 @@ from jpegdl.data.sources.class_folders import open_test
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file, read_json, write_json
 from jpegdl.layer import JpegLayer, PrependedModel
-from jpegdl.runs import RunFolder, TrainedRun
+from jpegdl.runs import RunFolder, TrainedRun, open_run
 from jpegdl.tables import SUBSAMPLINGS, tables_by_component
 
 FILES = "files.json"  # in the folder of a run
@@ -110,7 +110,7 @@ def file_report(
         raise UsageError("exact says how files are made, and those in a folder are made already: give one of them")
     of_run(folder)
     model = digest_of_file(folder.model_file) if folder.model_file.is_file() else None  # open says what is missing
-    run, tell = folder.open(), progress or (lambda what, done, total: None)
+    run, tell = open_run(folder), progress or (lambda what, done, total: None)
     layer = _layer(run.model)
     learned = replace(of_run(folder), luma=layer.luma.detach(), chroma=layer.chroma.detach())  # what is in use
     data = Data(replace(run.config.data, path=path or run.config.data.path, workers=0), test_only=True)

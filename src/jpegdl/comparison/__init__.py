@@ -1,15 +1,14 @@
-"""Comparisons: every arm with every seed, trained side by side, and what the layer gained over the plain backbone.
+"""Comparisons: every arm with every seed, trained side by side, and what the layer gained over the plain backbone."""
 
-The package is its own main function: ``jpegdl.compare(config)`` is ``jpegdl.comparison.compare(config)``.
-"""
+from typing import TYPE_CHECKING
 
-import sys
-from types import ModuleType
+from jpegdl.extras import on_first_use
 
-from jpegdl.comparison.arms import ARMS
-from jpegdl.comparison.comparison import Comparison, Result, compare, summarize_runs
-from jpegdl.comparison.config import CompareConfig, check_compare
-from jpegdl.comparison.steps import BusyError, calibrate_run, evaluate_run, train_arm
+if TYPE_CHECKING:
+    from jpegdl.comparison.arms import ARMS
+    from jpegdl.comparison.comparison import Comparison, Result, compare, summarize_runs
+    from jpegdl.comparison.config import CompareConfig, check_compare
+    from jpegdl.comparison.steps import BusyError, calibrate_run, evaluate_run, train_arm
 
 __all__ = [
     "ARMS",
@@ -25,11 +24,18 @@ __all__ = [
     "train_arm",
 ]
 
+_HOMES = {
+    "ARMS": "arms",
+    "BusyError": "steps",
+    "CompareConfig": "config",
+    "Comparison": "comparison",
+    "Result": "comparison",
+    "calibrate_run": "steps",
+    "check_compare": "config",
+    "compare": "comparison",
+    "evaluate_run": "steps",
+    "summarize_runs": "comparison",
+    "train_arm": "steps",
+}
 
-class _Callable(ModuleType):
-    """A package with a function's call."""
-
-    __call__ = staticmethod(compare)
-
-
-sys.modules[__name__].__class__ = _Callable
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)

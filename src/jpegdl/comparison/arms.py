@@ -9,9 +9,9 @@ import jsonargparse
 
 from jpegdl.errors import UsageError, did_you_mean
 from jpegdl.layer import layer_kind
+from jpegdl.parsing import reworded
 from jpegdl.runs import RunConfig
 from jpegdl.user_code import is_own
-from jpegdl.wording import reworded
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ class Result:
         epochs: trained.
         train_seconds: spent on training batches.
         parameters, layer_parameters: numbers of all parameters, and of the layer's trainable ones.
-        folder: of the run; ``folder.open()`` gives its model, ``folder.metrics()`` its epochs, ``folder.tables()`` its tables,
-            and ``jpegdl.load(folder.path)`` a classifier.
+        folder: of the run; ``open_run(folder)`` gives its model, ``folder.metrics()`` its epochs, ``folder.tables()`` its
+            tables, and ``jpegdl.load(folder.path)`` a classifier.
     """
 
     arm: str

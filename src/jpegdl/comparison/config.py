@@ -8,6 +8,7 @@ from typing import Any, cast
 from jpegdl.comparison.arms import Arm, arm_config, arm_names, check_arm, needed_arms, own_arms
 from jpegdl.errors import UsageError
 from jpegdl.runs import RunConfig, RunFolder, check_config
+from jpegdl.training.plugins import check_plugins
 from jpegdl.user_code import is_own
 
 Arms = list[str | dict[str, dict[str, Any] | None]] | dict[str, dict[str, Any] | None]
@@ -116,6 +117,7 @@ def check_compare(config: CompareConfig) -> None:
         run = config.arm_run(arm)
         try:
             check_config(run)
+            check_plugins(run.training)
         except UsageError as error:
             raise UsageError(f"arm {arm}: {error}" if arm in config.own_arms else str(error)) from error
     if config.layer.options and not any(is_own(config.arm_run(arm).layer.kind) for arm in config.arm_names):

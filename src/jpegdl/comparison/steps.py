@@ -20,7 +20,7 @@ from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel, build_layer, layer_kind, prepend, table_source
 from jpegdl.layer.roundings import set_rounding
 from jpegdl.processes import room_for_images
-from jpegdl.runs import RunConfig, RunFolder, check_config, load_model
+from jpegdl.runs import RunConfig, RunFolder, check_config, load_model, open_run
 from jpegdl.runs.progress import Display
 from jpegdl.tables import read_tables
 from jpegdl.training import evaluate, on_gpu, train_run
@@ -120,7 +120,7 @@ def _needed(config: CompareConfig, arm: str, seed: int, data: Data) -> RunFolder
 
 def _sensitivity_tables(config: CompareConfig, run: RunConfig, data: Data, seed: int) -> tuple[Tensor, Tensor]:
     """Those of the plain model of the same seed."""
-    plain = _needed(config, "plain", seed, data).open()
+    plain = open_run(_needed(config, "plain", seed, data))
     model = plain.model.to("cuda" if on_gpu(config.training) else "cpu")
     return model_tables(run.layer, model, data)
 
@@ -177,7 +177,7 @@ def _calibrated(config: CompareConfig, seed: int, method: str, model_file: Path 
     if method == "magnitude":
         return initial_tables(replace(config.layer, tables="magnitude"), data)
     if model_file is None:
-        model = folder.open().model
+        model = open_run(folder).model
     else:
         model = prepend(build_backbone(run.backbone, len(data.classes), seed, run.data.pixels), nn.Identity())
         load_model(model_file, model, data.classes)
@@ -228,7 +228,7 @@ def evaluate_run(
     folder, other_images = config.run_folder(arm, seed), None
     name = str(model_file or folder.model_file)
     if model_file is None and not _without_run(config, folder):
-        own = folder.open()
+        own = open_run(folder)
         run, model = _here(own.config, config), own.model
         check_config(run)
         data = Data(run.data, seed, test_only=True, sets=sets)

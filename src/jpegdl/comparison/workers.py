@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from jpegdl.comparison.board import Board
 from jpegdl.comparison.config import CompareConfig
 from jpegdl.comparison.schedule import Run, Schedule
 from jpegdl.errors import UsageError
+from jpegdl.runs.progress import Board
 
 _TICK = 0.5  # seconds between two looks at whether the processes are there, and whether a run can begin
 
@@ -186,7 +186,7 @@ class _Crew:
 
 
 _WORKER = """
-from jpegdl.startup import lean_imports
+from jpegdl.processes import lean_imports
 with lean_imports():
     from jpegdl.comparison.worker import main
 main()

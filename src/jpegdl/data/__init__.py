@@ -7,10 +7,9 @@ arm of a comparison sees the same images in the same order. Several processes sh
 Names are imported on first use, so that the settings alone need neither torch nor timm nor Lightning.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from jpegdl.extras import missing
+from jpegdl.extras import on_first_use
 
 if TYPE_CHECKING:
     from jpegdl.data.config import NAMES, DataConfig
@@ -39,7 +38,7 @@ _HOMES = {
     "IGNORED": "sampling",
     "NAMES": "config",
     "PHOTOGRAPHS": "sources.photos",
-    "Data": "module",
+    "Data": "loaders",
     "DataConfig": "config",
     "EpochSampler": "sampling",
     "ImageSet": "images",
@@ -50,16 +49,4 @@ _HOMES = {
     "photograph": "sources.photos",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = import_module(f"{__name__}.{_HOMES[name]}")
-    except ModuleNotFoundError as error:
-        raise missing(error) or error from None
-    return getattr(module, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)

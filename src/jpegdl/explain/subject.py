@@ -15,7 +15,7 @@ from jpegdl.errors import UsageError
 from jpegdl.explain.config import ExplainConfig
 from jpegdl.files import digest_of_file
 from jpegdl.layer import ImageDctLayer, PrependedModel
-from jpegdl.runs import RunFolder, TrainedRun
+from jpegdl.runs import RunFolder, TrainedRun, open_run
 from jpegdl.runs.record import class_difference
 
 
@@ -123,14 +123,14 @@ def open_subject(folder: RunFolder, config: ExplainConfig, plain: RunFolder | No
         UsageError: the run, or the plain one, is not finished or damaged; other classes; no such device.
     """
     device = _device(config.device)
-    run = folder.open()
+    run = open_run(folder)
     settings = replace(run.config.data, path=config.path or run.config.data.path, workers=config.workers)
     data = Data(settings, test_only=True)
     subject = Subject(run, None, data, config, device, folder.other_images(data.fingerprint))
     run.model.to(device).requires_grad_(False)
     if plain is None:
         return subject
-    other = plain.open()
+    other = open_run(plain)
     if other.classes != run.classes:
         difference = class_difference(other.classes, run.classes)
         raise UsageError(f"{plain} knows other classes than {folder} ({difference}): give a plain run of the same data")

@@ -25,7 +25,7 @@ from jpegdl.robustness.results import attack_name
 from jpegdl.robustness.robust_accuracy import NO_GRADIENT, TRANSFER, Bits, Outcome, Trial, bits, from_bits, levels, masking
 from jpegdl.robustness.store import Store
 from jpegdl.robustness.surrogates import gradients_of, is_random
-from jpegdl.runs import RunFolder, TrainedRun
+from jpegdl.runs import RunFolder, TrainedRun, open_run
 from jpegdl.training import on_gpu
 
 _FORMAT = 2  # of what attacks and corruptions do; pieces of another one are made again
@@ -77,9 +77,9 @@ def attack_run(
         without a quantizer), ``draws`` (None where nothing is random); ``classes`` (how many), ``chance``, ``images``
         (attacked), ``indices`` (theirs among the test images), ``data`` (name, classes and test images), ``other_images``
         (how they differ from those of the run's own test; None if not); ``clean``, with ``accuracy`` and ``correct``;
-        ``plain``, the same for the plain model, or None; ``levels`` and ``masking``, see :mod:`jpegdl.robustness.robust_accuracy`;
-        ``left_out``, by name why something was not done, so that accuracies are without it; ``corruptions``,
-        ``jpeg``; ``settings`` and ``versions``.
+        ``plain``, the same for the plain model, or None; ``levels`` and ``masking``, see
+        :mod:`jpegdl.robustness.robust_accuracy`; ``left_out``, by name why something was not done, so that accuracies are
+        without it; ``corruptions``, ``jpeg``; ``settings`` and ``versions``.
 
     Raises:
         UsageError: a setting that cannot be, a missing package, no trained model, other classes, no GPU where one is asked
@@ -101,7 +101,7 @@ class _Siege:
     """A model, its images, and all that is to be done to them."""
 
     def __init__(self, folder: RunFolder, config: AttackConfig, plain: RunFolder | None) -> None:
-        opened = folder.open()
+        opened = open_run(folder)
         self.config, self.classes = config, opened.classes
         self.device = _device(opened, config)
         self.model = _ready(opened, self.device)
@@ -336,7 +336,7 @@ def _ready(opened: TrainedRun, device: torch.device) -> PrependedModel:
 
 def _open_plain(plain: RunFolder, attacked: TrainedRun, device: torch.device) -> PrependedModel:
     """The plain model, of the same classes and size of image."""
-    opened = plain.open()
+    opened = open_run(plain)
     if opened.classes != attacked.classes:
         raise UsageError(f"the model in {plain} knows other classes than that in {attacked.folder}: there is no transfer")
     if opened.config.data.pixels != attacked.config.data.pixels:

@@ -9,10 +9,9 @@ from jpegdl.data import DataConfig
 from jpegdl.data.config import DEFAULT_SIZE, INTERPOLATIONS
 from jpegdl.data.config import check as check_data
 from jpegdl.errors import UsageError
-from jpegdl.layer import LayerConfig, check_layer
+from jpegdl.layer import STORABLE, LayerConfig, check_layer
+from jpegdl.runs.class_paths import TENSORBOARD, spelled_out
 from jpegdl.user_code import is_own
-from jpegdl.training.plugins import TENSORBOARD, check_own_classes, spelled_out
-from jpegdl.training.rate_loss import RateConfig, check_rate
 
 _OPTIMIZERS = ("sgd", "adam", "adamw", "log-adam")
 _TRAINED = ("both", "layer")
@@ -21,6 +20,7 @@ PRECISIONS = (
     "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine",
     "transformer-engine-float16", "16", "bf16", "32", "64",
 )  # fmt: skip
+_RATE_KINDS = ("symbols", "frequencies")
 _SCHEDULES = ("constant", "cosine", "onecycle", "multistep", "exponential")
 
 
@@ -50,6 +50,26 @@ class OptimizerConfig:
     milestones: list[float] = field(default_factory=list)
     gamma: float = 0.1
     warmup: float = 0.0
+
+
+@dataclass
+class RateConfig:
+    """What the files that the layer's tables would make are to cost: loss = task + weight * bits per pixel.
+
+    Args:
+        weight: lambda, of one bit per pixel against the task's loss; 0 for none.
+        kind: symbols (those of a JPEG encoder: DC differences, runs of zeros, ends of blocks) or frequencies (the entropy of
+            the levels of each frequency, as J4D has it).
+        hardness: of P(level | coefficient) in the rate, in units of the step; independent of the layer's own.
+        blocks: most blocks of luma, and of chroma, that the rate of a batch is taken from; null for all.
+        memory: share of the running code that is kept at each batch.
+    """
+
+    weight: float = 0.0
+    kind: str = "symbols"
+    hardness: float = 8.0
+    blocks: int | None = 2048
+    memory: float = 0.9
 
 
 @dataclass
@@ -165,7 +185,7 @@ def check_config(config: RunConfig) -> None:
     if config.layer.tables == "pretrained" and not config.trained:
         raise UsageError("layer.tables pretrained takes the sensitivities of trained weights: give pretrained or weights")
     check_layer(config.layer, config.data.pixels)
-    check_rate(config.training.rate, config.layer)
+    _check_rate(config.training.rate, config.layer)
     _check_training(config.training)
 
 
@@ -190,8 +210,6 @@ def _check_training(training: TrainingConfig) -> None:
         raise UsageError(f"training.clip must be a number greater than 0, or null, got {training.clip}")
     if training.ema is not None and not 0 < training.ema < 1:
         raise UsageError(f"training.ema must be between 0 and 1, or null, got {training.ema}")
-    check_own_classes(training.callbacks, "callbacks")
-    check_own_classes(training.loggers, "loggers")
     for name in ("optimizer", "layer_optimizer"):
         _check_optimizer(getattr(training, name), f"training.{name}", training.epochs)
     if training.optimizer.name == "log-adam":
@@ -223,3 +241,21 @@ def _check_optimizer(optimizer: OptimizerConfig, name: str, epochs: int) -> None
                 f"{name}.{option} must end before training does, training.epochs = {epochs}, got {getattr(optimizer, option)}; "
                 "give earlier epochs, or numbers below 1, which are shares of all epochs"
             )
+
+
+def _check_rate(config: RateConfig, layer: LayerConfig) -> None:
+    if not 0 <= config.weight < math.inf:
+        raise UsageError(f"training.rate.weight must be 0, for none, or a number above, got {config.weight}")
+    if config.kind not in _RATE_KINDS:
+        raise UsageError(f"training.rate.kind must be one of {', '.join(_RATE_KINDS)}, got {config.kind!r}")
+    if not 0 < config.hardness < math.inf:
+        raise UsageError(f"training.rate.hardness must be a number greater than 0, got {config.hardness}")
+    if config.blocks is not None and config.blocks < 1:
+        raise UsageError(f"training.rate.blocks must be at least 1, or null for all, got {config.blocks}")
+    if not 0 <= config.memory < 1:
+        raise UsageError(f"training.rate.memory must be at least 0 and less than 1, got {config.memory}")
+    if config.weight and layer.kind not in (*STORABLE, "none"):
+        raise UsageError(
+            f"training.rate is the rate of JPEG files, which have one pair of tables of steps, and layer.kind {layer.kind} is "
+            f"not of that sort; give {' or '.join(STORABLE)}, or training.rate.weight 0"
+        )

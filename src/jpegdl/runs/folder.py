@@ -1,4 +1,4 @@
-"""One run on disk: the names of its files, reading and writing them, and opening what was trained."""
+"""One run on disk: the names of its files, and reading and writing them."""
 
 import csv
 import json
@@ -6,7 +6,6 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,12 +13,10 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 
-from jpegdl.backbones.build import build_backbone
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file, folder_hint, remove_strays, replacing, write_csv, write_json, write_text
-from jpegdl.layer import PrependedModel, build_layer, prepend
 from jpegdl.runs.config import RunConfig
 from jpegdl.runs.record import (
     class_difference,
@@ -38,7 +35,7 @@ _BAD_FILE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, yaml.YAMLError, safetensors.SafetensorError,
 )  # fmt: skip
 _SECTIONS = {"arm", "seed", "backbone", "data", "layer", "training"}
-_CLASSES = "jpegdl.classes"  # in the metadata of model.safetensors
+CLASSES = "jpegdl.classes"  # in the metadata of model.safetensors
 _RESULT = {"arm", "seed", "accuracy", "loss", "train_seconds", "parameters", "layer_parameters", "saturation", "data"}
 
 
@@ -85,7 +82,7 @@ class RunFolder:
         Raises:
             UsageError: ``config.yaml`` is missing, damaged, or of a newer version.
         """
-        with self._reading(self.config_file):
+        with self.reading(self.config_file):
             there = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
             if missing := _SECTIONS - there.keys():
                 raise ValueError(f"no {', '.join(sorted(missing))} in it")
@@ -149,9 +146,9 @@ class RunFolder:
                 f"{self} was trained with another network in {changed[0]}, which has changed since; give another --name, or "
                 "delete the folder"
             )
-        self._check_code(config)
+        self.check_code(config)
 
-    def _check_code(self, config: RunConfig) -> None:
+    def check_code(self, config: RunConfig) -> None:
         """Warn where the user's own code is not what it was; a comment may be all that changed."""
         before = self.data().get("code", {})
         if changed := [name for name, digest in digests_of_code(config).items() if digest != before.get(name, digest)]:
@@ -168,7 +165,7 @@ class RunFolder:
         Raises:
             UsageError: the record is missing or damaged.
         """
-        with self._reading(self.data_file):
+        with self.reading(self.data_file):
             there: dict[str, Any] = json.loads(self.data_file.read_text(encoding="utf-8"))
             if missing := {"name", "classes", "train", "test", "tables"} - there.keys():
                 raise ValueError(f"no {', '.join(sorted(missing))} in it")
@@ -208,7 +205,7 @@ class RunFolder:
         Raises:
             UsageError: it is not there or damaged.
         """
-        with self._reading(self.result_file):
+        with self.reading(self.result_file):
             result: dict[str, Any] = json.loads(self.result_file.read_text(encoding="utf-8"))
             if missing := _RESULT - result.keys():
                 raise ValueError(f"no {', '.join(sorted(missing))} in it")
@@ -220,7 +217,7 @@ class RunFolder:
         Raises:
             UsageError: it is not there or damaged.
         """
-        with self._reading(self.metrics_file), self.metrics_file.open(newline="", encoding="utf-8") as stream:
+        with self.reading(self.metrics_file), self.metrics_file.open(newline="", encoding="utf-8") as stream:
             rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)]
             if not rows or not all("epoch" in row for row in rows):
                 raise ValueError("no epochs in it")
@@ -232,7 +229,7 @@ class RunFolder:
         Raises:
             UsageError: they are not there or damaged.
         """
-        with self._reading(self.tables_file):
+        with self.reading(self.tables_file):
             tables: dict[str, Any] = json.loads(self.tables_file.read_text(encoding="utf-8"))
             if not all(isinstance(tables[when], dict) for when in ("before", "after")):
                 raise ValueError("no tables in it")
@@ -245,7 +242,7 @@ class RunFolder:
         Raises:
             UsageError: it is not there or damaged.
         """
-        with self._reading(self.layer_file), np.load(self.layer_file) as stored:
+        with self.reading(self.layer_file), np.load(self.layer_file) as stored:
             history = {name: stored[name] for name in stored.files}
             if missing := {"epoch", "steps", "saturation"} - history.keys():
                 raise ValueError(f"no {', '.join(sorted(missing))} in it")
@@ -255,7 +252,7 @@ class RunFolder:
         """Why the last training with these settings stopped; None if nothing is known of it, or if it is finished."""
         if self.finished or not self.failure_file.is_file():
             return None
-        with self._reading(self.failure_file):
+        with self.reading(self.failure_file):
             there = json.loads(self.failure_file.read_text(encoding="utf-8"))
             same = first_difference(there["settings"], settings_of(config, arm, seed)) is None
             return str(there["message"]) if same else None
@@ -274,7 +271,7 @@ class RunFolder:
         # Copies, as safetensors takes no tensors that share memory, and some models tie weights.
         state = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
         with replacing(self.model_file) as file:
-            file.write_bytes(safetensors.torch.save(state, {_CLASSES: json.dumps(classes)}))
+            file.write_bytes(safetensors.torch.save(state, {CLASSES: json.dumps(classes)}))
 
     def write_tables(self, tables: dict[str, Any]) -> None:
         """Write ``tables.json``."""
@@ -290,7 +287,7 @@ class RunFolder:
         write_json(self.failure_file, {"message": message, "settings": settings_of(config, arm, seed)})
 
     @contextmanager
-    def _reading(self, file: Path) -> Iterator[None]:
+    def reading(self, file: Path) -> Iterator[None]:
         """Whatever a damaged or missing file raises, as one error that names it and the way out."""
         try:
             yield
@@ -317,24 +314,6 @@ class RunFolder:
         """What was meant where no run is there, as the end of a message; see :func:`jpegdl.files.folder_hint`."""
         hint = folder_hint(self.path, 3)
         return f"; {hint}" if hint else ""
-
-    # -------------------------------------------------------------------------------------------------- what was trained
-
-    def open(self) -> "TrainedRun":
-        """What was trained: settings, classes and model; needs ``config.yaml``, ``data.json`` and ``model.safetensors`` alone.
-
-        Raises:
-            UsageError: the run is not finished, or a file of it is missing or damaged.
-        """
-        if not self.finished and not self.model_file.is_file():  # a model that came without the rest of its run will do
-            state = "its training is not finished" if self.started else f"no run is there{self.hint}"
-            raise UsageError(f"no trained model in {self}: {state}")
-        config, classes = self.config(), self.data()["classes"]
-        model = build_model(config, len(classes))
-        self._check_code(config)
-        with self._reading(self.model_file):
-            load_state(safetensors.torch.load_file(self.model_file), self.model_file, model)
-        return TrainedRun(self, config, model.eval(), classes)
 
 
 def finished_runs(
@@ -365,90 +344,6 @@ def finished_runs(
             )
     wanted = there if arms is None else {arm: there[arm] for arm in arms}
     return {arm: {s: run for s, run in runs.items() if seeds is None or s in seeds} for arm, runs in wanted.items()}
-
-
-@dataclass(frozen=True)
-class TrainedRun:
-    """A finished run, opened.
-
-    Attributes:
-        folder: where it is.
-        config: the settings it was trained with.
-        model: from images (N, 3, H, W) in [0, 1] to logits, in eval mode, on the CPU.
-        classes: names of the classes, in the order of the logits.
-    """
-
-    folder: RunFolder
-    config: RunConfig
-    model: PrependedModel
-    classes: list[str]
-
-
-def build_model(config: RunConfig, classes: int) -> PrependedModel:
-    """The model of a run with weights and tables that are still to be loaded; ``classes`` is its number of logits.
-
-    Raises:
-        UsageError: it cannot be built.
-    """
-    layer = build_layer(config.layer, None, config.data.pixels)
-    return prepend(build_backbone(config.backbone, classes, 0, config.data.pixels), layer)
-
-
-def load_model(file: Path, model: PrependedModel, classes: list[str]) -> None:
-    """Load a run's ``model.safetensors`` into a model built from its settings.
-
-    Args:
-        file: the weights.
-        model: what they go into.
-        classes: names of the classes that its logits are to stand for; a file that does not name its own may be of any.
-
-    Raises:
-        UsageError: no such file, not a safetensors file, weights that are not finite, those of another architecture, or of a
-            model of other classes.
-    """
-    if not file.is_file():
-        raise UsageError(f"no model file {file}; train it first")
-    try:
-        state = safetensors.torch.load_file(file)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UsageError(f"{file} is not a safetensors file that can be read ({error})") from error
-    load_state(state, file, model)
-    if (named := named_classes(file)) is not None and (difference := class_difference(named, classes)):
-        raise UsageError(f"the model in {file} knows other classes than these data ({difference}); give its own data")
-
-
-def named_classes(file: Path) -> list[str] | None:
-    """Return the names of the classes that a file of weights stands for; None if it does not name them."""
-    try:
-        with safetensors.safe_open(file, "pt") as stored:
-            named = json.loads((stored.metadata() or {}).get(_CLASSES, "null"))
-    except (safetensors.SafetensorError, OSError, ValueError):  # a checkpoint of PyTorch's, which names none
-        return None
-    return None if named is None else [str(name) for name in named]
-
-
-def load_state(state: dict[str, Tensor], file: Path, model: nn.Module) -> None:
-    """Load the content of a file into a model or a part of one.
-
-    Raises:
-        UsageError: weights that are not finite, or those of another architecture; names ``file``.
-    """
-    own = {name: tensor for name, tensor in model.state_dict().items() if name in state or not name.endswith("_extra_state")}
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    other = [
-        f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    if missing or extra or other:
-        found = other[0] if other else f"{missing[0]} missing" if missing else f"{extra[0]} unknown"
-        raise UsageError(
-            f"{file} holds another architecture than asked for ({found}, {len(missing) + len(extra) + len(other)} in all); "
-            "give the arm, backbone and data it was trained with"
-        )
-    if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
-        raise UsageError(f"{file} holds weights that are not finite: its training diverged; train it again")
-    model.load_state_dict(state)
 
 
 def _said(error: BaseException) -> str:

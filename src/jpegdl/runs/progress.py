@@ -1,4 +1,4 @@
-"""How far a run is, and the line that shows it."""
+"""How far runs are, and the lines that show it: one for a run, a board for several side by side."""
 
 import shutil
 import sys
@@ -6,8 +6,6 @@ import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import lightning
-from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 SELDOM = 30.0  # seconds between two lines where they stay, as in a log
@@ -48,49 +46,6 @@ class Display(Protocol):
 
     def close(self) -> None:
         """Training is over, or was interrupted."""
-
-
-class Progress(ProgressBar):
-    """Tells a display how far the run is."""
-
-    def __init__(self, display: Display) -> None:
-        super().__init__()
-        self._display, self._silent = display, False
-        self._loss: float | None = None
-        self._accuracy: float | None = None
-        self._resumed = 0
-
-    def disable(self) -> None:
-        """Lightning's way to silence processes other than the first."""
-        self._silent = True
-
-    def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        self._resumed = trainer.current_epoch
-        self._show(trainer, 0)
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._show(trainer, batch_idx + 1)
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        found = trainer.callback_metrics
-        self._loss = float(found["train_loss"])
-        if "test_accuracy" in found:
-            self._accuracy = float(found["test_accuracy"])
-        self._show(trainer, int(trainer.num_training_batches))
-
-    def on_train_end(self, *_: Any) -> None:
-        self._display.close()
-
-    def on_exception(self, *_: Any) -> None:
-        self._display.close()
-
-    def _show(self, trainer: lightning.Trainer, batches: int) -> None:
-        if self._silent:
-            return
-        each, epochs, epoch = int(trainer.num_training_batches), int(trainer.max_epochs or 0), trainer.current_epoch
-        done = min(each * epoch + batches, each * epochs)
-        standing = Standing(done, each * epochs, min(epoch + 1, epochs), epochs, self._loss, self._accuracy, self._resumed)
-        self._display.show(standing)
 
 
 class Line:
@@ -158,3 +113,64 @@ def say(line: str) -> None:
     """A line that stays, above all bars."""
     tqdm.write(line, file=sys.stderr)
     sys.stderr.flush()
+
+
+class Board:
+    """The runs that train side by side. Where stderr is not a terminal: one line per finished run, and one now and then.
+
+    Args:
+        runs: how many are to be trained.
+    """
+
+    def __init__(self, runs: int) -> None:
+        self.runs, self.finished = runs, 0
+        self._lines: dict[int, Line] = {}  # by row
+        self._shares: dict[int, float] = {}  # of its training that each is past
+        self._terminal = sys.stderr.isatty()
+        self._since = self._last = time.monotonic()
+        self._bar: tqdm[Any] | None = None
+
+    def show(self, row: int, title: str, standing: Standing) -> None:
+        """How far the run in one of the rows is."""
+        self._shares[row] = standing.done / max(1, standing.total)
+        if self._terminal:
+            if row not in self._lines:
+                self._lines[row] = Line(title, row + 1)  # below the whole
+            self._lines[row].show(standing)
+        self.tick()
+
+    def end(self, row: int, line: str) -> None:
+        """The run in one of the rows is over, as the line says."""
+        self.drop(row)
+        self.finished += 1
+        say(line)
+        self.tick()
+
+    def drop(self, row: int) -> None:
+        """Nothing is in one of the rows any more."""
+        self._shares.pop(row, None)
+        if row in self._lines:
+            self._lines.pop(row).close()
+
+    def tick(self) -> None:
+        """Show how far the whole is."""
+        past = self.finished + sum(self._shares.values())
+        if self._terminal:
+            if self._bar is None:
+                self._bar = bar(self.runs, "{desc} runs finished |{bar}| [{elapsed}<{remaining}]", row=0)
+            self._bar.set_description_str(f"{self.finished}/{self.runs}", refresh=False)
+            self._bar.n = past
+            self._bar.refresh()
+        elif (now := time.monotonic()) - self._last >= SELDOM:
+            self._last = now
+            seconds = now - self._since
+            left = f", {tqdm.format_interval(seconds * (self.runs - past) / past)} left" if past else ""
+            running = f", {len(self._shares)} in training" if self._shares else ""
+            say(f"{self.finished}/{self.runs} runs finished{running} [{tqdm.format_interval(seconds)}{left}]")
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        for row in list(self._lines):
+            self.drop(row)
+        if self._bar is not None:
+            self._bar.close()

@@ -1,4 +1,4 @@
-"""What a run starts with, and what it writes down while it trains."""
+"""What a run starts with, what it writes down while it trains, and how far it says it is."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import filelock
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ from jpegdl.errors import UsageError
 from jpegdl.extras import installed
 from jpegdl.layer import JpegLayer, describe_tables
 from jpegdl.runs.folder import RunFolder
+from jpegdl.runs.progress import Display, Standing
 from jpegdl.runs.record import share
 from jpegdl.training.module import JointTraining
 
@@ -235,3 +236,46 @@ def _means(entry: dict[str, Tensor]) -> dict[str, Tensor]:
             "saturation_mean_chroma": saturation[1:].mean(),
         }
     return means
+
+
+class Progress(ProgressBar):
+    """Tells a display how far the run is."""
+
+    def __init__(self, display: Display) -> None:
+        super().__init__()
+        self._display, self._silent = display, False
+        self._loss: float | None = None
+        self._accuracy: float | None = None
+        self._resumed = 0
+
+    def disable(self) -> None:
+        """Lightning's way to silence processes other than the first."""
+        self._silent = True
+
+    def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        self._resumed = trainer.current_epoch
+        self._show(trainer, 0)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._show(trainer, batch_idx + 1)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        found = trainer.callback_metrics
+        self._loss = float(found["train_loss"])
+        if "test_accuracy" in found:
+            self._accuracy = float(found["test_accuracy"])
+        self._show(trainer, int(trainer.num_training_batches))
+
+    def on_train_end(self, *_: Any) -> None:
+        self._display.close()
+
+    def on_exception(self, *_: Any) -> None:
+        self._display.close()
+
+    def _show(self, trainer: lightning.Trainer, batches: int) -> None:
+        if self._silent:
+            return
+        each, epochs, epoch = int(trainer.num_training_batches), int(trainer.max_epochs or 0), trainer.current_epoch
+        done = min(each * epoch + batches, each * epochs)
+        standing = Standing(done, each * epochs, min(epoch + 1, epochs), epochs, self._loss, self._accuracy, self._resumed)
+        self._display.show(standing)

@@ -2,7 +2,6 @@
 
 import importlib.util
 import inspect
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +12,8 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from jpegdl.errors import UsageError
+from jpegdl.runs.class_paths import GIVEN, mlflow_server
+from jpegdl.runs.config import TrainingConfig
 from jpegdl.user_code import find_object, said
 
 _KINDS: dict[str, tuple[type, str]] = {
@@ -21,45 +22,19 @@ _KINDS: dict[str, tuple[type, str]] = {
 }
 
 
-#: Loggers by a short name, with what they need to keep the runs of a comparison apart and together.
-SHORT = {
-    "csv": ("CSVLogger", {"save_dir": "{folder}", "name": "csv"}),
-    "wandb": ("WandbLogger", {"project": "{name}", "group": "{arm}", "name": "{arm}-{seed}", "save_dir": "{folder}"}),
-    "mlflow": ("MLFlowLogger", {"experiment_name": "{name}", "run_name": "{arm}-{seed}"}),
-}
-TENSORBOARD = "tensorboard"  # a short name too, of what each run has already
-#: Of MLflow, where no server is named: its newer versions write to no plain files any more.
-_MLFLOW_HERE = {"tracking_uri": "sqlite:///{comparison}/mlflow.db", "artifact_location": "{comparison}/mlflow"}
-_SERVER = "MLFLOW_TRACKING_URI"  # which mlflow itself sets too, to what its loggers were given
-_given: set[str | None] = set()  # to its loggers, by us
 _PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
 
 
-def spelled_out(entry: Any) -> Any:
-    """An entry with both its parts, where it is a class path or a short name alone or has no arguments; as it is, where it is
-    none."""
-    if isinstance(entry, str) and entry in SHORT:
-        kind, arguments = SHORT[entry]
-        here = _MLFLOW_HERE if entry == "mlflow" and _mlflow_server() is None else {}
-        return {"class_path": f"lightning.pytorch.loggers.{kind}", "init_args": {**arguments, **here}}
-    if isinstance(entry, str):
-        return {"class_path": entry, "init_args": {}}
-    return {**entry, "init_args": entry.get("init_args") or {}} if isinstance(entry, dict) else entry
-
-
-def check_own_classes(entries: Sequence[Any], name: str) -> None:
+def check_plugins(training: TrainingConfig) -> None:
     """Refuse callbacks or loggers that could not be made.
-
-    Args:
-        entries: as settings have them.
-        name: callbacks or loggers.
 
     Raises:
         UsageError: an entry of another form, a class that cannot be imported or is of another kind, or arguments that it does
             not take.
     """
-    for entry in entries:
-        _class_and_arguments(entry, name)
+    for name in _KINDS:
+        for entry in getattr(training, name):
+            _class_and_arguments(entry, name)
 
 
 def make_own(entries: Sequence[Any], name: str, places: Mapping[str, Any]) -> list[Any]:
@@ -71,7 +46,7 @@ def make_own(entries: Sequence[Any], name: str, places: Mapping[str, Any]) -> li
         places: what ``{NAME}`` stands for in texts among the arguments, by NAME; other braces stay.
 
     Raises:
-        UsageError: as :func:`check_own_classes`, or a class that fails.
+        UsageError: as :func:`check_plugins`, or a class that fails.
     """
     made = []
     for entry in entries:
@@ -79,20 +54,14 @@ def make_own(entries: Sequence[Any], name: str, places: Mapping[str, Any]) -> li
         try:
             arguments = _filled_in(arguments, places)
             if kind.__name__ == "MLFlowLogger":  # which asks for the server where it is imported, and no more
-                if "tracking_uri" not in arguments and (server := _mlflow_server()) is not None:
+                if "tracking_uri" not in arguments and (server := mlflow_server()) is not None:
                     arguments["tracking_uri"] = server
                 else:
-                    _given.add(arguments.get("tracking_uri"))
+                    GIVEN.add(arguments.get("tracking_uri"))
             made.append(kind(**arguments))
         except Exception as error:  # whatever the user's code raises
             raise UsageError(f"training.{name}: {entry['class_path']} cannot be made: {said(error)}") from error
     return made
-
-
-def _mlflow_server() -> str | None:
-    """Where the user has MLflow keep runs; None where nothing says."""
-    server = os.environ.get(_SERVER)
-    return None if not server or server in _given else server
 
 
 @contextmanager

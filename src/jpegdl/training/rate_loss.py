@@ -1,37 +1,13 @@
 """The rate term of the objective: bits per pixel of the JPEG files that a layer's tables would make of a batch."""
 
-import math
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from jpegdl import functional as F
-from jpegdl.errors import UsageError
-from jpegdl.layer import STORABLE, JpegLayer, LayerConfig
+from jpegdl.layer import JpegLayer
+from jpegdl.runs.config import RateConfig
 
-KINDS = ("symbols", "frequencies")
 _REACH = 1100  # levels of an 8-bit image at a step of 1, and a little more
-
-
-@dataclass
-class RateConfig:
-    """What the files that the layer's tables would make are to cost: loss = task + weight * bits per pixel.
-
-    Args:
-        weight: lambda, of one bit per pixel against the task's loss; 0 for none.
-        kind: symbols (those of a JPEG encoder: DC differences, runs of zeros, ends of blocks) or frequencies (the entropy of
-            the levels of each frequency, as J4D has it).
-        hardness: of P(level | coefficient) in the rate, in units of the step; independent of the layer's own.
-        blocks: most blocks of luma, and of chroma, that the rate of a batch is taken from; null for all.
-        memory: share of the running code that is kept at each batch.
-    """
-
-    weight: float = 0.0
-    kind: str = "symbols"
-    hardness: float = 8.0
-    blocks: int | None = 2048
-    memory: float = 0.9
 
 
 class RateEstimate(nn.Module):
@@ -90,26 +66,3 @@ def scans(layer: JpegLayer, z: Tensor) -> tuple[Tensor, Tensor]:
     if layer.planes == 3:
         return blocks[:, 0], blocks[:, 1:].flatten(0, 1)
     return blocks[:, :4].transpose(1, 2).flatten(1, 2), blocks[:, 4:].flatten(0, 1)
-
-
-def check_rate(config: RateConfig, layer: LayerConfig) -> None:
-    """Refuse settings of the rate that cannot be.
-
-    Raises:
-        UsageError: names the setting, what it is and what it may be.
-    """
-    if not 0 <= config.weight < math.inf:
-        raise UsageError(f"training.rate.weight must be 0, for none, or a number above, got {config.weight}")
-    if config.kind not in KINDS:
-        raise UsageError(f"training.rate.kind must be one of {', '.join(KINDS)}, got {config.kind!r}")
-    if not 0 < config.hardness < math.inf:
-        raise UsageError(f"training.rate.hardness must be a number greater than 0, got {config.hardness}")
-    if config.blocks is not None and config.blocks < 1:
-        raise UsageError(f"training.rate.blocks must be at least 1, or null for all, got {config.blocks}")
-    if not 0 <= config.memory < 1:
-        raise UsageError(f"training.rate.memory must be at least 0 and less than 1, got {config.memory}")
-    if config.weight and layer.kind not in (*STORABLE, "none"):
-        raise UsageError(
-            f"training.rate is the rate of JPEG files, which have one pair of tables of steps, and layer.kind {layer.kind} is "
-            f"not of that sort; give {' or '.join(STORABLE)}, or training.rate.weight 0"
-        )

@@ -12,8 +12,10 @@ from jpegdl.data.config import ORDERED
 from jpegdl.data.sources.listing import natural_key
 from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel
+from jpegdl.runs import open_run
 from jpegdl.runs.config import RunConfig
-from jpegdl.runs.folder import RunFolder, named_classes
+from jpegdl.runs.folder import RunFolder
+from jpegdl.runs.model import named_classes
 from jpegdl.runs.record import class_difference
 from jpegdl.user_code import is_own
 
@@ -101,7 +103,7 @@ def other_networks(config: RunConfig, classes: Sequence[str]) -> list[PrependedM
     """
     found: list[PrependedModel] = []
     for name in config.training.networks:
-        run = RunFolder(Path(name).expanduser()).open()
+        run = open_run(RunFolder(Path(name).expanduser()))
         if difference := class_difference(list(classes), run.classes):
             raise UsageError(f"training.networks: {name} knows other classes than the data: {difference}")
         found.append(run.model.without_layer().requires_grad_(False))

@@ -19,14 +19,13 @@ from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing
 from jpegdl.layer import PrependedModel, describe_tables, prepend
-from jpegdl.logs import quiet
-from jpegdl.processes import end_with_starter, room_for_images, starting
+from jpegdl.processes import end_with_starter, quiet, room_for_images, starting
 from jpegdl.runs.config import RunConfig, TrainingConfig
 from jpegdl.runs.folder import RunFolder
-from jpegdl.runs.progress import Display, Line, Progress
+from jpegdl.runs.progress import Display, Line
 from jpegdl.runs.record import digests_of_code, settings_of, share, versions
 from jpegdl.tables import before_and_after
-from jpegdl.training.callbacks import History, Start
+from jpegdl.training.callbacks import History, Progress, Start
 from jpegdl.training.module import JointTraining
 from jpegdl.training.plugins import ending_wandb_runs, make_own, naming
 from jpegdl.training.starting_weights import check_head, other_networks, starting_backbone
@@ -168,9 +167,9 @@ def train_run(
     Returns:
         The result: accuracy (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, loss, epochs
         trained, seconds spent on training batches, head (own, selected or new, see
-        :func:`jpegdl.training.starting_weights.starting_backbone`), numbers of parameters (all of them; the layer's trainable ones),
-        saturation (None if the layer has no cap), whether the test images are grey, data, versions, and digests of the user's
-        own ``code``, by module.
+        :func:`jpegdl.training.starting_weights.starting_backbone`), numbers of parameters (all of them; the layer's trainable
+        ones), saturation (None if the layer has no cap), whether the test images are grey, data, versions, and digests of the
+        user's own ``code``, by module.
 
     Raises:
         UsageError: the loss is not finite, a callback or logger fails, the folder holds other settings, other data or a
