@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jpegdl.comparison import CompareConfig as CompareConfig
     from jpegdl.comparison import compare as compare
     from jpegdl.layer.jpeg import JpegLayer
-    from jpegdl.layer.prepend import parameter_groups, prepend
+    from jpegdl.layer.prepended import parameter_groups, prepend
     from jpegdl.parsing import read_config as read_config
 
 __all__ = ["Classifier", "CompareConfig", "JpegLayer", "compare", "load", "parameter_groups", "prepend", "read_config"]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 from PIL import Image
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from jpegdl.data.sources.listing import IMAGES, Passed, in_folder, natural_key, 
 from jpegdl.errors import UsageError
 from jpegdl.files import folder_hint
 from jpegdl.layer import PrependedModel
+from jpegdl.random import isolated
 from jpegdl.runs import RunConfig, RunFolder, open_run
 
 Photo = Image.Image | str | os.PathLike[str]
@@ -259,7 +259,7 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
             f"no folder {path}; {meant}give a run's, such as runs/NAME/jpeg-dl/0, or one that save_pretrained wrote; "
             "jpegdl.Classifier.from_pretrained opens what is on the Hugging Face Hub"
         )
-    with isolate_rng():  # building a model seeds every generator
+    with isolated():  # building a model seeds every generator
         if (path / pretrained.CONFIG).is_file():
             classifier = Classifier(*pretrained.read(path))
         else:

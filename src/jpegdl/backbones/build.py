@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import lightning
 import timm
 import torch
 import torchvision
@@ -15,6 +14,7 @@ from timm.data.config import resolve_data_config
 from torch import nn
 
 from jpegdl.errors import UsageError
+from jpegdl.random import seed_everything
 from jpegdl.user_code import find_object, is_own, said
 
 #: In front of the names of torchvision's classifiers.
@@ -156,7 +156,7 @@ def build_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
     # Models that are made for one size take it; the others refuse to be told.
     attempts: list[dict[str, Any]] = [{sized: size}, {}]
     for options in attempts:
-        lightning.seed_everything(seed, verbose=False)
+        seed_everything(seed)
         try:
             model: nn.Module = create(num_classes=classes, **options)
             return model
@@ -170,7 +170,7 @@ def build_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
 def _own_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
     """What the user's own code makes, tried on two black images: a mistake shows here and not in the middle of an epoch."""
     factory = _factory(name)
-    lightning.seed_everything(seed, verbose=False)
+    seed_everything(seed)
     try:
         model = factory(num_classes=classes)
     except (Exception, SystemExit) as error:  # whatever the user's code raises

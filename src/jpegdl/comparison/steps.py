@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import lightning
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
@@ -20,6 +19,7 @@ from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel, build_layer, layer_kind, prepend, table_source
 from jpegdl.layer.roundings import set_rounding
 from jpegdl.processes import room_for_images
+from jpegdl.random import seed_everything
 from jpegdl.runs import RunConfig, RunFolder, check_config, load_model, open_run
 from jpegdl.runs.progress import Display
 from jpegdl.tables import read_tables
@@ -103,7 +103,7 @@ def _make_layer(config: CompareConfig, run: RunConfig, data: Data, seed: int) ->
     else:
         tables = initial_tables(run.layer, data)
     if is_own(run.layer.kind):  # it may start from random numbers
-        lightning.seed_everything(seed, verbose=False)
+        seed_everything(seed)
     return build_layer(run.layer, tables, run.data.pixels)
 
 

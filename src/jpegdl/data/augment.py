@@ -1,12 +1,9 @@
 """The augmentation of the transformer protocols, all of it timm's: auto-augment, colour jitter, random erasing."""
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import chain
 from typing import Any, cast
 
-import numpy as np
 import torch
 from PIL import Image
 from timm.data import auto_augment
@@ -16,32 +13,6 @@ from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
 from jpegdl.data.config import DataConfig
-
-
-@contextmanager
-def seeded(seed: int, *, everywhere: bool) -> Iterator[None]:
-    """Draw from ``seed`` alone within; the global generators are left as they were.
-
-    Args:
-        seed: of PyTorch's generator on the CPU.
-        everywhere: seed Python's and NumPy's generators too, from which timm draws; takes 0.1 ms.
-    """
-    # torch.manual_seed would queue a call for every other device, at every image.
-    state = torch.get_rng_state()
-    others = (random.getstate(), np.random.get_state()) if everywhere else None
-    try:
-        torch.default_generator.manual_seed(seed)
-        if others:
-            random.seed(seed)
-            # All three are Mersenne Twisters. Seeded with an array, and one that ends in 1, NumPy's draws other numbers than
-            # PyTorch's and Python's: with the same seed alone crops and colours would go together.
-            np.random.seed([seed % 2**32, seed >> 32, 1])
-        yield
-    finally:
-        torch.set_rng_state(state)
-        if others:
-            random.setstate(others[0])
-            np.random.set_state(others[1])
 
 
 def recolour(config: DataConfig) -> Callable[[Image.Image], Image.Image]:

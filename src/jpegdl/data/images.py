@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from jpegdl.data.augment import Erase, recolour, seeded
+from jpegdl.data.augment import Erase, recolour
 from jpegdl.data.config import DataConfig
 from jpegdl.data.device import DeviceImages
 from jpegdl.data.digests import DIGITS
@@ -26,6 +26,7 @@ from jpegdl.data.pixels import BadImage, middle, orientation_note, resized, to_r
 from jpegdl.data.sampling import IGNORED, Key
 from jpegdl.data.sources.base import Source
 from jpegdl.errors import DataWarning, UsageError
+from jpegdl.random import seeded
 
 CACHE_BYTES = 2**30  # sets smaller than this once decoded are kept in memory
 

@@ -21,7 +21,7 @@ from jpegdl.processes import room_for_images
 from jpegdl.runs import RunFolder
 
 FOLDER, INDEX = "explain", "explain.json"
-_FORMAT = 2  # of the files; those of another one are made again
+_FORMAT = 3  # of the files; those of another one are made again
 #: Told what is being made, and how much of it is done, of how much.
 Progress = Callable[[str, int, int], None]
 Figures = dict[str, Figure | None]  # by file name

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.explain.grad_cam import first_maps, grad_cam
-from jpegdl.explain.subject import NotApplicable, Subject, seeded
+from jpegdl.explain.subject import NotApplicable, Subject
 from jpegdl.layer import PrependedModel
+from jpegdl.random import isolated
 
 DISAGREEMENT = (
     "Chosen by rule: where the probability of the true class differs most between the model with the layer and the plain one, "
@@ -74,7 +75,7 @@ def show(subject: Subject, left_out: list[dict[str, str]]) -> tuple[dict[str, An
     }
     shown = []
     for name, at in chosen:
-        with seeded(int(scores["index"][at]), subject.device):  # what a layer draws is the same in each call
+        with isolated(int(scores["index"][at]), subject.device):  # what a layer draws is the same in each call
             shown.append(_look(subject, compared, scores, name, at, content))
     for part, what in (("feature_map", "Grad-CAM++"), ("first_stage", "first-stage feature maps")):
         for model, where in list(content[part].items()):

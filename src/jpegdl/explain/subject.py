@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +14,7 @@ from jpegdl.errors import UsageError
 from jpegdl.explain.config import ExplainConfig
 from jpegdl.files import digest_of_file
 from jpegdl.layer import ImageDctLayer, PrependedModel
+from jpegdl.random import evenly, isolated
 from jpegdl.runs import RunFolder, TrainedRun, open_run
 from jpegdl.runs.record import class_difference
 
@@ -69,17 +69,7 @@ class Subject:
     def images(self) -> list[int]:
         """Indices of the test images in use, ascending; where they are fewer than all, evenly over the classes."""
         self.data.test.load()  # after which corrupt ones are gone
-        targets = torch.as_tensor(list(self.data.test.targets))
-        if self.config.images is None or self.config.images >= len(targets):
-            return list(range(len(targets)))
-        order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(self.config.images_seed))
-        before: dict[int, int] = {}  # of each class, how many came before
-        ranks = []
-        for target in targets[order].tolist():
-            ranks.append(before.get(target, 0))
-            before[target] = ranks[-1] + 1
-        evenly = torch.tensor(ranks).argsort(stable=True)
-        return sorted(order[evenly[: self.config.images]].tolist())
+        return evenly(list(self.data.test.targets), self.config.images, self.config.images_seed)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The test images in use, in order: indices (N,), images (N, 3, H, W) in [0, 1] and classes (N,), on the device.
@@ -93,7 +83,7 @@ class Subject:
             num_workers=self.config.workers,
         )
         for number, (indices, images, targets) in enumerate(loader):
-            with seeded(number, self.device):
+            with isolated(number, self.device):
                 yield indices, images.to(self.device), targets.to(self.device)
 
 
@@ -106,14 +96,6 @@ class _Numbered(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[int, Tensor, int] | None:
         item = self._images[index]
         return None if item is None else (index, *item)
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Random numbers of a seed inside, and PyTorch's generators as they were outside."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def open_subject(folder: RunFolder, config: ExplainConfig, plain: RunFolder | None) -> Subject:

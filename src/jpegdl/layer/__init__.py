@@ -1,20 +1,25 @@
 """The trainable JPEG layer, its variants and simplest competitors, and how to put one in front of a model."""
 
-from jpegdl.layer.base import DctLayer, ImageDctLayer, ImageLayer, Layer
-from jpegdl.layer.cascade import JpegCascade
-from jpegdl.layer.companding import CompandingLayer
-from jpegdl.layer.config import LayerConfig, table_source
-from jpegdl.layer.describe import describe_tables
-from jpegdl.layer.feature_maps import FeatureJpegLayer
-from jpegdl.layer.gain import GainLayer
-from jpegdl.layer.jpeg import JpegLayer
-from jpegdl.layer.normalization import ImageNormalization
-from jpegdl.layer.prepend import PrependedModel, parameter_groups, prepend
-from jpegdl.layer.quantizing import DEFAULT_ALPHA, ROUNDINGS, STEP_RANGE, QuantizingLayer, Rounding
-from jpegdl.layer.regional import RegionalJpegLayer
-from jpegdl.layer.registry import LAYER_KINDS, STORABLE, LayerKind, build_layer, check_layer, layer_kind
-from jpegdl.layer.subsampled import SubsampledJpegLayer
-from jpegdl.layer.zero_dc import ZeroDcJpegLayer
+from typing import TYPE_CHECKING
+
+from jpegdl.extras import on_first_use
+
+if TYPE_CHECKING:
+    from jpegdl.layer.base import DctLayer, ImageDctLayer, ImageLayer, Layer
+    from jpegdl.layer.cascade import JpegCascade
+    from jpegdl.layer.companding import CompandingLayer
+    from jpegdl.layer.config import DEFAULT_ALPHA, ROUNDINGS, LayerConfig, Rounding, table_source
+    from jpegdl.layer.describe import describe_tables
+    from jpegdl.layer.feature_maps import FeatureJpegLayer
+    from jpegdl.layer.gain import GainLayer
+    from jpegdl.layer.jpeg import JpegLayer
+    from jpegdl.layer.normalization import ImageNormalization
+    from jpegdl.layer.prepended import PrependedModel, parameter_groups, prepend
+    from jpegdl.layer.quantizing import STEP_RANGE, QuantizingLayer
+    from jpegdl.layer.regional import RegionalJpegLayer
+    from jpegdl.layer.registry import LAYER_KINDS, STORABLE, LayerKind, build_layer, check_layer, layer_kind
+    from jpegdl.layer.subsampled import SubsampledJpegLayer
+    from jpegdl.layer.zero_dc import ZeroDcJpegLayer
 
 __all__ = [
     "DEFAULT_ALPHA",
@@ -48,3 +53,38 @@ __all__ = [
     "prepend",
     "table_source",
 ]
+
+_HOMES = {
+    "CompandingLayer": "companding",
+    "DEFAULT_ALPHA": "config",
+    "DctLayer": "base",
+    "FeatureJpegLayer": "feature_maps",
+    "GainLayer": "gain",
+    "ImageDctLayer": "base",
+    "ImageLayer": "base",
+    "ImageNormalization": "normalization",
+    "JpegCascade": "cascade",
+    "JpegLayer": "jpeg",
+    "LAYER_KINDS": "registry",
+    "Layer": "base",
+    "LayerConfig": "config",
+    "LayerKind": "registry",
+    "PrependedModel": "prepended",
+    "QuantizingLayer": "quantizing",
+    "ROUNDINGS": "config",
+    "RegionalJpegLayer": "regional",
+    "Rounding": "config",
+    "STEP_RANGE": "quantizing",
+    "STORABLE": "registry",
+    "SubsampledJpegLayer": "subsampled",
+    "ZeroDcJpegLayer": "zero_dc",
+    "build_layer": "registry",
+    "check_layer": "registry",
+    "describe_tables": "describe",
+    "layer_kind": "registry",
+    "parameter_groups": "prepended",
+    "prepend": "prepended",
+    "table_source": "config",
+}
+
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)

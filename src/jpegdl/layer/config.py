@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from jpegdl.errors import UsageError
-from jpegdl.layer.quantizing import Rounding
+
+#: The quantizers that a layer can use; :class:`jpegdl.JpegLayer` says what each does.
+Rounding = Literal["soft", "hard", "sample", "ste", "ste-matched", "noise", "none"]
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
+DEFAULT_ALPHA = 5.0
 
 
 @dataclass

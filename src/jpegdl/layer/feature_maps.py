@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.layer.base import Table, initial_tables
-from jpegdl.layer.quantizing import DEFAULT_ALPHA, QuantizingLayer, Rounding
+from jpegdl.layer.config import DEFAULT_ALPHA, Rounding
+from jpegdl.layer.quantizing import QuantizingLayer
 
 
 class FeatureJpegLayer(QuantizingLayer):

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from jpegdl.kernels import soft_round_trip
 from jpegdl.layer.base import ImageDctLayer, Table, initial_tables
-from jpegdl.layer.quantizing import DEFAULT_ALPHA, QuantizingLayer, Rounding
+from jpegdl.layer.config import DEFAULT_ALPHA, Rounding
+from jpegdl.layer.quantizing import QuantizingLayer
 from jpegdl.tables import standard_tables
 
 # What the fused kernel computes. It serves layers that have JpegLayer's own of each.

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +13,13 @@ from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.layer.base import DctLayer, Table, compute_dtype, initial_table
 from jpegdl.layer.bounds import bounded, project
+from jpegdl.layer.config import DEFAULT_ALPHA, ROUNDINGS, Rounding
 from jpegdl.tables import is_abstract
 
-#: The quantizers that a layer can use; :class:`jpegdl.JpegLayer` says what each does.
-Rounding = Literal["soft", "hard", "sample", "ste", "ste-matched", "noise", "none"]
-ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 STEP_RANGE = (1e-5, 255.0)  # where the published training keeps the steps
 SMALLEST_ALPHA = 1e-5
 SMALLEST_HARDNESS = 1e-5
 LARGEST_HARDNESS = 1e6  # exp(-hardness) is 0 in float32 long before
-DEFAULT_ALPHA = 5.0
 
 
 class QuantizingLayer(DctLayer):

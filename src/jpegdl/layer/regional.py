@@ -7,8 +7,9 @@ from torch import Tensor
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.layer.base import Table, initial_tables
+from jpegdl.layer.config import DEFAULT_ALPHA, Rounding
 from jpegdl.layer.jpeg import JpegLayer
-from jpegdl.layer.quantizing import DEFAULT_ALPHA, QuantizingLayer, Rounding
+from jpegdl.layer.quantizing import QuantizingLayer
 
 
 class RegionalJpegLayer(JpegLayer):

@@ -5,7 +5,8 @@ from typing import cast
 from torch import nn
 
 from jpegdl.errors import UsageError
-from jpegdl.layer.quantizing import QuantizingLayer, Rounding
+from jpegdl.layer.config import Rounding
+from jpegdl.layer.quantizing import QuantizingLayer
 
 
 def quantizers(layer: nn.Module) -> list[QuantizingLayer]:

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel
+from jpegdl.random import isolated
 from jpegdl.robustness import attacks
-from jpegdl.robustness.autoattack import AUTOATTACK, FEWEST_CLASSES, autoattack, isolated
+from jpegdl.robustness.autoattack import AUTOATTACK, FEWEST_CLASSES, autoattack
 from jpegdl.robustness.config import ATTACKS, TRANSFERRED
 from jpegdl.robustness.surrogates import is_random, with_gradient
 

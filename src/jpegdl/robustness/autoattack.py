@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from jpegdl.errors import UsageError
 from jpegdl.extras import how_to_install
+from jpegdl.random import isolated
 
 AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
 STEPS = 100
@@ -83,14 +84,6 @@ def autoattack(
         else:
             run = SquareAttack(model, n_queries=queries, resc_schedule=False, **common)
         return run.perturb(images, labels)  # type: ignore[no-any-return]
-
-
-@contextmanager
-def isolated(seed: int) -> Iterator[None]:
-    """Random numbers of a seed inside, and PyTorch's generators as they were outside."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
+from jpegdl.random import evenly
 from jpegdl.robustness.config import AttackConfig
 from jpegdl.runs import RunFolder, TrainedRun
 
@@ -30,18 +30,8 @@ def draw(data: Data, config: AttackConfig) -> tuple[list[int], Tensor, Tensor]:
         UsageError: one of them cannot be decoded.
     """
     data.test.load()
-    generator = np.random.default_rng(config.attack_seed)
-    shuffled = generator.permutation(len(data.test))
-    taken: dict[int, int] = {}
-    turns = []
-    for index in shuffled.tolist():
-        target = data.test.targets[index]
-        turns.append(taken.setdefault(target, 0))
-        taken[target] += 1
-    # The first of every class, then the second of every class, and so on; each in the order of the shuffle.
-    order = shuffled[np.argsort(turns, kind="stable")]
     indices, images, labels = [], [], []
-    for index in sorted(order[: config.images].tolist()):
+    for index in evenly(list(data.test.targets), config.images, config.attack_seed):
         if (item := data.test[index]) is not None:  # a corrupt one that the run leaves out
             indices.append(index)
             images.append(item[0])

@@ -9,13 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import torch
-from PIL import features
-
 from jpegdl import __version__
 from jpegdl.data.config import CLASS_ORDERS
 from jpegdl.files import digest_of_file
-from jpegdl.layer import DEFAULT_ALPHA, table_source
+from jpegdl.layer.config import DEFAULT_ALPHA, table_source
 from jpegdl.user_code import is_own, own_modules, source_digest
 from jpegdl.runs.config import RunConfig
 
@@ -149,6 +146,9 @@ def digests_of_networks(config: RunConfig) -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Return the versions of what has a hand in a run's numbers: decoding and scaling of its images too."""
+    import torch
+    from PIL import features
+
     names = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "lightning": "lightning", "numpy": "numpy"}
     found = {"jpegdl": __version__, "python": platform.python_version()}
     for name, package in {**names, "numba": "numba", "pillow": "pillow"}.items():

@@ -1,7 +1,6 @@
 """What a reader gives: two lists of images that can be read one by one; and how it finds its folder."""
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -73,16 +72,6 @@ def folder_path(config: DataConfig, holds: str) -> Path:
             refuse_compressed(root, f"data.path {root}")
         raise UsageError(f"data.path {root} is not a folder; expected the folder that holds {holds}")
     return root
-
-
-def evenly(targets: Sequence[int], limit: int) -> list[int]:
-    """Indices of at most ``limit`` images: the first of every class, then the second of every class, and so on."""
-    seen: Counter[int] = Counter()
-    ranked = []
-    for index, target in enumerate(targets):
-        ranked.append((seen[target], target, index))
-        seen[target] += 1
-    return sorted(index for _, _, index in sorted(ranked)[:limit])
 
 
 def kept_files(dataset: Any) -> list[str] | None:

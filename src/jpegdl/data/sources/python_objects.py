@@ -18,9 +18,10 @@ from torch.utils.data import Subset
 from jpegdl.data.config import OBJECT, DataConfig
 from jpegdl.data.digests import UNKNOWN, Piece, piece_digests
 from jpegdl.data.pixels import to_rgb
-from jpegdl.data.sources.base import Sets, Source, evenly, kept_files
+from jpegdl.data.sources.base import Sets, Source, kept_files
 from jpegdl.data.sources.labels import check_classes, check_range, class_index, numbered_classes
 from jpegdl.errors import UsageError
+from jpegdl.random import evenly
 from jpegdl.user_code import find_object, said
 
 WHOLE = 10**8  # pixels: images without files are digested all where they have fewer, about two seconds' work

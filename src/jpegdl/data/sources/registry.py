@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from jpegdl.data.config import OBJECT, DataConfig
-from jpegdl.data.sources.base import Sets, Source, evenly
+from jpegdl.data.sources.base import Sets, Source
 from jpegdl.data.sources.class_folders import open_folder, open_test
 from jpegdl.data.sources.fine_grained import open_cub200, open_dogs
 from jpegdl.data.sources.imagenet import open_imagenet
@@ -19,6 +19,7 @@ from jpegdl.data.sources.synthetic import open_made_up
 from jpegdl.data.sources.timm_sets import PACKAGES, open_timm, open_torch
 from jpegdl.data.sources.torchvision_sets import SPLITS, open_torchvision
 from jpegdl.errors import UsageError
+from jpegdl.random import evenly
 from jpegdl.user_code import is_own
 
 _OPEN: dict[str, Callable[[DataConfig], Sets]] = {
