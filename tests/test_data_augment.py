@@ -13,8 +13,9 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from jpegdl.data import Data, DataConfig
-from jpegdl.data.augment import recolour, seeded
+from jpegdl.data.augment import recolour
 from jpegdl.data.sampling import image_seed
+from jpegdl.random import seeded
 
 SIZE = 24
 ALL = {"auto_augment": "rand-m9-mstd0.5-inc1", "erase": 0.5, "jpeg_train": [40, 80]}

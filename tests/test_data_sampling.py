@@ -7,8 +7,8 @@ from torch.utils.data import RandomSampler, SequentialSampler
 
 from jpegdl.data import IGNORED, Data, DataConfig
 from jpegdl.data.sampling import Share, processes
-from jpegdl.data.sources.registry import evenly
 from jpegdl.data.sources.synthetic import _MadeUp
+from jpegdl.random import evenly
 
 CONFIG = {"name": "made-up", "classes": 3, "size": 16, "batch_size": 5}
 

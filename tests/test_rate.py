@@ -15,11 +15,11 @@ from jpegdl import JpegLayer
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig, PrependedModel, SubsampledJpegLayer
-from jpegdl.runs import RunFolder, TrainingConfig, check_config
+from jpegdl.runs import RateConfig, RunFolder, TrainingConfig, check_config
 from jpegdl.tables import standard_tables, to_zigzag
 from jpegdl.training.loss import Objective
 from jpegdl.training.optimizers import LogAdam
-from jpegdl.training.rate_loss import RateConfig, RateEstimate, scans
+from jpegdl.training.rate_loss import RateEstimate, scans
 from jpegdl.training.starting_weights import other_networks
 from runs import run, small_config
 

@@ -18,8 +18,9 @@ from scipy.stats import spearmanr
 from jpegdl import JpegLayer
 from jpegdl.codec import Encoder
 from jpegdl.layer import SubsampledJpegLayer
+from jpegdl.runs import RateConfig
 from jpegdl.tables import standard_tables
-from jpegdl.training.rate_loss import RateConfig, RateEstimate
+from jpegdl.training.rate_loss import RateEstimate
 
 SIZE = 224
 ROWS = [("symbols", h) for h in (4.0, 8.0, 16.0, 100.0)] + [("frequencies", h) for h in (8.0, 100.0)]
