@@ -15,10 +15,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from jpegdl.comparison import ARMS, BusyError, CompareConfig, compare, comparison, evaluate_run, schedule, steps, train_arm
+from jpegdl.comparison import ARMS, CompareConfig, compare, comparison, evaluate_run, schedule, steps, train_arm
 from jpegdl.comparison.arms import arm_config, needed_arms
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
+from jpegdl.files import BusyError
 from jpegdl.layer import LayerConfig
 from jpegdl.runs import OptimizerConfig, RunConfig, TrainingConfig
 

@@ -16,6 +16,7 @@ from jpegdl.explain import ExplainConfig, explain_run
 from jpegdl.explain import parts as runs
 from jpegdl.files import digest_of_file
 from jpegdl.runs import RunFolder, open_run
+from jpegdl.runs.opened import DataPlace
 
 pytestmark = pytest.mark.drawn
 
@@ -272,14 +273,14 @@ def test_data_that_moved_and_other_data(tmp_path):
     (tmp_path / "here").rename(tmp_path / "there")
     with pytest.raises(UsageError, match="here"):
         explain_run(folder, QUICK)
-    assert explain_run(folder, replace(QUICK, path=str(tmp_path / "there"))) == first
+    assert explain_run(folder, replace(QUICK, data=DataPlace(str(tmp_path / "there")))) == first
     (tmp_path / "there" / "test" / "a" / "2.png").unlink()
-    done = explain_run(folder, replace(QUICK, path=str(tmp_path / "there")))
+    done = explain_run(folder, replace(QUICK, data=DataPlace(str(tmp_path / "there"))))
     assert done["other_images"] == "6 test images then, 5 now"
     assert _content(folder, "frequencies")["images"] == 5
     (tmp_path / "there" / "test" / "b").rename(tmp_path / "there" / "test" / "c")
     with pytest.raises(UsageError, match="knows other classes than these data"):
-        explain_run(folder, replace(QUICK, path=str(tmp_path / "there")))
+        explain_run(folder, replace(QUICK, data=DataPlace(str(tmp_path / "there"))))
 
 
 def test_a_list_of_what_is_being_replaced_is_not_left_there(tmp_path, monkeypatch):

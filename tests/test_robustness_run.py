@@ -16,6 +16,7 @@ from jpegdl.robustness import AttackConfig, attack_run, attack_text
 from jpegdl.robustness import trials as attacking
 from jpegdl.robustness.robust_accuracy import from_bits
 from jpegdl.runs import RunFolder, open_run
+from jpegdl.runs.opened import DataPlace
 from runs import run, small_config
 
 pytestmark = pytest.mark.usefixtures("few_photos")
@@ -44,7 +45,7 @@ def folders(trained, tmp_path, monkeypatch):
 
 def _config(**changes):
     few = {"eps": [2.0, 0.5], "eps_l2": [0.5], "attacks": ["fgsm", "pgd"], "corruptions": [], "jpeg": [30], "images": 72}
-    return AttackConfig(**{**few, "accelerator": "cpu", **changes})
+    return AttackConfig(**{**few, "device": "cpu", **changes})
 
 
 def _names(folder):
@@ -57,7 +58,7 @@ def _names(folder):
 def test_the_result_says_what_each_attack_left_and_the_worst_of_all_image_by_image(folders):
     folder, plain = folders
     told = []
-    result = attack_run(folder, _config(), plain, told.append)
+    result = attack_run(folder, _config(), plain, lambda *how_far: told.append(how_far))
     assert json.loads((folder.path / "attack.json").read_text(encoding="utf-8")) == result
     assert (result["arm"], result["seed"], result["rounding"], result["draws"]) == ("jpeg-dl", 0, "soft", None)
     assert result["images"] == 72
@@ -85,8 +86,8 @@ def test_the_result_says_what_each_attack_left_and_the_worst_of_all_image_by_ima
     assert result["left_out"] == {"gradient none": "not of this layer, or the same as another of its gradients"}
 
     steps = 2 * 4 * 3 + 3 + 1  # attacks, gradients and transfer, eps; the check; a JPEG quality
-    assert told[-1].steps == told[-1].step == steps
-    assert all(standing.done <= standing.images for standing in told)
+    assert told[-1][1:] == (steps, steps)
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
     with (folder.path / "attack.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 1 + 3 * (2 + 8) + 1
@@ -133,7 +134,7 @@ def test_images_are_drawn_evenly_over_the_classes_and_by_the_seed(folders):
     assert sorted(targets[i] for i in first) == sorted([*range(18), *range(18)])
     assert first == sorted(set(first))
     assert attack_run(folder, config)["indices"] == first
-    assert attack_run(folder, replace(config, attack_seed=1))["indices"] != first
+    assert attack_run(folder, replace(config, images_seed=1))["indices"] != first
     assert attack_run(folder, replace(config, images=1000))["images"] == 72
 
 
@@ -148,8 +149,8 @@ def test_killed_in_the_middle_and_called_again_it_writes_the_same_file(folders):
         (folder.path / name).unlink()
     shutil.rmtree(folder.path / "attack")
 
-    def kill(standing):
-        if standing.step == 20:
+    def kill(what, done, total):
+        if done > 19:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -157,9 +158,8 @@ def test_killed_in_the_middle_and_called_again_it_writes_the_same_file(folders):
     assert len(_names(folder)) == 19
     assert not (folder.path / "attack.json").exists()
     told = []
-    assert attack_run(folder, _config(), plain, told.append) == whole
-    assert {standing.step for standing in told} == set(range(20, 29))
-    assert told[-1].found == 19
+    assert attack_run(folder, _config(), plain, lambda what, done, total: told.append(done)) == whole
+    assert (min(told), max(told)) == (19, 28)  # what is there is not done again
     assert {name: (folder.path / name).read_bytes() for name in expected} == expected
 
 
@@ -168,7 +168,7 @@ def test_images_that_were_not_attacked_do_not_count_as_robust(folders, monkeypat
     folder, _ = folders
     config = _config(attacks=["fgsm"], gradients=["own"], eps=[2.0], eps_l2=[], jpeg=[])
     right = from_bits(attack_run(folder, config)["clean"]["correct"])
-    original, told = attacking._Siege._right, []
+    original, told = attacking._Attack._right, []
     one_more = int((~right).nonzero()[0][0])
 
     def other(self, *args):
@@ -176,9 +176,9 @@ def test_images_that_were_not_attacked_do_not_count_as_robust(folders, monkeypat
         known[one_more] = True
         return known
 
-    monkeypatch.setattr(attacking._Siege, "_right", other)
-    result = attack_run(folder, config, None, told.append)
-    assert {standing.name for standing in told} == {"Linf-2-fgsm-own", "Linf-64-pgd-strong-own"}
+    monkeypatch.setattr(attacking._Attack, "_right", other)
+    result = attack_run(folder, config, None, lambda what, done, total: told.append(what))
+    assert set(told) == {"Linf-2-fgsm-own", "Linf-64-pgd-strong-own"}
     assert result["levels"][0]["robust"][one_more] == "0"
 
 
@@ -188,8 +188,10 @@ def test_another_attack_leaves_what_is_there(folders):
     config = _config(attacks=["fgsm"], gradients=["own"], eps=[2.0], eps_l2=[])
     attack_run(folder, config)
     told = []
-    result = attack_run(folder, replace(config, attacks=["fgsm", "square"], queries=5), None, told.append)
-    assert {standing.name for standing in told} == {"Linf-2-square-black-box"}
+    result = attack_run(
+        folder, replace(config, attacks=["fgsm", "square"], queries=5), None, lambda what, done, total: told.append(what)
+    )
+    assert set(told) == {"Linf-2-square-black-box"}
     assert result["versions"].keys() == {"torch", "pyautoattack", "pillow"}
 
 
@@ -222,16 +224,16 @@ def test_pieces_of_other_settings_models_or_images_do_not_mix(folders):
 
     def done(config, other=plain):
         told.clear()
-        attack_run(folder, config, other, told.append)
-        return sorted({standing.name for standing in told})
+        attack_run(folder, config, other, lambda what, done, total: told.append(what))
+        return sorted(set(told))
 
     config = _config(attacks=["fgsm"], gradients=["own"], eps=[2.0], eps_l2=[])
     everything = ["Linf-2-fgsm-own", "Linf-2-fgsm-plain", "Linf-64-pgd-strong-own", "jpeg-30"]
     assert done(config) == everything
     assert done(config) == []
     assert done(replace(config, eps=[2.0, 3.0])) == ["Linf-3-fgsm-own", "Linf-3-fgsm-plain"]
-    assert done(replace(config, workers=1)) == []
-    for changed in ({"attack_seed": 1}, {"images": 40}, {"batch_size": 40}):
+    assert done(replace(config, data=DataPlace(workers=1))) == []
+    for changed in ({"images_seed": 1}, {"images": 40}, {"batch_size": 40}):
         assert done(replace(config, **changed)) == everything
     done(config)
     (folder.path / "attack" / "jpeg-30.json").unlink(missing_ok=True)
@@ -261,8 +263,8 @@ def test_pieces_of_other_settings_models_or_images_do_not_mix(folders):
         ({"jpeg": [0]}, "jpeg must be whole numbers from 1 to 100"),
         ({"severities": [6]}, "severities must be whole numbers from 1 to 5"),
         ({"rounding": "floor"}, "rounding must be one of soft, .*, got 'floor'"),
-        ({"accelerator": "abacus"}, "accelerator must be auto, cpu or gpu, got 'abacus'"),
-        ({"attack_seed": -1}, "attack_seed must be a number from 0"),
+        ({"device": "abacus"}, "device 'abacus' cannot be used here"),
+        ({"images_seed": -1}, "images_seed must be a number from 0"),
         ({"attacks": [], "eps": [], "eps_l2": [], "jpeg": []}, "attacks, corruptions and jpeg are all empty"),
     ],
 )
@@ -289,14 +291,14 @@ def test_runs_that_cannot_be_attacked(folders, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="corruptions need images of at least 32 pixels on a side, and those of .* have 16"):
         attack_run(folder, _config(corruptions=["fog"]))
     if not torch.cuda.is_available():
-        with pytest.raises(UsageError, match="PyTorch finds no GPU here"):
-            attack_run(folder, _config(accelerator="gpu"))
+        with pytest.raises(UsageError, match="device 'gpu' cannot be used here"):
+            attack_run(folder, _config(device="gpu"))
     data = folder.data()
     data["classes"][3] = "elephant"
     folder.data_file.write_text(json.dumps(data), encoding="utf-8")
     with pytest.raises(UsageError, match="knows other classes than these data"):
         attack_run(folder, _config())
-    with pytest.raises(UsageError, match="knows other classes than that in .*: there is no transfer"):
+    with pytest.raises(UsageError, match="knows other classes than .*: give a plain run of the same data"):
         attack_run(folder, _config(), plain)
 
 
@@ -314,7 +316,7 @@ def test_two_processes_do_not_attack_the_same_run_at_once(folders):
     folder, _ = folders
     caught = []
 
-    def meanwhile(standing):
+    def meanwhile(*how_far):
         if not caught:
             with pytest.raises(UsageError, match="is being attacked by another process") as raised:
                 attack_run(folder, _config())

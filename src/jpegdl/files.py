@@ -199,6 +199,34 @@ def as_text(name: str) -> str:
     return name
 
 
+class BusyError(UsageError):
+    """Another process is at work there."""
+
+
+@contextmanager
+def claimed(lock: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Keep other processes, on this machine or another that shares the folder, from doing the same inside.
+
+    The operating system gives the lock back when a process ends, however it ends.
+
+    Args:
+        lock: the file that is locked; its folder is made.
+        what: is done, for the message: "runs/mine is being attacked".
+
+    Raises:
+        BusyError: another process does it.
+    """
+    import filelock  # of an extra
+
+    file = Path(lock)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(file, blocking=False):
+            yield
+    except filelock.Timeout as taken:
+        raise BusyError(f"{what} by another process (it holds {file})") from taken
+
+
 def is_stray(path: Path) -> bool:
     """Return whether a file is one that a process is writing, or has left half-written."""
     return path.name.startswith(_STRAY)

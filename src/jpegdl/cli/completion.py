@@ -13,7 +13,7 @@ from jpegdl.errors import UsageError
 from jpegdl.extras import how_to_install
 
 FILES = ("weights", "layer.tables", "tables", "model", "save", "file", "photos")
-FOLDERS = ("data.path", "data_path", "path", "output", "source", "target", "from_files")
+FOLDERS = ("data.path", "output", "source", "target", "from_files")
 
 
 def script(shell: str) -> str:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from jpegdl.cli.shared import Bar, add_comparison, add_seeds, chosen_runs, comparison_folder, note_command, pick, say
+from jpegdl.cli.shared import add_comparison, add_seeds, chosen_runs, comparison_folder, note_command, pick, say
 from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
     from jsonargparse import ArgumentParser
 
-    from jpegdl.robustness import AttackStanding
     from jpegdl.runs import RunFolder
 
 
@@ -40,6 +39,7 @@ def attack(chosen: dict[str, Any]) -> None:
         with_earlier,
     )
     from jpegdl.runs import finished_runs
+    from jpegdl.runs.progress import Bar
 
     config = pick(AttackConfig, chosen)
     check_attack(config)
@@ -51,11 +51,7 @@ def attack(chosen: dict[str, Any]) -> None:
     for arm, by_seed in runs.items():
         for seed, run in by_seed.items():
             with Bar(f"{arm}, seed {seed}", "pieces") as bar:
-
-                def show(standing: "AttackStanding", bar: Bar = bar) -> None:
-                    bar.show(standing.name, standing.step - 1 + standing.done / max(1, standing.images), standing.steps)
-
-                result = attack_run(run, config, plain.get(seed) if arm != "plain" else None, show)
+                result = attack_run(run, config, plain.get(seed) if arm != "plain" else None, bar.show)
             results.setdefault(arm, {})[seed] = result
             say(f"{attack_text(result)}\n")
     name = attack_name(config.rounding)
@@ -103,6 +99,7 @@ def explain_parser(about: str) -> "ArgumentParser":
 def explain(chosen: dict[str, Any]) -> None:
     from jpegdl.explain import ExplainConfig, explain_run
     from jpegdl.runs import finished_runs
+    from jpegdl.runs.progress import Bar
 
     folder, arm = comparison_folder(chosen), chosen["arm"]
     runs = finished_runs(folder, [arm], None if chosen["seed"] is None else [chosen["seed"]])[arm]

@@ -1,12 +1,11 @@
 """What several commands share: a comparison's settings, and printing."""
 
 import sys
-import time
 from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jpegdl import __version__
 from jpegdl.errors import UsageError
@@ -14,7 +13,6 @@ from jpegdl.files import folder_hint
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
-    from tqdm import tqdm
 
     from jpegdl.comparison import CompareConfig
     from jpegdl.runs import RunFolder
@@ -102,48 +100,6 @@ def settings(chosen: dict[str, Any]) -> "CompareConfig":
 def model(chosen: dict[str, Any]) -> Path | None:
     """The file of ``--model``."""
     return Path(chosen["model"]) if chosen["model"] else None
-
-
-class Bar:
-    """How far a command is: in a terminal a bar, elsewhere a line now and then, so that logs stay short.
-
-    Args:
-        title: what is being done.
-        unit: what is counted.
-    """
-
-    def __init__(self, title: str = "", unit: str = "") -> None:
-        self._title, self._unit, self._last = title, unit, time.monotonic()
-        self._bar: tqdm[Any] | None = None
-
-    def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            from jpegdl.runs.progress import bar
-
-            self._bar = bar(1, "{desc} {percentage:3.0f}% [{elapsed}<{remaining}]")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def show(self, what: str, done: float, total: float) -> None:
-        """Say that ``done`` of ``total`` are done of ``what``."""
-        from jpegdl.runs.progress import SELDOM, say
-
-        text = f"{self._title}: {what}" if self._title and what else self._title or what
-        if self._bar is not None:
-            self._bar.total, self._bar.n = total, done
-            self._bar.set_description_str(text, refresh=True)
-        elif time.monotonic() - self._last >= SELDOM:
-            self._last = time.monotonic()
-            say(f"{text}, {done:.0f} of {total:.0f} {self._unit}".rstrip())
-
-    def error(self, text: str) -> None:
-        """A line about what is wrong, above the bar."""
-        from jpegdl.runs.progress import say
-
-        say(f"jpegdl: error: {text}")
 
 
 def say(text: str) -> None:

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jpegdl.cli.shared import Bar, add_comparison, add_seeds, chosen_runs, comparison_folder, note_command, pick, say
+from jpegdl.cli.shared import add_comparison, add_seeds, chosen_runs, comparison_folder, note_command, pick, say
 from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def compress_parser(about: str) -> "ArgumentParser":
 
 def compress(chosen: dict[str, Any]) -> None:
     from jpegdl.codec import CompressConfig, compress_folder
+    from jpegdl.runs.progress import Bar
 
     config = pick(CompressConfig, chosen)
     with Bar(unit="files") as bar:
@@ -58,6 +59,7 @@ def compress(chosen: dict[str, Any]) -> None:
 def evaluate_files(run: "RunFolder", files: str, path: str | None) -> None:
     """Print what a run's model makes of real JPEG files, and keep it for the report."""
     from jpegdl.codec import file_report, keep_file_report, stored_in_words
+    from jpegdl.runs.progress import Bar
 
     if not Path(files).is_dir():
         raise UsageError(f"--from-files {files} is not a folder; give one of class folders, such as jpegdl compress writes")
@@ -114,6 +116,7 @@ def rate(chosen: dict[str, Any]) -> None:
     )
     from jpegdl.files import replacing, write_csv, write_json
     from jpegdl.runs import RunFolder
+    from jpegdl.runs.progress import Bar
 
     config = pick(CurveConfig, chosen)
     check_curve_config(config)

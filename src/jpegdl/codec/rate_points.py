@@ -1,7 +1,7 @@
 """A run's points on the plane of accuracy and rate: what its network makes of real JPEG files, and how large these are."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,13 @@ from torch.utils.data import DataLoader, Subset
 
 from jpegdl.codec.encoder import Encoder, encoder_version
 from jpegdl.codec.learned import as_json, file_tables, learned_tables, of_run
-from jpegdl.codec.read_back import FileSizes, spread
-from jpegdl.data import Data
+from jpegdl.codec.read_back import FileSizes
 from jpegdl.errors import UsageError
-from jpegdl.files import digest_of_file, read_json, write_json
+from jpegdl.files import read_json, write_json
 from jpegdl.layer import JpegLayer, PrependedModel
-from jpegdl.runs import RunFolder, TrainedRun, open_run
+from jpegdl.runs import RunFolder
+from jpegdl.runs.opened import DataPlace, OpenedRun, compute_device, open_for_test
+from jpegdl.runs.progress import Progress
 from jpegdl.tables import SUBSAMPLINGS
 
 RATE = "rate.json"  # in the folder of a run
@@ -28,27 +29,24 @@ class CurveConfig:
     """What to measure accuracy and rate with.
 
     Args:
-        images: how many test images, evenly over all of them; null for all.
+        images: how many test images, evenly over the classes; null for all.
+        images_seed: which ones, where they are fewer than all.
         qualities: of default JPEG, the standard tables, that the plain model is tested with; 1 to 100.
         subsampling: of its chroma: 4:4:4, 4:2:0 or both.
         optimize: fit Huffman codes to each image.
         batch_size: images that go through the model at once.
-        path: where the runs' own data are now; default: where they were in training.
-        device: cpu, cuda, ...; default: cuda where there is one.
+        data: where the runs' own test images are now.
+        device: auto (a GPU where there is one), cpu, cuda, ...
     """
 
     images: int | None = None
+    images_seed: int = 0
     qualities: list[int] = field(default_factory=lambda: list(range(5, 100, 5)))
     subsampling: str = "both"
     optimize: bool = True
     batch_size: int = 64
-    path: str | None = None
-    device: str | None = None
-
-    @property
-    def place(self) -> torch.device:
-        """Where to compute."""
-        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    data: DataPlace = field(default_factory=DataPlace)
+    device: str = "auto"
 
 
 def check_curve_config(config: CurveConfig) -> None:
@@ -66,10 +64,7 @@ def check_curve_config(config: CurveConfig) -> None:
         raise UsageError(f"qualities must be from 1 to 100, got {bad[0]}")
     if config.subsampling not in (*SUBSAMPLINGS, "both"):
         raise UsageError(f"subsampling must be {', '.join(SUBSAMPLINGS)} or both, got {config.subsampling!r}")
-    try:
-        torch.empty(0, device=config.place)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {config.device} is not there: {str(error).splitlines()[0]}") from error
+    compute_device(config.device)
 
 
 def why_no_files(folder: RunFolder) -> str | None:
@@ -83,7 +78,7 @@ def why_no_files(folder: RunFolder) -> str | None:
     return None
 
 
-def rate_run(folder: RunFolder, config: CurveConfig, progress: Callable[[str, int, int], None] | None = None) -> dict[str, Any]:
+def rate_run(folder: RunFolder, config: CurveConfig, progress: Progress | None = None) -> dict[str, Any]:
     """Test a finished run on real JPEG files of its test images, and leave ``rate.json`` in its folder.
 
     Each test image is encoded as the model sees it, scaled and cropped; the network, without its layer, reads the decoded
@@ -111,14 +106,13 @@ def rate_run(folder: RunFolder, config: CurveConfig, progress: Callable[[str, in
     check_curve_config(config)
     if why := why_no_files(folder):
         raise UsageError(why)
-    run = open_run(folder)
-    has_layer = isinstance(run.model.layer, JpegLayer)
-    data = Data(replace(run.config.data, path=config.path or run.config.data.path, workers=0), test_only=True)
-    other = folder.other_images(data.fingerprint)
+    opened = open_for_test(folder, config.data, config.device)
+    has_layer = isinstance(opened.layer, JpegLayer)
     made_of = {
-        "model": digest_of_file(folder.model_file),
-        "test": data.fingerprint["test"],
+        "model": opened.digest,
+        "test": opened.data.fingerprint["test"],
         "images": config.images,
+        "images_seed": config.images_seed if config.images is not None else None,
         "optimize": config.optimize,
         "encoder": encoder_version(),
         "measures": ["accuracy", "loss"],
@@ -129,10 +123,10 @@ def rate_run(folder: RunFolder, config: CurveConfig, progress: Callable[[str, in
     wanted = [("own", None)] if has_layer else [(f"standard:{q}", s) for s in subsamplings for q in qualities]
     missing = [key for key in wanted if key not in {_key(point) for point in found["points"]}]
     if missing or "accuracy" not in found:
-        test, settings = _Test(run, data, config), folder.settings()
+        test = _RateTest(opened, config)
         if "accuracy" not in found:
-            found |= {name: settings[name] for name in ("arm", "seed")}
-            found |= {"images": len(test.chosen), "other_images": other, **test.without_files()}
+            found |= {name: opened.settings[name] for name in ("arm", "seed")}
+            found |= {"images": len(test.chosen), "other_images": opened.other_images, **test.without_files()}
         for number, (tables, subsampling) in enumerate(missing):
             if progress is not None:
                 progress(f"{tables} {subsampling or ''}".strip(), number, len(missing))
@@ -160,15 +154,14 @@ def read_rate(folder: RunFolder) -> dict[str, Any] | None:
     return read_json(folder.path / RATE, ("made_of", "points", "arm", "seed", "images", "accuracy", "hard"))
 
 
-class _Test:
+class _RateTest:
     """A run's network, and its test images."""
 
-    def __init__(self, run: TrainedRun, data: Data, config: CurveConfig) -> None:
-        data.load()
-        self.data, self.config = data, config
-        self.model = run.model.to(config.place)
+    def __init__(self, opened: OpenedRun, config: CurveConfig) -> None:
+        opened.data.load()
+        self.data, self.config, self.device, self.model = opened.data, config, opened.device, opened.model
         self.network = self.model.without_layer()
-        self.chosen = spread(len(data.test), config.images)
+        self.chosen = opened.images(config.images, config.images_seed)
 
     def without_files(self) -> dict[str, Any]:
         """Accuracies of the model as it is, and with hard rounding."""
@@ -215,7 +208,7 @@ class _Test:
         right, losses = [], []
         for images, targets in DataLoader(Subset(self.data.test, self.chosen), self.config.batch_size):
             seen = images if stored is None else torch.stack([stored(image) for image in images])
-            logits = model(seen.to(self.config.place)).double().cpu()
+            logits = model(seen.to(self.device)).double().cpu()
             right.append((logits.argmax(1) == targets).numpy())
             losses.append(nn_functional.cross_entropy(logits, targets, reduction="none").numpy())
         return np.concatenate(right), np.concatenate(losses)

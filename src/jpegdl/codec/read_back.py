@@ -4,7 +4,7 @@ import copy
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -26,7 +26,9 @@ from jpegdl.data.sources.class_folders import open_test
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file, read_json, write_json
 from jpegdl.layer import JpegLayer, PrependedModel
-from jpegdl.runs import RunFolder, TrainedRun, open_run
+from jpegdl.runs import RunFolder, TrainedRun
+from jpegdl.runs.opened import DataPlace, open_for_test
+from jpegdl.runs.progress import Progress
 from jpegdl.tables import SUBSAMPLINGS, tables_by_component
 
 FILES = "files.json"  # in the folder of a run
@@ -70,7 +72,7 @@ def file_report(
     exact: bool = False,
     optimize: bool = True,
     batch_size: int = 64,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Test a finished run soft, hard, and on real JPEG files with its tables.
 
@@ -84,7 +86,7 @@ def file_report(
         folder: the run's.
         files: folder of one folder for each class, with any images that Pillow reads; such as :func:`compress_folder` writes.
         path: where the run's own data are now; default: where they were when it was trained.
-        images: test on the first of every so many, to make up this number; default: all of them.
+        images: test on this many, evenly over the classes; default: all of them.
         exact: make files with levels as the layer computes them, with its cap; takes jpeglib. Not with ``files``.
         optimize: fit Huffman codes to each image.
         batch_size: images that go through the model at once.
@@ -110,18 +112,17 @@ def file_report(
         raise UsageError("exact says how files are made, and those in a folder are made already: give one of them")
     of_run(folder)
     model = digest_of_file(folder.model_file) if folder.model_file.is_file() else None  # open says what is missing
-    run, tell = open_run(folder), progress or (lambda what, done, total: None)
+    opened, tell = open_for_test(folder, DataPlace(path), "cpu"), progress or (lambda what, done, total: None)
+    run, data = opened.run, opened.data
     layer = _layer(run.model)
     learned = replace(of_run(folder), luma=layer.luma.detach(), chroma=layer.chroma.detach())  # what is in use
-    data = Data(replace(run.config.data, path=path or run.config.data.path, workers=0), test_only=True)
-    other = folder.other_images(data.fingerprint)
     data.load()
     tables = file_tables(learned.luma, learned.chroma)
     cap = F.largest_level(learned.bits)
     limits = None if cap is None else (cap * learned.luma, cap * learned.chroma)
     encoder = Encoder(*tables, limits, learned.subsampling or "4:4:4", optimize=optimize, exact=exact)
     test = _Test(run, learned, batch_size, tell)
-    chosen = spread(len(data.test), images)
+    chosen = opened.images(images, 0)
     stored, subsampling, capped = None, encoder.subsampling, exact
     if files is None:
         rows = test.without_files(data, chosen, optimize)
@@ -152,7 +153,7 @@ def file_report(
         "rows": [{**asdict(row), "ratio": row.ratio} for row in rows],
         "tables": as_json(*tables) if files is None else None,
         "carried": {**vars(lost), "faithful": lost.faithful, "words": words},
-        "other_images": other,
+        "other_images": opened.other_images,
         "files": None if files is None else str(files),
         "stored": stored,
         "model": model,
@@ -209,7 +210,7 @@ def spread(count: int, wanted: int | None) -> list[int]:
 
 
 class _Test:
-    def __init__(self, run: TrainedRun, learned: Learned, batch_size: int, tell: Callable[[str, int, int], None]) -> None:
+    def __init__(self, run: TrainedRun, learned: Learned, batch_size: int, tell: Progress) -> None:
         self.run, self.learned, self.batch_size, self.tell = run, learned, batch_size, tell
         model = run.model
         self.bare = model.without_layer()

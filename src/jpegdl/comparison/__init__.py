@@ -8,11 +8,10 @@ if TYPE_CHECKING:
     from jpegdl.comparison.arms import ARMS
     from jpegdl.comparison.comparison import Comparison, Result, compare, summarize_runs
     from jpegdl.comparison.config import CompareConfig, check_compare
-    from jpegdl.comparison.steps import BusyError, calibrate_run, evaluate_run, train_arm
+    from jpegdl.comparison.steps import calibrate_run, evaluate_run, train_arm
 
 __all__ = [
     "ARMS",
-    "BusyError",
     "CompareConfig",
     "Comparison",
     "Result",
@@ -26,7 +25,6 @@ __all__ = [
 
 _HOMES = {
     "ARMS": "arms",
-    "BusyError": "steps",
     "CompareConfig": "config",
     "Comparison": "comparison",
     "Result": "comparison",

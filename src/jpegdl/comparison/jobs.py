@@ -10,10 +10,11 @@ import torch
 
 from jpegdl.comparison.config import CompareConfig
 from jpegdl.comparison.schedule import Failures, Run, Schedule
-from jpegdl.comparison.steps import BusyError, train_arm
+from jpegdl.comparison.steps import train_arm
 from jpegdl.comparison.workers import train_side_by_side
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
+from jpegdl.files import BusyError
 
 _TICK = 0.05  # seconds between two looks at whether a run can begin
 _CGROUPS = Path("/sys/fs/cgroup")

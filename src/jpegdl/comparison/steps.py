@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import filelock
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from jpegdl.calibrate import initial_tables, model_tables
 from jpegdl.comparison.config import CompareConfig, check_compare, check_run
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
+from jpegdl.files import claimed
 from jpegdl.layer import PrependedModel, build_layer, layer_kind, prepend, table_source
 from jpegdl.layer.roundings import set_rounding
 from jpegdl.processes import room_for_images
@@ -26,10 +26,6 @@ from jpegdl.tables import read_tables
 from jpegdl.training import evaluate, on_gpu, train_run
 from jpegdl.training.starting_weights import check_head, check_order, starting_backbone
 from jpegdl.user_code import is_own
-
-
-class BusyError(UsageError):
-    """Another process is training that run."""
 
 
 @contextmanager
@@ -44,15 +40,8 @@ def _claimed(config: CompareConfig, arm: str, seed: int) -> Iterator[None]:
     if getattr(rank_zero_only, "rank", 0) or int(os.environ.get("NODE_RANK", "0")):  # the processes of one run have one claim
         yield
         return
-    lock = config.folder / "locks" / f"{arm}-{seed}"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(lock, blocking=False):
-            yield
-    except filelock.Timeout as taken:
-        raise BusyError(
-            f"arm {arm}, seed {seed} of {config.folder} is being trained by another process (it holds {lock})"
-        ) from taken
+    with claimed(config.folder / "locks" / f"{arm}-{seed}", f"arm {arm}, seed {seed} of {config.folder} is being trained"):
+        yield
 
 
 def train_arm(

@@ -15,10 +15,11 @@ from typing import Any, BinaryIO
 import torch
 
 from jpegdl.comparison.config import check_compare
-from jpegdl.comparison.steps import BusyError, train_arm
+from jpegdl.comparison.steps import train_arm
 from jpegdl.comparison.workers import Setup
 from jpegdl.data import Data
 from jpegdl.errors import DataWarning, UsageError
+from jpegdl.files import BusyError
 from jpegdl.processes import end_all, end_with
 from jpegdl.runs.progress import Standing
 

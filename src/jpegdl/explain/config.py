@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from jpegdl.errors import UsageError
 from jpegdl.functional import BLOCK
+from jpegdl.runs.opened import DataPlace
 
 
 @dataclass
@@ -11,8 +12,7 @@ class ExplainConfig:
     """What to explain of a run, and on which images.
 
     Args:
-        path: where the run's data are now; default: where they were when it was trained.
-        workers: processes that load images; 0 loads in the main one.
+        data: where the run's test images are now.
         images: measure on this many test images, evenly over the classes; default: on all.
         images_seed: which ones, where there are fewer than all.
         frequencies: for curves of single frequencies, each as [row, column] of a table, 0 to 7: vertical and horizontal
@@ -21,18 +21,17 @@ class ExplainConfig:
         ablation: whether to test the model without each frequency, its cap and its quantizer: three tests of the model for
             each of 128 frequencies, by far the longest part.
         batch_size: images that go through the model at once.
-        device: cpu, cuda, ...; default: cuda where there is a GPU, else cpu.
+        device: auto (a GPU where there is one), cpu, cuda, ...
     """
 
-    path: str | None = None
-    workers: int = 0
+    data: DataPlace = field(default_factory=DataPlace)
     images: int | None = None
     images_seed: int = 0
     frequencies: list[list[int]] = field(default_factory=lambda: [[0, 0], [0, 1], [3, 3], [7, 7]])
     pictures: int = 3
     ablation: bool = True
     batch_size: int = 256
-    device: str | None = None
+    device: str = "auto"
 
 
 def check(config: ExplainConfig) -> None:
@@ -41,9 +40,11 @@ def check(config: ExplainConfig) -> None:
     Raises:
         UsageError: names the setting.
     """
-    for name, least in (("images", 1), ("pictures", 0), ("batch_size", 1), ("workers", 0)):
+    for name, least in (("images", 1), ("pictures", 0), ("batch_size", 1)):
         if (value := getattr(config, name)) is not None and value < least:
             raise UsageError(f"{name} must be at least {least}, got {value}")
+    if config.data.workers < 0:
+        raise UsageError(f"data.workers must not be negative, got {config.data.workers}")
     if not config.frequencies:
         raise UsageError("frequencies must name at least one, such as '[[0, 0]]'")
     for frequency in config.frequencies:

@@ -4,10 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import filelock
 from matplotlib.figure import Figure
 
-from jpegdl.errors import UsageError
 from jpegdl.explain import explain_figures
 from jpegdl.explain.ablation import ALPHA, KINDS, Counted, ablate
 from jpegdl.explain.config import ExplainConfig, check
@@ -16,14 +14,13 @@ from jpegdl.explain.grad_cam import SMALLEST_MAP
 from jpegdl.explain.single_images import show
 from jpegdl.explain.subject import NotApplicable, Subject, open_subject
 from jpegdl.explain.table_history import read_history, read_tables
-from jpegdl.files import digest_of_file, read_json, remove_strays, replacing, write_json
+from jpegdl.files import claimed, digest_of_file, read_json, remove_strays, replacing, write_json
 from jpegdl.processes import room_for_images
 from jpegdl.runs import RunFolder
+from jpegdl.runs.progress import Progress
 
 FOLDER, INDEX = "explain", "explain.json"
 _FORMAT = 3  # of the files; those of another one are made again
-#: Told what is being made, and how much of it is done, of how much.
-Progress = Callable[[str, int, int], None]
 Figures = dict[str, Figure | None]  # by file name
 _Made = tuple[dict[str, Any], Figures]
 
@@ -71,15 +68,10 @@ def explain_run(
     check(config)
     subject = open_subject(folder, config, plain)
     target = folder.path / FOLDER
-    target.mkdir(exist_ok=True)
-    lock = target / "lock"
-    try:
-        with filelock.FileLock(lock, blocking=False):  # given back by the system when a process ends, however it ends
-            remove_strays(target)
-            with room_for_images():
-                return _Maker(subject, target, progress or (lambda what, done, total: None)).run()
-    except filelock.Timeout as taken:
-        raise UsageError(f"{folder} is being explained by another process (it holds {lock})") from taken
+    with claimed(target / "lock", f"{folder} is being explained"):
+        remove_strays(target)
+        with room_for_images():
+            return _Maker(subject, target, progress or (lambda what, done, total: None)).run()
 
 
 class _Maker:
@@ -113,7 +105,7 @@ class _Maker:
             "made_of": {**self._made_of(), "plain": self._plain_digest()},
             "files": files,
             "left_out": self.left_out,
-            "other_images": self.subject.other_images,
+            "other_images": self.subject.opened.other_images,
             "words": self._words(),
         }
         write_json(self.target / INDEX, index)

@@ -6,13 +6,12 @@ from jpegdl.robustness.config import ATTACKS, GRADIENTS, AttackConfig, check_att
 from jpegdl.robustness.results import attack_name, read_attack, with_earlier
 from jpegdl.robustness.surrogates import gradients_of, with_gradient
 from jpegdl.robustness.text import attack_text
-from jpegdl.robustness.trials import AttackStanding, attack_run
+from jpegdl.robustness.trials import attack_run
 
 __all__ = [
     "ATTACKS",
     "GRADIENTS",
     "AttackConfig",
-    "AttackStanding",
     "Examples",
     "attack_figure",
     "attack_images",

@@ -7,6 +7,7 @@ from jpegdl.errors import UsageError
 from jpegdl.layer import ROUNDINGS
 from jpegdl.robustness.autoattack import AUTOATTACK, check_autoattack
 from jpegdl.robustness.corruptions import KINDS, check_corruptions
+from jpegdl.runs.opened import LARGEST_SEED, DataPlace, compute_device
 
 OWN_ATTACKS = ("fgsm", "pgd", "pgd-strong")
 ATTACKS = (*OWN_ATTACKS, *AUTOATTACK)
@@ -16,8 +17,6 @@ WHITE_BOX = tuple(attack for attack in ATTACKS if attack != BLACK_BOX)
 #: its own nearest boundary, says little of another model.
 TRANSFERRED = ("fgsm", "pgd", "pgd-strong", "apgd-ce")
 GRADIENTS = ("own", "ste", "none", "identity")
-ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
-LARGEST_SEED = 2**32 - 1  # that numpy takes
 
 
 @dataclass
@@ -40,7 +39,7 @@ class AttackConfig:
         rounding: quantizer to put in place of the trained one before anything is attacked, such as hard or sample.
             Default: the trained one.
         images: how many test images, drawn evenly over the classes; all of them where there are no more.
-        attack_seed: of which images are drawn, and of all that is random in attacks and corruptions.
+        images_seed: of which images are drawn, and of all that is random in attacks and corruptions.
         draws: where the layer is random (rounding sample): over how many draws gradients are averaged, and how many are asked
             for each answer, which is that of the majority.
         queries: how many images square may try for each that it attacks. AutoAttack's own number is 5000.
@@ -48,10 +47,9 @@ class AttackConfig:
             of at least 32 pixels.
         severities: of these, from 1 to 5.
         jpeg: qualities, 1 to 100, at which images go through a real JPEG file (4:2:0); [] for none.
-        data_path: where the run's test images are, if not where they were in training.
-        workers: threads that decode images.
+        data: where the run's test images are now.
         batch_size: images that are attacked at a time.
-        accelerator: auto (a GPU where there is one), cpu or gpu.
+        device: auto (a GPU where there is one), cpu, cuda, ...
     """
 
     eps: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0, 8.0])
@@ -60,16 +58,15 @@ class AttackConfig:
     gradients: list[str] = field(default_factory=lambda: list(GRADIENTS))
     rounding: str | None = None
     images: int = 200
-    attack_seed: int = 0
+    images_seed: int = 0
     draws: int = 10
     queries: int = 1000
     corruptions: list[str] = field(default_factory=lambda: list(KINDS))
     severities: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
     jpeg: list[int] = field(default_factory=lambda: [10, 20, 30, 40, 50, 60, 70, 80, 90])
-    data_path: str | None = None
-    workers: int = 0
+    data: DataPlace = field(default_factory=DataPlace)
     batch_size: int = 64
-    accelerator: str = "auto"
+    device: str = "auto"
 
     @property
     def budgets(self) -> list[tuple[str, float]]:
@@ -108,12 +105,11 @@ def check_attack(config: AttackConfig) -> None:
     for name in ("eps", "eps_l2", "attacks", "gradients", "corruptions", "severities", "jpeg"):
         if len(set(getattr(config, name))) < len(getattr(config, name)):
             raise UsageError(f"{name} must not name anything twice, got {getattr(config, name)}")
-    if not 0 <= config.attack_seed <= LARGEST_SEED:
-        raise UsageError(f"attack_seed must be a number from 0 to {LARGEST_SEED}, got {config.attack_seed}")
-    if config.workers < 0:
-        raise UsageError(f"workers must not be negative, got {config.workers}")
-    if config.accelerator not in ACCELERATORS:
-        raise UsageError(f"accelerator must be auto, cpu or gpu, got {config.accelerator!r}")
+    if not 0 <= config.images_seed <= LARGEST_SEED:
+        raise UsageError(f"images_seed must be a number from 0 to {LARGEST_SEED}, got {config.images_seed}")
+    if config.data.workers < 0:
+        raise UsageError(f"data.workers must not be negative, got {config.data.workers}")
+    compute_device(config.device)
     if not (config.attacks or config.corruptions or config.jpeg):
         raise UsageError("attacks, corruptions and jpeg are all empty, so there is nothing to do")
     if set(config.attacks) & set(AUTOATTACK):

@@ -1,8 +1,8 @@
 """A trained run under attack: which trials there are, which of them are done, and the result in the run folder."""
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -13,51 +13,31 @@ from torch import Tensor
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file, write_csv, write_json
 from jpegdl.layer import PrependedModel
-from jpegdl.layer.roundings import set_rounding
 from jpegdl.robustness import attacks
 from jpegdl.robustness.attack_batch import answers, attack_images
 from jpegdl.robustness.attack_figures import attack_rows
 from jpegdl.robustness.autoattack import AUTOATTACK, FEWEST_CLASSES, STEPS, TARGETS
 from jpegdl.robustness.config import BLACK_BOX, TRANSFERRED, WHITE_BOX, AttackConfig, check_attack
 from jpegdl.robustness.corruptions import SMALLEST, corrupt, corruption_versions, jpeg, jpeg_versions
-from jpegdl.robustness.images import draw, test_data
 from jpegdl.robustness.results import attack_name
 from jpegdl.robustness.robust_accuracy import NO_GRADIENT, TRANSFER, Bits, Outcome, Trial, bits, from_bits, levels, masking
-from jpegdl.robustness.store import Store
 from jpegdl.robustness.surrogates import gradients_of, is_random
-from jpegdl.runs import RunFolder, TrainedRun, open_run
-from jpegdl.training import on_gpu
+from jpegdl.runs import RunFolder
+from jpegdl.runs.opened import DataPlace, OpenedRun, open_for_test, open_plain
+from jpegdl.runs.pieces import Pieces
+from jpegdl.runs.progress import Progress
 
-_FORMAT = 2  # of what attacks and corruptions do; pieces of another one are made again
+_FORMAT = 3  # of what attacks and corruptions do; pieces of another one are made again
 
 #: The check for masked gradients: with so much room every model should give way to such an attack.
 CHECK_ATTACK, CHECK_NORM, CHECK_EPS = "pgd-strong", "Linf", 64 / 255
-
-
-@dataclass(frozen=True)
-class AttackStanding:
-    """How far an attack on a run is.
-
-    Attributes:
-        name: what is being done, such as Linf-8-pgd-own.
-        step, steps: of so many pieces, which, from 1 on.
-        done, images: of that piece.
-        found: how many pieces an earlier call had finished.
-    """
-
-    name: str
-    step: int
-    steps: int
-    done: int
-    images: int
-    found: int
 
 
 def attack_run(
     folder: RunFolder,
     config: AttackConfig,
     plain: RunFolder | None = None,
-    progress: Callable[[AttackStanding], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Attack what a run trained, and leave ``attack.json`` and ``attack.csv`` in its folder.
 
@@ -69,7 +49,7 @@ def attack_run(
         folder: of a finished run.
         config: what to attack with.
         plain: the run of the plain model of the same seed, for transfers from it; None for no transfers.
-        progress: is told how far it is, after each batch.
+        progress: is told how far it is, after each batch: what is being done, and how many pieces of how many are.
 
     Returns:
         The content of ``attack.json``, accuracies as shares from 0 to 1: ``arm``, ``seed``, ``backbone``, ``model`` (digest of
@@ -86,58 +66,63 @@ def attack_run(
             for, images too small for corruptions, a GPU without enough memory, or another process attacks the same run.
     """
     check_attack(config)
-    siege = _Siege(folder, config, plain if plain is None or plain.path != folder.path else None)
-    with siege.store.claimed():
+    attack = _Attack(folder, config, plain if plain is None or plain.path != folder.path else None)
+    with attack.pieces.claimed(f"{folder} is being attacked"):
         try:
-            result = siege.run(progress or (lambda standing: None))
+            result = attack.run(progress or (lambda what, done, total: None))
         except torch.OutOfMemoryError as error:
-            raise UsageError(f"{siege.device} has no memory left: give a smaller batch_size; {error}") from error
-        write_json(siege.file.with_suffix(".json"), result)
-        write_csv(siege.file.with_suffix(".csv"), attack_rows({result["arm"]: {result["seed"]: result}}))
+            raise UsageError(f"{attack.device} has no memory left: give a smaller batch_size; {error}") from error
+        write_json(attack.file.with_suffix(".json"), result)
+        write_csv(attack.file.with_suffix(".csv"), attack_rows({result["arm"]: {result["seed"]: result}}))
     return result
 
 
-class _Siege:
+class _Attack:
     """A model, its images, and all that is to be done to them."""
 
     def __init__(self, folder: RunFolder, config: AttackConfig, plain: RunFolder | None) -> None:
-        opened = open_run(folder)
-        self.config, self.classes = config, opened.classes
-        self.device = _device(opened, config)
-        self.model = _ready(opened, self.device)
-        self.trained = opened.config
-        self.rounding = set_rounding(self.model.layer, config.rounding, f"the layer of {folder}")
+        opened = open_for_test(folder, config.data, config.device, config.rounding)
+        self.config, self.opened, self.model, self.device = config, opened, opened.model, opened.device
+        self.classes, self.trained = opened.run.classes, opened.run.config
         if config.corruptions and self.trained.data.pixels < SMALLEST:
             raise UsageError(
                 f"corruptions need images of at least {SMALLEST} pixels on a side, and those of {folder} have "
                 f"{self.trained.data.pixels}: give --corruptions '[]'"
             )
-        self.plain = None if plain is None else _open_plain(plain, opened, self.device)
-        settings = folder.settings()
-        self.arm, self.seed = settings["arm"], settings["seed"]
-        self.data, self.other_images = test_data(folder, opened, config, self.seed)
-        self.indices, self.images, self.labels = draw(self.data, config)
+        self.plain = None if plain is None else _transfer_source(plain, opened)
+        self.indices, self.images, self.labels = self._images()
         self.file = folder.path / attack_name(config.rounding)
         self.draws = config.draws if is_random(self.model.layer) else 1
-        self._digest = digest_of_file(folder.model_file)
-        self.store = Store(self.file, self._made_of(folder))
+        self.pieces = Pieces(self.file, self._made_of())
         self._plain_digest = None if plain is None else digest_of_file(plain.model_file)
 
-    def _made_of(self, folder: RunFolder) -> dict[str, Any]:
+    def _images(self) -> tuple[list[int], Tensor, Tensor]:
+        """Test images: indices in ascending order, images (N, 3, size, size), class indices (N,)."""
+        indices, images, labels = [], [], []
+        for index in self.opened.images(self.config.images, self.config.images_seed):
+            if (item := self.opened.data.test[index]) is not None:  # a corrupt one that the run leaves out
+                indices.append(index)
+                images.append(item[0])
+                labels.append(item[1])
+        if not indices:
+            raise UsageError(f"none of the {self.config.images} images drawn can be decoded")
+        return indices, torch.stack(images), torch.tensor(labels)
+
+    def _made_of(self) -> dict[str, Any]:
         """What every piece depends on."""
         data = self.trained.data
         return {
             "format": _FORMAT,
-            "model": self._digest,
+            "model": self.opened.digest,
             "torch": torch.__version__,
             "layer": asdict(self.trained.layer),
             "backbone": self.trained.backbone,
-            "rounding": self.rounding,
+            "rounding": self.opened.rounding,
             "pixels": [data.pixels, data.side, data.filter, data.jpeg_test],
-            "data": self.data.test.fingerprint,
+            "data": self.opened.data.test.fingerprint,
             "classes": self.classes,
             "indices": self.indices,
-            "attack_seed": self.config.attack_seed,
+            "images_seed": self.config.images_seed,
             "batch_size": self.config.batch_size,
             "draws": self.draws,
         }
@@ -173,30 +158,30 @@ class _Siege:
             check = [Trial(CHECK_ATTACK, gradient, CHECK_NORM, CHECK_EPS) for gradient in gradients]
         return asked, check, left_out
 
-    def run(self, progress: Callable[[AttackStanding], None]) -> dict[str, Any]:
+    def run(self, progress: Progress) -> dict[str, Any]:
         asked, check, left_out = self.trials()
         right = self._right(self.model, self.draws)
         plain_right = None if self.plain is None else self._right(self.plain, 1)
         pieces = list(dict.fromkeys([*asked, *check]))
         jpegs = [f"jpeg-{quality}" for quality in self.config.jpeg]
         corrupted = [f"{kind}-{severity}" for kind in self.config.corruptions for severity in self.config.severities]
-        teller = _Teller(progress, len(pieces) + len(jpegs) + len(corrupted), len(self.images))
+        teller = _Teller(progress, len(pieces) + len(jpegs) + len(corrupted))
         outcomes = {trial: self._outcome(trial, right, plain_right, teller) for trial in pieces}
         shares = {name: self._corrupted(name, teller) for name in [*jpegs, *corrupted]}
         chance = 1 / len(self.classes)
         return {
-            "arm": self.arm,
-            "seed": self.seed,
-            "model": self._digest,
+            "arm": self.opened.settings["arm"],
+            "seed": self.opened.settings["seed"],
+            "model": self.opened.digest,
             "backbone": self.trained.backbone,
-            "rounding": self.rounding,
+            "rounding": self.opened.rounding,
             "draws": self.draws if is_random(self.model.layer) else None,
             "classes": len(self.classes),
             "chance": chance,
             "images": len(self.images),
             "indices": self.indices,
-            "data": {"name": self.data.config.kind, "test": self.data.test.fingerprint},
-            "other_images": self.other_images,
+            "data": {"name": self.opened.data.config.kind, "test": self.opened.data.test.fingerprint},
+            "other_images": self.opened.other_images,
             "clean": {"accuracy": float(right.mean()), "correct": bits(right)},
             "plain": None
             if plain_right is None
@@ -206,7 +191,7 @@ class _Siege:
             "left_out": left_out,
             "corruptions": _by_kind(self.config.corruptions, self.config.severities, shares),
             "jpeg": _mean({str(quality): shares[f"jpeg-{quality}"] for quality in self.config.jpeg}),
-            "settings": asdict(replace(self.config, data_path=None, workers=0)),  # where, and not what
+            "settings": asdict(replace(self.config, data=DataPlace(), device="auto")),  # where, and not what
             "versions": _versions(self.config),
             "machine": str(self.device.type),
         }
@@ -215,7 +200,7 @@ class _Siege:
         """From the folder, or made now: of the images that the model knows, since the others need no attack."""
         # Which images are known may differ by one at the very edge, on another device: those that are new were not attacked.
         more = {"trial": asdict(trial), "with": self._with(trial), "right": bits(right)}
-        if (found := self.store.find(trial.name, more)) is None:
+        if (found := self.pieces.find(trial.name, more)) is None:
             began = time.monotonic()
             broken, plain_fooled, largest = np.zeros_like(right), np.zeros_like(right), 0.0
             for start, batch in teller.batches(trial.name, right.nonzero()[0], self.config.batch_size):
@@ -231,7 +216,7 @@ class _Siege:
                     source=self.plain if trial.gradient == TRANSFER else None,
                     draws=self.draws,
                     queries=self.config.queries,
-                    seed=_seed(self.config.attack_seed, start),
+                    seed=_seed(self.config.images_seed, start),
                 )
                 broken[batch] = examples.fooled.cpu().numpy()
                 largest = max(largest, float(examples.distances.max()))
@@ -243,7 +228,7 @@ class _Siege:
                 "largest": largest,
                 "seconds": time.monotonic() - began,
             }
-            self.store.keep(trial.name, more, found)
+            self.pieces.keep(trial.name, more, found)
         else:
             teller.skip()
         broken, share = from_bits(found["broken"]), None
@@ -270,18 +255,18 @@ class _Siege:
         """Accuracy on corrupted images, 0 to 1, from the folder or measured now."""
         kind, _, degree = name.rpartition("-")
         more = {"corruption": name, "with": jpeg_versions() if kind == "jpeg" else corruption_versions()}
-        if (found := self.store.find(f"corruption-{name}", more)) is None:
+        if (found := self.pieces.find(f"corruption-{name}", more)) is None:
             right = np.zeros(len(self.images), dtype=np.bool_)
             for _, batch in teller.batches(name, np.arange(len(self.images)), self.config.batch_size):
                 images, labels = self.images[batch], self.labels[batch]
                 if kind == "jpeg":
                     made = jpeg(images, int(degree))
                 else:
-                    seeds = [_seed(self.config.attack_seed, self.indices[i]) for i in batch]
+                    seeds = [_seed(self.config.images_seed, self.indices[i]) for i in batch]
                     made = corrupt(images, kind, int(degree), seeds)
                 right[batch] = answers(self.model, made.to(self.device), labels.to(self.device), self.draws).cpu().numpy()
             found = {"correct": bits(right)}
-            self.store.keep(f"corruption-{name}", more, found)
+            self.pieces.keep(f"corruption-{name}", more, found)
         else:
             teller.skip()
         return float(from_bits(found["correct"]).mean())
@@ -302,9 +287,8 @@ class _Siege:
 class _Teller:
     """Counts pieces, and tells how far each is."""
 
-    def __init__(self, progress: Callable[[AttackStanding], None], steps: int, images: int) -> None:
-        self._progress, self._steps, self._images = progress, steps, images
-        self._step = self._found = 0
+    def __init__(self, progress: Progress, steps: int) -> None:
+        self._progress, self._steps, self._step = progress, steps, 0
 
     def batches(self, name: str, which: Any, size: int) -> Iterable[tuple[int, Any]]:
         """The indices ``which`` in batches, each with where it begins."""
@@ -317,34 +301,20 @@ class _Teller:
     def skip(self) -> None:
         """A piece is there already."""
         self._step += 1
-        self._found += 1
 
     def _tell(self, name: str, done: int, images: int) -> None:
-        self._progress(AttackStanding(name, self._step, self._steps, done, images, self._found))
+        self._progress(name, self._step - 1 + done / max(1, images), self._steps)
 
 
-def _device(opened: TrainedRun, config: AttackConfig) -> torch.device:
-    if config.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise UsageError(f"accelerator {config.accelerator}: PyTorch finds no GPU here; give --accelerator cpu")
-    return torch.device("cuda" if on_gpu(replace(opened.config.training, accelerator=config.accelerator)) else "cpu")
-
-
-def _ready(opened: TrainedRun, device: torch.device) -> PrependedModel:
-    """Its model, to be attacked: nothing in it is trained any more."""
-    return opened.model.to(device).eval().requires_grad_(False)
-
-
-def _open_plain(plain: RunFolder, attacked: TrainedRun, device: torch.device) -> PrependedModel:
+def _transfer_source(plain: RunFolder, attacked: OpenedRun) -> PrependedModel:
     """The plain model, of the same classes and size of image."""
-    opened = open_run(plain)
-    if opened.classes != attacked.classes:
-        raise UsageError(f"the model in {plain} knows other classes than that in {attacked.folder}: there is no transfer")
-    if opened.config.data.pixels != attacked.config.data.pixels:
+    opened = open_plain(plain, attacked)
+    if (trained := opened.config.data.pixels) != (own := attacked.run.config.data.pixels):
         raise UsageError(
-            f"the model in {plain} takes images of {opened.config.data.pixels} pixels and that in {attacked.folder} of "
-            f"{attacked.config.data.pixels}: there is no transfer"
+            f"the model in {plain} takes images of {trained} pixels and that in {attacked.folder} of {own}: there is no "
+            "transfer"
         )
-    return _ready(opened, device)
+    return opened.model
 
 
 def _seed(*numbers: int) -> int:

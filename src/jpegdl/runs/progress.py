@@ -3,11 +3,14 @@
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from tqdm import tqdm
 
+#: Told what is being done, and how much of it, of how much, is.
+Progress = Callable[[str, float, float], None]
 SELDOM = 30.0  # seconds between two lines where they stay, as in a log
 _WIDEST = 100  # columns: a longer bar says no more
 
@@ -174,3 +177,39 @@ class Board:
             self.drop(row)
         if self._bar is not None:
             self._bar.close()
+
+
+class Bar:
+    """How far a command is: in a terminal a bar, elsewhere a line now and then, so that logs stay short.
+
+    Args:
+        title: what is being done.
+        unit: what is counted.
+    """
+
+    def __init__(self, title: str = "", unit: str = "") -> None:
+        self._title, self._unit, self._last = title, unit, time.monotonic()
+        self._bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            self._bar = bar(1, "{desc} {percentage:3.0f}% [{elapsed}<{remaining}]")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, what: str, done: float, total: float) -> None:
+        """Say that ``done`` of ``total`` are done of ``what``."""
+        text = f"{self._title}: {what}" if self._title and what else self._title or what
+        if self._bar is not None:
+            self._bar.total, self._bar.n = total, done
+            self._bar.set_description_str(text, refresh=True)
+        elif time.monotonic() - self._last >= SELDOM:
+            self._last = time.monotonic()
+            say(f"{text}, {done:.0f} of {total:.0f} {self._unit}".rstrip())
+
+    def error(self, text: str) -> None:
+        """A line about what is wrong, above the bar."""
+        say(f"jpegdl: error: {text}")

@@ -1,4 +1,4 @@
-"""What an attack has found so far, kept piece by piece in the run folder, so that it can go on after it was stopped."""
+"""What a long command has found so far, kept piece by piece with what it was made of, so that it can go on after it was stopped."""
 
 import json
 from collections.abc import Iterator
@@ -6,13 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import filelock
-
-from jpegdl.errors import UsageError
-from jpegdl.files import remove_strays, write_text
+from jpegdl.files import claimed, remove_strays, write_text
 
 
-class Store:
+class Pieces:
     """A folder of finished pieces, each a JSON file with what it was made of.
 
     Args:
@@ -43,22 +40,18 @@ class Store:
         write_text(self._file(name), json.dumps({"found": found, "made_of": self._all(more)}))
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Keep other processes from writing to the same folder.
+    def claimed(self, what: str) -> Iterator[None]:
+        """Keep other processes from writing to the same folder, and clear away what killed ones left half-written.
 
-        The operating system gives the lock back when a process ends, however it ends.
+        Args:
+            what: is done, for the message.
 
         Raises:
-            UsageError: one of them is at it.
+            BusyError: one of them is at it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = self.folder / "lock"
-        try:
-            with filelock.FileLock(lock, blocking=False):
-                remove_strays(self.folder)
-                yield
-        except filelock.Timeout as taken:
-            raise UsageError(f"{self.folder.parent} is being attacked by another process (it holds {lock})") from taken
+        with claimed(self.folder / "lock", what):
+            remove_strays(self.folder)
+            yield
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.json"
