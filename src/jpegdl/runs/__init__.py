@@ -1,0 +1,39 @@
+"""What training leaves: the settings of a run, its folder, its record and its model. Nothing here trains."""
+
+from typing import TYPE_CHECKING
+
+from jpegdl.extras import on_first_use
+
+if TYPE_CHECKING:
+    from jpegdl.runs.checks import check_config
+    from jpegdl.runs.config import OptimizerConfig, RateConfig, RunConfig, TrainingConfig
+    from jpegdl.runs.folder import RunFolder, finished_runs
+    from jpegdl.runs.model import TrainedRun, load_model, open_run
+
+__all__ = [
+    "OptimizerConfig",
+    "RateConfig",
+    "RunConfig",
+    "RunFolder",
+    "TrainedRun",
+    "TrainingConfig",
+    "check_config",
+    "finished_runs",
+    "load_model",
+    "open_run",
+]
+
+_HOMES = {
+    "OptimizerConfig": "config",
+    "RateConfig": "config",
+    "RunConfig": "config",
+    "RunFolder": "folder",
+    "TrainedRun": "model",
+    "TrainingConfig": "config",
+    "check_config": "checks",
+    "finished_runs": "folder",
+    "load_model": "model",
+    "open_run": "model",
+}
+
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)
