@@ -137,8 +137,6 @@ def open_plain(folder: RunFolder, beside: OpenedRun) -> TrainedRun:
     plain = open_run(folder)
     if plain.classes != beside.run.classes:
         difference = class_difference(plain.classes, beside.run.classes)
-        raise UsageError(
-            f"{folder} knows other classes than {beside.folder} ({difference}): give a plain run of the same data"
-        )
+        raise UsageError(f"{folder} knows other classes than {beside.folder} ({difference}): give a plain run of the same data")
     plain.model.to(beside.device).requires_grad_(False)
     return plain

@@ -13,8 +13,8 @@ from jpegdl import __version__
 from jpegdl.data.config import CLASS_ORDERS
 from jpegdl.files import digest_of_file
 from jpegdl.layer.config import DEFAULT_ALPHA, table_source
-from jpegdl.user_code import is_own, own_modules, source_digest
 from jpegdl.runs.config import RunConfig
+from jpegdl.user_code import is_own, own_modules, source_digest
 
 #: Settings that say where to compute, where files are and who else hears of it, not what: they may change between the two
 #: halves of a run.
