@@ -3,7 +3,7 @@
 import safetensors.torch
 from torch import nn
 
-from jpegdl.calibrate import initial_tables
+from jpegdl.calibrate import starting_tables
 from jpegdl.data import Data, DataConfig
 from jpegdl.layer import LayerConfig, build_layer
 from jpegdl.runs import OptimizerConfig, RunConfig, RunFolder, TrainingConfig
@@ -28,7 +28,9 @@ def run(config, folder, arm="jpeg-dl", seed=0):
 
     def make_layer():
         return (
-            nn.Identity() if arm == "plain" else build_layer(config.layer, initial_tables(config.layer, data), config.data.size)
+            nn.Identity()
+            if arm == "plain"
+            else build_layer(config.layer, starting_tables(config.layer, data), config.data.size)
         )
 
     return train_run(config, data, make_layer, RunFolder(folder), arm, seed)

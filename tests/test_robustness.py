@@ -11,7 +11,7 @@ from jpegdl.errors import UsageError
 from jpegdl.layer import CompandingLayer, GainLayer, JpegCascade, SubsampledJpegLayer, ZeroDcJpegLayer
 from jpegdl.robustness import ATTACKS, attack_images, gradients_of, with_gradient
 from jpegdl.robustness.attack_batch import answers
-from jpegdl.robustness.attacks import Source, distance, pgd, project
+from jpegdl.robustness.attacks import GradientSource, distance, pgd, project_to_ball
 from jpegdl.robustness.surrogates import is_random
 from jpegdl.tables import standard_tables
 
@@ -83,7 +83,7 @@ def test_the_gradient_is_that_of_finite_differences():
     layer = JpegLayer(*(table.double() for table in standard_tables(50)), alpha=0.01)
     model = _network(layer).double()
     images, labels = torch.rand(3, 3, 16, 16, dtype=torch.float64), torch.tensor([0, 3, 4])
-    gradient, _ = Source(model).look(images, labels)
+    gradient, _ = GradientSource(model).look(images, labels)
     for _ in range(5):
         way = torch.randn_like(images)
         with torch.no_grad():
@@ -123,11 +123,11 @@ def test_examples_stay_within_eps_and_the_range_of_pixels_and_leave_no_trace(att
 def test_projection(norm):
     images, moved = torch.rand(3, 3, 4, 4), torch.rand(3, 3, 4, 4)
     moved[0, 0, 0, 0] = torch.nan
-    back = project(moved, images, norm, 0.1)
+    back = project_to_ball(moved, images, norm, 0.1)
     assert back.isfinite().all()
     assert (distance(back, images, norm) <= 0.1 + 1e-6).all()
     near = images + 0.001 * (0.5 - images)
-    assert torch.allclose(project(near, images, norm, 0.1), near)
+    assert torch.allclose(project_to_ball(near, images, norm, 0.1), near)
 
 
 @pytest.mark.parametrize(
@@ -182,11 +182,11 @@ def test_a_surrogate_has_the_logits_of_the_model_to_the_bit_and_another_gradient
         other = with_gradient(model, gradient)
         assert torch.equal(other(images), expected)
         assert torch.equal(other(images.clone().requires_grad_()), expected)
-        gradients[gradient], _ = Source(other).look(images, labels)
+        gradients[gradient], _ = GradientSource(other).look(images, labels)
     assert (gradients["identity"] - gradients["own"]).abs().max() > 1e-5
     with torch.no_grad():
         passed = model.layer(images)
-    behind, _ = Source(prepend(model.backbone, nn.Identity())).look(passed, labels)
+    behind, _ = GradientSource(prepend(model.backbone, nn.Identity())).look(passed, labels)
     assert torch.equal(gradients["identity"], behind)
 
 
@@ -230,7 +230,7 @@ def test_a_transfer_follows_the_other_model_and_is_judged_by_this_one():
     images = 0.5 + 0.1 * torch.rand(6, 3, 8, 8)
     labels = victim(images).argmax(1)
     examples = attack_images(victim, images, labels, "fgsm", "Linf", 0.05, source=source)
-    gradient, _ = Source(source).look(images, labels)
+    gradient, _ = GradientSource(source).look(images, labels)
     assert torch.equal(examples.images, (images + 0.05 * gradient.sign()).clamp(0, 1))
     assert torch.equal(examples.fooled, victim(examples.images).argmax(1) != labels)
     source.load_state_dict(victim.state_dict())
@@ -260,7 +260,7 @@ def test_gradients_of_a_random_layer_are_averaged_and_its_answers_are_those_of_t
     images, labels = torch.rand(8, 3, 16, 16), torch.randint(0, 5, (8,))
 
     def spread(draws):
-        looks = torch.stack([Source(model, draws).look(images, labels)[0] for _ in range(8)])
+        looks = torch.stack([GradientSource(model, draws).look(images, labels)[0] for _ in range(8)])
         return float(looks.std(0).norm())
 
     assert spread(16) < 0.5 * spread(1)
@@ -287,6 +287,6 @@ class _Noisy(nn.Module):
 def test_an_image_that_a_random_model_mistakes_in_some_draws_is_not_done_with():
     images, labels = torch.full((4, 3, 8, 8), 0.52), torch.zeros(4, dtype=torch.long)
     generator = torch.Generator().manual_seed(0)
-    made = pgd(Source(_Noisy(), 200), images, labels, "Linf", 0.2, steps=5, restarts=1, generator=generator)
+    made = pgd(GradientSource(_Noisy(), 200), images, labels, "Linf", 0.2, steps=5, restarts=1, generator=generator)
     # From the first step on most draws are wrong; the worst case is all of eps away, and there 3 % of draws are right still.
     assert torch.allclose(made, images - 0.2)

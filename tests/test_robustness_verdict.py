@@ -7,11 +7,11 @@ import pytest
 
 from jpegdl.errors import UsageError
 from jpegdl.robustness import attack_figure, attack_rows
-from jpegdl.robustness.robust_accuracy import Outcome, Trial, bits, from_bits, levels, masking, sign_test
+from jpegdl.robustness.robust_accuracy import AttackOutcome, Trial, bits, from_bits, levels, masking, sign_test
 
 
 def _outcome(attack, gradient, broken, eps=8 / 255, norm="Linf"):
-    return Outcome(Trial(attack, gradient, norm, eps), from_bits(broken), eps, None)
+    return AttackOutcome(Trial(attack, gradient, norm, eps), from_bits(broken), eps, None)
 
 
 RIGHT = from_bits("1111111100")

@@ -14,7 +14,7 @@ from torch import nn
 
 from jpegdl import JpegLayer, prepend
 from jpegdl.backbones.build import build_backbone
-from jpegdl.calibrate import initial_tables
+from jpegdl.calibrate import starting_tables
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig, build_layer
@@ -197,7 +197,7 @@ def test_a_loss_that_is_not_finite_stops_training_before_the_tables(tmp_path, mo
     layers = []
 
     def make_layer():
-        layers.append(build_layer(config.layer, initial_tables(config.layer, data), config.data.size))
+        layers.append(build_layer(config.layer, starting_tables(config.layer, data), config.data.size))
         return layers[0]
 
     step = JointTraining.training_step
@@ -244,12 +244,12 @@ def test_layers_of_a_config():
 
 def test_initial_tables_by_name(tmp_path):
     data = Data(DataConfig(size=16, resize=20))
-    assert (initial_tables(LayerConfig(tables="ones"), data)[0] == 1).all()
-    assert initial_tables(LayerConfig(tables="standard:50"), data)[0][0, 0] == 16
-    assert initial_tables(LayerConfig(tables="magnitude"), data)[0].max() > 0
+    assert (starting_tables(LayerConfig(tables="ones"), data)[0] == 1).all()
+    assert starting_tables(LayerConfig(tables="standard:50"), data)[0][0, 0] == 16
+    assert starting_tables(LayerConfig(tables="magnitude"), data)[0].max() > 0
     file = tmp_path / "t.json"
     file.write_text(json.dumps({"luma": [[3.0] * 8] * 8, "chroma": [[4.0] * 8] * 8}), encoding="utf-8")
-    assert initial_tables(LayerConfig(tables=str(file)), data)[1][7, 7] == 4
+    assert starting_tables(LayerConfig(tables=str(file)), data)[1][7, 7] == 4
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_damaged_settings_are_named(tmp_path):
 def test_a_runs_tables_can_start_another(tmp_path):
     run(small_config(epochs=1), tmp_path)
     after = json.loads((tmp_path / "tables.json").read_text(encoding="utf-8"))["after"]
-    luma, _ = initial_tables(LayerConfig(tables=str(tmp_path / "tables.json")), Data(small_config().data))
+    luma, _ = starting_tables(LayerConfig(tables=str(tmp_path / "tables.json")), Data(small_config().data))
     assert torch.equal(luma, torch.tensor(after["luma"]))
 
 

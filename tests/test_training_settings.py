@@ -13,7 +13,7 @@ import torch
 from timm.scheduler.cosine_lr import CosineLRScheduler
 
 from jpegdl.backbones.build import build_backbone
-from jpegdl.calibrate import initial_tables
+from jpegdl.calibrate import starting_tables
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel, build_layer, prepend
@@ -267,7 +267,7 @@ def test_batch_statistics_over_processes_leave_activations_alone():
 def test_two_optimizers_have_one_loss_scale(tmp_path):
     """float16 with a scaler, as on a GPU: the scale grows once per batch, and both optimizers see unscaled gradients."""
     config, data = small_config(epochs=1), Data(small_config().data)
-    layer = build_layer(config.layer, initial_tables(config.layer, data), config.data.size)
+    layer = build_layer(config.layer, starting_tables(config.layer, data), config.data.size)
     model = prepend(build_backbone(config.backbone, len(data.classes), 0, config.data.size), layer)
     joint = JointTraining(model, config.training, len(data.classes), 0)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=1)
@@ -287,7 +287,7 @@ def test_two_optimizers_have_one_loss_scale(tmp_path):
     # One step of the same in float32: the same gradients, but for what float16 rounds; a wrong scale is a factor of 2.
     before = copy.deepcopy(seen)
     seen.clear()
-    layer = build_layer(config.layer, initial_tables(config.layer, data), config.data.size)
+    layer = build_layer(config.layer, starting_tables(config.layer, data), config.data.size)
     model = prepend(build_backbone(config.backbone, len(data.classes), 0, config.data.size), layer)
     joint = JointTraining(model, config.training, len(data.classes), 0)
     lightning.Trainer(callbacks=[Watch()], use_distributed_sampler=False, **options).fit(joint, data)

@@ -132,7 +132,7 @@ def model_tables(config: LayerConfig, model: nn.Module, data: "Data") -> tuple[T
     return sensitivity_tables(model, loader, q_max=config.q_max, images=config.images, train_mode=train_mode)
 
 
-def initial_tables(config: LayerConfig, data: "Data") -> tuple[Tensor, Tensor]:
+def starting_tables(config: LayerConfig, data: "Data") -> tuple[Tensor, Tensor]:
     """The (luma, chroma) tables that settings ask for, where they need no other run.
 
     Args:

@@ -100,7 +100,7 @@ def export_model(
     with _quiet(), torch.no_grad(), replacing(path) as file:
         program = _program(twin, size, unit)
         run = writer(program, file, about)
-        check = compare(twin, run, [size] if unit is None else [size, (size[0] + unit, size[1] + 3 * unit)])
+        check = compare_exported(twin, run, [size] if unit is None else [size, (size[0] + unit, size[1] + 3 * unit)])
         if not check.difference <= check.allowed:  # NaN is not
             raise UsageError(
                 f"{path} is not written: its logits are not PyTorch's (difference {check.difference:.3g}, allowed "
@@ -305,7 +305,7 @@ def _quiet() -> Iterator[None]:
 
 
 @torch.no_grad()
-def compare(model: nn.Module, exported: Run, sizes: list[Size]) -> Check:
+def compare_exported(model: nn.Module, exported: Run, sizes: list[Size]) -> Check:
     """Compare an exported model's logits with those of its original, on the embedded photographs and on one alone.
 
     Args:

@@ -39,7 +39,7 @@ class CompressConfig:
     threads: int | None = None
 
 
-def check(config: CompressConfig) -> None:
+def check_compress(config: CompressConfig) -> None:
     """Refuse settings that nothing could be compressed with.
 
     Raises:

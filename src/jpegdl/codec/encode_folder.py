@@ -24,7 +24,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as v2
 
 from jpegdl import functional as F
-from jpegdl.codec.config import MANIFEST, CompressConfig, check
+from jpegdl.codec.config import MANIFEST, CompressConfig, check_compress
 from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.folder_walk import SUFFIX, Entry, walk
 from jpegdl.codec.learned import Carried, Learned, as_json, carried, file_tables, learned_tables
@@ -104,7 +104,7 @@ def compress_folder(
         UsageError: settings that cannot be; no folder or no images; a target inside the source, in use, or of other
             settings; nothing more can be written.
     """
-    check(config)
+    check_compress(config)
     root, out = _places(Path(source).expanduser(), Path(target).expanduser())
     learned = learned_tables(config.model, config.tables)
     tables = file_tables(learned.luma, learned.chroma, wide=config.wide)

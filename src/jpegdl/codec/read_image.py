@@ -24,7 +24,7 @@ class Other(Exception):  # noqa: N818
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """What is written.
 
     Attributes:
@@ -38,7 +38,7 @@ class Picture:
     icc: bytes | None
 
 
-def open_picture(stream: IO[bytes], name: str, *, drop_alpha: bool) -> Picture:
+def open_picture(stream: IO[bytes], name: str, *, drop_alpha: bool) -> DecodedImage:
     """Read an image file, opened; ``name`` is its name.
 
     - Grey stays grey; grey of up to 16 bits is scaled to 8 bits; palette, CMYK and others become RGB as Pillow converts them.
@@ -63,13 +63,13 @@ def open_picture(stream: IO[bytes], name: str, *, drop_alpha: bool) -> Picture:
         return decoding(lambda: _picture(source, drop_alpha))
 
 
-def _picture(source: Image.Image, drop_alpha: bool) -> Picture:
+def _picture(source: Image.Image, drop_alpha: bool) -> DecodedImage:
     frames = getattr(source, "n_frames", 1)
     if frames > 1 and source.format != "MPO":
         raise BadImage(f"has {frames} pictures ({source.format}), and a JPEG file holds one")
     loaded(source)
     image = _mode(source, drop_alpha)
-    return Picture(image, _exif(source), _profile(source, image.mode))
+    return DecodedImage(image, _exif(source), _profile(source, image.mode))
 
 
 def _mode(image: Image.Image, drop_alpha: bool) -> Image.Image:

@@ -46,7 +46,10 @@ def draw_figures(folder: Path, runs: dict[str, BySeed], summary: dict[str, Any])
         "gains": gains_figure(summary),
     }
     for arm, by_seed in runs.items():
-        figures |= {f"tables-{arm}": tables_figure(arm, by_seed), f"saturation-{arm}": saturation_figure(arm, by_seed)}
+        figures |= {
+            f"tables-{arm}": compared_tables_figure(arm, by_seed),
+            f"saturation-{arm}": compared_saturation_figure(arm, by_seed),
+        }
     arms = [*ARMS, *(path.name for path in folder.iterdir() if path.is_dir())]
     for name in dict.fromkeys([*figures, *(f"{what}-{arm}" for what in ("tables", "saturation") for arm in arms)]):
         if (figure := figures.get(name)) is None:
@@ -184,7 +187,7 @@ def gains_figure(summary: dict[str, Any]) -> Figure | None:
 # -------------------------------------------------------------------------------------------------------------- tables
 
 
-def tables_figure(arm: str, runs: BySeed) -> Figure | None:
+def compared_tables_figure(arm: str, runs: BySeed) -> Figure | None:
     """Tables before and after training, mean over the seeds, and what changed; None for an arm without any for all blocks."""
     kind = _table_kind(next(iter(runs.values()))) if runs else None
     if kind not in DRAWN:
@@ -207,7 +210,7 @@ def _are_grey(runs: BySeed) -> bool:
 # ---------------------------------------------------------------------------------------------------------- saturation
 
 
-def saturation_figure(arm: str, runs: BySeed) -> Figure | None:
+def compared_saturation_figure(arm: str, runs: BySeed) -> Figure | None:
     """Share of the test images' coefficients at the level cap, mean over the seeds. None for an arm without a cap."""
     shares = [run.result()["saturation"] for run in runs.values()]
     if not all(np.shape(share) == (3, 8, 8) for share in shares) or not shares:

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from jpegdl.backbones.build import build_backbone
-from jpegdl.calibrate import initial_tables, model_tables
+from jpegdl.calibrate import model_tables, starting_tables
 from jpegdl.comparison.config import CompareConfig, check_compare, check_run
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
@@ -90,7 +90,7 @@ def _make_layer(config: CompareConfig, run: RunConfig, data: Data, seed: int) ->
     elif run.layer.tables == "learned":
         tables = read_tables(_needed(config, "jpeg-dl", seed, data).tables_file)
     else:
-        tables = initial_tables(run.layer, data)
+        tables = starting_tables(run.layer, data)
     if is_own(run.layer.kind):  # it may start from random numbers
         seed_everything(seed)
     return build_layer(run.layer, tables, run.data.pixels)
@@ -164,7 +164,7 @@ def _calibrated(config: CompareConfig, seed: int, method: str, model_file: Path 
     if own:
         folder.check_data(data.fingerprint, run)
     if method == "magnitude":
-        return initial_tables(replace(config.layer, tables="magnitude"), data)
+        return starting_tables(replace(config.layer, tables="magnitude"), data)
     if model_file is None:
         model = open_run(folder).model
     else:
@@ -268,5 +268,5 @@ def _untrained(run: RunConfig, data: Data, seed: int) -> PrependedModel:
             f"the weights' head does not fit the {len(data.classes)} classes of the data, so there is nothing to evaluate "
             "before training"
         )
-    tables = initial_tables(run.layer, data) if layer_kind(run.layer).from_tables else None
+    tables = starting_tables(run.layer, data) if layer_kind(run.layer).from_tables else None
     return prepend(backbone, build_layer(run.layer, tables, run.data.pixels))

@@ -26,7 +26,7 @@ SHOWN = {
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownFile:
     """Files of one sort in the folder of a comparison.
 
     Attributes:
@@ -40,13 +40,13 @@ class Shown:
     files: list[Path]
 
 
-def shown_files(folder: Path) -> list[Shown]:
+def shown_files(folder: Path) -> list[ShownFile]:
     """What there is to look at in the folder of a comparison; sorts of which there is no file are left out."""
     found = []
     for name, about in SHOWN.items():
         files = sorted(folder.glob(name.replace("ARM", "*").replace("SEED", "[0-9]*")))
         if files:
-            found.append(Shown(files[0].relative_to(folder).as_posix() if len(files) == 1 else name, about, files))
+            found.append(ShownFile(files[0].relative_to(folder).as_posix() if len(files) == 1 else name, about, files))
     return found
 
 

@@ -1,4 +1,4 @@
-"""A process that trains runs of a comparison, one after another: ``main()``, with the parent's id as the argument.
+"""A process that trains runs of a comparison, one after another: ``serve()``, with the parent's id as the argument.
 
 ``crew.py`` starts it and says what is pickled to it and from it.
 """
@@ -56,7 +56,7 @@ class _Voice:
         pass
 
 
-def main() -> None:
+def serve() -> None:
     """Train what the parent says, until it says no more."""
     voice = _Voice(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)  # what is printed in this process must not reach the parent as an event

@@ -188,8 +188,8 @@ class _Crew:
 _WORKER = """
 from jpegdl.processes import lean_imports
 with lean_imports():
-    from jpegdl.comparison.worker import main
-main()
+    from jpegdl.comparison.worker import serve
+serve()
 """
 
 

@@ -133,7 +133,7 @@ class DataConfig:
         return self.interpolation or INTERPOLATIONS[0]
 
 
-def check(config: DataConfig) -> None:
+def check_data(config: DataConfig) -> None:
     """Refuse settings that no data set could be loaded with.
 
     Raises:

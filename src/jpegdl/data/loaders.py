@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
-from jpegdl.data.config import DataConfig, check
+from jpegdl.data.config import DataConfig, check_data
 from jpegdl.data.images import ImageSet
 from jpegdl.data.sampling import EpochSampler, Seeded, Share, processes
 from jpegdl.data.sources import open_sets
@@ -48,7 +48,7 @@ class Data(lightning.LightningDataModule):
         self, config: DataConfig, seed: int = 0, *, test_only: bool = False, sets: tuple[Any, ...] | None = None
     ) -> None:
         super().__init__()
-        check(config)
+        check_data(config)
         self.config, self.seed, self._sets = config, seed, sets
         train, test, classes = open_sets(config, sets, test_only=test_only)
         self.classes = [as_text(name) for name in classes]
@@ -61,7 +61,7 @@ class Data(lightning.LightningDataModule):
         Raises:
             UsageError: as the class itself.
         """
-        check(config)
+        check_data(config)
         if replace(config, jpeg_train=self.config.jpeg_train, jpeg_test=self.config.jpeg_test) != self.config:
             return Data(config, self.seed, sets=self._sets)
         self.load()  # once for both

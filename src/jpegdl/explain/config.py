@@ -34,7 +34,7 @@ class ExplainConfig:
     device: str = "auto"
 
 
-def check(config: ExplainConfig) -> None:
+def check_explain(config: ExplainConfig) -> None:
     """Refuse settings that nothing could be explained with.
 
     Raises:

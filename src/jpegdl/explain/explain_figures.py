@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jpegdl.explain.ablation import ALPHA, KINDS
 from jpegdl.explain.grad_cam import SMALLEST_MAP
-from jpegdl.explain.single_images import Shown
+from jpegdl.explain.single_images import ShownImage
 from jpegdl.heatmaps import Array, change_figure, hatch, heat, short
 
 _PLANES = {"luma": "luma", "chroma": "chroma (Cb and Cr)"}
@@ -177,7 +177,7 @@ def _signed(value: float) -> str:
     return "0" if value == 0 else f"{value:+.1f}".replace("-", "−")
 
 
-def picture_figure(name: str, content: dict[str, Any], shown: Shown) -> Figure:
+def picture_figure(name: str, content: dict[str, Any], shown: ShownImage) -> Figure:
     """One image: before and after the layer, what the bands lost, attention and first feature maps of both models."""
     numbers, models = shown.numbers, content["models"]
     figure = Figure(figsize=(14, 7.4), layout="constrained")

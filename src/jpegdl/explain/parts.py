@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 
 from jpegdl.explain import explain_figures
 from jpegdl.explain.ablation import ALPHA, KINDS, Counted, ablate
-from jpegdl.explain.config import ExplainConfig, check
+from jpegdl.explain.config import ExplainConfig, check_explain
 from jpegdl.explain.frequencies import measure
 from jpegdl.explain.grad_cam import SMALLEST_MAP
 from jpegdl.explain.single_images import show
 from jpegdl.explain.subject import NotApplicable, Subject, open_subject
-from jpegdl.explain.table_history import read_history, read_tables
+from jpegdl.explain.table_history import read_history, trained_tables
 from jpegdl.files import claimed, digest_of_file, read_json, remove_strays, replacing, write_json
 from jpegdl.processes import room_for_images
 from jpegdl.runs import RunFolder
@@ -65,7 +65,7 @@ def explain_run(
         UsageError: a setting that cannot be, a run that is not finished or is damaged, other data, or another process explains
             the same run.
     """
-    check(config)
+    check_explain(config)
     subject = open_subject(folder, config, plain)
     target = folder.path / FOLDER
     with claimed(target / "lock", f"{folder} is being explained"):
@@ -153,7 +153,7 @@ class _Maker:
         self.left_out += there["left_out"]
 
     def _tables(self, left_out: list[dict[str, str]]) -> _Made:
-        content = read_tables(self.subject)
+        content = trained_tables(self.subject)
         figure = explain_figures.tables_figure(self.subject.name, content)
         if figure is None:
             left_out.append({"what": "picture of the tables", "why": "no table is one for all blocks"})

@@ -29,7 +29,7 @@ MAPS = 8  # first-stage feature maps shown
 
 
 @dataclass
-class Shown:
+class ShownImage:
     """One chosen image.
 
     Attributes:
@@ -48,7 +48,7 @@ class Shown:
     maps: dict[str, Tensor]
 
 
-def show(subject: Subject, left_out: list[dict[str, str]]) -> tuple[dict[str, Any], list[Shown]]:
+def show(subject: Subject, left_out: list[dict[str, str]]) -> tuple[dict[str, Any], list[ShownImage]]:
     """Choose images and look at them.
 
     Returns:
@@ -118,7 +118,7 @@ def _look(
     name: str,
     at: int,
     content: dict[str, Any],
-) -> Shown:
+) -> ShownImage:
     index = int(scores["index"][at])
     item = subject.data.test[index]
     assert item is not None, "it was scored"
@@ -155,7 +155,7 @@ def _look(
         "difference_scale": difference_scale(output - image),
         "energy": band_energies(image, output),
     }
-    return Shown(name, numbers, image[0].cpu(), output[0].cpu(), attention, maps)
+    return ShownImage(name, numbers, image[0].cpu(), output[0].cpu(), attention, maps)
 
 
 def difference_scale(difference: Tensor) -> float:

@@ -8,7 +8,7 @@ from jpegdl.explain.subject import NotApplicable, Subject
 from jpegdl.layer import STEP_RANGE, JpegLayer, layer_kind
 
 
-def read_tables(subject: Subject) -> dict[str, Any]:
+def trained_tables(subject: Subject) -> dict[str, Any]:
     """The tables before and after training: ``kind``, ``before`` and ``after``, each by name.
 
     Raises:

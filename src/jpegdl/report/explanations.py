@@ -12,7 +12,7 @@ from PIL import Image
 
 from jpegdl.explain import explain_figures
 from jpegdl.files import read_json
-from jpegdl.report.section import Picture, Runs, Section, differs, drawn, readable
+from jpegdl.report.section import PagePicture, Runs, Section, differs, drawn, readable
 from jpegdl.runs import RunFolder
 
 MOST_EXPLAINED = 6  # runs that are shown, so that the page stays under 5 MB
@@ -91,7 +91,7 @@ def _explained(arm: str, seed: int, run: RunFolder, plain: RunFolder | None) -> 
             if figure is not None:
                 pictures.append(drawn(figure, f"{arm}-{seed}-{draw.__name__}", alt, caption, wide=True))
     pictures += [
-        Picture(_embedded(folder / name, alt), alt, caption, wide=True)
+        PagePicture(_embedded(folder / name, alt), alt, caption, wide=True)
         for name, (alt, caption) in _IMAGES.items()
         if name in found["files"] and (folder / name).is_file()
     ]

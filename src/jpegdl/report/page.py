@@ -9,14 +9,20 @@ import yaml
 
 from jpegdl import __version__
 from jpegdl.comparison.arms import ARMS
-from jpegdl.comparison.figures import accuracy_figure, curves_figure, gains_figure, saturation_figure, tables_figure
+from jpegdl.comparison.figures import (
+    accuracy_figure,
+    compared_saturation_figure,
+    compared_tables_figure,
+    curves_figure,
+    gains_figure,
+)
 from jpegdl.comparison.statistics import summary_notes, summary_rows, verdict
 from jpegdl.comparison.summary import read_summary
 from jpegdl.files import write_text
 from jpegdl.report.explanations import explained_sections
 from jpegdl.report.jpeg_files import read_back_sections, stored_sections
 from jpegdl.report.robustness import attacked_sections
-from jpegdl.report.section import Picture, Runs, Section, drawn
+from jpegdl.report.section import PagePicture, Runs, Section, drawn
 from jpegdl.runs import RunFolder
 
 REPORT = "report.html"
@@ -114,7 +120,7 @@ def _gaining_most(arms: list[str], summary: dict[str, Any]) -> list[str]:
     return [arm for arm in arms if arm in best]
 
 
-def _comparing(runs: Runs, summary: dict[str, Any]) -> Iterator[Picture]:
+def _comparing(runs: Runs, summary: dict[str, Any]) -> Iterator[PagePicture]:
     if (gains := gains_figure(summary)) is not None:
         yield drawn(
             gains,
@@ -138,11 +144,11 @@ def _comparing(runs: Runs, summary: dict[str, Any]) -> Iterator[Picture]:
     )
 
 
-def _tables(arm: str, runs: dict[int, RunFolder]) -> Iterator[Picture]:
-    if (figure := tables_figure(arm, runs)) is not None:
+def _tables(arm: str, runs: dict[int, RunFolder]) -> Iterator[PagePicture]:
+    if (figure := compared_tables_figure(arm, runs)) is not None:
         yield drawn(figure, f"tables-{arm}", f"Tables of {arm} before and after training", wide=True)
 
 
-def _saturation(arm: str, runs: dict[int, RunFolder]) -> Iterator[Picture]:
-    if (figure := saturation_figure(arm, runs)) is not None:
+def _saturation(arm: str, runs: dict[int, RunFolder]) -> Iterator[PagePicture]:
+    if (figure := compared_saturation_figure(arm, runs)) is not None:
         yield drawn(figure, f"saturation-{arm}", f"Share of coefficients of {arm} at the level cap", wide=True)

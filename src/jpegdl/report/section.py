@@ -18,7 +18,7 @@ Results = dict[str, dict[int, dict[str, Any]]]  # what was found of them
 
 
 @dataclass(frozen=True)
-class Picture:
+class PagePicture:
     """A figure of the page.
 
     Attributes:
@@ -43,12 +43,12 @@ class Section:
     text: str = ""
     lines: list[str] = field(default_factory=list)
     table: list[list[str]] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
+    pictures: list[PagePicture] = field(default_factory=list)
 
 
-def drawn(figure: Figure, name: str, alt: str, caption: str = "", *, wide: bool = False) -> Picture:
+def drawn(figure: Figure, name: str, alt: str, caption: str = "", *, wide: bool = False) -> PagePicture:
     prefix = "".join(character if character.isalnum() else "-" for character in name)
-    return Picture(inline_svg(figure, prefix, alt), alt, caption, wide)
+    return PagePicture(inline_svg(figure, prefix, alt), alt, caption, wide)
 
 
 @contextmanager

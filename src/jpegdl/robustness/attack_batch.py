@@ -81,11 +81,11 @@ def attack_images(
         raise UsageError(f"transfers are made with {', '.join(TRANSFERRED)}, got {attack!r}")
     draws = draws if is_random(model.layer) else 1
     if source is not None:
-        followed = attacks.Source(source, 1, judge=lambda x, y: ~answers(model, x, y, draws))
+        followed = attacks.GradientSource(source, 1, judge=lambda x, y: ~answers(model, x, y, draws))
         seen = source
     else:
         seen = with_gradient(model, gradient)
-        followed = attacks.Source(seen, draws)
+        followed = attacks.GradientSource(seen, draws)
     # Not the seed itself: weights that were drawn with it would be the very numbers of a random start.
     seed = int(np.random.SeedSequence((seed, SALT)).generate_state(1)[0])
     generator = torch.Generator().manual_seed(seed)
@@ -112,7 +112,7 @@ def attack_images(
                 restarts=attacks.STRONG_RESTARTS if strong else 1,
                 generator=generator,
             )
-    made = attacks.project(made.detach(), images, norm, eps)
+    made = attacks.project_to_ball(made.detach(), images, norm, eps)
     distances = attacks.distance(made, images, norm)
     if bool((distances > eps + TOLERANCE).any()) or not bool(((made >= 0) & (made <= 1)).all()):
         raise AssertionError(f"{attack} left eps {eps} ({float(distances.max())}) or [0, 1]")

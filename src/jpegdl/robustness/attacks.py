@@ -9,7 +9,7 @@ PGD_STEPS, STRONG_STEPS, STRONG_RESTARTS = 5, 50, 5
 REACH = 2.5  # how far all steps of a PGD lead together, in eps
 
 
-class Source:
+class GradientSource:
     """Where an attack takes its gradient from, and who tells it whether it has got there.
 
     Args:
@@ -37,7 +37,7 @@ class Source:
         return total / self._draws, fooled
 
 
-def fgsm(source: Source, images: Tensor, labels: Tensor, norm: str, eps: float) -> Tensor:
+def fgsm(source: GradientSource, images: Tensor, labels: Tensor, norm: str, eps: float) -> Tensor:
     """One step of length ``eps`` along the gradient's sign (Linf) or the gradient (L2), clipped to [0, 1].
 
     Args:
@@ -53,11 +53,11 @@ def fgsm(source: Source, images: Tensor, labels: Tensor, norm: str, eps: float) 
     Source: Goodfellow et al. 2015.
     """
     gradient, _ = source.look(images, labels)
-    return project(images + eps * _direction(gradient, norm), images, norm, eps)
+    return project_to_ball(images + eps * _direction(gradient, norm), images, norm, eps)
 
 
 def pgd(
-    source: Source,
+    source: GradientSource,
     images: Tensor,
     labels: Tensor,
     norm: str,
@@ -94,7 +94,7 @@ def pgd(
         # For all images, so that a start does not depend on which others are left.
         start = _random_start(images.shape, norm, eps, generator).to(images)
         x, y = images[left], labels[left]
-        moved = x if restart == 0 and restarts > 1 else project(x + start[left], x, norm, eps)
+        moved = x if restart == 0 and restarts > 1 else project_to_ball(x + start[left], x, norm, eps)
         for step in range(steps + 1):
             gradient, fooled = source.look(moved, y)
             better = fooled >= most[left]
@@ -102,13 +102,13 @@ def pgd(
             left, x, y, moved, gradient = (tensor[fooled < 1] for tensor in (left, x, y, moved, gradient))
             if step == steps or not len(left):
                 break
-            moved = project(moved + REACH * eps / steps * _direction(gradient, norm), x, norm, eps)
+            moved = project_to_ball(moved + REACH * eps / steps * _direction(gradient, norm), x, norm, eps)
         if not len(left):
             break
     return examples
 
 
-def project(moved: Tensor, images: Tensor, norm: str, eps: float) -> Tensor:
+def project_to_ball(moved: Tensor, images: Tensor, norm: str, eps: float) -> Tensor:
     """``moved`` brought back to within ``eps`` of ``images``, and into [0, 1]; where it is not a number, the image itself."""
     change = torch.where(moved.isfinite(), moved - images, 0)
     if norm == "Linf":

@@ -38,7 +38,7 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare to a truth value
-class Outcome:
+class AttackOutcome:
     """What a trial found.
 
     Attributes:
@@ -55,7 +55,7 @@ class Outcome:
     fools_plain: float | None
 
 
-def levels(outcomes: list[Outcome], right: Bits) -> list[dict[str, Any]]:
+def levels(outcomes: list[AttackOutcome], right: Bits) -> list[dict[str, Any]]:
     """One entry for each norm and eps, ascending.
 
     An image that is broken at one eps is broken at every larger one in that norm, since what broke it lies within that too.
@@ -97,7 +97,7 @@ def levels(outcomes: list[Outcome], right: Bits) -> list[dict[str, Any]]:
     return found
 
 
-def masking(outcomes: list[Outcome], check: list[Outcome], right: Bits, chance: float) -> dict[str, Any]:
+def masking(outcomes: list[AttackOutcome], check: list[AttackOutcome], right: Bits, chance: float) -> dict[str, Any]:
     """Signs that gradients say too little, so that white-box attacks look weaker than the model is.
 
     Args:
@@ -181,7 +181,7 @@ def _is_own(trial: Trial) -> bool:
     return trial.gradient == "own" and trial.attack != BLACK_BOX
 
 
-def _broken(outcomes: list[Outcome], right: Bits) -> Bits:
+def _broken(outcomes: list[AttackOutcome], right: Bits) -> Bits:
     """(images,) which were broken by any of them."""
     broken = np.zeros_like(right)
     for outcome in outcomes:
@@ -193,14 +193,14 @@ def _share(flags: Bits) -> float:
     return float(flags.mean())
 
 
-def _alone(some: list[Outcome], here: list[Outcome], right: Bits) -> float:
+def _alone(some: list[AttackOutcome], here: list[AttackOutcome], right: Bits) -> float:
     """Share of all images that ``some`` broke and none of the others here."""
     others = [outcome for outcome in here if outcome not in some]
     return _share(_broken(some, right) & ~_broken(others, right))
 
 
-def _grouped(here: list[Outcome], right: Bits, part: str) -> dict[str, dict[str, float]]:
-    groups: dict[str, list[Outcome]] = {}
+def _grouped(here: list[AttackOutcome], right: Bits, part: str) -> dict[str, dict[str, float]]:
+    groups: dict[str, list[AttackOutcome]] = {}
     for outcome in here:
         groups.setdefault(getattr(outcome.trial, part), []).append(outcome)
     return {
@@ -209,7 +209,7 @@ def _grouped(here: list[Outcome], right: Bits, part: str) -> dict[str, dict[str,
     }
 
 
-def _described(outcome: Outcome, here: list[Outcome], right: Bits) -> dict[str, Any]:
+def _described(outcome: AttackOutcome, here: list[AttackOutcome], right: Bits) -> dict[str, Any]:
     return {
         "attack": outcome.trial.attack,
         "gradient": outcome.trial.gradient,

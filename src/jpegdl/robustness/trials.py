@@ -20,7 +20,17 @@ from jpegdl.robustness.autoattack import AUTOATTACK, FEWEST_CLASSES, STEPS, TARG
 from jpegdl.robustness.config import BLACK_BOX, TRANSFERRED, WHITE_BOX, AttackConfig, check_attack
 from jpegdl.robustness.corruptions import SMALLEST, corrupt, corruption_versions, jpeg, jpeg_versions
 from jpegdl.robustness.results import attack_name
-from jpegdl.robustness.robust_accuracy import NO_GRADIENT, TRANSFER, Bits, Outcome, Trial, bits, from_bits, levels, masking
+from jpegdl.robustness.robust_accuracy import (
+    NO_GRADIENT,
+    TRANSFER,
+    AttackOutcome,
+    Bits,
+    Trial,
+    bits,
+    from_bits,
+    levels,
+    masking,
+)
 from jpegdl.robustness.surrogates import gradients_of, is_random
 from jpegdl.runs import RunFolder
 from jpegdl.runs.opened import DataPlace, OpenedRun, open_for_test, open_plain
@@ -196,7 +206,7 @@ class _Attack:
             "machine": str(self.device.type),
         }
 
-    def _outcome(self, trial: Trial, right: Bits, plain_right: Bits | None, teller: "_Teller") -> Outcome:
+    def _outcome(self, trial: Trial, right: Bits, plain_right: Bits | None, teller: "_Teller") -> AttackOutcome:
         """From the folder, or made now: of the images that the model knows, since the others need no attack."""
         # Which images are known may differ by one at the very edge, on another device: those that are new were not attacked.
         more = {"trial": asdict(trial), "with": self._with(trial), "right": bits(right)}
@@ -234,7 +244,7 @@ class _Attack:
         broken, share = from_bits(found["broken"]), None
         if plain_right is not None and (both := broken & plain_right).any():
             share = float(from_bits(found["plain_fooled"])[both].mean())
-        return Outcome(trial, broken, found["largest"], share)
+        return AttackOutcome(trial, broken, found["largest"], share)
 
     def _with(self, trial: Trial) -> dict[str, Any]:
         """What a trial depends on besides its own four entries."""

@@ -3,7 +3,7 @@
 import math
 
 from jpegdl.backbones.build import check_backbone, pretrained_source
-from jpegdl.data.config import check as check_data
+from jpegdl.data.config import check_data
 from jpegdl.errors import UsageError
 from jpegdl.layer import STORABLE, LayerConfig, check_layer
 from jpegdl.runs.config import OptimizerConfig, RateConfig, RunConfig, TrainingConfig

@@ -1,4 +1,4 @@
-"""What a long command has found so far, kept piece by piece with what it was made of, so that it can go on after it was stopped."""
+"""What a long command has found so far, kept piece by piece with what it was made of: it goes on after it was stopped."""
 
 import json
 from collections.abc import Iterator

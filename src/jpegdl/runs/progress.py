@@ -100,7 +100,7 @@ class Line:
         times = tqdm.format_interval(seconds)
         if done > 0 and standing.done < standing.total:
             times += f"<{tqdm.format_interval(seconds * (standing.total - standing.done) / done)}"
-        say(f"{self.title}: {100 * standing.done / max(1, standing.total):.0f}%, {standing} [{times}]")
+        write_line(f"{self.title}: {100 * standing.done / max(1, standing.total):.0f}%, {standing} [{times}]")
 
 
 def bar(total: float, form: str, *, row: int | None = None, initial: float = 0, postfix: str = "") -> "tqdm[Any]":
@@ -112,7 +112,7 @@ def bar(total: float, form: str, *, row: int | None = None, initial: float = 0, 
     )  # fmt: skip
 
 
-def say(line: str) -> None:
+def write_line(line: str) -> None:
     """A line that stays, above all bars."""
     tqdm.write(line, file=sys.stderr)
     sys.stderr.flush()
@@ -146,7 +146,7 @@ class Board:
         """The run in one of the rows is over, as the line says."""
         self.drop(row)
         self.finished += 1
-        say(line)
+        write_line(line)
         self.tick()
 
     def drop(self, row: int) -> None:
@@ -169,7 +169,7 @@ class Board:
             seconds = now - self._since
             left = f", {tqdm.format_interval(seconds * (self.runs - past) / past)} left" if past else ""
             running = f", {len(self._shares)} in training" if self._shares else ""
-            say(f"{self.finished}/{self.runs} runs finished{running} [{tqdm.format_interval(seconds)}{left}]")
+            write_line(f"{self.finished}/{self.runs} runs finished{running} [{tqdm.format_interval(seconds)}{left}]")
 
     def close(self) -> None:
         """Nothing more will come."""
@@ -208,8 +208,8 @@ class Bar:
             self._bar.set_description_str(text, refresh=True)
         elif time.monotonic() - self._last >= SELDOM:
             self._last = time.monotonic()
-            say(f"{text}, {done:.0f} of {total:.0f} {self._unit}".rstrip())
+            write_line(f"{text}, {done:.0f} of {total:.0f} {self._unit}".rstrip())
 
     def error(self, text: str) -> None:
         """A line about what is wrong, above the bar."""
-        say(f"jpegdl: error: {text}")
+        write_line(f"jpegdl: error: {text}")

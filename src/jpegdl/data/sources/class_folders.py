@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from jpegdl.data.config import DataConfig
 from jpegdl.data.sources.base import TEST, TRAIN, Sets, folder_path
-from jpegdl.data.sources.encoded import Place, Stored
+from jpegdl.data.sources.encoded import ByteRange, Stored
 from jpegdl.data.sources.listing import (
     IMAGES,
     File,
@@ -129,7 +129,7 @@ class _Images(NamedTuple):
     """
 
     root: Path
-    places: list[tuple[str, Place]]
+    places: list[tuple[str, ByteRange]]
     folders: set[str]
     passed_over: Mapping[str, int]
 
@@ -153,7 +153,7 @@ def _read(root: Path) -> _Images:
     if not images:
         raise UsageError(f"no images can be read from {root}: expected one folder for each class, with {', '.join(IMAGES)}")
     names = _class_names(root, {one.parts[0] for one in found if one.parts[0]})
-    places = [(names[one.parts[0]], Place("/".join(one.parts), one.tar, one.start, one.size)) for one in images]
+    places = [(names[one.parts[0]], ByteRange("/".join(one.parts), one.tar, one.start, one.size)) for one in images]
     places.sort(key=lambda image: natural_key(image[1].key))
     return _Images(root, places, set(names.values()), passed.suffixes)
 

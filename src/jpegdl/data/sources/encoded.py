@@ -15,7 +15,7 @@ from jpegdl.data.sources.base import Source
 from jpegdl.files import as_text
 
 
-class Place(NamedTuple):
+class ByteRange(NamedTuple):
     """An image's name within its set; and where in which tar its bytes are, unless it is a file of that name."""
 
     key: str
@@ -35,7 +35,7 @@ class Stored(Source):
     """
 
     def __init__(
-        self, root: Path, places: Sequence[Place], targets: Sequence[int], passed_over: Mapping[str, int] | None = None
+        self, root: Path, places: Sequence[ByteRange], targets: Sequence[int], passed_over: Mapping[str, int] | None = None
     ) -> None:
         self._root, self._places, self.targets = root, list(places), list(targets)
         self.passed_over = dict(passed_over or {})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jpegdl.data.config import DataConfig
 from jpegdl.data.sources.base import Sets, folder_path
-from jpegdl.data.sources.encoded import Place, Stored
+from jpegdl.data.sources.encoded import ByteRange, Stored
 from jpegdl.errors import UsageError
 
 
@@ -71,13 +71,13 @@ def open_cub200(config: DataConfig) -> Sets:
     _expect([root / part for part in parts], f"cub200 expects {', '.join(parts)} of CUB_200_2011.tgz there")
     files, labels, split = (_column(root / part) for part in parts[1:])
     names: dict[int, str] = {}
-    places: dict[bool, list[Place]] = {True: [], False: []}
+    places: dict[bool, list[ByteRange]] = {True: [], False: []}
     targets: dict[bool, list[int]] = {True: [], False: []}
     try:
         for number, file in files.items():
             target, train = int(labels[number]) - 1, split[number] == "1"
             names[target] = file.partition("/")[0].partition(".")[2].replace("_", " ")
-            places[train].append(Place(file))
+            places[train].append(ByteRange(file))
             targets[train].append(target)
     except (KeyError, ValueError) as error:
         raise UsageError(
@@ -103,7 +103,7 @@ def open_dogs(config: DataConfig) -> Sets:
         "dogs expects Images/ of images.tar, and train_list.mat and test_list.mat of lists.tar, there",
     )
     names: dict[int, str] = {}
-    places: dict[bool, list[Place]] = {}
+    places: dict[bool, list[ByteRange]] = {}
     targets: dict[bool, list[int]] = {}
     for train, file in files.items():
         try:
@@ -111,13 +111,13 @@ def open_dogs(config: DataConfig) -> Sets:
             paths, targets[train] = entries["file_list"].tolist(), (entries["labels"].astype(int) - 1).tolist()
         except Exception as error:  # scipy raises whatever its reader met
             raise UsageError(f"{file} is damaged: expected file_list and labels in it ({error})") from error
-        places[train] = [Place(path) for path in paths]
+        places[train] = [ByteRange(path) for path in paths]
         names |= {target: path.partition("/")[0].partition("-")[2] for path, target in zip(paths, targets[train], strict=True)}
     return _sets(images, places, targets, names, root)
 
 
 def _sets(
-    images: Path, places: dict[bool, list[Place]], targets: dict[bool, list[int]], names: dict[int, str], root: Path
+    images: Path, places: dict[bool, list[ByteRange]], targets: dict[bool, list[int]], names: dict[int, str], root: Path
 ) -> Sets:
     if sorted(names) != list(range(len(names))) or not places[True] or not places[False]:
         raise UsageError(f"the lists in {root} name no training images, no test images, or classes that are not 1, 2, 3, ...")

@@ -14,7 +14,7 @@ from typing import Any
 
 from jpegdl.data.config import DataConfig
 from jpegdl.data.sources.base import TEST, TRAIN, Sets, folder_path
-from jpegdl.data.sources.encoded import Place, Stored
+from jpegdl.data.sources.encoded import ByteRange, Stored
 from jpegdl.data.sources.labels import class_index, numbered_classes
 from jpegdl.data.sources.listing import (
     Part,
@@ -58,7 +58,7 @@ class _Shard:
 
     def __init__(self, file: Path, passed: Passed) -> None:
         self.file, self.passed = file, passed
-        self.images: dict[str, Place] = {}  # in the shard's order, by what stands before the last dot of their names
+        self.images: dict[str, ByteRange] = {}  # in the shard's order, by what stands before the last dot of their names
         self.labels: dict[str, tuple[str, int]] = {}  # the file that it is from, and the class index
         with open_tar(file) as tar:
             for parts, place in in_tar(tar, str(file), passed, twice=False):
@@ -71,7 +71,7 @@ class _Shard:
         if is_image(name):
             if stem in self.images:
                 raise UsageError(f"{self.images[stem].key} and {name} in shard {self.file} are two images of one sample")
-            self.images[stem] = Place(name, str(self.file), *place)
+            self.images[stem] = ByteRange(name, str(self.file), *place)
         elif ending in LABELS:
             label = self._label(Part(tar, *place).read(), ending, f"{name} in shard {self.file}")
             if label is None:
@@ -101,7 +101,7 @@ class _Shard:
             return None
         return class_index(int(value) if isinstance(value, float) and value.is_integer() else value, name)
 
-    def samples(self) -> Iterator[tuple[Place, int]]:
+    def samples(self) -> Iterator[tuple[ByteRange, int]]:
         """Every image with its class.
 
         ``a.seg.png`` beside ``a.png`` with its class is another picture of that sample, and is passed over.
@@ -126,7 +126,7 @@ def read_shards(root: Path, files: Sequence[Path]) -> Stored:
     Raises:
         UsageError: a tar is damaged or compressed, a sample has no class, or there are no samples.
     """
-    samples: list[tuple[Place, int]] = []
+    samples: list[tuple[ByteRange, int]] = []
     passed = Passed()
     for file in files:
         try:

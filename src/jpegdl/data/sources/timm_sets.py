@@ -13,7 +13,7 @@ from jpegdl.data.digests import UNKNOWN, bytes_digest, pixel_digest
 from jpegdl.data.pixels import open_image, resized, to_rgb
 from jpegdl.data.sources.base import Sets, Source
 from jpegdl.data.sources.labels import class_index, numbered_classes
-from jpegdl.data.sources.torchvision_sets import TorchvisionImages, cache_folder, class_names, download_once
+from jpegdl.data.sources.torchvision_sets import TorchvisionImages, class_names, download_folder, download_once
 from jpegdl.errors import UsageError
 
 PACKAGES = {"hfds": ("datasets",), "hfids": ("datasets",), "tfds": ("tensorflow", "tensorflow_datasets")}
@@ -131,7 +131,7 @@ def open_torch(config: DataConfig) -> Sets:
     """
     from timm.data.dataset_factory import create_dataset
 
-    root = cache_folder(config)
+    root = download_folder(config)
 
     def make(split: str) -> Any:
         def of_timm(download: bool) -> Any:

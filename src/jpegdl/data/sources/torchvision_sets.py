@@ -75,7 +75,7 @@ def class_names(part: Any, targets: Sequence[int]) -> list[str]:
     return [str(name) for name in getattr(part, "classes", range(max(targets) + 1))]
 
 
-def cache_folder(config: DataConfig) -> Path:
+def download_folder(config: DataConfig) -> Path:
     """Where downloaded sets are kept."""
     try:
         return Path(config.path or CACHE).expanduser()
@@ -121,7 +121,7 @@ def open_torchvision(config: DataConfig) -> Sets:
     from torchvision import datasets
 
     kind, *splits = SPLITS[config.kind]
-    root = cache_folder(config)
+    root = download_folder(config)
 
     def make(split: dict[str, Any]) -> Any:
         return download_once(lambda download: getattr(datasets, kind)(root, **split, download=download), config.kind, root)
