@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from commands import one_error, run_command
-from jpegdl.cli.shared import Bar
+from jpegdl.runs.progress import Bar
 
 SMALL = [
     "--data.size", "32", "--data.resize", "40", "--training.epochs", "1", "--training.test_every", "1",
