@@ -17,7 +17,7 @@ GIVEN: set[str | None] = set()  # tracking URIs that were given to MLflow's logg
 
 
 def spelled_out(entry: Any) -> Any:
-    """Return an entry with both its parts, where it is a class path or a short name alone, or has no arguments; else as it is."""
+    """Return an entry with both its parts, where it is a class path or a short name alone, or without arguments."""
     if isinstance(entry, str) and entry in SHORT:
         kind, arguments = SHORT[entry]
         here = _MLFLOW_HERE if entry == "mlflow" and mlflow_server() is None else {}
