@@ -6,6 +6,8 @@ packages of their extras, and ``import jpegdl`` itself nothing at all.
 
 from typing import TYPE_CHECKING
 
+from jpegdl._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from jpegdl import backbones as backbones
     from jpegdl import calibrate as calibrate
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from jpegdl.parsing import read_config as read_config
 
 __all__ = ["Classifier", "CompareConfig", "JpegLayer", "compare", "load", "parameter_groups", "prepend", "read_config"]
-__version__ = "0.1.0"
 
 _HOMES = {
     "Classifier": "classifier",

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from jpegdl import __version__
+from jpegdl._version import __version__
 from jpegdl.data.sources.photos import PHOTOGRAPHS, photograph
 from jpegdl.errors import UsageError
 from jpegdl.extras import how_to_install

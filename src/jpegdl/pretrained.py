@@ -15,7 +15,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-import jpegdl
+from jpegdl._version import __version__
 from jpegdl.data import TestTransform
 from jpegdl.errors import UsageError
 from jpegdl.extras import how_to_install
@@ -135,7 +135,7 @@ def _config(model: PrependedModel, classes: list[str], config: RunConfig, measur
         "layer": {**describe_tables(model.layer), "config": layer},
         "run": settings,
         "measured": measured,
-        "jpegdl": jpegdl.__version__,
+        "jpegdl": __version__,
     }
 
 
@@ -193,7 +193,7 @@ tags:
 ---
 # {config.backbone if name == "FOLDER" else name}
 
-An image classifier for {len(classes)} classes: `{config.backbone}`{layer}, made with jpegdl {jpegdl.__version__}.
+An image classifier for {len(classes)} classes: `{config.backbone}`{layer}, made with jpegdl {__version__}.
 The names of the classes are in `config.json`.{_needs(config)}
 
 ## Use
@@ -287,7 +287,7 @@ def upload(folder: Path, repository: str, private: bool) -> str:
     """
     hub = _hub()
     try:
-        api = hub.HfApi(library_name="jpegdl", library_version=jpegdl.__version__)
+        api = hub.HfApi(library_name="jpegdl", library_version=__version__)
         address = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(repo_id=address.repo_id, folder_path=os.fspath(folder), commit_message="Add a model made with jpegdl")
         return str(address)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from jpegdl import __version__
+from jpegdl._version import __version__
 from jpegdl.cli.commands import COMMANDS
 from jpegdl.cli.help import overview, short_help
 from jpegdl.cli.shared import COMMAND_LINE, one_line, print_error

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jpegdl import __version__
+from jpegdl._version import __version__
 from jpegdl.errors import UsageError
 from jpegdl.files import folder_hint
 

@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from jpegdl import __version__
+from jpegdl._version import __version__
 from jpegdl.comparison.arms import ARMS
 from jpegdl.comparison.figures import (
     accuracy_figure,

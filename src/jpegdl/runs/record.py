@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from jpegdl import __version__
+from jpegdl._version import __version__
 from jpegdl.data.config import CLASS_ORDERS
 from jpegdl.files import digest_of_file
 from jpegdl.layer.config import DEFAULT_ALPHA, table_source
