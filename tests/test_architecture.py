@@ -143,5 +143,7 @@ def test_the_page_lists_the_same_floors():
     if not page.is_file():  # an installed package
         return
     text = page.read_text(encoding="utf-8")
-    listed = [set(re.findall(r"`(\w+?)(?:/|\.py)?`", line.split("|")[1])) for line in text.splitlines() if line.startswith("| `")]
+    listed = [
+        set(re.findall(r"`(\w+?)(?:/|\.py)?`", line.split("|")[1])) for line in text.splitlines() if line.startswith("| `")
+    ]
     assert [floor for floor in listed if floor] == FLOORS

@@ -222,7 +222,7 @@ def test_the_same_numbers_side_by_side(tmp_path, capfd):
 
 @pytest.mark.usefixtures("two_cores")
 def test_a_worker_that_dies_takes_one_run_with_it(tmp_path, monkeypatch):
-    take_in, killed = workers._Crew._take_in, []
+    take_in, killed = workers._Workers._take_in, []
 
     def killing(self, worker, event):
         if worker.run == (1, "plain") and not killed:
@@ -230,7 +230,7 @@ def test_a_worker_that_dies_takes_one_run_with_it(tmp_path, monkeypatch):
             os.kill(worker.process.pid, signal.SIGKILL)
         take_in(self, worker, event)
 
-    monkeypatch.setattr(workers._Crew, "_take_in", killing)
+    monkeypatch.setattr(workers._Workers, "_take_in", killing)
     (tmp_path / "jobs/plain/1").mkdir(parents=True)
     config = _config(tmp_path)
     done = compare(config)
@@ -290,9 +290,8 @@ def test_what_no_run_could_begin_with_is_one_error_before_any_begins(tmp_path, s
 
 def test_a_worker_whose_parent_was_killed_ends_without_a_word():
     code = (
-        "import os\nfrom jpegdl.comparison.worker import _Voice\n"
-        "read, write = os.pipe()\nvoice = _Voice(os.fdopen(write, 'wb'))\n"
-        "os.close(read)\nvoice.say('ready')\n"
+        "from multiprocessing import Pipe\nfrom jpegdl.comparison.worker import _Reporter\n"
+        "ours, theirs = Pipe()\nours.close()\n_Reporter(theirs).tell('ready')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, start_new_session=True)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, b"", b"")

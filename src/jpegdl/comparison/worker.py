@@ -1,6 +1,6 @@
-"""A process that trains runs of a comparison, one after another: ``serve()``, with the parent's id as the argument.
+"""A process that trains runs of a comparison, one after another; ``workers.py`` starts it and listens to it.
 
-``crew.py`` starts it and says what is pickled to it and from it.
+Its arguments are the parent's id, and the file descriptor of the connection to it.
 """
 
 import os
@@ -10,7 +10,8 @@ import threading
 import time
 import traceback
 import warnings
-from typing import Any, BinaryIO
+from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 
@@ -26,31 +27,30 @@ from jpegdl.runs.progress import Standing
 _OFTEN = 0.2  # seconds between two reports on how far a run is
 
 
-class _Voice:
-    """Says to the parent what happens; the display of the runs too."""
+class _Reporter:
+    """Tells the parent what happens; the display of the runs too."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self._lock = stream, threading.Lock()
-        self._said = 0.0
+    def __init__(self, connection: Connection) -> None:
+        self._connection, self._lock = connection, threading.Lock()
+        self._told = 0.0
 
-    def say(self, *event: Any) -> None:
+    def tell(self, *event: Any) -> None:
         with self._lock:
             try:
-                self._stream.write(pickle.dumps(event))
-                self._stream.flush()
-            except BrokenPipeError:  # the parent was killed: nobody is left to tell, and what is saved is saved
+                self._connection.send(event)
+            except (BrokenPipeError, ConnectionResetError):  # the parent was killed: what is saved is saved
                 end_all()
 
     def warn(
         self, message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
     ) -> None:
         """In the place of ``warnings.showwarning``."""
-        self.say("warning", *(_sendable((message, category)) or (str(message), UserWarning)), filename, lineno)
+        self.tell("warning", *(_sendable((message, category)) or (str(message), UserWarning)), filename, lineno)
 
     def show(self, standing: Standing) -> None:
-        if time.monotonic() - self._said >= _OFTEN:
-            self._said = time.monotonic()
-            self.say("standing", standing)
+        if time.monotonic() - self._told >= _OFTEN:
+            self._told = time.monotonic()
+            self.tell("standing", standing)
 
     def close(self) -> None:
         pass
@@ -58,39 +58,41 @@ class _Voice:
 
 def serve() -> None:
     """Train what the parent says, until it says no more."""
-    voice = _Voice(os.fdopen(os.dup(1), "wb"))
-    os.dup2(2, 1)  # what is printed in this process must not reach the parent as an event
     end_with(int(sys.argv[1]))
-    setup: Setup = pickle.load(sys.stdin.buffer)
+    handle = int(sys.argv[2])
+    os.set_inheritable(handle, False)
+    connection = Connection(handle)
+    reporter = _Reporter(connection)
+    setup: Setup = connection.recv()
     _settle(setup)
-    warnings.showwarning = voice.warn
+    warnings.showwarning = reporter.warn
     warnings.simplefilter("ignore", DataWarning)  # the parent has listed the same data
     try:
         check_compare(setup.config)
     except UsageError as error:  # the parent has checked the same
         known = f"{error}; what a script has registered is known in its own process only: train with jobs 1"
-        voice.say("error", UsageError(known), traceback.format_exc())
+        reporter.tell("error", UsageError(known), traceback.format_exc())
         return
-    voice.say("ready")
+    reporter.tell("ready")
     data: Data | None = None
     while True:
         try:
-            seed, arm = pickle.load(sys.stdin.buffer)
-        except EOFError:
+            seed, arm = connection.recv()
+        except (EOFError, ConnectionResetError):
             return
         try:
             if data is None:
                 data = Data(setup.config.data, seed)
-            result = train_arm(setup.config, arm, seed, data, voice)
+            result = train_arm(setup.config, arm, seed, data, reporter)
         except BusyError:
-            voice.say("busy")
+            reporter.tell("busy")
         except UsageError as error:
-            voice.say("failed", str(error))
+            reporter.tell("failed", str(error))
         except Exception as error:
             sent = _sendable(error) or RuntimeError(f"{type(error).__name__}: {error}")
-            voice.say("error", sent, traceback.format_exc())
+            reporter.tell("error", sent, traceback.format_exc())
         else:
-            voice.say("finished", result["accuracy"])
+            reporter.tell("finished", result["accuracy"])
 
 
 def _settle(setup: Setup) -> None:

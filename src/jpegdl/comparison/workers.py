@@ -1,19 +1,19 @@
 """Training runs side by side: the worker processes as the one that started them sees them.
 
-Each trains one run after another (``worker.py``). Its standard input tells it what to do and its standard output tells what
-happens, in pickled objects. It imports nothing of the user's script.
+Each trains one run after another (``worker.py``). A connection tells it what to do and tells what happens there. It imports
+nothing of the user's script, and one that dies costs one run.
 """
 
 import os
 import pickle
-import queue
 import signal
+import socket
 import subprocess
 import sys
-import threading
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -74,20 +74,19 @@ def train_side_by_side(config: CompareConfig, schedule: Schedule, jobs: int, thr
         Exception: what nobody foresaw, as it came up in one of the processes.
         KeyboardInterrupt: interrupted.
     """
-    crew = _Crew(_setup(config, threads), schedule, jobs)
+    workers = _Workers(_setup(config, threads), schedule, jobs)
     try:
-        crew.train()
+        workers.train()
     finally:
-        crew.end()
+        workers.end()
 
 
-class _Crew:
+class _Workers:
     """The workers, what they are at, and what they have said."""
 
     def __init__(self, setup: Setup, schedule: Schedule, jobs: int) -> None:
         self._setup, self._schedule, self._jobs = setup, schedule, jobs
         self._workers: dict[int, _Worker] = {}  # by row on the board
-        self._events: queue.SimpleQueue[tuple[_Worker, Any]] = queue.SimpleQueue()
         self._board = Board(len(schedule.waiting))
         self._said: dict[str, str] = {}  # which run failed first for a reason
         self._warned: set[tuple[str, type, int]] = set()
@@ -99,25 +98,31 @@ class _Crew:
                 worker = self._workers.get(row)
                 if (worker is None or worker.run is None) and (run := self._schedule.take()) is not None:
                     if worker is None:
-                        worker = self._workers[row] = _Worker(row, self._setup, self._events)
+                        worker = self._workers[row] = _Worker(row, self._setup)
                     worker.run = run
                     worker.tell(run)
                 elif worker is not None and worker.run is None and not self._schedule.waiting:
-                    self._workers.pop(row).kill()  # it has memory that the others may need
+                    self._workers.pop(row).drop()  # it has memory that the others may need
             for worker in self._workers.values():
                 if worker.process.poll() is not None:
-                    worker.kill()  # what it has started, which would keep its output open
-            try:
-                worker, event = self._events.get(timeout=_TICK)
-            except queue.Empty:
+                    worker.kill()  # what it has started, which would keep the connection open
+            by_connection = {worker.connection: worker for worker in self._workers.values()}
+            heard = wait(list(by_connection), _TICK)
+            if not heard:
                 self._board.tick()
-            else:
-                self._take_in(worker, event)
+            for connection in heard:
+                worker = by_connection[connection]  # type: ignore[index]  # there are no sockets among them
+                try:
+                    event = worker.connection.recv()
+                except (EOFError, OSError, pickle.UnpicklingError):  # it has ended, maybe in the middle of a word
+                    self._bury(worker)
+                else:
+                    self._take_in(worker, event)
 
     def end(self) -> None:
         """No worker is left after this."""
         for worker in self._workers.values():
-            worker.kill()
+            worker.drop()
         self._board.close()
 
     def _take_in(self, worker: "_Worker", event: Any) -> None:
@@ -142,8 +147,6 @@ class _Crew:
                 worker.run = None
             case ("error", error, trace):
                 raise error from _WorkerError(f'\n"""\n{trace}"""')
-            case None:
-                self._bury(worker)
             case _:
                 raise AssertionError(event)
 
@@ -162,10 +165,8 @@ class _Crew:
 
     def _bury(self, worker: "_Worker") -> None:
         """A worker has ended, which none does by itself."""
-        if self._workers.get(worker.row) is not worker:
-            return  # it was told to
         del self._workers[worker.row]
-        worker.kill()
+        worker.drop()
         status = worker.process.wait()
         if status > 0 and not worker.ready:
             raise UsageError(
@@ -198,26 +199,29 @@ class _WorkerError(Exception):
 
 
 class _Worker:
-    """A worker process. What it says goes to a queue, with the worker itself; None once it has ended.
+    """A worker process.
 
     Attributes:
         row: on the board.
         run: what it is training.
         ready: whether it has begun to listen.
+        connection: takes orders there, and events from there.
     """
 
-    def __init__(self, row: int, setup: Setup, events: "queue.SimpleQueue[tuple[_Worker, Any]]") -> None:
+    def __init__(self, row: int, setup: Setup) -> None:
         self.row, self.ready = row, False
         self.run: Run | None = None
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _WORKER, str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=_environment(row, setup.threads),
-            start_new_session=True,  # Ctrl+C in a terminal reaches this process alone, which ends the others
-        )
-        self._listener = threading.Thread(target=self._listen, args=(events,), daemon=True)
-        self._listener.start()
+        here, there = socket.socketpair()
+        self.connection = Connection(here.detach())
+        with there:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _WORKER, str(os.getpid()), str(there.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # what is printed there is no output of this program
+                pass_fds=[there.fileno()],
+                env=_environment(row, setup.threads),
+                start_new_session=True,  # Ctrl+C in a terminal reaches this process alone, which ends the others
+            )
         self.tell(setup)
 
     @property
@@ -226,28 +230,19 @@ class _Worker:
 
     def tell(self, order: Setup | Run) -> None:
         """What to do next; nothing happens where the process has ended."""
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):
-            self.process.stdin.write(pickle.dumps(order))
-            self.process.stdin.flush()
-
-    def _listen(self, events: "queue.SimpleQueue[tuple[_Worker, Any]]") -> None:
-        assert self.process.stdout is not None
-        with suppress(EOFError, OSError, pickle.UnpicklingError):  # it ended, maybe in the middle of a word
-            while True:
-                events.put((self, pickle.load(self.process.stdout)))
-        events.put((self, None))
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send(order)
 
     def kill(self) -> None:
-        """End it and what it has started, and wait until it is gone."""
+        """End it and what it has started, and wait until it is gone; what it has said can still be heard."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        self._listener.join(_TICK)
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None and not (pipe is self.process.stdout and self._listener.is_alive()):
-                with suppress(OSError):
-                    pipe.close()
+
+    def drop(self) -> None:
+        """End it, and hear no more of it."""
+        self.kill()
+        self.connection.close()
 
 
 def _environment(row: int, threads: int) -> dict[str, str]:
