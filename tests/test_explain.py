@@ -74,7 +74,7 @@ def test_a_second_call_makes_only_what_is_missing_or_of_other_settings(pair, mon
     folder, plain = pair
     first = explain_run(folder, QUICK, plain)
     made = []
-    monkeypatch.setattr(runs.figures, "tables_figure", lambda *a: made.append("tables"))
+    monkeypatch.setattr(runs.explain_figures, "tables_figure", lambda *a: made.append("tables"))
     monkeypatch.setattr(runs, "measure", lambda *a: pytest.fail("measured again"))
     original = runs.show
     monkeypatch.setattr(runs, "show", lambda *a: made.append("images") or original(*a))
@@ -124,7 +124,7 @@ def test_another_model_replaces_all(tmp_path):
 )
 def test_what_does_not_apply_is_left_out_with_the_reason(tmp_path, monkeypatch, layer, left_out):
     monkeypatch.setattr("jpegdl.explain.ablation.BLOCK", 1)  # one frequency will do
-    monkeypatch.setattr(runs.figures, "ablation_figure", lambda *a: None)
+    monkeypatch.setattr(runs.explain_figures, "ablation_figure", lambda *a: None)
     folder = make_run(tmp_path, config(**layer), steps=0)
     done = explain_run(folder, replace(QUICK, ablation=True, images=4))
     assert {entry["what"] for entry in done["left_out"]} == left_out
