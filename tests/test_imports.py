@@ -34,7 +34,7 @@ def test_the_layer_brings_pytorch_alone():
 def test_the_submodules_are_attributes():
     code = "import jpegdl; jpegdl.functional.block_dct; jpegdl.tables.standard_tables; jpegdl.layer.JpegCascade"
     assert _imported(code, "torch", *HEAVY) == ["torch"]
-    code = "import jpegdl; jpegdl.calibrate.sensitivity_tables; jpegdl.data.DataConfig; jpegdl.training.RunConfig"
+    code = "import jpegdl; jpegdl.calibrate.sensitivity_tables; jpegdl.data.DataConfig; jpegdl.runs.RunConfig"
     assert _imported(code, "lightning") == ["lightning"]
 
 

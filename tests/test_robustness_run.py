@@ -295,9 +295,12 @@ def test_runs_that_cannot_be_attacked(folders, tmp_path, monkeypatch):
             attack_run(folder, _config(device="gpu"))
     data = folder.data()
     data["classes"][3] = "elephant"
+    plain.data_file.write_text(json.dumps(data), encoding="utf-8")
+    folder_data = folder.data_file.read_text(encoding="utf-8")
     folder.data_file.write_text(json.dumps(data), encoding="utf-8")
     with pytest.raises(UsageError, match="knows other classes than these data"):
         attack_run(folder, _config())
+    folder.data_file.write_text(folder_data, encoding="utf-8")
     with pytest.raises(UsageError, match="knows other classes than .*: give a plain run of the same data"):
         attack_run(folder, _config(), plain)
 
