@@ -135,6 +135,12 @@ def naming(own: Callable[[], Mapping[str, Sequence[Any]]]) -> Iterator[None]:
         raise
 
 
+def module_and_class(path: str) -> tuple[str, str]:
+    """Return the module and the class that a class path names, ``my_module.MyClass`` or ``my_module:MyClass``."""
+    module, _, attribute = path.rpartition("." if ":" not in path else ":")
+    return module, attribute
+
+
 def _class_and_arguments(entry: Any, name: str) -> tuple[type, dict[str, Any]]:
     base, home = _KINDS[name]
     setting = f"training.{name}"
@@ -147,7 +153,7 @@ def _class_and_arguments(entry: Any, name: str) -> tuple[type, dict[str, Any]]:
     path, arguments = entry["class_path"], entry.get("init_args") or {}
     if not isinstance(arguments, dict):
         raise UsageError(f"{setting}: {path}: init_args must be arguments by name, got {arguments!r}")
-    module, _, attribute = path.rpartition("." if ":" not in path else ":")
+    module, attribute = module_and_class(path)
     kind = find_object(f"{module or home}:{attribute}", setting)  # a name alone is Lightning's, as in its command line
     if not isinstance(kind, type) or not issubclass(kind, base):
         article = "a" if base is Callback else "one of Lightning's loggers, a"
