@@ -176,10 +176,13 @@ def test_what_is_said_of_the_data_is_in_the_summary(tmp_path):
     config = _config(tmp_path, _images(tmp_path / "pets"))
     shutil.copy(tmp_path / "pets" / "train" / "cat" / "0.png", tmp_path / "pets" / "test" / "cat" / "copy.png")
     (tmp_path / "pets" / "train" / "cat" / "a.heic").write_bytes(b"?")
+    shutil.copy(tmp_path / "pets" / "train" / "cat" / "1.png", tmp_path / "pets" / "train" / "dog" / "copy.png")
     with pytest.warns(DataWarning, match="1 of 9 test images is a training image too|passed over 1 file: 1 .heic"):
         found = compare(config)
     assert (found.summary["passed_over"], found.summary["test_in_train"]) == ({".heic": 1}, 1)
-    assert "1 of these is a training image too.\nPassed over 1 file: 1 .heic.\n" in found.table
+    assert found.summary["several_classes"] == {"train": 1}
+    notes = ["1 of these is a training image too.", "1 training picture comes under more than one class."]
+    assert "\n".join([*notes, "Passed over 1 file: 1 .heic.\n"]) in found.table
     result = json.loads((tmp_path / "test" / "plain" / "0" / "result.json").read_text(encoding="utf-8"))
     assert result["data"]["passed_over"] == {".heic": 1}
 

@@ -286,8 +286,9 @@ def test_short_names_of_loggers(monkeypatch):
 
 
 def test_a_missing_package_is_said_before_anything_trains(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="training.loggers: .*WandbLogger needs a package that is missing: pip install wandb"):
+    monkeypatch.setattr("jpegdl.extras.installed", lambda name: False)
+    expected = r"training.loggers: .*WandbLogger needs wandb, which is not installed: pip install '.\[loggers\]' in a checkout"
+    with pytest.raises(UsageError, match=expected):
         check_config(config_with(loggers="wandb"))
 
 

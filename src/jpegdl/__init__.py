@@ -7,6 +7,8 @@ packages of their extras, and ``import jpegdl`` itself nothing at all.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from jpegdl.extras import name_missing
+
 if TYPE_CHECKING:
     from jpegdl import backbones as backbones
     from jpegdl import calibrate as calibrate
@@ -57,17 +59,14 @@ _MODULES = (
     "use",
 )
 
+name_missing()
+
 if not TYPE_CHECKING:  # or every misspelt name would pass as Any
 
     def __getattr__(name: str) -> Any:
         if name not in _HOMES and name not in _MODULES:
             raise AttributeError(f"module 'jpegdl' has no attribute {name!r}")
-        try:
-            module = importlib.import_module(f"jpegdl.{_HOMES.get(name, name)}")
-        except ModuleNotFoundError as error:
-            from jpegdl.extras import missing
-
-            raise missing(error) or error from None
+        module = importlib.import_module(f"jpegdl.{_HOMES.get(name, name)}")
         return getattr(module, name) if name in _HOMES else module
 
     def __dir__() -> list[str]:

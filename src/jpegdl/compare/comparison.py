@@ -255,7 +255,9 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
     summary = {"name": config.name, "backbone": config.backbone, "data": config.data.kind, **summarize(results, failed)}
     if results["plain"]:
         found = next(iter(results["plain"].values())).get("data", {})
-        summary |= {name: found[name] for name in ("passed_over", "test_in_train", "left_out") if name in found}
+        summary |= {
+            name: found[name] for name in ("passed_over", "test_in_train", "several_classes", "left_out") if name in found
+        }
     if odd := [name for name in summary["mixed"] if name.startswith((CODE, PARAMETERS))]:
         warnings.warn(
             f"the runs in {config.folder} are not all of one model: {', '.join(odd)} changed between them; give the new one "

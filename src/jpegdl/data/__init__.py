@@ -10,8 +10,6 @@ Names are imported on first use, so that the settings alone need neither torch n
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from jpegdl.extras import missing
-
 if TYPE_CHECKING:
     from jpegdl.data.config import NAMES, DataConfig
     from jpegdl.data.images import ImageSet, TestTransform
@@ -54,11 +52,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = import_module(f"{__name__}.{_HOMES[name]}")
-    except ModuleNotFoundError as error:
-        raise missing(error) or error from None
-    return getattr(module, name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -21,6 +21,7 @@ from jpegdl.files import as_text
 
 TEST_BATCH, CALIBRATION_BATCH = 256, 128  # images at least
 BATCH_BYTES = 2**36
+_NAMED = 3  # of the pictures under several classes, and of the images that show one, in messages
 
 
 class Data(lightning.LightningDataModule):
@@ -77,8 +78,8 @@ class Data(lightning.LightningDataModule):
         It is the same wherever the set is kept, and for folders and tars of them. ``content`` differs where an image is added,
         removed, changed or of another class; each file is read for it once, see :mod:`jpegdl.data.digests`. Nothing is decoded
         but what has no files. ``digest`` is what earlier versions wrote, of names, sizes and classes. ``test_in_train``, where
-        it is there, says how many test images are training images too; ``passed_over``, how many files were no images, by
-        suffix.
+        it is there, says how many test images are training images too; ``several_classes``, how many pictures of each part
+        come under more than one class; ``passed_over``, how many files were no images, by suffix.
         """
         found: dict[str, Any] = {"name": self.config.kind, "classes": list(self.classes)}
         found |= {"train": self.train.fingerprint, "test": self.test.fingerprint}
@@ -92,8 +93,27 @@ class Data(lightning.LightningDataModule):
                 DataWarning,
                 stacklevel=2,
             )
+        if not apart and (several := self._several_classes()):
+            found["several_classes"] = several
         if passed := Counter(self.train.passed_over) + Counter(self.test.passed_over):
             found["passed_over"] = dict(sorted(passed.items()))
+        return found
+
+    def _several_classes(self) -> dict[str, int]:
+        """How many pictures of each part come under more than one class, by the part's name; warns of them."""
+        found = {}
+        for part, name, images in (("train", "training", self.train), ("test", "test", self.test)):
+            if not (pictures := images.in_several_classes()):
+                continue
+            found[part] = len(pictures)
+            some = "; ".join(" = ".join(same[:_NAMED]) for same in pictures[:_NAMED])
+            more = f"; and {len(pictures) - _NAMED} more" if len(pictures) > _NAMED else ""
+            subject = f"1 {name} picture comes" if len(pictures) == 1 else f"{len(pictures)} {name} pictures come"
+            warnings.warn(
+                f"{subject} under more than one class, as copies or links: {some}{more}; at most one of the classes is right",
+                DataWarning,
+                stacklevel=3,
+            )
         return found
 
     @property

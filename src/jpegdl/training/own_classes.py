@@ -1,6 +1,5 @@
 """The user's own callbacks and loggers, by class path as in Lightning's command line: ``{class_path: ..., init_args: ...}``."""
 
-import importlib.util
 import inspect
 import os
 import sys
@@ -13,6 +12,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from jpegdl.errors import UsageError
+from jpegdl.extras import require
 from jpegdl.own import find_object, said
 
 _KINDS: dict[str, tuple[type, str]] = {
@@ -161,8 +161,8 @@ def _class_and_arguments(entry: Any, name: str) -> tuple[type, dict[str, Any]]:
     if issubclass(kind, ProgressBar):
         raise UsageError(f"{setting}: {path} is a progress bar, and each run has one already")
     package = _PACKAGES.get(kind.__name__)
-    if package is not None and importlib.util.find_spec(package) is None:
-        raise UsageError(f"{setting}: {path} needs a package that is missing: pip install {package}")
+    if package is not None:
+        require(f"{setting}: {path} needs", package)
     if missing := sorted(getattr(kind, "__abstractmethods__", ())):
         raise UsageError(f"{setting}: {path} lacks {', '.join(missing)}, which every {base.__name__} must have")
     try:
