@@ -70,7 +70,7 @@ def test_a_comparison_and_its_report(encoding, tmp_path):
     assert "\ufffd" not in page
     # Names of photos come out as the bytes that they are on the disk, and in JSON as text.
     odd = os.fsencode(tmp_path) + b"/caf\xe9 \xc3\xbc.png"
-    (tmp_path / "data/test/\u00d6l/\u00fc0.png").rename(os.fsdecode(odd))
+    Path(os.fsdecode(odd)).write_bytes((tmp_path / "data/test/\u00d6l/\u00fc0.png").read_bytes())
     photos = [os.path.relpath(odd, os.fsencode(tmp_path)), "data/test/\u00d6l/\u00fc1.png".encode(), "gone \u00fc.png".encode()]
     (tmp_path / os.fsdecode(photos[2])).write_bytes(b"")
     command = [sys.executable, "-m", "jpegdl", "predict", "--arm", "mine"]

@@ -187,6 +187,20 @@ def test_what_is_said_of_the_data_is_in_the_summary(tmp_path):
     assert result["data"]["passed_over"] == {".heic": 1}
 
 
+def test_what_is_said_of_the_same_images_is_said_once_for_all_arms(tmp_path):
+    """Arms with other batches or augmentation have the images of the recipe; those with a limit are listed once more."""
+    config = _config(tmp_path, _images(tmp_path / "pets"))
+    shutil.copy(tmp_path / "pets" / "train" / "cat" / "0.png", tmp_path / "pets" / "test" / "cat" / "copy.png")
+    (tmp_path / "pets" / "train" / "cat" / "a.heic").write_bytes(b"?")
+    own = {"small": {"batch_size": 4}, "erased": {"erase": 0.5}, "few": {"limit": 6}}
+    arms = {"plain": None, **{name: {"data": data} for name, data in own.items()}}
+    with pytest.warns(DataWarning) as said:
+        compare(replace(config, arms=arms, seeds=2))
+    texts = [str(warning.message) for warning in said if issubclass(warning.category, DataWarning)]
+    assert sum("passed over" in text for text in texts) <= 3  # once for the recipe's, and for each run of few
+    assert sum("1 of 9 test images is" in text for text in texts) == 1
+
+
 def test_a_finished_comparison_needs_no_data(tmp_path, recwarn):
     path = _images(tmp_path / "pets")
     table = compare(_config(tmp_path, path)).table

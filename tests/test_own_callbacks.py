@@ -14,6 +14,8 @@ from jpegdl.errors import UsageError
 from jpegdl.training import JointTraining, RunFolder, TrainingConfig, check_config
 from runs import run, small_config, weights
 
+NO_LOGGERS = "in the extra loggers and not in test: wandb brings 15 packages, some 80 MB in all, and mlflow more"
+
 COUNTER = """
 import numpy as np
 from lightning.pytorch.callbacks import Callback, ProgressBar
@@ -299,7 +301,7 @@ def test_the_csv_logger_by_its_short_name(tmp_path):
 
 def test_each_run_is_one_of_wandb(tmp_path, monkeypatch):
     """Offline. The logger of a second run in a process took the first one's, which had not ended."""
-    wandb = pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb", reason=NO_LOGGERS)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     for seed in (0, 1):
@@ -314,7 +316,7 @@ def test_each_run_is_one_of_wandb(tmp_path, monkeypatch):
 
 def test_runs_are_found_in_mlflow(tmp_path, monkeypatch):
     """Its newer versions write to a database, not to files."""
-    mlflow = pytest.importorskip("mlflow")
+    mlflow = pytest.importorskip("mlflow", reason=NO_LOGGERS)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     results = [run(config_with(loggers="mlflow"), tmp_path / f"mine/plain/{seed}", "plain", seed) for seed in (0, 1)]

@@ -205,7 +205,8 @@ def write_tables(
         table = tables[name]
         if table.shape != (BLOCK, BLOCK):
             raise UsageError(f"{path} is not written: {name} must be of shape (8, 8), got {tuple(table.shape)}")
-        if len(wrong := table[(table < STEPS[0]) | (table > STEPS[1])]):
+        steps = table.float()  # in which they are trained, and the smallest is a little less than it is in float64
+        if len(wrong := table[(steps < STEPS[0]) | (steps > STEPS[1])]):
             raise UsageError(
                 f"{path} is not written: {name} has a step of {wrong[0].item():g}, and steps from {STEPS[0]:g} (which a JPEG "
                 f"file rounds to 1) to {STEPS[1]} (the largest that it holds) are taken"

@@ -122,6 +122,10 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         other._set_transforms()
         return other
 
+    def undecoded(self, config: DataConfig) -> "ImageSet":
+        """The same images under a config that chooses the same, to be decoded as it says."""
+        return ImageSet(self._source, config, train=self._train)
+
     def on(self, device: torch.device) -> DeviceImages:
         """The same images kept and augmented on a device; for ``cache`` device.
 

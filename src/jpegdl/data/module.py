@@ -24,6 +24,13 @@ BATCH_BYTES = 2**36
 _NAMED = 3  # of the pictures under several classes, and of the images that show one, in messages
 
 
+def chosen_images(config: DataConfig) -> str:
+    """Return what of settings may choose images: without those that only say what becomes of them in training."""
+    augmentation = ("auto_augment", "color_jitter", "erase", "flip", "jpeg_test", "jpeg_train", "pad", "scale")
+    usual = DataConfig()
+    return repr(replace(config, **{name: getattr(usual, name) for name in (*augmentation, "batch_size", "workers")}))
+
+
 class Data(lightning.LightningDataModule):
     """The loaders of one data set, each of this process's share; for ``Trainer(use_distributed_sampler=False)``.
 
@@ -57,18 +64,26 @@ class Data(lightning.LightningDataModule):
         self.train, self.test = ImageSet(train, config, train=True), ImageSet(test, config, train=False)
 
     def with_config(self, config: DataConfig) -> "Data":
-        """The data of ``config`` with the same seed; nothing is decoded again where only JPEG settings differ.
+        """The data of ``config`` with the same seed.
+
+        Where these choose the same images, nothing is listed again, and what is to be said of them is said once; where only
+        JPEG settings differ, nothing is decoded again.
 
         Raises:
             UsageError: as the class itself.
         """
         check(config)
-        if replace(config, jpeg_train=self.config.jpeg_train, jpeg_test=self.config.jpeg_test) != self.config:
+        if chosen_images(config) != chosen_images(self.config):
             return Data(config, self.seed, sets=self._sets)
-        self.load()  # once for both
+        _ = self.fingerprint  # once for both
         other = copy.copy(self)
         other.config, other.trainer = config, None
-        other.train, other.test = self.train.with_config(config), self.test.with_config(config)
+        if replace(config, jpeg_train=self.config.jpeg_train, jpeg_test=self.config.jpeg_test) == self.config:
+            self.load()  # once for both
+            other.train, other.test = self.train.with_config(config), self.test.with_config(config)
+        else:
+            _check_memory(config, max(len(self.train.targets), len(self.test.targets)))
+            other.train, other.test = self.train.undecoded(config), self.test.undecoded(config)
         return other
 
     @functools.cached_property
