@@ -12,7 +12,7 @@ PACKAGE = Path(jpegdl.__file__).parent
 FLOORS = [
     {"_version", "errors"},
     {"extras", "files", "processes", "recipes"},
-    {"random", "user_code", "parsing"},
+    {"random", "user_code", "parsing", "opener"},
     {"functional"},
     {"kernels"},
     {"tables"},

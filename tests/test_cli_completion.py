@@ -97,7 +97,7 @@ def test_without_shtab(capsys, monkeypatch):
     assert main(["completion", "bash"]) == 1
     assert capsys.readouterr() == (
         "",
-        "jpegdl: error: completion needs shtab: pip install '.[completion]' in a checkout of jpegdl\n",
+        "jpegdl: error: completion needs shtab, which is not installed: pip install '.[completion]' in a checkout of jpegdl\n",
     )
 
 

@@ -80,6 +80,20 @@ def test_it_goes_on_and_does_again_only_what_has_changed(source, tmp_path):
     assert (out / "cats" / "a.jpg").read_bytes() != before["cats/a.jpg"]
 
 
+def test_what_a_file_was_made_of_is_noted_once_it_is_there(source, tmp_path, monkeypatch):
+    """A process that is killed in between makes it again; else a file of before would be taken for what it made."""
+    out, noted = tmp_path / "out", []
+    keep = module._Sources.keep
+
+    def look(self, name, source):
+        noted.append((out / name.lstrip("/")).stat().st_size == source.size)
+        keep(self, name, source)
+
+    monkeypatch.setattr(module._Sources, "keep", look)
+    compress_folder(source, out, STANDARD)
+    assert noted == [True] * 3
+
+
 def test_other_images_of_the_same_time_stamp_are_made_anew(source, tmp_path):
     """As archives give it, and reproducible builds: 1980 for all."""
     images = [source / "cats" / "a.png", source / "cats" / "small" / "b.bmp", source / "c.jpg"]

@@ -105,6 +105,47 @@ def test_copies_under_other_names_are_a_leak_with_their_number(tmp_path):
         assert _found(tmp_path / "tars")["test_in_train"] == 3
 
 
+def test_a_picture_under_two_classes_is_said_with_its_names(tmp_path, recwarn):
+    """A copy, a link to a file, and a picture that comes twice under one class, which is no contradiction."""
+    train = _fill(tmp_path, 0) / "train"
+    shutil.copy(train / "a" / "0.bmp", train / "b" / "copy.bmp")
+    (train / "b" / "link.bmp").symlink_to("../a/1.bmp")
+    shutil.copy(train / "a" / "2.bmp", train / "a" / "again.bmp")
+    found = _found(tmp_path)
+    assert found["several_classes"] == {"train": 2}
+    expected = (
+        f"2 training pictures come under more than one class, as copies or links: {train}/a/0.bmp = {train}/b/copy.bmp; "
+        f"{train}/a/1.bmp = {train}/b/link.bmp; at most one of the classes is right"
+    )
+    assert [str(warning.message) for warning in recwarn.list] == [expected]
+    assert _found(_tarred(tmp_path, tmp_path / "tars"))["several_classes"] == {"train": 2}
+    (tmp_path / "test" / "c").symlink_to(tmp_path / "test" / "a")  # a class that is a link to another
+    (train / "c").symlink_to(train / "a")
+    with pytest.warns(UserWarning, match="^4 test pictures come under .*0.bmp = .*0.bmp; .*2.bmp; and 1 more; at most one"):
+        assert _found(tmp_path)["several_classes"] == {"train": 6, "test": 4}
+
+
+def test_what_has_no_digest_is_no_picture_under_two_classes(tmp_path, recwarn):
+    class Broken:
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            if index > 1:
+                raise OSError("damaged")
+            return Image.new("RGB", (4, 4), (index, 0, self.shade)), index % 2
+
+        targets = (0, 1, 0, 1)
+
+    sets = []
+    for shade in (1, 2):
+        one = Broken()
+        one.shade = shade
+        sets.append(one)
+    assert "several_classes" not in Data(DataConfig(name="object", size=4), sets=tuple(sets)).fingerprint
+    assert not recwarn.list
+
+
 def test_sets_of_torchvision_are_known_by_their_pixels(tmp_path, monkeypatch):
     """Training and validation images of Flowers102 have the same labels in the same order, and are no leak."""
 

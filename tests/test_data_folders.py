@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import tarfile
 
@@ -13,7 +14,9 @@ from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
 from jpegdl.data import Data, DataConfig
 from jpegdl.data.sources import open_sets
-from jpegdl.errors import UsageError
+from jpegdl.data.sources.base import TEST
+from jpegdl.data.sources.shards import find_shards
+from jpegdl.errors import DataWarning, UsageError
 
 
 def _save(*files):
@@ -282,3 +285,31 @@ def test_shards_have_the_fingerprint_of_their_samples(tmp_path):
         found.append(_data(tmp_path / place, name="wds/").fingerprint)
     assert found[0] == found[1]
     assert found[0]["train"]["digest"] != found[2]["train"]["digest"]
+
+
+def test_which_of_two_places_is_read_is_said(tmp_path, recwarn):
+    for split in ("train", "test", "validation"):
+        for level, name in ((60, "a"), (160, "b")):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (level, len(split), 0)).save(tmp_path / split / name / "1.png")
+    (tmp_path / "training").symlink_to(tmp_path / "train")  # the same place
+    with tarfile.open(tmp_path / "train.tar", "w") as tar:
+        tar.add(tmp_path / "train", "train")
+    (tmp_path / "test.tar.gz").write_bytes(b"\x1f\x8b")
+    expected = [
+        f"the training images in {tmp_path} are read from train/, and not from train.tar",
+        f"the test images in {tmp_path} are read from test/, and not from validation/, test.tar.gz",
+    ]
+    Data(DataConfig(path=str(tmp_path), size=8))
+    assert [str(warning.message) for warning in recwarn.list] == expected
+    with pytest.warns(DataWarning) as said:
+        Data(DataConfig(path=str(tmp_path), size=8), test_only=True)
+    assert [str(warning.message) for warning in said] == expected[1:]
+
+
+def test_shards_that_are_not_read_are_said(tmp_path):
+    for name in ("test-0", "test-1", "val-0"):
+        (tmp_path / f"{name}.tar").touch()
+    said = f"the test images in {tmp_path} are read from test-0.tar and 1 more, and not from val-0.tar"
+    with pytest.warns(DataWarning, match=f"^{re.escape(said)}$"):
+        assert [file.name for file in find_shards(tmp_path, "test", TEST)] == ["test-0.tar", "test-1.tar"]

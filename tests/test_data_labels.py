@@ -3,14 +3,15 @@
 import io
 import json
 import tarfile
-from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from jpegdl.data import Data, DataConfig
+from jpegdl.data.sources.labels import class_index
 from jpegdl.errors import DataWarning, UsageError
 
 
@@ -160,7 +161,7 @@ class _Reader:
 
 @pytest.fixture
 def reader(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace(name=name))
+    monkeypatch.setattr("jpegdl.extras.installed", lambda name: True)
     monkeypatch.setattr("timm.data.readers.reader_factory.create_reader", _Reader)
     return _Reader
 
@@ -202,17 +203,60 @@ def test_tables_are_known_by_their_bytes(reader, monkeypatch):
     assert "test_in_train" not in found
 
 
+@pytest.mark.parametrize(
+    ("label", "got"),
+    [
+        (torch.tensor([1]), r"tensor\(\[1\]\)"), (torch.tensor([[1]]), r"tensor\(\[\[1\]\]\)"),
+        (torch.tensor(True), r"tensor\(True\)"), (np.bool_(True), r".*True.*"), (np.array(True), r"array\(True\)"),
+        (np.array([1]), r"array\(\[1\]\)"), (torch.tensor(1.0), r"tensor\(1.\)"), (np.float64(1), ".*1.0.*"), (True, "True"),
+        (None, "None"),
+    ],
+)  # fmt: skip
+def test_what_passes_for_an_index_and_is_none(label, got):
+    """A target of one element would make batches of (N, 1); a truth value is of a task without classes."""
+    with pytest.raises(UsageError, match=rf"^train\[7\] must have a class index, 0, 1, ..., got {got}$"):
+        class_index(label, "train[7]")
+
+
+def test_whole_numbers_of_any_library_are_indices():
+    for value in (1, np.int64(1), np.uint8(1), np.array(1), torch.tensor(1), torch.tensor(1, dtype=torch.uint8)):
+        assert class_index(value, "train[7]") == 1
+
+
+class Own:
+    """Images of their own grey levels, with any labels."""
+
+    def __init__(self, labels, first):
+        self.labels, self.first = labels, first
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return Image.fromarray(np.full((8, 8, 3), self.first + index, np.uint8)), self.labels[index]
+
+
+def test_kept_labels_of_one_element_are_none_either():
+    with pytest.raises(UsageError, match=r"train\[0\] must have a class index, 0, 1, ..., got tensor\(\[0\]\)"):
+        Data(DataConfig(name="object", size=8), sets=(Own(torch.tensor([[0], [1]]), 0), Own([0, 1], 9)))
+
+
+@pytest.mark.parametrize(
+    ("tested", "said"),
+    [
+        ([0, 2], "class 2, cow, and train has none: only a network that knows it"),
+        ([2, 3], "class 2, cow, and train has none, nor of 1 other: only a network that knows them"),
+        ([2, 3, 4], "class 2, cow, and train has none, nor of 2 others: only a network that knows them"),
+    ],
+)
+def test_classes_that_the_test_alone_has(tested, said):
+    names = ["ant", "bee", "cow", "dog", "eel"]
+    with pytest.warns(DataWarning) as warned:
+        Data(DataConfig(name="object", size=8), sets=(Own([0, 1], 0), Own(tested, 9), names))
+    assert f"test has images of {said} can be right" in str(warned[0].message)
+
+
 def test_own_sets_say_which_classes_have_no_images():
-    class Own:
-        def __init__(self, labels, first):
-            self.labels, self.first = labels, first
-
-        def __len__(self):
-            return len(self.labels)
-
-        def __getitem__(self, index):
-            return Image.fromarray(np.full((8, 8, 3), self.first + index, np.uint8)), self.labels[index]
-
     sets = Own([0, 1], 0), Own([0], 9), ["ant", "bee", "cow"]
     with pytest.warns(DataWarning, match="1 of 3 classes has no .* image: ") as said:
         Data(DataConfig(name="object", size=8), sets=sets)

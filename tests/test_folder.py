@@ -176,12 +176,29 @@ def test_what_is_said_of_the_data_is_in_the_summary(tmp_path):
     config = _config(tmp_path, _images(tmp_path / "pets"))
     shutil.copy(tmp_path / "pets" / "train" / "cat" / "0.png", tmp_path / "pets" / "test" / "cat" / "copy.png")
     (tmp_path / "pets" / "train" / "cat" / "a.heic").write_bytes(b"?")
+    shutil.copy(tmp_path / "pets" / "train" / "cat" / "1.png", tmp_path / "pets" / "train" / "dog" / "copy.png")
     with pytest.warns(DataWarning, match="1 of 9 test images is a training image too|passed over 1 file: 1 .heic"):
         found = compare(config)
     assert (found.summary["passed_over"], found.summary["test_in_train"]) == ({".heic": 1}, 1)
-    assert "1 of these is a training image too.\nPassed over 1 file: 1 .heic.\n" in found.table
+    assert found.summary["several_classes"] == {"train": 1}
+    notes = ["1 of these is a training image too.", "1 training picture comes under more than one class."]
+    assert "\n".join([*notes, "Passed over 1 file: 1 .heic.\n"]) in found.table
     result = json.loads((tmp_path / "test" / "plain" / "0" / "result.json").read_text(encoding="utf-8"))
     assert result["data"]["passed_over"] == {".heic": 1}
+
+
+def test_what_is_said_of_the_same_images_is_said_once_for_all_arms(tmp_path):
+    """Arms with other batches or augmentation have the images of the recipe; those with a limit are listed once more."""
+    config = _config(tmp_path, _images(tmp_path / "pets"))
+    shutil.copy(tmp_path / "pets" / "train" / "cat" / "0.png", tmp_path / "pets" / "test" / "cat" / "copy.png")
+    (tmp_path / "pets" / "train" / "cat" / "a.heic").write_bytes(b"?")
+    own = {"small": {"batch_size": 4}, "erased": {"erase": 0.5}, "few": {"limit": 6}}
+    arms = {"plain": None, **{name: {"data": data} for name, data in own.items()}}
+    with pytest.warns(DataWarning) as said:
+        compare(replace(config, arms=arms, seeds=2))
+    texts = [str(warning.message) for warning in said if issubclass(warning.category, DataWarning)]
+    assert sum("passed over" in text for text in texts) <= 3  # once for the recipe's, and for each run of few
+    assert sum("1 of 9 test images is" in text for text in texts) == 1
 
 
 def test_a_finished_comparison_needs_no_data(tmp_path, recwarn):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import jpegdl
-from jpegdl.extras import EXTRAS
+from jpegdl.extras import EXTRAS, pip_name
 from jpegdl.processes import lean_imports
 
 HEAVY = ("PIL", "jsonargparse", "lightning", "matplotlib", "numba", "scipy", "skimage", "timm", "torch._dynamo", "torchvision")
@@ -49,6 +49,17 @@ def test_what_the_package_does_not_have():
 def test_importing_the_backbones_registers_them():
     code = "import timm; import jpegdl.backbones; assert timm.is_model('cifar_resnet20')"
     assert _imported(code, "timm", "lightning") == ["timm"]
+
+
+def test_what_the_data_stand_on_does_not_know_them():
+    """Below the data: what the layer, the tables and the codec's functions are made of."""
+    source = Path(jpegdl.__file__).parent
+    below = ("backbones/*", "errors", "extras", "files", "functional/*", "kernels/*", "layer/*", "logs", "opener", "own")
+    below += ("startup", "tables", "wording")
+    files = [file for name in below for file in source.glob(f"{name}.py")]
+    assert len(files) > 40
+    upward = re.compile(r"^\s*(from|import) jpegdl\.(data|training|compare)\b", re.MULTILINE)
+    assert [file for file in files if upward.search(file.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.parametrize(("arguments", "status"), [([], 0), (["--help"], 0), (["--version"], 0), (["paint"], 2)])
@@ -132,8 +143,36 @@ def test_a_larger_room_without_its_packages_says_what_to_install(name):
 
 
 @pytest.mark.parametrize(
+    "code",
+    [
+        "import jpegdl.training.trainer",
+        "import jpegdl.bench",
+        "from jpegdl.data.images import ImageSet",
+        "from jpegdl.data.sources.photos import photograph",
+        "from jpegdl.training.plugins import check_plugins",
+        "from jpegdl.classifier import load",
+        "import jpegdl.robustness.trials",
+    ],
+)
+def test_a_module_deep_within_a_larger_room_says_so_too(code):
+    done = _without(ALL, f"try: {code}\nexcept ImportError as error: print(type(error).__name__, error)")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("MissingPackageError this needs ")
+    assert done.stdout.endswith(", which is not installed: pip install '.[train]' in a checkout of jpegdl\n")
+    assert done.stdout.count("\n") == 1
+
+
+def test_other_modules_that_are_missing_are_pythons_to_name():
+    done = _without((), "import importlib.util as util\nprint(util.find_spec('wandb_'))\nimport jpegdl.no_such_module")
+    assert done.stdout == "None\n"
+    assert done.stderr.endswith("ModuleNotFoundError: No module named 'jpegdl.no_such_module'\n")
+
+
+@pytest.mark.parametrize(
     ("arguments", "packages", "extra"),
     [
+        (["attack"], ["PIL"], "attack"),
+        (["export", "model.onnx"], ["jsonargparse"], "export"),
         (["compare"], ["lightning"], "train"),
         (["recipes", "demo"], ["yaml"], "train"),
         (["compare", "--config", "demo", "--output", "{folder}"], ["skimage"], "demo"),
@@ -153,12 +192,10 @@ def test_a_command_without_its_packages_says_so_on_one_line(arguments, packages,
 
 def test_every_package_of_an_extra_is_one_that_pip_installs():
     content = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = {"PIL": "pillow", "skimage": "scikit-image", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
-    names |= {"imagecorruptions": "imagecorruptions-imaug"}
     for extra, packages in EXTRAS.items():
         listed = " ".join(content["optional-dependencies"][extra])
         for package in packages:
-            assert re.search(rf"(^|\s){names.get(package, package)}\b", listed), (extra, package)
+            assert re.search(rf"(^|\s){pip_name(package)}\b", listed), (extra, package)
     assert {re.split(r"[><=]", line)[0] for line in content["dependencies"]} == {
         "torch", "numpy", "numba", "llvmlite", "typing-extensions",
     }  # fmt: skip

@@ -15,6 +15,8 @@ from jpegdl.runs import RunFolder, TrainingConfig, check_config
 from jpegdl.training import JointTraining
 from runs import run, small_config, weights
 
+NO_LOGGERS = "in the extra loggers and not in test: wandb brings 15 packages, some 80 MB in all, and mlflow more"
+
 COUNTER = """
 import numpy as np
 from lightning.pytorch.callbacks import Callback, ProgressBar
@@ -287,8 +289,9 @@ def test_short_names_of_loggers(monkeypatch):
 
 
 def test_a_missing_package_is_said_before_anything_trains(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="training.loggers: .*WandbLogger needs a package that is missing: pip install wandb"):
+    monkeypatch.setattr("jpegdl.extras.installed", lambda name: False)
+    expected = r"training.loggers: .*WandbLogger needs wandb, which is not installed: pip install '.\[loggers\]' in a checkout"
+    with pytest.raises(UsageError, match=expected):
         check_config(config_with(loggers="wandb"))
 
 
@@ -299,7 +302,7 @@ def test_the_csv_logger_by_its_short_name(tmp_path):
 
 def test_each_run_is_one_of_wandb(tmp_path, monkeypatch):
     """Offline. The logger of a second run in a process took the first one's, which had not ended."""
-    wandb = pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb", reason=NO_LOGGERS)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     for seed in (0, 1):
@@ -314,7 +317,7 @@ def test_each_run_is_one_of_wandb(tmp_path, monkeypatch):
 
 def test_runs_are_found_in_mlflow(tmp_path, monkeypatch):
     """Its newer versions write to a database, not to files."""
-    mlflow = pytest.importorskip("mlflow")
+    mlflow = pytest.importorskip("mlflow", reason=NO_LOGGERS)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     results = [run(config_with(loggers="mlflow"), tmp_path / f"mine/plain/{seed}", "plain", seed) for seed in (0, 1)]

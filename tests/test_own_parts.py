@@ -15,7 +15,8 @@ from jpegdl.comparison import CompareConfig, check_compare, compare, evaluate_ru
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import JpegLayer, LayerConfig, build_layer, check_layer, layer_kind
-from jpegdl.runs import OptimizerConfig, TrainingConfig, open_run
+from jpegdl.runs import OptimizerConfig, RunConfig, TrainingConfig, open_run
+from jpegdl.runs.record import digests_of_code
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -387,6 +388,33 @@ def test_a_data_set_as_python_objects(tmp_path):
         jpegdl.compare(replace(config, jobs=2), sets)
     with pytest.raises(UsageError, match="data.name is 'photos', and the data set is given as Python objects too"):
         jpegdl.compare(replace(config, data=replace(config.data, name="photos")), sets)
+
+
+def test_changed_code_is_said_of_data_sets_and_layers_as_python_objects(tmp_path, module, monkeypatch):
+    """No name in the settings says where they are from: all modules that are imported and the user's count."""
+    module("shades", "from test_own_parts import _Shades\nclass Layer(nn.Identity): pass\n")
+    shades = importlib.import_module("shades")
+    small = {"data": DataConfig(size=16, resize=20, batch_size=16), "jobs": None}
+    config = _config(tmp_path, backbone="cifar_resnet8", arms=["plain"], **small)
+    sets = (shades._Shades(32), shades._Shades(20), ["dark", "bright"])
+    assert "shades" in jpegdl.compare(config, sets).results[0].folder.result()["code"]
+    run = replace(config.arm_run("plain"), data=replace(config.data, name="photos"))
+    assert "shades" in digests_of_code(run)  # as where train_run is given a layer
+    module("shades", "# other code\n")
+    with pytest.warns(UserWarning, match="was trained with other code: the file with shades has changed since"):
+        jpegdl.compare(config, sets)
+    monkeypatch.delitem(sys.modules, "shades")
+
+
+def test_the_code_of_loggers_and_of_classes_by_either_name(module, monkeypatch):
+    module("own_loggers", "class Mine: pass\n")
+    importlib.import_module("own_loggers")
+    for path in ("own_loggers.Mine", "own_loggers:Mine"):
+        for setting in ("callbacks", "loggers"):
+            found = digests_of_code(RunConfig(training=TrainingConfig(**{setting: [path, "CSVLogger"]})))
+            assert "own_loggers:Mine" in found
+            assert "own_loggers" not in found
+    monkeypatch.delitem(sys.modules, "own_loggers")
 
 
 @pytest.mark.usefixtures("few_photos")

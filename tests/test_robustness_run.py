@@ -275,9 +275,8 @@ def test_bad_settings_are_refused_before_anything_is_opened(tmp_path, changes, m
 
 
 def test_a_missing_package_is_one_line_with_the_command(tmp_path, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pyautoattack" else find(name))
-    with pytest.raises(UsageError, match=r"need the package pyautoattack: pip install '.\[attack\]'"):
+    monkeypatch.setattr("jpegdl.extras.installed", lambda name: name != "pyautoattack")
+    with pytest.raises(UsageError, match=r"square need pyautoattack, which is not installed: pip install '.\[attack\]'"):
         attack_run(RunFolder(tmp_path), _config(attacks=["fgsm", "square"]))
 
 

@@ -185,6 +185,40 @@ def test_steps_that_are_none_are_not_written(tmp_path, name, message, bad):
     assert not (tmp_path / name).exists()
 
 
+@pytest.mark.parametrize("step", [1e5, 1e-6, 65536.0, 9e-6])
+def test_steps_that_no_jpeg_file_holds_are_not_written(tmp_path, step):
+    table = torch.ones(8, 8)
+    table[3, 4] = step
+    message = rf"chroma has a step of {step:g}, and steps from 1e-05 \(which a JPEG file rounds to 1\) to 65535"
+    with pytest.raises(UsageError, match=message):
+        write_tables(tmp_path / "a.json", {"luma": torch.ones(8, 8), "chroma": table})
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int32])
+def test_what_is_written_is_read_back(tmp_path, dtype):
+    table = torch.tensor([[1e-5, 65535.0, 0.3, 255.0, 1.0, 7.0, 99.5, 2.0]] * 8).clamp(
+        max=32768 if dtype == torch.float16 else 65535
+    )
+    table = table.clamp(min=1 if dtype == torch.int32 else 1e-5, max=32768 if dtype == torch.bfloat16 else 65535).to(dtype)
+    write_tables(tmp_path / "a.json", {"luma": table, "chroma": 1 + table / 2 if dtype.is_floating_point else table})
+    assert torch.equal(read_tables(tmp_path / "a.json")[0], table.float())
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"luma": torch.ones(8, 8)}, "tables must hold luma and chroma, and chroma is not there"),
+        ({"luma": torch.ones(8, 8), "chroma": torch.ones(2, 8, 8)}, r"chroma must be of shape \(8, 8\), got \(2, 8, 8\)"),
+    ],
+)
+def test_what_could_not_be_read_back_is_not_written(tmp_path, tables, message):
+    for name in ("a.json", "a.txt") if len(tables) == 1 else ("a.json",):
+        with pytest.raises(UsageError, match=f"{name} is not written: {message}"):
+            write_tables(tmp_path / name, tables)
+    assert not any(tmp_path.iterdir())
+
+
 def test_gains_may_be_zero_or_negative(tmp_path):
     table = torch.ones(8, 8)
     table[3, 4], table[0, 0] = -0.5, 0.0

@@ -7,6 +7,7 @@ packages of their extras, and ``import jpegdl`` itself nothing at all.
 from typing import TYPE_CHECKING
 
 from jpegdl._version import __version__ as __version__
+from jpegdl.extras import name_missing
 
 if TYPE_CHECKING:
     from jpegdl import backbones as backbones
@@ -62,6 +63,8 @@ _MODULES = (
     "tables",
     "training",
 )
+
+name_missing()
 
 if not TYPE_CHECKING:  # or every misspelt name would pass as Any
     from jpegdl.extras import on_first_use

@@ -11,7 +11,6 @@ Everything is timed in turn in one run, and medians are compared. The contestant
 import ctypes
 import importlib
 import importlib.metadata
-import importlib.util
 import json
 import mmap
 import multiprocessing
@@ -32,6 +31,7 @@ from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
+from jpegdl.extras import installed
 from jpegdl.files import replacing, write_together
 from jpegdl.layer import JpegLayer, prepend
 from jpegdl.tables import standard_tables
@@ -101,7 +101,7 @@ class Kornia(nn.Module):
 def contestants(device: str) -> dict[str, nn.Module]:
     """The layers that are compared, by name."""
     kinds: dict[str, type[nn.Module]] = {"jpegdl": JpegLayer, "(a) softmax": Straightforward}
-    if importlib.util.find_spec("kornia"):
+    if installed("kornia"):
         kinds["(b) kornia"] = Kornia
     return {name: kind(*standard_tables(QUALITY)).to(device) for name, kind in kinds.items()}
 
@@ -232,7 +232,7 @@ def _check(config: BenchConfig) -> str:
 def _where(device: str) -> str:
     machine = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} threads"
     packages = [f"PyTorch {torch.__version__}"]
-    if importlib.util.find_spec("kornia"):
+    if installed("kornia"):
         packages.append(f"kornia {importlib.metadata.version('kornia')}")
     return f"{machine}; {', '.join(packages)}"
 

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from jpegdl import pretrained
 from jpegdl.data import TestTransform
 from jpegdl.data.images import bad_file
-from jpegdl.data.pixels import BadImage, open_image, orientation_note
+from jpegdl.data.pixels import orientation_note
 from jpegdl.data.sources.listing import IMAGES, Passed, in_folder, natural_key, warn_passed
 from jpegdl.errors import UsageError
 from jpegdl.files import folder_hint
 from jpegdl.layer import PrependedModel
+from jpegdl.opener import BadImage, open_image
 from jpegdl.random import isolated
 from jpegdl.runs import RunConfig, RunFolder, open_run
 

@@ -1,7 +1,6 @@
 """A trained model as a file for other programs: ONNX, torch.export or AOTInductor, checked before it is there."""
 
 import copy
-import importlib.util
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from jpegdl._version import __version__
 from jpegdl.data.sources.photos import PHOTOGRAPHS, photograph
 from jpegdl.errors import UsageError
-from jpegdl.extras import how_to_install
+from jpegdl.extras import require
 from jpegdl.files import replacing
 from jpegdl.functional import BLOCK, MCU
 from jpegdl.layer import ImageDctLayer, QuantizingLayer, RegionalJpegLayer, Rounding
@@ -168,9 +167,8 @@ def _check_format(path: Path, format: str | None) -> Format:
         )
     if chosen != "onnx" and path.suffix != ".pt2":
         raise UsageError(f"PyTorch reads {chosen} files by the suffix .pt2 alone, got {path.name}")
-    missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None] if chosen == "onnx" else []
-    if missing:
-        raise UsageError(f"ONNX export needs {', '.join(missing)}: {how_to_install('export')}")
+    if chosen == "onnx":
+        require("ONNX export needs", *ONNX_PACKAGES)
     return chosen
 
 

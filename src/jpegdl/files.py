@@ -89,13 +89,16 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_together(contents: Mapping[str | os.PathLike[str], str | bytes]) -> None:
-    """Write several files that belong together: all are there whole before the first takes its place.
+    """Write several files that belong together: all are whole, each beside its place, before the first takes its own.
+
+    A process that is killed while they take their places leaves the first of them new and the others as they were.
 
     Args:
         contents: by path, in the order in which they take their places; text is written as UTF-8.
 
     Raises:
-        OSError: one cannot be written; then none has changed.
+        OSError: one cannot be written; then none has changed. Or one cannot take its place, where a folder is, say; then those
+            before it have taken theirs.
     """
     with ExitStack() as open_files:
         for path, content in reversed(list(contents.items())):  # the last to be opened is the first to take its place

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from jpegdl._version import __version__
 from jpegdl.data import TestTransform
 from jpegdl.errors import UsageError
-from jpegdl.extras import how_to_install
+from jpegdl.extras import require
 from jpegdl.files import write_together
 from jpegdl.layer import PrependedModel, describe_tables, prepend
 from jpegdl.runs import RunConfig, RunFolder
@@ -327,10 +327,9 @@ def refuse_code(folder: Path) -> None:
 
 
 def _hub() -> ModuleType:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise UsageError(f"the Hugging Face Hub needs a package that is missing: {how_to_install('share')}") from error
+    require("the Hugging Face Hub needs", "huggingface_hub")
+    import huggingface_hub
+
     return huggingface_hub
 
 

@@ -56,6 +56,7 @@ JPEG = (".jpg", ".jpeg")  # suffixes of files that are read as JPEG images
 TEXT = ".txt"  # of those in libjpeg's text format
 SUBSAMPLINGS = ("4:4:4", "4:2:0")
 LARGEST_ENTRY = 32767  # that libjpeg writes, though the format has room for 65535
+STEPS = (1e-5, 65535)  # from the smallest that a layer trains to the largest that a JPEG file holds
 
 
 def standard_tables(quality: int) -> tuple[Tensor, Tensor]:
@@ -183,11 +184,14 @@ def write_tables(
         subsampling: of chroma in the images they are meant for, 4:4:4 or 4:2:0.
 
     Raises:
-        UsageError: another kind; an entry that is not finite or, but for gains, not greater than 0; or the text format is to
-            hold something else than steps that are integers from 1 to 32767, which is all that libjpeg takes.
+        UsageError: another kind; an entry that is not finite or, but for gains, not greater than 0; steps that
+            :func:`read_tables` would not read back: none for luma or chroma, another shape, or beyond 1e-5 to 65535; or the
+            text format is to hold something else than steps that are integers from 1 to 32767, all that libjpeg takes.
     """
     if kind not in KINDS:
         raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if kind == "steps" and (lacking := sorted({"luma", "chroma"} - tables.keys())):
+        raise UsageError(f"{path} is not written: tables must hold luma and chroma, and {lacking[0]} is not there")
     if Path(path).suffix.lower() == TEXT:
         text = _as_text(path, tables, kind)
         write_text(path, text)
@@ -197,6 +201,16 @@ def write_tables(
         if len(wrong):
             what = "be finite" if kind == "gains" else "be finite and greater than 0 everywhere"
             raise UsageError(f"{path} is not written: {name} must {what}, got {wrong[0].item():g}")
+    for name in ("luma", "chroma") if kind == "steps" else ():
+        table = tables[name]
+        if table.shape != (BLOCK, BLOCK):
+            raise UsageError(f"{path} is not written: {name} must be of shape (8, 8), got {tuple(table.shape)}")
+        steps = table.float()  # in which they are trained, and the smallest is a little less than it is in float64
+        if len(wrong := table[(steps < STEPS[0]) | (steps > STEPS[1])]):
+            raise UsageError(
+                f"{path} is not written: {name} has a step of {wrong[0].item():g}, and steps from {STEPS[0]:g} (which a JPEG "
+                f"file rounds to 1) to {STEPS[1]} (the largest that it holds) are taken"
+            )
     content = {
         "kind": kind,
         "bits": bits,
@@ -267,7 +281,7 @@ def _of_jpeg(file: Path) -> tuple[tuple[Any, Any], str | None]:
     """The tables, and the subsampling of chroma where it is one of ours."""
     from PIL import JpegImagePlugin  # here, because the layer needs this module and not Pillow
 
-    from jpegdl.data.pixels import open_image
+    from jpegdl.opener import open_image
 
     try:
         with open_image(file) as image:

@@ -1,5 +1,6 @@
 """The user's own code by name: ``my_package.my_module:thing``."""
 
+import functools
 import importlib
 import re
 import sys
@@ -73,10 +74,16 @@ def blamed(error: BaseException, names: Iterable[str]) -> str | None:
 
 def _is_users(file: Path) -> bool:
     """Whether a file of code is neither this package's nor installed."""
-    installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     if {"site-packages", "dist-packages"} & set(file.parts):  # of another environment that this one sees
         return False
-    return file.is_file() and not any(file.is_relative_to(place) for place in [Path(__file__).parent, *installed])
+    return not any(file.is_relative_to(place) for place in _not_users()) and file.is_file()
+
+
+@functools.cache
+def _not_users() -> list[Path]:
+    """Where this package and what is installed are."""
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    return [Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in names)]
 
 
 def source_digest(name: str) -> str | None:

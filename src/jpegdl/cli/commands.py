@@ -21,6 +21,7 @@ class Command:
         example: a command line to start from.
         short: the options that most people need, which ``--help`` explains; empty for all.
         resumes: after what the same command goes on where it was interrupted, in words; None if it begins anew.
+        extra: that brings all packages it may need.
     """
 
     build: Callable[[str], "ArgumentParser"]
@@ -29,6 +30,7 @@ class Command:
     example: str
     short: tuple[str, ...] = ()
     resumes: str | None = None
+    extra: str = "train"
 
     def parser(self) -> "ArgumentParser":
         """The parser of its arguments, which can be looked at without running anything."""
@@ -92,6 +94,7 @@ COMMANDS = {
         "Write a finished run's model as an ONNX file, or for torch.export or AOTInductor; check it.",
         "jpegdl export --name mine model.onnx",
         ("file", *_RUN, "format", "size", "dynamic_size", "rounding"),
+        extra="export",
     ),
     "compress": Command(
         storing.compress_parser,
@@ -122,6 +125,7 @@ COMMANDS = {
         "jpegdl attack --name mine --eps '[1, 2, 4, 8]' --images 200",
         ("name", "arms", "seeds", "eps", "attacks", "images", "rounding", "corruptions"),
         resumes="batch",
+        extra="attack",
     ),
     "explain": Command(
         looking.explain_parser,
@@ -148,11 +152,13 @@ COMMANDS = {
         other.bench,
         "Measure the layer's speed and memory beside other differentiable JPEGs; write a table and a plot.",
         "jpegdl bench --device cpu --repeats 3",
+        extra="bench",
     ),
     "completion": Command(
         other.completion_parser,
         other.completion,
         "Print a script that has the shell complete commands, options and their values.",
         "jpegdl completion bash > ~/.jpegdl.bash  # and in ~/.bashrc: . ~/.jpegdl.bash",
+        extra="completion",
     ),
 }

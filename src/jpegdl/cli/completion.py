@@ -9,8 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from jpegdl.cli.commands import COMMANDS
 from jpegdl.cli.help import explanation
-from jpegdl.errors import UsageError
-from jpegdl.extras import how_to_install
+from jpegdl.extras import require
 
 FILES = ("weights", "layer.tables", "tables", "model", "save", "file", "photos")
 FOLDERS = ("data.path", "output", "source", "target", "from_files")
@@ -22,10 +21,9 @@ def script(shell: str) -> str:
     Raises:
         UsageError: shtab is not installed.
     """
-    try:
-        import shtab
-    except ImportError as error:
-        raise UsageError(f"completion needs shtab: {how_to_install('completion')}") from error
+    require("completion needs", "shtab")
+    import shtab
+
     root = argparse.ArgumentParser(prog="jpegdl")
     root.add_argument("--version", action="store_true", help="print the version")
     commands = root.add_subparsers()

@@ -1,6 +1,7 @@
 """What surrounds every command: which one is meant, errors on one line, interrupts, exit codes."""
 
 import argparse
+import codecs
 import io
 import os
 import shlex
@@ -21,6 +22,8 @@ from jpegdl.errors import UsageError, did_you_mean
 from jpegdl.extras import missing
 from jpegdl.processes import lean_imports
 
+_AS_IT_IS = "jpegdl.as-it-is"  # how the output takes what its encoding lacks
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
@@ -29,9 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: without the program's name; default ``sys.argv``.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character is no reason to stop
+    codecs.register_error(_AS_IT_IS, _as_it_is)
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=_AS_IT_IS)
     interrupts = _Interrupts()
     try:
         with interrupts, warnings.catch_warnings():
@@ -44,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         if interrupts.signal is not None:
             return _interrupted(interrupts.signal, arguments)
         if isinstance(error, ModuleNotFoundError):
-            error = missing(error) or error
+            error = missing(error, COMMANDS[arguments[0]].extra if arguments and arguments[0] in COMMANDS else "train") or error
         if isinstance(error, argparse.ArgumentError | UsageError | OSError):
             print_error(f"error: {one_line(error)}")
             return 2 if isinstance(error, argparse.ArgumentError) else 1
@@ -53,6 +57,15 @@ def main(arguments: list[str] | None = None) -> int:
         print_error(f"error: {type(error).__name__}: {one_line(error)} (set JPEGDL_TRACEBACK=1 to see where)")
         return 1
     return 0
+
+
+def _as_it_is(error: UnicodeError) -> tuple[bytes, int]:
+    """Encode what a terminal's encoding lacks: the bytes of a file's name as they are on the disk, other characters escaped."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    odd = error.object[error.start : error.end]
+    parts = (c.encode("ascii", "surrogateescape" if "\udc80" <= c <= "\udcff" else "backslashreplace") for c in odd)
+    return b"".join(parts), error.end
 
 
 def _find_own_modules() -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jpegdl.cli.shared import add_comparison, add_run, comparison_folder, one_line, print_error, say, settings, settings_parser
 from jpegdl.errors import UsageError
+from jpegdl.files import as_text
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -48,7 +49,7 @@ def predict(chosen: dict[str, Any]) -> None:
             unread += 1
             print_error(f"error: {one_line(found)}")
         elif chosen["json"]:
-            print(json.dumps({"photo": str(photo), "labels": found.labels, "probabilities": found.probabilities}))
+            print(json.dumps({"photo": as_text(str(photo)), "labels": found.labels, "probabilities": found.probabilities}))
         else:
             for rank, (label, share) in enumerate(zip(found.labels, found.probabilities, strict=True)):
                 print(f"{'' if rank else str(photo):{widths[0]}}  {label:{widths[1]}}  {100 * share:9.2f} %")

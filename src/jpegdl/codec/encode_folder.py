@@ -357,10 +357,11 @@ class _Work:
         if len(os.fsencode(entry.new)) > LONGEST:
             return _Done(entry, bad=f"its name would be too long with {SUFFIX}: a file system takes {LONGEST} bytes")
         slot = str(threading.get_ident())
-        with _writing(self.out), replacing(place.made() / entry.new, make_folder=False, slot=slot) as new:
-            new.write_bytes(content)
-            os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
-            # Before it takes its place: if the process ends in between, the file there has another size or time stamp.
+        with _writing(self.out):
+            with replacing(place.made() / entry.new, make_folder=False, slot=slot) as new:
+                new.write_bytes(content)
+                os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
+            # Once it is in its place: if the process ends in between, it is made again, and never taken for another's.
             self.sources.keep(name, _Source(seen, digest, len(content)))
         return _Done(entry, len(content), before.st_size, picture.image.width * picture.image.height)
 

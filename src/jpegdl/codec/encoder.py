@@ -18,7 +18,7 @@ from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.extras import how_to_install
+from jpegdl.extras import require
 
 LARGEST_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION
 _LARGEST_AC, _LARGEST_DC = 1023, 1024  # levels that baseline Huffman codes have room for, of 8-bit images
@@ -209,8 +209,7 @@ def _segments(exif: bytes, icc: bytes | None) -> bytes:
 
 
 def _jpeglib() -> Any:
-    try:
-        import jpeglib
-    except ImportError as error:
-        raise UsageError(f"exact levels need jpeglib: {how_to_install('codec')}") from error
+    require("exact levels need", "jpeglib")
+    import jpeglib
+
     return jpeglib

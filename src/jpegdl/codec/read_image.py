@@ -7,13 +7,10 @@ from typing import IO
 from PIL import ExifTags, Image
 
 from jpegdl.data.images import bad_file
-from jpegdl.data.pixels import FORMATS, BadImage, NotAnImage, decoding, eight_bits, loaded, open_image
-from jpegdl.data.sources.listing import is_image
+from jpegdl.data.pixels import eight_bits, loaded
+from jpegdl.data.sources.listing import UNREAD, is_image
+from jpegdl.opener import FORMATS, BadImage, NotAnImage, decoding, open_image
 
-#: Names of photographs in other formats, which are not to be passed over as if they were none.
-UNREAD = frozenset(
-    f".{name}" for name in ("heic", "heif", "avif", "jxl", "dng", "cr2", "cr3", "nef", "arw", "orf", "rw2", "psd")
-)
 BAD = (BadImage, OSError, MemoryError)
 _RAW_EXIF = ("AVIF", "JPEG", "MPO", "PNG", "WEBP")  # formats that hold the block as JPEG does
 _SPACES = {"RGB": b"RGB ", "L": b"GRAY"}  # of ICC profiles, by the mode they fit

@@ -27,6 +27,7 @@ from jpegdl.comparison.statistics import (
 )
 from jpegdl.data import Data, DataConfig
 from jpegdl.data.config import OBJECT
+from jpegdl.data.loaders import chosen_images
 from jpegdl.errors import UsageError
 from jpegdl.files import remove_strays, write_together
 from jpegdl.runs import RunFolder
@@ -128,8 +129,7 @@ def compare(config: CompareConfig, sets: tuple[Any, ...] | None = None) -> Compa
     asked = [(seed, arm) for seed in config.seed_list for arm in arms]
     for seed, arm in asked:
         config.run_folder(arm, seed).check(config.arm_run(arm), arm, seed)
-    data = _checked_data(config, asked, sets)
-    each = None if data is None else _OfArms(data, sets)
+    each = _checked_data(config, asked, sets)
     if each is not None and any(not config.run_folder(arm, seed).started for seed, arm in asked):
         check_trainers([config.arm_run(arm).training for arm in arms])
         if count_jobs(config) > 1:  # a single process finds out by itself
@@ -137,7 +137,7 @@ def compare(config: CompareConfig, sets: tuple[Any, ...] | None = None) -> Compa
         for arm in arms if config.trained else arms[:1]:  # only trained weights suit some arms and others not
             run = config.arm_run(arm)
             check_start(run, each.of(run.data).classes, config.seed_list[0])
-    return summarize_runs(config, train_runs(config, asked, data))
+    return summarize_runs(config, train_runs(config, asked, None if each is None else each.recipes))
 
 
 def _in_order(config: CompareConfig) -> list[str]:
@@ -169,8 +169,8 @@ def with_objects(config: CompareConfig) -> CompareConfig:
     return replace(config, data=replace(config.data, name=OBJECT), jobs=1)
 
 
-def _checked_data(config: CompareConfig, asked: list[Run], sets: tuple[Any, ...] | None) -> Data | None:
-    """The data set, held against that of every run in the folder that has begun, asked for or not: arms may have their own.
+def _checked_data(config: CompareConfig, asked: list[Run], sets: tuple[Any, ...] | None) -> "_OfArms | None":
+    """The data sets, held against that of every run in the folder that has begun, asked for or not: arms may have their own.
 
     None where it is not there and nothing is left to train; the runs are then held against one another.
     """
@@ -181,32 +181,31 @@ def _checked_data(config: CompareConfig, asked: list[Run], sets: tuple[Any, ...]
             raise
         warnings.warn(f"the data set was not compared with that of the finished runs: {error}", stacklevel=3)
         data = None
-    each = None if data is None else _OfArms(data, sets)
+    each = None if data is None else _OfArms(data)
     found: dict[str, dict[str, Any]] = {}
     for arm, seed, folder in _runs_there(config):
         run = config.arm_run(arm)
         if folder.started and folder.difference(run, arm, seed) is None:
-            there = each.of(run.data).fingerprint if each else found.setdefault(_images_of(run.data), folder.data())
+            there = each.of(run.data).fingerprint if each else found.setdefault(chosen_images(run.data), folder.data())
             folder.check_data(there, run)
-    return data
+    return each
 
 
 class _OfArms:
     """The data set of each arm: that of the recipe, unless the arm has settings of its own that may choose other images.
 
     Args:
-        data: of the recipe.
-        sets: the data set as Python objects, if it is given so.
+        recipes: the data set of the recipe.
     """
 
-    def __init__(self, data: Data, sets: tuple[Any, ...] | None) -> None:
-        self._seed, self._sets, self._known = data.seed, sets, {_images_of(data.config): data}
+    def __init__(self, recipes: Data) -> None:
+        self.recipes, self._known = recipes, {chosen_images(recipes.config): recipes}
 
     def of(self, config: DataConfig) -> Data:
-        """The data set that settings choose; it is listed once."""
-        key = _images_of(config)
+        """The data set that settings choose; it is listed, and what is wrong with it said, once."""
+        key = chosen_images(config)
         if key not in self._known:
-            self._known[key] = Data(config, self._seed, sets=self._sets)
+            self._known[key] = self.recipes.with_config(config)
         return self._known[key]
 
     def check_images(self, configs: Iterable[DataConfig]) -> None:
@@ -217,12 +216,6 @@ class _OfArms:
                 checked.append(data)
                 data.train.check()
                 data.test.check()
-
-
-def _images_of(config: DataConfig) -> str:
-    """Settings of data without those that are known to leave the choice of images as it is."""
-    left = replace(config, jpeg_train=None, jpeg_test=None, flip=False, workers=0)
-    return repr(left)
 
 
 def _runs_there(config: CompareConfig) -> Iterator[tuple[str, int, RunFolder]]:
@@ -255,7 +248,9 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
     summary = {"name": config.name, "backbone": config.backbone, "data": config.data.kind, **summarize(results, failed)}
     if results["plain"]:
         found = next(iter(results["plain"].values())).get("data", {})
-        summary |= {name: found[name] for name in ("passed_over", "test_in_train", "left_out") if name in found}
+        summary |= {
+            name: found[name] for name in ("passed_over", "test_in_train", "several_classes", "left_out") if name in found
+        }
     if odd := [name for name in summary["mixed"] if name.startswith((CODE, PARAMETERS))]:
         warnings.warn(
             f"the runs in {config.folder} are not all of one model: {', '.join(odd)} changed between them; give the new one "

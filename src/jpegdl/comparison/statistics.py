@@ -344,6 +344,9 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
         notes.append(f"{images} test images: one of them is {100 / images:.2g} points.")
     if shared := summary.get("test_in_train"):
         notes.append(f"{shared} of these {'is a' if shared == 1 else 'are'} training image{'' if shared == 1 else 's'} too.")
+    for part, count in summary.get("several_classes", {}).items():
+        what = f"{'training' if part == 'train' else 'test'} picture{' comes' if count == 1 else 's come'}"
+        notes.append(f"{count} {what} under more than one class.")
     if passed := summary.get("passed_over"):
         notes.append(f"Passed over {passed_in_words(passed)}.")
     if left_out := summary.get("left_out"):

@@ -24,7 +24,7 @@ from jpegdl.runs import RunConfig, RunFolder, check_config, load_model, open_run
 from jpegdl.runs.progress import Display
 from jpegdl.tables import read_tables
 from jpegdl.training import evaluate, on_gpu, train_run
-from jpegdl.training.starting_weights import check_head, check_order, starting_backbone
+from jpegdl.training.starting_weights import check_head, starting_backbone
 from jpegdl.user_code import is_own
 
 
@@ -260,9 +260,7 @@ def _untrained(run: RunConfig, data: Data, seed: int) -> PrependedModel:
             f"layer.tables {run.layer.tables} comes from training images or another run, and there is neither to evaluate "
             "pretrained weights with: give --arm plain, or --layer.tables standard:Q, ones, random or a file"
         )
-    backbone, head = starting_backbone(run, data.classes, seed)
-    if run.weights is None and is_own(run.backbone):
-        check_order(run, data.classes, f"the weights that {run.backbone} may begin with")
+    backbone, head = starting_backbone(run, data.classes, seed, untrained=True)
     if head == "new":
         raise UsageError(
             f"the weights' head does not fit the {len(data.classes)} classes of the data, so there is nothing to evaluate "

@@ -22,10 +22,11 @@ from jpegdl.data.augment import Erase, recolour
 from jpegdl.data.config import DataConfig
 from jpegdl.data.device import DeviceImages
 from jpegdl.data.digests import DIGITS
-from jpegdl.data.pixels import BadImage, middle, orientation_note, resized, to_rgb
+from jpegdl.data.pixels import middle, orientation_note, resized, to_rgb
 from jpegdl.data.sampling import IGNORED, Key
 from jpegdl.data.sources.base import Source
 from jpegdl.errors import DataWarning, UsageError
+from jpegdl.opener import BadImage
 from jpegdl.random import seeded
 
 CACHE_BYTES = 2**30  # sets smaller than this once decoded are kept in memory
@@ -122,6 +123,10 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         other._set_transforms()
         return other
 
+    def undecoded(self, config: DataConfig) -> "ImageSet":
+        """The same images under a config that chooses the same, to be decoded as it says."""
+        return ImageSet(self._source, config, train=self._train)
+
     def on(self, device: torch.device) -> DeviceImages:
         """The same images kept and augmented on a device; for ``cache`` device.
 
@@ -151,6 +156,18 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
             content.update(b"%s\0%d\n" % (held, target))
         return {"images": len(self._source.targets), "digest": digest.hexdigest()[:16], "content": content.hexdigest()[:16]}
 
+    def in_several_classes(self) -> list[list[str]]:
+        """Return the names of images whose content comes again under another class; those of one content in one list."""
+        _, group = np.unique(self.contents, return_inverse=True)
+        targets = np.asarray(self._source.targets, dtype=np.int64)
+        pairs = np.unique(np.stack([group, targets], axis=1), axis=0)
+        several = np.flatnonzero(np.bincount(pairs[:, 0]) > 1)
+        where = np.flatnonzero(np.isin(group, several) & (self.contents != b""))
+        found: dict[int, list[str]] = {}
+        for index in where.tolist():
+            found.setdefault(int(group[index]), []).append(self._source.name(index))
+        return list(found.values())
+
     @property
     def passed_over(self) -> Mapping[str, int]:
         """How many files beside the images were passed over, by suffix."""
@@ -169,29 +186,27 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
 
     def _decode_all(self, *, keep: bool) -> None:
         """Decode every image, to keep them or to know which are sound."""
-        images: dict[int, Tensor | None] = {}
-        reasons: dict[int, str] = {}
 
-        def decode(index: int) -> None:
+        def decode(index: int) -> Tensor | BadImage | None:
             try:
                 image = self._decode(index)
-                images[index] = image if keep else None
+                return image if keep else None
             except BadImage as error:
-                reasons[index] = str(error)
+                return error.with_traceback(None)  # which holds what was decoded of it
 
         indices = range(len(self.targets))
         with ThreadPoolExecutor(max(1, self._config.workers)) as pool:
-            for _ in pool.map(decode, indices):
-                pass
-        bad = {self._source.name(index): reasons[index] for index in sorted(reasons)}
-        if bad and (not self._config.skip_corrupt or not images):
+            found = list(pool.map(decode, indices))
+        bad = {self._source.name(index): str(error) for index, error in enumerate(found) if isinstance(error, BadImage)}
+        sound = [index for index, image in enumerate(found) if not isinstance(image, BadImage)]
+        if bad and (not self._config.skip_corrupt or not sound):
             raise UsageError(_refusal(bad, len(indices), self._config.skip_corrupt))
-        self._indices = sorted(images)
+        self._indices = sound
         self.left_out = list(bad)
         if bad:
             text = f"left out {len(bad)} of {len(indices)} images that cannot be decoded: {_listed(bad)}"
             warnings.warn(" ".join(text.split()), DataWarning, stacklevel=3)
-        self._cache = [cast(Tensor, images[index]) for index in self._indices] if keep else None
+        self._cache = [cast(Tensor, found[index]) for index in self._indices] if keep else None
         self.targets = [self._source.targets[index] for index in self._indices]
 
     def _decode(self, index: int) -> Tensor:

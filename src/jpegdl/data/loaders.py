@@ -21,6 +21,14 @@ from jpegdl.files import as_text
 
 TEST_BATCH, CALIBRATION_BATCH = 256, 128  # images at least
 BATCH_BYTES = 2**36
+_NAMED = 3  # of the pictures under several classes, and of the images that show one, in messages
+
+
+def chosen_images(config: DataConfig) -> str:
+    """Return what of settings may choose images: without those that only say what becomes of them in training."""
+    augmentation = ("auto_augment", "color_jitter", "erase", "flip", "jpeg_test", "jpeg_train", "pad", "scale")
+    usual = DataConfig()
+    return repr(replace(config, **{name: getattr(usual, name) for name in (*augmentation, "batch_size", "workers")}))
 
 
 class Data(lightning.LightningDataModule):
@@ -56,18 +64,26 @@ class Data(lightning.LightningDataModule):
         self.train, self.test = ImageSet(train, config, train=True), ImageSet(test, config, train=False)
 
     def with_config(self, config: DataConfig) -> "Data":
-        """The data of ``config`` with the same seed; nothing is decoded again where only JPEG settings differ.
+        """The data of ``config`` with the same seed.
+
+        Where these choose the same images, nothing is listed again, and what is to be said of them is said once; where only
+        JPEG settings differ, nothing is decoded again.
 
         Raises:
             UsageError: as the class itself.
         """
         check_data(config)
-        if replace(config, jpeg_train=self.config.jpeg_train, jpeg_test=self.config.jpeg_test) != self.config:
+        if chosen_images(config) != chosen_images(self.config):
             return Data(config, self.seed, sets=self._sets)
-        self.load()  # once for both
+        _ = self.fingerprint  # once for both
         other = copy.copy(self)
         other.config, other.trainer = config, None
-        other.train, other.test = self.train.with_config(config), self.test.with_config(config)
+        if replace(config, jpeg_train=self.config.jpeg_train, jpeg_test=self.config.jpeg_test) == self.config:
+            self.load()  # once for both
+            other.train, other.test = self.train.with_config(config), self.test.with_config(config)
+        else:
+            _check_memory(config, max(len(self.train.targets), len(self.test.targets)))
+            other.train, other.test = self.train.undecoded(config), self.test.undecoded(config)
         return other
 
     @functools.cached_property
@@ -77,8 +93,8 @@ class Data(lightning.LightningDataModule):
         It is the same wherever the set is kept, and for folders and tars of them. ``content`` differs where an image is added,
         removed, changed or of another class; each file is read for it once, see :mod:`jpegdl.data.digests`. Nothing is decoded
         but what has no files. ``digest`` is what earlier versions wrote, of names, sizes and classes. ``test_in_train``, where
-        it is there, says how many test images are training images too; ``passed_over``, how many files were no images, by
-        suffix.
+        it is there, says how many test images are training images too; ``several_classes``, how many pictures of each part
+        come under more than one class; ``passed_over``, how many files were no images, by suffix.
         """
         found: dict[str, Any] = {"name": self.config.kind, "classes": list(self.classes)}
         found |= {"train": self.train.fingerprint, "test": self.test.fingerprint}
@@ -92,8 +108,27 @@ class Data(lightning.LightningDataModule):
                 DataWarning,
                 stacklevel=2,
             )
+        if not apart and (several := self._several_classes()):
+            found["several_classes"] = several
         if passed := Counter(self.train.passed_over) + Counter(self.test.passed_over):
             found["passed_over"] = dict(sorted(passed.items()))
+        return found
+
+    def _several_classes(self) -> dict[str, int]:
+        """How many pictures of each part come under more than one class, by the part's name; warns of them."""
+        found = {}
+        for part, name, images in (("train", "training", self.train), ("test", "test", self.test)):
+            if not (pictures := images.in_several_classes()):
+                continue
+            found[part] = len(pictures)
+            some = "; ".join(" = ".join(same[:_NAMED]) for same in pictures[:_NAMED])
+            more = f"; and {len(pictures) - _NAMED} more" if len(pictures) > _NAMED else ""
+            subject = f"1 {name} picture comes" if len(pictures) == 1 else f"{len(pictures)} {name} pictures come"
+            warnings.warn(
+                f"{subject} under more than one class, as copies or links: {some}{more}; at most one of the classes is right",
+                DataWarning,
+                stacklevel=3,
+            )
         return found
 
     @property

@@ -1,29 +1,20 @@
-"""From an image file of any kind to 8-bit RGB, and to the size that crops are cut from: the one way in for all commands."""
+"""From an opened image of any kind to 8-bit RGB, and to the size that crops are cut from: the one way for all commands."""
 
-import functools
-import io
-import os
-from collections.abc import Callable
-from typing import IO, Any, TypeVar
+from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile
 from PIL.Image import Transpose
 
 from jpegdl.data.config import Orientation
+from jpegdl.opener import LARGEST_PIXELS, BadImage, decoding
 
-T = TypeVar("T")
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 
-#: What is read, by content and not by name. Others of Pillow's formats start programs (EPS), or hold no photographs.
-FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TIFF", "WEBP")
-LARGEST_PIXELS = 2**29  # in an image: 1.5 GiB in RGB, room for the largest photographs of telephones
-LARGEST_TEXT = 2**26  # bytes of a PNG's text or colour profile, unpacked
 LONGEST = 64  # of an image that is more than so many times as long as wide, the middle is taken
 
 _NO_RANGE = "have no fixed range to scale to 0..255: save it with 8 or 16 bits, unsigned"
-_PILLOWS = (89_478_485, 2**20)  # Pillow's own limits of pixels and text
 # What a camera's note (EXIF orientation) asks for, and what undoes it.
 _TURNS = {
     2: (Transpose.FLIP_LEFT_RIGHT, Transpose.FLIP_LEFT_RIGHT),
@@ -34,94 +25,6 @@ _TURNS = {
     7: (Transpose.TRANSVERSE, Transpose.TRANSVERSE),
     8: (Transpose.ROTATE_90, Transpose.ROTATE_270),
 }
-
-
-class BadImage(ValueError):  # noqa: N818
-    """An image that cannot be read; its text says why, on one line."""
-
-
-class NotAnImage(BadImage):
-    """A file that is none of the formats that are read."""
-
-
-def open_image(source: IO[bytes] | str | os.PathLike[str]) -> Image.Image:
-    """Open an image file, by its content; its pixels are decoded when they are asked for.
-
-    Raises:
-        BadImage: it is damaged, or too large.
-        NotAnImage: it is of another format, or none.
-        OSError: the file cannot be opened.
-    """
-    _make_room()
-    if isinstance(source, str | os.PathLike):
-        # Never by name: Pillow maps some TIFF files into memory then, with the sides of a turned one swapped.
-        with open(source, "rb") as file:  # noqa: PTH123
-            source = io.BytesIO(file.read())
-    try:
-        return decoding(lambda: Image.open(source, formats=_formats()))
-    except UnidentifiedImageError:
-        raise NotAnImage(_what_it_is(source)) from None
-
-
-@functools.cache
-def _formats() -> tuple[str, ...]:
-    """Of ``FORMATS``, those that this Pillow reads."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-@functools.cache
-def _make_room() -> None:
-    """Raise Pillow's limits, which are for servers that open anybody's files, unless the user has set others."""
-    if _PILLOWS[0] == Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = 2 * LARGEST_PIXELS  # beyond which Pillow warns of an attack; loaded() is stricter
-    if _PILLOWS[1] == PngImagePlugin.MAX_TEXT_CHUNK:
-        PngImagePlugin.MAX_TEXT_CHUNK = LARGEST_TEXT
-
-
-def _what_it_is(source: IO[bytes]) -> str:
-    """Why Pillow does not know a file, from how it begins."""
-    source.seek(0)
-    head = source.read(16)
-    if not head:
-        return "the file is empty"
-    for name, (_, accepts) in Image.OPEN.items():
-        if accepts is None or not accepts(head.ljust(16, b"\0")):
-            continue
-        if name in FORMATS:
-            return f"the file begins as {name} does, and is truncated, damaged or of a kind that Pillow does not read"
-        return f"{name} files are not read: save it as PNG or JPEG"
-    return "the file is no image, or of a format that Pillow does not read"
-
-
-def decoding(decode: Callable[[], T]) -> T:
-    """Call ``decode``, and put whatever a reader raises at a file into words: Pillow's raise any kind of error."""
-    try:
-        return decode()
-    except (UnidentifiedImageError, BadImage):
-        raise
-    except MemoryError:
-        raise BadImage("there is not enough memory for it") from None
-    except Image.DecompressionBombError:
-        raise BadImage(f"it is larger than {LARGEST_PIXELS / 1e6:.0f} megapixels: make it smaller") from None
-    except OSError as error:
-        if error.filename is not None:  # of the system, not of a decoder
-            raise
-        raise BadImage(_words(error)) from error
-    except Exception as error:
-        raise BadImage(_words(error)) from error
-
-
-def _words(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if "MAX_TEXT_CHUNK" in text or "MAX_TEXT_MEMORY" in text:
-        return (
-            f"its text or colour profile takes more than {LARGEST_TEXT // 2**20} MiB unpacked: save it without, say with "
-            "exiftool -all="
-        )
-    if isinstance(error, OSError | SyntaxError | ValueError) and text and "decoder object" not in text:
-        return text
-    return f"the file is truncated or damaged ({type(error).__name__}{': ' if text else ''}{text})"
 
 
 def orientation_note(image: Image.Image) -> int:

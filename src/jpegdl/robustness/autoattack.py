@@ -1,6 +1,5 @@
 """AutoAttack's four attacks, from the package pyautoattack, without what it leaves behind."""
 
-import importlib.util
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from jpegdl.errors import UsageError
-from jpegdl.extras import how_to_install
+from jpegdl.extras import require
 from jpegdl.random import isolated
 
 AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -27,10 +25,7 @@ def check_autoattack() -> None:
     Raises:
         UsageError: says how to install it.
     """
-    if importlib.util.find_spec("pyautoattack") is None:
-        raise UsageError(
-            f"{', '.join(AUTOATTACK)} need the package pyautoattack: {how_to_install('attack')}, or leave them out of attacks"
-        )
+    require(f"{', '.join(AUTOATTACK)} need", "pyautoattack", otherwise=", or leave them out of attacks")
 
 
 def autoattack(

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import importlib.util
 import io
 from importlib.metadata import version
 from typing import Any
@@ -14,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from jpegdl.errors import UsageError
-from jpegdl.extras import how_to_install
+from jpegdl.extras import require
 
 KINDS = (
     "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow", "frost",
@@ -30,10 +29,7 @@ def check_corruptions() -> None:
     Raises:
         UsageError: says how to install them, or what OpenCV cannot load.
     """
-    way_out = f"{how_to_install('attack')}, or give --corruptions '[]'"
-    missing = [name for name in ("imagecorruptions", "cv2") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError(f"corruptions need imagecorruptions-imaug and opencv-python-headless: {way_out}")
+    require("corruptions need", "imagecorruptions", "cv2", otherwise=", or give --corruptions '[]'")
     try:
         importlib.import_module("imagecorruptions")
     except ImportError as error:  # a system library of the OpenCV that is not headless, say

@@ -31,3 +31,9 @@ def mlflow_server() -> str | None:
     """Return where the user has MLflow keep runs; None where nothing says."""
     server = os.environ.get(_SERVER)
     return None if not server or server in GIVEN else server
+
+
+def module_and_class(path: str) -> tuple[str, str]:
+    """Return the module and the class that a class path names, ``my_module.MyClass`` or ``my_module:MyClass``."""
+    module, _, attribute = path.rpartition("." if ":" not in path else ":")
+    return module, attribute

@@ -1,6 +1,5 @@
 """The user's own callbacks and loggers, by class path as in Lightning's command line: ``{class_path: ..., init_args: ...}``."""
 
-import importlib.util
 import inspect
 import sys
 import traceback
@@ -12,7 +11,8 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from jpegdl.errors import UsageError
-from jpegdl.runs.class_paths import GIVEN, mlflow_server
+from jpegdl.extras import require
+from jpegdl.runs.class_paths import GIVEN, mlflow_server, module_and_class
 from jpegdl.runs.config import TrainingConfig
 from jpegdl.user_code import find_object, said
 
@@ -116,7 +116,7 @@ def _class_and_arguments(entry: Any, name: str) -> tuple[type, dict[str, Any]]:
     path, arguments = entry["class_path"], entry.get("init_args") or {}
     if not isinstance(arguments, dict):
         raise UsageError(f"{setting}: {path}: init_args must be arguments by name, got {arguments!r}")
-    module, _, attribute = path.rpartition("." if ":" not in path else ":")
+    module, attribute = module_and_class(path)
     kind = find_object(f"{module or home}:{attribute}", setting)  # a name alone is Lightning's, as in its command line
     if not isinstance(kind, type) or not issubclass(kind, base):
         article = "a" if base is Callback else "one of Lightning's loggers, a"
@@ -124,8 +124,8 @@ def _class_and_arguments(entry: Any, name: str) -> tuple[type, dict[str, Any]]:
     if issubclass(kind, ProgressBar):
         raise UsageError(f"{setting}: {path} is a progress bar, and each run has one already")
     package = _PACKAGES.get(kind.__name__)
-    if package is not None and importlib.util.find_spec(package) is None:
-        raise UsageError(f"{setting}: {path} needs a package that is missing: pip install {package}")
+    if package is not None:
+        require(f"{setting}: {path} needs", package)
     if missing := sorted(getattr(kind, "__abstractmethods__", ())):
         raise UsageError(f"{setting}: {path} lacks {', '.join(missing)}, which every {base.__name__} must have")
     try:

@@ -20,7 +20,9 @@ from jpegdl.runs.record import class_difference
 from jpegdl.user_code import is_own
 
 
-def starting_backbone(config: RunConfig, classes: Sequence[str], seed: int) -> tuple[nn.Module, Head]:
+def starting_backbone(
+    config: RunConfig, classes: Sequence[str], seed: int, *, untrained: bool = False
+) -> tuple[nn.Module, Head]:
     """The backbone with the weights that settings ask for, and what became of their head.
 
     Args:
@@ -28,6 +30,7 @@ def starting_backbone(config: RunConfig, classes: Sequence[str], seed: int) -> t
             are random, or those that the user's own code gives its model.
         classes: names of the classes, in the order of the logits.
         seed: of random weights: all of them, or those of a new head.
+        untrained: whether it is used as it is, whatever the settings say of training.
 
     Returns:
         The backbone, and its head: own (the weights' own, or what the user's own code made), selected (those of its rows that
@@ -38,7 +41,8 @@ def starting_backbone(config: RunConfig, classes: Sequence[str], seed: int) -> t
     """
     backbone = build_backbone(config.backbone, len(classes), seed, config.data.pixels)
     if config.weights is None and is_own(config.backbone):
-        if config.training.train == "layer" or config.layer.tables == "pretrained":  # else what it begins with is trained
+        # Else what it begins with is trained.
+        if untrained or config.training.train == "layer" or config.layer.tables == "pretrained":
             check_order(config, classes, f"the weights that {config.backbone} may begin with")
         return backbone, "own"
     if not config.trained:

@@ -31,6 +31,7 @@ from jpegdl.data.sources.listing import (
     open_tar,
     refuse_compressed,
     refuse_head,
+    warn_unread,
 )
 from jpegdl.errors import DataWarning, UsageError
 
@@ -44,13 +45,22 @@ def _there(root: Path, synonyms: Sequence[str]) -> list[Path]:
 
 
 def _find(root: Path, split: str, synonyms: Sequence[str]) -> Path:
-    if there := _there(root, synonyms):
+    there = _there(root, synonyms)
+    packed = [
+        file for file in sorted(root.iterdir()) if is_compressed(file) and file.name.lower().partition(".")[0] in synonyms
+    ]
+    if there:
+        others = [path for path in there[1:] if not path.samefile(there[0])] + packed
+        warn_unread(root, split, _shown(there[0]), [_shown(path) for path in others])
         return there[0]
-    for file in sorted(root.iterdir()):
-        if is_compressed(file) and file.name.lower().partition(".")[0] in synonyms:
-            refuse_compressed(file)
-    names = ", ".join(f"{path.name}{'' if path.suffix else '/'}" for path in _tried(root, synonyms))
+    for file in packed:
+        refuse_compressed(file)
+    names = ", ".join(map(_shown, _tried(root, synonyms)))
     raise UsageError(f"no {split} images in {root}: expected one of {names} there, with one folder for each class")
+
+
+def _shown(path: Path) -> str:
+    return path.name if path.suffix else f"{path.name}/"
 
 
 def _in_tar(tar: tarfile.TarFile, file: str, label: str, stem: str, passed: Passed) -> list[File]:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from PIL import Image
 
 from jpegdl.data.digests import Piece, piece_digests
-from jpegdl.data.pixels import open_image
 from jpegdl.data.sources.base import Source
 from jpegdl.files import as_text
+from jpegdl.opener import open_image
 
 
 class ByteRange(NamedTuple):

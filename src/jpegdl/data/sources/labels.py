@@ -20,10 +20,13 @@ def class_index(value: Any, name: str) -> int:
         name: of the image, for messages.
 
     Raises:
-        UsageError: it is no whole number.
+        UsageError: it is no whole number: a truth value, say, or an array or tensor of one.
     """
+    if type(value) is int:
+        return value
     try:
-        if isinstance(value, bool):
+        # Some of NumPy's and PyTorch's truth values, and arrays of one element, pass for an index.
+        if getattr(value, "shape", ()) != () or "bool" in str(getattr(value, "dtype", type(value).__name__)):
             raise TypeError
         return operator.index(value)
     except TypeError as error:
@@ -95,8 +98,10 @@ def check_classes(
         if not known:
             one = test.name(next(i for i, target in enumerate(test.targets) if target == unseen[0]))
             raise UsageError(f"{found} ({one}){instead and f'; {instead}'}")
+        others = len(unseen) - 1
+        more = f", nor of {others} other{'' if others == 1 else 's'}" if others else ""
         warnings.warn(
-            f"{found}, nor of {len(unseen) - 1} others: only a network that knows them can be right", DataWarning, stacklevel=3
+            f"{found}{more}: only a network that knows {'them' if others else 'it'} can be right", DataWarning, stacklevel=3
         )
     if limited:
         return

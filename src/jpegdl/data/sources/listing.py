@@ -12,7 +12,7 @@ import tarfile
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +23,20 @@ from PIL import features
 from jpegdl.errors import DataWarning, UsageError
 from jpegdl.files import as_text
 
+# Those that some builds of Pillow read, and whether this one does.
+_AT_TIMES = (
+    ((".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"), features.check_codec("jpg_2000")),
+    ((".avif",), "avif" in features.modules and features.check_module("avif")),
+)
 #: Suffixes of the files that are taken for images, as Pillow reads them here.
 IMAGES = (
     ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jpe", ".jfif", ".gif", ".apng", ".pbm", ".pnm",
-    *((".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx") if features.check_codec("jpg_2000") else ()),
-    *((".avif",) if "avif" in features.modules and features.check_module("avif") else ()),
+    *(suffix for suffixes, read in _AT_TIMES if read for suffix in suffixes),
+)  # fmt: skip
+#: Those of photographs that Pillow does not read here, and that are more than files beside them.
+UNREAD = (
+    ".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".psd",
+    *(suffix for suffixes, read in _AT_TIMES if not read for suffix in suffixes),
 )  # fmt: skip
 #: Compressed archives: how they begin, what they are compressed with, and what undoes it.
 _COMPRESSED = (
@@ -90,6 +99,17 @@ def warn_passed(suffixes: Mapping[str, int], root: object) -> None:
     """Say in one line what was passed over in ``root``; nothing where that is nothing."""
     if suffixes:
         warnings.warn(f"passed over {passed_in_words(suffixes)} in {root}", DataWarning, stacklevel=3)
+
+
+def warn_unread(root: object, split: str, read: str, others: Sequence[str]) -> None:
+    """Say which of several places that may hold the images of one part is read, and which are not; nothing of one place."""
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        warnings.warn(
+            f"the {split} images in {root} are read from {read}, and not from {', '.join(others[:3])}{more}",
+            DataWarning,
+            stacklevel=4,
+        )
 
 
 def passed_in_words(suffixes: Mapping[str, int]) -> str:

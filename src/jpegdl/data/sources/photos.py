@@ -9,7 +9,7 @@ from PIL import Image
 from jpegdl.data.config import DataConfig
 from jpegdl.data.sources.base import Sets, Source
 from jpegdl.errors import UsageError
-from jpegdl.extras import missing
+from jpegdl.extras import require
 
 # The photographs that ship inside the scikit-image wheel, by their function in skimage.data.
 PHOTOGRAPHS = (
@@ -21,10 +21,8 @@ PHOTO_TRAIN, PHOTO_TEST = 20, 100  # patches of each photograph
 
 def photograph(name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """One of :data:`PHOTOGRAPHS` as it ships: (H, W, 3) or (H, W), 0..255."""
-    try:
-        import skimage.data
-    except ModuleNotFoundError as error:
-        raise missing(error) or error from None
+    require("the photographs need", "skimage")
+    import skimage.data
 
     image = getattr(skimage.data, name)()
     return np.asarray(image[0] if isinstance(image, tuple) else image)

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import operator
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -194,8 +193,8 @@ def _kept_targets(dataset: Any, count: int) -> list[int] | None:
     for name in _TARGETS:
         kept = getattr(origin, name, None)
         if isinstance(kept, list | tuple | np.ndarray | torch.Tensor) and len(kept) == len(origin):
-            with suppress(TypeError, ValueError):  # no numbers, or several of each
-                return [operator.index(target) for target in (kept[index] for index in indices)]
+            with suppress(UsageError):  # no numbers, or several of each
+                return [class_index(kept[index], name) for index in indices]
     return None
 
 

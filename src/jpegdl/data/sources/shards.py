@@ -25,6 +25,7 @@ from jpegdl.data.sources.listing import (
     is_image,
     open_tar,
     refuse_compressed,
+    warn_unread,
 )
 from jpegdl.errors import UsageError
 
@@ -41,12 +42,17 @@ def find_shards(root: Path, split: str, synonyms: Sequence[str]) -> list[Path]:
         file for file in sorted([*root.glob("*"), *root.glob("*/*")]) if not any(map(hidden, file.relative_to(root).parts))
     ]
     archives = [file for file in files if file.suffix.lower() == ".tar" or is_compressed(file)]
+    by_word = []
     for word in synonyms:
         pattern = rf"(?<![a-z]){word}(?![a-z])"
-        if found := [file for file in archives if re.search(pattern, str(file.relative_to(root)).lower())]:
-            for file in filter(is_compressed, found):
-                refuse_compressed(file)
-            return found
+        by_word.append([file for file in archives if re.search(pattern, str(file.relative_to(root)).lower())])
+    if found := next(filter(None, by_word), None):
+        for file in filter(is_compressed, found):
+            refuse_compressed(file)
+        others = [str(file.relative_to(root)) for files in by_word for file in files if file not in found]
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        warn_unread(root, split, f"{found[0].relative_to(root)}{more}", others)
+        return found
     words = " or ".join(synonyms)
     raise UsageError(
         f"no {split} shards in {root}: expected tars with {words} in their names there, such as {synonyms[0]}-0000.tar"

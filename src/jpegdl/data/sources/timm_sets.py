@@ -1,6 +1,5 @@
 """What timm reads by prefix: Hugging Face's, TensorFlow's and more of torchvision's sets."""
 
-import importlib.util
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +9,13 @@ from PIL import Image
 
 from jpegdl.data.config import DataConfig, Orientation
 from jpegdl.data.digests import UNKNOWN, bytes_digest, pixel_digest
-from jpegdl.data.pixels import open_image, resized, to_rgb
+from jpegdl.data.pixels import resized, to_rgb
 from jpegdl.data.sources.base import Sets, Source
 from jpegdl.data.sources.labels import class_index, numbered_classes
 from jpegdl.data.sources.torchvision_sets import TorchvisionImages, class_names, download_folder, download_once
 from jpegdl.errors import UsageError
+from jpegdl.extras import require
+from jpegdl.opener import open_image
 
 PACKAGES = {"hfds": ("datasets",), "hfids": ("datasets",), "tfds": ("tensorflow", "tensorflow_datasets")}
 TEST_SPLITS = ("test", "validation", "val")  # the first that is there and has classes
@@ -90,9 +91,7 @@ def open_timm(config: DataConfig) -> Sets:
         UsageError: a package is not installed, or the set cannot be read.
     """
     prefix = config.kind.partition("/")[0]
-    if missing := [package for package in PACKAGES[prefix] if importlib.util.find_spec(package) is None]:
-        packages = " ".join(PACKAGES[prefix]).replace("_", "-")
-        raise UsageError(f"data.name {config.kind} needs {missing[0]}, which is not installed: pip install {packages}")
+    require(f"data.name {config.kind} needs", *PACKAGES[prefix])
     whole = None if config.crop == "resized" else config.side
     train, classes = _open(config, "train", whole)
     unlabelled: list[str] = []
