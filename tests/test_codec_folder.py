@@ -308,7 +308,7 @@ def test_bad_files_are_named_and_all_others_done(source, tmp_path, monkeypatch):
     lines = []
     found = compress_folder(source, tmp_path / "out", STANDARD, lambda standing: lines.append(standing.bad))
     assert found["written"] == 3
-    assert found["others"] == 2  # notes.txt and paper.pdf
+    assert (found["others"], found["others_in_words"]) == (2, "2 files: 1 .pdf, 1 .txt")  # notes and paper
     bad = bad_of(found)
     assert "too long" in bad.pop("c" * 253)
     assert bad.keys() == {"cut.jpg", "empty.png", "text.png", "nowhere.png", "pipe.png", "bomb.png", "phone.heic"}
@@ -548,3 +548,17 @@ def test_wide_entries_reach_the_file(tmp_path):
             "words"
         ]
     )
+
+
+def test_archives_are_called_so(source, tmp_path):
+    (tmp_path / "packed").mkdir()
+    for name in ("a.tar", "a.tar.gz", "a.zip"):
+        archive = tmp_path / "packed" / name
+        archive.write_bytes(b"no image")
+        with pytest.raises(UsageError, match=f"{name} is an archive: unpack it into a folder, and give that"):
+            compress_folder(archive, tmp_path / "out", STANDARD)
+    with pytest.raises(UsageError, match="no images in .*packed, 3 files: 1 .tar, 1 .tar.gz, 1 .zip$"):
+        compress_folder(tmp_path / "packed", tmp_path / "out", STANDARD)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no images in .*empty, which holds no file$"):
+        compress_folder(tmp_path / "empty", tmp_path / "out", STANDARD)

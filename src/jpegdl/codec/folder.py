@@ -29,6 +29,7 @@ from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.pictures import BAD, Other, open_picture, why
 from jpegdl.codec.steps import Carried, Learned, as_json, carried, file_tables, learned_tables
 from jpegdl.codec.walk import SUFFIX, Entry, walk
+from jpegdl.data.sources.listing import Passed, is_archive, passed_in_words
 from jpegdl.errors import UsageError
 from jpegdl.files import is_stray, remove_strays, replacing, write_json
 
@@ -64,7 +65,7 @@ class CompressStanding:
 class _Found:
     written: int = 0
     skipped: int = 0
-    others: int = 0
+    others: Passed = field(default_factory=Passed)
     bytes: int = 0
     before: int = 0
     pixels: int = 0
@@ -94,7 +95,9 @@ def compress_folder(
 
     Returns:
         ``images`` (in all: written, skipped and bad), ``written``, ``skipped`` (there already), ``bad`` (a list of ``file``
-        and ``why``), ``others`` (files that are no images), ``stale`` (JPEG files in folders of ``target`` that have no image
+        and ``why``), ``others`` (files that are no images, but
+        for those that systems leave in folders), ``others_in_words`` (their number by suffix),
+        ``stale`` (JPEG files in folders of ``target`` that have no image
         in ``source`` any more), ``subsampling`` (of chroma), ``bytes`` and ``pixels`` of those written and ``bytes_before``,
         of the files they were made of, ``bits_per_pixel`` of these (None if none was), ``seconds``, ``images_per_second``,
         ``tables`` (luma and chroma, as in the files), and ``carried``: how much of the layer the files carry, on some of the
@@ -129,6 +132,8 @@ def _encoder(config: CompressConfig, learned: Learned, tables: tuple[torch.Tenso
 
 
 def _places(source: Path, target: Path) -> tuple[Path, Path]:
+    if source.is_file() and (is_archive(source.name) or source.suffix.lower() == ".tar"):
+        raise UsageError(f"{source} is an archive: unpack it into a folder, and give that")
     if source.is_file():
         raise UsageError(f"{source} is a file; give the folder that it is in")
     if not source.is_dir():
@@ -207,16 +212,18 @@ class _Work:
             self.sources.close()
         count, seconds = self.found, time.monotonic() - self.begin
         images = count.written + count.skipped + len(count.bad)
+        others = count.others.suffixes
         if not images:
             if new:
                 (self.out / MANIFEST).unlink(missing_ok=True)  # or another source would be refused
-            raise UsageError(f"no images in {self.root}: {count.others} files, none of which is one")
+            raise UsageError(f"no images in {self.root}, {passed_in_words(others) if others else 'which holds no file'}")
         return {
             "images": images,
             "written": count.written,
             "skipped": count.skipped,
             "bad": count.bad,
-            "others": count.others,
+            "others": others.total(),
+            "others_in_words": passed_in_words(others) if others else "",
             "subsampling": self.encoder.subsampling,
             "stale": count.stale,
             "bytes": count.bytes,
@@ -375,7 +382,7 @@ class _Work:
             elif done.skipped:
                 found.skipped += 1
             elif not done.bytes:
-                found.others += 1
+                found.others.add(done.entry.name)
             else:
                 found.written += 1
                 found.bytes += done.bytes

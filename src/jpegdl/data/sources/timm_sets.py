@@ -91,7 +91,7 @@ class _Stream(Source):
 
 
 def _target(value: Any, split: str, index: int) -> int:
-    """A class index; that of an image without a class is -1, where the set says so by None and may be tested on another split."""
+    """A class index; -1 where a split that may be tested on says by None that an image has no class."""
     return -1 if value is None and split in TEST_SPLITS else class_index(value, f"{split}[{index}]")
 
 
