@@ -552,7 +552,7 @@ def test_wide_entries_reach_the_file(tmp_path):
 
 def test_archives_are_called_so(source, tmp_path):
     (tmp_path / "packed").mkdir()
-    for name in ("a.tar", "a.tar.gz", "a.zip"):
+    for name in ("a.tar", "b.tar.gz", "c.zip"):
         archive = tmp_path / "packed" / name
         archive.write_bytes(b"no image")
         with pytest.raises(UsageError, match=f"{name} is an archive: unpack it into a folder, and give that"):
