@@ -322,7 +322,7 @@ def test_bad_files_are_named_and_all_others_done(source, tmp_path, monkeypatch):
     lines = []
     found = compress_folder(source, tmp_path / "out", STANDARD, lambda standing: lines.append(standing.bad))
     assert found["written"] == 3
-    assert found["others"] == 2  # notes.txt and paper.pdf
+    assert (found["others"], found["others_in_words"]) == (2, "2 files: 1 .pdf, 1 .txt")  # notes and paper
     bad = bad_of(found)
     assert "too long" in bad.pop("c" * 253)
     assert bad.keys() == {"cut.jpg", "empty.png", "text.png", "nowhere.png", "pipe.png", "bomb.png", "phone.heic"}
@@ -562,3 +562,31 @@ def test_wide_entries_reach_the_file(tmp_path):
             "words"
         ]
     )
+
+
+def test_a_note_beside_an_image_does_not_take_its_name(tmp_path):
+    (tmp_path / "in").mkdir()
+    RGB.save(tmp_path / "in" / "a.png")
+    for name in ("a.txt", "a.tar", "b.txt", "b.dat"):
+        (tmp_path / "in" / name).write_text("no image", encoding="utf-8")
+    RGB.save(tmp_path / "in" / "a.raw", format="png")  # an image that no suffix tells
+    found = compress_folder(tmp_path / "in", tmp_path / "out", STANDARD)
+    assert (found["written"], found["others"]) == (1, 4)
+    assert [entry["file"] for entry in found["bad"]] == ["a.raw"]
+    assert "would become a.jpg" in found["bad"][0]["why"]
+    again = compress_folder(tmp_path / "in", tmp_path / "out", STANDARD)
+    assert (again["skipped"], again["others"], len(again["bad"])) == (1, 4, 1)
+
+
+def test_archives_are_called_so(source, tmp_path):
+    (tmp_path / "packed").mkdir()
+    for name in ("a.tar", "b.tar.gz", "c.zip"):
+        archive = tmp_path / "packed" / name
+        archive.write_bytes(b"no image")
+        with pytest.raises(UsageError, match=f"{name} is an archive: unpack it into a folder, and give that"):
+            compress_folder(archive, tmp_path / "out", STANDARD)
+    with pytest.raises(UsageError, match="no images in .*packed, 3 files: 1 .tar, 1 .tar.gz, 1 .zip$"):
+        compress_folder(tmp_path / "packed", tmp_path / "out", STANDARD)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no images in .*empty, which holds no file$"):
+        compress_folder(tmp_path / "empty", tmp_path / "out", STANDARD)

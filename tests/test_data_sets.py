@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from jpegdl.data import Data, DataConfig
 from jpegdl.data.sources.fine_grained import extract
-from jpegdl.errors import UsageError
+from jpegdl.errors import DataWarning, UsageError
 
 
 def _picture(seed):
@@ -454,13 +454,17 @@ class _Reader:
     """What timm's readers of such sets look like."""
 
     splits = ("train", "test", "validation")
+    test_labels = (-1, -1)  # as in ImageNet
+    broken = None
 
     def __init__(self, name, root, split, download):
+        if split == self.broken:
+            raise OSError("no network")
         if split not in self.splits:
             raise ValueError(f"Unknown split {split}")
         count = {"train": 4, "test": 2, "validation": 3}[split]
         self.split, self.label_key, self.class_to_idx = split, "label", {"bee": 1, "ant": 0}
-        self._labels = [-1] * count if split == "test" else [i % 2 for i in range(count)]  # as in ImageNet
+        self._labels = list(self.test_labels) if split == "test" else [i % 2 for i in range(count)]
         self.dataset = {"label": self._labels}
 
     def __getitem__(self, index):
@@ -487,6 +491,7 @@ def reader(monkeypatch):
     return _Reader
 
 
+@pytest.mark.filterwarnings("ignore:.* is tested on its split")
 @pytest.mark.parametrize("crop", ["random", "resized"])
 @pytest.mark.parametrize("name", ["hfds/some/set", "hfids/some/set", "tfds/set"])
 def test_timms_readers(reader, name, crop):
@@ -503,6 +508,32 @@ def test_timms_readers_without_a_test_split(reader, monkeypatch):
         _data("hfds/set", "cache")
     monkeypatch.setattr(reader, "splits", ())
     with pytest.raises(UsageError, match="hfds/set, split 'train', cannot be read .ValueError: Unknown split"):
+        _data("hfds/set", "cache")
+
+
+@pytest.mark.parametrize("name", ["hfds/some/set", "hfids/some/set"])
+@pytest.mark.parametrize("labels", [[-1, -1], [None, None], [None, 1]])
+def test_a_test_split_without_classes_is_passed_over_with_a_word(reader, monkeypatch, name, labels):
+    monkeypatch.setattr(reader, "test_labels", labels)
+    some = r" for some images, such as test\[0\]" if 1 in labels else ""
+    with pytest.warns(
+        DataWarning, match=f"^{name} is tested on its split 'validation': its split 'test' has no classes{some}$"
+    ):
+        assert _data(name, "cache").test.targets == [0, 1, 0]
+    monkeypatch.setattr(reader, "splits", ("train", "test"))
+    with pytest.raises(UsageError, match=f"no images to test on.*its split 'test' has no classes{some}\\)$"):
+        _data(name, "cache")
+
+
+def test_a_test_split_with_labels_that_are_none_is_refused(reader, monkeypatch):
+    monkeypatch.setattr(reader, "test_labels", [0, 1.7])
+    with pytest.raises(UsageError, match=r"test\[1\] must have a class index, 0, 1, ..., got 1.7"):
+        _data("hfds/set", "cache")
+
+
+def test_a_test_split_that_could_not_be_had_is_named(reader, monkeypatch):
+    monkeypatch.setattr(reader, "broken", "test")
+    with pytest.warns(DataWarning, match="is tested on its split 'validation': .*'test', cannot be read .OSError: no network"):
         _data("hfds/set", "cache")
 
 
@@ -533,3 +564,25 @@ def test_a_hugging_face_set(tmp_path):
         assert data.classes == ["ant", "bee"]
         assert (data.train.targets, data.test.targets) == ([0] * 3 + [1] * 3, [0] * 2 + [1] * 2)
         assert _is(data.train[5][0], 2)
+
+
+def test_rows_of_a_hugging_face_set_without_an_image_or_a_class(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    names = datasets.ClassLabel(names=["ant", "bee"])
+    features = datasets.Features({"image": datasets.Image(), "label": names})
+
+    def make(name, images, labels):
+        for split in ("train", "test"):
+            (tmp_path / name / "data").mkdir(parents=True, exist_ok=True)
+            table = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
+            table.to_parquet(tmp_path / name / "data" / f"{split}-00000-of-00001.parquet")
+        return f"hfds/{tmp_path / name}"
+
+    pictures = [_picture(i) for i in range(3)]
+    data = _data(make("whole", pictures, [0, 1, 1]), tmp_path / "cache")
+    assert (data.classes, data.train.targets) == (["ant", "bee"], [0, 1, 1])
+    with pytest.raises(UsageError, match=r"train\[2\] must have a class index, 0, 1, ..., got None"):
+        _data(make("classless", pictures, [0, 1, None]), tmp_path / "cache")
+    name = make("imageless", [*pictures[:2], None], [0, 1, 1])
+    with pytest.raises(UsageError, match=r"image train\[2\] cannot be decoded \(there is no image in this row\)"):
+        _data(name, tmp_path / "cache").load()

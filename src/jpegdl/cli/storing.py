@@ -49,7 +49,7 @@ def compress(chosen: dict[str, Any]) -> None:
     if found["stale"]:
         say(f"{found['stale']} JPEG files in OUT have no image in IN any more; they are left as they are")
     if found["others"]:
-        say(f"{found['others']} other files were passed over")
+        say(f"Passed over {found['others_in_words']}")
     if found["carried"]:
         say(found["carried"]["words"])
     if bad := found["bad"]:

@@ -29,6 +29,7 @@ from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.folder_walk import SUFFIX, Entry, walk
 from jpegdl.codec.learned import Carried, Learned, as_json, carried, file_tables, learned_tables
 from jpegdl.codec.read_image import BAD, Other, open_picture, why
+from jpegdl.data.sources.listing import Passed, is_archive, passed_in_words
 from jpegdl.errors import UsageError
 from jpegdl.files import is_stray, remove_strays, replacing, write_json
 
@@ -64,7 +65,7 @@ class CompressStanding:
 class _Found:
     written: int = 0
     skipped: int = 0
-    others: int = 0
+    others: Passed = field(default_factory=Passed)
     bytes: int = 0
     before: int = 0
     pixels: int = 0
@@ -94,7 +95,9 @@ def compress_folder(
 
     Returns:
         ``images`` (in all: written, skipped and bad), ``written``, ``skipped`` (there already), ``bad`` (a list of ``file``
-        and ``why``), ``others`` (files that are no images), ``stale`` (JPEG files in folders of ``target`` that have no image
+        and ``why``), ``others`` (files that are no images, but
+        for those that systems leave in folders), ``others_in_words`` (their number by suffix),
+        ``stale`` (JPEG files in folders of ``target`` that have no image
         in ``source`` any more), ``subsampling`` (of chroma), ``bytes`` and ``pixels`` of those written and ``bytes_before``,
         of the files they were made of, ``bits_per_pixel`` of these (None if none was), ``seconds``, ``images_per_second``,
         ``tables`` (luma and chroma, as in the files), and ``carried``: how much of the layer the files carry, on some of the
@@ -129,6 +132,8 @@ def _encoder(config: CompressConfig, learned: Learned, tables: tuple[torch.Tenso
 
 
 def _places(source: Path, target: Path) -> tuple[Path, Path]:
+    if source.is_file() and (is_archive(source.name) or source.suffix.lower() == ".tar"):
+        raise UsageError(f"{source} is an archive: unpack it into a folder, and give that")
     if source.is_file():
         raise UsageError(f"{source} is a file; give the folder that it is in")
     if not source.is_dir():
@@ -207,16 +212,18 @@ class _Work:
             self.sources.close()
         count, seconds = self.found, time.monotonic() - self.begin
         images = count.written + count.skipped + len(count.bad)
+        others = count.others.suffixes
         if not images:
             if new:
                 (self.out / MANIFEST).unlink(missing_ok=True)  # or another source would be refused
-            raise UsageError(f"no images in {self.root}: {count.others} files, none of which is one")
+            raise UsageError(f"no images in {self.root}, {passed_in_words(others) if others else 'which holds no file'}")
         return {
             "images": images,
             "written": count.written,
             "skipped": count.skipped,
             "bad": count.bad,
-            "others": count.others,
+            "others": others.total(),
+            "others_in_words": passed_in_words(others) if others else "",
             "subsampling": self.encoder.subsampling,
             "stale": count.stale,
             "bytes": count.bytes,
@@ -339,7 +346,12 @@ class _Work:
                 seen = _seen(before)
                 name = f"{place.inner}/{entry.new}"
                 made = place.state(entry.new)
-                there = made is not None and made[0] == before.st_mtime_ns and made[1] == self.sources.size(name)
+                there = (
+                    entry.rivals is None
+                    and made is not None
+                    and made[0] == before.st_mtime_ns
+                    and made[1] == self.sources.size(name)
+                )
                 if there and self.sources.untouched(name, seen):
                     return _Done(entry, skipped=True)
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -347,6 +359,8 @@ class _Work:
                     return _Done(entry, skipped=True)
                 stream.seek(0)
                 picture = open_picture(stream, entry.name, drop_alpha=self.config.drop_alpha)
+            if entry.rivals is not None:
+                return _Done(entry, bad=entry.rivals)
             content = self.encoder.encode(picture.image, picture.exif, picture.icc)
         except Other:
             return _Done(entry)
@@ -376,7 +390,7 @@ class _Work:
             elif done.skipped:
                 found.skipped += 1
             elif not done.bytes:
-                found.others += 1
+                found.others.add(done.entry.name)
             else:
                 found.written += 1
                 found.bytes += done.bytes

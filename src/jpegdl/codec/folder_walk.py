@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from jpegdl.data.sources.listing import Above, above, enter, hidden, natural_key
+from jpegdl.data.sources.listing import Above, above, enter, hidden, is_image, natural_key
 
 SUFFIX = ".jpg"
 
@@ -22,6 +22,7 @@ class Entry:
         name: its own name there.
         new: that of its JPEG file, in the same folder.
         regular: whether it is known to be a file, and no link to one.
+        rivals: why there is to be none if it turns out to be an image, which by its suffix it is not; None for all others.
         refused: why there is to be none; None if there is nothing against it so far.
     """
 
@@ -30,6 +31,7 @@ class Entry:
     name: str
     new: str
     regular: bool = False
+    rivals: str | None = None
     refused: str | None = None
 
     @property
@@ -80,17 +82,22 @@ def _folder(folder: Path, inner: str, target: Path, one_case: bool, within: Abov
     def same(name: str) -> str:
         return name.casefold() if one_case else name
 
+    # A note beside an image, a.txt beside a.png, does not take its name: the one that has an image's suffix gets it.
+    claims = {name for name in renamed if is_image(name)}
+    claimed = Counter(same(renamed[name]) for name in claims)
     wanted = Counter(map(same, renamed.values()))
     taken = {same(name) for name in folders}
     for name, new in renamed.items():
-        path, refused = folder / name, None
+        path, refused, rivals = folder / name, None, None
         if wanted[same(new)] > 1:
             others = [other for other in renamed if other != name and same(renamed[other]) == same(new)]
-            refused = f"would become {new}, and so would {', '.join(others)}: rename all but one"
+            rivals = f"would become {new}, and so would {', '.join(others)}: rename all but one"
+        if name in claims and claimed[same(new)] > 1:
+            refused = rivals
         elif same(new) in taken:
             refused = f"would become {new}, which is a folder beside it: rename one"
         elif inside[name].link and path.resolve().is_relative_to(target):
             refused = f"is a link into {target}, which is written to"
-        yield Entry(path, inner, name, new, inside[name].regular, refused)
+        yield Entry(path, inner, name, new, inside[name].regular, None if name in claims else rivals, refused)
     for name in folders:
         yield from _folder(folder / name, f"{inner}{name}/", target, one_case, inside_of)

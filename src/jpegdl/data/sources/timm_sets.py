@@ -1,6 +1,7 @@
 """What timm reads by prefix: Hugging Face's, TensorFlow's and more of torchvision's sets."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +14,9 @@ from jpegdl.data.pixels import resized, to_rgb
 from jpegdl.data.sources.base import Sets, Source
 from jpegdl.data.sources.labels import class_index, numbered_classes
 from jpegdl.data.sources.torchvision_sets import TorchvisionImages, class_names, download_folder, download_once
-from jpegdl.errors import UsageError
+from jpegdl.errors import DataWarning, UsageError
 from jpegdl.extras import require
-from jpegdl.opener import open_image
+from jpegdl.opener import BadImage, open_image
 
 PACKAGES = {"hfds": ("datasets",), "hfids": ("datasets",), "tfds": ("tensorflow", "tensorflow_datasets")}
 TEST_SPLITS = ("test", "validation", "val")  # the first that is there and has classes
@@ -28,16 +29,22 @@ class _Table(Source):
     def __init__(self, reader: Any) -> None:
         self._reader = reader
         labels = reader.dataset[reader.label_key]
-        self.targets = [class_index(target, f"{reader.split}[{index}]") for index, target in enumerate(labels)]
+        self.targets = [_target(target, reader.split, index) for index, target in enumerate(labels)]
 
     def read(self, index: int) -> Image.Image:
         return open_image(io.BytesIO(self._encoded(index)))
 
     def _encoded(self, index: int) -> bytes:
-        with self._reader[index][0] as file:
+        with self._opened(index) as file:
             file.seek(0)
             content: bytes = file.read()
             return content
+
+    def _opened(self, index: int) -> Any:
+        try:
+            return self._reader[index][0]
+        except (AssertionError, TypeError) as error:  # what timm's reader makes of a row that holds None
+            raise BadImage("there is no image in this row") from error
 
     def name(self, index: int) -> str:
         return f"{self._reader.split}[{index}]"
@@ -65,7 +72,7 @@ class _Stream(Source):
                 to_rgb(image, orientation) if side is None else resized(image, side, interpolation, orientation)
             )
             self._images.append(pixels)
-            targets.append(class_index(target, f"{reader.split}[{len(targets)}]"))
+            targets.append(_target(target, reader.split, len(targets)))
             size += pixels.nbytes
             if size > STREAM_BYTES:
                 raise UsageError(
@@ -84,6 +91,11 @@ class _Stream(Source):
         return [self._contents[index] for index in indices]
 
 
+def _target(value: Any, split: str, index: int) -> int:
+    """A class index; -1 where a split that may be tested on says by None that an image has no class."""
+    return -1 if value is None and split in TEST_SPLITS else class_index(value, f"{split}[{index}]")
+
+
 def open_timm(config: DataConfig) -> Sets:
     """A set named PREFIX/NAME.
 
@@ -94,31 +106,48 @@ def open_timm(config: DataConfig) -> Sets:
     require(f"data.name {config.kind} needs", *PACKAGES[prefix])
     whole = None if config.crop == "resized" else config.side
     train, classes = _open(config, "train", whole)
-    unlabelled: list[str] = []
+    problems: list[str] = []
+    passed: list[str] = []  # splits that are there, and are not what is tested on
     for split in TEST_SPLITS:
         try:
             test, _ = _open(config, split, config.side)
-        except UsageError as error:
-            problem = error
+        except _NoSplitError as error:
+            problems.append(str(error))
+            if not isinstance(error.__cause__, ValueError):  # which says no such split; else it was not to be had now
+                passed.append(problems[-1])
             continue
         if min(test.targets, default=-1) >= 0:
+            if passed:
+                warnings.warn(f"{config.kind} is tested on its split {split!r}: {'; '.join(passed)}", DataWarning, stacklevel=2)
             return train, test, classes or numbered_classes(train, test)
         partly = max(test.targets, default=-1) >= 0
-        unlabelled.append(f"its split {split!r} has no classes{' for some images' if partly else ''}")
-    why = "; ".join(unlabelled) or problem
+        first = next((index for index, target in enumerate(test.targets) if target < 0), 0)
+        problems.append(
+            f"its split {split!r} has no classes{f' for some images, such as {test.name(first)}' if partly else ''}"
+        )
+        passed.append(problems[-1])
+    why = "; ".join(passed or problems)
     raise UsageError(f"{config.kind} has no images to test on: tried the splits {', '.join(TEST_SPLITS)} ({why})")
+
+
+class _NoSplitError(UsageError):
+    """A split that cannot be opened; most often there is none of that name."""
 
 
 def _open(config: DataConfig, split: str, side: int | None) -> tuple[Source, list[str]]:
     from timm.data.readers.reader_factory import create_reader
 
+    label = f"{config.kind}, split {split!r},"
     try:
         reader: Any = create_reader(config.kind, config.path, split, download=True)
+    except Exception as error:  # the packages raise whatever comes: no network, no such set, no such split, no such column
+        raise _NoSplitError(f"{label} cannot be read ({type(error).__name__}: {error})") from error
+    try:
         source = _Table(reader) if config.kind.startswith("hfds/") else _Stream(reader, side, config.filter, config.orientation)
     except UsageError:
         raise
-    except Exception as error:  # the packages raise whatever comes: no network, no such set, no such split, no such column
-        raise UsageError(f"{config.kind}, split {split!r}, cannot be read ({type(error).__name__}: {error})") from error
+    except Exception as error:  # no such column, a row that cannot be decoded
+        raise UsageError(f"{label} cannot be read ({type(error).__name__}: {error})") from error
     return source, sorted(reader.class_to_idx, key=reader.class_to_idx.get)
 
 
