@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from torchvision.transforms import v2
 
 from jpegdl.data import Data, DataConfig
 from jpegdl.data.sources.fine_grained import extract
+from jpegdl.data.sources.registry import register_set, set_names
 from jpegdl.errors import DataWarning, UsageError
 
 
@@ -586,3 +588,15 @@ def test_rows_of_a_hugging_face_set_without_an_image_or_a_class(tmp_path):
     name = make("imageless", [*pictures[:2], None], [0, 1, 1])
     with pytest.raises(UsageError, match=r"image train\[2\] cannot be decoded \(there is no image in this row\)"):
         _data(name, tmp_path / "cache").load()
+
+
+def test_every_set_that_is_registered_is_explained():
+    """Names in the help text are those that there are."""
+    about = DataConfig.__doc__.partition("        name: ")[2].partition("        path: ")[0]
+    for name in set_names():
+        assert re.search(rf"\b{name.removesuffix('/')}\b", about), name
+
+
+def test_a_set_of_a_name_that_is_taken_is_refused():
+    with pytest.raises(ValueError, match="there is a set 'photos' already"):
+        register_set("photos")(lambda config: None)

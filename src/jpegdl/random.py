@@ -5,13 +5,18 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def seed_everything(seed: int) -> None:
     """Seed the generators of Python, NumPy and PyTorch, and name the seed to processes that Lightning will start."""
+    import torch  # late, as in all of this module: who draws images evenly need not wait for it
+
     os.environ["PL_GLOBAL_SEED"] = str(seed)
     random.seed(seed)
     np.random.seed(seed)
@@ -19,13 +24,15 @@ def seed_everything(seed: int) -> None:
 
 
 @contextmanager
-def isolated(seed: int | None = None, device: torch.device | None = None) -> Iterator[None]:
+def isolated(seed: int | None = None, device: "torch.device | None" = None) -> Iterator[None]:
     """Leave all generators outside as they were.
 
     Args:
         seed: of PyTorch's generators within; None to go on from where they are.
         device: the one whose generator counts beside the CPU's; default: all.
     """
+    import torch
+
     others = random.getstate(), np.random.get_state()
     devices = None if device is None else [device] if device.type == "cuda" else []
     try:
@@ -46,6 +53,8 @@ def seeded(seed: int, *, everywhere: bool) -> Iterator[None]:
         seed: of PyTorch's generator on the CPU.
         everywhere: seed Python's and NumPy's generators too, from which timm draws; takes 0.1 ms.
     """
+    import torch
+
     # torch.manual_seed would queue a call for every other device, at every image.
     state = torch.get_rng_state()
     others = (random.getstate(), np.random.get_state()) if everywhere else None

@@ -56,7 +56,8 @@ def _add(own: argparse.ArgumentParser, action: argparse.Action, values: dict[str
 def _values() -> dict[str, Any]:
     """What settings may be whose parsers take any string."""
     from jpegdl.comparison import ARMS
-    from jpegdl.data.config import CACHES, CROPS, INTERPOLATIONS, NAMES
+    from jpegdl.data.config import CACHES, CROPS, INTERPOLATIONS
+    from jpegdl.data.sources.registry import set_names
     from jpegdl.export import FORMATS
     from jpegdl.layer import LAYER_KINDS, ROUNDINGS
     from jpegdl.recipes import RECIPES
@@ -66,7 +67,7 @@ def _values() -> dict[str, Any]:
         "data.cache": CACHES,
         "data.crop": CROPS,
         "data.interpolation": INTERPOLATIONS,
-        "data.name": NAMES,
+        "data.name": set_names(),
         "format": FORMATS,
         "layer.calibration": ("eval", "train"),
         "layer.kind": LAYER_KINDS,

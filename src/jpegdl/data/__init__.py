@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from jpegdl.extras import on_first_use
 
 if TYPE_CHECKING:
-    from jpegdl.data.config import NAMES, DataConfig
+    from jpegdl.data.config import DataConfig
     from jpegdl.data.images import ImageSet, TestTransform
     from jpegdl.data.loaders import Data
     from jpegdl.data.sampling import IGNORED, EpochSampler
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IGNORED",
-    "NAMES",
     "PHOTOGRAPHS",
     "Data",
     "DataConfig",
@@ -36,7 +35,6 @@ __all__ = [
 
 _HOMES = {
     "IGNORED": "sampling",
-    "NAMES": "config",
     "PHOTOGRAPHS": "sources.photos",
     "Data": "loaders",
     "DataConfig": "config",

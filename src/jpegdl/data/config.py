@@ -8,12 +8,7 @@ from typing import Literal, get_args
 from jpegdl.errors import UsageError
 from jpegdl.user_code import is_own
 
-NAMES = (
-    "photos", "folder", "cifar10", "cifar100", "flowers102", "flowers102-official", "pets", "food101", "dtd", "cub200", "dogs",
-    "imagenet", "made-up",
-)  # fmt: skip
 OBJECT = "object"  # the name of a set that is given as Python objects, not by name
-PREFIXES = ("hfds/", "hfids/", "tfds/", "torch/", "wds/")  # as in timm; the data set's own name follows
 ORDERED = ("folder", "imagenet")  # whose classes are in an order of this package's
 Orientation = Literal["stored", "follow"]
 ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
@@ -140,9 +135,13 @@ def check_data(config: DataConfig) -> None:
         UsageError: names the setting.
     """
     name = config.name
-    if name is not None and name not in (*NAMES, OBJECT) and not name.startswith(PREFIXES) and not is_own(name):
-        names = ", ".join([*NAMES, *(f"{prefix}NAME" for prefix in PREFIXES)])
-        raise UsageError(f"data.name must be one of {names}, or your own, my_package.my_module:make, got {name!r}")
+    if name not in (None, OBJECT) and not is_own(name):
+        from jpegdl.data.sources.registry import set_names  # readers take long to import
+
+        known = set_names()
+        if name not in known and not name.startswith(tuple(prefix for prefix in known if prefix.endswith("/"))):
+            names = ", ".join(f"{name}NAME" if name.endswith("/") else name for name in known)
+            raise UsageError(f"data.name must be one of {names}, or your own, my_package.my_module:make, got {name!r}")
     for name, value, accepted in (
         ("orientation", config.orientation, ORIENTATIONS),
         ("crop", config.crop, CROPS),

@@ -33,6 +33,7 @@ from jpegdl.data.sources.listing import (
     refuse_head,
     warn_unread,
 )
+from jpegdl.data.sources.registry import register_set
 from jpegdl.errors import DataWarning, UsageError
 
 
@@ -209,6 +210,7 @@ def open_test(config: DataConfig) -> Sets:
     return Stored(part, [], []), images.source({name: i for i, name in enumerate(classes)}), classes
 
 
+@register_set("folder", open_test=open_test)
 def open_folder(config: DataConfig) -> Sets:
     """Class folders for training and test; or for each a tar of them, a tar of one tar for each class, or a folder of these.
 

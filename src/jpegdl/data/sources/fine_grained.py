@@ -7,6 +7,7 @@ from pathlib import Path
 from jpegdl.data.config import DataConfig
 from jpegdl.data.sources.base import Sets, folder_path
 from jpegdl.data.sources.encoded import ByteRange, Stored
+from jpegdl.data.sources.registry import register_set
 from jpegdl.errors import UsageError
 
 
@@ -56,6 +57,7 @@ def _column(file: Path) -> dict[str, str]:
         raise UsageError(f"{file} is damaged: expected an image's number and its entry in every line") from error
 
 
+@register_set("cub200")
 def open_cub200(config: DataConfig) -> Sets:
     """CUB-200-2011, official split: 5,994 training and 5,794 test images of 200 birds.
 
@@ -86,6 +88,7 @@ def open_cub200(config: DataConfig) -> Sets:
     return _sets(root / "images", places, targets, names, root)
 
 
+@register_set("dogs")
 def open_dogs(config: DataConfig) -> Sets:
     """Stanford Dogs, official split: 12,000 training and 8,580 test images of 120 breeds.
 

@@ -5,10 +5,12 @@ import re
 from jpegdl.data.config import DataConfig
 from jpegdl.data.sources.base import TEST, TRAIN, Sets, folder_path
 from jpegdl.data.sources.class_folders import open_folder
+from jpegdl.data.sources.registry import register_set
 from jpegdl.data.sources.shards import open_shards
 from jpegdl.errors import UsageError
 
 
+@register_set("imagenet")
 def open_imagenet(config: DataConfig) -> Sets:
     """ImageNet-1K: folders or tars of WordNet ids (n01440764, ...), or WebDataset shards.
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from jpegdl.data.config import DataConfig
 from jpegdl.data.sources.base import Sets, Source
+from jpegdl.data.sources.registry import register_set
 from jpegdl.errors import UsageError
 from jpegdl.extras import require
 
@@ -70,6 +71,7 @@ class _Patches(Source):
         return "{} at row {}, column {}".format(*self._places[index])
 
 
+@register_set("photos")
 def open_photos(config: DataConfig) -> Sets:
     """Grey patches of the embedded photographs.
 

@@ -1,39 +1,83 @@
-"""From a set's name to its images."""
+"""From a set's name to its images.
 
+A reader registers where it stands, with :func:`register_set` above the function that opens it. The files of this room are
+imported when a set is first asked for: none of them is listed here.
+"""
+
+import pkgutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from jpegdl.data.config import OBJECT, DataConfig
 from jpegdl.data.sources.base import Sets, Source
-from jpegdl.data.sources.class_folders import open_folder, open_test
-from jpegdl.data.sources.fine_grained import open_cub200, open_dogs
-from jpegdl.data.sources.imagenet import open_imagenet
 from jpegdl.data.sources.labels import check_classes
 from jpegdl.data.sources.listing import warn_passed
-from jpegdl.data.sources.photos import open_photos
-from jpegdl.data.sources.shards import open_shards
-from jpegdl.data.sources.synthetic import open_made_up
-from jpegdl.data.sources.timm_sets import PACKAGES, open_timm, open_torch
-from jpegdl.data.sources.torchvision_sets import SPLITS, open_torchvision
 from jpegdl.errors import UsageError
 from jpegdl.random import evenly
 from jpegdl.user_code import is_own
 
-_OPEN: dict[str, Callable[[DataConfig], Sets]] = {
-    "photos": open_photos,
-    "made-up": open_made_up,
-    "folder": open_folder,
-    "imagenet": open_imagenet,
-    "cub200": open_cub200,
-    "dogs": open_dogs,
-    **dict.fromkeys(SPLITS, open_torchvision),
-    "wds": open_shards,
-    "torch": open_torch,
-    **dict.fromkeys(PACKAGES, open_timm),
-}
+Opener = Callable[[DataConfig], Sets]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What opens a set.
+
+    Attributes:
+        open: gives training and test images, and the names of the classes.
+        open_test: the same without a training part, where the reader can do that.
+    """
+
+    open: Opener
+    open_test: Opener
+
+
+_registered: dict[str, Reader] = {}
+
+
+def register_set(*names: str, open_test: Opener | None = None) -> Callable[[Opener], Opener]:
+    """Make sets of a function that opens them: ``--data.name NAME``.
+
+    Args:
+        names: of the sets; one that ends in / is a prefix, which the set's own name follows.
+        open_test: opens the test images alone, where that can be.
+
+    Returns:
+        What is put above the function.
+
+    Raises:
+        ValueError: there is such a set already.
+    """
+
+    def register(function: Opener) -> Opener:
+        for name in names:
+            if name in _registered:
+                raise ValueError(f"there is a set {name!r} already")
+            _registered[name] = Reader(function, open_test or function)
+        _readers.cache_clear()
+        return function
+
+    return register
+
+
+@cache
+def _readers() -> dict[str, Reader]:
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if module.name != "python_objects":  # which opens what has no name of ours, and needs PyTorch
+            import_module(f"{__name__.rpartition('.')[0]}.{module.name}")
+    return dict(_registered)
+
+
+def set_names() -> list[str]:
+    """Return the names of all sets, those of prefixes last."""
+    return sorted(_readers(), key=lambda name: (name.endswith("/"), name))
 
 
 def open_sets(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_only: bool = False) -> Sets:
@@ -53,8 +97,9 @@ def open_sets(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_o
         from jpegdl.data.sources.python_objects import open_own  # which needs PyTorch
 
         return open_own(config, sets, test_only=test_only)
-    opener = open_test if test_only and config.kind == "folder" else _OPEN[config.kind.partition("/")[0]]
-    train, test, classes = opener(config)
+    prefix, slash, _ = config.kind.partition("/")
+    reader = _readers()[prefix + slash]
+    train, test, classes = (reader.open_test if test_only else reader.open)(config)
     label = f"data.name {config.kind}" + (f", {config.path}" if config.path else "")
     warn_passed(Counter(train.passed_over) + Counter(test.passed_over), config.path)
     check_classes(train, test, classes, label)

@@ -27,6 +27,7 @@ from jpegdl.data.sources.listing import (
     refuse_compressed,
     warn_unread,
 )
+from jpegdl.data.sources.registry import register_set
 from jpegdl.errors import UsageError
 
 LABELS = ("cls", "json")  # endings of the files that hold an image's class
@@ -147,6 +148,7 @@ def read_shards(root: Path, files: Sequence[Path]) -> Stored:
     return Stored(root, [place for place, _ in samples], [target for _, target in samples], passed.suffixes)
 
 
+@register_set("wds/")
 def open_shards(config: DataConfig) -> Sets:
     """WebDataset shards of training and test images; classes are numbered.
 

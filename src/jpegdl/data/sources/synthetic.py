@@ -5,6 +5,7 @@ from PIL import Image
 
 from jpegdl.data.config import DataConfig
 from jpegdl.data.sources.base import Sets, Source
+from jpegdl.data.sources.registry import register_set
 from jpegdl.errors import UsageError
 
 MADE_UP_TRAIN, MADE_UP_TEST, MADE_UP_CLASSES = 8, 4, 10  # images of each class; classes by default
@@ -27,6 +28,7 @@ class _MadeUp(Source):
         return f"made-up image {index}"
 
 
+@register_set("made-up")
 def open_made_up(config: DataConfig) -> Sets:
     """Images that are generated, the same at every call, for trying settings out without any files.
 

@@ -13,6 +13,7 @@ from jpegdl.data.digests import UNKNOWN, bytes_digest, pixel_digest
 from jpegdl.data.pixels import resized, to_rgb
 from jpegdl.data.sources.base import Sets, Source
 from jpegdl.data.sources.labels import class_index, numbered_classes
+from jpegdl.data.sources.registry import register_set
 from jpegdl.data.sources.torchvision_sets import TorchvisionImages, class_names, download_folder, download_once
 from jpegdl.errors import DataWarning, UsageError
 from jpegdl.extras import require
@@ -96,6 +97,7 @@ def _target(value: Any, split: str, index: int) -> int:
     return -1 if value is None and split in TEST_SPLITS else class_index(value, f"{split}[{index}]")
 
 
+@register_set(*(f"{prefix}/" for prefix in PACKAGES))
 def open_timm(config: DataConfig) -> Sets:
     """A set named PREFIX/NAME.
 
@@ -151,6 +153,7 @@ def _open(config: DataConfig, split: str, side: int | None) -> tuple[Source, lis
     return source, sorted(reader.class_to_idx, key=reader.class_to_idx.get)
 
 
+@register_set("torch/")
 def open_torch(config: DataConfig) -> Sets:
     """One of the torchvision sets that timm knows, by torch/NAME.
 

@@ -14,6 +14,7 @@ from jpegdl.data.config import DataConfig
 from jpegdl.data.digests import Piece, piece_digests
 from jpegdl.data.sources.base import Sets, Source, kept_files
 from jpegdl.data.sources.labels import class_index
+from jpegdl.data.sources.registry import register_set
 from jpegdl.errors import UsageError
 
 Splits = tuple[dict[str, Any], ...]
@@ -112,6 +113,7 @@ def download_once(make: Callable[..., Any], name: str, root: Path) -> Any:
             root.rmdir()
 
 
+@register_set(*SPLITS)
 def open_torchvision(config: DataConfig) -> Sets:
     """One of :data:`SPLITS`.
 
