@@ -47,7 +47,7 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def _attacks(page: Path) -> Any:
-    """Accuracy against the size of the attack, every attack taken together, of three networks."""
+    """Draw accuracy against the size of the attack, every attack taken together, of three networks."""
     large, small, demo, _ = read_tables(page)
     text = " ".join(page.read_text(encoding="utf-8").split())
     found = re.search(r"plain knows (\S+ ± \S+) %, jpeg-dl (\S+ ± \S+) and local contrast (\S+ ± \S+):", text)
@@ -80,30 +80,30 @@ def _eps(text: str) -> float:
 
 
 def _cost(page: Path) -> Any:
-    """Times relative to plain, with quartiles."""
+    """Draw times relative to plain, with quartiles."""
     (table,) = read_tables(page)
     figure, panels = plt.subplots(1, 2, figsize=(9, 2.6), sharey=True, layout="constrained")
-    size, rows = "", []
+    size, names, times = "", [], []
     for row in table:
         size = row[0] or size
         if row[3]:
-            rows.append((f"{row[1].strip('`')}, {size.split(',')[0]} pixels", numbers(row[3]), numbers(row[5])))
-    for axes, title, place in zip(panels, ("forward and backward", "prediction"), (1, 2), strict=True):
-        for y, entry in enumerate(rows):
+            names.append(f"{row[1].strip('`')}, {size.split(',')[0]} pixels")
+            times.append((numbers(row[3]), numbers(row[5])))
+    for place, (axes, title) in enumerate(zip(panels, ("forward and backward", "prediction"), strict=True)):
+        for y, entry in enumerate(times):
             middle, low, high = entry[place]
-            axes.errorbar(
-                middle, y, xerr=[[middle - low], [high - middle]], fmt="o", color=f"C{y // (len(rows) // 2)}", capsize=3
-            )
+            colour = f"C{y // (len(times) // 2)}"
+            axes.errorbar(middle, y, xerr=[[middle - low], [high - middle]], fmt="o", color=colour, capsize=3)
         axes.axvline(1, color="#888888", linewidth=1)
         axes.set_xlabel(f"{title}, time over plain's")
         axes.grid(axis="x", alpha=0.3)
-    panels[0].set_yticks(range(len(rows)), [entry[0] for entry in rows])
+    panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
     return figure
 
 
 def _finetune(page: Path) -> Any:
-    """Differences to plain with their intervals."""
+    """Draw differences to plain with their intervals."""
     figure, axes = plt.subplots(figsize=(7, 1.6), layout="constrained")
     for y, table in enumerate(read_tables(page)):
         difference, low, high = numbers(table[1][2])
@@ -117,7 +117,7 @@ def _finetune(page: Path) -> Any:
 
 
 def _pretrained(page: Path) -> Any:
-    """Accuracy against the quality of the tables."""
+    """Draw accuracy against the quality of the tables."""
     (table,) = read_tables(page)
     none, capped = numbers(table[0][1])[0], table[-1]
     points = [(numbers(row[0])[0], numbers(row[1])[0]) for row in table[1:-1]]
@@ -133,7 +133,7 @@ def _pretrained(page: Path) -> Any:
 
 
 def _resnet18(page: Path) -> Any:
-    """Each seed of both arms."""
+    """Draw each seed of both arms."""
     plain, layer = (_values(row) for row in read_tables(page)[1])
     figure, axes = plt.subplots(figsize=(4.5, 3), layout="constrained")
     for seed, pair in enumerate(zip(plain, layer, strict=True)):
