@@ -5,8 +5,8 @@ set -eu
 DTD10=$1 FLOWERS89=$2
 shift 2
 HERE=$(dirname "$0")
-for set in dtd10 flowers89; do
-  [ $set = dtd10 ] && folder=$DTD10 || folder=$FLOWERS89
-  "$HERE/../gain/run.sh" $set "$folder" --config "$HERE/arms.yaml" \
+for name in dtd10 flowers89; do
+  [ $name = dtd10 ] && folder=$DTD10 || folder=$FLOWERS89
+  "$HERE/../gain/run.sh" "$name" "$folder" --config "$HERE/arms.yaml" \
     --arms '[plain, jpeg-dl, local-contrast, faint-dc, faint-contrast]' "$@"
 done
