@@ -4,6 +4,7 @@
 set -eu
 NAME=$1 FOLDER=$2
 shift 2
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" PYTHONPATH="$(dirname "$0")${PYTHONPATH:+:$PYTHONPATH}"
-jpegdl compare --config dtd10 --config "$(dirname "$0")/arms.yaml" --name "gain-$NAME" --data.path "$FOLDER" --backbone network:resnet8 \
-  --seeds 5 --jobs 1 "$@"
+HERE=$(dirname "$0")
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+jpegdl compare --config dtd10 --config "$HERE/arms.yaml" --name "gain-$NAME" --data.path "$FOLDER" \
+  --backbone jpegdl_studies.networks:resnet8 --seeds 5 --jobs 1 "$@"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # A pretrained network behind hard JPEG layers, nothing trained: studies/pretrained/run.sh WEIGHTS IMAGES
 # WEIGHTS: weights of tf_efficientnet_lite0 by timm's names. IMAGES: a folder or a tar with one folder for each WordNet id.
-# Prints the table in docs/results.md. The standard tables, 4:4:4, without a level cap, and without rounding pixels.
+# Prints the table of FINDINGS.md. The standard tables, 4:4:4, without a level cap, and without rounding pixels.
 set -eu
 WEIGHTS=$1 IMAGES=$2
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"

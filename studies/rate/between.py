@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
 
 from jpegdl.codec import compare_curves, rate_curves, rate_text, read_rate
-from jpegdl.codec.bjontegaard import between_points, common
 from jpegdl.runs import RunFolder
 
 
@@ -37,14 +37,15 @@ def main() -> None:
     for own in curves:
         if own.name == options.curve and own.seed in references:
             other = references[own.seed]
-            rates = np.geomspace(*common(own.rates, other.rates), 1000)
+            low, high = max(own.rates[0], other.rates[0]), min(own.rates[-1], other.rates[-1])
+            rates = np.geomspace(low, high, 1000)
             for what, sign in (("accuracies", -1), ("losses", 1)):
-                a, b = (between_points(curve.rates, getattr(curve, what), rates) for curve in (own, other))
+                a, b = (PchipInterpolator(np.log(c.rates), getattr(c, what))(np.log(rates)) for c in (own, other))
                 print(f"Seed {own.seed}, {what}, behind: {_stretches(rates, sign * (a - b))}")
 
 
 def _stretches(rates: NDArray[np.float64], behind: NDArray[np.float64]) -> str:
-    """Where ``behind`` is above 0, and the most it is there."""
+    """Say where ``behind`` is above 0, and the most it is there."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], behind > 0, [0]]).astype(int)))
     parts = [f"{rates[a]:.2f} to {rates[b - 1]:.2f} (by {behind[a:b].max():.4f})" for a, b in edges.reshape(-1, 2)]
     return ", ".join(parts) or "nowhere"

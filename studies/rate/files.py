@@ -12,6 +12,7 @@ from statistics import mean
 
 from jpegdl.codec import file_report
 from jpegdl.runs import RunFolder
+from jpegdl_studies.tables import header, row
 
 
 def main() -> None:
@@ -19,21 +20,21 @@ def main() -> None:
     parser.add_argument("comparison", type=Path)
     parser.add_argument("arms", nargs="+")
     options = parser.parse_args()
-    print("| arm | seeds | what the network reads | accuracy, % | change from as trained | bits per pixel | 24 over them |")
-    print("|---|---|---|---|---|---|---|")
+    what = ["what the network reads", "accuracy, %", "change from as trained", "bits per pixel", "24 over them"]
+    print(header(["arm", "seeds", *what]))
     for arm in options.arms:
         found = [_rows(run) for seed in sorted((options.comparison / arm).glob("*")) if (run := RunFolder(seed)).finished]
         if not found:
             sys.exit(f"{options.comparison} has no finished run of {arm}")
         for name, *_ in found[0]:
-            rows = [row for of_seed in found for row in of_seed if row[0] == name]
-            accuracy, change = 100 * mean(row[1] for row in rows), 100 * mean(row[2] for row in rows)
-            bits = mean(row[3] for row in rows)
-            print(f"| {arm} | {len(found)} | {name} | {accuracy:.2f} | {change:+.2f} | {bits:.3f} | {24 / bits:.2f} |")
+            ways = [way for of_seed in found for way in of_seed if way[0] == name]
+            accuracy, change = 100 * mean(way[1] for way in ways), 100 * mean(way[2] for way in ways)
+            bits = mean(way[3] for way in ways)
+            print(row([arm, len(found), name, f"{accuracy:.2f}", f"{change:+.2f}", f"{bits:.3f}", f"{24 / bits:.2f}"]))
 
 
 def _rows(run: RunFolder) -> list[tuple[str, float, float, float]]:
-    """Name, accuracy, what it is more than as trained, and bits per pixel of each way."""
+    """Return name, accuracy, what it is more than as trained, and bits per pixel of each way."""
     normal, exact = file_report(run)["rows"], file_report(run, exact=True)["rows"]
     renamed = [(row["name"], row) for row in normal[:2]]
     renamed += [(row["name"].replace("real", "libjpeg"), row) for row in normal[2:]]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from jpegdl.codec.rate_points import read_rate
+from jpegdl.codec import read_rate
 from jpegdl.runs import RunFolder
 from jpegdl.tables import write_tables
 

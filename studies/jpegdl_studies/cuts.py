@@ -1,4 +1,4 @@
-"""Parts of tars of class folders, as data sets for ``--data.name cuts:FUNCTION --data.path PATH``.
+"""Parts of tars of class folders, as data sets for ``--data.name jpegdl_studies.cuts:FUNCTION --data.path PATH``.
 
 - ``first`` and ``second``: PATH is a tar; train on one half of its images and test on the other. Both know the names of all
   classes, so that a network's answer is one of all of them.
@@ -38,7 +38,7 @@ Cut = tuple[Images, Images, list[str]]
 
 
 def _by_class(path: str | Path) -> dict[str, list[str]]:
-    """The names in a tar, in order, by class, in order."""
+    """Return the names in a tar, in order, by class, in order."""
     found: dict[str, list[str]] = defaultdict(list)
     with tarfile.open(path) as tar:
         for name in sorted(member.name for member in tar.getmembers() if member.isfile()):

@@ -1,23 +1,22 @@
-"""Layers of our own that studies/gain suggests: local contrast with something of the mean left, or a compander at two scales.
+"""Layers of our own that the study gain suggests: local contrast with something of the mean left, or a compander at two scales.
 
 All their parameters are greater than 0 and are meant to be trained by their logarithms (``training.layer_optimizer`` log-adam).
 Scales start from the level cap of the initial tables, 127 steps, as the library's companders do.
 """
 
 import torch
-from parts import LocalContrast  # of studies/gain
 from torch import Tensor, nn
 from torch.nn import functional as torch_functional
 
 from jpegdl import functional as F
-from jpegdl.layer import CompandingLayer
-from jpegdl.layer.base import ImageDctLayer
+from jpegdl.layer import CompandingLayer, ImageDctLayer
+from jpegdl_studies.layers import LocalContrast
 
 LARGEST_LEVEL = 127
 
 
 def _only_dc(z: Tensor) -> Tensor:
-    """(8, 8) bool: True at DC."""
+    """Return (8, 8) bool, True at DC."""
     only = torch.zeros(8, 8, dtype=torch.bool, device=z.device)
     only[0, 0] = True
     return only
@@ -82,7 +81,7 @@ class FaintContrast(LocalContrast):
     """Local contrast normalisation, and to it the mean around each pixel, less 0.5 and times a factor. Nothing is trained.
 
     Args:
-        factor: of the mean; 1/16 leaves it about as faint beside the contrast as FaintDc of studies/gain leaves DC.
+        factor: of the mean; 1/16 leaves it about as faint beside the contrast as ``layers.FaintDc`` leaves DC.
         sigma: of the window, in pixels.
     """
 

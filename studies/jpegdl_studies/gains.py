@@ -1,4 +1,4 @@
-"""What arms gain, comparison by comparison: python studies/map.py RUNS/NAME ... [--against plain] [--arms jpeg-dl ...]
+"""What arms gain, comparison by comparison: python -m jpegdl_studies.gains RUNS/NAME ... [--against plain] [--arms ...]
 
 Reads the summary.json of finished comparisons, which has the arms that the last ``jpegdl compare`` named (run it again with
 all, and nothing is trained); or, in place of such folders, files that --json wrote: the accuracies of each seed, enough for
@@ -14,8 +14,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from jpegdl.comparison.statistics import holm, paired_difference, recounted
 from jpegdl.runs import finished_runs
+from jpegdl_studies.pairing import holm, paired_difference, recounted
+from jpegdl_studies.tables import header, row
 
 COLUMNS = ["comparison", "arm", "seeds", "accuracy", "sd", "difference", "low", "high", "p", "p_holm", "time_ratio"]
 
@@ -40,7 +41,7 @@ def main() -> None:
         options.json.write_text(json.dumps(summaries, indent=1) + "\n", encoding="utf-8")
     if options.together:
         summaries = {f"{next(iter(summaries))} and {len(summaries) - 1} more": _joined(list(summaries.values()))}
-    rows = [row for name, arms in summaries.items() for row in _rows(name, arms, options.against, options.arms)]
+    rows = [each for name, arms in summaries.items() for each in _rows(name, arms, options.against, options.arms)]
     _print(rows, options.against)
     if options.csv:
         with options.csv.open("w", newline="", encoding="utf-8") as file:
@@ -48,11 +49,11 @@ def main() -> None:
             writer.writeheader()
             writer.writerows(rows)
     if options.figure:
-        _draw([row for row in rows if row["difference"] != ""], options.against, options.figure)
+        _draw([each for each in rows if each["difference"] != ""], options.against, options.figure)
 
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
-    """Of each arm its ``accuracy`` by seed, and ``time_ratio``."""
+    """Return of each arm its ``accuracy`` by seed, and ``time_ratio``."""
     try:
         summary = recounted(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
     except OSError as error:
@@ -69,7 +70,7 @@ def _read(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _read_json(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """The same of each comparison."""
+    """Return the same of each comparison."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     except (OSError, ValueError) as error:
@@ -77,7 +78,7 @@ def _read_json(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _joined(summaries: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """One of all; the n-th comparison's seed s counts as (n, s)."""
+    """Make one comparison of all; the n-th one's seed s counts as (n, s)."""
     names = dict.fromkeys(name for arms in summaries for name in arms)
     joined = {}
     for name in names:
@@ -96,18 +97,18 @@ def _rows(comparison: str, arms: dict[str, dict[str, Any]], against: str, wanted
         if wanted and name not in (*wanted, against):
             continue
         shares = list(arm["accuracy"].values())
-        row: dict[str, Any] = dict.fromkeys(COLUMNS, "")
-        row |= {"comparison": comparison, "arm": name, "seeds": len(shares), "accuracy": _points(mean(shares))}
-        row |= {"sd": _points(stdev(shares)) if len(shares) > 1 else "", "time_ratio": _rounded(arm["time_ratio"], 3)}
+        cells: dict[str, Any] = dict.fromkeys(COLUMNS, "")
+        cells |= {"comparison": comparison, "arm": name, "seeds": len(shares), "accuracy": _points(mean(shares))}
+        cells |= {"sd": _points(stdev(shares)) if len(shares) > 1 else "", "time_ratio": _rounded(arm["time_ratio"], 3)}
         common = [seed for seed in arm["accuracy"] if seed in baseline]
         if name != against and common:
             found = paired_difference([arm["accuracy"][seed] for seed in common], [baseline[seed] for seed in common])
-            row |= {"difference": _points(found["mean"]), "low": _points(found["low"]), "high": _points(found["high"])}
-            row["p"] = "" if found["p"] is None else found["p"]
-        rows.append(row)
-    tested = [row for row in rows if row["p"] != ""]
-    for row, p_holm in zip(tested, holm([row["p"] for row in tested]), strict=True):
-        row["p"], row["p_holm"] = _rounded(row["p"]), _rounded(p_holm)
+            cells |= {"difference": _points(found["mean"]), "low": _points(found["low"]), "high": _points(found["high"])}
+            cells["p"] = "" if found["p"] is None else found["p"]
+        rows.append(cells)
+    tested = [cells for cells in rows if cells["p"] != ""]
+    for cells, p_holm in zip(tested, holm([cells["p"] for cells in tested]), strict=True):
+        cells["p"], cells["p_holm"] = _rounded(cells["p"]), _rounded(p_holm)
     return rows
 
 
@@ -120,28 +121,28 @@ def _rounded(value: float | None, digits: int = 2) -> float | str:
 
 
 def _print(rows: list[dict[str, Any]], against: str) -> None:
-    print(f"| comparison | arm | seeds | test accuracy, % | difference to {against} [95 % interval] | p | p, Holm | time |")
-    print("|---|---|---|---|---|---|---|---|")
-    for row in rows:
-        spread = f" ± {row['sd']:.1f}" if row["sd"] != "" else ""
-        interval = f" [{row['low']:+.1f}, {row['high']:+.1f}]" if row["low"] != "" else ""
-        difference = f"{row['difference']:+.1f}{interval}" if row["difference"] != "" else ""
-        time = f"x{row['time_ratio']}" if row["time_ratio"] != "" else ""
-        cells = [row["comparison"], row["arm"], row["seeds"], f"{row['accuracy']:.1f}{spread}", difference, row["p"]]
-        print(f"| {' | '.join(map(str, [*cells, row['p_holm'], time]))} |")
+    difference_to = f"difference to {against} [95 % interval]"
+    print(header(["comparison", "arm", "seeds", "test accuracy, %", difference_to, "p", "p, Holm", "time"]))
+    for found in rows:
+        spread = f" ± {found['sd']:.1f}" if found["sd"] != "" else ""
+        interval = f" [{found['low']:+.1f}, {found['high']:+.1f}]" if found["low"] != "" else ""
+        difference = f"{found['difference']:+.1f}{interval}" if found["difference"] != "" else ""
+        time = f"x{found['time_ratio']}" if found["time_ratio"] != "" else ""
+        accuracy = f"{found['accuracy']:.1f}{spread}"
+        print(row([found["comparison"], found["arm"], found["seeds"], accuracy, difference, found["p"], found["p_holm"], time]))
 
 
 def _draw(rows: list[dict[str, Any]], against: str, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.28 * len(rows)), layout="constrained")
-    comparisons, arms = (list(dict.fromkeys(row[part] for row in rows)) for part in ("comparison", "arm"))
-    for y, row in enumerate(rows):
-        ends = [[row["difference"] - row["low"]], [row["high"] - row["difference"]]] if row["low"] != "" else None
-        colour = f"C{arms.index(row['arm']) % 10 if len(arms) < 5 else comparisons.index(row['comparison']) % 10}"
-        axes.errorbar(row["difference"], y, xerr=ends, fmt="o", color=colour, capsize=3)
-    shown = [[row[part] for part, names in (("comparison", comparisons), ("arm", arms)) if len(names) > 1] for row in rows]
-    axes.set_yticks(range(len(rows)), [", ".join(parts) or row["arm"] for parts, row in zip(shown, rows, strict=True)])
+    comparisons, arms = (list(dict.fromkeys(found[part] for found in rows)) for part in ("comparison", "arm"))
+    for y, found in enumerate(rows):
+        ends = [[found["difference"] - found["low"]], [found["high"] - found["difference"]]] if found["low"] != "" else None
+        colour = f"C{arms.index(found['arm']) % 10 if len(arms) < 5 else comparisons.index(found['comparison']) % 10}"
+        axes.errorbar(found["difference"], y, xerr=ends, fmt="o", color=colour, capsize=3)
+    shown = [[found[part] for part, names in (("comparison", comparisons), ("arm", arms)) if len(names) > 1] for found in rows]
+    axes.set_yticks(range(len(rows)), [", ".join(parts) or found["arm"] for parts, found in zip(shown, rows, strict=True)])
     axes.invert_yaxis()
     axes.axvline(0, color="#888888", linewidth=1)
     axes.set_xlabel(f"difference to {against}, points of test accuracy, with 95 % interval")

@@ -1,7 +1,7 @@
 #!/bin/sh
-# One short run of every arm of `compare` on two small sets: studies/controls.sh DTD10 CIFAR10
+# One short run of every arm of `compare` on two small sets: studies/controls/run.sh DTD10 CIFAR10
 # Each argument is a folder with train.tar and test.tar (or train/ and test/), one folder per class. Start it twice, or on several
-# machines that share the folder, and they share the work. Results: runs/controls-*/summary.md and docs/controls.md.
+# machines that share the folder, and they share the work. Results: runs/controls-*/summary.md and FINDINGS.md.
 set -eu
 ARMS=$(python -c 'from jpegdl.comparison import ARMS; print(list(ARMS))')
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"

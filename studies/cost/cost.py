@@ -1,4 +1,4 @@
-"""What layers cost in time: python studies/cost.py RUNS/NAME ARM ... [--size 64] [--batch 32] [--rounds 15]
+"""What layers cost in time: python studies/cost/cost.py RUNS/NAME ARM ... [--size 64] [--batch 32] [--rounds 15]
 
 Models of the first finished run of each arm, on random images, a batch at a time: the forward and backward pass of training
 (the layer's parameters included, without the optimizer's step) and prediction. Arms take turns in each round, so that all see
@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as torch_functional
 
 from jpegdl.runs import finished_runs, open_run
+from jpegdl_studies.tables import header, row
 
 
 def main() -> None:
@@ -36,9 +37,9 @@ def main() -> None:
     models: dict[str, nn.Module] = {arm: open_run(next(iter(runs[arm].values()))).model for arm in arms}
     images = torch.rand(options.batch, 3, options.size, options.size)
     steps: dict[str, Callable[[nn.Module, torch.Tensor], None]] = {"forward and backward": _train, "prediction": _predict}
-    columns = " | ".join(f"{name}, ms | to {options.against} [quartiles]" for name in steps)
     print(f"{options.size} pixels, batches of {options.batch}, {options.rounds} rounds, {torch.get_num_threads()} threads\n")
-    print(f"| arm | parameters more | {columns} |\n|{'---|' * (2 + 2 * len(steps))}")
+    columns = [column for name in steps for column in (f"{name}, ms", f"to {options.against} [quartiles]")]
+    print(header(["arm", "parameters more", *columns]))
     times = {name: _times(models, step, images, options.rounds) for name, step in steps.items()}
     count = {arm: sum(p.numel() for p in model.parameters()) for arm, model in models.items()}
     for arm in arms:
@@ -47,13 +48,13 @@ def main() -> None:
             ratios = [own / plain for own, plain in zip(taken[arm], taken[options.against], strict=True)]
             low, middle, high = quantiles(ratios, n=4)
             cells += [f"{median(taken[arm]):.1f}", f"x{middle:.2f} [{low:.2f}, {high:.2f}]"]
-        print(f"| {' | '.join(cells)} |")
+        print(row(cells))
 
 
 def _times(
     models: dict[str, nn.Module], step: Callable[[nn.Module, torch.Tensor], None], images: torch.Tensor, rounds: int
 ) -> dict[str, list[float]]:
-    """Milliseconds of each arm in each round, after two rounds that do not count."""
+    """Return milliseconds of each arm in each round, after two rounds that do not count."""
     taken: dict[str, list[float]] = {arm: [] for arm in models}
     for _ in range(2 + rounds):
         for arm, model in models.items():

@@ -1,4 +1,4 @@
-"""What networks make of default JPEG files of their test images: python studies/stored.py RUNS/NAME ARM ...
+"""What networks make of default JPEG files of their test images: python studies/stored/stored.py RUNS/NAME ARM ...
 
 Each test image of a comparison as the networks see it, scaled and cropped, is stored by libjpeg with the standard tables at a
 quality, and read again by each finished run of the arms, its layer kept. A table in Markdown: true bits per pixel of the whole
@@ -7,22 +7,23 @@ the 95 % interval of a paired t test. (What a layer's own tables take is said by
 """
 
 import argparse
+import io
 import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
 import torch
-from paired import difference
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from jpegdl.codec import Encoder, learned_tables
-from jpegdl.codec.read_back import FileSizes
+from jpegdl.codec import Encoder
 from jpegdl.data import Data
-from jpegdl.data.images import collate
-from jpegdl.report.section import percent
 from jpegdl.runs import RunFolder, finished_runs, open_run
+from jpegdl.tables import standard_tables
+from jpegdl_studies.pairing import difference
+from jpegdl_studies.tables import header, percent, row
 
 Points = dict[str, dict[int, float]]  # percentages of each arm, by seed
 
@@ -45,8 +46,7 @@ def main() -> None:
     images, targets = _images(data)
     models = {(arm, seed): open_run(folder).model.eval() for arm in arms for seed, folder in _checked(runs[arm], data).items()}
     others = arms[1:]
-    print(f"| stored | bits per pixel | {' | '.join(arms)} | {' | '.join(f'{arm}, to {arms[0]}' for arm in others)} |")
-    print(f"|{'---|' * (2 + len(arms) + len(others))}")
+    print(header(["stored", "bits per pixel", *arms, *(f"{arm}, to {arms[0]}" for arm in others)]))
     found: dict[str, list[tuple[float, Points]]] = {}
     for subsampling, quality in [("", 0), *((s, q) for s in options.subsampling for q in options.qualities)]:
         name, seen, rate = "as they are", images, 24.0
@@ -59,7 +59,7 @@ def main() -> None:
         found.setdefault(subsampling, []).append((rate, points))
         cells = [percent([value / 100 for value in points[arm].values()]) for arm in arms]
         cells += [difference(points[arm], points[arms[0]]) for arm in others]
-        print(f"| {' | '.join([name, f'{rate:.2f}', *cells])} |", flush=True)
+        print(row([name, f"{rate:.2f}", *cells]), flush=True)
     if options.figure:
         _draw(found, options.figure)
 
@@ -72,7 +72,7 @@ def _data(runs: dict[int, RunFolder]) -> Data:
 
 
 def _checked(runs: dict[int, RunFolder], data: Data) -> dict[int, RunFolder]:
-    """The same, if these are their test images."""
+    """Return the same, if these are their test images."""
     for folder in runs.values():
         if other := folder.other_images(data.fingerprint):
             sys.exit(f"{folder} was tested with other images: {other}")
@@ -80,17 +80,17 @@ def _checked(runs: dict[int, RunFolder], data: Data) -> dict[int, RunFolder]:
 
 
 def _images(data: Data) -> tuple[Tensor, Tensor]:
-    """All test images (N, 3, H, W) in [0, 1], and their classes."""
-    images, targets = next(iter(DataLoader(data.test, len(data.test), collate_fn=collate)))
-    return images, targets
+    """Return all test images (N, 3, H, W) in [0, 1], and their classes."""
+    items = [item for i in range(len(data.test)) if (item := data.test[i]) is not None]  # None: it cannot be decoded
+    return torch.stack([image for image, _ in items]), torch.tensor([target for _, target in items])
 
 
 def _stored(images: Tensor, quality: int, subsampling: str) -> tuple[Tensor, float]:
-    """The images as they come out of their files, and the files' bits per pixel."""
-    tables, sizes = learned_tables(None, f"standard:{quality}"), FileSizes()
-    encoder = Encoder(tables.luma, tables.chroma, None, subsampling)
-    seen = torch.stack([sizes.through(image, encoder) for image in images])
-    return seen, sizes.rates(images[0, 0].numel())[0]
+    """Return the images as they come out of their files, and the files' bits per pixel."""
+    encoder = Encoder(*standard_tables(quality), subsampling=subsampling)
+    files = [encoder.encode(to_pil_image((image * 255).round().to(torch.uint8))) for image in images]
+    seen = torch.stack([pil_to_tensor(Image.open(io.BytesIO(file))).float() / 255 for file in files])
+    return seen, 8 * sum(map(len, files)) / (len(files) * images[0, 0].numel())
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What attacks and corruptions leave, arm by arm: python studies/attacks.py RUNS/NAME [--against plain]
+"""What attacks and corruptions leave, arm by arm: python studies/attacks/attacks.py RUNS/NAME [--against plain]
 
 Reads the attack.csv that ``jpegdl attack --name NAME`` left in a comparison's folder; prints tables in Markdown: mean and
 sample sd over seeds, in percent of the attacked images, and differences in points, paired over seeds, with the 95 % interval
@@ -12,9 +12,8 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 
-from paired import difference
-
-from jpegdl.report.section import percent
+from jpegdl_studies.pairing import difference
+from jpegdl_studies.tables import header, percent, row
 
 Shares = dict[str, dict[int, float]]  # of each arm, by seed
 WEAK = {
@@ -35,25 +34,24 @@ def main() -> None:
             rows = list(csv.DictReader(file))
     except OSError as error:
         sys.exit(f"{options.comparison} has no attacks: {error}")
-    if options.against not in {row["arm"] for row in rows}:
+    if options.against not in {each["arm"] for each in rows}:
         sys.exit(f"{options.comparison / 'attack.csv'} has no arm {options.against}")
 
     found: dict[tuple[str, str, str, str], Shares] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
-        key = (row["norm"], row["eps_255"], row["attack"], row["gradient"])
-        found[key][_arm(row)][int(row["seed"])] = float(row["accuracy"])
-    arms = list(dict.fromkeys(_arm(row) for row in rows))
-    print(f"{rows[0]['images']} images of each model; seeds {', '.join(sorted({row['seed'] for row in rows}))}\n")
+    for each in rows:
+        key = (each["norm"], each["eps_255"], each["attack"], each["gradient"])
+        found[key][_arm(each)][int(each["seed"])] = float(each["accuracy"])
+    arms = list(dict.fromkeys(_arm(each) for each in rows))
+    print(f"{rows[0]['images']} images of each model; seeds {', '.join(sorted({each['seed'] for each in rows}))}\n")
 
-    columns = f"clean | {' | '.join(WEAK)} | own gradient, all | all | all, to {options.against}"
-    print(f"| norm, eps | arm | {columns} |\n|{'---|' * (columns.count('|') + 3)}")
+    print(header(["norm, eps", "arm", "clean", *WEAK, "own gradient, all", "all", f"all, to {options.against}"]))
     clean = found["", "0.0", "none", ""]
-    for norm, eps in dict.fromkeys((row["norm"], row["eps_255"]) for row in rows if row["norm"]):
+    for norm, eps in dict.fromkeys((each["norm"], each["eps_255"]) for each in rows if each["norm"]):
         for arm in arms:
             own, every = found[norm, eps, "all", "own"], found[norm, eps, "all", "adaptive"]
             cells = [_share(clean[arm]), *(_share(found[norm, eps, *trial].get(arm)) for trial in WEAK.values())]
             cells += [_share(own.get(arm)), _share(every.get(arm)), _difference(every, arm, options.against)]
-            print(f"| {norm} {_eps(norm, eps)} | {arm} | {' | '.join(cells)} |")
+            print(row([f"{norm} {_eps(norm, eps)}", arm, *cells]))
 
     changes = {"corruptions, mean": _mean_over(found, "corruption"), "JPEG files, mean": _mean_over(found, "jpeg")}
     kinds = dict.fromkeys(key[3].split(" ")[0] for key in found if key[2] == "corruption")
@@ -62,15 +60,14 @@ def main() -> None:
     changes = {name: shares for name, shares in changes.items() if shares}
     if changes:
         others = [arm for arm in arms if arm != options.against]
-        print(f"\n| images | {' | '.join(arms)} | {' | '.join(f'{arm}, to {options.against}' for arm in others)} |")
-        print(f"|{'---|' * (1 + len(arms) + len(others))}")
+        print(f"\n{header(['images', *arms, *(f'{arm}, to {options.against}' for arm in others)])}")
     for name, shares in changes.items():
         cells = [_share(shares.get(arm)) for arm in arms] + [_difference(shares, arm, options.against) for arm in others]
-        print(f"| {name} | {' | '.join(cells)} |")
+        print(row([name, *cells]))
 
 
-def _arm(row: dict[str, str]) -> str:
-    return row["arm"] + (f", {row['rounding']} rounding" if row["rounding"] not in ("", "soft") else "")
+def _arm(each: dict[str, str]) -> str:
+    return each["arm"] + (f", {each['rounding']} rounding" if each["rounding"] not in ("", "soft") else "")
 
 
 def _eps(norm: str, eps_255: str) -> str:
@@ -78,7 +75,7 @@ def _eps(norm: str, eps_255: str) -> str:
 
 
 def _mean_over(found: dict[tuple[str, str, str, str], Shares], what: str, kind: str | None = None) -> Shares:
-    """Over the severities of each corruption and over corruptions, or over qualities; of one kind, if given."""
+    """Return means over the severities of each corruption and over corruptions, or over qualities; of one kind, if given."""
     values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for (_, _, attack, which), shares in found.items():
         if attack == what and kind in (None, which.split(" ")[0]):

@@ -1,4 +1,4 @@
-"""Does an arm fit better, or generalize better? python studies/fit.py RUNS/NAME ... [--against plain] [--arms jpeg-dl ...]
+"""Does an arm fit better, or generalize better? python -m jpegdl_studies.fit RUNS/NAME ... [--against plain] [--arms ...]
 
 Of the finished runs of comparisons: accuracy on the training images (augmented, as they came in the last epoch) beside that on
 the test images, and what each differs by from another arm, in points, paired over seeds, with the 95 % interval of a paired t
@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-from paired import difference
-
 from jpegdl.runs import RunFolder, finished_runs
+from jpegdl_studies.pairing import difference
+from jpegdl_studies.tables import header, row
 
 
 def main() -> None:
@@ -21,8 +21,8 @@ def main() -> None:
     parser.add_argument("--against", default="plain", help="the arm that the others are compared with")
     parser.add_argument("--arms", nargs="+", help="default: all")
     options = parser.parse_args()
-    print("| comparison | arm | seeds | training accuracy, % | test accuracy, % | gap | training, to", end=" ")
-    print(f"{options.against} | test, to {options.against} | gap, to {options.against} |\n|{'---|' * 9}")
+    columns = ["comparison", "arm", "seeds", "training accuracy, %", "test accuracy, %", "gap"]
+    print(header(columns + [f"{what}, to {options.against}" for what in ("training", "test", "gap")]))
     for comparison in options.comparisons:
         runs = finished_runs(comparison)
         if options.against not in runs:
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _accuracies(runs: dict[int, RunFolder]) -> dict[str, dict[int, float]]:
-    """``training``, ``test`` and ``gap``, the first less the second, in percent, each by seed."""
+    """Return ``training``, ``test`` and ``gap``, the first less the second, in percent, each by seed."""
     training = {seed: 100 * run.metrics()[-1]["train_accuracy"] for seed, run in runs.items()}
     test = {seed: 100 * float(run.result()["accuracy"]) for seed, run in runs.items()}
     return {"training": training, "test": test, "gap": {seed: training[seed] - test[seed] for seed in runs}}
@@ -45,7 +45,7 @@ def _print(comparison: str, arm: str, found: dict[str, dict[int, float]], baseli
     means = [f"{round(mean(by_seed.values()), 4):.1f}" for by_seed in found.values()]
     cells = [comparison, arm, str(len(found["test"])), *means]
     cells += ["" if baseline is None else difference(by_seed, baseline[what]) for what, by_seed in found.items()]
-    print(f"| {' | '.join(cells)} |")
+    print(row(cells))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,154 @@
+"""Pictures of findings whose numbers stand in a table alone: python -m jpegdl_studies.pictures STUDIES DOCS
+
+STUDIES is the folder of the studies, DOCS where ``attacks.png``, ``cost.png``, ``finetune.png``, ``pretrained.png`` and
+``resnet18.png`` go. Every number is read from the studies' FINDINGS.md, none is written here.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+Table = list[list[str]]
+NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+
+
+def read_tables(page: Path) -> list[Table]:
+    """Return the tables of a page in Markdown: rows of cells, without the header and its rule."""
+    tables: list[Table] = []
+    inside = False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if line.startswith("|"):
+            if not inside:
+                tables.append([])
+            tables[-1].append([cell.strip() for cell in line.strip("|").split("|")])
+        inside = line.startswith("|")
+    return [table[2:] for table in tables]
+
+
+def numbers(text: str) -> list[float]:
+    """Return the numbers in a cell."""
+    return [float(found) for found in NUMBER.findall(text.replace("±", " "))]
+
+
+def main() -> None:
+    studies, docs = map(Path, sys.argv[1:3])
+    for name, draw in (("attacks", _attacks), ("cost", _cost), ("finetune", _finetune), ("pretrained", _pretrained)):
+        _save(draw(studies / name / "FINDINGS.md"), docs / f"{name}.png")
+    _save(_resnet18(studies / "resnet18" / "FINDINGS.md"), docs / "resnet18.png")
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _attacks(page: Path) -> Any:
+    """Draw accuracy against the size of the attack, every attack taken together, of three networks."""
+    large, small, demo, _ = read_tables(page)
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    found = re.search(r"plain knows (\S+ ± \S+) %, jpeg-dl (\S+ ± \S+) and local contrast (\S+ ± \S+):", text)
+    assert found is not None
+    figure, panels = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True, layout="constrained")
+    curves: list[dict[str, list[tuple[float, list[float]]]]] = [{}, {}, {}]
+    for row in large:
+        eps = _eps(row[0])
+        curves[0].setdefault("plain", []).append((eps, numbers(row[1])))
+        curves[0].setdefault("jpeg-dl", []).append((eps, numbers(row[3])))
+    for arm, clean, row in zip(("plain", "jpeg-dl", "local contrast"), found.groups(), small, strict=False):
+        curves[1][arm] = [(0, numbers(clean)), (1, numbers(row[-2]))]
+    for row in demo:
+        curves[2].setdefault(row[0], []).append((_eps(row[1]), numbers(row[3])))
+    titles = ("dtd10, ResNet-18", "dtd10, thin ResNet-8", "demo, ResNet-8")
+    for axes, title, curve in zip(panels, titles, curves, strict=True):
+        for arm, points in curve.items():
+            means, spreads = [point[1][0] for point in points], [point[1][1] for point in points]
+            axes.errorbar([point[0] for point in points], means, spreads, fmt="o-", capsize=3, label=arm)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("eps, of 255, Linf")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    panels[0].set_ylabel("accuracy, %, sd over seeds")
+    return figure
+
+
+def _eps(text: str) -> float:
+    return float(text.split("/")[0])
+
+
+def _cost(page: Path) -> Any:
+    """Draw times relative to plain, with quartiles."""
+    (table,) = read_tables(page)
+    figure, panels = plt.subplots(1, 2, figsize=(9, 2.6), sharey=True, layout="constrained")
+    size, names, times = "", [], []
+    for row in table:
+        size = row[0] or size
+        if row[3]:
+            names.append(f"{row[1].strip('`')}, {size.split(',')[0]} pixels")
+            times.append((numbers(row[3]), numbers(row[5])))
+    for place, (axes, title) in enumerate(zip(panels, ("forward and backward", "prediction"), strict=True)):
+        for y, entry in enumerate(times):
+            middle, low, high = entry[place]
+            colour = f"C{y // (len(times) // 2)}"
+            axes.errorbar(middle, y, xerr=[[middle - low], [high - middle]], fmt="o", color=colour, capsize=3)
+        axes.axvline(1, color="#888888", linewidth=1)
+        axes.set_xlabel(f"{title}, time over plain's")
+        axes.grid(axis="x", alpha=0.3)
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    return figure
+
+
+def _finetune(page: Path) -> Any:
+    """Draw differences to plain with their intervals."""
+    figure, axes = plt.subplots(figsize=(7, 1.6), layout="constrained")
+    for y, table in enumerate(read_tables(page)):
+        difference, low, high = numbers(table[1][2])
+        axes.errorbar(difference, y, xerr=[[difference - low], [high - difference]], fmt="o", capsize=3)
+    axes.set_yticks(range(2), ["dtd10", "flowers89"])
+    axes.set_ylim(1.6, -0.6)
+    axes.axvline(0, color="#888888", linewidth=1)
+    axes.set_xlabel("difference to plain, points of test accuracy, with 95 % interval")
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def _pretrained(page: Path) -> Any:
+    """Draw accuracy against the quality of the tables."""
+    (table,) = read_tables(page)
+    none, capped = numbers(table[0][1])[0], table[-1]
+    points = [(numbers(row[0])[0], numbers(row[1])[0]) for row in table[1:-1]]
+    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    axes.plot(*zip(*points, strict=True), "o-", label="levels without a cap")
+    axes.plot(numbers(capped[0])[0], numbers(capped[1])[0], "o", label="8-bit levels")
+    axes.axhline(none, color="#888888", linestyle=":", label="no layer")
+    axes.set_xlabel("quality of the standard tables")
+    axes.set_ylabel("accuracy, %")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def _resnet18(page: Path) -> Any:
+    """Draw each seed of both arms."""
+    plain, layer = (_values(row) for row in read_tables(page)[1])
+    figure, axes = plt.subplots(figsize=(4.5, 3), layout="constrained")
+    for seed, pair in enumerate(zip(plain, layer, strict=True)):
+        axes.plot((0, 1), pair, "o-", label=f"seed {seed}")
+    axes.set_xticks((0, 1), ["plain", "jpeg-dl"])
+    axes.set_xlim(-0.2, 1.2)
+    axes.set_ylabel("test accuracy, %")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(fontsize=7)
+    return figure
+
+
+def _values(row: Sequence[str]) -> list[float]:
+    return [numbers(cell)[0] for cell in row[1:]]
+
+
+if __name__ == "__main__":
+    main()

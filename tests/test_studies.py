@@ -1,0 +1,102 @@
+"""What the studies need of the library, by public names alone, and that pages refer to what is there."""
+
+import ast
+import importlib
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+import jpegdl
+from jpegdl.layer import build_layer
+
+ROOT = Path(__file__).parents[1]
+STUDIES = ROOT / "studies"
+FOLDERS = sorted(file.parent for file in STUDIES.glob("*/FINDINGS.md"))
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(page for name in ("docs", "examples", "src", "studies") for page in (ROOT / name).rglob("*.md"))]
+)
+#: Rooms of the library whose names are for everybody.
+PUBLIC = {"jpegdl", *(f"jpegdl.{name}" for name in ("backbones", "codec", "data", "functional", "layer", "runs", "tables"))}
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """``jpegdl_studies`` as where it is installed."""
+    monkeypatch.syspath_prepend(STUDIES)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_study_is_listed_and_runs_by_a_script(folder):
+    assert f"({folder.name}/FINDINGS.md)" in (STUDIES / "README.md").read_text(encoding="utf-8")
+    assert f"{folder.name}/FINDINGS.md)" in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert (folder / "run.sh").stat().st_mode & 0o100
+    for script in folder.glob("*.sh"):
+        if shell := shutil.which("sh"):
+            assert subprocess.run([shell, "-n", script], check=False).returncode == 0
+        assert "PYTHONPATH" not in script.read_text(encoding="utf-8")
+
+
+def test_class_paths_are_there(installed):
+    found = set()
+    for file in STUDIES.rglob("*"):
+        if file.suffix in (".yaml", ".sh", ".md"):
+            found |= set(re.findall(r"(jpegdl_studies\.\w+):(\w+)(?!\w*\$)", file.read_text(encoding="utf-8")))
+    assert len(found) > 10
+    for module, name in found:
+        assert hasattr(importlib.import_module(module), name), f"{module}:{name}"
+
+
+@pytest.mark.parametrize("file", sorted(STUDIES.glob("*/arms.yaml")), ids=lambda file: file.parent.name)
+def test_arms_have_layers(file, installed):
+    config = jpegdl.read_config(file)
+    images = torch.rand(2, 3, 16, 16)
+    for arm in config.arm_names:
+        assert build_layer(config.arm_run(arm).layer, None, 16)(images).shape == images.shape
+
+
+def test_the_small_network(installed):
+    """Its images are normalised as those of the runs that there are: by ImageNet's numbers."""
+    from jpegdl_studies.networks import resnet8
+
+    model = jpegdl.prepend(resnet8(num_classes=10), torch.nn.Identity())
+    torch.testing.assert_close(model.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
+    assert round(sum(parameter.numel() for parameter in model.parameters()), -3) == 78_000
+    assert model.backbone.conv1.stride == (2, 2)
+
+
+def test_studies_use_public_names(installed):
+    """But for statistics, which have no public home yet and are named in one place."""
+    for file in STUDIES.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not node.module:
+                continue
+            home = node.module.partition(".")[0]
+            if home == "jpegdl" and (file.name, node.module) != ("pairing.py", "jpegdl.comparison.statistics"):
+                assert node.module in PUBLIC, f"{file}: {node.module}"
+                assert not [alias.name for alias in node.names if alias.name.startswith("_")]
+            # Of another study, by a bare name.
+            assert not (STUDIES / home).is_dir() or home == "jpegdl_studies", f"{file}: {node.module}"
+            assert home not in {other.stem for other in STUDIES.glob("*/*.py")}, f"{file}: {node.module}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for path, anchor in re.findall(r"\]\((?!\w+:)([^)\s#]*)#?([^)\s]*)\)", _without_code(page)):
+        target = (page.parent / path) if path else page
+        assert target.exists(), f"{page}: {path}"
+        if anchor and target.suffix == ".md":
+            assert anchor in _anchors(target), f"{page}: {path}#{anchor}"
+
+
+def _without_code(page):
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def _anchors(page):
+    """Names of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)", _without_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
