@@ -97,7 +97,7 @@ class Classifier(nn.Module):
     @overload
     def predict(self, photos: list[P] | tuple[P, ...], top: int = 1) -> list[Prediction]: ...
     def predict(self, photos: Any, top: int = 1) -> Prediction | list[Prediction]:
-        """What is on one photo, or on each of several; the model is put in eval mode.
+        """Say what is on one photo, or on each of several; the model is put in eval mode.
 
         Args:
             photos: a PIL image, the path of an image file, or a list of these.

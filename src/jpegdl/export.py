@@ -173,7 +173,7 @@ def _check_format(path: Path, format: str | None) -> Format:
 
 
 def _unit(model: nn.Module, size: Size) -> int:
-    """What H and W must be a multiple of where the size is open, in pixels."""
+    """Return what H and W must be a multiple of where the size is open, in pixels."""
     layers = list(model.modules())
     if any(isinstance(layer, RegionalJpegLayer) for layer in layers):
         raise UsageError("dynamic_size cannot be: the layer has a table for each region of images of one size")

@@ -125,7 +125,7 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str], needed: Sequence[str]) -> dict[str, Any] | None:
-    """What a JSON file holds; None where there is no file.
+    """Return what a JSON file holds; None where there is no file.
 
     Args:
         path: the file, as a command of this package writes it.
@@ -247,7 +247,7 @@ def remove_strays(folder: str | os.PathLike[str]) -> None:
 
 
 def _ended(name: str) -> bool:
-    """Whether the process that was writing a file of that name is known to have ended."""
+    """Return whether the process that was writing a file of that name is known to have ended."""
     owner = _OWNER.match(name)
     if owner is None or owner[1] != _place() or sys.platform == "win32":  # where to ask for a process may end it
         return False

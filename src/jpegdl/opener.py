@@ -62,7 +62,7 @@ def _make_room() -> None:
 
 
 def _what_it_is(source: IO[bytes]) -> str:
-    """Why Pillow does not know a file, from how it begins."""
+    """Return why Pillow does not know a file, from how it begins."""
     source.seek(0)
     head = source.read(16)
     if not head:
@@ -79,7 +79,7 @@ def _what_it_is(source: IO[bytes]) -> str:
 
 
 def _tiff_kind(source: IO[bytes]) -> str | None:
-    """What pixels a TIFF file holds that Pillow does not know, in words; None where its directory cannot be read."""
+    """Return what pixels a TIFF file holds that Pillow does not know, in words; None where its directory cannot be read."""
     try:
         source.seek(0)
         head = source.read(8)

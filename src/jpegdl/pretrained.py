@@ -94,7 +94,7 @@ def _digest(content: bytes) -> str:
 
 
 def measurements(run: RunFolder) -> dict[str, Any] | None:
-    """What is known of a run's test, for the model card; None where its result did not come with it."""
+    """Return what is known of a run's test, for the model card; None where its result did not come with it."""
     if not run.finished:
         return None
     result = run.result()
@@ -160,7 +160,7 @@ def _decimals(values: Tensor) -> list[float]:
 
 
 def _saved(file: Path) -> bool:
-    """Whether it is the ``config.json`` of a folder like this."""
+    """Return whether it is the ``config.json`` of a folder like this."""
     try:
         there = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -218,7 +218,7 @@ def _code_of(config: RunConfig) -> list[str]:
 
 
 def _needs(config: RunConfig) -> str:
-    """What must be there to open a model that own code builds."""
+    """Return what must be there to open a model that own code builds."""
     code = _code_of(config)
     if not code:
         return ""
@@ -226,7 +226,7 @@ def _needs(config: RunConfig) -> str:
 
 
 def _timms(config: RunConfig, name: str, plain: bool) -> str:
-    """How timm opens the backbone."""
+    """Return how timm opens the backbone."""
     known = "import jpegdl.backbones  # timm then knows the architecture\n" if config.backbone.startswith("cifar_") else ""
     behind = "" if plain else " It was trained behind the layer; without it, it sees other images than those."
     return f"""

@@ -256,7 +256,7 @@ def read_tables(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
 
 
 def meant_for(path: str | os.PathLike[str]) -> tuple[int | None, str | None]:
-    """What the tables in a file are meant for.
+    """Return what the tables in a file are meant for.
 
     Returns:
         (bits, subsampling): of the level cap, None for no cap or where nothing says; of chroma, 4:4:4 or 4:2:0, None where

@@ -18,12 +18,13 @@ _OTHERS = ("hf_hub:",)  # timm's
 
 
 def is_own(name: str) -> bool:
-    """Whether a name stands for something in a module: ``module:attribute``, both of identifiers with dots between them."""
+    """Return whether a name stands for something in a module: ``module:attribute``, both of identifiers with dots between
+    them."""
     return _NAME.fullmatch(name) is not None and not name.startswith(_OTHERS)
 
 
 def find_object(name: str, setting: str) -> Any:
-    """What a name stands for; its module is imported.
+    """Return what a name stands for; its module is imported.
 
     Args:
         name: ``module:attribute``.
@@ -56,7 +57,7 @@ def find_object(name: str, setting: str) -> Any:
 
 
 def said(error: BaseException) -> str:
-    """What the user's code raised, in one line: kind, message and the innermost line of it, where there is one."""
+    """Return what the user's code raised, in one line: kind, message and the innermost line of it, where there is one."""
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(Path(frame.filename))]
     text = " ".join(str(error).split())
     where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
@@ -73,7 +74,7 @@ def blamed(error: BaseException, names: Iterable[str]) -> str | None:
 
 
 def _is_users(file: Path) -> bool:
-    """Whether a file of code is neither this package's nor installed."""
+    """Return whether a file of code is neither this package's nor installed."""
     if {"site-packages", "dist-packages"} & set(file.parts):  # of another environment that this one sees
         return False
     return not any(file.is_relative_to(place) for place in _not_users()) and file.is_file()
@@ -81,7 +82,7 @@ def _is_users(file: Path) -> bool:
 
 @functools.cache
 def _not_users() -> list[Path]:
-    """Where this package and what is installed are."""
+    """Return where this package and what is installed are."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     return [Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in names)]
 

@@ -97,7 +97,7 @@ def he_normal_small_classifier_(module: nn.Module) -> None:
 
 
 def blocks_per_stage(depth: int, rest: int) -> int:
-    """How many blocks of two convolutions each of three stages has, where ``rest`` layers lie outside of them."""
+    """Return how many blocks of two convolutions each of three stages has, where ``rest`` layers lie outside of them."""
     if not isinstance(depth, int) or depth <= rest or (depth - rest) % 6:
         raise UsageError(f"depth must be 6 n + {rest} with a whole n >= 1, got {depth!r}")
     return (depth - rest) // 6

@@ -60,7 +60,7 @@ def check_backbone(name: str, *, trained: bool = False) -> None:
 
 
 def _factory(name: str) -> Callable[..., Any]:
-    """What makes the user's own model.
+    """Return what makes the user's own model.
 
     Raises:
         UsageError: there is no such thing, or it cannot be called with ``num_classes``.
@@ -104,7 +104,8 @@ class OwnInput:
 
 
 def own_input(name: str) -> OwnInput | None:
-    """What a backbone's published weights were made for, as timm and torchvision record it; None where nothing is known."""
+    """Return what a backbone's published weights were made for, as timm and torchvision record it; None where nothing is
+    known."""
     short, _, known = _split(name)
     if is_own(name) or not known:
         return None
@@ -124,7 +125,7 @@ def own_input(name: str) -> OwnInput | None:
 
 
 def pretrained_source(name: str) -> str | None:
-    """Where a known backbone's published weights are, for messages; None where there are none."""
+    """Return where a known backbone's published weights are, for messages; None where there are none."""
     if is_own(name):
         return None
     if name.startswith(TORCHVISION):
@@ -167,8 +168,8 @@ def build_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
     raise AssertionError("unreachable")
 
 
-def _own_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
-    """What the user's own code makes, tried on two black images: a mistake shows here and not in the middle of an epoch."""
+def _own_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module: """Return what the user's own code makes,
+tried on two black images: a mistake shows here and not in the middle of an epoch."""
     factory = _factory(name)
     seed_everything(seed)
     try:

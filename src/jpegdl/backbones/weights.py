@@ -170,7 +170,8 @@ def load_weights(model: nn.Module, state: State, classes: Sequence[str], source:
 
 
 def imagenet_rows(known: int, classes: Sequence[str]) -> list[int] | None:
-    """Where ``classes`` are among the ``known`` ones of a model of ImageNet's; None unless it knows them all, by WordNet id."""
+    """Return where ``classes`` are among the ``known`` ones of a model of ImageNet's; None unless it knows them all, by
+    WordNet id."""
     subset = infer_imagenet_subset({"num_classes": known})
     if subset is None:
         return None

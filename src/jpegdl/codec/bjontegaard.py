@@ -107,7 +107,7 @@ def rate_curves(results: Rates) -> list[Curve]:
 
 
 def _stem(arm: str, arms: Rates) -> str:
-    """What an arm's name has in common with the other arms of its curve; all of it, if there are none."""
+    """Return what an arm's name has in common with the other arms of its curve; all of it, if there are none."""
     match = _STEM.fullmatch(arm)
     others = [other for other in arms if other != arm and (m := _STEM.fullmatch(other)) and match and m[1] == match[1]]
     return match[1] if match and others else arm
@@ -252,7 +252,7 @@ def _value(value: float) -> str:
 
 
 def compare_curves(curves: Sequence[Curve], name: str, reference: str, images: int) -> Between:
-    """How far the curves called ``name`` lie from those called ``reference``, seed by seed.
+    """Return how far the curves called ``name`` lie from those called ``reference``, seed by seed.
 
     Args:
         curves: from :func:`rate_curves`.

@@ -273,7 +273,7 @@ class _Work:
         return True
 
     def _carried(self, entries: Iterator[Entry]) -> Carried | None:
-        """What the files carry of the layer, on images from all over the folder."""
+        """Return what the files carry of the layer, on images from all over the folder."""
         learned, tables = self.learned, (self.encoder.luma, self.encoder.chroma)
         whole = torch.equal(learned.luma, tables[0]) and torch.equal(learned.chroma, tables[1])
         if whole and learned.bits is None:
@@ -423,7 +423,7 @@ class _Place:
                 self._names = {entry.name for entry in self.path.iterdir()}
 
     def without_image(self) -> int:
-        """How many files were there at first that no image stands for now, of those that ``wanted`` does not name."""
+        """Return how many files were there at first that no image stands for now, of those that ``wanted`` does not name."""
         return sum(name.endswith(SUFFIX) and (self.path / name).is_file() for name in self._names - self.wanted)
 
     def state(self, name: str) -> tuple[int, int] | None:
@@ -447,7 +447,8 @@ _Seen = tuple[int, int, int]
 
 
 def _seen(status: os.stat_result) -> _Seen:
-    """What a file system says of a file: size, time stamp and, which no program sets at will, when either was last changed."""
+    """Return what a file system says of a file: size, time stamp and, which no program sets at will, when either was last
+    changed."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
@@ -480,11 +481,11 @@ class _Sources:
         return self._known[name].size if name in self._known else None
 
     def untouched(self, name: str, seen: _Seen) -> bool:
-        """Whether nobody can have changed the file that this one was made of."""
+        """Return whether nobody can have changed the file that this one was made of."""
         return self._known[name].seen == seen
 
     def same(self, name: str, digest: str) -> bool:
-        """Whether a file was made of this content."""
+        """Return whether a file was made of this content."""
         return self._known[name].digest == digest
 
     def keep(self, name: str, source: _Source) -> None:

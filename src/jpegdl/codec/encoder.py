@@ -127,8 +127,8 @@ class Encoder:
 
 
 def _saved(image: Image.Image, options: dict[str, Any]) -> bytes:
-    """What Pillow makes of it. It lets other threads run while it writes to a file, not while it fills an object of Python's:
-    so through a file in memory, where the system has such."""
+    """Return what Pillow makes of it. It lets other threads run while it writes to a file, not while it fills an object of
+    Python's: so through a file in memory, where the system has such."""
     with os.fdopen(os.memfd_create("jpegdl"), "w+b", 0) if hasattr(os, "memfd_create") else io.BytesIO() as stream:
         image.save(stream, "jpeg", **options)
         stream.seek(0)

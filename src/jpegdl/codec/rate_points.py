@@ -68,7 +68,7 @@ def check_curve_config(config: CurveConfig) -> None:
 
 
 def why_no_files(folder: RunFolder) -> str | None:
-    """Why no JPEG file can stand for the layer of a finished run, in words; None if one can, or if there is no layer."""
+    """Return why no JPEG file can stand for the layer of a finished run, in words; None if one can, or if there is no layer."""
     if folder.config().layer.kind == "none":
         return None
     try:
@@ -140,7 +140,7 @@ def _key(point: dict[str, Any]) -> tuple[str, str | None]:
 
 
 def _earlier(folder: RunFolder, made_of: dict[str, Any]) -> dict[str, Any]:
-    """What is there of the same model, images and settings; else nothing yet."""
+    """Return what is there of the same model, images and settings; else nothing yet."""
     found = read_rate(folder)
     return found if found is not None and found["made_of"] == made_of else {"made_of": made_of, "points": []}
 

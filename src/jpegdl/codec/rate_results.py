@@ -37,7 +37,7 @@ def rate_comparisons(results: Rates) -> list[Between]:
 
 
 def rate_text(between: Between) -> str:
-    """What lies between two curves, in a sentence or two."""
+    """Return what lies between two curves, in a sentence or two."""
     head = f"{between.curve} against {between.reference}: "
     accuracy, loss = between.accuracy, between.loss
     if accuracy.mean is None or between.rates is None:
@@ -73,7 +73,7 @@ def rate_table(compared: Sequence[Between]) -> list[list[str]]:
 
 
 def rate_notes(compared: Sequence[Between]) -> list[str]:
-    """Why figures are missing from :func:`rate_table`: a sentence for each reason."""
+    """Return why figures are missing from :func:`rate_table`: a sentence for each reason."""
     notes: dict[tuple[str, str], list[str]] = {}
     for between in compared:
         who = f"{between.curve} against {between.reference}"
@@ -99,7 +99,7 @@ def _nats(nats: float) -> str:
 
 
 def _around(difference: Difference, seeds: int, show: Callable[[float], str], what: str) -> str:
-    """What is known of a difference beside its mean, in words."""
+    """Return what is known of a difference beside its mean, in words."""
     text = f", 95 % interval over test images {_interval(difference.interval, show)}"
     if difference.spread:
         text += f", over {seeds} seeds {_interval(difference.spread, show)}"

@@ -185,7 +185,7 @@ def read_file_report(folder: RunFolder) -> dict[str, Any] | None:
 
 
 def stored_in_words(stored: dict[str, Any]) -> str:
-    """What files are: their kind, whose tables they have, and the subsampling of chroma."""
+    """Return what files are: their kind, whose tables they have, and the subsampling of chroma."""
     if stored["tables"] is None:
         return f"{' and '.join(stored['formats'])} files"
     whose = {"own": "the run's own tables", "other": "other tables than the run's", "mixed": "the run's own and other tables"}
@@ -197,7 +197,8 @@ def stored_in_words(stored: dict[str, Any]) -> str:
 
 
 def made_exact(files: Path) -> bool | None:
-    """Whether files were made with exact levels, by the ``compress.json`` in their folder or above it; None where none says."""
+    """Return whether files were made with exact levels, by the ``compress.json`` in their folder or above it; None where
+    none says."""
     for folder in (files.resolve(), *files.resolve().parents):
         with suppress(OSError, ValueError, KeyError, TypeError):
             return bool(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["settings"]["exact"])
@@ -392,7 +393,7 @@ def _stem(key: str) -> str:
 def _sameness(
     chosen: list[tuple[int, int]] | None, pairs: list[tuple[int, int]] | None, test: Data, files: Data
 ) -> dict[str, Any]:
-    """Whether files are a run's test images; see :func:`file_report`."""
+    """Return whether files are a run's test images; see :func:`file_report`."""
     if chosen is None or pairs is None:
         words = "Whether these are the run's own test images cannot be told, as those have no names in class folders."
         return {"same": None, "missing": None, "foreign": None, "unlike": None, "images": words}
@@ -414,7 +415,7 @@ def _sameness(
 
 
 def _unlike(pairs: list[tuple[int, int]], test: Data, files: Data) -> int:
-    """How many files look less like the test image of their name than like that of the next."""
+    """Return how many files look less like the test image of their name than like that of the next."""
     unlike, images = 0, [image for image, _ in pairs]
     for (image, file), other in zip(pairs, [*images[1:], *images[:1]], strict=True):
         there, own, next_one = files.test[file], test.test[image], test.test[other]

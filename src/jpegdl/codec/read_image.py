@@ -97,7 +97,7 @@ def _profile(image: Image.Image, mode: str) -> bytes | None:
 
 
 def why(error: BaseException) -> str:
-    """What is wrong with a file, on one line."""
+    """Return what is wrong with a file, on one line."""
     if isinstance(error, MemoryError):
         return "there is not enough memory for it"
     return bad_file(error) if isinstance(error, Exception) else str(error)

@@ -98,7 +98,7 @@ class CompareConfig(RunConfig):
         return Path(self.output).expanduser() / self.name
 
     def run_folder(self, arm: str, seed: int) -> RunFolder:
-        """Where the run of one arm with one seed is."""
+        """Return where the run of one arm with one seed is."""
         return RunFolder(self.folder / arm / str(seed))
 
     @property

@@ -95,7 +95,7 @@ _CURVES = {
 
 
 def curves_figure(runs: dict[str, BySeed], summary: dict[str, Any]) -> Figure:
-    """What every run measured by epoch: accuracies, losses and, of layers that have them, mean step and saturation."""
+    """Draw what every run measured by epoch: accuracies, losses and, of layers that have them, mean step and saturation."""
     metrics, thin = _metrics(runs), _are_thin(runs)
     figure = Figure(figsize=(13, 7), layout="constrained")
     handles: dict[str, Any] = {}
@@ -118,7 +118,7 @@ def _metrics(runs: dict[str, BySeed]) -> Metrics:
 
 
 def _are_thin(runs: dict[str, BySeed]) -> bool:
-    """Whether each seed has a thin line of its own: not where that makes a thicket."""
+    """Return whether each seed has a thin line of its own: not where that makes a thicket."""
     return sum(map(bool, runs.values())) <= 10 and any(len(by_seed) > 1 for by_seed in runs.values())
 
 
@@ -196,7 +196,8 @@ def compared_tables_figure(arm: str, runs: BySeed) -> Figure | None:
 
 
 def _table_kind(run: RunFolder) -> str | None:
-    """What the numbers in a run's tables are; of a layer of the user's own, whose code may not be here, its file says it."""
+    """Return what the numbers in a run's tables are; of a layer of the user's own, whose code may not be here, its file says
+    it."""
     layer = run.config().layer
     if not is_own(layer.kind):
         return layer_kind(layer).tables

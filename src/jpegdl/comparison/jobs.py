@@ -52,7 +52,8 @@ def train_runs(config: CompareConfig, asked: list[Run], data: Data | None) -> Fa
 
 
 def count_jobs(config: CompareConfig) -> int:
-    """How many runs train at a time: what the settings say, else one per GPU or CPU core; never more than there is work for."""
+    """Return how many runs train at a time: what the settings say, else one per GPU or CPU core; never more than there is
+    work for."""
     if config.together:
         return 1
     arms = set(config.arm_names)

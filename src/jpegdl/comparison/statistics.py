@@ -132,7 +132,7 @@ def _arm(arm: str, runs: dict[int, dict[str, Any]], plain: dict[int, dict[str, A
 
 
 def _images(result: dict[str, Any]) -> int | None:
-    """How many test images there were."""
+    """Return how many test images there were."""
     images: int | None = result.get("images") or result.get("data", {}).get("test", {}).get("images")
     return images
 
@@ -174,7 +174,7 @@ def _correct(arms: dict[str, dict[str, Any]]) -> None:
 
 
 def _mixed(sound: dict[str, dict[int, dict[str, Any]]], found: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """What is not the same everywhere, with all its values."""
+    """Return what is not the same everywhere, with all its values."""
     properties = [{**result.get("versions", {}), "machine": result.get("machine", "")} for result in found]
     names = dict.fromkeys(name for each in properties for name in each)
     values = {name: list(dict.fromkeys(each.get(name, "unknown") for each in properties)) for name in names}
@@ -188,7 +188,7 @@ def _mixed(sound: dict[str, dict[int, dict[str, Any]]], found: list[dict[str, An
 
 
 def verdict(summary: dict[str, Any]) -> str:
-    """What a summary means, in a sentence or two: which arm gained most over plain, how sure that is, and what it cost.
+    """Return what a summary means, in a sentence or two: which arm gained most over plain, how sure that is, and what it cost.
 
     An arm gained or lost where the 95 % interval of its difference does not contain 0 or, with more than two arms, where its p
     value is below 0.05 after Holm's correction; otherwise nothing is shown, whatever the mean.
@@ -222,7 +222,7 @@ def verdict(summary: dict[str, Any]) -> str:
 
 
 def _too_short(summary: dict[str, Any]) -> bool:
-    """Whether the ratio of training times is mostly noise; summaries of before this was known do not say."""
+    """Return whether the ratio of training times is mostly noise; summaries of before this was known do not say."""
     return bool(0 < summary.get("plain_seconds", 0.0) < SHORT)
 
 
@@ -310,7 +310,7 @@ def _row(arm: str, entry: dict[str, Any], seeds: int, several: bool) -> list[str
 
 
 def no_difference(entry: dict[str, Any]) -> str:
-    """Why an arm with results has no difference to plain, in a few words."""
+    """Return why an arm with results has no difference to plain, in a few words."""
     return "other test images" if entry.get("other_images") else "no seed in common"
 
 
@@ -375,7 +375,7 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
 
 
 def without_result(failed: list[dict[str, Any]]) -> list[str]:
-    """Which runs have no result, and why, in words: each reason once, with all runs that it holds for.
+    """Return which runs have no result, and why, in words: each reason once, with all runs that it holds for.
 
     Args:
         failed: of each run ``arm``, ``seed`` and ``why``.

@@ -246,7 +246,7 @@ def evaluate_run(
 
 
 def _without_run(config: CompareConfig, folder: RunFolder) -> bool:
-    """Whether the settings ask for trained weights that no finished run in the folder began with."""
+    """Return whether the settings ask for trained weights that no finished run in the folder began with."""
     if not config.trained or not folder.finished:
         return config.trained
     own = folder.config()

@@ -41,7 +41,7 @@ class ShownFile:
 
 
 def shown_files(folder: Path) -> list[ShownFile]:
-    """What there is to look at in the folder of a comparison; sorts of which there is no file are left out."""
+    """Return what there is to look at in the folder of a comparison; sorts of which there is no file are left out."""
     found = []
     for name, about in SHOWN.items():
         files = sorted(folder.glob(name.replace("ARM", "*").replace("SEED", "[0-9]*")))
@@ -51,7 +51,7 @@ def shown_files(folder: Path) -> list[ShownFile]:
 
 
 def closing(folder: Path, summary: dict[str, Any]) -> str:
-    """What a finished comparison says below its table.
+    """Return what a finished comparison says below its table.
 
     Args:
         folder: of the comparison.
@@ -122,7 +122,8 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def _tells_of(summary: dict[str, Any], result: Path) -> bool:
-    """Whether the summary has this run, with the accuracy that is in its ``result.json``, or says why it does not count."""
+    """Return whether the summary has this run, with the accuracy that is in its ``result.json``, or says why it does not
+    count."""
     arm, seed = result.parts[-3:-1]
     if any((entry["arm"], str(entry["seed"])) == (arm, seed) for entry in summary["failed"]):
         return True

@@ -229,7 +229,7 @@ class _Worker:
         return "" if self.run is None else f"{self.run[1]}, seed {self.run[0]}"
 
     def tell(self, order: Setup | Run) -> None:
-        """What to do next; nothing happens where the process has ended."""
+        """Say what to do next; nothing happens where the process has ended."""
         with suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send(order)
 

@@ -16,7 +16,7 @@ from jpegdl.data.config import DataConfig
 
 
 def recolour(config: DataConfig) -> Callable[[Image.Image], Image.Image]:
-    """What timm's ``create_transform`` does between flip and tensor: auto-augment, or colour jitter."""
+    """Return what timm's ``create_transform`` does between flip and tensor: auto-augment, or colour jitter."""
     _, transform, _ = create_transform(
         config.pixels,
         is_training=True,

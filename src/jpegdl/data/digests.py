@@ -108,7 +108,7 @@ def piece_digests(pieces: Sequence[Piece]) -> list[str]:
 
 
 def _place(piece: Piece) -> str:
-    """What has a file of digests of its own: a folder of images, or a tar."""
+    """Return what has a file of digests of its own: a folder of images, or a tar."""
     path = os.path.abspath(piece.path)  # noqa: PTH100 - for speed
     return path if piece.size >= 0 else os.path.dirname(path)  # noqa: PTH120
 
@@ -118,7 +118,8 @@ def _name(piece: Piece) -> str:
 
 
 def _stamp(path: str) -> str | None:
-    """What changes where a file does: size, time of its content, time of its entry, which no program can set back, inode."""
+    """Return what changes where a file does: size, time of its content, time of its entry, which no program can set back,
+    inode."""
     try:
         status = os.stat(path)  # noqa: PTH116
     except OSError:

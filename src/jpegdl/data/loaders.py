@@ -115,7 +115,7 @@ class Data(lightning.LightningDataModule):
         return found
 
     def _several_classes(self) -> dict[str, int]:
-        """How many pictures of each part come under more than one class, by the part's name; warns of them."""
+        """Return how many pictures of each part come under more than one class, by the part's name; warns of them."""
         found = {}
         for part, name, images in (("train", "training", self.train), ("test", "test", self.test)):
             if not (pictures := images.in_several_classes()):

@@ -21,7 +21,7 @@ def processes() -> tuple[int, int]:
 
 
 def image_seed(seed: int, epoch: int, index: int) -> int:
-    """What an image's augmentation is drawn from."""
+    """Return what an image's augmentation is drawn from."""
     return ((seed * 1_000_003 + epoch) * 1_000_003 + index) % 2**63
 
 

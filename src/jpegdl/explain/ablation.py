@@ -27,7 +27,7 @@ def name_of(variant: Variant) -> str:
 
 
 def variants_of(layer: ImageDctLayer, grey: bool, left_out: list[dict[str, str]]) -> list[list[Variant]]:
-    """What can be done to the layer, a list for each row of a table; why not the rest is added to ``left_out``."""
+    """Return what can be done to the layer, a list for each row of a table; why not the rest is added to ``left_out``."""
     kinds, planes = ["removed"], ["luma", "chroma"]
     if not isinstance(layer, QuantizingLayer):
         left_out.append({"what": "ablation: uncapped, unquantized", "why": f"{type(layer).__name__} does not quantize"})
@@ -113,7 +113,7 @@ class Ablation:
 
     @torch.inference_mode()
     def _test_all(self) -> dict[int, bool]:
-        """Whether the unaltered model has each image right, by its index."""
+        """Return whether the unaltered model has each image right, by its index."""
         right: dict[int, bool] = {}
         for indices, images, targets in self.subject.batches():
             whole = self.layer.process(self.layer.coefficients(images))
@@ -127,7 +127,7 @@ class Ablation:
 
     @torch.inference_mode()
     def _test(self, group: list[Variant], right: dict[int, bool]) -> Counted:
-        """How many images each variant loses and gains. Images that a variant leaves as they are need no test."""
+        """Return how many images each variant loses and gains. Images that a variant leaves as they are need no test."""
         counted = {name_of(variant): [0, 0] for variant in group}
         planes = planes_of(self.layer)
         for indices, images, targets in self.subject.batches():
@@ -171,7 +171,7 @@ class Ablation:
 
 
 def judge(counted: Counted, images: int, correct: int) -> dict[str, Any]:
-    """What counts of lost and gained images say of each variant, with its uncertainty.
+    """Return what counts of lost and gained images say of each variant, with its uncertainty.
 
     Returns:
         By the variant's name: ``lost`` and ``gained``, images that only the unaltered, only the altered model has right;

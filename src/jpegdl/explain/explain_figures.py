@@ -144,7 +144,7 @@ def _histogram(axes: Axes, numbers: Array, counts: Array, reach: float) -> None:
 
 
 def ablation_figure(name: str, content: dict[str, Any]) -> Figure:
-    """How much test accuracy changes with one frequency altered, in points, a column of panels for each kind."""
+    """Draw how much test accuracy changes with one frequency altered, in points, a column of panels for each kind."""
     variants = content["variants"]
     kinds = [kind for kind in KINDS if any(variant.startswith(f"{kind}/") for variant in variants)]
     planes = [plane for plane in _PLANES if any(f"/{plane}/" in variant for variant in variants)]

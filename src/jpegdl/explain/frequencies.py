@@ -66,7 +66,7 @@ def measure(subject: Subject, left_out: list[dict[str, str]]) -> dict[str, Any]:
 
 
 def _saturates(layer: nn.Module) -> bool:
-    """Whether the layer, or one within it, has a level cap and says how much it holds back."""
+    """Return whether the layer, or one within it, has a level cap and says how much it holds back."""
     capped = any(isinstance(part, QuantizingLayer) and part.bits is not None for part in layer.modules())
     return capped and callable(getattr(layer, "saturation", None))
 
@@ -197,7 +197,7 @@ def _reach(numbers: Tensor, counts: Tensor) -> float:
 
 @torch.no_grad()
 def transfer_curve(layer: ImageDctLayer, plane: str, row: int, column: int, z: Tensor) -> Tensor:
-    """What a layer makes of a coefficient alone in its block: Q(z), in the units of z.
+    """Return what a layer makes of a coefficient alone in its block: Q(z), in the units of z.
 
     Args:
         layer: one with the same tables for all blocks; of the random quantizer it is the conditional mean.

@@ -113,7 +113,7 @@ class _Maker:
         return index
 
     def _made_of(self, part: str | None = None) -> dict[str, Any]:
-        """What a part depends on; without one, what all of them do."""
+        """Return what a part depends on; without one, what all of them do."""
         made_of = {"format": _FORMAT, **self.subject.made_of}
         if part is None:
             return made_of
@@ -199,7 +199,7 @@ class _Maker:
         return content, {"ablation.png": figure}
 
     def _words(self) -> list[str]:
-        """What came out, in sentences."""
+        """Return what came out, in sentences."""
         words = list(self.contents.get("training", {}).get("words", {}).values())
         if ablation := self.contents.get("ablation"):
             words += _ablation_words(ablation)

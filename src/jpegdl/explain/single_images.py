@@ -165,7 +165,7 @@ def difference_scale(difference: Tensor) -> float:
 
 
 def band_energies(image: Tensor, output: Tensor) -> dict[str, dict[str, dict[str, float]]]:
-    """What each band holds, in grey levels squared per block.
+    """Return what each band holds, in grey levels squared per block.
 
     Args:
         image, output: (1, 3, H, W) in [0, 1], before and after a layer.

@@ -131,6 +131,6 @@ def dct_layer(layer: nn.Module) -> ImageDctLayer:
 
 
 def planes_of(layer: ImageDctLayer) -> dict[str, slice]:
-    """Which planes of a layer's coefficients are luma's, and which chroma's: the last two."""
+    """Return which planes of a layer's coefficients are luma's, and which chroma's: the last two."""
     assert layer.planes is not None, "layers for images have a number of planes"
     return {"luma": slice(0, layer.planes - 2), "chroma": slice(layer.planes - 2, layer.planes)}

@@ -67,7 +67,7 @@ def read_history(subject: Subject) -> dict[str, Any]:
 
 
 def is_grey(subject: Subject) -> bool:
-    """Whether the run's own test images were all grey, as far as its result says."""
+    """Return whether the run's own test images were all grey, as far as its result says."""
     folder = subject.run.folder
     return folder.finished and bool(folder.result().get("grey"))
 

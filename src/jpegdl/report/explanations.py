@@ -56,7 +56,7 @@ _IMAGES = {
 
 
 def explained_sections(runs: Runs) -> Iterator[Section]:
-    """What ``jpegdl explain`` found, run by run."""
+    """Show what ``jpegdl explain`` found, run by run."""
     looked_at = [
         (arm, seed, run)
         for arm, by_seed in runs.items()
@@ -71,7 +71,7 @@ def explained_sections(runs: Runs) -> Iterator[Section]:
 
 
 def _explained(arm: str, seed: int, run: RunFolder, plain: RunFolder | None) -> Iterator[Section]:
-    """What ``jpegdl explain`` found of a run."""
+    """Return what ``jpegdl explain`` found of a run."""
     folder = run.path / "explain"
     found = read_json(folder / "explain.json", ("made_of", "files", "words", "left_out", "other_images"))
     if found is None:

@@ -20,7 +20,7 @@ from jpegdl.report.section import Results, Runs, Section, current, drawn, each_r
 
 
 def stored_sections(runs: Runs) -> Iterator[Section]:
-    """What ``jpegdl rate`` found of all runs that it measured."""
+    """Show what ``jpegdl rate`` found of all runs that it measured."""
     results: Results = {}
     lines: list[str] = []
     for arm, seed, result in current(runs, read_rate, "was measured; run jpegdl rate", lines):
@@ -72,7 +72,7 @@ def stored_sections(runs: Runs) -> Iterator[Section]:
 
 
 def read_back_sections(runs: Runs) -> Iterator[Section]:
-    """What ``jpegdl evaluate --from-files`` found; files of different kinds are kept apart."""
+    """Show what ``jpegdl evaluate --from-files`` found; files of different kinds are kept apart."""
     lines: list[str] = []
     alike: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     again = "read the files; run jpegdl evaluate --from-files"

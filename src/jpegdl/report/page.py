@@ -75,7 +75,7 @@ def _text(file: Path) -> str:
 
 
 def _about(arm: str, settings: str) -> str:
-    """What an arm is, in a few words."""
+    """Return what an arm is, in a few words."""
     if arm in ARMS:
         return ARMS[arm].about
     own = (yaml.safe_load(settings) or {}).get("arms")
@@ -86,7 +86,7 @@ def _about(arm: str, settings: str) -> str:
 
 
 def _sections(folder: Path, runs: Runs, summary: dict[str, Any]) -> Iterator[Section]:
-    """What there is to show, in the order of the page."""
+    """Return what there is to show, in the order of the page."""
     yield Section("How they compare", pictures=list(_comparing(runs, summary)))
     with_layer = [arm for arm, by_seed in runs.items() if by_seed and arm != "plain"]
     shown = _gaining_most(with_layer, summary)

@@ -10,7 +10,7 @@ from jpegdl.robustness import GRADIENTS, attack_figure, attack_left_out, attack_
 
 
 def attacked_sections(runs: Runs) -> Iterator[Section]:
-    """What ``jpegdl attack`` found of all runs that were attacked."""
+    """Show what ``jpegdl attack`` found of all runs that were attacked."""
     results: Results = {}
     title, notes = "Under attack", list[str]()
     for arm, seed, result in current(runs, read_attack, "was attacked; run jpegdl attack", notes):
@@ -58,7 +58,7 @@ def attacked_sections(runs: Runs) -> Iterator[Section]:
 
 
 def _tried(results: Results) -> str:
-    """Which attacks were run, through which gradients, in words."""
+    """Return which attacks were run, through which gradients, in words."""
     every = [result for by_seed in results.values() for result in by_seed.values()]
     trials = [trial for result in every for level in result["levels"] for trial in level["trials"]]
     gradients = sorted({trial["gradient"] for trial in trials}, key=[*GRADIENTS, "plain", "black-box"].index)

@@ -53,7 +53,7 @@ def drawn(figure: Figure, name: str, alt: str, caption: str = "", *, wide: bool 
 
 @contextmanager
 def readable(file: Path, again: str) -> Iterator[None]:
-    """What goes wrong inside, goes wrong because a file is damaged."""
+    """Say that a file is damaged, whatever goes wrong inside."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
@@ -67,7 +67,7 @@ def current(
     again: str,
     notes: list[str],
 ) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """What was found of all runs whose model is still the one that was looked at: arm, seed and what was found.
+    """Return what was found of all runs whose model is still the one that was looked at: arm, seed and what was found.
 
     Args:
         runs: of the comparison.
@@ -88,7 +88,8 @@ def current(
 
 
 def differs(run: RunFolder, found: dict[str, Any], plain: RunFolder | None) -> str | None:
-    """Why what was found of a run is not of the model that is there now or, where it is beside the plain one, of that."""
+    """Return why what was found of a run is not of the model that is there now or, where it is beside the plain one, of
+    that."""
     made_of = found if "model" in found else found["made_of"]
     rival = made_of.get("plain")
     rival = rival["model"] if isinstance(rival, dict) else rival

@@ -60,7 +60,7 @@ def _rows(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def attack_notes(results: Results) -> list[str]:
-    """What a reader of these results side by side has to know, in sentences."""
+    """Return what a reader of these results side by side has to know, in sentences."""
     notes = []
     if len({tuple(by_seed) for by_seed in results.values()}) > 1:
         notes.append("Not all arms were attacked in the same seeds: a part of their differences may come from that.")
@@ -75,7 +75,7 @@ def attack_notes(results: Results) -> list[str]:
 
 
 def attack_left_out(results: Results) -> list[str]:
-    """What was not done, and why, in sentences."""
+    """Return what was not done, and why, in sentences."""
     whose: dict[str, list[str]] = {}
     for name, result in _all(results):
         for what, why in result["left_out"].items():

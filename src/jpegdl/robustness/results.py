@@ -67,7 +67,7 @@ def with_earlier(results: Results, runs: dict[str, dict[int, RunFolder]], roundi
 
 
 def _not_beside(found: dict[str, Any], run: RunFolder, plain: RunFolder | None, results: Results) -> str | None:
-    """Why what was found of a run earlier may not stand beside results; None where it may."""
+    """Return why what was found of a run earlier may not stand beside results; None where it may."""
     if what := run.differs(found["model"]):
         return f"its {run.model_file.name} {what} since"
     if found["plain"] is not None and plain is not None and (what := plain.differs(found["plain"]["model"])):

@@ -12,12 +12,12 @@ from jpegdl.layer.roundings import quantizers
 
 
 def is_random(layer: nn.Module) -> bool:
-    """Whether the layer draws levels at random in eval mode."""
+    """Return whether the layer draws levels at random in eval mode."""
     return any(quantizer.rounding == "sample" for quantizer in quantizers(layer))
 
 
 def gradients_of(layer: nn.Module) -> tuple[str, ...]:
-    """Which gradients an attack may see a layer through, as far as they differ.
+    """Return which gradients an attack may see a layer through, as far as they differ.
 
     own; identity, unless the layer is one; ste of layers that quantize, unless they have that gradient already or do not
     round; none, where several that have a level cap quantize one after the other. (Of a single layer none has the gradient of

@@ -13,7 +13,7 @@ _GRADIENTS = {
 
 
 def attack_text(result: dict[str, Any]) -> str:
-    """What :func:`jpegdl.robustness.attack_run` found, a few lines for a terminal."""
+    """Return what :func:`jpegdl.robustness.attack_run` found, a few lines for a terminal."""
     rounding = f", rounding {result['rounding']}" if result["rounding"] else ""
     lines = [
         f"{result['arm']}, seed {result['seed']}{rounding}: {result['images']} test images, "

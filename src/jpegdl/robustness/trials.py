@@ -119,7 +119,7 @@ class _Attack:
         return indices, torch.stack(images), torch.tensor(labels)
 
     def _made_of(self) -> dict[str, Any]:
-        """What every piece depends on."""
+        """Return what every piece depends on."""
         data = self.trained.data
         return {
             "format": _FORMAT,
@@ -247,7 +247,7 @@ class _Attack:
         return AttackOutcome(trial, broken, found["largest"], share)
 
     def _with(self, trial: Trial) -> dict[str, Any]:
-        """What a trial depends on besides its own four entries."""
+        """Return what a trial depends on besides its own four entries."""
         own: dict[str, Any] = {"plain": self._plain_digest}
         if trial.attack in AUTOATTACK:
             own |= {"pyautoattack": version("pyautoattack"), "steps": STEPS, "targets": TARGETS}

@@ -159,7 +159,7 @@ class RunFolder:
             )
 
     def data(self) -> dict[str, Any]:
-        """Which data the run met: the fingerprint of its data set, and the digests of the files of ``weights`` and
+        """Return which data the run met: the fingerprint of its data set, and the digests of the files of ``weights`` and
         ``tables`` it started from, and of the files with the user's own code.
 
         Raises:
@@ -172,7 +172,7 @@ class RunFolder:
             return there
 
     def other_images(self, found: dict[str, Any]) -> str | None:
-        """How these test images differ from those that the run was tested with, in words; None if they do not.
+        """Return how these test images differ from those that the run was tested with, in words; None if they do not.
 
         Args:
             found: the data set there is now, :attr:`jpegdl.data.Data.fingerprint`; its training images do not count.
@@ -199,8 +199,8 @@ class RunFolder:
     # ------------------------------------------------------------------------------------------------------- results
 
     def result(self) -> dict[str, Any]:
-        """What came out: accuracy (share of the test images, 0 to 1), ``correct`` of ``images``, loss, parameters, seconds,
-        saturation, data, versions. Results of earlier versions, which kept float32 shares alone, are counted here.
+        """Return what came out: accuracy (share of the test images, 0 to 1), ``correct`` of ``images``, loss, parameters,
+        seconds, saturation, data, versions. Results of earlier versions, which kept float32 shares alone, are counted here.
 
         Raises:
             UsageError: it is not there or damaged.
@@ -249,7 +249,7 @@ class RunFolder:
             return history
 
     def failure(self, config: RunConfig, arm: str, seed: int) -> str | None:
-        """Why the last training with these settings stopped; None if nothing is known of it, or if it is finished."""
+        """Return why the last training with these settings stopped; None if nothing is known of it, or if it is finished."""
         if self.finished or not self.failure_file.is_file():
             return None
         with self.reading(self.failure_file):
@@ -301,7 +301,7 @@ class RunFolder:
             raise UsageError(f"{file} {state}; {way_out}") from error
 
     def differs(self, digest: str | None) -> str | None:
-        """What became of its trained model, "has changed" or "is gone", where it is not the one of that digest
+        """Return what became of its trained model, "has changed" or "is gone", where it is not the one of that digest
         (:func:`jpegdl.files.digest_of_file`); None if it is."""
         try:
             now = digest_of_file(self.model_file)

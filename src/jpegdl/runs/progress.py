@@ -134,7 +134,7 @@ class Board:
         self._bar: tqdm[Any] | None = None
 
     def show(self, row: int, title: str, standing: Standing) -> None:
-        """How far the run in one of the rows is."""
+        """Show how far the run in one of the rows is."""
         self._shares[row] = standing.done / max(1, standing.total)
         if self._terminal:
             if row not in self._lines:

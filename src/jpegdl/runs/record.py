@@ -66,7 +66,7 @@ def class_difference(there: list[str], here: list[str]) -> str | None:
 
 
 def same_images(there: dict[str, Any], here: dict[str, Any]) -> bool:
-    """Whether two fingerprints of one part of a data set are of the same images, as far as both know.
+    """Return whether two fingerprints of one part of a data set are of the same images, as far as both know.
 
     Earlier versions knew names and sizes only; where both know the contents, names do not count.
     """

@@ -174,7 +174,8 @@ class History(Callback):
             self.write()
 
     def _tables(self, trainer: lightning.Trainer, module: JointTraining) -> dict[str, Tensor]:
-        """What the layer has of ``saturation``, and of ``steps`` and ``alpha`` with one table a plane; each (3, 8, 8)."""
+        """Return what the layer has of ``saturation``, and of ``steps`` and ``alpha`` with one table a plane; each (3, 8,
+        8)."""
         if module.saturation is None:
             return {}
         assert self._images is not None

@@ -93,7 +93,7 @@ def _try(file: Path) -> None:
 
 
 def on_gpu(config: TrainingConfig) -> bool:
-    """Whether training with these settings takes a GPU, as Lightning's Trainer decides."""
+    """Return whether training with these settings takes a GPU, as Lightning's Trainer decides."""
     return config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 

@@ -65,7 +65,7 @@ def _shown(path: Path) -> str:
 
 
 def _in_tar(tar: tarfile.TarFile, file: str, label: str, stem: str, passed: Passed) -> list[File]:
-    """What is in a tar, and in tars within it; a folder of the tar's own name around all of it is taken off."""
+    """Return what is in a tar, and in tars within it; a folder of the tar's own name around all of it is taken off."""
     found, packed = [], []
     for parts, place in in_tar(tar, label, passed):
         name = parts[-1]
@@ -98,7 +98,7 @@ def _in_inner(tar: tarfile.TarFile, file: str, label: str, stem: str, place: tup
 
 
 def _in_tars(tars: Sequence[Path], passed: Passed) -> Iterator[File]:
-    """What is in tars side by side, each of which is a class."""
+    """Return what is in tars side by side, each of which is a class."""
     folders: list[set[str]] = []
     for file in tars:
         with open_tar(file) as tar:

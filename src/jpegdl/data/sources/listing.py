@@ -134,12 +134,12 @@ def natural_key(name: str) -> tuple[list[Any], str]:
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder of that name is passed over without a word."""
+    """Return whether a file or folder of that name is passed over without a word."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of that name is taken for an image."""
+    """Return whether a file of that name is taken for an image."""
     return name.lower().endswith(IMAGES)
 
 
@@ -210,12 +210,12 @@ def in_folder(root: Path, passed: Passed) -> Iterator[File]:
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file of that name is a compressed archive."""
+    """Return whether a file of that name is a compressed archive."""
     return _ARCHIVE.search(name) is not None
 
 
 def is_compressed(path: Path) -> bool:
-    """Whether that is a file, and a compressed archive by its name."""
+    """Return whether that is a file, and a compressed archive by its name."""
     return is_archive(path.name) and path.is_file()
 
 
@@ -358,7 +358,7 @@ class _Tree:
     def shown(
         self, parts: tuple[str, ...], real: tuple[str, ...], member: _Member | None, within: frozenset[Any] = frozenset()
     ) -> Iterator[tuple[tuple[str, ...], tuple[int, int] | None]]:
-        """What an entry stands for: itself, or all that a link leads to, under the name of the link."""
+        """Return what an entry stands for: itself, or all that a link leads to, under the name of the link."""
         if member is None:
             yield parts, None
         elif member.link is None:
@@ -403,7 +403,7 @@ class _Tree:
                 yield from self.shown(shown, child, member, within)
 
     def _children(self) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
-        """What is in each folder, those too that have no entry of their own."""
+        """Return what is in each folder, those too that have no entry of their own."""
         if self.folders is None:
             self.folders = {(): []}
             for parts, member in self.content.items():

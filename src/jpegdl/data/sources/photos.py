@@ -30,7 +30,8 @@ def photograph(name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def photo_patches(side: int, *, train: bool, count: int) -> Iterator[tuple[str, int, int]]:
-    """Where the patches of ``photos`` are: (photograph, top, left), ``count`` of each photograph, the same at every call.
+    """Return where the patches of ``photos`` are: (photograph, top, left), ``count`` of each photograph, the same at every
+    call.
 
     A photograph is divided like a chessboard into squares of twice the patch's side; training patches are within the black
     squares and test patches within the white ones, so that no pixel is in both.

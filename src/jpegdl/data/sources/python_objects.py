@@ -208,7 +208,7 @@ def _files_of(dataset: Any) -> tuple[list[str] | None, str]:
 
 
 def open_own(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_only: bool = False) -> Sets:
-    """What ``data.name``, ``my_package.my_module:make``, returns; or a data set that is given as Python objects.
+    """Return what ``data.name``, ``my_package.my_module:make``, returns; or a data set that is given as Python objects.
 
     Args:
         config: its ``name`` is that of a function (or class) that returns the sets. It is called with ``path=data.path`` where

@@ -77,7 +77,7 @@ def class_names(part: Any, targets: Sequence[int]) -> list[str]:
 
 
 def download_folder(config: DataConfig) -> Path:
-    """Where downloaded sets are kept."""
+    """Return where downloaded sets are kept."""
     try:
         return Path(config.path or CACHE).expanduser()
     except RuntimeError as error:  # a user without a home
