@@ -168,8 +168,8 @@ def build_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
     raise AssertionError("unreachable")
 
 
-def _own_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module: """Return what the user's own code makes,
-tried on two black images: a mistake shows here and not in the middle of an epoch."""
+def _own_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
+    """Make the user's own model, and try it on two black images: a mistake shows here and not in the middle of an epoch."""
     factory = _factory(name)
     seed_everything(seed)
     try:
