@@ -285,9 +285,6 @@ def test_cifar_without_a_network(monkeypatch, tmp_path):
         ({"color_jitter": -0.1}, "data.color_jitter must be at least 0, got -0.1"),
         ({"color_jitter": float("nan")}, "data.color_jitter must be at least 0, got nan"),
         ({"erase": 1.5}, "data.erase must be a probability, 0 to 1, got 1.5"),
-        ({"auto_augment": "rand", "cache": "device"}, "on the CPU, not with data.cache device; use"),
-        ({"color_jitter": 0.4, "cache": "device"}, "on the CPU, not with data.cache device; use"),
-        ({"erase": 0.2, "cache": "device"}, "on the CPU, not with data.cache device; use"),
         ({"limit": 0}, "data.limit must be at least 1, got 0"),
         ({"name": "made-up", "classes": 1}, "data.classes must be at least 2, got 1"),
         ({"classes": 3}, "data.classes is for made-up only, got 3 with photos"),
@@ -296,8 +293,6 @@ def test_cifar_without_a_network(monkeypatch, tmp_path):
         ({"jpeg_train": [90, 30]}, "data.jpeg_train"),
         ({"jpeg_train": [0, 30]}, "data.jpeg_train"),
         ({"jpeg_test": 101}, "data.jpeg_test must be a quality, 1 to 100, got 101"),
-        ({"jpeg_train": [30, 90], "cache": "device"}, "on the CPU, not with data.cache device; use"),
-        ({"jpeg_test": 30, "cache": "device"}, "on the CPU, not with data.cache device; use"),
     ],
 )
 def test_bad_settings_are_named(options, message):

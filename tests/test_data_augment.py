@@ -189,19 +189,16 @@ def test_tests_and_calibration_are_not_augmented():
 # ------------------------------------------------------------------------------------------------------------------ calibration
 
 
-@pytest.mark.parametrize("cache", ["auto", "device"])
-def test_calibration_takes_augmented_images_where_it_is_asked_to(cache):
-    options = {"cache": cache} if cache == "device" else ALL
-    data = _data(**options)
+def test_calibration_takes_augmented_images_where_it_is_asked_to():
+    data = _data(**ALL)
     found = [torch.cat([batch[i] for batch in data.calibration_dataloader(augmented=True)]) for i in (0, 1)]
-    again = torch.cat([images for images, _ in _data(**options).calibration_dataloader(augmented=True)])
+    again = torch.cat([images for images, _ in _data(**ALL).calibration_dataloader(augmented=True)])
     plain = [torch.cat([batch[i] for batch in data.calibration_dataloader()]) for i in (0, 1)]
     assert torch.equal(found[0], again)
     assert torch.equal(found[1], plain[1])  # the same images in the same order
     assert not torch.equal(found[0], plain[0])
-    if cache == "auto":
-        expected = {data.train[i, image_seed(2, 0, i)][0].numpy().tobytes() for i in range(80)}
-        assert {image.numpy().tobytes() for image in found[0]} == expected
+    expected = {data.train[i, image_seed(2, 0, i)][0].numpy().tobytes() for i in range(80)}
+    assert {image.numpy().tobytes() for image in found[0]} == expected
 
 
 def test_augmented_calibration_is_shared_out(monkeypatch):

@@ -115,7 +115,7 @@ def test_any_number_of_processes_takes_the_same_steps(monkeypatch, count, batch,
         assert len(steps(world)) == len(steps(1)) == 1
 
 
-@pytest.mark.parametrize("cache", ["auto", "none", "device"])
+@pytest.mark.parametrize("cache", ["auto", "none"])
 def test_lightning_takes_the_loaders(cache):
     data, module = Data(DataConfig(**CONFIG, cache=cache), seed=1), _Reader()
     trainer = lightning.Trainer(

@@ -314,18 +314,6 @@ def test_sets_that_are_not_there_without_a_network(tmp_path, monkeypatch, name, 
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_torch_prefix_is_timms(tmp_path):
-    for split, seed in (("train", 1), ("validation", 2)):
-        for label in ("ant", "bee"):
-            _save(tmp_path / split / label / "0.jpg", seed)
-    data = _data("torch/image_folder", tmp_path)
-    assert data.classes == ["ant", "bee"]
-    assert data.train.targets == [0, 1]
-    assert _is(data.test[1][0], 2)
-    with pytest.raises(UsageError, match="torch/nonsense: Unknown torchvision dataset"):
-        _data("torch/nonsense", tmp_path)
-
-
 # --------------------------------------------------------------------------------------------------------- ImageNet, shards
 
 IDS = ("n01440764", "n01443537")
@@ -495,9 +483,8 @@ def reader(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:.* is tested on its split")
 @pytest.mark.parametrize("crop", ["random", "resized"])
-@pytest.mark.parametrize("name", ["hfds/some/set", "hfids/some/set", "tfds/set"])
-def test_timms_readers(reader, name, crop):
-    data = _data(name, "cache", crop=crop)
+def test_timms_reader_of_hugging_face_sets(reader, crop):
+    data = _data("hfds/some/set", "cache", crop=crop)
     assert data.classes == ["ant", "bee"]
     assert (data.train.targets, data.test.targets) == ([0, 1, 0, 1], [0, 1, 0])  # not the split without classes
     assert [_is(data.train[i][0], i) for i in range(4)] == [True] * 4
@@ -513,9 +500,9 @@ def test_timms_readers_without_a_test_split(reader, monkeypatch):
         _data("hfds/set", "cache")
 
 
-@pytest.mark.parametrize("name", ["hfds/some/set", "hfids/some/set"])
 @pytest.mark.parametrize("labels", [[-1, -1], [None, None], [None, 1]])
-def test_a_test_split_without_classes_is_passed_over_with_a_word(reader, monkeypatch, name, labels):
+def test_a_test_split_without_classes_is_passed_over_with_a_word(reader, monkeypatch, labels):
+    name = "hfds/some/set"
     monkeypatch.setattr(reader, "test_labels", labels)
     some = r" for some images, such as test\[0\]" if 1 in labels else ""
     with pytest.warns(
@@ -539,20 +526,10 @@ def test_a_test_split_that_could_not_be_had_is_named(reader, monkeypatch):
         _data("hfds/set", "cache")
 
 
-def test_streams_that_do_not_fit_into_memory(reader, monkeypatch):
-    monkeypatch.setattr("jpegdl.data.sources.timm_sets.STREAM_BYTES", 3000)
-    with pytest.raises(UsageError, match="streamed set is held in memory"):
-        _data("tfds/set", "cache")
-
-
-@pytest.mark.parametrize(
-    ("name", "packages"),
-    [("hfds/set", "datasets"), ("hfids/set", "datasets"), ("tfds/set", "tensorflow tensorflow-datasets")],
-)
-def test_packages_that_are_not_installed(monkeypatch, name, packages):
+def test_a_package_that_is_not_installed(monkeypatch):
     monkeypatch.setattr("jpegdl.extras.installed", lambda name: False)
-    with pytest.raises(UsageError, match=f"data.name {name} needs .*, which (is|are) not installed: pip install {packages}$"):
-        _data(name, "cache")
+    with pytest.raises(UsageError, match="data.name hfds/set needs datasets, which is not installed: pip install datasets$"):
+        _data("hfds/set", "cache")
 
 
 def test_a_hugging_face_set(tmp_path):
@@ -561,11 +538,10 @@ def test_a_hugging_face_set(tmp_path):
         for label in ("ant", "bee"):
             for i in range(count):
                 _save(tmp_path / "set" / split / label / f"{i}.png", i)
-    for prefix in ("hfds", "hfids"):
-        data = _data(f"{prefix}/{tmp_path / 'set'}", tmp_path / "cache")
-        assert data.classes == ["ant", "bee"]
-        assert (data.train.targets, data.test.targets) == ([0] * 3 + [1] * 3, [0] * 2 + [1] * 2)
-        assert _is(data.train[5][0], 2)
+    data = _data(f"hfds/{tmp_path / 'set'}", tmp_path / "cache")
+    assert data.classes == ["ant", "bee"]
+    assert (data.train.targets, data.test.targets) == ([0] * 3 + [1] * 3, [0] * 2 + [1] * 2)
+    assert _is(data.train[5][0], 2)
 
 
 def test_rows_of_a_hugging_face_set_without_an_image_or_a_class(tmp_path):

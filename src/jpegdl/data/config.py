@@ -14,7 +14,7 @@ Orientation = Literal["stored", "follow"]
 ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
 CROPS = ("random", "resized")
 CLASS_ORDERS = ("natural", "sorted")
-CACHES = ("auto", "memory", "device", "none")
+CACHES = ("auto", "memory", "none")
 INTERPOLATIONS = ("bicubic", "bilinear")
 DEFAULT_SIZE = 32
 LARGEST = 2**14  # pixels on a side; beyond it Pillow takes a file for an attack, and a single image takes gigabytes
@@ -37,8 +37,8 @@ class DataConfig:
             (generated patterns that mean nothing, for trying settings out), imagenet, cub200 or dogs (the official archives'
             layout), cifar10, cifar100, pets, food101, dtd, flowers102 (trained on its train images and tested on its val
             images, as published for JPEG-DL) or flowers102-official (train and val against test), all of torchvision and
-            downloaded on first use; or, as timm reads them, hfds/NAME or hfids/NAME (Hugging Face), tfds/NAME, torch/NAME,
-            and wds/ (WebDataset shards). Your own: my_package.my_module:make, a function that returns (train, test) or (train,
+            downloaded on first use; or, as timm reads them, hfds/NAME (Hugging Face) and wds/ (WebDataset
+            shards). Your own: my_package.my_module:make, a function that returns (train, test) or (train,
             test, classes), two data sets as torchvision's, without transforms, and the names of the classes. Default: folder
             where a path is given, else photos.
         path: folder: the folder of train/ and test/ (or val/, validation/), or of train.tar and test.tar, each with one folder
@@ -78,9 +78,7 @@ class DataConfig:
         batch_size: training images per step and process.
         workers: loader processes; 0 loads in the main one, best for sets that are kept decoded. Also the threads that decode
             these.
-        cache: what is decoded once: memory (all images, on the host), device (all images, on the GPU, and cropped there in
-            batches), none, or auto (memory where that takes less than 1 GiB). With device, the same seeds give other
-            crops, and there is no auto_augment, color_jitter, erase or JPEG.
+        cache: what is decoded once: memory (all images), none, or auto (memory where that takes less than 1 GiB).
         skip_corrupt: leave out images that cannot be decoded, instead of stopping at the first.
     """
 
@@ -193,11 +191,6 @@ def _check_augmentation(config: DataConfig) -> None:
         )
     if not 0 <= config.erase <= 1:
         raise UsageError(f"data.erase must be a probability, 0 to 1, got {config.erase}")
-    if config.cache == "device" and (policy is not None or jitter is not None or config.erase):
-        raise UsageError(
-            "data.auto_augment, data.color_jitter and data.erase work on the CPU, not with data.cache device; "
-            "use --data.cache auto"
-        )
 
 
 def _check_jpeg(config: DataConfig) -> None:
@@ -205,7 +198,3 @@ def _check_jpeg(config: DataConfig) -> None:
         raise UsageError(f"data.jpeg_train must be the lowest and the highest quality, 1 to 100, got {low_high}")
     if config.jpeg_test is not None and not 1 <= config.jpeg_test <= 100:
         raise UsageError(f"data.jpeg_test must be a quality, 1 to 100, got {config.jpeg_test}")
-    if config.cache == "device" and (config.jpeg_train, config.jpeg_test) != (None, None):
-        raise UsageError(
-            "data.jpeg_train and data.jpeg_test encode on the CPU, not with data.cache device; use --data.cache auto"
-        )

@@ -20,7 +20,6 @@ from torchvision.transforms import v2
 
 from jpegdl.data.augment import Erase, recolour
 from jpegdl.data.config import DataConfig
-from jpegdl.data.device import DeviceImages
 from jpegdl.data.digests import DIGITS
 from jpegdl.data.pixels import middle, orientation_note, resized, to_rgb
 from jpegdl.data.sampling import IGNORED, Key
@@ -58,7 +57,6 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         self.targets: Sequence[int] = source.targets
         self._indices: Sequence[int] = range(len(source.targets))  # in the source, of the images in use
         self._cache: list[Tensor] | None = None
-        self._copies: dict[torch.device, DeviceImages] = {}
         self._loaded = False
         self.left_out: list[str] = []
         self._turned: list[int] = []  # decoded images that a camera's note says to turn; threads add to it
@@ -94,7 +92,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
     def kept_decoded(self) -> bool:
         """Whether all images are decoded once and kept."""
         cache = self._config.cache
-        return cache in ("memory", "device") or (cache == "auto" and self._decoded_bytes() < CACHE_BYTES)
+        return cache == "memory" or (cache == "auto" and self._decoded_bytes() < CACHE_BYTES)
 
     def _set_transforms(self) -> None:
         config = self._config
@@ -126,17 +124,6 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
     def undecoded(self, config: DataConfig) -> "ImageSet":
         """The same images under a config that chooses the same, to be decoded as it says."""
         return ImageSet(self._source, config, train=self._train)
-
-    def on(self, device: torch.device) -> DeviceImages:
-        """The same images kept and augmented on a device; for ``cache`` device.
-
-        Raises:
-            UsageError: the device has no room for them.
-        """
-        if device not in self._copies:
-            assert self._cache is not None, "cache device decodes all"
-            self._copies[device] = DeviceImages(self._cache, self.targets, self._config, device, whole=self._full)
-        return self._copies[device]
 
     @functools.cached_property
     def contents(self) -> np.ndarray[Any, np.dtype[np.bytes_]]:

@@ -182,9 +182,6 @@ class Data(lightning.LightningDataModule):
 
     def _loader(self, images: ImageSet, **options: Any) -> DataLoader[Any]:
         options.setdefault("batch_size", self.config.batch_size)
-        if self.config.cache == "device":
-            device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-            return DataLoader(images.on(device), collate_fn=_as_it_is, **options)
         workers = self.config.workers
         return DataLoader(
             images,
@@ -202,8 +199,3 @@ def _check_memory(config: DataConfig, images: int) -> None:
             f"data.size {config.pixels}: a batch of {largest} images takes {needed / 2**30:,.0f} GiB of memory; take a smaller "
             f"--data.size{', or a smaller --data.batch_size' if config.batch_size > TEST_BATCH else ''}"
         )
-
-
-def _as_it_is(batch: Any) -> Any:
-    """Images on a device come as a batch already."""
-    return batch

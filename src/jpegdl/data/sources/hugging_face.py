@@ -1,27 +1,22 @@
-"""What timm reads by prefix: Hugging Face's, TensorFlow's and more of torchvision's sets."""
+"""The sets of the Hugging Face Hub, through timm's reader of them."""
 
 import io
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from jpegdl.data.config import DataConfig, Orientation
-from jpegdl.data.digests import UNKNOWN, bytes_digest, pixel_digest
-from jpegdl.data.pixels import resized, to_rgb
+from jpegdl.data.config import DataConfig
+from jpegdl.data.digests import UNKNOWN, bytes_digest
 from jpegdl.data.sources.base import Sets, Source
 from jpegdl.data.sources.labels import class_index, numbered_classes
 from jpegdl.data.sources.registry import register_set
-from jpegdl.data.sources.torchvision_sets import TorchvisionImages, class_names, download_folder, download_once
 from jpegdl.errors import DataWarning, UsageError
 from jpegdl.extras import require
 from jpegdl.opener import BadImage, open_image
 
-PACKAGES = {"hfds": ("datasets",), "hfids": ("datasets",), "tfds": ("tensorflow", "tensorflow_datasets")}
 TEST_SPLITS = ("test", "validation", "val")  # the first that is there and has classes
-STREAM_BYTES = 2**34  # streamed sets are held in memory
 
 
 class _Table(Source):
@@ -60,59 +55,25 @@ class _Table(Source):
         return found
 
 
-class _Stream(Source):
-    """A set that can be read from beginning to end only: read once, and held in memory."""
-
-    def __init__(self, reader: Any, side: int | None, interpolation: str, orientation: Orientation) -> None:
-        self._split, self._images, self._contents = reader.split, list[Any](), list[str]()
-        targets: list[int] = []
-        size = 0
-        for image, target in reader:
-            self._contents.append(pixel_digest(image))  # at its full size, which training and test images may not be kept in
-            pixels = np.asarray(
-                to_rgb(image, orientation) if side is None else resized(image, side, interpolation, orientation)
-            )
-            self._images.append(pixels)
-            targets.append(_target(target, reader.split, len(targets)))
-            size += pixels.nbytes
-            if size > STREAM_BYTES:
-                raise UsageError(
-                    f"a streamed set is held in memory, and this one takes over {STREAM_BYTES / 2**30:.0f} GiB; take hfds/, "
-                    "wds/, folders or tars, or a smaller --data.resize"
-                )
-        self.targets = targets
-
-    def read(self, index: int) -> Image.Image:
-        return Image.fromarray(self._images[index])
-
-    def name(self, index: int) -> str:
-        return f"{self._split}[{index}]"
-
-    def contents(self, indices: Sequence[int]) -> list[str]:
-        return [self._contents[index] for index in indices]
-
-
 def _target(value: Any, split: str, index: int) -> int:
     """A class index; -1 where a split that may be tested on says by None that an image has no class."""
     return -1 if value is None and split in TEST_SPLITS else class_index(value, f"{split}[{index}]")
 
 
-@register_set(*(f"{prefix}/" for prefix in PACKAGES))
-def open_timm(config: DataConfig) -> Sets:
-    """A set named PREFIX/NAME.
+@register_set("hfds/")
+def open_hugging_face(config: DataConfig) -> Sets:
+    """Open a set named hfds/NAME.
 
     Raises:
         UsageError: a package is not installed, or the set cannot be read.
     """
-    prefix = config.kind.partition("/")[0]
-    require(f"data.name {config.kind} needs", *PACKAGES[prefix])
-    whole = None if config.crop == "resized" else config.side
-    train, classes = _open(config, "train", whole)
+    require(f"data.name {config.kind} needs", "datasets")
+    train, classes = _open(config, "train")
     problems: list[str] = []
     passed: list[str] = []  # splits that are there, and are not what is tested on
     for split in TEST_SPLITS:
         try:
-            test, _ = _open(config, split, config.side)
+            test, _ = _open(config, split)
         except _NoSplitError as error:
             problems.append(str(error))
             if not isinstance(error.__cause__, ValueError):  # which says no such split; else it was not to be had now
@@ -136,7 +97,7 @@ class _NoSplitError(UsageError):
     """A split that cannot be opened; most often there is none of that name."""
 
 
-def _open(config: DataConfig, split: str, side: int | None) -> tuple[Source, list[str]]:
+def _open(config: DataConfig, split: str) -> tuple[Source, list[str]]:
     from timm.data.readers.reader_factory import create_reader
 
     label = f"{config.kind}, split {split!r},"
@@ -145,34 +106,9 @@ def _open(config: DataConfig, split: str, side: int | None) -> tuple[Source, lis
     except Exception as error:  # the packages raise whatever comes: no network, no such set, no such split, no such column
         raise _NoSplitError(f"{label} cannot be read ({type(error).__name__}: {error})") from error
     try:
-        source = _Table(reader) if config.kind.startswith("hfds/") else _Stream(reader, side, config.filter, config.orientation)
+        source = _Table(reader)
     except UsageError:
         raise
     except Exception as error:  # no such column, a row that cannot be decoded
         raise UsageError(f"{label} cannot be read ({type(error).__name__}: {error})") from error
     return source, sorted(reader.class_to_idx, key=reader.class_to_idx.get)
-
-
-@register_set("torch/")
-def open_torch(config: DataConfig) -> Sets:
-    """One of the torchvision sets that timm knows, by torch/NAME.
-
-    Raises:
-        UsageError: timm does not know it, or it is not there and cannot be downloaded.
-    """
-    from timm.data.dataset_factory import create_dataset
-
-    root = download_folder(config)
-
-    def make(split: str) -> Any:
-        def of_timm(download: bool) -> Any:
-            return create_dataset(config.kind, str(root), split, download=download)
-
-        return download_once(of_timm, config.kind, root)
-
-    try:
-        train, test = make("train"), make("validation")
-    except AssertionError as error:
-        raise UsageError(f"data.name {config.kind}: {error}") from error
-    images = [TorchvisionImages([part], config.kind) for part in (train, test)]
-    return images[0], images[1], class_names(train, images[0].targets)
