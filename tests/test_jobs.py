@@ -22,9 +22,9 @@ from jpegdl.comparison import CompareConfig, arms, compare, jobs, schedule, work
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
-from jpegdl.runs import OptimizerConfig, RunFolder, TrainingConfig, progress
+from jpegdl.runs import OptimizerConfig, RunFolder, TrainingConfig
 from jpegdl.runs.progress import Line, Standing
-from jpegdl.training import JointTraining
+from jpegdl.training import JointTraining, callbacks
 from runs import run, small_config
 
 LONG = 180  # seconds after which what should have happened long ago has not
@@ -379,7 +379,7 @@ SCRIPT = """
 from jpegdl.comparison import CompareConfig, compare
 from jpegdl.data import DataConfig
 from jpegdl.layer import LayerConfig
-from jpegdl.training import TrainingConfig
+from jpegdl.runs import TrainingConfig
 
 compare(CompareConfig(
     data=DataConfig(name="made-up", limit=24, size=16, batch_size=8), layer=LayerConfig(images=16), output={output!r},
@@ -542,17 +542,17 @@ def test_a_gpu_without_memory_is_one_line(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("few_photos")
 def test_a_resumed_run_says_so(tmp_path, monkeypatch, capsys):
-    training = progress.Progress.on_train_batch_end
+    training = callbacks.Progress.on_train_batch_end
 
     def interrupted(self, trainer, *rest):
         training(self, trainer, *rest)
         if trainer.current_epoch == 1:
             raise UsageError("stop")
 
-    monkeypatch.setattr(progress.Progress, "on_train_batch_end", interrupted)
+    monkeypatch.setattr(callbacks.Progress, "on_train_batch_end", interrupted)
     with pytest.raises(UsageError, match="stop"):
         run(small_config(), tmp_path, arm="plain")
-    monkeypatch.setattr(progress.Progress, "on_train_batch_end", training)
+    monkeypatch.setattr(callbacks.Progress, "on_train_batch_end", training)
     capsys.readouterr()
     result = run(small_config(), tmp_path, arm="plain")
     line = capsys.readouterr().err.splitlines()[-1]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from jpegdl._version import __version__
-from jpegdl.data.config import CLASS_ORDERS
+from jpegdl.data.config import CLASS_ORDERS, OBJECT
 from jpegdl.files import digest_of_file
 from jpegdl.layer.config import DEFAULT_ALPHA, table_source
 from jpegdl.runs.class_paths import module_and_class
@@ -162,13 +162,12 @@ def versions() -> dict[str, str]:
 
 
 def digests_of_code(config: RunConfig) -> dict[str, str]:
-    """Digests of the files with the user's own code that a run depends on: by the names in its settings, and of all other
-    modules that are the user's own and imported, by ``module``. Any of these may have a hand in it: those that the settings
-    name import them, and from Python data sets, layers and registered backbones are given as objects. Without what is not
-    imported, as callbacks are not to evaluate a run."""
+    """Digests of the files with the user's own code that a run depends on: by the names in its settings and, where there are
+    any or the data set is given as Python objects, of all other modules that are the user's own and imported, by ``module``,
+    since those may have a hand in it. Without what is not imported, as callbacks are not to evaluate a run."""
     entries = [entry for entry in (*config.training.callbacks, *config.training.loggers) if isinstance(entry, dict)]
     paths = [entry["class_path"] for entry in entries]
     own = [":".join(module_and_class(path)) for path in paths if not path.startswith("lightning.")]
     names = (config.backbone, config.layer.kind, config.data.name or "", *own)
     found = {name: digest for name in names if is_own(name) and (digest := source_digest(name)) is not None}
-    return found | own_modules({name.partition(":")[0] for name in found})
+    return found | (own_modules({name.partition(":")[0] for name in found}) if found or config.data.name == OBJECT else {})
