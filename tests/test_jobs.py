@@ -22,7 +22,7 @@ from jpegdl.comparison import CompareConfig, arms, compare, jobs, schedule, work
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
-from jpegdl.runs import OptimizerConfig, RunFolder, TrainingConfig
+from jpegdl.runs import OptimizerConfig, RunFolder, TrainingConfig, progress
 from jpegdl.runs.progress import Line, Standing
 from jpegdl.training import JointTraining, callbacks
 from runs import run, small_config
