@@ -151,7 +151,7 @@ def test_bad_images_are_refused(image_layer):
         image_layer(torch.zeros(1, 3, *SIZE, dtype=torch.int32))
     with pytest.raises(UsageError, match=r"\(N, 3, H, W\), got \(1, 1, 19, 21\)"):
         image_layer(torch.zeros(1, 1, *SIZE))
-    with pytest.raises(UsageError, match="at least one pixel"):
+    with pytest.raises(UsageError, match="H and W at least 1"):
         image_layer(torch.zeros(1, 3, 0, 21))
 
 
@@ -192,9 +192,9 @@ def test_bad_arguments_are_refused(build, message):
 
 def test_cap_only_saturates_and_does_not_quantize():
     layer, images = JpegLayer(0.3, 0.2, rounding="none"), torch.rand(2, 3, 16, 16)
-    z = layer.coefficients(images)
+    z = layer.to_coefficients(images)
     cap = 127 * layer.steps.detach()[:, None, None]
-    assert torch.equal(layer.quantize(z), torch.maximum(torch.minimum(z, cap), -cap))
+    assert torch.equal(layer.alter(z), torch.maximum(torch.minimum(z, cap), -cap))
     assert 0 < layer.saturation(images)[0, 0, 0] <= 1
     fine = JpegLayer(9.0, 9.0, rounding="none")  # the cap lies beyond every coefficient
     torch.testing.assert_close(fine(images), images, atol=1e-5, rtol=0)
@@ -248,8 +248,8 @@ def test_zero_dc_removes_the_mean_of_each_block_and_nothing_else(rounding):
     means = output.detach().unfold(2, 8, 8).unfold(3, 8, 8).mean((-2, -1))
     torch.testing.assert_close(means, torch.full_like(means, 128 / 255), atol=1e-5, rtol=0)
     plain = JpegLayer(8.0, 12.0, rounding=rounding)
-    z = plain.coefficients(images)
-    assert torch.equal(layer.coefficients(images).flatten(-2)[..., 1:], z.flatten(-2)[..., 1:])
+    z = plain.to_coefficients(images)
+    assert torch.equal(layer.to_coefficients(images).flatten(-2)[..., 1:], z.flatten(-2)[..., 1:])
     torch.testing.assert_close(layer(images + 0.1), output, atol=1e-4, rtol=0)  # brightness no longer matters
     output.square().sum().backward()
     assert layer.luma.grad[0, 0] == 0
@@ -296,7 +296,7 @@ def test_hard_is_what_libjpeg_turbo_writes(tmp_path, quality, size):
         luma, chroma, decoded = _subsampled_file(tmp_path / "a.jpg", rgb, tables)
         images = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255
         with torch.no_grad():
-            ours = (layer.quantize(layer.coefficients(images))[0] / q).round()
+            ours = (layer.alter(layer.to_coefficients(images))[0] / q).round()
             output = layer(images)[0]
         of_luma = (_luma_blocks(ours)[: luma.shape[0], : luma.shape[1]] - luma).abs()
         of_chroma = (ours[4:] - chroma).abs()
@@ -332,7 +332,7 @@ def test_inverse_path_is_libjpeg_turbos_decoder(tmp_path, quality, size):
 def test_subsampling_keeps_luma_and_halves_chroma():
     images = torch.rand(1, 3, 33, 18)
     fine = SubsampledJpegLayer(0.01, 0.01, bits=None, rounding="hard")
-    z = fine.coefficients(images)
+    z = fine.to_coefficients(images)
     assert z.shape == (1, 6, 3, 2, 8, 8)
     assert fine.saturation(images).shape == (3, 8, 8)
     luma = F.rgb_to_ycbcr(images)[:, 0]
@@ -390,7 +390,9 @@ def test_regions_refuse_other_sizes():
     with pytest.raises(UsageError, match=r"images must be 64x64, .* got \(1, 3, 64, 32\)"):
         layer(torch.rand(1, 3, 64, 32))
     with pytest.raises(UsageError, match="64x64"):
-        layer.coefficients(torch.rand(1, 3, 32, 64))
+        layer.saturation(torch.rand(1, 3, 32, 64))
+    with pytest.raises(UsageError, match=r"does not broadcast to z of shape \(1, 3, 4, 8, 8, 8\)"):
+        layer.alter(layer.to_coefficients(torch.rand(1, 3, 32, 64)))
 
 
 # ------------------------------------------------------------------------------------------------------- feature maps
@@ -418,7 +420,7 @@ def test_channels_have_their_own_table_or_share_one():
 
 def test_features_see_the_quantizer_alone():
     layer, features = FeatureJpegLayer(0.5, rounding="hard", bits=4), torch.randn(1, 4, 8, 8) * 3
-    levels = layer.coefficients(layer(features)) / 0.5
+    levels = layer.to_coefficients(layer(features)) / 0.5
     torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
     assert levels.abs().max() <= 7.001
     with torch.no_grad():
@@ -432,10 +434,10 @@ def test_bad_features_are_refused():
         FeatureJpegLayer()(torch.ones(1, 3, 8, 8, dtype=torch.int64))
     with pytest.raises(UsageError, match=r"\(N, 64, H, W\), got \(1, 3, 8, 8\)"):
         FeatureJpegLayer(channels=64)(torch.ones(1, 3, 8, 8))
-    with pytest.raises(UsageError, match="at least one sample"):
+    with pytest.raises(UsageError, match="H and W at least 1"):
         FeatureJpegLayer()(torch.ones(1, 3, 8, 0))
     with pytest.raises(UsageError, match="coefficients of 20x20 features"):
-        FeatureJpegLayer().reconstruct(torch.zeros(1, 3, 1, 1, 8, 8), (20, 20))
+        FeatureJpegLayer().to_images(torch.zeros(1, 3, 1, 1, 8, 8), (20, 20))
 
 
 # -------------------------------------------------------------------------------------------------------------- cascade
@@ -469,8 +471,8 @@ def test_a_compander_bends_each_frequency_at_its_own_scale(curve):
     wide = CompandingLayer(1e6, 1e6, curve=curve)
     torch.testing.assert_close(wide(images), images, atol=1e-2, rtol=0)
     layer = CompandingLayer(50.0, 20.0, curve=curve)
-    z = layer.coefficients(images)
-    companded = layer.process(z)
+    z = layer.to_coefficients(images)
+    companded = layer.alter(z)
     assert (companded.abs() < z.abs()).all()
     expected = (
         20 * z[0, 2, 1, 1].sign() * (z[0, 2, 1, 1].abs() / 20).log1p() if curve == "log" else 20 * (z[0, 2, 1, 1] / 20).tanh()
@@ -487,8 +489,8 @@ def test_gains_start_as_the_identity_and_scale_their_frequency():
     torch.testing.assert_close(layer(images), images, atol=1e-5, rtol=0)
     with torch.no_grad():
         layer.luma[0, 0], layer.chroma[2, 3] = 0, 5
-    z = layer.coefficients(images)
-    scaled = layer.process(z)
+    z = layer.to_coefficients(images)
+    scaled = layer.alter(z)
     assert (scaled[:, 0, ..., 0, 0] == 0).all()
     assert torch.equal(scaled[:, 1:, ..., 2, 3], 5 * z[:, 1:, ..., 2, 3])
     assert torch.equal(scaled[:, :, ..., 1, 1], z[:, :, ..., 1, 1])

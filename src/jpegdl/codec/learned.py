@@ -173,7 +173,7 @@ def carried(
     cap = F.largest_level(learned.bits)
     count, other, displaced, beyond, squares = 0, 0.0, 0.0, 0.0, 0.0
     for image in images:
-        z = layer.coefficients(image)
+        z = layer.to_coefficients(image)
         values = entries * ((z if cap is None or not capped else F.saturate(z, q, bits=learned.bits)) / entries).round()
         levels = F.quantize_levels(z, q, bits=learned.bits)
         count += z.numel()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from jpegdl.extras import on_first_use
 
 if TYPE_CHECKING:
-    from jpegdl.layer.base import DctLayer, ImageDctLayer, ImageLayer, Layer
+    from jpegdl.layer.base import ImageDctLayer, ImageLayer, Layer
     from jpegdl.layer.cascade import JpegCascade
     from jpegdl.layer.companding import CompandingLayer
     from jpegdl.layer.config import DEFAULT_ALPHA, ROUNDINGS, LayerConfig, Rounding, table_source
@@ -28,7 +28,6 @@ __all__ = [
     "STEP_RANGE",
     "STORABLE",
     "CompandingLayer",
-    "DctLayer",
     "FeatureJpegLayer",
     "GainLayer",
     "ImageDctLayer",
@@ -57,7 +56,6 @@ __all__ = [
 _HOMES = {
     "CompandingLayer": "companding",
     "DEFAULT_ALPHA": "config",
-    "DctLayer": "base",
     "FeatureJpegLayer": "feature_maps",
     "GainLayer": "gain",
     "ImageDctLayer": "base",

@@ -47,6 +47,7 @@ class CompandingLayer(ImageDctLayer):
         return {**super().settings, "curve": self.curve}
 
     def alter(self, z: Tensor) -> Tensor:
+        z = self.checked(z)
         scales = bounded(torch.stack((self.luma, self.chroma, self.chroma)), SMALLEST_SCALE).to(z.dtype)
         return CURVES[self.curve](z, scales[:, None, None])
 

@@ -22,4 +22,5 @@ class GainLayer(ImageDctLayer):
         self.chroma = nn.Parameter(torch.ones(F.BLOCK, F.BLOCK, dtype=torch.float32))
 
     def alter(self, z: Tensor) -> Tensor:
+        z = self.checked(z)
         return z * torch.stack((self.luma, self.chroma, self.chroma)).to(z.dtype)[:, None, None]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.layer.base import DctLayer, Table, compute_dtype, initial_table
+from jpegdl.layer.base import Layer, Table, compute_dtype, in_kernel, initial_table
 from jpegdl.layer.bounds import bounded, project
 from jpegdl.layer.config import DEFAULT_ALPHA, ROUNDINGS, Rounding
 from jpegdl.tables import is_abstract
@@ -22,7 +22,7 @@ SMALLEST_HARDNESS = 1e-5
 LARGEST_HARDNESS = 1e6  # exp(-hardness) is 0 in float32 long before
 
 
-class QuantizingLayer(DctLayer):
+class QuantizingLayer(Layer):
     """A layer that quantizes; a subclass names its tables, and says in :attr:`steps` and :attr:`alpha` which plane has which.
 
     Steps stay in :attr:`step_range` whatever trains them: [1e-5, 255], as in the published training, or wider where the layer
@@ -150,28 +150,15 @@ class QuantizingLayer(DctLayer):
     def _trained_hardness(self) -> bool:
         return any(getattr(self, f"hardness_{name}") is not None for name in self.table_names)
 
+    @in_kernel
     def at_blocks(self, tables: Tensor) -> Tensor:
         """Shape ``tables``, which are like :attr:`steps`, so that they broadcast to coefficients."""
         return tables[..., None, None, :, :]
 
-    def process(self, coefficients: Tensor) -> Tensor:
-        return self.quantize(coefficients)
-
-    def quantize(self, coefficients: Tensor) -> Tensor:
-        """Quantize and de-quantize with the layer's tables and ``rounding``.
-
-        Args:
-            coefficients: (N, planes, h, w, 8, 8), as from :meth:`coefficients`.
-
-        Returns:
-            The same shape, in the same units; float32, or float64 for float64 coefficients.
-
-        Raises:
-            UsageError: not of that shape, or on another device than the layer's tables.
-        """
-        return super().process(coefficients)
-
+    @in_kernel
     def alter(self, z: Tensor) -> Tensor:
+        """Quantize and de-quantize with the layer's tables and ``rounding``; see :meth:`Layer.alter`."""
+        z = self.checked(z)
         q = self.at_blocks(self.steps.to(z.dtype))
         if self.rounding == "none":
             return F.saturate(z, q, bits=self.bits)
@@ -199,8 +186,9 @@ class QuantizingLayer(DctLayer):
             (planes, 8, 8), of images (3, 8, 8) for Y, Cb, Cr: the share, 0 to 1, of coefficients whose nearest level is the
             first or the last of the alphabet or lies beyond it, |round(z / q)| >= L. All 0 where ``bits`` is None.
         """
+        self.check(images)
         cap = F.largest_level(self.bits)
-        z = self.coefficients(images)
+        z = self.to_coefficients(images)
         levels = F.quantize_levels(z, self.at_blocks(self.steps.to(z.dtype)), bits=self.bits)
         return (levels.abs() >= (float("inf") if cap is None else cap)).float().mean(dim=(0, 2, 3))
 

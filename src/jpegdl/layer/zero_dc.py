@@ -14,5 +14,5 @@ class ZeroDcJpegLayer(JpegLayer):
     Source: the variant "zero DC" in the public code of "JPEG Inspired Deep Learning" (ICLR 2025).
     """
 
-    def analyze(self, images: Tensor) -> Tensor:
-        return F.remove_dc(super().analyze(images))
+    def to_coefficients(self, images: Tensor) -> Tensor:
+        return F.remove_dc(super().to_coefficients(images))
