@@ -16,7 +16,6 @@ PRECISIONS = (
     "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine",
     "transformer-engine-float16", "16", "bf16", "32", "64",
 )  # fmt: skip
-_RATE_KINDS = ("symbols", "frequencies")
 _SCHEDULES = ("constant", "cosine", "onecycle", "multistep", "exponential")
 
 
@@ -97,8 +96,6 @@ def _check_optimizer(optimizer: OptimizerConfig, name: str, epochs: int) -> None
 def _check_rate(config: RateConfig, layer: LayerConfig) -> None:
     if not 0 <= config.weight < math.inf:
         raise UsageError(f"training.rate.weight must be 0, for none, or a number above, got {config.weight}")
-    if config.kind not in _RATE_KINDS:
-        raise UsageError(f"training.rate.kind must be one of {', '.join(_RATE_KINDS)}, got {config.kind!r}")
     if not 0 < config.hardness < math.inf:
         raise UsageError(f"training.rate.hardness must be a number greater than 0, got {config.hardness}")
     if config.blocks is not None and config.blocks < 1:
