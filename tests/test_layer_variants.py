@@ -14,13 +14,16 @@ from jpegdl.data import PHOTOGRAPHS, photograph
 from jpegdl.errors import UsageError
 from jpegdl.layer import (
     CompandingLayer,
+    FaintDcLayer,
     FeatureJpegLayer,
     GainLayer,
     ImageNormalization,
     JpegCascade,
+    LocalContrastLayer,
     RegionalJpegLayer,
     SubsampledJpegLayer,
     ZeroDcJpegLayer,
+    local_contrast,
 )
 from jpegdl.tables import standard_tables
 
@@ -41,6 +44,8 @@ LAYERS = {
     "log": lambda: CompandingLayer(90.0, 40.0),
     "tanh": lambda: CompandingLayer(90.0, 40.0, curve="tanh"),
     "gain": GainLayer,
+    "faint DC": FaintDcLayer,
+    "local contrast": LocalContrastLayer,
     "normalization": ImageNormalization,
 }
 IMAGE_LAYERS = [name for name in LAYERS if "features" not in name]
@@ -127,7 +132,7 @@ def test_copies_pickles_and_state_dicts(layer, request):
     assert torch.equal(fresh(images), layer(images))
 
 
-@pytest.mark.parametrize("name", ["trained hardness", "4:2:0", "regions", "cascade"])
+@pytest.mark.parametrize("name", ["trained hardness", "4:2:0", "regions", "cascade", "faint DC", "local contrast"])
 def test_compiles_in_one_graph(name):
     torch._dynamo.reset()
     layer, images = LAYERS[name](), torch.rand(1, 3, *SIZE)
@@ -178,6 +183,8 @@ def test_prints_what_it_is(layer):
         (lambda: CompandingLayer(1.0, -1.0), "chroma must be finite and greater than 0"),
         (lambda: ImageNormalization(std=0.0), "std must be greater than 0"),
         (lambda: ImageNormalization(mean=float("nan")), "mean must be a finite number"),
+        (lambda: FaintDcLayer(float("nan")), "factor must be a finite number, got nan"),
+        (lambda: LocalContrastLayer(0.0), "sigma must be a finite number greater than 0, got 0.0"),
         (lambda: JpegCascade([]), "at least one layer"),
         (lambda: JpegCascade([JpegLayer(), nn.Identity()]), "got Identity"),
     ],
@@ -510,3 +517,59 @@ def test_normalization_takes_constant_images():
     torch.testing.assert_close(output, torch.full_like(output, 0.4))
     output.sum().backward()
     assert constant.grad.isfinite().all()
+
+
+def test_faint_dc_is_a_thirty_second_of_dc_to_the_last_bit():
+    layer, images = FaintDcLayer(), torch.rand(2, 3, *SIZE)
+    factors = torch.ones(8, 8)
+    factors[0, 0] = 1 / 32
+    expected = F.coefficients_to_images(F.images_to_coefficients(images) * factors, SIZE)
+    assert torch.equal(layer(images), expected)
+    torch.testing.assert_close(FaintDcLayer(1.0)(images), images, atol=1e-5, rtol=0)
+    assert list(layer.parameters()) == []
+    with pytest.raises(UsageError, match="factor=0.03125, and this one has factor=0.5"):
+        FaintDcLayer(0.5).load_state_dict(layer.state_dict())
+
+
+def _blurred(x):
+    """Weighted by a Gaussian of 2.3 pixels that ends at 7, edges repeated, along rows and then columns."""
+    window = torch.exp(-(torch.arange(-7, 8, dtype=x.dtype) ** 2) / (2 * 2.3**2))
+    window = window / window.sum()
+    planes = x.flatten(0, 1)[:, None]
+    planes = nn.functional.conv2d(nn.functional.pad(planes, (7, 7, 0, 0), mode="replicate"), window.view(1, 1, 1, -1))
+    planes = nn.functional.conv2d(nn.functional.pad(planes, (0, 0, 7, 7), mode="replicate"), window.view(1, 1, -1, 1))
+    return planes.view_as(x)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), SIZE, (64, 64)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_local_contrast_is_what_was_measured_to_the_last_bit(size, dtype):
+    """The formula of Jarrett et al. as the study of what carries the gain had it."""
+    images = torch.rand(2, 3, *size).to(dtype)
+    less = images - _blurred(images)
+    deviation = _blurred(less.square()).clamp(min=1e-8).sqrt()
+    expected = 0.5 + 0.25 * less / torch.maximum(deviation, deviation.mean(dim=(2, 3), keepdim=True))
+    assert torch.equal(LocalContrastLayer()(images), expected)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_local_contrast_is_a_sum_where_convolutions_are_not_exact(dim):
+    padded, window = torch.rand(3, 1, 20, 30, dtype=torch.float64), torch.rand(5, dtype=torch.float64)
+    expected = local_contrast._convolved(padded, window, dim)
+    torch.testing.assert_close(local_contrast._summed(padded, window, dim), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("build", [FaintDcLayer, LocalContrastLayer])
+def test_rivals_are_float32_on_a_gpu(build):
+    images = torch.rand(4, 3, 64, 48)
+    with torch.backends.cudnn.flags(allow_tf32=True):
+        found = build().cuda()(images.cuda())
+    torch.testing.assert_close(found.cpu(), build()(images), atol=1e-5, rtol=0)
+
+
+def test_local_contrast_knows_neither_brightness_nor_contrast():
+    layer, images = LocalContrastLayer(), torch.rand(1, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(layer(0.3 * images + 0.4), layer(images))
+    assert torch.equal(layer(torch.full((1, 3, 9, 9), 0.25)), torch.full((1, 3, 9, 9), 0.5))
+    assert list(layer.state_dict()) == ["_extra_state"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.layer import STORABLE, JpegLayer, SubsampledJpegLayer
+from jpegdl.layer import JpegLayer, SubsampledJpegLayer, storable_kinds
 from jpegdl.runs import RunFolder
 from jpegdl.tables import LARGEST_ENTRY, meant_for, read_tables, standard_tables
 
@@ -72,16 +72,17 @@ def of_run(folder: RunFolder) -> Learned:
     if not folder.config_file.is_file():
         raise UsageError(f"no run in {folder}{folder.hint or '; give the folder of a run, RUNS/NAME/ARM/SEED'}")
     layer = folder.config().layer
-    if layer.kind not in STORABLE:
+    storable = storable_kinds()
+    if layer.kind not in storable:
         raise UsageError(
             f"the layer of {folder} is of kind {layer.kind!r}: a JPEG file has one pair of tables of steps, and can stand for "
-            f"the kinds {' and '.join(STORABLE)} only"
+            f"the kinds {' and '.join(storable)} only"
         )
     if layer.rounding == "none":
         raise UsageError(f"the layer of {folder} does not quantize (layer.rounding none): no JPEG file does the same")
     if not folder.tables_file.is_file():
         raise UsageError(f"no tables in {folder}: its training is not finished")
-    return Learned(*read_tables(folder.tables_file), layer.bits, STORABLE[layer.kind], str(folder))
+    return Learned(*read_tables(folder.tables_file), layer.bits, storable[layer.kind], str(folder))
 
 
 def file_tables(luma: Tensor, chroma: Tensor, *, wide: bool = False) -> tuple[Tensor, Tensor]:

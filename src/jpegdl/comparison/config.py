@@ -38,9 +38,10 @@ class CompareConfig(RunConfig):
         arms: what to compare. plain (the backbone alone), jpeg-dl (the layer in front of it, trained jointly); real JPEG
             instead: jpeg-augmentation, jpeg-75; tables that stay: fixed-sensitivity, fixed-50, fixed-75, fixed-90,
             learned-frozen; other gradients: ste, noise; other starts: init-sensitivity, init-magnitude, init-ones,
-            init-random; parts: cap-only, quantization-only; competitors: gain, normalize; variants: zero-dc, subsampled,
-            regions, cascade, alpha, hardness, log, tanh. In a YAML file arms of your own too, a mapping of names: ours to
-            nothing, your own to what differs from the recipe, about: TEXT, layer: {...}, data: {...}, training: {...}.
+            init-random; parts: cap-only, quantization-only; rivals: gain, faint-dc, local-contrast, normalize; variants:
+            cascade, regions, subsampled, zero-dc, log, tanh, alpha, hardness. In a YAML file arms of your own too, a mapping
+            of names: ours to nothing, your own to what differs from the recipe, about: TEXT, layer: {...}, data: {...},
+            training: {...}.
         seeds: a number n for the seeds 0 to n-1, or a list of seeds.
         jobs: how many runs compare trains side by side, each in a process of its own with its share of the CPU's threads.
             Default: one per GPU, or one per CPU core where there are none; 1 where several processes train one run.

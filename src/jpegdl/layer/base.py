@@ -61,7 +61,7 @@ class Layer(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Name what there is to know of the layer besides its tables, as JSON has it: its class, and what a subclass adds."""
+        """All there is to know of the layer besides its tables, as JSON has it: its class, and what a subclass adds."""
         return {"layer": type(self).__name__}
 
     def forward(self, images: Tensor) -> Tensor:

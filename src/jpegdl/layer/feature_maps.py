@@ -1,14 +1,13 @@
 """The quantizer on feature maps, inside a network."""
 
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.layer.base import Table, compute_dtype, initial_tables
-from jpegdl.layer.config import DEFAULT_ALPHA, Rounding
-from jpegdl.layer.quantizing import QuantizingLayer
+from jpegdl.layer.quantizing import QuantizerOptions, QuantizingLayer
 
 
 class FeatureJpegLayer(QuantizingLayer):
@@ -43,24 +42,11 @@ class FeatureJpegLayer(QuantizingLayer):
         table: Table = 1.0,
         *,
         channels: int | None = None,
-        alpha: Table = DEFAULT_ALPHA,
-        hardness: float | None = None,
-        bits: int | None = 8,
-        window: int | None = 5,
-        rounding: Rounding = "soft",
-        trainable_alpha: bool = False,
+        **options: Unpack[QuantizerOptions],
     ) -> None:
         if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
             raise UsageError(f"channels must be a positive integer, or None for one shared table, got {channels!r}")
-        super().__init__(
-            initial_tables({"table": table}, () if channels is None else (channels,)),
-            alpha=alpha,
-            hardness=hardness,
-            bits=bits,
-            window=window,
-            rounding=rounding,
-            trainable_alpha=trainable_alpha,
-        )
+        super().__init__(initial_tables({"table": table}, () if channels is None else (channels,)), **options)
         self.planes = channels
 
     @property

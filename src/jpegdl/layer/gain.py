@@ -5,8 +5,10 @@ from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.layer.base import ImageDctLayer
+from jpegdl.layer.registry import register_layer
 
 
+@register_layer("gain", "a trained gain for each frequency, no quantizer")
 class GainLayer(ImageDctLayer):
     """Colour, DCT, a trainable gain for each frequency, and back: a linear control, without a quantizer.
 

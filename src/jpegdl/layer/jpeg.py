@@ -7,11 +7,13 @@ from torch import Tensor, nn
 
 from jpegdl.kernels import soft_round_trip
 from jpegdl.layer.base import ImageDctLayer, Table, initial_tables
-from jpegdl.layer.config import DEFAULT_ALPHA, Rounding
-from jpegdl.layer.quantizing import QuantizingLayer
+from jpegdl.layer.config import DEFAULT_ALPHA, LayerConfig, Rounding
+from jpegdl.layer.quantizing import QuantizingLayer, quantizer_options
+from jpegdl.layer.registry import register_layer
 from jpegdl.tables import standard_tables
 
 
+@register_layer("jpeg", "the JPEG layer: trainable steps, a differentiable quantizer", storable=True)
 class JpegLayer(QuantizingLayer, ImageDctLayer):
     r"""A JPEG round trip that trains: colour, DCT, quantization with trainable steps, and back.
 
@@ -111,6 +113,10 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
             layer = JpegLayer.from_quality(75)
         """
         return cls(*standard_tables(quality), **{"bits": None, **options})
+
+    @classmethod
+    def from_config(cls, config: LayerConfig, tables: tuple[Tensor, Tensor], size: int) -> Self:
+        return cls(*tables, **quantizer_options(config))
 
     @property
     def steps(self) -> Tensor:

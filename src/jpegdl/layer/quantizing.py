@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,40 @@ from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.layer.base import Layer, Table, compute_dtype, in_kernel, initial_table
 from jpegdl.layer.bounds import bounded, project
-from jpegdl.layer.config import DEFAULT_ALPHA, ROUNDINGS, Rounding
+from jpegdl.layer.config import DEFAULT_ALPHA, ROUNDINGS, LayerConfig, Rounding
 from jpegdl.tables import is_abstract
 
 STEP_RANGE = (1e-5, 255.0)  # where the published training keeps the steps
 SMALLEST_ALPHA = 1e-5
 SMALLEST_HARDNESS = 1e-5
 LARGEST_HARDNESS = 1e6  # exp(-hardness) is 0 in float32 long before
+
+
+class QuantizerOptions(TypedDict, total=False):
+    """What every layer that quantizes takes by name; :class:`jpegdl.JpegLayer` says what each does."""
+
+    alpha: Table | tuple[Table, Table]
+    hardness: float | None
+    bits: int | None
+    window: int | None
+    rounding: Rounding
+    trainable_alpha: bool
+
+
+def quantizer_options(config: LayerConfig) -> QuantizerOptions:
+    """Return the options of a quantizer that settings ask for; without ``alpha`` where they leave it open.
+
+    Raises:
+        UsageError: ``alpha`` is a list of another length than two.
+    """
+    options: Any = {name: getattr(config, name) for name in QuantizerOptions.__annotations__}
+    if isinstance(config.alpha, list):
+        if len(config.alpha) != 2:
+            raise UsageError(f"layer.alpha must be one number, or two for luma and chroma, got {config.alpha}")
+        options["alpha"] = tuple(config.alpha)
+    elif config.alpha is None:
+        del options["alpha"]
+    return options  # type: ignore[no-any-return]
 
 
 class QuantizingLayer(Layer):
@@ -49,12 +76,12 @@ class QuantizingLayer(Layer):
         self,
         tables: Mapping[str, Tensor],
         *,
-        alpha: Table | tuple[Table, ...],
-        hardness: float | None,
-        bits: int | None,
-        window: int | None,
-        rounding: Rounding,
-        trainable_alpha: bool,
+        alpha: Table | tuple[Table, ...] = DEFAULT_ALPHA,
+        hardness: float | None = None,
+        bits: int | None = 8,
+        window: int | None = 5,
+        rounding: Rounding = "soft",
+        trainable_alpha: bool = False,
     ) -> None:
         super().__init__()
         bits, window = (int(n) if isinstance(n, Integral) and not isinstance(n, bool) else n for n in (bits, window))
@@ -105,7 +132,7 @@ class QuantizingLayer(Layer):
 
     @property
     def rounding(self) -> Rounding:
-        """Which quantizer is in use; one of :data:`ROUNDINGS`."""
+        """The quantizer in use, one of :data:`ROUNDINGS`."""
         return self._rounding
 
     @rounding.setter
@@ -133,7 +160,7 @@ class QuantizingLayer(Layer):
         raise NotImplementedError
 
     def named_tables(self) -> dict[str, Tensor]:
-        """The tables in effect by name, trained or not: steps as ``NAME``, and ``alpha_NAME``."""
+        """Return the tables in effect by name, trained or not: steps as ``NAME``, and ``alpha_NAME``."""
         raise NotImplementedError
 
     def _alpha_of(self, name: str) -> Tensor:
@@ -174,7 +201,7 @@ class QuantizingLayer(Layer):
 
     @torch.no_grad()
     def saturation(self, images: Tensor) -> Tensor:
-        """How much of each frequency the level cap holds back.
+        """Measure how much of each frequency the level cap holds back.
 
         With fine steps and few bits a layer saturates low frequencies more than it quantizes them: this tells the two apart. It
         looks at the coefficients and the steps, whatever ``rounding`` is.

@@ -6,8 +6,10 @@ from torch import Tensor
 from jpegdl import functional as F
 from jpegdl.layer.base import compute_dtype
 from jpegdl.layer.jpeg import JpegLayer
+from jpegdl.layer.registry import register_layer
 
 
+@register_layer("subsampled", "the layer with 4:2:0 chroma subsampling", storable=True)
 class SubsampledJpegLayer(JpegLayer):
     """A :class:`jpegdl.JpegLayer` with 4:2:0 chroma subsampling, as most JPEG files have it.
 

@@ -4,8 +4,10 @@ from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.layer.jpeg import JpegLayer
+from jpegdl.layer.registry import register_layer
 
 
+@register_layer("zero-dc", "the layer without the blocks' mean values")
 class ZeroDcJpegLayer(JpegLayer):
     """A :class:`jpegdl.JpegLayer` that removes the DC coefficient of every block of Y, Cb and Cr before it quantizes.
 

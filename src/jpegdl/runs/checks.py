@@ -5,7 +5,7 @@ import math
 from jpegdl.backbones.build import check_backbone, pretrained_source
 from jpegdl.data.config import check_data
 from jpegdl.errors import UsageError
-from jpegdl.layer import STORABLE, LayerConfig, check_layer
+from jpegdl.layer import LayerConfig, check_layer, storable_kinds
 from jpegdl.runs.config import OptimizerConfig, RateConfig, RunConfig, TrainingConfig
 from jpegdl.user_code import is_own
 
@@ -102,8 +102,8 @@ def _check_rate(config: RateConfig, layer: LayerConfig) -> None:
         raise UsageError(f"training.rate.blocks must be at least 1, or null for all, got {config.blocks}")
     if not 0 <= config.memory < 1:
         raise UsageError(f"training.rate.memory must be at least 0 and less than 1, got {config.memory}")
-    if config.weight and layer.kind not in (*STORABLE, "none"):
+    if config.weight and layer.kind not in (*storable_kinds(), "none"):
         raise UsageError(
             f"training.rate is the rate of JPEG files, which have one pair of tables of steps, and layer.kind {layer.kind} is "
-            f"not of that sort; give {' or '.join(STORABLE)}, or training.rate.weight 0"
+            f"not of that sort; give {' or '.join(storable_kinds())}, or training.rate.weight 0"
         )
