@@ -48,7 +48,6 @@ def test_steps_become_valid_entries():
     tables = file_tables(luma, luma + 1)
     assert tables[0][0].tolist() == [1, 1, 1, 2, 255, 255, 255, 255]
     assert tables[1][0].tolist() == [1, 1, 2, 3, 255, 255, 255, 255]
-    assert file_tables(luma, luma, wide=True)[0][0].tolist() == [1, 1, 1, 2, 255, 255, 300, 32767]
 
 
 def test_rounding_to_the_nearest_loses_least():

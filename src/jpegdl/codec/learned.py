@@ -13,7 +13,7 @@ from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.layer import JpegLayer, SubsampledJpegLayer, storable_kinds
 from jpegdl.runs import RunFolder
-from jpegdl.tables import LARGEST_ENTRY, meant_for, read_tables, standard_tables
+from jpegdl.tables import meant_for, read_tables, standard_tables
 
 LARGEST = 255  # in a table of 8-bit entries, which every decoder reads
 
@@ -85,7 +85,7 @@ def of_run(folder: RunFolder) -> Learned:
     return Learned(*read_tables(folder.tables_file), layer.bits, storable[layer.kind], str(folder))
 
 
-def file_tables(luma: Tensor, chroma: Tensor, *, wide: bool = False) -> tuple[Tensor, Tensor]:
+def file_tables(luma: Tensor, chroma: Tensor) -> tuple[Tensor, Tensor]:
     """Round learned steps to the entries of a JPEG file's tables: to the nearest integer from 1 up.
 
     Of the rules nearest, nearest on a logarithmic scale, up and down it is the one whose files are closest to what the layer
@@ -95,13 +95,11 @@ def file_tables(luma: Tensor, chroma: Tensor, *, wide: bool = False) -> tuple[Te
 
     Args:
         luma, chroma: steps > 0, each (8, 8).
-        wide: up to 32767 instead of 255, which takes 16-bit tables; libjpeg cautions at them.
 
     Returns:
-        (luma, chroma), each (8, 8), integers as float32. Steps beyond the largest become the largest.
+        (luma, chroma), each (8, 8), integers as float32. Steps beyond 255, the largest entry of 8 bits, become 255.
     """
-    largest = LARGEST_ENTRY if wide else LARGEST
-    rounded = [table.detach().float().round().clamp(1, largest) for table in (luma, chroma)]
+    rounded = [table.detach().float().round().clamp(1, LARGEST) for table in (luma, chroma)]
     return rounded[0], rounded[1]
 
 
