@@ -48,6 +48,7 @@ def test_a_layer_is_a_kind_by_what_stands_above_its_class():
 
     config = LayerConfig(kind="inverse")
     check_layer(config, 16)
+    assert "inverse (images with white for black)" in LayerConfig.__doc__  # which is the help text
     layer = build_layer(config, TABLES, 16)
     assert isinstance(layer, Inverse)
     assert torch.equal(layer(torch.zeros(1, 3, 8, 8)), torch.ones(1, 3, 8, 8))
@@ -104,8 +105,8 @@ def test_every_kind_but_those_of_the_recipe_has_an_arm_of_its_name():
 
 
 def test_the_help_names_every_kind_and_every_arm():
-    kinds = re.search(r" kind: (.*?) train: ", " ".join(inspect.getdoc(LayerConfig).split()))[1]
-    assert set(LAYER_KINDS) <= set(re.findall(r"[\w-]+", kinds))
+    kinds = re.search(r" kind: (.*?); or your own", " ".join(inspect.getdoc(LayerConfig).split()))[1]
+    assert kinds == ", ".join(f"{name} ({kind.about})" for name, kind in LAYER_KINDS.items())
     arms = re.search(r" arms: (.*?) seeds: ", " ".join(inspect.getdoc(CompareConfig).split()))[1]
     assert {arm for arm in ARMS if not arm.startswith("rate-")} <= set(re.findall(r"[\w-]+", arms))
 

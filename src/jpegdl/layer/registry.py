@@ -28,6 +28,8 @@ L = TypeVar("L", bound=ImageLayer)
 Tables = tuple[Tensor, Tensor]  # luma and chroma, each (8, 8), in JPEG table units
 _OPTIONS = tuple(QuantizerOptions.__annotations__)  # that settings have too
 _ROOM = __name__.rpartition(".")[0]
+ALL_KINDS = "one of :data:`jpegdl.layer.LAYER_KINDS`"  # what docstrings say that are help too, where the list is to stand
+_ABOUT = LayerConfig.__doc__ or ""
 _ORDER = ("steps", "scales", "gains", None)  # of kinds, by what their tables are
 
 
@@ -105,7 +107,9 @@ def _kinds() -> dict[str, LayerKind]:
     def place(name: str) -> tuple[bool, bool, int, str]:
         return name != "jpeg", name == "none", _ORDER.index(_registered[name].tables), name
 
-    return {name: _registered[name] for name in sorted(_registered, key=place)}
+    kinds = {name: _registered[name] for name in sorted(_registered, key=place)}
+    LayerConfig.__doc__ = _ABOUT.replace(ALL_KINDS, ", ".join(f"{name} ({kind.about})" for name, kind in kinds.items()))
+    return kinds
 
 
 class _Kinds(Mapping[str, LayerKind]):
