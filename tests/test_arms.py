@@ -87,7 +87,8 @@ def test_every_arm_trains(every_arm):
     frozen = [
         arm
         for arm in TRAINED
-        if arm.startswith(("fixed", "jpeg-a", "jpeg-7")) or arm in ("plain", "normalize", "learned-frozen")
+        if arm.startswith(("fixed", "jpeg-a", "jpeg-7"))
+        or arm in ("plain", "normalize", "faint-dc", "local-contrast", "learned-frozen")
     ]
     assert counts == {arm: 0 if arm in frozen else trained.get(arm, 128) for arm in TRAINED}
     assert (folder / "arms" / "accuracy.png").is_file()

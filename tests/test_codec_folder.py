@@ -168,13 +168,25 @@ def test_a_source_without_images_leaves_the_target_as_good_as_new(source, tmp_pa
         ({"subsampling": "4:2:0"}, "subsampling"),
         ({"optimize": False}, "optimize"),
         ({"progressive": True}, "progressive"),
-        ({"drop_alpha": True}, "drop_alpha"),
     ],
 )
 def test_other_settings_are_not_mixed(source, tmp_path, other, named):
     compress_folder(source, tmp_path / "out", STANDARD)
     with pytest.raises(UsageError, match=rf"other settings \({named}\)"):
         compress_folder(source, tmp_path / "out", CompressConfig(**{"tables": "standard:75", **other}))
+
+
+def test_a_manifest_with_a_setting_that_was_dropped_is_that_of_its_default(source, tmp_path):
+    compress_folder(source, tmp_path / "out", STANDARD)
+    file = tmp_path / "out" / MANIFEST
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["settings"]["drop_alpha"] = False  # as earlier versions wrote it
+    file.write_text(json.dumps(content), encoding="utf-8")
+    assert compress_folder(source, tmp_path / "out", STANDARD)["skipped"] == 3
+    content["settings"]["drop_alpha"] = True
+    file.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"other settings \(drop_alpha\)"):
+        compress_folder(source, tmp_path / "out", STANDARD)
 
 
 def test_another_source_or_a_folder_of_something_else_is_refused(source, tmp_path):
@@ -270,9 +282,6 @@ def test_what_no_file_can_hold_is_refused_by_name(source, tmp_path):
         "clear.png": "is transparent",
         "holed.png": "is transparent",
     }
-    found = compress_folder(source, tmp_path / "dropped", CompressConfig(tables="standard:98", drop_alpha=True))
-    assert found["written"] == 5
-    assert np.abs(_pixels(Image.open(tmp_path / "dropped" / "clear.jpg")) - _pixels(RGB)).mean() < 1.5
 
 
 def test_orientation_and_profile_stay(tmp_path):
@@ -545,23 +554,15 @@ def test_the_manifest_says_where_the_tables_come_from(source, tmp_path):
     assert content["settings"]["tables"]["luma"][0][0] == 8
 
 
-def test_wide_entries_reach_the_file(tmp_path):
+def test_steps_beyond_the_largest_entry_become_that_and_it_is_said(tmp_path):
     (tmp_path / "in").mkdir()
     RGB.save(tmp_path / "in" / "a.png")
     coarse = torch.full((8, 8), 400.0)
     write_tables(tmp_path / "t.txt", {"luma": coarse, "chroma": coarse})
-    for wide, entry in ((False, 255), (True, 400)):
-        out = tmp_path / f"out-{wide}"
-        found = compress_folder(tmp_path / "in", out, CompressConfig(tables=str(tmp_path / "t.txt"), wide=wide))
-        with Image.open(io.BytesIO((out / "a.jpg").read_bytes())) as image:
-            assert image.quantization[1] == [entry] * 64
-        assert (found["carried"] is None) == wide
-    assert (
-        "128 of 128 steps are beyond the largest entry"
-        in compress_folder(tmp_path / "in", tmp_path / "again", CompressConfig(tables=str(tmp_path / "t.txt")))["carried"][
-            "words"
-        ]
-    )
+    found = compress_folder(tmp_path / "in", tmp_path / "out", CompressConfig(tables=str(tmp_path / "t.txt")))
+    with Image.open(io.BytesIO((tmp_path / "out" / "a.jpg").read_bytes())) as image:
+        assert image.quantization[1] == [255] * 64
+    assert "128 of 128 steps are beyond the largest entry" in found["carried"]["words"]
 
 
 def test_a_note_beside_an_image_does_not_take_its_name(tmp_path):

@@ -109,6 +109,7 @@ def test_another_model_replaces_all(tmp_path):
     [
         ({"kind": "gain"}, {"training", "saturation", "bits of the levels", "ablation: uncapped, unquantized"}),
         ({"kind": "log"}, {"training", "saturation", "bits of the levels", "ablation: uncapped, unquantized"}),
+        ({"kind": "faint-dc"}, {"tables", "training", "saturation", "bits of the levels", "ablation: uncapped, unquantized"}),
         ({"kind": "normalize"}, {"tables", "training", "frequencies", "ablation"}),
         ({"kind": "cascade", "depth": 2}, {"training", "bits per frequency", "transfer curves", "ablation"}),
         (

@@ -28,7 +28,7 @@ def _by_hand(subject, kind, plane, row, column):
     for index in range(len(subject.data.test)):
         image, target = subject.data.test[index]
         with torch.no_grad():
-            z = layer.coefficients(image[None])
+            z = layer.to_coefficients(image[None])
             q, alpha = layer.steps[:, None, None], layer.alpha[:, None, None]
             out = F.soft_quantize(z, q, alpha, bits=layer.bits, window=layer.window)
             for channel in (0,) if plane == "luma" else (1, 2):

@@ -59,7 +59,7 @@ def test_bits_and_saturation_of_every_frequency(tmp_path, window):
     assert not found["grey"]
     assert found["cap"] == 15
     with torch.no_grad():
-        z = layer.coefficients(images)
+        z = layer.to_coefficients(images)
         saturation = layer.saturation(images)
         planes = {"luma": (z[:, :1], layer.luma), "chroma": (z[:, 1:], layer.chroma)}
         for plane, (there, steps) in planes.items():
@@ -88,7 +88,7 @@ def test_curves_are_over_the_histogram_of_the_test_images(tmp_path):
     assert [(curve["plane"], curve["frequency"]) for curve in curves] == [
         ("luma", [0, 0]), ("luma", [2, 1]), ("chroma", [0, 0]), ("chroma", [2, 1]),
     ]  # fmt: skip
-    z = layer.coefficients(images)
+    z = layer.to_coefficients(images)
     for curve in curves:
         row, column = curve["frequency"]
         at = z[:, :1] if curve["plane"] == "luma" else z[:, 1:]

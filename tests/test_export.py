@@ -16,9 +16,11 @@ from jpegdl.export import export_model, export_run
 from jpegdl.functional import transforms
 from jpegdl.layer import (
     CompandingLayer,
+    FaintDcLayer,
     GainLayer,
     ImageNormalization,
     JpegCascade,
+    LocalContrastLayer,
     RegionalJpegLayer,
     SubsampledJpegLayer,
     ZeroDcJpegLayer,
@@ -41,6 +43,7 @@ FIXED = {
     "cascade": lambda: JpegCascade(
         [CompandingLayer(90.0, 40.0), CompandingLayer(900.0, 400.0, curve="tanh"), GainLayer(), ImageNormalization()]
     ),
+    "rivals": lambda: JpegCascade([FaintDcLayer(), LocalContrastLayer()]),
     "none": nn.Identity,
 }
 

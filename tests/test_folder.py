@@ -14,7 +14,8 @@ from jpegdl.comparison import CompareConfig, calibrate_run, compare, evaluate_ru
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import DataWarning, UsageError
 from jpegdl.layer import LayerConfig
-from jpegdl.runs import OptimizerConfig, RunFolder, TrainingConfig
+from jpegdl.parsing import read_config
+from jpegdl.runs import OptimizerConfig, RateConfig, RunFolder, TrainingConfig
 from jpegdl.tables import write_tables
 from runs import run, small_config
 
@@ -72,6 +73,35 @@ def test_a_setting_that_nobody_knows_is_named(tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     with pytest.raises(UsageError, match=r"config.yaml is damaged \(unknown setting magic: a newer version wrote it"):
         RunFolder(tmp_path).config()
+
+
+def test_a_setting_that_was_dropped_is_read_where_it_had_its_default(tmp_path):
+    config = small_config(epochs=1)
+    result = run(config, tmp_path)
+    settings = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
+    settings["training"]["rate"]["kind"] = "symbols"  # as earlier versions wrote it
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    assert RunFolder(tmp_path).config().training == config.training
+    assert run(config, tmp_path) == result  # nor is it trained again
+    settings["training"]["rate"]["kind"] = "frequencies"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"config.yaml: training.rate.kind 'frequencies' is no more: .*'symbols'"):
+        RunFolder(tmp_path).config()
+
+
+@pytest.mark.parametrize(
+    "arms", [["plain"], {"plain": None, "mine": {"training": {"rate": {"kind": "symbols", "weight": 0.5}}}}]
+)
+def test_the_settings_of_a_comparison_of_an_earlier_version_are_read(tmp_path, arms):
+    file = tmp_path / "compare.yaml"
+    settings = {"training": {"rate": {"kind": "symbols", "blocks": 100}}, "arms": arms}
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    config = read_config(file)
+    assert config.training.rate == RateConfig(blocks=100)
+    assert "mine" not in config.arms or config.arms["mine"] == {"training": {"rate": {"weight": 0.5}}}
+    file.write_text(yaml.safe_dump({"training": {"rate": {"kind": "frequencies"}}}), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"compare.yaml: training.rate.kind 'frequencies' is no more"):
+        read_config(file)
 
 
 def test_a_default_that_is_spelled_out_is_the_default(tmp_path):

@@ -551,5 +551,5 @@ def test_luma_blocks_lie_in_reading_order():
 
 
 def test_coefficients_of_another_size_are_refused():
-    with pytest.raises(UsageError, match=r"33x8 images must be of shape \('N', 6, 3, 1, 8, 8\), got \(1, 6, 2, 1, 8, 8\)"):
+    with pytest.raises(UsageError, match=r"33x8 images must be of shape \(N, 6, 3, 1, 8, 8\), got \(1, 6, 2, 1, 8, 8\)"):
         F.mcus_to_images(torch.zeros(1, 6, 2, 1, 8, 8), (33, 8))

@@ -46,7 +46,7 @@ def test_the_layer_is_the_published_one(name):
     def close(ours, theirs):
         return (ours - theirs).abs().max() <= 1e-9 * theirs.abs().max()
 
-    assert close(layer.quantize(layer.coefficients(image)), case["quantized"])
+    assert close(layer.alter(layer.to_coefficients(image)), case["quantized"])
     assert close(output, case["output"])
     assert close(image.grad / 255, case["grad_image"])
     for ours, theirs in parameters.items():
@@ -86,7 +86,7 @@ def test_any_size(size):
     fine = JpegLayer(0.01, 0.01, bits=None, rounding="hard")
     images = torch.rand(2, 3, *size)
     blocks = tuple(-(-side // 8) for side in size)
-    assert fine.coefficients(images).shape == (2, 3, *blocks, 8, 8)
+    assert fine.to_coefficients(images).shape == (2, 3, *blocks, 8, 8)
     torch.testing.assert_close(fine(images), images, atol=2e-4, rtol=0)
 
 
@@ -94,23 +94,23 @@ def test_edges_are_repeated():
     layer = JpegLayer(5.0, 5.0)
     images = torch.rand(1, 3, 13, 11)
     padded = torch.nn.functional.pad(images, (0, 5, 0, 3), mode="replicate")
-    assert torch.equal(layer.coefficients(images), layer.coefficients(padded))
+    assert torch.equal(layer.to_coefficients(images), layer.to_coefficients(padded))
 
 
 def test_the_layer_is_its_three_parts():
     layer = JpegLayer(*standard_tables(30))
     images = torch.rand(2, 3, 20, 20)
-    z = layer.coefficients(images)
+    z = layer.to_coefficients(images)
     assert z.dtype == torch.float32
-    parts = layer.reconstruct(layer.quantize(z), (20, 20))
+    parts = layer.to_images(layer.alter(z), (20, 20))
     torch.testing.assert_close(layer(images), parts, atol=1e-4, rtol=0)  # fused and not: float32 rounding
     layer.rounding = "hard"
-    assert torch.equal(layer(images), layer.reconstruct(layer.quantize(z), (20, 20)))
+    assert torch.equal(layer(images), layer.to_images(layer.alter(z), (20, 20)))
 
 
 def test_luma_quantizes_y_and_chroma_the_rest():
     layer = JpegLayer(50.0, 2.0, bits=None, rounding="hard")
-    levels = layer.quantize(layer.coefficients(torch.rand(1, 3, 16, 16)))
+    levels = layer.alter(layer.to_coefficients(torch.rand(1, 3, 16, 16)))
     assert torch.equal(levels[:, :1], (levels[:, :1] / 50).round() * 50)
     assert not torch.equal(levels[:, 1:], (levels[:, 1:] / 50).round() * 50)
     assert torch.equal(levels[:, 1:], (levels[:, 1:] / 2).round() * 2)
@@ -177,8 +177,8 @@ def test_hard_is_what_libjpeg_turbo_writes(tmp_path, kind):
         rgb, images = _blocks_of(name)
         theirs, decoded = _as_file(tmp_path / "a.jpg", rgb, tables)
         with torch.no_grad():
-            z = layer.coefficients(images)
-            ours = (layer.quantize(z) / q)[0].round()
+            z = layer.to_coefficients(images)
+            ours = (layer.alter(z) / q)[0].round()
             output = layer(images)[0]
         difference = (ours - theirs).abs()
         assert (difference <= torch.ceil(4 / q)).all(), name
@@ -346,7 +346,7 @@ def test_a_bad_pixel_stays_within_its_block(value, rounding):
         (np.zeros((1, 3, 8, 8), dtype=np.float32), TypeError, "torch.Tensor"),
         (torch.zeros(3, 8, 8), UsageError, r"\(N, 3, H, W\), got \(3, 8, 8\)"),
         (torch.zeros(1, 1, 8, 8), UsageError, r"\(N, 3, H, W\), got \(1, 1, 8, 8\)"),
-        (torch.zeros(1, 3, 0, 8), UsageError, "at least one pixel"),
+        (torch.zeros(1, 3, 0, 8), UsageError, "H and W at least 1"),
     ],
 )
 def test_bad_images_are_refused(images, error, message):
@@ -407,9 +407,9 @@ def test_numpy_numbers_are_numbers():
 
 def test_bad_coefficients_are_refused():
     with pytest.raises(UsageError, match="coefficients of 20x20 images"):
-        JpegLayer().reconstruct(torch.zeros(1, 3, 1, 1, 8, 8), (20, 20))
+        JpegLayer().to_images(torch.zeros(1, 3, 1, 1, 8, 8), (20, 20))
     with pytest.raises(UsageError, match="coefficients must be"):
-        JpegLayer().quantize(torch.zeros(1, 3, 8, 8))
+        JpegLayer().alter(torch.zeros(1, 3, 8, 8))
 
 
 # -------------------------------------------------------------------------------------------------------------- prepend

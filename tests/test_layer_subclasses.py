@@ -1,5 +1,9 @@
 """Layers of one's own: what a subclass overrides is obeyed in every rounding, and what it leaves alone stays fast."""
 
+import sys
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -11,6 +15,7 @@ from jpegdl.layer import (
     ImageDctLayer,
     ImageLayer,
     JpegCascade,
+    Layer,
     RegionalJpegLayer,
     SubsampledJpegLayer,
     ZeroDcJpegLayer,
@@ -27,9 +32,9 @@ def _no_detail(z):
     return z - F.remove_dc(z)
 
 
-class _Analyze(JpegLayer):
-    def analyze(self, images):
-        return _no_detail(super().analyze(images))
+class _ToCoefficients(JpegLayer):
+    def to_coefficients(self, images):
+        return _no_detail(super().to_coefficients(images))
 
 
 class _Alter(JpegLayer):
@@ -37,29 +42,9 @@ class _Alter(JpegLayer):
         return _no_detail(super().alter(z))
 
 
-class _Synthesize(JpegLayer):
-    def synthesize(self, z, size):
-        return super().synthesize(_no_detail(z), size)
-
-
-class _Coefficients(JpegLayer):
-    def coefficients(self, images):
-        return _no_detail(super().coefficients(images))
-
-
-class _Process(JpegLayer):
-    def process(self, coefficients):
-        return _no_detail(super().process(coefficients))
-
-
-class _Quantize(JpegLayer):
-    def quantize(self, coefficients):
-        return _no_detail(super().quantize(coefficients))
-
-
-class _Reconstruct(JpegLayer):
-    def reconstruct(self, coefficients, size):
-        return super().reconstruct(_no_detail(coefficients), size)
+class _ToImages(JpegLayer):
+    def to_images(self, z, size):
+        return super().to_images(_no_detail(z), size)
 
 
 class _Mixin:
@@ -75,7 +60,7 @@ class _Further(_Alter):
     pass
 
 
-FLATTENING = [_Analyze, _Alter, _Synthesize, _Coefficients, _Process, _Quantize, _Reconstruct, _Mixed, _Further]
+FLATTENING = [_ToCoefficients, _Alter, _ToImages, _Mixed, _Further]
 
 
 def _flat_blocks(images):
@@ -106,11 +91,45 @@ def test_other_steps_for_the_blocks_are_obeyed_in_every_rounding(rounding):
     torch.testing.assert_close(*outputs, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("where", ["instance", "class", "JpegLayer"])
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_a_method_set_on_one_layer_is_obeyed_in_every_rounding(rounding):
-    layer = JpegLayer(*TABLES, rounding=rounding)
-    layer.alter = lambda z: _no_detail(JpegLayer.alter(layer, z))
+@pytest.mark.parametrize("kind", [_ToCoefficients, _Alter, _ToImages])
+def test_a_method_that_is_set_later_is_obeyed_in_every_rounding(monkeypatch, kind, rounding, where):
+    class Own(JpegLayer):
+        pass
+
+    layer = Own(*TABLES, rounding=rounding).eval()
+    (name,) = kind.__dict__.keys() & {"to_coefficients", "alter", "to_images"}
+    original = getattr(JpegLayer, name)
+
+    def flattening(layer, z, *size):
+        return original(layer, _no_detail(z), *size) if name == "to_images" else _no_detail(original(layer, z))
+
+    assert not _flat_blocks(layer(IMAGES))
+    if where == "instance":
+        setattr(layer, name, partial(flattening, layer))
+    else:
+        monkeypatch.setattr(Own if where == "class" else JpegLayer, name, flattening)
     assert _flat_blocks(layer(IMAGES))
+
+
+def test_every_method_that_the_kernel_does_the_work_of_is_marked():
+    """Those that the readable path runs, of which a subclass may have another; and no more."""
+    layer, run = JpegLayer(*TABLES), set()
+    inputs = {"forward", "check", "round_trip", "checked", "_fusible", "rounding", "steps", "alpha", "_in_range", "_alpha_of"}
+
+    def listen(frame, event, _):
+        if event == "call" and frame.f_locals.get("self") is layer and "jpegdl" in Path(frame.f_code.co_filename).parts:
+            run.add(frame.f_code.co_name)
+
+    layer(IMAGES)
+    layer.round_trip = partial(Layer.round_trip, layer)  # as if it could not be fused
+    sys.setprofile(listen)
+    layer(IMAGES)
+    sys.setprofile(None)
+    run -= {"<genexpr>"}
+    assert run - inputs == {"to_coefficients", "alter", "at_blocks", "to_images"}
+    assert jpeg_module._IN_KERNEL.keys() == run - inputs
 
 
 class _OtherDefaults(JpegLayer):
@@ -147,7 +166,7 @@ def test_the_fused_kernel_serves_whoever_leaves_the_transform_alone(monkeypatch,
     layer = build()
     output = layer(IMAGES)
     assert len(calls) == fused
-    parts = layer.reconstruct(layer.quantize(layer.coefficients(IMAGES)), (16, 24))
+    parts = layer.to_images(layer.alter(layer.to_coefficients(IMAGES)), (16, 24))
     torch.testing.assert_close(output, parts, atol=1e-4, rtol=0)
     layer.rounding = "hard"
     layer(IMAGES)

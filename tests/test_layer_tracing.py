@@ -8,7 +8,16 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from jpegdl import JpegLayer
-from jpegdl.layer import CompandingLayer, JpegCascade, RegionalJpegLayer, SubsampledJpegLayer, ZeroDcJpegLayer
+from jpegdl.layer import (
+    CompandingLayer,
+    FaintDcLayer,
+    GainLayer,
+    JpegCascade,
+    LocalContrastLayer,
+    RegionalJpegLayer,
+    SubsampledJpegLayer,
+    ZeroDcJpegLayer,
+)
 from jpegdl.tables import standard_tables
 
 TABLES = standard_tables(50)
@@ -19,6 +28,7 @@ BUILDS = {
     "4:2:0": lambda: SubsampledJpegLayer(*TABLES, hardness=0.7),
     "regions": lambda: RegionalJpegLayer(*TABLES, size=SIZE, region=8, alpha=0.01),
     "cascade": lambda: JpegCascade([ZeroDcJpegLayer(*TABLES, alpha=0.01), CompandingLayer(90.0, 40.0)]),
+    "rivals": lambda: JpegCascade([GainLayer(), FaintDcLayer(), LocalContrastLayer()]),
 }
 
 

@@ -14,13 +14,16 @@ from jpegdl.data import PHOTOGRAPHS, photograph
 from jpegdl.errors import UsageError
 from jpegdl.layer import (
     CompandingLayer,
+    FaintDcLayer,
     FeatureJpegLayer,
     GainLayer,
     ImageNormalization,
     JpegCascade,
+    LocalContrastLayer,
     RegionalJpegLayer,
     SubsampledJpegLayer,
     ZeroDcJpegLayer,
+    local_contrast,
 )
 from jpegdl.tables import standard_tables
 
@@ -41,6 +44,8 @@ LAYERS = {
     "log": lambda: CompandingLayer(90.0, 40.0),
     "tanh": lambda: CompandingLayer(90.0, 40.0, curve="tanh"),
     "gain": GainLayer,
+    "faint DC": FaintDcLayer,
+    "local contrast": LocalContrastLayer,
     "normalization": ImageNormalization,
 }
 IMAGE_LAYERS = [name for name in LAYERS if "features" not in name]
@@ -127,7 +132,7 @@ def test_copies_pickles_and_state_dicts(layer, request):
     assert torch.equal(fresh(images), layer(images))
 
 
-@pytest.mark.parametrize("name", ["trained hardness", "4:2:0", "regions", "cascade"])
+@pytest.mark.parametrize("name", ["trained hardness", "4:2:0", "regions", "cascade", "faint DC", "local contrast"])
 def test_compiles_in_one_graph(name):
     torch._dynamo.reset()
     layer, images = LAYERS[name](), torch.rand(1, 3, *SIZE)
@@ -151,7 +156,7 @@ def test_bad_images_are_refused(image_layer):
         image_layer(torch.zeros(1, 3, *SIZE, dtype=torch.int32))
     with pytest.raises(UsageError, match=r"\(N, 3, H, W\), got \(1, 1, 19, 21\)"):
         image_layer(torch.zeros(1, 1, *SIZE))
-    with pytest.raises(UsageError, match="at least one pixel"):
+    with pytest.raises(UsageError, match="H and W at least 1"):
         image_layer(torch.zeros(1, 3, 0, 21))
 
 
@@ -178,6 +183,8 @@ def test_prints_what_it_is(layer):
         (lambda: CompandingLayer(1.0, -1.0), "chroma must be finite and greater than 0"),
         (lambda: ImageNormalization(std=0.0), "std must be greater than 0"),
         (lambda: ImageNormalization(mean=float("nan")), "mean must be a finite number"),
+        (lambda: FaintDcLayer(float("nan")), "factor must be a finite number, got nan"),
+        (lambda: LocalContrastLayer(0.0), "sigma must be a finite number greater than 0, got 0.0"),
         (lambda: JpegCascade([]), "at least one layer"),
         (lambda: JpegCascade([JpegLayer(), nn.Identity()]), "got Identity"),
     ],
@@ -192,9 +199,9 @@ def test_bad_arguments_are_refused(build, message):
 
 def test_cap_only_saturates_and_does_not_quantize():
     layer, images = JpegLayer(0.3, 0.2, rounding="none"), torch.rand(2, 3, 16, 16)
-    z = layer.coefficients(images)
+    z = layer.to_coefficients(images)
     cap = 127 * layer.steps.detach()[:, None, None]
-    assert torch.equal(layer.quantize(z), torch.maximum(torch.minimum(z, cap), -cap))
+    assert torch.equal(layer.alter(z), torch.maximum(torch.minimum(z, cap), -cap))
     assert 0 < layer.saturation(images)[0, 0, 0] <= 1
     fine = JpegLayer(9.0, 9.0, rounding="none")  # the cap lies beyond every coefficient
     torch.testing.assert_close(fine(images), images, atol=1e-5, rtol=0)
@@ -248,8 +255,8 @@ def test_zero_dc_removes_the_mean_of_each_block_and_nothing_else(rounding):
     means = output.detach().unfold(2, 8, 8).unfold(3, 8, 8).mean((-2, -1))
     torch.testing.assert_close(means, torch.full_like(means, 128 / 255), atol=1e-5, rtol=0)
     plain = JpegLayer(8.0, 12.0, rounding=rounding)
-    z = plain.coefficients(images)
-    assert torch.equal(layer.coefficients(images).flatten(-2)[..., 1:], z.flatten(-2)[..., 1:])
+    z = plain.to_coefficients(images)
+    assert torch.equal(layer.to_coefficients(images).flatten(-2)[..., 1:], z.flatten(-2)[..., 1:])
     torch.testing.assert_close(layer(images + 0.1), output, atol=1e-4, rtol=0)  # brightness no longer matters
     output.square().sum().backward()
     assert layer.luma.grad[0, 0] == 0
@@ -296,7 +303,7 @@ def test_hard_is_what_libjpeg_turbo_writes(tmp_path, quality, size):
         luma, chroma, decoded = _subsampled_file(tmp_path / "a.jpg", rgb, tables)
         images = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255
         with torch.no_grad():
-            ours = (layer.quantize(layer.coefficients(images))[0] / q).round()
+            ours = (layer.alter(layer.to_coefficients(images))[0] / q).round()
             output = layer(images)[0]
         of_luma = (_luma_blocks(ours)[: luma.shape[0], : luma.shape[1]] - luma).abs()
         of_chroma = (ours[4:] - chroma).abs()
@@ -332,7 +339,7 @@ def test_inverse_path_is_libjpeg_turbos_decoder(tmp_path, quality, size):
 def test_subsampling_keeps_luma_and_halves_chroma():
     images = torch.rand(1, 3, 33, 18)
     fine = SubsampledJpegLayer(0.01, 0.01, bits=None, rounding="hard")
-    z = fine.coefficients(images)
+    z = fine.to_coefficients(images)
     assert z.shape == (1, 6, 3, 2, 8, 8)
     assert fine.saturation(images).shape == (3, 8, 8)
     luma = F.rgb_to_ycbcr(images)[:, 0]
@@ -390,7 +397,9 @@ def test_regions_refuse_other_sizes():
     with pytest.raises(UsageError, match=r"images must be 64x64, .* got \(1, 3, 64, 32\)"):
         layer(torch.rand(1, 3, 64, 32))
     with pytest.raises(UsageError, match="64x64"):
-        layer.coefficients(torch.rand(1, 3, 32, 64))
+        layer.saturation(torch.rand(1, 3, 32, 64))
+    with pytest.raises(UsageError, match=r"does not broadcast to z of shape \(1, 3, 4, 8, 8, 8\)"):
+        layer.alter(layer.to_coefficients(torch.rand(1, 3, 32, 64)))
 
 
 # ------------------------------------------------------------------------------------------------------- feature maps
@@ -418,7 +427,7 @@ def test_channels_have_their_own_table_or_share_one():
 
 def test_features_see_the_quantizer_alone():
     layer, features = FeatureJpegLayer(0.5, rounding="hard", bits=4), torch.randn(1, 4, 8, 8) * 3
-    levels = layer.coefficients(layer(features)) / 0.5
+    levels = layer.to_coefficients(layer(features)) / 0.5
     torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
     assert levels.abs().max() <= 7.001
     with torch.no_grad():
@@ -432,10 +441,10 @@ def test_bad_features_are_refused():
         FeatureJpegLayer()(torch.ones(1, 3, 8, 8, dtype=torch.int64))
     with pytest.raises(UsageError, match=r"\(N, 64, H, W\), got \(1, 3, 8, 8\)"):
         FeatureJpegLayer(channels=64)(torch.ones(1, 3, 8, 8))
-    with pytest.raises(UsageError, match="at least one sample"):
+    with pytest.raises(UsageError, match="H and W at least 1"):
         FeatureJpegLayer()(torch.ones(1, 3, 8, 0))
     with pytest.raises(UsageError, match="coefficients of 20x20 features"):
-        FeatureJpegLayer().reconstruct(torch.zeros(1, 3, 1, 1, 8, 8), (20, 20))
+        FeatureJpegLayer().to_images(torch.zeros(1, 3, 1, 1, 8, 8), (20, 20))
 
 
 # -------------------------------------------------------------------------------------------------------------- cascade
@@ -469,8 +478,8 @@ def test_a_compander_bends_each_frequency_at_its_own_scale(curve):
     wide = CompandingLayer(1e6, 1e6, curve=curve)
     torch.testing.assert_close(wide(images), images, atol=1e-2, rtol=0)
     layer = CompandingLayer(50.0, 20.0, curve=curve)
-    z = layer.coefficients(images)
-    companded = layer.process(z)
+    z = layer.to_coefficients(images)
+    companded = layer.alter(z)
     assert (companded.abs() < z.abs()).all()
     expected = (
         20 * z[0, 2, 1, 1].sign() * (z[0, 2, 1, 1].abs() / 20).log1p() if curve == "log" else 20 * (z[0, 2, 1, 1] / 20).tanh()
@@ -487,8 +496,8 @@ def test_gains_start_as_the_identity_and_scale_their_frequency():
     torch.testing.assert_close(layer(images), images, atol=1e-5, rtol=0)
     with torch.no_grad():
         layer.luma[0, 0], layer.chroma[2, 3] = 0, 5
-    z = layer.coefficients(images)
-    scaled = layer.process(z)
+    z = layer.to_coefficients(images)
+    scaled = layer.alter(z)
     assert (scaled[:, 0, ..., 0, 0] == 0).all()
     assert torch.equal(scaled[:, 1:, ..., 2, 3], 5 * z[:, 1:, ..., 2, 3])
     assert torch.equal(scaled[:, :, ..., 1, 1], z[:, :, ..., 1, 1])
@@ -508,3 +517,59 @@ def test_normalization_takes_constant_images():
     torch.testing.assert_close(output, torch.full_like(output, 0.4))
     output.sum().backward()
     assert constant.grad.isfinite().all()
+
+
+def test_faint_dc_is_a_thirty_second_of_dc_to_the_last_bit():
+    layer, images = FaintDcLayer(), torch.rand(2, 3, *SIZE)
+    factors = torch.ones(8, 8)
+    factors[0, 0] = 1 / 32
+    expected = F.coefficients_to_images(F.images_to_coefficients(images) * factors, SIZE)
+    assert torch.equal(layer(images), expected)
+    torch.testing.assert_close(FaintDcLayer(1.0)(images), images, atol=1e-5, rtol=0)
+    assert list(layer.parameters()) == []
+    with pytest.raises(UsageError, match="factor=0.03125, and this one has factor=0.5"):
+        FaintDcLayer(0.5).load_state_dict(layer.state_dict())
+
+
+def _blurred(x):
+    """Weighted by a Gaussian of 2.3 pixels that ends at 7, edges repeated, along rows and then columns."""
+    window = torch.exp(-(torch.arange(-7, 8, dtype=x.dtype) ** 2) / (2 * 2.3**2))
+    window = window / window.sum()
+    planes = x.flatten(0, 1)[:, None]
+    planes = nn.functional.conv2d(nn.functional.pad(planes, (7, 7, 0, 0), mode="replicate"), window.view(1, 1, 1, -1))
+    planes = nn.functional.conv2d(nn.functional.pad(planes, (0, 0, 7, 7), mode="replicate"), window.view(1, 1, -1, 1))
+    return planes.view_as(x)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), SIZE, (64, 64)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_local_contrast_is_what_was_measured_to_the_last_bit(size, dtype):
+    """The formula of Jarrett et al. as the study of what carries the gain had it."""
+    images = torch.rand(2, 3, *size).to(dtype)
+    less = images - _blurred(images)
+    deviation = _blurred(less.square()).clamp(min=1e-8).sqrt()
+    expected = 0.5 + 0.25 * less / torch.maximum(deviation, deviation.mean(dim=(2, 3), keepdim=True))
+    assert torch.equal(LocalContrastLayer()(images), expected)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_local_contrast_is_a_sum_where_convolutions_are_not_exact(dim):
+    padded, window = torch.rand(3, 1, 20, 30, dtype=torch.float64), torch.rand(5, dtype=torch.float64)
+    expected = local_contrast._convolved(padded, window, dim)
+    torch.testing.assert_close(local_contrast._summed(padded, window, dim), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("build", [FaintDcLayer, LocalContrastLayer])
+def test_rivals_are_float32_on_a_gpu(build):
+    images = torch.rand(4, 3, 64, 48)
+    with torch.backends.cudnn.flags(allow_tf32=True):
+        found = build().cuda()(images.cuda())
+    torch.testing.assert_close(found.cpu(), build()(images), atol=1e-5, rtol=0)
+
+
+def test_local_contrast_knows_neither_brightness_nor_contrast():
+    layer, images = LocalContrastLayer(), torch.rand(1, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(layer(0.3 * images + 0.4), layer(images))
+    assert torch.equal(layer(torch.full((1, 3, 9, 9), 0.25)), torch.full((1, 3, 9, 9), 0.5))
+    assert list(layer.state_dict()) == ["_extra_state"]

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+import torch._dynamo.testing
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 

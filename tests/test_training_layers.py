@@ -31,6 +31,8 @@ KINDS = {
     "log": (128, ("luma", "chroma"), False, False),
     "tanh": (128, ("luma", "chroma"), False, False),
     "gain": (128, ("luma", "chroma"), False, False),
+    "faint-dc": (0, (), False, False),
+    "local-contrast": (0, (), False, False),
     "normalize": (0, (), False, False),
     "none": (0, (), False, False),
 }

@@ -29,7 +29,7 @@ _DIFFERENCES = {-1.0: "−1", -0.5: "−0.5", 0.0: "0", 0.5: "+0.5", 1.0: "+1"}
 
 
 def change_figure(name: str, kind: str, entries: list[dict[str, Any]], *, grey: bool) -> Figure | None:
-    """Tables before and after training, mean over runs, and what changed. None where no table is one for all blocks.
+    """Draw tables before and after training, mean over runs, and what changed. None where no table is one for all blocks.
 
     Steps and scales have their geometric mean and the ratio of the two, gains the arithmetic mean and the difference.
 
@@ -96,7 +96,7 @@ def _draw_change(figure: Figure, panels: list[Axes], tables: Array, kind: str, n
 
 
 def round_numbers(values: Array) -> tuple[float, float, list[float]]:
-    """The nearest of 1, 2, 5, 10, 20, ... below and above all values, and up to eight of those between, or powers of ten."""
+    """Find the nearest of 1, 2, 5, 10, 20, ... below and above all values, and up to eight between or powers of ten."""
     low, high = values.min(), values.max()
     decades = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 2)
     numbers = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
@@ -109,7 +109,7 @@ def round_numbers(values: Array) -> tuple[float, float, list[float]]:
 
 
 def short(value: float) -> str:
-    """Two digits in as little room as they take: 0.021, 127, 1e-5."""
+    """Write two digits in as little room as they take: 0.021, 127, 1e-5."""
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return f"{value:.2g}" if abs(value) < 99.5 else f"{value:.0f}"
     digits, exponent = f"{value:.1e}".split("e")
@@ -146,7 +146,7 @@ def heat(
 def colour_bar(
     figure: Figure, image: AxesImage, panels: list[Axes], values: Array, ticks: dict[float, str], label: str
 ) -> None:
-    """A colour bar with these ticks and no others; an arrow at an end that values lie beyond."""
+    """Draw a colour bar with these ticks and no others; an arrow at an end that values lie beyond."""
     low, high = image.get_clim()
     below, above = values.min() < low * (1 - 1e-9), values.max() > high * (1 + 1e-9)
     extend = "both" if below and above else "min" if below else "max" if above else "neither"
@@ -157,7 +157,7 @@ def colour_bar(
 
 
 def hatch(axes: Axes, title: str, reason: str = GREY) -> None:
-    """A panel that says why there is nothing in it."""
+    """Draw a panel that says why there is nothing in it."""
     axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, hatch="///", facecolor="0.96", edgecolor="0.8"))
     axes.text(
         0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", fontsize=9, bbox={"fc": "white", "ec": "0.8"}

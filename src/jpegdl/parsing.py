@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 import jsonargparse
 import yaml
 
+from jpegdl.dropped import without_dropped
 from jpegdl.errors import UsageError, did_you_mean
 from jpegdl.files import read_text
 from jpegdl.recipes import FOLDER, RECIPES
@@ -36,6 +37,8 @@ class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined
             text = read_text(path)
             content = yaml.safe_load(text)
             _check_finite(content)
+            if (known := without_dropped(content)) != content:
+                content, text = known, yaml.safe_dump(known)
             _check_keys(content, _settings(parser))
             # Given a path, it would read in the system's encoding; and text must be ASCII, as it first asks for such a file.
             super().__call__(parser, namespace, text if text.isascii() else yaml.safe_dump(content), option_string)

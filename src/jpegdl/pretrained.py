@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from jpegdl._version import __version__
 from jpegdl.data import TestTransform
+from jpegdl.dropped import without_dropped
 from jpegdl.errors import UsageError
 from jpegdl.extras import require
 from jpegdl.files import write_together
@@ -70,7 +71,8 @@ def read(folder: Path) -> Trained:
     """
     there = _read_config(folder)
     try:
-        settings = {**there["run"], "backbone": there["architecture"], "layer": there["layer"]["config"]}
+        run = without_dropped(there["run"], folder / CONFIG)
+        settings = {**run, "backbone": there["architecture"], "layer": there["layer"]["config"]}
         config: RunConfig = from_dict(RunConfig, settings)
         classes, input_config = list(there["label_names"]), there["pretrained_cfg"]
         model = build_model(config, len(classes))

@@ -1,11 +1,7 @@
-"""Layers that are compared with the library's own, to see what of it carries the gain.
-
-``LocalContrast`` and ``FaintDc`` are to be replaced by the library's kinds ``local-contrast`` and ``faint-dc``.
-"""
+"""Layers that are compared with the library's own, to see what of it carries the gain."""
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from jpegdl import JpegLayer
 from jpegdl.layer import ImageDctLayer
@@ -44,38 +40,6 @@ class PartialLayer(JpegLayer):
         return torch.where(self.at_blocks(self.where), super().alter(z), z)
 
 
-class LocalContrast(nn.Module):  # to be replaced by the library's kind local-contrast
-    """Local contrast normalisation: each pixel less the mean around it, over the standard deviation around it, or over the
-    image's own mean of these where that is larger (Jarrett et al. 2009); around is a Gaussian window, each channel for itself.
-
-    Args:
-        sigma: of the window, in pixels; 2.3 has the variance of an 8x8 block.
-    """
-
-    window: Tensor
-
-    def __init__(self, sigma: float = 2.3) -> None:
-        super().__init__()
-        reach = round(3 * sigma)
-        window = torch.exp(-(torch.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
-        self.register_buffer("window", window / window.sum(), persistent=False)
-
-    def _around(self, images: Tensor) -> Tensor:
-        planes = images.flatten(0, 1)[:, None]
-        reach = len(self.window) // 2
-        planes = F.conv2d(F.pad(planes, (reach, reach, 0, 0), mode="replicate"), self.window.view(1, 1, 1, -1))
-        planes = F.conv2d(F.pad(planes, (0, 0, reach, reach), mode="replicate"), self.window.view(1, 1, -1, 1))
-        return planes.view_as(images)
-
-    def _contrast(self, images: Tensor, around: Tensor) -> Tensor:
-        less = images - around
-        deviation = self._around(less.square()).clamp(min=1e-8).sqrt()
-        return 0.5 + 0.25 * less / torch.maximum(deviation, deviation.mean(dim=(2, 3), keepdim=True))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self._contrast(images, self._around(images))
-
-
 class _Scaled(ImageDctLayer):
     """Every coefficient times a factor, (8, 8) or (3, 1, 1, 8, 8): linear, nothing to train."""
 
@@ -87,20 +51,6 @@ class _Scaled(ImageDctLayer):
 
     def alter(self, z: Tensor) -> Tensor:
         return z * self.factors
-
-
-class FaintDc(_Scaled):  # to be replaced by the library's kind faint-dc
-    """DC times a factor, everything else as it is.
-
-    Args:
-        luma, chroma: not used.
-        factor: 1/32 brings DC to about the size at which the published layer caps it.
-    """
-
-    def __init__(self, luma: Tensor, chroma: Tensor, *, factor: float = 1 / 32) -> None:
-        factors = torch.ones(8, 8)
-        factors[0, 0] = factor
-        super().__init__(factors)
 
 
 class Whitened(_Scaled):

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as torch_functional
 
 from jpegdl import functional as F
-from jpegdl.layer import CompandingLayer, ImageDctLayer
-from jpegdl_studies.layers import LocalContrast
+from jpegdl.layer import CompandingLayer, ImageDctLayer, LocalContrastLayer
 
 LARGEST_LEVEL = 127
 
@@ -22,7 +21,7 @@ def _only_dc(z: Tensor) -> Tensor:
     return only
 
 
-class LearnedContrast(LocalContrast):
+class LearnedContrast(LocalContrastLayer):
     """Local contrast normalisation of pixels with learned strengths: (x - a m) (0.25 / (d + s D))^b.
 
     m is the mean around a pixel, d the root mean square of x - m around it, in a Gaussian window, and D the mean of d over the
@@ -39,11 +38,12 @@ class LearnedContrast(LocalContrast):
         self.strength = nn.Parameter(torch.full((2,), strength))
         self.floor = nn.Parameter(torch.full((2,), floor))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def round_trip(self, images: Tensor) -> Tensor:
+        images = F.unit_images(images)
         planes = F.rgb_to_ycbcr(images - 0.5)
         mean, strength, floor = (p[[0, 1, 1]][:, None, None] for p in (self.mean, self.strength, self.floor))
-        around = self._around(planes)
-        deviation = (self._around((planes - around).square()) + 1e-6).sqrt()
+        around = self.around(planes)
+        deviation = (self.around((planes - around).square()) + 1e-6).sqrt()
         divisor = deviation + floor * deviation.mean(dim=(2, 3), keepdim=True)
         return F.ycbcr_to_rgb((planes - mean * around) * (0.25 / divisor) ** strength) + 0.5
 
@@ -54,7 +54,7 @@ class LearnedContrast(LocalContrast):
         self.floor.clamp_(1e-3, 10)
 
 
-class ToneContrast(LocalContrast):
+class ToneContrast(LocalContrastLayer):
     """Local contrast normalisation, and to it the mean around each pixel again, compressed as the layer compresses DC:
     sign(m) s log(1 + |m| / s) of the Y, Cb and Cr of this mean, less 0.5. Trainable is s, for luma and for chroma: 2 numbers.
 
@@ -67,21 +67,22 @@ class ToneContrast(LocalContrast):
         super().__init__(sigma)
         self.scales = nn.Parameter(LARGEST_LEVEL / (8 * 255) * torch.stack((luma[0, 0], chroma[0, 0])))
 
-    def forward(self, images: Tensor) -> Tensor:
-        around = self._around(images)
+    def round_trip(self, images: Tensor) -> Tensor:
+        images = F.unit_images(images)
+        around = self.around(images)
         tone = F.rgb_to_ycbcr(around - 0.5)
-        return self._contrast(images, around) + F.ycbcr_to_rgb(F.log_compand(tone, self.scales[[0, 1, 1]][:, None, None]))
+        return self.contrast(images, around) + F.ycbcr_to_rgb(F.log_compand(tone, self.scales[[0, 1, 1]][:, None, None]))
 
     @torch.no_grad()
     def project_(self) -> None:
         self.scales.clamp_(min=1e-8)
 
 
-class FaintContrast(LocalContrast):
+class FaintContrast(LocalContrastLayer):
     """Local contrast normalisation, and to it the mean around each pixel, less 0.5 and times a factor. Nothing is trained.
 
     Args:
-        factor: of the mean; 1/16 leaves it about as faint beside the contrast as ``layers.FaintDc`` leaves DC.
+        factor: of the mean; 1/16 leaves it about as faint beside the contrast as the arm faint-dc leaves DC.
         sigma: of the window, in pixels.
     """
 
@@ -89,9 +90,10 @@ class FaintContrast(LocalContrast):
         super().__init__(sigma)
         self.factor = factor
 
-    def forward(self, images: Tensor) -> Tensor:
-        around = self._around(images)
-        return self._contrast(images, around) + self.factor * (around - 0.5)
+    def round_trip(self, images: Tensor) -> Tensor:
+        images = F.unit_images(images)
+        around = self.around(images)
+        return self.contrast(images, around) + self.factor * (around - 0.5)
 
 
 class ContrastLayer(ImageDctLayer):

@@ -22,9 +22,6 @@ class CompressConfig:
         progressive: write progressive files.
         exact: write levels computed as the layer computes them, in float32 and within its level cap; takes jpeglib (pip
             install '.[codec]' in a checkout) and more time. Otherwise libjpeg computes them, without the cap.
-        wide: allow entries up to 32767 (libjpeg's own limit) instead of 255; not every decoder reads such files.
-        drop_alpha: write images that are transparent in places without their transparency, the colours below it come to
-            light; otherwise they are refused, as JPEG has none.
         threads: images in work at the same time. Default: one for each processor core that this process may use.
     """
 
@@ -34,8 +31,6 @@ class CompressConfig:
     optimize: bool = True
     progressive: bool = False
     exact: bool = False
-    wide: bool = False
-    drop_alpha: bool = False
     threads: int | None = None
 
 

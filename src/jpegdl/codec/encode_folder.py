@@ -40,7 +40,8 @@ LONGEST = 255  # bytes of a name that file systems take
 TASK = 16  # files that a thread takes at a time: to hand over one by one costs as much as to encode
 WINDOW = 2  # tasks for each thread that are under way or waiting for one
 _SAMPLE_SIDE = 512  # pixels of each that are looked at, in the middle
-_SETTINGS = ("subsampling", "optimize", "progressive", "exact", "drop_alpha")
+_SETTINGS = ("subsampling", "optimize", "progressive", "exact")
+_DROPPED = {"drop_alpha": False}  # settings of earlier versions, and what is done now: their former defaults
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORMAT = 1  # of the manifest
 
@@ -110,7 +111,7 @@ def compress_folder(
     check_compress(config)
     root, out = _places(Path(source).expanduser(), Path(target).expanduser())
     learned = learned_tables(config.model, config.tables)
-    tables = file_tables(learned.luma, learned.chroma, wide=config.wide)
+    tables = file_tables(learned.luma, learned.chroma)
     encoder = _encoder(config, learned, tables)
     Image.init()  # before threads do
     with _claimed(out), warnings.catch_warnings():
@@ -252,6 +253,7 @@ class _Work:
             try:
                 there = json.loads(file.read_text(encoding="utf-8"))["settings"]
                 differing = [name for name in settings if there.get(name) != settings[name]]
+                differing += [name for name, now in _DROPPED.items() if there.get(name, now) != now]
                 source = there.get("source")
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UsageError(f"{file} is damaged ({error}); delete {self.out}, or give another folder") from error
@@ -283,7 +285,7 @@ class _Work:
             if entry.refused is None and len(images) < SAMPLES and entry.path.is_file():
                 try:
                     with entry.path.open("rb") as stream:
-                        image = open_picture(stream, entry.name, drop_alpha=True).image.convert("RGB")
+                        image = open_picture(stream, entry.name).image.convert("RGB")
                 except (*BAD, Other):
                     continue
                 left, top = (max(0, (side - _SAMPLE_SIDE) // 2) for side in image.size)
@@ -358,7 +360,7 @@ class _Work:
                 if there and self.sources.same(name, digest):
                     return _Done(entry, skipped=True)
                 stream.seek(0)
-                picture = open_picture(stream, entry.name, drop_alpha=self.config.drop_alpha)
+                picture = open_picture(stream, entry.name)
             if entry.rivals is not None:
                 return _Done(entry, bad=entry.rivals)
             content = self.encoder.encode(picture.image, picture.exif, picture.icc)

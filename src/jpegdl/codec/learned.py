@@ -11,9 +11,9 @@ from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.layer import STORABLE, JpegLayer, SubsampledJpegLayer
+from jpegdl.layer import JpegLayer, SubsampledJpegLayer, storable_kinds
 from jpegdl.runs import RunFolder
-from jpegdl.tables import LARGEST_ENTRY, meant_for, read_tables, standard_tables
+from jpegdl.tables import meant_for, read_tables, standard_tables
 
 LARGEST = 255  # in a table of 8-bit entries, which every decoder reads
 
@@ -72,19 +72,20 @@ def of_run(folder: RunFolder) -> Learned:
     if not folder.config_file.is_file():
         raise UsageError(f"no run in {folder}{folder.hint or '; give the folder of a run, RUNS/NAME/ARM/SEED'}")
     layer = folder.config().layer
-    if layer.kind not in STORABLE:
+    storable = storable_kinds()
+    if layer.kind not in storable:
         raise UsageError(
             f"the layer of {folder} is of kind {layer.kind!r}: a JPEG file has one pair of tables of steps, and can stand for "
-            f"the kinds {' and '.join(STORABLE)} only"
+            f"the kinds {' and '.join(storable)} only"
         )
     if layer.rounding == "none":
         raise UsageError(f"the layer of {folder} does not quantize (layer.rounding none): no JPEG file does the same")
     if not folder.tables_file.is_file():
         raise UsageError(f"no tables in {folder}: its training is not finished")
-    return Learned(*read_tables(folder.tables_file), layer.bits, STORABLE[layer.kind], str(folder))
+    return Learned(*read_tables(folder.tables_file), layer.bits, storable[layer.kind], str(folder))
 
 
-def file_tables(luma: Tensor, chroma: Tensor, *, wide: bool = False) -> tuple[Tensor, Tensor]:
+def file_tables(luma: Tensor, chroma: Tensor) -> tuple[Tensor, Tensor]:
     """Round learned steps to the entries of a JPEG file's tables: to the nearest integer from 1 up.
 
     Of the rules nearest, nearest on a logarithmic scale, up and down it is the one whose files are closest to what the layer
@@ -94,13 +95,11 @@ def file_tables(luma: Tensor, chroma: Tensor, *, wide: bool = False) -> tuple[Te
 
     Args:
         luma, chroma: steps > 0, each (8, 8).
-        wide: up to 32767 instead of 255, which takes 16-bit tables; libjpeg cautions at them.
 
     Returns:
-        (luma, chroma), each (8, 8), integers as float32. Steps beyond the largest become the largest.
+        (luma, chroma), each (8, 8), integers as float32. Steps beyond 255, the largest entry of 8 bits, become 255.
     """
-    largest = LARGEST_ENTRY if wide else LARGEST
-    rounded = [table.detach().float().round().clamp(1, largest) for table in (luma, chroma)]
+    rounded = [table.detach().float().round().clamp(1, LARGEST) for table in (luma, chroma)]
     return rounded[0], rounded[1]
 
 
@@ -173,7 +172,7 @@ def carried(
     cap = F.largest_level(learned.bits)
     count, other, displaced, beyond, squares = 0, 0.0, 0.0, 0.0, 0.0
     for image in images:
-        z = layer.coefficients(image)
+        z = layer.to_coefficients(image)
         values = entries * ((z if cap is None or not capped else F.saturate(z, q, bits=learned.bits)) / entries).round()
         levels = F.quantize_levels(z, q, bits=learned.bits)
         count += z.numel()

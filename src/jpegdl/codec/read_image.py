@@ -35,7 +35,7 @@ class DecodedImage:
     icc: bytes | None
 
 
-def open_picture(stream: IO[bytes], name: str, *, drop_alpha: bool) -> DecodedImage:
+def open_picture(stream: IO[bytes], name: str) -> DecodedImage:
     """Read an image file, opened; ``name`` is its name.
 
     - Grey stays grey; grey of up to 16 bits is scaled to 8 bits; palette, CMYK and others become RGB as Pillow converts them.
@@ -57,24 +57,24 @@ def open_picture(stream: IO[bytes], name: str, *, drop_alpha: bool) -> DecodedIm
             raise BadImage(f"Pillow does not read {suffix} files here: convert it first") from None
         raise Other from None
     with source:
-        return decoding(lambda: _picture(source, drop_alpha))
+        return decoding(lambda: _picture(source))
 
 
-def _picture(source: Image.Image, drop_alpha: bool) -> DecodedImage:
+def _picture(source: Image.Image) -> DecodedImage:
     frames = getattr(source, "n_frames", 1)
     if frames > 1 and source.format != "MPO":
         raise BadImage(f"has {frames} pictures ({source.format}), and a JPEG file holds one")
     loaded(source)
-    image = _mode(source, drop_alpha)
+    image = _mode(source)
     return DecodedImage(image, _exif(source), _profile(source, image.mode))
 
 
-def _mode(image: Image.Image, drop_alpha: bool) -> Image.Image:
+def _mode(image: Image.Image) -> Image.Image:
     image = eight_bits(image)
     if image.has_transparency_data:
         image = image.convert("LA" if image.mode in ("L", "LA", "La", "1") else "RGBA")
-        if image.getchannel("A").getextrema()[0] != 255 and not drop_alpha:
-            raise BadImage("is transparent, which JPEG has no place for; drop_alpha writes the colours below")
+        if image.getchannel("A").getextrema()[0] != 255:
+            raise BadImage("is transparent, which JPEG has no place for: put it on a background first")
     grey = image.mode in ("1", "L", "LA")
     return image if image.mode in ("L", "RGB") else image.convert("L" if grey else "RGB")
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import jsonargparse
 
 from jpegdl.errors import UsageError, did_you_mean
-from jpegdl.layer import layer_kind
+from jpegdl.layer import LAYER_KINDS, layer_kind
 from jpegdl.parsing import reworded
 from jpegdl.runs import RunConfig
 from jpegdl.user_code import is_own
@@ -67,18 +67,10 @@ ARMS: dict[str, Arm] = {
     # What of the layer does it.
     "cap-only": _arm("the level cap without quantization", rounding="none"),
     "quantization-only": _arm("quantization without the level cap", bits=None),
-    # The simplest competitors.
-    "gain": _arm("a trained gain for each frequency, no quantizer", kind="gain"),
-    "normalize": _arm("brightness and contrast of each image normalised, no layer", kind="normalize"),
-    # Variants of the layer.
-    "zero-dc": _arm("the layer without the blocks' mean values", kind="zero-dc"),
-    "subsampled": _arm("the layer with 4:2:0 chroma subsampling", kind="subsampled"),
-    "regions": _arm("the layer with tables of their own for parts of the image", kind="regions"),
-    "cascade": _arm("two layers in a row", kind="cascade"),
+    # Variants of the layer and its rivals: every other kind that is registered, each under its own name.
+    **{name: _arm(kind.about, kind=name) for name, kind in LAYER_KINDS.items() if name not in ("jpeg", "none")},
     "alpha": _arm("the layer with trained alpha", hardness=None, trainable_alpha=True),
     "hardness": _arm("the layer with trained hardness alpha q^2, from 0.7 if the recipe has none", trainable_alpha=True),
-    "log": _arm("a logarithmic compander in the quantizer's place", kind="log"),
-    "tanh": _arm("a tanh compander in the quantizer's place", kind="tanh"),
     # Trained for rate and accuracy together; arms of your own take other weights.
     **{f"rate-{weight:g}": _rate(weight) for weight in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)},
 }
@@ -102,7 +94,7 @@ def check_arm(arm: str, own: Mapping[str, Arm]) -> None:
 
 
 def own_arms(arms: "list[Any] | dict[str, Any]") -> dict[str, Arm]:
-    """The user's own arms among those of a comparison, by name; what is given as ``None`` or empty is one of ours.
+    """Find the user's own arms among those of a comparison, by name; what is given as ``None`` or empty is one of ours.
 
     Args:
         arms: names and, of own arms, definitions, ``{NAME: {about: ..., layer: {...}, data: {...}, training: {...}}}``, all
@@ -132,7 +124,7 @@ def own_arms(arms: "list[Any] | dict[str, Any]") -> dict[str, Arm]:
 
 
 def arm_names(arms: "list[Any] | dict[str, Any]") -> list[str]:
-    """The names of all arms of a comparison, in order."""
+    """Return the names of all arms of a comparison, in order."""
     return [name for name, _ in _entries(arms)]
 
 
@@ -147,7 +139,7 @@ def _entries(arms: "list[Any] | dict[str, Any]") -> list[tuple[str, dict[str, An
 
 
 def arm_config(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = None) -> RunConfig:
-    """The settings of one arm of a recipe.
+    """Return the settings of one arm of a recipe.
 
     Args:
         config: the recipe's settings.
@@ -193,7 +185,7 @@ def _merged(config: Any, changes: dict[str, Any], parsed: dict[str, Any]) -> Any
 
 
 def needed_arms(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = None) -> list[str]:
-    """The arms whose finished run, of the same seed, an arm starts from.
+    """Name the arms whose finished run, of the same seed, an arm starts from.
 
     Raises:
         UsageError: unknown arm, or one that is to start from learned tables and cannot.

@@ -73,7 +73,7 @@ def alternative(layer: ImageDctLayer, kind: str, z: Tensor) -> Tensor:
         other.bits = None
     else:
         other.rounding = "none"
-    return other.process(z)
+    return other.alter(z)
 
 
 class Ablation:
@@ -116,12 +116,12 @@ class Ablation:
         """Return whether the unaltered model has each image right, by its index."""
         right: dict[int, bool] = {}
         for indices, images, targets in self.subject.batches():
-            whole = self.layer.process(self.layer.coefficients(images))
+            whole = self.layer.alter(self.layer.to_coefficients(images))
             right |= dict(zip(indices.tolist(), self._are_right(whole, targets, images), strict=True))
         return right
 
     def _are_right(self, z: Tensor, targets: Tensor, images: Tensor) -> list[bool]:
-        restored = self.layer.reconstruct(z, (images.shape[2], images.shape[3])).to(images.dtype)
+        restored = self.layer.to_images(z, (images.shape[2], images.shape[3])).to(images.dtype)
         found: list[bool] = (self.behind(restored).argmax(1) == targets).tolist()
         return found
 
@@ -131,8 +131,8 @@ class Ablation:
         counted = {name_of(variant): [0, 0] for variant in group}
         planes = planes_of(self.layer)
         for indices, images, targets in self.subject.batches():
-            z = self.layer.coefficients(images)
-            whole = self.layer.process(z)
+            z = self.layer.to_coefficients(images)
+            whole = self.layer.alter(z)
             waiting: list[tuple[Variant, Tensor, Tensor]] = []  # variant, which images, their coefficients
             for kind, variants in itertools.groupby(group, key=lambda variant: variant[0]):
                 other = alternative(self.layer, kind, z)

@@ -91,7 +91,7 @@ def _quantizer(layer: ImageDctLayer, left_out: list[dict[str, str]]) -> JpegLaye
 
 def _by_plane(layer: ImageDctLayer, images: Tensor) -> dict[str, Tensor]:
     """Coefficients as (blocks, 64) for luma and chroma."""
-    z = layer.coefficients(images)
+    z = layer.to_coefficients(images)
     return {plane: z[:, where].reshape(-1, FREQUENCIES) for plane, where in planes_of(layer).items()}
 
 
@@ -215,4 +215,4 @@ def transfer_curve(layer: ImageDctLayer, plane: str, row: int, column: int, z: T
     device = next((table.device for table in layer.parameters()), z.device)
     blocks = torch.zeros(len(z), layer.planes or 0, 1, 1, F.BLOCK, F.BLOCK, device=device)
     blocks[:, where, 0, 0, row, column] = z.to(device)
-    return layer.process(blocks)[:, where, 0, 0, row, column].cpu()
+    return layer.alter(blocks)[:, where, 0, 0, row, column].cpu()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from jpegdl.errors import UsageError
+from jpegdl.functional.checks import check_shape
 from jpegdl.functional.transforms import BLOCK, ZIGZAG
 
 SIZES = 17  # size categories 0 to 16: levels up to 65535
@@ -40,12 +40,12 @@ class Symbols(NamedTuple):
 
 
 def size_category(levels: Tensor) -> Tensor:
-    """Bits that a level takes beside its Huffman code: 0 for 0, else floor(log2 |k|) + 1; int64, shaped like ``levels``."""
+    """Return the bits that a level takes beside its code: 0 for 0, else floor(log2 |k|) + 1; int64, shaped like ``levels``."""
     return torch.frexp(levels.abs().float()).exponent.clamp(0, SIZES - 1).long()
 
 
 def expected_symbols(z: Tensor, q: Tensor, hardness: float, *, most: int | None = None) -> Symbols:
-    """Expected numbers of the symbols that an encoder makes of some blocks, differentiable in ``z`` and ``q``.
+    """Compute the expected numbers of the symbols that an encoder makes of some blocks, differentiable in ``z`` and ``q``.
 
     Args:
         z: (R, B, 8, 8), coefficients of R rows of B blocks, each row in the order in which they are encoded and with a DC
@@ -62,8 +62,8 @@ def expected_symbols(z: Tensor, q: Tensor, hardness: float, *, most: int | None 
     Raises:
         UsageError: shapes are others.
     """
-    if z.ndim != 4 or z.shape[-2:] != (BLOCK, BLOCK) or q.shape != (BLOCK, BLOCK):
-        raise UsageError(f"z must be (R, B, 8, 8) and q (8, 8), got {tuple(z.shape)} and {tuple(q.shape)}")
+    check_shape(z, ("R", "B", BLOCK, BLOCK), "z")
+    check_shape(q, (BLOCK, BLOCK), "q")
     blocks = _drawn(z, most)
     ac = _ac_symbols((blocks / q).flatten(1).T[ZIGZAG[1:]], hardness)
     return Symbols(_dc_symbols(z[..., 0, 0] / q[0, 0], hardness), ac * (z.shape[0] * z.shape[1] / len(blocks)))
@@ -117,36 +117,11 @@ def _ac_symbols(scaled: Tensor, hardness: float) -> Tensor:
 
 
 def code_lengths(symbols: Symbols) -> Symbols:
-    """The lengths in bits, -log2 of each symbol's share, of codes that are fitted to such numbers of symbols."""
+    """Return the lengths in bits, -log2 of each symbol's share, of codes that are fitted to such numbers of symbols."""
     return Symbols(*(-(part / part.sum().clamp(min=_FEWEST)).clamp(min=_FEWEST).log2() for part in symbols))
 
 
 def coded_bits(symbols: Symbols, lengths: Symbols) -> Tensor:
-    """Bits that symbols take with codes of such lengths, and the bits of sign and magnitude beside them; a scalar."""
+    """Return the bits that symbols take with codes of such lengths, those of sign and magnitude included; a scalar."""
     sizes = torch.arange(SIZES, dtype=symbols.dc.dtype, device=symbols.dc.device)
     return (symbols.dc * (lengths.dc + sizes)).sum() + (symbols.ac * (lengths.ac + sizes)).sum()
-
-
-def level_shares(z: Tensor, q: Tensor, hardness: float, reach: int, *, most: int | None = None) -> Tensor:
-    """Expected share of each level at each frequency, the marginals p_f(k) = mean over blocks of P(k | z).
-
-    Args:
-        z: (..., 8, 8), coefficients.
-        q: steps > 0, (8, 8).
-        hardness: of P(k | z), as in :func:`expected_symbols`.
-        reach: levels beyond +-reach are counted there.
-        most: of how many blocks, drawn at random, to take them. None for all.
-
-    Returns:
-        (64, 2 reach + 1), rows in row-major order of the frequencies, each with the sum 1; differentiable in ``z`` and ``q``.
-    """
-    scaled = (_drawn(z, most) / q).flatten(1).T  # (64, blocks)
-    shares, levels = _probabilities(scaled, hardness, 1)
-    places = (levels.clamp(-reach, reach) + reach).long()
-    counts = scaled.new_zeros(BLOCK**2, 2 * reach + 1).scatter_add(1, places.flatten(1), shares.flatten(1))
-    return counts / scaled.shape[1]
-
-
-def entropy(shares: Tensor, of: Tensor | None = None) -> Tensor:
-    """Bits a symbol, -sum p log2 of, over the last axis; ``of`` are the shares that the code is fitted to, by default p."""
-    return -(shares * (shares if of is None else of).clamp(min=_FEWEST).log2()).sum(-1)

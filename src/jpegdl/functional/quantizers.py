@@ -1,4 +1,4 @@
-"""The quantizers with their closed-form gradients, the levels and P(k | z) behind them, and companders."""
+"""The quantizers with their closed-form gradients, the levels and P(k | z) behind them."""
 
 import math
 from functools import partial
@@ -13,7 +13,7 @@ ALPHABET_BITS = range(2, 17)
 
 
 def largest_level(bits: int | None) -> int | None:
-    """The level cap L = 2^(bits-1) - 1 of the alphabet -L..L; None for no cap.
+    """Return the level cap L = 2^(bits-1) - 1 of the alphabet -L..L; None for no cap.
 
     Raises:
         UsageError: ``bits`` is neither None nor an integer from 2 to 16.
@@ -43,7 +43,7 @@ def check_window(bits: int | None, window: int | None) -> None:
 
 
 def broadcast_like(value: Tensor | float, z: Tensor, name: str) -> Tensor:
-    """``value`` as a tensor of z's dtype and device that broadcasts to z."""
+    """Return ``value`` as a tensor of z's dtype and device that broadcasts to z."""
     if not z.is_floating_point():
         raise TypeError(f"z must be floating point, got {z.dtype}")
     if isinstance(value, (int, float)) and not 0 < value < math.inf:  # no union: torch.compile of 2.6 does not know them
@@ -172,7 +172,7 @@ class _SoftQuantizeBothWays(_SoftQuantize):
 def soft_quantize(
     z: Tensor, q: Tensor | float, alpha: Tensor | float, *, bits: int | None = 8, window: int | None = 5
 ) -> Tensor:
-    r"""The soft quantizer Q_d: the mean reconstruction value under P(k | z) = softmax_k(-alpha (z - q k)^2).
+    r"""Apply the soft quantizer Q_d: the mean reconstruction value under P(k | z) = softmax_k(-alpha (z - q k)^2).
 
     The sum runs over ``window`` consecutive levels around z/q that all lie in the alphabet -L..L, L = 2^(bits-1) - 1, or
     over the whole alphabet. Gradients (window held fixed), with E, Var, Cov under P(k | z)::
@@ -208,7 +208,7 @@ def soft_quantize(
 
 
 def quantize_levels(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tensor:
-    """The level of each coefficient, clamp(round(z/q), -L, L): the integers that a JPEG file stores, within the level cap.
+    """Return the level of each coefficient, clamp(round(z/q), -L, L): the integers that a JPEG file stores, within the cap.
 
     Halves round to the even level, as :func:`torch.round` does. The gradient is 0.
 
@@ -232,7 +232,7 @@ def quantize_levels(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Te
 def level_probabilities(
     z: Tensor, q: Tensor | float, alpha: Tensor | float, *, bits: int | None = 8, window: int | None = 5
 ) -> tuple[Tensor, Tensor]:
-    """P(k | z) = softmax_k(-alpha (z - q k)^2) over the levels that :func:`soft_quantize` sums over, and those levels.
+    """Compute P(k | z) = softmax_k(-alpha (z - q k)^2) over the levels that :func:`soft_quantize` sums over, and those levels.
 
     Differentiable in ``z``, ``q`` and ``alpha``, any number of times, with the window held fixed. Memory grows with the number
     of levels: :func:`soft_quantize` is the way to the mean alone.
@@ -261,7 +261,7 @@ def level_probabilities(
 
 
 def hard_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tensor:
-    """The hard quantizer Q_u = q clamp(round(z/q), -L, L): what a JPEG encoder does, plus the level cap.
+    """Apply the hard quantizer Q_u = q clamp(round(z/q), -L, L): what a JPEG encoder does, plus the level cap.
 
     Its gradient is the one it has almost everywhere: 0 for ``z``, the level for ``q``.
 
@@ -291,7 +291,7 @@ def sample_quantize(
     window: int | None = 5,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The random quantizer Q_p: q k with k drawn from the P(k | z) of :func:`soft_quantize`.
+    """Apply the random quantizer Q_p: q k with k drawn from the P(k | z) of :func:`soft_quantize`.
 
     Backward gives the gradient of its conditional mean Q_d.
 
@@ -324,7 +324,7 @@ def sample_quantize(
 
 
 def ste_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8, matched: bool = False) -> Tensor:
-    r"""The hard quantizer with a straight-through gradient: rounding passes the gradient on, the cap stops it.
+    r"""Apply the hard quantizer with a straight-through gradient: rounding passes the gradient on, the cap stops it.
 
     The gradient of a step is the sum of g (k - z/q). That is what its coefficients' squared error D(q) = sum (q k - z)^2 says
     where D grows as q^2, among many levels. Of a coarse step it is wrong: where all levels are 0, D no longer depends on q,
@@ -372,7 +372,7 @@ def _error_slope(z: Tensor, q: Tensor) -> Tensor:
 
 
 def noise_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8, generator: torch.Generator | None = None) -> Tensor:
-    """Additive uniform noise as wide as a step in place of rounding: q clamp(z/q + u, -L, L), u uniform in [-1/2, 1/2).
+    """Add uniform noise as wide as a step in place of rounding: q clamp(z/q + u, -L, L), u uniform in [-1/2, 1/2).
 
     Args:
         z, q, bits: as in :func:`hard_quantize`.
@@ -392,7 +392,7 @@ def noise_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8, genera
 
 
 def saturate(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tensor:
-    """The level cap alone, without quantization: clamp(z, -L q, L q).
+    """Apply the level cap alone, without quantization: clamp(z, -L q, L q).
 
     Inside, the gradient of ``z`` is 1 and that of ``q`` 0; beyond the cap, 0 and +-L.
 

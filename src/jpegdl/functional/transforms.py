@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from torch.utils._python_dispatch import _disable_current_modes
 
 from jpegdl.errors import UsageError
+from jpegdl.functional.checks import check_floating, check_pixels, check_shape
 
 BLOCK = 8
 #: Row-major positions in zigzag order: along the anti-diagonals, upwards on the even ones (ITU-T T.81, figure A.6).
@@ -33,9 +34,12 @@ def rgb_to_ycbcr(x: Tensor) -> Tensor:
     Returns:
         (N, 3, H, W) Y, Cb, Cr in the units of ``x``; grey has Cb = Cr = 0.
 
+    Raises:
+        UsageError: ``x`` is of another shape.
+
     Source: JFIF 1.02; ITU-R BT.601, Kr = 0.299, Kb = 0.114.
     """
-    _check_planes(x)
+    check_shape(x, ("N", 3, "H", "W"), "colours")
     red, green, blue = x.unbind(1)
     luma = KR * red + KG * green + KB * blue
     return torch.stack((luma, (blue - luma) * (0.5 / (1 - KB)), (red - luma) * (0.5 / (1 - KR))), dim=1)
@@ -50,19 +54,17 @@ def ycbcr_to_rgb(x: Tensor) -> Tensor:
     Returns:
         (N, 3, H, W) level-shifted RGB.
 
+    Raises:
+        UsageError: ``x`` is of another shape.
+
     Source: JFIF 1.02.
     """
-    _check_planes(x)
+    check_shape(x, ("N", 3, "H", "W"), "colours")
     luma, cb, cr = x.unbind(1)
     red = luma + cr * (2 * (1 - KR))
     blue = luma + cb * (2 * (1 - KB))
     green = luma - cb * (2 * (1 - KB) * KB / KG) - cr * (2 * (1 - KR) * KR / KG)
     return torch.stack((red, green, blue), dim=1)
-
-
-def _check_planes(x: Tensor) -> None:
-    if x.ndim != 4 or x.shape[1] != 3:
-        raise UsageError(f"colours must be of shape (N, 3, H, W), got {tuple(x.shape)}")
 
 
 # ------------------------------------------------------------------------------------------------------ blocks, DCT
@@ -107,29 +109,40 @@ def _unseen_by_exporters() -> Iterator[None]:
 _dct_matrix._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def full_precision(x: Tensor) -> AbstractContextManager[None]:
+    """Leave autocast on the device of ``x``; the meta device, on which shapes alone are computed, knows none.
+
+    Nothing is entered where nothing is to be left: exported programs would have a part of their own for it.
+    """
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if kind != "meta" and torch.is_autocast_enabled(kind) else nullcontext()
+
+
 def block_dct(x: Tensor) -> Tensor:
-    """Cut into 8x8 blocks and take the orthonormal DCT-II of each, Z = D X D^T.
+    """Cut into 8x8 blocks and take the orthonormal DCT-II of each, Z = D X D^T; in the precision of ``x`` under any autocast.
 
     Args:
-        x: (N, C, H, W), H and W multiples of 8.
+        x: (N, C, H, W) floating point, H and W multiples of 8.
 
     Returns:
         (N, C, H/8, W/8, 8, 8) coefficients in the units of ``x``; the DC of a flat block of value v is 8 v.
 
     Raises:
+        TypeError: ``x`` holds integers.
         UsageError: H or W is not a multiple of 8.
 
     Source: ITU-T T.81, A.3.3 (its scaling makes the transform orthonormal).
     """
-    if x.ndim != 4:
-        raise UsageError(f"block_dct needs a tensor of shape (N, C, H, W), got {tuple(x.shape)}")
+    check_floating(x, "what block_dct takes")
+    check_shape(x, ("N", "C", "H", "W"), "what block_dct takes")
     n, c, height, width = x.shape
     if height % BLOCK or width % BLOCK:
         raise UsageError(f"block_dct needs a height and width that are multiples of 8, got {height}x{width}")
     rows, columns = height // BLOCK, width // BLOCK
     blocks = x.reshape(n, c, rows, BLOCK, columns, BLOCK).transpose(3, 4)
     flat = blocks.reshape(n, c, rows, columns, BLOCK * BLOCK)
-    z: Tensor = flat @ _dct_matrix(x.dtype, x.device).T
+    with full_precision(x):
+        z: Tensor = flat @ _dct_matrix(x.dtype, x.device).T
     return z.reshape(n, c, rows, columns, BLOCK, BLOCK)
 
 
@@ -137,17 +150,22 @@ def block_idct(z: Tensor) -> Tensor:
     """Invert :func:`block_dct`: X = D^T Z D in each block, blocks put together again.
 
     Args:
-        z: (N, C, H/8, W/8, 8, 8) coefficients.
+        z: (N, C, H/8, W/8, 8, 8) coefficients, floating point.
 
     Returns:
         (N, C, H, W).
 
+    Raises:
+        TypeError: ``z`` holds integers.
+        UsageError: ``z`` is of another shape.
+
     Source: ITU-T T.81, A.3.3.
     """
-    if z.ndim != 6 or z.shape[-2:] != (BLOCK, BLOCK):
-        raise UsageError(f"block_idct needs a tensor of shape (N, C, h, w, 8, 8), got {tuple(z.shape)}")
+    check_floating(z, "coefficients")
+    check_shape(z, ("N", "C", "h", "w", BLOCK, BLOCK), "coefficients")
     n, c, rows, columns = z.shape[:4]
-    flat: Tensor = z.reshape(n, c, rows, columns, BLOCK * BLOCK) @ _dct_matrix(z.dtype, z.device)
+    with full_precision(z):
+        flat: Tensor = z.reshape(n, c, rows, columns, BLOCK * BLOCK) @ _dct_matrix(z.dtype, z.device)
     blocks = flat.reshape(n, c, rows, columns, BLOCK, BLOCK)
     return blocks.transpose(3, 4).reshape(n, c, rows * BLOCK, columns * BLOCK)
 
@@ -190,14 +208,18 @@ def crop_edges(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def unit_images(images: Tensor) -> Tensor:
-    """Images in [0, 1], in the precision to compute in.
+    """Bring images to [0, 1], in the precision to compute in.
 
     Args:
         images: of any shape; floating point in [0, 1], or uint8 in 0..255.
 
     Returns:
         The same shape; float64 for float64, else float32.
+
+    Raises:
+        TypeError: of another dtype.
     """
+    check_pixels(images)
     if images.dtype == torch.uint8:
         return images.float() / 255
     return images if images.dtype == torch.float64 else images.float()
@@ -212,7 +234,12 @@ def images_to_coefficients(images: Tensor) -> Tensor:
 
     Returns:
         (N, 3, ceil(H/8), ceil(W/8), 8, 8) coefficients for pixels in 0..255.
+
+    Raises:
+        TypeError: ``images`` hold integers.
+        UsageError: ``images`` are of another shape.
     """
+    check_floating(images, "images")
     return block_dct(rgb_to_ycbcr(repeat_edges(images * 255 - 128)))
 
 
@@ -229,7 +256,7 @@ def coefficients_to_images(coefficients: Tensor, size: tuple[int, int]) -> Tenso
     Raises:
         UsageError: the coefficients are not those of 3 channels of that size.
     """
-    _check_coefficients(coefficients, 3, size, BLOCK)
+    check_coefficients(coefficients, 3, size)
     x = crop_edges(ycbcr_to_rgb(block_idct(coefficients)), size)
     return (x + 128) / 255
 
@@ -265,8 +292,13 @@ def images_to_mcus(images: Tensor) -> Tensor:
         (N, 6, ceil(H/16), ceil(W/16), 8, 8) coefficients for pixels in 0..255: the four blocks of Y in a unit, upper left,
         upper right, lower left, lower right, then Cb and Cr.
 
+    Raises:
+        TypeError: ``images`` hold integers.
+        UsageError: ``images`` are of another shape.
+
     Source: ITU-T T.81, A.2.3 (the order); libjpeg's jcsample.c and jcprepct.c (averaging and edges).
     """
+    check_floating(images, "images")
     ycbcr = rgb_to_ycbcr(images * 255 - 128)
     luma = block_dct(repeat_edges(ycbcr[:, :1], MCU, MCU))
     n, _, rows, columns = luma.shape[:4]
@@ -293,7 +325,7 @@ def mcus_to_images(coefficients: Tensor, size: tuple[int, int]) -> Tensor:
 
     Source: libjpeg's jdsample.c, h2v2_fancy_upsample.
     """
-    _check_coefficients(coefficients, 6, size, MCU)
+    check_coefficients(coefficients, 6, size, MCU)
     height, width = size
     n, _, rows, columns = coefficients.shape[:4]
     luma = coefficients[:, :4].reshape(n, 2, 2, rows, columns, BLOCK, BLOCK).permute(0, 3, 1, 4, 2, 5, 6)
@@ -304,9 +336,19 @@ def mcus_to_images(coefficients: Tensor, size: tuple[int, int]) -> Tensor:
     return (ycbcr_to_rgb(torch.cat((luma, chroma), dim=1)) + 128) / 255
 
 
-def _check_coefficients(coefficients: Tensor, planes: int, size: tuple[int, int], unit: int) -> None:
-    expected = (planes, *(-(-side // unit) for side in size), BLOCK, BLOCK)
-    if coefficients.ndim != 6 or coefficients.shape[1:] != expected:
-        raise UsageError(
-            f"coefficients of {size[0]}x{size[1]} images must be of shape {('N', *expected)}, got {tuple(coefficients.shape)}"
-        )
+def check_coefficients(z: Tensor, planes: int | str, size: tuple[int, int], unit: int = BLOCK, of: str = "images") -> None:
+    """Refuse coefficients that are not those of images of a size.
+
+    Args:
+        z: coefficients.
+        planes: how many blocks there are at one place; a letter for any number.
+        size: (H, W) of the images.
+        unit: how many pixels of a side the blocks at one place stand for.
+        of: what to call the images.
+
+    Raises:
+        UsageError: says what was given and what is accepted.
+    """
+    height, width = size
+    shape = ("N", planes, -(-height // unit), -(-width // unit), BLOCK, BLOCK)
+    check_shape(z, shape, f"coefficients of {height}x{width} {of}")

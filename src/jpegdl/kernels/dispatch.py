@@ -70,15 +70,10 @@ def soft_round_trip(images: Tensor, q: Tensor, alpha: Tensor, *, bits: int | Non
 def check_inputs(images: Tensor, q: Tensor, alpha: Tensor, bits: int | None, window: int | None) -> None:
     """Refuse what :func:`soft_round_trip` cannot compute, whichever way it would; without waiting for a device."""
     F.check_window(bits, window)
-    if not images.is_floating_point() and images.dtype != torch.uint8:
-        raise TypeError(f"images must be floating point in [0, 1], or torch.uint8 in 0..255, got {images.dtype}")
-    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] < 1 or images.shape[3] < 1:
-        raise UsageError(f"images must be of shape (N, 3, H, W), H and W at least 1, got {tuple(images.shape)}")
+    F.check_images(images)  # last, where memory is read as it is
     for name, table in (("q", q), ("alpha", alpha)):
-        if not table.is_floating_point():
-            raise TypeError(f"{name} must be floating point, got {table.dtype}")
-        if table.shape != (3, F.BLOCK, F.BLOCK):
-            raise UsageError(f"{name} must be of shape (3, 8, 8), for Y, Cb and Cr, got {tuple(table.shape)}")
+        F.check_floating(table, name)
+        F.check_shape(table, (3, F.BLOCK, F.BLOCK), name)
         if table.device != images.device and images.device.type != "meta":
             way_out = f"move the layer to the images' device, layer.to({str(images.device)!r})"
             if table.device.type == "meta":  # where it has no values to move

@@ -5,19 +5,29 @@ from typing import TYPE_CHECKING
 from jpegdl.extras import on_first_use
 
 if TYPE_CHECKING:
-    from jpegdl.layer.base import DctLayer, ImageDctLayer, ImageLayer, Layer
+    from jpegdl.layer.base import ImageDctLayer, ImageLayer, Layer
     from jpegdl.layer.cascade import JpegCascade
     from jpegdl.layer.companding import CompandingLayer
     from jpegdl.layer.config import DEFAULT_ALPHA, ROUNDINGS, LayerConfig, Rounding, table_source
     from jpegdl.layer.describe import describe_tables
+    from jpegdl.layer.faint_dc import FaintDcLayer
     from jpegdl.layer.feature_maps import FeatureJpegLayer
     from jpegdl.layer.gain import GainLayer
     from jpegdl.layer.jpeg import JpegLayer
+    from jpegdl.layer.local_contrast import LocalContrastLayer
     from jpegdl.layer.normalization import ImageNormalization
     from jpegdl.layer.prepended import PrependedModel, parameter_groups, prepend
-    from jpegdl.layer.quantizing import STEP_RANGE, QuantizingLayer
+    from jpegdl.layer.quantizing import STEP_RANGE, QuantizerOptions, QuantizingLayer
     from jpegdl.layer.regional import RegionalJpegLayer
-    from jpegdl.layer.registry import LAYER_KINDS, STORABLE, LayerKind, build_layer, check_layer, layer_kind
+    from jpegdl.layer.registry import (
+        LAYER_KINDS,
+        LayerKind,
+        build_layer,
+        check_layer,
+        layer_kind,
+        register_layer,
+        storable_kinds,
+    )
     from jpegdl.layer.subsampled import SubsampledJpegLayer
     from jpegdl.layer.zero_dc import ZeroDcJpegLayer
 
@@ -26,9 +36,8 @@ __all__ = [
     "LAYER_KINDS",
     "ROUNDINGS",
     "STEP_RANGE",
-    "STORABLE",
     "CompandingLayer",
-    "DctLayer",
+    "FaintDcLayer",
     "FeatureJpegLayer",
     "GainLayer",
     "ImageDctLayer",
@@ -39,7 +48,9 @@ __all__ = [
     "Layer",
     "LayerConfig",
     "LayerKind",
+    "LocalContrastLayer",
     "PrependedModel",
+    "QuantizerOptions",
     "QuantizingLayer",
     "RegionalJpegLayer",
     "Rounding",
@@ -51,13 +62,15 @@ __all__ = [
     "layer_kind",
     "parameter_groups",
     "prepend",
+    "register_layer",
+    "storable_kinds",
     "table_source",
 ]
 
 _HOMES = {
     "CompandingLayer": "companding",
     "DEFAULT_ALPHA": "config",
-    "DctLayer": "base",
+    "FaintDcLayer": "faint_dc",
     "FeatureJpegLayer": "feature_maps",
     "GainLayer": "gain",
     "ImageDctLayer": "base",
@@ -69,13 +82,14 @@ _HOMES = {
     "Layer": "base",
     "LayerConfig": "config",
     "LayerKind": "registry",
+    "LocalContrastLayer": "local_contrast",
     "PrependedModel": "prepended",
+    "QuantizerOptions": "quantizing",
     "QuantizingLayer": "quantizing",
     "ROUNDINGS": "config",
     "RegionalJpegLayer": "regional",
     "Rounding": "config",
     "STEP_RANGE": "quantizing",
-    "STORABLE": "registry",
     "SubsampledJpegLayer": "subsampled",
     "ZeroDcJpegLayer": "zero_dc",
     "build_layer": "registry",
@@ -84,6 +98,8 @@ _HOMES = {
     "layer_kind": "registry",
     "parameter_groups": "prepended",
     "prepend": "prepended",
+    "register_layer": "registry",
+    "storable_kinds": "registry",
     "table_source": "config",
 }
 

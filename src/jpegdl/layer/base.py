@@ -4,9 +4,8 @@ back."""
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from numbers import Real
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -19,14 +18,27 @@ from jpegdl.layer.bounds import keep_in_range
 from jpegdl.layer.extra_state import check_settings, decode, encode
 from jpegdl.tables import check_table
 
+if TYPE_CHECKING:
+    from jpegdl.layer.config import LayerConfig
+
 Table = float | Sequence[Sequence[float]] | Tensor
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def in_kernel(method: Method) -> Method:
+    """Mark a method whose work the fused kernel does in its own way: whoever overrides it is not served by the kernel."""
+    method.in_kernel = True  # type: ignore[attr-defined]
+    return method
 
 
 class Layer(nn.Module):
     """A layer that gives back what it takes: the same shape, dtype and memory format.
 
-    A subclass says in :meth:`round_trip` what happens in between, and in :meth:`check` what it refuses. Its parameters stay
-    float32 or float64 whatever a model is cast to: ``model.half()`` would turn small steps into 0, and after
+    In between it takes three steps, which can be called by themselves too: :meth:`to_coefficients`, :meth:`alter`,
+    :meth:`to_images`. A subclass overrides those that it does in another way, and obeyed it is in all that the layer does; one
+    that is at work on something else than coefficients overrides :meth:`round_trip`. In :meth:`check` it says what it refuses.
+
+    Parameters stay float32 or float64 whatever a model is cast to: ``model.half()`` would turn small steps into 0, and after
     ``model.bfloat16()`` they would be too coarse to train. What goes in and out may be of half precision.
 
     The state dict has one entry besides parameters and buffers, ``_extra_state``: the layer's :attr:`settings`, as bytes in a
@@ -35,6 +47,9 @@ class Layer(nn.Module):
 
     #: What the numbers in its tables are, one of :data:`jpegdl.tables.KINDS`; None where it has no tables.
     table_kind: str | None = None
+    #: How many blocks of coefficients there are at one place; None for any number.
+    planes: int | None = None
+    _looked = True  # whether there is nothing to look at any more in what it is given
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -46,7 +61,7 @@ class Layer(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What there is to know of the layer besides its tables, as JSON has it: its class, and what a subclass adds."""
+        """All there is to know of the layer besides its tables, as JSON has it: its class, and what a subclass adds."""
         return {"layer": type(self).__name__}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -62,6 +77,8 @@ class Layer(nn.Module):
             TypeError: not a tensor, or of a dtype that the layer does not take.
             UsageError: of another shape.
         """
+        if not (torch.compiler.is_compiling() or self._looked):  # in this order: programs serve before and after
+            self._look(images)
         if isinstance(images, torch.fx.Proxy):  # stay whole in graphs of torch.fx, as torch.nn's own modules do
             tracer = images.tracer
             path = tracer.path_of_module(self)  # type: ignore[attr-defined]
@@ -70,7 +87,7 @@ class Layer(nn.Module):
             whole: Tensor = tracer.create_proxy("call_module", path, (images,), {})
             return whole
         self.check(images)
-        with full_precision(images):
+        with F.full_precision(images):
             output = self.round_trip(images)
         if not images.is_contiguous() and images.stride(1) == 1:
             # Channels last, by way of dimensions: inside vmap there are no memory formats.
@@ -78,16 +95,84 @@ class Layer(nn.Module):
         return output if images.dtype == torch.uint8 else output.to(images.dtype)
 
     def round_trip(self, images: Tensor) -> Tensor:
-        """What :meth:`forward` does to a checked batch, outside autocast.
+        """Take a checked batch through the layer, outside autocast: the three steps, one after the other.
 
         Returns:
             The same shape; float32, or float64 for float64 images.
         """
+        return self.to_images(self.alter(self.to_coefficients(images)), (images.shape[-2], images.shape[-1]))
+
+    def to_coefficients(self, images: Tensor) -> Tensor:
+        """Take images to DCT coefficients, before anything is done to them.
+
+        Args:
+            images: as :meth:`forward` takes them; edges are repeated up to the next multiple of 8.
+
+        Returns:
+            (N, planes, ceil(H/8), ceil(W/8), 8, 8); of images Y, Cb, Cr for pixels in 0..255. float32, or float64 for float64
+            images, under any autocast.
+
+        Raises:
+            TypeError: images of another dtype.
+            UsageError: images of another shape.
+        """
+        raise NotImplementedError
+
+    def alter(self, z: Tensor) -> Tensor:
+        """Do to coefficients what the layer is for.
+
+        Args:
+            z: (N, planes, h, w, 8, 8), as from :meth:`to_coefficients`.
+
+        Returns:
+            The same shape, in the same units; float32, or float64 for float64 coefficients.
+
+        Raises:
+            UsageError: not of that shape, or on another device than the layer's tables.
+        """
+        raise NotImplementedError
+
+    def to_images(self, z: Tensor, size: tuple[int, int]) -> Tensor:
+        """Take coefficients, altered or not, back to images.
+
+        Args:
+            z: (N, planes, ceil(H/8), ceil(W/8), 8, 8).
+            size: (H, W) of the images.
+
+        Returns:
+            (N, C, H, W); of images RGB, nominally in [0, 1]. float32, or float64 for float64 coefficients, under any autocast.
+
+        Raises:
+            UsageError: the coefficients are not those of images of that size.
+        """
         raise NotImplementedError
 
     def check(self, images: Tensor) -> None:
-        """Refuse what :meth:`forward` cannot take."""
+        """Refuse what :meth:`forward` cannot take; it looks once a batch.
+
+        Raises:
+            TypeError: not a tensor, or of a dtype that the layer does not take.
+            UsageError: of another shape.
+        """
         raise NotImplementedError
+
+    def checked(self, z: Tensor) -> Tensor:
+        """Return coefficients in the precision to compute in, for :meth:`alter` to begin with.
+
+        Raises:
+            UsageError: not (N, planes, h, w, 8, 8), or on another device than the layer's tables.
+        """
+        F.check_shape(z, ("N", self.planes or "C", "h", "w", F.BLOCK, F.BLOCK), "coefficients")
+        for table in self.parameters():
+            if table.device != z.device:
+                raise UsageError(
+                    f"the input is on {z.device} and the layer's tables on {table.device}: move one of them, "
+                    f"say with layer.to({str(z.device)!r})"
+                )
+        return z.to(compute_dtype(z))
+
+    def _look(self, images: Tensor) -> None:
+        """Look at the values of a first batch, and warn where they are none that the layer is for."""
 
     def project_(self) -> None:
         """Bring parameters back into their range, in place: a subclass with such says how.
@@ -105,7 +190,7 @@ class Layer(nn.Module):
         super()._save_to_state_dict(*args)
 
     def get_extra_state(self) -> Tensor:
-        """The layer's :attr:`settings` for the state dict, a uint8 tensor on the CPU: every format can store one."""
+        """Return the layer's :attr:`settings` for the state dict, a uint8 tensor on the CPU: every format can store one."""
         return encode(self.settings)
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -145,12 +230,21 @@ class ImageLayer(Layer):
     those of images, and warns where they are not; later batches are not looked at, since a GPU would have to be waited for.
     """
 
-    _looked = False  # whether a batch has been looked at
+    _looked = False
 
-    def forward(self, images: Tensor) -> Tensor:
-        if not (torch.compiler.is_compiling() or self._looked):
-            self._look(images)
-        return super().forward(images)
+    @classmethod
+    def from_config(cls, config: "LayerConfig", tables: tuple[Tensor, Tensor], size: int) -> Self:
+        """Build the layer that settings describe, where it is registered as a kind (:mod:`jpegdl.layer.registry`).
+
+        Args:
+            config: the settings.
+            tables: initial steps of luma and chroma, each (8, 8).
+            size: side of the square images that it will see, in pixels.
+
+        Raises:
+            UsageError: a setting that no such layer can have.
+        """
+        return cls()
 
     def _look(self, images: Tensor) -> None:
         if warn_unless_images(images):
@@ -159,104 +253,13 @@ class ImageLayer(Layer):
                     layer._looked = True
 
     def check(self, images: Tensor) -> None:
-        if not isinstance(images, Tensor):
-            raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}")
-        if not images.is_floating_point() and images.dtype != torch.uint8:
-            raise TypeError(f"images must be floating point in [0, 1], or torch.uint8 in 0..255, got {images.dtype}")
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise UsageError(f"images must be of shape (N, 3, H, W), got {tuple(images.shape)}")
-        if images.shape[2] < 1 or images.shape[3] < 1:
-            raise UsageError(f"images must be at least one pixel high and wide, got {tuple(images.shape)}")
+        F.check_images(images)
 
 
-class DctLayer(Layer):
-    """A layer at work on the DCT coefficients of 8x8 blocks.
-
-    :meth:`round_trip` is :meth:`coefficients`, :meth:`process`, :meth:`reconstruct`. These check what they are given, and
-    leave the work to three methods that a subclass overrides: :meth:`analyze`, :meth:`alter`, :meth:`synthesize`.
-    """
-
-    #: How many blocks of coefficients there are at one place; None for any number.
-    planes: int | None = None
-
-    def analyze(self, images: Tensor) -> Tensor:
-        """(N, C, H, W), float32 or float64, to coefficients (N, planes, h, w, 8, 8)."""
-        raise NotImplementedError
-
-    def alter(self, z: Tensor) -> Tensor:
-        """What the layer is for: coefficients (N, planes, h, w, 8, 8), float32 or float64, to the same shape and dtype."""
-        raise NotImplementedError
-
-    def synthesize(self, z: Tensor, size: tuple[int, int]) -> Tensor:
-        """The inverse of :meth:`analyze`: coefficients to (N, C, H, W), with ``size`` (H, W)."""
-        raise NotImplementedError
-
-    def round_trip(self, images: Tensor) -> Tensor:
-        return self.reconstruct(self.process(self.coefficients(images)), (images.shape[-2], images.shape[-1]))
-
-    def coefficients(self, images: Tensor) -> Tensor:
-        """DCT coefficients, before anything is done to them.
-
-        Args:
-            images: as :meth:`forward` takes them; edges are repeated up to the next multiple of 8.
-
-        Returns:
-            (N, planes, ceil(H/8), ceil(W/8), 8, 8); of images Y, Cb, Cr for pixels in 0..255. float32, or float64 for float64
-            images.
-
-        Raises:
-            TypeError, UsageError: as :meth:`forward`.
-        """
-        self.check(images)
-        with full_precision(images):
-            return self.analyze(F.unit_images(images))
-
-    def process(self, coefficients: Tensor) -> Tensor:
-        """Do to coefficients what the layer is for.
-
-        Args:
-            coefficients: (N, planes, h, w, 8, 8), as from :meth:`coefficients`.
-
-        Returns:
-            The same shape, in the same units; float32, or float64 for float64 coefficients.
-
-        Raises:
-            UsageError: not of that shape, or on another device than the layer's tables.
-        """
-        block = (F.BLOCK, F.BLOCK)
-        if coefficients.ndim != 6 or self.planes not in (None, coefficients.shape[1]) or coefficients.shape[-2:] != block:
-            planes = "C" if self.planes is None else self.planes
-            raise UsageError(f"coefficients must be of shape (N, {planes}, h, w, 8, 8), got {tuple(coefficients.shape)}")
-        for table in self.parameters():
-            if table.device != coefficients.device:
-                raise UsageError(
-                    f"the input is on {coefficients.device} and the layer's tables on {table.device}: move one of them, "
-                    f"say with layer.to({str(coefficients.device)!r})"
-                )
-        with full_precision(coefficients):
-            return self.alter(coefficients.to(compute_dtype(coefficients)))
-
-    def reconstruct(self, coefficients: Tensor, size: tuple[int, int]) -> Tensor:
-        """Take coefficients, processed or not, back to images.
-
-        Args:
-            coefficients: (N, planes, ceil(H/8), ceil(W/8), 8, 8).
-            size: (H, W) of the images.
-
-        Returns:
-            (N, C, H, W); of images RGB, nominally in [0, 1]. float32, or float64 for float64 coefficients.
-
-        Raises:
-            UsageError: the coefficients are not those of images of that size.
-        """
-        with full_precision(coefficients):
-            return self.synthesize(coefficients.to(compute_dtype(coefficients)), size)
-
-
-class ImageDctLayer(DctLayer, ImageLayer):
+class ImageDctLayer(ImageLayer):
     """A layer at work on the coefficients of Y, Cb and Cr, as JPEG has them: a subclass need only override :meth:`alter`."""
 
-    planes = 3
+    planes: int = 3
     #: Of chroma: 4:4:4 for none.
     subsampling = "4:4:4"
 
@@ -264,15 +267,17 @@ class ImageDctLayer(DctLayer, ImageLayer):
     def settings(self) -> dict[str, Any]:
         return {**super().settings, "subsampling": self.subsampling}
 
-    def analyze(self, images: Tensor) -> Tensor:
-        return F.images_to_coefficients(images)
+    @in_kernel
+    def to_coefficients(self, images: Tensor) -> Tensor:
+        return F.images_to_coefficients(F.unit_images(images))
 
-    def synthesize(self, z: Tensor, size: tuple[int, int]) -> Tensor:
-        return F.coefficients_to_images(z, size)
+    @in_kernel
+    def to_images(self, z: Tensor, size: tuple[int, int]) -> Tensor:
+        return F.coefficients_to_images(z.to(compute_dtype(z)), size)
 
 
 def initial_tables(values: Mapping[str, Any], leading: tuple[int, ...] = ()) -> dict[str, Tensor]:
-    """The tables of a layer from what it was given, each (*leading, 8, 8), in one precision and on one device.
+    """Make the tables of a layer from what it was given, each (*leading, 8, 8), in one precision and on one device.
 
     They are float64 where one of them is given in it, as a tensor or array, and else float32; on the device of the first that
     is given as a tensor, or else on PyTorch's default one.
@@ -285,7 +290,7 @@ def initial_tables(values: Mapping[str, Any], leading: tuple[int, ...] = ()) -> 
 
 
 def initial_table(value: Any, name: str, leading: tuple[int, ...], dtype: torch.dtype, device: torch.device | None) -> Tensor:
-    """A number, or one or many tables, as (*leading, 8, 8); see :func:`jpegdl.tables.check_table`."""
+    """Make a table (*leading, 8, 8) from a number, or one or many tables; see :func:`jpegdl.tables.check_table`."""
     if isinstance(value, Real) and not isinstance(value, bool):
         value = np.full((F.BLOCK, F.BLOCK), float(value))
     elif isinstance(value, Tensor) and value.ndim == 0:
@@ -327,15 +332,6 @@ def _advice(images: Tensor) -> str | None:
     )
 
 
-def full_precision(x: Tensor) -> AbstractContextManager[None]:
-    """No autocast on x's device; the meta device, on which shapes alone are computed, knows none.
-
-    Nothing is entered where nothing is to be left: exported programs would have a part of their own for it.
-    """
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if kind != "meta" and torch.is_autocast_enabled(kind) else nullcontext()
-
-
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """The precision that layers compute in."""
+    """Return the precision that layers compute in: float64 for float64, else float32."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32

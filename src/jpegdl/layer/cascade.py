@@ -1,7 +1,7 @@
 """Several layers, one after the other."""
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +9,12 @@ from torch import Tensor, nn
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.layer.base import ImageLayer
+from jpegdl.layer.config import LayerConfig
+from jpegdl.layer.jpeg import JpegLayer
+from jpegdl.layer.registry import register_layer
 
 
+@register_layer("cascade", "two layers in a row", tables="steps", single=False)
 class JpegCascade(ImageLayer, nn.ModuleList):
     """Layers in a row, each with its own tables: the output of one is the input of the next.
 
@@ -38,6 +42,12 @@ class JpegCascade(ImageLayer, nn.ModuleList):
             raise UsageError("layers must be at least one layer, got none")
         super().__init__(layers)
 
+    @classmethod
+    def from_config(cls, config: LayerConfig, tables: tuple[Tensor, Tensor], size: int) -> Self:
+        if config.depth < 1:
+            raise UsageError(f"layer.depth must be at least 1, got {config.depth}")
+        return cls(JpegLayer.from_config(config, tables, size) for _ in range(config.depth))
+
     def check(self, images: Tensor) -> None:
         self._layers()[0].check(images)
 
@@ -49,7 +59,7 @@ class JpegCascade(ImageLayer, nn.ModuleList):
 
     @torch.no_grad()
     def saturation(self, images: Tensor) -> Tensor:
-        """How much of each frequency the level caps hold back, over all layers that quantize.
+        """Measure how much of each frequency the level caps hold back, over all layers that quantize.
 
         Args:
             images: (N, 3, H, W) RGB as :meth:`forward` takes it.

@@ -1,6 +1,6 @@
 """A smooth compander in place of the JPEG layer's quantizer."""
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +9,15 @@ from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.layer.base import ImageDctLayer, Table, initial_tables
 from jpegdl.layer.bounds import bounded, project
+from jpegdl.layer.config import LayerConfig
+from jpegdl.layer.registry import register_layer
 
 CURVES = {"log": F.log_compand, "tanh": F.tanh_compand}
 SMALLEST_SCALE = 1e-5
 
 
+@register_layer("log", "a logarithmic compander in the quantizer's place")
+@register_layer("tanh", "a tanh compander in the quantizer's place")
 class CompandingLayer(ImageDctLayer):
     """Colour, DCT, a compander with a trainable scale for each frequency, and back: saturation without levels.
 
@@ -42,11 +46,19 @@ class CompandingLayer(ImageDctLayer):
         tables = initial_tables({"luma": luma, "chroma": chroma})
         self.luma, self.chroma = nn.Parameter(tables["luma"]), nn.Parameter(tables["chroma"])
 
+    @classmethod
+    def from_config(cls, config: LayerConfig, tables: tuple[Tensor, Tensor], size: int) -> Self:
+        cap = F.largest_level(config.bits)
+        if cap is None:
+            raise UsageError(f"layer.kind {config.kind} starts from the level cap; give layer.bits, an integer from 2 to 16")
+        return cls(cap * tables[0], cap * tables[1], curve=config.kind)
+
     @property
     def settings(self) -> dict[str, Any]:
         return {**super().settings, "curve": self.curve}
 
     def alter(self, z: Tensor) -> Tensor:
+        z = self.checked(z)
         scales = bounded(torch.stack((self.luma, self.chroma, self.chroma)), SMALLEST_SCALE).to(z.dtype)
         return CURVES[self.curve](z, scales[:, None, None])
 

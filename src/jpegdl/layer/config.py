@@ -17,12 +17,9 @@ class LayerConfig:
     """The layer in front of the backbone.
 
     Args:
-        kind: jpeg; one of its variants: zero-dc (without the blocks' mean values), subsampled (chroma 4:2:0), regions
-            (separate tables for each part of the image), cascade (several in a row); a compander in place of the quantizer,
-            log or tanh; the simplest competitors: gain (a factor for each frequency), normalize (each image's brightness and
-            contrast); none; or your own, my_package.my_module:MyLayer, a class or function that is called with those of luma,
-            chroma (initial tables), size (side of the images, in pixels), alpha, hardness, bits, window, rounding and
-            trainable_alpha that it takes by name (of all but size, where it takes **settings).
+        kind: one of :data:`jpegdl.layer.LAYER_KINDS`; or your own, my_package.my_module:MyLayer, a class or function that is
+            called with those of luma, chroma (initial tables), size (side of the images, in pixels), alpha, hardness, bits,
+            window, rounding and trainable_alpha that it takes by name (of all but size, where it takes **settings).
         train: train it, or leave it as it starts.
         tables: initial tables: sensitivity (from the trained plain model of the same seed), pretrained (sensitivities too, of
             the backbone with its pretrained weights before any training: their head must fit), magnitude (from the training
@@ -63,7 +60,7 @@ class LayerConfig:
 
 
 def table_source(config: LayerConfig) -> str:
-    """Which kind of initial tables: sensitivity, pretrained, magnitude, ones, random, learned, standard or file.
+    """Tell the kind of initial tables: sensitivity, pretrained, magnitude, ones, random, learned, standard or file.
 
     Raises:
         UsageError: neither a known kind nor an existing file.

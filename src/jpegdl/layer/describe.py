@@ -9,7 +9,7 @@ from jpegdl.layer.quantizing import QuantizingLayer
 
 
 def describe_tables(layer: nn.Module) -> dict[str, Any]:
-    """A layer's tables and what they mean, ready for JSON.
+    """Describe a layer's tables and what they mean, ready for JSON.
 
     Args:
         layer: any module; of one that is not of this package, or made of several, the layers in it are described.

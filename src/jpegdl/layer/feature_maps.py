@@ -1,14 +1,13 @@
 """The quantizer on feature maps, inside a network."""
 
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.layer.base import Table, initial_tables
-from jpegdl.layer.config import DEFAULT_ALPHA, Rounding
-from jpegdl.layer.quantizing import QuantizingLayer
+from jpegdl.layer.base import Table, compute_dtype, initial_tables
+from jpegdl.layer.quantizing import QuantizerOptions, QuantizingLayer
 
 
 class FeatureJpegLayer(QuantizingLayer):
@@ -16,7 +15,7 @@ class FeatureJpegLayer(QuantizingLayer):
 
     ``layer.table`` is the only parameter, in the units of the features (the DCT is orthonormal): of shape (8, 8), shared by all
     channels, or (channels, 8, 8). Features are (N, C, H, W) floating point of any values and size; edges are repeated up to the
-    next multiple of 8, and cropped after. :meth:`coefficients` gives (N, C, ceil(H/8), ceil(W/8), 8, 8), :meth:`saturation`
+    next multiple of 8, and cropped after. :meth:`to_coefficients` gives (N, C, ceil(H/8), ceil(W/8), 8, 8), :meth:`saturation`
     (C, 8, 8).
 
     Args:
@@ -43,24 +42,11 @@ class FeatureJpegLayer(QuantizingLayer):
         table: Table = 1.0,
         *,
         channels: int | None = None,
-        alpha: Table = DEFAULT_ALPHA,
-        hardness: float | None = None,
-        bits: int | None = 8,
-        window: int | None = 5,
-        rounding: Rounding = "soft",
-        trainable_alpha: bool = False,
+        **options: Unpack[QuantizerOptions],
     ) -> None:
         if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
             raise UsageError(f"channels must be a positive integer, or None for one shared table, got {channels!r}")
-        super().__init__(
-            initial_tables({"table": table}, () if channels is None else (channels,)),
-            alpha=alpha,
-            hardness=hardness,
-            bits=bits,
-            window=window,
-            rounding=rounding,
-            trainable_alpha=trainable_alpha,
-        )
+        super().__init__(initial_tables({"table": table}, () if channels is None else (channels,)), **options)
         self.planes = channels
 
     @property
@@ -80,25 +66,19 @@ class FeatureJpegLayer(QuantizingLayer):
     def named_tables(self) -> dict[str, Tensor]:
         return {"table": self.steps, "alpha_table": self.alpha}
 
-    def analyze(self, features: Tensor) -> Tensor:
-        return F.block_dct(F.repeat_edges(features))
+    def to_coefficients(self, features: Tensor) -> Tensor:
+        F.check_floating(features, "features")
+        return F.block_dct(F.repeat_edges(features.to(compute_dtype(features))))
 
-    def synthesize(self, z: Tensor, size: tuple[int, int]) -> Tensor:
-        blocks = tuple(-(-side // F.BLOCK) for side in size)
-        if z.shape[2:4] != blocks:
-            expected = ("N", "C", *blocks, F.BLOCK, F.BLOCK)
-            raise UsageError(f"coefficients of {size[0]}x{size[1]} features must be of shape {expected}, got {tuple(z.shape)}")
-        return F.crop_edges(F.block_idct(z), size)
+    def to_images(self, z: Tensor, size: tuple[int, int]) -> Tensor:
+        F.check_coefficients(z, "C", size, of="features")
+        return F.crop_edges(F.block_idct(z.to(compute_dtype(z))), size)
 
     def check(self, features: Tensor) -> None:
         if not isinstance(features, Tensor) or not features.is_floating_point():
             kind = features.dtype if isinstance(features, Tensor) else type(features).__name__
             raise TypeError(f"features must be a floating point torch.Tensor, got {kind}")
-        if features.ndim != 4 or self.planes not in (None, features.shape[1]):
-            channels = "C" if self.planes is None else self.planes
-            raise UsageError(f"features must be of shape (N, {channels}, H, W), got {tuple(features.shape)}")
-        if features.shape[2] < 1 or features.shape[3] < 1:
-            raise UsageError(f"features must be at least one sample high and wide, got {tuple(features.shape)}")
+        F.check_shape(features, ("N", self.planes or "C", "H", "W"), "features", empty=False)
 
     def extra_repr(self) -> str:
         return f"channels={self.planes}, {super().extra_repr()}"

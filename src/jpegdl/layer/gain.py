@@ -5,8 +5,10 @@ from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.layer.base import ImageDctLayer
+from jpegdl.layer.registry import register_layer
 
 
+@register_layer("gain", "a trained gain for each frequency, no quantizer")
 class GainLayer(ImageDctLayer):
     """Colour, DCT, a trainable gain for each frequency, and back: a linear control, without a quantizer.
 
@@ -22,4 +24,5 @@ class GainLayer(ImageDctLayer):
         self.chroma = nn.Parameter(torch.ones(F.BLOCK, F.BLOCK, dtype=torch.float32))
 
     def alter(self, z: Tensor) -> Tensor:
+        z = self.checked(z)
         return z * torch.stack((self.luma, self.chroma, self.chroma)).to(z.dtype)[:, None, None]

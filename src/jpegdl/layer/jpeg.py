@@ -7,14 +7,13 @@ from torch import Tensor, nn
 
 from jpegdl.kernels import soft_round_trip
 from jpegdl.layer.base import ImageDctLayer, Table, initial_tables
-from jpegdl.layer.config import DEFAULT_ALPHA, Rounding
-from jpegdl.layer.quantizing import QuantizingLayer
+from jpegdl.layer.config import DEFAULT_ALPHA, LayerConfig, Rounding
+from jpegdl.layer.quantizing import QuantizingLayer, quantizer_options
+from jpegdl.layer.registry import register_layer
 from jpegdl.tables import standard_tables
 
-# What the fused kernel computes. It serves layers that have JpegLayer's own of each.
-_FUSED = ("coefficients", "analyze", "process", "quantize", "alter", "at_blocks", "reconstruct", "synthesize")
 
-
+@register_layer("jpeg", "the JPEG layer: trainable steps, a differentiable quantizer", storable=True)
 class JpegLayer(QuantizingLayer, ImageDctLayer):
     r"""A JPEG round trip that trains: colour, DCT, quantization with trainable steps, and back.
 
@@ -34,10 +33,10 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
     ``layer.rounding`` may be set at any time. Arithmetic is float32 under any autocast (float64 for float64 images), and tables
     stay float32 or float64 when a model is cast to half precision; images of half precision go in and come out.
 
-    A subclass changes what it overrides, in every rounding: :meth:`alter`, what happens to coefficients; :meth:`analyze` and
-    :meth:`synthesize`, how images become coefficients and back; :attr:`steps` and :attr:`alpha`, which tables are in effect. A
-    subclass that overrides the transform (any method from images to coefficients and back) runs as plain PyTorch instead of
-    the fused kernel.
+    The layer is three steps: ``layer.to_images(layer.alter(layer.to_coefficients(images)), size)``. A subclass changes those
+    that it overrides, in every rounding: :meth:`alter`, what happens to coefficients; :meth:`to_coefficients` and
+    :meth:`to_images`, how images become these and back; :attr:`steps` and :attr:`alpha`, which tables are in effect. A
+    subclass that overrides one of the three steps, or :meth:`at_blocks`, runs as plain PyTorch instead of the fused kernel.
 
     Args:
         luma, chroma: initial steps of Y and of Cb and Cr, a number or (8, 8); finite and > 0. Kept in float32, or in float64
@@ -115,6 +114,10 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
         """
         return cls(*standard_tables(quality), **{"bits": None, **options})
 
+    @classmethod
+    def from_config(cls, config: LayerConfig, tables: tuple[Tensor, Tensor], size: int) -> Self:
+        return cls(*tables, **quantizer_options(config))
+
     @property
     def steps(self) -> Tensor:
         """(3, 8, 8): the steps of Y, Cb and Cr; the last two are the chroma table."""
@@ -131,8 +134,14 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
         return {"luma": steps[0], "chroma": steps[2], "alpha_luma": alpha[0], "alpha_chroma": alpha[2]}
 
     def round_trip(self, images: Tensor) -> Tensor:
-        kind = type(self)
-        fusible = all(getattr(kind, name) is getattr(JpegLayer, name) and name not in self.__dict__ for name in _FUSED)
-        if self.rounding == "soft" and fusible:
+        if self.rounding == "soft" and self._fusible():
             return soft_round_trip(images, self.steps, self.alpha, bits=self.bits, window=self.window)
         return super().round_trip(images)
+
+    def _fusible(self) -> bool:
+        """Look whether all that the kernel stands for is what it was written for: no class has another, nor this instance."""
+        return all(getattr(type(self), name) is own and name not in self.__dict__ for name, own in _IN_KERNEL.items())
+
+
+#: What the kernel stands for, by name: the methods that are marked so where they stand.
+_IN_KERNEL = {name: own for name in dir(JpegLayer) if hasattr(own := getattr(JpegLayer, name), "in_kernel")}

@@ -9,10 +9,12 @@ from torch.nn.functional import layer_norm
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.layer.base import ImageLayer
+from jpegdl.layer.registry import register_layer
 
 VARIANCE_FLOOR = 1e-5  # added to an image's variance: a constant image becomes ``mean`` everywhere
 
 
+@register_layer("normalize", "brightness and contrast of each image normalised, no layer")
 class ImageNormalization(ImageLayer):
     """Bring each image to the same brightness and contrast: a control without parameters.
 

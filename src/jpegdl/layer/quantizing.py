@@ -4,16 +4,16 @@ import math
 import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.layer.base import DctLayer, Table, compute_dtype, initial_table
+from jpegdl.layer.base import Layer, Table, compute_dtype, in_kernel, initial_table
 from jpegdl.layer.bounds import bounded, project
-from jpegdl.layer.config import DEFAULT_ALPHA, ROUNDINGS, Rounding
+from jpegdl.layer.config import DEFAULT_ALPHA, ROUNDINGS, LayerConfig, Rounding
 from jpegdl.tables import is_abstract
 
 STEP_RANGE = (1e-5, 255.0)  # where the published training keeps the steps
@@ -22,7 +22,34 @@ SMALLEST_HARDNESS = 1e-5
 LARGEST_HARDNESS = 1e6  # exp(-hardness) is 0 in float32 long before
 
 
-class QuantizingLayer(DctLayer):
+class QuantizerOptions(TypedDict, total=False):
+    """What every layer that quantizes takes by name; :class:`jpegdl.JpegLayer` says what each does."""
+
+    alpha: Table | tuple[Table, Table]
+    hardness: float | None
+    bits: int | None
+    window: int | None
+    rounding: Rounding
+    trainable_alpha: bool
+
+
+def quantizer_options(config: LayerConfig) -> QuantizerOptions:
+    """Return the options of a quantizer that settings ask for; without ``alpha`` where they leave it open.
+
+    Raises:
+        UsageError: ``alpha`` is a list of another length than two.
+    """
+    options: Any = {name: getattr(config, name) for name in QuantizerOptions.__annotations__}
+    if isinstance(config.alpha, list):
+        if len(config.alpha) != 2:
+            raise UsageError(f"layer.alpha must be one number, or two for luma and chroma, got {config.alpha}")
+        options["alpha"] = tuple(config.alpha)
+    elif config.alpha is None:
+        del options["alpha"]
+    return options  # type: ignore[no-any-return]
+
+
+class QuantizingLayer(Layer):
     """A layer that quantizes; a subclass names its tables, and says in :attr:`steps` and :attr:`alpha` which plane has which.
 
     Steps stay in :attr:`step_range` whatever trains them: [1e-5, 255], as in the published training, or wider where the layer
@@ -49,12 +76,12 @@ class QuantizingLayer(DctLayer):
         self,
         tables: Mapping[str, Tensor],
         *,
-        alpha: Table | tuple[Table, ...],
-        hardness: float | None,
-        bits: int | None,
-        window: int | None,
-        rounding: Rounding,
-        trainable_alpha: bool,
+        alpha: Table | tuple[Table, ...] = DEFAULT_ALPHA,
+        hardness: float | None = None,
+        bits: int | None = 8,
+        window: int | None = 5,
+        rounding: Rounding = "soft",
+        trainable_alpha: bool = False,
     ) -> None:
         super().__init__()
         bits, window = (int(n) if isinstance(n, Integral) and not isinstance(n, bool) else n for n in (bits, window))
@@ -105,7 +132,7 @@ class QuantizingLayer(DctLayer):
 
     @property
     def rounding(self) -> Rounding:
-        """Which quantizer is in use; one of :data:`ROUNDINGS`."""
+        """The quantizer in use, one of :data:`ROUNDINGS`."""
         return self._rounding
 
     @rounding.setter
@@ -133,7 +160,7 @@ class QuantizingLayer(DctLayer):
         raise NotImplementedError
 
     def named_tables(self) -> dict[str, Tensor]:
-        """The tables in effect by name, trained or not: steps as ``NAME``, and ``alpha_NAME``."""
+        """Return the tables in effect by name, trained or not: steps as ``NAME``, and ``alpha_NAME``."""
         raise NotImplementedError
 
     def _alpha_of(self, name: str) -> Tensor:
@@ -150,28 +177,15 @@ class QuantizingLayer(DctLayer):
     def _trained_hardness(self) -> bool:
         return any(getattr(self, f"hardness_{name}") is not None for name in self.table_names)
 
+    @in_kernel
     def at_blocks(self, tables: Tensor) -> Tensor:
         """Shape ``tables``, which are like :attr:`steps`, so that they broadcast to coefficients."""
         return tables[..., None, None, :, :]
 
-    def process(self, coefficients: Tensor) -> Tensor:
-        return self.quantize(coefficients)
-
-    def quantize(self, coefficients: Tensor) -> Tensor:
-        """Quantize and de-quantize with the layer's tables and ``rounding``.
-
-        Args:
-            coefficients: (N, planes, h, w, 8, 8), as from :meth:`coefficients`.
-
-        Returns:
-            The same shape, in the same units; float32, or float64 for float64 coefficients.
-
-        Raises:
-            UsageError: not of that shape, or on another device than the layer's tables.
-        """
-        return super().process(coefficients)
-
+    @in_kernel
     def alter(self, z: Tensor) -> Tensor:
+        """Quantize and de-quantize with the layer's tables and ``rounding``; see :meth:`Layer.alter`."""
+        z = self.checked(z)
         q = self.at_blocks(self.steps.to(z.dtype))
         if self.rounding == "none":
             return F.saturate(z, q, bits=self.bits)
@@ -187,7 +201,7 @@ class QuantizingLayer(DctLayer):
 
     @torch.no_grad()
     def saturation(self, images: Tensor) -> Tensor:
-        """How much of each frequency the level cap holds back.
+        """Measure how much of each frequency the level cap holds back.
 
         With fine steps and few bits a layer saturates low frequencies more than it quantizes them: this tells the two apart. It
         looks at the coefficients and the steps, whatever ``rounding`` is.
@@ -199,8 +213,9 @@ class QuantizingLayer(DctLayer):
             (planes, 8, 8), of images (3, 8, 8) for Y, Cb, Cr: the share, 0 to 1, of coefficients whose nearest level is the
             first or the last of the alphabet or lies beyond it, |round(z / q)| >= L. All 0 where ``bits`` is None.
         """
+        self.check(images)
         cap = F.largest_level(self.bits)
-        z = self.coefficients(images)
+        z = self.to_coefficients(images)
         levels = F.quantize_levels(z, self.at_blocks(self.steps.to(z.dtype)), bits=self.bits)
         return (levels.abs() >= (float("inf") if cap is None else cap)).float().mean(dim=(0, 2, 3))
 

@@ -1,17 +1,19 @@
 """The JPEG layer with separate tables for each region of an image."""
 
-from typing import Any
+from typing import Any, Self, Unpack
 
 from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.layer.base import Table, initial_tables
-from jpegdl.layer.config import DEFAULT_ALPHA, Rounding
+from jpegdl.layer.config import LayerConfig
 from jpegdl.layer.jpeg import JpegLayer
-from jpegdl.layer.quantizing import QuantizingLayer
+from jpegdl.layer.quantizing import QuantizerOptions, QuantizingLayer, quantizer_options
+from jpegdl.layer.registry import register_layer
 
 
+@register_layer("regions", "the layer with tables of their own for parts of the image", single=False)
 class RegionalJpegLayer(JpegLayer):
     """A :class:`jpegdl.JpegLayer` for images of one size, each square region of which has its own tables.
 
@@ -38,12 +40,7 @@ class RegionalJpegLayer(JpegLayer):
         *,
         size: int | tuple[int, int],
         region: int = 32,
-        alpha: Table | tuple[Table, Table] = DEFAULT_ALPHA,
-        hardness: float | None = None,
-        bits: int | None = 8,
-        window: int | None = 5,
-        rounding: Rounding = "soft",
-        trainable_alpha: bool = False,
+        **options: Unpack[QuantizerOptions],
     ) -> None:
         sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
         if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
@@ -52,17 +49,12 @@ class RegionalJpegLayer(JpegLayer):
             raise UsageError(f"region must be a positive multiple of {F.BLOCK} pixels, got {region!r}")
         regions = tuple(-(-side // region) for side in sides)
         # Past JpegLayer's own, whose tables are for the whole image.
-        QuantizingLayer.__init__(
-            self,
-            initial_tables({"luma": luma, "chroma": chroma}, regions),
-            alpha=alpha,
-            hardness=hardness,
-            bits=bits,
-            window=window,
-            rounding=rounding,
-            trainable_alpha=trainable_alpha,
-        )
+        QuantizingLayer.__init__(self, initial_tables({"luma": luma, "chroma": chroma}, regions), **options)
         self.size, self.region = sides, region
+
+    @classmethod
+    def from_config(cls, config: LayerConfig, tables: tuple[Tensor, Tensor], size: int) -> Self:
+        return cls(*tables, size=size, region=config.region, **quantizer_options(config))
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -1,31 +1,36 @@
-"""Every kind of layer that settings can name, one record each: what builds it, and what its tables are."""
+"""The kinds of layer that settings can name: how a layer becomes one, and what builds it then.
+
+A layer registers where it stands, with :func:`register_layer` above its class. The files of this room are imported when a kind
+is first asked for: none of them is listed here.
+"""
 
 import inspect
+import pkgutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar, Unpack, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
 
 from jpegdl.errors import UsageError
-from jpegdl.functional import largest_level
-from jpegdl.layer.cascade import JpegCascade
-from jpegdl.layer.companding import CompandingLayer
+from jpegdl.layer.base import ImageLayer
 from jpegdl.layer.config import LayerConfig, table_source
-from jpegdl.layer.gain import GainLayer
-from jpegdl.layer.jpeg import JpegLayer
-from jpegdl.layer.normalization import ImageNormalization
-from jpegdl.layer.quantizing import STEP_RANGE, QuantizingLayer
-from jpegdl.layer.regional import RegionalJpegLayer
-from jpegdl.layer.subsampled import SubsampledJpegLayer
-from jpegdl.layer.zero_dc import ZeroDcJpegLayer
+from jpegdl.layer.quantizing import STEP_RANGE, QuantizerOptions, QuantizingLayer, quantizer_options
 from jpegdl.tables import read_tables
 from jpegdl.user_code import find_object, is_own, said
 
-_OPTIONS = ("alpha", "hardness", "bits", "window", "rounding", "trainable_alpha")  # that a JpegLayer takes
+L = TypeVar("L", bound=ImageLayer)
 Tables = tuple[Tensor, Tensor]  # luma and chroma, each (8, 8), in JPEG table units
+_OPTIONS = tuple(QuantizerOptions.__annotations__)  # that settings have too
+_ROOM = __name__.rpartition(".")[0]
+ALL_KINDS = "one of :data:`jpegdl.layer.LAYER_KINDS`"  # what docstrings say that are help too, where the list is to stand
+_ABOUT = LayerConfig.__doc__ or ""
+_ORDER = ("steps", "scales", "gains", None)  # of kinds, by what their tables are
 
 
 @dataclass(frozen=True)
@@ -37,69 +42,98 @@ class LayerKind:
         tables: what the numbers in its tables are, one of :data:`jpegdl.tables.KINDS`; None where it has no tables.
         from_tables: whether it starts from a (luma, chroma) pair of quantization tables.
         single: whether it has one (luma, chroma) pair of tables for the whole image, which another layer may start from.
+        about: what it is, in a few words.
+        layer: its class, where it is registered.
+        subsampling: of the chroma of JPEG files that can stand for it; None where none can.
     """
 
     build: Callable[[LayerConfig, Tables, int], nn.Module]
     tables: str | None
     from_tables: bool
     single: bool = True
+    about: str = ""
+    layer: type[nn.Module] | None = None
+    subsampling: str | None = None
 
 
-def _jpeg(layer: Callable[..., nn.Module]) -> LayerKind:
-    return LayerKind(lambda config, tables, size: layer(*tables, **_jpeg_options(config)), "steps", True)
-
-
-def _jpeg_options(config: LayerConfig) -> dict[str, Any]:
-    options: dict[str, Any] = {name: getattr(config, name) for name in _OPTIONS if name != "alpha"}
-    if isinstance(config.alpha, list):
-        if len(config.alpha) != 2:
-            raise UsageError(f"layer.alpha must be one number, or two for luma and chroma, got {config.alpha}")
-        options["alpha"] = tuple(config.alpha)
-    elif config.alpha is not None:
-        options["alpha"] = config.alpha
-    return options
-
-
-def _regions(config: LayerConfig, tables: Tables, size: int) -> nn.Module:
-    return RegionalJpegLayer(*tables, size=size, region=config.region, **_jpeg_options(config))
-
-
-def _cascade(config: LayerConfig, tables: Tables, size: int) -> nn.Module:
-    if config.depth < 1:
-        raise UsageError(f"layer.depth must be at least 1, got {config.depth}")
-    return JpegCascade(JpegLayer(*tables, **_jpeg_options(config)) for _ in range(config.depth))
-
-
-def _compander(curve: str) -> LayerKind:
-    def build(config: LayerConfig, tables: Tables, size: int) -> nn.Module:
-        cap = largest_level(config.bits)
-        if cap is None:
-            raise UsageError(f"layer.kind {curve} starts from the level cap; give layer.bits, an integer from 2 to 16")
-        return CompandingLayer(cap * tables[0], cap * tables[1], curve=curve)
-
-    return LayerKind(build, "scales", True)
-
-
-#: By the name that ``layer.kind`` takes.
-LAYER_KINDS: dict[str, LayerKind] = {
-    "jpeg": _jpeg(JpegLayer),
-    "zero-dc": _jpeg(ZeroDcJpegLayer),
-    "subsampled": _jpeg(SubsampledJpegLayer),
-    "regions": LayerKind(_regions, "steps", True, single=False),
-    "cascade": LayerKind(_cascade, "steps", True, single=False),
-    "log": _compander("log"),
-    "tanh": _compander("tanh"),
-    "gain": LayerKind(lambda config, tables, size: GainLayer(), "gains", False),
-    "normalize": LayerKind(lambda config, tables, size: ImageNormalization(), None, False),
-    "none": LayerKind(lambda config, tables, size: nn.Identity(), None, False),
+_registered: dict[str, LayerKind] = {
+    "none": LayerKind(lambda config, tables, size: nn.Identity(), None, False, about="no layer: the backbone alone")
 }
 
-#: Kinds that a JPEG file can stand for, as it has one pair of tables of steps, and the subsampling of its chroma.
-STORABLE = {"jpeg": JpegLayer.subsampling, "subsampled": SubsampledJpegLayer.subsampling}
+
+def register_layer(
+    name: str, about: str, *, tables: str | None = None, single: bool = True, storable: bool = False
+) -> Callable[[type[L]], type[L]]:
+    """Make a kind of a layer: ``--layer.kind NAME`` builds it by its ``from_config``, and ``--arms NAME`` compares it.
+
+    Args:
+        name: of the kind.
+        about: what it is, in a few words; tables and reports say so.
+        tables: what the numbers in its tables are, where its class does not say (``table_kind``).
+        single: whether it has one pair of tables for the whole image.
+        storable: whether JPEG files can stand for it.
+
+    Returns:
+        What is put above the class.
+
+    Raises:
+        ValueError: another layer is of that kind.
+
+    Example::
+
+        @register_layer("zero-dc", "the layer without the blocks' mean values")
+        class ZeroDcJpegLayer(JpegLayer): ...
+    """
+
+    def register(layer: type[L]) -> type[L]:
+        if name in _registered:
+            raise ValueError(f"there is a layer of kind {name!r} already: {_registered[name].about}")
+        kind = tables or layer.table_kind
+        subsampling = getattr(layer, "subsampling", None) if storable else None
+        _kinds.cache_clear()
+        from_tables = kind in ("steps", "scales")
+        _registered[name] = LayerKind(layer.from_config, kind, from_tables, single, about, layer, subsampling)
+        return layer
+
+    return register
+
+
+@cache
+def _kinds() -> dict[str, LayerKind]:
+    """All kinds in the order in which they are listed: jpeg first, none last, the others by what they train."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)], f"{_ROOM}."):
+        import_module(module.name)
+
+    def place(name: str) -> tuple[bool, bool, int, str]:
+        return name != "jpeg", name == "none", _ORDER.index(_registered[name].tables), name
+
+    kinds = {name: _registered[name] for name in sorted(_registered, key=place)}
+    LayerConfig.__doc__ = _ABOUT.replace(ALL_KINDS, ", ".join(f"{name} ({kind.about})" for name, kind in kinds.items()))
+    return kinds
+
+
+class _Kinds(Mapping[str, LayerKind]):
+    def __getitem__(self, name: str) -> LayerKind:
+        return _kinds()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_kinds())
+
+    def __len__(self) -> int:
+        return len(_kinds())
+
+
+#: All kinds, by the name that ``layer.kind`` takes.
+LAYER_KINDS: Mapping[str, LayerKind] = _Kinds()
+
+
+def storable_kinds() -> dict[str, str]:
+    """Return the kinds that a JPEG file can stand for, as it has one pair of tables of steps, with its chroma subsampling."""
+    return {name: kind.subsampling for name, kind in LAYER_KINDS.items() if kind.subsampling is not None}
 
 
 def layer_kind(config: LayerConfig) -> LayerKind:
-    """The record of the kind that ``config`` names, one of ours or the user's own.
+    """Find the record of the kind that ``config`` names, one of ours or the user's own.
 
     Raises:
         UsageError: there is none.
@@ -122,13 +156,12 @@ def _own_kind(name: str) -> LayerKind:
     if not callable(maker):
         raise UsageError(f"layer.kind {name!r} must be a class or a function, got {type(maker).__name__}")
     try:
-        takes = inspect.signature(maker).parameters
+        takes, all_of_them = _taken(maker)
     except ValueError as error:
         raise UsageError(f"layer.kind {name!r} must have a signature that names its arguments: {error}") from error
-    all_of_them = _takes_any(maker)
 
     def build(config: LayerConfig, tables: Tables, size: int) -> nn.Module:
-        ours = {"luma": tables[0], "chroma": tables[1], "size": size, **_jpeg_options(config)}
+        ours = {"luma": tables[0], "chroma": tables[1], "size": size, **quantizer_options(config)}
         arguments = {
             argument: value for argument, value in ours.items() if argument in takes or (all_of_them and argument != "size")
         }
@@ -145,15 +178,14 @@ def _own_kind(name: str) -> LayerKind:
             raise UsageError(f"layer.kind {name!r} must return a torch.nn.Module, got {type(layer).__name__}")
         return layer
 
-    def of(kind: type) -> bool:
-        return isinstance(maker, type) and issubclass(maker, kind)
-
-    from_tables = all_of_them or {"luma", "chroma"} <= takes.keys()
-    return LayerKind(build, "steps" if of(QuantizingLayer) else None, from_tables, single=of(JpegLayer))
+    from_tables = all_of_them or {"luma", "chroma"} <= takes
+    quantizes = isinstance(maker, type) and issubclass(maker, QuantizingLayer)
+    like = [kind for kind in LAYER_KINDS.values() if quantizes and kind.layer and issubclass(maker, kind.layer)]
+    return LayerKind(build, "steps" if quantizes else None, from_tables, bool(like) and all(kind.single for kind in like))
 
 
 def build_layer(config: LayerConfig, tables: Tables | None, size: int) -> nn.Module:
-    """The layer that ``config`` describes.
+    """Build the layer that ``config`` describes.
 
     Args:
         config: its settings.
@@ -195,19 +227,23 @@ def check_layer(config: LayerConfig, size: int) -> None:
         _warn_of_unused(config)
 
 
-def _takes_any(maker: Callable[..., Any]) -> bool:
-    """Whether it takes arguments of any name; a module without a constructor of its own takes none."""
-    parameters = inspect.signature(maker).parameters.values()
-    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    return any_name and getattr(maker, "__init__", None) is not nn.Module.__init__
+def _taken(maker: Callable[..., Any]) -> tuple[set[str], bool]:
+    """The names of the arguments that it takes, and whether it takes those of any other name too; a module without a
+    constructor of its own takes none."""
+    parameters = inspect.signature(maker).parameters
+    rest = next((parameter for parameter in parameters.values() if parameter.kind is parameter.VAR_KEYWORD), None)
+    if rest is not None and get_origin(rest.annotation) is Unpack:
+        return {*parameters, *get_args(rest.annotation)[0].__annotations__}, False
+    return set(parameters), rest is not None and getattr(maker, "__init__", None) is not nn.Module.__init__
 
 
 def _warn_of_unused(config: LayerConfig) -> None:
     """Say which settings a layer of the user's own has no use for."""
     maker = find_object(config.kind, "layer.kind")
-    if _takes_any(maker):
+    named, all_of_them = _taken(maker)
+    if all_of_them:
         return
-    default, named = LayerConfig(), set(inspect.signature(maker).parameters)
+    default = LayerConfig()
     unused = [name for name in _OPTIONS if name not in named and getattr(config, name) != getattr(default, name)]
     if config.tables != default.tables and not {"luma", "chroma"} <= named:
         unused.append("tables")

@@ -4,14 +4,17 @@ import torch
 from torch import Tensor
 
 from jpegdl import functional as F
+from jpegdl.layer.base import compute_dtype
 from jpegdl.layer.jpeg import JpegLayer
+from jpegdl.layer.registry import register_layer
 
 
+@register_layer("subsampled", "the layer with 4:2:0 chroma subsampling", storable=True)
 class SubsampledJpegLayer(JpegLayer):
     """A :class:`jpegdl.JpegLayer` with 4:2:0 chroma subsampling, as most JPEG files have it.
 
     Cb and Cr are averaged over 2x2 pixels before the DCT, and brought back to full size by libjpeg's triangle filter.
-    Arguments and errors are those of ``JpegLayer``. :meth:`coefficients`, :meth:`quantize` and :meth:`reconstruct` work on
+    Arguments and errors are those of ``JpegLayer``. :meth:`to_coefficients`, :meth:`alter` and :meth:`to_images` work on
     coefficients of shape (N, 6, ceil(H/16), ceil(W/16), 8, 8), in the order of :func:`jpegdl.functional.images_to_mcus`: four
     blocks of Y, one of Cb, one of Cr. Where H or W is not a multiple of 16, some of those blocks of Y may hold nothing but
     repeated edges.
@@ -22,11 +25,11 @@ class SubsampledJpegLayer(JpegLayer):
     planes = 6
     subsampling = "4:2:0"
 
-    def analyze(self, images: Tensor) -> Tensor:
-        return F.images_to_mcus(images)
+    def to_coefficients(self, images: Tensor) -> Tensor:
+        return F.images_to_mcus(F.unit_images(images))
 
-    def synthesize(self, z: Tensor, size: tuple[int, int]) -> Tensor:
-        return F.mcus_to_images(z, size)
+    def to_images(self, z: Tensor, size: tuple[int, int]) -> Tensor:
+        return F.mcus_to_images(z.to(compute_dtype(z)), size)
 
     def at_blocks(self, tables: Tensor) -> Tensor:
         luma, cb, cr = tables

@@ -5,7 +5,7 @@ import math
 from jpegdl.backbones.build import check_backbone, pretrained_source
 from jpegdl.data.config import check_data
 from jpegdl.errors import UsageError
-from jpegdl.layer import STORABLE, LayerConfig, check_layer
+from jpegdl.layer import LayerConfig, check_layer, storable_kinds
 from jpegdl.runs.config import OptimizerConfig, RateConfig, RunConfig, TrainingConfig
 from jpegdl.user_code import is_own
 
@@ -16,7 +16,6 @@ PRECISIONS = (
     "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine",
     "transformer-engine-float16", "16", "bf16", "32", "64",
 )  # fmt: skip
-_RATE_KINDS = ("symbols", "frequencies")
 _SCHEDULES = ("constant", "cosine", "onecycle", "multistep", "exponential")
 
 
@@ -97,16 +96,14 @@ def _check_optimizer(optimizer: OptimizerConfig, name: str, epochs: int) -> None
 def _check_rate(config: RateConfig, layer: LayerConfig) -> None:
     if not 0 <= config.weight < math.inf:
         raise UsageError(f"training.rate.weight must be 0, for none, or a number above, got {config.weight}")
-    if config.kind not in _RATE_KINDS:
-        raise UsageError(f"training.rate.kind must be one of {', '.join(_RATE_KINDS)}, got {config.kind!r}")
     if not 0 < config.hardness < math.inf:
         raise UsageError(f"training.rate.hardness must be a number greater than 0, got {config.hardness}")
     if config.blocks is not None and config.blocks < 1:
         raise UsageError(f"training.rate.blocks must be at least 1, or null for all, got {config.blocks}")
     if not 0 <= config.memory < 1:
         raise UsageError(f"training.rate.memory must be at least 0 and less than 1, got {config.memory}")
-    if config.weight and layer.kind not in (*STORABLE, "none"):
+    if config.weight and layer.kind not in (*storable_kinds(), "none"):
         raise UsageError(
             f"training.rate is the rate of JPEG files, which have one pair of tables of steps, and layer.kind {layer.kind} is "
-            f"not of that sort; give {' or '.join(STORABLE)}, or training.rate.weight 0"
+            f"not of that sort; give {' or '.join(storable_kinds())}, or training.rate.weight 0"
         )

@@ -43,15 +43,12 @@ class RateConfig:
 
     Args:
         weight: lambda, of one bit per pixel against the task's loss; 0 for none.
-        kind: symbols (those of a JPEG encoder: DC differences, runs of zeros, ends of blocks) or frequencies (the entropy of
-            the levels of each frequency, as J4D has it).
         hardness: of P(level | coefficient) in the rate, in units of the step; independent of the layer's own.
         blocks: most blocks of luma, and of chroma, that the rate of a batch is taken from; null for all.
         memory: share of the running code that is kept at each batch.
     """
 
     weight: float = 0.0
-    kind: str = "symbols"
     hardness: float = 8.0
     blocks: int | None = 2048
     memory: float = 0.9

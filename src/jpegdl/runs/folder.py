@@ -15,6 +15,7 @@ import safetensors.torch
 import yaml
 from torch import nn
 
+from jpegdl.dropped import without_dropped
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file, folder_hint, remove_strays, replacing, write_csv, write_json, write_text
 from jpegdl.runs.config import RunConfig
@@ -87,7 +88,7 @@ class RunFolder:
             if missing := _SECTIONS - there.keys():
                 raise ValueError(f"no {', '.join(sorted(missing))} in it")
             arm, seed = there.pop("arm"), there.pop("seed")
-            return settings_of(from_dict(RunConfig, there), arm, seed)
+            return settings_of(from_dict(RunConfig, without_dropped(there, self.config_file)), arm, seed)
 
     def config(self) -> RunConfig:
         """The settings that the run was trained with.
@@ -254,7 +255,8 @@ class RunFolder:
             return None
         with self.reading(self.failure_file):
             there = json.loads(self.failure_file.read_text(encoding="utf-8"))
-            same = first_difference(there["settings"], settings_of(config, arm, seed)) is None
+            settings = without_dropped(there["settings"], self.failure_file)
+            same = first_difference(settings, settings_of(config, arm, seed)) is None
             return str(there["message"]) if same else None
 
     def write_metrics(self, rows: list[dict[str, float]]) -> None:

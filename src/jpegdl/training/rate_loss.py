@@ -7,8 +7,6 @@ from jpegdl import functional as F
 from jpegdl.layer import JpegLayer
 from jpegdl.runs.config import RateConfig
 
-_REACH = 1100  # levels of an 8-bit image at a step of 1, and a little more
-
 
 class RateEstimate(nn.Module):
     """Bits per pixel as an entropy coder would spend them, differentiable in the steps.
@@ -17,38 +15,33 @@ class RateEstimate(nn.Module):
     share another. Of a file's header, some hundred bytes whatever the tables, it knows nothing.
 
     Args:
-        config: ``kind``, ``hardness``, ``blocks`` and ``memory`` count.
+        config: ``hardness``, ``blocks`` and ``memory`` count.
     """
 
     def __init__(self, config: RateConfig) -> None:
         super().__init__()
         self.config = config
-        shapes = {"dc": (F.SIZES,), "ac": (F.RUNS, F.SIZES)} if config.kind == "symbols" else {"levels": (64, 2 * _REACH + 1)}
-        for name, shape in shapes.items():
+        for name, shape in {"dc": (F.SIZES,), "ac": (F.RUNS, F.SIZES)}.items():
             self.register_buffer(f"seen_{name}", torch.zeros(2, *shape))
 
     def forward(self, layer: JpegLayer, images: Tensor) -> Tensor:
-        """Bits per pixel, a scalar.
+        """Estimate the bits per pixel, a scalar.
 
         Args:
             layer: a :class:`jpegdl.JpegLayer`, or one of 4:2:0.
             images: (N, 3, H, W) in [0, 1].
         """
-        z = layer.coefficients(images)
+        z = layer.to_coefficients(images)
         luma, chroma = scans(layer, z)
         bits = self._bits(0, luma, layer.luma) + self._bits(1, chroma, layer.chroma)
         return bits / (len(images) * images.shape[-2] * images.shape[-1])
 
     def _bits(self, table: int, z: Tensor, steps: Tensor) -> Tensor:
         """Of all the blocks ``z`` of luma, ``table`` 0, or of chroma, 1."""
-        config, steps = self.config, steps.to(z.dtype)
-        if config.kind == "symbols":
-            symbols = F.expected_symbols(z, steps, config.hardness, most=config.blocks)
-            shares = {name: part.detach() / part.detach().sum() for name, part in symbols._asdict().items()}
-            running = F.Symbols(**{name: self._running(table, name, share) for name, share in shares.items()})
-            return F.coded_bits(symbols, F.code_lengths(running))
-        levels = F.level_shares(z, steps, config.hardness, _REACH, most=config.blocks)
-        return F.entropy(levels, self._running(table, "levels", levels.detach())).sum() * (z.shape[0] * z.shape[1])
+        symbols = F.expected_symbols(z, steps.to(z.dtype), self.config.hardness, most=self.config.blocks)
+        shares = {name: part.detach() / part.detach().sum() for name, part in symbols._asdict().items()}
+        running = F.Symbols(**{name: self._running(table, name, share) for name, share in shares.items()})
+        return F.coded_bits(symbols, F.code_lengths(running))
 
     def _running(self, table: int, name: str, now: Tensor) -> Tensor:
         """Shares with those of this batch; in training mode they are kept."""
@@ -60,7 +53,7 @@ class RateEstimate(nn.Module):
 
 
 def scans(layer: JpegLayer, z: Tensor) -> tuple[Tensor, Tensor]:
-    """A layer's coefficients in the order in which an encoder takes the blocks: (rows, blocks, 8, 8) of luma and of chroma,
+    """Put a layer's coefficients into the order of an encoder: (rows, blocks, 8, 8) of luma and of chroma,
     a row for each plane of each image (ITU-T T.81, A.2: planes are interleaved, four blocks of luma a unit with 4:2:0)."""
     blocks = z.flatten(2, 3)  # (N, planes, blocks, 8, 8)
     if layer.planes == 3:

@@ -1,0 +1,67 @@
+"""What tensors must be, and the one voice in which they are refused."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jpegdl.errors import UsageError
+
+
+def check_shape(x: Tensor, shape: Sequence[str | Any], name: str, *, empty: bool = True) -> None:
+    """Refuse a tensor of another shape.
+
+    Args:
+        x: the tensor.
+        shape: a number for each length that must be that, and a letter for one that may be any.
+        name: what to call the tensor.
+        empty: whether lengths with a letter, but for the first, may be 0.
+
+    Raises:
+        UsageError: says what was given and what is accepted.
+
+    Example::
+
+        check_shape(images, ("N", 3, "H", "W"), "images")
+    """
+    fits = x.ndim == len(shape) and (empty or 0 not in x.shape[1:])
+    for length, wanted in zip(x.shape, shape, strict=False):
+        fits = fits and (isinstance(wanted, str) or length == wanted)
+    if fits:
+        return
+    letters = f", {' and '.join(n for n in shape[1:] if isinstance(n, str))} at least 1" if 0 in x.shape and not empty else ""
+    raise UsageError(f"{name} must be of shape ({', '.join(map(str, shape))}){letters}, got {tuple(x.shape)}")
+
+
+def check_floating(x: Tensor, name: str) -> None:
+    """Refuse a tensor of integers.
+
+    Raises:
+        TypeError: names its dtype.
+    """
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got {x.dtype}")
+
+
+def check_pixels(images: Tensor) -> None:
+    """Refuse numbers that are neither pixels in [0, 1] nor in 0..255.
+
+    Raises:
+        TypeError: ``images`` are neither floating point nor uint8.
+    """
+    if not images.is_floating_point() and images.dtype != torch.uint8:
+        raise TypeError(f"images must be floating point in [0, 1], or torch.uint8 in 0..255, got {images.dtype}")
+
+
+def check_images(images: Any) -> None:
+    """Refuse what is no batch of RGB images, (N, 3, H, W), floating point or uint8, of at least one pixel.
+
+    Raises:
+        TypeError: not a tensor, or of another dtype.
+        UsageError: of another shape.
+    """
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}")
+    check_pixels(images)
+    check_shape(images, ("N", 3, "H", "W"), "images", empty=False)

@@ -1,0 +1,120 @@
+"""The kinds of layer: how one becomes a kind, and that documents and help name those there are."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import jpegdl
+from jpegdl.comparison import ARMS, CompareConfig
+from jpegdl.errors import UsageError
+from jpegdl.layer import (
+    LAYER_KINDS,
+    GainLayer,
+    ImageLayer,
+    LayerConfig,
+    build_layer,
+    check_layer,
+    layer_kind,
+    register_layer,
+    registry,
+    storable_kinds,
+)
+
+TABLES = (torch.full((8, 8), 2.0), torch.full((8, 8), 3.0))
+DOCS = Path(jpegdl.__file__).parents[2] / "docs"
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """What is registered in a test is forgotten after it."""
+    list(LAYER_KINDS)
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    yield
+    registry._kinds.cache_clear()
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_layer_is_a_kind_by_what_stands_above_its_class():
+    @register_layer("inverse", "images with white for black")
+    class Inverse(ImageLayer):
+        def round_trip(self, images):
+            return 1 - images
+
+    config = LayerConfig(kind="inverse")
+    check_layer(config, 16)
+    assert "inverse (images with white for black)" in LayerConfig.__doc__  # which is the help text
+    layer = build_layer(config, TABLES, 16)
+    assert isinstance(layer, Inverse)
+    assert torch.equal(layer(torch.zeros(1, 3, 8, 8)), torch.ones(1, 3, 8, 8))
+    assert (layer_kind(config).tables, layer_kind(config).from_tables) == (None, False)
+    assert next(iter(LAYER_KINDS)) == "jpeg"
+    assert list(LAYER_KINDS)[-1] == "none"
+    with pytest.raises(UsageError, match=r"must be one of jpeg, .*inverse, .*none, or your own.* got 'invers'"):
+        layer_kind(LayerConfig(kind="invers"))
+
+
+@pytest.mark.usefixtures("registered")
+def test_two_layers_of_one_kind_are_refused():
+    with pytest.raises(ValueError, match="kind 'gain' already: a trained gain"):
+        register_layer("gain", "another")(GainLayer)
+
+
+def test_kinds_are_found_whatever_is_imported_first():
+    code = "from jpegdl.layer.registry import LAYER_KINDS; print(*LAYER_KINDS)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == list(LAYER_KINDS)
+
+
+def test_only_these_kinds_are_stored():
+    assert storable_kinds() == {"jpeg": "4:4:4", "subsampled": "4:2:0"}
+
+
+@pytest.mark.parametrize("kind", LAYER_KINDS)
+def test_what_the_record_says_is_what_is_built(kind):
+    layer = build_layer(LayerConfig(kind=kind), TABLES, 16)
+    assert type(layer) is (LAYER_KINDS[kind].layer or nn.Identity)
+
+
+def test_options_by_type_are_options_by_name():
+    """A layer that unpacks a typed dictionary takes the names in it, and no others."""
+    kind = LayerConfig(kind="jpegdl.layer:FeatureJpegLayer", alpha=2.0, bits=6, options={"channels": 3})
+    layer = build_layer(kind, TABLES, 16)
+    assert (layer.bits, layer.alpha.shape, layer.alpha[0, 0, 0].item()) == (6, (3, 8, 8), 2)
+    assert not layer_kind(kind).from_tables
+    regional = LayerConfig(kind="jpegdl.layer:RegionalJpegLayer", bits=6, options={"region": 8})
+    layer = build_layer(regional, TABLES, 16)
+    assert (layer.size, layer.bits, layer.luma.shape) == ((16, 16), 6, (2, 2, 8, 8))
+    assert layer_kind(regional).from_tables
+    assert not layer_kind(regional).single  # no other arm can start from its tables
+
+
+# ------------------------------------------------------------------------------------------------------------ documents
+
+
+def test_every_kind_but_those_of_the_recipe_has_an_arm_of_its_name():
+    for name, kind in LAYER_KINDS.items():
+        if name not in ("jpeg", "none"):
+            assert ARMS[name].layer == {"kind": name}
+            assert ARMS[name].about == kind.about
+
+
+def test_the_help_names_every_kind_and_every_arm():
+    kinds = re.search(r" kind: (.*?); or your own", " ".join(inspect.getdoc(LayerConfig).split()))[1]
+    assert kinds == ", ".join(f"{name} ({kind.about})" for name, kind in LAYER_KINDS.items())
+    arms = re.search(r" arms: (.*?) seeds: ", " ".join(inspect.getdoc(CompareConfig).split()))[1]
+    assert {arm for arm in ARMS if not arm.startswith("rate-")} <= set(re.findall(r"[\w-]+", arms))
+
+
+def test_the_table_of_kinds_is_that_of_the_registry():
+    if not DOCS.is_dir():
+        pytest.skip("an installed package has no docs")
+    trained = {"steps": "steps", "scales": "scales", "gains": "gains", None: ""}
+    rows = [f"| `{name}` | {kind.about} | {trained[kind.tables]} |" for name, kind in LAYER_KINDS.items()]
+    table = "\n".join(["| kind | what it is | its tables |", "|---|---|---|", *rows])
+    assert table in (DOCS / "controls.md").read_text(encoding="utf-8"), f"docs/controls.md needs this table:\n{table}"
