@@ -19,7 +19,7 @@ from jpegdl.parsing import parse
 
 SMALL = [
     "--data.size", "16", "--data.resize", "20", "--training.epochs", "1", "--training.test_every", "1",
-    "--training.accelerator", "cpu",
+    "--device", "cpu",
 ]  # fmt: skip
 
 

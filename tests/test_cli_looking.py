@@ -13,9 +13,9 @@ from jpegdl.runs.progress import Bar
 
 SMALL = [
     "--data.size", "32", "--data.resize", "40", "--training.epochs", "1", "--training.test_every", "1",
-    "--training.accelerator", "cpu", "--jobs", "1",
+    "--device", "cpu", "--jobs", "1",
 ]  # fmt: skip
-QUICK = ["--attacks", "[fgsm, pgd]", "--images", "12", "--corruptions", "[]", "--jpeg", "[50]", "--accelerator", "cpu"]
+QUICK = ["--attacks", "[fgsm, pgd]", "--images", "12", "--corruptions", "[]", "--jpeg", "[50]", "--device", "cpu"]
 
 
 @pytest.fixture

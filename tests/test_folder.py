@@ -36,9 +36,9 @@ def _config(folder, path, **changes):
     settings = {
         "data": DataConfig(path=str(path), size=16, batch_size=8),
         "layer": LayerConfig(tables="standard:75", images=8),
+        "device": "cpu",
         "training": TrainingConfig(
             epochs=1,
-            accelerator="cpu",
             optimizer=OptimizerConfig(lr=0.01),
             layer_optimizer=OptimizerConfig(name="adam", lr=0.01, weight_decay=0.0),
         ),
@@ -236,7 +236,7 @@ def test_calibration_takes_the_settings_of_the_plain_run(tmp_path):
     train_arm(config, "plain", 0)
     tables = calibrate_run(config, 0)
     bare = CompareConfig(output=str(tmp_path), name="test", layer=LayerConfig(images=8))
-    bare.training.accelerator = "cpu"
+    bare.device = "cpu"
     for one, other in zip(tables, calibrate_run(bare, 0), strict=True):
         assert torch.equal(one, other)
     halved = replace(bare, layer=LayerConfig(images=8, q_max=2.5))
