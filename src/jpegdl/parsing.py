@@ -4,7 +4,8 @@ import argparse
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -108,19 +109,29 @@ def _check_keys(content: Any, known: list[str], prefix: str = "") -> None:
 
 
 class _Help(jsonargparse.DefaultHelpFormatter):
-    """Help that says bounds in words, and nothing of the options that add to a list."""
+    """Help that fits the terminal, says bounds in words, and nothing of the options that add to a list."""
+
+    def start_section(self, heading: str | None) -> None:
+        super().start_section(heading and textwrap.fill(heading, self._width - 1))
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return super()._get_help_string(action).replace("``", "")
 
     def _get_type_str(self, action: argparse.Action) -> str | None:
         kind = super()._get_type_str(action)
         return kind and re.sub(r"Annotated\[(\w+), ([^\]]+)\]", r"\1 \2", kind)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        every = action.option_strings
+        every, metavar = action.option_strings, action.metavar
         action.option_strings = [option for option in every if not option.endswith("+")]
         try:
-            return str(super()._format_action_invocation(action))
+            text = super()._format_action_invocation(action)
+            if every and len(text) > self._width - 2:  # all choices, which the type names too
+                action.metavar = self._get_default_metavar_for_optional(action)
+                text = super()._format_action_invocation(action)
+            return text
         finally:
-            action.option_strings = every
+            action.option_strings, action.metavar = every, metavar
 
 
 def plain_parser(usage: str, about: str) -> jsonargparse.ArgumentParser:
@@ -160,9 +171,14 @@ def _dashed(option: str) -> str:
     return option.replace("_", "-")
 
 
-def name_first(own: jsonargparse.ArgumentParser) -> jsonargparse.ArgumentParser:
-    """Return the parser, whose option ``--name`` may be given as the first argument that is no option, too."""
-    own.name_first = True  # type: ignore[attr-defined]
+def name_first(own: jsonargparse.ArgumentParser, *, new: bool = False) -> jsonargparse.ArgumentParser:
+    """Return the parser, whose option ``--name`` may be given as the first argument that is no option, too.
+
+    Args:
+        own: the parser.
+        new: whether what is named may be new; a recipe's name is then refused, as its settings are probably meant.
+    """
+    own.name_first = "new" if new else "old"  # type: ignore[attr-defined]
     return own
 
 
@@ -186,8 +202,8 @@ def parse(own: jsonargparse.ArgumentParser, arguments: list[str]) -> dict[str, A
         into = configs if option == "--config" else others
         into += [part for part in (option, value) if part is not None]
     try:
-        if getattr(own, "name_first", False):
-            others = _with_name(own, others, free)
+        if named := getattr(own, "name_first", None):
+            others = _with_name(own, others, free, RECIPES if named == "new" and not configs else ())
         chosen: dict[str, Any] = vars(own.instantiate(own.parse_args([*configs, *others])))
     except argparse.ArgumentError as error:
         raise argparse.ArgumentError(None, reworded(own, str(error), "--")) from error
@@ -224,7 +240,7 @@ def _options(own: jsonargparse.ArgumentParser, arguments: list[str]) -> Iterator
         yield waiting, None
 
 
-def _with_name(own: jsonargparse.ArgumentParser, arguments: list[str], free: list[int]) -> list[str]:
+def _with_name(own: jsonargparse.ArgumentParser, arguments: list[str], free: list[int], recipes: Sequence[str]) -> list[str]:
     """Arguments whose first of no option is ``--name``'s value, where there is one more of these than the command takes."""
     words = [place for place in free if arguments[place] != "--"]
     if len(words) != 1 + sum(not action.option_strings for action in own._actions):
@@ -232,7 +248,11 @@ def _with_name(own: jsonargparse.ArgumentParser, arguments: list[str], free: lis
     name = arguments[words[0]]
     if "--name" in arguments:
         raise argparse.ArgumentError(None, f"the comparison has two names, {name!r} and that of --name; give one of them")
-    return ["--name", name, *arguments[: words[0]], *arguments[words[0] + 1 :]]
+    if name in recipes:
+        why = f"{name} is a recipe: --config {name} takes its settings, --name {name} calls a comparison so"
+        raise argparse.ArgumentError(None, why)
+    others = [*arguments[: words[0]], *arguments[words[0] + 1 :]]
+    return ["--name", name, *(others if len(words) > 1 else [other for other in others if other != "--"])]
 
 
 def _as_list(value: str, kind: Any, *, more: bool = False) -> str:

@@ -131,8 +131,12 @@ def in_words(kind: Any) -> str:
     if origin is Annotated:
         return in_words(parts[0])
     if origin is list:
-        return f"a list of {_lists(parts[0])}"
+        return f"some of {', '.join(map(str, some))}" if (some := _choices(parts[0])) else f"a list of {_lists(parts[0])}"
     return _WORDS.get(origin or kind, str(kind))
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) is Literal else ()
 
 
 def _lists(item: Any) -> str:

@@ -18,7 +18,7 @@ class Compare(Command):
     resumes = "epoch"
 
     def build(self) -> "ArgumentParser":
-        return comparison_parser(f"jpegdl compare [NAME] {SETTINGS}", self.about)
+        return comparison_parser(f"jpegdl compare [NAME] {SETTINGS}", self.about, new=True)
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.comparison import compare

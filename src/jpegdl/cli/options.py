@@ -24,12 +24,12 @@ TRAINING = ("data.path", "data.size", "backbone", "pretrained", "training.epochs
 RUN = ("name", "output", "arm", "seed")
 
 
-def comparison_parser(usage: str, about: str) -> "ArgumentParser":
-    """Return a parser of all settings of a comparison, whose name may come first."""
+def comparison_parser(usage: str, about: str, *, new: bool = False) -> "ArgumentParser":
+    """Return a parser of all settings of a comparison, whose name may come first; ``new``: it need not be there yet."""
     from jpegdl.comparison import CompareConfig
     from jpegdl.parsing import name_first, settings_parser
 
-    return name_first(settings_parser(usage, about, CompareConfig))
+    return name_first(settings_parser(usage, about, CompareConfig), new=new)
 
 
 def finished_parser(usage: str, about: str, *, first: bool = True) -> "ArgumentParser":

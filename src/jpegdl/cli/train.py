@@ -17,7 +17,7 @@ class Train(Command):
     resumes = "epoch"
 
     def build(self) -> "ArgumentParser":
-        parser = comparison_parser(f"jpegdl train [NAME] {SETTINGS}", self.about)
+        parser = comparison_parser(f"jpegdl train [NAME] {SETTINGS}", self.about, new=True)
         add_run(parser)
         return parser
 
