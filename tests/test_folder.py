@@ -65,6 +65,22 @@ def test_a_setting_that_a_run_does_not_know_yet_has_its_default(tmp_path):
         run(config, tmp_path)
 
 
+def test_a_setting_that_earlier_versions_called_otherwise_is_read_and_resumed(tmp_path):
+    config = small_config(epochs=1)
+    result = run(config, tmp_path)
+    settings = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
+    settings["training"]["accelerator"] = settings.pop("device")
+    assert settings["training"]["accelerator"] == "cpu"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    assert RunFolder(tmp_path).config().device == "cpu"
+    assert run(config, tmp_path) == result
+    config.device = "auto"  # says where, not what
+    assert RunFolder(tmp_path).difference(config, "jpeg-dl", 0) is None
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "failure.json").write_text(json.dumps({"settings": settings, "message": "too warm"}), encoding="utf-8")
+    assert RunFolder(tmp_path).failure(config, "jpeg-dl", 0) == "too warm"
+
+
 def test_a_setting_that_nobody_knows_is_named(tmp_path):
     run(small_config(epochs=1), tmp_path)
     settings = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))

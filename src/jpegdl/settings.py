@@ -33,11 +33,15 @@ class Range:
         return math.isfinite(number) and low and high
 
     def __repr__(self) -> str:
-        low = f"{'greater than' if self.above else 'at least'} {self.low:g}"
-        high = f"{'less than' if self.below else 'at most'} {self.high:g}"
+        low = f"{'greater than' if self.above else 'at least'} {_number(self.low)}"
+        high = f"{'less than' if self.below else 'at most'} {_number(self.high)}"
         if self.low == -math.inf or self.high == math.inf:
             return high if self.low == -math.inf else low
-        return f"{low} and {high}" if self.above or self.below else f"from {self.low:g} to {self.high:g}"
+        return f"{low} and {high}" if self.above or self.below else f"from {_number(self.low)} to {_number(self.high)}"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if math.isfinite(value) and value == int(value) else f"{value:g}"
 
 
 #: Types of fields that many settings have.
@@ -105,7 +109,8 @@ def _wrong(value: Any, kind: Any) -> str | None:
     if origin is list:
         if isinstance(value, str) or not isinstance(value, Sequence):
             return f"be a list, got {value!r}"
-        return next((f"each {wrong}" for item in value if (wrong := _wrong(item, parts[0]))), None)
+        wrong = next((wrong for item in value if (wrong := _wrong(item, parts[0]))), None)
+        return wrong and f"each {wrong.removeprefix('each ')}"
     if origin in (Union, UnionType):
         if value is None and NoneType in parts:
             return None
