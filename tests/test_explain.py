@@ -228,10 +228,10 @@ def test_images_are_drawn_evenly_over_the_classes_and_by_seed(pair):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"frequencies": [[8, 0]]}, r"row and the column of a table, 0 to 7, such as \[0, 1\], got \[8, 0\]"),
+        ({"frequencies": [[8, 0]]}, "frequencies must each be from 0 to 7, got 8"),
         ({"frequencies": [[1]]}, r"got \[1\]"),
         ({"frequencies": []}, "at least one"),
-        ({"images": 0}, "images must be at least 1, got 0"),
+        ({"images": 0}, "images must be at least 1, or null, got 0"),
         ({"pictures": -1}, "pictures must be at least 0, got -1"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"device": "abacus"}, "device 'abacus' cannot be used here"),
