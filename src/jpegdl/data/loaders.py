@@ -165,7 +165,7 @@ def _check_memory(config: DataConfig, images: int) -> None:
     if (needed := 12 * config.pixels**2 * largest) > BATCH_BYTES:
         raise UsageError(
             f"data.size {config.pixels}: a batch of {largest} images takes {needed / 2**30:,.0f} GiB of memory; take a smaller "
-            f"--data.size{', or a smaller --data.batch_size' if config.batch_size > TEST_BATCH else ''}"
+            f"--data.size{', or a smaller --data.batch-size' if config.batch_size > TEST_BATCH else ''}"
         )
 
 
