@@ -196,8 +196,8 @@ def test_a_run_with_other_settings_is_found_before_any_training(tmp_path, monkey
         ({"arms": ["jpeg-dl"]}, "arms must include plain"),
         ({"seeds": 0}, "seeds must be"),
         ({"seeds": [1, 1]}, "seeds must be"),
-        ({"seeds": [-1]}, "seeds must be"),
-        ({"seeds": [2**40]}, "seeds must be"),
+        ({"seeds": [-1]}, "seeds must each be from 0"),
+        ({"seeds": [2**40]}, "seeds must each be from 0"),
         ({"name": "../up"}, "plain folder name"),
         ({"name": ""}, "plain folder name"),
     ],
@@ -212,7 +212,7 @@ def test_unknown_arms_and_methods(tmp_path):
     for call in (train_arm, evaluate_run):
         with pytest.raises(UsageError, match="'magic'"):
             call(config, "magic", 0)
-        with pytest.raises(UsageError, match="seed must be a number from 0"):
+        with pytest.raises(UsageError, match="seed must be from 0"):
             call(config, "plain", -1)
     with pytest.raises(UsageError, match="sensitivity or magnitude"):
         calibrate_run(config, 0, method="guess")
