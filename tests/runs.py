@@ -14,10 +14,10 @@ def small_config(epochs=2, test_every=1, **layer):
     return RunConfig(
         data=DataConfig(size=16, resize=20, batch_size=16),
         layer=LayerConfig(**{"tables": "standard:75", **layer}),
+        device="cpu",
         training=TrainingConfig(
             epochs=epochs,
             test_every=test_every,
-            accelerator="cpu",
             layer_optimizer=OptimizerConfig(name="adam", lr=0.05, weight_decay=0.0),
         ),
     )

@@ -32,10 +32,10 @@ def _config(folder, **changes):
     settings = {
         "data": DataConfig(name="made-up", classes=3, limit=24, size=16, resize=20, batch_size=8),
         "layer": LayerConfig(images=16),
+        "device": "cpu",
         "training": TrainingConfig(
             epochs=2,
             test_every=2,
-            accelerator="cpu",
             optimizer=OptimizerConfig(lr=0.02),
             layer_optimizer=OptimizerConfig(name="adam", lr=0.02, weight_decay=0.0),
         ),

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from jpegdl.parsing import parse
 
 SMALL = [
     "--data.size", "16", "--data.resize", "20", "--training.epochs", "1", "--training.test_every", "1",
-    "--training.accelerator", "cpu",
+    "--device", "cpu",
 ]  # fmt: skip
 
 
@@ -111,8 +110,11 @@ def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
         (["evaluate", "--config", "demo", "--model", "none.safetensors"], "no model file none.safetensors"),
         (["evaluate", "--config", "demo"], "no trained model in runs/demo/jpeg-dl/0"),
         (["compare", "--config", "demo", "--layer.table", "ones"], "--layer.table"),
-        (["train", "--config", "demo", "--seed", "-1"], "seed must be a number from 0"),
-        (["calibrate", "--config", "demo", "--method", "guess"], "sensitivity or magnitude, got 'guess'"),
+        (["train", "--config", "demo", "--seed", "-1"], "seed must be from 0 to 4294967295, got -1"),
+        (
+            ["calibrate", "--config", "demo", "--method", "guess"],
+            "--method must be one of sensitivity, magnitude or null, got guess",
+        ),
         (["calibrate", "--config", "demo"], "train arm plain with seed 0 first"),
         (["xyzzy"], "no command 'xyzzy'; commands: compare, train, "),
         (["--config", "demo", "compare"], "no command '--config'; commands: compare, train, "),
@@ -215,14 +217,13 @@ def test_interrupted_imports(tmp_path, number, then):
         encoding="utf-8",
     )
     path = os.pathsep.join([str(tmp_path), *sys.path])
-    status, lines = _signalled(number, tmp_path / "importing", ["bench"], PYTHONPATH=path)
+    status, lines = _signalled(number, tmp_path / "importing", ["evaluate"], PYTHONPATH=path)
     assert (status, lines) == (128 + number, [f"jpegdl: {'interrupted' if number == signal.SIGINT else 'terminated'}"])
 
 
 def test_signals_are_given_back(capsys, monkeypatch):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    terminate = replace(cli.COMMANDS["recipes"], run=lambda chosen: os.kill(os.getpid(), signal.SIGTERM))
-    monkeypatch.setitem(cli.COMMANDS, "recipes", terminate)
+    monkeypatch.setattr(cli.COMMANDS["recipes"], "run", lambda chosen: os.kill(os.getpid(), signal.SIGTERM))
     assert run_command(capsys, "recipes") == (143, "", "jpegdl: terminated\n")
     monkeypatch.setenv("LOCAL_RANK", "1")  # of several processes that train one model the first tells
     assert run_command(capsys, "recipes") == (143, "", "")
@@ -230,8 +231,7 @@ def test_signals_are_given_back(capsys, monkeypatch):
 
 
 def test_a_signal_that_the_parent_ignores_stays_ignored(monkeypatch):
-    terminate = replace(cli.COMMANDS["recipes"], run=lambda chosen: os.kill(os.getpid(), signal.SIGTERM))
-    monkeypatch.setitem(cli.COMMANDS, "recipes", terminate)
+    monkeypatch.setattr(cli.COMMANDS["recipes"], "run", lambda chosen: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         assert main(["recipes"]) == 0

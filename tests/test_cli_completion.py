@@ -52,10 +52,11 @@ def _printed(shell):
     ("words", "found"),
     [
         (["jpegdl", "comp"], ["compare", "completion", "compress"]),
-        (["jpegdl", ""], sorted(COMMANDS)),
+        (["jpegdl", ""], sorted([*COMMANDS, "help"])),
+        (["jpegdl", "help", "comp"], ["compare", "completion", "compress"]),
         (["jpegdl", "compare", "--layer.al"], ["--layer.alpha"]),
         (["jpegdl", "compare", "--config", "demo", "--see"], ["--seeds"]),
-        (["jpegdl", "compare", "--print_config", "--see"], ["--seeds"]),
+        (["jpegdl", "compare", "--print-config", "--see"], ["--seeds"]),
         (["jpegdl", "train", "--arm", "fixed-"], ["fixed-50", "fixed-75", "fixed-90", "fixed-sensitivity"]),
         (["jpegdl", "compare", "--layer.rounding", "s"], ["sample", "soft", "ste", "ste-matched"]),
         (["jpegdl", "compare", "--pretrained", ""], ["false", "true"]),
@@ -68,7 +69,10 @@ def _printed(shell):
         (["jpegdl", "compare", "--data.path", "pho"], ["photos"]),
         (["jpegdl", "summary", "--format", ""], ["csv", "json", "latex", "table"]),
         (["jpegdl", "export", "--format", "o"], ["onnx"]),
-        (["jpegdl", "completion", ""], ["bash", "tcsh", "zsh"]),
+        (["jpegdl", "completion", ""], ["bash", "fish", "tcsh", "zsh"]),
+        (["jpegdl", "compare", "--data.crop", ""], ["random", "resized"]),
+        (["jpegdl", "evaluate", "--rounding", "ha"], ["hard"]),
+        (["jpegdl", "attack", "--device", "cu"], ["cuda"]),
         (["jpegdl", "summary", "--layer"], []),
     ],
 )
@@ -82,7 +86,10 @@ def test_every_command_has_all_its_options(bash):
         assert set(bash("jpegdl", name, "-")) == options
 
 
-@pytest.mark.parametrize(("shell", "start"), [("zsh", "#compdef jpegdl"), ("tcsh", "# AUTOMATICALLY GENERATED")])
+@pytest.mark.parametrize(
+    ("shell", "start"),
+    [("zsh", "#compdef jpegdl"), ("tcsh", "# AUTOMATICALLY GENERATED"), ("fish", "# AUTOMATICALLY GENERATED")],
+)
 def test_other_shells(capsys, shell, start):
     assert main(["completion", shell]) == 0
     script = capsys.readouterr().out

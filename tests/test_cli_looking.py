@@ -13,7 +13,7 @@ from jpegdl.runs.progress import Bar
 
 SMALL = [
     "--data.size", "32", "--data.resize", "40", "--training.epochs", "1", "--training.test_every", "1",
-    "--training.accelerator", "cpu", "--jobs", "1",
+    "--device", "cpu", "--jobs", "1",
 ]  # fmt: skip
 QUICK = ["--attacks", "[fgsm, pgd]", "--images", "12", "--corruptions", "[]", "--jpeg", "[50]", "--device", "cpu"]
 
@@ -117,9 +117,7 @@ def test_bad_input_is_one_line(compared, capsys):
     assert "nothing to explain of plain, seed 0: the run has no layer; --arm names another" in one_error(
         capsys, "explain", "--name", "demo", "--arm", "plain", "--images", "2"
     )
-    assert "eps must be finite numbers greater than 0, got -1" in one_error(
-        capsys, "attack", "--name", "demo", "--eps", "[-1]", *QUICK
-    )
+    assert "eps must each be greater than 0, got -1" in one_error(capsys, "attack", "--name", "demo", "--eps", "[-1]", *QUICK)
     assert "no comparison in" in one_error(capsys, "report", "--name", "nothing")
     assert "no run is there; did you mean demo" in one_error(capsys, "evaluate", "--name", "dmeo")
     assert "no run is there; there are 0" in one_error(capsys, "evaluate", "--name", "demo", "--seed", "7")

@@ -62,12 +62,12 @@ def test_closing(mine):
     assert any(line.startswith("  gains.png ") for line in lines)
     assert not any("tables-" in line or "accuracy.png" in line for line in lines)
     assert [line.split("  ")[1].strip() for line in lines[lines.index("Next:") + 1 :]] == [
-        "jpegdl evaluate --name mine",
+        "jpegdl evaluate mine",
         "jpegdl predict --name mine PHOTO",
-        "jpegdl export --name mine model.onnx",
-        "jpegdl summary --name mine",
-        "jpegdl explain --name mine",
-        "jpegdl attack --name mine --attacks '[fgsm, pgd]' --corruptions '[]'",
+        "jpegdl export mine model.onnx",
+        "jpegdl summary mine",
+        "jpegdl explain mine",
+        "jpegdl attack mine --attacks fgsm,pgd --corruptions '[]'",
     ]
     (folder / "plain/0/events.out.tfevents.1.host.2.0").touch()
     assert closing(folder, summary).splitlines()[-1].startswith("  tensorboard --logdir runs/mine ")
@@ -77,17 +77,19 @@ def test_closing_names_what_is_not_the_default(tmp_path):
     results = {"plain": {2: _result(0.5)}, "jpeg-dl": {}, "ste": {2: _result(0.75), 3: _result(0.5)}}
     folder = tmp_path / "two words"
     text = closing(folder, _summary(folder, results, {"jpeg-dl": {2: "loss is not finite"}}))
-    place = f"--name 'two words' --output {tmp_path}"
+    place = f"'two words' --output {tmp_path}"
     for command in (
         f"evaluate {place} --arm ste --seed 2 ",
-        f"predict {place} --arm ste PHOTO",
+        f"predict --name {place} --arm ste PHOTO",
         f"export {place} --arm ste --seed 2 model.onnx",
         f"summary {place} ",
     ):
         assert f"  jpegdl {command}" in text
+    text = closing(tmp_path / "-x", _summary(tmp_path / "-x", results))
+    assert f"  jpegdl summary --name=-x --output {tmp_path} " in text  # nothing that looks like an option
     folder = tmp_path / "alone"
     text = closing(folder, _summary(folder, {"plain": {0: _result(0.5)}}))
-    assert f"jpegdl evaluate --name alone --output {tmp_path} --arm plain " in text
+    assert f"jpegdl evaluate alone --output {tmp_path} --arm plain " in text
 
 
 # --------------------------------------------------------------------------------------------------------------- summary

@@ -26,6 +26,7 @@ from jpegdl.codec import (
     bd_accuracy,
     bd_rate,
     compare_curves,
+    rate_comparison,
     rate_comparisons,
     rate_curves,
     rate_figure,
@@ -314,13 +315,21 @@ def test_the_command(place, capsys):
     assert (place / "rate.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((place / "rate.json").read_text(encoding="utf-8"))[0]["curve"] == "rate"
     assert "jpegdl rate --name few" in (place / "commands.txt").read_text(encoding="utf-8")
+    # And from Python, in one call; what is there is not measured again.
+    told = []
+    found = rate_comparison(place, FEW, arms=["plain", "rate-0.1"], progress=lambda *how_far: told.append(how_far))
+    assert told == []
+    assert {row["arm"] for row in found.rows} == {"plain", "rate-0.1"} == found.results.keys()
+    assert [file.name for file in found.files] == ["rate.csv", "rate.json", "rate.png"]
+    with pytest.raises(UsageError, match="must name at least one run"):
+        rate_comparison(place, FEW, seeds=0)
 
 
 def test_mistakes_are_one_line(place, capsys, tmp_path):
     def wrong(*more):
         return one_error(capsys, "rate", "--name", "few", "--output", str(place.parent), *more)
 
-    assert "qualities must be from 1 to 100, got 0" in wrong("--qualities", "[0]")
+    assert "qualities must each be from 1 to 100, got 0" in wrong("--qualities", "[0]")
     assert "subsampling must be" in wrong("--subsampling", "4:1:1")
     assert "images must be at least 1" in wrong("--images", "0")
     assert "no finished run of arm 'other'" in wrong("--arms", "[other]")

@@ -26,7 +26,8 @@ def _loaded(code, root):
 @pytest.mark.parametrize(
     "code",
     [
-        "from jpegdl.data.config import DataConfig, check_data; check_data(DataConfig(auto_augment='rand-m9'))",
+        "from jpegdl.data.checks import check_data\nfrom jpegdl.data.config import DataConfig\n"
+        "check_data(DataConfig(auto_augment='rand-m9'))",
         "from jpegdl.data import PHOTOGRAPHS, DataConfig",
         "from jpegdl.data import DataConfig\nfrom jpegdl.data.sources import open_sets\n"
         "open_sets(DataConfig(name='made-up'))[0].read(0)",

@@ -18,7 +18,8 @@ layer: {tables: ones}
 arms:
   plain:
   mine: {about: "sch\u00f6n \u2212 gr\u00fcn", layer: {alpha: 2.0}}
-training: {epochs: 1, accelerator: cpu}
+device: cpu
+training: {epochs: 1}
 """
 ENCODINGS = {"ascii": None, "iso8859-1": "ISO-8859-1", "euc_jp": "EUC-JP"}
 

@@ -10,9 +10,9 @@ from explained import config, grey_config, make_run
 from matplotlib.figure import Figure
 from PIL import Image
 
-from jpegdl.data import DataConfig
+from jpegdl.data import Data, DataConfig
 from jpegdl.errors import UsageError
-from jpegdl.explain import ExplainConfig, explain_run
+from jpegdl.explain import ExplainConfig, explain_comparison, explain_run
 from jpegdl.explain import parts as runs
 from jpegdl.files import digest_of_file
 from jpegdl.runs import RunFolder, open_run
@@ -229,10 +229,10 @@ def test_images_are_drawn_evenly_over_the_classes_and_by_seed(pair):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"frequencies": [[8, 0]]}, r"row and the column of a table, 0 to 7, such as \[0, 1\], got \[8, 0\]"),
+        ({"frequencies": [[8, 0]]}, "frequencies must each be from 0 to 7, got 8"),
         ({"frequencies": [[1]]}, r"got \[1\]"),
         ({"frequencies": []}, "at least one"),
-        ({"images": 0}, "images must be at least 1, got 0"),
+        ({"images": 0}, "images must be at least 1, or null, got 0"),
         ({"pictures": -1}, "pictures must be at least 0, got -1"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"device": "abacus"}, "device 'abacus' cannot be used here"),
@@ -297,3 +297,19 @@ def test_a_list_of_what_is_being_replaced_is_not_left_there(tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         explain_run(folder, replace(QUICK, images=5))
     assert not (folder.path / "explain" / "explain.json").exists()
+
+
+def test_several_runs_in_one_call(tmp_path):
+    for arm in ("jpeg-dl", "plain"):
+        folder = make_run(tmp_path / arm / "0", arm=arm)
+        numbers = {"accuracy": 0.5, "loss": 1.0, "train_seconds": 1.0, "parameters": 1, "layer_parameters": 128}
+        data = Data(folder.config().data, 0).fingerprint
+        folder.write_result({"arm": arm, "seed": 0, **numbers, "saturation": None, "data": data})
+    told = []
+    found = explain_comparison(tmp_path, QUICK, progress=lambda *each: told.append(each))
+    assert {arm: list(by_seed) for arm, by_seed in found.items()} == {"jpeg-dl": [0]}
+    assert found["jpeg-dl"][0] == _content(RunFolder(tmp_path / "jpeg-dl" / "0"), "explain")
+    assert found["jpeg-dl"][0]["made_of"]["plain"] == digest_of_file(folder.model_file)  # the plain run beside it
+    assert told[0] == ("jpeg-dl, seed 0: tables", 0, 4)
+    with pytest.raises(UsageError, match="no finished run of arm jpeg-dl, seed 1"):
+        explain_comparison(tmp_path, QUICK, seeds=2)

@@ -50,9 +50,9 @@ def config(tmp_path):
         weights=_weights(tmp_path / "weights.safetensors"),
         data=DataConfig(path=str(_images(tmp_path / "set")), size=16, batch_size=8),
         layer=LayerConfig(tables="standard:75", images=8),
+        device="cpu",
         training=TrainingConfig(
             epochs=2,
-            accelerator="cpu",
             optimizer=OptimizerConfig(lr=0.01),
             layer_optimizer=OptimizerConfig(name="adam", lr=0.05, weight_decay=0.0),
         ),
@@ -187,7 +187,7 @@ def test_pretrained_weights_are_evaluated_without_a_run(config, tmp_path, capsys
         assert {**found, "loss": 0} == {**expected, "loss": 0}
         assert found["loss"] == pytest.approx(expected["loss"])
     arguments = ["--weights", config.weights, "--data.path", config.data.path, "--data.size", "16", "--output", str(tmp_path)]
-    hard = ["--layer.tables", "standard:10", "--layer.rounding", "hard", "--training.accelerator", "cpu"]
+    hard = ["--layer.tables", "standard:10", "--layer.rounding", "hard", "--device", "cpu"]
     assert main(["evaluate", *arguments, *hard]) == 0
     printed = capsys.readouterr().out
     assert f"{config.weights} (cifar_resnet8, jpeg-dl, seed 0, rounding hard)\ntest accuracy" in printed

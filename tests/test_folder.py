@@ -11,10 +11,10 @@ import yaml
 from PIL import Image
 
 from jpegdl.comparison import CompareConfig, calibrate_run, compare, evaluate_run, train_arm
+from jpegdl.comparison.config import read_config
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import DataWarning, UsageError
 from jpegdl.layer import LayerConfig
-from jpegdl.parsing import read_config
 from jpegdl.runs import OptimizerConfig, RateConfig, RunFolder, TrainingConfig
 from jpegdl.tables import write_tables
 from runs import run, small_config
@@ -37,9 +37,9 @@ def _config(folder, path, **changes):
     settings = {
         "data": DataConfig(path=str(path), size=16, batch_size=8),
         "layer": LayerConfig(tables="standard:75", images=8),
+        "device": "cpu",
         "training": TrainingConfig(
             epochs=1,
-            accelerator="cpu",
             optimizer=OptimizerConfig(lr=0.01),
             layer_optimizer=OptimizerConfig(name="adam", lr=0.01, weight_decay=0.0),
         ),
@@ -64,6 +64,22 @@ def test_a_setting_that_a_run_does_not_know_yet_has_its_default(tmp_path):
     config.training.ema = 0.9
     with pytest.raises(UsageError, match=r"other settings \(training.ema was None, now 0.9\)"):
         run(config, tmp_path)
+
+
+def test_a_setting_that_earlier_versions_called_otherwise_is_read_and_resumed(tmp_path):
+    config = small_config(epochs=1)
+    result = run(config, tmp_path)
+    settings = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
+    settings["training"]["accelerator"] = settings.pop("device")
+    assert settings["training"]["accelerator"] == "cpu"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    assert RunFolder(tmp_path).config().device == "cpu"
+    assert run(config, tmp_path) == result
+    config.device = "auto"  # says where, not what
+    assert RunFolder(tmp_path).difference(config, "jpeg-dl", 0) is None
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "failure.json").write_text(json.dumps({"settings": settings, "message": "too warm"}), encoding="utf-8")
+    assert RunFolder(tmp_path).failure(config, "jpeg-dl", 0) == "too warm"
 
 
 def test_a_setting_that_nobody_knows_is_named(tmp_path):
@@ -283,7 +299,7 @@ def test_calibration_takes_the_settings_of_the_plain_run(tmp_path):
     train_arm(config, "plain", 0)
     tables = calibrate_run(config, 0)
     bare = CompareConfig(output=str(tmp_path), name="test", layer=LayerConfig(images=8))
-    bare.training.accelerator = "cpu"
+    bare.device = "cpu"
     for one, other in zip(tables, calibrate_run(bare, 0), strict=True):
         assert torch.equal(one, other)
     halved = replace(bare, layer=LayerConfig(images=8, q_max=2.5))

@@ -34,10 +34,10 @@ def _config(folder, **changes):
     settings = {
         "data": DataConfig(name="made-up", classes=3, limit=24, size=16, resize=20, batch_size=8),
         "layer": LayerConfig(images=16),
+        "device": "cpu",
         "training": TrainingConfig(
             epochs=2,
             test_every=2,
-            accelerator="cpu",
             optimizer=OptimizerConfig(lr=0.02),
             layer_optimizer=OptimizerConfig(name="adam", lr=0.02, weight_decay=0.0),
         ),
@@ -122,10 +122,9 @@ def test_how_many_at_a_time(tmp_path, monkeypatch):
     assert jobs.count_jobs(_config(tmp_path, jobs=None, training=several)) == 1
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
-    assert jobs.count_jobs(_config(tmp_path, jobs=None, seeds=9)) == 8  # accelerator cpu
-    on_gpu = replace(_config(tmp_path).training, accelerator="auto")
-    assert jobs.count_jobs(_config(tmp_path, jobs=None, seeds=9, training=on_gpu)) == 2
-    assert jobs.count_jobs(_config(tmp_path, jobs=4, seeds=9, training=on_gpu)) == 4
+    assert jobs.count_jobs(_config(tmp_path, jobs=None, seeds=9)) == 8  # device cpu
+    assert jobs.count_jobs(_config(tmp_path, jobs=None, seeds=9, device="auto")) == 2
+    assert jobs.count_jobs(_config(tmp_path, jobs=4, seeds=9, device="auto")) == 4
 
 
 @pytest.mark.parametrize(
@@ -163,7 +162,7 @@ def test_workers_share_threads_and_gpus(monkeypatch):
 
 
 def test_refused(tmp_path):
-    with pytest.raises(UsageError, match="jobs must be at least 1, got 0"):
+    with pytest.raises(UsageError, match="jobs must be at least 1, or null, got 0"):
         compare(_config(tmp_path, jobs=0))
     several = replace(_config(tmp_path).training, devices=2)
     with pytest.raises(UsageError, match=r"jobs must be 1 where training.devices \(2\) times .* got 2"):
@@ -277,12 +276,13 @@ def test_warnings_and_errors_come_as_if_from_this_process(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [("precision", "fp16", "training.precision must be one of 32-true, 16-mixed, .*, got 'fp16'$"),
-     ("accelerator", "fpga", "invalid accelerator name"), ("strategy", "dpp", "invalid strategy name")],
+     ("device", "fpga", "invalid accelerator name"), ("strategy", "dpp", "invalid strategy name")],
 )  # fmt: skip
 def test_what_no_run_could_begin_with_is_one_error_before_any_begins(tmp_path, setting, value, message):
     config = _config(tmp_path, seeds=3)
+    changes = {setting: value} if setting == "device" else {"training": replace(config.training, **{setting: value})}
     with pytest.raises(UsageError, match=message) as error:
-        compare(replace(config, training=replace(config.training, **{setting: value})))
+        compare(replace(config, **changes))
     assert str(error.value).count(value) == 1
     assert "\n" not in str(error.value)
     assert not (tmp_path / "jobs").exists()
@@ -383,7 +383,7 @@ from jpegdl.runs import TrainingConfig
 
 compare(CompareConfig(
     data=DataConfig(name="made-up", limit=24, size=16, batch_size=8), layer=LayerConfig(images=16), output={output!r},
-    training=TrainingConfig(epochs=100000, test_every=100000, accelerator="cpu"), jobs=2,
+    training=TrainingConfig(epochs=100000, test_every=100000), device="cpu", jobs=2,
 ))
 """
 
@@ -411,7 +411,7 @@ def test_interrupt(tmp_path, end, said):
     start = f"{attend}; import sys; from jpegdl.cli import main; sys.exit(main())"
     command = [
         sys.executable, "-c", start, "compare", "--config", "demo", "--data.name", "made-up", "--data.limit", "24",
-        "--training.epochs", "100000", "--training.test_every", "100000", "--training.accelerator", "cpu", "--jobs", "2",
+        "--training.epochs", "100000", "--training.test_every", "100000", "--device", "cpu", "--jobs", "2",
         "--output", str(tmp_path),
     ]  # fmt: skip
     log = tmp_path / "log"
@@ -436,7 +436,7 @@ def test_processes_of_one_run_end_with_the_first(tmp_path, moment, end):
     """The first of two DDP processes is told to end, or killed before the second knows it."""
     command = [
         sys.executable, "-m", "jpegdl.cli", "train", "--config", "demo", "--data.name", "made-up", "--data.limit", "64",
-        "--arm", "plain", "--training.epochs", "100000", "--training.test_every", "100000", "--training.accelerator", "cpu",
+        "--arm", "plain", "--training.epochs", "100000", "--training.test_every", "100000", "--device", "cpu",
         "--training.devices", "2", "--training.strategy", "ddp", "--output", str(tmp_path),
     ]  # fmt: skip
     log = tmp_path / "log"

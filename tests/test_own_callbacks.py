@@ -263,7 +263,7 @@ def test_a_trained_run_is_evaluated_without_its_callbacks(tmp_path, monkeypatch)
     accuracy = run(config, folder)["accuracy"]
     (tmp_path / "own_counters.py").unlink()
     monkeypatch.delitem(sys.modules, "own_counters")
-    elsewhere = CompareConfig(name="mine", output=str(tmp_path / "runs"), training=TrainingConfig(accelerator="cpu"))
+    elsewhere = CompareConfig(name="mine", output=str(tmp_path / "runs"), device="cpu")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*other code.*")  # nor is it said to have changed
         assert evaluate_run(elsewhere, "jpeg-dl", 0)["accuracy"] == pytest.approx(accuracy)

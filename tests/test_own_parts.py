@@ -48,7 +48,7 @@ def _config(folder, **changes):
         backbone="my_parts:make_model",
         data=DataConfig(size=16, resize=20, limit=64, batch_size=16),
         layer=LayerConfig(tables="ones"),
-        training=TrainingConfig(epochs=1, optimizer=OptimizerConfig(lr=0.05), accelerator="cpu"),
+        training=TrainingConfig(epochs=1, optimizer=OptimizerConfig(lr=0.05)), device="cpu",
         name="own", output=str(folder / "runs"), seeds=1, jobs=1,
     )  # fmt: skip
     return replace(start, **changes)

@@ -221,7 +221,7 @@ def test_every_backbone_of_a_recipe_takes_its_images(monkeypatch, name, backbone
 
 @pytest.mark.parametrize("name", COMPLETE)
 def test_two_steps_of_every_recipe(monkeypatch, tmp_path, name):
-    config = _config(monkeypatch, "--config", name, "--config", "smoke", "--training.accelerator", "cpu")
+    config = _config(monkeypatch, "--config", name, "--config", "smoke", "--device", "cpu")
     assert config.folder == Path("runs/smoke") / name
     config.output = str(tmp_path)
     if config.data.size == 224 and config.backbone != "efficientformer_l1":  # which takes 224 pixels alone

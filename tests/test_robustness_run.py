@@ -12,7 +12,7 @@ import torch
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
-from jpegdl.robustness import AttackConfig, attack_run, attack_text
+from jpegdl.robustness import AttackConfig, attack_comparison, attack_run, attack_text
 from jpegdl.robustness import trials as attacking
 from jpegdl.robustness.robust_accuracy import from_bits
 from jpegdl.runs import RunFolder, open_run
@@ -53,6 +53,30 @@ def _names(folder):
 
 
 # ------------------------------------------------------------------------------------------------------------- the result
+
+
+def test_a_whole_comparison_in_one_call(folders):
+    place, told, each = folders[0].path.parents[1], [], []
+    found = attack_comparison(place, _config(), progress=lambda *how_far: told.append(how_far), each=each.append)
+    assert [result["arm"] for result in each] == ["plain", "jpeg-dl"]
+    assert found.results == {result["arm"]: {0: result} for result in each}
+    assert [file.name for file in found.files] == ["attack.csv", "attack.png"]
+    assert all(file.is_file() for file in found.files)
+    rows = list(csv.DictReader(found.files[0].open(encoding="utf-8")))
+    assert {row["arm"] for row in rows} == {"plain", "jpeg-dl"}
+    assert any(trial["gradient"] == "plain" for trial in found.results["jpeg-dl"][0]["levels"][0]["trials"])
+    shares = [done / total for _, done, total in told]
+    assert 0 <= min(shares) <= max(shares) <= 1
+    assert {what.partition(":")[0] for what, _, _ in told} == {"plain, seed 0", "jpeg-dl, seed 0"}
+    # One arm alone, once more: what is known of the other stays beside it.
+    again = attack_comparison(place, _config(), arms=["jpeg-dl"], seeds=1)
+    assert {arm: list(by_seed) for arm, by_seed in again.results.items()} == {"plain": [0], "jpeg-dl": [0]}
+    assert list(csv.DictReader(found.files[0].open(encoding="utf-8"))) == rows
+    for wrong in ({"arms": []}, {"seeds": []}, {"seeds": 0}, {"seeds": -1}):
+        with pytest.raises(UsageError, match="must name at least one run"):
+            attack_comparison(place, _config(), **wrong)
+    with pytest.raises(UsageError, match="no finished run of arm jpeg-dl, seed 1"):
+        attack_comparison(place, _config(), arms=["jpeg-dl"], seeds=[1])
 
 
 def test_the_result_says_what_each_attack_left_and_the_worst_of_all_image_by_image(folders):
@@ -252,19 +276,19 @@ def test_pieces_of_other_settings_models_or_images_do_not_mix(folders):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"eps": [1.0, -2.0]}, "eps must be finite numbers greater than 0, got -2.0"),
-        ({"eps_l2": [float("nan")]}, "eps_l2 must be finite numbers greater than 0, got nan"),
+        ({"eps": [1.0, -2.0]}, "eps must each be greater than 0, got -2.0"),
+        ({"eps_l2": [float("nan")]}, "eps_l2 must each be finite and greater than 0, got nan"),
         ({"attacks": ["fgsm", "cw"]}, "attacks must be some of fgsm, pgd, .*, got 'cw'"),
         ({"gradients": ["ste"]}, "gradients must have own among them"),
         ({"attacks": []}, "eps are given and attacks are empty"),
         ({"eps": [], "eps_l2": []}, "attacks are given and eps and eps_l2 are empty"),
         ({"eps": [1.0, 1.0]}, "eps must not name anything twice"),
         ({"images": 0}, "images must be at least 1, got 0"),
-        ({"jpeg": [0]}, "jpeg must be whole numbers from 1 to 100"),
-        ({"severities": [6]}, "severities must be whole numbers from 1 to 5"),
+        ({"jpeg": [0]}, "jpeg must each be from 1 to 100"),
+        ({"severities": [6]}, "severities must each be from 1 to 5"),
         ({"rounding": "floor"}, "rounding must be one of soft, .*, got 'floor'"),
         ({"device": "abacus"}, "device 'abacus' cannot be used here"),
-        ({"images_seed": -1}, "images_seed must be a number from 0"),
+        ({"images_seed": -1}, "images_seed must be from 0"),
         ({"attacks": [], "eps": [], "eps_l2": [], "jpeg": []}, "attacks, corruptions and jpeg are all empty"),
     ],
 )

@@ -63,7 +63,7 @@ def test_the_model_file_is_the_trained_model(tmp_path, caplog):
     for logger in loggers:
         logger.addHandler(caplog.handler)
     levels = [logger.level for logger in loggers]
-    metrics = evaluate(model, Data(config.data), config.training)
+    metrics = evaluate(model, Data(config.data), config)
     assert not caplog.records  # Lightning's notes on devices, which are not asked for,
     assert [logger.level for logger in loggers] == levels  # while other programs' trainers talk as they did
     for logger in loggers:
@@ -311,7 +311,7 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
 
 def test_a_run_that_could_not_start_leaves_nothing(tmp_path):
     config = small_config()
-    config.training.accelerator = "abacus"
+    config.device = "abacus"
     with pytest.raises(UsageError, match="abacus"):
         run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -339,8 +339,8 @@ def test_a_runs_tables_can_start_another(tmp_path):
 
 def test_bad_devices_are_named(tmp_path):
     config = small_config()
-    config.training.accelerator = "abacus"
-    with pytest.raises(UsageError, match=r"training.accelerator.*abacus"):
+    config.device = "abacus"
+    with pytest.raises(UsageError, match=r"device.*abacus"):
         run(config, tmp_path)
 
 

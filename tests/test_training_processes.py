@@ -24,9 +24,9 @@ def _train(folder, processes):
         backbone="test_vit",  # without BatchNorm, whose statistics are each process's own
         data=DataConfig(name="made-up", limit=39, size=16, batch_size=16 // processes),
         layer=LayerConfig(images=21, bits=4),
+        device="cpu",
         training=TrainingConfig(
             epochs=2,
-            accelerator="cpu",
             devices=processes,
             optimizer=OptimizerConfig(),
             layer_optimizer=OptimizerConfig(lr=5.0, weight_decay=0.0),

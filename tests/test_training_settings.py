@@ -120,8 +120,8 @@ def test_a_warmup_leaves_a_step_to_the_schedule():
             OptimizerConfig(schedule="cosine", warmup=10),
             r"warmup must end before training does, training.epochs = 10, got 10; .*shares",
         ),
-        (OptimizerConfig(schedule="multistep", milestones=[math.nan]), "milestones must be greater than 0"),
-        (OptimizerConfig(warmup=math.nan), "warmup must not be negative"),
+        (OptimizerConfig(schedule="multistep", milestones=[math.nan]), "milestones must each be finite and greater than 0"),
+        (OptimizerConfig(warmup=math.nan), "warmup must be finite and at least 0"),
     ],
 )
 def test_what_never_comes_is_refused(part, optimizer, message):

@@ -65,8 +65,8 @@ def _photos(folder):
 
 def _config(output, photos, **changes):
     data = DataConfig(path=str(photos), size=16, resize=18, batch_size=8)
-    training = TrainingConfig(epochs=1, accelerator="cpu")
-    settings = {"data": data, "training": training, "layer": LayerConfig(tables="standard:75"), "seeds": 1, "jobs": 1}
+    settings = {"data": data, "training": TrainingConfig(epochs=1), "layer": LayerConfig(tables="standard:75"), "seeds": 1}
+    settings |= {"device": "cpu", "jobs": 1}
     return CompareConfig(**{**settings, "output": str(output), "name": "mine", **changes})
 
 
@@ -482,7 +482,7 @@ def test_the_cards_command_has_the_runs_settings(trained, tmp_path, model, monke
     assert main(shlex.split(command)[1:]) == 1
     (config,) = seen
     run = copy.deepcopy(model.config)
-    run.data.path, run.data.name, run.training.accelerator = "FOLDER", "folder", "auto"
+    run.data.path, run.data.name, run.device = "FOLDER", "folder", "auto"
     assert config.run == run
 
 

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from jpegdl.classifier import Classifier, load
     from jpegdl.comparison import CompareConfig as CompareConfig
     from jpegdl.comparison import compare as compare
+    from jpegdl.comparison.config import read_config as read_config
     from jpegdl.layer.jpeg import JpegLayer
     from jpegdl.layer.prepended import parameter_groups, prepend
-    from jpegdl.parsing import read_config as read_config
 
 __all__ = ["Classifier", "CompareConfig", "JpegLayer", "compare", "load", "parameter_groups", "prepend", "read_config"]
 
@@ -43,7 +43,7 @@ _HOMES = {
     "load": "classifier",
     "parameter_groups": "layer",
     "prepend": "layer",
-    "read_config": "parsing",
+    "read_config": "comparison.config",
 }
 _MODULES = (
     "backbones",

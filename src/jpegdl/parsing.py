@@ -1,14 +1,15 @@
 """Settings from a command line: options over recipes and YAML files over defaults, read by jsonargparse."""
 
 import argparse
-import itertools
+import json
 import os
 import re
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import jsonargparse
 import yaml
@@ -17,11 +18,19 @@ from jpegdl.dropped import without_dropped
 from jpegdl.errors import UsageError, did_you_mean
 from jpegdl.files import read_text
 from jpegdl.recipes import FOLDER, RECIPES
+from jpegdl.settings import in_words
 
-if TYPE_CHECKING:
-    from jpegdl.comparison import CompareConfig
-
+S = TypeVar("S")
 NO_SETTINGS = ("help", "help_all", "print_config")  # options that every command has beside its own
+#: What options and settings of earlier versions are called now.
+_NOW = {
+    "accelerator": "device",
+    "attack_seed": "images_seed",
+    "data_path": "data.path",
+    "path": "data.path",
+    "training.accelerator": "device",
+    "workers": "data.workers",
+}
 
 
 class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined]
@@ -50,7 +59,7 @@ class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined
 
 
 def _own_arms(content: dict[str, Any]) -> dict[str, Any]:
-    """What a file of settings says of the user's own arms, by name."""
+    """Return what a file of settings says of the user's own arms, by name."""
     arms = content.get("arms")
     parts = [arms] if isinstance(arms, dict) else [part for part in arms or () if isinstance(part, dict)]
     return {name: entry for part in parts for name, entry in part.items() if entry}
@@ -96,13 +105,41 @@ def _check_keys(content: Any, known: list[str], prefix: str = "") -> None:
         if any(other.startswith(f"{name}.") for other in known):
             _check_keys(value, known, f"{name}.")
         elif name not in known:
-            hint = did_you_mean(name, known)
+            hint = f"it is called {_NOW[name]} now" if _NOW.get(name) in known else did_you_mean(name, known)
             raise ValueError(f"there is no setting {name}{f'; {hint}' if hint else ''}")
+
+
+class _Help(jsonargparse.DefaultHelpFormatter):
+    """Help that fits the terminal, says bounds in words, and nothing of the options that add to a list."""
+
+    def start_section(self, heading: str | None) -> None:
+        super().start_section(heading and textwrap.fill(heading, self._width - 1))
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return super()._get_help_string(action).replace("``", "")
+
+    def _get_type_str(self, action: argparse.Action) -> str | None:
+        kind = super()._get_type_str(action)
+        return kind and re.sub(r"Annotated\[(\w+), ([^\]]+)\]", r"\1 \2", kind)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        every, metavar = action.option_strings, action.metavar
+        action.option_strings = [option for option in every if not option.endswith("+")]
+        try:
+            text = super()._format_action_invocation(action)
+            if every and len(text) > self._width - 2:  # all choices, which the type names too
+                action.metavar = self._get_default_metavar_for_optional(action)
+                text = super()._format_action_invocation(action)
+            return text
+        finally:
+            action.option_strings, action.metavar = every, metavar
 
 
 def plain_parser(usage: str, about: str) -> jsonargparse.ArgumentParser:
     """The parser of one command, which raises where the arguments are wrong."""
-    own = jsonargparse.ArgumentParser(usage=usage, description=about, exit_on_error=False, allow_abbrev=False, add_help=False)
+    own = jsonargparse.ArgumentParser(
+        usage=usage, description=about, exit_on_error=False, allow_abbrev=False, add_help=False, formatter_class=_Help
+    )
     # Whoever runs the command answers these two; here they are listed among the options.
     own.add_argument("-h", "--help", action="help", help="explain the options that most people need, and exit")
     own.add_argument("--help-all", action="help", help="explain all options, and exit")
@@ -121,23 +158,55 @@ def settings_parser(usage: str, about: str, settings: type) -> jsonargparse.Argu
     return own
 
 
+def with_dashes(own: jsonargparse.ArgumentParser) -> jsonargparse.ArgumentParser:
+    """Return the parser, its options written with dashes; with the underscores of settings they are taken too."""
+    for action in own._actions:
+        for option in action.option_strings:
+            for same in (_dashed(option), option[:2] + option[2:].replace("-", "_")):
+                own._option_string_actions[same] = action
+        action.option_strings = [_dashed(option) for option in action.option_strings]
+    return own
+
+
+def _dashed(option: str) -> str:
+    return option.replace("_", "-")
+
+
+def name_first(own: jsonargparse.ArgumentParser, *, new: bool = False) -> jsonargparse.ArgumentParser:
+    """Return the parser, whose option ``--name`` may be given as the first argument that is no option, too.
+
+    Args:
+        own: the parser.
+        new: whether what is named may be new; a recipe's name is then refused, as its settings are probably meant.
+    """
+    own.name_first = "new" if new else "old"  # type: ignore[attr-defined]
+    return own
+
+
 def parse(own: jsonargparse.ArgumentParser, arguments: list[str]) -> dict[str, Any]:
-    """What was chosen, by name. The command line wins over recipes wherever they stand; of several recipes, the last wins.
+    """Return what was chosen, by name.
+
+    The command line wins over recipes wherever they stand; of several recipes, the last wins.
+
+    Lists may be written with commas, ``--seeds 0,1``, as well as in YAML.
 
     Raises:
         argparse.ArgumentError: names what is wrong, what is accepted, and for a misspelt option the one that may be meant.
     """
     configs: list[str] = []
     others: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        if argument == "--config":
-            configs += [argument, *itertools.islice(rest, 1)]
-        elif argument.startswith("--config="):
-            configs.append(argument)
-        else:
-            others.append(argument)
+    free: list[int] = []  # where among the others what belongs to no option is
+    for option, value in _options(own, arguments):
+        action = own._option_string_actions.get(option or "")
+        if option is None:
+            free.append(len(others))
+        elif value is not None and action is not None:
+            value = _as_list(value, getattr(action, "_typehint", None), more=option.endswith("+"))
+        into = configs if option == "--config" else others
+        into += [part for part in (option, value) if part is not None]
     try:
+        if named := getattr(own, "name_first", None):
+            others = _with_name(own, others, free, RECIPES if named == "new" and not configs else ())
         chosen: dict[str, Any] = vars(own.instantiate(own.parse_args([*configs, *others])))
     except argparse.ArgumentError as error:
         raise argparse.ArgumentError(None, reworded(own, str(error), "--")) from error
@@ -146,29 +215,96 @@ def parse(own: jsonargparse.ArgumentParser, arguments: list[str]) -> dict[str, A
     return chosen
 
 
-def read_config(source: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> "CompareConfig":
-    """The settings of a comparison from a recipe or a YAML file, for :func:`jpegdl.compare`.
+def _options(own: jsonargparse.ArgumentParser, arguments: list[str]) -> Iterator[tuple[str | None, str | None]]:
+    """Each option with its value, None for one that takes none or has none; and each argument of no option, as a value."""
+    rest = iter(arguments)
+    waiting: str | None = None
+    for argument in rest:
+        option, equals, value = argument.partition("=") if argument.startswith("--") else (argument, "", "")
+        is_option = argument.startswith("-") and len(argument) > 1 and not re.fullmatch(r"-\d+|-\d*\.\d+", argument)
+        if waiting is not None and not is_option:
+            yield waiting, argument
+            waiting = None
+            continue
+        if waiting is not None:
+            yield waiting, None
+            waiting = None
+        if argument == "--":
+            yield from ((None, free) for free in ("--", *rest))
+        elif not is_option:
+            yield None, argument
+        elif equals:
+            yield (option, value) if option in own._option_string_actions else (argument, None)
+        elif (action := own._option_string_actions.get(option)) is not None and action.nargs != 0:
+            waiting = option
+        else:
+            yield argument, None
+    if waiting is not None:
+        yield waiting, None
+
+
+def _with_name(own: jsonargparse.ArgumentParser, arguments: list[str], free: list[int], recipes: Sequence[str]) -> list[str]:
+    """Arguments whose first of no option is ``--name``'s value, where there is one more of these than the command takes."""
+    words = [place for place in free if arguments[place] != "--"]
+    if len(words) != 1 + sum(not action.option_strings for action in own._actions):
+        return arguments
+    name = arguments[words[0]]
+    if "--name" in arguments:
+        raise argparse.ArgumentError(None, f"the comparison has two names, {name!r} and that of --name; give one of them")
+    if name in recipes:
+        why = f"{name} is a recipe: --config {name} takes its settings, --name {name} calls a comparison so"
+        raise argparse.ArgumentError(None, why)
+    others = [*arguments[: words[0]], *arguments[words[0] + 1 :]]
+    return ["--name", name, *(others if len(words) > 1 else [other for other in others if other != "--"])]
+
+
+def _as_list(value: str, kind: Any, *, more: bool = False) -> str:
+    """Return what is written with commas, as YAML has it, where an option takes a list; else the value as it is.
 
     Args:
+        value: as it was given.
+        kind: the option's type.
+        more: whether it adds to a list, and takes a single item as it is.
+    """
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    lists = [part for part in kinds if get_origin(part) is list]
+    if not lists or not value.strip() or value.lstrip()[0] in "[{" or (value == "null" and NoneType in kinds):
+        return value
+    others = [part for part in kinds if part not in lists and part is not NoneType and (get_origin(part) or part) is not dict]
+    single = more or bool(others)
+    (item,) = get_args(lists[0])
+    while get_origin(item) is Annotated:
+        item = get_args(item)[0]
+    if get_origin(item) is list or (single and "," not in value):
+        return value
+    texts = get_origin(item) is Literal or str in (item, *get_args(item))
+    words = [word.strip() for word in value.removesuffix(",").split(",")]
+    return f"[{', '.join(json.dumps(word, ensure_ascii=False) if texts else word for word in words)}]"
+
+
+def read_settings(kind: type[S], source: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> S:
+    """Read the settings of a recipe or a YAML file.
+
+    Args:
+        kind: their dataclass.
         source: the name of a recipe, or a file.
         changes: settings that differ, nested as in the file: ``{"seeds": 5, "training": {"epochs": 3}}``.
 
     Raises:
         UsageError: no such recipe or file, or a setting that there is not or that cannot have this value.
     """
-    from jpegdl.comparison import CompareConfig  # not for every command: it takes PyTorch
-
-    own = settings_parser("", "", CompareConfig)
+    own = settings_parser("", "", kind)
     try:
         chosen = own.parse_args(["--config", os.fspath(source)])
         if changes:
             _check_keys(changes, _settings(own))
             chosen = own.parse_object(dict(changes), namespace=chosen)
         found = vars(own.instantiate(chosen))
-        found["arms"] = _defined(found["arms"], own)
+        if "arms" in found:
+            found["arms"] = _defined(found["arms"], own)
     except (argparse.ArgumentError, ValueError) as error:
         raise UsageError(" ".join(reworded(own, str(error)).split())) from error
-    return CompareConfig(**{field.name: found[field.name] for field in fields(CompareConfig)})
+    return kind(**{field.name: found[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
 def _settings(own: jsonargparse.ArgumentParser) -> list[str]:
@@ -187,8 +323,8 @@ def reworded(own: jsonargparse.ArgumentParser, message: str, dashes: str = "") -
     if found := re.fullmatch(r".*Parser key \"([^\"]+)\":\s.*(?:Got|Given) value: (.*)", message, re.DOTALL):
         action, value = actions.get(found[1]), " ".join(found[2].split())
         kind = getattr(action, "_typehint", None)
-        name = f"{dashes}{found[1]}" if action is None or action.option_strings else action.metavar
-        return message if kind is None else f"{name} must be {_in_words(kind)}, got {value}"
+        name = _as_option(found[1], dashes) if action is None or action.option_strings else action.metavar
+        return message if kind is None else f"{name} must be {in_words(kind)}, got {value}"
     if found := re.fullmatch(r"the following arguments are required: (\w+)", message):
         return f"there is no {actions[found[1]].metavar}; --help says what goes there"
     if found := re.fullmatch(r"unrecognized arguments: (?:.* )?(-[^\s=]+).*", message, re.DOTALL):
@@ -197,29 +333,11 @@ def reworded(own: jsonargparse.ArgumentParser, message: str, dashes: str = "") -
         name = f"--{found[1]}.{found[2]}"
     else:
         return message
+    if (now := _NOW.get(name.lstrip("-").replace("-", "_"))) in actions:
+        return f"no option {name}; it is called {_as_option(str(now), '--')} now"
     options = [option for action in actions.values() for option in action.option_strings if not option.endswith("+")]
     return f"no option {name}; {did_you_mean(name, options) or '--help-all explains all there are'}"
 
 
-_WORDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    NoneType: "null",
-    dict: "settings of its own",
-}
-_LISTS = {int: "whole numbers ('[1, 2]')", float: "numbers ('[1, 2.5]')"}
-_NAMES = "names ('[one, two]')"
-
-
-def _in_words(kind: Any) -> str:
-    """What values of a type are on a command line."""
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return f"one of {', '.join(map(str, parts))}"
-    if origin in (Union, UnionType):
-        return " or ".join(map(_in_words, parts))
-    if origin is list:
-        return f"a list of {_LISTS.get(parts[0], _NAMES)}"
-    return _WORDS.get(origin or kind, str(kind))
+def _as_option(setting: str, dashes: str) -> str:
+    return _dashed(f"{dashes}{setting}") if dashes else setting

@@ -24,7 +24,7 @@ from jpegdl.files import write_together
 from jpegdl.layer import PrependedModel, describe_tables, prepend
 from jpegdl.runs import RunConfig, RunFolder
 from jpegdl.runs.model import build_model, load_state
-from jpegdl.runs.record import WHERE, from_dict
+from jpegdl.runs.record import WHERE, from_dict, todays_names
 from jpegdl.user_code import is_own
 
 CONFIG, BACKBONE, LAYER, CARD = "config.json", "model.safetensors", "layer.safetensors", "README.md"
@@ -71,7 +71,7 @@ def read(folder: Path) -> Trained:
     """
     there = _read_config(folder)
     try:
-        run = without_dropped(there["run"], folder / CONFIG)
+        run = todays_names(without_dropped(there["run"], folder / CONFIG))
         settings = {**run, "backbone": there["architecture"], "layer": there["layer"]["config"]}
         config: RunConfig = from_dict(RunConfig, settings)
         classes, input_config = list(there["label_names"]), there["pretrained_cfg"]
@@ -271,7 +271,7 @@ def _options(config: RunConfig) -> list[str]:
             if isinstance(value, dict):
                 options += differing(value, defaults[name], f"{path}{name}.")
             elif value != defaults[name] and f"{path}{name}" not in WHERE:
-                options += [f"--{path}{name}", value if isinstance(value, str) else json.dumps(value)]
+                options += [f"--{path}{name}".replace("_", "-"), value if isinstance(value, str) else json.dumps(value)]
         return options
 
     options = differing(_settings(config), asdict(RunConfig()), "")

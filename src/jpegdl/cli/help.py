@@ -3,10 +3,11 @@
 import argparse
 import shutil
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
-from jpegdl.cli.commands import COMMANDS, Command
-from jpegdl.cli.shared import SETTINGS
+from jpegdl.cli.command import Command
+from jpegdl.cli.options import SETTINGS
 
 ABOUT = "A JPEG layer that trains with the network: train models with and without it, compare them, measure."
 
@@ -26,7 +27,6 @@ BRIEF = {
     "layer.tables": "where the layer starts",
     "layer.q_max": "largest luma step, in JPEG table units",
     "layer.images": "training images to use, at most",
-    "training.accelerator": "cpu, gpu, ...",
     "method": "sensitivity or magnitude (default: sensitivity)",
     "format": "onnx, torch or aotinductor (default: by the name)",
     "dynamic_size": "take any multiple of 8 pixels",
@@ -34,7 +34,6 @@ BRIEF = {
     "attacks": "which attacks (default: all but fab-t)",
     "rounding": "another quantizer, such as hard",
     "corruptions": "kinds, [] for none (default: all 15)",
-    "path": "where the data are now",
     "images": "how many test images",
     "pictures": "single images to show, each way",
     "ablation": "test without each frequency, the longest part",
@@ -48,34 +47,32 @@ BRIEF = {
     "exact": "the layer's own levels, with its cap",
     "threads": "images at a time (default: one per core)",
     "from_files": "test on these JPEG files too, class folders",
-    "device": "cpu, cuda, ... (default: cuda where there is one)",
-    "batches": "images in a batch",
-    "repeats": "of each measurement; the median counts",
-    "resnet": "measure steps of ResNet-18 too",
+    "device": "cpu, cuda, ... (default: a GPU where there is one)",
 }
 
 
-def overview() -> str:
-    """All commands, for ``jpegdl --help``."""
-    width, indent = _width(), max(len(name) for name in COMMANDS) + 4
-    lines = [f"  {name}".ljust(indent) + command.about for name, command in COMMANDS.items()]
-    commands = "\n".join(textwrap.fill(line, width, subsequent_indent=" " * indent) for line in lines)
+def overview(commands: Mapping[str, Command]) -> str:
+    """Return what ``jpegdl --help`` says: all commands."""
+    width, indent = _width(), max(len(name) for name in commands) + 4
+    lines = [f"  {name}".ljust(indent) + command.about for name, command in commands.items()]
+    table = "\n".join(textwrap.fill(line, width, subsequent_indent=" " * indent) for line in lines)
     return f"""\
 usage: jpegdl COMMAND {SETTINGS}
 
 {textwrap.fill(ABOUT, width)}
 
 commands:
-{commands}
+{table}
 
-jpegdl COMMAND --help       explains the options that most people need
+jpegdl help COMMAND         explains the options that most people need
+jpegdl COMMAND --help       does the same
 jpegdl COMMAND --help-all   explains all options, with units and defaults
-jpegdl --version            prints the version
+jpegdl -V, --version        prints the version
 python -m jpegdl            is the same command"""
 
 
 def short_help(command: Command) -> str:
-    """What a command does, an example and the options that most people need, for ``jpegdl COMMAND --help``."""
+    """Return what ``jpegdl COMMAND --help`` says: what it does, an example and the options that most people need."""
     from jpegdl.parsing import NO_SETTINGS
 
     parser = command.parser()
@@ -103,7 +100,7 @@ def short_help(command: Command) -> str:
 
 
 def explanation(action: argparse.Action) -> str:
-    """An option or argument in one line, with its default."""
+    """Return an option or argument in one line, with its default."""
     whole = " ".join((action.help or "").replace("``", "").split()).rstrip(".")
     line = whole + _default(action, whole)
     brief = BRIEF.get(action.dest, whole)
@@ -119,7 +116,7 @@ def _default(action: argparse.Action, line: str) -> str:
 def _written(value: Any) -> str:
     """A default as one would write it on the command line."""
     if isinstance(value, list):
-        return f"[{', '.join(map(_written, value))}]"
+        return ",".join(map(_written, value)) or "[]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

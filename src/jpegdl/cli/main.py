@@ -17,12 +17,14 @@ from typing import Any
 from jpegdl._version import __version__
 from jpegdl.cli.commands import COMMANDS
 from jpegdl.cli.help import overview, short_help
-from jpegdl.cli.shared import COMMAND_LINE, one_line, print_error
+from jpegdl.cli.options import COMMAND_LINE
+from jpegdl.cli.output import one_line, print_error
 from jpegdl.errors import UsageError, did_you_mean
 from jpegdl.extras import missing
 from jpegdl.processes import lean_imports
 
 _AS_IT_IS = "jpegdl.as-it-is"  # how the output takes what its encoding lacks
+_GONE = {"bench": "python benchmarks/layer.py in a checkout measures the layer"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         # An interrupt may come out as another exception: of an import that it cut short, or SystemExit from Lightning.
         if interrupts.signal is not None:
             return _interrupted(interrupts.signal, arguments)
+        if isinstance(error, BrokenPipeError):  # whoever reads the output has had enough, as head does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         if isinstance(error, ModuleNotFoundError):
             error = missing(error, COMMANDS[arguments[0]].extra if arguments and arguments[0] in COMMANDS else "train") or error
         if isinstance(error, argparse.ArgumentError | UsageError | OSError):
@@ -76,13 +81,15 @@ def _find_own_modules() -> None:
 
 
 def _run(arguments: list[str]) -> None:
-    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
-    if name in ("-h", "--help"):
-        print(overview())
-    elif name == "--version":
+    name, *rest = arguments or ["--help"]
+    if name == "help" and rest:
+        name, rest = rest[0], ["--help", *rest[1:]]
+    if name in ("-h", "--help", "help"):
+        print(overview(COMMANDS))
+    elif name in ("-V", "--version"):
         print(f"jpegdl {__version__}")
     elif name not in COMMANDS:
-        hint = did_you_mean(name, COMMANDS)
+        hint = (_GONE.get(name, "") and f"{_GONE[name]};") or did_you_mean(name, COMMANDS)
         raise argparse.ArgumentError(None, f"no command {name!r}; {hint and f'{hint} '}commands: {', '.join(COMMANDS)}")
     else:
         _run_command(name, rest)

@@ -11,6 +11,7 @@ from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.learned import Learned, file_tables, learned_tables
 from jpegdl.codec.rate_points import CurveConfig, check_curve_config, rate_run, read_rate, why_no_files
 from jpegdl.codec.rate_results import RATE_COLUMNS, rate_comparisons, rate_figure, rate_notes, rate_rows, rate_table, rate_text
+from jpegdl.codec.rate_runs import RatedComparison, rate_comparison
 from jpegdl.codec.read_back import file_report, keep_file_report, read_file_report, stored_in_words
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "CurveConfig",
     "Encoder",
     "Learned",
+    "RatedComparison",
     "bd_accuracy",
     "bd_rate",
     "check_curve_config",
@@ -31,6 +33,7 @@ __all__ = [
     "file_tables",
     "keep_file_report",
     "learned_tables",
+    "rate_comparison",
     "rate_comparisons",
     "rate_curves",
     "rate_figure",

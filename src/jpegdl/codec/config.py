@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jpegdl.errors import UsageError
+from jpegdl.settings import Count, check_fields
 
 MANIFEST = "compress.json"  # in a folder of compressed images: which settings made them
 
@@ -31,7 +32,7 @@ class CompressConfig:
     optimize: bool = True
     progressive: bool = False
     exact: bool = False
-    threads: int | None = None
+    threads: Count | None = None
 
 
 def check_compress(config: CompressConfig) -> None:
@@ -45,5 +46,4 @@ def check_compress(config: CompressConfig) -> None:
         raise UsageError(f"tables come from --model RUN or from --tables FILE: one of them must be given, got {given}")
     if config.exact and config.progressive:
         raise UsageError("exact and progressive exclude each other: jpeglib writes levels to sequential files only; drop one")
-    if config.threads is not None and config.threads < 1:
-        raise UsageError(f"threads must be at least 1, got {config.threads}")
+    check_fields(config)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from jpegdl.layer import JpegLayer, PrependedModel
 from jpegdl.runs import RunFolder
 from jpegdl.runs.opened import DataPlace, OpenedRun, compute_device, open_for_test
 from jpegdl.runs.progress import Progress
+from jpegdl.settings import Count, Quality, Seed, check_fields
 from jpegdl.tables import SUBSAMPLINGS
 
 RATE = "rate.json"  # in the folder of a run
@@ -39,12 +40,12 @@ class CurveConfig:
         device: auto (a GPU where there is one), cpu, cuda, ...
     """
 
-    images: int | None = None
-    images_seed: int = 0
-    qualities: list[int] = field(default_factory=lambda: list(range(5, 100, 5)))
-    subsampling: str = "both"
+    images: Count | None = None
+    images_seed: Seed = 0
+    qualities: list[Quality] = field(default_factory=lambda: list(range(5, 100, 5)))
+    subsampling: Literal["4:4:4", "4:2:0", "both"] = "both"
     optimize: bool = True
-    batch_size: int = 64
+    batch_size: Count = 64
     data: DataPlace = field(default_factory=DataPlace)
     device: str = "auto"
 
@@ -55,15 +56,9 @@ def check_curve_config(config: CurveConfig) -> None:
     Raises:
         UsageError: names the setting, what it is and what it may be.
     """
-    for name in ("images", "batch_size"):
-        if (number := getattr(config, name)) is not None and number < 1:
-            raise UsageError(f"{name} must be at least 1, got {number}")
+    check_fields(config)
     if not config.qualities:
         raise UsageError("qualities must name one at least, from 1 to 100")
-    if bad := [quality for quality in config.qualities if not 1 <= quality <= 100]:
-        raise UsageError(f"qualities must be from 1 to 100, got {bad[0]}")
-    if config.subsampling not in (*SUBSAMPLINGS, "both"):
-        raise UsageError(f"subsampling must be {', '.join(SUBSAMPLINGS)} or both, got {config.subsampling!r}")
     compute_device(config.device)
 
 

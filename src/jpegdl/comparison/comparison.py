@@ -131,7 +131,7 @@ def compare(config: CompareConfig, sets: tuple[Any, ...] | None = None) -> Compa
         config.run_folder(arm, seed).check(config.arm_run(arm), arm, seed)
     each = _checked_data(config, asked, sets)
     if each is not None and any(not config.run_folder(arm, seed).started for seed, arm in asked):
-        check_trainers([config.arm_run(arm).training for arm in arms])
+        check_trainers([config.arm_run(arm) for arm in arms])
         if count_jobs(config) > 1:  # a single process finds out by itself
             each.check_images(config.arm_run(arm).data for arm in arms)
         for arm in arms if config.trained else arms[:1]:  # only trained weights suit some arms and others not

@@ -1,6 +1,8 @@
 """The settings of a comparison, and the checks that refuse bad ones."""
 
+import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
@@ -9,13 +11,13 @@ from jpegdl.comparison.arms import Arm, arm_config, arm_names, check_arm, needed
 from jpegdl.errors import UsageError
 from jpegdl.layer import LAYER_KINDS
 from jpegdl.layer.registry import ALL_KINDS
+from jpegdl.parsing import read_settings
 from jpegdl.runs import RunConfig, RunFolder, check_config
+from jpegdl.settings import Count, Seed, check_fields, check_value
 from jpegdl.training.plugins import check_plugins
 from jpegdl.user_code import is_own
 
 Arms = list[str | dict[str, dict[str, Any] | None]] | dict[str, dict[str, Any] | None]
-
-LARGEST_SEED = 2**32 - 1  # that numpy takes
 
 
 @dataclass
@@ -35,6 +37,7 @@ class CompareConfig(RunConfig):
         data: what to train and test on.
         layer: the JPEG layer.
         training: how to train.
+        device: what to compute on: auto (a GPU where there is one), cpu, gpu, cuda, mps, ... as Lightning's Trainer takes it.
         name: of the run folder, ``output/name``.
         output: folder of all runs.
         arms: what to compare. plain (the backbone alone), jpeg-dl (the layer in front of it, trained jointly); real JPEG
@@ -51,8 +54,8 @@ class CompareConfig(RunConfig):
     name: str = "run"
     output: str = "runs"
     arms: Arms = field(default_factory=lambda: cast(Arms, ["plain", "jpeg-dl"]))
-    seeds: int | list[int] = 3
-    jobs: int | None = None
+    seeds: Count | list[Seed] = 3
+    jobs: Count | None = None
 
     @property
     def run(self) -> RunConfig:
@@ -113,12 +116,26 @@ _KINDS = ", ".join(name for name in LAYER_KINDS if name not in ("jpeg", "none"))
 CompareConfig.__doc__ = (CompareConfig.__doc__ or "").replace(ALL_KINDS, _KINDS)  # which is the help text too
 
 
+def read_config(source: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> CompareConfig:
+    """Read the settings of a comparison from a recipe or a YAML file, for :func:`jpegdl.compare`.
+
+    Args:
+        source: the name of a recipe, or a file.
+        changes: settings that differ, nested as in the file: ``{"seeds": 5, "training": {"epochs": 3}}``.
+
+    Raises:
+        UsageError: no such recipe or file, or a setting that there is not or that cannot have this value.
+    """
+    return read_settings(CompareConfig, source, changes)
+
+
 def check_compare(config: CompareConfig) -> None:
     """Refuse settings that would fail later.
 
     Raises:
         UsageError: names the setting, what it is and what it may be.
     """
+    check_fields(config)
     for arm in config.arm_names:
         run = config.arm_run(arm)
         try:
@@ -133,13 +150,8 @@ def check_compare(config: CompareConfig) -> None:
         )
     if config.weights is not None and not Path(config.weights).is_file():
         raise UsageError(f"weights {config.weights}: there is no such file")
-    seeds = config.seed_list
-    if not seeds or min(seeds) < 0 or max(seeds) > LARGEST_SEED or len(set(seeds)) < len(seeds):
-        raise UsageError(
-            f"seeds must be a number >= 1, or a list of different numbers from 0 to {LARGEST_SEED}, got {config.seeds}"
-        )
-    if config.jobs is not None and config.jobs < 1:
-        raise UsageError(f"jobs must be at least 1, got {config.jobs}")
+    if not (seeds := config.seed_list) or len(set(seeds)) < len(seeds):
+        raise UsageError(f"seeds must be a number, at least 1, or a list of different numbers, got {config.seeds}")
     if config.jobs is not None and config.jobs > 1 and config.together:
         raise UsageError(
             f"jobs must be 1 where training.devices ({config.training.devices}) times training.num_nodes "
@@ -172,8 +184,7 @@ def check_run(config: CompareConfig, arm: str, seed: int) -> None:
     Raises:
         UsageError: names it.
     """
-    if not 0 <= seed <= LARGEST_SEED:
-        raise UsageError(f"seed must be a number from 0 to {LARGEST_SEED}, got {seed}")
+    check_value(seed, Seed, "seed")
     check_place(config)
     if Path(arm).name != arm or not config.run_folder(arm, seed).path.is_dir():
         check_arm(arm, config.own_arms)

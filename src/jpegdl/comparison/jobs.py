@@ -61,7 +61,7 @@ def count_jobs(config: CompareConfig) -> int:
     most = len(config.seed_list) * len(arms - started_from)  # a run and what it starts from never train at a time
     if config.jobs is not None:
         return min(config.jobs, most)
-    if config.training.accelerator != "cpu" and torch.accelerator.is_available():
+    if config.device != "cpu" and torch.accelerator.is_available():
         return min(torch.accelerator.device_count(), most)
     return min(count_cores(), most)
 

@@ -110,7 +110,7 @@ def _needed(config: CompareConfig, arm: str, seed: int, data: Data) -> RunFolder
 def _sensitivity_tables(config: CompareConfig, run: RunConfig, data: Data, seed: int) -> tuple[Tensor, Tensor]:
     """Those of the plain model of the same seed."""
     plain = open_run(_needed(config, "plain", seed, data))
-    model = plain.model.to("cuda" if on_gpu(config.training) else "cpu")
+    model = plain.model.to("cuda" if on_gpu(config.device) else "cpu")
     return model_tables(run.layer, model, data)
 
 
@@ -118,7 +118,7 @@ def _pretrained_tables(run: RunConfig, data: Data, seed: int) -> tuple[Tensor, T
     """Those of the backbone with its trained weights, before anything here trains it."""
     backbone, head = starting_backbone(run, data.classes, seed)
     check_head(run, head)
-    model = prepend(backbone, nn.Identity()).eval().to("cuda" if on_gpu(run.training) else "cpu")
+    model = prepend(backbone, nn.Identity()).eval().to("cuda" if on_gpu(run.device) else "cpu")
     return model_tables(run.layer, model, data)
 
 
@@ -170,16 +170,16 @@ def _calibrated(config: CompareConfig, seed: int, method: str, model_file: Path 
     else:
         model = prepend(build_backbone(run.backbone, len(data.classes), seed, run.data.pixels), nn.Identity())
         load_model(model_file, model, data.classes)
-    model.to("cuda" if on_gpu(config.training) else "cpu")
+    model.to("cuda" if on_gpu(config.device) else "cpu")
     return model_tables(config.layer, model, data)
 
 
 def _here(run: RunConfig, config: CompareConfig) -> RunConfig:
     """A run's own settings, but for where to compute and where files are: there ``config`` counts."""
     data = replace(run.data, path=config.data.path or run.data.path, workers=config.data.workers)
-    where = {name: getattr(config.training, name) for name in ("accelerator", "devices", "num_nodes", "strategy")}
+    where = {name: getattr(config.training, name) for name in ("devices", "num_nodes", "strategy")}
     training = replace(run.training, **where, callbacks=[], loggers=[])  # nothing is trained, and they need not be there
-    return replace(run, data=data, training=training)
+    return replace(run, data=data, training=training, device=config.device)
 
 
 def evaluate_run(
@@ -196,8 +196,8 @@ def evaluate_run(
 
     Args:
         config: names the run by its ``name`` and ``output``. The run's own settings, from its folder, are in use; of ``config``
-            only where the data are (``data.path``, if given) and what to compute on (``data.workers``,
-            ``training.accelerator``, ``devices``, ``num_nodes``, ``strategy``). With ``model_file`` all of ``config`` counts,
+            only where the data are (``data.path``, if given) and what to compute on (``device``, ``data.workers``,
+            ``training.devices``, ``num_nodes``, ``strategy``). With ``model_file`` all of ``config`` counts,
             and none of the run's. Where ``config`` has ``weights`` or ``pretrained`` and there is no finished run that began
             with them, all of ``config`` counts too, and the backbone is tested as its weights are, behind the arm's layer.
         arm, seed: which run.
@@ -235,7 +235,7 @@ def evaluate_run(
             load_model(model_file, model, data.classes)
     used = set_rounding(model.layer, rounding, f"the layer of arm {arm}")
     return {
-        **evaluate(model, data, run.training),
+        **evaluate(model, data, run),
         "other_images": other_images,
         "backbone": run.backbone,
         "model": name,

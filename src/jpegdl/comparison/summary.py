@@ -68,24 +68,25 @@ def closing(folder: Path, summary: dict[str, Any]) -> str:
 
 def _next(folder: Path, summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Commands that go on from a comparison, and what each does."""
-    place = f"--name {shlex.quote(folder.name)}"
-    if str(folder.parent) != "runs":
-        place += f" --output {shlex.quote(str(folder.parent))}"
+    name = shlex.quote(folder.name)
+    output = "" if str(folder.parent) == "runs" else f" --output {shlex.quote(str(folder.parent))}"
+    named = f"--name={name}" if name.startswith("-") else f"--name {name}"
+    place = f"{named if name.startswith('-') else name}{output}"
     seeds = {arm: entry["seeds"] for arm, entry in summary["arms"].items() if entry["seeds"]}
     arm = next((arm for arm in ("jpeg-dl", *seeds) if arm in seeds and arm != "plain"), "plain")
-    which = place if arm == "jpeg-dl" else f"{place} --arm {arm}"
+    which = "" if arm == "jpeg-dl" else f" --arm {arm}"
     seed = min(seeds[arm])  # the one that predict takes
-    exact = f"{which} --seed {seed}" if seed else which
+    exact = f"{place}{which} --seed {seed}" if seed else f"{place}{which}"
     commands = [
         (f"jpegdl evaluate {exact}", f"test the model of {arm}, seed {seed}, again"),
-        (f"jpegdl predict {which} PHOTO", "what it says is on a photo"),
+        (f"jpegdl predict {named}{output}{which} PHOTO", "what it says is on a photo"),
         (f"jpegdl export {exact} model.onnx", "the model for use elsewhere"),
         (f"jpegdl summary {place}", "this table again"),
     ]
     if arm != "plain":
         commands += [
             (f"jpegdl explain {exact}", "what its layer does, per frequency and on single images"),
-            (f"jpegdl attack {place} --attacks '[fgsm, pgd]' --corruptions '[]'", "how easily small changes fool the models"),
+            (f"jpegdl attack {place} --attacks fgsm,pgd --corruptions '[]'", "how easily small changes fool the models"),
         ]
     if next(folder.glob("*/*/**/events.out.tfevents.*"), None):
         commands.append((f"tensorboard --logdir {shlex.quote(str(folder))}", "how training went, in the browser"))

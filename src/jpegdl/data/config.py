@@ -1,31 +1,19 @@
 """The settings of a data set."""
 
-import math
-import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from jpegdl.errors import UsageError
-from jpegdl.user_code import is_own
+from jpegdl.settings import Count, NotNegative, Quality, Range
 
 OBJECT = "object"  # the name of a set that is given as Python objects, not by name
 ORDERED = ("folder", "imagenet")  # whose classes are in an order of this package's
 Orientation = Literal["stored", "follow"]
-ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
-CROPS = ("random", "resized")
-CLASS_ORDERS = ("natural", "sorted")
-CACHES = ("auto", "memory", "none")
-INTERPOLATIONS = ("bicubic", "bilinear")
+ClassOrder = Literal["natural", "sorted"]
+CLASS_ORDERS: tuple[ClassOrder, ...] = get_args(ClassOrder)
+Interpolation = Literal["bicubic", "bilinear"]
+INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 DEFAULT_SIZE = 32
 LARGEST = 2**14  # pixels on a side; beyond it Pillow takes a file for an attack, and a single image takes gigabytes
-
-_NUMBER = r"\d+(\.\d+)?"
-#: timm's own reading passes over what it does not know, so that a typing error would go unseen.
-_AUTO_AUGMENT = re.compile(
-    rf"rand(-(m\d+|n\d+|p{_NUMBER}|mstd{_NUMBER}|mmax\d+|inc[01]|t(weights|3a|3aw)))*"
-    rf"|(v0r?|originalr?|3a)(-mstd{_NUMBER})?"
-    rf"|augmix(-(m\d+|w[1-9]\d*|d[1-9]\d*|a{_NUMBER}|b[01]|mstd{_NUMBER}))*"
-)
 
 
 @dataclass
@@ -85,24 +73,24 @@ class DataConfig:
     name: str | None = None
     path: str | None = None
     orientation: Orientation = "stored"
-    class_order: str | None = None
-    classes: int | None = None
-    limit: int | None = None
-    size: int | None = None
+    class_order: ClassOrder | None = None
+    classes: Annotated[int, Range(2)] | None = None
+    limit: Count | None = None
+    size: Count | None = None
     resize: int | None = None
-    interpolation: str | None = None
-    crop: str = "random"
-    scale: float = 0.08
-    pad: int = 0
+    interpolation: Interpolation | None = None
+    crop: Literal["random", "resized"] = "random"
+    scale: Annotated[float, Range(0, 1, above=True)] = 0.08
+    pad: Annotated[int, Range(0)] = 0
     flip: bool = True
     auto_augment: str | None = None
-    color_jitter: float | None = None
-    erase: float = 0.0
-    jpeg_train: list[int] | None = None
-    jpeg_test: int | None = None
-    batch_size: int = 32
-    workers: int = 0
-    cache: str = "auto"
+    color_jitter: NotNegative | None = None
+    erase: Annotated[float, Range(0, 1)] = 0.0
+    jpeg_train: list[Quality] | None = None
+    jpeg_test: Quality | None = None
+    batch_size: Count = 32
+    workers: Annotated[int, Range(0)] = 0
+    cache: Literal["auto", "memory", "none"] = "auto"
     skip_corrupt: bool = False
 
     @property
@@ -121,80 +109,6 @@ class DataConfig:
         return DEFAULT_SIZE if self.size is None else self.size
 
     @property
-    def filter(self) -> str:
+    def filter(self) -> Interpolation:
         """How images are resized: ``interpolation``, or its default without pretrained weights."""
         return self.interpolation or INTERPOLATIONS[0]
-
-
-def check_data(config: DataConfig) -> None:
-    """Refuse settings that no data set could be loaded with.
-
-    Raises:
-        UsageError: names the setting.
-    """
-    name = config.name
-    if name not in (None, OBJECT) and not is_own(name):
-        from jpegdl.data.sources.registry import set_names  # readers take long to import
-
-        known = set_names()
-        if name not in known and not name.startswith(tuple(prefix for prefix in known if prefix.endswith("/"))):
-            names = ", ".join(f"{name}NAME" if name.endswith("/") else name for name in known)
-            raise UsageError(f"data.name must be one of {names}, or your own, my_package.my_module:make, got {name!r}")
-    for name, value, accepted in (
-        ("orientation", config.orientation, ORIENTATIONS),
-        ("crop", config.crop, CROPS),
-        ("cache", config.cache, CACHES),
-        ("class_order", config.class_order or CLASS_ORDERS[0], CLASS_ORDERS),
-        ("interpolation", config.filter, INTERPOLATIONS),
-    ):
-        if value not in accepted:
-            raise UsageError(f"data.{name} must be one of {', '.join(accepted)}, got {value!r}")
-    for name, number in (("size", config.pixels), ("batch_size", config.batch_size)):
-        if number < 1:
-            raise UsageError(f"data.{name} must be at least 1, got {number}")
-    for name in ("pad", "workers"):
-        if getattr(config, name) < 0:
-            raise UsageError(f"data.{name} must not be negative, got {getattr(config, name)}")
-    for name, least in (("limit", 1), ("classes", 2)):
-        if (value := getattr(config, name)) is not None and value < least:
-            raise UsageError(f"data.{name} must be at least {least}, got {value}")
-    if config.classes is not None and config.kind != "made-up":
-        raise UsageError(f"data.classes is for made-up only, got {config.classes} with {config.kind}")
-    if config.class_order is not None and config.kind not in ORDERED:
-        raise UsageError(f"data.class_order is for {' and '.join(ORDERED)} only, got {config.class_order} with {config.kind}")
-    for name, side in (("size", config.pixels), ("resize", config.side), ("pad", config.pixels + 2 * config.pad)):
-        if side > LARGEST:
-            given = getattr(config, name)
-            raise UsageError(f"data.{name} {given} makes images of {side} pixels per side; take at most {LARGEST}")
-    if config.resize is not None and config.resize < config.pixels:
-        raise UsageError(f"data.resize must be at least data.size = {config.pixels}, got {config.resize}")
-    if not 0 < config.scale <= 1:
-        raise UsageError(f"data.scale must be greater than 0 and at most 1, got {config.scale}")
-    if config.pad and config.crop == "resized":
-        raise UsageError(f"data.pad cannot be combined with data.crop resized, got {config.pad}")
-    _check_augmentation(config)
-    _check_jpeg(config)
-
-
-def _check_augmentation(config: DataConfig) -> None:
-    policy, jitter = config.auto_augment, config.color_jitter
-    if policy is not None and not _AUTO_AUGMENT.fullmatch(policy):
-        raise UsageError(
-            "data.auto_augment must be a name that timm knows, such as rand-m9-mstd0.5-inc1, original-mstd0.5 or "
-            f"augmix-m5-w4, got {policy!r}"
-        )
-    if jitter is not None and not 0 <= jitter < math.inf:
-        raise UsageError(f"data.color_jitter must be at least 0, got {jitter}")
-    if policy is not None and jitter is not None and "3a" not in policy:
-        raise UsageError(
-            f"data.color_jitter {jitter} cannot be combined with data.auto_augment {policy}, which replaces it in timm"
-        )
-    if not 0 <= config.erase <= 1:
-        raise UsageError(f"data.erase must be a probability, 0 to 1, got {config.erase}")
-
-
-def _check_jpeg(config: DataConfig) -> None:
-    if (low_high := config.jpeg_train) is not None and not (len(low_high) == 2 and 1 <= low_high[0] <= low_high[1] <= 100):
-        raise UsageError(f"data.jpeg_train must be the lowest and the highest quality, 1 to 100, got {low_high}")
-    if config.jpeg_test is not None and not 1 <= config.jpeg_test <= 100:
-        raise UsageError(f"data.jpeg_test must be a quality, 1 to 100, got {config.jpeg_test}")

@@ -324,5 +324,5 @@ def _refusal(bad: Mapping[str, str], count: int, skipping: bool) -> str:
     cannot = " cannot be decoded" if one else ""
     name, reason = next(iter(bad.items()))
     text = f"{subject} {f'{name}{cannot} ({reason})' if one else _listed(bad)}"
-    text += f"; repair or remove {'it' if one else 'them'}, or leave such images out with --data.skip_corrupt true"
+    text += f"; repair or remove {'it' if one else 'them'}, or leave such images out with --data.skip-corrupt true"
     return " ".join(text.split())

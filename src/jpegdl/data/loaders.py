@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
-from jpegdl.data.config import DataConfig, check_data
+from jpegdl.data.checks import check_data
+from jpegdl.data.config import DataConfig
 from jpegdl.data.images import ImageSet
 from jpegdl.data.sampling import EpochSampler, Seeded, Share, processes
 from jpegdl.data.sources import open_sets
@@ -197,5 +198,5 @@ def _check_memory(config: DataConfig, images: int) -> None:
     if (needed := 12 * config.pixels**2 * largest) > BATCH_BYTES:
         raise UsageError(
             f"data.size {config.pixels}: a batch of {largest} images takes {needed / 2**30:,.0f} GiB of memory; take a smaller "
-            f"--data.size{', or a smaller --data.batch_size' if config.batch_size > TEST_BATCH else ''}"
+            f"--data.size{', or a smaller --data.batch-size' if config.batch_size > TEST_BATCH else ''}"
         )

@@ -1,9 +1,10 @@
 """What a finished run's layer has learned, in pictures and numbers, and what its model looks at.
 
-:func:`explain_run` writes all of it into ``explain/`` of the run folder.
+:func:`explain_run` writes all of it into ``explain/`` of the run folder, :func:`explain_comparison` for several runs.
 """
 
 from jpegdl.explain.config import ExplainConfig
+from jpegdl.explain.explain_runs import explain_comparison
 from jpegdl.explain.parts import explain_run
 
-__all__ = ["ExplainConfig", "explain_run"]
+__all__ = ["ExplainConfig", "explain_comparison", "explain_run"]

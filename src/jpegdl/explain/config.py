@@ -1,10 +1,14 @@
 """What to explain of a run, and on which images."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from jpegdl.errors import UsageError
 from jpegdl.functional import BLOCK
 from jpegdl.runs.opened import DataPlace
+from jpegdl.settings import Count, Range, Seed, check_fields
+
+TableIndex = Annotated[int, Range(0, BLOCK - 1)]  # a row or a column
 
 
 @dataclass
@@ -25,12 +29,12 @@ class ExplainConfig:
     """
 
     data: DataPlace = field(default_factory=DataPlace)
-    images: int | None = None
-    images_seed: int = 0
-    frequencies: list[list[int]] = field(default_factory=lambda: [[0, 0], [0, 1], [3, 3], [7, 7]])
-    pictures: int = 3
+    images: Count | None = None
+    images_seed: Seed = 0
+    frequencies: list[list[TableIndex]] = field(default_factory=lambda: [[0, 0], [0, 1], [3, 3], [7, 7]])
+    pictures: Annotated[int, Range(0)] = 3
     ablation: bool = True
-    batch_size: int = 256
+    batch_size: Count = 256
     device: str = "auto"
 
 
@@ -40,15 +44,11 @@ def check_explain(config: ExplainConfig) -> None:
     Raises:
         UsageError: names the setting.
     """
-    for name, least in (("images", 1), ("pictures", 0), ("batch_size", 1)):
-        if (value := getattr(config, name)) is not None and value < least:
-            raise UsageError(f"{name} must be at least {least}, got {value}")
-    if config.data.workers < 0:
-        raise UsageError(f"data.workers must not be negative, got {config.data.workers}")
+    check_fields(config)
     if not config.frequencies:
         raise UsageError("frequencies must name at least one, such as '[[0, 0]]'")
     for frequency in config.frequencies:
-        if len(frequency) != 2 or not all(0 <= index < BLOCK for index in frequency):
+        if len(frequency) != 2:
             raise UsageError(
                 f"frequencies must each be the row and the column of a table, 0 to {BLOCK - 1}, such as [0, 1], got {frequency}"
             )

@@ -70,7 +70,7 @@ The same cut down to seconds, on made-up images, to check that everything runs:
 A shorter run; milestones and warm-up that are shares of the epochs keep the schedule's shape:
   jpegdl compare --config cifar100 --training.epochs 60 --name cifar100-short
 Tables trained for small files too, and accuracy against the bits of real files:
-  jpegdl compare --config dtd10 --config rate --data.path FOLDER && jpegdl rate --name rate
+  jpegdl compare --config dtd10 --config rate --data.path FOLDER && jpegdl rate rate
 To change more, save a recipe and edit it:
   jpegdl recipes cifar100 > mine.yaml && jpegdl compare --config mine.yaml --name mine"""
 

@@ -2,6 +2,7 @@
 
 from jpegdl.robustness.attack_batch import Examples, attack_images
 from jpegdl.robustness.attack_figures import attack_figure, attack_left_out, attack_notes, attack_rows
+from jpegdl.robustness.attack_runs import AttackedComparison, attack_comparison
 from jpegdl.robustness.config import ATTACKS, GRADIENTS, AttackConfig, check_attack
 from jpegdl.robustness.results import attack_name, read_attack, with_earlier
 from jpegdl.robustness.surrogates import gradients_of, with_gradient
@@ -12,7 +13,9 @@ __all__ = [
     "ATTACKS",
     "GRADIENTS",
     "AttackConfig",
+    "AttackedComparison",
     "Examples",
+    "attack_comparison",
     "attack_figure",
     "attack_images",
     "attack_left_out",

@@ -1,13 +1,14 @@
 """The settings of an attack."""
 
-import math
 from dataclasses import dataclass, field
+from typing import Annotated, Literal, get_args
 
 from jpegdl.errors import UsageError
-from jpegdl.layer import ROUNDINGS
+from jpegdl.layer import Rounding
 from jpegdl.robustness.autoattack import AUTOATTACK, check_autoattack
 from jpegdl.robustness.corruptions import KINDS, check_corruptions
-from jpegdl.runs.opened import LARGEST_SEED, DataPlace, compute_device
+from jpegdl.runs.opened import DataPlace, compute_device
+from jpegdl.settings import Count, Positive, Quality, Range, Seed, check_fields
 
 OWN_ATTACKS = ("fgsm", "pgd", "pgd-strong")
 ATTACKS = (*OWN_ATTACKS, *AUTOATTACK)
@@ -16,7 +17,8 @@ WHITE_BOX = tuple(attack for attack in ATTACKS if attack != BLACK_BOX)
 #: Those that a transfer from the plain model is made with: one that aims at the plain model's own runners-up, or searches for
 #: its own nearest boundary, says little of another model.
 TRANSFERRED = ("fgsm", "pgd", "pgd-strong", "apgd-ce")
-GRADIENTS = ("own", "ste", "none", "identity")
+Gradient = Literal["own", "ste", "none", "identity"]
+GRADIENTS: tuple[Gradient, ...] = get_args(Gradient)
 
 
 @dataclass
@@ -52,20 +54,20 @@ class AttackConfig:
         device: auto (a GPU where there is one), cpu, cuda, ...
     """
 
-    eps: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0, 8.0])
-    eps_l2: list[float] = field(default_factory=list)
+    eps: list[Positive] = field(default_factory=lambda: [1.0, 2.0, 4.0, 8.0])
+    eps_l2: list[Positive] = field(default_factory=list)
     attacks: list[str] = field(default_factory=lambda: [attack for attack in ATTACKS if attack != "fab-t"])
-    gradients: list[str] = field(default_factory=lambda: list(GRADIENTS))
-    rounding: str | None = None
-    images: int = 200
-    images_seed: int = 0
-    draws: int = 10
-    queries: int = 1000
+    gradients: list[Gradient] = field(default_factory=lambda: list(GRADIENTS))
+    rounding: Rounding | None = None
+    images: Count = 200
+    images_seed: Seed = 0
+    draws: Count = 10
+    queries: Count = 1000
     corruptions: list[str] = field(default_factory=lambda: list(KINDS))
-    severities: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
-    jpeg: list[int] = field(default_factory=lambda: [10, 20, 30, 40, 50, 60, 70, 80, 90])
+    severities: list[Annotated[int, Range(1, 5)]] = field(default_factory=lambda: [1, 2, 3, 4, 5])
+    jpeg: list[Quality] = field(default_factory=lambda: [10, 20, 30, 40, 50, 60, 70, 80, 90])
     data: DataPlace = field(default_factory=DataPlace)
-    batch_size: int = 64
+    batch_size: Count = 64
     device: str = "auto"
 
     @property
@@ -80,11 +82,8 @@ def check_attack(config: AttackConfig) -> None:
     Raises:
         UsageError: names the setting, what it is and what it may be.
     """
-    for name in ("eps", "eps_l2"):
-        for eps in getattr(config, name):
-            if not 0 < eps < math.inf:
-                raise UsageError(f"{name} must be finite numbers greater than 0, got {eps}")
-    for name, accepted in (("attacks", ATTACKS), ("gradients", GRADIENTS), ("corruptions", KINDS)):
+    check_fields(config)
+    for name, accepted in (("attacks", ATTACKS), ("corruptions", KINDS)):
         if unknown := [value for value in getattr(config, name) if value not in accepted]:
             raise UsageError(f"{name} must be some of {', '.join(accepted)}, got {unknown[0]!r}")
     if "own" not in config.gradients:
@@ -92,23 +91,11 @@ def check_attack(config: AttackConfig) -> None:
     if bool(config.attacks) != bool(config.eps or config.eps_l2):
         missing, there = ("attacks", "eps") if not config.attacks else ("eps and eps_l2", "attacks")
         raise UsageError(f"{there} are given and {missing} are empty: give some of both, or none of either")
-    if config.rounding is not None and config.rounding not in ROUNDINGS:
-        raise UsageError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {config.rounding!r}")
-    for name in ("images", "draws", "queries", "batch_size"):
-        if getattr(config, name) < 1:
-            raise UsageError(f"{name} must be at least 1, got {getattr(config, name)}")
-    for name, low, high in (("severities", 1, 5), ("jpeg", 1, 100)):
-        if any(not low <= value <= high for value in getattr(config, name)):
-            raise UsageError(f"{name} must be whole numbers from {low} to {high}, got {getattr(config, name)}")
     if config.corruptions and not config.severities:
         raise UsageError("severities are empty: give some, from 1 to 5, or no corruptions")
     for name in ("eps", "eps_l2", "attacks", "gradients", "corruptions", "severities", "jpeg"):
         if len(set(getattr(config, name))) < len(getattr(config, name)):
             raise UsageError(f"{name} must not name anything twice, got {getattr(config, name)}")
-    if not 0 <= config.images_seed <= LARGEST_SEED:
-        raise UsageError(f"images_seed must be a number from 0 to {LARGEST_SEED}, got {config.images_seed}")
-    if config.data.workers < 0:
-        raise UsageError(f"data.workers must not be negative, got {config.data.workers}")
     compute_device(config.device)
     if not (config.attacks or config.corruptions or config.jpeg):
         raise UsageError("attacks, corruptions and jpeg are all empty, so there is nothing to do")

@@ -1,12 +1,21 @@
 """The settings of a training run."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from jpegdl.data.config import DEFAULT_SIZE, INTERPOLATIONS, DataConfig
 from jpegdl.layer.config import LayerConfig
 from jpegdl.runs.class_paths import TENSORBOARD, spelled_out
+from jpegdl.settings import Count, NotNegative, Positive, Range
 from jpegdl.user_code import is_own
+
+Optimizer = Literal["sgd", "adam", "adamw", "log-adam"]
+Schedule = Literal["constant", "cosine", "onecycle", "multistep", "exponential"]
+#: As Lightning's Trainer takes them; the short ones are the same as 16-mixed, bf16-mixed, 32-true and 64-true.
+Precision = Literal[
+    "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine",
+    "transformer-engine-float16", "16", "bf16", "32", "64",
+]  # fmt: skip
 
 
 @dataclass
@@ -27,14 +36,14 @@ class OptimizerConfig:
         warmup: how long the learning rate rises linearly from 0, before the schedule: epochs or, below 1, a share of them all.
     """
 
-    name: str = "sgd"
-    lr: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    schedule: str = "constant"
-    milestones: list[float] = field(default_factory=list)
-    gamma: float = 0.1
-    warmup: float = 0.0
+    name: Optimizer = "sgd"
+    lr: Positive = 0.05
+    momentum: NotNegative = 0.9
+    weight_decay: NotNegative = 5e-4
+    schedule: Schedule = "constant"
+    milestones: list[Positive] = field(default_factory=list)
+    gamma: Positive = 0.1
+    warmup: NotNegative = 0.0
 
 
 @dataclass
@@ -48,10 +57,10 @@ class RateConfig:
         memory: share of the running code that is kept at each batch.
     """
 
-    weight: float = 0.0
-    hardness: float = 8.0
-    blocks: int | None = 2048
-    memory: float = 0.9
+    weight: NotNegative = 0.0
+    hardness: Positive = 8.0
+    blocks: Count | None = 2048
+    memory: Annotated[float, Range(0, 1, below=True)] = 0.9
 
 
 @dataclass
@@ -77,7 +86,6 @@ class TrainingConfig:
         ema: decay per step of an exponential moving average of all parameters and batch statistics, which is then what is
             tested and kept; null for none.
         test_every: epochs between two tests; the last epoch is always tested.
-        accelerator: auto, cpu, gpu, ... as Lightning's Trainer takes it.
         devices: how many GPUs or processes per host.
         num_nodes: how many hosts.
         strategy: auto, ddp, ... as Lightning's Trainer takes it.
@@ -93,25 +101,24 @@ class TrainingConfig:
             there too. wandb, mlflow and csv are short for those with settings that suit a comparison.
     """
 
-    train: str = "both"
-    epochs: int = 30
+    train: Literal["both", "layer"] = "both"
+    epochs: Count = 30
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(schedule="onecycle"))
-    head_lr: float | None = None
+    head_lr: Positive | None = None
     layer_optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(name="adam", lr=0.003, weight_decay=0.0))
     rate: RateConfig = field(default_factory=RateConfig)
     networks: list[str] = field(default_factory=list)
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    clip: float | None = None
-    ema: float | None = None
-    test_every: int = 1
-    accelerator: str = "auto"
-    devices: int = 1
-    num_nodes: int = 1
+    label_smoothing: Annotated[float, Range(0, 1, below=True)] = 0.0
+    mixup: NotNegative = 0.0
+    cutmix: NotNegative = 0.0
+    clip: Positive | None = None
+    ema: Annotated[float, Range(0, 1, above=True, below=True)] | None = None
+    test_every: Count = 1
+    devices: Count = 1
+    num_nodes: Count = 1
     strategy: str = "auto"
     sync_batchnorm: bool = False
-    precision: str = "32-true"
+    precision: Precision = "32-true"
     callbacks: list[str | dict[str, Any]] = field(default_factory=list)
     loggers: list[str | dict[str, Any]] | str = field(default_factory=list)
 
@@ -135,6 +142,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     layer: LayerConfig = field(default_factory=LayerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         data, own = self.data, None
@@ -146,7 +154,7 @@ class RunConfig:
             resize = own.resize if own and data.resize is None else data.resize
             data = replace(data, size=own.size if own else DEFAULT_SIZE, resize=resize)
         if data.interpolation is None:
-            data = replace(data, interpolation=own.interpolation if own else INTERPOLATIONS[0])
+            data = replace(data, interpolation=own.interpolation if own else INTERPOLATIONS[0])  # type: ignore[arg-type]
         self.data = data
 
     @property

@@ -30,6 +30,7 @@ from jpegdl.runs.record import (
     first_difference,
     from_dict,
     settings_of,
+    todays_names,
 )
 
 _BAD_FILE = (
@@ -88,7 +89,7 @@ class RunFolder:
             if missing := _SECTIONS - there.keys():
                 raise ValueError(f"no {', '.join(sorted(missing))} in it")
             arm, seed = there.pop("arm"), there.pop("seed")
-            return settings_of(from_dict(RunConfig, without_dropped(there, self.config_file)), arm, seed)
+            return settings_of(from_dict(RunConfig, todays_names(without_dropped(there, self.config_file))), arm, seed)
 
     def config(self) -> RunConfig:
         """The settings that the run was trained with.
@@ -255,7 +256,7 @@ class RunFolder:
             return None
         with self.reading(self.failure_file):
             there = json.loads(self.failure_file.read_text(encoding="utf-8"))
-            settings = without_dropped(there["settings"], self.failure_file)
+            settings = todays_names(without_dropped(there["settings"], self.failure_file))
             same = first_difference(settings, settings_of(config, arm, seed)) is None
             return str(there["message"]) if same else None
 
@@ -346,6 +347,25 @@ def finished_runs(
             )
     wanted = there if arms is None else {arm: there[arm] for arm in arms}
     return {arm: {s: run for s, run in runs.items() if seeds is None or s in seeds} for arm, runs in wanted.items()}
+
+
+def chosen_runs(
+    place: Path, arms: Sequence[str] | None = None, seeds: int | Sequence[int] | None = None
+) -> dict[str, dict[int, RunFolder]]:
+    """Return the finished runs in the folder of a comparison that something is to be done with, of each arm by seed.
+
+    Args:
+        place: ``runs/NAME``.
+        arms: those wanted; all that there are by default.
+        seeds: a number n for 0 to n-1, or those wanted of each arm; all that there are by default.
+
+    Raises:
+        UsageError: one of them is not there, or none is wanted.
+    """
+    wanted = range(seeds) if isinstance(seeds, int) else seeds
+    if (arms is not None and not arms) or (wanted is not None and not wanted):
+        raise UsageError("arms and seeds must name at least one run")
+    return finished_runs(place, arms, wanted)
 
 
 def _said(error: BaseException) -> str:

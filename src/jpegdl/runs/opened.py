@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
@@ -16,8 +16,7 @@ from jpegdl.random import evenly
 from jpegdl.runs.folder import RunFolder
 from jpegdl.runs.model import TrainedRun, open_run
 from jpegdl.runs.record import class_difference
-
-LARGEST_SEED = 2**32 - 1  # that NumPy takes
+from jpegdl.settings import Range
 
 
 @dataclass
@@ -25,12 +24,12 @@ class DataPlace:
     """Where a run's data are now.
 
     Args:
-        path: default: where they were when the run was trained.
+        path: where they are now (default: as when it was trained).
         workers: processes that load images; 0 loads in the main one.
     """
 
     path: str | None = None
-    workers: int = 0
+    workers: Annotated[int, Range(0)] = 0
 
 
 @dataclass

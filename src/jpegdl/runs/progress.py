@@ -15,6 +15,20 @@ SELDOM = 30.0  # seconds between two lines where they stay, as in a log
 _WIDEST = 100  # columns: a longer bar says no more
 
 
+def one_of_several(progress: Progress | None, title: str, number: int, count: int) -> Progress | None:
+    """Return what is to be told how far one run is, so that ``progress`` hears how far all runs are.
+
+    Args:
+        progress: of all; None where nobody asks.
+        title: of the run.
+        number: which one it is, from 0 on.
+        count: how many there are; each is taken to have as much to do.
+    """
+    if progress is None:
+        return None
+    return lambda what, done, total: progress(f"{title}: {what}", number * total + done, count * total)
+
+
 @dataclass(frozen=True)
 class Standing:
     """How far a run is.
@@ -209,6 +223,10 @@ class Bar:
         elif time.monotonic() - self._last >= SELDOM:
             self._last = time.monotonic()
             write_line(f"{text}, {done:.0f} of {total:.0f} {self._unit}".rstrip())
+
+    def say(self, text: str) -> None:
+        """Print lines of output, above the bar."""
+        tqdm.write(text)
 
     def error(self, text: str) -> None:
         """A line about what is wrong, above the bar."""

@@ -76,14 +76,14 @@ def check_order(config: RunConfig, classes: Sequence[str], source: str) -> None:
         if sorted(named) == sorted(classes) and named != list(classes):
             raise UsageError(
                 f"{source} know the classes in another order, {_first(named)}, and the data have {_first(classes)}: give the "
-                f"--data.class_order that they were trained with{_other_order(config)}"
+                f"--data.class-order that they were trained with{_other_order(config)}"
             )
         return
     natural, imagefolders = sorted(classes, key=natural_key), sorted(classes)
     if config.data.kind in ORDERED and config.data.class_order is None and natural != imagefolders:
         warnings.warn(
             f"{source} do not name their classes, which are taken for {_first(classes)}; torchvision's ImageFolder, and what "
-            f"is trained with it, has {_first(imagefolders)}: give --data.class_order sorted for weights of such a training, "
+            f"is trained with it, has {_first(imagefolders)}: give --data.class-order sorted for weights of such a training, "
             "natural for others",
             stacklevel=3,
         )

@@ -20,7 +20,7 @@ from jpegdl.errors import UsageError
 from jpegdl.files import replacing
 from jpegdl.layer import PrependedModel, describe_tables, prepend
 from jpegdl.processes import end_with_starter, quiet, room_for_images, starting
-from jpegdl.runs.config import RunConfig, TrainingConfig
+from jpegdl.runs.config import RunConfig
 from jpegdl.runs.folder import RunFolder
 from jpegdl.runs.progress import Display, Line
 from jpegdl.runs.record import digests_of_code, settings_of, share, versions
@@ -92,19 +92,20 @@ def _try(file: Path) -> None:
         ) from error
 
 
-def on_gpu(config: TrainingConfig) -> bool:
-    """Return whether training with these settings takes a GPU, as Lightning's Trainer decides."""
-    return config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+def on_gpu(device: str) -> bool:
+    """Return whether training on what ``device`` names takes a GPU of NVIDIA's, as Lightning's Trainer decides."""
+    return device in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
-def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
+def _trainer(run: RunConfig, **options: Any) -> lightning.Trainer:
+    config = run.training
     end_with_starter()
     precision: str | None = config.precision
-    if precision == "16-mixed" and on_gpu(config):
+    if precision == "16-mixed" and on_gpu(run.device):
         precision, options["plugins"] = None, [*(options.get("plugins") or []), OneScale("16-mixed", "cuda")]
     try:
         return lightning.Trainer(
-            accelerator=config.accelerator,
+            accelerator=run.device,
             devices=config.devices,
             num_nodes=config.num_nodes,
             strategy=config.strategy,
@@ -115,25 +116,26 @@ def _trainer(config: TrainingConfig, **options: Any) -> lightning.Trainer:
             **options,
         )
     except (ValueError, ImportError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
-        raise UsageError(f"training.accelerator, devices, strategy or precision: {' '.join(str(error).split())}") from error
+        raise UsageError(f"device, or training.devices, strategy or precision: {' '.join(str(error).split())}") from error
     except RuntimeError as error:
         if "stateful callback" not in str(error):
             raise
         raise UsageError(f"training.callbacks: {error} One ModelCheckpoint without a monitor is the run's own.") from error
 
 
-def check_trainers(configs: Sequence[TrainingConfig]) -> None:
-    """Refuse what Lightning's Trainer does, before any run begins: a precision, an accelerator, a strategy.
+def check_trainers(configs: Sequence[RunConfig]) -> None:
+    """Refuse what Lightning's Trainer does, before any run begins: a device, a precision, a strategy.
 
     Several processes that train one run say it themselves, as each has its own trainer from the start.
 
     Raises:
         UsageError: in one line, what it says.
     """
-    different = {(c.accelerator, c.devices, c.num_nodes, c.strategy, c.precision): c for c in configs}
+    each = [(config, config.training) for config in configs]
+    different = {(c.device, t.devices, t.num_nodes, t.strategy, t.precision): c for c, t in each}
     with quiet(*_LIGHTNING):
         for config in different.values():
-            if config.devices * config.num_nodes == 1:
+            if config.training.devices * config.training.num_nodes == 1:
                 _trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)
 
 
@@ -204,7 +206,7 @@ def train_run(
         folder.path, "last", save_top_k=1, monitor=None, enable_version_counter=False, save_on_train_epoch_end=True
     )
     trainer = _trainer(
-        training,
+        config,
         max_epochs=training.epochs,
         check_val_every_n_epoch=training.test_every,
         callbacks=[start, *average, *callbacks, history, Progress(display or Line(f"{arm}, seed {seed}")), checkpoint],
@@ -263,10 +265,10 @@ def train_run(
 
 
 @quiet(*_LIGHTNING)
-def evaluate(model: PrependedModel, data: Data, config: TrainingConfig) -> dict[str, Any]:
+def evaluate(model: PrependedModel, data: Data, config: RunConfig) -> dict[str, Any]:
     """Accuracy (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, and ``loss``, the mean
     cross-entropy, of a model on the test images."""
-    module = JointTraining(model, config, len(data.classes), seed=0)
+    module = JointTraining(model, config.training, len(data.classes), seed=0)
     trainer = _trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     with starting(), room_for_images():
         (metrics,) = trainer.validate(module, data, verbose=False)

@@ -1,4 +1,7 @@
-"""How fast the layer is, beside what else there is: ``jpegdl bench``.
+"""How fast the layer is, beside what else there is.
+
+    python benchmarks/layer.py --device cpu --repeats 3
+    python benchmarks/layer.py --sides 224 --batches 32 --repeats 11
 
 Everything is timed in turn in one run, and medians are compared. The contestants, all at the standard tables of quality 75:
 
@@ -6,8 +9,11 @@ Everything is timed in turn in one run, and medians are compared. The contestant
 - (a): the published formula, a softmax over five levels, in eager PyTorch;
 - (b): kornia's differentiable JPEG, where kornia is installed (``pip install '.[bench]'`` in a checkout);
 - (c): a copy of the batch, the floor.
+
+Without a GPU, memory is measured on Linux only.
 """
 
+import argparse
 import ctypes
 import importlib
 import importlib.metadata
@@ -20,7 +26,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +35,6 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from jpegdl import functional as F
-from jpegdl.errors import UsageError
 from jpegdl.extras import installed
 from jpegdl.files import replacing, write_together
 from jpegdl.layer import JpegLayer, prepend
@@ -43,27 +47,6 @@ _COMPARED = (32, 224)  # batch and side of the bar, of the memory table and of `
 _LARGEST = 2**27  # numbers in a batch; 512 x 3 x 224 x 224 is the largest below
 _LARGEST_OF_OTHERS = 2**24  # (a) holds 48 times its batch
 _SECONDS_A_CALL = 20.0  # that repeating one call may take
-
-
-@dataclass
-class BenchConfig:
-    """What to measure.
-
-    Args:
-        device: cpu, cuda, or auto: the GPU where there is one.
-        sides: of the square images, in pixels.
-        batches: images in a batch. Batches of more than 2^27 numbers are left out; of more than 2^24, with (c) alone.
-        repeats: of each measurement, after one to warm up; the median counts.
-        resnet: measure a training and an inference step of ResNet-18 with and without the layer too.
-        output: folder for bench.md, bench.json and bench.png.
-    """
-
-    device: str = "auto"
-    sides: list[int] = field(default_factory=lambda: [32, 64, 224, 512])
-    batches: list[int] = field(default_factory=lambda: [1, 8, 64, 512])
-    repeats: int = 7
-    resnet: bool = True
-    output: str = "runs/bench"
 
 
 class Straightforward(nn.Module):
@@ -187,46 +170,30 @@ def _resident_at_most(call: Call) -> int:
     return resident("VmHWM") - before
 
 
-def bench(config: BenchConfig, report: Callable[[str], None] = lambda line: None) -> str:
-    """Measure, and write ``bench.md``, ``bench.json`` and ``bench.png``.
-
-    Args:
-        config: what to measure.
-        report: is told each finished line.
-
-    Returns:
-        The text of ``bench.md``.
-
-    Raises:
-        UsageError: settings that cannot be used.
-    """
-    device = _check(config)
-    folder = Path(config.output)
-    found: dict[str, Any] = {"where": _where(device), "repeats": config.repeats, "times": []}
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    gpu = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=["cpu", "cuda"], default=gpu, help="default: the GPU where there is one")
+    parser.add_argument("--sides", type=int, nargs="+", default=[32, 64, 224, 512], help="of the square images, in pixels")
+    about = "images in a batch; more than 2^27 numbers are left out, of more than 2^24 the layer and (c) alone are measured"
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64, 512], help=about)
+    parser.add_argument("--repeats", type=int, default=7, help="of each measurement, after one to warm up; the median counts")
+    parser.add_argument("--no-resnet", action="store_true", help="leave out the steps of ResNet-18")
+    parser.add_argument("--output", type=Path, default=Path("runs/bench"), help="folder for bench.md, .json and .png")
+    chosen = parser.parse_args(arguments)
+    if min(*chosen.sides, *chosen.batches, chosen.repeats) < 1:
+        parser.error("--sides, --batches and --repeats must be at least 1")
+    found: dict[str, Any] = {"where": _where(chosen.device), "repeats": chosen.repeats, "times": []}
     lines = []
-    for line in _measure(config, device, found):
-        report(line)
+    for line in _measure(chosen, found):
+        print(line, flush=True)
         lines.append(line)
-    text = "\n".join(lines) + "\n"
-    write_together({folder / "bench.md": text, folder / "bench.json": json.dumps(found, indent=1)})
-    with replacing(folder / "bench.png") as file:
+    write_together(
+        {chosen.output / "bench.md": "\n".join(lines) + "\n", chosen.output / "bench.json": json.dumps(found, indent=1)}
+    )
+    with replacing(chosen.output / "bench.png") as file:
         _plot(found["times"], found["where"]).savefig(file, dpi=90, facecolor="white")
-    return text
-
-
-def _check(config: BenchConfig) -> str:
-    devices = ("auto", "cpu", "cuda")
-    if config.device not in devices:
-        raise UsageError(f"device must be one of {', '.join(devices)}, got {config.device!r}")
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device cuda: PyTorch finds no GPU; give --device cpu")
-    for name in ("sides", "batches"):
-        values = getattr(config, name)
-        if not values or min(values) < 1:
-            raise UsageError(f"{name} must be one or more numbers, all at least 1, got {values}")
-    if config.repeats < 1:
-        raise UsageError(f"repeats must be at least 1, got {config.repeats}")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    print(f"\nWritten to {chosen.output}: bench.md, bench.json, bench.png")
 
 
 def _where(device: str) -> str:
@@ -237,16 +204,17 @@ def _where(device: str) -> str:
     return f"{machine}; {', '.join(packages)}"
 
 
-def _measure(config: BenchConfig, device: str, found: dict[str, Any]) -> Iterator[str]:
+def _measure(chosen: argparse.Namespace, found: dict[str, Any]) -> Iterator[str]:
     """The lines of the report, one by one; the numbers go to ``found``."""
+    device = chosen.device
     modules = contestants(device)
     columns = [*modules, "(c) copy"]
     ratios = [f"{name.split()[0]} / jpegdl" for name in modules if name != "jpegdl"] + ["jpegdl / (c)"]
-    yield f"{found['where']}; medians of {config.repeats}, milliseconds"
+    yield f"{found['where']}; medians of {chosen.repeats}, milliseconds"
     yield ""
     yield f"| batch | pass | {' | '.join(columns)} | {' | '.join(ratios)} |"
     yield "|---" * (2 + len(columns) + len(ratios)) + "|"
-    shapes = [(batch, side) for side in config.sides for batch in config.batches if 3 * batch * side * side <= _LARGEST]
+    shapes = [(batch, side) for side in chosen.sides for batch in chosen.batches if 3 * batch * side * side <= _LARGEST]
     for batch, side in sorted({_COMPARED, *shapes}, key=lambda shape: (shape[1], shape[0])):
         images = torch.rand(batch, 3, side, side, device=device)
         grad = torch.randn_like(images)
@@ -254,7 +222,7 @@ def _measure(config: BenchConfig, device: str, found: dict[str, Any]) -> Iterato
         kinds = {name: passes(module, images, grad) for name, module in rivals.items()}
         for kind in PASSES:
             calls: dict[str, Call] = {name: each[kind] for name, each in kinds.items()} | {"(c) copy": images.clone}
-            t = medians(calls, config.repeats, device)
+            t = medians(calls, chosen.repeats, device)
             found["times"].append({"batch": batch, "side": side, "pass": kind, "seconds": t})
             others = [f"{t[name] / t['jpegdl']:.1f}" if name in t else "" for name in modules if name != "jpegdl"]
             cells = [f"{1e3 * t[name]:.3g}" if name in t else "" for name in columns]
@@ -276,16 +244,16 @@ def _measure(config: BenchConfig, device: str, found: dict[str, Any]) -> Iterato
     images = torch.rand(count, 3, side, side, device=device)
     layers = {str(bits): JpegLayer(*standard_tables(QUALITY), bits=bits).to(device) for bits in (3, 8, 11, 16, None)}
     calls = {bits: passes(layer, images, images)["forward"] for bits, layer in layers.items()}
-    found["bits"] = medians(calls, config.repeats, device)
+    found["bits"] = medians(calls, chosen.repeats, device)
     flat = ", ".join(f"{bits}: {1e3 * seconds:.3g}" for bits, seconds in found["bits"].items())
     yield ""
     yield f"Forward at {count}x3x{side}x{side} by `bits`, ms: {flat}"
-    if config.resnet:
+    if not chosen.no_resnet:
         yield ""
-        yield from _resnet(config, device, found)
+        yield from _resnet(chosen.repeats, device, found)
 
 
-def _resnet(config: BenchConfig, device: str, found: dict[str, Any]) -> Iterator[str]:
+def _resnet(repeats: int, device: str, found: dict[str, Any]) -> Iterator[str]:
     """A step of ResNet-18 with and without the layer."""
     gpu = device == "cuda"
     batch, layout = (256, torch.channels_last) if gpu else (32, torch.contiguous_format)
@@ -312,7 +280,7 @@ def _resnet(config: BenchConfig, device: str, found: dict[str, Any]) -> Iterator
                 model(images)
 
         calls |= {f"training, {name}": train, f"inference, {name}": infer}
-    found["resnet18"] = t = medians(calls, config.repeats, device)
+    found["resnet18"] = t = medians(calls, repeats, device)
     yield f"ResNet-18, {batch}x3x224x224{', bfloat16, channels_last' if gpu else ''}, one step:"
     yield ""
     yield "| step | ms | against plain |"
@@ -346,3 +314,7 @@ def _plot(times: list[dict[str, Any]], where: str) -> Figure:
     panels[0].legend()
     figure.suptitle(f"{where} (dashed: proportional to pixels)", fontsize=9)
     return figure
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""``jpegdl compress``."""
+
+from typing import TYPE_CHECKING, Any
+
+from jpegdl.cli.command import Command
+from jpegdl.cli.options import pick
+from jpegdl.cli.output import say
+from jpegdl.errors import UsageError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from jpegdl.codec import CompressStanding
+
+
+class Compress(Command):
+    about = "Write a folder of images as JPEG files with learned tables, which any decoder opens."
+    example = "jpegdl compress PHOTOS SMALLER --model runs/mine/jpeg-dl/0"
+    short = ("source", "target", "model", "tables", "subsampling", "optimize", "progressive", "exact", "threads")
+    resumes = "image"
+
+    def build(self) -> "ArgumentParser":
+        from jpegdl.codec import CompressConfig
+        from jpegdl.parsing import plain_parser
+
+        parser = plain_parser("jpegdl compress IN OUT --model RUN [--KEY VALUE ...]", self.about)
+        parser.add_argument("source", type=str, metavar="IN", help="folder of images, with all folders in it")
+        parser.add_argument("target", type=str, metavar="OUT", help="folder to write to, beside it")
+        parser.add_class_arguments(CompressConfig)
+        return parser
+
+    def run(self, chosen: dict[str, Any]) -> None:
+        from jpegdl.codec import CompressConfig, compress_folder
+        from jpegdl.runs.progress import Bar
+
+        config = pick(CompressConfig, chosen)
+        with Bar(unit="files") as bar:
+
+            def show(standing: "CompressStanding") -> None:
+                if standing.bad is not None:
+                    bar.error(standing.bad)
+                bar.show(f"{standing.images_per_second:.0f} images/s", standing.done, standing.total)
+
+            found = compress_folder(chosen["source"], chosen["target"], config, show)
+        pixels = found["pixels"]
+        now = " of those written now" if found["skipped"] else ""
+        rate = f", {8 * found['bytes'] / pixels:.2f} bits per pixel{now}" if pixels else ""
+        say(f"{found['written']} images written, {found['skipped']} were there already; {found['subsampling']} chroma{rate}")
+        if before := found["bytes_before"]:
+            ratio = found["bytes"] / before
+            larger = "; the files are LARGER than those they were made of" if ratio > 1 else ""
+            say(f"{before / 1e6:.2f} MB became {found['bytes'] / 1e6:.2f} MB, x{ratio:.2f}{now}{larger}")
+        if found["stale"]:
+            say(f"{found['stale']} JPEG files in OUT have no image in IN any more; they are left as they are")
+        if found["others"]:
+            say(f"Passed over {found['others_in_words']}")
+        if found["carried"]:
+            say(found["carried"]["words"])
+        if bad := found["bad"]:
+            are = "are" if len(bad) > 1 else "is"
+            raise UsageError(f"{len(bad)} of the images {are} not written, see above; all others are")

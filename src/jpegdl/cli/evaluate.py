@@ -1,0 +1,82 @@
+"""``jpegdl evaluate``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jpegdl.cli.command import Command
+from jpegdl.cli.options import RUN, SETTINGS, add_run, comparison_parser, model_file, picked_comparison
+from jpegdl.cli.output import say, say_table
+from jpegdl.errors import UsageError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from jpegdl.comparison import CompareConfig
+
+
+class Evaluate(Command):
+    about = "Test a finished run's model on the test images."
+    example = "jpegdl evaluate mine --rounding hard"
+    short = (*RUN, "rounding", "model", "from_files", "data.path", "data.workers", "device")
+
+    def build(self) -> "ArgumentParser":
+        from jpegdl.layer import Rounding
+
+        parser = comparison_parser(
+            f"jpegdl evaluate [NAME] {SETTINGS}",
+            f"{self.about} Its settings come from the run folder. Of the options below, --name, --output, --arm and --seed say "
+            "which run; --data.path, --data.workers, --device and --training.devices, num-nodes and strategy say where to find "
+            "the images and what to compute on; all others count only with --model.",
+        )
+        add_run(parser)
+        parser.add_argument("--model", type=str | None, default=None, help="test this model.safetensors, of the other options")
+        parser.add_argument("--rounding", type=Rounding | None, default=None, help="test with this quantizer, such as hard")
+        parser.add_argument(
+            "--from-files", type=str | None, default=None, help="test on these JPEG files too, class folders as of compress"
+        )
+        return parser
+
+    def run(self, chosen: dict[str, Any]) -> None:
+        from jpegdl.comparison import evaluate_run
+
+        config = picked_comparison(chosen)
+        if chosen["from_files"] is not None:
+            _evaluate_files(config, chosen["arm"], chosen["seed"], chosen["from_files"])
+            return
+        metrics = evaluate_run(config, chosen["arm"], chosen["seed"], model_file(chosen), chosen["rounding"])
+        rounding = f", rounding {metrics['rounding']}" if metrics["rounding"] else ""
+        if metrics["other_images"]:
+            say(f"These are not the images that the run was tested with: {metrics['other_images']}")
+        say(f"{metrics['model']} ({metrics['backbone']}, {metrics['arm']}, seed {metrics['seed']}{rounding})")
+        say(f"test accuracy {100 * metrics['accuracy']:.2f} % of {metrics['images']} images, loss {metrics['loss']:.4f}")
+
+
+def _evaluate_files(config: "CompareConfig", arm: str, seed: int, files: str) -> None:
+    """Print what a run's model makes of real JPEG files, and keep it for the report."""
+    from jpegdl.codec import file_report, keep_file_report, stored_in_words
+    from jpegdl.comparison.config import check_run
+    from jpegdl.runs.progress import Bar
+
+    check_run(config, arm, seed)
+    run = config.run_folder(arm, seed)
+    if not Path(files).is_dir():
+        raise UsageError(f"--from-files {files} is not a folder; give one of class folders, such as jpegdl compress writes")
+    with Bar(unit="images") as bar:
+        found = file_report(run, Path(files), path=config.data.path, progress=bar.show)
+    keep_file_report(run, found)
+    say(f"{files}: {stored_in_words(found['stored'])}")
+    if found["stored"]["tables"] == "own":
+        say(found["carried"]["words"])
+    if found["stored"]["images"]:
+        say(found["stored"]["images"])
+    counts = list(dict.fromkeys(row["images"] for row in found["rows"]))
+    if len(counts) > 1:
+        say(f"Not the same images: the first rows are of the run's own {counts[0]}, those of real files of {counts[1]}")
+    if found["other_images"]:
+        say(f"These are not the images that the run was tested with: {found['other_images']}")
+    rows = [["", "accuracy, %", "images", "bits per pixel", "24 bits over these"]]
+    for row in found["rows"]:
+        bits, ratio = ("" if row[name] is None else f"{row[name]:.2f}" for name in ("bits_per_pixel", "ratio"))
+        rows.append([row["name"], f"{100 * row['accuracy']:.2f}", str(row["images"]), bits, ratio])
+    say_table(rows)
+    say(f"Written to {run.path}: files.json; jpegdl report adds it to its page")

@@ -1,0 +1,60 @@
+"""``jpegdl export``."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from jpegdl.cli.command import Command
+from jpegdl.cli.options import RUN, add_run, comparison_parser, picked_comparison
+from jpegdl.cli.output import say
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+
+class Export(Command):
+    about = "Write a finished run's model as an ONNX file, or for torch.export or AOTInductor; check it."
+    example = "jpegdl export mine model.onnx"
+    extra = "export"
+    short = ("file", *RUN, "format", "size", "dynamic_size", "rounding")
+
+    def build(self) -> "ArgumentParser":
+        from jpegdl.layer import Rounding
+
+        parser = comparison_parser(
+            "jpegdl export [NAME] [--KEY VALUE ...] FILE",
+            f"{self.about} Of the options below, --name, --output, --arm and --seed say which run; all others count for "
+            "nothing.",
+        )
+        add_run(parser)
+        parser.add_argument("file", type=str, metavar="FILE", help="the file to write, such as model.onnx or model.pt2")
+        parser.add_argument(
+            "--format",
+            type=Literal["onnx", "torch", "aotinductor"] | None,
+            default=None,
+            help="onnx, torch (torch.export) or aotinductor (default: onnx for a file named .onnx, torch for .pt2)",
+        )
+        parser.add_argument(
+            "--size", type=int | list[int] | None, default=None, help="pixels, or height,width (default: as trained)"
+        )
+        parser.add_argument(
+            "--dynamic-size",
+            type=bool,
+            default=False,
+            help="take any size that is a multiple of 8 (of 16 with 4:2:0)",
+        )
+        parser.add_argument("--rounding", type=Rounding | None, default=None, help="export with this quantizer, such as hard")
+        return parser
+
+    def run(self, chosen: dict[str, Any]) -> None:
+        from jpegdl.comparison.config import check_run
+        from jpegdl.export import export_run
+
+        config = picked_comparison(chosen)
+        check_run(config, chosen["arm"], chosen["seed"])
+        options = {name: chosen[name] for name in ("size", "format", "dynamic_size", "rounding")}
+        check = export_run(config.run_folder(chosen["arm"], chosen["seed"]), chosen["file"], **options)
+        sizes = " and ".join(f"{height}x{width}" for height, width in check.sizes)
+        say(
+            f"Checked against PyTorch on {check.images} photographs ({sizes} pixels): logits differ by at most "
+            f"{check.difference:.1e} (allowed {check.allowed:.1e}), the same class for {100 * check.agreement:.1f} %"
+        )
+        say(f"Written to {chosen['file']}")

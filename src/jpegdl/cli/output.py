@@ -1,0 +1,45 @@
+"""What the command prints."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+
+def say(text: str) -> None:
+    """Print it once, however many processes train."""
+    if is_first_process():
+        print(text)
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the one that speaks and writes, of several that train one model."""
+    loaded = sys.modules.get("lightning.pytorch.utilities.rank_zero")  # where it is not, nothing was trained
+    rank = getattr(loaded.rank_zero_only, "rank", 0) if loaded else int(os.environ.get("LOCAL_RANK", "0") or 0)
+    return not rank
+
+
+def print_error(text: str) -> None:
+    """Print a line about what is wrong, beside the output."""
+    print(f"jpegdl: {text}", file=sys.stderr)
+
+
+def one_line(error: BaseException | Warning | str) -> str:
+    """Return what an exception or a warning says, without what a traceback would add."""
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        text = f"{error.filename}: {error.strerror}"
+    if "Original Traceback" in text:
+        # From a loader process the message comes wrapped in a traceback, the message itself last.
+        text = text.rstrip().rpartition("\n")[2].partition(": ")[2]
+    return " ".join(text.split())
+
+
+def say_table(rows: Sequence[Sequence[str]], left: int = 1) -> None:
+    """Print rows of text in columns, the first ``left`` of them flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        say("  ".join(cells))

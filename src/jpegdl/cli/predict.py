@@ -1,0 +1,62 @@
+"""``jpegdl predict``."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jpegdl.cli.command import Command
+from jpegdl.cli.options import comparison_folder, finished_parser
+from jpegdl.cli.output import one_line, print_error
+from jpegdl.errors import UsageError
+from jpegdl.files import as_text
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+
+class Predict(Command):
+    about = "Say what is on photos, with a finished run's model."
+    example = "jpegdl predict --name mine --top 3 PHOTO.jpg FOLDER"
+
+    def build(self) -> "ArgumentParser":
+        parser = finished_parser("jpegdl predict [--name NAME] [--KEY VALUE ...] PHOTO [PHOTO ...]", self.about, first=False)
+        parser.add_argument("photos", type=str, nargs="+", metavar="PHOTO", help="image files, and folders of them")
+        parser.add_argument("--arm", type=str | None, default=None, help="which arm (default: jpeg-dl)")
+        parser.add_argument("--seed", type=int | None, default=None, help="which seed (default: the lowest there is)")
+        parser.add_argument("--top", type=int, default=1, help="how many of the likeliest classes to print")
+        parser.add_argument("--device", type=str, default="auto", help="auto (a GPU where there is one), cpu, cuda, ...")
+        parser.add_argument("--json", action="store_true", help="print a JSON object for each photo, one a line")
+        return parser
+
+    def run(self, chosen: dict[str, Any]) -> None:
+        from jpegdl.classifier import ARM, find_photos, load
+        from jpegdl.runs import finished_runs
+        from jpegdl.runs.opened import compute_device
+
+        first = chosen["photos"][0]
+        if not Path(first).exists() and Path(first).name == first and (Path(chosen["output"]) / first).is_dir():
+            raise UsageError(f"there is no photo {first}; of the comparison of this name, give --name {first}")
+        folder = comparison_folder(chosen)
+        if chosen["arm"] is not None or chosen["seed"] is not None:
+            arm, seed = chosen["arm"] or ARM, chosen["seed"]
+            if not (folder / arm / ("" if seed is None else str(seed))).is_dir():
+                finished_runs(folder, [arm], None if seed is None else [seed])  # which says what there is
+            folder = folder / arm / ("" if seed is None else str(seed))
+        model = load(folder, compute_device(chosen["device"]))
+        photos = find_photos(chosen["photos"])
+        widths = [max(map(len, names)) for names in (["photo", *map(str, photos)], ["label", *model.classes])]
+        unread, header = 0, "" if chosen["json"] else f"{'photo':{widths[0]}}  {'label':{widths[1]}}  probability"
+        for photo, found in zip(photos, model.predict_each(photos, chosen["top"]), strict=True):
+            if header and not isinstance(found, UsageError):
+                print(header)
+                header = ""
+            if isinstance(found, UsageError):
+                unread += 1
+                print_error(f"error: {one_line(found)}")
+            elif chosen["json"]:
+                print(json.dumps({"photo": as_text(str(photo)), "labels": found.labels, "probabilities": found.probabilities}))
+            else:
+                for rank, (label, share) in enumerate(zip(found.labels, found.probabilities, strict=True)):
+                    print(f"{'' if rank else str(photo):{widths[0]}}  {label:{widths[1]}}  {100 * share:9.2f} %")
+        if unread:
+            raise UsageError(f"{unread} of {len(photos)} photos cannot be read")

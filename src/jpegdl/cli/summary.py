@@ -1,0 +1,32 @@
+"""``jpegdl summary``."""
+
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+from jpegdl.cli.command import Command
+from jpegdl.cli.options import comparison_folder, finished_parser
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+
+class Summary(Command):
+    about = "Print the table of a comparison again; nothing is trained."
+    example = "jpegdl summary mine"
+
+    def build(self) -> "ArgumentParser":
+        parser = finished_parser("jpegdl summary [NAME] [--output FOLDER] [--format FORMAT]", self.about)
+        parser.add_argument("--format", type=Literal["table", "csv", "latex", "json"], default="table", help="how to print it")
+        return parser
+
+    def run(self, chosen: dict[str, Any]) -> None:
+        folder = comparison_folder(chosen)
+        from jpegdl.comparison.statistics import summary_csv, summary_latex, summary_table
+        from jpegdl.comparison.summary import read_summary
+
+        found = read_summary(folder)
+        if chosen["format"] == "json":
+            print(json.dumps(found, indent=1))
+        else:
+            written = {"table": summary_table, "csv": summary_csv, "latex": summary_latex}[chosen["format"]]
+            print(written(found).rstrip())
