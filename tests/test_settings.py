@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jpegdl.errors import UsageError
-from jpegdl.settings import Count, Positive, Quality, Range, check_fields, in_words
+from jpegdl.settings import Count, Positive, Quality, Range, as_typed, check_fields, in_words
 
 
 @dataclass
@@ -70,6 +70,23 @@ def test_what_is_out_of_bounds_is_named(settings, message):
 )
 def test_what_is_within(settings):
     check_fields(Outer(**settings))
+
+
+@pytest.mark.parametrize(
+    ("value", "typed"),
+    [
+        (["plain", "jpeg-dl"], "plain,jpeg-dl"),
+        ([1.0, 2.5], "1.0,2.5"),
+        ([], "[]"),
+        ([[0, 1], [3, 3]], "[[0, 1], [3, 3]]"),
+        (True, "true"),
+        (None, "null"),
+        ("x", "x"),
+        ({"a": 1}, '{"a": 1}'),
+    ],
+)
+def test_values_as_they_are_typed(value, typed):
+    assert as_typed(value) == typed
 
 
 def test_types_in_words():

@@ -18,7 +18,7 @@ from jpegdl.dropped import without_dropped
 from jpegdl.errors import UsageError, did_you_mean
 from jpegdl.files import read_text
 from jpegdl.recipes import FOLDER, RECIPES
-from jpegdl.settings import in_words
+from jpegdl.settings import as_typed, in_words
 
 S = TypeVar("S")
 NO_SETTINGS = ("help", "help_all", "print_config")  # options that every command has beside its own
@@ -116,11 +116,14 @@ class _Help(jsonargparse.DefaultHelpFormatter):
         super().start_section(heading and textwrap.fill(heading, self._width - 1))
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        return super()._get_help_string(action).replace("``", "")
+        text = super()._get_help_string(action).replace("``", "")
+        if action.default is argparse.SUPPRESS:
+            return text
+        return text.replace("%(default)s", as_typed(action.default).replace("%", "%%"))
 
     def _get_type_str(self, action: argparse.Action) -> str | None:
-        kind = super()._get_type_str(action)
-        return kind and re.sub(r"Annotated\[(\w+), ([^\]]+)\]", r"\1 \2", kind)
+        kind, usual = getattr(action, "_typehint", None), super()._get_type_str(action)
+        return usual if kind is None or usual is None else _type_text(kind)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         every, metavar = action.option_strings, action.metavar
@@ -133,6 +136,20 @@ class _Help(jsonargparse.DefaultHelpFormatter):
             return text
         finally:
             action.option_strings, action.metavar = every, metavar
+
+
+def _type_text(kind: Any) -> str:
+    """A type in a few words, its bounds with it."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " | ".join(map(str, parts))
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type_text, parts))
+    if origin is Annotated:
+        return f"{_type_text(parts[0])} {parts[1]}"
+    if origin in (list, dict):
+        return f"{origin.__name__}[{', '.join(map(_type_text, parts))}]"
+    return {NoneType: "null", Any: "any"}.get(kind) or str(getattr(kind, "__name__", kind))
 
 
 def plain_parser(usage: str, about: str) -> jsonargparse.ArgumentParser:

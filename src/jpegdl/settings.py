@@ -1,5 +1,6 @@
 """Bounds and choices of settings as the types of their fields, and the one check that holds settings against them."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -124,6 +125,13 @@ def _may_be(value: Any, kind: Any) -> bool:
     """Whether a value is looked at as one of a type, among several: numbers are not lists."""
     many = isinstance(value, Sequence) and not isinstance(value, str)
     return (get_origin(kind) is list) is many
+
+
+def as_typed(value: Any) -> str:
+    """Return a value as one would write it on a command line."""
+    if isinstance(value, list) and value and not any(isinstance(item, list | dict) for item in value):
+        return ",".join(map(as_typed, value))
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def in_words(kind: Any) -> str:

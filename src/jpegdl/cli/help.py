@@ -4,10 +4,10 @@ import argparse
 import shutil
 import textwrap
 from collections.abc import Mapping
-from typing import Any
 
 from jpegdl.cli.command import Command
 from jpegdl.cli.options import SETTINGS
+from jpegdl.settings import as_typed
 
 ABOUT = "A JPEG layer that trains with the network: train models with and without it, compare them, measure."
 
@@ -110,14 +110,7 @@ def explanation(action: argparse.Action) -> str:
 def _default(action: argparse.Action, line: str) -> str:
     if action.default is None or action.default == argparse.SUPPRESS or action.nargs == 0 or "(default:" in line:
         return ""
-    return f" (default: {_written(action.default)})"
-
-
-def _written(value: Any) -> str:
-    """A default as one would write it on the command line."""
-    if isinstance(value, list):
-        return ",".join(map(_written, value)) or "[]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return f" (default: {as_typed(action.default)})"
 
 
 def _name(action: argparse.Action) -> str:

@@ -24,7 +24,7 @@ class DataPlace:
     """Where a run's data are now.
 
     Args:
-        path: where they are now (default: as when it was trained).
+        path: where the images are now (default: as in training).
         workers: processes that load images; 0 loads in the main one.
     """
 
