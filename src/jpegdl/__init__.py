@@ -27,10 +27,23 @@ if TYPE_CHECKING:
     from jpegdl.comparison import CompareConfig as CompareConfig
     from jpegdl.comparison import compare as compare
     from jpegdl.layer.jpeg import JpegLayer
+    from jpegdl.layer.jpeg_function import jpeg as jpeg
     from jpegdl.layer.prepended import parameter_groups, prepend
+    from jpegdl.layer.random_jpeg import RandomJpeg as RandomJpeg
     from jpegdl.parsing import read_config as read_config
 
-__all__ = ["Classifier", "CompareConfig", "JpegLayer", "compare", "load", "parameter_groups", "prepend", "read_config"]
+__all__ = [
+    "Classifier",
+    "CompareConfig",
+    "JpegLayer",
+    "RandomJpeg",
+    "compare",
+    "jpeg",
+    "load",
+    "parameter_groups",
+    "prepend",
+    "read_config",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -38,6 +51,8 @@ _HOMES = {
     "CompareConfig": "comparison",
     "compare": "comparison",
     "JpegLayer": "layer",
+    "RandomJpeg": "layer",
+    "jpeg": "layer.jpeg_function",  # jpegdl.layer.jpeg is the module of JpegLayer
     "load": "classifier",
     "parameter_groups": "layer",
     "prepend": "layer",

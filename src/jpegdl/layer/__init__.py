@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jpegdl.layer.normalization import ImageNormalization
     from jpegdl.layer.prepended import PrependedModel, parameter_groups, prepend
     from jpegdl.layer.quantizing import STEP_RANGE, QuantizingLayer
+    from jpegdl.layer.random_jpeg import RandomJpeg
     from jpegdl.layer.regional import RegionalJpegLayer
     from jpegdl.layer.registry import LAYER_KINDS, STORABLE, LayerKind, build_layer, check_layer, layer_kind
     from jpegdl.layer.subsampled import SubsampledJpegLayer
@@ -41,6 +42,7 @@ __all__ = [
     "LayerKind",
     "PrependedModel",
     "QuantizingLayer",
+    "RandomJpeg",
     "RegionalJpegLayer",
     "Rounding",
     "SubsampledJpegLayer",
@@ -72,6 +74,7 @@ _HOMES = {
     "PrependedModel": "prepended",
     "QuantizingLayer": "quantizing",
     "ROUNDINGS": "config",
+    "RandomJpeg": "random_jpeg",
     "RegionalJpegLayer": "regional",
     "Rounding": "config",
     "STEP_RANGE": "quantizing",
