@@ -9,6 +9,9 @@ back by way of "fancy" upsampling. The functions read as the formulas do and are
 Planes of Y, Cb and Cr are int32 tensors with the level shift still to come, 0..255. There is no gradient.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,8 +20,6 @@ from jpegdl.functional.transforms import BLOCK, crop_edges, repeat_edges
 
 #: Pixels that share one chroma sample, down and across.
 SAMPLING = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}
-
-LARGEST_STEP = 255  # of a baseline file, whose tables have 8 bits
 
 _CONSTANT_BITS, _PASS_BITS = 13, 2  # of the DCT's constants; kept between its two passes
 # cosines and their sums, times 2^13: jfdctint.c's FIX_0_298631336 and so on
@@ -184,7 +185,8 @@ def _quantized(plane: Tensor, table: Tensor) -> Tensor:
     plane = repeat_edges(plane[:, None])[:, 0] - 128
     n, height, width = plane.shape
     blocks = plane.reshape(n, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(2, 3)
-    z = _forward(_forward(blocks, -1, first=True), -2, first=False)
+    z = torch.stack(forward_pass(blocks.unbind(-1), first=True), -1)
+    z = torch.stack(forward_pass(z.unbind(-2), first=False), -2)
     step = _at_blocks(table) << 3
     return z.sign() * torch.div(z.abs() + (step >> 1), step, rounding_mode="floor")
 
@@ -192,7 +194,8 @@ def _quantized(plane: Tensor, table: Tensor) -> Tensor:
 def _decoded(levels: Tensor, table: Tensor) -> Tensor:
     """Levels (N, rows, columns, 8, 8) to (N, H, W), 0..255, whole blocks."""
     z = levels * _at_blocks(table)
-    blocks = _inverse(_inverse(z, -2, _CONSTANT_BITS - _PASS_BITS), -1, _CONSTANT_BITS + _PASS_BITS + 3)
+    blocks = torch.stack(inverse_pass(z.unbind(-2), first=True), -2)
+    blocks = torch.stack(inverse_pass(blocks.unbind(-1), first=False), -1)
     n, rows, columns = blocks.shape[:3]
     return (blocks + 128).clamp(0, 255).transpose(2, 3).reshape(n, rows * BLOCK, columns * BLOCK)
 
@@ -202,12 +205,7 @@ def _at_blocks(table: Tensor) -> Tensor:
     return table.detach().int()[..., None, None, :, :]
 
 
-def _shifted(x: Tensor, bits: int) -> Tensor:
-    """x / 2^bits, halves up."""
-    return (x + (1 << (bits - 1))) >> bits
-
-
-def _odd_part(x0: Tensor, x1: Tensor, x2: Tensor, x3: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _odd_part(x0: Any, x1: Any, x2: Any, x3: Any) -> tuple[Any, Any, Any, Any]:
     """What both directions do to four of the eight numbers; figure 8 of Loeffler et al. with fewer multiplications."""
     z1, z2, z3, z4 = x0 + x3, x1 + x2, x0 + x2, x1 + x3
     z5 = (z3 + z4) * _F1175
@@ -215,29 +213,42 @@ def _odd_part(x0: Tensor, x1: Tensor, x2: Tensor, x3: Tensor) -> tuple[Tensor, T
     return x0 * _F0298 + z1 + z3, x1 * _F2053 + z2 + z4, x2 * _F3072 + z2 + z3, x3 * _F1501 + z1 + z4
 
 
-def _forward(x: Tensor, axis: int, *, first: bool) -> Tensor:
-    """The 8-point DCT along an axis, times sqrt(8), and times 4 between the passes."""
-    x0, x1, x2, x3, x4, x5, x6, x7 = x.unbind(axis)
+def _shifted(x: Any, bits: int) -> Any:
+    """x / 2^bits, halves up."""
+    return (x + (1 << (bits - 1))) >> bits
+
+
+def forward_pass(x: Sequence[Any], *, first: bool) -> list[Any]:
+    """The 8-point DCT, times sqrt(8), and times 4 between the two passes, of which the first is along rows.
+
+    Args:
+        x: eight of anything that has +, -, *, << and >> of integers with 32 bits: tensors, or a processor's vectors.
+        first: whether it is the first of the two passes.
+    """
+    x0, x1, x2, x3, x4, x5, x6, x7 = x
     s0, s1, s2, s3 = x0 + x7, x1 + x6, x2 + x5, x3 + x4
     e0, e3, e1, e2 = s0 + s3, s0 - s3, s1 + s2, s1 - s2
     bits = _CONSTANT_BITS - _PASS_BITS if first else _CONSTANT_BITS + _PASS_BITS
     turned = (e2 + e3) * _F0541
-    sums = e0 + e1, e0 - e1
-    y0, y4 = (s << _PASS_BITS for s in sums) if first else (_shifted(s, _PASS_BITS) for s in sums)
-    odd = _odd_part(x3 - x4, x2 - x5, x1 - x6, x0 - x7)
-    y7, y5, y3, y1 = (_shifted(y, bits) for y in odd)
+    y0, y4 = e0 + e1, e0 - e1
+    y0, y4 = (y << _PASS_BITS if first else _shifted(y, _PASS_BITS) for y in (y0, y4))
+    y7, y5, y3, y1 = (_shifted(y, bits) for y in _odd_part(x3 - x4, x2 - x5, x1 - x6, x0 - x7))
     y2, y6 = _shifted(turned + e3 * _F0765, bits), _shifted(turned - e2 * _F1847, bits)
-    return torch.stack((y0, y1, y2, y3, y4, y5, y6, y7), axis)
+    return [y0, y1, y2, y3, y4, y5, y6, y7]
 
 
-def _inverse(z: Tensor, axis: int, bits: int) -> Tensor:
-    """The inverse along an axis, divided by 2^bits."""
-    z0, z1, z2, z3, z4, z5, z6, z7 = z.unbind(axis)
+def inverse_pass(z: Sequence[Any], *, first: bool) -> list[Any]:
+    """The inverse of both passes of :func:`forward_pass`: the first along columns, the last gives pixels less 128.
+
+    Args:
+        z, first: as there.
+    """
+    z0, z1, z2, z3, z4, z5, z6, z7 = z
+    bits = _CONSTANT_BITS - _PASS_BITS if first else _CONSTANT_BITS + _PASS_BITS + 3
     turned = (z2 + z6) * _F0541
     low, high = turned - z6 * _F1847, turned + z2 * _F0765
     e0, e1 = (z0 + z4) << _CONSTANT_BITS, (z0 - z4) << _CONSTANT_BITS
-    even = e0 + high, e1 + low, e1 - low, e0 - high
-    odd = _odd_part(z7, z5, z3, z1)[::-1]
+    even, odd = (e0 + high, e1 + low, e1 - low, e0 - high), _odd_part(z7, z5, z3, z1)[::-1]
     upper = [_shifted(e + o, bits) for e, o in zip(even, odd, strict=True)]
     lower = [_shifted(e - o, bits) for e, o in zip(even, odd, strict=True)]
-    return torch.stack((*upper, *lower[::-1]), axis)
+    return upper + lower[::-1]
