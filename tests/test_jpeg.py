@@ -207,6 +207,49 @@ def test_shapes_formats_and_devices():
     assert jpegdl.jpeg is jpeg
 
 
+# --------------------------------------------------------------------------------------------------------------- bits
+
+
+def scan_bits_of(file):
+    """Bits of a baseline file after its header, without the marker at its end."""
+    place = 2
+    while True:
+        marker, place = file[place + 1], place + 2 + int.from_bytes(file[place + 2 : place + 4], "big")
+        if marker == 0xDA:  # start of scan
+            assert file.endswith(b"\xff\xd9")
+            return 8 * (len(file) - place - 2)
+
+
+@pytest.mark.parametrize("codes", ["standard", "optimal"])
+def test_bits_are_the_files(codes):
+    random = np.random.default_rng(2)
+    for height, width in ((1, 1), (8, 9), (24, 17), (33, 40), (50, 21), (75, 100)):
+        pixels = drawn_image(random, height, width)
+        for subsampling in SAMPLINGS:
+            for images in (pixels, pixels[:1]):
+                quality = int(random.integers(1, 101))
+                output, bits = jpeg(images, quality, subsampling=subsampling, return_bits=codes)
+                file = encoded(images, quality=quality, subsampling=subsampling, optimize=codes == "optimal")
+                assert torch.equal(output, from_file(images, quality=quality, subsampling=subsampling))
+                assert (bits.shape, bits.item()) == ((), scan_bits_of(file))
+
+
+def test_bits_have_the_gradient_of_their_estimate():
+    """From quality to quality tables go in jumps: over several, gradients add up to what the files gain."""
+    pixels = photograph(192, 192)
+    images = (pixels / 255).expand(11, -1, -1, -1).clone().requires_grad_()
+    for lowest in (15, 45, 75, 85):
+        quality = torch.arange(lowest, lowest + 11.0).requires_grad_()
+        _, bits = jpeg(images, quality, return_bits=True)
+        first, last = (scan_bits_of(encoded(pixels, quality=lowest + more)) for more in (0, 10))
+        assert (bits[0].item(), bits[-1].item()) == (first, last)
+        by_images, by_quality = torch.autograd.grad(bits.sum(), (images, quality))
+        assert by_images.isfinite().all()
+        assert by_quality.mean().item() == pytest.approx((last - first) / 10, rel=0.25)
+    images.data[1, 0, 0, 0] = torch.nan
+    assert jpeg(images, quality, return_bits=True)[1].isnan().tolist() == [i == 1 for i in range(11)]
+
+
 # ---------------------------------------------------------------------------------------------------------- gradients
 
 
@@ -345,6 +388,7 @@ RGB = torch.rand(2, 3, 8, 8)
         ({"quality": 50, "gradient": "ste", "rounding": "soft"}, "soft has its own"),
         ({"quality": 50, "pixels": "int"}, "pixels must be rounded or float"),
         ({"quality": 50, "pixels": "float"}, "pixels='float' is for the others"),
+        ({"quality": 50, "return_bits": "arithmetic"}, "codes must be standard or optimal, got 'arithmetic'"),
         ({"quality": 50, "hardness": 0}, "hardness must be a number greater than 0"),
         ({"images": torch.rand(2, 4, 8, 8), "quality": 50}, r"images must be of shape .* got \(2, 4, 8, 8\)"),
         ({"images": torch.rand(8, 8), "quality": 50}, r"got \(8, 8\)"),

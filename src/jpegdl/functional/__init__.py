@@ -31,6 +31,7 @@ from jpegdl.functional.quantizers import (
     soft_quantize,
     ste_quantize,
 )
+from jpegdl.functional.scan import CODES, estimated_scan_bits, in_scan_order, scan_bits
 from jpegdl.functional.transforms import (
     BLOCK,
     DCT,
@@ -55,6 +56,7 @@ from jpegdl.functional.transforms import (
 
 __all__ = [
     "BLOCK",
+    "CODES",
     "DCT",
     "KB",
     "KG",
@@ -76,12 +78,14 @@ __all__ = [
     "decode_levels",
     "encode_levels",
     "entropy",
+    "estimated_scan_bits",
     "exact_round_trip",
     "expected_symbols",
     "hard_quantize",
     "images_to_coefficients",
     "images_to_mcus",
     "images_to_planes",
+    "in_scan_order",
     "largest_level",
     "level_probabilities",
     "level_shares",
@@ -96,6 +100,7 @@ __all__ = [
     "rgb_to_ycbcr",
     "sample_quantize",
     "saturate",
+    "scan_bits",
     "size_category",
     "soft_quantize",
     "ste_quantize",

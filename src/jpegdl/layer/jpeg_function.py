@@ -2,14 +2,14 @@
 
 import math
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, overload
 
 import torch
 from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.kernels import exact_images, soft_round_trip, unobserved
+from jpegdl.kernels import exact_images, soft_round_trip, to_pixels, unobserved
 from jpegdl.layer.base import compute_dtype, full_precision
 from jpegdl.layer.config import ROUNDINGS, Rounding
 from jpegdl.tables import check_qualities, is_abstract, standard_tables
@@ -20,9 +20,11 @@ Pixels = Literal["rounded", "float"]
 
 #: The roundings whose values are those of a file.
 EXACT: tuple[Rounding, ...] = ("ste", "ste-matched", "hard")
+_RATE_HARDNESS = 8.0  # of the levels whose bits are expected: counts are close to those of rounded ones
 LARGEST_STEP = 255.0  # of a baseline file's tables, which have 8 bits
 
 
+@overload
 def jpeg(
     images: Tensor,
     quality: float | Tensor | None = None,
@@ -34,7 +36,35 @@ def jpeg(
     pixels: Pixels = "rounded",
     hardness: float = 5.0,
     generator: torch.Generator | None = None,
-) -> Tensor:
+    return_bits: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def jpeg(
+    images: Tensor,
+    quality: float | Tensor | None = None,
+    *,
+    tables: tuple[Any, Any] | None = None,
+    subsampling: str = "4:2:0",
+    rounding: Rounding = "ste",
+    gradient: Gradient | None = None,
+    pixels: Pixels = "rounded",
+    hardness: float = 5.0,
+    generator: torch.Generator | None = None,
+    return_bits: Literal[True, "standard", "optimal"],
+) -> tuple[Tensor, Tensor]: ...
+def jpeg(
+    images: Tensor,
+    quality: float | Tensor | None = None,
+    *,
+    tables: tuple[Any, Any] | None = None,
+    subsampling: str = "4:2:0",
+    rounding: Rounding = "ste",
+    gradient: Gradient | None = None,
+    pixels: Pixels = "rounded",
+    hardness: float = 5.0,
+    generator: torch.Generator | None = None,
+    return_bits: bool | str = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     r"""Take images through JPEG compression, differentiably.
 
     With the roundings ``"ste"``, ``"ste-matched"`` and ``"hard"`` the result **is the file's**: bit for bit the pixels that
@@ -72,10 +102,15 @@ def jpeg(
         pixels: ``"float"`` leaves pixels as they are on both sides, for the roundings in floating point.
         hardness: of P(k | z), greater than 0; large is hard.
         generator: source of randomness on the images' device, for ``"sample"`` (as PyTorch's own) and ``"noise"``.
+        return_bits: give the size of each file's scan too, with ``"standard"`` Huffman codes (True), which encoders use unless
+            told otherwise, or ``"optimal"`` ones.
 
     Returns:
         The same shape and dtype. uint8 images come out as uint8, as torchvision's transforms have it, and without gradients:
         where quality or tables are to have any, give floating point.
+        With ``return_bits`` also the bits, (N,), or () for a single image: whatever the rounding, those of the file that the
+        nearest whole steps make, all but its header, to the last stuffed byte. Their gradient is that of the bits expected of
+        levels drawn around the coefficients: see :func:`jpegdl.functional.expected_symbols`. NaN for an image with NaN.
 
     Raises:
         TypeError: images that are no tensor, or of another dtype.
@@ -104,7 +139,12 @@ def jpeg(
             output = _inexact(batch, luma, chroma, subsampling, rounding, pixels, hardness, generator)
     if not batch.is_contiguous() and batch.stride(1) == 1:  # channels last, as they came
         output = output.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-    return output if images.ndim == 4 else output[0]
+    output = output if images.ndim == 4 else output[0]
+    if not return_bits:
+        return output
+    with full_precision(batch):
+        bits = _bits(batch, luma, chroma, subsampling, "standard" if return_bits is True else str(return_bits))
+    return output, bits if images.ndim == 4 else bits[0]
 
 
 # ----------------------------------------------------------------------------------------------------------- checks
@@ -297,6 +337,18 @@ def _quantized(z: Tensor, table: Tensor, rounding: str, hardness: float, generat
     if rounding == "soft":
         return F.soft_quantize(z, q, alpha, bits=None)
     return F.sample_quantize(z, q, alpha, bits=None, generator=generator)
+
+
+def _bits(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, codes: str) -> Tensor:
+    luma, chroma = (_straight(table, table.detach().round().clamp(1, LARGEST_STEP)) for table in (luma, chroma))
+    pixels = images if images.dtype == torch.uint8 else to_pixels(images.detach())
+    levels = F.encode_levels(pixels, luma, chroma, subsampling)
+    if not (torch.is_grad_enabled() and (images.requires_grad or luma.requires_grad or chroma.requires_grad)):
+        bits = F.scan_bits(levels, subsampling, codes).to(compute_dtype(images))
+    else:
+        planes = F.images_to_planes(_straight_pixels(F.unit_images(images)), subsampling)
+        bits = F.estimated_scan_bits(levels, planes, luma, chroma, subsampling, codes, _RATE_HARDNESS)
+    return bits if images.dtype == torch.uint8 else bits.masked_fill(images.detach().isnan().flatten(1).any(1), torch.nan)
 
 
 # ----------------------------------------------------------------------------------------------------------- gradient
