@@ -1,6 +1,7 @@
 """``jpegdl.jpeg``: the JPEG codec as a function, with a quality or tables for each image."""
 
 import math
+from contextlib import nullcontext
 from numbers import Real
 from typing import Any, Literal, get_args, overload
 
@@ -147,6 +148,10 @@ def jpeg(
     return output, bits if images.ndim == 4 else bits[0]
 
 
+#: Tables of single qualities; to make them takes longer than a small image.
+_KNOWN: dict[tuple[float, bool, torch.dtype, torch.device], Tables] = {}
+
+
 # ----------------------------------------------------------------------------------------------------------- checks
 
 
@@ -226,8 +231,16 @@ def _standard(quality: float | Tensor, images: Tensor, exact: bool) -> Tables:
         return luma, chroma
     if isinstance(quality, bool) or not isinstance(quality, Real) or not 1 <= quality <= 100:
         raise UsageError(f"quality must be a number from 1 to 100, or a tensor of such, got {quality!r}")
-    luma, chroma = standard_tables(torch.tensor(float(quality), dtype=compute_dtype(images), device="cpu"), rounded=exact)
-    return luma.to(images.device), chroma.to(images.device)
+    key = float(quality), exact, compute_dtype(images), images.device
+    if key in _KNOWN:
+        return _KNOWN[key]
+    ordinary = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+    with ordinary:  # born in inference mode, they could never be saved for a later backward
+        luma, chroma = standard_tables(torch.tensor(key[0], dtype=key[2], device="cpu"), rounded=exact)
+        luma, chroma = luma.to(images.device), chroma.to(images.device)
+    if type(luma) is Tensor and not torch.compiler.is_compiling() and unobserved(luma) and len(_KNOWN) < 1000:
+        _KNOWN[key] = luma, chroma
+    return luma, chroma
 
 
 def _table(table: Any, name: str, exact: bool) -> Tensor:

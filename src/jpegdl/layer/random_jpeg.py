@@ -125,9 +125,10 @@ class RandomJpeg(nn.Module):
             chosen = (draws.applied & (draws.sampling == number)).nonzero()[:, 0]
             if not len(chosen):
                 continue
-            quality = draws.quality[chosen].to(batch.device, torch.float32)
-            places = chosen.to(batch.device)
             whole = len(chosen) == len(batch)
+            # A number takes less time than a tensor, which counts for single images.
+            quality = int(draws.quality[0]) if len(batch) == 1 else draws.quality[chosen].to(batch.device, torch.float32)
+            places = chosen.to(batch.device)
             part = jpeg(
                 batch if whole else batch[places],
                 quality,
