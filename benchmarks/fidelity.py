@@ -37,7 +37,11 @@ def photographs(folder: Path | None, most: int):
     """(name, (3, H, W) uint8)."""
     for name in PHOTOGRAPHS:
         yield name, torch.from_numpy(np.ascontiguousarray(getattr(skimage.data, name)())).permute(2, 0, 1)
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")) if folder else []
+    files = (
+        sorted(file for file in folder.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
+        if folder
+        else []
+    )
     for file in files[:: max(1, len(files) // most)][:most]:
         with Image.open(file) as image:
             yield file.name, torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)

@@ -17,7 +17,15 @@ from jpegdl.functional.bits import (
     size_category,
 )
 from jpegdl.functional.companders import log_compand, tanh_compand
-from jpegdl.functional.exact import SAMPLING, chroma_factors, decode_levels, encode_levels, exact_round_trip
+from jpegdl.functional.exact import (
+    SAMPLING,
+    chroma_factors,
+    coefficient_levels,
+    decode_levels,
+    encode_coefficients,
+    encode_levels,
+    exact_round_trip,
+)
 from jpegdl.functional.planes import images_to_planes, planes_to_images, resample_chroma
 from jpegdl.functional.quantizers import (
     check_window,
@@ -73,9 +81,11 @@ __all__ = [
     "chroma_factors",
     "code_lengths",
     "coded_bits",
+    "coefficient_levels",
     "coefficients_to_images",
     "crop_edges",
     "decode_levels",
+    "encode_coefficients",
     "encode_levels",
     "entropy",
     "estimated_scan_bits",

@@ -73,14 +73,45 @@ def encode_levels(pixels: Tensor, luma: Tensor, chroma: Tensor, subsampling: str
 
     Source: libjpeg-turbo's jccolor.c, jcsample.c, jcprepct.c, jfdctint.c, jcdctmgr.c.
     """
+    coefficients = encode_coefficients(pixels, subsampling)
+    return tuple(coefficient_levels(z, chroma if i else luma) for i, z in enumerate(coefficients))
+
+
+def encode_coefficients(pixels: Tensor, subsampling: str = "4:2:0") -> tuple[Tensor, ...]:
+    """Return the DCT coefficients that a JPEG encoder computes before it quantizes.
+
+    Args:
+        pixels, subsampling: as in :func:`exact_round_trip`.
+
+    Returns:
+        Of Y, Cb and Cr, of Y alone for grey images, shaped as the levels of :func:`encode_levels`, int32: 8 times the
+        orthonormal DCT's.
+
+    Raises:
+        UsageError: as :func:`exact_round_trip`.
+    """
     _check_pixels(pixels)
     down, across = chroma_factors(subsampling)
     if pixels.shape[1] == 1:
-        return (_quantized(pixels[:, 0].int(), luma),)
-    y, cb, cr = _ycbcr(pixels.int().unbind(1))
-    if (down, across) == (1, 1):
-        return _quantized(y, luma), _quantized(cb, chroma), _quantized(cr, chroma)
-    return _quantized(y, luma), *(_quantized(_averaged(plane, down, across), chroma) for plane in (cb, cr))
+        return (_transformed(pixels[:, 0].int()),)
+    y, *chroma = _ycbcr(pixels.int().unbind(1))
+    if (down, across) != (1, 1):
+        chroma = [_averaged(plane, down, across) for plane in chroma]
+    return tuple(_transformed(plane) for plane in (y, *chroma))
+
+
+def coefficient_levels(z: Tensor, table: Tensor) -> Tensor:
+    """Return the levels of coefficients: z / (8 q) rounded, halves away from 0.
+
+    Args:
+        z: (N, rows, columns, 8, 8), int32, 8 times the coefficients, as from :func:`encode_coefficients`.
+        table: (8, 8) or (N, 8, 8), as in :func:`exact_round_trip`.
+
+    Returns:
+        The shape of ``z``, int32.
+    """
+    step = _at_blocks(table) << 3
+    return z.sign() * torch.div(z.abs() + (step >> 1), step, rounding_mode="floor")
 
 
 def decode_levels(
@@ -180,15 +211,13 @@ def _across(plane: Tensor, left_half: int, right_half: int, shift: int) -> Tenso
 # ------------------------------------------------------------------------------------------------------- DCT, levels
 
 
-def _quantized(plane: Tensor, table: Tensor) -> Tensor:
-    """(N, H, W) to levels (N, rows, columns, 8, 8); the DCT comes out 8 times too large, and is divided by 8 q."""
+def _transformed(plane: Tensor) -> Tensor:
+    """(N, H, W) to 8 times its coefficients, (N, rows, columns, 8, 8)."""
     plane = repeat_edges(plane[:, None])[:, 0] - 128
     n, height, width = plane.shape
     blocks = plane.reshape(n, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(2, 3)
     z = torch.stack(forward_pass(blocks.unbind(-1), first=True), -1)
-    z = torch.stack(forward_pass(z.unbind(-2), first=False), -2)
-    step = _at_blocks(table) << 3
-    return z.sign() * torch.div(z.abs() + (step >> 1), step, rounding_mode="floor")
+    return torch.stack(forward_pass(z.unbind(-2), first=False), -2)
 
 
 def _decoded(levels: Tensor, table: Tensor) -> Tensor:

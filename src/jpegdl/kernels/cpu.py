@@ -18,7 +18,7 @@ from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.functional import BLOCK
-from jpegdl.kernels.cpu_exact import EXACT_JOB, TEAMS, ExactJob
+from jpegdl.kernels.cpu_exact import EXACT_JOB, TEAMS, ExactJob, chroma_gradient, image_gradient
 from jpegdl.kernels.cpu_strips import JOB, Job, backward_team, forward_team
 
 _WORTH_A_THREAD = 1 << 14  # numbers, 0.05 milliseconds of work
@@ -67,23 +67,83 @@ def exact(images: Tensor, luma: Tensor, chroma: Tensor, factors: tuple[int, int]
         The same shape, contiguous, and dtype; and (N,), uint8, 1 for images with NaN, of which the rest is not to be used.
     """
     pixels, tables = images.detach().contiguous(), [_in_order(table).reshape(-1, BLOCK, BLOCK) for table in (luma, chroma)]
-    n, channels, height, width = pixels.shape
-    down, across = factors if channels == 3 else (1, 1)
-    rows, columns = (-(-side // (BLOCK * factor)) * BLOCK for side, factor in ((height, down), (width, across)))
-    subsampled = across > 1
-    samples = torch.empty((n, 2, rows, columns) if subsampled else 0, dtype=torch.uint8)
-    output, bad = torch.empty_like(pixels), torch.zeros(n, dtype=torch.uint8)
+    shapes = _shapes(pixels, tables, factors)
+    subsampled = shapes["across"] > 1
+    samples = torch.empty((len(pixels), 2, shapes["rows"], shapes["columns"]) if subsampled else 0, dtype=torch.uint8)
+    output, bad = torch.empty_like(pixels), torch.zeros(len(pixels), dtype=torch.uint8)
     tensors = {"images": pixels, "output": output, "luma": tables[0], "chroma": tables[1], "samples": samples, "bad": bad}
-    shapes = {"n": n, "channels": channels, "height": height, "width": width, "down": down, "across": across}
-    shapes |= {"rows": rows, "columns": columns, "lumas": len(tables[0]), "chromas": len(tables[1])}
     places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
     for_chroma, for_images = TEAMS[pixels.dtype == torch.uint8]
     if subsampled:
-        job = ExactJob(strips=n * (rows // BLOCK), **shapes, **places)
+        job = ExactJob(strips=len(pixels) * (shapes["rows"] // BLOCK), **shapes, **places)
         share_out(for_chroma, EXACT_JOB, job, pixels.numel(), tensors)
-    job = ExactJob(strips=n * -(-height // BLOCK), **shapes, **places)
+    job = ExactJob(strips=_count_strips(pixels), **shapes, **places)
     share_out(for_images, EXACT_JOB, job, pixels.numel(), tensors)
     return output, bad
+
+
+def exact_backward(
+    images: Tensor,
+    grad: Tensor,
+    luma: Tensor,
+    chroma: Tensor,
+    factors: tuple[int, int],
+    *,
+    straight: bool,
+    want_images: bool,
+    want_tables: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of the exact round trip: straight through its roundings, or those that it has.
+
+    Args:
+        images, luma, chroma, factors: as in :func:`exact`; images in floating point.
+        grad: of the output, shaped like the images.
+        straight: through the rounding of levels, too, of the steps.
+        want_images: those that go straight through, to the images.
+        want_tables: to the steps.
+
+    Returns:
+        Of the images, float32, and of luma and chroma, (N, 8, 8); None for what is not wanted.
+    """
+    pixels, grad = _in_order(images), _in_order(grad)
+    tables = [_in_order(table).reshape(-1, BLOCK, BLOCK) for table in (luma, chroma)]
+    shapes = _shapes(pixels, tables, factors)
+    n, subsampled = len(pixels), shapes["across"] > 1
+    want_images, unchanged = want_images and subsampled, want_images and not subsampled
+    tensors = {"images": pixels, "grad": grad, "luma": tables[0], "chroma": tables[1]}
+    tensors["samples"] = pixels.new_empty((n, 2, shapes["rows"], shapes["columns"]) if subsampled else 0)
+    grad_images = torch.empty_like(pixels) if want_images else None
+    if grad_images is not None:
+        tensors["grad_images"] = grad_images
+    sums = pixels.new_zeros(2, n, BLOCK * BLOCK, dtype=torch.float64)
+
+    def run(team: Callable[..., None], strips: int, partial: Tensor) -> None:
+        held = {**tensors, "partial": partial} if want_tables else tensors
+        places = {name: tensor.data_ptr() for name, tensor in held.items()}
+        job = ExactJob(strips=n * strips, straight=float(straight), **shapes, **places)
+        share_out(team, EXACT_JOB, job, pixels.numel(), held)
+
+    if subsampled:
+        strips = shapes["rows"] // BLOCK
+        partial = pixels.new_zeros(n, strips, BLOCK * BLOCK)
+        run(chroma_gradient, strips, partial)
+        sums[1] += partial.sum(1, dtype=torch.float64)
+    if want_images or want_tables:
+        strips = -(-pixels.shape[2] // BLOCK)
+        partial = pixels.new_zeros(n, strips, 2, BLOCK * BLOCK)
+        run(image_gradient, strips, partial)
+        sums += partial.sum(1, dtype=torch.float64).transpose(0, 1)
+    # From vertical frequency fastest, and from pixels in 0..255.
+    by_luma, by_chroma = sums.float().div(255).reshape(2, n, BLOCK, BLOCK).transpose(2, 3).unbind()
+    return grad if unchanged else grad_images, *((by_luma, by_chroma) if want_tables else (None, None))
+
+
+def _shapes(pixels: Tensor, tables: list[Tensor], factors: tuple[int, int]) -> dict[str, int]:
+    n, channels, height, width = pixels.shape
+    down, across = factors if channels == 3 else (1, 1)
+    rows, columns = (-(-side // (BLOCK * factor)) * BLOCK for side, factor in ((height, down), (width, across)))
+    shapes = {"n": n, "channels": channels, "height": height, "width": width, "down": down, "across": across}
+    return shapes | {"rows": rows, "columns": columns, "lumas": len(tables[0]), "chromas": len(tables[1])}
 
 
 def _in_order(tensor: Tensor) -> Tensor:

@@ -28,18 +28,56 @@ def exact_images(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str)
     """
     images, luma, chroma = images.detach(), luma.detach(), chroma.detach()
     if images.device.type == "cpu" and images.numel() and not torch.compiler.is_compiling():
-        factors, kernels = F.chroma_factors(subsampling), _kernels()
+        factors, kernels = F.chroma_factors(subsampling), _kernels("bytes" if _as_bytes(images) else "floats")
         if kernels is not None and unobserved(images, luma, chroma):
             return _fused(kernels, images, luma, chroma, factors)
     return _readable(images, luma, chroma, subsampling)
 
 
+def exact_gradients(
+    images: Tensor,
+    grad: Tensor,
+    luma: Tensor,
+    chroma: Tensor,
+    subsampling: str,
+    *,
+    straight: bool,
+    want_images: bool,
+    want_tables: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None] | None:
+    """Return gradients of :func:`exact_images`, once differentiable, where there is a kernel for them.
+
+    Args:
+        images, luma, chroma, subsampling: as there.
+        grad: of its output.
+        straight: through the rounding of levels: a step's gradient is the sum of g_z (k - z / q), otherwise of g_z k.
+        want_images: to images, where roundings pass it on.
+        want_tables: to the steps.
+
+    Returns:
+        Of images, luma and chroma, shaped like them, None for what is not wanted; None where there is no kernel.
+    """
+    images, luma, chroma = images.detach(), luma.detach(), chroma.detach()
+    plain = images.device.type == "cpu" and images.numel() and images.dtype != torch.float64
+    kernels = _kernels("gradients") if plain and unobserved(images, grad, luma, chroma) else None
+    if kernels is None:
+        return None
+    by_images, *by_tables = kernels.exact_backward(
+        images,
+        grad,
+        luma,
+        chroma,
+        F.chroma_factors(subsampling),
+        straight=straight,
+        want_images=want_images,
+        want_tables=want_tables,
+    )
+    found = [None if by is None else by.sum_to_size(table.shape) for by, table in zip(by_tables, (luma, chroma), strict=True)]
+    return None if by_images is None else by_images.to(images.dtype), found[0], found[1]
+
+
 def _fused(kernels: ModuleType, images: Tensor, luma: Tensor, chroma: Tensor, factors: tuple[int, int]) -> Tensor:
-    taken = images
-    if images.dtype == torch.float64:  # of which float32 might round another way
-        taken = to_pixels(images)
-    elif images.dtype != torch.uint8:
-        taken = images.float()
+    taken = images.float() if not _as_bytes(images) else images if images.dtype == torch.uint8 else to_pixels(images)
     output: Tensor
     output, bad = kernels.exact(taken, luma, chroma, factors)
     if images.dtype == torch.uint8:
@@ -51,12 +89,22 @@ def _fused(kernels: ModuleType, images: Tensor, luma: Tensor, chroma: Tensor, fa
     return output.to(images.dtype)
 
 
-@lru_cache(maxsize=1)
-def _kernels() -> ModuleType | None:
-    """The module with the kernels for the CPU; None, after a warning, where they do not work."""
+def _as_bytes(images: Tensor) -> bool:
+    """float64 too, which float32 might round another way."""
+    return images.dtype in (torch.uint8, torch.float64)
+
+
+@lru_cache(maxsize=3)
+def _kernels(kind: str) -> ModuleType | None:
+    """The module with the kernels for the CPU, of which those of a kind have been compiled; None, after a warning, where they
+    do not work."""
     try:
         kernels = importlib.import_module("jpegdl.kernels.cpu")
-        kernels.exact(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.ones(8, 8), torch.ones(8, 8), (2, 2))
+        images, table = torch.zeros(1, 3, 8, 8), torch.ones(8, 8)
+        if kind == "gradients":
+            kernels.exact_backward(images, images, table, table, (2, 2), straight=True, want_images=True, want_tables=True)
+        else:
+            kernels.exact(images if kind == "floats" else images.byte(), table, table, (2, 2))
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:

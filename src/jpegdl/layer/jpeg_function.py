@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.kernels import exact_images, soft_round_trip, to_pixels, unobserved
+from jpegdl.kernels import exact_gradients, exact_images, soft_round_trip, to_pixels, unobserved
 from jpegdl.layer.base import compute_dtype, full_precision
 from jpegdl.layer.config import ROUNDINGS, Rounding
 from jpegdl.tables import check_qualities, is_abstract, standard_tables
@@ -73,7 +73,8 @@ def jpeg(
     their gradients, which are those of :class:`jpegdl.JpegLayer`:
 
     - ``"ste"``: straight through all roundings. To images, that of colour, chroma subsampling and DCT there and back; to a
-      step q, the sum of g_z (k - z / q), with z the coefficients that have it, k = round(z / q) and g_z what reaches them.
+      step q, the sum of g_z (k - z / q), with z the encoder's coefficients that have it, k their levels in the file, and g_z
+      the gradient that reaches them.
     - ``"ste-matched"``: the same, a step's scaled to how the rounding errors of its coefficients grow with it.
     - ``"hard"``: what it is almost everywhere, 0 to images, the sum of g_z k to a step.
 
@@ -283,9 +284,23 @@ def _exact(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradi
 
 
 def _smooth(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
-    """What the gradient is taken of: the rounded images in floating point, by another quantizer."""
+    """What the gradient is taken of: the encoder's own coefficients, by another quantizer."""
     pixels = _straight_pixels(F.unit_images(images))
-    return _floating(pixels, luma, chroma, subsampling, gradient, hardness, None)
+    whole = F.encode_coefficients(to_pixels(images.detach()), subsampling)
+    outputs: list[Tensor | None] = []
+    for z, parts, table in zip(F.images_to_planes(pixels, subsampling), (whole[:1], whole[1:]), (luma, chroma), strict=True):
+        if z is None:
+            outputs.append(None)
+            continue
+        z = _straight(z, torch.stack(parts, 1).to(z.dtype) / 8)
+        if gradient in ("ste", "hard"):
+            q = _at_blocks(table, z)
+            levels = torch.stack([F.coefficient_levels(part, table) for part in parts], 1).to(z.dtype)
+            outputs.append(q * (_straight(z / q, levels) if gradient == "ste" else levels))
+        else:
+            outputs.append(_quantized(z, table, gradient, hardness, None))
+    assert outputs[0] is not None
+    return F.planes_to_images(outputs[0], outputs[1], (images.shape[-2], images.shape[-1]), subsampling)
 
 
 def _inexact(
@@ -336,8 +351,14 @@ def _floating(
     return F.planes_to_images(parts[0], parts[1], size, subsampling)
 
 
+def _at_blocks(table: Tensor, z: Tensor) -> Tensor:
+    """(8, 8) or (N, 8, 8), so that they broadcast to coefficients (N, planes, h, w, 8, 8)."""
+    table = table.to(z.dtype)
+    return table[:, None, None, None] if table.ndim == 3 else table
+
+
 def _quantized(z: Tensor, table: Tensor, rounding: str, hardness: float, generator: torch.Generator | None) -> Tensor:
-    q = table.to(z.dtype)[..., None, None, None, :, :] if table.ndim == 3 else table.to(z.dtype)
+    q = _at_blocks(table, z)
     if rounding == "none":
         return z
     if rounding in ("ste", "ste-matched"):
@@ -382,14 +403,25 @@ class _Exact(torch.autograd.Function):
         subsampling, gradient, hardness = ctx.settings
         needs = ctx.needs_input_grad[:3]
         again = torch.is_grad_enabled()
+        if not again and gradient in ("ste", "hard"):
+            straight, tables = gradient == "ste", needs[1] or needs[2]
+            wanted = {"straight": straight, "want_images": straight and needs[0], "want_tables": tables}
+            gradients = exact_gradients(images, grad.resolve_neg(), luma, chroma, subsampling, **wanted)
+            if gradients is not None:
+                by_images = torch.zeros_like(images) if needs[0] and not straight else gradients[0]
+                return (
+                    by_images,
+                    *(by if need else None for by, need in zip(gradients[1:], needs[1:], strict=True)),
+                    *(None,) * 3,
+                )
         if needs == (True, False, False) and not again and gradient in ("ste", "ste-matched"):
             return _through_sampling(grad, images, subsampling), *(None,) * 5
         with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
             inputs = [tensor for tensor, need in zip((images, luma, chroma), needs, strict=True) if need]
             output = _smooth(images, luma, chroma, subsampling, gradient, hardness)
-            gradients = torch.autograd.grad(output, inputs, grad.to(output.dtype), create_graph=again, allow_unused=True)
-            found = iter(gradients)
-        return *(next(found) if need else None for need in needs), *(None,) * 3
+            found = torch.autograd.grad(output, inputs, grad.to(output.dtype), create_graph=again, allow_unused=True)
+        left = iter(found)
+        return *(next(left) if need else None for need in needs), *(None,) * 3
 
 
 def _through_sampling(grad: Tensor, images: Tensor, subsampling: str) -> Tensor:
