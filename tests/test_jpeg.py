@@ -335,7 +335,10 @@ def test_the_layers_gradient_is_the_functions():
     ours = torch.autograd.grad(jpeg(images, tables=(layer.luma, layer.chroma)), (images, layer.luma), upstream)
     theirs = torch.autograd.grad(layer(images.expand(-1, 3, -1, -1)).mean(1, keepdim=True), (images, layer.luma), upstream)
     torch.testing.assert_close(ours[0], theirs[0], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(ours[1], theirs[1], atol=2e-4, rtol=1e-2)
+    scaled = F.block_dct(images.detach() * 255 - 128) / 50
+    clear = ((scaled - scaled.round()).abs() < 0.49).flatten(0, 3).all(0)  # of ties, which a little error decides
+    assert clear.sum() > 50
+    torch.testing.assert_close(ours[1][clear], theirs[1][clear], atol=2e-4, rtol=1e-2)
 
 
 @pytest.mark.parametrize("rounding", ["ste", "ste-matched", "hard", *SMOOTH])

@@ -423,7 +423,7 @@ def _add_chroma(grad, row, weight, wide):
 
 @_compiled
 def _to_samples(grad, row, down, wide, out, y0):
-    """Gradients of an image's pixels to those of a row of its Cb and Cr samples, at (2, y0, columns): the transpose of _upsample."""
+    """The transpose of _upsample: gradients of an image's pixels to those of a row of its Cb and Cr samples, ``out[:, y0]``."""
     height, width = grad.shape[1:]
     columns = (width + 1) // 2
     for c in range(2):
