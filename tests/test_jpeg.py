@@ -2,6 +2,8 @@
 
 import io
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -534,3 +536,24 @@ def test_random_jpeg_in_workers():
 def test_random_jpeg_refuses(arguments, message):
     with pytest.raises(UsageError, match=message):
         RandomJpeg(**arguments)
+
+
+# -------------------------------------------------------------------------------------------------------- documentation
+
+
+def test_the_pages_code_runs():
+    page = (Path(__file__).parents[1] / "docs" / "pipeline.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 5
+    names = {}
+    for block in blocks:
+        exec(compile(block, "docs/pipeline.md", "exec"), names)
+    assert names["compressed"].shape == (4, 3, 100, 150)
+    assert names["augmented"].shape == (3, 64, 64)
+    assert names["quality"].grad.all()
+    assert names["luma"].grad.any()
+
+
+def test_the_same_pixels_as_torchvisions_transform():
+    pixels = photograph(40, 56)
+    assert torch.equal(v2.functional.jpeg(pixels, 60), RandomJpeg(60, "4:2:0")(pixels))
