@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from PIL import Image
 from skimage import data
+from torch._dynamo.backends.common import aot_autograd
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -363,6 +365,40 @@ def test_second_derivatives_and_transforms_of_functions():
     torch.testing.assert_close(whole, torch.autograd.grad((jpeg(images, 50) * direction).sum(), images)[0])
     each = torch.func.vmap(lambda x: jpeg(x, 50))(images.detach())
     assert torch.equal((each * 255).round(), (jpeg(images, 50) * 255).round())
+
+
+def test_compiled_it_keeps_the_kernels():
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(str(graph.graph))
+        return make_boxed_func(graph.forward)
+
+    images, quality = torch.rand(2, 3, 16, 24, requires_grad=True), torch.tensor([20.0, 80.0], requires_grad=True)
+    upstream = torch.randn(2, 3, 16, 24)
+    for subsampling, wanted in (("4:4:4", (images,)), ("4:2:0", (images, quality))):
+        expected = jpeg(images, quality, subsampling=subsampling)
+        torch._dynamo.reset()
+        compiled = torch.compile(
+            lambda x, q, s=subsampling: jpeg(x, q, subsampling=s), backend=aot_autograd(fw_compiler=backend), fullgraph=True
+        )
+        output = compiled(images, quality if len(wanted) == 2 else quality.detach())
+        assert torch.equal(output, expected)
+        gradients = (torch.autograd.grad(y, wanted, upstream) for y in (output, expected))
+        for one, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(one, other)
+    assert all("jpegdl.jpeg" in graph for graph in graphs)
+
+
+def test_exported_it_needs_nothing_of_this_package():
+    class Codec(torch.nn.Module):
+        def forward(self, images):
+            return jpeg(images, 50)
+
+    images = torch.rand(2, 3, 20, 24)
+    program = torch.export.export(Codec(), (images,))
+    assert "jpegdl" not in str(program.graph)
+    assert torch.equal(program.module()(images), jpeg(images, 50))
 
 
 def test_quality_as_a_tensor_gives_libjpegs_tables():

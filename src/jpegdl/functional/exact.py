@@ -111,7 +111,10 @@ def coefficient_levels(z: Tensor, table: Tensor) -> Tensor:
         The shape of ``z``, int32.
     """
     step = _at_blocks(table) << 3
-    return z.sign() * torch.div(z.abs() + (step >> 1), step, rounding_mode="floor")
+    # The quotient of whole numbers below 2^22, rounded down, by way of float32: with the half that is added it lies further
+    # from whole numbers than float32 errs. (Where torch.compile fills up vectors with zeros, integers would divide by zero.)
+    quotient = ((z.abs() + (step >> 1)).float() + 0.5) / step.float()
+    return z.sign() * quotient.floor().int()
 
 
 def decode_levels(

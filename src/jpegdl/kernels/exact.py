@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from jpegdl import functional as F
-from jpegdl.kernels.dispatch import unobserved, warn_of
+from jpegdl.kernels.dispatch import _exporting, unobserved, warn_of
 
 
 def exact_images(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str) -> Tensor:
@@ -111,6 +111,11 @@ def _kernels(kind: str) -> ModuleType | None:
         warn_of(error, "cpu")
         return None
     return kernels
+
+
+def compiling() -> bool:
+    """Return whether torch.compile is at work, which takes this package's operators, and not torch.export, which cannot."""
+    return torch.compiler.is_dynamo_compiling() and not _exporting()
 
 
 def to_pixels(images: Tensor) -> Tensor:

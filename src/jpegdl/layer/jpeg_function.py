@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.kernels import exact_gradients, exact_images, soft_round_trip, to_pixels, unobserved
+from jpegdl.kernels import compiling, exact_gradients, exact_images, soft_round_trip, to_pixels, unobserved
 from jpegdl.layer.base import compute_dtype, full_precision
 from jpegdl.layer.config import ROUNDINGS, Rounding
 from jpegdl.tables import check_qualities, is_abstract, standard_tables
@@ -271,14 +271,15 @@ def _straight(x: Tensor, values: Tensor) -> Tensor:
 
 
 def _exact(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
-    wanted = torch.is_grad_enabled() and (images.requires_grad or luma.requires_grad or chroma.requires_grad)
-    if not wanted:
+    compute: Any = _Exact.apply
+    if compiling():
+        compute = _operator
+    elif not (torch.is_grad_enabled() and (images.requires_grad or luma.requires_grad or chroma.requires_grad)):
         return exact_images(images, luma, chroma, subsampling)
-    if torch.compiler.is_compiling() or not unobserved(images, luma, chroma):
+    elif torch.compiler.is_compiling() or not unobserved(images, luma, chroma):
         # As single operations: tracers and torch.func see what is done.
         smooth = _smooth(images, luma, chroma, subsampling, gradient, hardness)
         return (exact_images(images, luma, chroma, subsampling).to(smooth.dtype) + (smooth - smooth.detach())).to(images.dtype)
-    compute: Any = _Exact.apply
     output: Tensor = compute(images, luma, chroma, subsampling, gradient, hardness)
     return output
 
@@ -388,6 +389,32 @@ def _bits(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, codes:
 # ----------------------------------------------------------------------------------------------------------- gradient
 
 
+def _gradients(
+    images: Tensor, luma: Tensor, chroma: Tensor, settings: tuple[str, str, float], grad: Tensor, needs: tuple[bool, ...]
+) -> list[Tensor | None]:
+    """Gradients to images and tables, of those that are needed; differentiable where a derivative of them will be asked for."""
+    subsampling, gradient, hardness = settings
+    again = torch.is_grad_enabled()
+    if not again and gradient in ("ste", "hard"):
+        straight, tables = gradient == "ste", needs[1] or needs[2]
+        wanted = {"straight": straight, "want_images": straight and needs[0], "want_tables": tables}
+        gradients = exact_gradients(images, grad.resolve_neg(), luma, chroma, subsampling, **wanted)
+        if gradients is not None:
+            by_images = torch.zeros_like(images) if needs[0] and not straight else gradients[0]
+            return [by_images, *(by if need else None for by, need in zip(gradients[1:], needs[1:], strict=True))]
+    if tuple(needs) == (True, False, False) and not again and gradient in ("ste", "ste-matched"):
+        return [_through_sampling(grad, images, subsampling), None, None]
+    with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
+        # In a graph of their own: an operator is given tensors without one.
+        tensors = [
+            x if again else x.detach().requires_grad_(need) for x, need in zip((images, luma, chroma), needs, strict=True)
+        ]
+        inputs = [tensor for tensor, need in zip(tensors, needs, strict=True) if need]
+        output = _smooth(tensors[0], tensors[1], tensors[2], subsampling, gradient, hardness)
+        found = iter(torch.autograd.grad(output, inputs, grad.to(output.dtype), create_graph=again, allow_unused=True))
+    return [next(found) if need else None for need in needs]
+
+
 class _Exact(torch.autograd.Function):
     """A file's images, with the gradient of another quantizer's. Saved are the arguments alone."""
 
@@ -400,28 +427,90 @@ class _Exact(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         images, luma, chroma = ctx.saved_tensors
-        subsampling, gradient, hardness = ctx.settings
-        needs = ctx.needs_input_grad[:3]
-        again = torch.is_grad_enabled()
-        if not again and gradient in ("ste", "hard"):
-            straight, tables = gradient == "ste", needs[1] or needs[2]
-            wanted = {"straight": straight, "want_images": straight and needs[0], "want_tables": tables}
-            gradients = exact_gradients(images, grad.resolve_neg(), luma, chroma, subsampling, **wanted)
-            if gradients is not None:
-                by_images = torch.zeros_like(images) if needs[0] and not straight else gradients[0]
-                return (
-                    by_images,
-                    *(by if need else None for by, need in zip(gradients[1:], needs[1:], strict=True)),
-                    *(None,) * 3,
-                )
-        if needs == (True, False, False) and not again and gradient in ("ste", "ste-matched"):
-            return _through_sampling(grad, images, subsampling), *(None,) * 5
-        with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
-            inputs = [tensor for tensor, need in zip((images, luma, chroma), needs, strict=True) if need]
-            output = _smooth(images, luma, chroma, subsampling, gradient, hardness)
-            found = torch.autograd.grad(output, inputs, grad.to(output.dtype), create_graph=again, allow_unused=True)
-        left = iter(found)
-        return *(next(left) if need else None for need in needs), *(None,) * 3
+        return *_gradients(images, luma, chroma, ctx.settings, grad, ctx.needs_input_grad[:3]), *(None,) * 3
+
+
+# The same as operators, which torch.compile takes as they are and need not look into.
+
+
+def _forward(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
+    return exact_images(images, luma, chroma, subsampling)
+
+
+def _backward(
+    images: Tensor,
+    luma: Tensor,
+    chroma: Tensor,
+    subsampling: str,
+    gradient: str,
+    hardness: float,
+    grad: Tensor,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Empty where they are not needed."""
+    found = _gradients(images, luma, chroma, (subsampling, gradient, hardness), grad, tuple(needs))
+    # An operator's outputs must share memory with nothing: gradients of 4:4:4 images are what they came as, those of the two
+    # tables lie side by side.
+    fresh = []
+    for i, (x, by, need) in enumerate(zip((images, luma, chroma), found, needs, strict=True)):
+        if not need or by is None:
+            fresh.append(torch.zeros_like(x, memory_format=torch.contiguous_format) if need else x.new_empty(0))
+        else:
+            fresh.append(by.clone(memory_format=torch.contiguous_format) if i or _shares(by, grad) else by.contiguous())
+    return fresh[0], fresh[1], fresh[2]
+
+
+def _shares(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+_SETTINGS = "Tensor images, Tensor luma, Tensor chroma, str subsampling, str gradient, float hardness"
+_operator = torch.library.custom_op("jpegdl::jpeg", _forward, mutates_args=(), schema=f"({_SETTINGS}) -> Tensor")
+_operator_backward = torch.library.custom_op(
+    "jpegdl::jpeg_backward",
+    _backward,
+    mutates_args=(),
+    schema=f"({_SETTINGS}, Tensor grad, bool[] needs) -> (Tensor, Tensor, Tensor)",
+)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.settings = inputs[3:]
+
+
+def _operator_gradients(ctx: Any, grad: Tensor) -> Any:
+    needs, (images, luma, chroma) = list(ctx.needs_input_grad[:3]), ctx.saved_tensors
+    if torch.is_grad_enabled():
+        return *_gradients(images, luma, chroma, ctx.settings, grad, tuple(needs)), *(None,) * 3
+    found = _operator_backward(images, luma, chroma, *ctx.settings, grad, needs)
+    return *(by if need else None for by, need in zip(found, needs, strict=True)), *(None,) * 3
+
+
+_operator.register_autograd(_operator_gradients, setup_context=_save)
+
+
+@_operator.register_fake
+def _(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
+    return torch.empty_like(images, memory_format=torch.contiguous_format)
+
+
+@_operator_backward.register_fake
+def _(
+    images: Tensor,
+    luma: Tensor,
+    chroma: Tensor,
+    subsampling: str,
+    gradient: str,
+    hardness: float,
+    grad: Tensor,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    by_images, by_luma, by_chroma = (
+        torch.empty_like(x, memory_format=torch.contiguous_format) if need else x.new_empty(0)
+        for x, need in zip((images, luma, chroma), needs, strict=True)
+    )
+    return by_images, by_luma, by_chroma
 
 
 def _through_sampling(grad: Tensor, images: Tensor, subsampling: str) -> Tensor:
