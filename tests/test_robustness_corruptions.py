@@ -10,7 +10,7 @@ from PIL import Image
 from jpegdl.data import photograph
 from jpegdl.errors import UsageError
 from jpegdl.robustness import corruptions
-from jpegdl.robustness.corruptions import KINDS, check_corruptions, corrupt, jpeg
+from jpegdl.robustness.corruptions import KINDS, check_corruptions, corrupt, through_files
 
 needs_package = pytest.mark.skipif(importlib.util.find_spec("imagecorruptions") is None, reason="needs the extra attack")
 
@@ -56,7 +56,7 @@ def test_jpeg_files_are_those_that_pillow_writes(tmp_path):
     image.save(tmp_path / "x.jpg", quality=20, subsampling="4:2:0")
     with Image.open(tmp_path / "x.jpg") as read:
         expected = torch.from_numpy(np.array(read)).permute(2, 0, 1).float() / 255
-    assert torch.equal(jpeg(images, 20)[0], expected)
+    assert torch.equal(through_files(images, 20)[0], expected)
 
 
 def test_a_missing_package_is_one_line_with_the_command(monkeypatch):

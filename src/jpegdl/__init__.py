@@ -31,15 +31,30 @@ if TYPE_CHECKING:
     from jpegdl.comparison import compare as compare
     from jpegdl.comparison.config import read_config as read_config
     from jpegdl.layer.jpeg import JpegLayer
+    from jpegdl.layer.jpeg_function import jpeg as jpeg
     from jpegdl.layer.prepended import parameter_groups, prepend
+    from jpegdl.layer.random_jpeg import RandomJpeg as RandomJpeg
 
-__all__ = ["Classifier", "CompareConfig", "JpegLayer", "compare", "load", "parameter_groups", "prepend", "read_config"]
+__all__ = [
+    "Classifier",
+    "CompareConfig",
+    "JpegLayer",
+    "RandomJpeg",
+    "compare",
+    "jpeg",
+    "load",
+    "parameter_groups",
+    "prepend",
+    "read_config",
+]
 
 _HOMES = {
     "Classifier": "classifier",
     "CompareConfig": "comparison",
     "compare": "comparison",
     "JpegLayer": "layer",
+    "RandomJpeg": "layer",
+    "jpeg": "layer.jpeg_function",  # jpegdl.layer.jpeg is the module of JpegLayer
     "load": "classifier",
     "parameter_groups": "layer",
     "prepend": "layer",

@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -59,20 +59,33 @@ LARGEST_ENTRY = 32767  # that libjpeg writes, though the format has room for 655
 STEPS = (1e-5, 65535)  # from the smallest that a layer trains to the largest that a JPEG file holds
 
 
-def standard_tables(quality: int) -> tuple[Tensor, Tensor]:
-    """The standard tables at a quality factor, as libjpeg scales them.
+@overload
+def standard_tables(quality: int) -> tuple[Tensor, Tensor]: ...
+@overload
+def standard_tables(quality: Tensor, *, rounded: bool = True) -> tuple[Tensor, Tensor]: ...
+def standard_tables(quality: int | Tensor, *, rounded: bool = True) -> tuple[Tensor, Tensor]:
+    """The standard tables at a quality factor, as libjpeg scales them; for a tensor of qualities, differentiable.
+
+    A quality q scales the tables of Annex K by 5000 / q percent below 50, by 200 - 2 q from there on, to steps from 1 to 255.
+    An entry at either end of that range has no gradient.
 
     Args:
-        quality: 1 (coarsest) to 100 (all steps 1).
+        quality: 1 (coarsest) to 100 (all steps 1): an integer, or a floating-point tensor of shape () or (N,), each rounded to
+            the nearest integer for the values, with the gradient of the scaling at the quality given.
+        rounded: of a tensor alone: whether steps are whole numbers, as in a file, their gradient straight through the
+            rounding. Otherwise they follow the scaling as it stands, at the quality given: what gradients tell is then true.
 
     Returns:
-        (luma, chroma), each (8, 8), integers from 1 to 255 as float32.
+        (luma, chroma), each (8, 8), integers from 1 to 255 as float32; each (N, 8, 8) for N qualities, float64 where these are.
 
     Raises:
-        UsageError: ``quality`` is not an integer from 1 to 100.
+        UsageError: a quality is not from 1 to 100, or a number is no integer.
 
     Source: ITU-T T.81, Annex K; the scaling of libjpeg's jcparam.c.
     """
+    if isinstance(quality, Tensor):
+        steps = _scaled_by(check_qualities(quality), rounded)
+        return steps[0], steps[1]
     if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
         raise UsageError(f"quality must be an integer from 1 to 100, got {quality!r}")
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
@@ -81,6 +94,41 @@ def standard_tables(quality: int) -> tuple[Tensor, Tensor]:
         return torch.tensor(base).mul(percent).add(50).floor_divide(100).clamp(1, 255).float()
 
     return scaled(_LUMA), scaled(_CHROMA)
+
+
+def check_qualities(quality: Tensor) -> Tensor:
+    """Return a tensor of qualities as float32, or as the float64 that it is; the values of a GPU are waited for.
+
+    Raises:
+        UsageError: not of shape () or (N,), complex or boolean, or a quality that is not a number from 1 to 100.
+    """
+    if quality.ndim > 1 or quality.is_complex() or quality.dtype == torch.bool:
+        raise UsageError(f"quality must hold numbers, of shape () or (N,), got {quality.dtype}, {tuple(quality.shape)}")
+    if not is_abstract(quality) and not torch.compiler.is_compiling():
+        wrong = quality[~((quality >= 1) & (quality <= 100))]  # NaN too
+        if wrong.numel():
+            raise UsageError(f"quality must be from 1 to 100, got {wrong.flatten()[0].item():g}")
+    return quality if quality.dtype == torch.float64 else quality.float()
+
+
+def _scaled_by(quality: Tensor, rounded: bool) -> Tensor:
+    """(2, *quality.shape, 8, 8), luma and chroma."""
+    # Made from lists, a table would be copied to a GPU at each call: it waits.
+    base = torch.tensor((_LUMA, _CHROMA), dtype=quality.dtype).to(quality.device, non_blocking=True)
+    base = base.reshape(2, *(1,) * quality.ndim, BLOCK, BLOCK)
+
+    def scaled(quality: Tensor) -> Tensor:
+        percent = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[..., None, None]
+        return (base * percent / 100).clamp(1, 255)
+
+    smooth = scaled(quality)
+    if not rounded:
+        return smooth
+    with torch.no_grad():
+        whole = quality.round()
+        percent = torch.where(whole < 50, (5000 / whole).floor(), 200 - 2 * whole)[..., None, None]
+        steps = ((base * percent + 50) / 100).floor().clamp(1, 255)
+    return steps + (smooth - smooth.detach())
 
 
 def to_zigzag(table: Tensor) -> Tensor:

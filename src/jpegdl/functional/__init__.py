@@ -16,6 +16,16 @@ from jpegdl.functional.bits import (
 )
 from jpegdl.functional.checks import check_floating, check_images, check_shape
 from jpegdl.functional.companders import log_compand, tanh_compand
+from jpegdl.functional.exact import (
+    SAMPLING,
+    chroma_factors,
+    coefficient_levels,
+    decode_levels,
+    encode_coefficients,
+    encode_levels,
+    exact_round_trip,
+)
+from jpegdl.functional.planes import images_to_planes, planes_to_images, resample_chroma
 from jpegdl.functional.quantizers import (
     check_window,
     hard_quantize,
@@ -28,6 +38,7 @@ from jpegdl.functional.quantizers import (
     soft_quantize,
     ste_quantize,
 )
+from jpegdl.functional.scan import CODES, estimated_scan_bits, in_scan_order, scan_bits
 from jpegdl.functional.transforms import (
     BLOCK,
     DCT,
@@ -54,12 +65,14 @@ from jpegdl.functional.transforms import (
 
 __all__ = [
     "BLOCK",
+    "CODES",
     "DCT",
     "KB",
     "KG",
     "KR",
     "MCU",
     "RUNS",
+    "SAMPLING",
     "SIZES",
     "ZIGZAG",
     "Symbols",
@@ -70,26 +83,38 @@ __all__ = [
     "check_images",
     "check_shape",
     "check_window",
+    "chroma_factors",
     "code_lengths",
     "coded_bits",
+    "coefficient_levels",
     "coefficients_to_images",
     "crop_edges",
+    "decode_levels",
+    "encode_coefficients",
+    "encode_levels",
+    "estimated_scan_bits",
+    "exact_round_trip",
     "expected_symbols",
     "full_precision",
     "hard_quantize",
     "images_to_coefficients",
     "images_to_mcus",
+    "images_to_planes",
+    "in_scan_order",
     "largest_level",
     "level_probabilities",
     "log_compand",
     "mcus_to_images",
     "noise_quantize",
+    "planes_to_images",
     "quantize_levels",
     "remove_dc",
     "repeat_edges",
+    "resample_chroma",
     "rgb_to_ycbcr",
     "sample_quantize",
     "saturate",
+    "scan_bits",
     "size_category",
     "soft_quantize",
     "ste_quantize",

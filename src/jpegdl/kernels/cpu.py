@@ -18,6 +18,7 @@ from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.functional import BLOCK
+from jpegdl.kernels.cpu_exact import EXACT_JOB, TEAMS, ExactJob, chroma_gradient, image_gradient
 from jpegdl.kernels.cpu_strips import JOB, Job, backward_team, forward_team
 
 _WORTH_A_THREAD = 1 << 14  # numbers, 0.05 milliseconds of work
@@ -54,6 +55,97 @@ def backward(
     return None if grad_images is None else grad_images.to(images.dtype), sums
 
 
+def exact(images: Tensor, luma: Tensor, chroma: Tensor, factors: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The exact round trip.
+
+    Args:
+        images: (N, C, H, W), C 1 or 3, of any strides, float32 in [0, 1] or uint8.
+        luma, chroma: steps (8, 8) or (N, 8, 8).
+        factors: pixels that share a chroma sample, (down, across).
+
+    Returns:
+        The same shape, contiguous, and dtype; and (N,), uint8, 1 for images with NaN, of which the rest is not to be used.
+    """
+    pixels, tables = images.detach().contiguous(), [_in_order(table).reshape(-1, BLOCK, BLOCK) for table in (luma, chroma)]
+    shapes = _shapes(pixels, tables, factors)
+    subsampled = shapes["across"] > 1
+    samples = torch.empty((len(pixels), 2, shapes["rows"], shapes["columns"]) if subsampled else 0, dtype=torch.uint8)
+    output, bad = torch.empty_like(pixels), torch.zeros(len(pixels), dtype=torch.uint8)
+    tensors = {"images": pixels, "output": output, "luma": tables[0], "chroma": tables[1], "samples": samples, "bad": bad}
+    places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
+    for_chroma, for_images = TEAMS[pixels.dtype == torch.uint8]
+    if subsampled:
+        job = ExactJob(strips=len(pixels) * (shapes["rows"] // BLOCK), **shapes, **places)
+        share_out(for_chroma, EXACT_JOB, job, pixels.numel(), tensors)
+    job = ExactJob(strips=_count_strips(pixels), **shapes, **places)
+    share_out(for_images, EXACT_JOB, job, pixels.numel(), tensors)
+    return output, bad
+
+
+def exact_backward(
+    images: Tensor,
+    grad: Tensor,
+    luma: Tensor,
+    chroma: Tensor,
+    factors: tuple[int, int],
+    *,
+    straight: bool,
+    want_images: bool,
+    want_tables: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of the exact round trip: straight through its roundings, or those that it has.
+
+    Args:
+        images, luma, chroma, factors: as in :func:`exact`; images in floating point.
+        grad: of the output, shaped like the images.
+        straight: through the rounding of levels, too, of the steps.
+        want_images: those that go straight through, to the images.
+        want_tables: to the steps.
+
+    Returns:
+        Of the images, float32, and of luma and chroma, (N, 8, 8); None for what is not wanted.
+    """
+    pixels, grad = _in_order(images), _in_order(grad)
+    tables = [_in_order(table).reshape(-1, BLOCK, BLOCK) for table in (luma, chroma)]
+    shapes = _shapes(pixels, tables, factors)
+    n, subsampled = len(pixels), shapes["across"] > 1
+    want_images, unchanged = want_images and subsampled, want_images and not subsampled
+    tensors = {"images": pixels, "grad": grad, "luma": tables[0], "chroma": tables[1]}
+    tensors["samples"] = pixels.new_empty((n, 2, shapes["rows"], shapes["columns"]) if subsampled else 0)
+    grad_images = torch.empty_like(pixels) if want_images else None
+    if grad_images is not None:
+        tensors["grad_images"] = grad_images
+    sums = pixels.new_zeros(2, n, BLOCK * BLOCK, dtype=torch.float64)
+
+    def run(team: Callable[..., None], strips: int, partial: Tensor) -> None:
+        held = {**tensors, "partial": partial} if want_tables else tensors
+        places = {name: tensor.data_ptr() for name, tensor in held.items()}
+        job = ExactJob(strips=n * strips, straight=float(straight), **shapes, **places)
+        share_out(team, EXACT_JOB, job, pixels.numel(), held)
+
+    if subsampled:
+        strips = shapes["rows"] // BLOCK
+        partial = pixels.new_zeros(n, strips, BLOCK * BLOCK)
+        run(chroma_gradient, strips, partial)
+        sums[1] += partial.sum(1, dtype=torch.float64)
+    if want_images or want_tables:
+        strips = -(-pixels.shape[2] // BLOCK)
+        partial = pixels.new_zeros(n, strips, 2, BLOCK * BLOCK)
+        run(image_gradient, strips, partial)
+        sums += partial.sum(1, dtype=torch.float64).transpose(0, 1)
+    # From vertical frequency fastest, and from pixels in 0..255.
+    by_luma, by_chroma = sums.float().div(255).reshape(2, n, BLOCK, BLOCK).transpose(2, 3).unbind()
+    return grad if unchanged else grad_images, *((by_luma, by_chroma) if want_tables else (None, None))
+
+
+def _shapes(pixels: Tensor, tables: list[Tensor], factors: tuple[int, int]) -> dict[str, int]:
+    n, channels, height, width = pixels.shape
+    down, across = factors if channels == 3 else (1, 1)
+    rows, columns = (-(-side // (BLOCK * factor)) * BLOCK for side, factor in ((height, down), (width, across)))
+    shapes = {"n": n, "channels": channels, "height": height, "width": width, "down": down, "across": across}
+    return shapes | {"rows": rows, "columns": columns, "lumas": len(tables[0]), "chromas": len(tables[1])}
+
+
 def _in_order(tensor: Tensor) -> Tensor:
     return tensor.detach().float().contiguous()
 
@@ -66,16 +158,28 @@ def _count_strips(images: Tensor) -> int:
 
 
 def _share_out(team: Callable[..., None], cap: float, **tensors: Tensor) -> None:
-    """Run all strips on as many threads as PyTorch uses; on this one alone where starting others takes longer."""
+    """Run all strips of the soft round trip."""
     images = tensors["images"]
-    strips = _count_strips(images)
-    threads = min(torch.get_num_threads(), strips, 1 + images.numel() // _WORTH_A_THREAD)
-    # Several pieces per thread: one that shares its core with another process takes fewer.
-    pieces = 1 if threads == 1 else min(4 * threads, strips)
     places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
     n, _, height, width = images.shape
-    job = Job(pieces=pieces, strips=strips, n=n, height=height, width=width, cap=cap, **places)
-    native, parallel = _native(team), _openmp()
+    job = Job(strips=_count_strips(images), n=n, height=height, width=width, cap=cap, **places)
+    share_out(team, JOB, job, images.numel(), tensors)
+
+
+def share_out(team: Callable[..., None], kind: Any, job: Any, numbers: int, tensors: dict[str, Tensor]) -> None:
+    """Run a team on as many threads as PyTorch uses; on this one alone where starting others takes longer.
+
+    Args:
+        team: what each thread does, from a module that numba compiles.
+        kind: numba's type of a pointer to the job.
+        job: has ``strips``, and ``pieces``, which are chosen here.
+        numbers: how many there are to work on.
+        tensors: what the job points at.
+    """
+    threads = min(torch.get_num_threads(), job.strips, 1 + numbers // _WORTH_A_THREAD)
+    # Several pieces per thread: one that shares its core with another process takes fewer.
+    job.pieces = 1 if threads == 1 else min(4 * threads, job.strips)
+    native, parallel = _native(team, kind), _openmp()
     if threads == 1:
         native(ctypes.byref(job))
     elif parallel is not None:
@@ -87,15 +191,15 @@ def _share_out(team: Callable[..., None], cap: float, **tensors: Tensor) -> None
                 done.result()
 
 
-def _run(native: Any, job: Job, tensors: dict[str, Tensor]) -> None:
+def _run(native: Any, job: Any, tensors: dict[str, Tensor]) -> None:
     """A thread of the pool, which holds the job and its tensors: whoever started it may leave before it ends, by Ctrl+C."""
     native(ctypes.byref(job))
 
 
-@lru_cache(maxsize=2)
-def _native(team: Callable[..., None]) -> Any:
+@lru_cache(maxsize=16)
+def _native(team: Callable[..., None], kind: Any) -> Any:
     """The team's function, compiled; called without the interpreter's lock."""
-    compiled = numba.cfunc(types.void(JOB), cache=True)
+    compiled = numba.cfunc(types.void(kind), cache=True)
     try:
         return compiled(team).ctypes
     except (RuntimeError, OSError):  # numba can write its cache neither beside the package nor in the user's folder

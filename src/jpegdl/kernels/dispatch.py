@@ -146,14 +146,19 @@ def _kernels(device: torch.device) -> ModuleType | None:
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        warnings.warn(
-            f"the fused kernels for {device.type} do not work here, so PyTorch's own operations are used, which are slower and "
-            f"take more memory: {type(error).__name__}: {error}",
-            RuntimeWarning,
-            stacklevel=4,
-        )
+        warn_of(error, device.type)
         return None
     return kernels
+
+
+def warn_of(error: Exception, device: str) -> None:
+    """Warn that a kind of device goes without its kernels, at the code that wanted them."""
+    warnings.warn(
+        f"the fused kernels for {device} do not work here, so PyTorch's own operations are used, which are slower and "
+        f"take more memory: {type(error).__name__}: {error}",
+        RuntimeWarning,
+        stacklevel=5,
+    )
 
 
 def _forward(images: Tensor, q: Tensor, alpha: Tensor, bits: int | None) -> Tensor:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jpegdl.layer.normalization import ImageNormalization
     from jpegdl.layer.prepended import PrependedModel, parameter_groups, prepend
     from jpegdl.layer.quantizing import STEP_RANGE, QuantizerOptions, QuantizingLayer
+    from jpegdl.layer.random_jpeg import RandomJpeg
     from jpegdl.layer.regional import RegionalJpegLayer
     from jpegdl.layer.registry import (
         LAYER_KINDS,
@@ -52,6 +53,7 @@ __all__ = [
     "PrependedModel",
     "QuantizerOptions",
     "QuantizingLayer",
+    "RandomJpeg",
     "RegionalJpegLayer",
     "Rounding",
     "SubsampledJpegLayer",
@@ -87,6 +89,7 @@ _HOMES = {
     "QuantizerOptions": "quantizing",
     "QuantizingLayer": "quantizing",
     "ROUNDINGS": "config",
+    "RandomJpeg": "random_jpeg",
     "RegionalJpegLayer": "regional",
     "Rounding": "config",
     "STEP_RANGE": "quantizing",

@@ -85,7 +85,7 @@ def jpeg_versions() -> dict[str, str]:
     return {"pillow": PIL.__version__}
 
 
-def jpeg(images: Tensor, quality: int) -> Tensor:
+def through_files(images: Tensor, quality: int) -> Tensor:
     """Take images through JPEG files (4:2:0).
 
     Args:

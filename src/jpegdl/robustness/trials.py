@@ -18,7 +18,7 @@ from jpegdl.robustness.attack_batch import answers, attack_images
 from jpegdl.robustness.attack_figures import attack_rows
 from jpegdl.robustness.autoattack import AUTOATTACK, FEWEST_CLASSES, STEPS, TARGETS
 from jpegdl.robustness.config import BLACK_BOX, TRANSFERRED, WHITE_BOX, AttackConfig, check_attack
-from jpegdl.robustness.corruptions import SMALLEST, corrupt, corruption_versions, jpeg, jpeg_versions
+from jpegdl.robustness.corruptions import SMALLEST, corrupt, corruption_versions, jpeg_versions, through_files
 from jpegdl.robustness.results import attack_name
 from jpegdl.robustness.robust_accuracy import (
     NO_GRADIENT,
@@ -270,7 +270,7 @@ class _Attack:
             for _, batch in teller.batches(name, np.arange(len(self.images)), self.config.batch_size):
                 images, labels = self.images[batch], self.labels[batch]
                 if kind == "jpeg":
-                    made = jpeg(images, int(degree))
+                    made = through_files(images, int(degree))
                 else:
                     seeds = [_seed(self.config.images_seed, self.indices[i]) for i in batch]
                     made = corrupt(images, kind, int(degree), seeds)

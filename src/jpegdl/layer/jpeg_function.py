@@ -1,0 +1,523 @@
+"""``jpegdl.jpeg``: the JPEG codec as a function, with a quality or tables for each image."""
+
+import math
+from contextlib import nullcontext
+from numbers import Real
+from typing import Any, Literal, get_args, overload
+
+import torch
+from torch import Tensor
+
+from jpegdl import functional as F
+from jpegdl.errors import UsageError
+from jpegdl.kernels import compiling, exact_gradients, exact_images, soft_round_trip, to_pixels, unobserved
+from jpegdl.layer.base import compute_dtype
+from jpegdl.layer.config import ROUNDINGS, Rounding
+from jpegdl.tables import check_qualities, is_abstract, standard_tables
+
+Tables = tuple[Tensor, Tensor]
+Gradient = Literal["ste", "ste-matched", "hard", "soft"]
+Pixels = Literal["rounded", "float"]
+
+#: The roundings whose values are those of a file.
+EXACT: tuple[Rounding, ...] = ("ste", "ste-matched", "hard")
+_RATE_HARDNESS = 8.0  # of the levels whose bits are expected: counts are close to those of rounded ones
+LARGEST_STEP = 255.0  # of a baseline file's tables, which have 8 bits
+
+
+@overload
+def jpeg(
+    images: Tensor,
+    quality: float | Tensor | None = None,
+    *,
+    tables: tuple[Any, Any] | None = None,
+    subsampling: str = "4:2:0",
+    rounding: Rounding = "ste",
+    gradient: Gradient | None = None,
+    pixels: Pixels = "rounded",
+    hardness: float = 5.0,
+    generator: torch.Generator | None = None,
+    return_bits: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def jpeg(
+    images: Tensor,
+    quality: float | Tensor | None = None,
+    *,
+    tables: tuple[Any, Any] | None = None,
+    subsampling: str = "4:2:0",
+    rounding: Rounding = "ste",
+    gradient: Gradient | None = None,
+    pixels: Pixels = "rounded",
+    hardness: float = 5.0,
+    generator: torch.Generator | None = None,
+    return_bits: Literal[True, "standard", "optimal"],
+) -> tuple[Tensor, Tensor]: ...
+def jpeg(
+    images: Tensor,
+    quality: float | Tensor | None = None,
+    *,
+    tables: tuple[Any, Any] | None = None,
+    subsampling: str = "4:2:0",
+    rounding: Rounding = "ste",
+    gradient: Gradient | None = None,
+    pixels: Pixels = "rounded",
+    hardness: float = 5.0,
+    generator: torch.Generator | None = None,
+    return_bits: bool | str = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Take images through JPEG compression, differentiably.
+
+    With the roundings ``"ste"``, ``"ste-matched"`` and ``"hard"`` the result **is the file's**: bit for bit the pixels that
+    libjpeg-turbo (Pillow, OpenCV, torchvision) decodes from the file that it writes, on any device. The roundings differ in
+    their gradients, which are those of :class:`jpegdl.JpegLayer`:
+
+    - ``"ste"``: straight through all roundings. To images, that of colour, chroma subsampling and DCT there and back; to a
+      step q, the sum of g_z (k - z / q), with z the encoder's coefficients that have it, k their levels in the file, and g_z
+      the gradient that reaches them.
+    - ``"ste-matched"``: the same, a step's scaled to how the rounding errors of its coefficients grow with it.
+    - ``"hard"``: what it is almost everywhere, 0 to images, the sum of g_z k to a step.
+
+    The others compute in floating point:
+
+    - ``"soft"``: each level the mean of P(k | z) = softmax_k(-hardness (z / q - k)^2); the truth about its own values.
+    - ``"sample"``: levels drawn from P(k | z), the gradient of ``"soft"``.
+    - ``"noise"``: uniform noise one step wide in place of rounding.
+    - ``"none"``: no quantization: colour and chroma subsampling alone.
+
+    Pixels are rounded and clipped, in images as an encoder needs them and in the result as a decoder does, and gradients go
+    straight through that too, beyond [0, 1] as well.
+
+    Args:
+        images: (N, 3, H, W) or (3, H, W) RGB, (N, 1, H, W) or (1, H, W) grey, any H, W >= 1; floating point in [0, 1], or uint8
+            in 0..255. An image with NaN in it comes out as NaN, and no other does.
+        quality: 1 (coarsest) to 100, of libjpeg's scale: a number, or a tensor of shape () or (N,), one for each image. A
+            gradient reaches a tensor by way of :func:`jpegdl.tables.standard_tables`. A file has an integer, and so have the
+            exact roundings: the nearest one; the others follow the scaling at the number given.
+        tables: steps in place of a quality: (luma, chroma), each (8, 8), or (N, 8, 8) with one for each image, rows the
+            vertical frequency; greater than 0. A file has whole numbers from 1 to 255, and the exact roundings take the nearest
+            one, straight through. Of grey images, the first alone counts.
+        subsampling: of chroma, 4:4:4, 4:2:2 or 4:2:0; of no account for grey images.
+        rounding: one of the seven above.
+        gradient: of the exact roundings, which one's gradient: ``"ste"``, ``"ste-matched"``, ``"hard"`` or ``"soft"``. None
+            for its own.
+        pixels: ``"float"`` leaves pixels as they are on both sides, for the roundings in floating point.
+        hardness: of P(k | z), greater than 0; large is hard.
+        generator: source of randomness on the images' device, for ``"sample"`` (as PyTorch's own) and ``"noise"``.
+        return_bits: give the size of each file's scan too, with ``"standard"`` Huffman codes (True), which encoders use unless
+            told otherwise, or ``"optimal"`` ones.
+
+    Returns:
+        The same shape and dtype. uint8 images come out as uint8, as torchvision's transforms have it, and without gradients:
+        where quality or tables are to have any, give floating point.
+        With ``return_bits`` also the bits, (N,), or () for a single image: whatever the rounding, those of the file that the
+        nearest whole steps make, all but its header, to the last stuffed byte. Their gradient is that of the bits expected of
+        levels drawn around the coefficients: see :func:`jpegdl.functional.expected_symbols`. NaN for an image with NaN.
+
+    Raises:
+        TypeError: images that are no tensor, or of another dtype.
+        UsageError: another shape; a quality that is not from 1 to 100; a table with an entry that is not; both or neither of
+            them; what is not one of the choices above.
+
+    Source: ITU-T T.81; libjpeg-turbo. The gradients: Bengio et al. 2013; "JPEG Inspired Deep Learning" (ICLR 2025).
+
+    Example::
+
+        images = torch.rand(4, 3, 224, 224, requires_grad=True)
+        jpeg(images, 75).sum().backward()
+        quality = torch.tensor([10.0, 30.0, 50.0, 90.0], requires_grad=True)
+        (jpeg(images, quality) - images).square().mean().backward()
+    """
+    batch = _checked(images)
+    check_choices(subsampling, rounding, gradient, pixels, hardness)
+    exact = rounding in EXACT
+    with F.full_precision(batch):
+        luma, chroma = _steps(batch, quality, tables, exact)
+        if batch.dtype == torch.uint8:
+            _check_whole_images(luma, chroma, pixels)
+        if exact:
+            output = _exact(batch, luma, chroma, subsampling, gradient or rounding, hardness)
+        else:
+            output = _inexact(batch, luma, chroma, subsampling, rounding, pixels, hardness, generator)
+    if not batch.is_contiguous() and batch.stride(1) == 1:  # channels last, as they came
+        output = output.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    output = output if images.ndim == 4 else output[0]
+    if not return_bits:
+        return output
+    with F.full_precision(batch):
+        bits = _bits(batch, luma, chroma, subsampling, "standard" if return_bits is True else str(return_bits))
+    return output, bits if images.ndim == 4 else bits[0]
+
+
+#: Tables of single qualities; to make them takes longer than a small image.
+_KNOWN: dict[tuple[float, bool, torch.dtype, torch.device], Tables] = {}
+
+
+# ----------------------------------------------------------------------------------------------------------- checks
+
+
+def _checked(images: Tensor) -> Tensor:
+    """(N, C, H, W), whatever the images came as."""
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}")
+    if not images.is_floating_point() and images.dtype != torch.uint8:
+        raise TypeError(f"images must be floating point in [0, 1], or torch.uint8 in 0..255, got {images.dtype}")
+    batch = images[None] if images.ndim == 3 else images
+    if batch.ndim != 4 or batch.shape[1] not in (1, 3) or batch.shape[2] < 1 or batch.shape[3] < 1:
+        raise UsageError(
+            "images must be of shape (N, 3, H, W) or (3, H, W), with 1 in place of 3 for grey ones, H and W at least 1, "
+            f"got {tuple(images.shape)}"
+        )
+    return batch
+
+
+def check_choices(subsampling: str, rounding: str, gradient: str | None, pixels: str, hardness: float) -> None:
+    """Refuse what :func:`jpeg` does not offer.
+
+    Raises:
+        UsageError: says what it does.
+    """
+    F.chroma_factors(subsampling)
+    if rounding not in ROUNDINGS:
+        raise UsageError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {rounding!r}")
+    if gradient is not None and gradient not in get_args(Gradient):
+        raise UsageError(f"gradient must be one of {', '.join(get_args(Gradient))}, or None, got {gradient!r}")
+    if pixels not in get_args(Pixels):
+        raise UsageError(f"pixels must be rounded or float, got {pixels!r}")
+    exact = rounding in EXACT
+    if gradient is not None and not exact:
+        raise UsageError(f"gradient is for the roundings {', '.join(EXACT)}; {rounding} has its own")
+    if pixels == "float" and exact:
+        raise UsageError(f"rounding {rounding!r} gives a file's pixels, which are whole: pixels='float' is for the others")
+    if isinstance(hardness, bool) or not isinstance(hardness, Real) or not 0 < hardness < math.inf:
+        raise UsageError(f"hardness must be a number greater than 0, got {hardness!r}")
+
+
+def _check_whole_images(luma: Tensor, chroma: Tensor, pixels: str) -> None:
+    if pixels == "float":
+        raise UsageError("pixels='float' needs images in floating point: images.float() / 255")
+    if torch.is_grad_enabled() and (luma.requires_grad or chroma.requires_grad):
+        raise UsageError(
+            "images of torch.uint8 come out as such, and no gradient could reach quality or tables: give images.float() / 255"
+        )
+
+
+def _steps(images: Tensor, quality: float | Tensor | None, tables: Any, exact: bool) -> Tables:
+    """Steps of luma and chroma in the precision to compute in, each (8, 8) or (N, 8, 8); whole where they are to be."""
+    if (quality is None) == (tables is None):
+        raise UsageError("give either quality or tables" + ("" if quality is None else ", not both"))
+    dtype = compute_dtype(images)
+    if quality is not None:
+        luma, chroma = _standard(quality, images, exact)
+    else:
+        try:
+            luma, chroma = tables
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"tables must be a pair (luma, chroma), got {type(tables).__name__}") from error
+        luma, chroma = (_table(table, name, exact) for table, name in ((luma, "luma"), (chroma, "chroma")))
+    for name, table in (("luma", luma), ("chroma", chroma)):
+        if table.device != images.device and images.device.type != "meta":
+            raise UsageError(f"{name} is on {table.device} and the images are on {images.device}: move one of them")
+        if table.ndim == 3 and len(table) not in (1, len(images)):
+            what = "tables" if quality is None else "qualities"
+            raise UsageError(f"{what} must be one for all images or one for each, got {len(table)} for {len(images)} images")
+    return luma.to(dtype), chroma.to(dtype)
+
+
+def _standard(quality: float | Tensor, images: Tensor, exact: bool) -> Tables:
+    if isinstance(quality, Tensor):
+        if quality.device != images.device and quality.ndim == 0 and not quality.requires_grad:
+            quality = quality.to(images.device)  # as PyTorch treats single numbers
+        luma, chroma = standard_tables(check_qualities(quality), rounded=exact)
+        return luma, chroma
+    if isinstance(quality, bool) or not isinstance(quality, Real) or not 1 <= quality <= 100:
+        raise UsageError(f"quality must be a number from 1 to 100, or a tensor of such, got {quality!r}")
+    key = float(quality), exact, compute_dtype(images), images.device
+    if key in _KNOWN:
+        return _KNOWN[key]
+    ordinary = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+    with ordinary:  # born in inference mode, they could never be saved for a later backward
+        luma, chroma = standard_tables(torch.tensor(key[0], dtype=key[2], device="cpu"), rounded=exact)
+        luma, chroma = luma.to(images.device), chroma.to(images.device)
+    if type(luma) is Tensor and not torch.compiler.is_compiling() and unobserved(luma) and len(_KNOWN) < 1000:
+        _KNOWN[key] = luma, chroma
+    return luma, chroma
+
+
+def _table(table: Any, name: str, exact: bool) -> Tensor:
+    try:
+        steps = table if isinstance(table, Tensor) else torch.as_tensor(table)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{name} must be an (8, 8) table of numbers, got {table!r}") from error
+    if steps.is_complex() or steps.dtype == torch.bool or steps.ndim not in (2, 3) or steps.shape[-2:] != (F.BLOCK, F.BLOCK):
+        raise UsageError(f"{name} must hold numbers, of shape (8, 8) or (N, 8, 8), got {steps.dtype}, {tuple(steps.shape)}")
+    if steps.dtype != torch.float64:
+        steps = steps.float()
+    if not is_abstract(steps) and not torch.compiler.is_compiling():
+        largest = LARGEST_STEP if exact else 1e12
+        wrong = steps[~((steps > 0) & (steps <= largest))]
+        if wrong.numel():
+            bound = f" and at most {largest:g}, as in a baseline file" if exact else " and finite"
+            raise UsageError(f"{name} must be greater than 0{bound}, everywhere, got {wrong.flatten()[0].item():g}")
+    return _straight(steps, steps.detach().round().clamp(min=1)) if exact else steps
+
+
+def _straight(x: Tensor, values: Tensor) -> Tensor:
+    """``values``, with the gradient of ``x``."""
+    return values + (x - x.detach()) if x.requires_grad else values
+
+
+# ------------------------------------------------------------------------------------------------------- ways through
+
+
+def _exact(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
+    compute: Any = _Exact.apply
+    if compiling():
+        compute = _operator
+    elif not (torch.is_grad_enabled() and (images.requires_grad or luma.requires_grad or chroma.requires_grad)):
+        return exact_images(images, luma, chroma, subsampling)
+    elif torch.compiler.is_compiling() or not unobserved(images, luma, chroma):
+        # As single operations: tracers and torch.func see what is done.
+        smooth = _smooth(images, luma, chroma, subsampling, gradient, hardness)
+        return (exact_images(images, luma, chroma, subsampling).to(smooth.dtype) + (smooth - smooth.detach())).to(images.dtype)
+    output: Tensor = compute(images, luma, chroma, subsampling, gradient, hardness)
+    return output
+
+
+def _smooth(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
+    """What the gradient is taken of: the encoder's own coefficients, by another quantizer."""
+    pixels = _straight_pixels(F.unit_images(images))
+    whole = F.encode_coefficients(to_pixels(images.detach()), subsampling)
+    outputs: list[Tensor | None] = []
+    for z, parts, table in zip(F.images_to_planes(pixels, subsampling), (whole[:1], whole[1:]), (luma, chroma), strict=True):
+        if z is None:
+            outputs.append(None)
+            continue
+        z = _straight(z, torch.stack(parts, 1).to(z.dtype) / 8)
+        if gradient in ("ste", "hard"):
+            q = _at_blocks(table, z)
+            levels = torch.stack([F.coefficient_levels(part, table) for part in parts], 1).to(z.dtype)
+            outputs.append(q * (_straight(z / q, levels) if gradient == "ste" else levels))
+        else:
+            outputs.append(_quantized(z, table, gradient, hardness, None))
+    assert outputs[0] is not None
+    return F.planes_to_images(outputs[0], outputs[1], (images.shape[-2], images.shape[-1]), subsampling)
+
+
+def _inexact(
+    images: Tensor,
+    luma: Tensor,
+    chroma: Tensor,
+    subsampling: str,
+    rounding: str,
+    pixels: str,
+    hardness: float,
+    generator: torch.Generator | None,
+) -> Tensor:
+    x = F.unit_images(images)
+    if pixels == "rounded" and images.dtype != torch.uint8:
+        x = _straight_pixels(x)
+    x = _floating(x, luma, chroma, subsampling, rounding, hardness, generator)
+    if images.dtype == torch.uint8:
+        return (x * 255).round().clamp(0, 255).to(torch.uint8)
+    x = _straight_pixels(x) if pixels == "rounded" else x
+    # A block with NaN is NaN, and so shall be its image.
+    bad = images.detach().isnan().flatten(1).any(1)[:, None, None, None]
+    return x.masked_fill(bad, torch.nan).to(images.dtype)
+
+
+def _straight_pixels(images: Tensor) -> Tensor:
+    """Rounded to 256 levels and clipped, gradients straight through."""
+    return _straight(images, (images.detach() * 255).round().clamp(0, 255) / 255)
+
+
+def _floating(
+    images: Tensor,
+    luma: Tensor,
+    chroma: Tensor,
+    subsampling: str,
+    rounding: str,
+    hardness: float,
+    generator: torch.Generator | None,
+) -> Tensor:
+    size = images.shape[-2], images.shape[-1]
+    if rounding == "soft" and subsampling == "4:4:4" and images.shape[1] == 3 and luma.ndim == chroma.ndim == 2:
+        q = torch.stack((luma, chroma, chroma))
+        return soft_round_trip(images, q, hardness / q.square(), bits=None, window=5)
+    luma_z, chroma_z = F.images_to_planes(images, subsampling)
+    parts = [
+        None if z is None else _quantized(z, q, rounding, hardness, generator) for z, q in ((luma_z, luma), (chroma_z, chroma))
+    ]
+    assert parts[0] is not None
+    return F.planes_to_images(parts[0], parts[1], size, subsampling)
+
+
+def _at_blocks(table: Tensor, z: Tensor) -> Tensor:
+    """(8, 8) or (N, 8, 8), so that they broadcast to coefficients (N, planes, h, w, 8, 8)."""
+    table = table.to(z.dtype)
+    return table[:, None, None, None] if table.ndim == 3 else table
+
+
+def _quantized(z: Tensor, table: Tensor, rounding: str, hardness: float, generator: torch.Generator | None) -> Tensor:
+    q = _at_blocks(table, z)
+    if rounding == "none":
+        return z
+    if rounding in ("ste", "ste-matched"):
+        return F.ste_quantize(z, q, bits=None, matched=rounding == "ste-matched")
+    if rounding == "hard":
+        return F.hard_quantize(z, q, bits=None)
+    if rounding == "noise":
+        return F.noise_quantize(z, q, bits=None, generator=generator)
+    alpha = hardness / q.square()
+    if rounding == "soft":
+        return F.soft_quantize(z, q, alpha, bits=None)
+    return F.sample_quantize(z, q, alpha, bits=None, generator=generator)
+
+
+def _bits(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, codes: str) -> Tensor:
+    luma, chroma = (_straight(table, table.detach().round().clamp(1, LARGEST_STEP)) for table in (luma, chroma))
+    pixels = images if images.dtype == torch.uint8 else to_pixels(images.detach())
+    levels = F.encode_levels(pixels, luma, chroma, subsampling)
+    if not (torch.is_grad_enabled() and (images.requires_grad or luma.requires_grad or chroma.requires_grad)):
+        bits = F.scan_bits(levels, subsampling, codes).to(compute_dtype(images))
+    else:
+        planes = F.images_to_planes(_straight_pixels(F.unit_images(images)), subsampling)
+        bits = F.estimated_scan_bits(levels, planes, luma, chroma, subsampling, codes, _RATE_HARDNESS)
+    return bits if images.dtype == torch.uint8 else bits.masked_fill(images.detach().isnan().flatten(1).any(1), torch.nan)
+
+
+# ----------------------------------------------------------------------------------------------------------- gradient
+
+
+def _gradients(
+    images: Tensor, luma: Tensor, chroma: Tensor, settings: tuple[str, str, float], grad: Tensor, needs: tuple[bool, ...]
+) -> list[Tensor | None]:
+    """Gradients to images and tables, of those that are needed; differentiable where a derivative of them will be asked for."""
+    subsampling, gradient, hardness = settings
+    again = torch.is_grad_enabled()
+    if not again and gradient in ("ste", "hard"):
+        straight, tables = gradient == "ste", needs[1] or needs[2]
+        wanted = {"straight": straight, "want_images": straight and needs[0], "want_tables": tables}
+        gradients = exact_gradients(images, grad.resolve_neg(), luma, chroma, subsampling, **wanted)
+        if gradients is not None:
+            by_images = torch.zeros_like(images) if needs[0] and not straight else gradients[0]
+            return [by_images, *(by if need else None for by, need in zip(gradients[1:], needs[1:], strict=True))]
+    if tuple(needs) == (True, False, False) and not again and gradient in ("ste", "ste-matched"):
+        return [_through_sampling(grad, images, subsampling), None, None]
+    with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
+        # In a graph of their own: an operator is given tensors without one.
+        tensors = [
+            x if again else x.detach().requires_grad_(need) for x, need in zip((images, luma, chroma), needs, strict=True)
+        ]
+        inputs = [tensor for tensor, need in zip(tensors, needs, strict=True) if need]
+        output = _smooth(tensors[0], tensors[1], tensors[2], subsampling, gradient, hardness)
+        found = iter(torch.autograd.grad(output, inputs, grad.to(output.dtype), create_graph=again, allow_unused=True))
+    return [next(found) if need else None for need in needs]
+
+
+class _Exact(torch.autograd.Function):
+    """A file's images, with the gradient of another quantizer's. Saved are the arguments alone."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, luma: Tensor, chroma: Tensor, *settings: Any) -> Tensor:
+        ctx.save_for_backward(images, luma, chroma)
+        ctx.settings = settings
+        return exact_images(images, luma, chroma, settings[0])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        images, luma, chroma = ctx.saved_tensors
+        return *_gradients(images, luma, chroma, ctx.settings, grad, ctx.needs_input_grad[:3]), *(None,) * 3
+
+
+# The same as operators, which torch.compile takes as they are and need not look into.
+
+
+def _forward(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
+    return exact_images(images, luma, chroma, subsampling)
+
+
+def _backward(
+    images: Tensor,
+    luma: Tensor,
+    chroma: Tensor,
+    subsampling: str,
+    gradient: str,
+    hardness: float,
+    grad: Tensor,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Empty where they are not needed."""
+    found = _gradients(images, luma, chroma, (subsampling, gradient, hardness), grad, tuple(needs))
+    # An operator's outputs must share memory with nothing: gradients of 4:4:4 images are what they came as, those of the two
+    # tables lie side by side.
+    fresh = []
+    for i, (x, by, need) in enumerate(zip((images, luma, chroma), found, needs, strict=True)):
+        if not need or by is None:
+            fresh.append(torch.zeros_like(x, memory_format=torch.contiguous_format) if need else x.new_empty(0))
+        else:
+            fresh.append(by.clone(memory_format=torch.contiguous_format) if i or _shares(by, grad) else by.contiguous())
+    return fresh[0], fresh[1], fresh[2]
+
+
+def _shares(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+_SETTINGS = "Tensor images, Tensor luma, Tensor chroma, str subsampling, str gradient, float hardness"
+_operator = torch.library.custom_op("jpegdl::jpeg", _forward, mutates_args=(), schema=f"({_SETTINGS}) -> Tensor")
+_operator_backward = torch.library.custom_op(
+    "jpegdl::jpeg_backward",
+    _backward,
+    mutates_args=(),
+    schema=f"({_SETTINGS}, Tensor grad, bool[] needs) -> (Tensor, Tensor, Tensor)",
+)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.settings = inputs[3:]
+
+
+def _operator_gradients(ctx: Any, grad: Tensor) -> Any:
+    needs, (images, luma, chroma) = list(ctx.needs_input_grad[:3]), ctx.saved_tensors
+    if torch.is_grad_enabled():
+        return *_gradients(images, luma, chroma, ctx.settings, grad, tuple(needs)), *(None,) * 3
+    found = _operator_backward(images, luma, chroma, *ctx.settings, grad, needs)
+    return *(by if need else None for by, need in zip(found, needs, strict=True)), *(None,) * 3
+
+
+_operator.register_autograd(_operator_gradients, setup_context=_save)
+
+
+@_operator.register_fake
+def _(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
+    return torch.empty_like(images, memory_format=torch.contiguous_format)
+
+
+@_operator_backward.register_fake
+def _(
+    images: Tensor,
+    luma: Tensor,
+    chroma: Tensor,
+    subsampling: str,
+    gradient: str,
+    hardness: float,
+    grad: Tensor,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    by_images, by_luma, by_chroma = (
+        torch.empty_like(x, memory_format=torch.contiguous_format) if need else x.new_empty(0)
+        for x, need in zip((images, luma, chroma), needs, strict=True)
+    )
+    return by_images, by_luma, by_chroma
+
+
+def _through_sampling(grad: Tensor, images: Tensor, subsampling: str) -> Tensor:
+    """The gradient to images where rounding passes it on: DCT and colour are undone, and chroma sampling alone is left."""
+    if images.shape[1] == 1 or subsampling == "4:4:4":
+        return grad
+    with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
+        x = torch.zeros_like(images, dtype=compute_dtype(images), requires_grad=True)
+        (found,) = torch.autograd.grad(F.resample_chroma(x, subsampling), x, grad.to(x.dtype))
+    return found.to(images.dtype)

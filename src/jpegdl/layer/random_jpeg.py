@@ -1,0 +1,177 @@
+"""JPEG compression at random qualities, as an augmentation and as a noise layer."""
+
+import sys
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils.data import get_worker_info
+
+from jpegdl.errors import UsageError
+from jpegdl.layer.config import Rounding
+from jpegdl.layer.jpeg_function import Gradient, check_choices, jpeg
+
+
+class Draws(NamedTuple):
+    """What was drawn for each image of a batch, on the CPU: quality, index of its subsampling, whether it is compressed."""
+
+    quality: Tensor
+    sampling: Tensor
+    applied: Tensor
+
+
+class RandomJpeg(nn.Module):
+    """Compress each image at a quality, and with a chroma subsampling, of its own, both drawn at random.
+
+    The images are those of real files, bit for bit, and differentiable: see :func:`jpegdl.jpeg`. It does the same in training
+    and evaluation, as augmentations do. It stands in ``torchvision.transforms.v2.Compose``, before ``Normalize``, in
+    ``nn.Sequential``, kornia's containers, or a model.
+
+    Args:
+        quality: a pair (lowest, highest), both included, from which whole qualities are drawn evenly; or the one to use.
+        subsampling: those to draw from evenly, 4:4:4, 4:2:2 or 4:2:0; or the one to use.
+        p: the share of images that is compressed; the others stay as they are.
+        rounding, gradient, hardness: as in :func:`jpegdl.jpeg`.
+        generator: source of the draws, on the CPU; None for PyTorch's own, which ``torch.manual_seed`` seeds and which
+            differs in each worker of a DataLoader. There, a generator of one's own is seeded anew from its seed and the
+            worker's, or all workers would draw the same.
+
+    Raises:
+        UsageError: an argument is out of its range.
+
+    Example::
+
+        transform = v2.Compose([v2.ToImage(), v2.RandomCrop(224), RandomJpeg(), v2.ToDtype(torch.float32, scale=True)])
+        noisy = RandomJpeg(quality=50, subsampling="4:2:0")(images)
+    """
+
+    def __init__(
+        self,
+        quality: int | tuple[int, int] = (30, 95),
+        subsampling: str | Sequence[str] = ("4:2:0", "4:4:4"),
+        p: float = 1.0,
+        rounding: Rounding = "ste",
+        *,
+        gradient: Gradient | None = None,
+        hardness: float = 5.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.quality = _range(quality)
+        self.subsampling: tuple[str, ...] = (subsampling,) if isinstance(subsampling, str) else tuple(subsampling)
+        if not self.subsampling:
+            raise UsageError("subsampling must name at least one of 4:4:4, 4:2:2 and 4:2:0")
+        for name in self.subsampling:
+            check_choices(name, rounding, gradient, "rounded", hardness)
+        if isinstance(p, bool) or not isinstance(p, Real) or not 0 <= p <= 1:
+            raise UsageError(f"p must be a number from 0 to 1, got {p!r}")
+        self.p: float = float(p)
+        self.rounding: Rounding = rounding
+        self.gradient: Gradient | None = gradient
+        self.hardness: float = hardness
+        self.generator: torch.Generator | None = generator
+        self._seeded_for: int | None = None
+
+    def forward(self, *inputs: Any) -> Any:
+        """Compress images, and hand on what is none.
+
+        Args:
+            inputs: (N, 3, H, W) or (3, H, W) RGB, 1 in place of 3 for grey; uint8, or floating point in [0, 1]. Or what
+                torchvision's v2 transforms take: any structure of tuples, lists and dicts, in which ``tv_tensors.Image`` and
+                ``Video`` are compressed, or else the first tensor alone; images of one sample that are equally many have the
+                same draws.
+
+        Returns:
+            The same structure, types, shapes and dtypes.
+
+        Raises:
+            TypeError, UsageError: no image in it, or one that :func:`jpegdl.jpeg` refuses.
+        """
+        leaves, structure = tree_flatten(inputs if len(inputs) > 1 else inputs[0] if inputs else None)
+        places = _images_among(leaves)
+        if not places:
+            kinds = ", ".join(sorted({type(leaf).__name__ for leaf in leaves})) or "nothing"
+            raise UsageError(f"RandomJpeg found no image among {kinds}: for PIL images put v2.ToImage() before it")
+        draws: Draws | None = None
+        for place in places:
+            image = leaves[place]
+            count = 1 if image.ndim == 3 else len(image)
+            if draws is None or len(draws.applied) != count:
+                draws = self.draw(count)
+            leaves[place] = _like(self._compressed(image.as_subclass(Tensor), draws), image)
+        return tree_unflatten(leaves, structure)
+
+    def draw(self, count: int) -> Draws:
+        """Draw for so many images; :meth:`forward` calls it once for each batch."""
+        generator, (low, high) = self._generator(), self.quality
+        quality = torch.randint(low, high + 1, (count,), generator=generator)
+        sampling = torch.randint(len(self.subsampling), (count,), generator=generator)
+        return Draws(quality, sampling, torch.rand(count, generator=generator) < self.p)
+
+    def _generator(self) -> torch.Generator | None:
+        worker = get_worker_info()
+        if self.generator is not None and worker is not None and self._seeded_for != worker.seed:
+            self.generator.manual_seed((self.generator.initial_seed() ^ worker.seed) % 2**63)
+            self._seeded_for = worker.seed
+        return self.generator
+
+    def _compressed(self, images: Tensor, draws: Draws) -> Tensor:
+        batch = images[None] if images.ndim == 3 else images
+        output = batch
+        for number, name in enumerate(self.subsampling):
+            chosen = (draws.applied & (draws.sampling == number)).nonzero()[:, 0]
+            if not len(chosen):
+                continue
+            whole = len(chosen) == len(batch)
+            # A number takes less time than a tensor, which counts for single images.
+            quality = int(draws.quality[0]) if len(batch) == 1 else draws.quality[chosen].to(batch.device, torch.float32)
+            places = chosen.to(batch.device)
+            part = jpeg(
+                batch if whole else batch[places],
+                quality,
+                subsampling=name,
+                rounding=self.rounding,
+                gradient=self.gradient,
+                hardness=self.hardness,
+            )
+            output = part if whole else output.index_copy(0, places, part)
+        output = output.clone() if output is batch else output
+        return output[0] if images.ndim == 3 else output
+
+    def extra_repr(self) -> str:
+        low, high = self.quality
+        quality = low if low == high else self.quality
+        return f"quality={quality}, subsampling={self.subsampling}, p={self.p:g}, rounding={self.rounding!r}"
+
+
+def _range(quality: Any) -> tuple[int, int]:
+    pair = quality if isinstance(quality, tuple | list) else (quality, quality)
+    whole = len(pair) == 2 and all(isinstance(end, Integral) and not isinstance(end, bool) for end in pair)
+    if not whole or not 1 <= pair[0] <= pair[1] <= 100:
+        raise UsageError(f"quality must be an integer from 1 to 100, or a pair of such, lowest first, got {quality!r}")
+    return int(pair[0]), int(pair[1])
+
+
+def _images_among(leaves: list[Any]) -> list[int]:
+    """Which of them are images, as torchvision's v2 transforms tell."""
+    marked = sys.modules.get("torchvision.tv_tensors")  # where it is not imported, no tensor is marked
+    if marked is not None:
+        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, marked.Image | marked.Video)]
+        if places:
+            return places
+    for i, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor) and (marked is None or not isinstance(leaf, marked.TVTensor)):
+            return [i]
+    return []
+
+
+def _like(images: Tensor, original: Tensor) -> Tensor:
+    """``images`` marked as the original is."""
+    marked = sys.modules.get("torchvision.tv_tensors")
+    if marked is None or not isinstance(original, marked.TVTensor):
+        return images
+    wrapped: Tensor = marked.wrap(images, like=original)
+    return wrapped
