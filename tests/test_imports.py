@@ -146,7 +146,6 @@ def test_a_larger_room_without_its_packages_says_what_to_install(name):
     "code",
     [
         "import jpegdl.training.trainer",
-        "import jpegdl.bench",
         "from jpegdl.data.images import ImageSet",
         "from jpegdl.data.sources.photos import photograph",
         "from jpegdl.training.plugins import check_plugins",
