@@ -16,7 +16,7 @@ from jpegdl.explain import ExplainConfig, explain_comparison, explain_run
 from jpegdl.explain import parts as runs
 from jpegdl.files import digest_of_file
 from jpegdl.runs import RunFolder, open_run
-from jpegdl.runs.opened import DataPlace
+from jpegdl.runs.config import DataPlace
 
 pytestmark = pytest.mark.drawn
 

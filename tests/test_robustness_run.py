@@ -16,7 +16,7 @@ from jpegdl.robustness import AttackConfig, attack_comparison, attack_run, attac
 from jpegdl.robustness import trials as attacking
 from jpegdl.robustness.robust_accuracy import from_bits
 from jpegdl.runs import RunFolder, open_run
-from jpegdl.runs.opened import DataPlace
+from jpegdl.runs.config import DataPlace
 from runs import run, small_config
 
 pytestmark = pytest.mark.usefixtures("few_photos")

@@ -267,7 +267,10 @@ def test_initial_tables_by_name(tmp_path):
         ({"training": TrainingConfig(optimizer=OptimizerConfig(momentum=-1.0))}, "training.optimizer.momentum"),
         ({"training": TrainingConfig(optimizer=OptimizerConfig(gamma=0.0))}, "training.optimizer.gamma"),
         ({"training": TrainingConfig(optimizer=OptimizerConfig(milestones=[0, 3]))}, "training.optimizer.milestones"),
-        ({"training": TrainingConfig(layer_optimizer=OptimizerConfig(warmup=-1))}, "training.layer_optimizer.warmup must be at least 0"),
+        (
+            {"training": TrainingConfig(layer_optimizer=OptimizerConfig(warmup=-1))},
+            "training.layer_optimizer.warmup must be at least 0",
+        ),
         ({"training": TrainingConfig(optimizer=OptimizerConfig(schedule="onecycle", warmup=1))}, "no use with .* onecycle"),
         ({"training": TrainingConfig(label_smoothing=1.0)}, "training.label_smoothing"),
         ({"training": TrainingConfig(mixup=-0.1)}, "training.mixup"),

@@ -4,15 +4,28 @@
 :func:`rate_curves` put accuracy against true bits per pixel beside default JPEG's.
 """
 
-from jpegdl.codec.bjontegaard import Between, Curve, bd_accuracy, bd_rate, compare_curves, rate_curves
-from jpegdl.codec.config import CompressConfig
-from jpegdl.codec.encode_folder import CompressStanding, compress_folder
-from jpegdl.codec.encoder import Encoder
-from jpegdl.codec.learned import Learned, file_tables, learned_tables
-from jpegdl.codec.rate_points import CurveConfig, check_curve_config, rate_run, read_rate, why_no_files
-from jpegdl.codec.rate_results import RATE_COLUMNS, rate_comparisons, rate_figure, rate_notes, rate_rows, rate_table, rate_text
-from jpegdl.codec.rate_runs import RatedComparison, rate_comparison
-from jpegdl.codec.read_back import file_report, keep_file_report, read_file_report, stored_in_words
+from typing import TYPE_CHECKING
+
+from jpegdl.extras import on_first_use
+
+if TYPE_CHECKING:
+    from jpegdl.codec.bjontegaard import Between, Curve, bd_accuracy, bd_rate, compare_curves, rate_curves
+    from jpegdl.codec.config import CompressConfig
+    from jpegdl.codec.encode_folder import CompressStanding, compress_folder
+    from jpegdl.codec.encoder import Encoder
+    from jpegdl.codec.learned import Learned, file_tables, learned_tables
+    from jpegdl.codec.rate_points import CurveConfig, check_curve_config, rate_run, read_rate, why_no_files
+    from jpegdl.codec.rate_results import (
+        RATE_COLUMNS,
+        rate_comparisons,
+        rate_figure,
+        rate_notes,
+        rate_rows,
+        rate_table,
+        rate_text,
+    )
+    from jpegdl.codec.rate_runs import RatedComparison, rate_comparison
+    from jpegdl.codec.read_back import file_report, keep_file_report, read_file_report, stored_in_words
 
 __all__ = [
     "RATE_COLUMNS",
@@ -47,3 +60,39 @@ __all__ = [
     "stored_in_words",
     "why_no_files",
 ]
+
+_HOMES = {
+    "Between": "bjontegaard",
+    "CompressConfig": "config",
+    "CompressStanding": "encode_folder",
+    "Curve": "bjontegaard",
+    "CurveConfig": "rate_points",
+    "Encoder": "encoder",
+    "Learned": "learned",
+    "RATE_COLUMNS": "rate_results",
+    "RatedComparison": "rate_runs",
+    "bd_accuracy": "bjontegaard",
+    "bd_rate": "bjontegaard",
+    "check_curve_config": "rate_points",
+    "compare_curves": "bjontegaard",
+    "compress_folder": "encode_folder",
+    "file_report": "read_back",
+    "file_tables": "learned",
+    "keep_file_report": "read_back",
+    "learned_tables": "learned",
+    "rate_comparison": "rate_runs",
+    "rate_comparisons": "rate_results",
+    "rate_curves": "bjontegaard",
+    "rate_figure": "rate_results",
+    "rate_notes": "rate_results",
+    "rate_rows": "rate_results",
+    "rate_run": "rate_points",
+    "rate_table": "rate_results",
+    "rate_text": "rate_results",
+    "read_file_report": "read_back",
+    "read_rate": "rate_points",
+    "stored_in_words": "read_back",
+    "why_no_files": "rate_points",
+}
+
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)

@@ -17,7 +17,8 @@ from jpegdl.errors import UsageError
 from jpegdl.files import read_json, write_json
 from jpegdl.layer import JpegLayer, PrependedModel
 from jpegdl.runs import RunFolder
-from jpegdl.runs.opened import DataPlace, OpenedRun, compute_device, open_for_test
+from jpegdl.runs.config import DataPlace
+from jpegdl.runs.opened import OpenedRun, compute_device, open_for_test
 from jpegdl.runs.progress import Progress
 from jpegdl.settings import Count, Quality, Seed, check_fields
 from jpegdl.tables import SUBSAMPLINGS

@@ -27,7 +27,8 @@ from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file, read_json, write_json
 from jpegdl.layer import JpegLayer, PrependedModel
 from jpegdl.runs import RunFolder, TrainedRun
-from jpegdl.runs.opened import DataPlace, open_for_test
+from jpegdl.runs.config import DataPlace
+from jpegdl.runs.opened import open_for_test
 from jpegdl.runs.progress import Progress
 from jpegdl.tables import SUBSAMPLINGS, tables_by_component
 

@@ -3,8 +3,21 @@
 :func:`explain_run` writes all of it into ``explain/`` of the run folder, :func:`explain_comparison` for several runs.
 """
 
-from jpegdl.explain.config import ExplainConfig
-from jpegdl.explain.explain_runs import explain_comparison
-from jpegdl.explain.parts import explain_run
+from typing import TYPE_CHECKING
+
+from jpegdl.extras import on_first_use
+
+if TYPE_CHECKING:
+    from jpegdl.explain.config import ExplainConfig
+    from jpegdl.explain.explain_runs import explain_comparison
+    from jpegdl.explain.parts import explain_run
 
 __all__ = ["ExplainConfig", "explain_comparison", "explain_run"]
+
+_HOMES = {
+    "ExplainConfig": "config",
+    "explain_comparison": "explain_runs",
+    "explain_run": "parts",
+}
+
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)

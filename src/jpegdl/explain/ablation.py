@@ -14,8 +14,6 @@ from jpegdl.functional import BLOCK
 from jpegdl.layer import ImageDctLayer, QuantizingLayer
 
 #: What is done to one frequency, by name, in words.
-KINDS = {"removed": "removed (set to 0)", "uncapped": "without the level cap", "unquantized": "capped, but not quantized"}
-ALPHA = 0.05  # of the cells called significant, at most this share is by chance
 _Z = 1.959963984540054  # of a 95 % interval
 Variant = tuple[str, str, int, int]  # kind, plane, row, column
 Counted = dict[str, list[int]]  # by the variant's name: images that it lost and gained

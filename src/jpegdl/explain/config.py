@@ -5,10 +5,15 @@ from typing import Annotated
 
 from jpegdl.errors import UsageError
 from jpegdl.functional import BLOCK
-from jpegdl.runs.opened import DataPlace
+from jpegdl.runs.config import DataPlace
 from jpegdl.settings import Count, Range, Seed, check_fields
 
 TableIndex = Annotated[int, Range(0, BLOCK - 1)]  # a row or a column
+
+#: What may be done to a frequency, in words.
+KINDS = {"removed": "removed (set to 0)", "uncapped": "without the level cap", "unquantized": "capped, but not quantized"}
+ALPHA = 0.05  # of the cells called significant, at most this share is by chance
+SMALLEST_MAP = 3  # places on a side of a feature map that can show where something is
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Pictures of what was measured, each from the content of its JSON file."""
 
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from jpegdl.explain.ablation import ALPHA, KINDS
-from jpegdl.explain.grad_cam import SMALLEST_MAP
-from jpegdl.explain.single_images import ShownImage
+from jpegdl.explain.config import ALPHA, KINDS, SMALLEST_MAP
 from jpegdl.heatmaps import Array, change_figure, hatch, heat, short
+
+if TYPE_CHECKING:
+    from jpegdl.explain.single_images import ShownImage
 
 _PLANES = {"luma": "luma", "chroma": "chroma (Cb and Cr)"}
 _BITS = {
@@ -177,7 +178,7 @@ def _signed(value: float) -> str:
     return "0" if value == 0 else f"{value:+.1f}".replace("-", "−")
 
 
-def picture_figure(name: str, content: dict[str, Any], shown: ShownImage) -> Figure:
+def picture_figure(name: str, content: dict[str, Any], shown: "ShownImage") -> Figure:
     """One image: before and after the layer, what the bands lost, attention and first feature maps of both models."""
     numbers, models = shown.numbers, content["models"]
     figure = Figure(figsize=(14, 7.4), layout="constrained")

@@ -5,10 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jpegdl.explain.config import SMALLEST_MAP
 from jpegdl.explain.subject import NotApplicable
 from jpegdl.layer import PrependedModel
-
-SMALLEST_MAP = 3  # places on a side of a feature map that can show where something is
 
 
 def grad_cam(model: PrependedModel, images: Tensor, classes: Tensor) -> tuple[Tensor, str]:

@@ -7,10 +7,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from jpegdl.explain import explain_figures
-from jpegdl.explain.ablation import ALPHA, KINDS, Counted, ablate
-from jpegdl.explain.config import ExplainConfig, check_explain
+from jpegdl.explain.ablation import Counted, ablate
+from jpegdl.explain.config import ALPHA, KINDS, SMALLEST_MAP, ExplainConfig, check_explain
 from jpegdl.explain.frequencies import measure
-from jpegdl.explain.grad_cam import SMALLEST_MAP
 from jpegdl.explain.single_images import show
 from jpegdl.explain.subject import NotApplicable, Subject, open_subject
 from jpegdl.explain.table_history import read_history, trained_tables

@@ -1,13 +1,18 @@
 """How a trained model holds against attacks that know it, and against common corruptions."""
 
-from jpegdl.robustness.attack_batch import Examples, attack_images
-from jpegdl.robustness.attack_figures import attack_figure, attack_left_out, attack_notes, attack_rows
-from jpegdl.robustness.attack_runs import AttackedComparison, attack_comparison
-from jpegdl.robustness.config import ATTACKS, GRADIENTS, AttackConfig, check_attack
-from jpegdl.robustness.results import attack_name, read_attack, with_earlier
-from jpegdl.robustness.surrogates import gradients_of, with_gradient
-from jpegdl.robustness.text import attack_text
-from jpegdl.robustness.trials import attack_run
+from typing import TYPE_CHECKING
+
+from jpegdl.extras import on_first_use
+
+if TYPE_CHECKING:
+    from jpegdl.robustness.attack_batch import Examples, attack_images
+    from jpegdl.robustness.attack_figures import attack_figure, attack_left_out, attack_notes, attack_rows
+    from jpegdl.robustness.attack_runs import AttackedComparison, attack_comparison
+    from jpegdl.robustness.config import ATTACKS, GRADIENTS, AttackConfig, check_attack
+    from jpegdl.robustness.results import attack_name, read_attack, with_earlier
+    from jpegdl.robustness.surrogates import gradients_of, with_gradient
+    from jpegdl.robustness.text import attack_text
+    from jpegdl.robustness.trials import attack_run
 
 __all__ = [
     "ATTACKS",
@@ -30,3 +35,27 @@ __all__ = [
     "with_earlier",
     "with_gradient",
 ]
+
+_HOMES = {
+    "ATTACKS": "config",
+    "AttackConfig": "config",
+    "AttackedComparison": "attack_runs",
+    "Examples": "attack_batch",
+    "GRADIENTS": "config",
+    "attack_comparison": "attack_runs",
+    "attack_figure": "attack_figures",
+    "attack_images": "attack_batch",
+    "attack_left_out": "attack_figures",
+    "attack_name": "results",
+    "attack_notes": "attack_figures",
+    "attack_rows": "attack_figures",
+    "attack_run": "trials",
+    "attack_text": "text",
+    "check_attack": "config",
+    "gradients_of": "surrogates",
+    "read_attack": "results",
+    "with_earlier": "results",
+    "with_gradient": "surrogates",
+}
+
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)

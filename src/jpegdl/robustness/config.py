@@ -7,7 +7,8 @@ from jpegdl.errors import UsageError
 from jpegdl.layer import Rounding
 from jpegdl.robustness.autoattack import AUTOATTACK, check_autoattack
 from jpegdl.robustness.corruptions import KINDS, check_corruptions
-from jpegdl.runs.opened import DataPlace, compute_device
+from jpegdl.runs.config import DataPlace
+from jpegdl.runs.opened import compute_device
 from jpegdl.settings import Count, Positive, Quality, Range, Seed, check_fields
 
 OWN_ATTACKS = ("fgsm", "pgd", "pgd-strong")

@@ -33,7 +33,8 @@ from jpegdl.robustness.robust_accuracy import (
 )
 from jpegdl.robustness.surrogates import gradients_of, is_random
 from jpegdl.runs import RunFolder
-from jpegdl.runs.opened import DataPlace, OpenedRun, open_for_test, open_plain
+from jpegdl.runs.config import DataPlace
+from jpegdl.runs.opened import OpenedRun, open_for_test, open_plain
 from jpegdl.runs.pieces import Pieces
 from jpegdl.runs.progress import Progress
 

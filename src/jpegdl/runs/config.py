@@ -161,3 +161,16 @@ class RunConfig:
     def trained(self) -> bool:
         """Whether the backbone may start from trained weights: given ones, or those that the user's own code gives it."""
         return self.pretrained or self.weights is not None or is_own(self.backbone)
+
+
+@dataclass
+class DataPlace:
+    """Where a run's data are now.
+
+    Args:
+        path: where the images are now (default: as in training).
+        workers: processes that load images; 0 loads in the main one.
+    """
+
+    path: str | None = None
+    workers: Annotated[int, Range(0)] = 0

@@ -2,34 +2,23 @@
 
 import functools
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file
 from jpegdl.layer import PrependedModel
 from jpegdl.layer.roundings import set_rounding
 from jpegdl.random import evenly
+from jpegdl.runs.config import DataPlace
 from jpegdl.runs.folder import RunFolder
 from jpegdl.runs.model import TrainedRun, open_run
 from jpegdl.runs.record import class_difference
-from jpegdl.settings import Range
 
-
-@dataclass
-class DataPlace:
-    """Where a run's data are now.
-
-    Args:
-        path: where the images are now (default: as in training).
-        workers: processes that load images; 0 loads in the main one.
-    """
-
-    path: str | None = None
-    workers: Annotated[int, Range(0)] = 0
+if TYPE_CHECKING:
+    from jpegdl.data import Data
 
 
 @dataclass
@@ -45,7 +34,7 @@ class OpenedRun:
     """
 
     run: TrainedRun
-    data: Data
+    data: "Data"
     device: torch.device
     rounding: str | None
     other_images: str | None
@@ -118,6 +107,8 @@ def open_for_test(folder: RunFolder, place: DataPlace, device: str | None, round
         UsageError: the run is not finished or damaged, its data cannot be found or have other classes, there is no such device
             or rounding, or nothing to give a rounding to.
     """
+    from jpegdl.data import Data  # Lightning, which those who only name a device need not wait for
+
     where = compute_device(device)
     run = open_run(folder)
     used = set_rounding(run.model.layer, rounding, f"the layer of {folder}")
