@@ -32,7 +32,7 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def _leave_blank(patch: pytest.MonkeyPatch) -> None:
+def leave_blank(patch: pytest.MonkeyPatch) -> None:
     """Figures are built, and saved as a single pixel: drawing takes longer than most tests' trainings."""
 
     def save(self: Figure, file: Any, format: str | None = None, **_: object) -> None:
@@ -49,14 +49,14 @@ def _undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
     """Blank figures in all modules but those with the mark ``drawn``, which look at them."""
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("drawn") is None:
-            _leave_blank(patch)
+            leave_blank(patch)
         yield
 
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blank figures in one test of such a module."""
-    _leave_blank(monkeypatch)
+    leave_blank(monkeypatch)
 
 
 @pytest.fixture

@@ -14,14 +14,15 @@ import filelock
 import pytest
 import safetensors.torch
 import torch
+from conftest import leave_blank
 
-from jpegdl.comparison import ARMS, CompareConfig, compare, comparison, evaluate_run, schedule, steps, train_arm
+from factory import small_comparison
+from jpegdl.comparison import ARMS, compare, comparison, evaluate_run, schedule, steps, train_arm
 from jpegdl.comparison.arms import arm_config, needed_arms
-from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.files import BusyError
 from jpegdl.layer import LayerConfig
-from jpegdl.runs import OptimizerConfig, RunConfig, TrainingConfig
+from jpegdl.runs import RunConfig
 
 LONG = 300  # seconds after which what should have happened long ago has not
 
@@ -29,22 +30,7 @@ EIGHT_BY_EIGHT = {"luma": (8, 8), "chroma": (8, 8)}
 
 
 def _config(folder, **changes):
-    settings = {
-        "data": DataConfig(name="made-up", classes=3, limit=24, size=16, resize=20, batch_size=8),
-        "layer": LayerConfig(images=16),
-        "training": TrainingConfig(
-            epochs=2,
-            test_every=2,
-            accelerator="cpu",
-            optimizer=OptimizerConfig(lr=0.02),
-            layer_optimizer=OptimizerConfig(name="adam", lr=0.02, weight_decay=0.0),
-        ),
-        "output": str(folder),
-        "name": "arms",
-        "seeds": 1,
-        "jobs": 1,
-    }
-    return CompareConfig(**{**settings, **changes})
+    return small_comparison(folder, **{"name": "arms", **changes})
 
 
 def _tables(folder, arm):
@@ -70,7 +56,7 @@ def every_arm(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison, "draw_figures", few)
-        done = compare(_config(folder, arms=TRAINED))
+        done = compare(_config(folder, arms=TRAINED, epochs=1))
         summary, table = done.summary, done.table
     return folder, summary, table
 
@@ -81,7 +67,7 @@ def test_every_arm_trains(every_arm):
     for arm in TRAINED:
         assert f"| {arm} " in table
         result = json.loads((folder / "arms" / arm / "0" / "result.json").read_text(encoding="utf-8"))
-        assert result["epochs"] == 2
+        assert result["epochs"] == 1
     counts = {arm: entry["layer_parameters"] for arm, entry in summary["arms"].items()}
     trained = {"alpha": 256, "hardness": 256, "cascade": 256, "regions": 128}
     frozen = [
@@ -255,25 +241,60 @@ def test_a_comparison_waits_for_what_others_train(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------------------------ kills
 
 
-def _compare(folder, name, moment):
-    """Train both arms. The process is killed at call number ``moment`` of Python, however long it took to get there."""
+def _compare(folder, name, hook, *arguments):
+    """Train both arms, in a process of its own, which ``hook`` may end."""
+    torch.set_num_threads(1)
+    leave_blank(pytest.MonkeyPatch())
+    told = hook(*arguments)
+    compare(_config(folder, name=name, epochs=3))
+    if told is not None:
+        (folder / "calls").write_text(str(told()), encoding="utf-8")
+
+
+def _die_before(file, turn):
+    """Kill the process when ``file`` has been half written, and the earlier ``turn`` times whole."""
+    calls, replace_file = itertools.count(), Path.replace
+
+    def replace_or_die(self, target):
+        if str(target).endswith(file) and next(calls) == turn:
+            with self.open("r+b") as stream:
+                stream.truncate(self.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace_file(self, target)
+
+    Path.replace = replace_or_die
+
+
+def _die_at(moment):
+    """Kill the process at call number ``moment`` of Python, however long it takes to get there."""
     calls = itertools.count()
 
     def kill(*_):
         if next(calls) == moment:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    torch.set_num_threads(1)
-    comparison.draw_figures = lambda *_: None  # so that nearly all of the time is training
     sys.setprofile(kill)
-    compare(_killed_config(folder, name))
-    sys.setprofile(None)
-    (folder / "calls").write_text(str(next(calls)), encoding="utf-8")
+
+    def counted():
+        sys.setprofile(None)
+        return next(calls)
+
+    return counted
 
 
-def _killed_config(folder, name):
-    training = replace(_config(folder).training, epochs=6, test_every=3)
-    return _config(folder, name=name, training=training)
+@pytest.fixture
+def train(tmp_path):
+    """``train(name, hook, *arguments)`` trains both arms in ``tmp_path``/name, in a process of its own; how that ended."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["jpegdl.comparison.comparison", "factory"])
+
+    def train(*arguments):
+        process = context.Process(target=_compare, args=(tmp_path, *arguments), daemon=True)
+        process.start()
+        process.join(LONG)
+        return process.exitcode
+
+    return train
 
 
 def _numbers(folder):
@@ -287,24 +308,46 @@ def _numbers(folder):
     return [*found.values(), (folder / "jpeg-dl" / "0" / "tables.json").read_bytes()]
 
 
-def test_killed_twenty_times_at_random_it_ends_with_the_same_numbers(tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["jpegdl.comparison"])
+def _nothing():
+    """Let the process live."""
 
-    def train(name, moment=None):
-        process = context.Process(target=_compare, args=(tmp_path, name, moment), daemon=True)
-        process.start()
-        process.join(LONG)
-        return process.exitcode
 
-    assert train("first") == 0  # everything imported and compiled
-    assert train("whole") == 0
+#: Half of which file was written when the process was killed, how often whole before; what was there by then, what was not.
+MOMENTS = {
+    "in the first checkpoint": ("plain/0/last.ckpt", 0, "plain/0/metrics.csv", "plain/0/last.ckpt"),
+    "between an epoch's metrics and its checkpoint": ("jpeg-dl/0/last.ckpt", 1, "jpeg-dl/0/last.ckpt", "jpeg-dl/0/tables.json"),
+    "between the last epoch and the result": ("jpeg-dl/0/result.json", 0, "jpeg-dl/0/tables.json", "jpeg-dl/0/result.json"),
+    "in a figure": ("tables-jpeg-dl.png", 0, "gains.png", "tables-jpeg-dl.png"),
+    "in the summary": ("summary.md", 0, "summary.json", "summary.md"),
+}
+
+
+def test_killed_at_five_moments_it_ends_with_the_same_numbers(tmp_path, train):
+    """One comparison, killed again and again while a file is half written."""
+    assert train("whole", _nothing) == 0
+    folder = tmp_path / "killed"
+    for moment, (file, turn, there, missing) in MOMENTS.items():
+        assert train("killed", _die_before, file, turn) == -signal.SIGKILL, moment
+        assert list((folder / file).parent.glob(".writing-*")), moment
+        assert (folder / there).is_file(), moment
+        assert not (folder / missing).exists(), moment
+    assert train("killed", _nothing) == 0
+    assert _numbers(folder) == _numbers(tmp_path / "whole")
+    assert not list(folder.rglob(".*"))  # nothing half-written is left
+
+
+@pytest.mark.soak
+def test_killed_twenty_times_at_random_it_ends_with_the_same_numbers(tmp_path, train):
+    """At any call of Python: the moments are in the message where it fails, and JPEGDL_SOAK=SEED draws them again."""
+    assert train("first", _nothing) == 0  # everything imported and compiled
+    assert train("whole", _die_at, None) == 0
     calls = int((tmp_path / "calls").read_text(encoding="utf-8"))
-    draw = random.Random(os.getpid())
-    moments, kills, while_training = [], 0, 0
+    seed = int(os.environ.get("JPEGDL_SOAK", os.getpid()))
+    draw = random.Random(seed)
+    moments, kills, while_training = [seed], 0, 0
     while kills < 20:
         moments.append(draw.randrange(7 * calls // 10))
-        ended = train("killed", moments[-1])
+        ended = train("killed", _die_at, moments[-1])
         if ended == 0:  # little was left to do
             (tmp_path / "killed").rename(tmp_path / f"done-{len(moments)}")
             continue
@@ -312,7 +355,7 @@ def test_killed_twenty_times_at_random_it_ends_with_the_same_numbers(tmp_path):
         kills += 1
         runs = [tmp_path / "killed" / arm / "0" for arm in ("plain", "jpeg-dl")]
         while_training += any((run / "config.yaml").exists() and not (run / "result.json").exists() for run in runs)
-    assert train("killed") == 0, moments
+    assert train("killed", _nothing) == 0, moments
     assert while_training >= 5, moments
     expected = _numbers(tmp_path / "whole")
     for folder in [tmp_path / "killed", *tmp_path.glob("done-*")]:
