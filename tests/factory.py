@@ -1,10 +1,8 @@
 """What tests are made of: settings, runs that are trained once a session, runs that nobody trained, and their summaries."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
-import filelock
 import numpy as np
 import safetensors.torch
 import torch
@@ -24,11 +22,11 @@ from jpegdl.training import train_run
 # ----------------------------------------------------------------------------------------------------------- comparisons
 
 
-def small_comparison(output, **changes):
-    """Settings of a small comparison in ``output/mine``: made-up images of 3 classes, plain and jpeg-dl, two epochs, one seed.
+def small_comparison(folder, **changes):
+    """Settings of a small comparison in ``folder``/mine: made-up images of 3 classes, plain and jpeg-dl, two epochs, one seed.
 
     Args:
-        output: folder of comparisons.
+        folder: of comparisons, ``output``.
         changes: fields of ``CompareConfig`` that are to be others; those of ``TrainingConfig`` go by their own names too.
     """
     training = {field: changes.pop(field) for field in ("epochs", "test_every", "callbacks", "loggers") if field in changes}
@@ -41,23 +39,12 @@ def small_comparison(output, **changes):
             optimizer=OptimizerConfig(lr=rate),
             layer_optimizer=OptimizerConfig(name="adam", lr=rate, weight_decay=0.0),
         ),
-        "output": str(output),
+        "output": str(folder),
         "name": "mine",
         "seeds": 1,
         "jobs": 1,
     }
     return CompareConfig(**{**settings, **changes})
-
-
-def once(folder, name, make):
-    """What ``make(path)`` makes at ``folder/name``: by the first process that asks, while the others wait for it."""
-    place = folder / name
-    with filelock.FileLock(folder / f"{name}.lock"):
-        if not place.exists():
-            unfinished = folder / f"{name}.{os.getpid()}"
-            make(unfinished)
-            unfinished.rename(place)
-    return place
 
 
 # ------------------------------------------------------------------------------------------------------------ single runs

@@ -11,13 +11,13 @@ import bjontegaard
 import numpy as np
 import pytest
 import torch
-from explained import config, make_run
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional as v2
 
 from commands import one_error, run_command
+from factory import made_up_config, make_run
 from jpegdl.codec import (
     RATE_COLUMNS,
     Curve,
@@ -48,7 +48,7 @@ FEW = CurveConfig(qualities=[10, 50, 90], subsampling="4:4:4")
 
 def made(path, arm="jpeg-dl", quality=60, seed=0, **layer):
     """A finished run, whose comparison's folder is three above it."""
-    folder = make_run(path / arm / str(seed), config(bits=None, **layer), arm, steps=10, seed=seed, quality=quality)
+    folder = make_run(path / arm / str(seed), made_up_config(bits=None, **layer), arm, steps=10, seed=seed, quality=quality)
     run = folder.config()
     folder.write_result(
         {
@@ -334,7 +334,7 @@ def test_mistakes_are_one_line(place, capsys, tmp_path):
 def test_a_layer_without_a_file_is_left_out_with_a_word(tmp_path, capsys):
     folder = tmp_path / "runs" / "few"
     made(folder, "plain")
-    cascade = make_run(folder / "cascade" / "0", config(kind="cascade"), "cascade", steps=1)
+    cascade = make_run(folder / "cascade" / "0", made_up_config(kind="cascade"), "cascade", steps=1)
     cascade.write_result(json.loads((folder / "plain" / "0" / "result.json").read_text(encoding="utf-8")) | {"arm": "cascade"})
     status, out, _ = run_command(
         capsys, "rate", "--name", "few", "--output", str(tmp_path / "runs"), "--qualities", "[50]", "--images", "4"

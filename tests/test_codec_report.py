@@ -4,10 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from explained import config, make_run
 from PIL import Image
 from torchvision.transforms.v2 import functional as v2
 
+from factory import made_up_config, make_run, small_config
+from factory import run as trained
 from jpegdl.codec import (
     CompressConfig,
     Encoder,
@@ -22,8 +23,6 @@ from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.runs import RunFolder, open_run
 from jpegdl.tables import standard_tables
-from runs import run as trained
-from runs import small_config
 
 
 def by_name(found):
@@ -33,7 +32,7 @@ def by_name(found):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     pytest.importorskip("jpeglib")
-    return make_run(tmp_path_factory.mktemp("codec") / "run", config(bits=None))
+    return make_run(tmp_path_factory.mktemp("codec") / "run", made_up_config(bits=None))
 
 
 def encoded(run, quality=60, **options):
@@ -131,7 +130,7 @@ def test_files_in_a_folder(run, tmp_path):
 def test_what_files_carry_is_told_of_these_files(tmp_path):
     """Whether the cap was applied, and the subsampling, are those of the folder, not of the run."""
     pytest.importorskip("jpeglib")
-    run = make_run(tmp_path / "run", config(bits=3))
+    run = make_run(tmp_path / "run", made_up_config(bits=3))
     data = Data(run.config().data, test_only=True)
     for i, (image, target) in enumerate(data.test):
         folder = tmp_path / "in" / data.classes[target]
@@ -173,7 +172,7 @@ def test_what_cannot_be_tested(run, tmp_path):
     with pytest.raises(UsageError, match="knows other classes"):
         file_report(run, tmp_path / "other")
     with pytest.raises(UsageError, match="kind 'zero-dc'"):
-        file_report(make_run(tmp_path / "zero", config(kind="zero-dc"), steps=0))
+        file_report(make_run(tmp_path / "zero", made_up_config(kind="zero-dc"), steps=0))
 
 
 # ------------------------------------------------------------------------------- whether files are the run's test images

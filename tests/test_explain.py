@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from explained import config, grey_config, make_run
 from matplotlib.figure import Figure
 from PIL import Image
 
+from factory import grey_config, made_up_config, make_run
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.explain import ExplainConfig, explain_run
@@ -125,7 +125,7 @@ def test_another_model_replaces_all(tmp_path):
 def test_what_does_not_apply_is_left_out_with_the_reason(tmp_path, monkeypatch, layer, left_out):
     monkeypatch.setattr("jpegdl.explain.ablation.BLOCK", 1)  # one frequency will do
     monkeypatch.setattr(runs.explain_figures, "ablation_figure", lambda *a: None)
-    folder = make_run(tmp_path, config(**layer), steps=0)
+    folder = make_run(tmp_path, made_up_config(**layer), steps=0)
     done = explain_run(folder, replace(QUICK, ablation=True, images=4))
     assert {entry["what"] for entry in done["left_out"]} == left_out
     assert all(len(entry["why"]) > 10 for entry in done["left_out"])
@@ -170,7 +170,7 @@ def test_two_processes_do_not_explain_the_same_run_at_once(tmp_path):
 
 
 def test_what_a_random_layer_draws_for_pictures_is_the_same_in_each_call(tmp_path):
-    folder = make_run(tmp_path, config(rounding="sample", alpha=0.001), steps=0)
+    folder = make_run(tmp_path, made_up_config(rounding="sample", alpha=0.001), steps=0)
     explain_run(folder, QUICK)
     before = _content(folder, "images")["shown"]
     (folder.path / "explain" / "images.json").unlink()
@@ -247,7 +247,7 @@ def test_runs_and_data_that_do_not_fit(tmp_path, pair):
     with pytest.raises(UsageError, match="no trained model in .*: no run is there"):
         explain_run(RunFolder(tmp_path / "nothing"), QUICK)
     assert not (tmp_path / "nothing").exists()
-    other = replace(config(), data=DataConfig(name="made-up", classes=3, limit=12, size=16))
+    other = replace(made_up_config(), data=DataConfig(name="made-up", classes=3, limit=12, size=16))
     with pytest.raises(UsageError, match="knows other classes than .* give a plain run of the same data"):
         explain_run(pair[0], QUICK, make_run(tmp_path / "other", other, arm="plain", steps=0))
     folder = make_run(tmp_path / "damaged", steps=0)
@@ -267,7 +267,7 @@ def _folder_of_images(path, colour):
 
 def test_data_that_moved_and_other_data(tmp_path):
     _folder_of_images(tmp_path / "here", 0)
-    run = replace(config(), data=DataConfig(path=str(tmp_path / "here"), size=16))
+    run = replace(made_up_config(), data=DataConfig(path=str(tmp_path / "here"), size=16))
     folder = make_run(tmp_path / "run", run, steps=0)
     first = explain_run(folder, QUICK)
     (tmp_path / "here").rename(tmp_path / "there")

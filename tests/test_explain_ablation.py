@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from explained import config, make_run
 from matplotlib.figure import Figure
 
+from factory import made_up_config, make_run
 from jpegdl import functional as F
 from jpegdl.explain import ExplainConfig, ablation, explain_run
 from jpegdl.explain.ablation import Ablation, alternative, judge, paired_interval, variants_of
@@ -19,7 +19,7 @@ from jpegdl.layer import GainLayer, JpegLayer, SubsampledJpegLayer
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model that is right on most of its images, behind coarse steps and a low cap."""
-    return make_run(tmp_path_factory.mktemp("ablation") / "run", config(classes=10, bits=3), steps=12, quality=10)
+    return make_run(tmp_path_factory.mktemp("ablation") / "run", made_up_config(classes=10, bits=3), steps=12, quality=10)
 
 
 def _by_hand(subject, kind, plane, row, column):
@@ -177,7 +177,7 @@ def test_an_interrupted_ablation_goes_on(folder, monkeypatch):
 def test_the_random_quantizer_is_drawn_alike_for_every_variant(tmp_path):
     """What is lost and gained comes from the frequency, not from another draw of all others."""
     subject = open_subject(
-        make_run(tmp_path, config(rounding="sample", alpha=0.05), steps=0), ExplainConfig(batch_size=5), None
+        make_run(tmp_path, made_up_config(rounding="sample", alpha=0.05), steps=0), ExplainConfig(batch_size=5), None
     )
     run = Ablation(subject)
     assert run._test_all() == run._test_all()

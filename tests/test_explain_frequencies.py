@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from explained import config, make_run
 
+from factory import made_up_config, make_run
 from jpegdl import functional as F
 from jpegdl.explain import ExplainConfig
 from jpegdl.explain.frequencies import measure, transfer_curve
@@ -51,7 +51,7 @@ def test_entropies_of_known_distributions():
 
 @pytest.mark.parametrize("window", [5, None])
 def test_bits_and_saturation_of_every_frequency(tmp_path, window):
-    folder = make_run(tmp_path, config(window=window, bits=5, alpha=0.05), steps=0)
+    folder = make_run(tmp_path, made_up_config(window=window, bits=5, alpha=0.05), steps=0)
     found, layer, images, left_out = _measured(folder)
     assert left_out == []
     assert found["images"] == len(images) == 16

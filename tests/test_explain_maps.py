@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import timm
 import torch
-from explained import config, make_run
 from torch import nn
 
+from factory import made_up_config, make_run
 from jpegdl import functional as F
 from jpegdl.explain import ExplainConfig
 from jpegdl.explain.grad_cam import first_maps, grad_cam
@@ -194,7 +194,7 @@ def test_what_is_written_of_an_image(tmp_path):
 
 
 def test_without_a_plain_run_the_layer_is_what_differs(tmp_path):
-    subject = open_subject(make_run(tmp_path, config(), steps=3), ExplainConfig(pictures=1), None)
+    subject = open_subject(make_run(tmp_path, made_up_config(), steps=3), ExplainConfig(pictures=1), None)
     models = subject.model.without_layer(), subject.model
     scores = _scores(subject, *models)
     for index in (0, 7):

@@ -4,11 +4,13 @@ import logging
 import os
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from factory import small_config
 from jpegdl import JpegLayer, export, prepend
 from jpegdl.cli import main
 from jpegdl.errors import UsageError
@@ -19,13 +21,13 @@ from jpegdl.layer import (
     GainLayer,
     ImageNormalization,
     JpegCascade,
+    LayerConfig,
     RegionalJpegLayer,
     SubsampledJpegLayer,
     ZeroDcJpegLayer,
 )
 from jpegdl.runs import RunFolder, open_run
 from jpegdl.tables import standard_tables
-from runs import run, small_config
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -149,13 +151,10 @@ def test_programs_know_nothing_of_this_package(strict):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("TRAIN", "TEST"):
-            patch.setattr(f"jpegdl.data.sources.photos.PHOTO_{name}", 4)
-        folder = tmp_path_factory.mktemp("runs")
-        run(small_config(epochs=1), folder / "mine/jpeg-dl/0")
-        run(small_config(epochs=1, kind="none"), folder / "mine/plain/0", arm="plain")
+def finished(tmp_path_factory, run_once):
+    folder = tmp_path_factory.mktemp("runs")
+    run_once(small_config(epochs=1), folder / "mine/jpeg-dl/0")
+    run_once(replace(small_config(epochs=1), layer=LayerConfig(kind="none")), folder / "mine/plain/0", "plain")
     return folder
 
 

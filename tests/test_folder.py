@@ -10,13 +10,15 @@ import torch
 import yaml
 from PIL import Image
 
+from factory import run, small_comparison, small_config
 from jpegdl.comparison import CompareConfig, calibrate_run, compare, evaluate_run, train_arm
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import DataWarning, UsageError
 from jpegdl.layer import LayerConfig
-from jpegdl.runs import OptimizerConfig, RunFolder, TrainingConfig
+from jpegdl.runs import OptimizerConfig, RunFolder
 from jpegdl.tables import write_tables
-from runs import run, small_config
+
+pytestmark = pytest.mark.usefixtures("few_photos")
 
 
 def _images(root, classes=("cat", "dog"), train=8, test=4):
@@ -34,28 +36,37 @@ def _images(root, classes=("cat", "dog"), train=8, test=4):
 
 def _config(folder, path, **changes):
     settings = {
+        "name": "test",
         "data": DataConfig(path=str(path), size=16, batch_size=8),
         "layer": LayerConfig(tables="standard:75", images=8),
-        "training": TrainingConfig(
-            epochs=1,
-            accelerator="cpu",
-            optimizer=OptimizerConfig(lr=0.01),
-            layer_optimizer=OptimizerConfig(name="adam", lr=0.01, weight_decay=0.0),
-        ),
-        "output": str(folder),
-        "name": "test",
-        "seeds": 1,
-        "jobs": 1,
+        "epochs": 1,
+        "test_every": 1,
+        "lr": 0.01,
     }
-    return CompareConfig(**{**settings, **changes})
+    return replace(small_comparison(folder, **settings), **changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A comparison and the images that it was trained on, which nobody may change."""
+    folder = tmp_path_factory.mktemp("finished")
+    compare(_config(folder, _images(folder / "pets")))
+    return folder
+
+
+@pytest.fixture
+def compared(finished, tmp_path):
+    """The settings of a copy of it in ``tmp_path``, with its images in pets/."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return _config(tmp_path, tmp_path / "pets")
 
 
 # ------------------------------------------------------------------------------------------------------------- settings
 
 
-def test_a_setting_that_a_run_does_not_know_yet_has_its_default(tmp_path):
+def test_a_setting_that_a_run_does_not_know_yet_has_its_default(tmp_path, run_once):
     config = small_config(epochs=1)
-    result = run(config, tmp_path)
+    result = run_once(config, tmp_path)
     settings = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
     del settings["training"]["ema"], settings["layer"]["depth"], settings["data"]["pad"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
@@ -65,8 +76,8 @@ def test_a_setting_that_a_run_does_not_know_yet_has_its_default(tmp_path):
         run(config, tmp_path)
 
 
-def test_a_setting_that_nobody_knows_is_named(tmp_path):
-    run(small_config(epochs=1), tmp_path)
+def test_a_setting_that_nobody_knows_is_named(tmp_path, run_once):
+    run_once(small_config(epochs=1), tmp_path)
     settings = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
     settings["layer"]["magic"] = 3
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
@@ -74,8 +85,8 @@ def test_a_setting_that_nobody_knows_is_named(tmp_path):
         RunFolder(tmp_path).config()
 
 
-def test_a_default_that_is_spelled_out_is_the_default(tmp_path):
-    run(small_config(epochs=1), tmp_path)
+def test_a_default_that_is_spelled_out_is_the_default(tmp_path, run_once):
+    run_once(small_config(epochs=1), tmp_path)
     RunFolder(tmp_path).check(small_config(epochs=1, alpha=5.0), "jpeg-dl", 0)
     with pytest.raises(UsageError, match="layer.alpha was 5.0, now 1.0"):
         RunFolder(tmp_path).check(small_config(epochs=1, alpha=1.0), "jpeg-dl", 0)
@@ -106,12 +117,10 @@ def test_a_home_folder_is_found(tmp_path, monkeypatch):
 # ----------------------------------------------------------------------------------------------------------------- data
 
 
+@pytest.mark.usefixtures("compared")
 def test_other_data_under_the_same_name_are_refused(tmp_path):
-    path = _images(tmp_path / "pets")
-    config = _config(tmp_path, path)
-    compare(config)
     moved = tmp_path / "moved"
-    shutil.move(path, moved)
+    shutil.move(tmp_path / "pets", moved)
     compare(_config(tmp_path, moved))  # the same images somewhere else
 
     (moved / "train" / "cat" / "0.png").rename(moved / "train" / "dog" / "new.png")
@@ -127,11 +136,10 @@ def test_other_data_under_the_same_name_are_refused(tmp_path):
         compare(_config(tmp_path, others, seeds=2))
 
 
-def test_runs_of_other_data_are_never_compared(tmp_path):
+def test_runs_of_other_data_are_never_compared(tmp_path, compared):
     """Whichever runs a call asks for, and in whatever order they were trained."""
-    config = _config(tmp_path, _images(tmp_path / "pets"), seeds=[0])
+    config = replace(compared, seeds=[0])
     others = _config(tmp_path, _images(tmp_path / "others", classes=("cow", "hen")), seeds=[1])
-    compare(config)
     with pytest.raises(UsageError, match=r"plain/0 was trained on other data \(class 'cat' is in only one of them"):
         compare(others)
     train_arm(others, "plain", 1)
@@ -142,13 +150,11 @@ def test_runs_of_other_data_are_never_compared(tmp_path):
         compare(config)
 
 
-def test_images_of_the_same_names_and_other_content_are_other_images(tmp_path):
-    config = _config(tmp_path, _images(tmp_path / "pets"))
-    train_arm(config, "plain", 0)
+def test_images_of_the_same_names_and_other_content_are_other_images(tmp_path, compared):
     file = tmp_path / "pets" / "train" / "cat" / "3.png"
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(file)
     with pytest.raises(UsageError, match=r"as many training images, but other ones"):
-        compare(config)
+        compare(compared)
 
 
 def _as_before_contents(folder):
@@ -184,20 +190,17 @@ def test_what_is_said_of_the_data_is_in_the_summary(tmp_path):
     assert result["data"]["passed_over"] == {".heic": 1}
 
 
-def test_a_finished_comparison_needs_no_data(tmp_path, recwarn):
-    path = _images(tmp_path / "pets")
-    table = compare(_config(tmp_path, path)).table
-    shutil.rmtree(path)
-    assert compare(_config(tmp_path, path)).table == table
+def test_a_finished_comparison_needs_no_data(tmp_path, recwarn, compared):
+    table = (tmp_path / "test" / "summary.md").read_text(encoding="utf-8")
+    shutil.rmtree(tmp_path / "pets")
+    assert compare(compared).table == table
     assert any("was not compared with that of the finished runs" in str(warning.message) for warning in recwarn)
     with pytest.raises(UsageError, match="is not a folder"):
-        compare(_config(tmp_path, path, seeds=2))
+        compare(replace(compared, seeds=2))
 
 
-def test_evaluation_on_other_images_says_so_and_on_other_classes_is_refused(tmp_path):
-    config = _config(tmp_path, _images(tmp_path / "pets"))
-    train_arm(config, "plain", 0)
-    assert evaluate_run(config, "plain", 0)["other_images"] is None
+def test_evaluation_on_other_images_says_so_and_on_other_classes_is_refused(tmp_path, compared):
+    assert evaluate_run(compared, "plain", 0)["other_images"] is None
     more = _images(tmp_path / "more", test=6)
     metrics = evaluate_run(_config(tmp_path, more), "plain", 0)
     assert metrics["images"] == 12
@@ -231,10 +234,8 @@ def test_tables_come_from_a_plain_model_of_the_same_settings(tmp_path):
     assert not (tmp_path / "test" / "jpeg-dl" / "0" / "last.ckpt").exists()
 
 
-def test_calibration_takes_the_settings_of_the_plain_run(tmp_path):
-    config = _config(tmp_path, _images(tmp_path / "pets"))
-    train_arm(config, "plain", 0)
-    tables = calibrate_run(config, 0)
+def test_calibration_takes_the_settings_of_the_plain_run(tmp_path, compared):
+    tables = calibrate_run(compared, 0)
     bare = CompareConfig(output=str(tmp_path), name="test", layer=LayerConfig(images=8))
     bare.training.accelerator = "cpu"
     for one, other in zip(tables, calibrate_run(bare, 0), strict=True):
@@ -269,27 +270,16 @@ def test_a_failure_belongs_to_its_settings(tmp_path):
 # ---------------------------------------------------------------------------------------------- missing and damaged files
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished")
-    config = _config(folder, _images(folder / "pets"))
-    compare(config)
-    return folder
-
-
 @pytest.mark.parametrize("name", ["result.json", "model.safetensors", "tables.json", "metrics.csv", "config.yaml", "data.json"])
 @pytest.mark.parametrize("damage", ["missing", "cut"])
-def test_a_file_that_is_missing_or_damaged_is_named_with_the_way_out(tmp_path, finished, name, damage):
-    folder = tmp_path / "runs"
-    shutil.copytree(finished, folder)
-    file = folder / "test" / "jpeg-dl" / "0" / name
+def test_a_file_that_is_missing_or_damaged_is_named_with_the_way_out(tmp_path, compared, name, damage):
+    config, file = compared, tmp_path / "test" / "jpeg-dl" / "0" / name
     content = file.read_bytes()
     if damage == "missing":
         file.unlink()
     else:
         middle = len(content) // 2 - 3
         file.write_bytes(content[: content.rfind(b":", 0, middle) if name == "config.yaml" else middle])  # within a name
-    config = _config(folder, folder / "pets")
     if name == "result.json" and damage == "missing":  # it was killed just before its result
         compare(config)
         assert json.loads(file.read_text(encoding="utf-8")) == json.loads(content)

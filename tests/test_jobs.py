@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from factory import run, small_config
 from jpegdl.comparison import CompareConfig, arms, compare, jobs, schedule, workers
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
@@ -25,7 +26,6 @@ from jpegdl.layer import LayerConfig
 from jpegdl.runs import OptimizerConfig, RunFolder, TrainingConfig, progress
 from jpegdl.runs.progress import Line, Standing
 from jpegdl.training import JointTraining
-from runs import run, small_config
 
 LONG = 180  # seconds after which what should have happened long ago has not
 

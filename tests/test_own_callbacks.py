@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from factory import run, small_config, weights
 from jpegdl.comparison import CompareConfig, evaluate_run
 from jpegdl.errors import UsageError
 from jpegdl.runs import RunFolder, TrainingConfig, check_config
 from jpegdl.training import JointTraining
-from runs import run, small_config, weights
 
 COUNTER = """
 import numpy as np

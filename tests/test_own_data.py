@@ -12,10 +12,10 @@ from torch.utils.data import Subset, TensorDataset, random_split
 from torchvision.datasets import CIFAR10, FakeData, ImageFolder
 from torchvision.transforms import v2
 
+from factory import run, small_config
 from jpegdl.data import Data, DataConfig
 from jpegdl.data.sources import python_objects
 from jpegdl.errors import UsageError
-from runs import run, small_config
 
 
 class Squares:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from skimage import data as photographs
 
+from factory import run, small_config
 from jpegdl import JpegLayer
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
@@ -21,7 +22,6 @@ from jpegdl.training.loss import Objective
 from jpegdl.training.optimizers import LogAdam
 from jpegdl.training.rate_loss import RateEstimate, scans
 from jpegdl.training.starting_weights import other_networks
-from runs import run, small_config
 
 HARD = 1e5  # a hardness at which nothing is soft
 
@@ -305,9 +305,9 @@ def judged_by(folders, config):
 
 
 @pytest.mark.usefixtures("few_photos")
-def test_other_networks_judge_the_layer_and_stay_as_they_are(tmp_path):
+def test_other_networks_judge_the_layer_and_stay_as_they_are(tmp_path, run_once):
     for seed in (0, 1):
-        run(replace(small_config(epochs=1), layer=LayerConfig(kind="none")), tmp_path / f"plain-{seed}", "plain", seed)
+        run_once(replace(small_config(epochs=1), layer=LayerConfig(kind="none")), tmp_path / f"plain-{seed}", "plain", seed)
     start = replace(small_config(epochs=1, bits=None), weights=str(tmp_path / "plain-0" / "model.safetensors"))
     config = judged_by([tmp_path / "plain-1"], start)
     kept = (tmp_path / "plain-1" / "model.safetensors").read_bytes()
@@ -339,12 +339,12 @@ def test_the_loss_is_the_mean_over_networks():
 
 
 @pytest.mark.usefixtures("few_photos")
-def test_networks_that_cannot_judge_are_refused(tmp_path):
+def test_networks_that_cannot_judge_are_refused(tmp_path, run_once):
     config = small_config()
     with pytest.raises(UsageError, match="give training.train layer"):
         check_config(replace(config, training=replace(config.training, networks=["runs/a/plain/0"])))
     with pytest.raises(UsageError, match="no trained model"):
         other_networks(judged_by([tmp_path / "nothing"], config), ["a", "b"])
-    run(replace(small_config(epochs=1), layer=LayerConfig(kind="none")), tmp_path / "plain", "plain")
+    run_once(replace(small_config(epochs=1), layer=LayerConfig(kind="none")), tmp_path / "plain", "plain")
     with pytest.raises(UsageError, match="knows other classes"):
         other_networks(judged_by([tmp_path / "plain"], config), ["a", "b"])

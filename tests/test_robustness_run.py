@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from factory import run, small_config
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
@@ -17,7 +18,6 @@ from jpegdl.robustness import trials as attacking
 from jpegdl.robustness.robust_accuracy import from_bits
 from jpegdl.runs import RunFolder, open_run
 from jpegdl.runs.opened import DataPlace
-from runs import run, small_config
 
 pytestmark = pytest.mark.usefixtures("few_photos")
 

@@ -12,6 +12,7 @@ import torch
 import yaml
 from torch import nn
 
+from factory import run, small_config, weights
 from jpegdl import JpegLayer, prepend
 from jpegdl.backbones.build import build_backbone
 from jpegdl.calibrate import starting_tables
@@ -20,7 +21,6 @@ from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig, build_layer
 from jpegdl.runs import OptimizerConfig, RunConfig, RunFolder, TrainingConfig, check_config, load_model
 from jpegdl.training import JointTraining, evaluate, train_run
-from runs import run, small_config, weights
 
 pytestmark = pytest.mark.usefixtures("few_photos")
 
@@ -53,9 +53,9 @@ def test_a_run_leaves_its_folder(tmp_path):
     assert result["layer_parameters"] == 128
 
 
-def test_the_model_file_is_the_trained_model(tmp_path, caplog):
+def test_the_model_file_is_the_trained_model(tmp_path, caplog, run_once):
     config = small_config()
-    result = run(config, tmp_path)
+    result = run_once(config, tmp_path)
     layer = build_layer(config.layer, (torch.ones(8, 8), torch.ones(8, 8)), 16)
     model = prepend(build_backbone(config.backbone, 18, 5, 16), layer)
     load_model(tmp_path / "model.safetensors", model, Data(config.data).classes)
@@ -123,10 +123,10 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(tmp_path, monkeypatch, m
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])
-def test_a_run_killed_between_its_last_epoch_and_its_result(tmp_path, ema):
+def test_a_run_killed_between_its_last_epoch_and_its_result(tmp_path, ema, run_once):
     config = small_config(epochs=1)
     config.training.ema = ema
-    result, kept = run(config, tmp_path), weights(tmp_path)
+    result, kept = run_once(config, tmp_path), weights(tmp_path)
     for name in ("result.json", "model.safetensors", "tables.json"):
         (tmp_path / name).unlink()
     assert run(config, tmp_path) == result
@@ -134,15 +134,15 @@ def test_a_run_killed_between_its_last_epoch_and_its_result(tmp_path, ema):
     assert np.sum(result["saturation"]) > 0
 
 
-def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch):
+def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch, run_once):
     config = small_config(epochs=1)
-    result = run(config, tmp_path)
+    result = run_once(config, tmp_path)
     monkeypatch.setattr(lightning.Trainer, "fit", lambda *_, **__: pytest.fail("trained again"))
     assert run(config, tmp_path) == result
 
 
-def test_other_settings_do_not_overwrite_a_run(tmp_path):
-    run(small_config(epochs=1), tmp_path)
+def test_other_settings_do_not_overwrite_a_run(tmp_path, run_once):
+    run_once(small_config(epochs=1), tmp_path)
     with pytest.raises(UsageError, match="other settings .training.epochs was 1, now 2.*another --name"):
         run(small_config(epochs=2), tmp_path)
     moved = small_config(epochs=1)
@@ -150,16 +150,16 @@ def test_other_settings_do_not_overwrite_a_run(tmp_path):
     run(moved, tmp_path)
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    run(small_config(epochs=1), tmp_path)
+def test_a_damaged_checkpoint_is_named(tmp_path, run_once):
+    run_once(small_config(epochs=1), tmp_path)
     (tmp_path / "result.json").unlink()
     (tmp_path / "last.ckpt").write_bytes(b"damaged")
     with pytest.raises(UsageError, match=r"last.ckpt is damaged; delete it"):
         run(small_config(epochs=1), tmp_path)
 
 
-def test_a_damaged_result_is_named(tmp_path):
-    run(small_config(epochs=1), tmp_path)
+def test_a_damaged_result_is_named(tmp_path, run_once):
+    run_once(small_config(epochs=1), tmp_path)
     (tmp_path / "result.json").write_text("{", encoding="utf-8")
     with pytest.raises(UsageError, match=r"result.json is damaged .*delete .*result.json, and the command"):
         run(small_config(epochs=1), tmp_path)
@@ -317,9 +317,9 @@ def test_a_run_that_could_not_start_leaves_nothing(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_damaged_settings_are_named(tmp_path):
+def test_damaged_settings_are_named(tmp_path, run_once):
     config = small_config(epochs=1)
-    run(config, tmp_path)
+    run_once(config, tmp_path)
     read = RunFolder(tmp_path).config()
     assert read == replace(config, layer=replace(config.layer, alpha=5.0))  # what stands for a default is spelled out
     (tmp_path / "config.yaml").write_text("training: [", encoding="utf-8")
@@ -330,8 +330,8 @@ def test_damaged_settings_are_named(tmp_path):
         RunFolder(tmp_path).config()
 
 
-def test_a_runs_tables_can_start_another(tmp_path):
-    run(small_config(epochs=1), tmp_path)
+def test_a_runs_tables_can_start_another(tmp_path, run_once):
+    run_once(small_config(epochs=1), tmp_path)
     after = json.loads((tmp_path / "tables.json").read_text(encoding="utf-8"))["after"]
     luma, _ = starting_tables(LayerConfig(tables=str(tmp_path / "tables.json")), Data(small_config().data))
     assert torch.equal(luma, torch.tensor(after["luma"]))
@@ -344,8 +344,8 @@ def test_bad_devices_are_named(tmp_path):
         run(config, tmp_path)
 
 
-def test_weights_of_another_architecture_are_refused(tmp_path):
-    run(small_config(epochs=1), tmp_path)
+def test_weights_of_another_architecture_are_refused(tmp_path, run_once):
+    run_once(small_config(epochs=1), tmp_path)
     file = tmp_path / "model.safetensors"
     with pytest.raises(UsageError, match="another architecture"):
         load_model(file, prepend(build_backbone("cifar_resnet20", 18, 0, 16), JpegLayer()), [])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from factory import run, small_config, weights
 from jpegdl import JpegLayer, prepend
 from jpegdl.backbones.build import build_backbone
 from jpegdl.data import IGNORED, Data
@@ -16,7 +17,6 @@ from jpegdl.layer import LAYER_KINDS, PrependedModel
 from jpegdl.runs import TrainingConfig
 from jpegdl.tables import standard_tables
 from jpegdl.training import JointTraining
-from runs import run, small_config, weights
 
 pytestmark = pytest.mark.usefixtures("few_photos")
 

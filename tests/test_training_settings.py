@@ -12,6 +12,7 @@ import timm
 import torch
 from timm.scheduler.cosine_lr import CosineLRScheduler
 
+from factory import run, small_config, weights
 from jpegdl.backbones.build import build_backbone
 from jpegdl.calibrate import starting_tables
 from jpegdl.data import Data
@@ -21,7 +22,6 @@ from jpegdl.runs import OptimizerConfig, RunConfig, TrainingConfig, check_config
 from jpegdl.training import JointTraining, loss
 from jpegdl.training.optimizers import build_optimizer, build_scheduler
 from jpegdl.training.trainer import OneScale, _SyncBatchNorm
-from runs import run, small_config, weights
 
 pytestmark = pytest.mark.usefixtures("few_photos")
 
