@@ -5,7 +5,7 @@ import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import torch
 import yaml
 from matplotlib.figure import Figure
 from PIL import Image
+
+from jpegdl import heatmaps
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton: its kernels run on the CPU, slowly
@@ -39,8 +41,11 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+_savefig, _heat = Figure.savefig, heatmaps.heat
+
+
 def leave_blank(patch: pytest.MonkeyPatch) -> None:
-    """Figures are built, and saved as a single pixel: drawing takes longer than most tests' trainings."""
+    """Build figures, without the numbers in their tables, and save a single pixel: drawing takes longer than most trainings."""
 
     def save(self: Figure, file: Any, format: str | None = None, **_: object) -> None:
         if format == "svg":
@@ -48,22 +53,41 @@ def leave_blank(patch: pytest.MonkeyPatch) -> None:
         else:
             Image.new("RGB", (1, 1)).save(file, format or "png")
 
+    def heat(axes: Any, table: Any, norm: Any, title: str, text: Any, colours: str, marks: Any = None) -> Any:
+        axes.set_title(title)
+        return axes.imshow(table, norm=norm, cmap=colours)
+
     patch.setattr(Figure, "savefig", save)
+    patch.setattr(heatmaps, "heat", heat)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Blank figures in all modules but those with the mark ``drawn``, which look at them."""
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Draw figures, in a fixture of several tests that look at them."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.node.get_closest_marker("drawn") is None:
-            leave_blank(patch)
+        patch.setattr(Figure, "savefig", _savefig)
+        patch.setattr(heatmaps, "heat", _heat)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _undrawn() -> Iterator[None]:
+    """Blank figures in all tests but those with the mark ``drawn``, which look at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        leave_blank(patch)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _drawn(request: pytest.FixtureRequest) -> Iterator[None]:
+    with drawing() if request.node.get_closest_marker("drawn") else nullcontext():
         yield
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blank figures in one test of such a module."""
-    leave_blank(monkeypatch)
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparisons without figures, for tests that look at none."""
+    monkeypatch.setattr("jpegdl.comparison.comparison.draw_figures", lambda *_: None)
 
 
 def _few_photos(patch: pytest.MonkeyPatch) -> None:

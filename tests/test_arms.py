@@ -158,6 +158,7 @@ def test_tables_must_have_been_learned(tmp_path):
             train_arm(replace(config, name="other", layer=layer), "learned-frozen", 0)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_an_arm_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
     train_run = steps.train_run
 
@@ -168,7 +169,6 @@ def test_an_arm_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
         return train_run(run, data, make_layer, folder, arm, seed, display)
 
     monkeypatch.setattr(steps, "train_run", failing)
-    monkeypatch.setattr(comparison, "draw_figures", lambda *_: None)  # which takes most of the time
     config = _config(tmp_path, arms=["plain", "jpeg-dl", "init-ones", "gain"], seeds=3)
     done = compare(config)
     summary, table = done.summary, done.table

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 
 from factory import grey_config, made_up_config, make_run
@@ -18,34 +17,20 @@ from jpegdl.files import digest_of_file
 from jpegdl.runs import RunFolder, open_run
 from jpegdl.runs.opened import DataPlace
 
-pytestmark = pytest.mark.drawn
-
 QUICK = ExplainConfig(ablation=False, pictures=1, images=16, frequencies=[[0, 0], [0, 1]])
 
 
-@pytest.fixture(autouse=True)
-def _sketches(request, monkeypatch):
-    """Figures are made, and saved as an empty file: rendering them is nearly all the time that explaining takes."""
-    if "rendered" not in request.fixturenames:
-        monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: path.write_bytes(b""))
-
-
-@pytest.fixture
-def rendered():
-    """For tests that look at the pictures themselves."""
-
-
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory):
+def pair(tmp_path_factory, make_once):
     folder = tmp_path_factory.mktemp("runs")
-    return make_run(folder / "jpeg-dl"), make_run(folder / "plain", arm="plain", seed=1)
+    return make_once(folder / "jpeg-dl"), make_once(folder / "plain", arm="plain", seed=1)
 
 
 def _content(folder, part):
     return json.loads((folder.path / "explain" / f"{part}.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.usefixtures("rendered")
+@pytest.mark.drawn
 def test_all_parts_and_what_they_were_made_of(pair):
     folder, plain = pair
     told = []
@@ -132,8 +117,8 @@ def test_what_does_not_apply_is_left_out_with_the_reason(tmp_path, monkeypatch, 
     assert [name for name in done["files"] if name.startswith("image-changed")]
 
 
-def test_a_run_without_a_layer(tmp_path, pair):
-    plain = make_run(tmp_path, arm="plain", steps=0)
+def test_a_run_without_a_layer(tmp_path, pair, make_once):
+    plain = make_once(tmp_path, arm="plain", steps=0)
     done = explain_run(plain, replace(QUICK, ablation=True))
     assert done["files"] == []
     assert {entry["what"] for entry in done["left_out"]} == {"tables", "training", "frequencies", "images", "ablation"}
@@ -141,8 +126,8 @@ def test_a_run_without_a_layer(tmp_path, pair):
     assert [name for name in explain_run(plain, QUICK, pair[0])["files"] if name.startswith(("image-better", "image-worse"))]
 
 
-def test_files_that_are_no_longer_whole_are_one_line(tmp_path):
-    folder = make_run(tmp_path, steps=0)
+def test_files_that_are_no_longer_whole_are_one_line(tmp_path, make_once):
+    folder = make_once(tmp_path, steps=0)
     explain_run(folder, QUICK)
     for name, content, words in (
         ("tables.json", {"made_of": {}}, "tables.json is damaged .no files, left_out in it.; delete it"),
@@ -156,8 +141,8 @@ def test_files_that_are_no_longer_whole_are_one_line(tmp_path):
         file.unlink()
 
 
-def test_two_processes_do_not_explain_the_same_run_at_once(tmp_path):
-    folder, caught = make_run(tmp_path, steps=0), []
+def test_two_processes_do_not_explain_the_same_run_at_once(tmp_path, make_once):
+    folder, caught = make_once(tmp_path, steps=0), []
 
     def meanwhile(*standing):
         if not caught:
@@ -187,16 +172,16 @@ def test_grey_images(tmp_path):
     assert "frequencies-transfer.png" in done["files"]
 
 
-def test_files_that_came_without_the_rest_of_the_run(tmp_path):
-    folder = make_run(tmp_path, steps=0)
+def test_files_that_came_without_the_rest_of_the_run(tmp_path, make_once):
+    folder = make_once(tmp_path, steps=0)
     folder.tables_file.unlink()
     folder.layer_file.unlink()
     left_out = {entry["what"]: entry["why"] for entry in explain_run(folder, QUICK)["left_out"]}
     assert left_out == {"tables": "the run has no tables.json", "training": "the run has no layer.npz"}
 
 
-def test_the_steps_that_ended_at_the_floor_are_named(tmp_path):
-    folder = make_run(tmp_path, steps=0)
+def test_the_steps_that_ended_at_the_floor_are_named(tmp_path, make_once):
+    folder = make_once(tmp_path, steps=0)
     state = open_run(folder)
     with torch.no_grad():
         state.model.layer.luma[0, 1] = state.model.layer.luma[2, 0] = 1e-5
@@ -243,14 +228,14 @@ def test_settings_that_cannot_be(pair, changes, words):
     assert "\n" not in str(raised.value)
 
 
-def test_runs_and_data_that_do_not_fit(tmp_path, pair):
+def test_runs_and_data_that_do_not_fit(tmp_path, pair, make_once):
     with pytest.raises(UsageError, match="no trained model in .*: no run is there"):
         explain_run(RunFolder(tmp_path / "nothing"), QUICK)
     assert not (tmp_path / "nothing").exists()
     other = replace(made_up_config(), data=DataConfig(name="made-up", classes=3, limit=12, size=16))
     with pytest.raises(UsageError, match="knows other classes than .* give a plain run of the same data"):
         explain_run(pair[0], QUICK, make_run(tmp_path / "other", other, arm="plain", steps=0))
-    folder = make_run(tmp_path / "damaged", steps=0)
+    folder = make_once(tmp_path / "damaged", steps=0)
     folder.layer_file.write_bytes(b"PK nonsense")
     with pytest.raises(UsageError, match=r"layer.npz is damaged"):
         explain_run(folder, QUICK)
@@ -283,8 +268,8 @@ def test_data_that_moved_and_other_data(tmp_path):
         explain_run(folder, replace(QUICK, data=DataPlace(str(tmp_path / "there"))))
 
 
-def test_a_list_of_what_is_being_replaced_is_not_left_there(tmp_path, monkeypatch):
-    folder = make_run(tmp_path, steps=0)
+def test_a_list_of_what_is_being_replaced_is_not_left_there(tmp_path, monkeypatch, make_once):
+    folder = make_once(tmp_path, steps=0)
     explain_run(folder, QUICK)
 
     def kill(*_):

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 
 from factory import made_up_config, make_run
 from jpegdl import functional as F
@@ -132,7 +131,6 @@ def test_intervals_and_significance():
 
 
 def test_an_interrupted_ablation_goes_on(folder, monkeypatch):
-    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: path.write_bytes(b""))
     settings = ExplainConfig(pictures=0, images=8)
     tested = []
     original = Ablation._test
