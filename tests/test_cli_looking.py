@@ -1,37 +1,66 @@
 """The commands that look at what was trained, from a comparison to its page."""
 
 import csv
+import io
 import json
 import re
+import shutil
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from commands import one_error, run_command
+from jpegdl.cli import main
 from jpegdl.runs.progress import Bar
 
 SMALL = [
     "--data.size", "32", "--data.resize", "40", "--training.epochs", "1", "--training.test_every", "1",
     "--training.accelerator", "cpu", "--jobs", "1",
 ]  # fmt: skip
-QUICK = ["--attacks", "[fgsm, pgd]", "--images", "12", "--corruptions", "[]", "--jpeg", "[50]", "--device", "cpu"]
+QUICK = [
+    "--attacks", "[fgsm, pgd]", "--images", "12", "--seeds", "1", "--corruptions", "[]", "--jpeg", "[50]", "--device", "cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def looked_at(trained, tmp_path_factory):
+    """A comparison whose first seed was attacked and explained, which nobody may change, and what was said of the attack."""
+    place = tmp_path_factory.mktemp("looked")
+    shutil.copytree(trained, place / "runs/mine")
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+        patch.chdir(place)
+        assert main(["attack", "--name", "mine", "--eps", "[2, 8]", *QUICK]) == 0
+        assert main(["explain", "--name", "mine", "--images", "12", "--ablation", "false", "--pictures", "1"]) == 0
+    return place / "runs/mine", said.getvalue()
 
 
 @pytest.fixture
-def compared(tmp_path, monkeypatch, few_photos, capsys):
+def seen(looked_at, tmp_path, monkeypatch):
+    """A copy of it, runs/mine in the current folder."""
     monkeypatch.chdir(tmp_path)
-    assert run_command(capsys, "compare", "--config", "demo", *SMALL, "--seeds", "1")[0] == 0
-    return tmp_path / "runs/demo"
+    shutil.copytree(looked_at[0], tmp_path / "runs/mine")
+    return Path("runs/mine")
 
 
-def test_attack_explain_report(compared, capsys):
-    status, out, _ = run_command(capsys, "attack", "--name", "demo", "--eps", "[2, 8]", *QUICK)
-    assert status == 0
-    results = {arm: json.loads((compared / arm / "0/attack.json").read_text(encoding="utf-8")) for arm in ("plain", "jpeg-dl")}
-    assert "jpeg-dl, seed 0, rounding soft: 12 test images" in out
+def _attack(folder, arm):
+    return json.loads((folder / arm / "0/attack.json").read_text(encoding="utf-8"))
+
+
+def _page(capsys):
+    """The page of runs/mine, made anew."""
+    assert run_command(capsys, "report", "--name", "mine")[0] == 0
+    return Path("runs/mine/report.html").read_text(encoding="utf-8")
+
+
+def test_attack(looked_at):
+    folder, said = looked_at
+    results = {arm: _attack(folder, arm) for arm in ("plain", "jpeg-dl")}
+    assert "jpeg-dl, seed 0, rounding soft: 12 test images" in said
     assert any(trial["gradient"] == "plain" for trial in results["jpeg-dl"]["levels"][0]["trials"])  # transfer
-    rows = list(csv.DictReader((compared / "attack.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((folder / "attack.csv").open(encoding="utf-8")))
     worst = {
         (row["arm"], round(float(row["eps_255"]))): float(row["accuracy"])
         for row in rows
@@ -42,16 +71,12 @@ def test_attack_explain_report(compared, capsys):
         for arm, result in results.items()
         for level in result["levels"]
     }
-    assert (compared / "attack.png").is_file()
+    assert (folder / "attack.png").is_file()
+    assert (folder / "jpeg-dl/0/explain/tables.png").is_file()
 
-    status, out, _ = run_command(
-        capsys, "explain", "--name", "demo", "--images", "20", "--ablation", "false", "--pictures", "1"
-    )
-    assert status == 0
-    assert (compared / "jpeg-dl/0/explain/tables.png").is_file()
 
-    assert run_command(capsys, "report", "--name", "demo")[0] == 0
-    page = (compared / "report.html").read_text(encoding="utf-8")
+def test_the_page_shows_attacks_and_explanations(seen, capsys):
+    page = _page(capsys)
     assert "Under attack" in page
     tried = re.search("over all that were run: (.*?)[.] What", " ".join(page.split()))[1]
     assert tried == "fgsm, pgd; through the gradients own, ste, identity, transfer from the plain model"
@@ -61,80 +86,80 @@ def test_attack_explain_report(compared, capsys):
     assert "data:image/webp;base64," in page
     for typed in ("jpegdl compare", "jpegdl attack", "jpegdl explain"):
         assert typed in page
-    clean = 100 * results["jpeg-dl"]["clean"]["accuracy"]
+    clean = 100 * _attack(seen, "jpeg-dl")["clean"]["accuracy"]
     assert f"<td>{clean:.1f}</td>" in page
 
-    # What was found of another model is no part of the page.
-    for file, what in (
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
         ("attack.json", "has changed since it was attacked"),
         ("explain/explain.json", "has changed since it was looked at"),
-    ):
-        path = compared / "jpeg-dl/0" / file
-        kept, found = path.read_text(encoding="utf-8"), json.loads(path.read_text(encoding="utf-8"))
-        (found if file == "attack.json" else found["made_of"])["model"] = "0" * 16
-        path.write_text(json.dumps(found), encoding="utf-8")
-        assert run_command(capsys, "report", "--name", "demo")[0] == 0
-        assert what in (compared / "report.html").read_text(encoding="utf-8")
-        path.write_text(kept, encoding="utf-8")
+    ],
+)
+def test_what_was_found_of_another_model_is_no_part_of_the_page(seen, capsys, file, what):
+    path = seen / "jpeg-dl/0" / file
+    found = json.loads(path.read_text(encoding="utf-8"))
+    (found if file == "attack.json" else found["made_of"])["model"] = "0" * 16
+    path.write_text(json.dumps(found), encoding="utf-8")
+    assert what in _page(capsys)
 
-    # Nor is what was found beside another plain model.
-    model = compared / "plain/0/model.safetensors"
-    kept = model.read_bytes()
-    model.write_bytes(kept + b" ")
-    assert run_command(capsys, "report", "--name", "demo")[0] == 0
-    page = (compared / "report.html").read_text(encoding="utf-8")
+
+def test_what_was_found_beside_another_plain_model_is_no_part_of_the_page(seen, capsys):
+    model = seen / "plain/0/model.safetensors"
+    model.write_bytes(model.read_bytes() + b" ")
+    page = _page(capsys)
     assert "jpeg-dl, seed 0: left out, as the plain model.safetensors has changed since it was attacked" in page
     assert "Left out, as the plain model.safetensors has changed since it was looked at" in page
     model.unlink()
-    assert run_command(capsys, "report", "--name", "demo")[0] == 0
-    page = (compared / "report.html").read_text(encoding="utf-8")
+    page = _page(capsys)
     assert "plain, seed 0: left out, as its model.safetensors is gone since it was attacked; run jpegdl attack again." in page
-    model.write_bytes(kept)
 
-    # An arm that is attacked alone stands beside what an earlier call found of others.
-    before = (compared / "attack.csv").read_text(encoding="utf-8")
-    assert run_command(capsys, "attack", "--name", "demo", "--eps", "[2, 8]", *QUICK, "--arms", "[jpeg-dl]")[0] == 0
-    assert (compared / "attack.csv").read_text(encoding="utf-8") == before
 
-    # Runs that were attacked differently are not put side by side.
-    status, out, _ = run_command(capsys, "attack", "--name", "demo", "--eps", "[1]", *QUICK, "--arms", "[plain]")
+def test_an_arm_that_is_attacked_alone_stands_beside_what_was_found_of_others(seen, capsys):
+    before = (seen / "attack.csv").read_text(encoding="utf-8")
+    assert run_command(capsys, "attack", "--name", "mine", "--eps", "[2, 8]", *QUICK, "--arms", "[jpeg-dl]")[0] == 0
+    assert (seen / "attack.csv").read_text(encoding="utf-8") == before
+
+
+def test_runs_that_were_attacked_differently_are_not_put_side_by_side(seen, capsys):
+    status, out, _ = run_command(capsys, "attack", "--name", "mine", "--eps", "[1]", *QUICK, "--arms", "[plain]")
     assert status == 0
     assert "Without jpeg-dl, seed 0, of an earlier call: it was attacked with other settings, or on other images." in out
-    assert {row["arm"] for row in csv.DictReader((compared / "attack.csv").open(encoding="utf-8"))} == {"plain"}
-    assert run_command(capsys, "report", "--name", "demo")[0] == 0
-    page = (compared / "report.html").read_text(encoding="utf-8")
-    assert "The runs cannot be compared" in page
+    assert {row["arm"] for row in csv.DictReader((seen / "attack.csv").open(encoding="utf-8"))} == {"plain"}
+    assert "The runs cannot be compared" in _page(capsys)
 
 
-def test_bad_input_is_one_line(compared, capsys):
-    assert "no comparison in runs/dmeo: did you mean demo" in one_error(capsys, "attack", "--name", "dmeo", *QUICK)
-    assert "no finished run of arm 'gain' in runs/demo; there are jpeg-dl, plain" in one_error(
-        capsys, "attack", "--name", "demo", "--arms", "[gain]", *QUICK
+def test_bad_input_is_one_line(mine, capsys):
+    assert "no comparison in runs/mien: did you mean mine" in one_error(capsys, "attack", "--name", "mien", *QUICK)
+    assert "no finished run of arm 'gain' in runs/mine; there are jpeg-dl, plain" in one_error(
+        capsys, "attack", "--name", "mine", "--arms", "[gain]", *QUICK
     )
-    assert "no finished run of arm jpeg-dl, seed 3 in runs/demo; there are seeds 0" in one_error(
-        capsys, "explain", "--name", "demo", "--seed", "3"
+    assert "no finished run of arm jpeg-dl, seed 3 in runs/mine; there are seeds 0, 1" in one_error(
+        capsys, "explain", "--name", "mine", "--seed", "3"
     )
     assert "nothing to explain of plain, seed 0: the run has no layer; --arm names another" in one_error(
-        capsys, "explain", "--name", "demo", "--arm", "plain", "--images", "2"
+        capsys, "explain", "--name", "mine", "--arm", "plain", "--images", "2"
     )
     assert "eps must be finite numbers greater than 0, got -1" in one_error(
-        capsys, "attack", "--name", "demo", "--eps", "[-1]", *QUICK
+        capsys, "attack", "--name", "mine", "--eps", "[-1]", *QUICK
     )
     assert "no comparison in" in one_error(capsys, "report", "--name", "nothing")
-    assert "no run is there; did you mean demo" in one_error(capsys, "evaluate", "--name", "dmeo")
-    assert "no run is there; there are 0" in one_error(capsys, "evaluate", "--name", "demo", "--seed", "7")
-    (compared / "jpeg-dl/0/attack.json").write_text("{", encoding="utf-8")
-    assert "attack.json is damaged" in one_error(capsys, "report", "--name", "demo")
-    assert run_command(capsys, "attack", "--name", "demo", "--eps", "[2]", *QUICK, "--arms", "[jpeg-dl]")[0] == 0
-    rows = (compared / "attack.csv").read_text(encoding="utf-8")
-    file = compared / "jpeg-dl/0/attack.json"
+    assert "no run is there; did you mean mine" in one_error(capsys, "evaluate", "--name", "mien")
+    assert "no run is there; there are 0, 1" in one_error(capsys, "evaluate", "--name", "mine", "--seed", "7")
+    (mine / "jpeg-dl/0/attack.json").write_text("{", encoding="utf-8")
+    assert "attack.json is damaged" in one_error(capsys, "report", "--name", "mine")
+    assert run_command(capsys, "attack", "--name", "mine", "--eps", "[2]", *QUICK, "--arms", "[jpeg-dl]")[0] == 0
+    rows = (mine / "attack.csv").read_text(encoding="utf-8")
+    file = mine / "jpeg-dl/0/attack.json"
     file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), "levels": [{}]}), encoding="utf-8")
-    assert "attack.json is damaged (KeyError: 'norm')" in one_error(capsys, "report", "--name", "demo")
-    assert "must name at least one run" in one_error(capsys, "attack", "--name", "demo", "--seeds", "0", *QUICK)
-    assert (compared / "attack.csv").read_text(encoding="utf-8") == rows
+    assert "attack.json is damaged (KeyError: 'norm')" in one_error(capsys, "report", "--name", "mine")
+    assert "must name at least one run" in one_error(capsys, "attack", "--name", "mine", *QUICK, "--seeds", "0")
+    assert (mine / "attack.csv").read_text(encoding="utf-8") == rows
 
 
-def test_compress_then_evaluate_on_the_files(compared, capsys, tmp_path):
+@pytest.mark.usefixtures("mine")
+def test_compress_then_evaluate_on_the_files(capsys, tmp_path):
     photos = tmp_path / "photos"
     for name in ("a", "b"):
         (photos / name).mkdir(parents=True)
@@ -153,8 +178,8 @@ def test_compress_then_evaluate_on_the_files(compared, capsys, tmp_path):
     assert "tables come from --model RUN or from --tables FILE" in one_error(
         capsys, "compress", str(photos), str(tmp_path / "x")
     )
-    assert "--from-files nowhere is not a folder" in one_error(capsys, "evaluate", "--name", "demo", "--from-files", "nowhere")
-    assert "knows other classes" in one_error(capsys, "evaluate", "--name", "demo", "--from-files", str(tmp_path / "small"))
+    assert "--from-files nowhere is not a folder" in one_error(capsys, "evaluate", "--name", "mine", "--from-files", "nowhere")
+    assert "knows other classes" in one_error(capsys, "evaluate", "--name", "mine", "--from-files", str(tmp_path / "small"))
 
 
 def test_a_run_is_evaluated_on_its_own_files(tmp_path, monkeypatch, capsys):

@@ -6,33 +6,20 @@ import lightning
 import pytest
 import torch
 
+from factory import small_comparison
 from jpegdl.comparison import CompareConfig, calibrate_run, compare, evaluate_run, steps, train_arm
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
-from jpegdl.runs import OptimizerConfig, TrainingConfig
+from jpegdl.runs import TrainingConfig
 from jpegdl.training import JointTraining
 
 pytestmark = pytest.mark.usefixtures("few_photos")
 
 
 def _config(folder, **changes):
-    settings = {
-        "data": DataConfig(size=16, resize=20, batch_size=16),
-        "layer": LayerConfig(images=40),
-        "training": TrainingConfig(
-            epochs=2,
-            test_every=2,
-            accelerator="cpu",
-            optimizer=OptimizerConfig(lr=0.01),
-            layer_optimizer=OptimizerConfig(name="adam", lr=0.01, weight_decay=0.0),
-        ),
-        "output": str(folder),
-        "name": "test",
-        "seeds": 2,
-        "jobs": 1,
-    }
-    return CompareConfig(**{**settings, **changes})
+    data = DataConfig(size=16, resize=20, batch_size=16)
+    return small_comparison(folder, **{"name": "test", "seeds": 2, "data": data, "lr": 0.01, **changes})
 
 
 # ----------------------------------------------------------------------------------------------------------- comparisons

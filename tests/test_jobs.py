@@ -18,12 +18,11 @@ import pytest
 import torch
 from PIL import Image
 
-from factory import run, small_config
-from jpegdl.comparison import CompareConfig, arms, compare, jobs, schedule, workers
+from factory import run, small_comparison, small_config
+from jpegdl.comparison import arms, compare, jobs, schedule, workers
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
-from jpegdl.layer import LayerConfig
-from jpegdl.runs import OptimizerConfig, RunFolder, TrainingConfig, progress
+from jpegdl.runs import RunFolder, progress
 from jpegdl.runs.progress import Line, Standing
 from jpegdl.training import JointTraining
 
@@ -31,22 +30,7 @@ LONG = 180  # seconds after which what should have happened long ago has not
 
 
 def _config(folder, **changes):
-    settings = {
-        "data": DataConfig(name="made-up", classes=3, limit=24, size=16, resize=20, batch_size=8),
-        "layer": LayerConfig(images=16),
-        "training": TrainingConfig(
-            epochs=2,
-            test_every=2,
-            accelerator="cpu",
-            optimizer=OptimizerConfig(lr=0.02),
-            layer_optimizer=OptimizerConfig(name="adam", lr=0.02, weight_decay=0.0),
-        ),
-        "output": str(folder),
-        "name": "jobs",
-        "seeds": 2,
-        "jobs": 2,
-    }
-    return CompareConfig(**{**settings, **changes})
+    return small_comparison(folder, **{"name": "jobs", "seeds": 2, "jobs": 2, **changes})
 
 
 @pytest.fixture

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 import jpegdl
+from factory import small_comparison
 from jpegdl.comparison import CompareConfig, check_compare, compare, evaluate_run, train_arm
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import JpegLayer, LayerConfig, build_layer, check_layer, layer_kind
-from jpegdl.runs import OptimizerConfig, TrainingConfig, open_run
+from jpegdl.runs import open_run
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -43,12 +44,9 @@ def module(tmp_path, monkeypatch):
 
 
 def _config(folder, **changes):
-    start = CompareConfig(
-        backbone="my_parts:make_model",
+    start = small_comparison(
+        folder / "runs", name="own", backbone="my_parts:make_model", layer=LayerConfig(tables="ones"), epochs=1, lr=0.05,
         data=DataConfig(size=16, resize=20, limit=64, batch_size=16),
-        layer=LayerConfig(tables="ones"),
-        training=TrainingConfig(epochs=1, optimizer=OptimizerConfig(lr=0.05), accelerator="cpu"),
-        name="own", output=str(folder / "runs"), seeds=1, jobs=1,
     )  # fmt: skip
     return replace(start, **changes)
 

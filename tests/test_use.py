@@ -22,9 +22,10 @@ from PIL import Image
 
 import jpegdl
 import jpegdl.backbones
+from factory import small_comparison
 from jpegdl import classifier, pretrained
 from jpegdl.cli import main
-from jpegdl.comparison import CompareConfig, compare
+from jpegdl.comparison import compare
 from jpegdl.data import Data, DataConfig, TestTransform
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig, prepend
@@ -63,19 +64,14 @@ def _photos(folder):
     return folder
 
 
-def _config(output, photos, **changes):
-    data = DataConfig(path=str(photos), size=16, resize=18, batch_size=8)
-    training = TrainingConfig(epochs=1, accelerator="cpu")
-    settings = {"data": data, "training": training, "layer": LayerConfig(tables="standard:75"), "seeds": 1, "jobs": 1}
-    return CompareConfig(**{**settings, "output": str(output), "name": "mine", **changes})
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The folder of a comparison, and the photos it was trained on."""
     folder = tmp_path_factory.mktemp("trained")
     photos = _photos(folder / "photos")
-    compare(_config(folder, photos))
+    data = DataConfig(path=str(photos), size=16, resize=18, batch_size=8)
+    training = TrainingConfig(epochs=1, accelerator="cpu")  # and defaults, which the card's command leaves out
+    compare(small_comparison(folder, data=data, layer=LayerConfig(tables="standard:75"), training=training))
     return folder / "mine", photos
 
 
