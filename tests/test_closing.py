@@ -7,18 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from factory import fake_result, fake_summary
 from jpegdl.cli import main
-from jpegdl.comparison.statistics import summarize, summary_csv, summary_latex, summary_table, verdict
+from jpegdl.comparison.statistics import summary_csv, summary_latex, summary_table, verdict
 from jpegdl.comparison.summary import closing, read_summary, shown_files
-
-
-def _result(accuracy, loss=1.0):
-    return {"accuracy": accuracy, "loss": loss, "train_seconds": 2.0, "layer_parameters": 128, "parameters": 1000}
 
 
 def _summary(folder, results, failed=None):
     """Writes the summary and the ``result.json`` of every run."""
-    summary = {"name": folder.name, "backbone": "cifar_resnet8", "data": "photos", **summarize(results, failed or {})}
+    summary = {"name": folder.name, **fake_summary(results, failed)}
     for arm, by_seed in results.items():
         for seed, result in by_seed.items():
             run = folder / arm / str(seed)
@@ -33,7 +30,7 @@ def _summary(folder, results, failed=None):
 def mine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = Path("runs/mine")
-    results = {"plain": {0: _result(0.5), 1: _result(0.25)}, "jpeg-dl": {0: _result(0.75), 1: _result(0.625)}}
+    results = {"plain": {0: fake_result(0.5), 1: fake_result(0.25)}, "jpeg-dl": {0: fake_result(0.75), 1: fake_result(0.625)}}
     return folder, _summary(folder, results)
 
 
@@ -74,7 +71,7 @@ def test_closing(mine):
 
 
 def test_closing_names_what_is_not_the_default(tmp_path):
-    results = {"plain": {2: _result(0.5)}, "jpeg-dl": {}, "ste": {2: _result(0.75), 3: _result(0.5)}}
+    results = {"plain": {2: fake_result(0.5)}, "jpeg-dl": {}, "ste": {2: fake_result(0.75), 3: fake_result(0.5)}}
     folder = tmp_path / "two words"
     text = closing(folder, _summary(folder, results, {"jpeg-dl": {2: "loss is not finite"}}))
     place = f"--name 'two words' --output {tmp_path}"
@@ -86,7 +83,7 @@ def test_closing_names_what_is_not_the_default(tmp_path):
     ):
         assert f"  jpegdl {command}" in text
     folder = tmp_path / "alone"
-    text = closing(folder, _summary(folder, {"plain": {0: _result(0.5)}}))
+    text = closing(folder, _summary(folder, {"plain": {0: fake_result(0.5)}}))
     assert f"jpegdl evaluate --name alone --output {tmp_path} --arm plain " in text
 
 
@@ -109,7 +106,7 @@ def test_the_summary_again(capsys, mine, arguments, written):
 
 
 def test_the_summary_of_another_output(capsys, tmp_path):
-    summary = _summary(tmp_path / "there" / "mine", {"plain": {0: _result(0.5)}})
+    summary = _summary(tmp_path / "there" / "mine", {"plain": {0: fake_result(0.5)}})
     assert main(["summary", "--name", "mine", "--output", str(tmp_path / "there")]) == 0
     assert capsys.readouterr().out == f"{summary_table(summary).rstrip()}\n"
 
@@ -161,15 +158,18 @@ def test_runs_that_the_summary_does_not_tell_of(mine, recwarn):
     assert read_summary(folder) == summary
     assert not recwarn.list
     (folder / "ste/0").mkdir(parents=True)
-    (folder / "ste/0/result.json").write_text(json.dumps(_result(0.9)), encoding="utf-8")  # trained since
-    (folder / "plain/1/result.json").write_text(json.dumps(_result(0.26)), encoding="utf-8")  # trained again since
+    (folder / "ste/0/result.json").write_text(json.dumps(fake_result(0.9)), encoding="utf-8")  # trained since
+    (folder / "plain/1/result.json").write_text(json.dumps(fake_result(0.26)), encoding="utf-8")  # trained again since
     (folder / "jpeg-dl/0/result.json").write_text("{", encoding="utf-8")  # damaged since
     with pytest.warns(match="does not show as they are now: jpeg-dl/0, plain/1, ste/0; jpegdl compare writes it anew"):
         assert read_summary(folder) == summary
 
 
 def test_runs_that_the_summary_says_why_it_leaves_out(tmp_path, recwarn):
-    results = {"plain": {0: _result(0.5), 1: _result(0.5)}, "ste": {0: _result(0.5), 1: _result(0.5, float("nan"))}}
+    results = {
+        "plain": {0: fake_result(0.5), 1: fake_result(0.5)},
+        "ste": {0: fake_result(0.5), 1: fake_result(0.5, loss=float("nan"))},
+    }
     summary = _summary(tmp_path, results)
     assert [entry["seed"] for entry in summary["failed"]] == [1]
     assert read_summary(tmp_path) == summary

@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as v2
 
 from commands import one_error, run_command
-from factory import made_up_config, make_run
+from factory import fake_result, made_up_config, make_run
 from jpegdl.codec import (
     RATE_COLUMNS,
     Curve,
@@ -50,19 +50,7 @@ def made(path, arm="jpeg-dl", quality=60, seed=0, **layer):
     """A finished run, whose comparison's folder is three above it."""
     folder = make_run(path / arm / str(seed), made_up_config(bits=None, **layer), arm, steps=10, seed=seed, quality=quality)
     run = folder.config()
-    folder.write_result(
-        {
-            "arm": arm,
-            "seed": seed,
-            "accuracy": 0.5,
-            "loss": 1.0,
-            "train_seconds": 1.0,
-            "parameters": 1,
-            "layer_parameters": 128,
-            "saturation": None,
-            "data": Data(run.data, 0).fingerprint,
-        }
-    )
+    folder.write_result({"arm": arm, "seed": seed, **fake_result(data=Data(run.data, 0).fingerprint)})
     return folder
 
 

@@ -7,20 +7,20 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from factory import fake_run, fake_summary
 from jpegdl import heatmaps
 from jpegdl.comparison.arms import ARMS, arm_config
 from jpegdl.comparison.figures import (
     accuracy_figure,
+    compared_saturation_figure,
+    compared_tables_figure,
     curves_figure,
     draw_figures,
     gains_figure,
-    saturation_figure,
-    tables_figure,
 )
-from jpegdl.comparison.statistics import summarize
 from jpegdl.errors import UsageError
 from jpegdl.layer import STEP_RANGE
-from jpegdl.runs import RunConfig, RunFolder
+from jpegdl.runs import RunConfig
 
 pytestmark = pytest.mark.drawn
 
@@ -29,28 +29,9 @@ ONES = np.ones((8, 8))
 
 
 def _run(folder, arm, seed=0, accuracy=0.5, tested=None, tables=None, saturation=None, bits=8, **result):
-    """A run folder as training leaves it."""
-    run = RunFolder(folder / arm / str(seed))
     config = arm_config(RunConfig(), arm)
     config.layer.bits = config.layer.bits and bits
-    run.begin(config, arm, seed, {})
-    tested = {2: accuracy / 2, 4: accuracy} if tested is None else tested
-    run.write_metrics(
-        [
-            {"epoch": epoch, "train_loss": 1.0, **({"test_accuracy": tested[epoch]} if epoch in tested else {})}
-            for epoch in range(1, max(tested) + 1)
-        ]
-    )
-    if tables is not None:
-        before, after = ({name: np.asarray(table).tolist() for name, table in each.items()} for each in tables)
-        run.write_tables({"before": before, "after": after})
-    run.write_result(
-        {
-            "arm": arm, "seed": seed, "accuracy": accuracy, "loss": 1.0, "train_seconds": 1.0, "parameters": 1,
-            "layer_parameters": 1, "saturation": saturation, "grey": False, "data": {}, **result,
-        }
-    )  # fmt: skip
-    return run
+    return fake_run(folder, arm, seed, accuracy, config=config, tested=tested, tables=tables, saturation=saturation, **result)
 
 
 def _steps(luma=ONES, chroma=ONES):
@@ -64,7 +45,7 @@ def _with(value, row, column):
 
 
 def _summary(runs, failed=None):
-    return summarize({arm: {s: run.result() for s, run in by_seed.items()} for arm, by_seed in runs.items()}, failed or {})
+    return fake_summary({arm: {s: run.result() for s, run in by_seed.items()} for arm, by_seed in runs.items()}, failed)
 
 
 def _texts(figure):
@@ -149,7 +130,7 @@ def test_every_row_is_whole_inside_the_frame(arms):
         arm: {seed: {"accuracy": 0.5 + 0.01 * i + 0.001 * seed * i, **result} for seed in range(3)}
         for i, arm in enumerate(["plain", *arms])
     }
-    figure = gains_figure(summarize(results, {}))
+    figure = gains_figure(fake_summary(results, {}))
     figure.draw_without_rendering()
     (axes,) = figure.axes
     frame = axes.get_window_extent()
@@ -174,7 +155,7 @@ def test_gains_are_in_points_over_the_seeds_that_both_have():
         "gain": runs(s0=0.52, s1=0.66, s2=0.9),
         "tanh": runs(s2=0.9),
     }
-    figure = gains_figure(summarize(results, {"ste": {0: "no"}}))
+    figure = gains_figure(fake_summary(results, {"ste": {0: "no"}}))
     (axes,) = figure.axes
     each, interval, mean, _ = axes.lines
     assert list(each.get_xdata()) == pytest.approx([2, 6])
@@ -182,7 +163,7 @@ def test_gains_are_in_points_over_the_seeds_that_both_have():
     assert list(mean.get_xdata()) == pytest.approx([4])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["gain (2 of 3 seeds)", "tanh", "ste"]
     assert {text.get_text(): text.get_position()[1] for text in axes.texts} == {"no seed in common with plain": 1, "failed": 2}
-    assert gains_figure(summarize({"plain": results["plain"]}, {})) is None
+    assert gains_figure(fake_summary({"plain": results["plain"]}, {})) is None
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
@@ -193,7 +174,7 @@ def test_ratios_have_the_same_few_round_ticks_whatever_they_are(tmp_path):
     much = _steps(luma=_with(200, 2, 3)), _steps(luma=_with(FLOOR, 2, 3))
     found = []
     for seed, tables in enumerate((little, much)):
-        figure = tables_figure("jpeg-dl", {0: _run(tmp_path, "jpeg-dl", seed, tables=tables)})
+        figure = compared_tables_figure("jpeg-dl", {0: _run(tmp_path, "jpeg-dl", seed, tables=tables)})
         figure.draw_without_rendering()
         bar, image = _bar(figure, "after / before"), _panel(figure, "luma, after / before").images[0]
         assert [tick.get_text() for tick in bar.get_yticklabels()] == ["×1/30", "×1/10", "×1/3", "×1", "×3", "×10", "×30"]
@@ -215,7 +196,7 @@ def test_steps_at_a_bound_are_marked_and_stretch_no_colours(tmp_path):
         0: _run(tmp_path, "jpeg-dl", 0, tables=(_steps(luma), _steps(end))),
         1: _run(tmp_path, "jpeg-dl", 1, tables=(_steps(luma), _steps(luma))),
     }
-    figure = tables_figure("jpeg-dl", runs)
+    figure = compared_tables_figure("jpeg-dl", runs)
     assert marked("luma, before training") == []
     assert marked("luma, after training") == marked("luma, after / before") == [(1, 2), (7, 7)]
     assert marked("chroma, after training") == []
@@ -223,14 +204,14 @@ def test_steps_at_a_bound_are_marked_and_stretch_no_colours(tmp_path):
     image = _panel(figure, "luma, after training").images[0]
     assert image.get_clim() == pytest.approx((1, 5))  # of the values 1 and 4
     assert image.colorbar.extend == "both"
-    unbound = tables_figure("jpeg-dl", {1: runs[1]})
+    unbound = compared_tables_figure("jpeg-dl", {1: runs[1]})
     assert unbound.get_supxlabel() == ""
 
 
 def test_cells_hold_the_geometric_mean_in_two_digits(tmp_path):
     one, other = _with(0.02, 0, 0), _with(0.08, 0, 0)
     runs = {s: _run(tmp_path, "jpeg-dl", s, tables=(_steps(), _steps(table))) for s, table in enumerate((one, other))}
-    figure = tables_figure("jpeg-dl", runs)
+    figure = compared_tables_figure("jpeg-dl", runs)
     assert _cells(_panel(figure, "luma, after training")) == {
         (row, column): "0.04" if row == column == 0 else "1" for row in range(8) for column in range(8)
     }
@@ -248,7 +229,7 @@ def test_numbers_are_short(value, text):
 
 @pytest.mark.parametrize("extreme", [FLOOR, 0.01234, 123.4, 32385.0])
 def test_no_number_reaches_into_the_next_cell(tmp_path, extreme):
-    figure = tables_figure("jpeg-dl", {0: _run(tmp_path, "jpeg-dl", tables=(_steps(), _steps(luma=ONES * extreme)))})
+    figure = compared_tables_figure("jpeg-dl", {0: _run(tmp_path, "jpeg-dl", tables=(_steps(), _steps(luma=ONES * extreme)))})
     figure.draw_without_rendering()
     axes = _panel(figure, "luma, after / before")
     cell = axes.get_window_extent().width / 8
@@ -271,11 +252,11 @@ def test_colours_of_steps_go_from_one_round_number_to_another(low, high, limits,
 
 
 def test_what_is_no_step_is_not_called_one(tmp_path):
-    scales = tables_figure("tanh", {0: _run(tmp_path, "tanh", tables=(_steps(ONES * 127), _steps(ONES * 300)))})
+    scales = compared_tables_figure("tanh", {0: _run(tmp_path, "tanh", tables=(_steps(ONES * 127), _steps(ONES * 300)))})
     assert scales.get_suptitle() == "tanh: compander scales (one seed)"
     assert _bar(scales, "scale, JPEG table units")
     assert scales.get_supxlabel() == ""  # 255 is no bound of theirs
-    gains = tables_figure(
+    gains = compared_tables_figure(
         "gain",
         {
             0: _run(tmp_path, "gain", 0, tables=(_steps(), _steps(luma=_with(-0.4, 1, 2)))),
@@ -293,13 +274,13 @@ def test_what_is_no_step_is_not_called_one(tmp_path):
 
 def test_a_cascade_is_drawn_by_layer_and_regions_are_not(tmp_path):
     tables = {f"{layer}.{plane}": ONES for layer in (0, 1) for plane in ("luma", "chroma")} | {"0.alpha_luma": ONES}
-    figure = tables_figure("cascade", {0: _run(tmp_path, "cascade", tables=(tables, tables))})
+    figure = compared_tables_figure("cascade", {0: _run(tmp_path, "cascade", tables=(tables, tables))})
     panels = [axes.get_title() for axes in figure.axes if axes.get_title().endswith("after training")]
     assert panels == [f"layer {layer}, {plane}, after training" for layer in (1, 2) for plane in ("luma", "chroma")]
     many = _steps(np.ones((2, 2, 8, 8)), np.ones((2, 2, 8, 8)))
-    assert tables_figure("regions", {0: _run(tmp_path, "regions", tables=(many, many))}) is None
-    assert tables_figure("plain", {0: _run(tmp_path, "plain")}) is None
-    assert tables_figure("jpeg-dl", {}) is None
+    assert compared_tables_figure("regions", {0: _run(tmp_path, "regions", tables=(many, many))}) is None
+    assert compared_tables_figure("plain", {0: _run(tmp_path, "plain")}) is None
+    assert compared_tables_figure("jpeg-dl", {}) is None
 
 
 def test_grey_images_have_no_chroma_to_show(tmp_path):
@@ -309,8 +290,8 @@ def test_grey_images_have_no_chroma_to_show(tmp_path):
     colour = {0: grey[0], 2: _run(tmp_path, "jpeg-dl", 2, tables=noise, saturation=shares)}
     panels = ("before training", "after training", "after / before")
     for draw, masked, shown in (
-        (tables_figure, [f"chroma, {panel}" for panel in panels], [f"luma, {panel}" for panel in panels]),
-        (saturation_figure, ["Cb", "Cr"], ["Y"]),
+        (compared_tables_figure, [f"chroma, {panel}" for panel in panels], [f"luma, {panel}" for panel in panels]),
+        (compared_saturation_figure, ["Cb", "Cr"], ["Y"]),
     ):
         figure = draw("jpeg-dl", grey)
         for title in masked:
@@ -330,7 +311,7 @@ def test_saturation_has_one_range_and_says_what_it_is(tmp_path, share):
     shares = np.zeros((3, 8, 8))
     shares[1, 2, 3] = share
     runs = {s: _run(tmp_path, "jpeg-dl", s, saturation=(shares * s).tolist(), bits=4) for s in (0, 1)}
-    figure = saturation_figure("jpeg-dl", runs)
+    figure = compared_saturation_figure("jpeg-dl", runs)
     assert {axes.images[0].get_clim() for axes in figure.axes if axes.images} == {(0, 100)}
     assert _panel(figure, "Cb").images[0].get_array()[2, 3] == pytest.approx(50 * share)
     assert _cells(_panel(figure, "Cb"))[2, 3] == f"{50 * share:.0f}"
@@ -340,10 +321,10 @@ def test_saturation_has_one_range_and_says_what_it_is(tmp_path, share):
 
 
 def test_no_saturation_without_a_cap(tmp_path):
-    assert saturation_figure("plain", {0: _run(tmp_path, "plain")}) is None
+    assert compared_saturation_figure("plain", {0: _run(tmp_path, "plain")}) is None
     shares = np.zeros((3, 8, 8)).tolist()
-    assert saturation_figure("quantization-only", {0: _run(tmp_path, "quantization-only", saturation=shares)}) is None
-    assert saturation_figure("jpeg-dl", {}) is None
+    assert compared_saturation_figure("quantization-only", {0: _run(tmp_path, "quantization-only", saturation=shares)}) is None
+    assert compared_saturation_figure("jpeg-dl", {}) is None
 
 
 # --------------------------------------------------------------------------------------------------------------- files

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from factory import fake_summary
 from jpegdl.comparison.statistics import (
     NOT_TRAINED,
     holm,
@@ -33,8 +34,12 @@ def _runs(*accuracies, **changes):
     return {seed: _run(accuracy, **changes) for seed, accuracy in enumerate(accuracies)}
 
 
+def _summary(results, failed=None, **changes):
+    return fake_summary(results, failed, **{"backbone": "net", **changes})
+
+
 def _table(results, failed=None, **changes):
-    summary = {"backbone": "net", "data": "photos", **summarize(results, failed or {}), **changes}
+    summary = _summary(results, failed, **changes)
     lines = summary_table(summary).splitlines()
     rows = [line for line in lines if line.startswith("| ")]
     assert len({len(line) for line in [*rows, lines[1]]}) == 1  # aligned
@@ -310,10 +315,6 @@ def test_one_seed_and_made_up_images_are_said():
 def test_a_small_p_keeps_a_digit():
     rows, _ = _table({"plain": _runs(0.5, 0.5, 0.5), "gain": _runs(0.7, 0.701, 0.702)})
     assert rows[1]["p"] == "8e-06"
-
-
-def _summary(results, failed=None, **changes):
-    return {"backbone": "net", "data": "photos", **summarize(results, failed or {}), **changes}
 
 
 def test_the_verdict_says_what_is_shown_and_no_more():
