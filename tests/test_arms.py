@@ -1,6 +1,5 @@
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -16,6 +15,7 @@ import safetensors.torch
 import torch
 from conftest import leave_blank
 
+from commands import start
 from factory import small_comparison
 from jpegdl.comparison import ARMS, compare, comparison, evaluate_run, schedule, steps, train_arm
 from jpegdl.comparison.arms import arm_config, needed_arms
@@ -285,12 +285,9 @@ def _die_at(moment):
 @pytest.fixture
 def train(tmp_path):
     """``train(name, hook, *arguments)`` trains both arms in ``tmp_path``/name, in a process of its own; how that ended."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["jpegdl.comparison.comparison", "factory"])
 
     def train(*arguments):
-        process = context.Process(target=_compare, args=(tmp_path, *arguments), daemon=True)
-        process.start()
+        process = start(_compare, tmp_path, *arguments)
         process.join(LONG)
         return process.exitcode
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from commands import one_error, run_command
+from commands import one_error, run_command, start_command
 from jpegdl import cli
 from jpegdl.cli import main
 from jpegdl.parsing import parse
@@ -172,26 +172,11 @@ def test_a_model_of_another_architecture(capsys, tmp_path):
     assert "other settings (backbone was 'cifar_resnet8', now 'cifar_resnet20')" in error
 
 
-# Python ignores Ctrl+C where its parent does, as a shell has it for commands in the background.
-ATTEND = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
-
-
-def _signalled(number, sign, arguments, **environment):
-    """What a process of its own says and how it ends that gets a signal as soon as a file is there."""
-    command = [sys.executable, "-c", f"{ATTEND}; from jpegdl.cli import main; sys.exit(main())", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, encoding="utf-8") as process:
-        try:
-            deadline = time.monotonic() + 300
-            while not sign.exists() and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert sign.exists(), f"ended with {process.poll()}"
-            process.send_signal(number)
-            _, err = process.communicate(timeout=300)
-        finally:
-            process.kill()
-    assert "Traceback" not in err
-    return process.returncode, [line for line in err.splitlines() if line.startswith("jpegdl:")]
+def _until_there(sign, lives):
+    deadline = time.monotonic() + 300
+    while not sign.exists() and lives() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert sign.exists(), "it has ended"
 
 
 @pytest.mark.parametrize(
@@ -200,9 +185,24 @@ def _signalled(number, sign, arguments, **environment):
 def test_interrupted_training(tmp_path, number, status, word):
     """In the middle: one line, an exit status that says why, and a checkpoint to resume from."""
     small = [*SMALL, "--training.epochs", "300", "--training.test_every", "300", "--output", str(tmp_path), "--arm", "plain"]
-    ended = _signalled(number, tmp_path / "demo/plain/0/last.ckpt", ["train", "--config", "demo", *small])
-    assert ended == (status, [f"jpegdl: {word}; the same command resumes after the last finished epoch, if there is one"])
+    process = start_command(tmp_path / "log", "train", "--config", "demo", *small)
+    try:
+        _until_there(tmp_path / "demo/plain/0/last.ckpt", process.is_alive)
+        os.kill(process.pid, number)
+        process.join(300)
+    finally:
+        process.kill()
+    assert process.exitcode == status
+    err = (tmp_path / "log").read_text(encoding="utf-8")
+    assert "Traceback" not in err
+    assert [line for line in err.splitlines() if line.startswith("jpegdl:")] == [
+        f"jpegdl: {word}; the same command resumes after the last finished epoch, if there is one"
+    ]
     assert not (tmp_path / "demo/plain/0/result.json").exists()
+
+
+# Python ignores Ctrl+C where its parent does, as a shell has it for commands in the background.
+ATTEND = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -214,9 +214,17 @@ def test_interrupted_imports(tmp_path, number, then):
         f"try:\n    time.sleep(300)\nexcept KeyboardInterrupt:\n    {then}\n",
         encoding="utf-8",
     )
-    path = os.pathsep.join([str(tmp_path), *sys.path])
-    status, lines = _signalled(number, tmp_path / "importing", ["bench"], PYTHONPATH=path)
-    assert (status, lines) == (128 + number, [f"jpegdl: {'interrupted' if number == signal.SIGINT else 'terminated'}"])
+    command = [sys.executable, "-c", f"{ATTEND}; from jpegdl.cli import main; sys.exit(main())", "bench"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, encoding="utf-8") as process:
+        try:
+            _until_there(tmp_path / "importing", lambda: process.poll() is None)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=300)
+        finally:
+            process.kill()
+    assert process.returncode == 128 + number
+    assert err == f"jpegdl: {'interrupted' if number == signal.SIGINT else 'terminated'}\n"
 
 
 def test_signals_are_given_back(capsys, monkeypatch):

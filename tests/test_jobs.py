@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from commands import start_command
 from factory import run, small_comparison, small_config
 from jpegdl.comparison import arms, compare, jobs, schedule, workers
 from jpegdl.data import DataConfig
@@ -391,22 +392,24 @@ def test_no_worker_outlives_a_script_that_is_killed(tmp_path):
 @needs_proc
 @pytest.mark.parametrize(("end", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
 def test_interrupt(tmp_path, end, said):
-    attend = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    start = f"{attend}; import sys; from jpegdl.cli import main; sys.exit(main())"
-    command = [
-        sys.executable, "-c", start, "compare", "--config", "demo", "--data.name", "made-up", "--data.limit", "24",
-        "--training.epochs", "100000", "--training.test_every", "100000", "--training.accelerator", "cpu", "--jobs", "2",
-        "--output", str(tmp_path),
-    ]  # fmt: skip
-    log = tmp_path / "log"
-    with _started(command, log) as (process, workers):
+    log, workers = tmp_path / "log", set()
+    process = start_command(
+        log, "compare", "--config", "demo", "--data.name", "made-up", "--data.limit", "24", "--training.epochs", "100000",
+        "--training.test_every", "100000", "--training.accelerator", "cpu", "--jobs", "2", "--output", str(tmp_path),
+    )  # fmt: skip
+    try:
         started = [tmp_path / "demo/plain" / seed / "last.ckpt" for seed in "01"]
-        _until(lambda: all(file.is_file() for file in started) or process.poll() is not None, "no training")
+        _until(lambda: all(file.is_file() for file in started) or not process.is_alive(), "no training")
         workers |= _children(process.pid)
         assert len(workers) == 2, log.read_text(encoding="utf-8")
-        process.send_signal(end)
-        assert process.wait(LONG) == 128 + end
+        os.kill(process.pid, end)
+        process.join(LONG)
+        assert process.exitcode == 128 + end
         assert not _alive(workers)  # at once
+    finally:
+        process.kill()
+        for pid in _alive(workers):
+            os.kill(pid, signal.SIGKILL)
     assert log.read_text(encoding="utf-8").count(f"jpegdl: {said}; the same command resumes") == 1
     assert "Traceback" not in log.read_text(encoding="utf-8")
 
