@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from commands import run_command
+
 RECIPE = """\
 # Gr\u00fc\u00dfe: gr\u00f6\u00dfer
 backbone: cifar_resnet8
@@ -45,7 +47,7 @@ def _environment(encoding, place):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_comparison_and_its_report(encoding, tmp_path):
+def test_a_comparison_and_its_report(encoding, tmp_path, monkeypatch, capsys):
     for part, count in (("train", 4), ("test", 2)):
         for place, name in enumerate(("M\u00fcller", "\u00d6l")):
             folder = tmp_path / "data" / part / name
@@ -68,6 +70,8 @@ def test_a_comparison_and_its_report(encoding, tmp_path):
     page = (folder / "report.html").read_bytes().decode("utf-8")
     assert "sch\u00f6n \u2212 gr\u00fcn" in page
     assert "\ufffd" not in page
-    # What was begun there goes on where the encoding is UTF-8.
-    environment["PYTHONUTF8"] = "1"
-    assert b"| mine" in jpegdl("compare", *comparison)
+    # What was begun there goes on where the encoding is UTF-8, as here.
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = run_command(capsys, "compare", *comparison)
+    assert status == 0
+    assert "| mine" in out

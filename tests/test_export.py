@@ -1,7 +1,6 @@
 import importlib
 import json
 import logging
-import os
 import re
 import shutil
 from dataclasses import replace
@@ -119,10 +118,8 @@ def test_roundings_as_they_are_in_eval_mode(rounding, tmp_path):
     _same(program(images), model.eval()(images))
 
 
-@pytest.mark.skipif(
-    shutil.which("g++") is None or not os.environ.get("JPEGDL_SLOW_TESTS"),
-    reason="slow: set JPEGDL_SLOW_TESTS, and have g++",
-)
+@pytest.mark.soak
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
 def test_aotinductor(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "torch._inductor.config.cpp_cache_precompile_headers", False
