@@ -6,7 +6,7 @@
 PYTHON ?= python3
 VENV := .venv
 
-VALUES := functional kernels layer* recipes tables training_settings
+VALUES := tests/test_functional.py tests/test_tables.py tests/test_recipes.py tests/kernels tests/layer tests/training/test_training_settings.py
 
 .PHONY: demo test quick soak test-lowest test-newest lint clean
 
@@ -17,7 +17,7 @@ test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 quick: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal -k 'not triton and not cuda and not two_steps' $(VALUES:%=tests/test_%.py)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal -k 'not triton and not cuda and not two_steps' $(VALUES)
 
 soak: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m soak

@@ -4,7 +4,7 @@ import re
 import textwrap
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 def test_type_checked_code_is_readmes():

@@ -18,7 +18,7 @@ from jpegdl.errors import UsageError
 from jpegdl.layer import JpegLayer, LayerConfig, build_layer, check_layer, layer_kind
 from jpegdl.runs import open_run
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture
