@@ -1,14 +1,23 @@
 """Fixtures shared by all tests; what lies in ../shared is skipped where it is missing."""
 
+import hashlib
+import io
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 import torch
+import yaml
 from matplotlib.figure import Figure
 from PIL import Image
+
+from jpegdl import heatmaps
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton: its kernels run on the CPU, slowly
@@ -32,8 +41,11 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def _leave_blank(patch: pytest.MonkeyPatch) -> None:
-    """Figures are built, and saved as a single pixel: drawing takes longer than most tests' trainings."""
+_savefig, _heat = Figure.savefig, heatmaps.heat
+
+
+def leave_blank(patch: pytest.MonkeyPatch) -> None:
+    """Build figures, without the numbers in their tables, and save a single pixel: drawing takes longer than most trainings."""
 
     def save(self: Figure, file: Any, format: str | None = None, **_: object) -> None:
         if format == "svg":
@@ -41,29 +53,144 @@ def _leave_blank(patch: pytest.MonkeyPatch) -> None:
         else:
             Image.new("RGB", (1, 1)).save(file, format or "png")
 
+    def heat(axes: Any, table: Any, norm: Any, title: str, text: Any, colours: str, marks: Any = None) -> Any:
+        axes.set_title(title)
+        return axes.imshow(table, norm=norm, cmap=colours)
+
     patch.setattr(Figure, "savefig", save)
+    patch.setattr(heatmaps, "heat", heat)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Blank figures in all modules but those with the mark ``drawn``, which look at them."""
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Draw figures, in a fixture of several tests that look at them."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.node.get_closest_marker("drawn") is None:
-            _leave_blank(patch)
+        patch.setattr(Figure, "savefig", _savefig)
+        patch.setattr(heatmaps, "heat", _heat)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _undrawn() -> Iterator[None]:
+    """Blank figures in all tests but those with the mark ``drawn``, which look at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        leave_blank(patch)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _drawn(request: pytest.FixtureRequest) -> Iterator[None]:
+    with drawing() if request.node.get_closest_marker("drawn") else nullcontext():
         yield
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blank figures in one test of such a module."""
-    _leave_blank(monkeypatch)
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparisons without figures, for tests that look at none."""
+    monkeypatch.setattr("jpegdl.comparison.comparison.draw_figures", lambda *_: None)
+
+
+def _few_photos(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("jpegdl.data.sources.photos.PHOTO_TRAIN", 4)
+    patch.setattr("jpegdl.data.sources.photos.PHOTO_TEST", 4)
 
 
 @pytest.fixture
 def few_photos(monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded photographs with four patches of each, so that an epoch takes no time."""
-    monkeypatch.setattr("jpegdl.data.sources.photos.PHOTO_TRAIN", 4)
-    monkeypatch.setattr("jpegdl.data.sources.photos.PHOTO_TEST", 4)
+    _few_photos(monkeypatch)
+
+
+# -------------------------------------------------------------------------------------------------- made once a session
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], Any]], Path]:
+    """``once(name, make)`` gives the folder that ``make(folder)`` made, and nobody may change, of this session.
+
+    The first process of pytest-xdist that asks for it makes it, while the others that do wait.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+    folder.mkdir(exist_ok=True)
+
+    def once(name: str, make: Callable[[Path], Any]) -> Path:
+        place = folder / name
+        with filelock.FileLock(folder / f"{name}.lock"):
+            if not place.exists():
+                unfinished = folder / f"unfinished-{os.getpid()}" / name
+                make(unfinished)
+                unfinished.rename(place)
+        return place
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def run_once(once: Callable[..., Path]) -> Callable[..., dict[str, Any]]:
+    """``run_once(config, folder, arm, seed)`` leaves what :func:`factory.run` would, on a few photographs; its result.
+
+    For tests of what comes after training: what was trained with the same settings before is copied.
+    """
+    import factory  # which takes seconds, and not all tests need it
+
+    def run_once(config: Any, folder: Path, arm: str = "jpeg-dl", seed: int = 0) -> dict[str, Any]:
+        def train(path: Path) -> None:
+            with pytest.MonkeyPatch.context() as patch:
+                _few_photos(patch)
+                factory.run(config, path, arm, seed)
+
+        settings = yaml.safe_dump([asdict(config), arm, seed])
+        made = once(f"run-{hashlib.sha256(settings.encode()).hexdigest()[:16]}", train)
+        shutil.copytree(made, folder, dirs_exist_ok=True)
+        return factory.RunFolder(folder).result()
+
+    return run_once
+
+
+@pytest.fixture(scope="session")
+def make_once(once: Callable[..., Path]) -> Callable[..., Any]:
+    """``make_once(folder, config, ...)`` leaves what :func:`factory.make_run` would; what was made before is copied."""
+    import factory
+
+    def make_once(folder: Path, config: Any = None, arm: str = "jpeg-dl", **options: int) -> Any:
+        config = config or factory.made_up_config()
+        settings = yaml.safe_dump([asdict(config), arm, options])
+        name = f"made-{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+        shutil.copytree(once(name, lambda path: factory.make_run(path, config, arm, **options)), folder, dirs_exist_ok=True)
+        return factory.RunFolder(folder)
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def trained(once: Callable[..., Path]) -> Path:
+    """The folder of a comparison that the command trained, which nobody may change: plain and jpeg-dl, seeds 0 and 1.
+
+    Two epochs each, on made-up images of 3 classes and 16 pixels; see :func:`factory.small_comparison`.
+    """
+    from factory import small_comparison
+    from jpegdl.cli import main
+
+    def train(output: Path) -> None:
+        quietly = redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO())
+        with pytest.MonkeyPatch.context() as patch, quietly[0], quietly[1]:
+            leave_blank(patch)
+            output.mkdir(parents=True)
+            patch.chdir(output)
+            settings = asdict(small_comparison("runs", seeds=2))
+            Path("mine.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+            assert main(["compare", "--config", "mine.yaml"]) == 0
+
+    return once("trained", train) / "runs" / "mine"
+
+
+@pytest.fixture
+def mine(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that comparison for a test that changes it: runs/mine in the current folder, ``tmp_path``."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, tmp_path / "runs" / "mine")
+    return Path("runs/mine")
 
 
 @pytest.fixture

@@ -1,14 +1,15 @@
 import importlib
 import json
 import logging
-import os
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from factory import small_config
 from jpegdl import JpegLayer, export, prepend
 from jpegdl.cli import main
 from jpegdl.errors import UsageError
@@ -20,6 +21,7 @@ from jpegdl.layer import (
     GainLayer,
     ImageNormalization,
     JpegCascade,
+    LayerConfig,
     LocalContrastLayer,
     RegionalJpegLayer,
     SubsampledJpegLayer,
@@ -27,7 +29,6 @@ from jpegdl.layer import (
 )
 from jpegdl.runs import RunFolder, open_run
 from jpegdl.tables import standard_tables
-from runs import run, small_config
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -120,10 +121,8 @@ def test_roundings_as_they_are_in_eval_mode(rounding, tmp_path):
     _same(program(images), model.eval()(images))
 
 
-@pytest.mark.skipif(
-    shutil.which("g++") is None or not os.environ.get("JPEGDL_SLOW_TESTS"),
-    reason="slow: set JPEGDL_SLOW_TESTS, and have g++",
-)
+@pytest.mark.soak
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
 def test_aotinductor(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "torch._inductor.config.cpp_cache_precompile_headers", False
@@ -152,13 +151,10 @@ def test_programs_know_nothing_of_this_package(strict):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("TRAIN", "TEST"):
-            patch.setattr(f"jpegdl.data.sources.photos.PHOTO_{name}", 4)
-        folder = tmp_path_factory.mktemp("runs")
-        run(small_config(epochs=1), folder / "mine/jpeg-dl/0")
-        run(small_config(epochs=1, kind="none"), folder / "mine/plain/0", arm="plain")
+def finished(tmp_path_factory, run_once):
+    folder = tmp_path_factory.mktemp("runs")
+    run_once(small_config(epochs=1), folder / "mine/jpeg-dl/0")
+    run_once(replace(small_config(epochs=1), layer=LayerConfig(kind="none")), folder / "mine/plain/0", "plain")
     return folder
 
 

@@ -1,6 +1,6 @@
 """The code of README.md, for `make lint`: mypy checks it strictly, and nothing runs it.
 
-tests/test_layer_typing.py makes sure that it is README's.
+tests/layer/test_typing.py makes sure that it is README's.
 """
 # mypy: allow-untyped-calls
 # PyTorch's own Tensor.backward has no annotations.

@@ -89,7 +89,7 @@ def file_tables(luma: Tensor, chroma: Tensor) -> tuple[Tensor, Tensor]:
     """Round learned steps to the entries of a JPEG file's tables: to the nearest integer from 1 up.
 
     Of the rules nearest, nearest on a logarithmic scale, up and down it is the one whose files are closest to what the layer
-    itself makes of photographs, or within 1 % of it (root mean square difference of the coefficients; tests/test_codec.py
+    itself makes of photographs, or within 1 % of it (root mean square difference of the coefficients; tests/codec/test_codec.py
     measures it for steps from 0.05 to 60). Up makes smaller files and down larger ones, but either is another quality than the
     one that was learned.
 

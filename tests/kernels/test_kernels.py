@@ -1,0 +1,672 @@
+import os
+import re
+import subprocess
+import sys
+import warnings
+
+import numba
+import numpy as np
+import pytest
+import torch
+from conftest import ORACLE, ORACLE_CASES
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from jpegdl import JpegLayer
+from jpegdl.errors import UsageError
+from jpegdl.kernels import dispatch, eager_round_trip, soft_round_trip
+from jpegdl.tables import standard_tables
+
+cpu = pytest.importorskip("jpegdl.kernels.cpu")
+cpu_vectors = pytest.importorskip("jpegdl.kernels.cpu_vectors")
+cuda = pytest.importorskip("jpegdl.kernels.cuda")  # without a GPU in Triton's interpreter, on CPU tensors
+ON_GPU = torch.cuda.is_available()
+
+
+@pytest.fixture
+def triton_kernel(monkeypatch):
+    """The Triton kernels take all calls, and tensors are made where they run."""
+    monkeypatch.setattr(dispatch, "_kernels", lambda device: cuda)
+    with torch.device("cuda" if ON_GPU else "cpu"):
+        yield cuda
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def kernel(request):
+    """Each of the two kernels in turn."""
+    return cpu if request.param == "cpu" else request.getfixturevalue("triton_kernel")
+
+
+def _gradients(call, images, q, alpha, upstream):
+    inputs = [tensor.detach().clone().requires_grad_() for tensor in (images, q, alpha)]
+    output = call(*inputs)
+    return [output.detach(), *torch.autograd.grad(output, inputs, upstream.to(output.dtype))]
+
+
+def _compare(images, q, alpha, bits):
+    """The fused float32 results beside those of the readable path, in float64 for the same numbers."""
+    upstream = torch.randn(images.shape, generator=torch.Generator().manual_seed(5), device="cpu").to(images.device)
+    fused = _gradients(lambda *x: soft_round_trip(*x, bits=bits, window=5), images, q, alpha, upstream)
+    exact = _gradients(lambda *x: eager_round_trip(*x, bits, 5), images.double(), q.double(), alpha.double(), upstream.double())
+    return zip(fused, exact, strict=True)
+
+
+@pytest.fixture
+def calls(monkeypatch, kernel):
+    """How often the fused kernels ran: forward, backward, and whether the latter was asked for the image gradient."""
+    dispatch._kernels(torch.device("cpu"))  # which tries them out
+    counted = {"forward": 0, "backward": []}
+    forward, backward = kernel.forward, kernel.backward
+
+    def counting_forward(*args):
+        counted["forward"] += 1
+        return forward(*args)
+
+    def counting_backward(*args, want_images):
+        counted["backward"].append(want_images)
+        return backward(*args, want_images=want_images)
+
+    monkeypatch.setattr(kernel, "forward", counting_forward)
+    monkeypatch.setattr(kernel, "backward", counting_backward)
+    return counted
+
+
+# ------------------------------------------------------------------------------------------------------- same results
+
+
+@pytest.mark.parametrize("name", [name for name in ORACLE_CASES if name != "window3"])
+def test_agrees_with_the_published_layer(calls, name):
+    file = np.load(ORACLE / f"{name}.npz")
+    case = {key: torch.from_numpy(np.asarray(value)).to(torch.get_default_device()) for key, value in file.items()}
+    layer = JpegLayer(bits=int(case["bits"]), trainable_alpha=True)
+    parameters = {"luma": "q_luma", "chroma": "q_chroma", "alpha_luma": "alpha_luma", "alpha_chroma": "alpha_chroma"}
+    layer.load_state_dict({ours: case[theirs].float() for ours, theirs in parameters.items()})
+    image = (case["image"] / 255).requires_grad_()
+    output = layer(image) * 255
+    output.backward(case["grad_output"].float())
+    assert calls == {"forward": 1, "backward": [True]}
+
+    def error(ours, theirs):
+        return ((ours.double() - theirs).abs().max() / theirs.abs().max()).item()
+
+    assert (output.double() - case["output"]).abs().max() < 1e-2  # grey levels
+    # Half-way between two levels a coefficient's rounding error, about 3e-5, moves its gradient by 2 alpha q times that: up to
+    # 2 % of it for the coarsest steps here.
+    assert error(image.grad / 255, case["grad_image"]) < 5e-3
+    for ours, theirs in parameters.items():
+        assert error(getattr(layer, ours).grad, case[f"grad_{theirs}"]) < 5e-3, ours
+
+
+_CONFIGURATIONS = given(
+    seed=st.integers(0, 2**31),
+    size=st.tuples(st.integers(1, 3), st.integers(5, 40), st.integers(5, 40)),
+    step=st.floats(-3, 4),
+    hardness=st.floats(0.05, 40),
+    bits=st.sampled_from([None, 3, 4, 8, 11, 16]),
+)
+
+
+@_CONFIGURATIONS
+@settings(max_examples=200, deadline=None)
+def test_on_the_cpu_it_is_the_readable_path_to_float32_rounding(seed, size, step, hardness, bits):
+    _check_agreement(seed, size, step, hardness, bits)
+
+
+# 5 where every kernel is interpreted; 200 have passed there too.
+@_CONFIGURATIONS
+@settings(max_examples=200 if ON_GPU else 5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_in_triton_it_is_the_readable_path_to_float32_rounding(triton_kernel, seed, size, step, hardness, bits):
+    _check_agreement(seed, size, step, hardness, bits)
+
+
+def _check_agreement(seed, size, step, hardness, bits):
+    generator = torch.Generator().manual_seed(seed)
+    n, height, width = size
+    images = torch.rand(n, 3, height, width, generator=generator, device="cpu")
+    q = 2 ** (step + torch.rand(3, 8, 8, generator=generator, device="cpu"))
+    images, q = images.to(torch.get_default_device()), q.to(torch.get_default_device())
+    alpha = hardness / q**2
+    # What each is measured against at least: 1 for images and their gradient (upstream is of size 1), as small gradients of a
+    # pixel repeated into the padding are what large ones left when they cancelled.
+    for (fused, exact), least in zip(_compare(images, q, alpha, bits), (1, 1, 1e-2, 1e-2), strict=True):
+        error, scale = (fused.double() - exact).abs(), exact.abs().max().clamp_min(least)
+        # A coefficient's rounding error, about 3e-5 of at most 1000, is multiplied by up to 2 hardness / q on its way to a
+        # gradient. Within it of the middle between two levels, a coefficient may fall to the other side, where the window moves
+        # by one level: rare, and at a hardness of 1.5 or more the levels it loses and gains have no weight.
+        assert error.flatten().quantile(0.9) < 1e-3 * scale
+        if hardness >= 1.5:
+            assert error.max() < 0.05 * scale
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_other_dtypes_are_computed_in_float32(calls, dtype):
+    layer = JpegLayer(*standard_tables(50), alpha=0.01)
+    images = torch.rand(2, 3, 16, 24).to(dtype).requires_grad_()
+    output = layer(images)
+    assert output.dtype == dtype
+    torch.testing.assert_close(output, layer(images.float()).to(dtype))
+    output.float().sum().backward()
+    assert images.grad.dtype == dtype
+    assert calls["forward"] == 2
+
+
+def test_pixels_of_8_bits(calls):
+    layer = JpegLayer(*standard_tables(50), alpha=0.01)
+    pixels = torch.randint(0, 256, (2, 3, 13, 24), dtype=torch.uint8)
+    output = soft_round_trip(pixels, layer.steps, layer.alpha, bits=8, window=5)
+    assert output.dtype == torch.float32
+    expected = layer(pixels.float() / 255)
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=0)
+    upstream = torch.rand_like(output)
+    found, exact = (torch.autograd.grad(out, layer.luma, upstream)[0] for out in (output, expected))
+    torch.testing.assert_close(found, exact, rtol=1e-3, atol=1e-3)
+    assert calls["forward"] == 2
+
+
+def test_any_strides(calls):
+    layer = JpegLayer(*standard_tables(50), alpha=0.01)
+    images = torch.rand(2, 40, 48, 6)[:, ::2, ::3, ::2].permute(0, 3, 1, 2)
+    for strided in (images, images.contiguous(memory_format=torch.channels_last), images.flip(3)):
+        expected = layer(strided.clone(memory_format=torch.contiguous_format))
+        torch.testing.assert_close(layer(strided), expected, atol=0, rtol=0)
+    assert calls["forward"] == 6
+
+
+def test_the_same_at_every_call(kernel, monkeypatch):
+    monkeypatch.setattr(
+        cuda, "_processors", lambda device: 1
+    )  # so that the blocks are many times what the programs take at once
+    layer = JpegLayer(*standard_tables(50), alpha=0.01, trainable_alpha=True)
+    images = torch.rand(3, 3, 64, 96)
+    first, second = (torch.autograd.grad(layer(images).square().sum(), list(layer.parameters())) for _ in range(2))
+    assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
+    exact = eager_round_trip(images.double(), layer.steps.double(), layer.alpha.double(), 8, 5)
+    for one, two in zip(first, torch.autograd.grad(exact.square().sum(), list(layer.parameters())), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3 * two.abs().max().item())
+
+
+def test_whatever_new_tensors_are_by_default(calls):
+    layer, images = JpegLayer(*standard_tables(50), alpha=0.01, bits=4), torch.rand(1, 3, 16, 24)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            output = layer(images)
+            found.append((output, *torch.autograd.grad(output.sum(), list(layer.parameters()))))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+def test_negated_views(calls):
+    """Complex numbers' conjugates hand out real views whose memory holds the negative."""
+    layer = JpegLayer(*standard_tables(50), alpha=0.01)
+    images, upstream = torch.rand(1, 3, 16, 24), torch.randn(1, 3, 16, 24)
+    for lazy in (torch._neg_view(-images), torch.complex(torch.zeros_like(images), -images).conj().imag):
+        assert lazy.is_neg()
+        torch.testing.assert_close(layer(lazy), layer(images), atol=1e-6, rtol=0)
+    output = layer(images)
+    expected = torch.autograd.grad(output, layer.luma, upstream, retain_graph=True)[0]
+    torch.testing.assert_close(torch.autograd.grad(output, layer.luma, torch._neg_view(-upstream))[0], expected)
+
+
+@pytest.mark.parametrize("openmp", [True, False])
+def test_sums_do_not_depend_on_the_number_of_threads(monkeypatch, openmp):
+    monkeypatch.setattr(cpu, "_WORTH_A_THREAD", 1)
+    if not openmp:  # as where PyTorch is built with another library
+        monkeypatch.setattr(cpu, "_openmp", lambda: None)
+    layer = JpegLayer(*standard_tables(50), alpha=0.01, trainable_alpha=True)
+    images = torch.rand(3, 3, 30, 50)
+    found = []
+    threads = torch.get_num_threads()
+    for count in (1, 2, 5):
+        torch.set_num_threads(count)
+        found.append((layer(images), *torch.autograd.grad(layer(images).square().sum(), list(layer.parameters()))))
+    torch.set_num_threads(threads)
+    for other in found[1:]:
+        # The upstream gradient is PyTorch's own elementwise work, the same for any number of threads.
+        assert all(torch.equal(one, two) for one, two in zip(found[0], other, strict=True))
+
+
+# Ctrl+C comes while the threads work, and again while their end is awaited. What they work on must stay until they are done.
+_INTERRUPTED = """
+import signal, threading, weakref
+import torch
+from jpegdl.kernels import cpu
+
+interrupts, gone, both, found = 0, threading.Event(), threading.Barrier(2), []
+
+def interrupt(*_):
+    global interrupts
+    interrupts += 1
+    if interrupts <= 2:
+        raise KeyboardInterrupt
+
+signal.signal(signal.SIGINT, interrupt)
+share_out = cpu._share_out
+
+def watched(team, cap, **tensors):
+    watched.tensors = {name: weakref.ref(tensor) for name, tensor in tensors.items()}
+    share_out(team, cap, **tensors)
+
+def native(job):  # in the place of the compiled function
+    both.wait()
+    while not gone.wait(0.01):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    found.append([name for name, tensor in watched.tensors.items() if tensor() is None])
+
+cpu._share_out, cpu._openmp, cpu._native = watched, lambda: None, lambda team, kind: native
+torch.set_num_threads(2)
+try:
+    cpu.forward(torch.rand(4, 3, 64, 64), torch.ones(3, 8, 8), torch.ones(3, 8, 8), 127.0)
+except KeyboardInterrupt as error:
+    del error
+gone.set()
+for thread in threading.enumerate():
+    if thread is not threading.main_thread():
+        thread.join()
+print(interrupts >= 2, bool(found), any(found))
+"""
+
+
+def test_interrupted_twice_it_frees_nothing_that_threads_work_on():
+    done = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, check=False, timeout=120, encoding="utf-8"
+    )
+    assert done.stdout.strip() == "True True False", (done.stdout, done.stderr)
+
+
+# ---------------------------------------------------------------------------------------------------- what is computed
+
+
+def test_the_image_gradient_on_demand_alone(calls):
+    layer = JpegLayer()
+    layer(torch.rand(1, 3, 8, 8)).sum().backward()
+    layer(torch.rand(1, 3, 8, 8, requires_grad=True)).sum().backward()
+    assert calls["backward"] == [False, True]
+
+
+def test_the_image_alone_is_kept():
+    kept = []
+    images = torch.rand(4, 3, 32, 32)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor):
+        JpegLayer()(images)
+    assert sum(kept) <= images.numel() + 2 * 3 * 64
+
+
+def test_second_derivatives_take_the_readable_path(calls):
+    images = torch.rand(1, 3, 8, 16, requires_grad=True)
+    q, alpha = torch.full((3, 8, 8), 2.3, requires_grad=True), torch.full((3, 8, 8), 0.2)
+    second = []
+    for call in (lambda *x: soft_round_trip(*x, bits=8, window=5), lambda *x: eager_round_trip(*x, 8, 5)):
+        (first,) = torch.autograd.grad(call(images, q, alpha).square().sum(), images, create_graph=True)
+        second.append(torch.autograd.grad(first.square().sum(), [images, q]))
+    for fused, eager in zip(*second, strict=True):
+        torch.testing.assert_close(fused, eager, rtol=1e-2, atol=1e-2 * eager.abs().max().item())
+    assert calls["forward"] == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_models_keep_the_fused_kernels(calls):
+    torch._dynamo.reset()
+    layer = JpegLayer(*standard_tables(50), alpha=0.01)
+    model = torch.nn.Sequential(layer, torch.nn.Conv2d(3, 4, 3))
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    images = torch.rand(2, 3, 17, 24).requires_grad_()
+    found = [torch.autograd.grad(call(images).square().sum(), [images, layer.luma]) for call in (model, compiled)]
+    for eager, traced in zip(*found, strict=True):
+        torch.testing.assert_close(traced, eager)
+    assert calls == {"forward": 2, "backward": [True, True]}
+    torch.library.opcheck(
+        torch.ops.jpegdl.soft_round_trip.default, (images, layer.steps.detach().requires_grad_(), layer.alpha, 8)
+    )
+
+
+def test_exported_models_need_no_kernels(calls):
+    layer, images = JpegLayer(*standard_tables(50), alpha=0.01), torch.rand(1, 3, 16, 24)
+    exported = torch.export.export(layer, (images,)).module()
+    torch.testing.assert_close(exported(images), layer(images), atol=1e-4, rtol=0)
+    assert calls["forward"] == 1
+
+
+def test_transforms_take_the_readable_path(calls):
+    q, alpha = torch.full((3, 8, 8), 2.3), torch.full((3, 8, 8), 0.2)
+    images = torch.rand(4, 1, 3, 8, 8)
+
+    def total(images, q):
+        return soft_round_trip(images, q, alpha, bits=8, window=5).square().sum()
+
+    per_sample = torch.func.vmap(torch.func.grad(total, argnums=1), in_dims=(0, None))(images, q)
+    assert calls["forward"] == 0
+    for image, gradient in zip(images, per_sample, strict=True):
+        steps = q.clone().requires_grad_()
+        total(image, steps).backward()
+        torch.testing.assert_close(gradient, steps.grad, rtol=1e-3, atol=1e-3)
+    assert calls["forward"] == 4
+
+
+def test_the_layer_in_transforms():
+    layer, images = JpegLayer(*standard_tables(50), alpha=0.01), torch.rand(3, 3, 17, 9)
+    torch.testing.assert_close(torch.func.vmap(lambda image: layer(image[None])[0])(images), layer(images), atol=1e-4, rtol=0)
+    # Forward and reverse mode agree: v . (J u) = (J^T v) . u
+    u, v = torch.randn_like(images), torch.randn_like(images)
+    _, forward = torch.func.jvp(layer, (images,), (u,))
+    _, reverse = torch.func.vjp(layer, images)
+    torch.testing.assert_close((v * forward).sum(), (reverse(v)[0] * u).sum(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"window": 3}, {"window": None, "bits": 4}, {"rounding": "hard"}])
+def test_other_quantizers_take_the_readable_path(calls, options):
+    JpegLayer(**options)(torch.rand(1, 3, 8, 8))
+    assert calls["forward"] == 0
+
+
+@pytest.fixture
+def no_kernels_yet():
+    """As in a new process, before and after."""
+    dispatch._kernels.cache_clear()
+    yield
+    dispatch._kernels.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        ("forward", OSError(28, "No space left on device")),
+        ("backward", RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")),
+        (None, ImportError("jpegdl.kernels.cpu")),
+    ],
+)
+def test_where_the_compiler_does_not_work_the_readable_path_serves(monkeypatch, no_kernels_yet, broken):
+    layer, images = JpegLayer(*standard_tables(50), alpha=0.01), torch.rand(1, 3, 16, 16)
+    fused = layer(images)
+    assert type(fused.grad_fn).__name__ == "_FusedBackward"
+    dispatch._kernels.cache_clear()
+    name, error = broken
+
+    def failing(*args, **kwargs):
+        raise error
+
+    if name is None:
+        monkeypatch.setitem(sys.modules, "jpegdl.kernels.cpu", None)
+    else:
+        monkeypatch.setattr(cpu, name, failing)
+    with pytest.warns(RuntimeWarning, match=re.escape(str(error))) as warned:
+        readable = layer(images)
+    assert len(warned) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # once is enough
+        again = layer(images)
+        torch.autograd.grad(again.sum(), layer.luma)
+    assert type(again.grad_fn).__name__ != "_FusedBackward"
+    torch.testing.assert_close(readable, fused, atol=1e-4, rtol=0)
+
+
+def test_a_full_memory_is_not_taken_for_a_broken_compiler(monkeypatch, no_kernels_yet):
+    def failing(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cpu, "forward", failing)
+        with pytest.raises(torch.OutOfMemoryError):
+            JpegLayer()(torch.rand(1, 3, 8, 8))
+    assert type(JpegLayer()(torch.rand(1, 3, 8, 8)).grad_fn).__name__ == "_FusedBackward"
+
+
+def test_where_nothing_is_writable_but_temporary_folders(tmp_path):
+    script = (
+        "from numba.core import caching\n"
+        "caching.CacheImpl._locator_classes = [caching.UserProvidedCacheLocator]\n"
+        "import torch\n"
+        "from jpegdl import JpegLayer\n"
+        "from jpegdl.kernels import dispatch\n"
+        "JpegLayer()(torch.rand(1, 3, 8, 8))\n"
+        "print(dispatch._kernels(torch.device('cpu')).__name__)\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "NUMBA_OPT": "0"}  # in half the time
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=300,
+        encoding="utf-8",
+    )
+    assert done.stdout.strip() == "jpegdl.kernels.cpu", done.stderr
+    assert list(tmp_path.glob("jpegdl-numba-*"))
+
+
+# ------------------------------------------------------------------------------------------------- whatever is given
+
+# In a process of its own: a kernel that reads where there is no memory takes the tests down with it.
+_STAND_INS = """
+import torch
+from torch._subclasses import FakeTensorMode
+from jpegdl.errors import UsageError
+from jpegdl.kernels import soft_round_trip
+
+class Wrapped(torch.Tensor):
+    # As DTensor: the storage is elsewhere.
+    @staticmethod
+    def __new__(cls, inner):
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype, device=inner.device)
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        unwrap = lambda value: value.inner if isinstance(value, Wrapped) else value
+        return function(*torch.utils._pytree.tree_map(unwrap, args), **torch.utils._pytree.tree_map(unwrap, kwargs or {}))
+
+images, q, alpha = torch.rand(2, 3, 64, 64), torch.full((3, 8, 8), 2.5), torch.full((3, 8, 8), 0.2)
+expected = soft_round_trip(images, q, alpha, bits=8, window=5)
+fake = FakeTensorMode(allow_non_fake_inputs=True)
+for stand_in in (Wrapped, fake.from_tensor, torch._efficientzerotensor):
+    for place in range(3):
+        tensors = [images, q, alpha]
+        tensors[place] = stand_in(tensors[place].shape if stand_in is torch._efficientzerotensor else tensors[place])
+        found = soft_round_trip(*tensors, bits=8, window=5)
+        assert found.shape == images.shape
+        if stand_in is Wrapped:
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+for tables in ((q.to("meta"), alpha), (q, alpha.to("meta"))):
+    try:
+        soft_round_trip(images, *tables, bits=8, window=5)
+        raise SystemExit("not refused")
+    except UsageError as error:
+        assert "is on meta and the images are on cpu" in str(error), error
+        assert "layer.to_empty(device='cpu'), then load_state_dict" in str(error), error
+assert soft_round_trip(images.to("meta"), q, alpha, bits=8, window=5).device.type == "meta"
+output = soft_round_trip(images, q.requires_grad_(), alpha, bits=8, window=5)
+upstream = torch.rand_like(output)
+(expected,) = torch.autograd.grad(output, q, upstream, retain_graph=True)
+(found,) = torch.autograd.grad(output, q, Wrapped(upstream), retain_graph=True)
+torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+print("alive")
+"""
+
+
+def test_stand_ins_for_tensors_do_not_kill_the_process():
+    done = subprocess.run(
+        [sys.executable, "-c", _STAND_INS], capture_output=True, text=True, check=False, timeout=300, encoding="utf-8"
+    )
+    assert done.stdout.strip() == "alive", (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize("window", [5, 3])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"images": torch.rand(2, 4, 8, 8)}, r"images must be of shape \(N, 3, H, W\).*\(2, 4, 8, 8\)"),
+        ({"images": torch.rand(3, 8, 8)}, "images must be of shape"),
+        ({"images": torch.rand(2, 3, 0, 8)}, "images must be of shape"),
+        ({"images": torch.zeros(2, 3, 8, 8, dtype=torch.int64)}, "images must be floating point.*torch.int64"),
+        ({"q": torch.ones(8, 8)}, r"q must be of shape \(3, 8, 8\).*\(8, 8\)"),
+        ({"alpha": torch.ones(1, 8, 8)}, "alpha must be of shape"),
+        ({"alpha": torch.ones(3, 8, 8, dtype=torch.int32)}, "alpha must be floating point"),
+        ({"bits": 17}, "bits must be an integer from 2 to 16"),
+        ({"bits": 2, "window": 7}, "window must not exceed the alphabet"),
+        ({"window": 4}, "window must be an odd"),
+    ],
+)
+def test_the_same_is_refused_on_every_path(window, change, named):
+    tables = {"q": torch.ones(3, 8, 8), "alpha": torch.ones(3, 8, 8)}
+    given = {"images": torch.rand(2, 3, 8, 8), "bits": 8, "window": window} | tables | change
+    with pytest.raises((UsageError, TypeError), match=named):
+        soft_round_trip(**given)
+
+
+def _tables():
+    return torch.full((3, 8, 8), 2.5), torch.full((3, 8, 8), 0.2)
+
+
+class _Last(TorchDispatchMode):
+    """Takes note of the operations."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.seen.add(str(function))
+        return function(*args, **kwargs or {})
+
+
+def test_tracers_see_ordinary_operations(calls):
+    q, alpha = _tables()
+    first, second = torch.rand(2, 3, 17, 24), torch.rand(2, 3, 17, 24)
+
+    def call(images):
+        return soft_round_trip(images, q, alpha, bits=8, window=5)
+
+    expected = eager_round_trip(second, q, alpha, 8, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # the size of the images is fixed, as in any trace
+        torch.testing.assert_close(torch.jit.trace(call, first, check_trace=False)(second), expected)
+    torch.testing.assert_close(make_fx(call)(first)(second), expected)
+    steps = q.clone().requires_grad_()
+    with FlopCounterMode(display=False) as counter, _Last() as mode:
+        mode.seen = set()
+        torch.testing.assert_close(soft_round_trip(second, steps, alpha, bits=8, window=5).detach(), expected)
+    assert counter.get_total_flops() > 0
+    assert "aten.exp.default" in mode.seen
+    assert not any("jpegdl" in name for name in mode.seen)
+    assert calls["forward"] == 0
+    # Where the mode is there in the backward pass alone.
+    output = soft_round_trip(second, steps, alpha, bits=8, window=5)
+    assert calls["forward"] == 1
+    with _Last() as mode:
+        mode.seen = set()
+        output.sum().backward()
+    assert "aten.exp.default" in mode.seen
+    assert calls["backward"] == []
+
+
+def test_batches_of_gradients(calls):
+    q, alpha = (table.requires_grad_() for table in _tables())
+    images = torch.rand(2, 3, 17, 24, requires_grad=True)
+    output = soft_round_trip(images, q, alpha, bits=8, window=5)
+    upstream = torch.randn(3, *output.shape)
+    singly = [torch.autograd.grad(output, [images, q, alpha], one, retain_graph=True) for one in upstream]
+    assert len(calls["backward"]) == 3
+    batched = torch.autograd.grad(output, [images, q, alpha], upstream, is_grads_batched=True, retain_graph=True)
+
+    def pull_back(one):
+        return torch.autograd.grad(output, [images, q, alpha], one, retain_graph=True)
+
+    for found in (batched, torch.func.vmap(pull_back)(upstream)):
+        for one, *others in zip(found, *singly, strict=True):
+            torch.testing.assert_close(one, torch.stack(others), rtol=1e-3, atol=1e-3 * one.abs().max().item())
+    assert len(calls["backward"]) == 3
+
+
+def test_batches_of_channels_last_images():
+    q, alpha = _tables()
+    images = torch.rand(3, 2, 16, 24, 3).permute(0, 1, 4, 2, 3)
+    found = torch.func.vmap(lambda each: soft_round_trip(each, q, alpha, bits=8, window=5))(images)
+    expected = torch.stack([soft_round_trip(each, q, alpha, bits=8, window=5) for each in images])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_float64_is_not_rounded(calls):
+    q, alpha = (table.double() * (1 + 1e-9) for table in _tables())
+    images = torch.rand(1, 3, 8, 16, dtype=torch.float64)
+    inputs = [tensor.requires_grad_() for tensor in (images, q, alpha)]
+    torch.testing.assert_close(soft_round_trip(*inputs, bits=8, window=5), eager_round_trip(*inputs, 8, 5), rtol=0, atol=0)
+    assert not torch.equal(
+        soft_round_trip(images, q, alpha, bits=8, window=5), soft_round_trip(images, q.float(), alpha.float(), bits=8, window=5)
+    )
+    assert torch.autograd.gradcheck(lambda *x: soft_round_trip(*x, bits=8, window=5), inputs, fast_mode=True)
+    assert calls["forward"] == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_tables_of_other_dtypes(calls, dtype):
+    images, (q, alpha) = torch.rand(1, 3, 13, 16), _tables()
+    other = [table.to(dtype).requires_grad_() for table in (q, alpha)]
+    same = [table.detach().float().requires_grad_() for table in other]
+    outputs = [soft_round_trip(images, *tables, bits=8, window=5) for tables in (other, same)]
+    assert torch.equal(*outputs)
+    assert calls["forward"] == 2
+    upstream = torch.randn_like(images)
+    for found, expected in zip(
+        *(torch.autograd.grad(*pair, upstream) for pair in zip(outputs, (other, same), strict=True)), strict=True
+    ):
+        assert found.dtype == dtype
+        torch.testing.assert_close(found, expected.to(dtype))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_bad_pixel_stays_within_its_block(value):
+    layer = JpegLayer(*standard_tables(50))
+    images = torch.rand(2, 3, 24, 24)
+    images[1, 0, 3, 20] = value
+    images.requires_grad_()
+    output = layer(images)
+    output.sum().backward()
+    clean = torch.ones(2, 3, 24, 24, dtype=torch.bool)
+    clean[1, :, :8, 16:] = False
+    assert output[clean].isfinite().all()
+    assert not output[~clean].isfinite().any()
+    assert images.grad[clean].isfinite().all()
+    assert layer.luma.grad.isnan().all()  # loud: whoever looks at the loss or the tables sees it
+
+
+def test_numbers_of_images_are_no_reason_to_compile_again():
+    script = (
+        "from jpegdl.kernels import cuda\n"
+        "for kernel in (cuda._forward_kernel, cuda._backward_kernel):\n"
+        "    print(*(p.name for p in kernel.params if not (p.do_not_specialize or p.is_constexpr)))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=300,
+        encoding="utf-8",
+    )
+    forward, backward = (set(line.split()) for line in done.stdout.splitlines())
+    tensors = {"images", "output", "tables", "centre_cap", *(f"{i}{axis}" for i in "so" for axis in "nchw")}
+    assert forward == tensors, done.stderr
+    assert backward == tensors - {"output"} | {"grad", "grad_images", "partial", "gn", "gc", "gh", "gw"}
+
+
+def test_the_exponential():
+    @cpu_vectors.vector_function()
+    def exponential(x, i):
+        x.store(cpu_vectors.exp2(x.load(i), -125.0), i)
+
+    @numba.njit
+    def in_place(x):
+        for i in range(0, len(x), 8):
+            exponential(x, i)
+
+    exact = -np.concatenate([[0.0], np.logspace(-8, np.log10(125), 20000 - 1)]).astype(np.float32).astype(np.float64)
+    x = np.concatenate([exact, [-1e30, -np.inf, np.nan, -126, 1e-7, 0, -125, -125]]).astype(np.float32)
+    in_place(x)
+    assert np.max(np.abs(x[:20000] / 2**exact - 1)) < 2.5e-7
+    assert (x[20000:] == np.float32([2**-125, 2**-125, 2**-125, 2**-125, 1, 1, 2**-125, 2**-125])).all()
