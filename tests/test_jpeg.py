@@ -20,7 +20,7 @@ import jpegdl
 from jpegdl import JpegLayer, RandomJpeg, jpeg
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.layer import jpeg_function
+from jpegdl.layer import jpeg_paths
 from jpegdl.tables import standard_tables
 
 SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
@@ -317,9 +317,9 @@ def test_the_kernels_gradients_are_the_readable_ones(rounding, monkeypatch):
             tables = [(torch.rand(*shape) * 30 + 1).requires_grad_() for shape in ((3, 8, 8), (8, 8))]
             upstream = torch.randn(3, channels, height, width)
             found = []
-            for kernel in (jpeg_function.exact_gradients, lambda *_, **__: None):
+            for kernel in (jpeg_paths.exact_gradients, lambda *_, **__: None):
                 with monkeypatch.context() as patch:
-                    patch.setattr(jpeg_function, "exact_gradients", kernel)
+                    patch.setattr(jpeg_paths, "exact_gradients", kernel)
                     output = jpeg(images, tables=tuple(tables), subsampling=subsampling, rounding=rounding)
                     found.append(torch.autograd.grad(output, (images, *tables), upstream, allow_unused=True))
             for fused, readable in zip(*found, strict=True):
