@@ -3,6 +3,7 @@
 import io
 import pickle
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import jpegdl
 from jpegdl import JpegLayer, RandomJpeg, jpeg
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
+from jpegdl.kernels import cpu, exact
 from jpegdl.layer import jpeg_paths
 from jpegdl.tables import standard_tables
 
@@ -156,8 +158,8 @@ def test_the_float_path_is_near_the_file():
             assert output.min() >= 0
             assert output.max() <= 1
             assert (output - expected).abs().mean() < 1.5 / 255
-        exact = F.planes_to_images(*F.images_to_planes(images, subsampling), (64, 80), subsampling)
-        assert torch.equal(jpeg(images, 50, subsampling=subsampling, rounding="none", pixels="float"), exact)
+        same = F.planes_to_images(*F.images_to_planes(images, subsampling), (64, 80), subsampling)
+        assert torch.equal(jpeg(images, 50, subsampling=subsampling, rounding="none", pixels="float"), same)
 
 
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
@@ -184,6 +186,43 @@ def test_levels_are_the_files(tmp_path):
         for ours, theirs in zip(levels, (stored.Y, stored.Cb, stored.Cr), strict=True):
             rows, columns = ours.shape[1:3]
             assert np.array_equal(ours[0].numpy(), theirs[:rows, :columns])
+
+
+@pytest.mark.parametrize("openmp", [True, False])
+def test_threads_share_the_work(openmp, monkeypatch):
+    images, quality = torch.rand(3, 3, 70, 50), torch.tensor([20.0, 50.0, 80.0])
+    upstream = torch.randn(3, 3, 70, 50)
+
+    def everything(subsampling):
+        x, q = images.clone().requires_grad_(), quality.clone().requires_grad_()
+        output = jpeg(x, q, subsampling=subsampling)
+        return output.detach(), *torch.autograd.grad(output, (x, q), upstream), jpeg(images.mul(255).byte(), quality)
+
+    alone = [everything(subsampling) for subsampling in SAMPLINGS]
+    monkeypatch.setattr(cpu, "_WORTH_A_THREAD", 1)
+    if not openmp:
+        monkeypatch.setattr(cpu, "_openmp", lambda: None)
+    torch.set_num_threads(3)
+    try:
+        together = [everything(subsampling) for subsampling in SAMPLINGS]
+    finally:
+        torch.set_num_threads(1)
+    for one, other in zip(alone, together, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+
+
+def test_without_numba_pytorchs_own_operations_serve(monkeypatch):
+    pixels, quality = photograph(30, 41), torch.tensor(40.0, requires_grad=True)
+    exact._kernels.cache_clear()
+    monkeypatch.setitem(sys.modules, "jpegdl.kernels.cpu", None)
+    try:
+        with pytest.warns(RuntimeWarning, match="the fused kernels for cpu do not work here"):
+            output = jpeg(pixels / 255, quality)
+        assert torch.equal((output.detach() * 255).round().byte(), from_file(pixels, quality=40))
+        with pytest.warns(RuntimeWarning, match="do not work here"):
+            assert torch.autograd.grad(output.square().sum(), quality)[0].isfinite()
+    finally:
+        exact._kernels.cache_clear()
 
 
 def test_nan_stays_within_its_image():
