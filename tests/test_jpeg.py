@@ -188,6 +188,15 @@ def test_levels_are_the_files(tmp_path):
             assert np.array_equal(ours[0].numpy(), theirs[:rows, :columns])
 
 
+def test_infinity_is_clipped_as_any_pixel_beyond_the_range():
+    images = torch.rand(1, 3, 16, 16)
+    images[0, 0, 3, 3], images[0, 1, 5, 5] = torch.inf, -torch.inf
+    for rounding in ("ste", "soft"):
+        for differentiable in (False, True):
+            output = jpeg(images.clone().requires_grad_(differentiable), 50, rounding=rounding)
+            assert torch.equal(output.detach(), jpeg(images.clamp(0, 1), 50, rounding=rounding))
+
+
 @pytest.mark.parametrize("openmp", [True, False])
 def test_threads_share_the_work(openmp, monkeypatch):
     images, quality = torch.rand(3, 3, 70, 50), torch.tensor([20.0, 50.0, 80.0])

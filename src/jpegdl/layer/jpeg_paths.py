@@ -16,8 +16,9 @@ def straight(x: Tensor, values: Tensor) -> Tensor:
 
 
 def straight_pixels(images: Tensor) -> Tensor:
-    """Rounded to 256 levels and clipped, gradients straight through."""
-    return straight(images, (images.detach() * 255).round().clamp(0, 255) / 255)
+    """Rounded to 256 levels and clipped, gradients straight through; infinity is clipped too, and NaN stays."""
+    values = (images.detach() * 255).round().clamp(0, 255) / 255
+    return values + (images - images.detach()).nan_to_num(0) if images.requires_grad else values
 
 
 def floating(
@@ -29,6 +30,13 @@ def floating(
     hardness: float,
     generator: torch.Generator | None,
 ) -> Tensor:
+    """Colour, chroma subsampling, DCT, a quantizer and back, in floating point: pixels are neither rounded nor clipped.
+
+    Args:
+        images: (N, C, H, W), float32 or float64 in [0, 1].
+        luma, chroma: steps, (8, 8) or (N, 8, 8).
+        subsampling, rounding, hardness, generator: as in :func:`jpegdl.jpeg`.
+    """
     size = images.shape[-2], images.shape[-1]
     if rounding == "soft" and subsampling == "4:4:4" and images.shape[1] == 3 and luma.ndim == chroma.ndim == 2:
         q = torch.stack((luma, chroma, chroma))
@@ -67,6 +75,13 @@ def _quantized(z: Tensor, table: Tensor, rounding: str, hardness: float, generat
 
 
 def exact_path(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
+    """The file's images, with the gradient of another quantizer.
+
+    Args:
+        images: (N, C, H, W), floating point in [0, 1] or uint8.
+        luma, chroma: whole steps, (8, 8) or (N, 8, 8).
+        subsampling, gradient, hardness: as in :func:`jpegdl.jpeg`.
+    """
     compute: Any = _Exact.apply
     if compiling():
         compute = _operator
