@@ -1,9 +1,11 @@
 """``jpegdl.jpeg`` against the files that Pillow writes with libjpeg-turbo, and its gradients against their formulas."""
 
 import io
+import itertools
 import pickle
 import re
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from jpegdl import JpegLayer, RandomJpeg, jpeg
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.kernels import cpu, exact
-from jpegdl.layer import jpeg_paths
+from jpegdl.layer import jpeg_function, jpeg_paths
 from jpegdl.tables import standard_tables
 
 SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
@@ -513,6 +515,19 @@ def test_bad_input_is_refused(arguments, message):
         jpeg(**{"images": RGB, **arguments})
 
 
+def test_values_that_are_not_those_of_images_are_warned_of(monkeypatch):
+    monkeypatch.setattr(jpeg_function, "_calls", itertools.count(1))
+    with pytest.warns(UserWarning, match="divide them by 255"):
+        jpeg(RGB * 255, 50)
+    with pytest.warns(UserWarning, match="normalised already"):
+        jpeg(torch.randn(2, 3, 40, 40), 50)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(8):
+            jpeg(RGB, 50)
+            jpeg(RGB.mul(255).byte(), 50)
+
+
 def test_what_is_no_image_is_refused():
     for images in ([[1.0]], torch.ones(3, 8, 8, dtype=torch.int64)):
         with pytest.raises(TypeError, match="images must be"):
@@ -613,6 +628,8 @@ def test_random_jpeg_in_workers():
         ({"quality": 50.5}, "got 50.5"),
         ({"subsampling": ()}, "at least one"),
         ({"subsampling": "4:1:0"}, "got '4:1:0'"),
+        ({"subsampling": None}, "got None"),
+        ({"generator": 3}, "generator must be a torch.Generator, got 3"),
         ({"p": 1.5}, "p must be a number from 0 to 1"),
         ({"rounding": "none at all"}, "rounding must be one of"),
     ],

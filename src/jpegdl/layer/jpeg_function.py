@@ -1,5 +1,6 @@
 """``jpegdl.jpeg``: the JPEG codec as a function, with a quality or tables for each image."""
 
+import itertools
 import math
 from contextlib import nullcontext
 from numbers import Real
@@ -11,7 +12,7 @@ from torch import Tensor
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.kernels import to_pixels, unobserved
-from jpegdl.layer.base import compute_dtype, full_precision
+from jpegdl.layer.base import compute_dtype, full_precision, warn_unless_images
 from jpegdl.layer.config import ROUNDINGS, Rounding
 from jpegdl.layer.jpeg_paths import exact_path, floating, straight, straight_pixels
 from jpegdl.tables import can_be_looked_at, check_qualities, standard_tables
@@ -130,6 +131,7 @@ def jpeg(
         (jpeg(images, quality) - images).square().mean().backward()
     """
     batch = _checked(images)
+    _look(batch)
     check_choices(subsampling, rounding, gradient, pixels, hardness)
     exact = rounding in EXACT
     with full_precision(batch):
@@ -170,6 +172,23 @@ def _checked(images: Tensor) -> Tensor:
             f"got {tuple(images.shape)}"
         )
     return batch
+
+
+_calls = itertools.count(1)
+
+
+def _look(images: Tensor) -> None:
+    """Warn of floating-point values that are not those of images in [0, 1], as the layer does of its first batch.
+
+    Calls are many and short, and a GPU would have to be waited for: looked at are some pixels of the first image, at the first
+    call of a process, the second, the fourth, and so on.
+    """
+    if torch.compiler.is_compiling() or not images.is_floating_point():
+        return
+    call = next(_calls)
+    if call & (call - 1) == 0:
+        down, across = (max(1, side // 16) for side in images.shape[-2:])
+        warn_unless_images(images[:1, :, ::down, ::across])
 
 
 def check_choices(subsampling: str, rounding: str, gradient: str | None, pixels: str, hardness: float) -> None:
