@@ -103,6 +103,16 @@ def test_huggingface_checkpoint(example, tmp_path):
     assert model(torch.rand(2, 3, 80, 80)).logits.shape == (2, len(PHOTOGRAPHS))
 
 
+@pytest.mark.parametrize("noise", ["jpegdl", "none"])
+def test_watermark(example, noise):
+    share = example("watermark").main(["--steps", "2", "--batch-size", "4", "--test", "8", "--noise", noise])
+    assert 0.2 < share < 0.8  # of so little training, a guess
+    watermark = example("watermark")
+    images, bits = torch.rand(2, 3, 64, 64), torch.ones(2, watermark.BITS)
+    marked = watermark.Encoder()(images, bits)
+    assert 0 < (marked - images).abs().max() <= watermark.STRENGTH + 1e-6
+
+
 def test_segmentation(example):
     model = example("segmentation").main(TWO_STEPS)
     check_trained(model, "luma", "chroma")

@@ -31,6 +31,11 @@ def test_the_layer_brings_pytorch_alone():
     assert _imported(f"{code}(torch.rand(1, 3, 8, 8))", "torch", *HEAVY) == ["torch"]
 
 
+def test_the_codec_as_a_function_brings_pytorch_alone():
+    code = "from jpegdl import RandomJpeg, jpeg; import torch; RandomJpeg(rounding='soft')(torch.rand(1, 1, 8, 8))"
+    assert _imported(code, "torch", *HEAVY) == ["torch"]
+
+
 def test_the_submodules_are_attributes():
     code = "import jpegdl; jpegdl.functional.block_dct; jpegdl.tables.standard_tables; jpegdl.layer.JpegCascade"
     assert _imported(code, "torch", *HEAVY) == ["torch"]

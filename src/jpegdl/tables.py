@@ -104,7 +104,7 @@ def check_qualities(quality: Tensor) -> Tensor:
     """
     if quality.ndim > 1 or quality.is_complex() or quality.dtype == torch.bool:
         raise UsageError(f"quality must hold numbers, of shape () or (N,), got {quality.dtype}, {tuple(quality.shape)}")
-    if not is_abstract(quality) and not torch.compiler.is_compiling():
+    if can_be_looked_at(quality):
         wrong = quality[~((quality >= 1) & (quality <= 100))]  # NaN too
         if wrong.numel():
             raise UsageError(f"quality must be from 1 to 100, got {wrong.flatten()[0].item():g}")
@@ -160,6 +160,12 @@ def from_zigzag(sequence: Tensor) -> Tensor:
 def is_abstract(tensor: Tensor) -> bool:
     """Return whether a tensor has a shape and no values."""
     return tensor.is_meta or isinstance(tensor, FakeTensor)
+
+
+def can_be_looked_at(tensor: Tensor) -> bool:
+    """Return whether what is done may depend on a tensor's values: it has some, and no compiler or transform stands between."""
+    hidden = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return not is_abstract(tensor) and not hidden
 
 
 def check_table(

@@ -1,8 +1,11 @@
 """``jpegdl.jpeg`` against the files that Pillow writes with libjpeg-turbo, and its gradients against their formulas."""
 
 import io
+import itertools
 import pickle
 import re
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,8 @@ import jpegdl
 from jpegdl import JpegLayer, RandomJpeg, jpeg
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.layer import jpeg_function
+from jpegdl.kernels import cpu, exact
+from jpegdl.layer import jpeg_function, jpeg_paths
 from jpegdl.tables import standard_tables
 
 SAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
@@ -156,8 +160,8 @@ def test_the_float_path_is_near_the_file():
             assert output.min() >= 0
             assert output.max() <= 1
             assert (output - expected).abs().mean() < 1.5 / 255
-        exact = F.planes_to_images(*F.images_to_planes(images, subsampling), (64, 80), subsampling)
-        assert torch.equal(jpeg(images, 50, subsampling=subsampling, rounding="none", pixels="float"), exact)
+        same = F.planes_to_images(*F.images_to_planes(images, subsampling), (64, 80), subsampling)
+        assert torch.equal(jpeg(images, 50, subsampling=subsampling, rounding="none", pixels="float"), same)
 
 
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
@@ -184,6 +188,52 @@ def test_levels_are_the_files(tmp_path):
         for ours, theirs in zip(levels, (stored.Y, stored.Cb, stored.Cr), strict=True):
             rows, columns = ours.shape[1:3]
             assert np.array_equal(ours[0].numpy(), theirs[:rows, :columns])
+
+
+def test_infinity_is_clipped_as_any_pixel_beyond_the_range():
+    images = torch.rand(1, 3, 16, 16)
+    images[0, 0, 3, 3], images[0, 1, 5, 5] = torch.inf, -torch.inf
+    for rounding in ("ste", "soft"):
+        for differentiable in (False, True):
+            output = jpeg(images.clone().requires_grad_(differentiable), 50, rounding=rounding)
+            assert torch.equal(output.detach(), jpeg(images.clamp(0, 1), 50, rounding=rounding))
+
+
+@pytest.mark.parametrize("openmp", [True, False])
+def test_threads_share_the_work(openmp, monkeypatch):
+    images, quality = torch.rand(3, 3, 70, 50), torch.tensor([20.0, 50.0, 80.0])
+    upstream = torch.randn(3, 3, 70, 50)
+
+    def everything(subsampling):
+        x, q = images.clone().requires_grad_(), quality.clone().requires_grad_()
+        output = jpeg(x, q, subsampling=subsampling)
+        return output.detach(), *torch.autograd.grad(output, (x, q), upstream), jpeg(images.mul(255).byte(), quality)
+
+    alone = [everything(subsampling) for subsampling in SAMPLINGS]
+    monkeypatch.setattr(cpu, "_WORTH_A_THREAD", 1)
+    if not openmp:
+        monkeypatch.setattr(cpu, "_openmp", lambda: None)
+    torch.set_num_threads(3)
+    try:
+        together = [everything(subsampling) for subsampling in SAMPLINGS]
+    finally:
+        torch.set_num_threads(1)
+    for one, other in zip(alone, together, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+
+
+def test_without_numba_pytorchs_own_operations_serve(monkeypatch):
+    pixels, quality = photograph(30, 41), torch.tensor(40.0, requires_grad=True)
+    exact._kernels.cache_clear()
+    monkeypatch.setitem(sys.modules, "jpegdl.kernels.cpu", None)
+    try:
+        with pytest.warns(RuntimeWarning, match="the fused kernels for cpu do not work here"):
+            output = jpeg(pixels / 255, quality)
+        assert torch.equal((output.detach() * 255).round().byte(), from_file(pixels, quality=40))
+        with pytest.warns(RuntimeWarning, match="do not work here"):
+            assert torch.autograd.grad(output.square().sum(), quality)[0].isfinite()
+    finally:
+        exact._kernels.cache_clear()
 
 
 def test_nan_stays_within_its_image():
@@ -317,9 +367,9 @@ def test_the_kernels_gradients_are_the_readable_ones(rounding, monkeypatch):
             tables = [(torch.rand(*shape) * 30 + 1).requires_grad_() for shape in ((3, 8, 8), (8, 8))]
             upstream = torch.randn(3, channels, height, width)
             found = []
-            for kernel in (jpeg_function.exact_gradients, lambda *_, **__: None):
+            for kernel in (jpeg_paths.exact_gradients, lambda *_, **__: None):
                 with monkeypatch.context() as patch:
-                    patch.setattr(jpeg_function, "exact_gradients", kernel)
+                    patch.setattr(jpeg_paths, "exact_gradients", kernel)
                     output = jpeg(images, tables=tuple(tables), subsampling=subsampling, rounding=rounding)
                     found.append(torch.autograd.grad(output, (images, *tables), upstream, allow_unused=True))
             for fused, readable in zip(*found, strict=True):
@@ -465,6 +515,19 @@ def test_bad_input_is_refused(arguments, message):
         jpeg(**{"images": RGB, **arguments})
 
 
+def test_values_that_are_not_those_of_images_are_warned_of(monkeypatch):
+    monkeypatch.setattr(jpeg_function, "_calls", itertools.count(1))
+    with pytest.warns(UserWarning, match="divide them by 255"):
+        jpeg(RGB * 255, 50)
+    with pytest.warns(UserWarning, match="normalised already"):
+        jpeg(torch.randn(2, 3, 40, 40), 50)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(8):
+            jpeg(RGB, 50)
+            jpeg(RGB.mul(255).byte(), 50)
+
+
 def test_what_is_no_image_is_refused():
     for images in ([[1.0]], torch.ones(3, 8, 8, dtype=torch.int64)):
         with pytest.raises(TypeError, match="images must be"):
@@ -565,6 +628,8 @@ def test_random_jpeg_in_workers():
         ({"quality": 50.5}, "got 50.5"),
         ({"subsampling": ()}, "at least one"),
         ({"subsampling": "4:1:0"}, "got '4:1:0'"),
+        ({"subsampling": None}, "got None"),
+        ({"generator": 3}, "generator must be a torch.Generator, got 3"),
         ({"p": 1.5}, "p must be a number from 0 to 1"),
         ({"rounding": "none at all"}, "rounding must be one of"),
     ],

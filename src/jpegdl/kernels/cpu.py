@@ -18,7 +18,8 @@ from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.functional import BLOCK
-from jpegdl.kernels.cpu_exact import EXACT_JOB, TEAMS, ExactJob, chroma_gradient, image_gradient
+from jpegdl.kernels.cpu_exact import EXACT_JOB, TEAMS, ExactJob
+from jpegdl.kernels.cpu_exact_gradients import chroma_gradient, image_gradient
 from jpegdl.kernels.cpu_strips import JOB, Job, backward_team, forward_team
 
 _WORTH_A_THREAD = 1 << 14  # numbers, 0.05 milliseconds of work

@@ -176,7 +176,7 @@ class Job(ctypes.Structure):
     """What a team of threads works on. All of them are given the same one, and take pieces of it until none is left."""
 
     _fields_ = (
-        ("taken", ctypes.c_int64),  # pieces so far; the first, as _take finds it there
+        ("taken", ctypes.c_int64),  # pieces so far; the first, as take finds it there
         ("pieces", ctypes.c_int64),
         ("strips", ctypes.c_int64),
         *((name, ctypes.c_int64) for name in ("n", "height", "width")),
@@ -190,7 +190,7 @@ JOB = types.CPointer(numba.from_dtype(np.dtype(Job)))
 
 
 @intrinsic
-def _take(typing: Any, job: Any) -> Any:
+def take(typing: Any, job: Any) -> Any:
     """The number of pieces that were taken, which grows by one, whoever else takes one at the same time."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -201,7 +201,7 @@ def _take(typing: Any, job: Any) -> Any:
 
 
 @intrinsic
-def _floats_at(typing: Any, address: Any) -> Any:
+def floats_at(typing: Any, address: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], ir.FloatType().as_pointer())
 
@@ -211,7 +211,7 @@ def _floats_at(typing: Any, address: Any) -> Any:
 @_compiled
 def _tables_of(job):
     tables = np.empty((3, TABLES), np.float32)
-    _prepare(numba.carray(_floats_at(job.q), (3, 8, 8)), numba.carray(_floats_at(job.alpha), (3, 8, 8)), tables)
+    _prepare(numba.carray(floats_at(job.q), (3, 8, 8)), numba.carray(floats_at(job.alpha), (3, 8, 8)), tables)
     return tables
 
 
@@ -220,13 +220,13 @@ def _forward_team(pointer):
     """What each thread does in the forward pass."""
     job = numba.carray(pointer, 1)[0]
     shape = (job.n, 3, job.height, job.width)
-    images, output = numba.carray(_floats_at(job.images), shape), numba.carray(_floats_at(job.output), shape)
+    images, output = numba.carray(floats_at(job.images), shape), numba.carray(floats_at(job.output), shape)
     tables, limit = _tables_of(job), job.cap - float32(2)
-    piece = _take(pointer)
+    piece = take(pointer)
     while piece < job.pieces:
         start, stop = job.strips * piece // job.pieces, job.strips * (piece + 1) // job.pieces
         _forward_strips(images, output, tables, limit, start, stop)
-        piece = _take(pointer)
+        piece = take(pointer)
 
 
 @_compiled
@@ -234,20 +234,22 @@ def _backward_team(pointer):
     """What each thread does in the backward pass."""
     job = numba.carray(pointer, 1)[0]
     shape = (job.n, 3, job.height, job.width)
-    images, grad = numba.carray(_floats_at(job.images), shape), numba.carray(_floats_at(job.grad), shape)
+    images, grad = numba.carray(floats_at(job.images), shape), numba.carray(floats_at(job.grad), shape)
     wanted = job.n if job.grad_images else 0
-    grad_images = numba.carray(_floats_at(job.grad_images), (wanted, 3, job.height, job.width))
-    partial = numba.carray(_floats_at(job.partial), (job.strips, 3, 128))
+    grad_images = numba.carray(floats_at(job.grad_images), (wanted, 3, job.height, job.width))
+    partial = numba.carray(floats_at(job.partial), (job.strips, 3, 128))
     tables, limit = _tables_of(job), job.cap - float32(2)
-    piece = _take(pointer)
+    piece = take(pointer)
     while piece < job.pieces:
         start, stop = job.strips * piece // job.pieces, job.strips * (piece + 1) // job.pieces
         _backward_strips(images, grad, grad_images, partial, tables, limit, start, stop)
-        piece = _take(pointer)
+        piece = take(pointer)
 
 
-def _sources() -> str:
-    files = sorted(Path(__file__).parent.glob("cpu_*.py"))
+def kernel_sources() -> str:
+    """A digest of all that the kernels on the CPU are made of."""
+    here = Path(__file__).parent
+    files = [*sorted(here.glob("cpu_*.py")), here.parent / "functional" / "exact.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
@@ -269,4 +271,4 @@ def _teams(sources: str) -> tuple[Callable[[Any], None], Callable[[Any], None]]:
     return forward, backward
 
 
-forward_team, backward_team = _teams(_sources())
+forward_team, backward_team = _teams(kernel_sources())

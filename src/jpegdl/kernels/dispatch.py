@@ -93,7 +93,7 @@ def _fusible(images: Tensor, q: Tensor, alpha: Tensor, window: int | None) -> bo
     if any(type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in (images, q, alpha)):
         return False
     if torch.compiler.is_compiling():
-        return torch.compiler.is_dynamo_compiling() and not _exporting() and _works(images.device)
+        return torch.compiler.is_dynamo_compiling() and not exporting() and _works(images.device)
     forward_mode = torch.autograd.forward_ad._current_level >= 0
     return not forward_mode and unobserved(images, q, alpha) and _works(images.device)
 
@@ -115,7 +115,7 @@ def unobserved(*tensors: Tensor) -> bool:
 # ------------------------------------------------------------------------------------------------------------- kernels
 
 
-def _exporting() -> bool:
+def exporting() -> bool:
     """Whether torch.export is at work: its programs are for places that know nothing of this package's operators."""
     # PyTorch 2.6 has no such flag; its torch.export does without dynamo unless it is told to be strict.
     return bool(getattr(torch.compiler, "_is_exporting_flag", False))
@@ -127,7 +127,7 @@ def _works(device: torch.device) -> bool:
 
 # What torch.compiler.assume_constant_result does; that also imports the compiler, which takes seconds. Dynamo's own answer to
 # torch.compiler.is_exporting is True, whether it exports or compiles.
-_exporting._dynamo_marked_constant = True  # type: ignore[attr-defined]
+exporting._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _works._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

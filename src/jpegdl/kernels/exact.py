@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from jpegdl import functional as F
-from jpegdl.kernels.dispatch import _exporting, unobserved, warn_of
+from jpegdl.kernels.dispatch import exporting, unobserved, warn_of
 
 
 def exact_images(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str) -> Tensor:
@@ -115,7 +115,7 @@ def _kernels(kind: str) -> ModuleType | None:
 
 def compiling() -> bool:
     """Return whether torch.compile is at work, which takes this package's operators, and not torch.export, which cannot."""
-    return torch.compiler.is_dynamo_compiling() and not _exporting()
+    return torch.compiler.is_dynamo_compiling() and not exporting()
 
 
 def to_pixels(images: Tensor) -> Tensor:

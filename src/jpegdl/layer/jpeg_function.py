@@ -1,5 +1,6 @@
 """``jpegdl.jpeg``: the JPEG codec as a function, with a quality or tables for each image."""
 
+import itertools
 import math
 from contextlib import nullcontext
 from numbers import Real
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.kernels import compiling, exact_gradients, exact_images, soft_round_trip, to_pixels, unobserved
-from jpegdl.layer.base import compute_dtype
+from jpegdl.kernels import to_pixels, unobserved
+from jpegdl.layer.base import compute_dtype, warn_unless_images
 from jpegdl.layer.config import ROUNDINGS, Rounding
-from jpegdl.tables import check_qualities, is_abstract, standard_tables
+from jpegdl.layer.jpeg_paths import exact_path, floating, straight, straight_pixels
+from jpegdl.tables import can_be_looked_at, check_qualities, standard_tables
 
 Tables = tuple[Tensor, Tensor]
 Gradient = Literal["ste", "ste-matched", "hard", "soft"]
@@ -129,6 +131,7 @@ def jpeg(
         (jpeg(images, quality) - images).square().mean().backward()
     """
     batch = _checked(images)
+    _look(batch)
     check_choices(subsampling, rounding, gradient, pixels, hardness)
     exact = rounding in EXACT
     with F.full_precision(batch):
@@ -136,7 +139,7 @@ def jpeg(
         if batch.dtype == torch.uint8:
             _check_whole_images(luma, chroma, pixels)
         if exact:
-            output = _exact(batch, luma, chroma, subsampling, gradient or rounding, hardness)
+            output = exact_path(batch, luma, chroma, subsampling, gradient or rounding, hardness)
         else:
             output = _inexact(batch, luma, chroma, subsampling, rounding, pixels, hardness, generator)
     if not batch.is_contiguous() and batch.stride(1) == 1:  # channels last, as they came
@@ -169,6 +172,23 @@ def _checked(images: Tensor) -> Tensor:
             f"got {tuple(images.shape)}"
         )
     return batch
+
+
+_calls = itertools.count(1)
+
+
+def _look(images: Tensor) -> None:
+    """Warn of floating-point values that are not those of images in [0, 1], as the layer does of its first batch.
+
+    Calls are many and short, and a GPU would have to be waited for: looked at are some pixels of the first image, at the first
+    call of a process, the second, the fourth, and so on.
+    """
+    if torch.compiler.is_compiling() or not images.is_floating_point():
+        return
+    call = next(_calls)
+    if call & (call - 1) == 0:
+        down, across = (max(1, side // 16) for side in images.shape[-2:])
+        warn_unless_images(images[:1, :, ::down, ::across])
 
 
 def check_choices(subsampling: str, rounding: str, gradient: str | None, pixels: str, hardness: float) -> None:
@@ -253,55 +273,16 @@ def _table(table: Any, name: str, exact: bool) -> Tensor:
         raise UsageError(f"{name} must hold numbers, of shape (8, 8) or (N, 8, 8), got {steps.dtype}, {tuple(steps.shape)}")
     if steps.dtype != torch.float64:
         steps = steps.float()
-    if not is_abstract(steps) and not torch.compiler.is_compiling():
+    if can_be_looked_at(steps):
         largest = LARGEST_STEP if exact else 1e12
         wrong = steps[~((steps > 0) & (steps <= largest))]
         if wrong.numel():
             bound = f" and at most {largest:g}, as in a baseline file" if exact else " and finite"
             raise UsageError(f"{name} must be greater than 0{bound}, everywhere, got {wrong.flatten()[0].item():g}")
-    return _straight(steps, steps.detach().round().clamp(min=1)) if exact else steps
-
-
-def _straight(x: Tensor, values: Tensor) -> Tensor:
-    """``values``, with the gradient of ``x``."""
-    return values + (x - x.detach()) if x.requires_grad else values
+    return straight(steps, steps.detach().round().clamp(min=1)) if exact else steps
 
 
 # ------------------------------------------------------------------------------------------------------- ways through
-
-
-def _exact(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
-    compute: Any = _Exact.apply
-    if compiling():
-        compute = _operator
-    elif not (torch.is_grad_enabled() and (images.requires_grad or luma.requires_grad or chroma.requires_grad)):
-        return exact_images(images, luma, chroma, subsampling)
-    elif torch.compiler.is_compiling() or not unobserved(images, luma, chroma):
-        # As single operations: tracers and torch.func see what is done.
-        smooth = _smooth(images, luma, chroma, subsampling, gradient, hardness)
-        return (exact_images(images, luma, chroma, subsampling).to(smooth.dtype) + (smooth - smooth.detach())).to(images.dtype)
-    output: Tensor = compute(images, luma, chroma, subsampling, gradient, hardness)
-    return output
-
-
-def _smooth(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
-    """What the gradient is taken of: the encoder's own coefficients, by another quantizer."""
-    pixels = _straight_pixels(F.unit_images(images))
-    whole = F.encode_coefficients(to_pixels(images.detach()), subsampling)
-    outputs: list[Tensor | None] = []
-    for z, parts, table in zip(F.images_to_planes(pixels, subsampling), (whole[:1], whole[1:]), (luma, chroma), strict=True):
-        if z is None:
-            outputs.append(None)
-            continue
-        z = _straight(z, torch.stack(parts, 1).to(z.dtype) / 8)
-        if gradient in ("ste", "hard"):
-            q = _at_blocks(table, z)
-            levels = torch.stack([F.coefficient_levels(part, table) for part in parts], 1).to(z.dtype)
-            outputs.append(q * (_straight(z / q, levels) if gradient == "ste" else levels))
-        else:
-            outputs.append(_quantized(z, table, gradient, hardness, None))
-    assert outputs[0] is not None
-    return F.planes_to_images(outputs[0], outputs[1], (images.shape[-2], images.shape[-1]), subsampling)
 
 
 def _inexact(
@@ -316,208 +297,23 @@ def _inexact(
 ) -> Tensor:
     x = F.unit_images(images)
     if pixels == "rounded" and images.dtype != torch.uint8:
-        x = _straight_pixels(x)
-    x = _floating(x, luma, chroma, subsampling, rounding, hardness, generator)
+        x = straight_pixels(x)
+    x = floating(x, luma, chroma, subsampling, rounding, hardness, generator)
     if images.dtype == torch.uint8:
         return (x * 255).round().clamp(0, 255).to(torch.uint8)
-    x = _straight_pixels(x) if pixels == "rounded" else x
+    x = straight_pixels(x) if pixels == "rounded" else x
     # A block with NaN is NaN, and so shall be its image.
     bad = images.detach().isnan().flatten(1).any(1)[:, None, None, None]
     return x.masked_fill(bad, torch.nan).to(images.dtype)
 
 
-def _straight_pixels(images: Tensor) -> Tensor:
-    """Rounded to 256 levels and clipped, gradients straight through."""
-    return _straight(images, (images.detach() * 255).round().clamp(0, 255) / 255)
-
-
-def _floating(
-    images: Tensor,
-    luma: Tensor,
-    chroma: Tensor,
-    subsampling: str,
-    rounding: str,
-    hardness: float,
-    generator: torch.Generator | None,
-) -> Tensor:
-    size = images.shape[-2], images.shape[-1]
-    if rounding == "soft" and subsampling == "4:4:4" and images.shape[1] == 3 and luma.ndim == chroma.ndim == 2:
-        q = torch.stack((luma, chroma, chroma))
-        return soft_round_trip(images, q, hardness / q.square(), bits=None, window=5)
-    luma_z, chroma_z = F.images_to_planes(images, subsampling)
-    parts = [
-        None if z is None else _quantized(z, q, rounding, hardness, generator) for z, q in ((luma_z, luma), (chroma_z, chroma))
-    ]
-    assert parts[0] is not None
-    return F.planes_to_images(parts[0], parts[1], size, subsampling)
-
-
-def _at_blocks(table: Tensor, z: Tensor) -> Tensor:
-    """(8, 8) or (N, 8, 8), so that they broadcast to coefficients (N, planes, h, w, 8, 8)."""
-    table = table.to(z.dtype)
-    return table[:, None, None, None] if table.ndim == 3 else table
-
-
-def _quantized(z: Tensor, table: Tensor, rounding: str, hardness: float, generator: torch.Generator | None) -> Tensor:
-    q = _at_blocks(table, z)
-    if rounding == "none":
-        return z
-    if rounding in ("ste", "ste-matched"):
-        return F.ste_quantize(z, q, bits=None, matched=rounding == "ste-matched")
-    if rounding == "hard":
-        return F.hard_quantize(z, q, bits=None)
-    if rounding == "noise":
-        return F.noise_quantize(z, q, bits=None, generator=generator)
-    alpha = hardness / q.square()
-    if rounding == "soft":
-        return F.soft_quantize(z, q, alpha, bits=None)
-    return F.sample_quantize(z, q, alpha, bits=None, generator=generator)
-
-
 def _bits(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, codes: str) -> Tensor:
-    luma, chroma = (_straight(table, table.detach().round().clamp(1, LARGEST_STEP)) for table in (luma, chroma))
+    luma, chroma = (straight(table, table.detach().round().clamp(1, LARGEST_STEP)) for table in (luma, chroma))
     pixels = images if images.dtype == torch.uint8 else to_pixels(images.detach())
     levels = F.encode_levels(pixels, luma, chroma, subsampling)
     if not (torch.is_grad_enabled() and (images.requires_grad or luma.requires_grad or chroma.requires_grad)):
         bits = F.scan_bits(levels, subsampling, codes).to(compute_dtype(images))
     else:
-        planes = F.images_to_planes(_straight_pixels(F.unit_images(images)), subsampling)
+        planes = F.images_to_planes(straight_pixels(F.unit_images(images)), subsampling)
         bits = F.estimated_scan_bits(levels, planes, luma, chroma, subsampling, codes, _RATE_HARDNESS)
     return bits if images.dtype == torch.uint8 else bits.masked_fill(images.detach().isnan().flatten(1).any(1), torch.nan)
-
-
-# ----------------------------------------------------------------------------------------------------------- gradient
-
-
-def _gradients(
-    images: Tensor, luma: Tensor, chroma: Tensor, settings: tuple[str, str, float], grad: Tensor, needs: tuple[bool, ...]
-) -> list[Tensor | None]:
-    """Gradients to images and tables, of those that are needed; differentiable where a derivative of them will be asked for."""
-    subsampling, gradient, hardness = settings
-    again = torch.is_grad_enabled()
-    if not again and gradient in ("ste", "hard"):
-        straight, tables = gradient == "ste", needs[1] or needs[2]
-        wanted = {"straight": straight, "want_images": straight and needs[0], "want_tables": tables}
-        gradients = exact_gradients(images, grad.resolve_neg(), luma, chroma, subsampling, **wanted)
-        if gradients is not None:
-            by_images = torch.zeros_like(images) if needs[0] and not straight else gradients[0]
-            return [by_images, *(by if need else None for by, need in zip(gradients[1:], needs[1:], strict=True))]
-    if tuple(needs) == (True, False, False) and not again and gradient in ("ste", "ste-matched"):
-        return [_through_sampling(grad, images, subsampling), None, None]
-    with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
-        # In a graph of their own: an operator is given tensors without one.
-        tensors = [
-            x if again else x.detach().requires_grad_(need) for x, need in zip((images, luma, chroma), needs, strict=True)
-        ]
-        inputs = [tensor for tensor, need in zip(tensors, needs, strict=True) if need]
-        output = _smooth(tensors[0], tensors[1], tensors[2], subsampling, gradient, hardness)
-        found = iter(torch.autograd.grad(output, inputs, grad.to(output.dtype), create_graph=again, allow_unused=True))
-    return [next(found) if need else None for need in needs]
-
-
-class _Exact(torch.autograd.Function):
-    """A file's images, with the gradient of another quantizer's. Saved are the arguments alone."""
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, luma: Tensor, chroma: Tensor, *settings: Any) -> Tensor:
-        ctx.save_for_backward(images, luma, chroma)
-        ctx.settings = settings
-        return exact_images(images, luma, chroma, settings[0])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        images, luma, chroma = ctx.saved_tensors
-        return *_gradients(images, luma, chroma, ctx.settings, grad, ctx.needs_input_grad[:3]), *(None,) * 3
-
-
-# The same as operators, which torch.compile takes as they are and need not look into.
-
-
-def _forward(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
-    return exact_images(images, luma, chroma, subsampling)
-
-
-def _backward(
-    images: Tensor,
-    luma: Tensor,
-    chroma: Tensor,
-    subsampling: str,
-    gradient: str,
-    hardness: float,
-    grad: Tensor,
-    needs: list[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Empty where they are not needed."""
-    found = _gradients(images, luma, chroma, (subsampling, gradient, hardness), grad, tuple(needs))
-    # An operator's outputs must share memory with nothing: gradients of 4:4:4 images are what they came as, those of the two
-    # tables lie side by side.
-    fresh = []
-    for i, (x, by, need) in enumerate(zip((images, luma, chroma), found, needs, strict=True)):
-        if not need or by is None:
-            fresh.append(torch.zeros_like(x, memory_format=torch.contiguous_format) if need else x.new_empty(0))
-        else:
-            fresh.append(by.clone(memory_format=torch.contiguous_format) if i or _shares(by, grad) else by.contiguous())
-    return fresh[0], fresh[1], fresh[2]
-
-
-def _shares(one: Tensor, other: Tensor) -> bool:
-    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
-
-
-_SETTINGS = "Tensor images, Tensor luma, Tensor chroma, str subsampling, str gradient, float hardness"
-_operator = torch.library.custom_op("jpegdl::jpeg", _forward, mutates_args=(), schema=f"({_SETTINGS}) -> Tensor")
-_operator_backward = torch.library.custom_op(
-    "jpegdl::jpeg_backward",
-    _backward,
-    mutates_args=(),
-    schema=f"({_SETTINGS}, Tensor grad, bool[] needs) -> (Tensor, Tensor, Tensor)",
-)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:3])
-    ctx.settings = inputs[3:]
-
-
-def _operator_gradients(ctx: Any, grad: Tensor) -> Any:
-    needs, (images, luma, chroma) = list(ctx.needs_input_grad[:3]), ctx.saved_tensors
-    if torch.is_grad_enabled():
-        return *_gradients(images, luma, chroma, ctx.settings, grad, tuple(needs)), *(None,) * 3
-    found = _operator_backward(images, luma, chroma, *ctx.settings, grad, needs)
-    return *(by if need else None for by, need in zip(found, needs, strict=True)), *(None,) * 3
-
-
-_operator.register_autograd(_operator_gradients, setup_context=_save)
-
-
-@_operator.register_fake
-def _(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
-    return torch.empty_like(images, memory_format=torch.contiguous_format)
-
-
-@_operator_backward.register_fake
-def _(
-    images: Tensor,
-    luma: Tensor,
-    chroma: Tensor,
-    subsampling: str,
-    gradient: str,
-    hardness: float,
-    grad: Tensor,
-    needs: list[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    by_images, by_luma, by_chroma = (
-        torch.empty_like(x, memory_format=torch.contiguous_format) if need else x.new_empty(0)
-        for x, need in zip((images, luma, chroma), needs, strict=True)
-    )
-    return by_images, by_luma, by_chroma
-
-
-def _through_sampling(grad: Tensor, images: Tensor, subsampling: str) -> Tensor:
-    """The gradient to images where rounding passes it on: DCT and colour are undone, and chroma sampling alone is left."""
-    if images.shape[1] == 1 or subsampling == "4:4:4":
-        return grad
-    with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
-        x = torch.zeros_like(images, dtype=compute_dtype(images), requires_grad=True)
-        (found,) = torch.autograd.grad(F.resample_chroma(x, subsampling), x, grad.to(x.dtype))
-    return found.to(images.dtype)

@@ -1,7 +1,6 @@
 """JPEG compression at random qualities, as an augmentation and as a noise layer."""
 
 import sys
-from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -51,7 +50,7 @@ class RandomJpeg(nn.Module):
     def __init__(
         self,
         quality: int | tuple[int, int] = (30, 95),
-        subsampling: str | Sequence[str] = ("4:2:0", "4:4:4"),
+        subsampling: str | list[str] | tuple[str, ...] = ("4:2:0", "4:4:4"),
         p: float = 1.0,
         rounding: Rounding = "ste",
         *,
@@ -61,9 +60,11 @@ class RandomJpeg(nn.Module):
     ) -> None:
         super().__init__()
         self.quality = _range(quality)
-        self.subsampling: tuple[str, ...] = (subsampling,) if isinstance(subsampling, str) else tuple(subsampling)
+        self.subsampling: tuple[str, ...] = tuple(subsampling) if isinstance(subsampling, list | tuple) else (subsampling,)
         if not self.subsampling:
             raise UsageError("subsampling must name at least one of 4:4:4, 4:2:2 and 4:2:0")
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise UsageError(f"generator must be a torch.Generator, got {generator!r}: torch.Generator().manual_seed(0), say")
         for name in self.subsampling:
             check_choices(name, rounding, gradient, "rounded", hardness)
         if isinstance(p, bool) or not isinstance(p, Real) or not 0 <= p <= 1:

@@ -1,0 +1,249 @@
+"""The two ways through the codec: exactly, with another quantizer's gradient, and in floating point."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jpegdl import functional as F
+from jpegdl.kernels import compiling, exact_gradients, exact_images, soft_round_trip, to_pixels, unobserved
+from jpegdl.layer.base import compute_dtype
+
+
+def straight(x: Tensor, values: Tensor) -> Tensor:
+    """``values``, with the gradient of ``x``."""
+    return values + (x - x.detach()) if x.requires_grad else values
+
+
+def straight_pixels(images: Tensor) -> Tensor:
+    """Rounded to 256 levels and clipped, gradients straight through; infinity is clipped too, and NaN stays."""
+    values = (images.detach() * 255).round().clamp(0, 255) / 255
+    return values + (images - images.detach()).nan_to_num(0) if images.requires_grad else values
+
+
+def floating(
+    images: Tensor,
+    luma: Tensor,
+    chroma: Tensor,
+    subsampling: str,
+    rounding: str,
+    hardness: float,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Colour, chroma subsampling, DCT, a quantizer and back, in floating point: pixels are neither rounded nor clipped.
+
+    Args:
+        images: (N, C, H, W), float32 or float64 in [0, 1].
+        luma, chroma: steps, (8, 8) or (N, 8, 8).
+        subsampling, rounding, hardness, generator: as in :func:`jpegdl.jpeg`.
+    """
+    size = images.shape[-2], images.shape[-1]
+    if rounding == "soft" and subsampling == "4:4:4" and images.shape[1] == 3 and luma.ndim == chroma.ndim == 2:
+        q = torch.stack((luma, chroma, chroma))
+        return soft_round_trip(images, q, hardness / q.square(), bits=None, window=5)
+    luma_z, chroma_z = F.images_to_planes(images, subsampling)
+    parts = [
+        None if z is None else _quantized(z, q, rounding, hardness, generator) for z, q in ((luma_z, luma), (chroma_z, chroma))
+    ]
+    assert parts[0] is not None
+    return F.planes_to_images(parts[0], parts[1], size, subsampling)
+
+
+def _at_blocks(table: Tensor, z: Tensor) -> Tensor:
+    """(8, 8) or (N, 8, 8), so that they broadcast to coefficients (N, planes, h, w, 8, 8)."""
+    table = table.to(z.dtype)
+    return table[:, None, None, None] if table.ndim == 3 else table
+
+
+def _quantized(z: Tensor, table: Tensor, rounding: str, hardness: float, generator: torch.Generator | None) -> Tensor:
+    q = _at_blocks(table, z)
+    if rounding == "none":
+        return z
+    if rounding in ("ste", "ste-matched"):
+        return F.ste_quantize(z, q, bits=None, matched=rounding == "ste-matched")
+    if rounding == "hard":
+        return F.hard_quantize(z, q, bits=None)
+    if rounding == "noise":
+        return F.noise_quantize(z, q, bits=None, generator=generator)
+    alpha = hardness / q.square()
+    if rounding == "soft":
+        return F.soft_quantize(z, q, alpha, bits=None)
+    return F.sample_quantize(z, q, alpha, bits=None, generator=generator)
+
+
+# ------------------------------------------------------------------------------------------------------------- exact
+
+
+def exact_path(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
+    """The file's images, with the gradient of another quantizer.
+
+    Args:
+        images: (N, C, H, W), floating point in [0, 1] or uint8.
+        luma, chroma: whole steps, (8, 8) or (N, 8, 8).
+        subsampling, gradient, hardness: as in :func:`jpegdl.jpeg`.
+    """
+    compute: Any = _Exact.apply
+    if compiling():
+        compute = _operator
+    elif not (torch.is_grad_enabled() and (images.requires_grad or luma.requires_grad or chroma.requires_grad)):
+        return exact_images(images, luma, chroma, subsampling)
+    elif torch.compiler.is_compiling() or not unobserved(images, luma, chroma):
+        # As single operations: tracers and torch.func see what is done.
+        smooth = _smooth(images, luma, chroma, subsampling, gradient, hardness)
+        return (exact_images(images, luma, chroma, subsampling).to(smooth.dtype) + (smooth - smooth.detach())).to(images.dtype)
+    output: Tensor = compute(images, luma, chroma, subsampling, gradient, hardness)
+    return output
+
+
+def _smooth(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
+    """What the gradient is taken of: the encoder's own coefficients, by another quantizer."""
+    pixels = straight_pixels(F.unit_images(images))
+    whole = F.encode_coefficients(to_pixels(images.detach()), subsampling)
+    outputs: list[Tensor | None] = []
+    for z, parts, table in zip(F.images_to_planes(pixels, subsampling), (whole[:1], whole[1:]), (luma, chroma), strict=True):
+        if z is None:
+            outputs.append(None)
+            continue
+        z = straight(z, torch.stack(parts, 1).to(z.dtype) / 8)
+        if gradient in ("ste", "hard"):
+            q = _at_blocks(table, z)
+            levels = torch.stack([F.coefficient_levels(part, table) for part in parts], 1).to(z.dtype)
+            outputs.append(q * (straight(z / q, levels) if gradient == "ste" else levels))
+        else:
+            outputs.append(_quantized(z, table, gradient, hardness, None))
+    assert outputs[0] is not None
+    return F.planes_to_images(outputs[0], outputs[1], (images.shape[-2], images.shape[-1]), subsampling)
+
+
+def _gradients(
+    images: Tensor, luma: Tensor, chroma: Tensor, settings: tuple[str, str, float], grad: Tensor, needs: tuple[bool, ...]
+) -> list[Tensor | None]:
+    """Gradients to images and tables, of those that are needed; differentiable where a derivative of them will be asked for."""
+    subsampling, gradient, hardness = settings
+    again = torch.is_grad_enabled()
+    if not again and gradient in ("ste", "hard"):
+        straight, tables = gradient == "ste", needs[1] or needs[2]
+        wanted = {"straight": straight, "want_images": straight and needs[0], "want_tables": tables}
+        gradients = exact_gradients(images, grad.resolve_neg(), luma, chroma, subsampling, **wanted)
+        if gradients is not None:
+            by_images = torch.zeros_like(images) if needs[0] and not straight else gradients[0]
+            return [by_images, *(by if need else None for by, need in zip(gradients[1:], needs[1:], strict=True))]
+    if tuple(needs) == (True, False, False) and not again and gradient in ("ste", "ste-matched"):
+        return [_through_sampling(grad, images, subsampling), None, None]
+    with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
+        # In a graph of their own: an operator is given tensors without one.
+        tensors = [
+            x if again else x.detach().requires_grad_(need) for x, need in zip((images, luma, chroma), needs, strict=True)
+        ]
+        inputs = [tensor for tensor, need in zip(tensors, needs, strict=True) if need]
+        output = _smooth(tensors[0], tensors[1], tensors[2], subsampling, gradient, hardness)
+        found = iter(torch.autograd.grad(output, inputs, grad.to(output.dtype), create_graph=again, allow_unused=True))
+    return [next(found) if need else None for need in needs]
+
+
+class _Exact(torch.autograd.Function):
+    """A file's images, with the gradient of another quantizer's. Saved are the arguments alone."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, luma: Tensor, chroma: Tensor, *settings: Any) -> Tensor:
+        ctx.save_for_backward(images, luma, chroma)
+        ctx.settings = settings
+        return exact_images(images, luma, chroma, settings[0])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        images, luma, chroma = ctx.saved_tensors
+        return *_gradients(images, luma, chroma, ctx.settings, grad, ctx.needs_input_grad[:3]), *(None,) * 3
+
+
+# The same as operators, which torch.compile takes as they are and need not look into.
+
+
+def _forward(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
+    return exact_images(images, luma, chroma, subsampling)
+
+
+def _backward(
+    images: Tensor,
+    luma: Tensor,
+    chroma: Tensor,
+    subsampling: str,
+    gradient: str,
+    hardness: float,
+    grad: Tensor,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Empty where they are not needed."""
+    found = _gradients(images, luma, chroma, (subsampling, gradient, hardness), grad, tuple(needs))
+    # An operator's outputs must share memory with nothing: gradients of 4:4:4 images are what they came as, those of the two
+    # tables lie side by side.
+    fresh = []
+    for i, (x, by, need) in enumerate(zip((images, luma, chroma), found, needs, strict=True)):
+        if not need or by is None:
+            fresh.append(torch.zeros_like(x, memory_format=torch.contiguous_format) if need else x.new_empty(0))
+        else:
+            fresh.append(by.clone(memory_format=torch.contiguous_format) if i or _shares(by, grad) else by.contiguous())
+    return fresh[0], fresh[1], fresh[2]
+
+
+def _shares(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+_SETTINGS = "Tensor images, Tensor luma, Tensor chroma, str subsampling, str gradient, float hardness"
+_operator = torch.library.custom_op("jpegdl::jpeg", _forward, mutates_args=(), schema=f"({_SETTINGS}) -> Tensor")
+_operator_backward = torch.library.custom_op(
+    "jpegdl::jpeg_backward",
+    _backward,
+    mutates_args=(),
+    schema=f"({_SETTINGS}, Tensor grad, bool[] needs) -> (Tensor, Tensor, Tensor)",
+)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.settings = inputs[3:]
+
+
+def _operator_gradients(ctx: Any, grad: Tensor) -> Any:
+    needs, (images, luma, chroma) = list(ctx.needs_input_grad[:3]), ctx.saved_tensors
+    if torch.is_grad_enabled():
+        return *_gradients(images, luma, chroma, ctx.settings, grad, tuple(needs)), *(None,) * 3
+    found = _operator_backward(images, luma, chroma, *ctx.settings, grad, needs)
+    return *(by if need else None for by, need in zip(found, needs, strict=True)), *(None,) * 3
+
+
+_operator.register_autograd(_operator_gradients, setup_context=_save)
+
+
+@_operator.register_fake
+def _(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
+    return torch.empty_like(images, memory_format=torch.contiguous_format)
+
+
+@_operator_backward.register_fake
+def _(
+    images: Tensor,
+    luma: Tensor,
+    chroma: Tensor,
+    subsampling: str,
+    gradient: str,
+    hardness: float,
+    grad: Tensor,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    by_images, by_luma, by_chroma = (
+        torch.empty_like(x, memory_format=torch.contiguous_format) if need else x.new_empty(0)
+        for x, need in zip((images, luma, chroma), needs, strict=True)
+    )
+    return by_images, by_luma, by_chroma
+
+
+def _through_sampling(grad: Tensor, images: Tensor, subsampling: str) -> Tensor:
+    """The gradient to images where rounding passes it on: DCT and colour are undone, and chroma sampling alone is left."""
+    if images.shape[1] == 1 or subsampling == "4:4:4":
+        return grad
+    with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
+        x = torch.zeros_like(images, dtype=compute_dtype(images), requires_grad=True)
+        (found,) = torch.autograd.grad(F.resample_chroma(x, subsampling), x, grad.to(x.dtype))
+    return found.to(images.dtype)
