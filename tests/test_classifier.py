@@ -550,6 +550,7 @@ class _Hub(SimpleNamespace):
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     hub = _Hub(tmp_path / "hub")
+    hub.__spec__ = huggingface_hub.__spec__
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     return hub
 
