@@ -643,7 +643,7 @@ def test_random_jpeg_refuses(arguments, message):
 
 
 def test_the_pages_code_runs():
-    page = (Path(__file__).parents[1] / "docs" / "pipeline.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "pipeline.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) == 5
     names = {}
