@@ -154,7 +154,7 @@ def _overrides(name):
     comments = "\n".join(line.removeprefix("# ") for line in read_recipe(name).text.splitlines() if line.startswith("#"))
     return {
         match.split(maxsplit=1)[0]: match
-        for match in re.findall(r"--(?:layer|training|data)\.[a-z_.]+ +(?:'[^']*'|\S+)", comments)
+        for match in re.findall(r"--(?:layer|training|data)\.[a-z.-]+ +(?:'[^']*'|\S+)", comments)
     }
 
 
