@@ -57,17 +57,6 @@ def test_importing_the_backbones_registers_them():
     assert _imported(code, "timm", "lightning") == ["timm"]
 
 
-def test_what_the_data_stand_on_does_not_know_them():
-    """Below the data: what the layer, the tables and the codec's functions are made of."""
-    source = Path(jpegdl.__file__).parent
-    below = ("backbones/*", "errors", "extras", "files", "functional/*", "kernels/*", "layer/*", "logs", "opener", "own")
-    below += ("startup", "tables", "wording")
-    files = [file for name in below for file in source.glob(f"{name}.py")]
-    assert len(files) > 40
-    upward = re.compile(r"^\s*(from|import) jpegdl\.(data|training|compare)\b", re.MULTILINE)
-    assert [file for file in files if upward.search(file.read_text(encoding="utf-8"))] == []
-
-
 @pytest.mark.parametrize(("arguments", "status"), [([], 0), (["--help"], 0), (["--version"], 0), (["paint"], 2)])
 def test_the_command_without_a_command_imports_nothing(arguments, status):
     code = f"import sys; sys.stderr = sys.stdout; from jpegdl.cli import main; assert main({arguments}) == {status}"

@@ -1,6 +1,7 @@
-"""What the studies need of the library, by public names alone, and that pages refer to what is there."""
+"""What the studies need of the library, by public names alone, and that pages name and link to what is there."""
 
 import ast
+import builtins
 import importlib
 import re
 import shutil
@@ -90,6 +91,53 @@ def test_links_lead_somewhere(page):
         assert target.exists(), f"{page}: {path}"
         if anchor and target.suffix == ".md":
             assert anchor in _anchors(target), f"{page}: {path}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_names_of_the_library_are_there(page):
+    """Those that a page imports, and those that it calls by their place; CHANGELOG names what is gone."""
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w/.-])jpegdl(?:\.(?!json\b)[A-Za-z_]\w*)+", text))
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "jpegdl":
+                named |= {f"{node.module}.{alias.name}" for alias in node.names}
+    gone = {name for name in named if not _is_there(name)}
+    assert page.name == "CHANGELOG.md" or gone == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_on_a_page_imports_what_it_takes_from_the_library(page):
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE))
+    nodes = list(ast.walk(ast.parse(code)))
+    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    bound = {alias.asname or alias.name for node in imports for alias in node.names}
+    bound |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    used = {node.id for node in nodes if isinstance(node, ast.Name)} - bound
+    rooms = [importlib.import_module(module) for module in PUBLIC | {"jpegdl.robustness", "jpegdl.explain"}]
+    public = {name for room in rooms for name in getattr(room, "__all__", ())}
+    assert len(public) > 100
+    assert used & public - set(dir(builtins)) == set()
+
+
+def test_paths_on_the_page_of_the_architecture_are_there():
+    paths = re.findall(r"`([\w./]+(?:/|\.py|\.md))`", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"))
+    package = Path(jpegdl.__file__).parent
+    places = (ROOT, package.parent, package, package / "comparison", package / "training")
+    assert len(paths) > 60
+    assert [path for path in paths if not any((place / path).exists() for place in places)] == []
+
+
+def _is_there(name):
+    """Whether a dotted name is a module of the library, or something in one."""
+    parts = name.split(".")
+    try:
+        found = importlib.import_module(parts[0])
+        for i, part in enumerate(parts[1:], 2):
+            found = getattr(found, part) if hasattr(found, part) else importlib.import_module(".".join(parts[:i]))
+    except ImportError:
+        return False
+    return True
 
 
 def _without_code(page):

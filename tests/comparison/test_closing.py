@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -105,6 +106,13 @@ def test_closing_names_what_is_not_the_default(tmp_path):
 def test_the_summary_again(capsys, mine, arguments, written):
     assert main(["summary", "--name", "mine", *arguments]) == 0
     assert capsys.readouterr() == (f"{written(mine[1]).rstrip()}\n", "")
+
+
+def test_a_summary_that_is_printed_again_needs_no_pytorch(mine):
+    code = "import sys; from jpegdl.cli import main; main(['summary', 'mine'])"
+    code += "; sys.exit(str([name for name in ('torch', 'lightning', 'timm', 'matplotlib') if name in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, encoding="utf-8", timeout=300)
+    assert (done.stdout, done.stderr) == (f"{summary_table(mine[1]).rstrip()}\n", "[]\n")
 
 
 def test_the_summary_of_another_output(capsys, tmp_path):

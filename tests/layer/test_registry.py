@@ -75,6 +75,12 @@ def test_only_these_kinds_are_stored():
     assert storable_kinds() == {"jpeg": "4:4:4", "subsampled": "4:2:0"}
 
 
+def test_the_class_of_every_kind_is_one_import_away():
+    classes = {kind.layer.__name__: kind.layer for kind in LAYER_KINDS.values() if kind.layer is not None}
+    assert set(classes) <= set(jpegdl.layer.__all__), "src/jpegdl/layer/__init__.py lists what may be imported from it"
+    assert {name: getattr(jpegdl.layer, name) for name in classes} == classes
+
+
 @pytest.mark.parametrize("kind", LAYER_KINDS)
 def test_what_the_record_says_is_what_is_built(kind):
     layer = build_layer(LayerConfig(kind=kind), TABLES, 16)

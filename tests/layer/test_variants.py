@@ -1,5 +1,6 @@
 import copy
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,16 +14,19 @@ from jpegdl import functional as F
 from jpegdl.data import PHOTOGRAPHS, photograph
 from jpegdl.errors import UsageError
 from jpegdl.layer import (
+    LAYER_KINDS,
     CompandingLayer,
     FaintDcLayer,
     FeatureJpegLayer,
     GainLayer,
     ImageNormalization,
     JpegCascade,
+    LayerConfig,
     LocalContrastLayer,
     RegionalJpegLayer,
     SubsampledJpegLayer,
     ZeroDcJpegLayer,
+    build_layer,
     local_contrast,
 )
 from jpegdl.tables import standard_tables
@@ -47,6 +51,13 @@ LAYERS = {
     "faint DC": FaintDcLayer,
     "local contrast": LocalContrastLayer,
     "normalization": ImageNormalization,
+}
+BY_HAND = {type(make()) for make in LAYERS.values()}
+# A kind that is registered and not in the list yet is checked as settings build it.
+LAYERS |= {
+    name: partial(build_layer, LayerConfig(kind=name), TABLES, max(SIZE))
+    for name, kind in LAYER_KINDS.items()
+    if kind.layer is not None and kind.layer not in BY_HAND
 }
 IMAGE_LAYERS = [name for name in LAYERS if "features" not in name]
 

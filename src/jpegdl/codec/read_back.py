@@ -85,7 +85,8 @@ def file_report(
 
     Args:
         folder: the run's.
-        files: folder of one folder for each class, with any images that Pillow reads; such as :func:`compress_folder` writes.
+        files: folder of one folder for each class, with any images that Pillow reads; such as
+            :func:`jpegdl.codec.compress_folder` writes.
         path: where the run's own data are now; default: where they were when it was trained.
         images: test on this many, evenly over the classes; default: all of them.
         exact: make files with levels as the layer computes them, with its cap; takes jpeglib. Not with ``files``.

@@ -266,7 +266,7 @@ def prepend(
 
     Args:
         backbone: any module that takes normalised images (N, 3, H, W). It is not copied: unwrapped, it stays usable.
-        layer: a :class:`JpegLayer`, or any module from images to images (``nn.Identity()`` for a plain model).
+        layer: a :class:`jpegdl.JpegLayer`, or any module from images to images (``nn.Identity()`` for a plain model).
         mean, std: the backbone's own normalisation, for images in [0, 1], one number per channel. Default: what timm
             recorded in ``backbone.pretrained_cfg``, else ImageNet's. Hugging Face keeps them in a model's image processor
             (``image_mean``, ``image_std``), torchvision in ``weights.transforms()``.
