@@ -133,7 +133,7 @@ class _Attack:
             "data": self.opened.data.test.fingerprint,
             "classes": self.classes,
             "indices": self.indices,
-            "images_seed": self.config.images_seed,
+            "attack_seed": self.config.images_seed,  # as earlier versions called it, whose pieces are as good
             "batch_size": self.config.batch_size,
             "draws": self.draws,
         }
