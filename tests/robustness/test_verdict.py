@@ -187,7 +187,8 @@ def test_runs_that_were_attacked_differently_are_not_put_in_one_figure():
 def test_what_an_earlier_version_found_stands_beside_what_is_found_now():
     older, newer = _result("plain", 0), _result("jpeg-dl", 0)
     older["settings"] |= {"attack_seed": 0, "accelerator": "cpu", "data_path": None, "workers": 0}
-    newer["settings"] = {"eps": older["settings"]["eps"], "images_seed": 0, "device": "auto", "data": {"path": None, "workers": 0}}
+    where = {"device": "auto", "data": {"path": None, "workers": 0}}
+    newer["settings"] = {"eps": older["settings"]["eps"], "images_seed": 0, **where}
     for first, second in ((older, newer), (newer, older)):
         assert attack_figure({"plain": {0: first}, "jpeg-dl": {0: second}}) is not None
     newer["settings"]["images_seed"] = 1

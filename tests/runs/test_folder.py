@@ -16,7 +16,7 @@ from jpegdl.comparison.config import read_config
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import DataWarning, UsageError
 from jpegdl.layer import LayerConfig
-from jpegdl.runs import OptimizerConfig, RateConfig, RunFolder
+from jpegdl.runs import OptimizerConfig, RateConfig, RunFolder, open_run
 from jpegdl.tables import write_tables
 
 pytestmark = pytest.mark.usefixtures("few_photos")
@@ -122,7 +122,7 @@ def test_a_run_that_kept_its_images_on_the_device_is_opened_but_not_resumed(tmp_
     settings = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
     settings["data"]["cache"] = "device"  # as earlier versions had it, whose test images were the same
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    assert RunFolder(tmp_path).config() == config
+    assert open_run(RunFolder(tmp_path)).config.data == config.data
     with pytest.raises(UsageError, match="data.cache was 'device', now 'auto'"):  # its crops were drawn otherwise
         RunFolder(tmp_path).check(config, "jpeg-dl", 0)
 
