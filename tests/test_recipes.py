@@ -154,13 +154,13 @@ def _overrides(name):
     comments = "\n".join(line.removeprefix("# ") for line in read_recipe(name).text.splitlines() if line.startswith("#"))
     return {
         match.split(maxsplit=1)[0]: match
-        for match in re.findall(r"--(?:layer|training|data)\.[a-z_.]+ +(?:'[^']*'|\S+)", comments)
+        for match in re.findall(r"--(?:layer|training|data)\.[a-z_.-]+ +(?:'[^']*'|\S+)", comments)
     }
 
 
 @pytest.mark.parametrize("name", ["cifar100-transformer", "finegrained-transformer"])
 def test_the_papers_optimizer_of_the_tables_is_one_override_away(monkeypatch, name):
-    option = _overrides(name)["--training.layer_optimizer"]
+    option = _overrides(name)["--training.layer-optimizer"]
     config = _config(monkeypatch, "--config", name, *shlex.split(option))
     _trains_by(config.training.layer_optimizer, PAPERS_TABLES, config.training.epochs)
     _trains_by(config.training.optimizer, PUBLISHED[name][3], config.training.epochs)
@@ -177,7 +177,7 @@ def test_the_papers_calibration_is_two_overrides_away(monkeypatch, name):
 
 def test_the_papers_row_for_resnet18_is_two_overrides_away(monkeypatch):
     options = _overrides("imagenet-resnet18")
-    typed = options["--layer.hardness"] + " " + options["--training.layer_optimizer.lr"]
+    typed = options["--layer.hardness"] + " " + options["--training.layer-optimizer.lr"]
     config = _config(monkeypatch, "--config", "imagenet-resnet18", *shlex.split(typed))
     paper = _config(monkeypatch, "--config", "imagenet", "--backbone", "torchvision/resnet18", "--name", "imagenet-resnet18")
     assert config == paper

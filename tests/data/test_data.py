@@ -164,7 +164,7 @@ def test_corrupt_image_is_named_and_can_be_left_out(folder, monkeypatch, cache):
     monkeypatch.setattr("jpegdl.data.images.CACHE_BYTES", cache)
     bad = folder / "train" / "bee" / "3.png"
     bad.write_bytes(bad.read_bytes()[:200])
-    with pytest.raises(UsageError, match=r"bee/3.png cannot be decoded .*--data.skip_corrupt true"):
+    with pytest.raises(UsageError, match=r"bee/3.png cannot be decoded .*--data.skip-corrupt true"):
         list(Data(_small(folder)).train_dataloader())
     data = Data(_small(folder, skip_corrupt=True))
     loader = data.calibration_dataloader()
@@ -260,14 +260,14 @@ def test_cifar_without_a_network(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "imagenot"}, "data.name must be one of photos, folder, cifar10, cifar100"),
+        ({"name": "imagenot"}, "data.name must be one of .*photos.* got 'imagenot'"),
         ({"name": "folder"}, "needs data.path"),
         ({"size": 0}, "data.size must be at least 1"),
         ({"batch_size": 0}, "data.batch_size"),
         ({"workers": -1}, "data.workers"),
         ({"size": 32, "resize": 24}, "data.resize must be at least data.size = 32"),
         ({"crop": "center"}, "data.crop must be one of random, resized, got 'center'"),
-        ({"cache": "disk"}, "data.cache must be one of auto, memory, device, none, got 'disk'"),
+        ({"cache": "disk"}, "data.cache must be one of auto, memory, none, got 'disk'"),
         ({"crop": "resized", "scale": 0.0}, "data.scale must be greater than 0 and at most 1, got 0.0"),
         ({"crop": "resized", "scale": 1.5}, "data.scale"),
         ({"crop": "resized", "pad": 4}, "data.pad cannot be combined with data.crop resized, got 4"),

@@ -427,7 +427,7 @@ def test_a_comparison_says_which_images_were_left_out(tmp_path, capsys):
     error = one_error(capsys, *common, "--output", str(tmp_path / "refused"))
     assert re.search(r"7 of 20 images cannot be decoded: .*a/0.png .*, and 2 more; repair", error)
     assert not list((tmp_path / "refused").rglob("result.json"))
-    status, _, err = run_command(capsys, *common, "--output", str(tmp_path / "runs"), "--data.skip_corrupt", "true")
+    status, _, err = run_command(capsys, *common, "--output", str(tmp_path / "runs"), "--data.skip-corrupt", "true")
     assert status == 0
     assert err.count("left out 7 of 20 images") == 1
     folder = tmp_path / "runs" / "demo"

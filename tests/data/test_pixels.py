@@ -170,7 +170,7 @@ def test_a_truncated_file_says_so(tmp_path, ending, share):
     content = _bytes(NOISE, kind)
     config = _folder(tmp_path, content[: int(share * len(content))], f"cut.{ending}")
     with pytest.raises(
-        UsageError, match=rf"(?i)train/ant/cut.{ending} cannot be decoded .*truncated.*--data.skip_corrupt true$"
+        UsageError, match=rf"(?i)train/ant/cut.{ending} cannot be decoded .*truncated.*--data.skip-corrupt true$"
     ):
         _ = Data(config).train[0]
 
@@ -201,7 +201,7 @@ def test_loader_processes_hand_on_the_files_name(tmp_path, name, loader):
     kind, _, message = str(error.value).rstrip().splitlines()[-1].partition(": ")  # of the loader process's traceback
     assert kind.endswith("UsageError")
     split = "train" if loader.startswith("train") else "test"
-    expected = rf"image .*/{split}/(ant|bee)/{name.replace(chr(10), ' ')} cannot be decoded .* --data.skip_corrupt true"
+    expected = rf"image .*/{split}/(ant|bee)/{name.replace(chr(10), ' ')} cannot be decoded .* --data.skip-corrupt true"
     assert re.fullmatch(expected, message)
 
 

@@ -67,7 +67,7 @@ def test_two_layers_of_one_kind_are_refused():
 
 def test_kinds_are_found_whatever_is_imported_first():
     code = "from jpegdl.layer.registry import LAYER_KINDS; print(*LAYER_KINDS)"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8").stdout
     assert said.split() == list(LAYER_KINDS)
 
 

@@ -12,8 +12,9 @@ import yaml
 from factory import run, small_config, weights
 from jpegdl.comparison import CompareConfig, evaluate_run
 from jpegdl.errors import UsageError
-from jpegdl.runs import RunFolder, TrainingConfig, check_config
+from jpegdl.runs import RunFolder, TrainingConfig
 from jpegdl.training import JointTraining
+from jpegdl.training.plugins import check_plugins
 
 NO_LOGGERS = "in the extra loggers and not in test: wandb brings 15 packages, some 80 MB in all, and mlflow more"
 
@@ -251,7 +252,7 @@ def test_what_fails_in_training_is_named(tmp_path):
 )
 def test_settings_are_checked_before_anything_trains(setting, entry, message):
     with pytest.raises(UsageError) as caught:
-        check_config(config_with(**{setting: [entry]}))
+        check_plugins(config_with(**{setting: [entry]}).training)
     assert str(caught.value).startswith(f"training.{setting}")
     assert message in str(caught.value)
 
@@ -292,7 +293,7 @@ def test_a_missing_package_is_said_before_anything_trains(monkeypatch):
     monkeypatch.setattr("jpegdl.extras.installed", lambda name: False)
     expected = r"training.loggers: .*WandbLogger needs wandb, which is not installed: pip install '.\[loggers\]' in a checkout"
     with pytest.raises(UsageError, match=expected):
-        check_config(config_with(loggers="wandb"))
+        check_plugins(config_with(loggers="wandb").training)
 
 
 def test_the_csv_logger_by_its_short_name(tmp_path):

@@ -238,8 +238,8 @@ def test_training_for_small_files_makes_steps_larger_and_resumes(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"weight": -1.0}, "weight must be 0"),
-        ({"weight": math.nan}, "weight must be 0"),
+        ({"weight": -1.0}, "rate.weight must be .*at least 0"),
+        ({"weight": math.nan}, "rate.weight must be .*at least 0"),
         ({"hardness": 0.0}, "hardness must be"),
         ({"blocks": 0}, "blocks must be"),
         ({"memory": 1.0}, "memory must be"),
