@@ -57,15 +57,8 @@ def test_importing_the_backbones_registers_them():
     assert _imported(code, "timm", "lightning") == ["timm"]
 
 
-def test_what_the_data_stand_on_does_not_know_them():
-    """Below the data: what the layer, the tables and the codec's functions are made of."""
-    source = Path(jpegdl.__file__).parent
-    below = ("backbones/*", "errors", "extras", "files", "functional/*", "kernels/*", "layer/*", "logs", "opener", "own")
-    below += ("startup", "tables", "wording")
-    files = [file for name in below for file in source.glob(f"{name}.py")]
-    assert len(files) > 40
-    upward = re.compile(r"^\s*(from|import) jpegdl\.(data|training|compare)\b", re.MULTILINE)
-    assert [file for file in files if upward.search(file.read_text(encoding="utf-8"))] == []
+def test_what_training_left_is_read_without_lightning():
+    assert _imported("import jpegdl.runs.opened, jpegdl.runs.progress, jpegdl.runs.pieces", "lightning") == []
 
 
 @pytest.mark.parametrize(("arguments", "status"), [([], 0), (["--help"], 0), (["--version"], 0), (["paint"], 2)])
