@@ -197,3 +197,16 @@ def test_every_package_of_an_extra_is_one_that_pip_installs():
     assert {re.split(r"[><=]", line)[0] for line in content["dependencies"]} == {
         "torch", "numpy", "numba", "llvmlite", "typing-extensions",
     }  # fmt: skip
+
+
+def test_hooks_of_others_are_asked_before_ours():
+    code = """
+import sys
+class Hook:
+    asked = []
+    def find_spec(self, name, path=None, target=None): self.asked.append(name)
+sys.meta_path.insert(0, Hook())
+import jpegdl.errors
+assert "jpegdl.errors" in Hook.asked
+"""
+    assert _imported(code, "torch") == []

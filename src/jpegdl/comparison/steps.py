@@ -51,7 +51,8 @@ def train_arm(
 
     Args:
         config: the comparison.
-        arm: a key of :data:`ARMS`; one whose tables come from another run needs that arm's finished run of that seed.
+        arm: a key of :data:`jpegdl.comparison.arms.ARMS`; one whose tables come from another run needs that arm's finished run
+            of that seed.
         seed: of the run.
         data: to share decoded images among runs, or ``Data(config.data, sets=...)`` of Python objects; its seed is set.
             Default: load it.

@@ -85,7 +85,8 @@ def open_sets(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_o
 
     Args:
         config: which set.
-        sets: the set itself, for the name ``object``: (train, test) or (train, test, classes), see :func:`own.open_own`.
+        sets: the set itself, for the name ``object``: (train, test) or (train, test, classes), see
+            :func:`jpegdl.data.sources.python_objects.open_own`.
         test_only: class folders need no training part, and what there is of it is not read: the training images are none.
 
     Raises:
