@@ -58,7 +58,8 @@ def test_importing_the_backbones_registers_them():
 
 
 def test_what_training_left_is_read_without_lightning():
-    assert _imported("import jpegdl.runs.opened, jpegdl.runs.progress, jpegdl.runs.pieces", "lightning") == []
+    code = "import jpegdl.runs.opened, jpegdl.runs.progress, jpegdl.runs.pieces, jpegdl.report"
+    assert _imported(code, "lightning") == []
 
 
 @pytest.mark.parametrize(("arguments", "status"), [([], 0), (["--help"], 0), (["--version"], 0), (["paint"], 2)])
