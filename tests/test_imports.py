@@ -57,6 +57,11 @@ def test_importing_the_backbones_registers_them():
     assert _imported(code, "timm", "lightning") == ["timm"]
 
 
+def test_what_training_left_is_read_without_lightning():
+    code = "import jpegdl.runs.opened, jpegdl.runs.progress, jpegdl.runs.pieces, jpegdl.report"
+    assert _imported(code, "lightning") == []
+
+
 @pytest.mark.parametrize(("arguments", "status"), [([], 0), (["--help"], 0), (["--version"], 0), (["paint"], 2)])
 def test_the_command_without_a_command_imports_nothing(arguments, status):
     code = f"import sys; sys.stderr = sys.stdout; from jpegdl.cli import main; assert main({arguments}) == {status}"
@@ -193,3 +198,16 @@ def test_every_package_of_an_extra_is_one_that_pip_installs():
     assert {re.split(r"[><=]", line)[0] for line in content["dependencies"]} == {
         "torch", "numpy", "numba", "llvmlite", "typing-extensions",
     }  # fmt: skip
+
+
+def test_hooks_of_others_are_asked_before_ours():
+    code = """
+import sys
+class Hook:
+    asked = []
+    def find_spec(self, name, path=None, target=None): self.asked.append(name)
+sys.meta_path.insert(0, Hook())
+import jpegdl.errors
+assert "jpegdl.errors" in Hook.asked
+"""
+    assert _imported(code, "torch") == []

@@ -133,7 +133,9 @@ class _Finder(MetaPathFinder):
 def name_missing() -> None:
     """Have the import of any module of this package, however deep, say what to install where a package is missing."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+        # Just before Python's own: hooks of others, as of typeguard and coverage tools, are asked first.
+        place = sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0
+        sys.meta_path.insert(place, _Finder())
 
 
 def on_first_use(

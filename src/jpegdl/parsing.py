@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import jsonargparse
 import yaml
 
-from jpegdl.dropped import without_dropped
+from jpegdl.dropped import DROPPED, without_dropped
 from jpegdl.errors import UsageError, did_you_mean
 from jpegdl.files import read_text
 from jpegdl.recipes import FOLDER, RECIPES
@@ -31,6 +31,7 @@ _NOW = {
     "training.accelerator": "device",
     "workers": "data.workers",
 }
+_GONE = ("drop_alpha", "wide", *DROPPED)
 
 
 class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined]
@@ -262,10 +263,12 @@ def _options(own: jsonargparse.ArgumentParser, arguments: list[str]) -> Iterator
 
 def _with_name(own: jsonargparse.ArgumentParser, arguments: list[str], free: list[int], recipes: Sequence[str]) -> list[str]:
     """Arguments whose first of no option is ``--name``'s value, where there is one more of these than the command takes."""
-    words = [place for place in free if arguments[place] != "--"]
+    words, known = [place for place in free if arguments[place] != "--"], {"--", *own._option_string_actions}
     if len(words) != 1 + sum(not action.option_strings for action in own._actions):
         return arguments
     name = arguments[words[0]]
+    if any(other.startswith("--") and other.partition("=")[0] not in known for other in arguments[: words[0]]):
+        return arguments  # its value, as likely as not: the parser names the option
     if "--name" in arguments:
         raise argparse.ArgumentError(None, f"the comparison has two names, {name!r} and that of --name; give one of them")
     if name in recipes:
@@ -350,7 +353,9 @@ def reworded(own: jsonargparse.ArgumentParser, message: str, dashes: str = "") -
         name = f"--{found[1]}.{found[2]}"
     else:
         return message
-    if (now := _NOW.get(name.lstrip("-").replace("-", "_"))) in actions:
+    if (setting := name.lstrip("-").replace("-", "_")) in _GONE:
+        return f"no option {name} any more; CHANGELOG.md says what is done now"
+    if (now := _NOW.get(setting)) in actions:
         return f"no option {name}; it is called {_as_option(str(now), '--')} now"
     options = [option for action in actions.values() for option in action.option_strings if not option.endswith("+")]
     return f"no option {name}; {did_you_mean(name, options) or '--help-all explains all there are'}"

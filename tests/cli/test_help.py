@@ -183,6 +183,15 @@ def test_every_example_is_one(name):
         (["attack", "--attack_seed", "2"], "no option --attack_seed; it is called --images-seed now"),
         (["attack", "--accelerator", "cpu"], "no option --accelerator; it is called --device now"),
         (["compare", "--training.accelerator", "cpu"], "no option --training.accelerator; it is called --device now"),
+        (
+            ["compare", "--training.accelerator", "cpu", "--name", "a"],
+            "no option --training.accelerator; it is called --device now",
+        ),
+        (["compress", "--wide", "true", "a", "b"], "no option --wide any more; CHANGELOG.md says what is done now"),
+        (
+            ["compare", "--training.rate.kind", "symbols"],
+            "no option --training.rate.kind any more; CHANGELOG.md says what is done now",
+        ),
         (["compare", "--training", "{accelerator: cpu}"], "no option --training.accelerator; it is called --device now"),
         (["compare", "--layer", "{alhpa: 1}"], "no option --layer.alhpa; did you mean --layer.alpha?"),
         (["compare", "--zzzzz", "3"], "no option --zzzzz; --help-all explains all there are"),

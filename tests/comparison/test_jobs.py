@@ -494,13 +494,13 @@ def test_the_board(monkeypatch):
     for terminal in (_Terminal(), io.StringIO()):
         monkeypatch.setattr(sys, "stderr", terminal)
         monkeypatch.setattr(progress.shutil, "get_terminal_size", lambda: os.terminal_size((80, 24)))
-        board = workers.Board(4)
+        lines = workers.Lines(4)
         for row, title in ((0, "plain, seed 0"), (1, "plain, seed 1")):
-            board.show(row, title, Standing(5, 10, 1, 2))
+            lines.show(row, title, Standing(5, 10, 1, 2))
         now[0] += 40
-        board.tick()
-        board.end(0, "plain, seed 0: test 50.0 %")
-        board.close()
+        lines.tick()
+        lines.end(0, "plain, seed 0: test 50.0 %")
+        lines.close()
         shown = _shown(terminal.getvalue())
         assert max(len(line.replace("\x1b[A", "")) for line in shown) < 80
         if terminal.isatty():

@@ -184,6 +184,19 @@ def test_runs_that_were_attacked_differently_are_not_put_in_one_figure():
         attack_figure({})
 
 
+def test_what_an_earlier_version_found_stands_beside_what_is_found_now():
+    older, newer = _result("plain", 0), _result("jpeg-dl", 0)
+    older["settings"] |= {"attack_seed": 0, "accelerator": "cpu", "data_path": None, "workers": 0}
+    where = {"device": "auto", "data": {"path": None, "workers": 0}}
+    newer["settings"] = {"eps": older["settings"]["eps"], "images_seed": 0, **where}
+    for first, second in ((older, newer), (newer, older)):
+        assert attack_figure({"plain": {0: first}, "jpeg-dl": {0: second}}) is not None
+    newer["settings"]["images_seed"] = 1
+    for first, second in ((older, newer), (newer, older)):
+        with pytest.raises(UsageError, match=r"attacked differently \(settings.images_seed\)"):
+            attack_figure({"plain": {0: first}, "jpeg-dl": {0: second}})
+
+
 def test_seeds_with_and_without_transfer_are_not_averaged():
     with_plain = {**_result("jpeg-dl", 1), "plain": {"accuracy": 0.8}}
     with pytest.raises(UsageError, match="some seeds of jpeg-dl were attacked with what fools the plain model too"):

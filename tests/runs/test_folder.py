@@ -16,7 +16,7 @@ from jpegdl.comparison.config import read_config
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import DataWarning, UsageError
 from jpegdl.layer import LayerConfig
-from jpegdl.runs import OptimizerConfig, RateConfig, RunFolder
+from jpegdl.runs import OptimizerConfig, RateConfig, RunFolder, open_run
 from jpegdl.tables import write_tables
 
 pytestmark = pytest.mark.usefixtures("few_photos")
@@ -114,6 +114,17 @@ def test_a_setting_that_was_dropped_is_read_where_it_had_its_default(tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     with pytest.raises(UsageError, match=r"config.yaml: training.rate.kind 'frequencies' is no more: .*'symbols'"):
         RunFolder(tmp_path).config()
+
+
+def test_a_run_that_kept_its_images_on_the_device_is_opened_but_not_resumed(tmp_path, run_once):
+    config = small_config(epochs=1)
+    run_once(config, tmp_path)
+    settings = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
+    settings["data"]["cache"] = "device"  # as earlier versions had it, whose test images were the same
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    assert open_run(RunFolder(tmp_path)).config.data == config.data
+    with pytest.raises(UsageError, match="data.cache was 'device', now 'auto'"):  # its crops were drawn otherwise
+        RunFolder(tmp_path).check(config, "jpeg-dl", 0)
 
 
 @pytest.mark.parametrize(

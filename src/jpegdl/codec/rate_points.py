@@ -108,7 +108,7 @@ def rate_run(folder: RunFolder, config: CurveConfig, progress: Progress | None =
         "model": opened.digest,
         "test": opened.data.fingerprint["test"],
         "images": config.images,
-        "images_seed": config.images_seed if config.images is not None else None,
+        **({} if config.images is None else {"images_seed": config.images_seed}),  # of all, as earlier versions had it
         "optimize": config.optimize,
         "encoder": encoder_version(),
         "measures": ["accuracy", "loss"],

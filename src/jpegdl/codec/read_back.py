@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from jpegdl import functional as F
 from jpegdl.codec.config import MANIFEST
 from jpegdl.codec.encoder import Encoder, planes, write_levels
 from jpegdl.codec.learned import Learned, as_json, carried, file_tables, of_run
-from jpegdl.data import Data, DataConfig
+from jpegdl.data.config import DataConfig
 from jpegdl.data.sources.class_folders import open_test
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file, read_json, write_json
@@ -31,6 +31,9 @@ from jpegdl.runs.config import DataPlace
 from jpegdl.runs.opened import open_for_test
 from jpegdl.runs.progress import Progress
 from jpegdl.tables import SUBSAMPLINGS, tables_by_component
+
+if TYPE_CHECKING:
+    from jpegdl.data import Data
 
 FILES = "files.json"  # in the folder of a run
 STORED = 24.0  # bits per pixel of an RGB image that nothing compresses
@@ -220,7 +223,7 @@ class _Test:
         self.hard = copy.deepcopy(model)
         _layer(self.hard).rounding = "hard"
 
-    def batches(self, data: Data, chosen: list[int], name: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, data: "Data", chosen: list[int], name: str) -> Iterator[tuple[Tensor, Tensor]]:
         done = 0
         for images, targets in DataLoader(Subset(data.test, chosen), batch_size=self.batch_size):
             yield images, targets
@@ -228,7 +231,7 @@ class _Test:
             self.tell(name, done, len(chosen))
 
     @torch.no_grad()
-    def without_files(self, data: Data, chosen: list[int], optimize: bool) -> list[Row]:
+    def without_files(self, data: "Data", chosen: list[int], optimize: bool) -> list[Row]:
         """The rows soft and hard."""
         soft, hard, count, stored = 0, 0, 0, FileSizes()
         storable = True
@@ -260,7 +263,7 @@ class _Test:
         return write_levels(levels, [[1] * F.BLOCK**2] * 2, size, self.learned.subsampling or "4:4:4", optimize)
 
     @torch.no_grad()
-    def of_crops(self, data: Data, chosen: list[int], encoder: Encoder) -> list[Row]:
+    def of_crops(self, data: "Data", chosen: list[int], encoder: Encoder) -> list[Row]:
         """The rows of files made of the very pixels that the model sees."""
         counts, size = _Counts(), FileSizes()
         for images, targets in self.batches(data, chosen, "real file"):
@@ -269,7 +272,7 @@ class _Test:
 
     @torch.no_grad()
     def of_folder(
-        self, files: Path, wanted: int | None, own: tuple[Tensor, Tensor], test: Data
+        self, files: Path, wanted: int | None, own: tuple[Tensor, Tensor], test: "Data"
     ) -> tuple[list[Row], dict[str, Any]]:
         """The rows of the files in a folder, and what these are.
 
@@ -289,6 +292,8 @@ class _Test:
             workers=0,
             cache="none",
         )
+        from jpegdl.data import Data  # Lightning, which who only reads what was found need not wait for
+
         data = Data(config, test_only=True)
         self.run.folder.other_images(data.fingerprint)  # refuses other classes; that the bytes are others is the point
         counts = _Counts()
@@ -366,12 +371,12 @@ def _right(model: nn.Module, images: Tensor, targets: Tensor) -> int:
     return int((model(images).argmax(1) == targets).sum())
 
 
-def _pixels(data: Data) -> int:
+def _pixels(data: "Data") -> int:
     """Pixels of one image as the model sees it."""
     return data.config.pixels**2
 
 
-def _pairs(test: Data, files: Data) -> list[tuple[int, int]] | None:
+def _pairs(test: "Data", files: "Data") -> list[tuple[int, int]] | None:
     """Of each file that is named as a test image is, but for its suffix, the indices of both; None where no names can tell."""
     keys = [test.test.key(i) for i in range(len(test.test))]
     if test.config.kind != "folder" and not all("/" in key for key in keys):
@@ -393,7 +398,7 @@ def _stem(key: str) -> str:
 
 
 def _sameness(
-    chosen: list[tuple[int, int]] | None, pairs: list[tuple[int, int]] | None, test: Data, files: Data
+    chosen: list[tuple[int, int]] | None, pairs: list[tuple[int, int]] | None, test: "Data", files: "Data"
 ) -> dict[str, Any]:
     """Return whether files are a run's test images; see :func:`file_report`."""
     if chosen is None or pairs is None:
@@ -416,7 +421,7 @@ def _sameness(
     return {"same": same, "missing": missing, "foreign": foreign, "unlike": unlike, "images": " ".join(said) or None}
 
 
-def _unlike(pairs: list[tuple[int, int]], test: Data, files: Data) -> int:
+def _unlike(pairs: list[tuple[int, int]], test: "Data", files: "Data") -> int:
     """Return how many files look less like the test image of their name than like that of the next."""
     unlike, images = 0, [image for image, _ in pairs]
     for (image, file), other in zip(pairs, [*images[1:], *images[:1]], strict=True):

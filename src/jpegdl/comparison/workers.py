@@ -23,7 +23,7 @@ from tqdm import tqdm
 from jpegdl.comparison.config import CompareConfig
 from jpegdl.comparison.schedule import Run, Schedule
 from jpegdl.errors import UsageError
-from jpegdl.runs.progress import Board
+from jpegdl.runs.progress import Lines
 
 _TICK = 0.5  # seconds between two looks at whether the processes are there, and whether a run can begin
 
@@ -86,8 +86,8 @@ class _Workers:
 
     def __init__(self, setup: Setup, schedule: Schedule, jobs: int) -> None:
         self._setup, self._schedule, self._jobs = setup, schedule, jobs
-        self._workers: dict[int, _Worker] = {}  # by row on the board
-        self._board = Board(len(schedule.waiting))
+        self._workers: dict[int, _Worker] = {}  # by row of the display
+        self._lines = Lines(len(schedule.waiting))
         self._said: dict[str, str] = {}  # which run failed first for a reason
         self._warned: set[tuple[str, type, int]] = set()
 
@@ -109,7 +109,7 @@ class _Workers:
             by_connection = {worker.connection: worker for worker in self._workers.values()}
             heard = wait(list(by_connection), _TICK)
             if not heard:
-                self._board.tick()
+                self._lines.tick()
             for connection in heard:
                 worker = by_connection[connection]  # type: ignore[index]  # there are no sockets among them
                 try:
@@ -123,14 +123,14 @@ class _Workers:
         """No worker is left after this."""
         for worker in self._workers.values():
             worker.drop()
-        self._board.close()
+        self._lines.close()
 
     def _take_in(self, worker: "_Worker", event: Any) -> None:
         match event:
             case ("ready",):
                 worker.ready = True
             case ("standing", standing):
-                self._board.show(worker.row, worker.title, standing)
+                self._lines.show(worker.row, worker.title, standing)
             case ("warning", message, category, file, line):
                 if (key := (str(message), category, line)) not in self._warned:  # by another worker
                     self._warned.add(key)
@@ -143,7 +143,7 @@ class _Workers:
             case ("busy",):
                 assert worker.run is not None
                 self._schedule.put_off(worker.run)
-                self._board.drop(worker.row)
+                self._lines.drop(worker.row)
                 worker.run = None
             case ("error", error, trace):
                 raise error from _WorkerError(f'\n"""\n{trace}"""')
@@ -153,14 +153,14 @@ class _Workers:
     def _finish(self, worker: "_Worker", accuracy: float) -> None:
         assert worker.run is not None
         self._schedule.done(worker.run)
-        self._board.end(worker.row, f"{worker.title}: test {100 * accuracy:.1f} %")
+        self._lines.end(worker.row, f"{worker.title}: test {100 * accuracy:.1f} %")
         worker.run = None
 
     def _fail(self, worker: "_Worker", why: str) -> None:
         assert worker.run is not None
         self._schedule.fail(worker.run, why)
         before = self._said.setdefault(why, worker.title)  # one bad file or setting fails all runs
-        self._board.end(worker.row, f"{worker.title}: failed, {why if before == worker.title else f'as {before}'}")
+        self._lines.end(worker.row, f"{worker.title}: failed, {why if before == worker.title else f'as {before}'}")
         worker.run = None
 
     def _bury(self, worker: "_Worker") -> None:
@@ -202,7 +202,7 @@ class _Worker:
     """A worker process.
 
     Attributes:
-        row: on the board.
+        row: of the display.
         run: what it is training.
         ready: whether it has begun to listen.
         connection: takes orders there, and events from there.

@@ -4,7 +4,7 @@ libjpeg and libjpeg-turbo compute in integers throughout, and so do most program
 their results depend on no compiler and no processor. Here the same steps are taken in PyTorch's int32, for batches, on any
 device: colour in fixed point, chroma averaged over pixels, the "islow" DCT of Loeffler, Ligtenberg and Moschytz, levels, and
 back by way of "fancy" upsampling. The functions read as the formulas do and are not fast;
-:mod:`jpegdl.kernels.exact` is.
+:func:`jpegdl.kernels.exact_images` is.
 
 Planes of Y, Cb and Cr are int32 tensors with the level shift still to come, 0..255. There is no gradient.
 """

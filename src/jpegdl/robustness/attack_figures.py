@@ -17,6 +17,7 @@ from jpegdl.runs.record import same_images
 Results = dict[str, dict[int, dict[str, Any]]]
 
 _SAME = ("classes", "images", "indices")
+_WHERE = ("data", "device", "accelerator", "data_path", "workers")  # of the settings, the last three in earlier versions
 
 
 def attack_rows(results: Results) -> list[dict[str, Any]]:
@@ -173,6 +174,11 @@ def _all(results: Results) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
+def _what(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that numbers depend on, by the names of today, of a record that may be of an earlier version."""
+    return {"images_seed" if name == "attack_seed" else name: value for name, value in settings.items() if name not in _WHERE}
+
+
 def check_same(results: Results) -> None:
     """Refuse to put into one picture what cannot be compared.
 
@@ -191,9 +197,8 @@ def check_same(results: Results) -> None:
         there, here = first["data"], result["data"]
         if there != here and (there["name"] != here["name"] or not same_images(there["test"], here["test"])):
             differing.append("data")
-        for part in first["settings"].keys() - {"accelerator"}:
-            if result["settings"][part] != first["settings"][part]:
-                differing.append(f"settings.{part}")
+        then, now = _what(first["settings"]), _what(result["settings"])
+        differing += [f"settings.{part}" for part in {**then, **now} if then.get(part) != now.get(part)]
         if differing:
             raise UsageError(
                 f"{first_name} and {name} were attacked differently ({min(differing)}): attack them with the same settings"

@@ -133,7 +133,7 @@ class _Attack:
             "data": self.opened.data.test.fingerprint,
             "classes": self.classes,
             "indices": self.indices,
-            "images_seed": self.config.images_seed,
+            "attack_seed": self.config.images_seed,  # as earlier versions called it, whose pieces are as good
             "batch_size": self.config.batch_size,
             "draws": self.draws,
         }
@@ -176,9 +176,9 @@ class _Attack:
         pieces = list(dict.fromkeys([*asked, *check]))
         jpegs = [f"jpeg-{quality}" for quality in self.config.jpeg]
         corrupted = [f"{kind}-{severity}" for kind in self.config.corruptions for severity in self.config.severities]
-        teller = _Teller(progress, len(pieces) + len(jpegs) + len(corrupted))
-        outcomes = {trial: self._outcome(trial, right, plain_right, teller) for trial in pieces}
-        shares = {name: self._corrupted(name, teller) for name in [*jpegs, *corrupted]}
+        counter = _Counter(progress, len(pieces) + len(jpegs) + len(corrupted))
+        outcomes = {trial: self._outcome(trial, right, plain_right, counter) for trial in pieces}
+        shares = {name: self._corrupted(name, counter) for name in [*jpegs, *corrupted]}
         chance = 1 / len(self.classes)
         return {
             "arm": self.opened.settings["arm"],
@@ -207,14 +207,14 @@ class _Attack:
             "machine": str(self.device.type),
         }
 
-    def _outcome(self, trial: Trial, right: Bits, plain_right: Bits | None, teller: "_Teller") -> AttackOutcome:
+    def _outcome(self, trial: Trial, right: Bits, plain_right: Bits | None, counter: "_Counter") -> AttackOutcome:
         """From the folder, or made now: of the images that the model knows, since the others need no attack."""
         # Which images are known may differ by one at the very edge, on another device: those that are new were not attacked.
         more = {"trial": asdict(trial), "with": self._with(trial), "right": bits(right)}
         if (found := self.pieces.find(trial.name, more)) is None:
             began = time.monotonic()
             broken, plain_fooled, largest = np.zeros_like(right), np.zeros_like(right), 0.0
-            for start, batch in teller.batches(trial.name, right.nonzero()[0], self.config.batch_size):
+            for start, batch in counter.batches(trial.name, right.nonzero()[0], self.config.batch_size):
                 images, labels = self._batch(batch)
                 examples = attack_images(
                     self.model,
@@ -241,7 +241,7 @@ class _Attack:
             }
             self.pieces.keep(trial.name, more, found)
         else:
-            teller.skip()
+            counter.skip()
         broken, share = from_bits(found["broken"]), None
         if plain_right is not None and (both := broken & plain_right).any():
             share = float(from_bits(found["plain_fooled"])[both].mean())
@@ -262,13 +262,13 @@ class _Attack:
 
     # ------------------------------------------------------------------------------------------------------- corruptions
 
-    def _corrupted(self, name: str, teller: "_Teller") -> float:
+    def _corrupted(self, name: str, counter: "_Counter") -> float:
         """Accuracy on corrupted images, 0 to 1, from the folder or measured now."""
         kind, _, degree = name.rpartition("-")
         more = {"corruption": name, "with": jpeg_versions() if kind == "jpeg" else corruption_versions()}
         if (found := self.pieces.find(f"corruption-{name}", more)) is None:
             right = np.zeros(len(self.images), dtype=np.bool_)
-            for _, batch in teller.batches(name, np.arange(len(self.images)), self.config.batch_size):
+            for _, batch in counter.batches(name, np.arange(len(self.images)), self.config.batch_size):
                 images, labels = self.images[batch], self.labels[batch]
                 if kind == "jpeg":
                     made = through_files(images, int(degree))
@@ -279,7 +279,7 @@ class _Attack:
             found = {"correct": bits(right)}
             self.pieces.keep(f"corruption-{name}", more, found)
         else:
-            teller.skip()
+            counter.skip()
         return float(from_bits(found["correct"]).mean())
 
     # ------------------------------------------------------------------------------------------------------------- parts
@@ -295,7 +295,7 @@ class _Attack:
         return self.images[which].to(self.device), self.labels[which].to(self.device)
 
 
-class _Teller:
+class _Counter:
     """Counts pieces, and tells how far each is."""
 
     def __init__(self, progress: Progress, steps: int) -> None:

@@ -6,11 +6,12 @@ from jpegdl.extras import on_first_use
 
 if TYPE_CHECKING:
     from jpegdl.runs.checks import check_config
-    from jpegdl.runs.config import OptimizerConfig, RateConfig, RunConfig, TrainingConfig
+    from jpegdl.runs.config import DataPlace, OptimizerConfig, RateConfig, RunConfig, TrainingConfig
     from jpegdl.runs.folder import RunFolder, finished_runs
     from jpegdl.runs.model import TrainedRun, load_model, open_run
 
 __all__ = [
+    "DataPlace",
     "OptimizerConfig",
     "RateConfig",
     "RunConfig",
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "DataPlace": "config",
     "OptimizerConfig": "config",
     "RateConfig": "config",
     "RunConfig": "config",

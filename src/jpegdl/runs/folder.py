@@ -98,6 +98,8 @@ class RunFolder:
             UsageError: they are missing or damaged.
         """
         there = self.settings()
+        if there["data"]["cache"] == "device":  # of earlier versions, whose test images were the same
+            there["data"]["cache"] = "auto"
         return cast(RunConfig, from_dict(RunConfig, {name: there[name] for name in there.keys() - {"arm", "seed"}}))
 
     def difference(self, config: RunConfig, arm: str, seed: int) -> str | None:

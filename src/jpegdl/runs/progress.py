@@ -1,4 +1,4 @@
-"""How far runs are, and the lines that show it: one for a run, a board for several side by side."""
+"""How far runs are, and the lines that show it: one for a run, and all of several side by side."""
 
 import shutil
 import sys
@@ -132,7 +132,7 @@ def write_line(line: str) -> None:
     sys.stderr.flush()
 
 
-class Board:
+class Lines:
     """The runs that train side by side. Where stderr is not a terminal: one line per finished run, and one now and then.
 
     Args:
