@@ -6,6 +6,8 @@ from jpegdl.errors import UsageError
 
 #: By their dotted names, what is done now: their former defaults.
 DROPPED: dict[str, Any] = {"training.rate.kind": "symbols"}
+#: Prefixes of data sets that are no more, and what to take instead.
+DROPPED_SETS = {"hfids/": "hfds/NAME", "tfds/": "wds/ or folders", "torch/": "the set's own name, wds/ or folders"}
 
 
 def without_dropped(settings: Any, file: object = None, path: str = "") -> Any:
