@@ -15,6 +15,9 @@ from jpegdl.processes import lean_imports
 
 HEAVY = ("PIL", "jsonargparse", "lightning", "matplotlib", "numba", "scipy", "skimage", "timm", "torch._dynamo", "torchvision")
 
+#: What older versions of it use of pyparsing is called something else now.
+OF_MATPLOTLIB = [f"-Wignore::DeprecationWarning:matplotlib.{name}" for name in ("_fontconfig_pattern", "_mathtext")]
+
 
 def _imported(code, *names):
     """Which of ``names`` a process has imported that ran ``code``."""
@@ -97,7 +100,7 @@ ALL = tuple(package for packages in EXTRAS.values() for package in packages)
 
 def _without(packages, code):
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", _WITHOUT.format(packages=tuple(packages)) + code],
+        [sys.executable, "-W", "error", *OF_MATPLOTLIB, "-c", _WITHOUT.format(packages=tuple(packages)) + code],
         capture_output=True,
         check=False,
         encoding="utf-8",
