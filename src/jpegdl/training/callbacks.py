@@ -1,5 +1,8 @@
 """What a run starts with, what it writes down while it trains, and how far it says it is."""
 
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -83,6 +86,27 @@ class Start(Callback):
                 )
             if trainer.is_global_zero:
                 logger.log_hyperparams(self.settings)
+
+
+class EndAtOnce(Callback):
+    """Has SIGTERM end the processes that train one model as it did before training, in place of Lightning's own way.
+
+    Lightning's handler hands a tensor from process to process wherever the signal happens to interrupt the first. Within an
+    exchange between them, each then waits for what the other does not send, for ever. Only a script under Slurm that leaves
+    SIGTERM to Lightning keeps Lightning's handler, which lets the job be queued again.
+    """
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        self._before = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        # Lightning has set its handler just before this, and sets back what was there when it is done.
+        if trainer.world_size == 1 or threading.current_thread() is not threading.main_thread():
+            return
+        if self._before is not None and (callable(self._before) or "SLURM_JOB_ID" not in os.environ):
+            signal.signal(signal.SIGTERM, self._before)
+
+    on_validation_start = on_train_start
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from jpegdl.runs.folder import RunFolder
 from jpegdl.runs.progress import Display, Line
 from jpegdl.runs.record import digests_of_code, settings_of, share, versions
 from jpegdl.tables import before_and_after
-from jpegdl.training.callbacks import History, Progress, Start
+from jpegdl.training.callbacks import EndAtOnce, History, Progress, Start
 from jpegdl.training.module import JointTraining
 from jpegdl.training.plugins import ending_wandb_runs, make_own, naming
 from jpegdl.training.starting_weights import check_head, other_networks, starting_backbone
@@ -103,6 +103,7 @@ def _trainer(run: RunConfig, **options: Any) -> lightning.Trainer:
     precision: str | None = config.precision
     if precision == "16-mixed" and on_gpu(run.device):
         precision, options["plugins"] = None, [*(options.get("plugins") or []), OneScale("16-mixed", "cuda")]
+    options["callbacks"] = [EndAtOnce(), *(options.get("callbacks") or [])]
     try:
         return lightning.Trainer(
             accelerator=run.device,
