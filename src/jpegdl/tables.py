@@ -300,6 +300,13 @@ def read_tables(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
     Raises:
         UsageError: no such file, no tables in it, or tables of something else than steps; a JPEG file with two tables for
             chroma, or without luma and chroma.
+
+    Example:
+        >>> from jpegdl.tables import read_tables, standard_tables, write_tables
+        >>> luma, chroma = standard_tables(50)
+        >>> write_tables("tables.json", {"luma": luma, "chroma": chroma})
+        >>> read_tables("tables.json")[0][0].tolist()
+        [16.0, 11.0, 10.0, 16.0, 24.0, 40.0, 51.0, 61.0]
     """
     file = Path(path)
     if not file.is_file():

@@ -1,0 +1,47 @@
+"""The site: ``make docs``. Its source is the whole repository, so that links between pages are those that they have there."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent / "src")]
+
+from jpegdl import __version__  # noqa: E402
+
+project = "jpegdl"
+author = "The jpegdl developers"
+release = version = __version__
+root_doc = "docs/index"
+include_patterns = ["docs/**", "studies/README.md", "studies/*/FINDINGS.md", "src/jpegdl/kernels/README.md", "*.md"]
+exclude_patterns = ["README.md", ".venv*", "build", "runs", "**/.ipynb_checkpoints"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "from_code",
+]
+
+myst_enable_extensions = ["deflist", "colon_fence"]
+myst_heading_anchors = 4
+nb_execution_mode = "off"  # the tests run the notebook
+nb_merge_streams = True
+
+autodoc_typehints = "signature"
+autodoc_member_order = "groupwise"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_attr_annotations = True
+
+html_theme = "furo"
+html_title = f"jpegdl {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_extra_path = ["_extra"]
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0b62a3", "color-brand-content": "#0b62a3"},
+    "dark_css_variables": {"color-brand-primary": "#6cb6ff", "color-brand-content": "#6cb6ff"},
+}
