@@ -23,10 +23,12 @@ extensions = [
 ]
 
 myst_enable_extensions = ["deflist", "colon_fence"]
+highlight_language = "text"  # of blocks that do not say theirs
 myst_heading_anchors = 4
 nb_execution_mode = "off"  # the tests run the notebook
 nb_merge_streams = True
 
+autodoc_inherit_docstrings = False  # those of Lightning and PyTorch are written for other tools
 autodoc_typehints = "signature"
 autodoc_member_order = "groupwise"
 autodoc_default_options = {"members": True, "show-inheritance": True}
@@ -39,6 +41,7 @@ html_title = f"jpegdl {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_extra_path = ["_extra"]
+html_show_copyright = False
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {

@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
+from PIL import Image
 
 DOCS = Path(__file__).resolve().parents[1]
 CELLS = (1, 2, 3)  # whose pictures the pages show
@@ -21,7 +22,9 @@ def draw(folder: Path) -> None:
     names: dict[str, Any] = {}
     for number in CELLS:
         exec(compile(cells[number - 1], f"cell {number}", "exec"), names)
-        plt.gcf().savefig(folder / f"first-steps-{number}.png", dpi=110)
+        file = folder / f"first-steps-{number}.png"
+        plt.gcf().savefig(file, dpi=100)
+        Image.open(file).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 if __name__ == "__main__":

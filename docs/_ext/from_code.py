@@ -6,6 +6,7 @@ Each table is a function that returns Markdown; what it says is where the code s
 import re
 import types
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def command_options() -> str:
     shared = {action.dest for action in _options("compare")}
     sections = []
     for name, command in COMMANDS.items():
-        own = [action for action in _options(name) if name == "compare" or action.dest not in shared or len(_options(name)) < 60]
+        own = [
+            action for action in _options(name) if name == "compare" or action.dest not in shared or len(_options(name)) < 60
+        ]
         parts = [f"## {name}", command.about, f"```sh\n{command.example}\n```"]
         if name == "compare":
             parts.append("Takes every setting: [Settings](settings.md).")
@@ -71,7 +74,9 @@ def arms() -> str:
 
     def changes(arm: Any) -> str:
         parts = {"layer": arm.layer, "data": arm.data, "training": arm.training}
-        return ", ".join(f"`{name} {as_typed(value)}`" for part, content in parts.items() for name, value in _flat(part, content))
+        return ", ".join(
+            f"`{name} {as_typed(value)}`" for part, content in parts.items() for name, value in _flat(part, content)
+        )
 
     return table(("arm", "what it is", "what it sets"), ((f"`{name}`", arm.about, changes(arm)) for name, arm in ARMS.items()))
 
@@ -102,10 +107,7 @@ def recipes() -> str:
     found = [read_recipe(name) for name in RECIPES]
     return table(
         ("`--config`", "what it is", "data sets", "backbones", "epochs", "published gain, points"),
-        (
-            (f"`{r.name}`", r.about, ", ".join(r.data), ", ".join(r.backbones), str(r.epochs or ""), r.published)
-            for r in found
-        ),
+        ((f"`{r.name}`", r.about, ", ".join(r.data), ", ".join(r.backbones), str(r.epochs or ""), r.published) for r in found),
     )
 
 
@@ -139,6 +141,7 @@ def make(arguments: str) -> str:
 # ------------------------------------------------------------------------------------------------------------- options
 
 
+@cache
 def _options(command: str) -> list[Any]:
     from jpegdl.cli import COMMANDS
     from jpegdl.parsing import NO_SETTINGS
@@ -151,7 +154,9 @@ def _option_table(actions: list[Any]) -> str:
     for action in actions:
         name = action.option_strings[0] if action.option_strings else str(action.metavar or action.dest).upper()
         takes = _takes(getattr(action, "_typehint", None))
-        rows.append((f"`{name}`", f"`{takes}`" if takes else "", _default(action.default), " ".join((action.help or "").split())))
+        rows.append(
+            (f"`{name}`", f"`{takes}`" if takes else "", _default(action.default), " ".join((action.help or "").split()))
+        )
     return table(("option", "takes", "default", "meaning"), rows)
 
 
@@ -187,7 +192,9 @@ def _flat(prefix: str, content: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _cell(text: str) -> str:
-    return re.sub(r"(?<!`)<(?!`)", "&lt;", text).replace("|", "\\|").replace("*", "\\*")
+    """Text as it is in a cell; in code, between backticks, the bar alone would be read."""
+    parts = re.split(r"(`+[^`]+`+)", text.replace("|", "\\|"))
+    return "".join(part if part.startswith("`") else part.replace("<", "&lt;").replace("*", "\\*") for part in parts)
 
 
 # -------------------------------------------------------------------------------------------------------- the directive
