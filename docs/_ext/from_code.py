@@ -42,9 +42,7 @@ def command_options() -> str:
     shared = {action.dest for action in _options("compare")}
     sections = []
     for name, command in COMMANDS.items():
-        own = [
-            action for action in _options(name) if name == "compare" or action.dest not in shared or len(_options(name)) < 60
-        ]
+        own = [action for action in _options(name) if action.dest not in shared or len(_options(name)) < len(shared)]
         parts = [f"## {name}", command.about, f"```sh\n{command.example}\n```"]
         if name == "compare":
             parts.append("Takes every setting: [Settings](settings.md).")
@@ -74,9 +72,8 @@ def arms() -> str:
 
     def changes(arm: Any) -> str:
         parts = {"layer": arm.layer, "data": arm.data, "training": arm.training}
-        return ", ".join(
-            f"`{name} {as_typed(value)}`" for part, content in parts.items() for name, value in _flat(part, content)
-        )
+        found = [entry for part, content in parts.items() for entry in _flat(part, content)]
+        return ", ".join(f"`{name} {as_typed(value)}`" for name, value in found)
 
     return table(("arm", "what it is", "what it sets"), ((f"`{name}`", arm.about, changes(arm)) for name, arm in ARMS.items()))
 
@@ -154,9 +151,8 @@ def _option_table(actions: list[Any]) -> str:
     for action in actions:
         name = action.option_strings[0] if action.option_strings else str(action.metavar or action.dest).upper()
         takes = _takes(getattr(action, "_typehint", None))
-        rows.append(
-            (f"`{name}`", f"`{takes}`" if takes else "", _default(action.default), " ".join((action.help or "").split()))
-        )
+        meaning = " ".join((action.help or "").split())
+        rows.append((f"`{name}`", f"`{takes}`" if takes else "", _default(action.default), meaning))
     return table(("option", "takes", "default", "meaning"), rows)
 
 
