@@ -210,6 +210,9 @@ def setup(app: "Sphinx") -> dict[str, Any]:
             parent = nodes.section() if self.arguments[0] == "command_options" else nodes.container()
             lines = make(self.arguments[0]).splitlines()
             self.state.nested_parse(StringList(lines, source="from_code"), self.content_offset, parent, match_titles=True)
+            options = self.arguments[0].startswith(("settings", "command_options"))
+            for made in parent.findall(nodes.table):  # which stand in one column on a phone
+                made["classes"] += ["from-code", "options"] if options else ["from-code"]
             return parent.children
 
     app.add_directive("from-code", FromCode)
