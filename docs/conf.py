@@ -6,6 +6,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent / "src")]
 
+from sphinx.ext.napoleon import GoogleDocstring  # noqa: E402
+
 from jpegdl import __version__  # noqa: E402
 
 project = "jpegdl"
@@ -32,6 +34,7 @@ autodoc_inherit_docstrings = False  # those of Lightning and PyTorch are written
 autodoc_typehints = "signature"
 autodoc_member_order = "groupwise"
 autodoc_default_options = {"members": True, "show-inheritance": True}
+maximum_signature_line_length = 90
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_attr_annotations = True
@@ -48,3 +51,12 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0b62a3", "color-brand-content": "#0b62a3"},
     "dark_css_variables": {"color-brand-primary": "#6cb6ff", "color-brand-content": "#6cb6ff"},
 }
+
+
+def _returns(self: GoogleDocstring, *_: bool, **__: bool) -> list[tuple[str, str, list[str]]]:
+    """What a function returns, all of it words: what stands before a colon is no type, as signatures have these."""
+    lines = self._dedent(self._consume_to_next_section())
+    return [("", "", lines)] if lines else []
+
+
+GoogleDocstring._consume_returns_section = _returns

@@ -87,7 +87,7 @@ def test_code_on_a_page_runs(page, photos, no_hub):
     names = {
         "images": images,
         "labels": labels,
-        "model": jpegdl.prepend(timm.create_model("cifar_resnet8", num_classes=4), jpegdl.JpegLayer.from_quality(90)),
+        "model": jpegdl.prepend(timm.create_model("cifar_resnet8", num_classes=4), jpegdl.JpegLayer.from_quality(90)).eval(),
         "timm": timm,
         "torch": torch,
         "train_loader": [(images, labels)],
@@ -157,8 +157,8 @@ def test_every_setting_is_on_the_page_of_settings_once(from_code):
     } - {"--help", "--help-all", "--print-config", "--data", "--layer", "--training"}
     assert len(found) == len(set(found)) > 80
     assert wanted <= set(found) | {f"--{part}" for part in ("training.optimizer", "training.layer-optimizer", "training.rate")}
-    line = next(line for line in from_code.make("settings layer").splitlines() if line.startswith("| `--layer.alpha`"))
-    assert line.split(" | ")[1:3] == ["`float, greater than 0`", "`5.0`"]
+    line = next(line for line in from_code.make("settings layer").splitlines() if line.startswith("| `--layer.q-max`"))
+    assert line.split(" | ")[1:3] == ["`float`", "`5.0`"]
 
 
 def test_every_command_has_a_section(from_code):
