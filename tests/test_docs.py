@@ -233,11 +233,16 @@ def test_the_notebook_runs(tmp_path, monkeypatch, few_photos):
     assert [row["arm"] for row in names["comparison"].rows] == ["plain", "jpeg-dl"]
 
 
-def test_the_notebook_holds_no_outputs():
+def test_the_notebook_holds_no_outputs_and_its_links_lead_somewhere():
     file = DOCS / "tutorials" / "first_steps.ipynb"
     assert file.stat().st_size < 200_000
-    cells = [cell for cell in json.loads(file.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    words = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    links = re.findall(r"\]\(([^)#]+)", words)
+    assert len(links) > 5
+    assert [link for link in links if not (file.parent / link).exists()] == []
 
 
 # --------------------------------------------------------------------------------------------------- for code assistants

@@ -24,7 +24,9 @@ def draw(folder: Path) -> None:
         exec(compile(cells[number - 1], f"cell {number}", "exec"), names)
         file = folder / f"first-steps-{number}.png"
         plt.gcf().savefig(file, dpi=100)
-        Image.open(file).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
+        if file.stat().st_size > 150_000:
+            picture = Image.open(file).convert("RGB")
+            picture.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.FLOYDSTEINBERG).save(file, optimize=True)
 
 
 if __name__ == "__main__":
