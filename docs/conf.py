@@ -25,7 +25,6 @@ extensions = [
 ]
 
 myst_enable_extensions = ["deflist", "colon_fence"]
-smartquotes = False  # two hyphens begin an option
 highlight_language = "text"  # of blocks that do not say theirs
 myst_heading_anchors = 4
 nb_execution_mode = "off"  # the tests run the notebook

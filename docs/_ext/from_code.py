@@ -189,7 +189,8 @@ def _flat(prefix: str, content: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def _cell(text: str) -> str:
     """Text as it is in a cell; in code, between backticks, the bar alone would be read."""
-    parts = re.split(r"(`+[^`]+`+)", text.replace("|", "\\|"))
+    text = re.sub(r"(?<![`\w.-])(--[a-z][\w.-]*\w)", r"`\1`", text.replace("|", "\\|"))  # options are code
+    parts = re.split(r"(`+[^`]+`+)", text)
     return "".join(part if part.startswith("`") else part.replace("<", "&lt;").replace("*", "\\*") for part in parts)
 
 
