@@ -37,7 +37,7 @@ class CompareConfig(RunConfig):
         data: what to train and test on.
         layer: the JPEG layer.
         training: how to train.
-        device: what to compute on: auto (a GPU where there is one), cpu, gpu, cuda, mps, ... as Lightning's Trainer takes it.
+        device: what to compute on: auto (cuda where there is one, else cpu), cpu, gpu, cuda, cuda:N or mps.
         name: of the run folder, ``output/name``.
         output: folder of all runs.
         arms: what to compare. plain (the backbone alone), jpeg-dl (the layer in front of it, trained jointly); real JPEG
