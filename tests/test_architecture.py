@@ -12,7 +12,7 @@ PACKAGE = Path(jpegdl.__file__).parent
 FLOORS = [
     {"_version", "errors"},
     {"earlier", "extras", "files", "processes", "recipes", "settings"},
-    {"random", "user_code", "parsing", "opener"},
+    {"random", "user_code", "parsing", "opener", "statistics"},
     {"functional"},
     {"kernels"},
     {"tables"},

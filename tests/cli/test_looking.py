@@ -138,7 +138,7 @@ def test_bad_input_is_one_line(mine, capsys):
     assert "no finished run of arm jpeg-dl, seed 3 in runs/mine; there are seeds 0, 1" in one_error(
         capsys, "explain", "--name", "mine", "--seed", "3"
     )
-    assert "nothing to explain of plain, seed 0: the run has no layer; --arm names another" in one_error(
+    assert "nothing to explain of plain, seed 0: the run has no layer; --arms names others" in one_error(
         capsys, "explain", "--name", "mine", "--arm", "plain", "--images", "2"
     )
     assert "eps must each be greater than 0, got -1" in one_error(capsys, "attack", "--name", "mine", "--eps", "[-1]", *QUICK)

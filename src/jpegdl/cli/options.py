@@ -54,11 +54,10 @@ def add_run(parser: "ArgumentParser") -> None:
     parser.add_argument("--seed", type=int, default=0, help="which seed")
 
 
-def add_seeds(parser: "ArgumentParser") -> None:
-    """Add which seeds of its runs."""
-    parser.add_argument(
-        "--seeds", type=int | list[int] | None, default=None, help="a number n for 0 to n-1, or a list (default: all there are)"
-    )
+def add_seeds(parser: "ArgumentParser", default: str = "all there are") -> None:
+    """Add which seeds of its runs; ``default``: which where none are named, in words."""
+    about = f"a number n for 0 to n-1, or a list (default: {default})"
+    parser.add_argument("--seeds", type=int | list[int] | None, default=None, help=about)
 
 
 def comparison_folder(chosen: dict[str, Any]) -> Path:

@@ -16,7 +16,7 @@ from jpegdl.comparison.figures import (
     curves_figure,
     gains_figure,
 )
-from jpegdl.comparison.statistics import summary_notes, summary_rows, verdict
+from jpegdl.comparison.numbers import summary_notes, summary_rows, verdict
 from jpegdl.comparison.summary import read_summary
 from jpegdl.files import write_text
 from jpegdl.report.explanations import explained_sections
