@@ -136,10 +136,10 @@ def test_bad_input_is_one_line(mine, capsys):
         capsys, "attack", "--name", "mine", "--arms", "[gain]", *QUICK
     )
     assert "no finished run of arm jpeg-dl, seed 3 in runs/mine; there are seeds 0, 1" in one_error(
-        capsys, "explain", "--name", "mine", "--seed", "3"
+        capsys, "explain", "--name", "mine", "--seeds", "3,"
     )
     assert "nothing to explain of plain, seed 0: the run has no layer; --arms names others" in one_error(
-        capsys, "explain", "--name", "mine", "--arm", "plain", "--images", "2"
+        capsys, "explain", "--name", "mine", "--arms", "plain", "--images", "2"
     )
     assert "eps must each be greater than 0, got -1" in one_error(capsys, "attack", "--name", "mine", "--eps", "[-1]", *QUICK)
     assert "no comparison in" in one_error(capsys, "report", "--name", "nothing")

@@ -1,5 +1,7 @@
 """Options that several commands share, and what is made of them."""
 
+import itertools
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
@@ -26,10 +28,16 @@ RUN = ("name", "output", "arm", "seed")
 
 def comparison_parser(usage: str, about: str, *, new: bool = False) -> "ArgumentParser":
     """Return a parser of all settings of a comparison, whose name may come first; ``new``: it need not be there yet."""
-    from jpegdl.comparison import CompareConfig
+    from jpegdl.comparison import ARMS, CompareConfig
+    from jpegdl.layer import LAYER_KINDS
     from jpegdl.parsing import name_first, settings_parser
 
-    return name_first(settings_parser(usage, about, CompareConfig), new=new)
+    parser = settings_parser(usage, about, CompareConfig)
+    lists: dict[str, Mapping[str, Any]] = {"jpegdl.layer.LAYER_KINDS": LAYER_KINDS, "jpegdl.comparison.ARMS": ARMS}
+    for action, (name, entries) in itertools.product(parser._actions, lists.items()):
+        listed = ", ".join(f"{key} ({entry.about})" for key, entry in entries.items())
+        action.help = (action.help or "").replace(f"one of :data:`{name}`", listed)
+    return name_first(parser, new=new)
 
 
 def finished_parser(usage: str, about: str, *, first: bool = True) -> "ArgumentParser":
