@@ -59,8 +59,8 @@ def test_a_wrong_word_is_one_line_everywhere(tmp_path, name):
     found = []
     for call in (
         lambda: compare(config),
-        lambda: attack_comparison(tmp_path, AttackConfig(device=name or " ", attacks=["fgsm"], corruptions=[])),
-        lambda: explain_comparison(tmp_path, ExplainConfig(device=name or " ")),
+        lambda: attack_comparison(tmp_path, AttackConfig(device=name, attacks=["fgsm"], corruptions=[])),
+        lambda: explain_comparison(tmp_path, ExplainConfig(device=name)),
     ):
         with pytest.raises(UsageError) as error:
             call()

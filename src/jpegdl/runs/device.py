@@ -29,7 +29,7 @@ def compute_device(name: str | None) -> torch.device:
     Raises:
         UsageError: it is none of these names, or there is no such device here.
     """
-    wanted, number = check_device(name or "auto")
+    wanted, number = check_device("auto" if name is None else name)
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     gpus = [kind for kind, available in there.items() if available]
     kind = {"auto": "cuda" if there["cuda"] else "cpu", "gpu": next(iter(gpus), "cuda")}.get(wanted, wanted)

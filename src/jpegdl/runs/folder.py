@@ -7,13 +7,11 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import safetensors
-import safetensors.torch
 import yaml
-from torch import nn
 
 from jpegdl.earlier import todays_record
 from jpegdl.errors import UsageError
@@ -31,6 +29,9 @@ from jpegdl.runs.record import (
     from_dict,
     settings_of,
 )
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _BAD_FILE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, yaml.YAMLError, safetensors.SafetensorError,
@@ -278,12 +279,14 @@ class RunFolder:
         with replacing(self.layer_file) as file, file.open("wb") as stream:
             np.savez_compressed(stream, **columns)
 
-    def write_model(self, model: nn.Module, classes: list[str]) -> None:
+    def write_model(self, model: "nn.Module", classes: list[str]) -> None:
         """Write ``model.safetensors``, with the names of the classes that its logits stand for."""
+        from safetensors.torch import save  # PyTorch, which who reads a folder need not wait for
+
         # Copies, as safetensors takes no tensors that share memory, and some models tie weights.
         state = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
         with replacing(self.model_file) as file:
-            file.write_bytes(safetensors.torch.save(state, {CLASSES: json.dumps(classes)}))
+            file.write_bytes(save(state, {CLASSES: json.dumps(classes)}))
 
     def write_tables(self, tables: dict[str, Any]) -> None:
         """Write ``tables.json``."""
