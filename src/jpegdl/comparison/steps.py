@@ -140,21 +140,16 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Test a finished run's model, another file's, or a backbone with trained weights, as it is or with another quantizer.
 
-    Class folders need no training part: ``data.path`` may hold test/ alone, or be a folder or tar of class folders.
-
     Args:
         config: names the run by its ``name`` and ``output``, whose own settings are in use
-            (:func:`jpegdl.training.evaluation.evaluate_trained`). With ``model_file`` all of ``config`` counts, and none of the
-            run's; where it has ``weights`` or ``pretrained`` and there is no finished run that began with them, too.
+            (:func:`jpegdl.training.evaluation.evaluate_trained`). With ``model_file``, and where it has ``weights`` or
+            ``pretrained`` and no finished run there began with them, all of it counts, and none of the run's
+            (:func:`jpegdl.training.evaluation.evaluate_weights`).
         arm, seed: which run.
-        model_file: a ``model.safetensors`` to test in place of the run's own.
-        rounding: quantizer to put in place of the trained one, such as hard.
-        sets: the data set as Python objects, of a run that was trained on such; its training part may be None.
+        model_file, rounding, sets: see there.
 
     Returns:
-        accuracy (0 to 1) and loss on the test images, their number, ``images``, and how many are ``correct``; backbone, model
-        (the file, or what was loaded), arm, seed, rounding (None for plain); ``other_images``: how the images differ from those
-        of the run's own test, None if not.
+        What these do, ``arm`` and ``seed``.
 
     Raises:
         UsageError: unknown arm or rounding, no such model, one of another architecture, or data with other classes.

@@ -29,11 +29,12 @@ def evaluate_trained(
         here: what to compute on and where the data are: ``device``, ``data.path`` (if given), ``data.workers``,
             ``training.devices``, ``num_nodes`` and ``strategy`` count.
         rounding: quantizer to put in place of the trained one.
-        sets: the data set as Python objects; its training part may be None.
+        sets: the data set as Python objects, of a run that was trained on such; its training part may be None.
 
     Returns:
-        What :func:`evaluate` does; backbone, model (the file), rounding (None for plain); ``other_images``: how the images
-        differ from those of the run's own test, None if not.
+        accuracy (0 to 1) and loss on the test images, their number, ``images``, and how many are ``correct``; backbone, model
+        (the file), rounding (None for plain); ``other_images``: how the images differ from those of the run's own test, None if
+        not. Class folders need no training part.
 
     Raises:
         UsageError: no such model, no such rounding, or data with other classes.
@@ -50,17 +51,13 @@ def evaluate_trained(
 def evaluate_weights(
     run: RunConfig, seed: int, model_file: Path | None, rounding: str | None = None, sets: tuple[Any, ...] | None = None
 ) -> dict[str, Any]:
-    """Test a file's model, or a backbone as its trained weights are, behind an untrained layer.
+    """Test a file's model, or a backbone as its trained weights are, behind an untrained layer, as :func:`evaluate_trained`.
 
     Args:
         run: all settings.
         seed: of what is random in initial tables.
         model_file: a ``model.safetensors``; None for the weights that the settings name.
-        rounding: quantizer to put in place of the settings' own.
-        sets: the data set as Python objects; its training part may be None.
-
-    Returns:
-        As :func:`evaluate_trained`; ``model`` is the file, or what was loaded.
+        rounding, sets: as there.
 
     Raises:
         UsageError: no such model, one of another architecture, or data with other classes.
