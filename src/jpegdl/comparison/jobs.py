@@ -62,8 +62,9 @@ def count_jobs(config: CompareConfig) -> int:
     most = len(config.seed_list) * len(arms - started_from)  # a run and what it starts from never train at a time
     if config.jobs is not None:
         return min(config.jobs, most)
-    if (device := compute_device(config.device)).type != "cpu":
-        return min(1 if device.index is not None else torch.accelerator.device_count(), most)
+    with suppress(UsageError):  # no such device here, and no use for one where all is trained
+        if (device := compute_device(config.device)).type != "cpu":
+            return min(1 if device.index is not None else torch.accelerator.device_count(), most)
     return min(count_cores(), most)
 
 

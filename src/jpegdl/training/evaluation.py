@@ -11,6 +11,7 @@ from jpegdl.layer import PrependedModel, build_layer, layer_kind, prepend, table
 from jpegdl.layer.roundings import set_rounding
 from jpegdl.processes import quiet, room_for_images, starting
 from jpegdl.runs import DataPlace, RunConfig, RunFolder, check_config, load_model
+from jpegdl.runs.device import trainer_device
 from jpegdl.runs.opened import open_for_test
 from jpegdl.runs.record import share
 from jpegdl.training.module import JointTraining
@@ -39,6 +40,7 @@ def evaluate_trained(
     Raises:
         UsageError: no such model, no such rounding, or data with other classes.
     """
+    trainer_device(here.device, here.training.devices)  # refused before anything is opened
     place = DataPlace(here.data.path, here.data.workers)
     opened = open_for_test(folder, place, "cpu", rounding, sets)  # from where Lightning takes the model to its device
     run = opened.run.config.at(here)
