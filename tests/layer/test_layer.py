@@ -336,7 +336,7 @@ def test_bad_arguments_are_refused(options, message):
 def test_a_refused_table_says_which_number():
     table = torch.ones(8, 8)
     table[2, 3] = -0.25
-    with pytest.raises(UsageError, match="luma must be finite and greater than 0 everywhere, got -0.25"):
+    with pytest.raises(UsageError, match="luma.*0 everywhere, got -0.25"):
         JpegLayer(table)
 
 

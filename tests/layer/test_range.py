@@ -155,9 +155,10 @@ def test_gradients_accumulate_and_are_unscaled():
     assert layer.luma.dtype == torch.float32
 
 
-def test_compiled_training_stays_in_range():
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.soak)])
+def test_compiled_training_stays_in_range(backend):
     layer = JpegLayer(0.002, 0.002)
-    compiled, optimizer = torch.compile(layer, fullgraph=True), torch.optim.Adam(layer.parameters(), 0.01)
+    compiled, optimizer = torch.compile(layer, fullgraph=True, backend=backend), torch.optim.Adam(layer.parameters(), 0.01)
     for _ in range(3):
         optimizer.zero_grad()
         (compiled(IMAGES) - 0.5).square().mean().backward()

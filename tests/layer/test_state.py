@@ -65,7 +65,7 @@ def test_the_state_of_a_layer_with_other_settings_is_refused(saved, loading, mes
 
 def test_another_rounding_is_a_warning_and_stays():
     layer = JpegLayer(rounding="hard")
-    with pytest.warns(UserWarning, match="with rounding='soft'; this one keeps rounding='hard'"):
+    with pytest.warns(UserWarning, match="with rounding='soft';.*rounding='hard'"):
         layer.load_state_dict(JpegLayer(3.0).state_dict())
     assert layer.rounding == "hard"
     assert (layer.luma == 3).all()
@@ -119,7 +119,7 @@ def test_state_dicts_averaged_entry_by_entry_keep_the_settings(average):
     a, b = JpegLayer(2.0, 3.0, bits=6, window=3).state_dict(), JpegLayer(4.0, 3.0, bits=6, window=3).state_dict()
     mean = {name: AVERAGES[average](a[name], b[name]) for name in a}
     JpegLayer(bits=6, window=3).load_state_dict(mean)
-    with pytest.raises(UsageError, match="bits=6, window=3, and this one has bits=8, window=5"):
+    with pytest.raises(UsageError, match="bits=6, window=3,.*bits=8, window=5"):
         JpegLayer().load_state_dict(mean)
 
 
@@ -165,7 +165,7 @@ def test_a_subclass_adds_settings_of_its_own():
     layer.edge = 2
     with pytest.raises(UsageError, match="a Sharp with edge=1, and this one has edge=2"):
         layer.load_state_dict(Sharp().state_dict())
-    with pytest.raises(UsageError, match="is that of a Sharp, and this layer is a JpegLayer"):
+    with pytest.raises(UsageError, match="Sharp,.*JpegLayer"):
         JpegLayer().load_state_dict(layer.state_dict())
 
 
