@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -84,17 +82,16 @@ def test_large_batches_are_left_to_the_layer(small, monkeypatch, tmp_path):
     assert set(times[-1]["seconds"]) == {"jpegdl", "(c) copy"}
 
 
-def test_peak_memory_is_that_of_the_pass():
+def test_peak_memory_is_that_of_the_pass(fresh):
     code = f"""
-import sys
+import sys, warnings
+warnings.resetwarnings()
 sys.path.insert(0, {str(FILE.parent)!r})
 import layer
 layer._COMPARED = (32, 128)
 print(*(layer.peak_extra(name, "+ tables", "cpu") for name in ("(a) softmax", "jpegdl")))
 """  # in a process of its own: one that holds freed memory would take the pass's from there
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
-    ).stdout.split()
+    found = fresh(code).stdout.split()
     if found == ["None", "None"]:
         pytest.skip("this system does not tell")
     softmax, ours = map(float, found)

@@ -272,7 +272,7 @@ def test_missing_packages(tmp_path, monkeypatch):
 def test_no_compiler(tmp_path):
     # By its own patch: to undo a monkeypatch hides the setting, in PyTorch 2.14, from all that compiles later.
     broken = importlib.import_module("torch._inductor.config").patch({"cpp.cxx": ("no-such-compiler",)})
-    with broken, pytest.raises(UsageError, match=r"AOTInductor needs a C\+\+ compiler, and there is none"):
+    with broken, pytest.raises(UsageError, match=r"AOTInductor needs a C\+\+"):
         export_model(Means(), tmp_path / "model.pt2", size=16, format="aotinductor")
 
 

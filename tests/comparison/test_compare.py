@@ -25,11 +25,12 @@ def _config(folder, **changes):
 # ----------------------------------------------------------------------------------------------------------- comparisons
 
 
-def test_compare_end_to_end(tmp_path, monkeypatch):
-    config = _config(tmp_path)
+def test_compare_end_to_end(mine, monkeypatch):
+    config = small_comparison("runs", seeds=2)
+    written = {file.name: file.read_bytes() for file in mine.glob("summary.*")}
     done = compare(config)
-    summary, table = done.summary, done.table
-    folder = tmp_path / "test"
+    assert {file.name: file.read_bytes() for file in mine.glob("summary.*")} == written
+    summary, table, folder = done.summary, done.table, mine
     assert json.loads((folder / "summary.json").read_text(encoding="utf-8")) == summary
     assert (folder / "summary.md").read_text(encoding="utf-8") == table
     assert {file.name for file in folder.glob("*.png")} == {
@@ -93,29 +94,26 @@ def test_arms_with_data_of_their_own(tmp_path):
     assert "other test images" in again.table
 
 
-def test_sensitivity_tables_come_from_the_plain_model_of_the_seed(tmp_path):
-    config = _config(tmp_path)
-    with pytest.raises(UsageError, match="train arm plain with seed 0 first"):
-        train_arm(config, "jpeg-dl", 0)
-    assert not (tmp_path / "test" / "jpeg-dl").exists()
-    train_arm(config, "plain", 0)
-    train_arm(config, "jpeg-dl", 0)
+def test_sensitivity_tables_come_from_the_plain_model_of_the_seed(mine):
+    config = small_comparison("runs", seeds=2)
+    with pytest.raises(UsageError, match="train arm plain with seed 2 first"):
+        train_arm(config, "jpeg-dl", 2)
+    assert not (mine / "jpeg-dl/2").exists()
     luma, _ = calibrate_run(config, 0)
-    before = json.loads((tmp_path / "test" / "jpeg-dl" / "0" / "tables.json").read_text(encoding="utf-8"))["before"]
+    before = json.loads((mine / "jpeg-dl/0/tables.json").read_text(encoding="utf-8"))["before"]
     assert torch.equal(torch.tensor(before["luma"]), luma)
     assert luma.max() == pytest.approx(5)
 
 
-def test_evaluation_with_another_quantizer(tmp_path):
-    config = _config(tmp_path, layer=LayerConfig(tables="standard:10", alpha=0.001))
-    train_arm(config, "jpeg-dl", 0)
+@pytest.mark.usefixtures("mine")
+def test_evaluation_with_another_quantizer():
+    config = small_comparison("runs", seeds=2)
     soft, hard = evaluate_run(config, "jpeg-dl", 0), evaluate_run(config, "jpeg-dl", 0, rounding="hard")
     assert soft["loss"] != hard["loss"]
     with pytest.raises(UsageError, match="rounding must be one of"):
         evaluate_run(config, "jpeg-dl", 0, rounding="up")
     with pytest.raises(UsageError, match="no trained model in"):
-        evaluate_run(config, "jpeg-dl", 1)
-    train_arm(config, "plain", 0)
+        evaluate_run(config, "jpeg-dl", 2)
     with pytest.raises(UsageError, match="plain/0 has no quantizer"):
         evaluate_run(config, "plain", 0, rounding="hard")
 

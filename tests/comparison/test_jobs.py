@@ -276,13 +276,12 @@ def test_what_no_run_could_begin_with_is_one_error_before_any_begins(tmp_path, s
     assert not (tmp_path / "jobs").exists()
 
 
-def test_a_worker_whose_parent_was_killed_ends_without_a_word():
-    code = (
-        "from multiprocessing import Pipe\nfrom jpegdl.comparison.worker import _Reporter\n"
+def test_a_worker_whose_parent_was_killed_ends_without_a_word(fresh):
+    done = fresh(
+        "import os; os.setsid()\nfrom multiprocessing import Pipe\nfrom jpegdl.comparison.worker import _Reporter\n"
         "ours, theirs = Pipe()\nours.close()\n_Reporter(theirs).tell('ready')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, start_new_session=True)
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, b"", b"")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, "", "")
 
 
 def test_what_only_the_script_knows_is_said(tmp_path, monkeypatch):
@@ -338,19 +337,15 @@ def _children(pid):
 
 
 @contextlib.contextmanager
-def _started(command, log, **options):
-    """A process that trains with others, one thread each; none of them is left afterwards, whatever happens."""
-    others = set()
-    with log.open("w", encoding="utf-8") as stderr:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(command, stderr=stderr, env=environment, **options)
-        try:
-            yield process, others
-        finally:
-            process.kill()
-            process.wait(LONG)
-            for pid in _alive(others):
-                os.kill(pid, signal.SIGKILL)
+def _none_left(process, others):
+    """Neither a process that trains with others nor these are there afterwards, whatever happens."""
+    try:
+        yield
+    finally:
+        process.kill()
+        (process.join if hasattr(process, "join") else process.wait)(LONG)
+        for pid in _alive(others):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _alive(pids):
@@ -382,8 +377,11 @@ def test_no_worker_outlives_a_script_that_is_killed(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT.format(output=str(tmp_path / "runs")), encoding="utf-8")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/queue.py").write_text("raise ImportError('the wrong one')", encoding="utf-8")
-    command, log = [sys.executable, str(tmp_path / "script.py")], tmp_path / "log"
-    with _started(command, log, cwd=tmp_path / "elsewhere") as (process, workers):
+    command, log, workers = [sys.executable, str(tmp_path / "script.py")], tmp_path / "log", set()
+    with log.open("w", encoding="utf-8") as stderr:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, stderr=stderr, env=environment, cwd=tmp_path / "elsewhere")
+    with _none_left(process, workers):
         started = [tmp_path / "runs/run/plain" / seed / "last.ckpt" for seed in "01"]
         _until(lambda: all(file.is_file() for file in started) or process.poll() is not None, "no training")
         workers |= _children(process.pid)
@@ -400,7 +398,7 @@ def test_interrupt(tmp_path, end, said):
         log, "compare", "--config", "demo", "--data.name", "made-up", "--data.limit", "24", "--training.epochs", "100000",
         "--training.test_every", "100000", "--device", "cpu", "--jobs", "2", "--output", str(tmp_path),
     )  # fmt: skip
-    try:
+    with _none_left(process, workers):
         started = [tmp_path / "demo/plain" / seed / "last.ckpt" for seed in "01"]
         _until(lambda: all(file.is_file() for file in started) or not process.is_alive(), "no training")
         workers |= _children(process.pid)
@@ -409,10 +407,6 @@ def test_interrupt(tmp_path, end, said):
         process.join(LONG)
         assert process.exitcode == 128 + end
         assert not _alive(workers)  # at once
-    finally:
-        process.kill()
-        for pid in _alive(workers):
-            os.kill(pid, signal.SIGKILL)
     assert log.read_text(encoding="utf-8").count(f"jpegdl: {said}; the same command resumes") == 1
     assert "Traceback" not in log.read_text(encoding="utf-8")
 
@@ -424,22 +418,22 @@ def test_interrupt(tmp_path, end, said):
 )
 def test_processes_of_one_run_end_with_the_first(tmp_path, moment, end):
     """The first of two DDP processes is told to end, or killed before the second knows it."""
-    command = [
-        sys.executable, "-m", "jpegdl.cli", "train", "--config", "demo", "--data.name", "made-up", "--data.limit", "64",
+    log, others = tmp_path / "log", set()
+    process = start_command(
+        log, "train", "--config", "demo", "--data.name", "made-up", "--data.limit", "64",
         "--arm", "plain", "--training.epochs", "100000", "--training.test_every", "100000", "--device", "cpu",
         "--training.devices", "2", "--training.strategy", "ddp", "--output", str(tmp_path),
-    ]  # fmt: skip
-    log = tmp_path / "log"
-    with _started(command, log) as (process, others):
-        _until(lambda: _children(process.pid) or process.poll() is not None, "no second process")
+    )  # fmt: skip
+    with _none_left(process, others):
+        _until(lambda: _children(process.pid) or not process.is_alive(), "no second process")
         others |= _children(process.pid)
         assert len(others) == 1, log.read_text(encoding="utf-8")
         if moment == "they import":
             time.sleep(1)
         elif moment == "training":
             _until((tmp_path / "demo/plain/0/last.ckpt").is_file, "no training")
-        process.send_signal(end)
-        process.wait(LONG)
+        os.kill(process.pid, end)
+        process.join(LONG)
         _until(lambda: not _alive(others), "the second process outlives the first")
 
 

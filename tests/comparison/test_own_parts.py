@@ -75,6 +75,11 @@ def test_a_model_a_layer_and_arms_of_the_users_own(tmp_path, parts):
     assert slow.training.layer_optimizer.name == "adam"  # what the arm does not say is the recipe's
     assert done.results[3].epochs == 2
 
+    # Workers import it too.
+    two = compare(_config(tmp_path, arms=["plain", {"dead-zone": DEAD_ZONE}], name="two", jobs=2))
+    assert two.summary["failed"] == []
+    assert [result.loss for result in two.results] == pytest.approx([done.results[i].loss for i in (0, 2)], rel=1e-4)
+
     # What is trained is used by its folder alone: the settings need not define the arm again.
     plain_settings = _config(tmp_path)
     there = evaluate_run(plain_settings, "dead-zone", 0)
@@ -87,14 +92,6 @@ def test_a_model_a_layer_and_arms_of_the_users_own(tmp_path, parts):
     ):
         later = compare(plain_settings)
     assert list(later.summary["arms"]) == ["plain", "jpeg-dl"]
-
-
-@pytest.mark.usefixtures("few_photos")
-def test_workers_import_it_too(tmp_path, parts):
-    one = compare(_config(tmp_path, arms=["plain", {"dead-zone": DEAD_ZONE}], name="one"))
-    two = compare(_config(tmp_path, arms=["plain", {"dead-zone": DEAD_ZONE}], name="two", jobs=2))
-    assert one.summary["failed"] == two.summary["failed"] == []
-    assert [result.loss for result in one.results] == pytest.approx([result.loss for result in two.results], rel=1e-4)
 
 
 @pytest.mark.usefixtures("few_photos")

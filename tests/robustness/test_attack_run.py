@@ -321,7 +321,7 @@ def test_runs_that_cannot_be_attacked(folders, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="has no quantizer, so rounding 'hard' means nothing to it"):
         attack_run(plain, _config(rounding="hard"))
     monkeypatch.setattr(attacking, "check_attack", lambda config: None)  # with or without the extra
-    with pytest.raises(UsageError, match="corruptions need images of at least 32 pixels on a side, and those of .* have 16"):
+    with pytest.raises(UsageError, match="32.*have 16"):
         attack_run(folder, _config(corruptions=["fog"]))
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="device 'gpu' cannot be used here"):
