@@ -69,7 +69,9 @@ class Coefficients:
                 raise UsageError(f"{name} must be whole numbers of an integer dtype, got {tensor.dtype}: {name}.round().int()")
         F.check_shape(self.tables, (len(self.levels), F.BLOCK, F.BLOCK), "tables")
         if int(self.tables.min()) < 1 or int(self.tables.max()) > LARGEST_ENTRY:
-            raise UsageError(f"tables must hold steps from 1 to {LARGEST_ENTRY}, got {self.tables.min()} to {self.tables.max()}")
+            raise UsageError(
+                f"tables must hold steps from 1 to {LARGEST_ENTRY}, got {self.tables.min()} to {self.tables.max()}"
+            )
         down, across = FACTORS[self.subsampling]
         for index, levels in enumerate(self.levels):
             samples = (-(-height // down), -(-width // across)) if index else self.size

@@ -79,9 +79,7 @@ class Encoder:
         if max(image.size) > LARGEST_SIDE:
             raise ValueError(f"{image.width} x {image.height} pixels: a JPEG file holds {LARGEST_SIDE} on a side at most")
         if self.exact:
-            return write_levels(
-                self.levels(image), self._tables(image), image.size, self.subsampling, self.optimize, exif, icc
-            )
+            return write_levels(self.levels(image), self._tables(image), image.size, self.subsampling, self.optimize, exif, icc)
         return self._by_pillow(image, exif, icc)
 
     def levels(self, image: Image.Image) -> list[np.ndarray[Any, Any]]:
