@@ -1,4 +1,4 @@
-"""``RandomJpeg`` in other people's pipelines: torchvision's videos, kornia's containers, samples of Albumentations, compilers."""
+"""``RandomJpeg`` in other people's pipelines: torchvision's videos, kornia, Albumentations, compilers."""
 
 import copy
 

@@ -226,12 +226,12 @@ def _subsampling(factors: list[tuple[int, int]]) -> str:
     (down, across), *chroma = factors
     if not chroma:
         return "4:4:4"
-    ratios = {(down / part[0], across / part[1]) for part in chroma}
-    known = {pair: name for name, pair in FACTORS.items()}
-    if len(ratios) > 1 or (ratio := ratios.pop()) not in known:
+    ratios: set[tuple[float, float]] = {(down / part[0], across / part[1]) for part in chroma}
+    name = next((name for name, factor in FACTORS.items() if ratios == {factor}), None)
+    if name is None:
         samples = ", ".join(f"{h}x{v}" for v, h in factors)
         raise UsageError(f"its components are sampled {samples}, which is none of {', '.join(FACTORS)}")
-    return known[ratio]
+    return name
 
 
 def _without_notes(content: bytes) -> bytes:

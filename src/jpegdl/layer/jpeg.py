@@ -161,7 +161,7 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
 def _of_planes(luma: Tensor, chroma: Tensor) -> Tensor:
     """(3, ..., 8, 8) of Y, Cb and Cr; (N, 3, 8, 8) where one of the tables is (N, 8, 8), for each image."""
     if luma.ndim != chroma.ndim:
-        luma, chroma = torch.broadcast_tensors(luma, chroma)
+        luma, chroma = luma.expand_as(luma + chroma), chroma.expand_as(luma + chroma)
     return torch.stack((luma, chroma, chroma), -3 if luma.ndim == 3 else 0)
 
 
