@@ -5,22 +5,25 @@ Photographs are compressed at each quality by Pillow (libjpeg-turbo) and read ag
 - ``jpegdl.jpeg``: the exact path;
 - jpegdl, float: the layer's transforms with hard rounding, in floating point (``JpegLayer``, ``SubsampledJpegLayer``), then
   rounded and clipped;
-- kornia's ``jpeg_codec_differentiable`` where kornia is installed, which knows 4:2:0 alone: as it comes, and rounded and
-  clipped.
+- Diff-JPEG's formula (``diff_jpeg.py``), and kornia's ``jpeg_codec_differentiable`` where kornia is installed, both for 4:2:0
+  alone: as they come, and rounded and clipped. Of Diff-JPEG with values of the discrete steps (``ste``), rounded.
 
 Prints a Markdown table: of all pixels and channels the share that is equal, the mean and the largest difference in grey levels,
 and the PSNR; then how many random crops of all sizes, with random tables, are equal in every pixel.
 """
 
 import argparse
+import importlib
 import io
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import PIL
 import skimage.data
 import torch
+from diff_jpeg import diff_jpeg
 from PIL import Image, features
 
 from jpegdl import JpegLayer, jpeg
@@ -69,16 +72,15 @@ def contestants(sampling: str):
 
         ways["jpegdl, float"] = floats
     if sampling == "4:2:0":
-        try:
-            from kornia.enhance import jpeg_codec_differentiable
-        except ImportError:
-            return ways
-
-        def kornias(x, quality):
-            return jpeg_codec_differentiable(x, torch.tensor([float(quality)])) * 255
-
-        ways["kornia"] = kornias
-        ways["kornia, rounded"] = lambda x, quality: kornias(x, quality).round().clamp(0, 255)
+        others = {"Diff-JPEG": diff_jpeg}
+        with suppress(ImportError):
+            others["kornia"] = importlib.import_module("kornia.enhance").jpeg_codec_differentiable
+        for name, other in others.items():
+            ways[name] = lambda x, quality, other=other: other(x, torch.tensor([float(quality)])) * 255
+            ways[f"{name}, rounded"] = lambda x, quality, way=ways[name]: way(x, quality).round().clamp(0, 255)
+        ways["Diff-JPEG, ste, rounded"] = lambda x, quality: (
+            diff_jpeg(x, torch.tensor([float(quality)]), ste=True) * 255
+        ).round()
     return ways
 
 

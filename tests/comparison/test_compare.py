@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from factory import small_comparison
-from jpegdl.comparison import CompareConfig, calibrate_run, compare, evaluate_run, steps, train_arm
+from jpegdl.comparison import CompareConfig, calibrate_run, compare, evaluate_run, train_arm
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
@@ -114,7 +114,7 @@ def test_evaluation_with_another_quantizer():
         evaluate_run(config, "jpeg-dl", 0, rounding="up")
     with pytest.raises(UsageError, match="no trained model in"):
         evaluate_run(config, "jpeg-dl", 2)
-    with pytest.raises(UsageError, match="plain has no quantizer"):
+    with pytest.raises(UsageError, match="plain/0 has no quantizer"):
         evaluate_run(config, "plain", 0, rounding="hard")
 
 
@@ -143,10 +143,10 @@ def test_evaluation_computes_where_it_is_told_to(tmp_path):
         training=replace(trained.training, **where),
         device="gpu",
     )
-    assert steps._here(trained, asked) == expected
+    assert trained.at(asked.run) == expected
     asked.data.path = None
     there = replace(trained, data=replace(trained.data, path="/images"))
-    assert steps._here(there, asked).data.path == "/images"
+    assert there.at(asked.run).data.path == "/images"
 
 
 def test_every_arm_sees_the_same_images_in_the_same_order_and_starts_alike(tmp_path, monkeypatch):

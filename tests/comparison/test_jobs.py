@@ -105,10 +105,12 @@ def test_how_many_at_a_time(tmp_path, monkeypatch):
     assert jobs.count_jobs(_config(tmp_path, jobs=4, seeds=9)) == 4
     several = replace(_config(tmp_path).training, devices=2)
     assert jobs.count_jobs(_config(tmp_path, jobs=None, training=several)) == 1
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for counted in (torch.cuda, torch.accelerator):
+        monkeypatch.setattr(counted, "device_count", lambda: 2)
     assert jobs.count_jobs(_config(tmp_path, jobs=None, seeds=9)) == 8  # device cpu
     assert jobs.count_jobs(_config(tmp_path, jobs=None, seeds=9, device="auto")) == 2
+    assert jobs.count_jobs(_config(tmp_path, jobs=None, seeds=9, device="cuda:1")) == 1
     assert jobs.count_jobs(_config(tmp_path, jobs=4, seeds=9, device="auto")) == 4
 
 
@@ -142,6 +144,7 @@ def test_workers_share_threads_and_gpus(monkeypatch):
     assert [one["OMP_NUM_THREADS"], one["OMP_WAIT_POLICY"], one["GOMP_SPINCOUNT"]] == ["3", "PASSIVE", "7"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [workers._environment(row, 1)["CUDA_VISIBLE_DEVICES"] for row in range(3)] == ["0", "1", "0"]
+    assert "CUDA_VISIBLE_DEVICES" not in workers._environment(1, 1, one_gpu=True)  # --device cuda:1 means one of all
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, GPU-b")
     assert [workers._environment(row, 1)["CUDA_VISIBLE_DEVICES"] for row in range(3)] == ["GPU-a", "GPU-b", "GPU-a"]
 
@@ -259,7 +262,7 @@ def test_warnings_and_errors_come_as_if_from_this_process(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [("precision", "fp16", "training.precision must be one of 32-true, 16-mixed, .*, got 'fp16'$"),
-     ("device", "fpga", "invalid accelerator name"), ("strategy", "dpp", "invalid strategy name")],
+     ("device", "fpga", "device must be auto, cpu, .*got 'fpga'"), ("strategy", "dpp", "invalid strategy name")],
 )  # fmt: skip
 def test_what_no_run_could_begin_with_is_one_error_before_any_begins(tmp_path, setting, value, message):
     config = _config(tmp_path, seeds=3)

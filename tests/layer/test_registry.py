@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import jpegdl
+from jpegdl.cli import COMMANDS
 from jpegdl.comparison import ARMS, CompareConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import (
@@ -46,14 +47,15 @@ def test_a_layer_is_a_kind_by_what_stands_above_its_class():
 
     config = LayerConfig(kind="inverse")
     check_layer(config, 16)
-    assert "inverse (images with white for black)" in LayerConfig.__doc__  # which is the help text
+    helped = " ".join(COMMANDS["compare"].parser().format_help().split())
+    assert helped.count("inverse (images with white for black)") == 2  # among the kinds, and the arms
     layer = build_layer(config, TABLES, 16)
     assert isinstance(layer, Inverse)
     assert torch.equal(layer(torch.zeros(1, 3, 8, 8)), torch.ones(1, 3, 8, 8))
     assert (layer_kind(config).tables, layer_kind(config).from_tables) == (None, False)
     assert next(iter(LAYER_KINDS)) == "jpeg"
     assert list(LAYER_KINDS)[-1] == "none"
-    with pytest.raises(UsageError, match="inverse,.*none, or your own.*got 'invers'"):
+    with pytest.raises(UsageError, match="inverse,.*none, or your own.*got 'invers'.*did you mean inverse"):
         layer_kind(LayerConfig(kind="invers"))
 
 

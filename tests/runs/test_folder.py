@@ -112,8 +112,9 @@ def test_a_setting_that_was_dropped_is_read_where_it_had_its_default(tmp_path, r
     assert run(config, tmp_path) == result  # nor is it trained again
     settings["training"]["rate"]["kind"] = "frequencies"
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    with pytest.raises(UsageError, match=r"config.yaml: training.rate.kind 'frequencies' is no more: .*'symbols'"):
-        RunFolder(tmp_path).config()
+    assert open_run(RunFolder(tmp_path)).config.training == config.training  # to be tested, attacked, used
+    with pytest.raises(UsageError, match=r"other settings \(training.rate.kind was 'frequencies', now 'symbols'\)"):
+        run(config, tmp_path)
 
 
 def test_a_run_that_kept_its_images_on_the_device_is_opened_but_not_resumed(tmp_path, run_once):
