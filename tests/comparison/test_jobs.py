@@ -27,6 +27,8 @@ from jpegdl.runs import RunFolder, progress
 from jpegdl.runs.progress import Line, Standing
 from jpegdl.training import JointTraining, callbacks
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 LONG = 180  # seconds after which what should have happened long ago has not
 
 
