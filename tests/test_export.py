@@ -41,10 +41,10 @@ FIXED = {
     "zero DC, trained hardness": lambda: ZeroDcJpegLayer(*TABLES, hardness=0.7, trainable_alpha=True, window=3),
     "regions, whole alphabet": lambda: RegionalJpegLayer(*TABLES, size=SIZE, region=16, alpha=0.01, bits=2, window=None),
     "4:2:0": lambda: SubsampledJpegLayer(*TABLES, rounding="none"),
-    "cascade": lambda: JpegCascade(
+    "all others": lambda: JpegCascade(
         [CompandingLayer(90.0, 40.0), CompandingLayer(900.0, 400.0, curve="tanh"), GainLayer(), ImageNormalization()]
+        + [FaintDcLayer(), LocalContrastLayer()]
     ),
-    "rivals": lambda: JpegCascade([FaintDcLayer(), LocalContrastLayer()]),
     "none": nn.Identity,
 }
 

@@ -53,6 +53,7 @@ def test_compare_end_to_end(mine, monkeypatch):
     assert again["arms"]["jpeg-dl"]["accuracy"] == summary["arms"]["jpeg-dl"]["accuracy"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_accuracies_are_numbers_of_images(tmp_path):
     """float32 shares differ where the numbers of images do not; those of earlier versions are counted when they are read."""
     config = _config(tmp_path, arms=["plain"], seeds=1)
@@ -80,6 +81,7 @@ def test_accuracies_are_numbers_of_images(tmp_path):
     assert "correct" not in result.folder.result()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_arms_with_data_of_their_own(tmp_path):
     """Each run is held against the data of its own arm, and no difference is taken over other test images."""
     arms = {"plain": None, "few": {"layer": {"kind": "none"}, "data": {"limit": 20}}, "ones": {"layer": {"tables": "ones"}}}
@@ -149,6 +151,7 @@ def test_evaluation_computes_where_it_is_told_to(tmp_path):
     assert there.at(asked.run).data.path == "/images"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_every_arm_sees_the_same_images_in_the_same_order_and_starts_alike(tmp_path, monkeypatch):
     seen = {}
     step = JointTraining.training_step

@@ -27,6 +27,8 @@ from jpegdl.runs import RunFolder, progress
 from jpegdl.runs.progress import Line, Standing
 from jpegdl.training import JointTraining, callbacks
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 LONG = 180  # seconds after which what should have happened long ago has not
 
 
@@ -173,14 +175,12 @@ def _numbers(folder):
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_the_same_numbers_side_by_side(tmp_path, capfd):
-    """Also where the last run alone is left, which trains in this process."""
+def test_the_same_numbers_side_by_side(tmp_path, trained, capfd):
+    """As one after the other; also where the last run alone is left, which trains in this process."""
     assert torch.get_num_threads() == 1
-    compare(_config(tmp_path, name="one", jobs=1))
-    capfd.readouterr()
     summary = compare(_config(tmp_path, name="two", jobs=2)).summary
     err = capfd.readouterr().err.splitlines()
-    one, two = _numbers(tmp_path / "one"), _numbers(tmp_path / "two")
+    one, two = _numbers(trained), _numbers(tmp_path / "two")
     assert len(one) == 4
     assert one == two
     assert summary["failed"] == []

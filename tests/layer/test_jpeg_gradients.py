@@ -20,7 +20,9 @@ def test_grey_images_and_tables_of_all_images_pass_gradcheck(subsampling):
         assert torch.autograd.gradcheck(lambda x: jpeg(x, 35.5, **options), (check,), fast_mode=True)
         assert torch.autograd.gradcheck(lambda q, x=inputs: jpeg(x, q, **options), (quality,), fast_mode=True)
         chroma = torch.full((8, 8), 20.0, dtype=torch.float64)
-        assert torch.autograd.gradcheck(lambda t, c=chroma, x=inputs: jpeg(x, tables=(t, c), **options), (luma,), fast_mode=True)
+        assert torch.autograd.gradcheck(
+            lambda t, c=chroma, x=inputs: jpeg(x, tables=(t, c), **options), (luma,), fast_mode=True
+        )
 
 
 @pytest.mark.parametrize("rounding", EVERY)
