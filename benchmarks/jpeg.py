@@ -63,6 +63,12 @@ def calls(batch: int, side: int, threads: int) -> dict[str, dict[str, object]]:
             "+ images, tables": gradients(of_each, each),
         }
         ways[f"jpeg, {subsampling}, uint8"] = {"forward": lambda s=subsampling: jpeg(pixels, QUALITY, subsampling=s)}
+    for name, options in (("gradient='soft'", {"gradient": "soft"}), ("rounding='soft'", {"rounding": "soft"})):
+
+        def other(x, options=options):
+            return jpeg(x, QUALITY, **options)
+
+        ways[f"jpeg, 4:2:0, {name}"] = {"forward": forward(other), "+ images": gradients(other)}
     ways["jpeg, 4:2:0, readable path"] = {"forward": lambda: _readable(images, *standard_tables(QUALITY), "4:2:0")}
     each = qualities.clone().requires_grad_()
     others = {"Diff-JPEG's formula, 4:2:0": lambda x: diff_jpeg(x, each)}
