@@ -47,6 +47,10 @@ def test_the_submodules_are_attributes():
     assert _imported("import jpegdl; jpegdl.training.train_run", "lightning") == ["lightning"]
 
 
+def test_a_page_without_what_other_commands_found_brings_no_networks():
+    assert _imported("from jpegdl.report import write_report", "lightning", "timm", "torchvision") == []
+
+
 def test_what_the_package_does_not_have():
     with pytest.raises(AttributeError, match="module 'jpegdl' has no attribute 'JpegLayr'"):
         jpegdl.JpegLayr  # noqa: B018
