@@ -58,6 +58,10 @@ def test_each_room_brings_what_it_needs(fresh):
     assert [line.split() for line in done.stderr.splitlines()] == [brought for _, brought in steps]
 
 
+def test_a_page_without_what_other_commands_found_brings_no_networks():
+    assert _imported("from jpegdl.report import write_report", "lightning", "timm", "torchvision") == []
+
+
 def test_what_the_package_does_not_have():
     with pytest.raises(AttributeError, match="module 'jpegdl' has no attribute 'JpegLayr'"):
         jpegdl.JpegLayr  # noqa: B018

@@ -297,7 +297,7 @@ def test_pieces_of_other_settings_models_or_images_do_not_mix(folders):
         ({"jpeg": [0]}, "jpeg must each be from 1 to 100"),
         ({"severities": [6]}, "severities must each be from 1 to 5"),
         ({"rounding": "floor"}, "rounding must be one of soft, .*, got 'floor'"),
-        ({"device": "abacus"}, "device 'abacus' cannot be used here"),
+        ({"device": "abacus"}, "device must be auto, cpu, .*'abacus'"),
         ({"images_seed": -1}, "images_seed must be from 0"),
         ({"attacks": [], "eps": [], "eps_l2": [], "jpeg": []}, "attacks, corruptions and jpeg are all empty"),
     ],
