@@ -24,7 +24,7 @@ import PIL
 import skimage.data
 import torch
 from diff_jpeg import diff_jpeg
-from PIL import Image, features
+from PIL import Image, ImageDraw, features
 
 from jpegdl import JpegLayer, jpeg
 from jpegdl.layer import SubsampledJpegLayer
@@ -123,12 +123,28 @@ def crops(count: int) -> tuple[int, int]:
     return equal, count
 
 
+def picture(file: Path, side: int = 96) -> None:
+    """Draw a crop of a photograph before and after; scikit-image's cat is CC0."""
+    before = torch.from_numpy(skimage.data.chelsea()[72 : 72 + side, 120 : 120 + side]).permute(2, 0, 1).contiguous()
+    shown = {"before": before} | {f"quality {quality}": jpeg(before, quality) for quality in (75, 30, 10, 5)}
+    whole = Image.new("RGB", (len(shown) * (2 * side + 4) - 4, 2 * side + 14), "white")
+    for column, (name, pixels) in enumerate(shown.items()):
+        left = column * (2 * side + 4)
+        whole.paste(Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize((2 * side, 2 * side), Image.NEAREST), (left, 0))
+        ImageDraw.Draw(whole).text((left, 2 * side + 2), name, "black")
+    whole.save(file, optimize=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of further photographs")
     parser.add_argument("--images", type=int, default=100, help="of that folder, at most, spread evenly (default: 100)")
     parser.add_argument("--crops", type=int, default=4000, help="random crops (default: 4000)")
+    parser.add_argument("--picture", type=Path, help="only draw before and after, into this PNG file")
     options = parser.parse_args()
+    if options.picture:
+        picture(options.picture)
+        return
     tallies: dict[tuple[str, str, str], Tally] = {}
     images = 0
     for _, photograph in photographs(options.data, options.images):

@@ -4,7 +4,8 @@ Everything takes turns in one run, call by call, so that whatever else the machi
 each batch: the median milliseconds of a call, and how many times those of the soft ``JpegLayer`` that is, forward beside its
 forward, with gradients beside its gradients to images and tables. With `--threads 1` it is the time that the processor worked
 on it (CPU time), which tells more on a busy machine. Diff-JPEG is its paper's formula, written out in `diff_jpeg.py`; kornia is
-there where it is installed; Pillow encodes and decodes, on as many threads, images that are bytes already.
+there where it is installed; Pillow encodes and decodes, on as many threads, images that are bytes already, and so does
+torchvision, on one.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from diff_jpeg import diff_jpeg
 from PIL import Image
+from torchvision.transforms import v2
 
 from jpegdl import JpegLayer, jpeg
 from jpegdl.kernels.exact import _readable
@@ -63,6 +65,12 @@ def calls(batch: int, side: int, threads: int) -> dict[str, dict[str, object]]:
             "+ images, tables": gradients(of_each, each),
         }
         ways[f"jpeg, {subsampling}, uint8"] = {"forward": lambda s=subsampling: jpeg(pixels, QUALITY, subsampling=s)}
+    for name, options in (("gradient='soft'", {"gradient": "soft"}), ("rounding='soft'", {"rounding": "soft"})):
+
+        def other(x, options=options):
+            return jpeg(x, QUALITY, **options)
+
+        ways[f"jpeg, 4:2:0, {name}"] = {"forward": forward(other), "+ images": gradients(other)}
     ways["jpeg, 4:2:0, readable path"] = {"forward": lambda: _readable(images, *standard_tables(QUALITY), "4:2:0")}
     each = qualities.clone().requires_grad_()
     others = {"Diff-JPEG's formula, 4:2:0": lambda x: diff_jpeg(x, each)}
@@ -88,6 +96,7 @@ def calls(batch: int, side: int, threads: int) -> dict[str, dict[str, object]]:
         return np.asarray(Image.open(file))
 
     ways["Pillow, 4:2:0"] = {"forward": lambda: list((pool.map if threads > 1 else map)(pillow, arrays))}
+    ways["torchvision's v2.JPEG, 4:2:0"] = {"forward": lambda: [v2.functional.jpeg(image, QUALITY) for image in pixels]}
     return ways
 
 

@@ -1,9 +1,9 @@
 """Bits hidden in photographs that survive JPEG files: python examples/watermark.py
 
-An encoder adds a pattern to the image, a decoder reads 16 bits back, and between the two lies compression: `RandomJpeg`, or
-kornia's differentiable JPEG (`--noise kornia`), or nothing (`--noise none`). What counts is how many bits come back from real
-files at quality 50, which Pillow writes and reads. The decoder sees each image less its own blur, since the network is small
-and the minutes are few.
+An encoder adds a pattern to the image, a decoder reads 16 bits back, and between the two lies compression: `RandomJpeg` with
+the gradient of the soft quantizer, or straight through (`--noise straight`), kornia's differentiable JPEG (`--noise kornia`),
+or nothing (`--noise none`). What counts is how many bits come back from real files at quality 50, which Pillow writes and
+reads. The decoder sees each image less its own blur, since the network is small and the minutes are few.
 """
 
 import argparse
@@ -70,8 +70,8 @@ def crops(count: int, generator: torch.Generator) -> Tensor:
 
 def noise_of(kind: str) -> Noise:
     """What lies between encoder and decoder in training."""
-    if kind == "jpegdl":
-        return RandomJpeg(quality=RANGE, subsampling="4:2:0")
+    if kind in ("jpegdl", "straight"):
+        return RandomJpeg(quality=RANGE, subsampling="4:2:0", gradient="soft" if kind == "jpegdl" else "ste")
     if kind == "none":
         return nn.Identity()
     codec = importlib.import_module("kornia.enhance").jpeg_codec_differentiable
@@ -115,7 +115,7 @@ def recovered(encoder: Encoder, decoder: Decoder, count: int) -> float:
 
 def main(arguments: list[str] | None = None) -> float:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--noise", choices=("jpegdl", "kornia", "none"), default="jpegdl")
+    parser.add_argument("--noise", choices=("jpegdl", "straight", "kornia", "none"), default="jpegdl")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--test", type=int, default=256, help="images whose bits are read from files (default: 256)")

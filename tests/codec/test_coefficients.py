@@ -1,6 +1,7 @@
 """Levels out of JPEG files and back, against Pillow's pixels and the functions' own levels."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from skimage import data
 
 from jpegdl import JpegLayer
 from jpegdl import functional as F
-from jpegdl.codec import Coefficients, read_coefficients, write_coefficients
+from jpegdl.codec import Coefficients, coefficients, read_coefficients, write_coefficients
 from jpegdl.errors import UsageError
 from jpegdl.tables import standard_tables
 
@@ -35,9 +36,9 @@ def read(content):
     return read_coefficients(io.BytesIO(content))
 
 
-def written(coefficients, **options):
+def written(given, **options):
     file = io.BytesIO()
-    write_coefficients(file, coefficients, **options)
+    write_coefficients(file, given, **options)
     return file.getvalue()
 
 
@@ -181,6 +182,24 @@ def test_no_truncated_or_damaged_file_is_read(tmp_path, progressive, capfd):
     assert [file.name for file in tmp_path.iterdir()] == ["cut.jpg"]
 
 
+def test_a_damaged_scan_leaves_nothing_behind(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    content = bytearray(encoded(quality=70, progressive=True))
+    codes = content.index(b"\xff\xc4", content.index(b"\xff\xda"))  # of a later scan
+    content[codes + 5 : codes + 21] = b"\xff" * 16
+    with pytest.raises(UsageError, match="damaged"):
+        read(bytes(content))
+    assert not any(tmp_path.iterdir())
+    assert capfd.readouterr().err == ""
+
+
+def test_what_others_write_meanwhile_is_no_objection(capfd):
+    with coefficients._objections() as said:
+        os.write(2, b"epoch 3\nCorrupt JPEG data: bad Huffman code\nCorrupt JPEG data: bad Huffman code\n")
+    assert said == ["Corrupt JPEG data: bad Huffman code"]
+    assert capfd.readouterr().err == "epoch 3\n"
+
+
 LEVELS = tuple(torch.zeros(1, 2, 2, 8, 8, dtype=torch.int32) for _ in range(3))
 TABLES = torch.ones(3, 8, 8, dtype=torch.int32)
 
@@ -208,9 +227,9 @@ def test_what_no_file_holds_is_refused_and_nothing_is_written(tmp_path):
     several = Coefficients(tuple(k.repeat(2, 1, 1, 1, 1) for k in LEVELS), TABLES, (16, 16))
     large = tuple(k.clone() for k in LEVELS)
     large[1][0, 0, 1, 3, 3] = -70000
-    for coefficients, message in ((several, "one image"), (Coefficients(large, TABLES, (16, 16)), "too large")):
+    for given, message in ((several, "one image"), (Coefficients(large, TABLES, (16, 16)), "too large")):
         with pytest.raises(UsageError, match=message):
-            write_coefficients(tmp_path / "x.jpg", coefficients)
+            write_coefficients(tmp_path / "x.jpg", given)
     with pytest.raises(OSError, match="nowhere"):
         write_coefficients(tmp_path / "nowhere" / "x.jpg", Coefficients(LEVELS, TABLES, (16, 16)))
     assert not any(tmp_path.iterdir())

@@ -116,7 +116,7 @@ def test_jpeg_quality_is_drawn_between_the_two_from_the_images_seed(folder):
     assert found == {20, 21, 22, 23}
 
 
-@pytest.mark.parametrize("size", [32, 64, 128, 150, 224])
+@pytest.mark.parametrize("size", [32, 64, 96, 151, 224])
 def test_the_codecs_kernels_give_the_pixels_of_files(size):
     """Whichever of the two an arm takes: its numbers are the same."""
     image = torch.from_numpy(skimage.data.astronaut()[60 : 60 + size, 180 : 180 + size]).permute(2, 0, 1).contiguous()

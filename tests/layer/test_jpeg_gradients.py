@@ -15,14 +15,12 @@ def test_grey_images_and_tables_of_all_images_pass_gradcheck(subsampling):
     quality = torch.tensor(61.7, dtype=torch.float64, requires_grad=True)
     options = {"subsampling": subsampling, "rounding": "soft", "pixels": "float", "hardness": 3.0}
     rgb = images.repeat(1, 3, 1, 1) * torch.rand(2, 3, 9, 10, dtype=torch.float64)
+    chroma = torch.full((8, 8), 20.0, dtype=torch.float64)
     for inputs in (images, rgb):
         check = inputs.clone().requires_grad_()
         assert torch.autograd.gradcheck(lambda x: jpeg(x, 35.5, **options), (check,), fast_mode=True)
         assert torch.autograd.gradcheck(lambda q, x=inputs: jpeg(x, q, **options), (quality,), fast_mode=True)
-        chroma = torch.full((8, 8), 20.0, dtype=torch.float64)
-        assert torch.autograd.gradcheck(
-            lambda t, c=chroma, x=inputs: jpeg(x, tables=(t, c), **options), (luma,), fast_mode=True
-        )
+        assert torch.autograd.gradcheck(lambda t, x=inputs: jpeg(x, tables=(t, chroma), **options), (luma,), fast_mode=True)
 
 
 @pytest.mark.parametrize("rounding", EVERY)

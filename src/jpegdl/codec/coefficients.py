@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -266,29 +267,39 @@ def _levels(content: bytes) -> Any:
     """
     import jpeglib
 
-    found, objections = None, ""
+    found = None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "levels.jpg"
         path.write_bytes(content)
-        try:
-            with _objections() as said:
+        with _objections() as said:
+            try:
                 found = jpeglib.read_dct(str(path))
                 found.load()
-        except OSError as error:
-            objections = str(error)
-        objections = " ".join(said) or objections
-    if objections:
-        raise UsageError(f"it is truncated or damaged ({objections})")
+            except OSError as error:
+                said.append(str(error).replace(str(path), "it"))
+                _remove_copy(error)
+    if said:
+        raise UsageError(f"it is truncated or damaged ({' '.join(said)})")
     return found
 
 
+def _remove_copy(error: OSError) -> None:
+    """Remove the file that jpeglib leaves behind where it fails."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        copy = frame.f_locals.get("tmp")
+        if copy is not None:
+            Path(copy.name).unlink(missing_ok=True)
+
+
 _QUIET = threading.Lock()
+#: How those of libjpeg's warnings begin after which it goes on with other levels than were stored (jerror.h).
+_WARNINGS = ("Corrupt JPEG data", "Premature end of JPEG", "Inconsistent progression", "Invalid SOS parameters")
 
 
 @contextmanager
 def _objections() -> Iterator[list[str]]:
-    """Collect what libjpeg says, each thing once. It goes on after most errors in a file, writes a line to the process's own
-    standard error, and jpeglib hands on nothing."""
+    """Collect what libjpeg has against a file, each thing once. It writes that to the process's own standard error, goes on
+    after most of it, and jpeglib hands on nothing. What else was written there meanwhile is written when it is over."""
     said: list[str] = []
     with _QUIET, tempfile.TemporaryFile() as caught:
         sys.stderr.flush()
@@ -298,8 +309,16 @@ def _objections() -> Iterator[list[str]]:
             try:
                 yield said
             finally:
+                sys.stderr.flush()
                 os.dup2(kept, 2)
                 caught.seek(0)
-                said += dict.fromkeys(caught.read().decode(errors="replace").split("\n")[:-1])
+                failed, others = bool(said), b""
+                for line in caught:
+                    text = line.decode(errors="replace").strip()
+                    if not (failed or text.startswith(_WARNINGS)):
+                        others += line
+                    elif text not in said:
+                        said.append(text)
+                os.write(2, others)
         finally:
             os.close(kept)
