@@ -286,7 +286,6 @@ def test_a_worker_whose_parent_was_killed_ends_without_a_word(fresh):
 
 def test_what_only_the_script_knows_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("jpegdl.comparison.config.check_config", lambda _: None)
-    monkeypatch.setattr("jpegdl.comparison.steps.check_config", lambda _: None)
     monkeypatch.setattr("jpegdl.comparison.comparison.check_start", lambda *_: None)
     with pytest.raises(UsageError, match="'my_own_net' .* what a script has registered .* train with jobs 1"):
         compare(_config(tmp_path, backbone="my_own_net"))
