@@ -42,8 +42,10 @@ FIXED = {
     "regions, whole alphabet": lambda: RegionalJpegLayer(*TABLES, size=SIZE, region=16, alpha=0.01, bits=2, window=None),
     "4:2:0": lambda: SubsampledJpegLayer(*TABLES, rounding="none"),
     "all others": lambda: JpegCascade(
-        [CompandingLayer(90.0, 40.0), CompandingLayer(900.0, 400.0, curve="tanh"), GainLayer(), ImageNormalization()]
-        + [FaintDcLayer(), LocalContrastLayer()]
+        [
+            *(CompandingLayer(90.0, 40.0), CompandingLayer(900.0, 400.0, curve="tanh"), GainLayer()),
+            *(ImageNormalization(), FaintDcLayer(), LocalContrastLayer()),
+        ]
     ),
     "none": nn.Identity,
 }

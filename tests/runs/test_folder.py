@@ -19,7 +19,7 @@ from jpegdl.layer import LayerConfig
 from jpegdl.runs import OptimizerConfig, RateConfig, RunFolder, open_run
 from jpegdl.tables import write_tables
 
-pytestmark = pytest.mark.usefixtures("few_photos", "no_figures")
+pytestmark = pytest.mark.usefixtures("few_photos")
 
 
 def _images(root, classes=("cat", "dog"), train=8, test=4):
