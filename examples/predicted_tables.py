@@ -9,6 +9,7 @@ left.
 
 import argparse
 import functools
+from collections.abc import Callable
 
 import skimage.data
 import torch
@@ -21,6 +22,7 @@ SIDE, LAMBDA = 64, 60.0
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 
 Tables = tuple[Tensor, Tensor]
+Chooser = Callable[[Tensor], Tables]
 
 
 class TablePredictor(nn.Module):
@@ -83,12 +85,9 @@ def cost(images: Tensor, tables: Tables) -> tuple[Tensor, Tensor]:
     return (255 * (output - images)).square().mean((1, 2, 3)), bits / images[0, 0].numel()
 
 
-def train(chooser: nn.Module, steps: int, batch_size: int) -> None:
+def train(chooser: nn.Module, steps: int, batch_size: int, lr: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    # What all images have in common is learned at the same rate by both: a factor for each step. Weights move more slowly.
-    common = [p for name, p in chooser.named_parameters() if name in ("factors", "choose.bias")]
-    weights = [p for name, p in chooser.named_parameters() if name not in ("factors", "choose.bias")]
-    optimizer = torch.optim.Adam([{"params": common, "lr": 0.02}, {"params": weights, "lr": 1e-3}])
+    optimizer = torch.optim.Adam(chooser.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         images = crops(batch_size, generator, test=False)
@@ -124,11 +123,11 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
     best = min(range(10, 96, 5), key=loss_at)
     losses = {"standard": show(f"standard tables, quality {best}", images, standard_tables(best))}
-    for name, words, chooser in (
-        ("one pair", "one pair of tables, trained", OnePair()),
-        ("predicted", "tables predicted for each image", TablePredictor()),
+    for name, words, chooser, lr in (
+        ("one pair", "one pair of tables, trained", OnePair(), 0.02),
+        ("predicted", "tables predicted for each image", TablePredictor(), 2e-3),
     ):
-        train(chooser, options.steps, options.batch_size)
+        train(chooser, options.steps, options.batch_size, lr)
         losses[name] = show(words, images, chooser(images))
     return losses
 

@@ -104,7 +104,7 @@ def test_huggingface_checkpoint(example, tmp_path):
     assert model(torch.rand(2, 3, 80, 80)).logits.shape == (2, len(PHOTOGRAPHS))
 
 
-@pytest.mark.parametrize("noise", ["jpegdl", "straight", "none"])
+@pytest.mark.parametrize("noise", ["jpegdl", "straight", "uniform", "none"])
 def test_watermark(example, noise):
     share = example("watermark").main(["--steps", "2", "--batch-size", "4", "--test", "8", "--noise", noise])
     assert 0.2 < share < 0.8  # of so little training, a guess
