@@ -5,23 +5,26 @@ Photographs are compressed at each quality by Pillow (libjpeg-turbo) and read ag
 - ``jpegdl.jpeg``: the exact path;
 - jpegdl, float: the layer's transforms with hard rounding, in floating point (``JpegLayer``, ``SubsampledJpegLayer``), then
   rounded and clipped;
-- kornia's ``jpeg_codec_differentiable`` where kornia is installed, which knows 4:2:0 alone: as it comes, and rounded and
-  clipped.
+- Diff-JPEG's formula (``diff_jpeg.py``), and kornia's ``jpeg_codec_differentiable`` where kornia is installed, both for 4:2:0
+  alone: as they come, and rounded and clipped. Of Diff-JPEG with values of the discrete steps (``ste``), rounded.
 
 Prints a Markdown table: of all pixels and channels the share that is equal, the mean and the largest difference in grey levels,
 and the PSNR; then how many random crops of all sizes, with random tables, are equal in every pixel.
 """
 
 import argparse
+import importlib
 import io
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import PIL
 import skimage.data
 import torch
-from PIL import Image, features
+from diff_jpeg import diff_jpeg
+from PIL import Image, ImageDraw, features
 
 from jpegdl import JpegLayer, jpeg
 from jpegdl.layer import SubsampledJpegLayer
@@ -69,16 +72,15 @@ def contestants(sampling: str):
 
         ways["jpegdl, float"] = floats
     if sampling == "4:2:0":
-        try:
-            from kornia.enhance import jpeg_codec_differentiable
-        except ImportError:
-            return ways
-
-        def kornias(x, quality):
-            return jpeg_codec_differentiable(x, torch.tensor([float(quality)])) * 255
-
-        ways["kornia"] = kornias
-        ways["kornia, rounded"] = lambda x, quality: kornias(x, quality).round().clamp(0, 255)
+        others = {"Diff-JPEG": diff_jpeg}
+        with suppress(ImportError):
+            others["kornia"] = importlib.import_module("kornia.enhance").jpeg_codec_differentiable
+        for name, other in others.items():
+            ways[name] = lambda x, quality, other=other: other(x, torch.tensor([float(quality)])) * 255
+            ways[f"{name}, rounded"] = lambda x, quality, way=ways[name]: way(x, quality).round().clamp(0, 255)
+        ways["Diff-JPEG, ste, rounded"] = lambda x, quality: (
+            diff_jpeg(x, torch.tensor([float(quality)]), ste=True) * 255
+        ).round()
     return ways
 
 
@@ -121,12 +123,28 @@ def crops(count: int) -> tuple[int, int]:
     return equal, count
 
 
+def picture(file: Path, side: int = 96) -> None:
+    """Draw a crop of a photograph before and after; scikit-image's cat is CC0."""
+    before = torch.from_numpy(skimage.data.chelsea()[72 : 72 + side, 120 : 120 + side]).permute(2, 0, 1).contiguous()
+    shown = {"before": before} | {f"quality {quality}": jpeg(before, quality) for quality in (75, 30, 10, 5)}
+    whole = Image.new("RGB", (len(shown) * (2 * side + 4) - 4, 2 * side + 14), "white")
+    for column, (name, pixels) in enumerate(shown.items()):
+        left = column * (2 * side + 4)
+        whole.paste(Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize((2 * side, 2 * side), Image.NEAREST), (left, 0))
+        ImageDraw.Draw(whole).text((left, 2 * side + 2), name, "black")
+    whole.save(file, optimize=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of further photographs")
     parser.add_argument("--images", type=int, default=100, help="of that folder, at most, spread evenly (default: 100)")
     parser.add_argument("--crops", type=int, default=4000, help="random crops (default: 4000)")
+    parser.add_argument("--picture", type=Path, help="only draw before and after, into this PNG file")
     options = parser.parse_args()
+    if options.picture:
+        picture(options.picture)
+        return
     tallies: dict[tuple[str, str, str], Tally] = {}
     images = 0
     for _, photograph in photographs(options.data, options.images):

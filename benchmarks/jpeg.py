@@ -3,8 +3,9 @@
 Everything takes turns in one run, call by call, so that whatever else the machine does slows all. Prints a Markdown table for
 each batch: the median milliseconds of a call, and how many times those of the soft ``JpegLayer`` that is, forward beside its
 forward, with gradients beside its gradients to images and tables. With `--threads 1` it is the time that the processor worked
-on it (CPU time), which tells more on a busy machine. kornia is there where it is installed; Pillow encodes and decodes, on as
-many threads, images that are bytes already.
+on it (CPU time), which tells more on a busy machine. Diff-JPEG is its paper's formula, written out in `diff_jpeg.py`; kornia is
+there where it is installed; Pillow encodes and decodes, on as many threads, images that are bytes already, and so does
+torchvision, on one.
 """
 
 import argparse
@@ -16,7 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from diff_jpeg import diff_jpeg
 from PIL import Image
+from torchvision.transforms import v2
 
 from jpegdl import JpegLayer, jpeg
 from jpegdl.kernels.exact import _readable
@@ -62,19 +65,27 @@ def calls(batch: int, side: int, threads: int) -> dict[str, dict[str, object]]:
             "+ images, tables": gradients(of_each, each),
         }
         ways[f"jpeg, {subsampling}, uint8"] = {"forward": lambda s=subsampling: jpeg(pixels, QUALITY, subsampling=s)}
+    for name, options in (("gradient='soft'", {"gradient": "soft"}), ("rounding='soft'", {"rounding": "soft"})):
+
+        def other(x, options=options):
+            return jpeg(x, QUALITY, **options)
+
+        ways[f"jpeg, 4:2:0, {name}"] = {"forward": forward(other), "+ images": gradients(other)}
     ways["jpeg, 4:2:0, readable path"] = {"forward": lambda: _readable(images, *standard_tables(QUALITY), "4:2:0")}
+    each = qualities.clone().requires_grad_()
+    others = {"Diff-JPEG's formula, 4:2:0": lambda x: diff_jpeg(x, each)}
     if importlib.util.find_spec("kornia"):
         from kornia.enhance import jpeg_codec_differentiable
-
-        each = qualities.clone().requires_grad_()
 
         def kornias(x):
             return jpeg_codec_differentiable(x, each)
 
-        ways["kornia, 4:2:0"] = {
-            "forward": forward(kornias),
-            "+ images": gradients(kornias),
-            "+ images, tables": gradients(kornias, each),
+        others["kornia, 4:2:0"] = kornias
+    for name, other in others.items():
+        ways[name] = {
+            "forward": forward(other),
+            "+ images": gradients(other),
+            "+ images, tables": gradients(other, each),
         }
     arrays = [image.permute(1, 2, 0).numpy() for image in pixels]
     pool = ThreadPoolExecutor(threads)
@@ -85,6 +96,7 @@ def calls(batch: int, side: int, threads: int) -> dict[str, dict[str, object]]:
         return np.asarray(Image.open(file))
 
     ways["Pillow, 4:2:0"] = {"forward": lambda: list((pool.map if threads > 1 else map)(pillow, arrays))}
+    ways["torchvision's v2.JPEG, 4:2:0"] = {"forward": lambda: [v2.functional.jpeg(image, QUALITY) for image in pixels]}
     return ways
 
 
@@ -92,11 +104,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=21)
+    parser.add_argument("--only", type=int, nargs=2, metavar=("BATCH", "SIDE"), help="of the sizes measured, this one alone")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     clock = time.thread_time if options.threads == 1 else time.perf_counter
-    for batch, side in SHAPES:
+    for batch, side in [tuple(options.only)] if options.only else SHAPES:
         ways = calls(batch, side, options.threads)
         seconds = {(name, kind): [] for name, passes in ways.items() for kind in passes}
         for round_ in range(options.repeats + 1):

@@ -1,9 +1,10 @@
 """Bits hidden in photographs that survive JPEG files: python examples/watermark.py
 
-An encoder adds a pattern to the image, a decoder reads 16 bits back, and between the two lies compression: `RandomJpeg`, or
-kornia's differentiable JPEG (`--noise kornia`), or nothing (`--noise none`). What counts is how many bits come back from real
-files at quality 50, which Pillow writes and reads. The decoder sees each image less its own blur, since the network is small
-and the minutes are few.
+An encoder adds a pattern to the image, a decoder reads 16 bits back, and between the two lies compression: `RandomJpeg` with
+the gradient of the soft quantizer, or straight through (`--noise straight`), uniform noise in place of rounding (`uniform`),
+kornia's differentiable JPEG (`kornia`), or nothing (`none`). What counts is how many bits come back from real files at quality
+50, which Pillow writes and reads. The decoder sees each image less its own blur, since the network is small and the minutes are
+few.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 
 from jpegdl import RandomJpeg
+from jpegdl.layer.jpeg_function import Gradient
 
 BITS, SIDE, STRENGTH = 16, 64, 0.02  # the pattern is at most 5 grey levels high
 QUALITY = 50  # of the files
@@ -68,10 +70,13 @@ def crops(count: int, generator: torch.Generator) -> Tensor:
     return torch.stack(found)
 
 
-def noise_of(kind: str) -> Noise:
+def noise_of(kind: str, hardness: float) -> Noise:
     """What lies between encoder and decoder in training."""
-    if kind == "jpegdl":
-        return RandomJpeg(quality=RANGE, subsampling="4:2:0")
+    if kind in ("jpegdl", "straight"):
+        gradient: Gradient = "soft" if kind == "jpegdl" else "ste"
+        return RandomJpeg(quality=RANGE, subsampling="4:2:0", gradient=gradient, hardness=hardness)
+    if kind == "uniform":
+        return RandomJpeg(quality=RANGE, subsampling="4:2:0", rounding="noise")
     if kind == "none":
         return nn.Identity()
     codec = importlib.import_module("kornia.enhance").jpeg_codec_differentiable
@@ -83,10 +88,10 @@ def noise_of(kind: str) -> Noise:
     return kornias
 
 
-def train(kind: str, steps: int, batch_size: int, seed: int = 0) -> tuple[Encoder, Decoder]:
+def train(kind: str, steps: int, batch_size: int, seed: int = 0, hardness: float = 5.0) -> tuple[Encoder, Decoder]:
     """Encoder and decoder, trained together through a noise."""
     torch.manual_seed(seed)
-    generator, noise = torch.Generator().manual_seed(seed), noise_of(kind)
+    generator, noise = torch.Generator().manual_seed(seed), noise_of(kind, hardness)
     encoder, decoder = Encoder(), Decoder()
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=2e-3)
     for _ in range(steps):
@@ -115,13 +120,14 @@ def recovered(encoder: Encoder, decoder: Decoder, count: int) -> float:
 
 def main(arguments: list[str] | None = None) -> float:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--noise", choices=("jpegdl", "kornia", "none"), default="jpegdl")
+    parser.add_argument("--noise", choices=("jpegdl", "straight", "uniform", "kornia", "none"), default="jpegdl")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--test", type=int, default=256, help="images whose bits are read from files (default: 256)")
+    parser.add_argument("--hardness", type=float, default=5.0, help="of the soft gradient (default: 5)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    encoder, decoder = train(options.noise, options.steps, options.batch_size, options.seed)
+    encoder, decoder = train(options.noise, options.steps, options.batch_size, options.seed, options.hardness)
     share = recovered(encoder, decoder, options.test)
     print(f"{options.noise}: {100 * share:.2f} % of the bits recovered from files at quality {QUALITY}")
     return share

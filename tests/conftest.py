@@ -185,6 +185,18 @@ def trained(once: Callable[..., Path]) -> Path:
     return once("trained", train) / "runs" / "mine"
 
 
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """``fresh(code, without=[...])`` runs code where PyTorch alone is imported, and what warns is an error."""
+    from commands import FreshProcesses
+
+    # What older versions of Matplotlib use of pyparsing is called something else now.
+    older = [f"-Wignore::DeprecationWarning:matplotlib.{name}" for name in ("_fontconfig_pattern", "_mathtext")]
+    processes = FreshProcesses(tmp_path_factory.mktemp("fresh"), "-Werror", *older)
+    yield processes.run
+    processes.close()
+
+
 @pytest.fixture
 def mine(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of that comparison for a test that changes it: runs/mine in the current folder, ``tmp_path``."""

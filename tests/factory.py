@@ -11,7 +11,7 @@ from torch import nn
 from jpegdl.calibrate import starting_tables
 from jpegdl.comparison import CompareConfig
 from jpegdl.comparison.arms import arm_config
-from jpegdl.comparison.statistics import summarize
+from jpegdl.comparison.numbers import summarize
 from jpegdl.data import Data, DataConfig
 from jpegdl.layer import JpegLayer, LayerConfig, build_layer, describe_tables
 from jpegdl.runs import OptimizerConfig, RunConfig, RunFolder, TrainingConfig

@@ -1,9 +1,7 @@
-"""The benchmark of the layer, on batches so small that it takes seconds."""
+"""The benchmarks: what stands beside this package, and that of the layer, on batches so small that it takes seconds."""
 
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import torch
 from PIL import Image
 
 from jpegdl import JpegLayer
+from jpegdl.layer import SubsampledJpegLayer
 from jpegdl.tables import standard_tables
 
 FILE = Path(__file__).resolve().parents[1] / "benchmarks" / "layer.py"
@@ -18,12 +17,34 @@ FILE = Path(__file__).resolve().parents[1] / "benchmarks" / "layer.py"
 pytestmark = pytest.mark.drawn
 
 
-@pytest.fixture(scope="module")
-def layer():
-    spec = importlib.util.spec_from_file_location("benchmark_of_the_layer", FILE)
+def benchmark(name):
+    spec = importlib.util.spec_from_file_location(f"benchmark_of_{name}", FILE.with_stem(name))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def layer():
+    return benchmark("layer")
+
+
+def test_diff_jpegs_formula_is_a_jpeg():
+    """With the values of discrete steps it is the codec in floating point; the stand-ins' are within an eighth of them."""
+    formula = benchmark("diff_jpeg").diff_jpeg
+    smooth = torch.nn.functional.interpolate(torch.rand(2, 3, 5, 7, dtype=torch.float64), size=(37, 50), mode="bicubic")
+    images = smooth.clamp(0.1, 0.9).requires_grad_()
+    qualities = torch.tensor([20.0, 75.0], dtype=torch.float64, requires_grad=True)
+    for i, quality in enumerate((20, 75)):
+        layer = SubsampledJpegLayer.from_quality(quality, rounding="hard")
+        discrete = formula(images, qualities, ste=True)[i].detach()
+        torch.testing.assert_close(discrete, layer(images.detach())[i].clamp(0, 1).detach(), atol=0.02, rtol=0)
+    for ste in (True, False):
+        output = formula(images, qualities, ste=ste)
+        by_images, by_quality = torch.autograd.grad((output - images).square().sum(), (images, qualities))
+        assert by_images.isfinite().all()
+        assert by_quality.isfinite().all()
+        assert by_quality.all()
 
 
 @pytest.fixture
@@ -84,17 +105,16 @@ def test_large_batches_are_left_to_the_layer(small, monkeypatch, tmp_path):
     assert set(times[-1]["seconds"]) == {"jpegdl", "(c) copy"}
 
 
-def test_peak_memory_is_that_of_the_pass():
+def test_peak_memory_is_that_of_the_pass(fresh):
     code = f"""
-import sys
+import sys, warnings
+warnings.resetwarnings()
 sys.path.insert(0, {str(FILE.parent)!r})
 import layer
 layer._COMPARED = (32, 128)
 print(*(layer.peak_extra(name, "+ tables", "cpu") for name in ("(a) softmax", "jpegdl")))
 """  # in a process of its own: one that holds freed memory would take the pass's from there
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
-    ).stdout.split()
+    found = fresh(code).stdout.split()
     if found == ["None", "None"]:
         pytest.skip("this system does not tell")
     softmax, ours = map(float, found)

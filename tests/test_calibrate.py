@@ -130,7 +130,7 @@ def test_a_loss_averaged_over_equal_batches_gives_the_same_tables(train_mode):
 
 def test_train_mode_refuses_a_single_image_with_batchnorm():
     model = Normed()
-    with pytest.raises(UsageError, match="batch of one image, in which BatchNorm .*layer.calibration eval"):
+    with pytest.raises(UsageError, match="BatchNorm.*layer.calibration eval"):
         sensitivity_tables(model, _batches(count=5, batch=4), train_mode=True)
     assert model.norm.num_batches_tracked == 0
     sensitivity_tables(model, _batches(count=5, batch=4))
@@ -157,7 +157,7 @@ def test_settings_say_how_sensitivities_are_computed(few_photos, monkeypatch, ca
         model, loader(data, calibration == "train"), q_max=3.0, images=30, train_mode=calibration == "train"
     )
     assert torch.equal(luma, expected[0])
-    with pytest.raises(UsageError, match="layer.calibration must be eval or train, got 'test'"):
+    with pytest.raises(UsageError, match="layer.calibration.*'test'"):
         check_layer(LayerConfig(calibration="test"), 16)
 
 

@@ -135,7 +135,7 @@ def test_a_folder_of_runs_stands_for_its_lowest_seed(trained, tmp_path):
     assert classifier._find_run(tmp_path).path == tmp_path / "jpeg-dl" / "9"
     assert classifier._find_run(tmp_path / "plain").path == tmp_path / "plain" / "2"
     shutil.rmtree(tmp_path / "jpeg-dl")
-    with pytest.raises(UsageError, match=r"no trained jpeg-dl in it; give one of those there are, such as .*plain/2"):
+    with pytest.raises(UsageError, match="no trained jpeg-dl.*plain/2"):
         jpegdl.load(tmp_path)
     shutil.rmtree(tmp_path / "plain")
     with pytest.raises(UsageError, match="train one first"):
@@ -162,8 +162,8 @@ def test_loading_leaves_the_random_numbers_alone(trained):
 
 
 def test_devices(trained):
-    assert jpegdl.load(trained[0], device="meta").model.mean.is_meta
-    with pytest.raises(UsageError, match="device gpu7 cannot be used"):
+    assert jpegdl.load(trained[0], device=torch.device("meta")).model.mean.is_meta
+    with pytest.raises(UsageError, match="device must be .*, got 'gpu7'"):
         jpegdl.load(trained[0], device="gpu7")
 
 
@@ -233,7 +233,7 @@ def test_turned_photos_are_counted_and_turned_where_training_did(trained, model,
     files = [tmp_path / name for name in ("a.png", "b.jpg", "c.tif", "d.png")]
     for file in files:
         image.save(file, **({} if file.name == "d.png" else {"exif": exif}))
-    with pytest.warns(UserWarning, match="3 of 4 photos have a camera's note .* taken as they are stored"):
+    with pytest.warns(UserWarning, match="3 of 4.*camera's note"):
         stored = model.predict(files)
     assert stored[0] == stored[2] == stored[3]  # whatever the format
     follows = classifier.Classifier(
@@ -250,7 +250,7 @@ def test_turned_photos_are_counted_and_turned_where_training_did(trained, model,
 
 
 def test_what_is_no_photo(model, batch):
-    with pytest.raises(TypeError, match=r"path of a file, got Tensor; a batch of tensors in \[0, 1\] goes to the model itself"):
+    with pytest.raises(TypeError, match=r"Tensor;.*\[0, 1\]"):
         model.predict(batch)
     for top in (0, 3):
         with pytest.raises(UsageError, match=f"at most 2, the number of classes, got {top}"):
@@ -566,10 +566,10 @@ def test_there_and_back_over_the_hub(hub, model, batch):
 
 
 def test_the_hub_says_no(hub, model, monkeypatch):
-    with pytest.raises(UsageError, match="me/none is no folder here, and cannot be downloaded .*OSError: 404: no me/none"):
+    with pytest.raises(UsageError, match="me/none.*OSError: 404: no me/none"):
         jpegdl.Classifier.from_pretrained("me/none")
     monkeypatch.setattr(_Hub, "create_repo", lambda *_, **__: (_ for _ in ()).throw(PermissionError("no token")))
-    with pytest.raises(UsageError, match="me/bees cannot be uploaded .*PermissionError: no token"):
+    with pytest.raises(UsageError, match="me/bees.*PermissionError: no token"):
         model.push_to_hub("me/bees")
 
 

@@ -188,6 +188,13 @@ def test_every_page_is_in_a_table_of_contents():
     assert pages - listed == set()
 
 
+def test_every_public_room_has_its_page_of_the_api():
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in (DOCS / "reference" / "api").glob("*.md")}
+    assert set(jpegdl._MODULES) <= pages.keys()
+    assert all(f".. automodule:: jpegdl.{name}\n" in pages[name] for name in jpegdl._MODULES)
+    assert [name for name in jpegdl.__all__ if f"jpegdl.{name}\n" not in pages["jpegdl"]] == []
+
+
 # ------------------------------------------------------------------------------------------------------- files and pictures
 
 

@@ -40,11 +40,25 @@ def _environment(encoding, place):
         if not (place / name).is_dir():
             pytest.skip(f"localedef makes no such locale: {made.stderr!r}")
     environment |= {"LOCPATH": str(place), "LC_ALL": name}
-    asked = [sys.executable, "-c", "import locale, codecs; print(codecs.lookup(locale.getpreferredencoding(False)).name)"]
-    found = subprocess.run(asked, env=environment, capture_output=True, check=True).stdout.decode("ascii").strip()
-    if found != encoding:
-        pytest.skip(f"the system's encoding is {found} there")
     return environment
+
+
+COMPARE = ["--config", "recipe.yaml", "--data.path", "data", "--seeds", "1", "--jobs", "1"]
+#: In one process, which takes seconds to start: a comparison, and what its model says of photos, twice.
+COMMANDS = f"""
+import codecs, locale, sys
+from jpegdl.cli import main
+
+encoding, *photos = sys.argv[1:]
+found = codecs.lookup(locale.getpreferredencoding(False)).name
+print(found, end="\\f")
+if found != encoding:
+    sys.exit()
+assert main(["compare", *{COMPARE}]) == 0
+for more in [photos, ["--json", *photos[:2]]] if photos else []:
+    print(end="\\f")
+    main(["predict", "--arm", "mine", *more])
+"""
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -56,41 +70,33 @@ def test_a_comparison_and_its_report(encoding, tmp_path, monkeypatch, capsys):
             for number in range(count):
                 Image.new("RGB", (16, 16), (120 * place + 10 * number, 90, 30)).save(folder / f"\u00fc{number}.png")
     (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    photos = []
+    if encoding != "euc_jp":  # where Python reads arguments by the C library, and writes names by a codec that differs
+        # Names of photos come out as the bytes that they are on the disk, and in JSON as text.
+        photos = [b"caf\xe9 \xc3\xbc.png", "data/test/\u00d6l/\u00fc1.png".encode(), "gone \u00fc.png".encode()]
+        shutil.copyfile(tmp_path / "data/test/\u00d6l/\u00fc0.png", tmp_path / os.fsdecode(photos[0]))
+        (tmp_path / os.fsdecode(photos[2])).touch()
     environment = _environment(encoding, tmp_path)
-
-    def jpegdl(*arguments):
-        command = [sys.executable, "-m", "jpegdl", *arguments]
-        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    comparison = ["--config", "recipe.yaml", "--data.path", "data", "--seeds", "1", "--jobs", "1"]
-    assert b"| mine" in jpegdl("compare", *comparison)
+    command = [sys.executable, "-c", COMMANDS, encoding, *photos]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, timeout=600)
+    found, *said = done.stdout.split(b"\f")
+    assert done.returncode == 0, done.stderr
+    if found != encoding.encode():
+        pytest.skip(f"the system's encoding is {found} there")
+    assert b"| mine" in said[0]
     folder = tmp_path / "runs" / "run"
     assert json.loads((folder / "mine/0/data.json").read_text(encoding="ascii"))["classes"] == ["M\u00fcller", "\u00d6l"]
     page = (folder / "report.html").read_bytes().decode("utf-8")
     assert "sch\u00f6n \u2212 gr\u00fcn" in page
     assert "\ufffd" not in page
-    if encoding != "euc_jp":  # where Python reads arguments by the C library, and writes names by a codec that differs
-        # Names of photos come out as the bytes that they are on the disk, and in JSON as text.
-        odd = os.fsencode(tmp_path) + b"/caf\xe9 \xc3\xbc.png"
-        Path(os.fsdecode(odd)).write_bytes((tmp_path / "data/test/\u00d6l/\u00fc0.png").read_bytes())
-        photos = [
-            os.path.relpath(odd, os.fsencode(tmp_path)),
-            "data/test/\u00d6l/\u00fc1.png".encode(),
-            "gone \u00fc.png".encode(),
-        ]
-        (tmp_path / os.fsdecode(photos[2])).write_bytes(b"")
-        command = [sys.executable, "-m", "jpegdl", "predict", "--arm", "mine"]
-        done = subprocess.run([*command, *photos], env=environment, cwd=tmp_path, capture_output=True)
-        assert [photo in done.stdout for photo in photos] == [True, True, False], done
+    if photos:
+        assert [photo in said[1] for photo in photos] == [True, True, False], done
         assert photos[2] in done.stderr
         assert b"Traceback" not in done.stderr
-        done = subprocess.run([*command, "--json", *photos[:2]], env=environment, cwd=tmp_path, capture_output=True)
-        found = [json.loads(line)["photo"] for line in done.stdout.splitlines()]
-        assert found == [photos[0].decode(encoding, "surrogateescape"), photos[1].decode("utf-8")]
+        named = [json.loads(line)["photo"] for line in said[2].splitlines()]
+        assert named == [photos[0].decode(encoding, "surrogateescape"), photos[1].decode("utf-8")]
     # What was begun there goes on where the encoding is UTF-8, as here.
     monkeypatch.chdir(tmp_path)
-    status, out, _ = run_command(capsys, "compare", *comparison)
+    status, out, _ = run_command(capsys, "compare", *COMPARE)
     assert status == 0
     assert "| mine" in out

@@ -5,6 +5,7 @@ import json
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -103,7 +104,7 @@ def test_huggingface_checkpoint(example, tmp_path):
     assert model(torch.rand(2, 3, 80, 80)).logits.shape == (2, len(PHOTOGRAPHS))
 
 
-@pytest.mark.parametrize("noise", ["jpegdl", "none"])
+@pytest.mark.parametrize("noise", ["jpegdl", "straight", "uniform", "none"])
 def test_watermark(example, noise):
     share = example("watermark").main(["--steps", "2", "--batch-size", "4", "--test", "8", "--noise", noise])
     assert 0.2 < share < 0.8  # of so little training, a guess
@@ -111,6 +112,40 @@ def test_watermark(example, noise):
     images, bits = torch.rand(2, 3, 64, 64), torch.ones(2, watermark.BITS)
     marked = watermark.Encoder()(images, bits)
     assert 0 < (marked - images).abs().max() <= watermark.STRENGTH + 1e-6
+
+
+def test_dct_input(example, tmp_path):
+    pytest.importorskip("jpeglib")
+    module = example("dct_input")
+    network, share = module.main([*TWO_STEPS, "--files", "4"])
+    assert 0 <= share <= 1
+    assert network(torch.randn(2, 64, 8, 8), torch.randn(2, 128, 4, 4)).shape == (2, len(module.PHOTOGRAPHS))
+    module.write_files(tmp_path, 2)
+    files = module.JpegFiles(tmp_path / "test", train=False)
+    luma, chroma, label = files[3]
+    assert (len(files), label) == (4, 3)
+    # The channels are the frequencies: DC is the mean of a block, here of the middle one.
+    with Image.open(files.files[3][0]) as image:
+        y = torch.from_numpy(np.array(image.convert("YCbCr")))[..., 0].float() - 128
+    assert (luma[0] / 8 - y[16:80, 16:80].view(8, 8, 8, 8).mean((1, 3))).abs().max() < 2
+    assert chroma.shape == (128, 4, 4)
+    for name in module.main([*TWO_STEPS, "--data", str(tmp_path)])[0].state_dict():
+        assert name in network.state_dict()
+
+
+def test_predicted_tables(example):
+    module = example("predicted_tables")
+    losses = module.main([*TWO_STEPS, "--test", "4"])
+    assert set(losses) == {"standard", "one pair", "predicted"}
+    assert all(0 < loss < 1000 for loss in losses.values())
+    chooser, images = module.TablePredictor(), torch.rand(3, 3, 64, 64)
+    torch.nn.init.normal_(chooser.choose.weight, std=0.1)
+    luma, chroma = chooser(images)
+    assert luma.shape == chroma.shape == (3, 8, 8)
+    assert not torch.equal(luma[0], luma[1])
+    error, rate = module.cost(images, (luma, chroma))
+    (error + module.LAMBDA * rate).sum().backward()
+    assert all(parameter.grad.any() for parameter in chooser.parameters())
 
 
 def test_segmentation(example):

@@ -42,7 +42,7 @@ def test_what_cannot_be_written_is_named(tmp_path, monkeypatch, file):
     monkeypatch.chdir(tmp_path)
     _stray(tmp_path / "file.txt", monkeypatch).symlink_to("/dev/full")
     with (
-        pytest.raises(OSError, match="cannot be written: No space left on device: 'file.txt'") as caught,
+        pytest.raises(OSError, match="cannot be written: No.*'file.txt'") as caught,
         replacing(file) as temporary,
     ):
         temporary.write_text("text", encoding="utf-8")
@@ -67,7 +67,7 @@ def test_a_checkpoint_on_a_full_disk(tmp_path, monkeypatch):
     file = tmp_path / "last.ckpt"
     _WholeCheckpoints().save_checkpoint({"epoch": 1}, file)
     _stray(file, monkeypatch).symlink_to("/dev/full")
-    with pytest.raises(OSError, match="cannot be written: No space left on device: '.*last.ckpt'"):
+    with pytest.raises(OSError, match="cannot be written: No.*'.*last.ckpt'"):
         _WholeCheckpoints().save_checkpoint({"epoch": 2, "weights": torch.zeros(100_000)}, file)
     assert torch.load(file) == {"epoch": 1}
     assert list(tmp_path.iterdir()) == [file]
@@ -168,7 +168,7 @@ def test_text_is_utf8_wherever_it_is_written(tmp_path):
     (tmp_path / "b").write_bytes(b"\xef\xbb\xbfgr\xc3\xbcn")
     assert read_text(tmp_path / "b") == "grün"
     (tmp_path / "c").write_bytes(b"a\nb\ngr\xfcn")
-    with pytest.raises(ValueError, match=r"not text in UTF-8 \(line 3\): save it in that encoding"):
+    with pytest.raises(ValueError, match=r"not text in UTF-8 \(line 3\)"):
         read_text(tmp_path / "c")
 
 

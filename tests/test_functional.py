@@ -439,7 +439,7 @@ def test_bad_values_and_shapes_are_refused():
             call(torch.arange(5), 1.0, 1.0)
         with pytest.raises(UsageError, match="q must be finite and greater than 0, got 0"):
             call(torch.zeros(3), 0, 1.0)
-        with pytest.raises(UsageError, match="alpha must be finite and greater than 0, got -1"):
+        with pytest.raises(UsageError, match="alpha.*0, got -1"):
             call(torch.zeros(3), 1.0, -1.0)
     for colour in (F.rgb_to_ycbcr, F.ycbcr_to_rgb):
         with pytest.raises(UsageError, match=r"\(N, 3, H, W\)"):
@@ -551,5 +551,5 @@ def test_luma_blocks_lie_in_reading_order():
 
 
 def test_coefficients_of_another_size_are_refused():
-    with pytest.raises(UsageError, match=r"33x8 images must be of shape \(N, 6, 3, 1, 8, 8\), got \(1, 6, 2, 1, 8, 8\)"):
+    with pytest.raises(UsageError, match=r"33x8 images.*\(N, 6, 3, 1, 8, 8\), got \(1, 6, 2, 1, 8, 8\)"):
         F.mcus_to_images(torch.zeros(1, 6, 2, 1, 8, 8), (33, 8))

@@ -15,36 +15,51 @@ from jpegdl.processes import lean_imports
 
 HEAVY = ("PIL", "jsonargparse", "lightning", "matplotlib", "numba", "scipy", "skimage", "timm", "torch._dynamo", "torchvision")
 
-#: What older versions of it use of pyparsing is called something else now.
-OF_MATPLOTLIB = [f"-Wignore::DeprecationWarning:matplotlib.{name}" for name in ("_fontconfig_pattern", "_mathtext")]
-
 
 def _imported(code, *names):
     """Which of ``names`` a process has imported that ran ``code``."""
-    report = f"import sys; print(*[name for name in {names!r} if name in sys.modules], file=sys.stderr)"
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, timeout=300, check=False, encoding="utf-8"
+        [sys.executable, "-c", f"{code}\n{_report(names)}"], capture_output=True, timeout=300, check=False, encoding="utf-8"
     )
     assert done.returncode == 0, done.stderr
     return done.stderr.split()
 
 
-def test_the_layer_brings_pytorch_alone():
-    code = "from jpegdl import JpegLayer, prepend; import torch; prepend(torch.nn.Flatten(), JpegLayer(rounding='hard'))"
-    assert _imported(f"{code}(torch.rand(1, 3, 8, 8))", "torch", *HEAVY) == ["torch"]
+def _report(names):
+    return f"import sys; print(*[name for name in {names!r} if name in sys.modules], file=sys.stderr)"
 
 
-def test_the_codec_as_a_function_brings_pytorch_alone():
-    code = "from jpegdl import RandomJpeg, jpeg; import torch; RandomJpeg(rounding='soft')(torch.rand(1, 1, 8, 8))"
-    assert _imported(code, "torch", *HEAVY) == ["torch"]
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from jpegdl import JpegLayer, prepend; import torch\n"
+        "prepend(torch.nn.Flatten(), JpegLayer(rounding='hard'))(torch.rand(1, 3, 8, 8))",
+        "from jpegdl import RandomJpeg, jpeg; import torch; RandomJpeg(rounding='soft')(torch.rand(1, 1, 8, 8))",
+        "import jpegdl; jpegdl.functional.block_dct; jpegdl.tables.standard_tables; jpegdl.layer.JpegCascade",
+    ],
+    ids=["the layer", "the codec as a function", "submodules as attributes"],
+)
+def test_these_bring_pytorch_alone(fresh, code):
+    done = fresh(f"{code}\n{_report(HEAVY)}")
+    assert (done.returncode, done.stderr) == (0, "\n")
 
 
-def test_the_submodules_are_attributes():
-    code = "import jpegdl; jpegdl.functional.block_dct; jpegdl.tables.standard_tables; jpegdl.layer.JpegCascade"
-    assert _imported(code, "torch", *HEAVY) == ["torch"]
-    code = "import jpegdl; jpegdl.calibrate.sensitivity_tables; jpegdl.data.DataConfig; jpegdl.runs.RunConfig"
-    assert _imported(code, "lightning", "timm") == []
-    assert _imported("import jpegdl; jpegdl.training.train_run", "lightning") == ["lightning"]
+def test_each_room_brings_what_it_needs(fresh):
+    """In this order, so that each step shows what it has brought."""
+    steps = [
+        ("jpegdl.calibrate.sensitivity_tables; jpegdl.data.DataConfig; jpegdl.runs.RunConfig", []),
+        ("import jpegdl.runs.opened, jpegdl.runs.progress, jpegdl.runs.pieces, jpegdl.report", ["timm"]),
+        ("import jpegdl.backbones; assert sys.modules['timm'].is_model('cifar_resnet20')", ["timm"]),
+        ("jpegdl.training.train_run", ["timm", "lightning"]),
+    ]
+    told = _report(("timm", "lightning"))
+    done = fresh("import jpegdl, sys\n" + "\n".join(f"{code}\n{told}" for code, _ in steps))
+    assert done.returncode == 0, done.stderr
+    assert [line.split() for line in done.stderr.splitlines()] == [brought for _, brought in steps]
+
+
+def test_a_page_without_what_other_commands_found_brings_no_networks():
+    assert _imported("from jpegdl.report import write_report", "lightning", "timm", "torchvision") == []
 
 
 def test_what_the_package_does_not_have():
@@ -53,16 +68,6 @@ def test_what_the_package_does_not_have():
     with pytest.raises(ImportError, match="prepent"):
         from jpegdl import prepent  # noqa: F401
     assert {"JpegLayer", "prepend", "functional", "tables", "calibrate", "__version__"} <= set(dir(jpegdl))
-
-
-def test_importing_the_backbones_registers_them():
-    code = "import timm; import jpegdl.backbones; assert timm.is_model('cifar_resnet20')"
-    assert _imported(code, "timm", "lightning") == ["timm"]
-
-
-def test_what_training_left_is_read_without_lightning():
-    code = "import jpegdl.runs.opened, jpegdl.runs.progress, jpegdl.runs.pieces, jpegdl.report"
-    assert _imported(code, "lightning") == []
 
 
 @pytest.mark.parametrize(("arguments", "status"), [([], 0), (["--help"], 0), (["--version"], 0), (["paint"], 2)])
@@ -94,21 +99,10 @@ def test_no_garbage_is_collected_while_a_process_first_imports(monkeypatch):
 
 # ------------------------------------------------------------------------------------------------- without the extras' packages
 
-_WITHOUT = "import sys\nfor name in {packages!r}: sys.modules[name] = None\n"  # which is what is not found
 ALL = tuple(package for packages in EXTRAS.values() for package in packages)
 
 
-def _without(packages, code):
-    return subprocess.run(
-        [sys.executable, "-W", "error", *OF_MATPLOTLIB, "-c", _WITHOUT.format(packages=tuple(packages)) + code],
-        capture_output=True,
-        check=False,
-        encoding="utf-8",
-        timeout=300,
-    )
-
-
-def test_the_layer_trains_and_calibrates_with_pytorch_numpy_and_numba_alone():
+def test_the_layer_trains_and_calibrates_with_pytorch_numpy_and_numba_alone(fresh):
     code = """
 import torch, jpegdl
 from torch import nn
@@ -123,24 +117,24 @@ nn.functional.cross_entropy(model(loader[0][0]), loader[0][1]).backward()
 optimizer.step()
 print(len(magnitude_tables(loader)), jpegdl.tables.standard_tables(75)[0].shape)
 """
-    done = _without(ALL, code)
+    done = fresh(code, ALL)
     assert (done.returncode, done.stdout) == (0, "2 torch.Size([8, 8])\n"), done.stderr
 
 
-def test_without_numba_pytorchs_own_operations_take_over():
+def test_without_numba_pytorchs_own_operations_take_over(fresh):
     code = "import torch, warnings; from jpegdl import JpegLayer\n"
     code += "with warnings.catch_warnings(record=True) as said:\n    warnings.simplefilter('always')\n"
     code += "    JpegLayer()(torch.rand(1, 3, 16, 16, requires_grad=True)).sum().backward()\n"
     code += "print(*[warning.message for warning in said])"
-    done = _without([*ALL, "numba", "llvmlite"], code)
+    done = fresh(code, [*ALL, "numba", "llvmlite"])
     assert done.returncode == 0, done.stderr
     assert "the fused kernels for cpu do not work here, so PyTorch's own operations are used" in done.stdout
     assert done.stdout.count("import of numba halted") == 1
 
 
 @pytest.mark.parametrize("name", ["compare", "load", "read_config", "training", "report", "explain.explain_run"])
-def test_a_larger_room_without_its_packages_says_what_to_install(name):
-    done = _without(ALL, f"import jpegdl\ntry: jpegdl.{name}\nexcept ImportError as error: print(error)")
+def test_a_larger_room_without_its_packages_says_what_to_install(fresh, name):
+    done = fresh(f"import jpegdl\ntry: jpegdl.{name}\nexcept ImportError as error: print(error)", ALL)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(", which is not installed: pip install '.[train]' in a checkout of jpegdl\n")
 
@@ -156,16 +150,16 @@ def test_a_larger_room_without_its_packages_says_what_to_install(name):
         "import jpegdl.robustness.trials",
     ],
 )
-def test_a_module_deep_within_a_larger_room_says_so_too(code):
-    done = _without(ALL, f"try: {code}\nexcept ImportError as error: print(type(error).__name__, error)")
+def test_a_module_deep_within_a_larger_room_says_so_too(fresh, code):
+    done = fresh(f"try: {code}\nexcept ImportError as error: print(type(error).__name__, error)", ALL)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("MissingPackageError this needs ")
     assert done.stdout.endswith(", which is not installed: pip install '.[train]' in a checkout of jpegdl\n")
     assert done.stdout.count("\n") == 1
 
 
-def test_other_modules_that_are_missing_are_pythons_to_name():
-    done = _without((), "import importlib.util as util\nprint(util.find_spec('wandb_'))\nimport jpegdl.no_such_module")
+def test_other_modules_that_are_missing_are_pythons_to_name(fresh):
+    done = fresh("import importlib.util as util\nprint(util.find_spec('wandb_'))\nimport jpegdl.no_such_module")
     assert done.stdout == "None\n"
     assert done.stderr.endswith("ModuleNotFoundError: No module named 'jpegdl.no_such_module'\n")
 
@@ -181,10 +175,10 @@ def test_other_modules_that_are_missing_are_pythons_to_name():
         (["completion", "bash"], ["shtab"], "completion"),
     ],
 )
-def test_a_command_without_its_packages_says_so_on_one_line(arguments, packages, extra, tmp_path):
+def test_a_command_without_its_packages_says_so_on_one_line(fresh, arguments, packages, extra, tmp_path):
     arguments = [argument.format(folder=tmp_path) for argument in arguments]
-    code = f"from jpegdl.cli import main; sys.exit(main({arguments!r}))"
-    done = _without(packages, code)
+    code = f"import sys; from jpegdl.cli import main; sys.exit(main({arguments!r}))"
+    done = fresh(code, packages)
     assert done.returncode == 1, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("jpegdl: error:")]
     assert len(lines) == 1

@@ -297,9 +297,9 @@ def test_torchvision_backbones():
     with torch.device("meta"):  # told the size
         assert build_backbone("torchvision/vit_b_16", 5, 0, size)(torch.empty(2, 3, size, size)).shape == (2, 5)
     check_compare(CompareConfig(backbone="vit_tiny_patch16_224_in21k"))  # a name that timm no longer lists, but takes
-    with pytest.raises(UsageError, match="'torchvision/squeezenet' is no classifier of torchvision; did you mean squeezenet1_"):
+    with pytest.raises(UsageError, match="'torchvision/squeezenet'.*squeezenet1_"):
         check_compare(CompareConfig(backbone="torchvision/squeezenet"))
     with pytest.raises(UsageError, match="'torchvision/qqq' is no classifier of torchvision; alexnet is one"):
         check_compare(CompareConfig(backbone="torchvision/qqq"))
-    with pytest.raises(UsageError, match="'torchvision/vit_b_16' cannot be built for 65-pixel images"):
+    with pytest.raises(UsageError, match="'torchvision/vit_b_16'.*65-pixel images"):
         build_backbone("torchvision/vit_b_16", 5, 0, 65)

@@ -105,7 +105,7 @@ def test_only_steps_are_read_as_steps(tmp_path, kind, message):
 
 
 def test_other_kinds_are_not_written(tmp_path):
-    with pytest.raises(UsageError, match="kind must be one of steps, scales, gains, got 'weights'"):
+    with pytest.raises(UsageError, match="kind.*'weights'"):
         write_tables(tmp_path / "a.json", {}, kind="weights")
     assert not any(tmp_path.iterdir())
 

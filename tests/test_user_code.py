@@ -49,7 +49,7 @@ def test_code_that_fails_is_told_from_a_module_that_is_missing(module):
     module("own_needing", "import surely_not_installed\n")
     with pytest.raises(UsageError, match=r"importing own_failing failed: RuntimeError: no luck \(own_failing.py, line 2\)"):
         find_object("own_failing:f", "backbone")
-    with pytest.raises(UsageError, match="own_needing needs a module 'surely_not_installed', which is not there"):
+    with pytest.raises(UsageError, match="own_needing.*'surely_not_installed'"):
         find_object("own_needing:f", "backbone")
 
 

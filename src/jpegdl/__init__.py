@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jpegdl import report as report
     from jpegdl import robustness as robustness
     from jpegdl import runs as runs
+    from jpegdl import statistics as statistics
     from jpegdl import tables as tables
     from jpegdl import training as training
     from jpegdl.classifier import Classifier, load
@@ -75,6 +76,7 @@ _MODULES = (
     "report",
     "robustness",
     "runs",
+    "statistics",
     "tables",
     "training",
 )

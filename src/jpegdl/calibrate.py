@@ -56,7 +56,7 @@ def sensitivity_tables(
     if not 0 < q_max <= STEP_RANGE[1]:
         raise UsageError(f"q_max must be greater than 0 and at most 255, got {q_max}")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    total, blocks = torch.zeros(3, 8, 8, dtype=torch.float64, device=device), 0
+    total, blocks = torch.zeros(3, 8, 8, dtype=torch.float64), 0
     generators = [device] if device.type == "cuda" else []
     with _in_mode(model, train_mode):
         for batch, target in _first(loader, images):
@@ -68,7 +68,8 @@ def sensitivity_tables(
                 logits = model(F.coefficients_to_images(z, (batch.shape[-2], batch.shape[-1])))
                 loss = nn.functional.cross_entropy(logits.float(), target, reduction="sum")
                 (grad,) = torch.autograd.grad(loss, z)
-            total += grad.double().square().sum(dim=(0, 2, 3))
+            grad = grad.cpu() if device.type == "mps" else grad  # which has no float64
+            total += grad.double().square().sum(dim=(0, 2, 3)).cpu()
             blocks += grad.shape[0] * grad.shape[2] * grad.shape[3]
     total, blocks = _over_processes(total, blocks)
     if not blocks:

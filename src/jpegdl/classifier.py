@@ -23,6 +23,7 @@ from jpegdl.layer import PrependedModel
 from jpegdl.opener import BadImage, open_image
 from jpegdl.random import isolated
 from jpegdl.runs import RunConfig, RunFolder, open_run
+from jpegdl.runs.device import compute_device
 
 Photo = Image.Image | str | os.PathLike[str]
 P = TypeVar("P", bound=Photo)
@@ -243,7 +244,7 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
         folder: a run's folder, ``runs/NAME/ARM/SEED``, or one that :meth:`Classifier.save_pretrained` wrote. Of
             ``runs/NAME/ARM`` the lowest seed that is trained is opened, and of ``runs/NAME`` that of the arm jpeg-dl: whichever
             is best on the test images does not matter.
-        device: where to put the model, such as cuda.
+        device: where to put the model: auto, cpu, gpu, cuda, cuda:N, mps, or any of PyTorch's own.
 
     Raises:
         UsageError: no trained model is there, a file of it is missing or damaged, or the device cannot be used.
@@ -262,6 +263,7 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
             f"no folder {path}; {meant}give a run's, such as runs/NAME/jpeg-dl/0, or one that save_pretrained wrote; "
             "jpegdl.Classifier.from_pretrained opens what is on the Hugging Face Hub"
         )
+    where = device if isinstance(device, torch.device) else compute_device(device)
     with isolated():  # building a model seeds every generator
         if (path / pretrained.CONFIG).is_file():
             classifier = Classifier(*pretrained.read(path))
@@ -270,9 +272,9 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
             trained = open_run(run)
             classifier = Classifier(trained.model, trained.classes, trained.config, pretrained.measurements(run))
     try:
-        return classifier.to(device)
+        return classifier.to(where)
     except (RuntimeError, AssertionError) as error:  # PyTorch's, for one that is unknown and one that it is not built for
-        raise UsageError(f"device {device} cannot be used ({str(error).partition(chr(10))[0]})") from error
+        raise UsageError(f"device {where} cannot be used ({str(error).partition(chr(10))[0]})") from error
 
 
 def _find_run(path: Path) -> RunFolder:

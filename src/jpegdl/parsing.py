@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import jsonargparse
 import yaml
 
-from jpegdl.dropped import DROPPED, without_dropped
+from jpegdl.earlier import DROPPED, todays_name, todays_settings
 from jpegdl.errors import UsageError, did_you_mean
 from jpegdl.files import read_text
 from jpegdl.recipes import FOLDER, RECIPES
@@ -22,16 +22,6 @@ from jpegdl.settings import as_typed, in_words
 
 S = TypeVar("S")
 NO_SETTINGS = ("help", "help_all", "print_config")  # options that every command has beside its own
-#: What options and settings of earlier versions are called now.
-_NOW = {
-    "accelerator": "device",
-    "attack_seed": "images_seed",
-    "data_path": "data.path",
-    "path": "data.path",
-    "training.accelerator": "device",
-    "workers": "data.workers",
-}
-_GONE = ("drop_alpha", "wide", *DROPPED)
 
 
 class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined]
@@ -47,7 +37,10 @@ class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined
             text = read_text(path)
             content = yaml.safe_load(text)
             _check_finite(content)
-            if (known := without_dropped(content)) != content:
+            known, gone = todays_settings(content)
+            for name, (value, now) in gone.items():
+                raise ValueError(f"{name} {value!r} is no more: there is {now!r} alone; leave it out")
+            if known != content:
                 content, text = known, yaml.safe_dump(known)
             _check_keys(content, _settings(parser))
             # Given a path, it would read in the system's encoding; and text must be ASCII, as it first asks for such a file.
@@ -106,7 +99,7 @@ def _check_keys(content: Any, known: list[str], prefix: str = "") -> None:
         if any(other.startswith(f"{name}.") for other in known):
             _check_keys(value, known, f"{name}.")
         elif name not in known:
-            hint = f"it is called {_NOW[name]} now" if _NOW.get(name) in known else did_you_mean(name, known)
+            hint = f"it is called {now} now" if (now := todays_name(name, known)) else did_you_mean(name, known)
             raise ValueError(f"there is no setting {name}{f'; {hint}' if hint else ''}")
 
 
@@ -353,10 +346,10 @@ def reworded(own: jsonargparse.ArgumentParser, message: str, dashes: str = "") -
         name = f"--{found[1]}.{found[2]}"
     else:
         return message
-    if (setting := name.lstrip("-").replace("-", "_")) in _GONE:
+    if (setting := name.lstrip("-").replace("-", "_")) in DROPPED:
         return f"no option {name} any more; CHANGELOG.md says what is done now"
-    if (now := _NOW.get(setting)) in actions:
-        return f"no option {name}; it is called {_as_option(str(now), '--')} now"
+    if now := todays_name(setting, actions):
+        return f"no option {name}; it is called {_as_option(now, '--')} now"
     options = [option for action in actions.values() for option in action.option_strings if not option.endswith("+")]
     return f"no option {name}; {did_you_mean(name, options) or '--help-all explains all there are'}"
 

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from jpegdl._version import __version__
 from jpegdl.data import TestTransform
-from jpegdl.dropped import without_dropped
+from jpegdl.earlier import todays_record
 from jpegdl.errors import UsageError
 from jpegdl.extras import require
 from jpegdl.files import write_together
 from jpegdl.layer import PrependedModel, describe_tables, prepend
 from jpegdl.runs import RunConfig, RunFolder
 from jpegdl.runs.model import build_model, load_state
-from jpegdl.runs.record import WHERE, from_dict, todays_names
+from jpegdl.runs.record import WHERE, from_dict
 from jpegdl.user_code import is_own
 
 CONFIG, BACKBONE, LAYER, CARD = "config.json", "model.safetensors", "layer.safetensors", "README.md"
@@ -71,7 +71,7 @@ def read(folder: Path) -> Trained:
     """
     there = _read_config(folder)
     try:
-        run = todays_names(without_dropped(there["run"], folder / CONFIG))
+        run, _ = todays_record(there["run"])
         settings = {**run, "backbone": there["architecture"], "layer": there["layer"]["config"]}
         config: RunConfig = from_dict(RunConfig, settings)
         classes, input_config = list(there["label_names"]), there["pretrained_cfg"]

@@ -9,5 +9,5 @@ WEIGHTS=$1 NAME=$2 DATA=$3
 shift 3
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 exec jpegdl compare --config finetune --name "$NAME" --backbone tf_efficientnet_lite0 --weights "$WEIGHTS" --data.path "$DATA" \
-  --data.size 128 --data.resize 146 --training.epochs 12 --training.test_every 4 --training.optimizer.lr 3e-4 \
-  --training.head_lr 1e-2 --jobs 1 "$@"
+  --data.size 128 --data.resize 146 --training.epochs 12 --training.test-every 4 --training.optimizer.lr 3e-4 \
+  --training.head-lr 1e-2 --jobs 1 "$@"

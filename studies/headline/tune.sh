@@ -9,5 +9,5 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 for fold in 0 1; do
   jpegdl compare --config finegrained --config "$HERE/tune.yaml" --name "tune-${BACKBONE#*:}-$SIZE-$fold" --backbone "$BACKBONE" \
     --data.name "jpegdl_studies.cuts:fold_$fold" --data.path "$TRAIN" --data.size "$SIZE" --data.resize "$((SIZE * 8 / 7))" \
-    --data.workers 0 --seeds "[$fold]" --jobs 1 "$@"
+    --data.workers 0 --seeds "$fold," --jobs 1 "$@"
 done

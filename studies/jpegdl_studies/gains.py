@@ -14,8 +14,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from jpegdl.comparison import read_summary
+from jpegdl.errors import UsageError
 from jpegdl.runs import finished_runs
-from jpegdl_studies.pairing import holm, paired_difference, recounted
+from jpegdl.statistics import holm, paired_difference
 from jpegdl_studies.tables import header, row
 
 COLUMNS = ["comparison", "arm", "seeds", "accuracy", "sd", "difference", "low", "high", "p", "p_holm", "time_ratio"]
@@ -55,9 +57,9 @@ def main() -> None:
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
     """Return of each arm its ``accuracy`` by seed, and ``time_ratio``."""
     try:
-        summary = recounted(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
-    except OSError as error:
-        sys.exit(f"{folder} has no summary: {error}")
+        summary = read_summary(folder)
+    except UsageError as error:
+        sys.exit(str(error))
     if summary["failed"]:
         runs = ", ".join(f"{run['arm']} of seed {run['seed']}" for run in summary["failed"])
         print(f"{folder.name} is not whole: without {runs}", file=sys.stderr)

@@ -2,10 +2,7 @@
 
 from collections.abc import Mapping
 
-# The one place of the studies that imports from inside the library, until these have a public home.
-from jpegdl.comparison.statistics import holm, paired_difference, recounted
-
-__all__ = ["difference", "holm", "paired_difference", "recounted"]
+from jpegdl.statistics import paired_difference
 
 
 def difference(values: Mapping[int, float], baseline: Mapping[int, float], *, p: bool = False) -> str:

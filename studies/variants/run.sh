@@ -8,5 +8,5 @@ HERE=$(dirname "$0")
 for name in dtd10 flowers89; do
   [ $name = dtd10 ] && folder=$DTD10 || folder=$FLOWERS89
   "$HERE/../gain/run.sh" "$name" "$folder" --config "$HERE/arms.yaml" \
-    --arms '[plain, jpeg-dl, local-contrast, faint-dc, faint-contrast]' "$@"
+    --arms plain,jpeg-dl,local-contrast,faint-dc,faint-contrast "$@"
 done

@@ -17,21 +17,21 @@ compare() { # NAME, then settings
 }
 
 # Epochs; the recipe's 40 are studies/gain.
-compare dtd10-epochs-160 --data.path "$DTD10" --training.epochs 160 --training.test_every 40
-compare flowers89-epochs-160 --data.path "$FLOWERS89" --training.epochs 160 --training.test_every 40
+compare dtd10-epochs-160 --data.path "$DTD10" --training.epochs 160 --training.test-every 40
+compare flowers89-epochs-160 --data.path "$FLOWERS89" --training.epochs 160 --training.test-every 40
 compare dtd10-epochs-10 --data.path "$DTD10" --training.epochs 10
 # Augmentation.
-compare dtd10-color-jitter --data.path "$DTD10" --data.color_jitter 0.4
-compare flowers89-color-jitter --data.path "$FLOWERS89" --data.color_jitter 0.4
-compare dtd10-randaugment --data.path "$DTD10" --data.auto_augment rand-m9-mstd0.5-inc1
+compare dtd10-color-jitter --data.path "$DTD10" --data.color-jitter 0.4
+compare flowers89-color-jitter --data.path "$FLOWERS89" --data.color-jitter 0.4
+compare dtd10-randaugment --data.path "$DTD10" --data.auto-augment rand-m9-mstd0.5-inc1
 # Images a class, in as many steps of training. Of dtd10, all 80 are studies/gain; of CIFAR-10, at its own 32 pixels.
-compare dtd10-images-20 --data.name jpegdl_studies.cuts:images_20 --data.path "$DTD10" --training.epochs 160 --training.test_every 40
-compare dtd10-images-10 --data.name jpegdl_studies.cuts:images_10 --data.path "$DTD10" --training.epochs 320 --training.test_every 80
-compare dtd10-images-5 --data.name jpegdl_studies.cuts:images_5 --data.path "$DTD10" --training.epochs 640 --training.test_every 160
+compare dtd10-images-20 --data.name jpegdl_studies.cuts:images_20 --data.path "$DTD10" --training.epochs 160 --training.test-every 40
+compare dtd10-images-10 --data.name jpegdl_studies.cuts:images_10 --data.path "$DTD10" --training.epochs 320 --training.test-every 80
+compare dtd10-images-5 --data.name jpegdl_studies.cuts:images_5 --data.path "$DTD10" --training.epochs 640 --training.test-every 160
 set -- --data.size 32 --data.resize 40
-compare cifar10-images-10 --data.name jpegdl_studies.cuts:images_10 --data.path "$CIFAR10" "$@" --training.epochs 320 --training.test_every 160
-compare cifar10-images-50 --data.name jpegdl_studies.cuts:images_50 --data.path "$CIFAR10" "$@" --training.epochs 64 --training.test_every 32
-compare cifar10-images-200 --data.name jpegdl_studies.cuts:images_200 --data.path "$CIFAR10" "$@" --training.epochs 32 --training.test_every 16
+compare cifar10-images-10 --data.name jpegdl_studies.cuts:images_10 --data.path "$CIFAR10" "$@" --training.epochs 320 --training.test-every 160
+compare cifar10-images-50 --data.name jpegdl_studies.cuts:images_50 --data.path "$CIFAR10" "$@" --training.epochs 64 --training.test-every 32
+compare cifar10-images-200 --data.name jpegdl_studies.cuts:images_200 --data.path "$CIFAR10" "$@" --training.epochs 32 --training.test-every 16
 # Resolution.
 compare dtd10-pixels-32 --data.path "$DTD10" --data.size 32 --data.resize 40
 compare dtd10-pixels-128 --data.path "$DTD10" --data.size 128 --data.resize 160

@@ -180,6 +180,8 @@ def test_every_example_is_one(name):
         (["rate", "--path=x"], "no option --path; it is called --data.path now"),
         (["explain", "--path", "x"], "no option --path; it is called --data.path now"),
         (["explain", "--workers", "2"], "no option --workers; it is called --data.workers now"),
+        (["explain", "--arm", "plain"], "no option --arm; it is called --arms now"),
+        (["explain", "--seed", "1"], "no option --seed; it is called --seeds now"),
         (["attack", "--attack_seed", "2"], "no option --attack_seed; it is called --images-seed now"),
         (["attack", "--accelerator", "cpu"], "no option --accelerator; it is called --device now"),
         (["compare", "--training.accelerator", "cpu"], "no option --training.accelerator; it is called --device now"),

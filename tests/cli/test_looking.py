@@ -130,16 +130,35 @@ def test_runs_that_were_attacked_differently_are_not_put_side_by_side(seen, caps
     assert "The runs cannot be compared" in _page(capsys)
 
 
+def test_arms_without_anything_to_explain_are_named_beside_others(seen, capsys):
+    settings = ["--images", "12", "--ablation", "false", "--pictures", "1"]
+    status, out, _ = run_command(capsys, "explain", "mine", "--arms", "plain,jpeg-dl", "--seeds", "0,", *settings)
+    assert status == 0
+    assert "there is nothing to explain of plain, seed 0" in out
+    assert "Written to runs/mine/jpeg-dl/0/explain" in out
+
+
+def test_a_wrong_device_is_one_line_in_every_command(seen, tmp_path, capsys):
+    before = sorted(tmp_path.rglob("*"))
+    for command in (
+        ["compare", "other"], ["train", "other"], ["evaluate", "mine"], ["evaluate", "mine", "--from-files", "."],
+        ["calibrate", "mine"], ["attack", "mine"], ["explain", "mine"], ["rate", "mine"],
+        ["predict", "--name", "mine", "photo.png"],
+    ):  # fmt: skip
+        assert "device must be auto, cpu, gpu, cuda, cuda:N" in one_error(capsys, *command, "--device", "tpu"), command
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_bad_input_is_one_line(mine, capsys):
     assert "no comparison in runs/mien: did you mean mine" in one_error(capsys, "attack", "--name", "mien", *QUICK)
     assert "no finished run of arm 'gain' in runs/mine; there are jpeg-dl, plain" in one_error(
         capsys, "attack", "--name", "mine", "--arms", "[gain]", *QUICK
     )
     assert "no finished run of arm jpeg-dl, seed 3 in runs/mine; there are seeds 0, 1" in one_error(
-        capsys, "explain", "--name", "mine", "--seed", "3"
+        capsys, "explain", "--name", "mine", "--seeds", "3,"
     )
-    assert "nothing to explain of plain, seed 0: the run has no layer; --arm names another" in one_error(
-        capsys, "explain", "--name", "mine", "--arm", "plain", "--images", "2"
+    assert "nothing to explain of plain, seed 0: the run has no layer; --arms names others" in one_error(
+        capsys, "explain", "--name", "mine", "--arms", "plain", "--images", "2"
     )
     assert "eps must each be greater than 0, got -1" in one_error(capsys, "attack", "--name", "mine", "--eps", "[-1]", *QUICK)
     assert "no comparison in" in one_error(capsys, "report", "--name", "nothing")

@@ -323,9 +323,11 @@ def test_mistakes_are_one_line(place, capsys, tmp_path):
     assert "no finished run of arm 'other'" in wrong("--arms", "[other]")
     damaged = made(tmp_path / "runs" / "few", "plain")
     (damaged.path / "rate.json").write_text("{", encoding="utf-8")
-    assert "rate.json is damaged" in one_error(capsys, "rate", "--name", "few", "--output", str(tmp_path / "runs"))
-    with pytest.raises(UsageError, match="damaged"):
+    with pytest.raises(UsageError, match="rate.json is damaged"):
         read_rate(damaged)
+    found = rate_run(damaged, replace(FEW, qualities=[50]))  # what cannot be read is measured again
+    assert [point["tables"] for point in found["points"]] == ["standard:50"]
+    assert read_rate(damaged) == found
 
 
 def test_a_layer_without_a_file_is_left_out_with_a_word(tmp_path, capsys):

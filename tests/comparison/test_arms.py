@@ -2,6 +2,7 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ import safetensors.torch
 import torch
 from conftest import leave_blank
 
+import jpegdl
 from commands import start
 from factory import small_comparison
 from jpegdl.comparison import ARMS, compare, comparison, evaluate_run, schedule, steps, train_arm
@@ -125,8 +127,19 @@ def test_any_arm_can_be_evaluated(every_arm):
         assert found["accuracy"] == pytest.approx(summary["arms"][arm]["accuracy"][0]), arm
     assert evaluate_run(config, "cascade", 0, rounding="hard")["rounding"] == "hard"
     for arm in ("plain", "gain", "tanh"):
-        with pytest.raises(UsageError, match=f"arm {arm} has no quantizer"):
+        with pytest.raises(UsageError, match=f"{arm}/0 has no quantizer"):
             evaluate_run(config, arm, 0, rounding="hard")
+
+
+def test_the_table_of_arms_says_what_they_are():
+    docs = Path(jpegdl.__file__).parents[2] / "docs"
+    if not docs.is_dir():
+        pytest.skip("an installed package has no docs")
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| ([^|]+) \| [\d.]+ \|", (docs / "controls.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(rows) > 20
+    assert {name: about for name, about in rows if ARMS[name].about != about} == {}
 
 
 def test_what_an_arm_starts_from():

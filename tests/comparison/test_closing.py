@@ -10,7 +10,7 @@ import pytest
 
 from factory import fake_result, fake_summary
 from jpegdl.cli import main
-from jpegdl.comparison.statistics import summary_csv, summary_latex, summary_table, verdict
+from jpegdl.comparison.numbers import summary_csv, summary_latex, summary_table, verdict
 from jpegdl.comparison.summary import closing, read_summary, shown_files
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from factory import small_comparison
-from jpegdl.comparison import CompareConfig, calibrate_run, compare, evaluate_run, steps, train_arm
+from jpegdl.comparison import CompareConfig, calibrate_run, compare, evaluate_run, train_arm
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
@@ -25,11 +25,12 @@ def _config(folder, **changes):
 # ----------------------------------------------------------------------------------------------------------- comparisons
 
 
-def test_compare_end_to_end(tmp_path, monkeypatch):
-    config = _config(tmp_path)
+def test_compare_end_to_end(mine, monkeypatch):
+    config = small_comparison("runs", seeds=2)
+    written = {file.name: file.read_bytes() for file in mine.glob("summary.*")}
     done = compare(config)
-    summary, table = done.summary, done.table
-    folder = tmp_path / "test"
+    assert {file.name: file.read_bytes() for file in mine.glob("summary.*")} == written
+    summary, table, folder = done.summary, done.table, mine
     assert json.loads((folder / "summary.json").read_text(encoding="utf-8")) == summary
     assert (folder / "summary.md").read_text(encoding="utf-8") == table
     assert {file.name for file in folder.glob("*.png")} == {
@@ -52,6 +53,7 @@ def test_compare_end_to_end(tmp_path, monkeypatch):
     assert again["arms"]["jpeg-dl"]["accuracy"] == summary["arms"]["jpeg-dl"]["accuracy"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_accuracies_are_numbers_of_images(tmp_path):
     """float32 shares differ where the numbers of images do not; those of earlier versions are counted when they are read."""
     config = _config(tmp_path, arms=["plain"], seeds=1)
@@ -79,6 +81,7 @@ def test_accuracies_are_numbers_of_images(tmp_path):
     assert "correct" not in result.folder.result()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_arms_with_data_of_their_own(tmp_path):
     """Each run is held against the data of its own arm, and no difference is taken over other test images."""
     arms = {"plain": None, "few": {"layer": {"kind": "none"}, "data": {"limit": 20}}, "ones": {"layer": {"tables": "ones"}}}
@@ -93,30 +96,27 @@ def test_arms_with_data_of_their_own(tmp_path):
     assert "other test images" in again.table
 
 
-def test_sensitivity_tables_come_from_the_plain_model_of_the_seed(tmp_path):
-    config = _config(tmp_path)
-    with pytest.raises(UsageError, match="train arm plain with seed 0 first"):
-        train_arm(config, "jpeg-dl", 0)
-    assert not (tmp_path / "test" / "jpeg-dl").exists()
-    train_arm(config, "plain", 0)
-    train_arm(config, "jpeg-dl", 0)
+def test_sensitivity_tables_come_from_the_plain_model_of_the_seed(mine):
+    config = small_comparison("runs", seeds=2)
+    with pytest.raises(UsageError, match="train arm plain with seed 2 first"):
+        train_arm(config, "jpeg-dl", 2)
+    assert not (mine / "jpeg-dl/2").exists()
     luma, _ = calibrate_run(config, 0)
-    before = json.loads((tmp_path / "test" / "jpeg-dl" / "0" / "tables.json").read_text(encoding="utf-8"))["before"]
+    before = json.loads((mine / "jpeg-dl/0/tables.json").read_text(encoding="utf-8"))["before"]
     assert torch.equal(torch.tensor(before["luma"]), luma)
     assert luma.max() == pytest.approx(5)
 
 
-def test_evaluation_with_another_quantizer(tmp_path):
-    config = _config(tmp_path, layer=LayerConfig(tables="standard:10", alpha=0.001))
-    train_arm(config, "jpeg-dl", 0)
+@pytest.mark.usefixtures("mine")
+def test_evaluation_with_another_quantizer():
+    config = small_comparison("runs", seeds=2)
     soft, hard = evaluate_run(config, "jpeg-dl", 0), evaluate_run(config, "jpeg-dl", 0, rounding="hard")
     assert soft["loss"] != hard["loss"]
     with pytest.raises(UsageError, match="rounding must be one of"):
         evaluate_run(config, "jpeg-dl", 0, rounding="up")
     with pytest.raises(UsageError, match="no trained model in"):
-        evaluate_run(config, "jpeg-dl", 1)
-    train_arm(config, "plain", 0)
-    with pytest.raises(UsageError, match="plain has no quantizer"):
+        evaluate_run(config, "jpeg-dl", 2)
+    with pytest.raises(UsageError, match="plain/0 has no quantizer"):
         evaluate_run(config, "plain", 0, rounding="hard")
 
 
@@ -145,12 +145,13 @@ def test_evaluation_computes_where_it_is_told_to(tmp_path):
         training=replace(trained.training, **where),
         device="gpu",
     )
-    assert steps._here(trained, asked) == expected
+    assert trained.at(asked.run) == expected
     asked.data.path = None
     there = replace(trained, data=replace(trained.data, path="/images"))
-    assert steps._here(there, asked).data.path == "/images"
+    assert there.at(asked.run).data.path == "/images"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_every_arm_sees_the_same_images_in_the_same_order_and_starts_alike(tmp_path, monkeypatch):
     seen = {}
     step = JointTraining.training_step

@@ -27,6 +27,8 @@ from jpegdl.runs import RunFolder, progress
 from jpegdl.runs.progress import Line, Standing
 from jpegdl.training import JointTraining, callbacks
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 LONG = 180  # seconds after which what should have happened long ago has not
 
 
@@ -105,10 +107,12 @@ def test_how_many_at_a_time(tmp_path, monkeypatch):
     assert jobs.count_jobs(_config(tmp_path, jobs=4, seeds=9)) == 4
     several = replace(_config(tmp_path).training, devices=2)
     assert jobs.count_jobs(_config(tmp_path, jobs=None, training=several)) == 1
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for counted in (torch.cuda, torch.accelerator):
+        monkeypatch.setattr(counted, "device_count", lambda: 2)
     assert jobs.count_jobs(_config(tmp_path, jobs=None, seeds=9)) == 8  # device cpu
     assert jobs.count_jobs(_config(tmp_path, jobs=None, seeds=9, device="auto")) == 2
+    assert jobs.count_jobs(_config(tmp_path, jobs=None, seeds=9, device="cuda:1")) == 1
     assert jobs.count_jobs(_config(tmp_path, jobs=4, seeds=9, device="auto")) == 4
 
 
@@ -142,6 +146,7 @@ def test_workers_share_threads_and_gpus(monkeypatch):
     assert [one["OMP_NUM_THREADS"], one["OMP_WAIT_POLICY"], one["GOMP_SPINCOUNT"]] == ["3", "PASSIVE", "7"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [workers._environment(row, 1)["CUDA_VISIBLE_DEVICES"] for row in range(3)] == ["0", "1", "0"]
+    assert "CUDA_VISIBLE_DEVICES" not in workers._environment(1, 1, one_gpu=True)  # --device cuda:1 means one of all
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, GPU-b")
     assert [workers._environment(row, 1)["CUDA_VISIBLE_DEVICES"] for row in range(3)] == ["GPU-a", "GPU-b", "GPU-a"]
 
@@ -170,14 +175,12 @@ def _numbers(folder):
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_the_same_numbers_side_by_side(tmp_path, capfd):
-    """Also where the last run alone is left, which trains in this process."""
+def test_the_same_numbers_side_by_side(tmp_path, trained, capfd):
+    """As one after the other; also where the last run alone is left, which trains in this process."""
     assert torch.get_num_threads() == 1
-    compare(_config(tmp_path, name="one", jobs=1))
-    capfd.readouterr()
     summary = compare(_config(tmp_path, name="two", jobs=2)).summary
     err = capfd.readouterr().err.splitlines()
-    one, two = _numbers(tmp_path / "one"), _numbers(tmp_path / "two")
+    one, two = _numbers(trained), _numbers(tmp_path / "two")
     assert len(one) == 4
     assert one == two
     assert summary["failed"] == []
@@ -261,7 +264,7 @@ def test_warnings_and_errors_come_as_if_from_this_process(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [("precision", "fp16", "training.precision must be one of 32-true, 16-mixed, .*, got 'fp16'$"),
-     ("device", "fpga", "invalid accelerator name"), ("strategy", "dpp", "invalid strategy name")],
+     ("device", "fpga", "device must be auto, cpu, .*got 'fpga'"), ("strategy", "dpp", "invalid strategy name")],
 )  # fmt: skip
 def test_what_no_run_could_begin_with_is_one_error_before_any_begins(tmp_path, setting, value, message):
     config = _config(tmp_path, seeds=3)
@@ -273,18 +276,16 @@ def test_what_no_run_could_begin_with_is_one_error_before_any_begins(tmp_path, s
     assert not (tmp_path / "jobs").exists()
 
 
-def test_a_worker_whose_parent_was_killed_ends_without_a_word():
-    code = (
-        "from multiprocessing import Pipe\nfrom jpegdl.comparison.worker import _Reporter\n"
+def test_a_worker_whose_parent_was_killed_ends_without_a_word(fresh):
+    done = fresh(
+        "import os; os.setsid()\nfrom multiprocessing import Pipe\nfrom jpegdl.comparison.worker import _Reporter\n"
         "ours, theirs = Pipe()\nours.close()\n_Reporter(theirs).tell('ready')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, start_new_session=True)
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, b"", b"")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, "", "")
 
 
 def test_what_only_the_script_knows_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("jpegdl.comparison.config.check_config", lambda _: None)
-    monkeypatch.setattr("jpegdl.comparison.steps.check_config", lambda _: None)
     monkeypatch.setattr("jpegdl.comparison.comparison.check_start", lambda *_: None)
     with pytest.raises(UsageError, match="'my_own_net' .* what a script has registered .* train with jobs 1"):
         compare(_config(tmp_path, backbone="my_own_net"))
@@ -335,19 +336,15 @@ def _children(pid):
 
 
 @contextlib.contextmanager
-def _started(command, log, **options):
-    """A process that trains with others, one thread each; none of them is left afterwards, whatever happens."""
-    others = set()
-    with log.open("w", encoding="utf-8") as stderr:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(command, stderr=stderr, env=environment, **options)
-        try:
-            yield process, others
-        finally:
-            process.kill()
-            process.wait(LONG)
-            for pid in _alive(others):
-                os.kill(pid, signal.SIGKILL)
+def _none_left(process, others):
+    """Neither a process that trains with others nor these are there afterwards, whatever happens."""
+    try:
+        yield
+    finally:
+        process.kill()
+        (process.join if hasattr(process, "join") else process.wait)(LONG)
+        for pid in _alive(others):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _alive(pids):
@@ -379,8 +376,11 @@ def test_no_worker_outlives_a_script_that_is_killed(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT.format(output=str(tmp_path / "runs")), encoding="utf-8")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/queue.py").write_text("raise ImportError('the wrong one')", encoding="utf-8")
-    command, log = [sys.executable, str(tmp_path / "script.py")], tmp_path / "log"
-    with _started(command, log, cwd=tmp_path / "elsewhere") as (process, workers):
+    command, log, workers = [sys.executable, str(tmp_path / "script.py")], tmp_path / "log", set()
+    with log.open("w", encoding="utf-8") as stderr:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, stderr=stderr, env=environment, cwd=tmp_path / "elsewhere")
+    with _none_left(process, workers):
         started = [tmp_path / "runs/run/plain" / seed / "last.ckpt" for seed in "01"]
         _until(lambda: all(file.is_file() for file in started) or process.poll() is not None, "no training")
         workers |= _children(process.pid)
@@ -397,7 +397,7 @@ def test_interrupt(tmp_path, end, said):
         log, "compare", "--config", "demo", "--data.name", "made-up", "--data.limit", "24", "--training.epochs", "100000",
         "--training.test_every", "100000", "--device", "cpu", "--jobs", "2", "--output", str(tmp_path),
     )  # fmt: skip
-    try:
+    with _none_left(process, workers):
         started = [tmp_path / "demo/plain" / seed / "last.ckpt" for seed in "01"]
         _until(lambda: all(file.is_file() for file in started) or not process.is_alive(), "no training")
         workers |= _children(process.pid)
@@ -406,10 +406,6 @@ def test_interrupt(tmp_path, end, said):
         process.join(LONG)
         assert process.exitcode == 128 + end
         assert not _alive(workers)  # at once
-    finally:
-        process.kill()
-        for pid in _alive(workers):
-            os.kill(pid, signal.SIGKILL)
     assert log.read_text(encoding="utf-8").count(f"jpegdl: {said}; the same command resumes") == 1
     assert "Traceback" not in log.read_text(encoding="utf-8")
 
@@ -421,22 +417,22 @@ def test_interrupt(tmp_path, end, said):
 )
 def test_processes_of_one_run_end_with_the_first(tmp_path, moment, end):
     """The first of two DDP processes is told to end, or killed before the second knows it."""
-    command = [
-        sys.executable, "-m", "jpegdl.cli", "train", "--config", "demo", "--data.name", "made-up", "--data.limit", "64",
+    log, others = tmp_path / "log", set()
+    process = start_command(
+        log, "train", "--config", "demo", "--data.name", "made-up", "--data.limit", "64",
         "--arm", "plain", "--training.epochs", "100000", "--training.test_every", "100000", "--device", "cpu",
         "--training.devices", "2", "--training.strategy", "ddp", "--output", str(tmp_path),
-    ]  # fmt: skip
-    log = tmp_path / "log"
-    with _started(command, log) as (process, others):
-        _until(lambda: _children(process.pid) or process.poll() is not None, "no second process")
+    )  # fmt: skip
+    with _none_left(process, others):
+        _until(lambda: _children(process.pid) or not process.is_alive(), "no second process")
         others |= _children(process.pid)
         assert len(others) == 1, log.read_text(encoding="utf-8")
         if moment == "they import":
             time.sleep(1)
         elif moment == "training":
             _until((tmp_path / "demo/plain/0/last.ckpt").is_file, "no training")
-        process.send_signal(end)
-        process.wait(LONG)
+        os.kill(process.pid, end)
+        process.join(LONG)
         _until(lambda: not _alive(others), "the second process outlives the first")
 
 

@@ -56,7 +56,7 @@ DEAD_ZONE = {"about": "zeros", "layer": {"kind": "my_parts:DeadZoneLayer", "opti
 SLOW = {"training": {"layer_optimizer": {"lr": 0.0003}, "epochs": 2}, "data": {"flip": False}}
 
 
-@pytest.mark.usefixtures("few_photos")
+@pytest.mark.usefixtures("few_photos", "no_figures")
 def test_a_model_a_layer_and_arms_of_the_users_own(tmp_path, parts):
     config = _config(tmp_path, arms={"plain": None, "jpeg-dl": {}, "dead-zone": DEAD_ZONE, "slow": SLOW})
     done = compare(config)
@@ -75,6 +75,11 @@ def test_a_model_a_layer_and_arms_of_the_users_own(tmp_path, parts):
     assert slow.training.layer_optimizer.name == "adam"  # what the arm does not say is the recipe's
     assert done.results[3].epochs == 2
 
+    # Workers import it too.
+    two = compare(_config(tmp_path, arms=["plain", {"dead-zone": DEAD_ZONE}], name="two", jobs=2))
+    assert two.summary["failed"] == []
+    assert [result.loss for result in two.results] == pytest.approx([done.results[i].loss for i in (0, 2)], rel=1e-4)
+
     # What is trained is used by its folder alone: the settings need not define the arm again.
     plain_settings = _config(tmp_path)
     there = evaluate_run(plain_settings, "dead-zone", 0)
@@ -89,15 +94,7 @@ def test_a_model_a_layer_and_arms_of_the_users_own(tmp_path, parts):
     assert list(later.summary["arms"]) == ["plain", "jpeg-dl"]
 
 
-@pytest.mark.usefixtures("few_photos")
-def test_workers_import_it_too(tmp_path, parts):
-    one = compare(_config(tmp_path, arms=["plain", {"dead-zone": DEAD_ZONE}], name="one"))
-    two = compare(_config(tmp_path, arms=["plain", {"dead-zone": DEAD_ZONE}], name="two", jobs=2))
-    assert one.summary["failed"] == two.summary["failed"] == []
-    assert [result.loss for result in one.results] == pytest.approx([result.loss for result in two.results], rel=1e-4)
-
-
-@pytest.mark.usefixtures("few_photos")
+@pytest.mark.usefixtures("few_photos", "no_figures")
 def test_changed_code_is_said(tmp_path, parts):
     config = _config(tmp_path)
     train_arm(config, "plain", 0)
@@ -108,7 +105,7 @@ def test_changed_code_is_said(tmp_path, parts):
         open_run(config.run_folder("plain", 0))
 
 
-@pytest.mark.usefixtures("few_photos")
+@pytest.mark.usefixtures("few_photos", "no_figures")
 def test_changed_code_of_a_module_that_is_imported_by_another_is_said(tmp_path, module, monkeypatch):
     """Here inside a function, so that it is known at a run's end alone: mean and sd would be of two networks."""
     sized = "def make(num_classes):\n    from helper import WIDTH\n"
@@ -129,7 +126,7 @@ def test_changed_code_of_a_module_that_is_imported_by_another_is_said(tmp_path, 
     monkeypatch.delitem(sys.modules, "net")
 
 
-@pytest.mark.usefixtures("few_photos")
+@pytest.mark.usefixtures("few_photos", "no_figures")
 def test_own_weights_need_no_training(tmp_path, module):
     module(
         "own_trained",
@@ -260,7 +257,7 @@ def test_options_are_for_the_arms_with_a_layer_of_ones_own(tmp_path, parts):
         check_compare(replace(config, layer=LayerConfig(tables="ones"), arms=wrong))
 
 
-@pytest.mark.usefixtures("few_photos")
+@pytest.mark.usefixtures("few_photos", "no_figures")
 def test_all_commands_know_the_same_quantizers(tmp_path, module):
     """One that is no JpegLayer: evaluate denied it, attack and export did not."""
     module("coarse", "from jpegdl.layer import FeatureJpegLayer\n\ndef make():\n    return FeatureJpegLayer(0.1)\n")
@@ -369,6 +366,7 @@ class _Shades:
         return Image.new("RGB", (20, 20), (3 * index % 90 + 100 * self.targets[index],) * 3), self.targets[index]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_data_set_as_python_objects(tmp_path):
     config = _config(tmp_path, backbone="cifar_resnet8", data=DataConfig(size=16, resize=20, batch_size=16), jobs=None)
     sets = (_Shades(32), _Shades(20), ["dark", "bright"])
@@ -415,7 +413,7 @@ def test_the_code_of_loggers_and_of_classes_by_either_name(module, monkeypatch):
     monkeypatch.delitem(sys.modules, "own_loggers")
 
 
-@pytest.mark.usefixtures("few_photos")
+@pytest.mark.usefixtures("few_photos", "no_figures")
 def test_what_is_wrong_from_the_start_leaves_nothing_behind(tmp_path, module):
     module("bad_models", MODELS)
     with pytest.raises(
@@ -448,7 +446,7 @@ class Nan(nn.Module):
 """
 
 
-@pytest.mark.usefixtures("few_photos")
+@pytest.mark.usefixtures("few_photos", "no_figures")
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -484,7 +482,7 @@ def test_compare_says_what_it_takes():
         jpegdl.compare("demo")
 
 
-@pytest.mark.usefixtures("few_photos")
+@pytest.mark.usefixtures("few_photos", "no_figures")
 def test_a_saved_model_says_which_code_it_needs(tmp_path, parts):
     config = _config(tmp_path)
     train_arm(config, "plain", 0)

@@ -164,7 +164,7 @@ def test_corrupt_image_is_named_and_can_be_left_out(folder, monkeypatch, cache):
     monkeypatch.setattr("jpegdl.data.images.CACHE_BYTES", cache)
     bad = folder / "train" / "bee" / "3.png"
     bad.write_bytes(bad.read_bytes()[:200])
-    with pytest.raises(UsageError, match=r"bee/3.png cannot be decoded .*--data.skip-corrupt true"):
+    with pytest.raises(UsageError, match="bee/3.png.*--data.skip-corrupt true"):
         list(Data(_small(folder)).train_dataloader())
     data = Data(_small(folder, skip_corrupt=True))
     loader = data.calibration_dataloader()
@@ -252,7 +252,7 @@ def test_cifar_without_a_network(monkeypatch, tmp_path):
         raise OSError("no network")
 
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", offline)
-    with pytest.raises(UsageError, match="cifar10 is not in .* could not be downloaded .*no network.*--data.name folder"):
+    with pytest.raises(UsageError, match="cifar10.*no network.*--data.name folder"):
         Data(DataConfig(name="cifar10", path=str(tmp_path)))
     assert not list(tmp_path.iterdir())
 

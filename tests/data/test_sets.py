@@ -413,7 +413,7 @@ def test_imagenet_is_of_wordnet_ids(tmp_path):
     for split in ("train", "val"):
         for name in ("cat", IDS[0]):
             _save(tmp_path / split / name / "0.jpg", 0)
-    with pytest.raises(UsageError, match=r"not WordNet ids such as n01440764 .'cat', for example"):
+    with pytest.raises(UsageError, match="not WordNet.*n01440764 .'cat', for example"):
         _data("imagenet", tmp_path)
 
 
@@ -496,7 +496,7 @@ def test_timms_readers_without_a_test_split(reader, monkeypatch):
     with pytest.raises(UsageError, match="hfds/set has no images to test on: tried the splits test, validation, val"):
         _data("hfds/set", "cache")
     monkeypatch.setattr(reader, "splits", ())
-    with pytest.raises(UsageError, match="hfds/set, split 'train', cannot be read .ValueError: Unknown split"):
+    with pytest.raises(UsageError, match="hfds/set, split 'train',.*.ValueError: Unknown split"):
         _data("hfds/set", "cache")
 
 
@@ -516,13 +516,13 @@ def test_a_test_split_without_classes_is_passed_over_with_a_word(reader, monkeyp
 
 def test_a_test_split_with_labels_that_are_none_is_refused(reader, monkeypatch):
     monkeypatch.setattr(reader, "test_labels", [0, 1.7])
-    with pytest.raises(UsageError, match=r"test\[1\] must have a class index, 0, 1, ..., got 1.7"):
+    with pytest.raises(UsageError, match=r"test\[1\].*0, 1, ..., got 1.7"):
         _data("hfds/set", "cache")
 
 
 def test_a_test_split_that_could_not_be_had_is_named(reader, monkeypatch):
     monkeypatch.setattr(reader, "broken", "test")
-    with pytest.warns(DataWarning, match="is tested on its split 'validation': .*'test', cannot be read .OSError: no network"):
+    with pytest.warns(DataWarning, match="'validation':.*'test',.*.OSError: no network"):
         _data("hfds/set", "cache")
 
 
@@ -559,7 +559,7 @@ def test_rows_of_a_hugging_face_set_without_an_image_or_a_class(tmp_path):
     pictures = [_picture(i) for i in range(3)]
     data = _data(make("whole", pictures, [0, 1, 1]), tmp_path / "cache")
     assert (data.classes, data.train.targets) == (["ant", "bee"], [0, 1, 1])
-    with pytest.raises(UsageError, match=r"train\[2\] must have a class index, 0, 1, ..., got None"):
+    with pytest.raises(UsageError, match=r"train\[2\].*0, 1, ..., got None"):
         _data(make("classless", pictures, [0, 1, None]), tmp_path / "cache")
     name = make("imageless", [*pictures[:2], None], [0, 1, 1])
     with pytest.raises(UsageError, match=r"image train\[2\] cannot be decoded \(there is no image in this row\)"):

@@ -116,9 +116,7 @@ def test_a_run_file_is_read_back_where_it_holds_steps(tmp_path):
     assert (luma == 4).all()
     assert (chroma == 5).all()
     write(GainLayer(), GainLayer())
-    with pytest.raises(
-        UsageError, match=r"tables of kind 'gains' \(factors of the coefficients\); only tables of kind 'steps'"
-    ):
+    with pytest.raises(UsageError, match=r"tables of kind 'gains' \(factors of the coefficients\);.*'steps'"):
         read_tables(file)
     write(CompandingLayer(2.0, 3.0), CompandingLayer(2.0, 3.0))
     with pytest.raises(UsageError, match=r"tables of kind 'scales' \(scales of a compander\)"):

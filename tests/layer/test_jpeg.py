@@ -645,7 +645,7 @@ def test_random_jpeg_refuses(arguments, message):
 def test_the_pages_code_runs():
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "pipeline.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 8
     names = {}
     for block in blocks:
         exec(compile(block, "docs/how-to/pipeline.md", "exec"), names)
@@ -653,6 +653,9 @@ def test_the_pages_code_runs():
     assert names["augmented"].shape == (3, 64, 64)
     assert names["quality"].grad.all()
     assert names["luma"].grad.any()
+    assert 0 < (names["attacked"] - names["images"]).abs().max() <= 8 / 255 + 1e-6
+    assert names["output"].shape == names["images"].shape
+    assert (names["planes"] * 255 - names["pixels"]).abs().max() < 3
 
 
 def test_the_same_pixels_as_torchvisions_transform():

@@ -1,7 +1,5 @@
 """A model behind a layer, in the hands of timm, torchvision and Transformers."""
 
-import subprocess
-import sys
 import warnings
 
 import pytest
@@ -172,7 +170,7 @@ def test_the_trainer_takes_the_model_as_it_is(tmp_path):
     assert torch.equal(fresh.layer.luma, model.layer.luma)
 
 
-def test_a_trainer_imported_after_the_model_was_made_spares_the_tables_too():
+def test_a_trainer_imported_after_the_model_was_made_spares_the_tables_too(fresh):
     code = (
         "import torch; from torch import nn; from jpegdl import JpegLayer, prepend\n"
         "model = prepend(nn.Conv2d(3, 2, 3), JpegLayer())\n"
@@ -180,7 +178,7 @@ def test_a_trainer_imported_after_the_model_was_made_spares_the_tables_too():
         "arguments = TrainingArguments('.', report_to=[], use_cpu=True)\n"
         "print(Trainer(model, arguments).get_decay_parameter_names(model))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=120, check=True)
+    done = fresh(f"import warnings; warnings.resetwarnings()\n{code}")  # transformers warns of itself
     assert done.stdout.splitlines()[-1] == "['backbone.weight']"
 
 
@@ -282,5 +280,5 @@ def test_a_layer_from_a_quality_is_that_file():
     black = JpegLayer.from_quality(100, rounding="hard")(torch.zeros(1, 3, 8, 8))
     torch.testing.assert_close(black, torch.zeros(1, 3, 8, 8), atol=1e-3, rtol=0)  # no cap holds its DC back
     assert "luma=5..61, chroma=9..50, alpha=5, bits=None" in repr(layer)
-    with pytest.raises(UsageError, match="quality must be an integer from 1 to 100, got 0"):
+    with pytest.raises(UsageError, match="quality.*1 to 100, got 0"):
         JpegLayer.from_quality(0)

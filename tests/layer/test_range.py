@@ -1,8 +1,6 @@
 """Parameters stay in their range in anybody's training loop: nobody here calls project_."""
 
-import copy
 import math
-import pickle
 
 import pytest
 import torch
@@ -11,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from jpegdl import JpegLayer, prepend
 from jpegdl import functional as F
-from jpegdl.layer import ROUNDINGS, CompandingLayer, FeatureJpegLayer, JpegCascade, RegionalJpegLayer
+from jpegdl.layer import ROUNDINGS
 from jpegdl.layer.bounds import bounded
 from jpegdl.tables import read_tables, write_tables
 from jpegdl.training.optimizers import LogAdam
@@ -44,15 +42,6 @@ OPTIMIZERS = {
     "foreach": lambda p: torch.optim.AdamW(p, 300.0, weight_decay=1e-3, foreach=True),
     "log-adam": lambda p: LogAdam(p, 50.0),
 }
-LAYERS = {
-    "jpeg": lambda: JpegLayer(2.0, 3.0),
-    "alpha": lambda: JpegLayer(2.0, 3.0, trainable_alpha=True),
-    "hardness": lambda: JpegLayer(2.0, 3.0, hardness=0.7, trainable_alpha=True),
-    "regions": lambda: RegionalJpegLayer(2.0, 3.0, size=16, region=8),
-    "features": lambda: FeatureJpegLayer(0.1, channels=3),
-    "compander": lambda: CompandingLayer(20.0, 30.0),
-    "cascade": lambda: JpegCascade([JpegLayer(2.0), CompandingLayer(20.0, 30.0)]),
-}
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -66,18 +55,6 @@ def test_every_optimizer_of_pytorch_leaves_steps_in_range(optimizer):
     low, high = layer.luma.detach().aminmax()
     assert low == torch.tensor(1e-5)
     assert high == 255
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("through", [lambda layer: layer, copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
-def test_every_layer_and_its_copies_are_kept_in_range(layer, through):
-    layer = through(LAYERS[layer]())
-    optimizer = torch.optim.SGD(nn.Sequential(layer).parameters(), 1.0)
-    throw_out(layer)
-    optimizer.step()
-    assert min(table.min().item() for table in tables(layer)) == pytest.approx(1e-5)
-    layer(IMAGES).square().mean().backward()
-    assert all(table.grad.isfinite().all() for table in tables(layer))
 
 
 def test_training_is_what_it_is_with_the_published_projection():
@@ -178,9 +155,10 @@ def test_gradients_accumulate_and_are_unscaled():
     assert layer.luma.dtype == torch.float32
 
 
-def test_compiled_training_stays_in_range():
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.soak)])
+def test_compiled_training_stays_in_range(backend):
     layer = JpegLayer(0.002, 0.002)
-    compiled, optimizer = torch.compile(layer, fullgraph=True), torch.optim.Adam(layer.parameters(), 0.01)
+    compiled, optimizer = torch.compile(layer, fullgraph=True, backend=backend), torch.optim.Adam(layer.parameters(), 0.01)
     for _ in range(3):
         optimizer.zero_grad()
         (compiled(IMAGES) - 0.5).square().mean().backward()

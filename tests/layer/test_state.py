@@ -1,59 +1,30 @@
-"""What a layer keeps in its state dict, and what becomes of its tables when a model is cast, moved, copied or averaged."""
+"""What a layer keeps in its state dict, and what becomes of its tables in other precisions."""
 
-import copy
 import functools
-import io
 import json
-import pickle
-import sys
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from jpegdl import JpegLayer, prepend
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.layer import (
     CompandingLayer,
-    FaintDcLayer,
     FeatureJpegLayer,
     GainLayer,
     ImageNormalization,
     JpegCascade,
-    LocalContrastLayer,
-    QuantizingLayer,
     RegionalJpegLayer,
-    SubsampledJpegLayer,
     ZeroDcJpegLayer,
 )
 from jpegdl.layer.extra_state import decode
 
 TABLES = (torch.rand(8, 8, generator=torch.Generator().manual_seed(1)) * 9 + 1, torch.full((8, 8), 4.0))
 IMAGES = torch.linspace(0, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
-
-BUILDS = {
-    "jpeg": lambda: JpegLayer(*TABLES, alpha=0.2),
-    "trained hardness": lambda: JpegLayer(*TABLES, hardness=0.7, trainable_alpha=True),
-    "zero DC": lambda: ZeroDcJpegLayer(*TABLES),
-    "4:2:0": lambda: SubsampledJpegLayer(*TABLES),
-    "regions": lambda: RegionalJpegLayer(*TABLES, size=16, region=8),
-    "cascade": lambda: JpegCascade([JpegLayer(*TABLES), CompandingLayer(90.0, 40.0)]),
-    "features": lambda: FeatureJpegLayer(0.1, channels=3),
-    "compander": lambda: CompandingLayer(90.0, 40.0, curve="tanh"),
-    "gain": GainLayer,
-    "faint DC": FaintDcLayer,
-    "local contrast": LocalContrastLayer,
-    "normalization": ImageNormalization,
-}
-
-
-@pytest.fixture(params=BUILDS)
-def build(request):
-    return BUILDS[request.param]
 
 
 # -------------------------------------------------------------------------------------------------- settings in the state
@@ -94,26 +65,24 @@ def test_the_state_of_a_layer_with_other_settings_is_refused(saved, loading, mes
 
 def test_another_rounding_is_a_warning_and_stays():
     layer = JpegLayer(rounding="hard")
-    with pytest.warns(UserWarning, match="with rounding='soft'; this one keeps rounding='hard'"):
+    with pytest.warns(UserWarning, match="with rounding='soft';.*rounding='hard'"):
         layer.load_state_dict(JpegLayer(3.0).state_dict())
     assert layer.rounding == "hard"
     assert (layer.luma == 3).all()
 
 
 @pytest.mark.filterwarnings("error")
-def test_equal_settings_load_without_a_word(build):
-    fresh = build()
-    assert str(fresh.load_state_dict(build().state_dict())) == "<All keys matched successfully>"
-    # What is trained starts somewhere, and where is no setting.
+def test_what_is_no_setting_is_no_reason_to_refuse():
+    """Where a table that is trained starts, and settings that a state does not hold."""
     JpegLayer(hardness=0.8, trainable_alpha=True).load_state_dict(JpegLayer(hardness=0.7, trainable_alpha=True).state_dict())
     JpegLayer(alpha=1.0).load_state_dict(JpegLayer(alpha=2.0, trainable_alpha=True).state_dict())
-
-
-@pytest.mark.filterwarnings("error")
-def test_a_state_without_settings_loads_as_before(build):
-    state = {name: value for name, value in build().state_dict().items() if not name.endswith("_extra_state")}
-    assert str(build().load_state_dict(state, strict=True)) == "<All keys matched successfully>"
     JpegLayer(bits=11).load_state_dict({name: value for name, value in JpegLayer().state_dict().items() if "extra" not in name})
+
+
+def test_a_safetensors_file_of_another_layer_is_refused(tmp_path):
+    safetensors.torch.save_file(JpegLayer(bits=4, window=3).state_dict(), tmp_path / "a.safetensors")
+    with pytest.raises(UsageError, match="bits=4.* bits=8"):
+        safetensors.torch.load_model(JpegLayer(window=3), tmp_path / "a.safetensors")
 
 
 def test_missing_and_unknown_tables_are_still_told():
@@ -150,7 +119,7 @@ def test_state_dicts_averaged_entry_by_entry_keep_the_settings(average):
     a, b = JpegLayer(2.0, 3.0, bits=6, window=3).state_dict(), JpegLayer(4.0, 3.0, bits=6, window=3).state_dict()
     mean = {name: AVERAGES[average](a[name], b[name]) for name in a}
     JpegLayer(bits=6, window=3).load_state_dict(mean)
-    with pytest.raises(UsageError, match="bits=6, window=3, and this one has bits=8, window=5"):
+    with pytest.raises(UsageError, match="bits=6, window=3,.*bits=8, window=5"):
         JpegLayer().load_state_dict(mean)
 
 
@@ -175,24 +144,6 @@ def test_records_of_earlier_versions_are_read():
         JpegLayer().load_state_dict(state)
 
 
-def test_every_format_can_store_the_state(tmp_path, build):
-    model = prepend(nn.Linear(2, 2), build())
-    safetensors.torch.save_file(model.state_dict(), tmp_path / "a.safetensors")
-    safetensors.torch.save_model(model, str(tmp_path / "b.safetensors"))
-    torch.save(model.state_dict(), tmp_path / "c.pt")
-    for state in (
-        safetensors.torch.load_file(tmp_path / "a.safetensors"),
-        safetensors.torch.load_file(tmp_path / "b.safetensors"),
-        torch.load(tmp_path / "c.pt", weights_only=True),
-    ):
-        fresh = prepend(nn.Linear(2, 2), build())
-        fresh.load_state_dict(state)
-        assert torch.equal(fresh.layer(IMAGES), model.layer(IMAGES))
-    safetensors.torch.save_file(JpegLayer(bits=4, window=3).state_dict(), tmp_path / "d.safetensors")
-    with pytest.raises(UsageError, match="bits=4, and this one has bits=8"):
-        safetensors.torch.load_model(JpegLayer(window=3), tmp_path / "d.safetensors")
-
-
 def test_states_of_one_kind_of_layer_are_of_one_shape():
     shapes = {
         JpegLayer(hardness=hardness, bits=bits).state_dict()["_extra_state"].shape
@@ -200,27 +151,6 @@ def test_states_of_one_kind_of_layer_are_of_one_shape():
         for bits in (8, None)
     }
     assert shapes == {(512,)}
-
-
-@pytest.mark.parametrize("use_buffers", [True, False])
-def test_averages_of_a_model_keep_its_settings(build, use_buffers):
-    model = prepend(nn.Linear(2, 2), build())
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=use_buffers)
-    average.update_parameters(model)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3)
-    average.update_parameters(model)
-    for ours, theirs in zip(average.module.parameters(), model.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs * 2 / 3)
-    model.load_state_dict(average.module.state_dict())
-    assert torch.equal(model.layer(IMAGES), average.module.layer(IMAGES))
-
-
-def test_copies_and_pickles_keep_the_settings(build):
-    for twin in (copy.deepcopy(build()), pickle.loads(pickle.dumps(build()))):
-        assert twin.settings == build().settings
-        twin.load_state_dict(build().state_dict())
 
 
 def test_a_subclass_adds_settings_of_its_own():
@@ -235,30 +165,11 @@ def test_a_subclass_adds_settings_of_its_own():
     layer.edge = 2
     with pytest.raises(UsageError, match="a Sharp with edge=1, and this one has edge=2"):
         layer.load_state_dict(Sharp().state_dict())
-    with pytest.raises(UsageError, match="is that of a Sharp, and this layer is a JpegLayer"):
+    with pytest.raises(UsageError, match="Sharp,.*JpegLayer"):
         JpegLayer().load_state_dict(layer.state_dict())
 
 
 # --------------------------------------------------------------------------------------------------------- casts, devices
-
-
-@pytest.mark.parametrize(
-    "cast", [nn.Module.half, nn.Module.bfloat16, lambda m: m.to(torch.float16), lambda m: m.to("cpu", torch.bfloat16)]
-)
-def test_tables_stay_exact_in_a_model_of_half_precision(build, cast):
-    model, reference = prepend(nn.Conv2d(3, 2, 3), build()), build()
-    with torch.no_grad():
-        for table, other in zip(model.layer.parameters(), reference.parameters(), strict=True):
-            other.copy_(table.copy_(1e-5 + 1e-9 * torch.rand(table.shape)))  # 0 as float16
-    dtype = cast(model).backbone.weight.dtype
-    assert dtype != torch.float32
-    for table, other in zip(model.layer.parameters(), reference.parameters(), strict=True):
-        assert torch.equal(table, other)
-    images = IMAGES.to(dtype)
-    output = model(images)
-    assert output.dtype == dtype
-    assert torch.equal(model.layer(images), reference(images))
-    assert model.layer(images).isfinite().all()
 
 
 def test_a_layer_of_half_precision_goes_on_training():
@@ -269,12 +180,6 @@ def test_a_layer_of_half_precision_goes_on_training():
     optimizer.step()
     assert (layer.luma != 5).any()
     assert layer.luma.grad.dtype == torch.float32
-
-
-def test_casting_up_and_back_is_obeyed(build):
-    layer = build()
-    assert all(parameter.dtype == torch.float64 for parameter in layer.double().parameters())
-    assert all(parameter.dtype == torch.float32 for parameter in layer.float().parameters())
 
 
 @pytest.mark.parametrize("as_given", [lambda table: table, lambda table: table.numpy()])
@@ -308,16 +213,6 @@ def test_numbers_and_lists_become_float32_whatever_the_default_is(default):
     assert (layers[0].alpha == torch.tensor(0.3)).all()
 
 
-def test_made_on_the_meta_device_and_filled_later(build, monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "TABLES", (2.0, [[4.0] * 8] * 8))
-    with torch.device("meta"):
-        layer = build()
-    assert all(tensor.is_meta for tensor in (*layer.parameters(), *layer.buffers()))
-    assert layer(torch.empty(2, 3, 16, 16, device="meta")).shape == (2, 3, 16, 16)
-    layer.to_empty(device="cpu").load_state_dict(build().state_dict())
-    assert torch.equal(layer(IMAGES), build()(IMAGES))
-
-
 def test_all_tables_follow_those_given_as_tensors():
     with torch.device("meta"):
         real = JpegLayer(3.0, torch.ones(8, 8, device="cpu"), trainable_alpha=True)
@@ -331,25 +226,3 @@ def test_wrong_numbers_are_refused_and_wrong_shapes_on_the_meta_device_too():
         JpegLayer(torch.ones(8))
     with torch.device("meta"), pytest.raises(UsageError, match="luma must be finite and greater than 0"):
         JpegLayer(-1.0)
-
-
-@pytest.mark.parametrize("name", [name for name, build in BUILDS.items() if any(True for _ in build().parameters())])
-def test_images_and_tables_on_two_devices_are_refused(name):
-    layer = BUILDS[name]()
-    for part in layer.modules():
-        if isinstance(part, QuantizingLayer):
-            part.rounding = "hard"  # the fused path has a check of its own
-    with pytest.raises(UsageError, match=r"the input is on meta and the layer's tables on cpu: .* layer.to\('meta'\)"):
-        layer(IMAGES.to("meta"))
-    with pytest.raises(UsageError, match=r"the input is on cpu and the layer's tables on meta: .* layer.to\('cpu'\)"):
-        layer.to("meta")(IMAGES)
-
-
-def test_state_dicts_travel_through_memory(build):
-    stream = io.BytesIO()
-    torch.save(build().state_dict(), stream)
-    stream.seek(0)
-    with torch.device("meta"):
-        layer = build()
-    layer.load_state_dict(torch.load(stream, weights_only=True), assign=True)
-    assert torch.equal(layer(IMAGES), build()(IMAGES))

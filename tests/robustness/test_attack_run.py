@@ -297,7 +297,7 @@ def test_pieces_of_other_settings_models_or_images_do_not_mix(folders):
         ({"jpeg": [0]}, "jpeg must each be from 1 to 100"),
         ({"severities": [6]}, "severities must each be from 1 to 5"),
         ({"rounding": "floor"}, "rounding must be one of soft, .*, got 'floor'"),
-        ({"device": "abacus"}, "device 'abacus' cannot be used here"),
+        ({"device": "abacus"}, "device must be auto, cpu, .*'abacus'"),
         ({"images_seed": -1}, "images_seed must be from 0"),
         ({"attacks": [], "eps": [], "eps_l2": [], "jpeg": []}, "attacks, corruptions and jpeg are all empty"),
     ],
@@ -321,7 +321,7 @@ def test_runs_that_cannot_be_attacked(folders, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="has no quantizer, so rounding 'hard' means nothing to it"):
         attack_run(plain, _config(rounding="hard"))
     monkeypatch.setattr(attacking, "check_attack", lambda config: None)  # with or without the extra
-    with pytest.raises(UsageError, match="corruptions need images of at least 32 pixels on a side, and those of .* have 16"):
+    with pytest.raises(UsageError, match="32.*have 16"):
         attack_run(folder, _config(corruptions=["fog"]))
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="device 'gpu' cannot be used here"):

@@ -46,7 +46,7 @@ def test_a_corruption_grows_with_its_severity():
 
 
 def test_images_that_are_too_small():
-    with pytest.raises(UsageError, match="at least 32 pixels on a side, and these have 31"):
+    with pytest.raises(UsageError, match="at least 32.*31"):
         corrupt(torch.rand(1, 3, 40, 31), "fog", 1, [0])
 
 
@@ -72,5 +72,5 @@ def test_a_package_that_cannot_be_imported_is_one_line(monkeypatch):
         raise ImportError("libGL.so.1: cannot open\nshared object file")
 
     monkeypatch.setattr(corruptions.importlib, "import_module", broken)
-    with pytest.raises(UsageError, match=r"used here \(libGL.so.1: cannot open shared object file\): pip install --force"):
+    with pytest.raises(UsageError, match=r"used here \(libGL.so.1:.*file\): pip install --force"):
         check_corruptions()

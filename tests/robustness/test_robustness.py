@@ -154,7 +154,7 @@ def test_a_model_in_training_mode_is_refused():
 
 @needs_autoattack
 def test_too_few_classes_for_a_targeted_attack():
-    with pytest.raises(UsageError, match="apgd-t needs at least 4 classes, and the model has 3"):
+    with pytest.raises(UsageError, match="apgd-t.*4.*3"):
         attack_images(_linear(3), torch.rand(2, 3, 8, 8), torch.zeros(2, dtype=torch.long), "apgd-t", "Linf", 0.1)
 
 
@@ -199,7 +199,7 @@ def test_which_gradients_a_layer_has():
     assert gradients_of(JpegCascade([JpegLayer(), JpegLayer()])) == ("own", "ste", "none", "identity")
     assert gradients_of(JpegCascade([JpegLayer(), JpegLayer(bits=None)])) == ("own", "ste", "identity")
     model = _linear(2, GainLayer())
-    with pytest.raises(UsageError, match="gradient must be one of own, identity for this layer, got 'ste'"):
+    with pytest.raises(UsageError, match="gradient.*'ste'"):
         with_gradient(model, "ste")
 
 

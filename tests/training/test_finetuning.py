@@ -120,7 +120,7 @@ def test_the_head_has_its_own_learning_rate(config):
         assert len(body["params"]) + 2 == len(list(backbone.parameters()))
         assert head["lr"] == pytest.approx(20 * body["lr"])
     module.classes = 7
-    with pytest.raises(UsageError, match="training.head_lr is for the layer with 7 outputs, and the backbone has none"):
+    with pytest.raises(UsageError, match="training.head_lr.*7"):
         module.configure_optimizers()
 
 
@@ -166,7 +166,7 @@ def test_pretrained_tables_are_those_of_the_plain_model_before_training(config):
     with_new_head.training = replace(config.training, train="both")
     with (
         pytest.warns(UserWarning, match="is for 3 classes"),
-        pytest.raises(UsageError, match="layer.tables pretrained needs weights whose head fits the data's classes"),
+        pytest.raises(UsageError, match="layer.tables.*data's classes"),
     ):
         train_arm(with_new_head, "jpeg-dl", 0)
 
@@ -251,9 +251,7 @@ def test_a_subset_of_imagenet_is_evaluated_on_its_rows(config, tmp_path):
     (tmp_path / "set" / "test" / CLASSES[0]).rename(tmp_path / "set" / "test" / "cat")
     with (
         pytest.warns(UserWarning, match="is for 1000 classes"),
-        pytest.raises(
-            UsageError, match="the weights' head does not fit the 2 classes of the data, so there is nothing to eval"
-        ),
+        pytest.raises(UsageError, match="the weights'.*2"),
     ):
         evaluate_run(config, "plain", 0)
 

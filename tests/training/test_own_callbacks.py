@@ -161,7 +161,7 @@ def test_csv_logger_and_tensorboard_in_the_run_s_own_folder(tmp_path):
 
 def test_a_logger_may_not_write_among_the_run_s_own_files(tmp_path):
     logger = {"class_path": "CSVLogger", "init_args": {"save_dir": "{folder}", "name": "", "version": ""}}
-    with pytest.raises(UsageError, match="CSVLogger would write among the run's own files"):
+    with pytest.raises(UsageError, match="CSVLogger.*run's own files"):
         run(config_with(loggers=[logger]), tmp_path / "run")
 
 

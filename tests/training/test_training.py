@@ -161,7 +161,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, run_once):
 def test_a_damaged_result_is_named(tmp_path, run_once):
     run_once(small_config(epochs=1), tmp_path)
     (tmp_path / "result.json").write_text("{", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"result.json is damaged .*delete .*result.json, and the command"):
+    with pytest.raises(UsageError, match="result.json is damaged.*delete.*result.json"):
         run(small_config(epochs=1), tmp_path)
 
 

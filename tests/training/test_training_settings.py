@@ -139,7 +139,7 @@ def test_milestones_of_another_schedule_do_not_matter():
 def test_a_single_image_is_too_few_for_batchnorm(tmp_path):
     config = small_config()
     config.backbone, config.data.batch_size = "resnet18", 1  # its last BatchNorms see one pixel of 16 x 16
-    with pytest.raises(UsageError, match="a training batch of one image .*BatchNorm.* raise data.batch_size to 2 or more"):
+    with pytest.raises(UsageError, match="BatchNorm.*raise data.batch_size to 2 or more"):
         run(config, tmp_path)
 
 
@@ -250,7 +250,7 @@ def test_the_average_is_tested_and_kept(tmp_path, monkeypatch):
 def test_batch_statistics_over_processes_need_gpus(tmp_path):
     config = small_config()
     config.training.sync_batchnorm = True
-    with pytest.raises(UsageError, match="training.sync_batchnorm needs GPUs, this run is on cpu"):
+    with pytest.raises(UsageError, match="training.sync_batchnorm needs GPUs"):
         run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

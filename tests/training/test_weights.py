@@ -75,7 +75,7 @@ def test_models_of_this_project(around):
     trained = _backbone()
     state = {**_prefixed(trained.state_dict(), f"{around}backbone."), f"{around}layer.luma": torch.ones(8, 8)}
     other = _backbone(seed=2)
-    with pytest.warns(UserWarning, match="mine are of a backbone and a layer: the backbone's are loaded, the layer's not"):
+    with pytest.warns(UserWarning, match="backbone's.*layer's not"):
         assert load_weights(other, state, CLASSES, "mine") == "own"
     assert torch.equal(_logits(other), _logits(trained))
 
@@ -102,7 +102,7 @@ def test_timm_converts_for_another_image_size():
 
 def test_a_head_of_another_size_is_replaced_and_that_is_said():
     trained, other, fresh = _backbone(classes=7), _backbone(seed=2), _backbone(seed=2)
-    with pytest.warns(UserWarning, match="the head of FILE is for 7 classes, and the data have 5: a new one, with random"):
+    with pytest.warns(UserWarning, match="the head of FILE is for 7.*5"):
         assert load_weights(other, trained.state_dict(), CLASSES, "FILE") == "new"
     own, theirs, before = other.state_dict(), trained.state_dict(), fresh.state_dict()
     head = head_names(other, 5)
@@ -113,7 +113,7 @@ def test_a_head_of_another_size_is_replaced_and_that_is_said():
 
 def test_weights_without_a_head_get_a_new_one():
     state = {name: tensor for name, tensor in _backbone().state_dict().items() if not name.startswith("fc.")}
-    with pytest.warns(UserWarning, match="the head of FILE is missing, and the data have 5"):
+    with pytest.warns(UserWarning, match="the head of FILE.*5"):
         assert load_weights(_backbone(seed=2), state, CLASSES, "FILE") == "new"
 
 
@@ -146,7 +146,7 @@ def test_another_architecture_is_refused_by_its_first_names():
         load_weights(_backbone("cifar_resnet8x4"), _backbone().state_dict(), CLASSES, "FILE")
     state = _backbone().state_dict()
     del state["conv1.weight"]
-    with pytest.raises(UsageError, match="CifarResNet: conv1.weight is missing; give the backbone"):
+    with pytest.raises(UsageError, match="CifarResNet: conv1.weight"):
         load_weights(_backbone(), state, CLASSES, "FILE")
 
 
@@ -189,9 +189,7 @@ def test_published_weights_without_a_network(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", "nowhere")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", "nowhere")
-    with pytest.raises(
-        UsageError, match=r"'test_resnet' could not be fetched from timm/test_resnet.r160_in1k .*give a file"
-    ) as error:
+    with pytest.raises(UsageError, match="'test_resnet'.*timm/test_resnet.r160_in1k.*give a file") as error:
         pretrained_weights("test_resnet", 160)
     assert "\n" not in str(error.value)
 
@@ -211,11 +209,9 @@ def test_tags_are_taken_with_weights_only():
     check_backbone("resnet18.a1_in1k", trained=True)
     with pytest.raises(UsageError, match="stands for pretrained weights, which are not loaded; add --pretrained true"):
         check_backbone("resnet18.a1_in1k")
-    with pytest.raises(
-        UsageError, match=r"'test_resnet.mine' has a tag that timm does not know; there are test_resnet.r160_in1k"
-    ):
+    with pytest.raises(UsageError, match="'test_resnet.mine'.*test_resnet.r160_in1k"):
         check_backbone("test_resnet.mine", trained=True)
-    with pytest.raises(UsageError, match="no weights of backbone 'cifar_resnet8' are published; give a file with --weights"):
+    with pytest.raises(UsageError, match="'cifar_resnet8'.*--weights"):
         check_config(RunConfig(pretrained=True))
 
 
@@ -248,7 +244,7 @@ def test_what_is_given_wins_and_random_weights_have_the_old_defaults():
     data = RunConfig(backbone="test_resnet", pretrained=True, data=DataConfig(resize=200)).data
     assert (data.size, data.resize) == (160, 200)
     assert RunConfig(backbone="nobody's", pretrained=True).data.size == 32
-    with pytest.raises(UsageError, match="data.interpolation must be one of bicubic, bilinear.* got 'nearest'"):
+    with pytest.raises(UsageError, match="data.interpolation.*bilinear.*got 'nearest'"):
         check_config(RunConfig(data=DataConfig(interpolation="nearest")))
 
 

@@ -9,6 +9,7 @@ from jpegdl.cli.compress import Compress
 from jpegdl.cli.evaluate import Evaluate
 from jpegdl.cli.explain import Explain
 from jpegdl.cli.export import Export
+from jpegdl.cli.paired import Paired
 from jpegdl.cli.predict import Predict
 from jpegdl.cli.rate import Rate
 from jpegdl.cli.recipes import Recipes
@@ -29,6 +30,7 @@ COMMANDS |= {
         Compress(),
         Rate(),
         Summary(),
+        Paired(),
         Attack(),
         Explain(),
         Report(),

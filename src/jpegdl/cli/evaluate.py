@@ -55,6 +55,7 @@ def _evaluate_files(config: "CompareConfig", arm: str, seed: int, files: str) ->
     """Print what a run's model makes of real JPEG files, and keep it for the report."""
     from jpegdl.codec import file_report, keep_file_report, stored_in_words
     from jpegdl.comparison.config import check_run
+    from jpegdl.runs import DataPlace
     from jpegdl.runs.progress import Bar
 
     check_run(config, arm, seed)
@@ -62,7 +63,9 @@ def _evaluate_files(config: "CompareConfig", arm: str, seed: int, files: str) ->
     if not Path(files).is_dir():
         raise UsageError(f"--from-files {files} is not a folder; give one of class folders, such as jpegdl compress writes")
     with Bar(unit="images") as bar:
-        found = file_report(run, Path(files), path=config.data.path, progress=bar.show)
+        found = file_report(
+            run, Path(files), place=DataPlace(config.data.path, config.data.workers), device=config.device, progress=bar.show
+        )
     keep_file_report(run, found)
     say(f"{files}: {stored_in_words(found['stored'])}")
     if found["stored"]["tables"] == "own":

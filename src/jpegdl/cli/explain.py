@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from jpegdl.cli.command import Command
-from jpegdl.cli.options import RUN, comparison_folder, finished_parser, note_command, pick
+from jpegdl.cli.options import add_seeds, comparison_folder, finished_parser, note_command, pick
 from jpegdl.cli.output import say
 from jpegdl.errors import UsageError
 
@@ -14,36 +14,50 @@ if TYPE_CHECKING:
 class Explain(Command):
     about = "Draw what a trained layer does: tables, transfer curves, single images, what each frequency is worth."
     example = "jpegdl explain mine"
-    short = (*RUN, "images", "pictures", "ablation", "data.path", "device")
+    short = ("name", "output", "arms", "seeds", "images", "pictures", "ablation", "data.path", "device")
     resumes = "part"
 
     def build(self) -> "ArgumentParser":
         from jpegdl.explain import ExplainConfig
 
         parser = finished_parser("jpegdl explain [NAME] [--KEY VALUE ...]", self.about)
-        parser.add_argument("--arm", type=str, default="jpeg-dl", help="whose model")
-        parser.add_argument("--seed", type=int | None, default=None, help="which seed (default: the lowest there is)")
+        parser.add_argument("--arms", type=list[str], default=["jpeg-dl"], help="whose models")
+        add_seeds(parser, "the lowest there is of each arm")
         parser.add_class_arguments(ExplainConfig)
         return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.explain import ExplainConfig, explain_comparison
-        from jpegdl.runs import finished_runs
+        from jpegdl.runs.folder import chosen_runs
         from jpegdl.runs.progress import Bar
 
-        folder, arm = comparison_folder(chosen), chosen["arm"]
-        seed = min(finished_runs(folder, [arm])[arm]) if chosen["seed"] is None else chosen["seed"]
+        folder, config = comparison_folder(chosen), pick(ExplainConfig, chosen)
+        runs = chosen_runs(folder, chosen["arms"], chosen["seeds"])
         with Bar() as bar:
-            found = explain_comparison(folder, pick(ExplainConfig, chosen), arms=[arm], seeds=[seed], progress=bar.show)
-        index = found[arm][seed]
-        pictures = [name for name in index["files"] if name.endswith(".png")]
-        if not pictures:
-            why = {entry["what"]: entry["why"] for entry in index["left_out"]}
-            raise UsageError(f"there is nothing to explain of {arm}, seed {seed}: {why['frequencies']}; --arm names another")
-        for sentence in index["words"]:
-            say(sentence)
-        for entry in index["left_out"]:
-            say(f"left out: {entry['what']}, {entry['why']}")
+            found = [
+                (arm, seed, index)
+                for arm, seeds in runs.items()
+                for seed, index in explain_comparison(
+                    folder, config, arms=[arm], seeds=chosen["seeds"] or [min(seeds)], progress=bar.show
+                )[arm].items()
+            ]
+        nothing = []
+        for arm, seed, index in found:
+            pictures = [name for name in index["files"] if name.endswith(".png")]
+            if not pictures:
+                why = {entry["what"]: entry["why"] for entry in index["left_out"]}
+                nothing.append(f"there is nothing to explain of {arm}, seed {seed}: {why['frequencies']}; --arms names others")
+                continue
+            if len(found) > 1:
+                say(f"{arm}, seed {seed}:")
+            for sentence in index["words"]:
+                say(sentence)
+            for entry in index["left_out"]:
+                say(f"left out: {entry['what']}, {entry['why']}")
+            place = folder / arm / str(seed) / "explain"
+            say(f"Written to {place}: {', '.join(pictures)}; jpegdl report adds them to its page")
+        if len(nothing) == len(found):
+            raise UsageError(nothing[0])
+        for why_not in nothing:
+            say(why_not)
         note_command(folder, chosen)
-        place = folder / arm / str(seed) / "explain"
-        say(f"Written to {place}: {', '.join(pictures)}; jpegdl report adds them to its page")

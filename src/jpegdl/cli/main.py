@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from jpegdl import earlier
 from jpegdl._version import __version__
 from jpegdl.cli.commands import COMMANDS
 from jpegdl.cli.help import overview, short_help
@@ -24,7 +25,6 @@ from jpegdl.extras import missing
 from jpegdl.processes import lean_imports
 
 _AS_IT_IS = "jpegdl.as-it-is"  # how the output takes what its encoding lacks
-_GONE = {"bench": "python benchmarks/layer.py in a checkout measures the layer"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -89,7 +89,7 @@ def _run(arguments: list[str]) -> None:
     elif name in ("-V", "--version"):
         print(f"jpegdl {__version__}")
     elif name not in COMMANDS:
-        hint = (_GONE.get(name, "") and f"{_GONE[name]};") or did_you_mean(name, COMMANDS)
+        hint = (name in earlier.COMMANDS and f"{earlier.COMMANDS[name]};") or did_you_mean(name, COMMANDS)
         raise argparse.ArgumentError(None, f"no command {name!r}; {hint and f'{hint} '}commands: {', '.join(COMMANDS)}")
     else:
         _run_command(name, rest)

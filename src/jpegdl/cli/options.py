@@ -1,5 +1,7 @@
 """Options that several commands share, and what is made of them."""
 
+import itertools
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
@@ -26,10 +28,16 @@ RUN = ("name", "output", "arm", "seed")
 
 def comparison_parser(usage: str, about: str, *, new: bool = False) -> "ArgumentParser":
     """Return a parser of all settings of a comparison, whose name may come first; ``new``: it need not be there yet."""
-    from jpegdl.comparison import CompareConfig
+    from jpegdl.comparison import ARMS, CompareConfig
+    from jpegdl.layer import LAYER_KINDS
     from jpegdl.parsing import name_first, settings_parser
 
-    return name_first(settings_parser(usage, about, CompareConfig), new=new)
+    parser = settings_parser(usage, about, CompareConfig)
+    lists: dict[str, Mapping[str, Any]] = {"jpegdl.layer.LAYER_KINDS": LAYER_KINDS, "jpegdl.comparison.ARMS": ARMS}
+    for action, (name, entries) in itertools.product(parser._actions, lists.items()):
+        listed = ", ".join(f"{key} ({entry.about})" for key, entry in entries.items())
+        action.help = (action.help or "").replace(f"one of :data:`{name}`", listed)
+    return name_first(parser, new=new)
 
 
 def finished_parser(usage: str, about: str, *, first: bool = True) -> "ArgumentParser":
@@ -54,11 +62,10 @@ def add_run(parser: "ArgumentParser") -> None:
     parser.add_argument("--seed", type=int, default=0, help="which seed")
 
 
-def add_seeds(parser: "ArgumentParser") -> None:
-    """Add which seeds of its runs."""
-    parser.add_argument(
-        "--seeds", type=int | list[int] | None, default=None, help="a number n for 0 to n-1, or a list (default: all there are)"
-    )
+def add_seeds(parser: "ArgumentParser", default: str = "all there are") -> None:
+    """Add which seeds of its runs; ``default``: which where none are named, in words."""
+    about = f"a number n for 0 to n-1, or a list (default: {default})"
+    parser.add_argument("--seeds", type=int | list[int] | None, default=None, help=about)
 
 
 def comparison_folder(chosen: dict[str, Any]) -> Path:

@@ -24,14 +24,14 @@ class Predict(Command):
         parser.add_argument("--arm", type=str | None, default=None, help="which arm (default: jpeg-dl)")
         parser.add_argument("--seed", type=int | None, default=None, help="which seed (default: the lowest there is)")
         parser.add_argument("--top", type=int, default=1, help="how many of the likeliest classes to print")
-        parser.add_argument("--device", type=str, default="auto", help="auto (a GPU where there is one), cpu, cuda, ...")
+        parser.add_argument("--device", type=str, default="auto", help="auto, cpu, gpu, cuda, cuda:N or mps")
         parser.add_argument("--json", action="store_true", help="print a JSON object for each photo, one a line")
         return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.classifier import ARM, find_photos, load
         from jpegdl.runs import finished_runs
-        from jpegdl.runs.opened import compute_device
+        from jpegdl.runs.device import compute_device
 
         first = chosen["photos"][0]
         if not Path(first).exists() and Path(first).name == first and (Path(chosen["output"]) / first).is_dir():

@@ -21,7 +21,7 @@ class Summary(Command):
 
     def run(self, chosen: dict[str, Any]) -> None:
         folder = comparison_folder(chosen)
-        from jpegdl.comparison.statistics import summary_csv, summary_latex, summary_table
+        from jpegdl.comparison.numbers import summary_csv, summary_latex, summary_table
         from jpegdl.comparison.summary import read_summary
 
         found = read_summary(folder)

@@ -1,5 +1,6 @@
 """Learned tables in real JPEG files: folders of images encoded with them, and what a model makes of such files.
 
+:func:`read_coefficients` and :func:`write_coefficients` take levels, tables and sampling out of files and back;
 :func:`compress_folder` writes the files, :func:`file_report` tests a run on them, :func:`rate_run` and
 :func:`rate_curves` put accuracy against true bits per pixel beside default JPEG's.
 """
@@ -10,6 +11,7 @@ from jpegdl.extras import on_first_use
 
 if TYPE_CHECKING:
     from jpegdl.codec.bjontegaard import Between, Curve, bd_accuracy, bd_rate, compare_curves, rate_curves
+    from jpegdl.codec.coefficients import Coefficients, read_coefficients, write_coefficients
     from jpegdl.codec.config import CompressConfig
     from jpegdl.codec.encode_folder import CompressStanding, compress_folder
     from jpegdl.codec.encoder import Encoder
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RATE_COLUMNS",
     "Between",
+    "Coefficients",
     "CompressConfig",
     "CompressStanding",
     "Curve",
@@ -55,14 +58,17 @@ __all__ = [
     "rate_run",
     "rate_table",
     "rate_text",
+    "read_coefficients",
     "read_file_report",
     "read_rate",
     "stored_in_words",
     "why_no_files",
+    "write_coefficients",
 ]
 
 _HOMES = {
     "Between": "bjontegaard",
+    "Coefficients": "coefficients",
     "CompressConfig": "config",
     "CompressStanding": "encode_folder",
     "Curve": "bjontegaard",
@@ -89,10 +95,12 @@ _HOMES = {
     "rate_run": "rate_points",
     "rate_table": "rate_results",
     "rate_text": "rate_results",
+    "read_coefficients": "coefficients",
     "read_file_report": "read_back",
     "read_rate": "rate_points",
     "stored_in_words": "read_back",
     "why_no_files": "rate_points",
+    "write_coefficients": "coefficients",
 }
 
 __getattr__, __dir__ = on_first_use(__name__, _HOMES)

@@ -30,6 +30,7 @@ from jpegdl.codec.folder_walk import SUFFIX, Entry, walk
 from jpegdl.codec.learned import Carried, Learned, as_json, carried, file_tables, learned_tables
 from jpegdl.codec.read_image import BAD, Other, open_picture, why
 from jpegdl.data.sources.listing import Passed, is_archive, passed_in_words
+from jpegdl.earlier import DROPPED
 from jpegdl.errors import UsageError
 from jpegdl.files import is_stray, remove_strays, replacing, write_json
 
@@ -41,7 +42,6 @@ TASK = 16  # files that a thread takes at a time: to hand over one by one costs 
 WINDOW = 2  # tasks for each thread that are under way or waiting for one
 _SAMPLE_SIDE = 512  # pixels of each that are looked at, in the middle
 _SETTINGS = ("subsampling", "optimize", "progressive", "exact")
-_DROPPED = {"drop_alpha": False}  # settings of earlier versions, and what is done now: their former defaults
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORMAT = 1  # of the manifest
 
@@ -253,7 +253,7 @@ class _Work:
             try:
                 there = json.loads(file.read_text(encoding="utf-8"))["settings"]
                 differing = [name for name in settings if there.get(name) != settings[name]]
-                differing += [name for name, now in _DROPPED.items() if there.get(name, now) != now]
+                differing += [name for name, now in DROPPED.items() if there.get(name, now) != now]
                 source = there.get("source")
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UsageError(f"{file} is damaged ({error}); delete {self.out}, or give another folder") from error

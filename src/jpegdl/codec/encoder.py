@@ -21,6 +21,8 @@ from jpegdl.errors import UsageError
 from jpegdl.extras import require
 
 LARGEST_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION
+#: Pixels that share one chroma sample, down and across, of all that is read and written; 4:4:0 is seen in turned photographs.
+FACTORS = {**F.SAMPLING, "4:4:0": (2, 1)}
 _LARGEST_AC, _LARGEST_DC = 1023, 1024  # levels that baseline Huffman codes have room for, of 8-bit images
 _SEGMENT = 65533  # bytes in a marker segment, without the two of its length
 _ROOM = threading.Lock()
@@ -77,9 +79,7 @@ class Encoder:
         if max(image.size) > LARGEST_SIDE:
             raise ValueError(f"{image.width} x {image.height} pixels: a JPEG file holds {LARGEST_SIDE} on a side at most")
         if self.exact:
-            return write_levels(
-                self.levels(image), self._tables(image), image.size, self.subsampling, self.optimize, _segments(exif, icc)
-            )
+            return write_levels(self.levels(image), self._tables(image), image.size, self.subsampling, self.optimize, exif, icc)
         return self._by_pillow(image, exif, icc)
 
     def levels(self, image: Image.Image) -> list[np.ndarray[Any, Any]]:
@@ -161,32 +161,34 @@ def write_levels(
     size: tuple[int, int],
     subsampling: str,
     optimize: bool,
-    segments: bytes = b"",
+    exif: bytes = b"",
+    icc: bytes | None = None,
 ) -> bytes:
     """A JPEG file of these very levels, by jpeglib.
 
     Args:
         levels: of Y, or of Y, Cb and Cr, each (rows, columns, 8, 8).
-        tables: one or two, row by row.
+        tables: of Y, of chroma, or of Cb and Cr, row by row.
         size: (width, height) in pixels.
         subsampling: of chroma.
         optimize: fit Huffman codes to them.
-        segments: marker segments to put in behind the JFIF header.
+        exif: EXIF block to put in behind the JFIF header.
+        icc: ICC profile to put in there.
 
     Raises:
         UsageError: jpeglib is not installed.
-        ValueError: a level is too large for baseline JPEG.
+        ValueError: a level is too large for baseline JPEG, or the EXIF block for a segment.
     """
-    jpeglib = _jpeglib()
+    jpeglib, segments = _jpeglib(), _segments(exif, icc)
     for component in levels:  # jpeglib would leave two half-made files behind
         flat = np.abs(component.reshape(-1, F.BLOCK**2))
         if flat[:, 0].max() > _LARGEST_DC or flat[:, 1:].max() > _LARGEST_AC:
             raise ValueError(f"a level of {flat.max()} is too large for a JPEG file of 8-bit samples")
     qt = np.array(tables, dtype=np.uint16).reshape(-1, F.BLOCK, F.BLOCK)
-    file = jpeglib.from_dct(*levels, qt=qt, quant_tbl_no=[0, 1, 1][: len(levels)])
+    file = jpeglib.from_dct(*levels, qt=qt, quant_tbl_no=[0, 1, len(tables) - 1][: len(levels)])
     file.width, file.height = size
     if len(levels) > 1:  # which jpeglib infers from the shapes, wrongly for small images
-        file.samp_factor = np.array([[2, 2] if subsampling == "4:2:0" else [1, 1], [1, 1], [1, 1]])
+        file.samp_factor = np.array([FACTORS[subsampling], (1, 1), (1, 1)])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "levels.jpg"
         file.write_dct(str(path), flags=["+OPTIMIZE_CODING"] if optimize else [])

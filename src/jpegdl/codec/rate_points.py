@@ -14,16 +14,19 @@ from jpegdl.codec.encoder import Encoder, encoder_version
 from jpegdl.codec.learned import as_json, file_tables, learned_tables, of_run
 from jpegdl.codec.read_back import FileSizes
 from jpegdl.errors import UsageError
-from jpegdl.files import read_json, write_json
+from jpegdl.files import read_json
 from jpegdl.layer import JpegLayer, PrependedModel
 from jpegdl.runs import RunFolder
 from jpegdl.runs.config import DataPlace
-from jpegdl.runs.opened import OpenedRun, compute_device, open_for_test
+from jpegdl.runs.device import compute_device
+from jpegdl.runs.opened import OpenedRun, open_for_test
+from jpegdl.runs.pieces import Pieces
 from jpegdl.runs.progress import Progress
 from jpegdl.settings import Count, Quality, Seed, check_fields
 from jpegdl.tables import SUBSAMPLINGS
 
-RATE = "rate.json"  # in the folder of a run
+RATE = "rate"  # .json, in the folder of a run
+_KEYS = ("points", "arm", "seed", "images", "accuracy", "hard")  # of it
 
 
 @dataclass
@@ -38,7 +41,7 @@ class CurveConfig:
         optimize: fit Huffman codes to each image.
         batch_size: images that go through the model at once.
         data: where the runs' own test images are now.
-        device: auto (a GPU where there is one), cpu, cuda, ...
+        device: auto (cuda where there is one, else cpu), cpu, gpu, cuda, cuda:N or mps.
     """
 
     images: Count | None = None
@@ -113,7 +116,8 @@ def rate_run(folder: RunFolder, config: CurveConfig, progress: Progress | None =
         "encoder": encoder_version(),
         "measures": ["accuracy", "loss"],
     }
-    found = _earlier(folder, made_of)
+    pieces = Pieces(folder.path, made_of)
+    found = pieces.find(RATE, needed=_KEYS) or {"points": []}
     subsamplings = SUBSAMPLINGS if config.subsampling == "both" else [config.subsampling]
     qualities = list(dict.fromkeys(config.qualities))
     wanted = [("own", None)] if has_layer else [(f"standard:{q}", s) for s in subsamplings for q in qualities]
@@ -127,18 +131,12 @@ def rate_run(folder: RunFolder, config: CurveConfig, progress: Progress | None =
             if progress is not None:
                 progress(f"{tables} {subsampling or ''}".strip(), number, len(missing))
             found["points"].append(test.standard(tables, subsampling) if subsampling else test.own(folder))
-            write_json(folder.path / RATE, found)
+            found = pieces.keep(RATE, None, found)
     return {**found, "points": [point for point in found["points"] if _key(point) in wanted]}
 
 
 def _key(point: dict[str, Any]) -> tuple[str, str | None]:
     return point["tables"], None if point["tables"] == "own" else point["subsampling"]
-
-
-def _earlier(folder: RunFolder, made_of: dict[str, Any]) -> dict[str, Any]:
-    """Return what is there of the same model, images and settings; else nothing yet."""
-    found = read_rate(folder)
-    return found if found is not None and found["made_of"] == made_of else {"made_of": made_of, "points": []}
 
 
 def read_rate(folder: RunFolder) -> dict[str, Any] | None:
@@ -147,7 +145,7 @@ def read_rate(folder: RunFolder) -> dict[str, Any] | None:
     Raises:
         UsageError: it is damaged.
     """
-    return read_json(folder.path / RATE, ("made_of", "points", "arm", "seed", "images", "accuracy", "hard"))
+    return read_json(folder.path / f"{RATE}.json", ("made_of", *_KEYS))
 
 
 class _RateTest:
@@ -204,7 +202,7 @@ class _RateTest:
         right, losses = [], []
         for images, targets in DataLoader(Subset(self.data.test, self.chosen), self.config.batch_size):
             seen = images if stored is None else torch.stack([stored(image) for image in images])
-            logits = model(seen.to(self.device)).double().cpu()
+            logits = model(seen.to(self.device)).cpu().double()
             right.append((logits.argmax(1) == targets).numpy())
             losses.append(nn_functional.cross_entropy(logits, targets, reduction="none").numpy())
         return np.concatenate(right), np.concatenate(losses)

@@ -26,6 +26,7 @@ from jpegdl.data.sources.class_folders import open_test
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file, read_json, write_json
 from jpegdl.layer import JpegLayer, PrependedModel
+from jpegdl.random import evenly
 from jpegdl.runs import RunFolder, TrainedRun
 from jpegdl.runs.config import DataPlace
 from jpegdl.runs.opened import open_for_test
@@ -71,7 +72,8 @@ def file_report(
     folder: RunFolder,
     files: Path | None = None,
     *,
-    path: str | None = None,
+    place: DataPlace | None = None,
+    device: str = "cpu",
     images: int | None = None,
     exact: bool = False,
     optimize: bool = True,
@@ -90,7 +92,8 @@ def file_report(
         folder: the run's.
         files: folder of one folder for each class, with any images that Pillow reads; such as
             :func:`jpegdl.codec.compress_folder` writes.
-        path: where the run's own data are now; default: where they were when it was trained.
+        place: where the run's own data are now; default: where they were when it was trained.
+        device: see :func:`jpegdl.runs.device.compute_device`.
         images: test on this many, evenly over the classes; default: all of them.
         exact: make files with levels as the layer computes them, with its cap; takes jpeglib. Not with ``files``.
         optimize: fit Huffman codes to each image.
@@ -117,16 +120,16 @@ def file_report(
         raise UsageError("exact says how files are made, and those in a folder are made already: give one of them")
     of_run(folder)
     model = digest_of_file(folder.model_file) if folder.model_file.is_file() else None  # open says what is missing
-    opened, tell = open_for_test(folder, DataPlace(path), "cpu"), progress or (lambda what, done, total: None)
+    opened, tell = open_for_test(folder, place or DataPlace(), device), progress or (lambda what, done, total: None)
     run, data = opened.run, opened.data
     layer = _layer(run.model)
-    learned = replace(of_run(folder), luma=layer.luma.detach(), chroma=layer.chroma.detach())  # what is in use
+    learned = replace(of_run(folder), luma=layer.luma.detach().cpu(), chroma=layer.chroma.detach().cpu())  # what is in use
     data.load()
     tables = file_tables(learned.luma, learned.chroma)
     cap = F.largest_level(learned.bits)
     limits = None if cap is None else (cap * learned.luma, cap * learned.chroma)
     encoder = Encoder(*tables, limits, learned.subsampling or "4:4:4", optimize=optimize, exact=exact)
-    test = _Test(run, learned, batch_size, tell)
+    test = _Test(run, learned, opened.device, batch_size, tell)
     chosen = opened.images(images, 0)
     stored, subsampling, capped = None, encoder.subsampling, exact
     if files is None:
@@ -143,7 +146,7 @@ def file_report(
         capped = bool(stored["exact"])
         if len(stored["subsampling"]) == 1 and stored["subsampling"][0] in SUBSAMPLINGS:
             (subsampling,) = stored["subsampling"]
-    samples = [data.test[i] for i in spread(len(data.test), 8)]
+    samples = [data.test[i] for i in opened.images(8, 0)]
     lost = carried(
         learned,
         tables,
@@ -210,14 +213,9 @@ def made_exact(files: Path) -> bool | None:
     return None
 
 
-def spread(count: int, wanted: int | None) -> list[int]:
-    """That many indices, evenly over all."""
-    return list(range(count)) if wanted is None or wanted >= count else [i * count // wanted for i in range(wanted)]
-
-
 class _Test:
-    def __init__(self, run: TrainedRun, learned: Learned, batch_size: int, tell: Progress) -> None:
-        self.run, self.learned, self.batch_size, self.tell = run, learned, batch_size, tell
+    def __init__(self, run: TrainedRun, learned: Learned, device: torch.device, batch_size: int, tell: Progress) -> None:
+        self.run, self.learned, self.device, self.batch_size, self.tell = run, learned, device, batch_size, tell
         model = run.model
         self.bare = model.without_layer()
         self.hard = copy.deepcopy(model)
@@ -230,14 +228,17 @@ class _Test:
             done += len(images)
             self.tell(name, done, len(chosen))
 
+    def right(self, model: nn.Module, images: Tensor, targets: Tensor) -> int:
+        return int((model(images.to(self.device)).argmax(1).cpu() == targets).sum())
+
     @torch.no_grad()
     def without_files(self, data: "Data", chosen: list[int], optimize: bool) -> list[Row]:
         """The rows soft and hard."""
         soft, hard, count, stored = 0, 0, 0, FileSizes()
         storable = True
         for images, targets in self.batches(data, chosen, "soft and hard"):
-            soft += _right(self.run.model, images, targets)
-            hard += _right(self.hard, images, targets)
+            soft += self.right(self.run.model, images, targets)
+            hard += self.right(self.hard, images, targets)
             count += len(images)
             if storable:
                 try:
@@ -278,7 +279,7 @@ class _Test:
 
         Args:
             files: the folder.
-            wanted: how many, evenly over all; None for all.
+            wanted: how many, evenly over the classes; None for all.
             own: the entries of the run's tables.
             test: the run's own test images.
         """
@@ -299,10 +300,10 @@ class _Test:
         counts = _Counts()
         pairs = _pairs(test, data)
         if pairs:
-            pairs = [pairs[i] for i in spread(len(pairs), wanted)]
+            pairs = [pairs[i] for i in evenly([test.test.targets[image] for image, _ in pairs], wanted, 0)]
             chosen = [file for _, file in pairs]
         else:
-            chosen = spread(len(data.test), wanted)
+            chosen = evenly(list(data.test.targets), wanted, 0)
         for images, targets in self.batches(data, chosen, "real file"):
             counts.add(self, images, targets)
         rate, stored = _stored(config, chosen, own)
@@ -322,8 +323,8 @@ class _Counts:
 
     def add(self, test: _Test, images: Tensor, targets: Tensor) -> None:
         self.images += len(images)
-        self.bare += _right(test.bare, images, targets)
-        self.full += _right(test.run.model, images, targets)
+        self.bare += test.right(test.bare, images, targets)
+        self.full += test.right(test.run.model, images, targets)
 
     def rows(self, rate: float, header: float | None = None) -> list[Row]:
         return [
@@ -365,10 +366,6 @@ def header_bytes(file: bytes) -> int:
 def _layer(model: PrependedModel) -> JpegLayer:
     assert isinstance(model.layer, JpegLayer), "of_run takes no other"
     return model.layer
-
-
-def _right(model: nn.Module, images: Tensor, targets: Tensor) -> int:
-    return int((model(images).argmax(1) == targets).sum())
 
 
 def _pixels(data: "Data") -> int:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from jpegdl.comparison.comparison import Comparison, Result, compare, summarize_runs
     from jpegdl.comparison.config import CompareConfig, check_compare
     from jpegdl.comparison.steps import calibrate_run, evaluate_run, train_arm
+    from jpegdl.comparison.summary import read_summary
 
 __all__ = [
     "ARMS",
@@ -19,6 +20,7 @@ __all__ = [
     "check_compare",
     "compare",
     "evaluate_run",
+    "read_summary",
     "summarize_runs",
     "train_arm",
 ]
@@ -32,6 +34,7 @@ _HOMES = {
     "check_compare": "config",
     "compare": "comparison",
     "evaluate_run": "steps",
+    "read_summary": "summary",
     "summarize_runs": "comparison",
     "train_arm": "steps",
 }

@@ -1,17 +1,19 @@
 """The arms of a comparison: each is a few settings that differ from the recipe's."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import jsonargparse
 
 from jpegdl.errors import UsageError, did_you_mean
-from jpegdl.layer import LAYER_KINDS, layer_kind
 from jpegdl.parsing import reworded
 from jpegdl.runs import RunConfig
 from jpegdl.user_code import is_own
+
+if TYPE_CHECKING:
+    from jpegdl.layer.registry import LayerKind
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def _without_layer(about: str, **data: Any) -> Arm:
     return Arm(about, {"kind": "none"}, data)
 
 
-ARMS: dict[str, Arm] = {
+_ARMS: dict[str, Arm] = {
     "plain": _without_layer("the backbone alone"),
     "jpeg-dl": _arm("the recipe's layer, trained jointly"),
     # Controls: real JPEG instead of the layer.
@@ -67,8 +69,6 @@ ARMS: dict[str, Arm] = {
     # What of the layer does it.
     "cap-only": _arm("the level cap without quantization", rounding="none"),
     "quantization-only": _arm("quantization without the level cap", bits=None),
-    # Variants of the layer and its rivals: every other kind that is registered, each under its own name.
-    **{name: _arm(kind.about, kind=name) for name, kind in LAYER_KINDS.items() if name not in ("jpeg", "none")},
     "alpha": _arm("the layer with trained alpha", hardness=None, trainable_alpha=True),
     "hardness": _arm("the layer with trained hardness alpha q^2, from 0.7 if the recipe has none", trainable_alpha=True),
     # Trained for rate and accuracy together; arms of your own take other weights.
@@ -76,6 +76,28 @@ ARMS: dict[str, Arm] = {
 }
 
 _HARDNESS = 0.7  # the published hardness
+
+
+class _Arms(Mapping[str, Arm]):
+    """Those above, and every other kind of layer that is registered, under its own name; layers are imported when asked for."""
+
+    def __getitem__(self, name: str) -> Arm:
+        return _ARMS[name] if name in _ARMS else _arm(self._kinds()[name].about, kind=name)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (*_ARMS, *self._kinds())
+
+    def __len__(self) -> int:
+        return len(_ARMS) + len(self._kinds())
+
+    def _kinds(self) -> "dict[str, LayerKind]":
+        from jpegdl.layer.registry import LAYER_KINDS  # PyTorch, which those who name plain and jpeg-dl need not wait for
+
+        return {name: kind for name, kind in LAYER_KINDS.items() if name not in ("jpeg", "none")}
+
+
+#: All arms by name: what is compared, help and reports know these.
+ARMS: Mapping[str, Arm] = _Arms()
 
 
 def check_arm(arm: str, own: Mapping[str, Arm]) -> None:
@@ -87,7 +109,7 @@ def check_arm(arm: str, own: Mapping[str, Arm]) -> None:
     if arm not in ARMS and arm not in own:
         known = [*own, *ARMS]
         hint = f"{did_you_mean(arm, known)} ".lstrip()
-        hint = "arms are separated by commas: '[plain, jpeg-dl]'; " if " " in arm else hint
+        hint = "arms are separated by commas: plain,jpeg-dl; " if " " in arm else hint
         raise UsageError(
             f"no arm {arm!r}; {hint}all arms: {', '.join(known)}; those of your own are defined in a YAML file, under arms"
         )
@@ -190,6 +212,8 @@ def needed_arms(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = Non
     Raises:
         UsageError: unknown arm, or one that is to start from learned tables and cannot.
     """
+    from jpegdl.layer.registry import layer_kind
+
     layer = arm_config(config, arm, own).layer
     kind = layer_kind(layer)
     source = {"sensitivity": "plain", "learned": "jpeg-dl"}.get(layer.tables)

@@ -14,8 +14,7 @@ from jpegdl.comparison.arms import ARMS
 from jpegdl.comparison.config import CompareConfig, check_compare
 from jpegdl.comparison.figures import draw_figures
 from jpegdl.comparison.jobs import count_jobs, train_runs
-from jpegdl.comparison.schedule import Failures, Run
-from jpegdl.comparison.statistics import (
+from jpegdl.comparison.numbers import (
     CODE,
     PARAMETERS,
     summarize,
@@ -25,6 +24,7 @@ from jpegdl.comparison.statistics import (
     verdict,
     without_result,
 )
+from jpegdl.comparison.schedule import Failures, Run
 from jpegdl.data import Data, DataConfig
 from jpegdl.data.config import OBJECT
 from jpegdl.data.loaders import chosen_images
@@ -69,7 +69,7 @@ class Comparison:
 
     Attributes:
         folder: where all of it is.
-        summary: arms in numbers, as ``summary.json`` holds them; see :func:`jpegdl.comparison.statistics.summarize`. Its
+        summary: arms in numbers, as ``summary.json`` holds them; see :func:`jpegdl.comparison.numbers.summarize`. Its
             ``failed`` says which runs have no result and why.
         results: of every run that has one, plain and jpeg-dl first.
     """

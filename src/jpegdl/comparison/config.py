@@ -9,8 +9,6 @@ from typing import Any, cast
 
 from jpegdl.comparison.arms import Arm, arm_config, arm_names, check_arm, needed_arms, own_arms
 from jpegdl.errors import UsageError
-from jpegdl.layer import LAYER_KINDS
-from jpegdl.layer.registry import ALL_KINDS
 from jpegdl.parsing import read_settings
 from jpegdl.runs import RunConfig, RunFolder, check_config
 from jpegdl.settings import Count, Seed, check_fields, check_value
@@ -37,15 +35,12 @@ class CompareConfig(RunConfig):
         data: what to train and test on.
         layer: the JPEG layer.
         training: how to train.
-        device: what to compute on: auto (a GPU where there is one), cpu, gpu, cuda, mps, ... as Lightning's Trainer takes it.
+        device: what to compute on: auto (cuda where there is one, else cpu), cpu, gpu, cuda, cuda:N or mps.
         name: of the run folder, ``output/name``.
         output: folder of all runs.
-        arms: what to compare. plain (the backbone alone), jpeg-dl (the layer in front of it, trained jointly); real JPEG
-            instead: jpeg-augmentation, jpeg-75; tables that stay: fixed-sensitivity, fixed-50, fixed-75, fixed-90,
-            learned-frozen; other gradients: ste, noise; other starts: init-sensitivity, init-magnitude, init-ones,
-            init-random; parts: cap-only, quantization-only; trained alpha: alpha, hardness; another kind of layer, by its name:
-            one of :data:`jpegdl.layer.LAYER_KINDS`. In a YAML file arms of your own too, a mapping of names: ours to nothing,
-            your own to what differs from the recipe, about: TEXT, layer: {...}, data: {...}, training: {...}.
+        arms: what to compare, each one of :data:`jpegdl.comparison.ARMS`. In a YAML file arms of your own too, a mapping of
+            names: ours to nothing, your own to what differs from the recipe, about: TEXT, layer: {...}, data: {...},
+            training: {...}.
         seeds: a number n for the seeds 0 to n-1, or a list of seeds.
         jobs: how many runs compare trains side by side, each in a process of its own with its share of the CPU's threads.
             Default: one per GPU, or one per CPU core where there are none; 1 where several processes train one run.
@@ -110,10 +105,6 @@ class CompareConfig(RunConfig):
     def seed_list(self) -> list[int]:
         """The seeds, one by one."""
         return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
-
-
-_KINDS = ", ".join(name for name in LAYER_KINDS if name not in ("jpeg", "none"))
-CompareConfig.__doc__ = (CompareConfig.__doc__ or "").replace(ALL_KINDS, _KINDS)  # which is the help text too
 
 
 def read_config(source: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> CompareConfig:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jpegdl.comparison.arms import ARMS
-from jpegdl.comparison.statistics import no_difference, part
+from jpegdl.comparison.numbers import no_difference, part
 from jpegdl.files import replacing
 from jpegdl.functional import largest_level
 from jpegdl.heatmaps import DRAWN, change_figure, hatch, heat
@@ -34,7 +34,7 @@ def draw_figures(folder: Path, runs: dict[str, BySeed], summary: dict[str, Any])
     Args:
         folder: where to.
         runs: of each arm, by seed, the finished runs.
-        summary: what :func:`jpegdl.comparison.statistics.summarize` returns for them.
+        summary: what :func:`jpegdl.comparison.numbers.summarize` returns for them.
 
     Raises:
         UsageError: a file of a run is missing or damaged; nothing is drawn then.

@@ -15,6 +15,7 @@ from jpegdl.comparison.workers import train_side_by_side
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.files import BusyError
+from jpegdl.runs.device import compute_device
 
 _TICK = 0.05  # seconds between two looks at whether a run can begin
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -61,8 +62,9 @@ def count_jobs(config: CompareConfig) -> int:
     most = len(config.seed_list) * len(arms - started_from)  # a run and what it starts from never train at a time
     if config.jobs is not None:
         return min(config.jobs, most)
-    if config.device != "cpu" and torch.accelerator.is_available():
-        return min(torch.accelerator.device_count(), most)
+    with suppress(UsageError):  # no such device here, and no use for one where all is trained
+        if (device := compute_device(config.device)).type != "cpu":
+            return min(1 if device.index is not None else torch.accelerator.device_count(), most)
     return min(count_cores(), most)
 
 

@@ -3,27 +3,26 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
-from jpegdl.backbones.build import build_backbone
 from jpegdl.calibrate import model_tables, starting_tables
 from jpegdl.comparison.config import CompareConfig, check_compare, check_run
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.files import claimed
-from jpegdl.layer import PrependedModel, build_layer, layer_kind, prepend, table_source
-from jpegdl.layer.roundings import set_rounding
-from jpegdl.processes import room_for_images
+from jpegdl.layer import build_layer, layer_kind, prepend
 from jpegdl.random import seed_everything
-from jpegdl.runs import RunConfig, RunFolder, check_config, load_model, open_run
+from jpegdl.runs import RunConfig, RunFolder, open_run
+from jpegdl.runs.calibration import tables_of_run
+from jpegdl.runs.device import compute_device
 from jpegdl.runs.progress import Display
 from jpegdl.tables import read_tables
-from jpegdl.training import evaluate, on_gpu, train_run
+from jpegdl.training import train_run
+from jpegdl.training.evaluation import evaluate_trained, evaluate_weights
 from jpegdl.training.starting_weights import check_head, starting_backbone
 from jpegdl.user_code import is_own
 
@@ -111,7 +110,7 @@ def _needed(config: CompareConfig, arm: str, seed: int, data: Data) -> RunFolder
 def _sensitivity_tables(config: CompareConfig, run: RunConfig, data: Data, seed: int) -> tuple[Tensor, Tensor]:
     """Those of the plain model of the same seed."""
     plain = open_run(_needed(config, "plain", seed, data))
-    model = plain.model.to("cuda" if on_gpu(config.device) else "cpu")
+    model = plain.model.to(compute_device(config.device))
     return model_tables(run.layer, model, data)
 
 
@@ -119,68 +118,16 @@ def _pretrained_tables(run: RunConfig, data: Data, seed: int) -> tuple[Tensor, T
     """Those of the backbone with its trained weights, before anything here trains it."""
     backbone, head = starting_backbone(run, data.classes, seed)
     check_head(run, head)
-    model = prepend(backbone, nn.Identity()).eval().to("cuda" if on_gpu(run.device) else "cpu")
+    model = prepend(backbone, nn.Identity()).eval().to(compute_device(run.device))
     return model_tables(run.layer, model, data)
 
 
 def calibrate_run(
     config: CompareConfig, seed: int, method: str = "sensitivity", model_file: Path | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Initial (luma, chroma) tables, each (8, 8), from training images.
-
-    Args:
-        config: names the plain run by its ``name`` and ``output``; that run's own data and backbone are in use, and of
-            ``config`` only where to compute, where files are, and the layer's settings (``q_max``, ``images``,
-            ``calibration``, ``bits``). With ``model_file``, and for magnitude tables without a plain run, all of ``config``
-            counts.
-        seed: whose plain model, and which order of the training images.
-        method: sensitivity or magnitude.
-        model_file: another plain model's ``model.safetensors`` to take the sensitivities from.
-
-    Raises:
-        UsageError: unknown method, no trained plain model, other data, or tables that cannot be computed.
-    """
-    with room_for_images():
-        return _calibrated(config, seed, method, model_file)
-
-
-def _calibrated(config: CompareConfig, seed: int, method: str, model_file: Path | None) -> tuple[Tensor, Tensor]:
-    """See :func:`calibrate_run`."""
+    """Compute initial tables from the plain run that ``config`` names; see :func:`jpegdl.runs.calibration.tables_of_run`."""
     check_run(config, "plain", seed)
-    if method not in ("sensitivity", "magnitude"):
-        raise UsageError(f"method must be sensitivity or magnitude, got {method!r}")
-    folder = config.run_folder("plain", seed)
-    own = model_file is None and folder.finished
-    if own:
-        run = _here(folder.config(), config)
-    elif method == "sensitivity" and model_file is None:
-        raise UsageError(
-            f"sensitivity tables come from a trained plain model, {folder}: train arm plain with seed {seed} first, or give a "
-            f"file with --model{folder.hint}"
-        )
-    else:
-        run = config.arm_run("plain")
-    check_config(replace(config.run, data=run.data, backbone=run.backbone, pretrained=run.pretrained, weights=run.weights))
-    data = Data(run.data, seed)
-    if own:
-        folder.check_data(data.fingerprint, run)
-    if method == "magnitude":
-        return starting_tables(replace(config.layer, tables="magnitude"), data)
-    if model_file is None:
-        model = open_run(folder).model
-    else:
-        model = prepend(build_backbone(run.backbone, len(data.classes), seed, run.data.pixels), nn.Identity())
-        load_model(model_file, model, data.classes)
-    model.to("cuda" if on_gpu(config.device) else "cpu")
-    return model_tables(config.layer, model, data)
-
-
-def _here(run: RunConfig, config: CompareConfig) -> RunConfig:
-    """A run's own settings, but for where to compute and where files are: there ``config`` counts."""
-    data = replace(run.data, path=config.data.path or run.data.path, workers=config.data.workers)
-    where = {name: getattr(config.training, name) for name in ("devices", "num_nodes", "strategy")}
-    training = replace(run.training, **where, callbacks=[], loggers=[])  # nothing is trained, and they need not be there
-    return replace(run, data=data, training=training, device=config.device)
+    return tables_of_run(config.run_folder("plain", seed), config.run, seed, method, model_file)
 
 
 def evaluate_run(
@@ -193,57 +140,27 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Test a finished run's model, another file's, or a backbone with trained weights, as it is or with another quantizer.
 
-    Class folders need no training part: ``data.path`` may hold test/ alone, or be a folder or tar of class folders.
-
     Args:
-        config: names the run by its ``name`` and ``output``. The run's own settings, from its folder, are in use; of ``config``
-            only where the data are (``data.path``, if given) and what to compute on (``device``, ``data.workers``,
-            ``training.devices``, ``num_nodes``, ``strategy``). With ``model_file`` all of ``config`` counts,
-            and none of the run's. Where ``config`` has ``weights`` or ``pretrained`` and there is no finished run that began
-            with them, all of ``config`` counts too, and the backbone is tested as its weights are, behind the arm's layer.
+        config: names the run by its ``name`` and ``output``, whose own settings are in use
+            (:func:`jpegdl.training.evaluation.evaluate_trained`). With ``model_file``, and where it has ``weights`` or
+            ``pretrained`` and no finished run there began with them, all of it counts, and none of the run's
+            (:func:`jpegdl.training.evaluation.evaluate_weights`).
         arm, seed: which run.
-        model_file: a ``model.safetensors`` to test in place of the run's own.
-        rounding: quantizer to put in place of the trained one, such as hard.
-        sets: the data set as Python objects, of a run that was trained on such; its training part may be None.
+        model_file, rounding, sets: see there.
 
     Returns:
-        accuracy (0 to 1) and loss on the test images, their number, ``images``, and how many are ``correct``; backbone, model
-        (the file, or what was loaded), arm, seed, rounding (None for plain); ``other_images``: how the images differ from those
-        of the run's own test, None if not.
+        What these do, ``arm`` and ``seed``.
 
     Raises:
         UsageError: unknown arm or rounding, no such model, one of another architecture, or data with other classes.
     """
     check_run(config, arm, seed)
-    folder, other_images = config.run_folder(arm, seed), None
-    name = str(model_file or folder.model_file)
+    folder = config.run_folder(arm, seed)
     if model_file is None and not _without_run(config, folder):
-        own = open_run(folder)
-        run, model = _here(own.config, config), own.model
-        check_config(run)
-        data = Data(run.data, seed, test_only=True, sets=sets)
-        other_images = folder.other_images(data.fingerprint)
+        found = evaluate_trained(folder, config.run, rounding, sets)
     else:
-        run = config.arm_run(arm)
-        check_config(run)
-        data = Data(run.data, seed, test_only=True, sets=sets)
-        if model_file is None:
-            name = str(run.weights or (run.backbone if is_own(run.backbone) else "pretrained weights"))
-            model = _untrained(run, data, seed)
-        else:
-            backbone = build_backbone(run.backbone, len(data.classes), seed, run.data.pixels)
-            model = prepend(backbone, build_layer(run.layer, None, run.data.pixels))
-            load_model(model_file, model, data.classes)
-    used = set_rounding(model.layer, rounding, f"the layer of arm {arm}")
-    return {
-        **evaluate(model, data, run),
-        "other_images": other_images,
-        "backbone": run.backbone,
-        "model": name,
-        "arm": arm,
-        "seed": seed,
-        "rounding": used,
-    }
+        found = evaluate_weights(config.arm_run(arm), seed, model_file, rounding, sets)
+    return {**found, "arm": arm, "seed": seed}
 
 
 def _without_run(config: CompareConfig, folder: RunFolder) -> bool:
@@ -252,20 +169,3 @@ def _without_run(config: CompareConfig, folder: RunFolder) -> bool:
         return config.trained
     own = folder.config()
     return (own.backbone, own.pretrained, own.weights) != (config.backbone, config.pretrained, config.weights)
-
-
-def _untrained(run: RunConfig, data: Data, seed: int) -> PrependedModel:
-    """A backbone with trained weights, behind a layer that nothing has trained."""
-    if layer_kind(run.layer).from_tables and table_source(run.layer) not in ("standard", "ones", "random", "file"):
-        raise UsageError(
-            f"layer.tables {run.layer.tables} comes from training images or another run, and there is neither to evaluate "
-            "pretrained weights with: give --arm plain, or --layer.tables standard:Q, ones, random or a file"
-        )
-    backbone, head = starting_backbone(run, data.classes, seed, untrained=True)
-    if head == "new":
-        raise UsageError(
-            f"the weights' head does not fit the {len(data.classes)} classes of the data, so there is nothing to evaluate "
-            "before training"
-        )
-    tables = starting_tables(run.layer, data) if layer_kind(run.layer).from_tables else None
-    return prepend(backbone, build_layer(run.layer, tables, run.data.pixels))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jpegdl.comparison.statistics import recounted, summary_csv, summary_table, verdict
+from jpegdl.comparison.numbers import recounted, summary_csv, summary_table, verdict
 from jpegdl.errors import UsageError
 from jpegdl.runs.record import counted
 
@@ -85,7 +85,10 @@ def _next(folder: Path, summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if arm != "plain":
         commands += [
-            (f"jpegdl explain {exact}", "what its layer does, per frequency and on single images"),
+            (
+                f"jpegdl explain {place}{which.replace('--arm', '--arms')}{f' --seeds {seed},' if seed else ''}",
+                "what its layer does, per frequency and on single images",
+            ),
             (f"jpegdl attack {place} --attacks fgsm,pgd --corruptions '[]'", "how easily small changes fool the models"),
         ]
     if next(folder.glob("*/*/**/events.out.tfevents.*"), None):

@@ -4,7 +4,7 @@ import re
 
 from jpegdl.data.config import LARGEST, OBJECT, ORDERED, DataConfig
 from jpegdl.data.sources.registry import set_names
-from jpegdl.dropped import DROPPED_SETS
+from jpegdl.earlier import SETS
 from jpegdl.errors import UsageError
 from jpegdl.settings import check_fields
 from jpegdl.user_code import is_own
@@ -27,7 +27,7 @@ def check_data(config: DataConfig) -> None:
     name = config.name
     if name not in (None, OBJECT) and not is_own(name):
         known = set_names()
-        for prefix, instead in DROPPED_SETS.items():
+        for prefix, instead in SETS.items():
             if name.startswith(prefix):
                 raise UsageError(f"data.name {name!r}: sets by {prefix} are no more; take {instead}")
         if name not in known and not name.startswith(tuple(prefix for prefix in known if prefix.endswith("/"))):

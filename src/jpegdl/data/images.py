@@ -25,6 +25,7 @@ from jpegdl.data.pixels import middle, orientation_note, resized, to_rgb
 from jpegdl.data.sampling import IGNORED, Key
 from jpegdl.data.sources.base import Source
 from jpegdl.errors import DataWarning, UsageError
+from jpegdl.layer.jpeg_function import jpeg
 from jpegdl.opener import BadImage
 from jpegdl.random import seeded
 
@@ -33,6 +34,7 @@ CACHE_BYTES = 2**30  # sets smaller than this once decoded are kept in memory
 # What Pillow raises on bad files, which a data set of somebody else's may open by itself.
 _BAD_FILE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, Image.DecompressionBombError)
 _NAMED = 5  # of the images that cannot be decoded, in messages
+_WORTH_A_KERNEL = 96**2  # pixels; with 64 x 64 a file takes as long, with 224 x 224 it takes 1.7 times as long
 _LOOKED_AT = 256  # images of a set that is not kept decoded, for their orientation
 
 
@@ -110,7 +112,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         colours: list[Callable[[Any], Any]] = []
         if recolours:
             colours = [v2.functional.to_pil_image, recolour(config), v2.functional.pil_to_tensor]
-        files = [] if config.jpeg_train is None else [v2.JPEG(config.jpeg_train)]
+        files = [] if config.jpeg_train is None else [_JpegFiles(config.jpeg_train)]
         erase = [Erase(config.erase)] if config.erase else []
         self._augment = v2.Compose([crop, *flips, *colours, *files, to_unit, *erase])
 
@@ -299,9 +301,24 @@ def _scaled(image: Image.Image, config: DataConfig) -> Tensor:
 
 def _middle(size: int, jpeg: int | None) -> Callable[[Tensor], Tensor]:
     """The center crop of a uint8 image, through a JPEG file of that quality if any, in [0, 1]."""
-    encode = [] if jpeg is None else [functools.partial(v2.functional.jpeg, quality=jpeg)]
+    encode = [] if jpeg is None else [functools.partial(_through_file, quality=jpeg)]
     crop: Callable[[Tensor], Tensor] = v2.Compose([v2.CenterCrop(size), *encode, v2.ToDtype(torch.float32, scale=True)])
     return crop
+
+
+class _JpegFiles(v2.JPEG):  # type: ignore[misc]  # whose base is Any for mypy
+    """Images through JPEG files of qualities that torchvision draws."""
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        return _through_file(inpt, params["quality"])
+
+
+def _through_file(image: Tensor, quality: int) -> Tensor:
+    """The pixels that a JPEG file (4:2:0) gives back of a uint8 image: the same from a file as from the codec's kernels, which
+    take less time for large images."""
+    if image.shape[-2] * image.shape[-1] < _WORTH_A_KERNEL:
+        return cast(Tensor, v2.functional.jpeg(image, quality))
+    return jpeg(image, quality, subsampling="4:2:0")
 
 
 def bad_file(error: Exception) -> str:

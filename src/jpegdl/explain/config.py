@@ -6,6 +6,7 @@ from typing import Annotated
 from jpegdl.errors import UsageError
 from jpegdl.functional import BLOCK
 from jpegdl.runs.config import DataPlace
+from jpegdl.runs.device import compute_device
 from jpegdl.settings import Count, Range, Seed, check_fields
 
 TableIndex = Annotated[int, Range(0, BLOCK - 1)]  # a row or a column
@@ -30,7 +31,7 @@ class ExplainConfig:
         ablation: whether to test the model without each frequency, its cap and its quantizer: three tests of the model for
             each of 128 frequencies, by far the longest part.
         batch_size: images that go through the model at once.
-        device: auto (a GPU where there is one), cpu, cuda, ...
+        device: auto (cuda where there is one, else cpu), cpu, gpu, cuda, cuda:N or mps.
     """
 
     data: DataPlace = field(default_factory=DataPlace)
@@ -50,6 +51,7 @@ def check_explain(config: ExplainConfig) -> None:
         UsageError: names the setting.
     """
     check_fields(config)
+    compute_device(config.device)
     if not config.frequencies:
         raise UsageError("frequencies must name at least one, such as '[[0, 0]]'")
     for frequency in config.frequencies:

@@ -1,7 +1,6 @@
 """Everything there is to explain of a run, into files of its folder."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -13,12 +12,13 @@ from jpegdl.explain.frequencies import measure
 from jpegdl.explain.single_images import show
 from jpegdl.explain.subject import NotApplicable, Subject, open_subject
 from jpegdl.explain.table_history import read_history, trained_tables
-from jpegdl.files import claimed, digest_of_file, read_json, remove_strays, replacing, write_json
+from jpegdl.files import digest_of_file, replacing
 from jpegdl.processes import room_for_images
 from jpegdl.runs import RunFolder
+from jpegdl.runs.pieces import Pieces
 from jpegdl.runs.progress import Progress
 
-FOLDER, INDEX = "explain", "explain.json"
+FOLDER, INDEX, _PARTIAL = "explain", "explain", "ablation-partial"
 _FORMAT = 3  # of the files; those of another one are made again
 Figures = dict[str, Figure | None]  # by file name
 _Made = tuple[dict[str, Any], Figures]
@@ -66,21 +66,19 @@ def explain_run(
     """
     check_explain(config)
     subject = open_subject(folder, config, plain)
-    target = folder.path / FOLDER
-    with claimed(target / "lock", f"{folder} is being explained"):
-        remove_strays(target)
-        with room_for_images():
-            return _Maker(subject, target, progress or (lambda what, done, total: None)).run()
+    maker = _Maker(subject, progress or (lambda what, done, total: None))
+    with maker.pieces.claimed(f"{folder} is being explained"), room_for_images():
+        return maker.run()
 
 
 class _Maker:
     """Makes what is missing, part by part."""
 
-    def __init__(self, subject: Subject, target: Path, progress: Progress) -> None:
-        self.subject, self.target, self.progress = subject, target, progress
+    def __init__(self, subject: Subject, progress: Progress) -> None:
+        self.subject, self.progress = subject, progress
+        self.pieces = Pieces(subject.opened.folder.path / FOLDER, {"format": _FORMAT, **subject.made_of})
         self.left_out: list[dict[str, str]] = list(subject.left_out)
         self.contents: dict[str, dict[str, Any]] = {}
-        self.partial = target / "ablation-partial.json"
 
     def run(self) -> dict[str, Any]:
         """Make every part, then the list of all."""
@@ -97,30 +95,27 @@ class _Maker:
             self.progress(part, done, len(makers))
             self._bring(part, make)
         if "ablation" in self.contents:
-            self.partial.unlink(missing_ok=True)
+            self.pieces.drop(_PARTIAL)
         files = [name for content in self.contents.values() for name in content["files"]]
         index = {
             "run": self.subject.name,
-            "made_of": {**self._made_of(), "plain": self._plain_digest()},
             "files": files,
             "left_out": self.left_out,
             "other_images": self.subject.opened.other_images,
             "words": self._words(),
         }
-        write_json(self.target / INDEX, index)
+        index = self.pieces.keep(INDEX, {"plain": self._plain_digest()}, index)
         self.progress("explain", len(makers), len(makers))
         return index
 
-    def _made_of(self, part: str | None = None) -> dict[str, Any]:
-        """Return what a part depends on; without one, what all of them do."""
-        made_of = {"format": _FORMAT, **self.subject.made_of}
-        if part is None:
-            return made_of
+    def _more(self, part: str) -> dict[str, Any]:
+        """Return what a part depends on, besides what all of them do."""
+        more: dict[str, Any] = {"settings": {name: getattr(self.subject.config, name) for name in _SETTINGS[part]}}
         if part == "images":
-            made_of["smallest_map"] = SMALLEST_MAP  # maps of before it was known were drawn at any size
+            more["smallest_map"] = SMALLEST_MAP  # maps of before it was known were drawn at any size
             if self.subject.plain is not None:
-                made_of["plain"] = self._plain_digest()
-        return made_of | {"settings": {name: getattr(self.subject.config, name) for name in _SETTINGS[part]}}
+                more["plain"] = self._plain_digest()
+        return more
 
     def _plain_digest(self) -> str | None:
         plain = self.subject.plain
@@ -128,13 +123,13 @@ class _Maker:
 
     def _bring(self, part: str, make: Callable[[list[dict[str, str]]], _Made]) -> None:
         """Make a part, unless it is there already."""
-        file, made_of = self.target / f"{part}.json", self._made_of(part)
-        there = read_json(file, ("made_of", "files", "left_out"))
-        if there is None or there["made_of"] != made_of or not all((self.target / name).is_file() for name in there["files"]):
+        target, more = self.pieces.folder, self._more(part)
+        there = self.pieces.find(part, more, needed=("files", "left_out"))
+        if there is None or not all((target / name).is_file() for name in there["files"]):
             # Before its pictures: what has no JSON file is not there. And the list of all is of what was there until now.
-            file.unlink(missing_ok=True)
-            (self.target / INDEX).unlink(missing_ok=True)
-            for picture in self.target.glob(_PICTURES[part]):
+            for name in (part, INDEX):
+                self.pieces.drop(name)
+            for picture in target.glob(_PICTURES[part]):
                 picture.unlink()
             left_out: list[dict[str, str]] = []
             try:
@@ -144,10 +139,10 @@ class _Maker:
                 return
             pictures = [name for name, figure in drawn.items() if figure is not None]
             for name in pictures:
-                with replacing(self.target / name) as path:
+                with replacing(target / name) as path:
                     drawn[name].savefig(path, format="png", dpi=90, facecolor="white")  # type: ignore[union-attr]
-            there = {"made_of": made_of, "files": [*pictures, file.name], "left_out": left_out, **content}
-            write_json(file, there)
+            files = [*pictures, self.pieces.file(part).name]
+            there = self.pieces.keep(part, more, {"files": files, "left_out": left_out, **content})
         self.contents[part] = there
         self.left_out += there["left_out"]
 
@@ -182,12 +177,12 @@ class _Maker:
         # What is counted is what differs from the unaltered model, whose answers are another's at the very edge in batches of
         # another size or on another device; so is what a layer draws at random.
         how = {"batch_size": self.subject.config.batch_size, "device": self.subject.device.type}
-        made_of = {**self._made_of("ablation"), "how": how}
-        there = read_json(self.partial, ("made_of", "counted"))
-        counted: Counted = there["counted"] if there and there["made_of"] == made_of else {}
+        more = {**self._more("ablation"), "how": how}
+        there = self.pieces.find(_PARTIAL, more, needed=["counted"])
+        counted: Counted = there["counted"] if there else {}
 
         def save(counted: Counted) -> None:
-            write_json(self.partial, {"made_of": made_of, "counted": counted})
+            self.pieces.keep(_PARTIAL, more, {"counted": counted})
 
         def progress(done: int, total: int) -> None:
             self.progress("ablation", done, total)

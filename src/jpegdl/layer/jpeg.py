@@ -5,6 +5,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from jpegdl import functional as F
+from jpegdl.errors import UsageError
 from jpegdl.kernels import soft_round_trip
 from jpegdl.layer.base import ImageDctLayer, Table, initial_tables
 from jpegdl.layer.config import DEFAULT_ALPHA, LayerConfig, Rounding
@@ -51,6 +53,9 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
             ``hardness``, train that instead, for each frequency: ``hardness_luma`` and ``hardness_chroma``, each (8, 8), start
             there, and alpha = hardness / q^2 has no gradient to q through the tie.
 
+    Tables for each image of a batch, (N, 8, 8), such as a network predicts, take the place of the parameters by
+    ``torch.func.functional_call(layer, {"luma": luma, "chroma": chroma}, images)``: see the example.
+
     Raises:
         UsageError: an argument is out of its range, or ``hardness`` is given together with an ``alpha`` other than the default.
 
@@ -64,6 +69,12 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
         torch.Size([4, 3, 64, 64])
         >>> layer.luma[0, :4].tolist()  # the steps of the lowest vertical frequency
         [8.0, 6.0, 5.0, 8.0]
+
+        Each image of a batch with tables of its own:
+
+        >>> own = {name: torch.rand(4, 8, 8) * 50 + 1 for name in ("luma", "chroma")}
+        >>> torch.func.functional_call(layer, own, torch.rand(4, 3, 64, 64)).shape
+        torch.Size([4, 3, 64, 64])
 
         A layer of your own alters the coefficients:
 
@@ -126,27 +137,42 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
 
     @property
     def steps(self) -> Tensor:
-        """(3, 8, 8): the steps of Y, Cb and Cr; the last two are the chroma table."""
-        return self._in_range(torch.stack((self.luma, self.chroma, self.chroma)))
+        """(3, 8, 8): the steps of Y, Cb and Cr; the last two are the chroma table. (N, 3, 8, 8) of tables for each image."""
+        return self._in_range(_of_planes(self.luma, self.chroma))
 
     @property
     def alpha(self) -> Tensor:
         """(3, 8, 8): the sharpness of P(k | z) of Y, Cb and Cr, free or tied to the steps; larger is harder."""
         luma, chroma = self._alpha_of("luma"), self._alpha_of("chroma")
-        return torch.stack((luma, chroma, chroma))
+        return _of_planes(luma, chroma)
 
     def named_tables(self) -> dict[str, Tensor]:
         steps, alpha = self.steps, self.alpha
         return {"luma": steps[0], "chroma": steps[2], "alpha_luma": alpha[0], "alpha_chroma": alpha[2]}
 
     def round_trip(self, images: Tensor) -> Tensor:
-        if self.rounding == "soft" and self._fusible():
+        if self.luma.ndim == 3 or self.chroma.ndim == 3:
+            self._check_tables_of_images(len(images))
+        elif self.rounding == "soft" and self._fusible():
             return soft_round_trip(images, self.steps, self.alpha, bits=self.bits, window=self.window)
         return super().round_trip(images)
+
+    def _check_tables_of_images(self, count: int) -> None:
+        for name in self.table_names:
+            shape = tuple(getattr(self, name).shape)
+            if shape not in ((F.BLOCK, F.BLOCK), (count, F.BLOCK, F.BLOCK)):
+                raise UsageError(f"{name} must be (8, 8), or (N, 8, 8) with one for each of {count} images, got {shape}")
 
     def _fusible(self) -> bool:
         """Look whether all that the kernel stands for is what it was written for: no class has another, nor this instance."""
         return all(getattr(type(self), name) is own and name not in self.__dict__ for name, own in _IN_KERNEL.items())
+
+
+def _of_planes(luma: Tensor, chroma: Tensor) -> Tensor:
+    """(3, ..., 8, 8) of Y, Cb and Cr; (N, 3, 8, 8) where one of the tables is (N, 8, 8), for each image."""
+    if luma.ndim != chroma.ndim:
+        luma, chroma = luma.expand_as(luma + chroma), chroma.expand_as(luma + chroma)
+    return torch.stack((luma, chroma, chroma), -3 if luma.ndim == 3 else 0)
 
 
 #: What the kernel stands for, by name: the methods that are marked so where they stand.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from torch.utils.data import get_worker_info
 
 from jpegdl.errors import UsageError
@@ -15,7 +15,7 @@ from jpegdl.layer.jpeg_function import Gradient, check_choices, jpeg
 
 
 class Draws(NamedTuple):
-    """What was drawn for each image of a batch, on the CPU: quality, index of its subsampling, whether it is compressed."""
+    """What was drawn for each image or video, on the CPU: quality, index of its subsampling, whether it is compressed."""
 
     quality: Tensor
     sampling: Tensor
@@ -24,6 +24,8 @@ class Draws(NamedTuple):
 
 class RandomJpeg(nn.Module):
     """Compress each image at a quality, and with a chroma subsampling, of its own, both drawn at random.
+
+    All frames of a ``tv_tensors.Video`` have the same draws, as torchvision's ``v2.JPEG`` has it, each video its own.
 
     The images are those of real files, bit for bit, and differentiable: see :func:`jpegdl.jpeg`. It does the same in training
     and evaluation, as augmentations do. It stands in ``torchvision.transforms.v2.Compose``, before ``Normalize``, in
@@ -83,10 +85,10 @@ class RandomJpeg(nn.Module):
         """Compress images, and hand on what is none.
 
         Args:
-            inputs: (N, 3, H, W) or (3, H, W) RGB, 1 in place of 3 for grey; uint8, or floating point in [0, 1]. Or what
-                torchvision's v2 transforms take: any structure of tuples, lists and dicts, in which ``tv_tensors.Image`` and
-                ``Video`` are compressed, or else the first tensor alone; images of one sample that are equally many have the
-                same draws.
+            inputs: (..., 3, H, W) RGB, 1 in place of 3 for grey; uint8, or floating point in [0, 1]. Or what torchvision's v2
+                transforms take: any structure of tuples, lists and dicts, in which ``tv_tensors.Image`` and ``Video`` are
+                compressed, or else one tensor alone: a dict's ``"image"``, as Albumentations has it, or the first. Images of
+                one sample that are equally many have the same draws.
 
         Returns:
             The same structure, types, shapes and dtypes.
@@ -94,7 +96,10 @@ class RandomJpeg(nn.Module):
         Raises:
             TypeError, UsageError: no image in it, or one that :func:`jpegdl.jpeg` refuses.
         """
-        leaves, structure = tree_flatten(inputs if len(inputs) > 1 else inputs[0] if inputs else None)
+        sample = inputs if len(inputs) > 1 else inputs[0] if inputs else None
+        if isinstance(sample, dict) and _is_unmarked(sample.get("image")) and not _marked_among(tree_leaves(sample)):
+            return {**sample, "image": self(sample["image"])}
+        leaves, structure = tree_flatten(sample)
         places = _images_among(leaves)
         if not places:
             kinds = ", ".join(sorted({type(leaf).__name__ for leaf in leaves})) or "nothing"
@@ -102,14 +107,16 @@ class RandomJpeg(nn.Module):
         draws: Draws | None = None
         for place in places:
             image = leaves[place]
-            count = 1 if image.ndim == 3 else len(image)
-            if draws is None or len(draws.applied) != count:
-                draws = self.draw(count)
-            leaves[place] = _like(self._compressed(image.as_subclass(Tensor), draws), image)
+            frames = image.as_subclass(Tensor)
+            frames = frames.flatten(0, -4) if image.ndim > 3 else frames[None]
+            each = max(1, image.shape[-4]) if image.ndim > 3 and _is_video(image) else 1  # frames that share a draw
+            if draws is None or len(draws.applied) != len(frames) // each:
+                draws = self.draw(len(frames) // each)
+            leaves[place] = _like(self._compressed(frames, draws, each).reshape(image.shape), image)
         return tree_unflatten(leaves, structure)
 
     def draw(self, count: int) -> Draws:
-        """Draw for so many images; :meth:`forward` calls it once for each batch."""
+        """Draw for so many images or videos; :meth:`forward` calls it once for each batch."""
         generator, (low, high) = self._generator(), self.quality
         quality = torch.randint(low, high + 1, (count,), generator=generator)
         sampling = torch.randint(len(self.subsampling), (count,), generator=generator)
@@ -122,19 +129,21 @@ class RandomJpeg(nn.Module):
             self._seeded_for = worker.seed
         return self.generator
 
-    def _compressed(self, images: Tensor, draws: Draws) -> Tensor:
-        batch = images[None] if images.ndim == 3 else images
-        output = batch
+    def _compressed(self, images: Tensor, draws: Draws, each: int) -> Tensor:
+        """(N, C, H, W), of which ``each`` in a row share a draw."""
+        output = images
         for number, name in enumerate(self.subsampling):
             chosen = (draws.applied & (draws.sampling == number)).nonzero()[:, 0]
             if not len(chosen):
                 continue
-            whole = len(chosen) == len(batch)
+            whole = len(chosen) == len(draws.applied)
             # A number takes less time than a tensor, which counts for single images.
-            quality = int(draws.quality[0]) if len(batch) == 1 else draws.quality[chosen].to(batch.device, torch.float32)
-            places = chosen.to(batch.device)
+            quality: int | Tensor = int(draws.quality[0])
+            if len(draws.applied) > 1:
+                quality = draws.quality[chosen].repeat_interleave(each).to(images.device, torch.float32)
+            places = (chosen[:, None] * each + torch.arange(each)).flatten().to(images.device)
             part = jpeg(
-                batch if whole else batch[places],
+                images if whole else images[places],
                 quality,
                 subsampling=name,
                 rounding=self.rounding,
@@ -142,8 +151,7 @@ class RandomJpeg(nn.Module):
                 hardness=self.hardness,
             )
             output = part if whole else output.index_copy(0, places, part)
-        output = output.clone() if output is batch else output
-        return output[0] if images.ndim == 3 else output
+        return output.clone() if output is images else output
 
     def extra_repr(self) -> str:
         low, high = self.quality
@@ -161,21 +169,32 @@ def _range(quality: Any) -> tuple[int, int]:
 
 def _images_among(leaves: list[Any]) -> list[int]:
     """Which of them are images, as torchvision's v2 transforms tell."""
-    marked = sys.modules.get("torchvision.tv_tensors")  # where it is not imported, no tensor is marked
-    if marked is not None:
-        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, marked.Image | marked.Video)]
-        if places:
-            return places
-    for i, leaf in enumerate(leaves):
-        if isinstance(leaf, Tensor) and (marked is None or not isinstance(leaf, marked.TVTensor)):
-            return [i]
-    return []
+    return _marked_among(leaves) or [i for i, leaf in enumerate(leaves) if _is_unmarked(leaf)][:1]
+
+
+def _marked_among(leaves: list[Any]) -> list[int]:
+    marked = _tv_tensors()
+    return [] if marked is None else [i for i, leaf in enumerate(leaves) if isinstance(leaf, marked.Image | marked.Video)]
+
+
+def _is_unmarked(leaf: Any) -> bool:
+    marked = _tv_tensors()
+    return isinstance(leaf, Tensor) and (marked is None or not isinstance(leaf, marked.TVTensor))
+
+
+def _is_video(image: Tensor) -> bool:
+    marked = _tv_tensors()
+    return marked is not None and isinstance(image, marked.Video)
+
+
+def _tv_tensors() -> Any:
+    return sys.modules.get("torchvision.tv_tensors")  # where it is not imported, no tensor is marked
 
 
 def _like(images: Tensor, original: Tensor) -> Tensor:
     """``images`` marked as the original is."""
-    marked = sys.modules.get("torchvision.tv_tensors")
-    if marked is None or not isinstance(original, marked.TVTensor):
+    marked = _tv_tensors()
+    if marked is None or _is_unmarked(original):
         return images
     wrapped: Tensor = marked.wrap(images, like=original)
     return wrapped

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, Unpack, get_args, get_origin
 import torch
 from torch import Tensor, nn
 
-from jpegdl.errors import UsageError
+from jpegdl.errors import UsageError, did_you_mean
 from jpegdl.layer.base import ImageLayer
 from jpegdl.layer.config import LayerConfig, table_source
 from jpegdl.layer.quantizing import STEP_RANGE, QuantizerOptions, QuantizingLayer, quantizer_options
@@ -28,8 +28,6 @@ L = TypeVar("L", bound=ImageLayer)
 Tables = tuple[Tensor, Tensor]  # luma and chroma, each (8, 8), in JPEG table units
 _OPTIONS = tuple(QuantizerOptions.__annotations__)  # that settings have too
 _ROOM = __name__.rpartition(".")[0]
-ALL_KINDS = "one of :data:`jpegdl.layer.LAYER_KINDS`"  # what docstrings say that are help too, where the list is to stand
-_ABOUT = LayerConfig.__doc__ or ""
 _ORDER = ("steps", "scales", "gains", None)  # of kinds, by what their tables are
 
 
@@ -107,9 +105,7 @@ def _kinds() -> dict[str, LayerKind]:
     def place(name: str) -> tuple[bool, bool, int, str]:
         return name != "jpeg", name == "none", _ORDER.index(_registered[name].tables), name
 
-    kinds = {name: _registered[name] for name in sorted(_registered, key=place)}
-    LayerConfig.__doc__ = _ABOUT.replace(ALL_KINDS, ", ".join(f"{name} ({kind.about})" for name, kind in kinds.items()))
-    return kinds
+    return {name: _registered[name] for name in sorted(_registered, key=place)}
 
 
 class _Kinds(Mapping[str, LayerKind]):
@@ -142,8 +138,8 @@ def layer_kind(config: LayerConfig) -> LayerKind:
         return _own_kind(config.kind)
     if config.kind not in LAYER_KINDS:
         raise UsageError(
-            f"layer.kind must be one of {', '.join(LAYER_KINDS)}, or your own, my_package.my_module:MyLayer, "
-            f"got {config.kind!r}"
+            f"layer.kind must be one of {', '.join(LAYER_KINDS)}, or your own, my_package.my_module:MyLayer, got "
+            f"{config.kind!r}{f'; {hint}' if (hint := did_you_mean(config.kind, LAYER_KINDS)) else ''}"
         )
     if config.options:
         raise UsageError(f"layer.options are for a layer.kind of your own, got {config.options} with {config.kind}")

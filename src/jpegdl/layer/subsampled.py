@@ -32,8 +32,8 @@ class SubsampledJpegLayer(JpegLayer):
         return F.mcus_to_images(z.to(compute_dtype(z)), size)
 
     def at_blocks(self, tables: Tensor) -> Tensor:
-        luma, cb, cr = tables
-        return super().at_blocks(torch.stack((luma, luma, luma, luma, cb, cr)))
+        luma, cb, cr = tables.unbind(-3)
+        return super().at_blocks(torch.stack((luma, luma, luma, luma, cb, cr), -3))
 
     def saturation(self, images: Tensor) -> Tensor:
         shares = super().saturation(images)

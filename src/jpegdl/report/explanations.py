@@ -78,7 +78,7 @@ def _explained(arm: str, seed: int, run: RunFolder, plain: RunFolder | None) -> 
         return
     title = f"A closer look at {arm}, seed {seed}"
     if why := differs(run, found, plain):
-        again = f"jpegdl explain --arm {arm} --seed {seed} does it again"
+        again = f"jpegdl explain --arms {arm} --seeds {seed}, does it again"
         yield Section(title, lines=[f"Left out, as {why} since it was looked at; {again}."])
         return
     parts = dict.fromkeys(part for part, *_ in _FIGURES if f"{part}.json" in found["files"])
@@ -86,7 +86,7 @@ def _explained(arm: str, seed: int, run: RunFolder, plain: RunFolder | None) -> 
     pictures = []
     for part, draw, alt, caption in _FIGURES:
         if (content := contents.get(part)) is not None:
-            with readable(folder / f"{part}.json", f"jpegdl explain --arm {arm} --seed {seed}"):
+            with readable(folder / f"{part}.json", f"jpegdl explain --arms {arm} --seeds {seed},"):
                 figure = draw(f"{arm}, seed {seed}", content)
             if figure is not None:
                 pictures.append(drawn(figure, f"{arm}-{seed}-{draw.__name__}", alt, caption, wide=True))

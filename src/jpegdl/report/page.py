@@ -1,6 +1,7 @@
 """The page of a comparison, from the files of its run folder alone."""
 
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,21 @@ from jpegdl.comparison.figures import (
     curves_figure,
     gains_figure,
 )
-from jpegdl.comparison.statistics import summary_notes, summary_rows, verdict
+from jpegdl.comparison.numbers import summary_notes, summary_rows, verdict
 from jpegdl.comparison.summary import read_summary
 from jpegdl.files import write_text
-from jpegdl.report.explanations import explained_sections
-from jpegdl.report.jpeg_files import read_back_sections, stored_sections
-from jpegdl.report.robustness import attacked_sections
 from jpegdl.report.section import PagePicture, Runs, Section, drawn
 from jpegdl.runs import RunFolder
 
 REPORT = "report.html"
 COMMANDS = "commands.txt"  # the command lines that made what is in a folder
+#: What other commands left in a run's folder, by a file of it, and what shows it: a module here, and its function.
+_FOUND = (
+    ("explain/explain.json", "explanations", "explained_sections"),
+    ("attack.json", "robustness", "attacked_sections"),
+    ("rate.json", "jpeg_files", "stored_sections"),
+    ("files.json", "jpeg_files", "read_back_sections"),
+)
 MOST_ARMS = 8  # whose tables are shown, so that the page stays under 5 MB
 
 
@@ -103,10 +108,9 @@ def _sections(folder: Path, runs: Runs, summary: dict[str, Any]) -> Iterator[Sec
         "Where steps are fine, the level cap holds large coefficients back: the layer then saturates more than it quantizes.",
         pictures=[picture for arm in shown for picture in _saturation(arm, runs[arm])],
     )
-    yield from explained_sections(runs)
-    yield from attacked_sections(runs)
-    yield from stored_sections(runs)
-    yield from read_back_sections(runs)
+    for file, module, part in _FOUND:  # what there is nothing of is not imported
+        if any((run.path / file).is_file() for by_seed in runs.values() for run in by_seed.values()):
+            yield from getattr(import_module(f"jpegdl.report.{module}"), part)(runs)
 
 
 def _gaining_most(arms: list[str], summary: dict[str, Any]) -> list[str]:

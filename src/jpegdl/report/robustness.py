@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from jpegdl.comparison.statistics import paired_difference
 from jpegdl.errors import UsageError
 from jpegdl.report.section import Results, Runs, Section, current, drawn, each_run, percent
 from jpegdl.robustness import GRADIENTS, attack_figure, attack_left_out, attack_notes, read_attack
+from jpegdl.statistics import paired_difference
 
 
 def attacked_sections(runs: Runs) -> Iterator[Section]:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import stdtrit
 
+from jpegdl.earlier import RENAMED
 from jpegdl.errors import UsageError
 from jpegdl.runs.record import same_images
 
@@ -17,7 +18,7 @@ from jpegdl.runs.record import same_images
 Results = dict[str, dict[int, dict[str, Any]]]
 
 _SAME = ("classes", "images", "indices")
-_WHERE = ("data", "device", "accelerator", "data_path", "workers")  # of the settings, the last three in earlier versions
+_WHERE = ("data", "data.path", "data.workers", "device")  # of the settings
 
 
 def attack_rows(results: Results) -> list[dict[str, Any]]:
@@ -176,7 +177,7 @@ def _all(results: Results) -> list[tuple[str, dict[str, Any]]]:
 
 def _what(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that numbers depend on, by the names of today, of a record that may be of an earlier version."""
-    return {"images_seed" if name == "attack_seed" else name: value for name, value in settings.items() if name not in _WHERE}
+    return {now: value for name, value in settings.items() if (now := RENAMED.get(name, name)) not in _WHERE}
 
 
 def check_same(results: Results) -> None:

@@ -8,7 +8,7 @@ from jpegdl.layer import Rounding
 from jpegdl.robustness.autoattack import AUTOATTACK, check_autoattack
 from jpegdl.robustness.corruptions import KINDS, check_corruptions
 from jpegdl.runs.config import DataPlace
-from jpegdl.runs.opened import compute_device
+from jpegdl.runs.device import compute_device
 from jpegdl.settings import Count, Positive, Quality, Range, Seed, check_fields
 
 OWN_ATTACKS = ("fgsm", "pgd", "pgd-strong")
@@ -52,7 +52,7 @@ class AttackConfig:
         jpeg: qualities, 1 to 100, at which images go through a real JPEG file (4:2:0); [] for none.
         data: where the run's test images are now.
         batch_size: images that are attacked at a time.
-        device: auto (a GPU where there is one), cpu, cuda, ...
+        device: auto (cuda where there is one, else cpu), cpu, gpu, cuda, cuda:N or mps.
     """
 
     eps: list[Positive] = field(default_factory=lambda: [1.0, 2.0, 4.0, 8.0])

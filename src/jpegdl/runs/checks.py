@@ -5,6 +5,7 @@ from jpegdl.data.checks import check_data
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig, check_layer, storable_kinds
 from jpegdl.runs.config import OptimizerConfig, RateConfig, RunConfig, TrainingConfig
+from jpegdl.runs.device import check_device
 from jpegdl.settings import check_fields
 from jpegdl.user_code import is_own
 
@@ -17,6 +18,7 @@ def check_config(config: RunConfig) -> None:
     """
     check_data(config.data)
     check_fields(config.training, "training.")
+    check_device(config.device)
     check_backbone(config.backbone, trained=config.trained)
     if config.pretrained and config.weights is None and pretrained_source(config.backbone) is None:
         instead = "what makes it may load some itself" if is_own(config.backbone) else "give a file with --weights"

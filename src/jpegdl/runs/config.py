@@ -157,6 +157,13 @@ class RunConfig:
             data = replace(data, interpolation=own.interpolation if own else INTERPOLATIONS[0])  # type: ignore[arg-type]
         self.data = data
 
+    def at(self, here: "RunConfig") -> "RunConfig":
+        """The same settings, but for where to compute and where files are: there those of ``here`` count, as far as given."""
+        data = replace(self.data, path=here.data.path or self.data.path, workers=here.data.workers)
+        where = {name: getattr(here.training, name) for name in ("devices", "num_nodes", "strategy")}
+        training = replace(self.training, **where, callbacks=[], loggers=[])  # nothing is trained, and they need not be there
+        return replace(self, data=data, training=training, device=here.device)
+
     @property
     def trained(self) -> bool:
         """Whether the backbone may start from trained weights: given ones, or those that the user's own code gives it."""

@@ -7,15 +7,13 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import safetensors
-import safetensors.torch
 import yaml
-from torch import nn
 
-from jpegdl.dropped import without_dropped
+from jpegdl.earlier import todays_record
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file, folder_hint, remove_strays, replacing, write_csv, write_json, write_text
 from jpegdl.runs.config import RunConfig
@@ -30,8 +28,10 @@ from jpegdl.runs.record import (
     first_difference,
     from_dict,
     settings_of,
-    todays_names,
 )
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _BAD_FILE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, yaml.YAMLError, safetensors.SafetensorError,
@@ -81,15 +81,22 @@ class RunFolder:
     def settings(self) -> dict[str, Any]:
         """The run's settings with its arm and seed; what they do not know yet has today's default.
 
+        Of what is no more the rest of a run is read: a model is tested alike, however it was trained (:meth:`difference`).
+
         Raises:
             UsageError: ``config.yaml`` is missing, damaged, or of a newer version.
         """
+        return self._settings()[0]
+
+    def _settings(self) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+        """The settings, and of those that asked for what is no more what for, and what is done now."""
         with self.reading(self.config_file):
             there = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
             if missing := _SECTIONS - there.keys():
                 raise ValueError(f"no {', '.join(sorted(missing))} in it")
             arm, seed = there.pop("arm"), there.pop("seed")
-            return settings_of(from_dict(RunConfig, todays_names(without_dropped(there, self.config_file))), arm, seed)
+            known, gone = todays_record(there)
+            return settings_of(from_dict(RunConfig, known), arm, seed), gone
 
     def config(self) -> RunConfig:
         """The settings that the run was trained with.
@@ -98,8 +105,6 @@ class RunFolder:
             UsageError: they are missing or damaged.
         """
         there = self.settings()
-        if there["data"]["cache"] == "device":  # of earlier versions, whose test images were the same
-            there["data"]["cache"] = "auto"
         return cast(RunConfig, from_dict(RunConfig, {name: there[name] for name in there.keys() - {"arm", "seed"}}))
 
     def difference(self, config: RunConfig, arm: str, seed: int) -> str | None:
@@ -108,7 +113,10 @@ class RunFolder:
         Raises:
             UsageError: the run's settings are missing or damaged.
         """
-        return first_difference(self.settings(), settings_of(config, arm, seed))
+        there, gone = self._settings()
+        for name, (then, now) in gone.items():
+            return f"{name} was {then!r}, now {now!r}"
+        return first_difference(there, settings_of(config, arm, seed))
 
     def check(self, config: RunConfig, arm: str, seed: int) -> None:
         """Refuse a folder that holds a run with other settings; one without a finished epoch may have any.
@@ -258,8 +266,8 @@ class RunFolder:
             return None
         with self.reading(self.failure_file):
             there = json.loads(self.failure_file.read_text(encoding="utf-8"))
-            settings = todays_names(without_dropped(there["settings"], self.failure_file))
-            same = first_difference(settings, settings_of(config, arm, seed)) is None
+            settings, gone = todays_record(there["settings"])
+            same = not gone and first_difference(settings, settings_of(config, arm, seed)) is None
             return str(there["message"]) if same else None
 
     def write_metrics(self, rows: list[dict[str, float]]) -> None:
@@ -271,12 +279,14 @@ class RunFolder:
         with replacing(self.layer_file) as file, file.open("wb") as stream:
             np.savez_compressed(stream, **columns)
 
-    def write_model(self, model: nn.Module, classes: list[str]) -> None:
+    def write_model(self, model: "nn.Module", classes: list[str]) -> None:
         """Write ``model.safetensors``, with the names of the classes that its logits stand for."""
+        from safetensors.torch import save  # PyTorch, which who reads a folder need not wait for
+
         # Copies, as safetensors takes no tensors that share memory, and some models tie weights.
         state = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
         with replacing(self.model_file) as file:
-            file.write_bytes(safetensors.torch.save(state, {CLASSES: json.dumps(classes)}))
+            file.write_bytes(save(state, {CLASSES: json.dumps(classes)}))
 
     def write_tables(self, tables: dict[str, Any]) -> None:
         """Write ``tables.json``."""

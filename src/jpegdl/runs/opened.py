@@ -13,6 +13,7 @@ from jpegdl.layer import PrependedModel
 from jpegdl.layer.roundings import set_rounding
 from jpegdl.random import evenly
 from jpegdl.runs.config import DataPlace
+from jpegdl.runs.device import compute_device
 from jpegdl.runs.folder import RunFolder
 from jpegdl.runs.model import TrainedRun, open_run
 from jpegdl.runs.record import class_difference
@@ -78,30 +79,21 @@ class OpenedRun:
         return evenly(list(self.data.test.targets), count, seed)
 
 
-def compute_device(name: str | None) -> torch.device:
-    """Return the device of a name; for ``auto`` or None, a GPU where there is one, and else the CPU.
-
-    Raises:
-        UsageError: there is no such device here.
-    """
-    wanted = {"auto": None, "gpu": "cuda"}.get(name or "auto", name)
-    try:
-        device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
-        said = " ".join(str(error).split())[:200]
-        raise UsageError(f"device {name!r} cannot be used here, give auto or cpu: {said}") from error
-    return device
-
-
-def open_for_test(folder: RunFolder, place: DataPlace, device: str | None, rounding: str | None = None) -> OpenedRun:
+def open_for_test(
+    folder: RunFolder,
+    place: DataPlace,
+    device: str | None,
+    rounding: str | None = None,
+    sets: tuple[Any, ...] | None = None,
+) -> OpenedRun:
     """Open a finished run, and find its test images.
 
     Args:
         folder: of the run.
         place: where its data are now.
-        device: see :func:`compute_device`.
+        device: see :func:`jpegdl.runs.device.compute_device`.
         rounding: the quantizer to put in place of the trained one; None for that.
+        sets: the data set as Python objects, of a run that was trained on such; see :class:`jpegdl.data.Data`.
 
     Raises:
         UsageError: the run is not finished or damaged, its data cannot be found or have other classes, there is no such device
@@ -113,7 +105,7 @@ def open_for_test(folder: RunFolder, place: DataPlace, device: str | None, round
     run = open_run(folder)
     used = set_rounding(run.model.layer, rounding, f"the layer of {folder}")
     own = run.config.data
-    data = Data(replace(own, path=place.path or own.path, workers=place.workers), test_only=True)
+    data = Data(replace(own, path=place.path or own.path, workers=place.workers), test_only=True, sets=sets)
     run.model.to(where).eval().requires_grad_(False)
     return OpenedRun(run, data, where, used, folder.other_images(data.fingerprint))
 

@@ -1,12 +1,12 @@
 """What a long command has found so far, kept piece by piece with what it was made of: it goes on after it was stopped."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jpegdl.files import claimed, remove_strays, write_text
+from jpegdl.files import claimed, remove_strays, write_json
 
 
 class Pieces:
@@ -21,23 +21,31 @@ class Pieces:
         self.folder = folder
         self._made_of: dict[str, Any] = json.loads(json.dumps(made_of))
 
-    def find(self, name: str, more: dict[str, Any]) -> dict[str, Any] | None:
-        """A finished piece; None where there is none, or one that was made of something else, or is damaged.
+    def find(self, name: str, more: dict[str, Any] | None = None, *, needed: Sequence[str] = ()) -> dict[str, Any] | None:
+        """Return a finished piece; None where there is none, or one that was made of something else, or is damaged.
 
         Args:
             name: of the piece.
             more: what this one is made of, besides what all are.
+            needed: names of entries without which it is damaged.
         """
         try:
-            there = json.loads(self._file(name).read_text(encoding="utf-8"))
-            content: dict[str, Any] = there["found"]
-        except (OSError, ValueError, KeyError, TypeError):
+            there = json.loads(self.file(name).read_text(encoding="utf-8"))
+            made_of, found = there["made_of"], there.get("found", there)  # earlier versions kept what attacks found apart
+            whole = set(needed) <= found.keys()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        return content if there.get("made_of") == self._all(more) else None
+        return found if whole and made_of == self._all(more) else None
 
-    def keep(self, name: str, more: dict[str, Any], found: dict[str, Any]) -> None:
-        """Write a finished piece, in place of one that was made of something else."""
-        write_text(self._file(name), json.dumps({"found": found, "made_of": self._all(more)}))
+    def keep(self, name: str, more: dict[str, Any] | None, found: dict[str, Any]) -> dict[str, Any]:
+        """Write a finished piece, in place of one that was made of something else; return it with ``made_of``."""
+        whole = {**found, "made_of": self._all(more)}
+        write_json(self.file(name), whole)
+        return whole
+
+    def drop(self, name: str) -> None:
+        """Delete a piece, if it is there."""
+        self.file(name).unlink(missing_ok=True)
 
     @contextmanager
     def claimed(self, what: str) -> Iterator[None]:
@@ -53,8 +61,9 @@ class Pieces:
             remove_strays(self.folder)
             yield
 
-    def _file(self, name: str) -> Path:
+    def file(self, name: str) -> Path:
+        """Return where a piece is."""
         return self.folder / f"{name}.json"
 
-    def _all(self, more: dict[str, Any]) -> dict[str, Any]:
-        return {**self._made_of, **json.loads(json.dumps(more))}
+    def _all(self, more: dict[str, Any] | None) -> dict[str, Any]:
+        return {**self._made_of, **json.loads(json.dumps(more or {}))}

@@ -20,8 +20,6 @@ from jpegdl.user_code import is_own, own_modules, source_digest
 #: Settings that say where to compute, where files are and who else hears of it, not what: they may change between the two
 #: halves of a run.
 WHERE = ("data.path", "data.workers", "device", "training.loggers")
-#: Settings that earlier versions wrote under another name, with today's.
-RENAMED = {"training.accelerator": "device"}
 
 
 def settings_of(config: RunConfig, arm: str, seed: int) -> dict[str, Any]:
@@ -33,16 +31,6 @@ def settings_of(config: RunConfig, arm: str, seed: int) -> dict[str, Any]:
     if layer["alpha"] is None and layer["hardness"] is None:
         layer["alpha"] = DEFAULT_ALPHA
     return settings
-
-
-def todays_names(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings as they are called today, from a record that may be of an earlier version."""
-    found = {name: dict(value) if isinstance(value, dict) else value for name, value in settings.items()}
-    for old, new in RENAMED.items():
-        group, _, name = old.partition(".")
-        if isinstance(there := found.get(group), dict) and name in there:
-            found.setdefault(new, there.pop(name))
-    return found
 
 
 def from_dict(kind: type, content: Any) -> Any:

@@ -72,7 +72,7 @@ class Start(Callback):
             self.begin()
         with _one_by_one(self.folder, self.settings["training"]["loggers"]):
             self._make_loggers(trainer)
-        events = [_Logger(self.folder, name="", version="", default_hp_metric=False)] if installed("tensorboard") else []
+        events = [_Logger(self.folder)] if installed("tensorboard") else []
         trainer.loggers = [*events, *self.loggers]
 
     def _make_loggers(self, trainer: lightning.Trainer) -> None:
@@ -134,6 +134,10 @@ class _Logger(TensorBoardLogger):
     """TensorBoard events beside the run's other files, where it is installed; the settings are in config.yaml already."""
 
     NAME_HPARAMS_FILE = "config.yaml"
+
+    def __init__(self, folder: Path) -> None:
+        # An interrupt at the wrong moment makes the writer wait until its next flush, which by default is after two minutes.
+        super().__init__(folder, name="", version="", default_hp_metric=False, flush_secs=5)
 
 
 class History(Callback):

@@ -18,9 +18,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing
-from jpegdl.layer import PrependedModel, describe_tables, prepend
+from jpegdl.layer import describe_tables, prepend
 from jpegdl.processes import end_with_starter, quiet, room_for_images, starting
 from jpegdl.runs.config import RunConfig
+from jpegdl.runs.device import trainer_device
 from jpegdl.runs.folder import RunFolder
 from jpegdl.runs.progress import Display, Line
 from jpegdl.runs.record import digests_of_code, settings_of, share, versions
@@ -92,22 +93,22 @@ def _try(file: Path) -> None:
         ) from error
 
 
-def on_gpu(device: str) -> bool:
-    """Return whether training on what ``device`` names takes a GPU of NVIDIA's, as Lightning's Trainer decides."""
-    return device in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+def make_trainer(run: RunConfig, **options: Any) -> lightning.Trainer:
+    """Make Lightning's Trainer as a run's settings have it, with further options.
 
-
-def _trainer(run: RunConfig, **options: Any) -> lightning.Trainer:
+    Raises:
+        UsageError: a device, a precision or a strategy that it refuses, in one line.
+    """
     config = run.training
     end_with_starter()
+    where = trainer_device(run.device, config.devices)
     precision: str | None = config.precision
-    if precision == "16-mixed" and on_gpu(run.device):
+    if precision == "16-mixed" and where["accelerator"] == "cuda":
         precision, options["plugins"] = None, [*(options.get("plugins") or []), OneScale("16-mixed", "cuda")]
     options["callbacks"] = [EndAtOnce(), *(options.get("callbacks") or [])]
     try:
         return lightning.Trainer(
-            accelerator=run.device,
-            devices=config.devices,
+            **where,
             num_nodes=config.num_nodes,
             strategy=config.strategy,
             precision=precision,  # type: ignore[arg-type]
@@ -117,7 +118,7 @@ def _trainer(run: RunConfig, **options: Any) -> lightning.Trainer:
             **options,
         )
     except (ValueError, ImportError, lightning.fabric.utilities.exceptions.MisconfigurationException) as error:
-        raise UsageError(f"device, or training.devices, strategy or precision: {' '.join(str(error).split())}") from error
+        raise UsageError(f"training.devices, strategy or precision: {' '.join(str(error).split())}") from error
     except RuntimeError as error:
         if "stateful callback" not in str(error):
             raise
@@ -134,18 +135,18 @@ def check_trainers(configs: Sequence[RunConfig]) -> None:
     """
     each = [(config, config.training) for config in configs]
     different = {(c.device, t.devices, t.num_nodes, t.strategy, t.precision): c for c, t in each}
-    with quiet(*_LIGHTNING):
+    with quiet(*LIGHTNING):
         for config in different.values():
             if config.training.devices * config.training.num_nodes == 1:
-                _trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+                make_trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)
 
 
 #: Lightning tells which devices there are, and how it ended, for each of its trainers: here that is too often.
-_LIGHTNING = ("lightning.pytorch", "lightning.fabric")
+LIGHTNING = ("lightning.pytorch", "lightning.fabric")
 
 
 @ending_wandb_runs()
-@quiet(*_LIGHTNING)
+@quiet(*LIGHTNING)
 def train_run(
     config: RunConfig,
     data: Data,
@@ -206,7 +207,7 @@ def train_run(
     checkpoint = ModelCheckpoint(
         folder.path, "last", save_top_k=1, monitor=None, enable_version_counter=False, save_on_train_epoch_end=True
     )
-    trainer = _trainer(
+    trainer = make_trainer(
         config,
         max_epochs=training.epochs,
         check_val_every_n_epoch=training.test_every,
@@ -263,19 +264,6 @@ def train_run(
     folder.write_result(result)
     trainer.strategy.barrier()
     return folder.result()
-
-
-@quiet(*_LIGHTNING)
-def evaluate(model: PrependedModel, data: Data, config: RunConfig) -> dict[str, Any]:
-    """Accuracy (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, and ``loss``, the mean
-    cross-entropy, of a model on the test images."""
-    module = JointTraining(model, config.training, len(data.classes), seed=0)
-    trainer = _trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    with starting(), room_for_images():
-        (metrics,) = trainer.validate(module, data, verbose=False)
-    assert module.test_counts is not None
-    correct, images = module.test_counts
-    return {"accuracy": share(correct, images), "correct": correct, "images": images, "loss": metrics["test_loss"]}
 
 
 def _fit(trainer: lightning.Trainer, module: JointTraining, data: Data, last: Path) -> None:

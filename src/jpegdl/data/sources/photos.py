@@ -1,6 +1,7 @@
 """The embedded set: patches of photographs that ship with scikit-image."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,12 @@ def photograph(name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.asarray(image[0] if isinstance(image, tuple) else image)
 
 
+@cache
+def _grey(name: str) -> Image.Image:
+    """A photograph in grey, decoded once in a process, for nobody to change."""
+    return Image.fromarray(photograph(name)).convert("L")
+
+
 def photo_patches(side: int, *, train: bool, count: int) -> Iterator[tuple[str, int, int]]:
     """Return where the patches of ``photos`` are: (photograph, top, left), ``count`` of each photograph, the same at every
     call.
@@ -41,7 +48,7 @@ def photo_patches(side: int, *, train: bool, count: int) -> Iterator[tuple[str, 
     """
     cell = 2 * side
     for name in PHOTOGRAPHS:
-        height, width = photograph(name).shape[:2]
+        width, height = _grey(name).size
         cells = [(i, j) for i in range(height // cell) for j in range(width // cell) if (i + j) % 2 == (0 if train else 1)]
         if not cells:
             raise UsageError(f"photos has no room for patches of {side} pixels in {name} ({height}x{width}); take at most 80")
@@ -58,7 +65,7 @@ class _Patches(Source):
     def __init__(self, side: int, train: bool) -> None:
         self._side = side
         self._places = list(photo_patches(side, train=train, count=PHOTO_TRAIN if train else PHOTO_TEST))
-        self._grey = {name: Image.fromarray(photograph(name)).convert("L") for name in PHOTOGRAPHS}
+        self._grey = {name: _grey(name) for name in PHOTOGRAPHS}
         self.targets = [PHOTOGRAPHS.index(name) for name, _, _ in self._places]
 
     def read(self, index: int) -> Image.Image:

@@ -8,52 +8,15 @@ import re
 import statistics
 from typing import Any
 
-from scipy.special import stdtr, stdtrit
-
 from jpegdl.data.sources.listing import passed_in_words
 from jpegdl.files import csv_text
 from jpegdl.runs.record import counted, other_test_images
+from jpegdl.statistics import holm, paired_difference
 
 SHORT = 10.0  # seconds of training below which the ratio of two times is mostly noise
 CODE, PARAMETERS = "code of ", "parameters of "  # what is mixed, before a module's name and an arm's
 NAMED = 5  # of the images that were left out
 NOT_TRAINED = "not trained"  # why a seed that other arms have is missing, where nothing went wrong
-
-
-def paired_difference(values: list[float], baseline: list[float], unit: float | None = None) -> dict[str, float | None]:
-    """Mean difference of paired values, its 95 % interval and two-sided p value, by Student's paired t test.
-
-    Args:
-        values, baseline: pair by pair.
-        unit: the smallest difference that can be, as of one image; differences that lie closer together are equal, but for how
-            numbers are rounded. Default: what float32 tells apart.
-
-    Returns:
-        ``mean``, ``low``, ``high`` in the units of the values, and ``p``. The last three are None where the test says
-        nothing: fewer than two pairs, or all differences equal.
-    """
-    differences = [value - base for value, base in zip(values, baseline, strict=True)]
-    mean, freedom = statistics.fmean(differences), len(differences) - 1
-    noise = 2.0**-22 * max(map(abs, [*values, *baseline])) if unit is None else unit / 2
-    if not freedom or max(differences) - min(differences) <= noise:
-        return {"mean": mean, "low": None, "high": None, "p": None}
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    half = float(stdtrit(freedom, 0.975)) * error
-    return {"mean": mean, "low": mean - half, "high": mean + half, "p": 2 * float(stdtr(freedom, -abs(mean) / error))}
-
-
-def holm(p_values: list[float]) -> list[float]:
-    """p values corrected for testing several hypotheses at once, in the order given.
-
-    Calling everything up to 0.05 significant is wrong in any of the tests at most once in 20 times.
-
-    Source: S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
-    """
-    corrected, largest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        corrected[i] = largest
-    return corrected
 
 
 def summarize(results: dict[str, dict[int, dict[str, Any]]], failed: dict[str, dict[int, str]]) -> dict[str, Any]:
@@ -67,8 +30,9 @@ def summarize(results: dict[str, dict[int, dict[str, Any]]], failed: dict[str, d
     Returns:
         ``seeds``: all seeds that any arm has. ``arms``, each with ``seeds``, those it has a result for; ``accuracy``, one per
         seed, their ``mean`` and sample ``sd`` (None for fewer than two); ``difference`` to plain, paired over the seeds that
-        both have and were tested on the same images with: those ``seeds``, and what :func:`paired_difference` returns for
-        them, with ``p_holm`` where there are more than two arms (None for plain, and where there is no such seed);
+        both have and were tested on the same images with: those ``seeds``, and what
+        :func:`jpegdl.statistics.paired_difference` returns for them, with ``p_holm`` where there are more than two arms (None
+        for plain, and where there is no such seed);
         ``other_images``, how the test images of the others differ from plain's (None if none do); ``layer_parameters``,
         ``parameters``;
         ``time_ratio``, the median over those seeds of training time relative to plain's. An arm without any result has None

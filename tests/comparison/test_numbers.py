@@ -8,10 +8,8 @@ import pytest
 from scipy import stats
 
 from factory import fake_summary
-from jpegdl.comparison.statistics import (
+from jpegdl.comparison.numbers import (
     NOT_TRAINED,
-    holm,
-    paired_difference,
     recounted,
     summarize,
     summary_csv,
@@ -21,6 +19,7 @@ from jpegdl.comparison.statistics import (
     verdict,
     without_result,
 )
+from jpegdl.statistics import holm, paired_difference
 
 
 def _run(accuracy, seconds=10, layer=0, loss=1.0, **changes):

@@ -1,0 +1,39 @@
+"""``jpegdl paired``."""
+
+from typing import TYPE_CHECKING, Any
+
+from jpegdl.cli.command import Command
+from jpegdl.cli.output import say, say_table
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+
+class Paired(Command):
+    about = "Compare arms seed by seed, of anybody's results: a CSV file with the columns arm, seed and accuracy."
+    example = "jpegdl paired results.csv --baseline plain"
+
+    def build(self) -> "ArgumentParser":
+        from jpegdl.parsing import plain_parser
+        from jpegdl.statistics import BASELINE, VALUE
+
+        parser = plain_parser("jpegdl paired FILE [--baseline ARM] [--value COLUMN]", self.about)
+        parser.add_argument("file", type=str, metavar="FILE", help="the CSV file, a line a run")
+        parser.add_argument("--baseline", type=str, default=BASELINE, help="the arm that the others are compared with")
+        parser.add_argument("--value", type=str, default=VALUE, help="the column of what is compared")
+        return parser
+
+    def run(self, chosen: dict[str, Any]) -> None:
+        from jpegdl.statistics import paired, paired_words
+
+        found = paired(chosen["file"], baseline=chosen["baseline"], value=chosen["value"])
+        table = [["arm", "seeds", f"difference to {chosen['baseline']}", "t, 95 %", "bootstrap, 95 %", "p", "p (Holm)"]]
+        for arm, entry in found.items():
+            student = None if entry["low"] is None else (entry["low"], entry["high"])
+            intervals = ["" if ends is None else f"[{ends[0]:+.4g}, {ends[1]:+.4g}]" for ends in (student, entry["bootstrap"])]
+            ps = ["" if p is None else f"{p:.2g}" for p in (entry["p"], entry["p_holm"])]
+            table.append([arm, str(len(entry["seeds"])), f"{entry['mean']:+.4g}", *intervals, *ps])
+        say_table(table)
+        say("")
+        for arm, entry in found.items():
+            say(paired_words(arm, entry, baseline=chosen["baseline"], several=len(found) > 1))

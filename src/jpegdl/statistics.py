@@ -1,0 +1,158 @@
+"""Differences of two ways to train, paired over seeds: for the results of a comparison here, and for anybody's."""
+
+import csv
+import math
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+from jpegdl.errors import UsageError
+from jpegdl.files import read_text
+
+BASELINE, VALUE = "plain", "accuracy"
+
+
+def paired_difference(values: Sequence[float], baseline: Sequence[float], unit: float | None = None) -> dict[str, float | None]:
+    """Compute the mean difference of paired values, its 95 % interval and two-sided p value, by Student's paired t test.
+
+    Args:
+        values, baseline: pair by pair.
+        unit: the smallest difference that can be, as of one image; differences that lie closer together are equal, but for how
+            numbers are rounded. Default: what float32 tells apart.
+
+    Returns:
+        ``mean``, ``low``, ``high`` in the units of the values, and ``p``. The last three are None where the test says
+        nothing: fewer than two pairs, or all differences equal.
+    """
+    differences = [value - base for value, base in zip(values, baseline, strict=True)]
+    mean, freedom = statistics.fmean(differences), len(differences) - 1
+    noise = 2.0**-22 * max(map(abs, [*values, *baseline])) if unit is None else unit / 2
+    if not freedom or max(differences) - min(differences) <= noise:
+        return {"mean": mean, "low": None, "high": None, "p": None}
+    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    half = float(stdtrit(freedom, 0.975)) * error
+    return {"mean": mean, "low": mean - half, "high": mean + half, "p": 2 * float(stdtr(freedom, -abs(mean) / error))}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p values for testing several hypotheses at once; in the order given.
+
+    Calling everything up to 0.05 significant is wrong in any of the tests at most once in 20 times.
+
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = largest
+    return corrected
+
+
+def bootstrap(
+    values: Sequence[float], baseline: Sequence[float], *, draws: int = 10000, seed: int = 0
+) -> tuple[float, float] | None:
+    """Compute a 95 % interval of the mean difference of paired values, by drawing the pairs again (percentiles).
+
+    It takes no normal distribution, and of few pairs is too narrow: below about 10 Student's (:func:`paired_difference`) is
+    the one to go by.
+
+    Args:
+        values, baseline: pair by pair.
+        draws: how often all pairs are drawn, with replacement.
+        seed: of the draws.
+
+    Returns:
+        Its ends, in the units of the values; None of fewer than two pairs.
+
+    Source: B. Efron, "Bootstrap methods: another look at the jackknife", 1979.
+    """
+    differences = np.subtract(values, baseline, dtype=np.float64)
+    if len(differences) < 2:
+        return None
+    drawn = np.random.default_rng(seed).integers(len(differences), size=(draws, len(differences)))
+    low, high = np.quantile(differences[drawn].mean(1), [0.025, 0.975]).tolist()
+    return low, high
+
+
+def paired(source: str | os.PathLike[str], *, baseline: str = BASELINE, value: str = VALUE) -> dict[str, dict[str, Any]]:
+    """Compare the arms of a table of results with one of them, seed by seed.
+
+    Args:
+        source: a CSV file, a line a run, with the columns ``arm``, ``seed`` and ``value`` at least.
+        baseline: the arm that the others are compared with.
+        value: the column of what is compared, such as shares or percentages that are right.
+
+    Returns:
+        Of every other arm: ``seeds``, those that both have; ``mean``, ``low``, ``high`` and ``p`` of the difference
+        (:func:`paired_difference`); ``bootstrap``, its interval by :func:`bootstrap`; ``p_holm``, ``p`` corrected for the
+        number of arms that are tested (:func:`holm`). None where there is no such number.
+
+    Raises:
+        UsageError: no such file, a column is missing, a value is no finite number, a run is there twice, no such baseline, or
+            an arm without a seed in common with it.
+    """
+    runs = _read(Path(source), value)
+    if baseline not in runs:
+        raise UsageError(f"{source}: no arm {baseline!r} to compare the others with; there are {', '.join(runs) or 'none'}")
+    if len(runs) == 1:
+        raise UsageError(f"{source}: there is no arm beside {baseline}")
+    found: dict[str, dict[str, Any]] = {}
+    for arm in runs.keys() - {baseline}:
+        if not runs[arm].keys() & runs[baseline].keys():
+            raise UsageError(f"{source}: {arm} and {baseline} have no seed in common, so that there are no pairs")
+    for arm, by_seed in runs.items():
+        if arm != baseline:
+            seeds = [seed for seed in by_seed if seed in runs[baseline]]
+            own, base = ([each[seed] for seed in seeds] for each in (by_seed, runs[baseline]))
+            found[arm] = {"seeds": seeds, **paired_difference(own, base), "bootstrap": bootstrap(own, base), "p_holm": None}
+    tested = [entry for entry in found.values() if entry["p"] is not None]
+    for entry, p in zip(tested, holm([entry["p"] for entry in tested]), strict=True):
+        entry["p_holm"] = p
+    return found
+
+
+def _read(file: Path, value: str) -> dict[str, dict[str, float]]:
+    """What is compared, by arm and seed, in the order of the file."""
+    try:
+        rows = csv.DictReader(read_text(file).splitlines())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    columns = list(rows.fieldnames or [])
+    if missing := [name for name in ("arm", "seed", value) if name not in columns]:
+        raise UsageError(f"{file}: no column {missing[0]!r}; there are {', '.join(columns) or 'none'}")
+    runs: dict[str, dict[str, float]] = {}
+    for row in rows:
+        where = f"{file}, line {rows.line_num}"
+        arm, seed, text = (row[name] or "" for name in ("arm", "seed", value))
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not (arm and seed and math.isfinite(number)):
+            raise UsageError(f"{where}: arm, seed and {value} must be two names and a number, got {arm!r}, {seed!r}, {text!r}")
+        if seed in runs.setdefault(arm, {}):
+            raise UsageError(f"{where}: arm {arm}, seed {seed} is there twice")
+        runs[arm][seed] = number
+    return runs
+
+
+def paired_words(arm: str, found: Mapping[str, Any], *, baseline: str = BASELINE, several: bool = False) -> str:
+    """Say in a sentence what :func:`paired` found of one arm.
+
+    An arm is better or worse where p, corrected where there are ``several`` arms, is below 0.05; else nothing is shown.
+    """
+    mean, count = f"{found['mean']:+.4g}", len(found["seeds"])
+    if found["p"] is None:
+        why = "one seed says nothing about chance" if count == 1 else "all seeds differ alike, and no test applies"
+        return f"{arm}: {mean} against {baseline}; {why}."
+    p = found["p_holm"] if several else found["p"]
+    what = "shows no difference to" if p >= 0.05 else "is above" if found["mean"] > 0 else "is below"
+    return (
+        f"{arm} {what} {baseline}{' beyond chance' if p >= 0.05 else ''}: {mean} [{found['low']:+.4g}, {found['high']:+.4g}], "
+        f"p = {p:.2g}{' after Holm' if several else ''}, {count} seeds."
+    )

@@ -1,0 +1,91 @@
+import csv
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import jpegdl
+from commands import one_error, run_command
+from jpegdl.errors import UsageError
+from jpegdl.statistics import bootstrap, holm, paired, paired_words
+
+PLAIN, OTHER = [70.0, 71.0, 70.5, 69.5], [72.0, 73.1, 72.2, 71.9]
+
+
+def _write(place, runs, columns=("arm", "seed", "accuracy")):
+    file = place / "results.csv"
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([columns, *runs])
+    return file
+
+
+def _runs(**arms):
+    return [(arm.replace("_", "-"), seed, value) for arm, values in arms.items() for seed, value in enumerate(values)]
+
+
+def test_a_table_of_anybodys_results(tmp_path):
+    file = _write(tmp_path, [*_runs(plain=PLAIN, mine=OTHER, worse=[70.5, 70.2, 70.1])][::-1])
+    found = jpegdl.statistics.paired(file)
+    assert list(found) == ["worse", "mine"]
+    assert {arm: sorted(entry["seeds"]) for arm, entry in found.items()} == {"mine": list("0123"), "worse": list("012")}
+    expected = stats.ttest_rel(OTHER, PLAIN)
+    assert found["mine"]["p"] == pytest.approx(expected.pvalue)
+    interval = expected.confidence_interval()
+    assert (found["mine"]["low"], found["mine"]["high"]) == pytest.approx((interval.low, interval.high))
+    assert [found[arm]["p_holm"] for arm in found] == pytest.approx(holm([found[arm]["p"] for arm in found]))
+    swapped = paired(file, baseline="mine")["plain"]
+    assert swapped["mean"] == pytest.approx(-found["mine"]["mean"])
+    assert "mine is above plain" in paired_words("mine", found["mine"])
+    assert "plain is below mine" in paired_words("plain", swapped, baseline="mine")
+    assert "worse shows no difference to plain beyond chance" in paired_words("worse", found["worse"], several=True)
+
+
+def test_another_column_and_what_no_test_says_anything_of(tmp_path):
+    file = _write(tmp_path, [("a", "s", 0.5, ""), ("b", "s", 0.6, ""), ("c", "t", 1, "")], ("arm", "seed", "f1", "accuracy"))
+    with pytest.raises(UsageError, match="c and a have no seed in common"):
+        paired(file, baseline="a", value="f1")
+    file = _write(tmp_path, [("a", "s", 0.5), ("b", "s", 0.6)], ("arm", "seed", "f1"))
+    found = paired(file, baseline="a", value="f1")["b"]
+    assert found["mean"] == pytest.approx(0.1)
+    assert [found[name] for name in ("low", "high", "p", "p_holm", "bootstrap")] == [None] * 5
+    assert "one seed says nothing about chance" in paired_words("b", found, baseline="a")
+
+
+def test_the_bootstrap_is_scipys():
+    values, base = np.random.default_rng(0).normal(size=(2, 30))
+    other = stats.bootstrap((values - base,), np.mean, method="percentile", rng=np.random.default_rng(1), n_resamples=20000)
+    assert bootstrap(values, base, draws=20000) == pytest.approx(tuple(other.confidence_interval), abs=0.02)
+    assert bootstrap(values, base) == bootstrap(values, base)
+    assert bootstrap([1.0], [0.0]) is None
+
+
+@pytest.mark.parametrize(
+    ("runs", "columns", "words"),
+    [
+        ([], ("arm", "accuracy"), "no column 'seed'; there are arm, accuracy"),
+        ([("x", 0, 1)], ("arm", "seed", "accuracy"), "no arm 'plain' .* there are x"),
+        (_runs(plain=[1]), ("arm", "seed", "accuracy"), "no arm beside plain"),
+        (_runs(plain=[1, "good"], x=[1, 2]), ("arm", "seed", "accuracy"), "line 3: .* got 'plain', '1', 'good'"),
+        (_runs(plain=[1, "nan"], x=[1, 2]), ("arm", "seed", "accuracy"), "line 3: .* 'nan'"),
+        ([("plain", 0)], ("arm", "seed", "accuracy"), "line 2: .* ''"),
+        ([*_runs(plain=[1], x=[1]), ("x", 0, 3)], ("arm", "seed", "accuracy"), "line 4: arm x, seed 0 is there twice"),
+    ],
+)
+def test_what_is_no_table_of_results_is_one_line(tmp_path, capsys, runs, columns, words):
+    file = _write(tmp_path, runs, columns)
+    with pytest.raises(UsageError, match=words):
+        paired(file)
+    assert "results.csv" in one_error(capsys, "paired", str(file))
+
+
+def test_the_command(tmp_path, capsys):
+    file = _write(tmp_path, _runs(plain=PLAIN, mine=OTHER))
+    status, out, _ = run_command(capsys, "paired", str(file))
+    assert status == 0
+    table, sentence = out.strip().split("\n\n")
+    assert table.splitlines()[1].split()[:3] == ["mine", "4", "+2.05"]
+    assert "mine is above plain" in sentence
+    assert "Holm" not in sentence
+    assert "No such file" in one_error(capsys, "paired", str(tmp_path / "none.csv"))
+    file.write_bytes("arm,seed,accuracy\nplain,0,1\nmäß,0,2\n".encode("latin-1"))
+    assert "UTF-8" in one_error(capsys, "paired", str(file))
