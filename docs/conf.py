@@ -54,9 +54,15 @@ html_theme_options = {
 
 
 def _returns(self: GoogleDocstring, *_: bool, **__: bool) -> list[tuple[str, str, list[str]]]:
-    """What a function returns, all of it words: what stands before a colon is no type, as signatures have these."""
+    """What a function returns, all of it words: what stands before a colon is a shape, and no type."""
     lines = self._dedent(self._consume_to_next_section())
     return [("", "", lines)] if lines else []
 
 
+def _inline(self: GoogleDocstring) -> tuple[str, list[str]]:
+    """The same of what a property is."""
+    return "", GoogleDocstring(self._dedent(self._consume_to_end()), self._config).lines()
+
+
 GoogleDocstring._consume_returns_section = _returns
+GoogleDocstring._consume_inline_attribute = _inline
