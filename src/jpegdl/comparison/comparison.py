@@ -214,8 +214,8 @@ class _OfArms:
         for config in configs:
             if (data := self.of(config)) not in checked:
                 checked.append(data)
-                data.train.check()
-                data.test.check()
+                for part in data.parts.values():
+                    part.check()
 
 
 def _runs_there(config: CompareConfig) -> Iterator[tuple[str, int, RunFolder]]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
-from jpegdl.settings import Count, NotNegative, Quality, Range
+from jpegdl.settings import Count, NotNegative, Quality, Range, Seed
 
 OBJECT = "object"  # the name of a set that is given as Python objects, not by name
 ORDERED = ("folder", "imagenet")  # whose classes are in an order of this package's
@@ -29,10 +29,10 @@ class DataConfig:
             shards). Your own: my_package.my_module:make, a function that returns (train, test) or (train,
             test, classes), two data sets as torchvision's, without transforms, and the names of the classes. Default: folder
             where a path is given, else photos.
-        path: folder: the folder of train/ and test/ (or val/, validation/), or of train.tar and test.tar, each with one folder
-            per class directly below it. Images in no folder are refused, class folders without an image left out with a
-            warning, names that begin with a dot passed over, other files that are no images counted in a warning. imagenet: the
-            same with WordNet ids for classes, or shards.
+        path: folder: the folder of train/ and test/ (without it: val/ or validation/), or of train.tar and test.tar, each with
+            one folder per class directly below it. Images in no folder are refused, class folders without an image left out
+            with a warning, names that begin with a dot passed over, other files that are no images counted in a warning.
+            imagenet: the same with WordNet ids for classes, or shards.
             wds/: where the shards are, such as NAME-train-0000.tar and NAME-val-0000.tar. cub200: where CUB_200_2011/ or
             CUB_200_2011.tgz is. dogs: where Images/ and lists/ or images.tar and lists.tar are. Downloaded sets: where they
             are kept. Your own: what its function takes as ``path``. photos, made-up: none. Transparency is dropped; grey of up
@@ -44,6 +44,15 @@ class DataConfig:
             trained elsewhere need the order that they were trained in. Default: natural.
         classes: number of classes of made-up, 10 by default; not for any other set.
         limit: use at most this many training images and this many test images, spread evenly over the classes.
+        test_share: of a set that has no test images, this share of each class is kept apart as the test images: for one folder
+            of class folders (or a tar of them), hfds/, and your own.
+        holdout: this share of each class of the training images, at least one image, is held out of training: what is measured
+            while training, and callbacks, early stopping and tuning go by, is measured on these images (val_loss,
+            val_accuracy), and the test images are read once, at the end. Default: the images of validation/ or val/, where
+            that is there beside test/; 0 for none.
+        folds: instead, deal each class of the training images into this many folds, one of which, ``fold``, is held out.
+        fold: which one, 0 to folds - 1.
+        split_seed: of these draws, which are the same for every arm and seed.
         size: side of the square images that the model sees, in pixels. Default: with pretrained weights the one that they were
             made for, and ``resize`` by their crop share too; else 32.
         resize: short side, in pixels, that images are scaled to before the crop to ``size`` (photos: side of the patches cut
@@ -76,6 +85,11 @@ class DataConfig:
     class_order: ClassOrder | None = None
     classes: Annotated[int, Range(2)] | None = None
     limit: Count | None = None
+    test_share: Annotated[float, Range(0, 1, above=True, below=True)] | None = None
+    holdout: Annotated[float, Range(0, 1, below=True)] | None = None
+    folds: Annotated[int, Range(2)] | None = None
+    fold: Annotated[int, Range(0)] | None = None
+    split_seed: Seed = 0
     size: Count | None = None
     resize: int | None = None
     interpolation: Interpolation | None = None

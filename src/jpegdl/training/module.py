@@ -1,7 +1,7 @@
 """The Lightning module: one loss, two optimizers."""
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import lightning
 import torch
@@ -40,7 +40,8 @@ class JointTraining(lightning.LightningModule):
         test_saturation: (3, 8, 8), the share of coefficients at the level cap over the test images, at the last test; None
             before it, and for layers without a cap.
         test_grey: whether all test images are grey, at the last test; None before it.
-        test_counts: how many test images the model had right, and how many there were, at the last test; None before it. The
+        part: which images ``val_dataloader`` gives, ``test`` or ``val``: what is measured on them is logged under that name.
+        counts: of each part, how many images the model had right, and how many there were, when it was last looked at. The
             metrics are float32, which no share of these is exactly.
     """
 
@@ -59,7 +60,8 @@ class JointTraining(lightning.LightningModule):
         self.test_loss = MeanMetric(nan_strategy="disable")  # one that is not finite is to be seen
         self.test_saturation: Tensor | None = None
         self.test_grey: bool | None = None
-        self.test_counts: tuple[int, int] | None = None
+        self.part: Literal["test", "val"] = "test"
+        self.counts: dict[str, tuple[int, int]] = {}
 
     @property
     def saturation(self) -> Callable[[Tensor], Tensor] | None:
@@ -198,8 +200,8 @@ class JointTraining(lightning.LightningModule):
         self.test_loss.update(cross_entropy(logits[real].float(), target[real], reduction="none"))
         self.test_accuracy.update(logits, target)
         self._counts += torch.stack([(logits.argmax(1) == target)[real].sum(), real.sum()])
-        self.log("test_loss", self.test_loss, batch_size=len(images))
-        self.log("test_accuracy", self.test_accuracy, batch_size=len(images))
+        self.log(f"{self.part}_loss", self.test_loss, batch_size=len(images))
+        self.log(f"{self.part}_accuracy", self.test_accuracy, batch_size=len(images))
         self._coloured += (images != images[:, :1]).any()  # entries that are no images are black
         if self.saturation is not None and real.any():
             self._saturation += self.saturation(images[real]) * real.sum()
@@ -211,7 +213,7 @@ class JointTraining(lightning.LightningModule):
             for x in (self._saturation, self._images, self._coloured, self._counts)
         )
         correct, tested = counts.tolist()
-        self.test_counts = correct, tested
+        self.counts[self.part] = correct, tested
         self.test_grey = not coloured
         if self.saturation is not None:
             self.test_saturation = total / images

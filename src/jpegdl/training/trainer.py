@@ -16,6 +16,7 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from jpegdl.data import Data
+from jpegdl.data.loaders import TestImages
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing
 from jpegdl.layer import PrependedModel, describe_tables, prepend
@@ -168,11 +169,11 @@ def train_run(
         display: shows how far the run is. Default: a line on stderr.
 
     Returns:
-        The result: accuracy (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, loss, epochs
-        trained, seconds spent on training batches, head (own, selected or new, see
-        :func:`jpegdl.training.starting_weights.starting_backbone`), numbers of parameters (all of them; the layer's trainable
-        ones), saturation (None if the layer has no cap), whether the test images are grey, data, versions, and digests of the
-        user's own ``code``, by module.
+        The result: accuracy (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, loss, these
+        four of the ``validation`` images where there are any, epochs trained, seconds spent on training batches, head (own,
+        selected or new, see :func:`jpegdl.training.starting_weights.starting_backbone`), numbers of parameters (all of them;
+        the layer's trainable ones), saturation (None if the layer has no cap), whether the test images are grey, data,
+        versions, and digests of the user's own ``code``, by module.
 
     Raises:
         UsageError: the loss is not finite, a callback or logger fails, the folder holds other settings, other data or a
@@ -189,6 +190,7 @@ def train_run(
     check_head(config, head)
     model = prepend(backbone, nn.Identity())
     module = JointTraining(model, training, len(data.classes), seed)
+    module.part = "test" if data.validation is None else "val"
     module.objective.networks = other_networks(config, data.classes)
     comparison = folder.path.absolute().parent.parent
     places = {"arm": arm, "seed": seed, "folder": folder.path, "name": comparison.name, "comparison": comparison}
@@ -217,6 +219,12 @@ def train_run(
     )
     if training.sync_batchnorm and trainer.strategy.root_device.type != "cuda":
         raise UsageError(f"training.sync_batchnorm needs GPUs, this run is on {trainer.strategy.root_device}")
+
+    def test(images: lightning.LightningDataModule) -> None:
+        with starting(), naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
+            history.rows[-1] |= trainer.validate(module, images, verbose=False)[0]
+        history.rows[-1][f"{module.part}_accuracy"] = share(*module.counts[module.part])
+
     try:
         with room_for_images(), naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
             _fit(trainer, module, data, folder.checkpoint)
@@ -230,11 +238,15 @@ def train_run(
         trainer.save_checkpoint(folder.checkpoint)  # Lightning's own callback saves after a step only
     # What is kept is what was tested, the average where there is one; also where nothing was left to train.
     module.load_state_dict(torch.load(folder.checkpoint, map_location="cpu", weights_only=True)["state_dict"])
-    if "test_accuracy" not in history.rows[-1]:  # a callback stopped training after an epoch that is not tested
-        with starting(), naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
-            history.rows[-1] |= trainer.validate(module, data, verbose=False)[0]
-        assert module.test_counts is not None
-        history.rows[-1]["test_accuracy"] = share(*module.test_counts)
+    validation: dict[str, Any] | None = None
+    if f"{module.part}_accuracy" not in history.rows[-1]:  # a callback stopped training after an epoch that is not tested
+        test(data)
+    if data.validation is not None:
+        correct, images = history.counts["val"]
+        validation = {"accuracy": share(correct, images), "correct": correct, "images": images}
+        validation["loss"] = history.rows[-1]["val_loss"]
+        module.part = "test"
+        test(TestImages(data))
     if not trainer.is_global_zero:
         trainer.strategy.barrier()
         return folder.result()
@@ -246,8 +258,9 @@ def train_run(
         "arm": arm,
         "seed": seed,
         "accuracy": history.rows[-1]["test_accuracy"],
-        **({} if history.test_counts is None else dict(zip(("correct", "images"), history.test_counts, strict=True))),
+        **({} if "test" not in history.counts else dict(zip(("correct", "images"), history.counts["test"], strict=True))),
         "loss": history.rows[-1]["test_loss"],
+        **({} if validation is None else {"validation": validation}),
         "epochs": int(history.rows[-1]["epoch"]),
         "train_seconds": history.seconds,
         "head": head,
@@ -272,9 +285,8 @@ def evaluate(model: PrependedModel, data: Data, config: RunConfig) -> dict[str, 
     module = JointTraining(model, config.training, len(data.classes), seed=0)
     trainer = _trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     with starting(), room_for_images():
-        (metrics,) = trainer.validate(module, data, verbose=False)
-    assert module.test_counts is not None
-    correct, images = module.test_counts
+        (metrics,) = trainer.validate(module, TestImages(data), verbose=False)
+    correct, images = module.counts["test"]
     return {"accuracy": share(correct, images), "correct": correct, "images": images, "loss": metrics["test_loss"]}
 
 
