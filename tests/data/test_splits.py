@@ -48,7 +48,7 @@ def test_each_class_gives_its_share_and_keeps_an_image():
 
 
 def test_a_draw_is_the_same_everywhere():
-    assert stratified([0, 1] * 10, 0.3, 5, "holdout") == [0, 1, 9, 10, 12, 13]
+    assert stratified([0, 1] * 10, 0.3, 5, "holdout") == [4, 5, 8, 10, 13, 17]
 
 
 def test_folds_part_the_images_evenly():
@@ -97,6 +97,7 @@ def test_a_folder_for_validation_beside_the_test(parts, name):
     assert "data.holdout 0" in data_difference(none.fingerprint, own.fingerprint).replace("--", "")
     assert data_difference(own.fingerprint, own.fingerprint) is None
     shutil.rmtree(parts / "test")
+    _images(parts / name / "b", 1, 9)
     assert [len(part) for part in Data(DataConfig(path=str(parts), size=8, limit=3)).parts.values()] == [3, 3]
 
 
@@ -145,7 +146,7 @@ def test_python_objects():
     assert [len(part) for part in data.parts.values()] == [16, 4, 4]
     data = Data(DataConfig(name="object", size=8), sets=(train, test, ["x", "y"], other))
     assert [len(part) for part in data.parts.values()] == [20, 4, 6]
-    data = Data(DataConfig(name="object", size=8, test_share=0.25), sets=(train, None))
+    data = Data(DataConfig(name="object", size=8, test_share=0.2), sets=(train, None))
     assert [len(part) for part in data.parts.values()] == [16, 4]
     with pytest.raises(UsageError, match=r"data\.test-share"):
         Data(DataConfig(name="object", size=8), sets=(train, None))

@@ -19,6 +19,7 @@ from jpegdl.comparison.figures import (
 from jpegdl.comparison.statistics import summary_notes, summary_rows, verdict
 from jpegdl.comparison.summary import read_summary
 from jpegdl.files import write_text
+from jpegdl.report.classes import image_sections
 from jpegdl.report.explanations import explained_sections
 from jpegdl.report.jpeg_files import read_back_sections, stored_sections
 from jpegdl.report.robustness import attacked_sections
@@ -88,6 +89,7 @@ def _about(arm: str, settings: str) -> str:
 def _sections(folder: Path, runs: Runs, summary: dict[str, Any]) -> Iterator[Section]:
     """Return what there is to show, in the order of the page."""
     yield Section("How they compare", pictures=list(_comparing(runs, summary)))
+    yield from image_sections(runs)
     with_layer = [arm for arm, by_seed in runs.items() if by_seed and arm != "plain"]
     shown = _gaining_most(with_layer, summary)
     left = len(with_layer) - len(shown)

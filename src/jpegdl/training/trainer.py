@@ -23,10 +23,12 @@ from jpegdl.layer import PrependedModel, describe_tables, prepend
 from jpegdl.processes import end_with_starter, quiet, room_for_images, starting
 from jpegdl.runs.config import RunConfig
 from jpegdl.runs.folder import RunFolder
+from jpegdl.runs.predictions import Predictions, predictions_file, write_predictions
 from jpegdl.runs.progress import Display, Line
 from jpegdl.runs.record import digests_of_code, settings_of, share, versions
 from jpegdl.tables import before_and_after
 from jpegdl.training.callbacks import EndAtOnce, History, Progress, Start
+from jpegdl.training.metrics import describe
 from jpegdl.training.module import JointTraining
 from jpegdl.training.plugins import ending_wandb_runs, make_own, naming
 from jpegdl.training.starting_weights import check_head, other_networks, starting_backbone
@@ -170,7 +172,8 @@ def train_run(
 
     Returns:
         The result: accuracy (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, loss, these
-        four of the ``validation`` images where there are any, epochs trained, seconds spent on training batches, head (own,
+        four of the ``validation`` images where there are any, ``metrics`` (see :func:`jpegdl.training.metrics.describe`; what
+        was said of each image is in ``predictions.csv``), epochs trained, seconds spent on training batches, head (own,
         selected or new, see :func:`jpegdl.training.starting_weights.starting_backbone`), numbers of parameters (all of them;
         the layer's trainable ones), saturation (None if the layer has no cap), whether the test images are grey, data,
         versions, and digests of the user's own ``code``, by module.
@@ -247,10 +250,14 @@ def train_run(
         validation["loss"] = history.rows[-1]["val_loss"]
         module.part = "test"
         test(TestImages(data))
+    elif "test" not in module.predictions:  # the last epoch was tested before this process took over
+        test(TestImages(data))
     if not trainer.is_global_zero:
         trainer.strategy.barrier()
         return folder.result()
     history.write()
+    answers = _predictions(module, data)
+    write_predictions(predictions_file(folder), answers)
     folder.write_model(model, data.classes)
     if start.before["tables"]:
         folder.write_tables(before_and_after(start.before, describe_tables(model.layer)))
@@ -260,6 +267,7 @@ def train_run(
         "accuracy": history.rows[-1]["test_accuracy"],
         **({} if "test" not in history.counts else dict(zip(("correct", "images"), history.counts["test"], strict=True))),
         "loss": history.rows[-1]["test_loss"],
+        "metrics": describe(answers),
         **({} if validation is None else {"validation": validation}),
         "epochs": int(history.rows[-1]["epoch"]),
         "train_seconds": history.seconds,
@@ -280,14 +288,30 @@ def train_run(
 
 @quiet(*_LIGHTNING)
 def evaluate(model: PrependedModel, data: Data, config: RunConfig) -> dict[str, Any]:
-    """Accuracy (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, and ``loss``, the mean
-    cross-entropy, of a model on the test images."""
+    """Accuracy (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, ``loss``, the mean
+    cross-entropy, ``metrics`` (:func:`jpegdl.training.metrics.describe`) and ``predictions`` of a model on the test images."""
     module = JointTraining(model, config.training, len(data.classes), seed=0)
     trainer = _trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     with starting(), room_for_images():
         (metrics,) = trainer.validate(module, TestImages(data), verbose=False)
     correct, images = module.counts["test"]
-    return {"accuracy": share(correct, images), "correct": correct, "images": images, "loss": metrics["test_loss"]}
+    said = _predictions(module, data)
+    return {
+        "accuracy": share(correct, images),
+        "correct": correct,
+        "images": images,
+        "loss": metrics["test_loss"],
+        "metrics": describe(said),
+        "predictions": said,
+    }
+
+
+def _predictions(module: JointTraining, data: Data) -> Predictions:
+    """What was said of the test images, when they were last looked at."""
+    target, predicted, probability, rank, loss = module.predictions["test"].double().numpy().T
+    images = [data.test.key(index) for index in range(len(data.test))]
+    whole = [part.astype(int) for part in (target, predicted, rank)]
+    return Predictions(images, data.classes, whole[0], whole[1], probability, whole[2], loss)
 
 
 def _fit(trainer: lightning.Trainer, module: JointTraining, data: Data, last: Path) -> None:
