@@ -246,6 +246,8 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
     results = {arm: {seed: run.result() for seed, run in by_seed.items()} for arm, by_seed in runs.items()}
     results = {"plain": {}, **results}
     summary = {"name": config.name, "backbone": config.backbone, "data": config.data.kind, **summarize(results, failed)}
+    if config.tuned is not None:
+        summary["tuned"] = {name: value for name, value in config.tuned.items() if name != "arms"}
     if results["plain"]:
         found = next(iter(results["plain"].values())).get("data", {})
         summary |= {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
-from jpegdl.comparison.arms import Arm, arm_config, arm_names, check_arm, needed_arms, own_arms
+from jpegdl.comparison.arms import Arm, arm_config, arm_names, check_arm, needed_arms, own_arms, with_changes
 from jpegdl.errors import UsageError
 from jpegdl.layer import LAYER_KINDS
 from jpegdl.layer.registry import ALL_KINDS
@@ -49,6 +49,8 @@ class CompareConfig(RunConfig):
         seeds: a number n for the seeds 0 to n-1, or a list of seeds.
         jobs: how many runs compare trains side by side, each in a process of its own with its share of the CPU's threads.
             Default: one per GPU, or one per CPU core where there are none; 1 where several processes train one run.
+        tuned: what jpegdl tune writes: ``arms``, the settings that it found for arms, laid over theirs; and how it went about
+            it, for the table.
     """
 
     name: str = "run"
@@ -56,6 +58,7 @@ class CompareConfig(RunConfig):
     arms: Arms = field(default_factory=lambda: cast(Arms, ["plain", "jpeg-dl"]))
     seeds: Count | list[Seed] = 3
     jobs: Count | None = None
+    tuned: dict[str, Any] | None = None
 
     @property
     def run(self) -> RunConfig:
@@ -82,7 +85,9 @@ class CompareConfig(RunConfig):
         Raises:
             UsageError: there is no such arm.
         """
-        return arm_config(self.run, arm, self.own_arms)
+        config = arm_config(self.run, arm, self.own_arms)
+        found = ((self.tuned or {}).get("arms") or {}).get(arm)
+        return with_changes(config, found, f"tuned: arms: {arm}") if found else config
 
     def needed_arms(self, arm: str) -> list[str]:
         """The arms whose finished run, of the same seed, an arm starts from.
@@ -148,6 +153,7 @@ def check_compare(config: CompareConfig) -> None:
             f"layer.options are for a layer.kind of your own, got {config.layer.options}, and no arm has one: "
             f"{', '.join(config.arm_names)}"
         )
+    _check_tuned(config.tuned)
     if config.weights is not None and not Path(config.weights).is_file():
         raise UsageError(f"weights {config.weights}: there is no such file")
     if not (seeds := config.seed_list) or len(set(seeds)) < len(seeds):
@@ -158,6 +164,15 @@ def check_compare(config: CompareConfig) -> None:
             f"({config.training.num_nodes}) processes train each run, got {config.jobs}"
         )
     check_place(config)
+
+
+def _check_tuned(tuned: dict[str, Any] | None) -> None:
+    arms = (tuned or {}).get("arms")
+    sections = {"data", "layer", "training"}
+    if tuned is not None and not (
+        isinstance(arms, dict) and all(isinstance(found, dict) and found.keys() <= sections for found in arms.values())
+    ):
+        raise UsageError(f"tuned is what jpegdl tune writes, with the settings of each arm under arms, got {tuned!r}")
 
 
 def check_place(config: CompareConfig) -> None:

@@ -219,7 +219,7 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what is printed there is no output of this program
                 pass_fds=[there.fileno()],
-                env=_environment(row, setup.threads),
+                env=worker_environment(row, setup.threads),
                 start_new_session=True,  # Ctrl+C in a terminal reaches this process alone, which ends the others
             )
         self.tell(setup)
@@ -245,8 +245,8 @@ class _Worker:
         self.connection.close()
 
 
-def _environment(row: int, threads: int) -> dict[str, str]:
-    """A worker's: what this process can import, it can; its share of threads and GPUs."""
+def worker_environment(row: int, threads: int) -> dict[str, str]:
+    """Return the environment of a worker: what this process can import, it can; its share of threads and GPUs."""
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     environment["OMP_NUM_THREADS"] = str(threads)

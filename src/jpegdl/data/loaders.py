@@ -60,7 +60,7 @@ class Data(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         check_data(config)
-        self.config, self.seed, self._sets = config, seed, sets
+        self.config, self.seed, self._sets, self._blind = config, seed, sets, False
         train, test, classes, validation = open_sets(config, sets, test_only=test_only)
         assert test is not None  # else it was taken from the training images, or refused
         self.classes = [as_text(name) for name in classes]
@@ -79,7 +79,8 @@ class Data(lightning.LightningDataModule):
         """
         check_data(config)
         if chosen_images(config) != chosen_images(self.config):
-            return Data(config, self.seed, sets=self._sets)
+            fresh = Data(config, self.seed, sets=self._sets)
+            return fresh.blind() if self._blind else fresh
         _ = self.fingerprint  # once for both
         other = copy.copy(self)
         other.config, other.trainer = config, None
@@ -96,6 +97,19 @@ class Data(lightning.LightningDataModule):
         """The training, test and, where there are any, validation images, by ``train``, ``test`` and ``validation``."""
         held_out = {} if self.validation is None else {"validation": self.validation}
         return {"train": self.train, "test": self.test, **held_out}
+
+    def blind(self) -> "Data":
+        """The same data without its test images, for tuning: what is held out of training is what is tested on.
+
+        Raises:
+            UsageError: nothing is held out.
+        """
+        if self.validation is None:
+            raise UsageError("no training images are held out: give data.holdout, such as 0.2, or data.folds and data.fold")
+        other = copy.copy(self)
+        other.__dict__.pop("fingerprint", None)
+        other.trainer, other.test, other.validation, other._blind = None, self.validation, None, True
+        return other
 
     def _take(self, parts: dict[str, ImageSet]) -> None:
         self.train, self.test, self.validation = parts["train"], parts["test"], parts.get("validation")

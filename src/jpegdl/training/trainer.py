@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.plugins import LayerSync, MixedPrecision, TorchCheckpointIO
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
@@ -157,6 +157,7 @@ def train_run(
     arm: str,
     seed: int,
     display: Display | None = None,
+    watching: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Train one arm with one seed, or resume where it was interrupted; leave a finished run folder.
 
@@ -169,6 +170,7 @@ def train_run(
         arm: name of the arm, for the record.
         seed: of the backbone's initial weights and everything random in training.
         display: shows how far the run is. Default: a line on stderr.
+        watching: callbacks beside the user's own that are no setting, as they change nothing but when it ends.
 
     Returns:
         The result: accuracy (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, loss, these
@@ -215,7 +217,15 @@ def train_run(
         config,
         max_epochs=training.epochs,
         check_val_every_n_epoch=training.test_every,
-        callbacks=[start, *average, *callbacks, history, Progress(display or Line(f"{arm}, seed {seed}")), checkpoint],
+        callbacks=[
+            start,
+            *average,
+            *callbacks,
+            *watching,
+            history,
+            Progress(display or Line(f"{arm}, seed {seed}")),
+            checkpoint,
+        ],
         plugins=[_WholeCheckpoints(), *([_SyncBatchNorm()] if training.sync_batchnorm else [])],
         logger=False,
         log_every_n_steps=1,
