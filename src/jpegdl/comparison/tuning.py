@@ -115,7 +115,7 @@ def tune(config: CompareConfig, trials: int = 20, hours: float | None = None, se
     """
     require("jpegdl tune needs", "optuna")
     given = config.data
-    if not given.holdout and given.folds is None:
+    if given.holdout is None and given.folds is None and Data(given, seed).validation is None:
         config = replace(config, data=replace(given, holdout=_HOLDOUT))
     if config.together:
         raise UsageError("jpegdl tune trains each run in one process: give training.devices 1 and training.num_nodes 1")
@@ -303,7 +303,7 @@ class _Judge(Callback):
     def __init__(self, trial: Any, epochs: int) -> None:
         self._trial, self._epochs = trial, epochs
 
-    def on_validation_end(self, trainer: lightning.Trainer, module: Any) -> None:  # type: ignore[override]
+    def on_validation_end(self, trainer: lightning.Trainer, module: Any) -> None:
         epoch = trainer.current_epoch + 1
         if trainer.state.fn != TrainerFn.FITTING or epoch >= self._epochs:
             return
