@@ -298,7 +298,7 @@ def test_which_of_two_places_is_read_is_said(tmp_path, recwarn):
     (tmp_path / "test.tar.gz").write_bytes(b"\x1f\x8b")
     expected = [
         f"the training images in {tmp_path} are read from train/, and not from train.tar",
-        f"the test images in {tmp_path} are read from test/, and not from validation/, test.tar.gz",
+        f"the test images in {tmp_path} are read from test/, and not from test.tar.gz",
     ]
     Data(DataConfig(path=str(tmp_path), size=8))
     assert [str(warning.message) for warning in recwarn.list] == expected
