@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from jpegdl.cli.command import Command
 from jpegdl.cli.options import SETTINGS, TRAINING, comparison_parser, note_command, picked_comparison
-from jpegdl.cli.output import one_line, print_error, say
+from jpegdl.cli.output import one_line, print_error, say, say_aside
 from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Compare(Command):
 
         config = picked_comparison(chosen)
         try:
-            done = compare(config)
+            done = compare(config, announce=say_aside)
         finally:
             note_command(config.folder, chosen)
         try:

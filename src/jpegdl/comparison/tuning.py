@@ -27,14 +27,13 @@ from torch import nn
 from jpegdl.calibrate import model_tables, starting_tables
 from jpegdl.comparison.arms import with_changes
 from jpegdl.comparison.config import CompareConfig, check_compare
-from jpegdl.comparison.jobs import count_cores
 from jpegdl.comparison.workers import worker_environment
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.extras import require
 from jpegdl.files import claimed, write_text
 from jpegdl.layer import build_layer, layer_kind, prepend
-from jpegdl.processes import end_with
+from jpegdl.processes import count_cores, end_with
 from jpegdl.runs import RunConfig, RunFolder, open_run
 from jpegdl.runs.progress import write_line
 from jpegdl.runs.record import settings_of, share

@@ -13,6 +13,7 @@ CLASS_ORDERS: tuple[ClassOrder, ...] = get_args(ClassOrder)
 Interpolation = Literal["bicubic", "bilinear"]
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 DEFAULT_SIZE = 32
+SMALL = ("photos", "made-up", "cifar10", "cifar100")  # sets whose images are of that size, or drawn at any
 LARGEST = 2**14  # pixels on a side; beyond it Pillow takes a file for an attack, and a single image takes gigabytes
 
 
@@ -53,8 +54,9 @@ class DataConfig:
         folds: instead, deal each class of the training images into this many folds, one of which, ``fold``, is held out.
         fold: which one, 0 to folds - 1.
         split_seed: of these draws, which are the same for every arm and seed.
-        size: side of the square images that the model sees, in pixels. Default: with pretrained weights the one that they were
-            made for, and ``resize`` by their crop share too; else 32.
+        size: side of the square images that the model sees, in pixels. Default: the one that the backbone's published weights
+            were made for, loaded or not, and ``resize`` by their crop share too; 32 for CIFAR networks, for cifar10, cifar100,
+            photos and made-up, and where nothing is published.
         resize: short side, in pixels, that images are scaled to before the crop to ``size`` (photos: side of the patches cut
             out). Default: ``size``, unless that comes from pretrained weights.
         interpolation: how images are resized: bicubic or bilinear, both antialiased. Default: with pretrained weights the one
@@ -73,8 +75,8 @@ class DataConfig:
             real JPEG file (4:2:0) of a random quality between them, before anything is erased. Default: none.
         jpeg_test: each test image, cropped, goes through a real JPEG file (4:2:0) of this quality. Default: none.
         batch_size: training images per step and process.
-        workers: loader processes; 0 loads in the main one, best for sets that are kept decoded. Also the threads that decode
-            these.
+        workers: loader processes, no more than there are cores; 0 loads in the main one, best for sets that are kept decoded.
+            Also the threads that decode these.
         cache: what is decoded once: memory (all images), none, or auto (memory where that takes less than 1 GiB).
         skip_corrupt: leave out images that cannot be decoded, instead of stopping at the first.
     """

@@ -19,6 +19,7 @@ from jpegdl.data.sampling import EpochSampler, Seeded, Share, processes
 from jpegdl.data.sources import open_sets
 from jpegdl.errors import DataWarning, UsageError
 from jpegdl.files import as_text
+from jpegdl.processes import count_cores
 
 TEST_BATCH, CALIBRATION_BATCH = 256, 128  # images at least
 BATCH_BYTES = 2**36
@@ -221,7 +222,7 @@ class Data(lightning.LightningDataModule):
 
     def _loader(self, images: ImageSet, **options: Any) -> DataLoader[Any]:
         options.setdefault("batch_size", self.config.batch_size)
-        workers = self.config.workers
+        workers = min(self.config.workers, count_cores())
         return DataLoader(
             images,
             num_workers=workers,

@@ -193,6 +193,8 @@ def train_run(
     data.load()
     backbone, head = starting_backbone(config, data.classes, seed)
     check_head(config, head)
+    if training.channels_last:
+        backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = prepend(backbone, nn.Identity())
     module = JointTraining(model, training, len(data.classes), seed)
     module.part = "test" if data.validation is None else "val"
@@ -334,7 +336,9 @@ def _fit(trainer: lightning.Trainer, module: JointTraining, data: Data, last: Pa
     try:
         with starting(), warnings.catch_warnings():
             # The folder holds settings already; and what Lightning itself does with PyTorch is not the user's to mend.
-            warnings.filterwarnings("ignore", r"Checkpoint directory .* exists|`isinstance\(treespec")
+            warnings.filterwarnings(
+                "ignore", r"Checkpoint directory .* exists|`isinstance\(treespec|.* does not have many workers"
+            )
             trainer.fit(module, data, ckpt_path=last if last.is_file() else None)
     except torch.OutOfMemoryError as error:
         raise UsageError(
