@@ -20,6 +20,7 @@ from PIL import Image
 
 from commands import start_command
 from factory import run, small_comparison, small_config
+from jpegdl import processes
 from jpegdl.comparison import arms, compare, jobs, schedule, workers
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError

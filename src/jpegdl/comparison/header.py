@@ -17,7 +17,7 @@ from jpegdl.comparison.jobs import count_jobs
 from jpegdl.comparison.schedule import Run
 from jpegdl.data import Data
 from jpegdl.data.config import DEFAULT_SIZE, SMALL
-from jpegdl.layer import PrependedModel, build_layer, layer_kind, prepend
+from jpegdl.layer import build_layer, layer_kind, prepend
 from jpegdl.processes import count_cores
 from jpegdl.random import isolated
 from jpegdl.runs import RunConfig
@@ -59,16 +59,14 @@ def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
     rows["runs"] = f"{_some(len(arms), 'arm')} x {_some(seeds, 'seed')}: {', '.join(arms)}" + (f"; {done} done" if done else "")
     jobs = min(count_jobs(config), len(left))
     threads = torch.get_num_threads() if jobs <= 1 else max(1, min(torch.get_num_threads(), count_cores() // jobs))
-    device = compute_device(None if config.device in ("gpu", "tpu") else config.device)
+    device = compute_device(config.device)
     side = f"{_some(jobs, 'run')} at a time" + (f", {_some(threads, 'thread')} each" if device.type == "cpu" else "")
     rows["device"] = f"{device.type}, {side}"
     if not config.together:
         rows |= _time_rows(config, data, left, backbone, device, threads, max(1, jobs))
     if starts := [arm for arm in arms if config.needed_arms(arm) and arm != "plain"]:
         needed = config.needed_arms(starts[0])[0]
-        rows["cost"] = (
-            f"{', '.join(starts)}: tables start from the trained arm {needed} of the same seed: two trainings for one"
-        )
+        rows["cost"] = f"{', '.join(starts)}: tables start from the trained {needed} of the same seed: two trainings for one"
     return "\n".join(_wrapped(name, text) for name, text in rows.items())
 
 
@@ -161,7 +159,7 @@ def _step_seconds(
     layer: nn.Module = nn.Identity()
     if arm is not None:
         layer = build_layer(replace(run.layer, tables="standard:75"), standard_tables(75), run.data.pixels)
-    model: PrependedModel = prepend(backbone, layer).to(device).train()  # type: ignore[assignment]
+    model = prepend(backbone, layer).to(device).train()
     if run.training.channels_last:
         model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch = max(2, min(run.data.batch_size, len(data.train)))
@@ -174,7 +172,7 @@ def _step_seconds(
         start = time.perf_counter()
         with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             loss = cross_entropy(model(images).float(), target)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         float(loss)  # waits for a GPU
         model.zero_grad(set_to_none=True)
         return time.perf_counter() - start

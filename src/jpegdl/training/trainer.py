@@ -336,9 +336,8 @@ def _fit(trainer: lightning.Trainer, module: JointTraining, data: Data, last: Pa
     try:
         with starting(), warnings.catch_warnings():
             # The folder holds settings already; and what Lightning itself does with PyTorch is not the user's to mend.
-            warnings.filterwarnings(
-                "ignore", r"Checkpoint directory .* exists|`isinstance\(treespec|.* does not have many workers"
-            )
+            for passed in (r"Checkpoint directory .* exists|`isinstance\(treespec", ".* does not have many workers"):
+                warnings.filterwarnings("ignore", passed)
             trainer.fit(module, data, ckpt_path=last if last.is_file() else None)
     except torch.OutOfMemoryError as error:
         raise UsageError(
