@@ -95,13 +95,23 @@ _CURVES = {
 }
 
 
-def curves_figure(runs: dict[str, BySeed], summary: dict[str, Any]) -> Figure:
-    """Draw what every run measured by epoch: accuracies, losses and, of layers that have them, mean step and saturation."""
+def curves_figure(runs: dict[str, BySeed], summary: dict[str, Any], without: tuple[str, ...] = ()) -> Figure:
+    """Draw what every run measured by epoch: accuracies, losses and, of layers that have them, mean step and saturation.
+
+    Args:
+        runs: of each arm, by seed.
+        summary: what they come to.
+        without: columns of ``metrics.csv`` that are left out.
+    """
     metrics, thin = _metrics(runs), _are_thin(runs)
     figure = Figure(figsize=(13, 7), layout="constrained")
     handles: dict[str, Any] = {}
     shown, part_name = _looked_at(metrics)
-    for axes, (column, (label, factor)) in zip(figure.subplots(2, 3).flat, _CURVES.items(), strict=True):
+    shown_columns = {column: how for column, how in _CURVES.items() if column not in without}
+    places = figure.subplots(2, 3).flat
+    for axes in list(places)[len(shown_columns) :]:
+        axes.set_axis_off()
+    for axes, (column, (label, factor)) in zip(places, shown_columns.items(), strict=False):
         if column.startswith("test_"):
             column, label = column.replace("test", shown, 1), label.replace("test", part_name, 1)
         lines = _plot(axes, metrics, column, factor, thin)
