@@ -7,8 +7,8 @@ import yaml
 
 from factory import small_comparison
 from jpegdl.cli import main
-from jpegdl.comparison import compare, read_config, tuning
-from jpegdl.comparison.config import check_compare
+from jpegdl.comparison import compare, tuning
+from jpegdl.comparison.config import check_compare, read_config
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 
