@@ -141,6 +141,7 @@ def check_compare(config: CompareConfig) -> None:
         UsageError: names the setting, what it is and what it may be.
     """
     check_fields(config)
+    _check_tuned(config.tuned)
     for arm in config.arm_names:
         run = config.arm_run(arm)
         try:
@@ -153,7 +154,6 @@ def check_compare(config: CompareConfig) -> None:
             f"layer.options are for a layer.kind of your own, got {config.layer.options}, and no arm has one: "
             f"{', '.join(config.arm_names)}"
         )
-    _check_tuned(config.tuned)
     if config.weights is not None and not Path(config.weights).is_file():
         raise UsageError(f"weights {config.weights}: there is no such file")
     if not (seeds := config.seed_list) or len(set(seeds)) < len(seeds):

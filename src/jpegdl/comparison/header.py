@@ -17,6 +17,7 @@ from jpegdl.comparison.jobs import count_jobs
 from jpegdl.comparison.schedule import Run
 from jpegdl.data import Data
 from jpegdl.data.config import DEFAULT_SIZE, SMALL
+from jpegdl.errors import UsageError
 from jpegdl.layer import build_layer, layer_kind, prepend
 from jpegdl.processes import count_cores
 from jpegdl.random import isolated
@@ -59,11 +60,15 @@ def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
     rows["runs"] = f"{_some(len(arms), 'arm')} x {_some(seeds, 'seed')}: {', '.join(arms)}" + (f"; {done} done" if done else "")
     jobs = min(count_jobs(config), len(left))
     threads = torch.get_num_threads() if jobs <= 1 else max(1, min(torch.get_num_threads(), count_cores() // jobs))
-    device = compute_device(config.device)
+    try:
+        device = compute_device(config.device)
+    except UsageError:  # one that Lightning alone knows
+        device = torch.device("cpu")
     side = f"{_some(jobs, 'run')} at a time" + (f", {_some(threads, 'thread')} each" if device.type == "cpu" else "")
     rows["device"] = f"{device.type}, {side}"
     if not config.together:
-        rows |= _time_rows(config, data, left, backbone, device, threads, max(1, jobs))
+        with suppress(Exception):  # whatever the user's model raises: it is said when it trains
+            rows |= _time_rows(config, data, left, backbone, device, threads, max(1, jobs))
     if starts := [arm for arm in arms if config.needed_arms(arm) and arm != "plain"]:
         needed = config.needed_arms(starts[0])[0]
         rows["cost"] = f"{', '.join(starts)}: tables start from the trained {needed} of the same seed: two trainings for one"

@@ -139,12 +139,14 @@ def predictions_of(runs: dict[str, dict[int, RunFolder]]) -> tuple[dict[str, dic
     """
     found: dict[str, dict[int, Predictions]] = {}
     notes: list[str] = []
+    before: dict[str, list[str]] = {}
+    name = ""
     for arm, by_seed in runs.items():
         for seed, folder in by_seed.items():
             file = predictions_file(folder)
             if not file.is_file():
-                again = f"jpegdl evaluate --name {folder.path.parent.parent.name} --arm {arm} --seed {seed}"
-                notes.append(f"{arm}, seed {seed}: trained before predictions were kept; {again} writes them.")
+                name = folder.path.parent.parent.name
+                before.setdefault(arm, []).append(str(seed))
                 continue
             try:
                 one = read_predictions(file, folder.data()["classes"])
@@ -156,4 +158,9 @@ def predictions_of(runs: dict[str, dict[int, RunFolder]]) -> tuple[dict[str, dic
                 notes.append(f"{arm}, seed {seed}: {file.name} is not of the run's own test; jpegdl evaluate writes it again.")
                 continue
             found.setdefault(arm, {})[seed] = one
+    if before:
+        each = [f"{arm}, seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" for arm, seeds in before.items()]
+        arm, seeds = next(iter(before.items()))
+        again = f"jpegdl evaluate --name {name} --arm {arm} --seed {seeds[0]}"
+        notes.append(f"Trained before predictions were kept: {'; '.join(each)}. {again} writes those of a run.")
     return found, notes

@@ -27,9 +27,9 @@ class DataConfig:
             layout), cifar10, cifar100, pets, food101, dtd, flowers102 (trained on its train images and tested on its val
             images, as published for JPEG-DL) or flowers102-official (train and val against test), all of torchvision and
             downloaded on first use; or, as timm reads them, hfds/NAME (Hugging Face) and wds/ (WebDataset
-            shards). Your own: my_package.my_module:make, a function that returns (train, test) or (train,
-            test, classes), two data sets as torchvision's, without transforms, and the names of the classes. Default: folder
-            where a path is given, else photos.
+            shards). Your own: my_package.my_module:make, a function that returns (train, test), (train, test, classes) or
+            (train, test, classes, validation), data sets as torchvision's, without transforms, and the names of the classes.
+            Default: folder where a path is given, else photos.
         path: folder: the folder of train/ and test/ (without it: val/ or validation/), or of train.tar and test.tar, each with
             one folder per class directly below it. Images in no folder are refused, class folders without an image left out
             with a warning, names that begin with a dot passed over, other files that are no images counted in a warning.

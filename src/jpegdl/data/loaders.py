@@ -50,6 +50,7 @@ class Data(lightning.LightningDataModule):
         classes: names of the classes, in the order of their indices.
         train, test: the two :class:`ImageSet`.
         validation: what is looked at while training, in place of the test images; None where nothing is held out.
+        blinded: whether the test images are those that were held out, and the set's own are not there (:meth:`blind`).
 
     Raises:
         UsageError: unknown name, missing or empty folder, train and test of different classes, corrupt image, no network, a
@@ -61,7 +62,7 @@ class Data(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         check_data(config)
-        self.config, self.seed, self._sets, self._blind = config, seed, sets, False
+        self.config, self.seed, self._sets, self.blinded = config, seed, sets, False
         train, test, classes, validation = open_sets(config, sets, test_only=test_only)
         assert test is not None  # else it was taken from the training images, or refused
         self.classes = [as_text(name) for name in classes]
@@ -81,7 +82,7 @@ class Data(lightning.LightningDataModule):
         check_data(config)
         if chosen_images(config) != chosen_images(self.config):
             fresh = Data(config, self.seed, sets=self._sets)
-            return fresh.blind() if self._blind else fresh
+            return fresh.blind() if self.blinded else fresh
         _ = self.fingerprint  # once for both
         other = copy.copy(self)
         other.config, other.trainer = config, None
@@ -109,7 +110,7 @@ class Data(lightning.LightningDataModule):
             raise UsageError("no training images are held out: give data.holdout, such as 0.2, or data.folds and data.fold")
         other = copy.copy(self)
         other.__dict__.pop("fingerprint", None)
-        other.trainer, other.test, other.validation, other._blind = None, self.validation, None, True
+        other.trainer, other.test, other.validation, other.blinded = None, self.validation, None, True
         return other
 
     def _take(self, parts: dict[str, ImageSet]) -> None:

@@ -197,7 +197,7 @@ def train_run(
         backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = prepend(backbone, nn.Identity())
     module = JointTraining(model, training, len(data.classes), seed)
-    module.part = "test" if data.validation is None else "val"
+    module.part = "test" if data.validation is None and not data.blinded else "val"
     module.objective.networks = other_networks(config, data.classes)
     comparison = folder.path.absolute().parent.parent
     places = {"arm": arm, "seed": seed, "folder": folder.path, "name": comparison.name, "comparison": comparison}
@@ -262,7 +262,7 @@ def train_run(
         validation["loss"] = history.rows[-1]["val_loss"]
         module.part = "test"
         test(TestImages(data))
-    elif "test" not in module.predictions:  # the last epoch was tested before this process took over
+    elif module.part not in module.predictions:  # the last epoch was tested before this process took over
         test(TestImages(data))
     if not trainer.is_global_zero:
         trainer.strategy.barrier()
@@ -276,9 +276,9 @@ def train_run(
     result = {
         "arm": arm,
         "seed": seed,
-        "accuracy": history.rows[-1]["test_accuracy"],
-        **({} if "test" not in history.counts else dict(zip(("correct", "images"), history.counts["test"], strict=True))),
-        "loss": history.rows[-1]["test_loss"],
+        "accuracy": history.rows[-1][f"{module.part}_accuracy"],
+        **dict(zip(("correct", "images"), history.counts[module.part], strict=True)),
+        "loss": history.rows[-1][f"{module.part}_loss"],
         "metrics": describe(answers),
         **({} if validation is None else {"validation": validation}),
         "epochs": int(history.rows[-1]["epoch"]),
@@ -319,8 +319,8 @@ def evaluate(model: PrependedModel, data: Data, config: RunConfig) -> dict[str, 
 
 
 def _predictions(module: JointTraining, data: Data) -> Predictions:
-    """What was said of the test images, when they were last looked at."""
-    target, predicted, probability, rank, loss = module.predictions["test"].double().numpy().T
+    """What was said of the test images, when they were last looked at; without any, of those that are held out."""
+    target, predicted, probability, rank, loss = module.predictions[module.part].double().numpy().T
     images = [data.test.key(index) for index in range(len(data.test))]
     whole = [part.astype(int) for part in (target, predicted, rank)]
     return Predictions(images, data.classes, whole[0], whole[1], probability, whole[2], loss)
