@@ -178,7 +178,7 @@ def _step_seconds(
         with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             loss = cross_entropy(model(images).float(), target)
         loss.backward()  # type: ignore[no-untyped-call]
-        float(loss)  # waits for a GPU
+        loss.item()  # waits for a GPU
         model.zero_grad(set_to_none=True)
         return time.perf_counter() - start
 
