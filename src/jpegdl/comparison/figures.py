@@ -108,8 +108,8 @@ def curves_figure(runs: dict[str, BySeed], summary: dict[str, Any], without: tup
     handles: dict[str, Any] = {}
     shown, part_name = _looked_at(metrics)
     shown_columns = {column: how for column, how in _CURVES.items() if column not in without}
-    places = figure.subplots(2, 3).flat
-    for axes in list(places)[len(shown_columns) :]:
+    places = list(figure.subplots(2, 3).flat)
+    for axes in places[len(shown_columns) :]:
         axes.set_axis_off()
     for axes, (column, (label, factor)) in zip(places, shown_columns.items(), strict=False):
         if column.startswith("test_"):

@@ -133,7 +133,7 @@ def darkened(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         height, width = (edge.stop - edge.start for edge in place)
         if min(height, width) >= _SMALLEST and (labels[place] == number).mean() > _FILLED:
             photographs[place] = True
-    turned = pixels.astype(np.int16)
+    turned = pixels.astype(np.int32)
     turned += 255 - turned.max(2, keepdims=True) - turned.min(2, keepdims=True)
     turned = _PAPER + turned.clip(0, 255) * (255 - _PAPER) // 255
     return np.where(photographs[..., None], pixels, turned).astype(np.uint8)
