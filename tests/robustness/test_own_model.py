@@ -85,7 +85,7 @@ def test_from_the_command_line(own, tmp_path, capsys):
     few = ["--eps", "8", "--attacks", "fgsm", "--images", "4", "--corruptions", "[]", "--jpeg", "[]", "--device", "cpu"]
     place = ["--output", str(tmp_path), "--name", "mine"]
     front = ["attack", *place, "--model", "own_network:smaller", "--set", "made-up", *few]
-    assert main(["attack", *place, "--model", "own_network:three", *few]) == 1
+    assert main(["attack", *place, "--model", "own_network:three", "--data.path", str(tmp_path), *few]) == 1
     assert "--size" in capsys.readouterr().err
     assert main([*front, "--size", "8"]) == 1  # made-up has ten classes
     assert "logits (2, 10)" in capsys.readouterr().err
