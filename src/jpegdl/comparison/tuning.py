@@ -162,10 +162,18 @@ def _study(config: CompareConfig, arm: str, seed: int = 0) -> Any:
             storage=JournalStorage(JournalFileBackend(str(config.folder / "tuning" / "journal.log"))),
             study_name=arm,
             direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True),
+            sampler=_sampler(seed),
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=_STEPS // _FACTOR**2, reduction_factor=_FACTOR),
             load_if_exists=True,
         )
+
+
+def _sampler(seed: int) -> Any:
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True)
 
 
 def _requeue(task: _Task, best: Any) -> None:
@@ -369,9 +377,7 @@ def _work(task: _Task, data: Data) -> None:
             late = task.until is not None and time.time() >= task.until
             if late or len(_ended(task.config, task.arm)) + running >= task.trials:
                 return
-            study.sampler = optuna.samplers.TPESampler(
-                seed=task.seed * 100_003 + len(study.trials), n_startup_trials=8, constant_liar=True
-            )
+            study.sampler = _sampler(task.seed * 100_003 + len(study.trials))
             trial = study.ask()
             numbers, choices = _spaces(task.run)
             chosen: dict[str, Any] = {name: trial.suggest_float(name, *ends, log=True) for name, ends in numbers.items()}
@@ -446,6 +452,7 @@ def _layer(task: _Task, run: RunConfig, data: Data) -> nn.Module:
 
 def _write(config: CompareConfig, given: Any, found: dict[str, Tuned], images: int, seed: int) -> None:
     """Write the recipe: plain's settings for all arms, and the layer's own for jpeg-dl."""
+    given = replace(given, holdout=None, folds=None, fold=None)  # what was tuned on is trained on too
     base = with_changes(replace(config.run, data=given), found["plain"].settings, "tuned")
     layer = with_changes(replace(config, data=given).arm_run("jpeg-dl"), found["jpeg-dl"].settings, "tuned")
     tuned = CompareConfig(**{**vars(config), **vars(base), "name": f"{config.name}-tuned", "tuned": None})
