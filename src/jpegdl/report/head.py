@@ -32,7 +32,8 @@ def page_head(runs: Runs, summary: dict[str, Any]) -> Rows:
         parameters = summary["arms"]["plain"].get("parameters")
         rows.append(("Network", summary["backbone"] + (f", {parameters:,} parameters" if parameters else "") + start))
         optimizer = config.training.optimizer
-        how = f"{config.training.epochs} epochs, batches of {config.data.batch_size}, {optimizer.name}, rate {optimizer.lr:g}"
+        epochs = f"{config.training.epochs} epoch{'' if config.training.epochs == 1 else 's'}"
+        how = f"{epochs}, batches of {config.data.batch_size}, {optimizer.name}, rate {optimizer.lr:g}"
         rows.append(("Training of plain", f"{how} ({optimizer.schedule})"))
     with suppress(OSError):
         last = max(folder.result_file.stat().st_mtime for folder in folders)
