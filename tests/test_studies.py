@@ -34,7 +34,7 @@ def installed(monkeypatch):
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_a_study_is_listed_and_runs_by_a_script(folder):
     assert f"({folder.name}/FINDINGS.md)" in (STUDIES / "README.md").read_text(encoding="utf-8")
-    assert f"{folder.name}/FINDINGS.md)" in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert f"{folder.name}/FINDINGS.md)" in (ROOT / "docs" / "explanation" / "results.md").read_text(encoding="utf-8")
     assert (folder / "run.sh").stat().st_mode & 0o100
     for script in folder.glob("*.sh"):
         if shell := shutil.which("sh"):
