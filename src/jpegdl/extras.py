@@ -24,6 +24,7 @@ EXTRAS = {
     "share": ("huggingface_hub",),
     "completion": ("shtab",),
     "loggers": ("tensorboard", "wandb", "mlflow"),
+    "tune": ("optuna",),
     "bench": ("kornia",),
 }  # fmt: skip
 

@@ -3,17 +3,20 @@
 import functools
 import gc
 import logging
+import math
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from jpegdl.errors import UsageError
 
 _STARTER = "JPEGDL_STARTER"  # the environment variable with the id of the process that starts others
+_CGROUPS = Path("/sys/fs/cgroup")
 _LOOK = 0.5  # seconds between two looks at whether it is still there
 
 
@@ -116,3 +119,14 @@ def quiet(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def count_cores() -> int:
+    """CPU cores that this process may use: those it is bound to, or as much time as its container has, whichever is less."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # cgroups, version 2 and version 1
+        with suppress(OSError, ValueError):  # "max" is no number: all there is
+            quota, period = (int(number) for file in files for number in (_CGROUPS / file).read_text(encoding="utf-8").split())
+            if quota > 0:
+                cores = min(cores, math.ceil(quota / period))
+    return cores

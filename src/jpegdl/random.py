@@ -1,5 +1,7 @@
 """Random numbers from seeds, and images drawn evenly over classes."""
 
+import hashlib
+import math
 import os
 import random
 from collections import Counter
@@ -94,3 +96,55 @@ def evenly(targets: Sequence[int], count: int | None, seed: int | None = None) -
         ranked.append((seen[target], target if seed is None else place, index))
         seen[target] += 1
     return sorted(index for _, _, index in sorted(ranked)[:count])
+
+
+def stratified(targets: Sequence[int], share: float, seed: int, purpose: str) -> list[int]:
+    """Choose a share of each class, at random: at least one image, and never all.
+
+    The draw is a function of its arguments alone, on any machine and with any version of NumPy.
+
+    Args:
+        targets: the class of each image.
+        share: of each class, 0 to 1.
+        seed: of the draw.
+        purpose: what they are for; draws for different purposes have nothing to do with one another.
+
+    Returns:
+        Their indices, ascending. Classes with one image have none among them.
+    """
+    chosen: list[int] = []
+    for order in _shuffled_classes(targets, seed, purpose):
+        chosen += order[: min(len(order) - 1, max(1, math.floor(len(order) * share + 0.5)))]
+    return sorted(chosen)
+
+
+def dealt(targets: Sequence[int], folds: int, fold: int, seed: int) -> list[int]:
+    """Choose one of several folds, into which each class is dealt at random, as evenly as its images allow.
+
+    Args:
+        targets: the class of each image.
+        folds: how many; every image of a class of two or more is in one of them.
+        fold: which one, 0 to ``folds`` - 1.
+        seed: of the draw.
+
+    Returns:
+        The indices of its images, ascending. Classes with one image are in no fold.
+    """
+    place, chosen = 0, []
+    for order in _shuffled_classes(targets, seed, "folds"):
+        if len(order) > 1:
+            chosen += [index for position, index in enumerate(order, place) if position % folds == fold]
+            place += len(order)  # where one class ends the next begins, so that folds are of one size
+    return sorted(chosen)
+
+
+def _shuffled_classes(targets: Sequence[int], seed: int, purpose: str) -> list[list[int]]:
+    """The indices of each class, in the order of classes, shuffled."""
+    classes: dict[int, list[int]] = {}
+    for index, target in enumerate(targets):
+        classes.setdefault(int(target), []).append(index)
+
+    def drawn(index: int) -> bytes:
+        return hashlib.sha256(f"{purpose} {seed} {index}".encode()).digest()
+
+    return [sorted(classes[target], key=drawn) for target in sorted(classes)]

@@ -59,7 +59,9 @@ def test_closing(mine):
     assert "Run folder: runs/mine" in lines
     assert any(line.startswith("  gains.png ") for line in lines)
     assert not any("tables-" in line or "accuracy.png" in line for line in lines)
-    assert [line.split("  ")[1].strip() for line in lines[lines.index("Next:") + 1 :]] == [
+    after = lines[lines.index("Next:") + 1 :]
+    assert max(map(len, after)) <= 80
+    assert [line.split("  ")[1].strip() for line in after if not line.startswith("    ")] == [
         "jpegdl evaluate mine",
         "jpegdl predict --name mine PHOTO",
         "jpegdl export mine model.onnx",
@@ -68,7 +70,7 @@ def test_closing(mine):
         "jpegdl attack mine --attacks fgsm,pgd --corruptions '[]'",
     ]
     (folder / "plain/0/events.out.tfevents.1.host.2.0").touch()
-    assert closing(folder, summary).splitlines()[-1].startswith("  tensorboard --logdir runs/mine ")
+    assert "\n  tensorboard --logdir runs/mine " in closing(folder, summary)
 
 
 def test_closing_names_what_is_not_the_default(tmp_path):
@@ -77,17 +79,17 @@ def test_closing_names_what_is_not_the_default(tmp_path):
     text = closing(folder, _summary(folder, results, {"jpeg-dl": {2: "loss is not finite"}}))
     place = f"'two words' --output {tmp_path}"
     for command in (
-        f"evaluate {place} --arm ste --seed 2 ",
+        f"evaluate {place} --arm ste --seed 2\n",
         f"predict --name {place} --arm ste PHOTO",
         f"export {place} --arm ste --seed 2 model.onnx",
-        f"summary {place} ",
+        f"summary {place}",
     ):
         assert f"  jpegdl {command}" in text
     text = closing(tmp_path / "-x", _summary(tmp_path / "-x", results))
-    assert f"  jpegdl summary --name=-x --output {tmp_path} " in text  # nothing that looks like an option
+    assert f"  jpegdl summary --name=-x --output {tmp_path}" in text  # nothing that looks like an option
     folder = tmp_path / "alone"
     text = closing(folder, _summary(folder, {"plain": {0: fake_result(0.5)}}))
-    assert f"jpegdl evaluate alone --output {tmp_path} --arm plain " in text
+    assert f"jpegdl evaluate alone --output {tmp_path} --arm plain\n" in text
 
 
 # --------------------------------------------------------------------------------------------------------------- summary

@@ -20,6 +20,7 @@ from PIL import Image
 
 from commands import start_command
 from factory import run, small_comparison, small_config
+from jpegdl import processes
 from jpegdl.comparison import arms, compare, jobs, schedule, workers
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
@@ -129,11 +130,11 @@ def test_how_many_at_a_time(tmp_path, monkeypatch):
 )
 def test_cores(tmp_path, monkeypatch, files, expected):
     monkeypatch.setattr(jobs.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr(jobs, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(processes, "_CGROUPS", tmp_path)
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content, encoding="utf-8")
-    assert jobs.count_cores() == expected
+    assert processes.count_cores() == expected
 
 
 def test_workers_share_threads_and_gpus(monkeypatch):

@@ -43,7 +43,7 @@ def _data(root, **options):
 
 
 def _keys(root):
-    train, _, classes = open_sets(DataConfig(path=str(root)))
+    train, _, classes, _ = open_sets(DataConfig(path=str(root)))
     return [(train.key(i), classes[target]) for i, target in enumerate(train.targets)]
 
 
@@ -179,7 +179,7 @@ def test_folders_are_in_the_order_of_timms_reader(tmp_path):
     files = [f"{name}/{file}.png" for name in NAMES for file in ("10", "9", "x_2", "x_10", "Y")]
     _set(tmp_path, *files)
     reader = create_reader("", str(tmp_path / "train"))
-    train, _, classes = open_sets(DataConfig(path=str(tmp_path)))
+    train, _, classes, _ = open_sets(DataConfig(path=str(tmp_path)))
     assert classes == list(reader.class_to_idx)
     assert [(str(tmp_path / "train" / train.key(i)), target) for i, target in enumerate(train.targets)] == reader.samples
 
@@ -187,7 +187,7 @@ def test_folders_are_in_the_order_of_timms_reader(tmp_path):
 def test_shared_tars_are_in_the_order_of_timms_reader(shared):
     root = shared / "data" / "dtd10"
     reader = ReaderImageInTar(str(root / "train.tar"))
-    train, _, classes = open_sets(DataConfig(path=str(root)))
+    train, _, classes, _ = open_sets(DataConfig(path=str(root)))
     assert classes == list(reader.class_name_to_idx)
     assert [train.key(i) for i in range(800)] == [member.name for member, _, _ in reader.samples]
     assert list(train.targets) == reader.targets.tolist()
@@ -296,7 +296,7 @@ def test_which_of_two_places_is_read_is_said(tmp_path, recwarn):
     (tmp_path / "test.tar.gz").write_bytes(b"\x1f\x8b")
     expected = [
         f"the training images in {tmp_path} are read from train/, and not from train.tar",
-        f"the test images in {tmp_path} are read from test/, and not from validation/, test.tar.gz",
+        f"the test images in {tmp_path} are read from test/, and not from test.tar.gz",
     ]
     Data(DataConfig(path=str(tmp_path), size=8))
     assert [str(warning.message) for warning in recwarn.list] == expected

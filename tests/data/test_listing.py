@@ -62,7 +62,7 @@ def _tars(root, *entries):
 
 def _list(root, **options):
     """The keys of the training images with their classes, after each is read."""
-    train, _, classes = open_sets(DataConfig(**{"name": "folder", "path": str(root)} | options))
+    train, _, classes, _ = open_sets(DataConfig(**{"name": "folder", "path": str(root)} | options))
     for index in range(len(train.targets)):
         train.read(index).load()
     return [(train.key(index), classes[target]) for index, target in enumerate(train.targets)]
@@ -70,7 +70,7 @@ def _list(root, **options):
 
 def _pixel(root, key):
     """The first pixel of the training image of that key, as :func:`_png` was told it."""
-    train, _, _ = open_sets(DataConfig(path=str(root)))
+    train, *_ = open_sets(DataConfig(path=str(root)))
     red, green, _ = train.read([train.key(i) for i in range(len(train.targets))].index(key)).convert("RGB").getpixel((0, 0))
     return red + 256 * green
 

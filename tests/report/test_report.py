@@ -223,7 +223,7 @@ def test_attacks_side_by_side(config):
         _attack(config, "plain", seed, 0.5)
         _attack(config, "jpeg-dl", seed, 0.2 + 0.01 * seed, ("own", "ste"))
     page = _Reader(write_report(config.folder).read_text(encoding="utf-8")).text
-    assert "that were run: fgsm, pgd; through the gradients own, ste. What" in page
+    assert "These were run: fgsm, pgd; through the gradients own, ste. More" in page
     assert "No sign of masked gradients on these 10 images: no other gradient" in page
     difference = "-29.0 [-31.5, -26.5]"  # of 20, 21 and 22 to 50 %: t of 2 degrees of freedom is 4.303, the error 1 / sqrt(3)
     rows = "jpeg-dl Linf 1/255 31.0 ± 1.0 21.0 ± 1.0 21.0 ± 1.0 21.0 ± 1.0 " + difference + " pgd, ste 0, 1, 2"

@@ -1,10 +1,12 @@
 """``jpegdl attack``."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jpegdl.cli.command import Command
 from jpegdl.cli.options import add_seeds, comparison_folder, finished_parser, note_command, pick
 from jpegdl.cli.output import say
+from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -14,22 +16,36 @@ class Attack(Command):
     about = "Attack trained models through the layer's gradients and in place of them; corrupt their images too."
     example = "jpegdl attack mine --eps 1,2,4,8 --images 200"
     extra = "attack"
-    short = ("name", "arms", "seeds", "eps", "attacks", "images", "rounding", "corruptions", "data.path", "device")
+    short = ("name", "model", "arms", "seeds", "eps", "attacks", "images", "rounding", "corruptions", "data.path", "device")
     resumes = "batch"
 
     def build(self) -> "ArgumentParser":
         from jpegdl.robustness import AttackConfig
+        from jpegdl.settings import Count
 
         parser = finished_parser("jpegdl attack [NAME] [--KEY VALUE ...]", self.about)
         parser.add_argument("--arms", type=list[str], default=["plain", "jpeg-dl"], help="whose models to attack")
         add_seeds(parser)
         parser.add_class_arguments(AttackConfig)
+        parser.add_argument(
+            "--model", type=str | None, default=None,
+            help="attack this in place of runs: my_package.my_module:make, which returns a model (images in [0, 1] to "
+            "logits) or a pair (preprocessing, network); the results go into the folder of --name",
+        )  # fmt: skip
+        parser.add_argument("--set", type=str | None, default=None, help="the data set of --model, as --data.name of compare")
+        parser.add_argument("--size", type=Count | None, default=None, help="side of the images that --model takes, in pixels")
+        parser.add_argument("--resize", type=Count | None, default=None, help="short side before their crop (default: size)")
         return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.robustness import AttackConfig, attack_comparison, attack_text
         from jpegdl.runs.progress import Bar
 
+        if chosen["model"] is not None:
+            _attack_model(chosen)
+            return
+        if odd := [name for name in ("set", "size", "resize") if chosen[name] is not None]:
+            raise UsageError(f"--{odd[0]} is for --model; a run has its own")
         folder, config = comparison_folder(chosen), pick(AttackConfig, chosen)
         with Bar(unit="pieces") as bar:
             found = attack_comparison(
@@ -45,3 +61,20 @@ class Attack(Command):
         note_command(folder, chosen)
         page = "jpegdl report adds them to its page" if config.rounding is None else "the page of jpegdl report is without them"
         say(f"Written to {folder}: {', '.join(file.name for file in found.files)}; {page}")
+
+
+def _attack_model(chosen: dict[str, Any]) -> None:
+    """Attack what --model makes."""
+    from jpegdl.data import DataConfig
+    from jpegdl.robustness import AttackConfig, attack_model, attack_text
+    from jpegdl.runs.progress import Bar
+
+    config = pick(AttackConfig, chosen)
+    place = config.data
+    data = DataConfig(name=chosen["set"], path=place.path, workers=place.workers, size=chosen["size"], resize=chosen["resize"])
+    folder = Path(chosen["output"]).expanduser() / chosen["name"]
+    with Bar(unit="pieces") as bar:
+        found = attack_model(chosen["model"], data, config, folder=folder, progress=bar.show)
+    say(attack_text(found))
+    note_command(folder, chosen)
+    say(f"\nWritten below {folder}: attack.json, attack.csv")

@@ -16,6 +16,7 @@ from jpegdl.cli.recipes import Recipes
 from jpegdl.cli.report import Report
 from jpegdl.cli.summary import Summary
 from jpegdl.cli.train import Train
+from jpegdl.cli.tune import Tune
 
 COMMANDS: dict[str, Command] = {}
 COMMANDS |= {
@@ -23,6 +24,7 @@ COMMANDS |= {
     for command in (
         Compare(),
         Train(),
+        Tune(),
         Evaluate(),
         Predict(),
         Calibrate(),

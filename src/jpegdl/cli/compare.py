@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from jpegdl.cli.command import Command
 from jpegdl.cli.options import SETTINGS, TRAINING, comparison_parser, note_command, picked_comparison
-from jpegdl.cli.output import one_line, print_error, say
+from jpegdl.cli.output import one_line, print_error, say, say_aside
 from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Compare(Command):
     about = "Train every arm with every seed and compare with plain; a killed comparison resumes."
     example = "jpegdl compare mine --data.path FOLDER --data.size 224 \\\n    --backbone resnet18 --training.epochs 100"
-    short = ("config", "name", "arms", "seeds", *TRAINING, "jobs")
+    short = ("config", "name", "arms", "seeds", *TRAINING, "data.holdout", "jobs")
     resumes = "epoch"
 
     def build(self) -> "ArgumentParser":
@@ -27,7 +27,7 @@ class Compare(Command):
 
         config = picked_comparison(chosen)
         try:
-            done = compare(config)
+            done = compare(config, announce=say_aside)
         finally:
             note_command(config.folder, chosen)
         try:

@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
     from jpegdl.comparison import CompareConfig
+    from jpegdl.runs import RunFolder
 
 
 class Evaluate(Command):
     about = "Test a finished run's model on the test images."
     example = "jpegdl evaluate mine --rounding hard"
-    short = (*RUN, "rounding", "model", "from_files", "data.path", "data.workers", "device")
+    short = (*RUN, "predictions", "rounding", "model", "from_files", "data.path", "data.workers", "device")
 
     def build(self) -> "ArgumentParser":
         from jpegdl.layer import Rounding
@@ -34,6 +35,9 @@ class Evaluate(Command):
         parser.add_argument(
             "--from-files", type=str | None, default=None, help="test on these JPEG files too, class folders as of compress"
         )
+        parser.add_argument(
+            "--predictions", type=str | None, default=None, help="write what is said of each image to this CSV file"
+        )
         return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
@@ -49,6 +53,46 @@ class Evaluate(Command):
             say(f"These are not the images that the run was tested with: {metrics['other_images']}")
         say(f"{metrics['model']} ({metrics['backbone']}, {metrics['arm']}, seed {metrics['seed']}{rounding})")
         say(f"test accuracy {100 * metrics['accuracy']:.2f} % of {metrics['images']} images, loss {metrics['loss']:.4f}")
+        _say_more(metrics)
+        _keep(config.run_folder(chosen["arm"], chosen["seed"]), metrics, chosen)
+
+
+def _say_more(metrics: dict[str, Any]) -> None:
+    """Print metrics beyond accuracy, the worst classes and the pairs that are mixed up most."""
+    from jpegdl.comparison.per_image import WORST, class_accuracies, worst_pairs
+
+    found, said = metrics["predictions"], metrics["metrics"]
+    names = {"top5": "top-5 accuracy", "balanced_accuracy": "balanced accuracy", "calibration_error": "calibration error"}
+    say(", ".join(f"{words} {100 * said[name]:.2f} %" for name, words in names.items() if said[name] is not None))
+    classes = sorted(class_accuracies([found]), key=lambda one: one.accuracy)
+    say(f"\nThe {WORST} worst classes:" if len(classes) > WORST else "\nBy class:")
+    rows = [["class", "accuracy, %", "95 %", "images"]]
+    rows += [
+        [_short(one.name), f"{100 * one.accuracy:.1f}", f"[{100 * one.low:.0f}, {100 * one.high:.0f}]", str(one.images)]
+        for one in classes[:WORST]
+    ]
+    say_table(rows)
+    if pairs := worst_pairs([found]):
+        say("\nMost often mixed up:")
+        pair_rows = [[_short(name), _short(other), f"{n:.0f}", f"{100 * share:.0f}"] for name, other, n, share in pairs]
+        say_table([["class", "taken for", "images", "of the class, %"], *pair_rows])
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else f"{name[:23]}…"
+
+
+def _keep(folder: "RunFolder", metrics: dict[str, Any], chosen: dict[str, Any]) -> None:
+    """Write the predictions where they are wanted; of a run of an earlier version, which kept none, to its folder too."""
+    from jpegdl.runs.predictions import predictions_file, write_predictions
+
+    if chosen["predictions"] is not None:
+        write_predictions(Path(chosen["predictions"]), metrics["predictions"])
+        say(f"\nWritten: {chosen['predictions']}")
+    own = metrics["model"] == str(folder.model_file) and chosen["rounding"] is None and not metrics["other_images"]
+    if own and not predictions_file(folder).is_file():
+        write_predictions(predictions_file(folder), metrics["predictions"])
+        say(f"\nWritten: {predictions_file(folder)}; jpegdl report adds it to its page")
 
 
 def _evaluate_files(config: "CompareConfig", arm: str, seed: int, files: str) -> None:

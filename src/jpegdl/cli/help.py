@@ -22,7 +22,7 @@ BRIEF = {
     "seeds": "how many, or a list of them",
     "jobs": "runs side by side (default: one per GPU or CPU core)",
     "data.path": "folder of train/ and test/, in each one per class",
-    "data.size": "side of the images, in pixels (default: 32)",
+    "data.size": "side of the images, in pixels (default: the network's own)",
     "data.workers": "processes that load images",
     "layer.tables": "where the layer starts",
     "layer.q_max": "largest luma step, in JPEG table units",

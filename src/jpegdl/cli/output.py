@@ -11,6 +11,12 @@ def say(text: str) -> None:
         print(text)
 
 
+def say_aside(text: str) -> None:
+    """Print it once on stderr, beside what the command gives, and a blank line after it."""
+    if is_first_process():
+        print(f"{text}\n", file=sys.stderr, flush=True)
+
+
 def is_first_process() -> bool:
     """Return whether this process is the one that speaks and writes, of several that train one model."""
     loaded = sys.modules.get("lightning.pytorch.utilities.rank_zero")  # where it is not, nothing was trained

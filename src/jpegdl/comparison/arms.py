@@ -175,7 +175,7 @@ def arm_config(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = None
     check_arm(arm, own)
     chosen = own[arm] if arm in own else ARMS[arm]
     changes = {name: content for name in ("layer", "data", "training") if (content := getattr(chosen, name))}
-    config = _changed(config, changes, arm) if arm in own else cast(RunConfig, _merged(config, changes, changes))
+    config = with_changes(config, changes, f"arms: {arm}") if arm in own else cast(RunConfig, _merged(config, changes, changes))
     layer = config.layer
     if arm == "hardness" and arm not in own:
         layer = replace(layer, alpha=None, hardness=layer.hardness or _HARDNESS)
@@ -184,15 +184,24 @@ def arm_config(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = None
     return replace(config, layer=layer)
 
 
-def _changed(config: RunConfig, changes: dict[str, Any], arm: str) -> RunConfig:
-    """Settings with changes in their parts, whose names and types are checked as those of a recipe are."""
+def with_changes(config: RunConfig, changes: dict[str, Any], what: str) -> RunConfig:
+    """Return settings with changes in their parts, whose names and types are checked as those of a recipe are.
+
+    Args:
+        config: the settings.
+        changes: of the parts layer, data and training, nested.
+        what: where they stand, for messages.
+
+    Raises:
+        UsageError: a setting that there is not, or that cannot have this value.
+    """
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(RunConfig)
     try:
         parsed = parser.parse_object(changes).as_dict()
     except jsonargparse.ArgumentError as error:
         raise UsageError(
-            f"arms: {arm}: {' '.join(reworded(parser, str(error)).split()).replace('no option --', 'no setting ')}"
+            f"{what}: {' '.join(reworded(parser, str(error)).split()).replace('no option --', 'no setting ')}"
         ) from error
     return cast(RunConfig, _merged(config, changes, parsed))
 

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import yaml
 from jpegdl.comparison.arms import ARMS
 from jpegdl.comparison.config import CompareConfig, check_compare
 from jpegdl.comparison.figures import draw_figures
+from jpegdl.comparison.header import header
 from jpegdl.comparison.jobs import count_jobs, train_runs
 from jpegdl.comparison.numbers import (
     CODE,
@@ -100,7 +101,9 @@ class Comparison:
         return f"{self.table}\n{self.verdict}\n"
 
 
-def compare(config: CompareConfig, sets: tuple[Any, ...] | None = None) -> Comparison:
+def compare(
+    config: CompareConfig, sets: tuple[Any, ...] | None = None, announce: Callable[[str], None] | None = None
+) -> Comparison:
     """Train every arm with every seed (what is finished is kept, what was interrupted resumes) and compare with plain.
 
     In every arm the same seed means the same initial backbone, order and augmentation. Several machines that share the run
@@ -114,6 +117,8 @@ def compare(config: CompareConfig, sets: tuple[Any, ...] | None = None) -> Compa
         sets: the data set as Python objects, (train, test) or (train, test, classes), in place of one by name: two map-style
             data sets of (image, class index), as torchvision's without transforms, and the names of the classes. The runs then
             train one after another, in this process.
+        announce: told, before anything is trained, what is about to be, and how long it will take
+            (:func:`jpegdl.comparison.header.header`).
 
     Raises:
         UsageError: settings that cannot be used, runs of other settings or data in the folder, or no plain run to compare with.
@@ -137,6 +142,8 @@ def compare(config: CompareConfig, sets: tuple[Any, ...] | None = None) -> Compa
         for arm in arms if config.trained else arms[:1]:  # only trained weights suit some arms and others not
             run = config.arm_run(arm)
             check_start(run, each.of(run.data).classes, config.seed_list[0])
+        if announce is not None:
+            announce(header(config, each.of(config.arm_run("plain").data), asked))
     return summarize_runs(config, train_runs(config, asked, None if each is None else each.recipes))
 
 
@@ -214,8 +221,8 @@ class _OfArms:
         for config in configs:
             if (data := self.of(config)) not in checked:
                 checked.append(data)
-                data.train.check()
-                data.test.check()
+                for part in data.parts.values():
+                    part.check()
 
 
 def _runs_there(config: CompareConfig) -> Iterator[tuple[str, int, RunFolder]]:
@@ -246,6 +253,8 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
     results = {arm: {seed: run.result() for seed, run in by_seed.items()} for arm, by_seed in runs.items()}
     results = {"plain": {}, **results}
     summary = {"name": config.name, "backbone": config.backbone, "data": config.data.kind, **summarize(results, failed)}
+    if config.tuned is not None:
+        summary["tuned"] = {name: value for name, value in config.tuned.items() if name != "arms"}
     if results["plain"]:
         found = next(iter(results["plain"].values())).get("data", {})
         summary |= {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
-from jpegdl.comparison.arms import Arm, arm_config, arm_names, check_arm, needed_arms, own_arms
+from jpegdl.comparison.arms import Arm, arm_config, arm_names, check_arm, needed_arms, own_arms, with_changes
 from jpegdl.errors import UsageError
 from jpegdl.parsing import read_settings
 from jpegdl.runs import RunConfig, RunFolder, check_config
@@ -44,6 +44,8 @@ class CompareConfig(RunConfig):
         seeds: a number n for the seeds 0 to n-1, or a list of seeds.
         jobs: how many runs compare trains side by side, each in a process of its own with its share of the CPU's threads.
             Default: one per GPU, or one per CPU core where there are none; 1 where several processes train one run.
+        tuned: what jpegdl tune writes: ``arms``, the settings that it found for arms, laid over theirs; and how it went about
+            it, for the table.
     """
 
     name: str = "run"
@@ -51,6 +53,7 @@ class CompareConfig(RunConfig):
     arms: Arms = field(default_factory=lambda: cast(Arms, ["plain", "jpeg-dl"]))
     seeds: Count | list[Seed] = 3
     jobs: Count | None = None
+    tuned: dict[str, Any] | None = None
 
     @property
     def run(self) -> RunConfig:
@@ -77,7 +80,9 @@ class CompareConfig(RunConfig):
         Raises:
             UsageError: there is no such arm.
         """
-        return arm_config(self.run, arm, self.own_arms)
+        config = arm_config(self.run, arm, self.own_arms)
+        found = ((self.tuned or {}).get("arms") or {}).get(arm)
+        return with_changes(config, found, f"tuned: arms: {arm}") if found else config
 
     def needed_arms(self, arm: str) -> list[str]:
         """The arms whose finished run, of the same seed, an arm starts from.
@@ -127,6 +132,7 @@ def check_compare(config: CompareConfig) -> None:
         UsageError: names the setting, what it is and what it may be.
     """
     check_fields(config)
+    _check_tuned(config.tuned)
     for arm in config.arm_names:
         run = config.arm_run(arm)
         try:
@@ -149,6 +155,15 @@ def check_compare(config: CompareConfig) -> None:
             f"({config.training.num_nodes}) processes train each run, got {config.jobs}"
         )
     check_place(config)
+
+
+def _check_tuned(tuned: dict[str, Any] | None) -> None:
+    arms = (tuned or {}).get("arms")
+    sections = {"data", "layer", "training"}
+    if tuned is not None and not (
+        isinstance(arms, dict) and all(isinstance(found, dict) and found.keys() <= sections for found in arms.values())
+    ):
+        raise UsageError(f"tuned is what jpegdl tune writes, with the settings of each arm under arms, got {tuned!r}")
 
 
 def check_place(config: CompareConfig) -> None:

@@ -63,17 +63,18 @@ def draw_figures(folder: Path, runs: dict[str, BySeed], summary: dict[str, Any])
 
 
 def accuracy_figure(runs: dict[str, BySeed], summary: dict[str, Any]) -> Figure:
-    """Test accuracy by epoch: of each seed, and their mean at the epochs at which all of them were tested."""
+    """Draw accuracy by epoch, in the test or on what is held out: of each seed, and their mean where all were measured."""
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
     metrics = _metrics(runs)
     thin = _are_thin(runs)
-    lines = _plot(axes, metrics, "test_accuracy", 100, thin)
+    shown, part_name = _looked_at(metrics)
+    lines = _plot(axes, metrics, f"{shown}_accuracy", 100, thin)
     ranked = sorted(lines, key=lambda arm: -summary["arms"][arm]["mean"])  # as the curves end, the highest first
     for arm in ranked:
-        final = f"{100 * summary['arms'][arm]['mean']:.1f} %"
+        final = f"{'' if shown == 'test' else 'test '}{100 * summary['arms'][arm]['mean']:.1f} %"
         lines[arm].set_label(f"{arm}: {final}{part(list(metrics[arm]), len(summary['seeds']))}")
-    axes.set(ylabel="test accuracy, %", title=_whose(summary, thin))
+    axes.set(ylabel=f"{part_name} accuracy, %", title=_whose(summary, thin))
     handles = [lines[arm] for arm in ranked]
     if len(lines) <= 5:
         axes.legend(handles=handles, loc="lower right")
@@ -94,12 +95,25 @@ _CURVES = {
 }
 
 
-def curves_figure(runs: dict[str, BySeed], summary: dict[str, Any]) -> Figure:
-    """Draw what every run measured by epoch: accuracies, losses and, of layers that have them, mean step and saturation."""
+def curves_figure(runs: dict[str, BySeed], summary: dict[str, Any], without: tuple[str, ...] = ()) -> Figure:
+    """Draw what every run measured by epoch: accuracies, losses and, of layers that have them, mean step and saturation.
+
+    Args:
+        runs: of each arm, by seed.
+        summary: what they come to.
+        without: columns of ``metrics.csv`` that are left out.
+    """
     metrics, thin = _metrics(runs), _are_thin(runs)
     figure = Figure(figsize=(13, 7), layout="constrained")
     handles: dict[str, Any] = {}
-    for axes, (column, (label, factor)) in zip(figure.subplots(2, 3).flat, _CURVES.items(), strict=True):
+    shown, part_name = _looked_at(metrics)
+    shown_columns = {column: how for column, how in _CURVES.items() if column not in without}
+    places = list(figure.subplots(2, 3).flat)
+    for axes in places[len(shown_columns) :]:
+        axes.set_axis_off()
+    for axes, (column, (label, factor)) in zip(places, shown_columns.items(), strict=False):
+        if column.startswith("test_"):
+            column, label = column.replace("test", shown, 1), label.replace("test", part_name, 1)
         lines = _plot(axes, metrics, column, factor, thin)
         handles |= {arm: line for arm, line in lines.items() if arm not in handles}
         axes.set_ylabel(label)
@@ -115,6 +129,12 @@ Metrics = dict[str, dict[int, list[dict[str, float]]]]  # of each arm, by seed, 
 
 def _metrics(runs: dict[str, BySeed]) -> Metrics:
     return {arm: {seed: run.metrics() for seed, run in by_seed.items()} for arm, by_seed in runs.items() if by_seed}
+
+
+def _looked_at(metrics: Metrics) -> tuple[str, str]:
+    """The images that were looked at while training, as columns and as labels name them."""
+    held_out = any("val_accuracy" in row for by_seed in metrics.values() for rows in by_seed.values() for row in rows)
+    return ("val", "validation") if held_out else ("test", "test")
 
 
 def _are_thin(runs: dict[str, BySeed]) -> bool:

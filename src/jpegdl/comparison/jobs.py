@@ -1,10 +1,7 @@
 """Training the runs of a comparison, one by one in this process or side by side."""
 
-import math
-import os
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import torch
 
@@ -15,10 +12,10 @@ from jpegdl.comparison.workers import train_side_by_side
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.files import BusyError
+from jpegdl.processes import count_cores
 from jpegdl.runs.device import compute_device
 
 _TICK = 0.05  # seconds between two looks at whether a run can begin
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def train_runs(config: CompareConfig, asked: list[Run], data: Data | None) -> Failures:
@@ -66,17 +63,6 @@ def count_jobs(config: CompareConfig) -> int:
         if (device := compute_device(config.device)).type != "cpu":
             return min(1 if device.index is not None else torch.accelerator.device_count(), most)
     return min(count_cores(), most)
-
-
-def count_cores() -> int:
-    """CPU cores that this process may use: those it is bound to, or as much time as its container has, whichever is less."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # cgroups, version 2 and version 1
-        with suppress(OSError, ValueError):  # "max" is no number: all there is
-            quota, period = (int(number) for file in files for number in (_CGROUPS / file).read_text(encoding="utf-8").split())
-            if quota > 0:
-                cores = min(cores, math.ceil(quota / period))
-    return cores
 
 
 def _train_one_by_one(config: CompareConfig, schedule: Schedule, data: Data | None) -> None:

@@ -304,6 +304,8 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
     notes = [f"{summary['backbone']}, {how}"]
     if tests := sum((entry["difference"] or {}).get("p_holm") is not None for entry in arms):
         notes.append(f"p (Holm): p corrected by Holm's method for the number of arms that are tested against plain, {tests}.")
+    if tuned := summary.get("tuned"):
+        notes.append(tuned_in_words(tuned))
     if images := summary.get("test_images"):
         notes.append(f"{images} test images: one of them is {100 / images:.2g} points.")
     if shared := summary.get("test_in_train"):
@@ -336,6 +338,16 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
     if summary["failed"]:
         notes += ["", "Without a result:", "", *(f"- {line}" for line in without_result(summary["failed"]))]
     return notes
+
+
+def tuned_in_words(tuned: dict[str, Any]) -> str:
+    """Say how ``jpegdl tune`` went about it."""
+    best = tuned.get("held_out_accuracy", {})
+    reached = ", ".join(f"{arm} {100 * share:.1f} %" for arm, share in best.items())
+    return (
+        f"plain and jpeg-dl were tuned alike, with {tuned.get('trials')} trials each, on {tuned.get('images')} images held "
+        f"out of training{f' (best there: {reached})' if reached else ''}."
+    )
 
 
 def without_result(failed: list[dict[str, Any]]) -> list[str]:

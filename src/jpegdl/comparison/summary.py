@@ -11,6 +11,8 @@ from jpegdl.comparison.numbers import recounted, summary_csv, summary_table, ver
 from jpegdl.errors import UsageError
 from jpegdl.runs.record import counted
 
+_WIDTH = 80  # characters of a line
+
 #: What each file in the folder of a comparison shows; ARM, SEED and * stand for any.
 SHOWN = {
     "report.html": "all of it on one page, to open in a browser",
@@ -97,8 +99,15 @@ def _next(folder: Path, summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _columns(rows: list[tuple[str, str]]) -> list[str]:
-    width = max((len(first) for first, _ in rows), default=0)
-    return [f"  {first:{width}}  {second}" for first, second in rows]
+    """Two columns in lines of at most 80 characters; what does not fit beside its first column goes below it."""
+    width = max((len(first) for first, second in rows if len(first) + len(second) <= _WIDTH - 4), default=0)
+    lines = []
+    for first, second in rows:
+        if max(width, len(first)) + len(second) <= _WIDTH - 4:
+            lines.append(f"  {first:{width}}  {second}")
+        else:
+            lines += [f"  {first}", f"      {second}"]
+    return lines
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

@@ -219,7 +219,7 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what is printed there is no output of this program
                 pass_fds=[there.fileno()],
-                env=_environment(row, setup.threads, ":" in setup.config.device),
+                env=worker_environment(row, setup.threads, ":" in setup.config.device),
                 start_new_session=True,  # Ctrl+C in a terminal reaches this process alone, which ends the others
             )
         self.tell(setup)
@@ -245,8 +245,9 @@ class _Worker:
         self.connection.close()
 
 
-def _environment(row: int, threads: int, one_gpu: bool = False) -> dict[str, str]:
-    """A worker's: what this process can import, it can; its share of threads and, unless all train on one of them, of GPUs."""
+def worker_environment(row: int, threads: int, one_gpu: bool = False) -> dict[str, str]:
+    """Return the environment of a worker: what this process can import, it can; its share of threads and, unless all train on
+    one of them, of GPUs."""
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     environment["OMP_NUM_THREADS"] = str(threads)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jpegdl.data.images import ImageSet, TestTransform
     from jpegdl.data.loaders import Data
     from jpegdl.data.sampling import IGNORED, EpochSampler
-    from jpegdl.data.sources.base import Sets, Source
+    from jpegdl.data.sources.base import Parts, Sets, Source
     from jpegdl.data.sources.photos import PHOTOGRAPHS, photo_patches, photograph
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "DataConfig",
     "EpochSampler",
     "ImageSet",
+    "Parts",
     "Sets",
     "Source",
     "TestTransform",
@@ -40,6 +41,7 @@ _HOMES = {
     "DataConfig": "config",
     "EpochSampler": "sampling",
     "ImageSet": "images",
+    "Parts": "sources.base",
     "Sets": "sources.base",
     "Source": "sources.base",
     "TestTransform": "images",

@@ -46,8 +46,25 @@ def check_data(config: DataConfig) -> None:
         raise UsageError(f"data.resize must be at least data.size = {config.pixels}, got {config.resize}")
     if config.pad and config.crop == "resized":
         raise UsageError(f"data.pad cannot be combined with data.crop resized, got {config.pad}")
+    _check_split(config)
     _check_augmentation(config)
     _check_jpeg(config)
+
+
+def _check_split(config: DataConfig) -> None:
+    held = config.holdout is not None and config.holdout > 0
+    if held and config.folds is not None:
+        raise UsageError(f"data.holdout {config.holdout:g} and data.folds {config.folds} both hold images out: give one")
+    if (config.folds is None) != (config.fold is None):
+        given, missing = ("folds", "fold") if config.fold is None else ("fold", "folds")
+        which = f", 0 to {config.folds - 1}: which of them is held out" if config.folds is not None else ", how many there are"
+        raise UsageError(f"data.{given} {getattr(config, given)} needs data.{missing}{which}")
+    if config.folds is not None and config.fold is not None and config.fold >= config.folds:
+        raise UsageError(f"data.fold must be 0 to {config.folds - 1} with data.folds {config.folds}, got {config.fold}")
+    if config.test_share is not None and not (
+        config.kind in (*ORDERED, OBJECT) or config.kind.startswith("hfds/") or is_own(config.kind)
+    ):
+        raise UsageError(f"data.test_share is for sets without test images of their own, and {config.kind} has some")
 
 
 def _check_augmentation(config: DataConfig) -> None:

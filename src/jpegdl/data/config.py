@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
-from jpegdl.settings import Count, NotNegative, Quality, Range
+from jpegdl.settings import Count, NotNegative, Quality, Range, Seed
 
 OBJECT = "object"  # the name of a set that is given as Python objects, not by name
 ORDERED = ("folder", "imagenet")  # whose classes are in an order of this package's
@@ -13,6 +13,7 @@ CLASS_ORDERS: tuple[ClassOrder, ...] = get_args(ClassOrder)
 Interpolation = Literal["bicubic", "bilinear"]
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 DEFAULT_SIZE = 32
+SMALL = ("photos", "made-up", "cifar10", "cifar100")  # sets whose images are of that size, or drawn at any
 LARGEST = 2**14  # pixels on a side; beyond it Pillow takes a file for an attack, and a single image takes gigabytes
 
 
@@ -26,13 +27,13 @@ class DataConfig:
             layout), cifar10, cifar100, pets, food101, dtd, flowers102 (trained on its train images and tested on its val
             images, as published for JPEG-DL) or flowers102-official (train and val against test), all of torchvision and
             downloaded on first use; or, as timm reads them, hfds/NAME (Hugging Face) and wds/ (WebDataset
-            shards). Your own: my_package.my_module:make, a function that returns (train, test) or (train,
-            test, classes), two data sets as torchvision's, without transforms, and the names of the classes. Default: folder
-            where a path is given, else photos.
-        path: folder: the folder of train/ and test/ (or val/, validation/), or of train.tar and test.tar, each with one folder
-            per class directly below it. Images in no folder are refused, class folders without an image left out with a
-            warning, names that begin with a dot passed over, other files that are no images counted in a warning. imagenet: the
-            same with WordNet ids for classes, or shards.
+            shards). Your own: my_package.my_module:make, a function that returns (train, test), (train, test, classes) or
+            (train, test, classes, validation), data sets as torchvision's, without transforms, and the names of the classes.
+            Default: folder where a path is given, else photos.
+        path: folder: the folder of train/ and test/ (without it: val/ or validation/), or of train.tar and test.tar, each with
+            one folder per class directly below it. Images in no folder are refused, class folders without an image left out
+            with a warning, names that begin with a dot passed over, other files that are no images counted in a warning.
+            imagenet: the same with WordNet ids for classes, or shards.
             wds/: where the shards are, such as NAME-train-0000.tar and NAME-val-0000.tar. cub200: where CUB_200_2011/ or
             CUB_200_2011.tgz is. dogs: where Images/ and lists/ or images.tar and lists.tar are. Downloaded sets: where they
             are kept. Your own: what its function takes as ``path``. photos, made-up: none. Transparency is dropped; grey of up
@@ -44,8 +45,18 @@ class DataConfig:
             trained elsewhere need the order that they were trained in. Default: natural.
         classes: number of classes of made-up, 10 by default; not for any other set.
         limit: use at most this many training images and this many test images, spread evenly over the classes.
-        size: side of the square images that the model sees, in pixels. Default: with pretrained weights the one that they were
-            made for, and ``resize`` by their crop share too; else 32.
+        test_share: of a set that has no test images, this share of each class is kept apart as the test images: for one folder
+            of class folders (or a tar of them), hfds/, and your own.
+        holdout: this share of each class of the training images, at least one image, is held out of training: what is measured
+            while training, and callbacks, early stopping and tuning go by, is measured on these images (val_loss,
+            val_accuracy), and the test images are read once, at the end. Default: the images of validation/ or val/, where
+            that is there beside test/; 0 for none.
+        folds: instead, deal each class of the training images into this many folds, one of which, ``fold``, is held out.
+        fold: which one, 0 to folds - 1.
+        split_seed: of these draws, which are the same for every arm and seed.
+        size: side of the square images that the model sees, in pixels. Default: the one that the backbone's published weights
+            were made for, loaded or not, and ``resize`` by their crop share too; 32 for CIFAR networks, for cifar10, cifar100,
+            photos and made-up, and where nothing is published.
         resize: short side, in pixels, that images are scaled to before the crop to ``size`` (photos: side of the patches cut
             out). Default: ``size``, unless that comes from pretrained weights.
         interpolation: how images are resized: bicubic or bilinear, both antialiased. Default: with pretrained weights the one
@@ -64,8 +75,8 @@ class DataConfig:
             real JPEG file (4:2:0) of a random quality between them, before anything is erased. Default: none.
         jpeg_test: each test image, cropped, goes through a real JPEG file (4:2:0) of this quality. Default: none.
         batch_size: training images per step and process.
-        workers: loader processes; 0 loads in the main one, best for sets that are kept decoded. Also the threads that decode
-            these.
+        workers: loader processes, no more than there are cores; 0 loads in the main one, best for sets that are kept decoded.
+            Also the threads that decode these.
         cache: what is decoded once: memory (all images), none, or auto (memory where that takes less than 1 GiB).
         skip_corrupt: leave out images that cannot be decoded, instead of stopping at the first.
     """
@@ -76,6 +87,11 @@ class DataConfig:
     class_order: ClassOrder | None = None
     classes: Annotated[int, Range(2)] | None = None
     limit: Count | None = None
+    test_share: Annotated[float, Range(0, 1, above=True, below=True)] | None = None
+    holdout: Annotated[float, Range(0, 1, below=True)] | None = None
+    folds: Annotated[int, Range(2)] | None = None
+    fold: Annotated[int, Range(0)] | None = None
+    split_seed: Seed = 0
     size: Count | None = None
     resize: int | None = None
     interpolation: Interpolation | None = None

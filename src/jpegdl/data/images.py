@@ -248,6 +248,10 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         """A name of an image that does not depend on where the set is kept: of class folders CLASS/.../NAME."""
         return self._source.key(self._indices[index])
 
+    def stored_size(self, index: int) -> tuple[int, int]:
+        """Width and height of an image as it is stored; whatever its reader raises where it cannot be opened."""
+        return self._source.read(self._indices[index]).size
+
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         if key is None:
             return torch.zeros(3, self._config.pixels, self._config.pixels), IGNORED

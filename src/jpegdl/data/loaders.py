@@ -1,4 +1,4 @@
-"""From settings to the loaders of training, test and calibration."""
+"""From settings to the loaders of training, validation, test and calibration."""
 
 import copy
 import functools
@@ -19,6 +19,7 @@ from jpegdl.data.sampling import EpochSampler, Seeded, Share, processes
 from jpegdl.data.sources import open_sets
 from jpegdl.errors import DataWarning, UsageError
 from jpegdl.files import as_text
+from jpegdl.processes import count_cores
 
 TEST_BATCH, CALIBRATION_BATCH = 256, 128  # images at least
 BATCH_BYTES = 2**36
@@ -41,12 +42,15 @@ class Data(lightning.LightningDataModule):
         config: what to load.
         seed: of the training order and augmentation.
         test_only: only the test images are wanted: class folders need no training part, and ``train`` is empty.
-        sets: for the name ``object`` the data set itself: (train, test) or (train, test, classes), two map-style data sets
-            with items (image, class index), as torchvision's without transforms, and the names of the classes.
+        sets: for the name ``object`` the data set itself: (train, test), (train, test, classes) or (train, test, classes,
+            validation), map-style data sets with items (image, class index), as torchvision's without transforms, and the names
+            of the classes.
 
     Attributes:
         classes: names of the classes, in the order of their indices.
         train, test: the two :class:`ImageSet`.
+        validation: what is looked at while training, in place of the test images; None where nothing is held out.
+        blinded: whether the test images are those that were held out, and the set's own are not there (:meth:`blind`).
 
     Raises:
         UsageError: unknown name, missing or empty folder, train and test of different classes, corrupt image, no network, a
@@ -58,11 +62,13 @@ class Data(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         check_data(config)
-        self.config, self.seed, self._sets = config, seed, sets
-        train, test, classes = open_sets(config, sets, test_only=test_only)
+        self.config, self.seed, self._sets, self.blinded = config, seed, sets, False
+        train, test, classes, validation = open_sets(config, sets, test_only=test_only)
+        assert test is not None  # else it was taken from the training images, or refused
         self.classes = [as_text(name) for name in classes]
-        _check_memory(config, max(len(train.targets), len(test.targets)))
+        _check_memory(config, max(len(part.targets) for part in (train, test, validation) if part is not None))
         self.train, self.test = ImageSet(train, config, train=True), ImageSet(test, config, train=False)
+        self.validation = None if validation is None else ImageSet(validation, config, train=False)
 
     def with_config(self, config: DataConfig) -> "Data":
         """The data of ``config`` with the same seed.
@@ -75,50 +81,77 @@ class Data(lightning.LightningDataModule):
         """
         check_data(config)
         if chosen_images(config) != chosen_images(self.config):
-            return Data(config, self.seed, sets=self._sets)
+            fresh = Data(config, self.seed, sets=self._sets)
+            return fresh.blind() if self.blinded else fresh
         _ = self.fingerprint  # once for both
         other = copy.copy(self)
         other.config, other.trainer = config, None
         if replace(config, jpeg_train=self.config.jpeg_train, jpeg_test=self.config.jpeg_test) == self.config:
             self.load()  # once for both
-            other.train, other.test = self.train.with_config(config), self.test.with_config(config)
+            other._take({name: part.with_config(config) for name, part in self.parts.items()})
         else:
-            _check_memory(config, max(len(self.train.targets), len(self.test.targets)))
-            other.train, other.test = self.train.undecoded(config), self.test.undecoded(config)
+            _check_memory(config, max(len(part.targets) for part in self.parts.values()))
+            other._take({name: part.undecoded(config) for name, part in self.parts.items()})
         return other
+
+    @property
+    def parts(self) -> dict[str, ImageSet]:
+        """The training, test and, where there are any, validation images, by ``train``, ``test`` and ``validation``."""
+        held_out = {} if self.validation is None else {"validation": self.validation}
+        return {"train": self.train, "test": self.test, **held_out}
+
+    def blind(self) -> "Data":
+        """The same data without its test images, for tuning: what is held out of training is what is tested on.
+
+        Raises:
+            UsageError: nothing is held out.
+        """
+        if self.validation is None:
+            raise UsageError("no training images are held out: give data.holdout, such as 0.2, or data.folds and data.fold")
+        other = copy.copy(self)
+        other.__dict__.pop("fingerprint", None)
+        other.trainer, other.test, other.validation, other.blinded = None, self.validation, None, True
+        return other
+
+    def _take(self, parts: dict[str, ImageSet]) -> None:
+        self.train, self.test, self.validation = parts["train"], parts["test"], parts.get("validation")
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What is trained and tested on, to be kept as JSON: the set's name, its classes, and of both parts number and digests.
+        """What is trained and tested on, to be kept as JSON: the set's name, its classes, and of each part number and digests.
 
         It is the same wherever the set is kept, and for folders and tars of them. ``content`` differs where an image is added,
         removed, changed or of another class; each file is read for it once, see :mod:`jpegdl.data.digests`. Nothing is decoded
-        but what has no files. ``digest`` is what earlier versions wrote, of names, sizes and classes. ``test_in_train``, where
-        it is there, says how many test images are training images too; ``several_classes``, how many pictures of each part
-        come under more than one class; ``passed_over``, how many files were no images, by suffix.
+        but what has no files. ``digest`` is what earlier versions wrote, of names, sizes and classes. ``validation`` is there
+        where images are held out of training. ``test_in_train`` and ``validation_in_train``, where they are there, say how many
+        images of the one part are training images too; ``several_classes``, how many pictures of each part come under more
+        than one class; ``passed_over``, how many files were no images, by suffix.
         """
         found: dict[str, Any] = {"name": self.config.kind, "classes": list(self.classes)}
-        found |= {"train": self.train.fingerprint, "test": self.test.fingerprint}
-        test = self.test.contents
+        found |= {name: part.fingerprint for name, part in self.parts.items()}
         apart = self.config.kind in ("photos", "made-up")  # drawn so that they share nothing; flat patches may be alike
-        if not apart and (shared := int((np.isin(test, self.train.contents) & (test != b"")).sum())):
-            found["test_in_train"] = shared
-            warnings.warn(
-                f"{shared} of {len(test)} test images {'is a' if shared == 1 else 'are'} training "
-                f"image{'' if shared == 1 else 's'} too: accuracy on them says how well they are remembered",
-                DataWarning,
-                stacklevel=2,
-            )
+        for name, part in self.parts.items():
+            if name == "train" or apart:
+                continue
+            if shared := int((np.isin(part.contents, self.train.contents) & (part.contents != b"")).sum()):
+                found[f"{name}_in_train"] = shared
+                warnings.warn(
+                    f"{shared} of {len(part.contents)} {name} images {'is a' if shared == 1 else 'are'} training "
+                    f"image{'' if shared == 1 else 's'} too: accuracy on them says how well they are remembered",
+                    DataWarning,
+                    stacklevel=2,
+                )
         if not apart and (several := self._several_classes()):
             found["several_classes"] = several
-        if passed := Counter(self.train.passed_over) + Counter(self.test.passed_over):
+        if passed := sum((Counter(part.passed_over) for part in self.parts.values()), Counter()):
             found["passed_over"] = dict(sorted(passed.items()))
         return found
 
     def _several_classes(self) -> dict[str, int]:
         """Return how many pictures of each part come under more than one class, by the part's name; warns of them."""
         found = {}
-        for part, name, images in (("train", "training", self.train), ("test", "test", self.test)):
+        for part, images in self.parts.items():
+            name = "training" if part == "train" else part
             if not (pictures := images.in_several_classes()):
                 continue
             found[part] = len(pictures)
@@ -135,7 +168,7 @@ class Data(lightning.LightningDataModule):
     @property
     def left_out(self) -> list[str]:
         """The names of images that cannot be decoded, once :meth:`load` has left them out."""
-        return self.train.left_out + self.test.left_out
+        return [name for part in self.parts.values() for name in part.left_out]
 
     def load(self) -> None:
         """Decode the images that are kept decoded; the next time there is nothing to do.
@@ -143,8 +176,8 @@ class Data(lightning.LightningDataModule):
         Raises:
             UsageError: an image cannot be decoded.
         """
-        self.train.load()
-        self.test.load()
+        for part in self.parts.values():
+            part.load()
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Augmented training images, in an order of the seed's and the epoch's; the last, smaller batch is dropped.
@@ -158,13 +191,20 @@ class Data(lightning.LightningDataModule):
         return self._loader(self.train, sampler=sampler, drop_last=full)
 
     def val_dataloader(self) -> DataLoader[Any]:
+        """What is looked at while training: the validation images or, where nothing is held out, the test images."""
+        return self._in_order(self.test if self.validation is None else self.validation)
+
+    def test_dataloader(self) -> DataLoader[Any]:
         """Test images, center crop, in order: each once over all processes.
 
         Every process gets equally many batches; entries that fill up have the target ``IGNORED``.
         """
-        self.test.load()
-        sampler = Share(SequentialSampler(self.test), *processes(), even=True)
-        return self._loader(self.test, sampler=sampler, batch_size=max(self.config.batch_size, TEST_BATCH))
+        return self._in_order(self.test)
+
+    def _in_order(self, images: ImageSet) -> DataLoader[Any]:
+        images.load()
+        sampler = Share(SequentialSampler(images), *processes(), even=True)
+        return self._loader(images, sampler=sampler, batch_size=max(self.config.batch_size, TEST_BATCH))
 
     def calibration_dataloader(self, augmented: bool = False) -> DataLoader[Any]:
         """Training images in an order of the seed's; each once over all processes, and no other entry.
@@ -183,7 +223,7 @@ class Data(lightning.LightningDataModule):
 
     def _loader(self, images: ImageSet, **options: Any) -> DataLoader[Any]:
         options.setdefault("batch_size", self.config.batch_size)
-        workers = self.config.workers
+        workers = min(self.config.workers, count_cores())
         return DataLoader(
             images,
             num_workers=workers,
@@ -191,6 +231,20 @@ class Data(lightning.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             **options,
         )
+
+
+class TestImages(lightning.LightningDataModule):
+    """The test images of a data set where Lightning asks for those to look at while training."""
+
+    __test__ = False  # pytest takes it for one of its own
+
+    def __init__(self, data: Data) -> None:
+        super().__init__()
+        self._data = data
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """See :meth:`Data.test_dataloader`."""
+        return self._data.test_dataloader()
 
 
 def _check_memory(config: DataConfig, images: int) -> None:

@@ -7,14 +7,19 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from jpegdl.explain import explain_figures
 from jpegdl.files import read_json
 from jpegdl.report.section import PagePicture, Runs, Section, differs, drawn, readable
 from jpegdl.runs import RunFolder
 
+_WHITE, _SMALLEST, _FILLED = 250, 24, 0.6  # the lightest that is drawn; of photographs, pixels on a side and share of a box
+_PAPER = 22  # of the dark page, see page.html
 MOST_EXPLAINED = 6  # runs that are shown, so that the page stays under 5 MB
 
 #: Figures of ``jpegdl explain`` that the page shows; tables and saturation are there anyway. By the file of what is drawn: what
@@ -102,8 +107,33 @@ def _explained(arm: str, seed: int, run: RunFolder, plain: RunFolder | None) -> 
 
 
 def _embedded(file: Path, alt: str) -> str:
-    """A picture as part of the page."""
+    """A picture as part of the page, once on white and once for dark pages."""
+    with Image.open(file) as opened:
+        image = opened.convert("RGB")
+    dark = _data_url(Image.fromarray(darkened(np.asarray(image))))
+    source = f'<source media="(prefers-color-scheme: dark)" srcset="{dark}"/>'
+    return f'<picture>{source}<img alt="{escape(alt)}" src="{_data_url(image)}"></picture>'
+
+
+def _data_url(image: Image.Image) -> str:
     stream = io.BytesIO()
-    with Image.open(file) as image:
-        image.convert("RGB").save(stream, "WEBP", quality=82, method=4)
-    return f'<img alt="{escape(alt)}" src="data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}">'
+    image.save(stream, "WEBP", quality=82, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def darkened(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn a drawing on white into one for a dark page: light and dark change places, hues stay, and so do the photographs.
+
+    Args:
+        pixels: (H, W, 3). What is not white and fills most of a rectangle of some size is a photograph.
+    """
+    labels, _ = ndimage.label((pixels < _WHITE).any(2))
+    photographs = np.zeros(labels.shape, bool)
+    for number, place in enumerate(ndimage.find_objects(labels), 1):
+        height, width = (edge.stop - edge.start for edge in place)
+        if min(height, width) >= _SMALLEST and (labels[place] == number).mean() > _FILLED:
+            photographs[place] = True
+    turned = pixels.astype(np.int32)
+    turned += 255 - turned.max(2, keepdims=True) - turned.min(2, keepdims=True)
+    turned = _PAPER + turned.clip(0, 255) * (255 - _PAPER) // 255
+    return np.where(photographs[..., None], pixels, turned).astype(np.uint8)

@@ -20,6 +20,8 @@ from jpegdl.comparison.figures import (
 from jpegdl.comparison.numbers import summary_notes, summary_rows, verdict
 from jpegdl.comparison.summary import read_summary
 from jpegdl.files import write_text
+from jpegdl.report.classes import image_sections
+from jpegdl.report.head import page_head
 from jpegdl.report.section import PagePicture, Runs, Section, drawn
 from jpegdl.runs import RunFolder
 
@@ -52,6 +54,8 @@ def write_report(folder: Path) -> Path:
     page = _template().render(
         name=summary["name"],
         verdict=verdict(summary),
+        head=page_head(runs, summary),
+        untuned=_untuned(summary),
         header=header,
         rows=[(row, _about(row[0], settings)) for row in rows],
         notes=[note for note in summary_notes(summary) if note],
@@ -65,6 +69,16 @@ def write_report(folder: Path) -> Path:
     )
     write_text(folder / REPORT, page)
     return folder / REPORT
+
+
+def _untuned(summary: dict[str, Any]) -> str:
+    """Return what is to be said where plain was not tuned."""
+    if summary.get("tuned") or len(summary["arms"]) < 2 or summary["data"] == "made-up":
+        return ""
+    return (
+        "Plain was not tuned by jpegdl tune, so part of a gain may be what better settings would give plain too. In our own "
+        "runs most of it was: see docs/explanation/results.md."
+    )
 
 
 def _template() -> jinja2.Template:
@@ -93,6 +107,7 @@ def _about(arm: str, settings: str) -> str:
 def _sections(folder: Path, runs: Runs, summary: dict[str, Any]) -> Iterator[Section]:
     """Return what there is to show, in the order of the page."""
     yield Section("How they compare", pictures=list(_comparing(runs, summary)))
+    yield from image_sections(runs)
     with_layer = [arm for arm, by_seed in runs.items() if by_seed and arm != "plain"]
     shown = _gaining_most(with_layer, summary)
     left = len(with_layer) - len(shown)
@@ -130,19 +145,21 @@ def _comparing(runs: Runs, summary: dict[str, Any]) -> Iterator[PagePicture]:
             gains,
             "gains",
             "Difference of each arm's test accuracy to plain, with intervals",
-            "Test accuracy against the plain model, paired by seed. An interval that contains 0 shows no difference.",
+            "Test accuracy against the plain model, paired by seed. Where an interval contains 0, the difference is not "
+            "statistically significant.",
         )
     yield drawn(
         accuracy_figure(runs, summary),
         "accuracy",
-        "Test accuracy of each arm by epoch",
-        "Test accuracy by epoch. What counts is the last epoch, which the table compares.",
+        "Accuracy of each arm by epoch",
+        "Accuracy by epoch: in the test or, where images are held out of training, on these. What counts is the test after the "
+        "last epoch, which the table compares.",
     )
     yield drawn(
-        curves_figure(runs, summary),
+        curves_figure(runs, summary, without=("test_accuracy",)),
         "curves",
-        "Accuracy, loss, mean step and saturation of each arm by epoch",
-        "All that was measured by epoch: accuracy and loss in test and training, the mean luma step, and the share of luma "
+        "Loss, training accuracy, mean step and saturation of each arm by epoch",
+        "All else that was measured by epoch: the losses, accuracy in training, the mean luma step, and the share of luma "
         "coefficients at the level cap.",
         wide=True,
     )

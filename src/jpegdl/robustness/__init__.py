@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from jpegdl.robustness.attack_figures import attack_figure, attack_left_out, attack_notes, attack_rows
     from jpegdl.robustness.attack_runs import AttackedComparison, attack_comparison
     from jpegdl.robustness.config import ATTACKS, GRADIENTS, AttackConfig, check_attack
+    from jpegdl.robustness.own_model import attack_model
     from jpegdl.robustness.results import attack_name, read_attack, with_earlier
     from jpegdl.robustness.surrogates import gradients_of, with_gradient
     from jpegdl.robustness.text import attack_text
@@ -24,6 +25,7 @@ __all__ = [
     "attack_figure",
     "attack_images",
     "attack_left_out",
+    "attack_model",
     "attack_name",
     "attack_notes",
     "attack_rows",
@@ -46,6 +48,7 @@ _HOMES = {
     "attack_figure": "attack_figures",
     "attack_images": "attack_batch",
     "attack_left_out": "attack_figures",
+    "attack_model": "own_model",
     "attack_name": "results",
     "attack_notes": "attack_figures",
     "attack_rows": "attack_figures",

@@ -150,7 +150,7 @@ def _draw_norm(axes: Axes, norm: str, results: Results, arms: list[str]) -> None
                 axes.fill_between(eps, low, high, color=colour, alpha=0.15, linewidth=0)
     unit = "largest change of a pixel value, 1/255" if norm == "Linf" else "Euclidean length of the change, 1/255"
     axes.set(xlabel=unit, title=norm)
-    axes.set_ylim(0, 100)
+    axes.set_ylim(bottom=0)
     axes.margins(x=0.03)
     axes.grid(alpha=0.25)
 

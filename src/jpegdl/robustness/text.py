@@ -22,7 +22,7 @@ def attack_text(result: dict[str, Any]) -> str:
     if result["other_images"]:
         lines.append(f"other images than those of the run's own test: {result['other_images']}")
     if result["levels"]:
-        lines += ["", "norm                eps  own gradient  adaptive  fools plain  most broken by"]
+        lines += ["", "norm               size  own gradient  any attack  plain too  strongest attack"]
     for level in result["levels"]:
         eps = f"{level['eps_255']:g}/255" if level["norm"] == "Linf" else f"{level['eps']:g} = {level['eps_255']:g}/255"
         own = "" if level["own_gradient"] is None else _percent(level["own_gradient"])
@@ -35,7 +35,7 @@ def attack_text(result: dict[str, Any]) -> str:
         elif not result["rounding"] and result["arm"] == "plain":
             by = won["attack"]
         adaptive, fools = _percent(level["accuracy"]), _fools_plain(level)
-        lines.append(f"{level['norm']:<5} {eps:>17}  {own:>12}  {adaptive:>8}  {fools:>11}  {by}")
+        lines.append(f"{level['norm']:<5} {eps:>17}  {own:>12}  {adaptive:>10}  {fools:>9}  {by}")
     for flag in result["masking"]["flags"]:
         lines.append(f"! {flag['norm']}, {flag['eps_255']:g}/255: {flag['text']}")
     for name, why in result["left_out"].items():

@@ -77,7 +77,25 @@ def attack_run(
             for, images too small for corruptions, a GPU without enough memory, or another process attacks the same run.
     """
     check_attack(config)
-    attack = _Attack(folder, config, plain if plain is None or plain.path != folder.path else None)
+    opened = open_for_test(folder, config.data, config.device, config.rounding)
+    return attack_opened(opened, config, plain if plain is None or plain.path != folder.path else None, progress)
+
+
+def attack_opened(
+    opened: OpenedRun, config: AttackConfig, plain: RunFolder | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Attack a model that is open already; see :func:`attack_run`.
+
+    Args:
+        opened: the model, its test images, and the folder that ``attack.json`` and ``attack.csv`` are left in.
+        config: what to attack with.
+        plain: the run of the plain model of the same seed, for transfers from it; None for no transfers.
+        progress: see :func:`attack_run`.
+
+    Raises:
+        UsageError: see :func:`attack_run`.
+    """
+    folder, attack = opened.folder, _Attack(opened, config, plain)
     with attack.pieces.claimed(f"{folder} is being attacked"):
         try:
             result = attack.run(progress or (lambda what, done, total: None))
@@ -91,8 +109,8 @@ def attack_run(
 class _Attack:
     """A model, its images, and all that is to be done to them."""
 
-    def __init__(self, folder: RunFolder, config: AttackConfig, plain: RunFolder | None) -> None:
-        opened = open_for_test(folder, config.data, config.device, config.rounding)
+    def __init__(self, opened: OpenedRun, config: AttackConfig, plain: RunFolder | None) -> None:
+        folder = opened.folder
         self.config, self.opened, self.model, self.device = config, opened, opened.model, opened.device
         self.classes, self.trained = opened.run.classes, opened.run.config
         if config.corruptions and self.trained.data.pixels < SMALLEST:

@@ -193,7 +193,7 @@ class RunFolder:
             UsageError: the classes differ, so that the model's answers would be compared with those of other classes.
         """
         there = self.data()
-        difference = data_difference({**there, "train": found["train"]}, found)
+        difference = data_difference({**there, "train": None, "validation": None}, found)
         if difference and class_difference(there["classes"], found["classes"]):
             raise UsageError(f"the model in {self} knows other classes than these data ({difference}); give its own data")
         if difference and there["train"].get("content") == found["test"]["content"]:

@@ -37,8 +37,9 @@ class Standing:
         done, total: batches.
         epoch, epochs: the epoch in training, from 1 on, and how many there are.
         loss: mean over the last finished epoch.
-        accuracy: share of the test images, 0 to 1, at the last test.
+        accuracy: share of the test images, 0 to 1, at the last test; or of the validation images.
         resumed: the last epoch that was finished before this process took over; 0 for a run from scratch.
+        part: which images ``accuracy`` is of, test or validation.
     """
 
     done: int
@@ -48,9 +49,10 @@ class Standing:
     loss: float | None = None
     accuracy: float | None = None
     resumed: int = 0
+    part: str = "test"
 
     def __str__(self) -> str:
-        accuracy = "" if self.accuracy is None else f"test {100 * self.accuracy:.1f} %, "
+        accuracy = "" if self.accuracy is None else f"{self.part} {100 * self.accuracy:.1f} %, "
         loss = "" if self.loss is None else f", loss {self.loss:.3f}"
         return f"{accuracy}epoch {self.epoch}/{self.epochs}{loss}"
 

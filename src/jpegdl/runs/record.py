@@ -48,10 +48,13 @@ def from_dict(kind: type, content: Any) -> Any:
 
 
 def first_difference(there: Any, here: Any, path: str = "") -> str | None:
+    """In words, which of two records' settings differs first; None if none does."""
     if isinstance(there, dict) and isinstance(here, dict):
         for key in {**there, **here}:
             if found := first_difference(there.get(key), here.get(key), f"{path}.{key}" if path else str(key)):
                 return found
+        return None
+    if path == "data.holdout" and not there and not here:  # 0 and none: the record of the data says what was held out
         return None
     return None if there == here or path in WHERE else f"{path} was {there!r}, now {here!r}"
 
@@ -74,17 +77,22 @@ def same_images(there: dict[str, Any], here: dict[str, Any]) -> bool:
     return (there["images"], there.get(kind)) == (here["images"], here.get(kind))
 
 
+_NO_IMAGES: dict[str, Any] = {"images": 0, "content": None}  # of a part that there is not
+
+
 def data_difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
     """In words, what of two data sets' fingerprints differs first; None if they are the same."""
     if difference := class_difference(there["classes"], here["classes"]):
         return difference
-    for part, name in (("train", "training"), ("test", "test")):
-        then, now = there[part], here[part]
-        if then is None:  # only the other part is asked for
+    for part, name in (("train", "training"), ("test", "test"), ("validation", "validation")):
+        then, now = there.get(part, _NO_IMAGES), here.get(part, _NO_IMAGES)
+        if then is None:  # only the other parts are asked for
             continue
         if then["images"] != now["images"]:
             older = "content" not in then and then["images"] < now["images"]
             why = "; the version that recorded it passed over .gif, .jfif and others, and links in tars" if older else ""
+            if part == "validation" and not then["images"]:
+                why = "; --data.holdout 0 goes on without them"
             return f"{then['images']} {name} images then, {now['images']} now{why}"
         if not same_images(then, now):
             return f"as many {name} images, but other ones, or of other classes"
@@ -111,6 +119,9 @@ def counted(result: dict[str, Any]) -> dict[str, Any]:
     return {**result, "accuracy": share(result["correct"], result["images"])}
 
 
+_NOT_TESTED = {"train": None, "validation": None}
+
+
 def other_test_images(there: dict[str, Any], here: dict[str, Any]) -> str | None:
     """In words, how the test images of a result differ from those of another; None if they do not, as far as both say.
 
@@ -125,7 +136,7 @@ def other_test_images(there: dict[str, Any], here: dict[str, Any]) -> str | None
     before, after = (result.get("images", data["test"]["images"]) for result, data in ((there, then), (here, now)))
     if before != after:
         return f"{after} in place of {before}"
-    return data_difference({**then, "train": None}, {**now, "train": None})
+    return data_difference({**then, **_NOT_TESTED}, {**now, **_NOT_TESTED})
 
 
 def digest_of_weights(config: RunConfig) -> str | None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,9 +147,10 @@ class History(Callback):
 
     The latter holds ``epoch``, ``steps``, ``alpha`` and ``saturation`` (the share of coefficients at the level cap, over the
     epoch's last training batch), the last three of shape (epochs, 3, 8, 8) for Y, Cb, Cr; as they train, where what is tested
-    is an average. Only the rows of tested epochs have test metrics. The record lives in the checkpoint and both files are
+    is an average. Only the rows of tested epochs have test metrics; where images are held out, these are ``val_loss`` and
+    ``val_accuracy``, and the last row has those of the test beside them. The record lives in the checkpoint and both files are
     written whole, so that a resumed run has neither gaps nor repeats, and no epoch more where a callback had stopped training.
-    ``seconds`` is the time spent on training batches alone; ``test_saturation``, ``test_grey`` and ``test_counts`` are those of
+    ``seconds`` is the time spent on training batches alone; ``test_saturation``, ``test_grey`` and ``counts`` are those of
     :class:`JointTraining`, at the last test.
     """
 
@@ -159,7 +161,7 @@ class History(Callback):
         self.seconds = 0.0
         self.test_saturation: list[Any] | None = None
         self.test_grey: bool | None = None
-        self.test_counts: tuple[int, int] | None = None
+        self.counts: dict[str, tuple[int, int]] = {}
         self._since = 0.0
         self._tested = False
         self._images: Tensor | None = None
@@ -178,7 +180,7 @@ class History(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, module: JointTraining) -> None:  # type: ignore[override]
         self._tested = True
         self.test_saturation = None if module.test_saturation is None else module.test_saturation.tolist()
-        self.test_grey, self.test_counts = module.test_grey, module.test_counts
+        self.test_grey, self.counts = module.test_grey, {**self.counts, **module.counts}
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: JointTraining) -> None:  # type: ignore[override]
         epoch = trainer.current_epoch + 1
@@ -186,10 +188,10 @@ class History(Callback):
         row |= {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
-            if self._tested or not name.startswith("test_")
+            if self._tested or not name.startswith(("test_", "val_"))
         }
-        if self._tested and self.test_counts is not None:
-            row["test_accuracy"] = share(*self.test_counts)
+        if self._tested:
+            row[f"{module.part}_accuracy"] = share(*self.counts[module.part])
         self._tested = False
         entry = self._tables(trainer, module)
         means = _means(entry)
@@ -235,13 +237,14 @@ class History(Callback):
             "seconds": self.seconds,
             "test_saturation": self.test_saturation,
             "test_grey": self.test_grey,
-            "test_counts": self.test_counts,
+            "counts": {part: list(counts) for part, counts in self.counts.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows, self.seconds = state["rows"], state["seconds"]
         self.test_saturation, self.test_grey = state["test_saturation"], state["test_grey"]
-        self.test_counts = state.get("test_counts")  # not in checkpoints of before it was kept
+        counts = state.get("counts") or {"test": state.get("test_counts")}  # of checkpoints of earlier versions, maybe none
+        self.counts = {part: (found[0], found[1]) for part, found in counts.items() if found is not None}
         self.tables = [{name: np.asarray(value) for name, value in entry.items()} for entry in state["tables"]]
 
 
@@ -276,6 +279,7 @@ class Progress(ProgressBar):
         self._loss: float | None = None
         self._accuracy: float | None = None
         self._resumed = 0
+        self._part = "test"
 
     def disable(self) -> None:
         """Lightning's way to silence processes other than the first."""
@@ -288,11 +292,12 @@ class Progress(ProgressBar):
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._show(trainer, batch_idx + 1)
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
         found = trainer.callback_metrics
         self._loss = float(found["train_loss"])
-        if "test_accuracy" in found:
-            self._accuracy = float(found["test_accuracy"])
+        self._part = module.part
+        if (accuracy := found.get(f"{self._part}_accuracy")) is not None:
+            self._accuracy = float(accuracy)
         self._show(trainer, int(trainer.num_training_batches))
 
     def on_train_end(self, *_: Any) -> None:
@@ -307,4 +312,5 @@ class Progress(ProgressBar):
         each, epochs, epoch = int(trainer.num_training_batches), int(trainer.max_epochs or 0), trainer.current_epoch
         done = min(each * epoch + batches, each * epochs)
         standing = Standing(done, each * epochs, min(epoch + 1, epochs), epochs, self._loss, self._accuracy, self._resumed)
+        standing = replace(standing, part="validation" if self._part == "val" else self._part)
         self._display.show(standing)

@@ -6,6 +6,7 @@ from typing import Any
 from jpegdl.backbones.build import build_backbone
 from jpegdl.calibrate import starting_tables
 from jpegdl.data import Data
+from jpegdl.data.loaders import TestImages
 from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel, build_layer, layer_kind, prepend, table_source
 from jpegdl.layer.roundings import set_rounding
@@ -14,9 +15,10 @@ from jpegdl.runs import DataPlace, RunConfig, RunFolder, check_config, load_mode
 from jpegdl.runs.device import trainer_device
 from jpegdl.runs.opened import open_for_test
 from jpegdl.runs.record import share
+from jpegdl.training.metrics import describe
 from jpegdl.training.module import JointTraining
 from jpegdl.training.starting_weights import starting_backbone
-from jpegdl.training.trainer import LIGHTNING, make_trainer
+from jpegdl.training.trainer import LIGHTNING, last_predictions, make_trainer
 from jpegdl.user_code import is_own
 
 
@@ -97,12 +99,20 @@ def _untrained(run: RunConfig, data: Data, seed: int) -> PrependedModel:
 
 @quiet(*LIGHTNING)
 def evaluate(model: PrependedModel, data: Data, config: RunConfig) -> dict[str, Any]:
-    """Accuracy (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, and ``loss``, the mean
-    cross-entropy, of a model on the test images."""
+    """Return ``accuracy`` (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, ``loss``, the
+    mean cross-entropy, ``metrics`` (:func:`jpegdl.training.metrics.describe`) and ``predictions`` of a model on the test
+    images."""
     module = JointTraining(model, config.training, len(data.classes), seed=0)
     trainer = make_trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     with starting(), room_for_images():
-        (metrics,) = trainer.validate(module, data, verbose=False)
-    assert module.test_counts is not None
-    correct, images = module.test_counts
-    return {"accuracy": share(correct, images), "correct": correct, "images": images, "loss": metrics["test_loss"]}
+        (metrics,) = trainer.validate(module, TestImages(data), verbose=False)
+    correct, images = module.counts["test"]
+    said = last_predictions(module, data)
+    return {
+        "accuracy": share(correct, images),
+        "correct": correct,
+        "images": images,
+        "loss": metrics["test_loss"],
+        "metrics": describe(said),
+        "predictions": said,
+    }

@@ -1,7 +1,7 @@
 """The Lightning module: one loss, two optimizers."""
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import lightning
 import torch
@@ -40,7 +40,10 @@ class JointTraining(lightning.LightningModule):
         test_saturation: (3, 8, 8), the share of coefficients at the level cap over the test images, at the last test; None
             before it, and for layers without a cap.
         test_grey: whether all test images are grey, at the last test; None before it.
-        test_counts: how many test images the model had right, and how many there were, at the last test; None before it. The
+        part: which images ``val_dataloader`` gives, ``test`` or ``val``: what is measured on them is logged under that name.
+        predictions: of each part, what was said of each image when it was last looked at, in the order of the data set, on the
+            CPU: (images, 5) float32, class, predicted class, its probability, rank of the class, cross-entropy in nats.
+        counts: of each part, how many images the model had right, and how many there were, when it was last looked at. The
             metrics are float32, which no share of these is exactly.
     """
 
@@ -59,7 +62,9 @@ class JointTraining(lightning.LightningModule):
         self.test_loss = MeanMetric(nan_strategy="disable")  # one that is not finite is to be seen
         self.test_saturation: Tensor | None = None
         self.test_grey: bool | None = None
-        self.test_counts: tuple[int, int] | None = None
+        self.part: Literal["test", "val"] = "test"
+        self.counts: dict[str, tuple[int, int]] = {}
+        self.predictions: dict[str, Tensor] = {}
 
     @property
     def saturation(self) -> Callable[[Tensor], Tensor] | None:
@@ -191,6 +196,7 @@ class JointTraining(lightning.LightningModule):
         self._saturation, self._images = torch.zeros(3, 8, 8, device=self.device), torch.zeros((), device=self.device)
         self._coloured = torch.zeros((), device=self.device)  # batches
         self._counts = torch.zeros(2, dtype=torch.int64, device=self.device)
+        self._said: list[Tensor] = []
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, target = batch
@@ -198,8 +204,9 @@ class JointTraining(lightning.LightningModule):
         self.test_loss.update(cross_entropy(logits[real].float(), target[real], reduction="none"))
         self.test_accuracy.update(logits, target)
         self._counts += torch.stack([(logits.argmax(1) == target)[real].sum(), real.sum()])
-        self.log("test_loss", self.test_loss, batch_size=len(images))
-        self.log("test_accuracy", self.test_accuracy, batch_size=len(images))
+        self.log(f"{self.part}_loss", self.test_loss, batch_size=len(images))
+        self.log(f"{self.part}_accuracy", self.test_accuracy, batch_size=len(images))
+        self._said.append(_said(logits, target))
         self._coloured += (images != images[:, :1]).any()  # entries that are no images are black
         if self.saturation is not None and real.any():
             self._saturation += self.saturation(images[real]) * real.sum()
@@ -211,7 +218,22 @@ class JointTraining(lightning.LightningModule):
             for x in (self._saturation, self._images, self._coloured, self._counts)
         )
         correct, tested = counts.tolist()
-        self.test_counts = correct, tested
+        self.counts[self.part] = correct, tested
         self.test_grey = not coloured
+        said: Any = self.all_gather(torch.cat(self._said))
+        if said.ndim == 3:  # processes take turns, image by image
+            said = said.transpose(0, 1).reshape(-1, said.shape[-1])
+        self.predictions[self.part] = said[said[:, 0] != IGNORED].cpu()
         if self.saturation is not None:
             self.test_saturation = total / images
+
+
+def _said(logits: Tensor, target: Tensor) -> Tensor:
+    """What logits (N, classes) say of images of these classes, (N,): see :attr:`JointTraining.predictions`."""
+    chances = logits.float().softmax(1)
+    probability, predicted = chances.gather(1, logits.argmax(1, keepdim=True))[:, 0], logits.argmax(1)
+    own = target.clamp(min=0)
+    before = (chances > chances.gather(1, own[:, None])).sum(1)
+    rank = torch.where(predicted == target, 1, before.clamp(min=1) + 1)  # of equal ones, the model takes one
+    loss = cross_entropy(logits.float(), own, reduction="none")
+    return torch.stack([target.float(), predicted.float(), probability, rank.float(), loss], dim=1)

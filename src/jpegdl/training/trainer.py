@@ -9,13 +9,14 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.plugins import LayerSync, MixedPrecision, TorchCheckpointIO
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from jpegdl.data import Data
+from jpegdl.data.loaders import TestImages
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing
 from jpegdl.layer import describe_tables, prepend
@@ -23,10 +24,12 @@ from jpegdl.processes import end_with_starter, quiet, room_for_images, starting
 from jpegdl.runs.config import RunConfig
 from jpegdl.runs.device import trainer_device
 from jpegdl.runs.folder import RunFolder
+from jpegdl.runs.predictions import Predictions, predictions_file, write_predictions
 from jpegdl.runs.progress import Display, Line
 from jpegdl.runs.record import digests_of_code, settings_of, share, versions
 from jpegdl.tables import before_and_after
 from jpegdl.training.callbacks import EndAtOnce, History, Progress, Start
+from jpegdl.training.metrics import describe
 from jpegdl.training.module import JointTraining
 from jpegdl.training.plugins import ending_wandb_runs, make_own, naming
 from jpegdl.training.starting_weights import check_head, other_networks, starting_backbone
@@ -155,6 +158,7 @@ def train_run(
     arm: str,
     seed: int,
     display: Display | None = None,
+    watching: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Train one arm with one seed, or resume where it was interrupted; leave a finished run folder.
 
@@ -167,13 +171,15 @@ def train_run(
         arm: name of the arm, for the record.
         seed: of the backbone's initial weights and everything random in training.
         display: shows how far the run is. Default: a line on stderr.
+        watching: callbacks beside the user's own that are no setting, as they change nothing but when it ends.
 
     Returns:
-        The result: accuracy (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, loss, epochs
-        trained, seconds spent on training batches, head (own, selected or new, see
-        :func:`jpegdl.training.starting_weights.starting_backbone`), numbers of parameters (all of them; the layer's trainable
-        ones), saturation (None if the layer has no cap), whether the test images are grey, data, versions, and digests of the
-        user's own ``code``, by module.
+        The result: accuracy (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, loss, these
+        four of the ``validation`` images where there are any, ``metrics`` (see :func:`jpegdl.training.metrics.describe`; what
+        was said of each image is in ``predictions.csv``), epochs trained, seconds spent on training batches, head (own,
+        selected or new, see :func:`jpegdl.training.starting_weights.starting_backbone`), numbers of parameters (all of them;
+        the layer's trainable ones), saturation (None if the layer has no cap), whether the test images are grey, data,
+        versions, and digests of the user's own ``code``, by module.
 
     Raises:
         UsageError: the loss is not finite, a callback or logger fails, the folder holds other settings, other data or a
@@ -188,8 +194,11 @@ def train_run(
     data.load()
     backbone, head = starting_backbone(config, data.classes, seed)
     check_head(config, head)
+    if training.channels_last:
+        backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = prepend(backbone, nn.Identity())
     module = JointTraining(model, training, len(data.classes), seed)
+    module.part = "test" if data.validation is None and not data.blinded else "val"
     module.objective.networks = other_networks(config, data.classes)
     comparison = folder.path.absolute().parent.parent
     places = {"arm": arm, "seed": seed, "folder": folder.path, "name": comparison.name, "comparison": comparison}
@@ -211,13 +220,27 @@ def train_run(
         config,
         max_epochs=training.epochs,
         check_val_every_n_epoch=training.test_every,
-        callbacks=[start, *average, *callbacks, history, Progress(display or Line(f"{arm}, seed {seed}")), checkpoint],
+        callbacks=[
+            start,
+            *average,
+            *callbacks,
+            *watching,
+            history,
+            Progress(display or Line(f"{arm}, seed {seed}")),
+            checkpoint,
+        ],
         plugins=[_WholeCheckpoints(), *([_SyncBatchNorm()] if training.sync_batchnorm else [])],
         logger=False,
         log_every_n_steps=1,
     )
     if training.sync_batchnorm and trainer.strategy.root_device.type != "cuda":
         raise UsageError(f"training.sync_batchnorm needs GPUs, this run is on {trainer.strategy.root_device}")
+
+    def test(images: lightning.LightningDataModule) -> None:
+        with starting(), naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
+            history.rows[-1] |= trainer.validate(module, images, verbose=False)[0]
+        history.rows[-1][f"{module.part}_accuracy"] = share(*module.counts[module.part])
+
     try:
         with room_for_images(), naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
             _fit(trainer, module, data, folder.checkpoint)
@@ -231,24 +254,34 @@ def train_run(
         trainer.save_checkpoint(folder.checkpoint)  # Lightning's own callback saves after a step only
     # What is kept is what was tested, the average where there is one; also where nothing was left to train.
     module.load_state_dict(torch.load(folder.checkpoint, map_location="cpu", weights_only=True)["state_dict"])
-    if "test_accuracy" not in history.rows[-1]:  # a callback stopped training after an epoch that is not tested
-        with starting(), naming(lambda: {"callbacks": callbacks, "loggers": start.loggers}):
-            history.rows[-1] |= trainer.validate(module, data, verbose=False)[0]
-        assert module.test_counts is not None
-        history.rows[-1]["test_accuracy"] = share(*module.test_counts)
+    validation: dict[str, Any] | None = None
+    if f"{module.part}_accuracy" not in history.rows[-1]:  # a callback stopped training after an epoch that is not tested
+        test(data)
+    if data.validation is not None:
+        correct, images = history.counts["val"]
+        validation = {"accuracy": share(correct, images), "correct": correct, "images": images}
+        validation["loss"] = history.rows[-1]["val_loss"]
+        module.part = "test"
+        test(TestImages(data))
+    elif module.part not in module.predictions:  # the last epoch was tested before this process took over
+        test(TestImages(data))
     if not trainer.is_global_zero:
         trainer.strategy.barrier()
         return folder.result()
     history.write()
+    answers = last_predictions(module, data)
+    write_predictions(predictions_file(folder), answers)
     folder.write_model(model, data.classes)
     if start.before["tables"]:
         folder.write_tables(before_and_after(start.before, describe_tables(model.layer)))
     result = {
         "arm": arm,
         "seed": seed,
-        "accuracy": history.rows[-1]["test_accuracy"],
-        **({} if history.test_counts is None else dict(zip(("correct", "images"), history.test_counts, strict=True))),
-        "loss": history.rows[-1]["test_loss"],
+        "accuracy": history.rows[-1][f"{module.part}_accuracy"],
+        **dict(zip(("correct", "images"), history.counts[module.part], strict=True)),
+        "loss": history.rows[-1][f"{module.part}_loss"],
+        "metrics": describe(answers),
+        **({} if validation is None else {"validation": validation}),
         "epochs": int(history.rows[-1]["epoch"]),
         "train_seconds": history.seconds,
         "head": head,
@@ -266,6 +299,14 @@ def train_run(
     return folder.result()
 
 
+def last_predictions(module: JointTraining, data: Data) -> Predictions:
+    """Return what was said of the test images, when they were last looked at; without any, of those that are held out."""
+    target, predicted, probability, rank, loss = module.predictions[module.part].double().numpy().T
+    images = [data.test.key(index) for index in range(len(data.test))]
+    whole = [part.astype(int) for part in (target, predicted, rank)]
+    return Predictions(images, data.classes, whole[0], whole[1], probability, whole[2], loss)
+
+
 def _fit(trainer: lightning.Trainer, module: JointTraining, data: Data, last: Path) -> None:
     """Train from ``last`` where it exists, else from scratch."""
     if last.is_file():
@@ -276,7 +317,8 @@ def _fit(trainer: lightning.Trainer, module: JointTraining, data: Data, last: Pa
     try:
         with starting(), warnings.catch_warnings():
             # The folder holds settings already; and what Lightning itself does with PyTorch is not the user's to mend.
-            warnings.filterwarnings("ignore", r"Checkpoint directory .* exists|`isinstance\(treespec")
+            for passed in (r"Checkpoint directory .* exists|`isinstance\(treespec", ".* does not have many workers"):
+                warnings.filterwarnings("ignore", passed)
             trainer.fit(module, data, ckpt_path=last if last.is_file() else None)
     except torch.OutOfMemoryError as error:
         raise UsageError(

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -14,7 +14,9 @@ from jpegdl.data.sources.listing import is_compressed, refuse_compressed
 from jpegdl.errors import UsageError
 
 _FILES = ("samples", "imgs", "_samples", "_image_files", "_images")
-TRAIN, TEST = ("train", "training"), ("test", "val", "validation")  # what the two parts of a set are called
+# What the parts of a set are called. Where there is no test part, the one for validation is what is tested on.
+TRAIN, VALIDATION = ("train", "training"), ("val", "validation")
+TEST = ("test", *VALIDATION)
 
 
 class Source:
@@ -55,7 +57,23 @@ class Source:
         return found
 
 
-Sets = tuple[Source, Source, list[str]]  # training images, test images, names of the classes
+class Parts(NamedTuple):
+    """A set, in parts.
+
+    Attributes:
+        train: the training images.
+        test: the test images; None where the set has none and ``data.test_share`` is to take them from the training images.
+        classes: names of the classes.
+        validation: what is looked at while training, and neither trained nor tested on; None where there is none.
+    """
+
+    train: Source
+    test: Source | None
+    classes: list[str]
+    validation: Source | None = None
+
+
+Sets = tuple[Source, Source, list[str]] | Parts  # what a reader returns: those three, or all four
 
 
 def folder_path(config: DataConfig, holds: str) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jpegdl.data.config import DataConfig
-from jpegdl.data.sources.base import TEST, TRAIN, Sets, folder_path
+from jpegdl.data.sources.base import TEST, TRAIN, VALIDATION, Parts, Source, folder_path
 from jpegdl.data.sources.encoded import ByteRange, Stored
 from jpegdl.data.sources.listing import (
     IMAGES,
@@ -51,13 +51,25 @@ def _find(root: Path, split: str, synonyms: Sequence[str]) -> Path:
         file for file in sorted(root.iterdir()) if is_compressed(file) and file.name.lower().partition(".")[0] in synonyms
     ]
     if there:
-        others = [path for path in there[1:] if not path.samefile(there[0])] + packed
+        beside = _validation(root) if synonyms == TEST else None
+        others = [path for path in there[1:] if not path.samefile(there[0]) and path != beside] + packed
         warn_unread(root, split, _shown(there[0]), [_shown(path) for path in others])
         return there[0]
     for file in packed:
         refuse_compressed(file)
     names = ", ".join(map(_shown, _tried(root, synonyms)))
-    raise UsageError(f"no {split} images in {root}: expected one of {names} there, with one folder for each class")
+    hint = ""
+    if not _there(root, TRAIN) and not _there(root, TEST):
+        hint = "; where it holds the class folders themselves, --data.test-share 0.2 keeps a fifth of each class for the test"
+    elif synonyms == TEST:
+        hint = "; --data.test-share 0.2 keeps a fifth of the training images of each class for the test"
+    raise UsageError(f"no {split} images in {root}: expected one of {names} there, with one folder for each class{hint}")
+
+
+def _validation(root: Path) -> Path | None:
+    """Return the part for validation, where there is one beside the test part."""
+    test, others = _there(root, TEST[:1]), _there(root, VALIDATION)
+    return next((path for path in others if not path.samefile(test[0])), None) if test else None
 
 
 def _shown(path: Path) -> str:
@@ -191,7 +203,7 @@ def class_key(config: DataConfig) -> Callable[[str], Any]:
     return str if config.class_order == "sorted" else natural_key
 
 
-def open_test(config: DataConfig) -> Sets:
+def open_test(config: DataConfig) -> tuple[Source, Source, list[str]]:
     """The test images of class folders alone; the training images are none.
 
     They are those of :func:`open_folder`; a folder (or a tar) that has neither part is taken for the test part itself.
@@ -211,31 +223,37 @@ def open_test(config: DataConfig) -> Sets:
 
 
 @register_set("folder", open_test=open_test)
-def open_folder(config: DataConfig) -> Sets:
+def open_folder(config: DataConfig) -> Parts:
     """Class folders for training and test; or for each a tar of them, a tar of one tar for each class, or a folder of these.
 
-    A class folder that holds no image in either part is left out, with a warning.
+    A class folder that holds no image in either part is left out, with a warning. A part for validation beside the test part
+    is taken for that. With ``data.test_share`` there need be no test part; then the folder (or a tar) may be class folders.
 
     Raises:
-        UsageError: one of the two is missing or empty, they differ in their classes, or an image is in no class folder.
+        UsageError: one of the parts is missing or empty, they differ in their classes, or an image is in no class folder.
     """
-    root = folder_path(config, "train/ and test/ (or train.tar and test.tar)")
-    train, test = _read(_find(root, "training", TRAIN)), _read(_find(root, "test", TEST))
-    used = [{name for name, _ in part.places} for part in (train, test)]
-    classes = sorted(used[0] | used[1], key=class_key(config))
-    odd = [
-        f"{name} has no {split} image"
-        for name in classes
-        for split, part in zip(("training", "test"), used, strict=True)
-        if name not in part
-    ]
-    if odd:
-        raise UsageError(f"training and test images in {root} have different classes: {', '.join(odd[:5])}")
+    holds = "train/ and test/ (or train.tar and test.tar)"
+    root = Path(config.path).expanduser() if config.path else None
+    if config.test_share is None or root is None or not root.is_file():
+        root = folder_path(config, holds if config.test_share is None else "train/, or one folder for each class")
+    parts: dict[str, _Images] = {}
+    if config.test_share is not None and not (root.is_dir() and _there(root, TEST)):
+        parts["training"] = _read(_find(root, "training", TRAIN) if root.is_dir() and _there(root, TRAIN) else root)
+    else:
+        parts = {"training": _read(_find(root, "training", TRAIN)), "test": _read(_find(root, "test", TEST))}
+        if (validation := _validation(root)) is not None:
+            parts["validation"] = _read(validation)
+    used = {split: {name for name, _ in part.places} for split, part in parts.items()}
+    classes = sorted(set().union(*used.values()), key=class_key(config))
+    odd = [f"{name} has no {split} image" for name in classes for split in used if name not in used[split]]
+    if odd := [text for text in odd if not text.endswith(" validation image")]:
+        raise UsageError(f"{' and '.join(parts)} images in {root} have different classes: {', '.join(odd[:5])}")
     if len(classes) < 2:
         raise UsageError(f"{root} has one class only, {classes[0]!r}; expected one folder for each of two or more")
-    if empty := sorted((train.folders | test.folders) - used[0], key=natural_key):
+    if empty := sorted(set().union(*(part.folders for part in parts.values())) - used["training"], key=natural_key):
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
         names = ", ".join(map(repr, empty[:5]))
         warnings.warn(f"class folders in {root} that hold no image are left out: {names}{more}", DataWarning, stacklevel=2)
     index = {name: i for i, name in enumerate(classes)}
-    return train.source(index), test.source(index), classes
+    sources = {split: part.source(index) for split, part in parts.items()}
+    return Parts(sources["training"], sources.get("test"), classes, sources.get("validation"))

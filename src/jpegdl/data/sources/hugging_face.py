@@ -3,13 +3,14 @@
 import io
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from PIL import Image
 
 from jpegdl.data.config import DataConfig
 from jpegdl.data.digests import UNKNOWN, bytes_digest
-from jpegdl.data.sources.base import Sets, Source
+from jpegdl.data.sources.base import VALIDATION, Parts, Source
 from jpegdl.data.sources.labels import class_index, numbered_classes
 from jpegdl.data.sources.registry import register_set
 from jpegdl.errors import DataWarning, UsageError
@@ -61,8 +62,8 @@ def _target(value: Any, split: str, index: int) -> int:
 
 
 @register_set("hfds/")
-def open_hugging_face(config: DataConfig) -> Sets:
-    """Open a set named hfds/NAME.
+def open_hugging_face(config: DataConfig) -> Parts:
+    """Open a set named hfds/NAME; its split for validation is that where there is one to test on beside it.
 
     Raises:
         UsageError: a package is not installed, or the set cannot be read.
@@ -82,15 +83,30 @@ def open_hugging_face(config: DataConfig) -> Sets:
         if min(test.targets, default=-1) >= 0:
             if passed:
                 warnings.warn(f"{config.kind} is tested on its split {split!r}: {'; '.join(passed)}", DataWarning, stacklevel=2)
-            return train, test, classes or numbered_classes(train, test)
+            validation = None if split in VALIDATION else _beside(config)
+            return Parts(train, test, classes or numbered_classes(train, test), validation)
         partly = max(test.targets, default=-1) >= 0
         first = next((index for index, target in enumerate(test.targets) if target < 0), 0)
         problems.append(
             f"its split {split!r} has no classes{f' for some images, such as {test.name(first)}' if partly else ''}"
         )
         passed.append(problems[-1])
+    if config.test_share is not None:
+        return Parts(train, None, classes or numbered_classes(train))
     why = "; ".join(passed or problems)
-    raise UsageError(f"{config.kind} has no images to test on: tried the splits {', '.join(TEST_SPLITS)} ({why})")
+    raise UsageError(
+        f"{config.kind} has no images to test on (--data.test-share 0.2 keeps a fifth of the training images of each class for "
+        f"that): tried the splits {', '.join(TEST_SPLITS)} ({why})"
+    )
+
+
+def _beside(config: DataConfig) -> Source | None:
+    """Return the split for validation, where there is one whose images all have classes."""
+    for split in VALIDATION:
+        with suppress(_NoSplitError):
+            source, _ = _open(config, split)
+            return source if min(source.targets, default=-1) >= 0 else None
+    return None
 
 
 class _NoSplitError(UsageError):

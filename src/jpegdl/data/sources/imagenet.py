@@ -3,7 +3,7 @@
 import re
 
 from jpegdl.data.config import DataConfig
-from jpegdl.data.sources.base import TEST, TRAIN, Sets, folder_path
+from jpegdl.data.sources.base import TEST, TRAIN, Parts, folder_path
 from jpegdl.data.sources.class_folders import open_folder
 from jpegdl.data.sources.registry import register_set
 from jpegdl.data.sources.shards import open_shards
@@ -11,7 +11,7 @@ from jpegdl.errors import UsageError
 
 
 @register_set("imagenet")
-def open_imagenet(config: DataConfig) -> Sets:
+def open_imagenet(config: DataConfig) -> Parts:
     """ImageNet-1K: folders or tars of WordNet ids (n01440764, ...), or WebDataset shards.
 
     Raises:
@@ -25,10 +25,10 @@ def open_imagenet(config: DataConfig) -> Sets:
                 "'val') unpack them, with ILSVRC2012_devkit_t12.tar.gz, into the train/ and val/ that are expected there"
             )
         return open_shards(config)
-    train, test, classes = open_folder(config)
-    if odd := [name for name in classes if not re.fullmatch(r"n\d{8}", name)]:
+    parts = open_folder(config)
+    if odd := [name for name in parts.classes if not re.fullmatch(r"n\d{8}", name)]:
         raise UsageError(
             f"classes in {root} are not WordNet ids such as n01440764 ({odd[0]!r}, for example); use --data.name folder, or "
             "wds/ for shards"
         )
-    return train, test, classes
+    return parts

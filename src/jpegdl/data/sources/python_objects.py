@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.utils.data import Subset
 from jpegdl.data.config import OBJECT, DataConfig
 from jpegdl.data.digests import UNKNOWN, Piece, piece_digests
 from jpegdl.data.pixels import to_rgb
-from jpegdl.data.sources.base import Sets, Source, kept_files
+from jpegdl.data.sources.base import Parts, Source, kept_files
 from jpegdl.data.sources.labels import check_classes, check_range, class_index, numbered_classes
 from jpegdl.errors import UsageError
 from jpegdl.random import evenly
@@ -207,14 +208,15 @@ def _files_of(dataset: Any) -> tuple[list[str] | None, str]:
     return files, os.path.commonpath({os.path.dirname(file) for file in files})  # noqa: PTH120 - for speed
 
 
-def open_own(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_only: bool = False) -> Sets:
+def open_own(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_only: bool = False) -> Parts:
     """Return what ``data.name``, ``my_package.my_module:make``, returns; or a data set that is given as Python objects.
 
     Args:
         config: its ``name`` is that of a function (or class) that returns the sets. It is called with ``path=data.path`` where
             it has a parameter ``path``, and without arguments else.
-        sets: (train, test) or (train, test, classes): two map-style data sets, see :class:`OwnImages`, and the names of their
-            classes. Default of these: ``train.classes`` where it has them, else the numbers.
+        sets: (train, test), (train, test, classes) or (train, test, classes, validation): map-style data sets, see
+            :class:`OwnImages`, and the names of their classes. Default of these: ``train.classes`` where it has them, else the
+            numbers. ``test`` may be None where ``data.test_share`` takes it from the training images.
         test_only: the training images are none, and ``train`` may be None.
 
     Raises:
@@ -227,32 +229,40 @@ def open_own(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_on
             "Data(config, sets=(train, test, classes)); or put them in a function, and give --data.name my_module:make"
         )
     given = _made(config, label) if sets is None else sets
-    if not isinstance(given, tuple | list) or len(given) not in (2, 3):
+    if not isinstance(given, tuple | list) or len(given) not in (2, 3, 4):
         got = f"{len(given)} of them" if isinstance(given, tuple | list) else type(given).__name__
-        raise UsageError(f"{label} must be (train, test) or (train, test, classes), got {got}")
-    train, test = given[:2]
-    if train is test:
-        raise UsageError(f"{label}: train and test are the same object, so that the test would be of images trained on")
-    parts = [
-        None if part is None and test_only else OwnImages(part, f"{label} {name}", config.limit)
-        for name, part in (("train", train), ("test", test))
-    ]
-    for name, images in zip(("train", "test"), parts, strict=True):
-        if images is not None and not images.targets:
+        raise UsageError(f"{label} must be (train, test), (train, test, classes) or these and validation, got {got}")
+    sets_by_part = {"train": given[0], "test": given[1], "validation": given[3] if len(given) == 4 else None}
+    if test_only:
+        sets_by_part["validation"] = None
+    _check_apart(sets_by_part, label)
+    if given[1] is None and config.test_share is None:
+        raise UsageError(
+            f"{label} has no test images; --data.test-share 0.2 keeps a fifth of the training images of each class for the test"
+        )
+    limit = None if given[1] is None else config.limit  # else the test images are taken from all of them first
+    parts = {
+        name: OwnImages(part, f"{label} {name}", limit)
+        for name, part in sets_by_part.items()
+        if part is not None or (name == "train" and not test_only)
+    }
+    for name, images in parts.items():
+        if not images.targets:
             raise UsageError(f"{label}: {name} has no images")
-    _check_apart(train, test, label)
-    classes = _classes(given, [images for images in parts if images is not None], label)
+    classes = _classes(given, list(parts.values()), label)
     none = OwnImages([], f"{label} train")
-    check_classes(
-        parts[0] or none,
-        parts[1] or none,
-        classes,
-        label,
-        known=len(given) == 3,
-        instead="if the network knows it already, return the names of the classes too",
-        limited=config.limit is not None,
-    )
-    return (parts[0] or none) if not test_only else none, parts[1] or none, classes
+    if "test" in parts:
+        check_classes(
+            parts.get("train", none),
+            parts["test"],
+            classes,
+            label,
+            known=len(given) >= 3,
+            instead="if the network knows it already, return the names of the classes too",
+            limited=config.limit is not None,
+        )
+    train = none if test_only else parts.get("train", none)
+    return Parts(train, parts.get("test"), classes, parts.get("validation"))
 
 
 def _made(config: DataConfig, label: str) -> Any:
@@ -283,19 +293,25 @@ def _made(config: DataConfig, label: str) -> Any:
         raise UsageError(f"{label} failed: {said(error)}") from error
 
 
-def _check_apart(train: Any, test: Any, label: str) -> None:
-    """Refuse two subsets of one set that have images in common."""
-    if train is None:
-        return
-    (first, some), (second, others) = _origin(train), _origin(test)
-    if first is second and (shared := len(set(some) & set(others))):
-        raise UsageError(f"{label}: {shared} images are in both train and test, so that the test would be of images trained on")
+def _check_apart(parts: Mapping[str, Any], label: str) -> None:
+    """Refuse two parts that are the same object, or subsets of one set that have images in common."""
+    there = [(name, part) for name, part in parts.items() if part is not None]
+    for (name, one), (other, another) in combinations(there, 2):
+        seen = f"the {other} would be of images trained on" if name == "train" else "the test would be of images looked at"
+        if one is another:
+            raise UsageError(f"{label}: {name} and {other} are the same object, so that {seen}")
+        if not all(hasattr(part, "__len__") for part in (one, another)):
+            continue  # said when it is opened
+        (first, some), (second, others) = _origin(one), _origin(another)
+        if first is second and (shared := len(set(some) & set(others))):
+            raise UsageError(f"{label}: {shared} images are in both {name} and {other}, so that {seen}")
 
 
 def _classes(given: Sequence[Any], parts: Sequence[Source], label: str) -> list[str]:
     """The names of the classes, as many as any class index asks for."""
     origin = next(_origin(part)[0] for part in given[:2] if part is not None)
-    names = given[2] if len(given) == 3 else getattr(origin, "classes", None)
+    named = len(given) == 3 or (len(given) == 4 and given[2] is not None)
+    names = given[2] if named else getattr(origin, "classes", None)
     if names is None:
         names = numbered_classes(*parts)
     if isinstance(names, str | int) or not hasattr(names, "__iter__"):

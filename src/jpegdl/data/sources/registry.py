@@ -5,25 +5,27 @@ imported when a set is first asked for: none of them is listed here.
 """
 
 import pkgutil
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from jpegdl.data.config import OBJECT, DataConfig
-from jpegdl.data.sources.base import Sets, Source
-from jpegdl.data.sources.labels import check_classes
+from jpegdl.data.sources.base import Parts, Sets, Source
+from jpegdl.data.sources.labels import check_classes, check_range
 from jpegdl.data.sources.listing import warn_passed
-from jpegdl.errors import UsageError
-from jpegdl.random import evenly
+from jpegdl.errors import DataWarning, UsageError
+from jpegdl.random import dealt, evenly, stratified
 from jpegdl.user_code import is_own
 
 Opener = Callable[[DataConfig], Sets]
+T = TypeVar("T", bound=Opener)
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Reader:
 _registered: dict[str, Reader] = {}
 
 
-def register_set(*names: str, open_test: Opener | None = None) -> Callable[[Opener], Opener]:
+def register_set(*names: str, open_test: Opener | None = None) -> Callable[[T], T]:
     """Make sets of a function that opens them: ``--data.name NAME``.
 
     Args:
@@ -56,7 +58,7 @@ def register_set(*names: str, open_test: Opener | None = None) -> Callable[[Open
         ValueError: there is such a set already.
     """
 
-    def register(function: Opener) -> Opener:
+    def register(function: T) -> T:
         for name in names:
             if name in _registered:
                 raise ValueError(f"there is a set {name!r} already")
@@ -80,42 +82,101 @@ def set_names() -> list[str]:
     return sorted(_readers(), key=lambda name: (name.endswith("/"), name))
 
 
-def open_sets(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_only: bool = False) -> Sets:
-    """Training and test images, nothing decoded yet, and the names of the classes.
+def open_sets(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_only: bool = False) -> Parts:
+    """Training, test and validation images, nothing decoded yet, and the names of the classes.
 
     Args:
-        config: which set.
-        sets: the set itself, for the name ``object``: (train, test) or (train, test, classes), see
-            :func:`jpegdl.data.sources.python_objects.open_own`.
-        test_only: class folders need no training part, and what there is of it is not read: the training images are none.
+        config: which set, and what of it is held out.
+        sets: the set itself, for the name ``object``: (train, test), (train, test, classes) or (train, test, classes,
+            validation), see :func:`jpegdl.data.sources.python_objects.open_own`.
+        test_only: class folders need no training part, and what there is of it is not read: the training images are none, and
+            there are none for validation.
 
     Raises:
-        UsageError: the set cannot be read.
+        UsageError: the set cannot be read, or not be split as asked for.
     """
     if sets is not None and config.name != OBJECT:
         raise UsageError(f"data.name must be {OBJECT} where the sets are given as Python objects, got {config.name!r}")
+    label = f"data.name {config.kind}" + (f", {config.path}" if config.path else "")
     if config.kind == OBJECT or is_own(config.kind):
         from jpegdl.data.sources.python_objects import open_own  # which needs PyTorch
 
-        return open_own(config, sets, test_only=test_only)
-    prefix, slash, _ = config.kind.partition("/")
-    reader = _readers()[prefix + slash]
-    train, test, classes = (reader.open_test if test_only else reader.open)(config)
-    label = f"data.name {config.kind}" + (f", {config.path}" if config.path else "")
-    warn_passed(Counter(train.passed_over) + Counter(test.passed_over), config.path)
+        parts = Parts(*open_own(config, sets, test_only=test_only and config.test_share is None))
+        label = "the data set given as Python objects" if config.kind == OBJECT else label
+        if parts.test is not None:
+            return _held_out(parts, config, label, test_only)
+    else:
+        prefix, slash, _ = config.kind.partition("/")
+        reader = _readers()[prefix + slash]
+        parts = Parts(*(reader.open_test if test_only and config.test_share is None else reader.open)(config))
+        passed = sum((Counter(part.passed_over) for part in (parts.train, parts.test, parts.validation) if part), Counter())
+        warn_passed(passed, config.path)
+    train, test, classes, validation = parts
+    if test is None:
+        if config.test_share is None:
+            raise UsageError(f"{label} has no test images")
+        chosen = stratified(train.targets, config.test_share, config.split_seed, "test")
+        train, test = _apart(train, chosen)
+    elif config.test_share is not None and not test_only:
+        raise UsageError(f"data.test_share {config.test_share:g}: {label} has test images of its own; leave it out")
     check_classes(train, test, classes, label)
     if config.limit is not None:
-        train, test = _Some(train, config.limit), _Some(test, config.limit)
+        train, test = (Chosen(part, evenly(part.targets, config.limit)) for part in (train, test))
+        if validation is not None:
+            validation = Chosen(validation, evenly(validation.targets, config.limit))
         check_classes(train, test, classes, f"data.limit {config.limit} of {label}", limited=True)
-    return train, test, classes
+    return _held_out(Parts(train, test, classes, validation), config, label, test_only)
 
 
-class _Some(Source):
-    """The first images of every class, as many of each as ``limit`` in all allows; in the source's order."""
+def _held_out(parts: Parts, config: DataConfig, label: str, test_only: bool) -> Parts:
+    """The same set with what settings hold out of training, and without the rest that is not wanted."""
+    if test_only:
+        return parts._replace(train=Chosen(parts.train, []), validation=None)
+    asked = config.folds is not None or config.holdout is not None
+    if not asked:
+        if parts.validation is not None:
+            check_range((parts.validation,), len(parts.classes))
+        return parts
+    if config.holdout == 0 and config.folds is None:
+        return parts._replace(validation=None)
+    if parts.validation is not None:
+        warnings.warn(
+            f"{label} has images for validation of its own, which are not in use: data.holdout and data.folds take training "
+            "images",
+            DataWarning,
+            stacklevel=4,
+        )
+    targets = parts.train.targets
+    if config.folds is not None and config.fold is not None:
+        chosen = dealt(targets, config.folds, config.fold, config.split_seed)
+    else:
+        chosen = stratified(targets, config.holdout or 0.0, config.split_seed, "holdout")
+    if not chosen:
+        what = f"data.holdout {config.holdout:g}" if config.folds is None else f"data.folds {config.folds}, fold {config.fold}"
+        raise UsageError(f"{what}: {label} has too few training images to hold any out: {len(targets)}")
+    train, validation = _apart(parts.train, chosen)
+    return parts._replace(train=train, validation=validation)
 
-    def __init__(self, source: Source, limit: int) -> None:
-        self._source, self._indices = source, evenly(source.targets, limit)
-        self.passed_over = source.passed_over
+
+def _apart(source: Source, chosen: Sequence[int]) -> tuple[Source, Source]:
+    """The images of a source that are not chosen, and those that are."""
+    left = sorted(set(range(len(source.targets))).difference(chosen))
+    return Chosen(source, left), Chosen(source, chosen, counts=False)
+
+
+class Chosen(Source):
+    """Some images of another source.
+
+    Args:
+        source: whose.
+        indices: which of them, in the order wanted.
+        counts: whether the files that were passed over beside them count here.
+    """
+
+    def __init__(self, source: Source, indices: Sequence[int], *, counts: bool = True) -> None:
+        self._source, self._indices = source, indices
+        if counts:
+            self.passed_over = source.passed_over
         self.targets = [source.targets[index] for index in self._indices]
 
     def read(self, index: int) -> Image.Image:

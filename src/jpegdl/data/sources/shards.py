@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jpegdl.data.config import DataConfig
-from jpegdl.data.sources.base import TEST, TRAIN, Sets, folder_path
+from jpegdl.data.sources.base import TEST, TRAIN, VALIDATION, Parts, folder_path
 from jpegdl.data.sources.encoded import ByteRange, Stored
 from jpegdl.data.sources.labels import class_index, numbered_classes
 from jpegdl.data.sources.listing import (
@@ -39,14 +39,7 @@ def find_shards(root: Path, split: str, synonyms: Sequence[str]) -> list[Path]:
     Raises:
         UsageError: there are none, or one of them is compressed.
     """
-    files = [
-        file for file in sorted([*root.glob("*"), *root.glob("*/*")]) if not any(map(hidden, file.relative_to(root).parts))
-    ]
-    archives = [file for file in files if file.suffix.lower() == ".tar" or is_compressed(file)]
-    by_word = []
-    for word in synonyms:
-        pattern = rf"(?<![a-z]){word}(?![a-z])"
-        by_word.append([file for file in archives if re.search(pattern, str(file.relative_to(root)).lower())])
+    by_word = _by_word(root, synonyms)
     if found := next(filter(None, by_word), None):
         for file in filter(is_compressed, found):
             refuse_compressed(file)
@@ -58,6 +51,18 @@ def find_shards(root: Path, split: str, synonyms: Sequence[str]) -> list[Path]:
     raise UsageError(
         f"no {split} shards in {root}: expected tars with {words} in their names there, such as {synonyms[0]}-0000.tar"
     )
+
+
+def _by_word(root: Path, synonyms: Sequence[str]) -> list[list[Path]]:
+    """The archives whose name, or whose folder's, has each of the words in it."""
+    files = [
+        file for file in sorted([*root.glob("*"), *root.glob("*/*")]) if not any(map(hidden, file.relative_to(root).parts))
+    ]
+    archives = [file for file in files if file.suffix.lower() == ".tar" or is_compressed(file)]
+    return [
+        [file for file in archives if re.search(rf"(?<![a-z]){word}(?![a-z])", str(file.relative_to(root)).lower())]
+        for word in synonyms
+    ]
 
 
 class _Shard:
@@ -149,13 +154,15 @@ def read_shards(root: Path, files: Sequence[Path]) -> Stored:
 
 
 @register_set("wds/")
-def open_shards(config: DataConfig) -> Sets:
-    """WebDataset shards of training and test images; classes are numbered.
+def open_shards(config: DataConfig) -> Parts:
+    """WebDataset shards of training, test and, where there are both, validation images; classes are numbered.
 
     Raises:
         UsageError: there are none, or they hold no images with classes.
     """
     root = folder_path(config, "shards such as NAME-train-0000.tar and NAME-val-0000.tar")
     train = read_shards(root, find_shards(root, "training", TRAIN))
-    test = read_shards(root, find_shards(root, "test", TEST))
-    return train, test, numbered_classes(train, test)
+    tests, others = (any(_by_word(root, words)) for words in (TEST[:1], VALIDATION))
+    test = read_shards(root, find_shards(root, "test", TEST[:1] if tests else TEST))
+    validation = read_shards(root, find_shards(root, "validation", VALIDATION)) if tests and others else None
+    return Parts(train, test, numbered_classes(train, test), validation)

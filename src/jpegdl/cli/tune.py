@@ -1,0 +1,52 @@
+"""``jpegdl tune``."""
+
+from typing import TYPE_CHECKING, Any
+
+from jpegdl.cli.command import Command
+from jpegdl.cli.options import SETTINGS, TRAINING, comparison_parser, note_command, picked_comparison
+from jpegdl.cli.output import say, say_table
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+
+class Tune(Command):
+    about = "Tune plain and the layer alike, on held-out training images; write a recipe."
+    example = "jpegdl tune mine --data.path FOLDER --backbone resnet18 \\\n    --trials 20 --hours 3"
+    short = ("config", "name", "trials", "hours", "tune_seed", "data.holdout", *TRAINING, "jobs")
+    resumes = "epoch"
+    extra = "tune"
+
+    def build(self) -> "ArgumentParser":
+        from jpegdl.settings import Count, Positive, Seed
+
+        parser = comparison_parser(
+            f"jpegdl tune [NAME] {SETTINGS}",
+            f"{self.about} Learning rate, weight decay, batch size, schedule, crops, colours and epochs of both; the layer's "
+            "own learning rate, q_max and alpha too. The test images are never read: a fifth of the training images is held "
+            "out, or what data.holdout or data.folds say.",
+            new=True,
+        )
+        parser.add_argument("--trials", type=Count, default=20, help="trainings of plain, and as many of the layer")
+        parser.add_argument("--hours", type=Positive | None, default=None, help="begin no trial after that long")
+        parser.add_argument("--tune-seed", type=Seed, default=0, help="of the draws of settings, and of the runs")
+        return parser
+
+    def run(self, chosen: dict[str, Any]) -> None:
+        from jpegdl.comparison.tuning import TUNED, tune
+
+        config = picked_comparison(chosen)
+        try:
+            found = tune(config, chosen["trials"], chosen["hours"], chosen["tune_seed"])
+        finally:
+            note_command(config.folder, chosen)
+        trials = next(iter(found.values())).trials
+        say(f"\nBest of {trials} trial{'' if trials == 1 else 's'} each, accuracy on the held-out training images:")
+        rows = [["arm", "recipe, %", "tuned, %"]]
+        for arm, best in found.items():
+            rows.append([arm, "-" if best.recipe is None else f"{100 * best.recipe:.1f}", f"{100 * best.accuracy:.1f}"])
+        say_table(rows)
+        if trials < chosen["trials"]:
+            say(f"There was time for {trials} of {chosen['trials']} trials of both; the same command goes on.")
+        say("\nNext: train both with what was found, on all training images, and test:")
+        say(f"  jpegdl compare --config {config.folder / TUNED}")

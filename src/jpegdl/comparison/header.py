@@ -1,0 +1,213 @@
+"""What is about to be trained, and how long it will take: the lines before a comparison."""
+
+import textwrap
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from jpegdl.backbones.build import build_backbone
+from jpegdl.comparison.config import CompareConfig
+from jpegdl.comparison.jobs import count_jobs
+from jpegdl.comparison.schedule import Run
+from jpegdl.data import Data
+from jpegdl.data.config import DEFAULT_SIZE, SMALL
+from jpegdl.errors import UsageError
+from jpegdl.layer import build_layer, layer_kind, prepend
+from jpegdl.processes import count_cores
+from jpegdl.random import isolated
+from jpegdl.runs import RunConfig
+from jpegdl.runs.device import compute_device
+from jpegdl.tables import standard_tables
+
+WIDTH = 80  # characters
+_ENOUGH = 2.0  # seconds, that one measurement takes at most where a step takes less
+_WORTH_IT = 120.0  # seconds of training, beyond which a shorter way is looked for
+_LOOKED_AT = 9  # images
+
+
+def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
+    """Describe what a comparison is about to train, in lines of at most 80 characters.
+
+    The time is measured: a few steps of plain and of the layer are trained on noise, on the device and with the threads that
+    the runs will have.
+
+    Args:
+        config: the comparison.
+        data: its data set; nothing need be decoded.
+        asked: all runs that it is to have, seed and arm.
+    """
+    left = [(seed, arm) for seed, arm in asked if not config.run_folder(arm, seed).finished]
+    plain = config.arm_run("plain")
+    rows = {"data": _data_line(config, data), "images": _images_line(config, data)}
+    with isolated():
+        backbone = build_backbone(config.backbone, len(data.classes), 0, plain.data.pixels)
+    parameters = sum(p.numel() for p in backbone.parameters())
+    rows["network"] = f"{config.backbone}, {_millions(parameters)} parameters{', pretrained' if config.trained else ''}"
+    optimizer, steps = plain.training.optimizer, max(1, len(data.train) // plain.data.batch_size)
+    rows["training"] = (
+        f"{_some(plain.training.epochs, 'epoch')} of {_some(steps, 'step')} of {min(plain.data.batch_size, len(data.train))} "
+        f"images, {optimizer.name}, rate {optimizer.lr:g} ({optimizer.schedule}), {plain.training.precision}"
+    )
+    arms = list(dict.fromkeys(arm for _, arm in asked))
+    seeds = len({seed for seed, _ in asked})
+    done = len(asked) - len(left)
+    rows["runs"] = f"{_some(len(arms), 'arm')} x {_some(seeds, 'seed')}: {', '.join(arms)}" + (f"; {done} done" if done else "")
+    jobs = min(count_jobs(config), len(left))
+    threads = torch.get_num_threads() if jobs <= 1 else max(1, min(torch.get_num_threads(), count_cores() // jobs))
+    try:
+        device = compute_device(config.device)
+    except UsageError:  # one that Lightning alone knows
+        device = torch.device("cpu")
+    side = f"{_some(jobs, 'run')} at a time" + (f", {_some(threads, 'thread')} each" if device.type == "cpu" else "")
+    rows["device"] = f"{device.type}, {side}"
+    if not config.together:
+        with suppress(Exception):  # whatever the user's model raises: it is said when it trains
+            rows |= _time_rows(config, data, left, backbone, device, threads, max(1, jobs))
+    if starts := [arm for arm in arms if config.needed_arms(arm) and arm != "plain"]:
+        needed = config.needed_arms(starts[0])[0]
+        rows["cost"] = f"{', '.join(starts)}: tables start from the trained {needed} of the same seed: two trainings for one"
+    return "\n".join(_wrapped(name, text) for name, text in rows.items())
+
+
+def _wrapped(name: str, text: str) -> str:
+    lines = textwrap.wrap(text, WIDTH - 10, break_on_hyphens=False)
+    return "\n".join(f"{name if i == 0 else '':<10}{line}" for i, line in enumerate(lines))
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.3g} million" if count >= 1e6 else f"{count:,}"
+
+
+def _data_line(config: CompareConfig, data: Data) -> str:
+    where = f" in {config.data.path}" if config.data.path else ""
+    held_out = "" if data.validation is None else f", {len(data.validation):,} held out of training"
+    classes = len(data.classes)
+    return (
+        f"{config.data.kind}{where}: {_some(classes, 'class').replace('classs', 'classes')} (chance {100 / classes:.3g} %), "
+        f"{len(data.train):,} training images{held_out}, {len(data.test):,} test images"
+    )
+
+
+def _images_line(config: CompareConfig, data: Data) -> str:
+    pixels, side = config.data.pixels, config.data.side
+    line = f"{pixels} x {pixels} pixels" + (f", cut from {side}" if side != pixels else "")
+    if config.data.kind in SMALL:
+        return line
+    sizes = []
+    for index in range(0, len(data.train), max(1, len(data.train) // _LOOKED_AT)):
+        with suppress(Exception):  # said when it is decoded
+            sizes.append(min(data.train.stored_size(index)))
+    median = sorted(sizes)[len(sizes) // 2] if sizes else 0
+    if pixels <= DEFAULT_SIZE and median >= 2 * pixels:
+        return f"{line}, of images whose short side is {median}: little is left of them; --data.size 64 or more keeps more"
+    return line
+
+
+# ---------------------------------------------------------------------------------------------------------------- time
+
+
+def _time_rows(
+    config: CompareConfig,
+    data: Data,
+    left: Sequence[Run],
+    backbone: nn.Module,
+    device: torch.device,
+    threads: int,
+    jobs: int,
+) -> dict[str, str]:
+    """How long the runs that are left will take, by a measurement, and what would shorten that."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with isolated():
+            plain = _step_seconds(config.arm_run("plain"), None, backbone, data, device)
+            first = next((arm for _, arm in left if layer_kind(config.arm_run(arm).layer).from_tables), None)
+            layer = plain if first is None else _step_seconds(config.arm_run(first), first, backbone, data, device)
+            total = sum(_run_seconds(config.arm_run(arm), data, layer if arm != "plain" else plain) for _, arm in left)
+            rows = {"time": f"about {_duration(total / jobs)}: {_seconds(plain)} a step, measured"}
+            if first is not None:
+                rows["time"] += f"; {first} x{layer / plain:.2f}"
+            mixed = config.training.precision in ("32-true", "32")
+            if total / jobs > _WORTH_IT and mixed and _has_bf16(device):
+                run = config.arm_run("plain")
+                fast = _step_seconds(run, None, backbone, data, device, bf16=True) / plain
+                if fast < 0.95:
+                    rows["faster"] = f"--training.precision bf16-mixed takes x{fast:.2f} of that a step, measured here"
+    finally:
+        torch.set_num_threads(before)
+        backbone.to("cpu")
+    return rows
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 by itself."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    known = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return device.type == "cpu" and any(bool(has()) for has in known if has is not None)
+
+
+def _step_seconds(
+    run: RunConfig, arm: str | None, backbone: nn.Module, data: Data, device: torch.device, *, bf16: bool = False
+) -> float:
+    """Measure one training step on noise, forward and backward, in seconds: the shortest of a few after the first."""
+    layer: nn.Module = nn.Identity()
+    if arm is not None:
+        layer = build_layer(replace(run.layer, tables="standard:75"), standard_tables(75), run.data.pixels)
+    model = prepend(backbone, layer).to(device).train()
+    if run.training.channels_last:
+        model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch = max(2, min(run.data.batch_size, len(data.train)))
+    images = torch.rand(batch, 3, run.data.pixels, run.data.pixels, device=device)
+    target = torch.zeros(batch, dtype=torch.long, device=device)
+    kind = {"bf16-mixed": torch.bfloat16, "bf16": torch.bfloat16, "16-mixed": torch.float16, "16": torch.float16}
+    dtype = torch.bfloat16 if bf16 else kind.get(run.training.precision)
+
+    def step() -> float:
+        start = time.perf_counter()
+        with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            loss = cross_entropy(model(images).float(), target)
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss.item()  # waits for a GPU
+        model.zero_grad(set_to_none=True)
+        return time.perf_counter() - start
+
+    first, spent, best = step(), 0.0, float("inf")
+    if first > _ENOUGH:
+        return first
+    for _ in range(5):
+        best = min(best, took := step())
+        spent += took
+        if spent > _ENOUGH:
+            break
+    return best
+
+
+def _run_seconds(run: RunConfig, data: Data, step: float) -> float:
+    """How long one run takes: its steps, and its tests at a third of a step's time an image."""
+    training, batch = run.training, max(1, min(run.data.batch_size, len(data.train)))
+    tests = max(1, training.epochs // training.test_every)
+    looked_at = len(data.test) if data.validation is None else len(data.validation)
+    return step * (training.epochs * max(1, len(data.train) // batch) + tests * looked_at / batch / 3)
+
+
+def _seconds(value: float) -> str:
+    return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 1.5 * length:
+            count: Any = f"{seconds / length:.2g}" if seconds < 10 * length else f"{seconds / length:.0f}"
+            return f"{count} {unit}s"
+    return "a minute" if seconds > 45 else f"{max(1, round(seconds))} seconds"

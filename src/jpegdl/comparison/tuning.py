@@ -1,0 +1,486 @@
+"""Tuning plain and the layer alike, on images held out of training: ``jpegdl tune``.
+
+Trials are Optuna's, in a journal in the folder of the comparison, where several processes find them; a trial that does badly
+after a ninth or a third of its epochs ends there (successive halving). The test images are never read.
+"""
+
+import hashlib
+import json
+import pickle
+import subprocess
+import sys
+import time
+import warnings
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+import lightning
+import yaml
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import nn
+
+from jpegdl.calibrate import model_tables, starting_tables
+from jpegdl.comparison.arms import with_changes
+from jpegdl.comparison.config import CompareConfig, check_compare
+from jpegdl.comparison.workers import worker_environment
+from jpegdl.data import Data
+from jpegdl.errors import UsageError
+from jpegdl.extras import require
+from jpegdl.files import claimed, write_text
+from jpegdl.layer import build_layer, layer_kind, prepend
+from jpegdl.processes import count_cores, end_with
+from jpegdl.runs import RunConfig, RunFolder, open_run
+from jpegdl.runs.device import compute_device
+from jpegdl.runs.progress import write_line
+from jpegdl.runs.record import settings_of, share
+from jpegdl.training import train_run
+from jpegdl.training.starting_weights import check_head, starting_backbone
+
+_BOTH = ("plain", "jpeg-dl")  # both are tuned, with as many trials each, or neither
+TUNED = "tuned.yaml"
+_HOLDOUT = 0.2  # of the training images, where the settings hold nothing out
+_STEPS = 27  # that a training has for the pruner, however many its epochs: rungs after 3, 9 and all of them
+_FACTOR = 3
+#: What a learning rate that is too large ends in: the trial is lost, and the others go on.
+_LOST = ("the loss is", "no longer finite", "has no memory left")
+_RECIPES = "recipe's"  # in a choice: as the recipe has it
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning found of one arm.
+
+    Attributes:
+        trials: how many count: as many for both arms.
+        accuracy: of the best, a share of the held-out images, 0 to 1.
+        recipe: of the recipe's own settings; None where that trial did not end.
+        settings: of the best, what differs from the recipe, nested.
+    """
+
+    trials: int
+    accuracy: float
+    recipe: float | None
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What one process works on: an arm's trials, until there are so many or it is so late."""
+
+    config: CompareConfig
+    arm: str
+    trials: int
+    seed: int
+    until: float | None  # time.time()
+    tables: Path | None  # the folder of the plain run that sensitivity tables come from
+
+    @property
+    def folder(self) -> Path:
+        return self.config.folder / "tuning"
+
+    @property
+    def run(self) -> RunConfig:
+        return self.config.arm_run(self.arm)
+
+
+def tune(config: CompareConfig, trials: int = 20, hours: float | None = None, seed: int = 0) -> dict[str, Tuned]:
+    """Tune plain, then the layer from the tables of the best plain model, with the same number of trials.
+
+    Learning rate, weight decay, batch size, schedule, crops, colours and epochs of both; the layer's learning rate, its q_max
+    and alpha (or hardness) too. The recipe's own settings are the first trial of each, and plain's best the layer's second.
+    What was interrupted goes on with the same call; one that asks for more trials adds to those that there are. Writes
+    ``tuned.yaml`` into the folder of the comparison.
+
+    Args:
+        config: what to compare; of its arms plain and jpeg-dl are tuned. Where it holds no training images out, a fifth is for
+            this.
+        trials: of each arm.
+        hours: no trial begins after that long, half of which is for each arm; then as many trials count of both as the arm with
+            fewer has. None for as long as it takes.
+        seed: of the draws of settings, and of the runs.
+
+    Returns:
+        What was found, by arm.
+
+    Raises:
+        UsageError: settings that cannot be used; a package that is not installed; trials in the folder of other settings or
+            data; no trial of an arm that ended.
+        BusyError: another process tunes the same.
+        KeyboardInterrupt: interrupted.
+    """
+    require("jpegdl tune needs", "optuna")
+    given = config.data
+    if given.holdout is None and given.folds is None and Data(given, seed).validation is None:
+        config = replace(config, data=replace(given, holdout=_HOLDOUT))
+    if config.together:
+        raise UsageError("jpegdl tune trains each run in one process: give training.devices 1 and training.num_nodes 1")
+    check_compare(replace(config, arms=list(_BOTH)))
+    for arm in _BOTH:
+        if layer_kind(config.arm_run(arm).layer).from_tables and config.arm_run(arm).layer.tables == "learned":
+            raise UsageError("layer.tables learned come from a trained arm jpeg-dl: jpegdl tune cannot start from them")
+    data = Data(config.data, seed).blind()
+    with claimed(config.folder / "locks" / "tuning", f"{config.folder} is being tuned"):
+        _check_same(config, data, seed)
+        for arm in _BOTH:
+            best = _best(config, "plain", None) if arm == "jpeg-dl" else None
+            until = None if hours is None else time.time() + hours * 1800
+            task = _Task(config, arm, trials, seed, until, None if best is None else _place(config, best))
+            _requeue(task, best)
+            _work_side_by_side(task, data)
+        count = min(len(_ended(config, arm)) for arm in _BOTH)
+        found = {arm: _found(config, arm, count) for arm in _BOTH}
+    _write(config, given, found, len(data.test), seed)
+    return found
+
+
+def _check_same(config: CompareConfig, data: Data, seed: int) -> None:
+    """Refuse to add trials to those of other settings or data."""
+    file = config.folder / "tuning" / "of.json"
+    own = replace(config.run, device="auto")
+    content = {"settings": settings_of(own, "tuning", seed), "data": data.fingerprint}
+    content["settings"]["data"].update(path=None, workers=0)
+    text = json.dumps(content, indent=1, sort_keys=True)
+    if file.is_file() and file.read_text(encoding="utf-8") != text:
+        raise UsageError(f"{file.parent} holds trials of other settings or data; give another --name, or delete the folder")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, text)
+
+
+def _study(config: CompareConfig, arm: str, seed: int = 0) -> Any:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # which of its parts are experimental
+        return optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(config.folder / "tuning" / "journal.log"))),
+            study_name=arm,
+            direction="maximize",
+            sampler=_sampler(seed),
+            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=_STEPS // _FACTOR**2, reduction_factor=_FACTOR),
+            load_if_exists=True,
+        )
+
+
+def _sampler(seed: int) -> Any:
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True)
+
+
+def _requeue(task: _Task, best: Any) -> None:
+    """Put first what an interrupted call was at, or what is to be tried whatever is drawn."""
+    import optuna
+
+    study = _study(task.config, task.arm)
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        study.set_user_attr(f"interrupted {trial.number}", True)
+        if params := trial.params or trial.system_attrs.get("fixed_params"):
+            study.enqueue_trial(params)
+    if not study.trials:
+        study.enqueue_trial(_recipes_own(task.run))
+        if best is not None and task.trials > 1:
+            study.enqueue_trial(_recipes_own(task.run) | best.params)
+
+
+def _ended(config: CompareConfig, arm: str) -> list[Any]:
+    """The trials that count, as they came: finished, ended early or lost; not those that were interrupted."""
+    study = _study(config, arm)
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.is_finished() and f"interrupted {trial.number}" not in study.user_attrs and trial.user_attrs
+    ]
+
+
+def _best(config: CompareConfig, arm: str, count: int | None) -> Any:
+    """The best of an arm's first trials."""
+    ended = _ended(config, arm)[:count]
+    whole = [trial for trial in ended if trial.state.name == "COMPLETE"]
+    if not whole:
+        why = next((trial.user_attrs.get("why") for trial in ended if trial.user_attrs.get("why")), "there was no time for one")
+        raise UsageError(f"no trial of {arm} was trained to its end: {why}")
+    return max(whole, key=lambda trial: trial.value)
+
+
+def _found(config: CompareConfig, arm: str, count: int) -> Tuned:
+    best, first = _best(config, arm, count), _ended(config, arm)[0]
+    own = first.value if first.state.name == "COMPLETE" else None
+    return Tuned(count, best.value, own, best.user_attrs["settings"])
+
+
+def _place(config: CompareConfig, trial: Any) -> Path:
+    return config.folder / "tuning" / str(trial.user_attrs["folder"])
+
+
+# ----------------------------------------------------------------------------------------------------------- the settings
+
+
+def _around(value: float, low: float, high: float) -> tuple[float, float]:
+    """The bounds of a search on a logarithmic scale: a factor of ten to both sides."""
+    return max(low, value / 10), min(high, value * 10)
+
+
+def _spaces(run: RunConfig) -> tuple[dict[str, tuple[float, float]], dict[str, list[str]]]:
+    """What is searched, by name: numbers, on a logarithmic scale between bounds; and choices, the recipe's first."""
+    training, data = run.training, run.data
+    numbers = {
+        "lr": _around(training.optimizer.lr, 1e-6, 10.0),
+        "weight_decay": _around(training.optimizer.weight_decay, 1e-7, 1.0)
+        if training.optimizer.weight_decay
+        else (1e-6, 1e-2),
+    }
+    batches = dict.fromkeys(max(2, round(data.batch_size * factor)) for factor in (1, 0.5, 2))
+    choices = {
+        "batch_size": [str(batch) for batch in batches],
+        "schedule": [_RECIPES, "onecycle", "cosine"],
+        "crop": [_RECIPES, "shifted", "resized 0.08", "resized 0.35"],
+        "colours": [_RECIPES, "none", "color_jitter 0.4", "rand-m9-mstd0.5-inc1"],
+        "epochs": ["1", "2"] if any(milestone >= 1 for milestone in training.optimizer.milestones) else ["1", "0.5", "2"],
+    }
+    if run.layer.kind != "none":
+        numbers["layer_lr"] = _around(training.layer_optimizer.lr, 1e-6, 10.0)
+        if run.layer.tables == "sensitivity":
+            numbers["q_max"] = (min(1.0, run.layer.q_max), max(20.0, run.layer.q_max))
+        if run.layer.hardness is not None:
+            numbers["hardness"] = _around(run.layer.hardness, 1e-3, 1e3)
+        elif not isinstance(run.layer.alpha, list):
+            numbers["alpha"] = _around(run.layer.alpha or 5.0, 1e-3, 1e3)
+    return numbers, choices
+
+
+def _recipes_own(run: RunConfig) -> dict[str, Any]:
+    """The parameters that stand for the recipe as it is."""
+    numbers, choices = _spaces(run)
+    training, layer = run.training, run.layer
+    own: dict[str, Any] = {
+        "lr": training.optimizer.lr,
+        "weight_decay": training.optimizer.weight_decay or numbers["weight_decay"][0],
+        "layer_lr": training.layer_optimizer.lr,
+        "q_max": layer.q_max,
+        "hardness": layer.hardness,
+        "alpha": layer.alpha or 5.0,
+    }
+    return {name: own[name] for name in numbers} | {name: options[0] for name, options in choices.items()}
+
+
+def _settings(run: RunConfig, chosen: dict[str, Any]) -> dict[str, Any]:
+    """What parameters change in a run's settings, nested as in a file."""
+    data: dict[str, Any] = {"batch_size": int(chosen["batch_size"])}
+    if chosen["crop"] == "shifted":
+        data |= {"crop": "random", "pad": max(1, run.data.pixels // 8)}
+    elif chosen["crop"] != _RECIPES:
+        data |= {"crop": "resized", "scale": float(chosen["crop"].split()[1]), "pad": 0}
+    if chosen["colours"] == "color_jitter 0.4":
+        data |= {"auto_augment": None, "color_jitter": 0.4}
+    elif chosen["colours"] != _RECIPES:
+        data |= {"auto_augment": None if chosen["colours"] == "none" else chosen["colours"], "color_jitter": None}
+    epochs = max(1, round(run.training.epochs * float(chosen["epochs"])))
+    schedules: dict[str, dict[str, Any]] = {
+        _RECIPES: {},
+        "onecycle": {"schedule": "onecycle", "milestones": [], "warmup": 0.0},
+        "cosine": {"schedule": "cosine", "milestones": [], "warmup": 0.05},
+    }
+    optimizer = {"lr": chosen["lr"], "weight_decay": chosen["weight_decay"], **schedules[chosen["schedule"]]}
+    if not run.training.optimizer.weight_decay and chosen["weight_decay"] <= 1e-6:
+        optimizer["weight_decay"] = 0.0
+    training: dict[str, Any] = {"epochs": epochs, "optimizer": optimizer}
+    changes = {"data": data, "training": training}
+    if "layer_lr" in chosen:
+        training["layer_optimizer"] = {"lr": chosen["layer_lr"]}
+        changes["layer"] = {name: chosen[name] for name in ("q_max", "hardness", "alpha") if name in chosen}
+    return changes
+
+
+# --------------------------------------------------------------------------------------------------------------- trials
+
+
+class _Judge(Callback):
+    """Tells the pruner how a trial does, and ends it where that says so."""
+
+    def __init__(self, trial: Any, epochs: int) -> None:
+        self._trial, self._epochs = trial, epochs
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        epoch = trainer.current_epoch + 1
+        if trainer.state.fn != TrainerFn.FITTING or epoch >= self._epochs:
+            return
+        self._trial.report(share(*module.counts[module.part]), -(-_STEPS * epoch // self._epochs))
+        if self._trial.should_prune():
+            trainer.should_stop = True
+
+
+def _work_side_by_side(task: _Task, data: Data) -> None:
+    """Train trials until there are enough, here or in several processes."""
+    cores = count_cores()
+    wanted = task.config.jobs or (1 if compute_device(task.config.device).type == "cuda" else cores)
+    jobs = max(1, min(wanted, task.trials - len(_ended(task.config, task.arm))))
+    if jobs == 1:
+        _work(task, data)
+        return
+    code = "from jpegdl.comparison.tuning import serve_trials; serve_trials()"
+    environments = [worker_environment(row, max(1, cores // jobs)) for row in range(jobs)]
+    command = [sys.executable, "-P", "-c", code]
+    workers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stderr=None, stdout=2, env=environment, start_new_session=True)
+        for environment in environments
+    ]
+    try:
+        for worker in workers:
+            assert worker.stdin is not None
+            with suppress(BrokenPipeError):
+                pickle.dump(task, worker.stdin)
+                worker.stdin.close()
+        while running := [worker for worker in workers if worker.poll() is None]:
+            if any(worker.returncode for worker in workers if worker not in running):
+                break
+            time.sleep(0.2)
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    if any(worker.returncode for worker in workers):
+        raise UsageError("a process that trained trials has ended with an error, see above; the same command goes on")
+
+
+def serve_trials() -> None:
+    """Train trials of the task that comes on standard input."""
+    import os
+
+    end_with(os.getppid())
+    task: _Task = pickle.load(sys.stdin.buffer)
+    try:
+        _work(task, Data(task.config.data, task.seed).blind())
+    except UsageError as error:
+        write_line(f"jpegdl: error: {error}")
+        sys.exit(1)
+
+
+def _work(task: _Task, data: Data) -> None:
+    import optuna
+
+    study = _study(task.config, task.arm, task.seed)
+    lock = filelock.FileLock(task.config.folder / "locks" / f"trials-{task.arm}")
+    while True:
+        with lock:
+            states = (optuna.trial.TrialState.RUNNING,)
+            running = len(study.get_trials(deepcopy=False, states=states))
+            late = task.until is not None and time.time() >= task.until
+            if late or len(_ended(task.config, task.arm)) + running >= task.trials:
+                return
+            study.sampler = _sampler(task.seed * 100_003 + len(study.trials))
+            trial = study.ask()
+            numbers, choices = _spaces(task.run)
+            chosen: dict[str, Any] = {name: trial.suggest_float(name, *ends, log=True) for name, ends in numbers.items()}
+            chosen |= {name: trial.suggest_categorical(name, options) for name, options in choices.items()}
+        _train(task, data, study, trial, chosen)
+
+
+def _train(task: _Task, data: Data, study: Any, trial: Any, chosen: dict[str, Any]) -> None:
+    from optuna.trial import TrialState
+
+    settings = _settings(task.run, chosen)
+    run = with_changes(task.run, settings, f"trial {trial.number}")
+    run = replace(run, training=replace(run.training, test_every=max(1, run.training.epochs // _FACTOR**2)))
+    digest = hashlib.sha256(json.dumps([asdict(run), task.seed, str(task.tables)], sort_keys=True).encode()).hexdigest()[:10]
+    folder = RunFolder(task.folder / task.arm / digest)
+    trial.set_user_attr("settings", settings)
+    trial.set_user_attr("folder", f"{task.arm}/{digest}")
+    own = data.with_config(run.data)
+    own.seed = task.seed
+    title = f"{task.arm}, trial {trial.number}"
+    watching = [_Judge(trial, run.training.epochs)]
+    try:
+        result = train_run(run, own, lambda: _layer(task, run, own), folder, task.arm, task.seed, _Silent(), watching)
+    except UsageError as error:
+        if not any(words in str(error) for words in _LOST):
+            raise
+        trial.set_user_attr("why", str(error))
+        study.tell(trial, state=TrialState.FAIL)
+        write_line(f"{title}: lost, {str(error).partition(':')[0]}")
+        return
+    folder.checkpoint.unlink(missing_ok=True)
+    if result["epochs"] < run.training.epochs:
+        study.tell(trial, state=TrialState.PRUNED)
+        how = f"ended after {result['epochs']} of {run.training.epochs} epochs"
+    else:
+        study.tell(trial, result["accuracy"])
+        how = f"best {100 * study.best_value:.1f} %"
+    if task.arm != "plain" or result["epochs"] < run.training.epochs or result["accuracy"] < study.best_value:
+        folder.model_file.unlink(missing_ok=True)
+    write_line(f"{title}: {100 * result['accuracy']:.1f} % of the held-out images, {how}")
+
+
+class _Silent:
+    """A display of a trial: nothing, as a line comes when it has ended."""
+
+    def show(self, standing: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _layer(task: _Task, run: RunConfig, data: Data) -> nn.Module:
+    """The untrained layer of a trial."""
+    if not layer_kind(run.layer).from_tables:
+        return build_layer(run.layer, None, run.data.pixels)
+    if run.layer.tables == "sensitivity":
+        assert task.tables is not None
+        model = open_run(RunFolder(task.tables)).model
+    elif run.layer.tables == "pretrained":
+        backbone, head = starting_backbone(run, data.classes, task.seed)
+        check_head(run, head)
+        model = prepend(backbone, nn.Identity()).eval()
+    else:
+        return build_layer(run.layer, starting_tables(run.layer, data), run.data.pixels)
+    tables = model_tables(run.layer, model.to(compute_device(run.device)), data)
+    return build_layer(run.layer, tables, run.data.pixels)
+
+
+# -------------------------------------------------------------------------------------------------------------- results
+
+
+def _write(config: CompareConfig, given: Any, found: dict[str, Tuned], images: int, seed: int) -> None:
+    """Write the recipe: plain's settings for all arms, and the layer's own for jpeg-dl."""
+    given = replace(given, holdout=None, folds=None, fold=None)  # what was tuned on is trained on too
+    base = with_changes(replace(config.run, data=given), found["plain"].settings, "tuned")
+    layer = with_changes(replace(config, data=given).arm_run("jpeg-dl"), found["jpeg-dl"].settings, "tuned")
+    tuned = CompareConfig(**{**vars(config), **vars(base), "name": f"{config.name}-tuned", "tuned": None})
+    tuned.tuned = {
+        "trials": found["plain"].trials,
+        "images": images,
+        "seed": seed,
+        "held_out_accuracy": {arm: best.accuracy for arm, best in found.items()},
+        "recipe_accuracy": {arm: best.recipe for arm, best in found.items()},
+        "arms": {"jpeg-dl": _difference(asdict(tuned.arm_run("jpeg-dl")), asdict(layer))},
+    }
+    check_compare(tuned)
+    whole = asdict(tuned)
+    text = yaml.safe_dump(whole, sort_keys=False)
+    head = (
+        "# Written by jpegdl tune. Plain and jpeg-dl were tuned alike; plain's settings are those of all arms, and what was\n"
+        "# found for jpeg-dl is laid over them, under tuned. Trained on all training images: jpegdl compare --config FILE\n"
+    )
+    write_text(config.folder / TUNED, head + text)
+
+
+def _difference(there: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
+    """What of nested settings is not as it is there."""
+    found: dict[str, Any] = {}
+    for name, value in here.items():
+        if isinstance(value, dict) and isinstance(there.get(name), dict):
+            if inner := _difference(there[name], value):
+                found[name] = inner
+        elif value != there.get(name):
+            found[name] = value
+    return found

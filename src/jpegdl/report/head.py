@@ -1,0 +1,41 @@
+"""The head of the page: on what, with what and when the runs were trained."""
+
+import datetime
+from contextlib import suppress
+from typing import Any
+
+from jpegdl.errors import UsageError
+from jpegdl.report.section import Runs
+
+Rows = list[tuple[str, str]]
+
+
+def page_head(runs: Runs, summary: dict[str, Any]) -> Rows:
+    """Return what stands below the title: data, images, chance, network, training, date; what is not known is left out."""
+    folders = [folder for by_seed in runs.values() for folder in by_seed.values()]
+    if not folders:
+        return []
+    first, rows = folders[0], list[tuple[str, str]]()
+    with suppress(UsageError):  # said elsewhere
+        data = first.data()
+        counts = {part: data.get(part, {}).get("images") for part in ("train", "validation", "test")}
+        names = {"train": "training", "validation": "held out of training", "test": "test"}
+        images = ", ".join(f"{count:,} {names[part]}" for part, count in counts.items() if count)
+        classes = len(data["classes"])
+        rows.append(("Data", f"{summary['data']}: {classes} classes (chance {100 / classes:.3g} %)"))
+        rows += [("Images", images)] if images else []
+    with suppress(UsageError):
+        config = first.config()
+        pixels, side = config.data.pixels, config.data.side
+        rows.append(("Size", f"{pixels} x {pixels} pixels" + (f", cut from {side}" if side != pixels else "")))
+        start = ", from trained weights" if config.trained else ", from random weights"
+        parameters = summary["arms"]["plain"].get("parameters")
+        rows.append(("Network", summary["backbone"] + (f", {parameters:,} parameters" if parameters else "") + start))
+        optimizer = config.training.optimizer
+        epochs = f"{config.training.epochs} epoch{'' if config.training.epochs == 1 else 's'}"
+        how = f"{epochs}, batches of {config.data.batch_size}, {optimizer.name}, rate {optimizer.lr:g}"
+        rows.append(("Training of plain", f"{how} ({optimizer.schedule})"))
+    with suppress(OSError):
+        last = max(folder.result_file.stat().st_mtime for folder in folders)
+        rows.append(("Finished", f"{datetime.datetime.fromtimestamp(last):%Y-%m-%d}"))
+    return rows

@@ -1,0 +1,92 @@
+"""What a model said of each test image: ``predictions.csv`` in the folder of a run."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jpegdl.errors import UsageError
+from jpegdl.files import write_csv
+from jpegdl.runs.folder import RunFolder
+
+_COLUMNS = ("image", "class", "predicted", "probability", "rank", "loss")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said of images, in the order of the data set; all arrays are (images,).
+
+    Attributes:
+        images: their names, which do not depend on where the set is kept.
+        classes: names of the classes.
+        target: the class that each image is of, as an index.
+        predicted: the class that the model takes it for.
+        probability: what the model gives that, 0 to 1.
+        rank: at which place the image's own class comes, 1 where the model is right.
+        loss: cross-entropy, in nats.
+    """
+
+    images: list[str]
+    classes: list[str]
+    target: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    probability: NDArray[np.float64]
+    rank: NDArray[np.int64]
+    loss: NDArray[np.float64]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether the model is right on each image, (images,)."""
+        return np.equal(self.predicted, self.target)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def predictions_file(folder: RunFolder) -> Path:
+    """Return where the predictions of a run are; those trained by earlier versions have none."""
+    return folder.path / "predictions.csv"
+
+
+def write_predictions(file: Path, found: Predictions) -> None:
+    """Write predictions as CSV, a line an image: image, class, predicted, probability, rank, loss."""
+    names = found.classes
+    columns = (
+        found.images,
+        [names[index] for index in found.target],
+        [names[index] for index in found.predicted],
+        found.probability.tolist(),
+        found.rank.tolist(),
+        found.loss.tolist(),
+    )
+    write_csv(file, [dict(zip(_COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)])
+
+
+def read_predictions(file: Path, classes: list[str]) -> Predictions:
+    """Read predictions back.
+
+    Args:
+        file: from :func:`write_predictions`.
+        classes: names of the classes, in the order of their indices.
+
+    Raises:
+        UsageError: it is not there, damaged, or of other classes.
+    """
+    index = {name: number for number, name in enumerate(classes)}
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        return Predictions(
+            [row["image"] for row in rows],
+            classes,
+            np.array([index[row["class"]] for row in rows], np.int64),
+            np.array([index[row["predicted"]] for row in rows], np.int64),
+            np.array([float(row["probability"]) for row in rows]),
+            np.array([int(row["rank"]) for row in rows], np.int64),
+            np.array([float(row["loss"]) for row in rows]),
+        )
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
+        state = f"is damaged ({type(error).__name__}: {error})" if file.is_file() else "is missing"
+        raise UsageError(f"{file} {state}; jpegdl evaluate on the run's own images writes it again") from error

@@ -1,0 +1,87 @@
+"""What a comparison says before it trains."""
+
+from dataclasses import replace
+
+import pytest
+
+from factory import small_comparison
+from jpegdl.cli import main
+from jpegdl.comparison import compare, header
+from jpegdl.data import Data, DataConfig
+from jpegdl.runs import RunConfig, TrainingConfig
+
+
+@pytest.mark.parametrize("seconds", [0.2, 50, 130, 4000, 90000, 1e6])
+def test_lines_fit_and_say_what_is_trained(tmp_path, monkeypatch, seconds):
+    monkeypatch.setattr(header, "_step_seconds", lambda *_, bf16=False: 0.5 if bf16 else 1.0)
+    monkeypatch.setattr(header, "_run_seconds", lambda *_: seconds)
+    monkeypatch.setattr(header, "_has_bf16", lambda _: True)
+    config = small_comparison(tmp_path, seeds=2)
+    config = replace(config, data=replace(config.data, holdout=0.25))
+    text = header.header(config, Data(config.data), [(seed, arm) for seed in (0, 1) for arm in ("plain", "jpeg-dl")])
+    assert max(map(len, text.splitlines())) <= 80
+    whole = " ".join(text.split())
+    for said in (
+        "3 classes (chance 33.3 %)",
+        "18 training images, 6 held out",
+        "12 test images",
+        "16 x 16 pixels",
+        "2 epochs of",
+    ):
+        assert said in whole
+    assert "cifar_resnet8" in whole
+    assert "two trainings for one" in whole
+    assert ("bf16-mixed takes x0.50" in whole) == (4 * seconds > 120)
+
+
+def test_a_comparison_says_it_once_and_not_when_nothing_is_left(tmp_path, no_figures):
+    said = []
+    config = small_comparison(tmp_path, arms=["plain"], epochs=1)
+    compare(config, announce=said.append)
+    compare(config, announce=said.append)
+    assert len(said) == 1
+    assert "a step, measured" in said[0]
+
+
+def test_photographs_are_not_trained_on_at_32_pixels_without_a_word(tmp_path):
+    def sizes(backbone, **data):
+        found = RunConfig(backbone=backbone, data=DataConfig(**data)).data
+        return found.size, found.resize
+
+    assert sizes("resnet10t", path="x") == (176, 201)
+    assert sizes("torchvision/resnet18", name="dtd") == (224, 256)
+    assert sizes("resnet10t", path="x", size=64) == (64, None)
+    assert sizes("resnet10t", name="cifar10") == sizes("resnet10t") == sizes("cifar_resnet8", path="x") == (32, None)
+    from PIL import Image
+
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("RGB", (200, 100), (len(part) * 9, len(name), 0)).save(tmp_path / part / name / "1.png")
+    config = small_comparison(tmp_path / "runs", data=DataConfig(path=str(tmp_path)))
+    assert "short side is 100" in header._images_line(config, Data(config.data))
+
+
+def test_channels_last_trains(tmp_path, no_figures):
+    config = small_comparison(tmp_path, arms=["plain"], epochs=1)
+    accuracies = []
+    for name, last in (("first", False), ("last", True)):
+        training = replace(config.training, channels_last=last)
+        done = compare(replace(config, name=name, training=training))
+        accuracies.append(done.results[0].loss)
+    assert accuracies[1] == pytest.approx(accuracies[0], rel=1e-3)
+    assert TrainingConfig().channels_last is False
+
+
+def test_no_more_loaders_than_cores(monkeypatch):
+    monkeypatch.setattr("jpegdl.data.loaders.count_cores", lambda: 1)
+    loader = Data(DataConfig(name="made-up", size=8, workers=5)).train_dataloader()
+    assert loader.num_workers == 1
+
+
+def test_the_command_says_it_beside_its_output(tmp_path, capfd, no_figures):
+    arguments = ["--data.name", "made-up", "--data.size", "16", "--data.limit", "20", "--training.epochs", "1", "--seeds", "1"]
+    assert main(["compare", "mine", *arguments, "--arms", "plain", "--output", str(tmp_path), "--device", "cpu"]) == 0
+    out, err = capfd.readouterr()
+    assert "a step, measured" in err
+    assert "a step, measured" not in out

@@ -1,0 +1,103 @@
+"""``jpegdl tune``: trials on held-out training images, and the recipe that comes of them."""
+
+from dataclasses import asdict, replace
+
+import pytest
+import yaml
+
+from factory import small_comparison
+from jpegdl.cli import main
+from jpegdl.comparison import compare, tuning
+from jpegdl.comparison.config import check_compare, read_config
+from jpegdl.data import Data
+from jpegdl.errors import UsageError
+
+pytest.importorskip("optuna")
+
+
+@pytest.fixture
+def config(tmp_path):
+    found = small_comparison(tmp_path, epochs=1)
+    return replace(found, layer=replace(found.layer, q_max=5.0))
+
+
+def test_both_are_tuned_alike_and_compared_with_what_was_found(config, monkeypatch, no_figures, capfd):
+    tested = []
+    monkeypatch.setattr(Data, "test_dataloader", _noting(Data.test_dataloader, tested))
+    monkeypatch.setattr(tuning, "train_run", _stopping(tuning.train_run, after=3))
+    with pytest.raises(KeyboardInterrupt):
+        tuning.tune(config, trials=2)
+    monkeypatch.undo()
+    monkeypatch.setattr(Data, "test_dataloader", _noting(Data.test_dataloader, tested))
+    settings = config.folder / "own.yaml"
+    settings.write_text(yaml.safe_dump({**asdict(config), "tuned": None}), encoding="utf-8")
+    assert main(["tune", "--config", str(settings), "--trials", "2"]) == 0
+    out = capfd.readouterr()
+    assert out.err.count("of the held-out images") == 4  # each trial once, whatever was interrupted
+    assert all(len(line) <= 80 for line in out.out.splitlines() if str(config.folder) not in line)
+    assert {len(data.test) for data in tested} <= {3, 4, 5, 6}  # a fifth of 24, one at least of each class; never the 24
+    assert all(data.validation is None for data in tested)
+    tuned = read_config(config.folder / tuning.TUNED)
+    assert (tuned.data.holdout, tuned.tuned["trials"], set(tuned.tuned["held_out_accuracy"])) == (None, 2, {"plain", "jpeg-dl"})
+    best = {arm: tuning._best(config, arm, 2).user_attrs["settings"] for arm in ("plain", "jpeg-dl")}
+    for arm, found in best.items():
+        run = tuned.arm_run(arm)
+        assert run.training.optimizer.lr == found["training"]["optimizer"]["lr"]
+        assert run.data.batch_size == found["data"]["batch_size"]
+    assert tuned.arm_run("jpeg-dl").layer.q_max == best["jpeg-dl"]["layer"]["q_max"]
+    assert tuned.arm_run("faint-dc").training == tuned.arm_run("plain").training
+    done = compare(replace(tuned, seeds=1, jobs=1))
+    assert "tuned alike, with 2 trials each" in done.table
+    with pytest.raises(UsageError, match="other settings or data"):
+        tuning.tune(replace(config, data=replace(config.data, size=8, resize=8)), trials=2)
+
+
+def _noting(method, tested):
+    def noting(self):
+        tested.append(self)
+        return method(self)
+
+    return noting
+
+
+def _stopping(train, after):
+    count = 0
+
+    def stopping(*arguments):
+        nonlocal count
+        count += 1
+        if count == after:
+            raise KeyboardInterrupt
+        return train(*arguments)
+
+    return stopping
+
+
+def test_a_trial_that_diverges_is_lost_and_counts(config, capfd, monkeypatch):
+    def train(*arguments):
+        raise UsageError("the loss is nan in epoch 1, step 1: a smaller learning rate is the usual way out")
+
+    monkeypatch.setattr(tuning, "train_run", train)
+    with pytest.raises(UsageError, match="no trial of plain was trained to its end.*loss is nan"):
+        tuning.tune(config, trials=2)
+    assert capfd.readouterr().err.count("lost") == 2
+
+
+def test_the_recipes_own_settings_are_a_trial(config):
+    for arm in ("plain", "jpeg-dl"):
+        run = config.arm_run(arm)
+        settings = tuning._settings(run, tuning._recipes_own(run))
+        assert tuning.with_changes(run, settings, "test") == replace(run, layer=replace(run.layer, alpha=run.layer.alpha)) or (
+            arm == "jpeg-dl" and settings["layer"]["alpha"] == 5
+        )
+
+
+@pytest.mark.parametrize("tuned", [{"arms": {"jpeg-dl": {"seeds": 3}}}, {"trials": 3}, {"arms": [1]}])
+def test_what_tune_did_not_write_is_refused(config, tuned):
+    with pytest.raises(UsageError, match="tuned"):
+        check_compare(replace(config, tuned=tuned))
+
+
+def test_settings_within_that_there_are_not(config):
+    with pytest.raises(UsageError, match="nothing"):
+        check_compare(replace(config, tuned={"arms": {"jpeg-dl": {"training": {"nothing": 3}}}}))

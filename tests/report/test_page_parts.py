@@ -1,0 +1,52 @@
+"""The head of the page, its warning, and pictures on a dark page."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from factory import fake_run, fake_summary
+from jpegdl.comparison import CompareConfig
+from jpegdl.report import page
+from jpegdl.report.explanations import darkened
+from jpegdl.report.head import page_head
+from jpegdl.runs import RunFolder
+
+PARTS = {"train": {"images": 1200}, "validation": {"images": 30}, "test": {"images": 50}}
+
+
+def test_the_head_says_on_what_and_with_what(tmp_path):
+    config = CompareConfig(name="mine", output=str(tmp_path), backbone="cifar_resnet8")
+    data = {"name": "photos", "classes": ["a", "b", "c"], "tables": None, **PARTS}
+    fake_run(config.folder, "plain", 0, 0.5, config=config.arm_run("plain"), data=data)
+    runs = {"plain": {0: RunFolder(config.folder / "plain" / "0")}}
+    head = dict(page_head(runs, fake_summary({"plain": {0: runs["plain"][0].result()}})))
+    assert head["Data"] == "photos: 3 classes (chance 33.3 %)"
+    assert head["Images"] == "1,200 training, 30 held out of training, 50 test"
+    assert head["Size"] == "32 x 32 pixels"
+    assert "cifar_resnet8, 1,000 parameters" in head["Network"]
+    assert "Finished" in head
+    (config.folder / "plain/0/data.json").write_text("{", encoding="utf-8")
+    assert "Data" not in dict(page_head(runs, fake_summary({"plain": {0: runs["plain"][0].result()}})))
+    assert page_head({}, {}) == []
+
+
+def test_it_warns_where_plain_was_not_tuned():
+    arms = {"plain": SimpleNamespace(), "jpeg-dl": SimpleNamespace()}
+    assert "not tuned" in page._untuned({"arms": arms, "data": "photos"})
+    assert page._untuned({"arms": arms, "data": "photos", "tuned": {"trials": 3}}) == ""
+    assert page._untuned({"arms": {"plain": None}, "data": "photos"}) == ""
+
+
+def test_a_drawing_turns_dark_and_its_photographs_stay():
+    drawing = np.full((120, 200, 3), 255, np.uint8)
+    photograph = np.random.default_rng(0).integers(0, 240, (40, 50, 3), dtype=np.uint8)
+    drawing[10:50, 10:60] = photograph
+    drawing[80:90, 10:150] = (31, 119, 180)  # a bar
+    drawing[100, 10:150] = 0  # a line
+    turned = darkened(drawing)
+    assert (turned[10:50, 10:60] == photograph).all()
+    assert (turned[0, 0] == 22).all()
+    assert (turned[100, 20] == 255).all()
+    red, green, blue = turned[85, 20].astype(int)
+    assert red < green < blue  # the same hue
+    assert blue > 180  # and lighter

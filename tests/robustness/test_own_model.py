@@ -1,0 +1,93 @@
+"""An attack on a model that no run trained, with preprocessing in front of it."""
+
+import json
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from jpegdl.cli import main
+from jpegdl.data import DataConfig
+from jpegdl.errors import UsageError
+from jpegdl.robustness import AttackConfig, attack_model
+
+DATA = DataConfig(name="own_network:images", size=8)
+CONFIG = AttackConfig(
+    eps=[16.0], attacks=["pgd"], gradients=["own", "identity"], images=12, corruptions=[], jpeg=[], device="cpu"
+)
+
+
+class _Mean(nn.Module):
+    """Two logits from the mean of the red channel: dark or light."""
+
+    def forward(self, images):
+        red = 40 * (images[:, 0].mean((1, 2)) - 0.5)
+        return torch.stack([-red, red], dim=1)
+
+
+def _images():
+    """Dark and light ones, which a change of 16/255 of all pixels makes the other; the same for training and test."""
+    return [(Image.new("RGB", (8, 8), (level + shift, 0, 0)), i) for i, level in enumerate((117, 133)) for shift in range(6)]
+
+
+class _Rounded(nn.Module):
+    """To 64 levels: a gradient of 0 everywhere."""
+
+    def forward(self, images):
+        return (images.detach() * 63).round() / 63
+
+
+class _Smaller(nn.Module):
+    def forward(self, images):
+        return images[..., ::2, ::2]
+
+
+@pytest.fixture
+def own(monkeypatch):
+    module = type(sys)("own_network")
+    module.plain, module.front = _Mean, lambda: (_Rounded(), _Mean())
+    module.smaller = lambda num_classes: (_Smaller(), _Mean())
+    module.images = lambda: (_images(), _images(), ["dark", "light"])
+    module.bad, module.three = lambda: 3, lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    monkeypatch.setitem(sys.modules, "own_network", module)
+
+
+def test_a_masked_gradient_shows(own, tmp_path):
+    plain = attack_model("own_network:plain", DATA, CONFIG, folder=tmp_path)
+    front = attack_model("own_network:front", DATA, CONFIG, folder=tmp_path)
+    accuracy = {trial["gradient"]: trial["accuracy"] for trial in front["levels"][0]["trials"]}
+    assert front["clean"]["accuracy"] == plain["clean"]["accuracy"] == 1
+    assert (accuracy["identity"], accuracy["own"]) == (0, 1)
+    assert front["levels"][0]["accuracy"] == accuracy["identity"]
+    assert front["masking"]["check"]
+    assert {trial["gradient"] for trial in plain["levels"][0]["trials"]} == {"own"}
+    kept = json.loads((tmp_path / "own_network-front" / "0" / "attack.json").read_text(encoding="utf-8"))
+    assert kept["arm"] == "own_network:front"
+    assert kept["levels"] == front["levels"]
+
+
+def test_preprocessing_that_changes_the_size_has_its_own_gradient_alone(own, tmp_path):
+    found = attack_model("own_network:smaller", DATA, CONFIG, folder=tmp_path)
+    assert [trial["gradient"] for trial in found["levels"][0]["trials"]] == ["own"]
+
+
+@pytest.mark.parametrize(
+    ("name", "named"), [("bad", "torch.nn.Module"), ("three", r"logits \(2, 2\)"), ("nothing", "no 'nothing'")]
+)
+def test_what_is_no_model_of_the_data(own, tmp_path, name, named):
+    with pytest.raises(UsageError, match=named):
+        attack_model(f"own_network:{name}", DATA, CONFIG, folder=tmp_path)
+
+
+def test_from_the_command_line(own, tmp_path, capsys):
+    few = ["--eps", "8", "--attacks", "fgsm", "--images", "4", "--corruptions", "[]", "--jpeg", "[]", "--device", "cpu"]
+    place = ["--output", str(tmp_path), "--name", "mine"]
+    front = ["attack", *place, "--model", "own_network:smaller", "--set", "made-up", *few]
+    assert main(["attack", *place, "--model", "own_network:three", "--data.path", str(tmp_path), *few]) == 1
+    assert "--size" in capsys.readouterr().err
+    assert main([*front, "--size", "8"]) == 1  # made-up has ten classes
+    assert "logits (2, 10)" in capsys.readouterr().err
+    assert main(["attack", *place, "--size", "8", *few]) == 1
+    assert "--size is for --model" in capsys.readouterr().err
