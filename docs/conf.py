@@ -1,11 +1,13 @@
 """The site: ``make docs``. Its source is the whole repository, so that links between pages are those that they have there."""
 
+import _collections
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent / "src")]
 
+from sphinx.application import Sphinx  # noqa: E402
 from sphinx.ext.napoleon import GoogleDocstring  # noqa: E402
 
 from jpegdl import __version__  # noqa: E402
@@ -62,6 +64,16 @@ def _returns(self: GoogleDocstring, *_: bool, **__: bool) -> list[tuple[str, str
 def _inline(self: GoogleDocstring) -> tuple[str, list[str]]:
     """The same of what a property is."""
     return "", GoogleDocstring(self._dedent(self._consume_to_end()), self._config).lines()
+
+
+def _is_field(app: Sphinx, what: str, name: str, thing: object, *_: object) -> bool | None:
+    """Whether it is a field of a named tuple, which its docstring describes already."""
+    return True if isinstance(thing, _collections._tuplegetter) else None
+
+
+def setup(app: Sphinx) -> None:
+    """Leave out what is said twice."""
+    app.connect("autodoc-skip-member", _is_field)
 
 
 GoogleDocstring._consume_returns_section = _returns
