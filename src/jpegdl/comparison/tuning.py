@@ -6,6 +6,7 @@ after a ninth or a third of its epochs ends there (successive halving). The test
 
 import hashlib
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from jpegdl.comparison.arms import with_changes
 from jpegdl.comparison.config import CompareConfig, check_compare
 from jpegdl.comparison.workers import worker_environment
 from jpegdl.data import Data
-from jpegdl.errors import UsageError
+from jpegdl.errors import DataWarning, UsageError
 from jpegdl.extras import require
 from jpegdl.files import claimed, write_text
 from jpegdl.layer import build_layer, layer_kind, prepend
@@ -354,9 +355,9 @@ def _work_side_by_side(task: _Task, data: Data) -> None:
 
 def serve_trials() -> None:
     """Train trials of the task that comes on standard input."""
-    import os
-
     end_with(os.getppid())
+    warnings.simplefilter("ignore", DataWarning)  # the parent has listed the same data
+    warnings.filterwarnings("ignore", module=r"lightning\..*|torch\.optim\.lr_scheduler")
     task: _Task = pickle.load(sys.stdin.buffer)
     try:
         _work(task, Data(task.config.data, task.seed).blind())
