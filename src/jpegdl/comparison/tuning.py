@@ -188,9 +188,10 @@ def _requeue(task: _Task, best: Any) -> None:
         if params := trial.params or trial.system_attrs.get("fixed_params"):
             study.enqueue_trial(params)
     if not study.trials:
-        study.enqueue_trial(_recipes_own(task.run))
-        if best is not None and task.trials > 1:
-            study.enqueue_trial(_recipes_own(task.run) | best.params)
+        own = _recipes_own(task.run)
+        study.enqueue_trial(own)
+        if best is not None and task.trials > 1 and own | best.params != own:  # twice the same would share a folder
+            study.enqueue_trial(own | best.params)
 
 
 def _ended(config: CompareConfig, arm: str) -> list[Any]:
