@@ -16,7 +16,7 @@ class Attack(Command):
     about = "Attack trained models through the layer's gradients and in place of them; corrupt their images too."
     example = "jpegdl attack mine --eps 1,2,4,8 --images 200"
     extra = "attack"
-    short = ("name", "model", "arms", "seeds", "eps", "attacks", "images", "rounding", "corruptions", "data.path", "device")
+    short = ("name", "model", "arms", "seeds", "eps", "attacks", "images", "corruptions", "data.path", "device")
     resumes = "batch"
 
     def build(self) -> "ArgumentParser":

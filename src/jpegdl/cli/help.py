@@ -23,6 +23,7 @@ BRIEF = {
     "jobs": "runs side by side (default: one per GPU or CPU core)",
     "data.path": "folder of train/ and test/, in each one per class",
     "data.size": "side of the images, in pixels (default: the network's own)",
+    "data.holdout": "share of training images to validate on, 0 for none",
     "data.workers": "processes that load images",
     "layer.tables": "where the layer starts",
     "layer.q_max": "largest luma step, in JPEG table units",

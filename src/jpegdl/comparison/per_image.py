@@ -10,8 +10,7 @@ from scipy.special import bdtr, ndtri
 
 from jpegdl.errors import UsageError
 from jpegdl.runs import RunFolder
-from jpegdl.runs.predictions import Predictions, predictions_file, read_predictions
-from jpegdl.training.metrics import confusion
+from jpegdl.runs.predictions import Predictions, confusion, predictions_file, read_predictions
 
 WORST = 10  # classes and pairs that are shown
 

@@ -15,7 +15,7 @@ from jpegdl.comparison.per_image import (
 from jpegdl.report.section import Runs, Section, drawn
 from jpegdl.runs.predictions import Predictions
 from jpegdl.statistics import paired_difference
-from jpegdl.training.metrics import describe
+from jpegdl.runs.metrics import describe
 
 Found = dict[str, dict[int, Predictions]]  # of each arm, by seed
 

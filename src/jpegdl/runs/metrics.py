@@ -4,21 +4,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torchmetrics.functional.classification import binary_calibration_error, multiclass_confusion_matrix
+from torchmetrics.functional.classification import binary_calibration_error
 
-from jpegdl.runs.predictions import Predictions
+from jpegdl.runs.predictions import Predictions, confusion
 
 BINS = 15  # of confidence, in the calibration error
-
-
-def confusion(*runs: Predictions) -> NDArray[np.int64]:
-    """Count the images of each class (rows) that were taken for each class (columns), (classes, classes), over all runs."""
-    predicted, target = (
-        torch.from_numpy(np.concatenate(part)) for part in zip(*((r.predicted, r.target) for r in runs), strict=True)
-    )
-    counts: NDArray[np.int64] = multiclass_confusion_matrix(predicted, target, len(runs[0].classes)).numpy().astype(np.int64)
-    return counts
 
 
 def describe(found: Predictions) -> dict[str, Any]:
