@@ -125,7 +125,7 @@ def test_how_many_at_a_time(tmp_path, monkeypatch):
     ],
 )
 def test_cores(tmp_path, monkeypatch, files, expected):
-    monkeypatch.setattr(jobs.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setattr(processes, "_CGROUPS", tmp_path)
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
