@@ -77,7 +77,7 @@ def test_the_command_line_wins_wherever_it_stands(capsys):
 
 
 def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise ZeroDivisionError("by zero")
 
     monkeypatch.setattr("jpegdl.comparison.compare", broken)
