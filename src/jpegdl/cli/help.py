@@ -25,6 +25,7 @@ BRIEF = {
     "data.size": "side of the images, in pixels (default: the network's own)",
     "data.holdout": "share of training images to validate on, 0 for none",
     "data.workers": "processes that load images",
+    "predictions": "write what is said of each image to this CSV file",
     "layer.tables": "where the layer starts",
     "layer.q_max": "largest luma step, in JPEG table units",
     "layer.images": "training images to use, at most",
