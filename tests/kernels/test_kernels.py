@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from jpegdl import JpegLayer
 from jpegdl.errors import UsageError
-from jpegdl.kernels import dispatch, eager_round_trip, soft_round_trip
+from jpegdl.kernels import dispatch, eager_round_trip, round_trip
 from jpegdl.tables import standard_tables
 
 cpu = pytest.importorskip("jpegdl.kernels.cpu")
@@ -49,7 +49,7 @@ def _gradients(call, images, q, alpha, upstream):
 def _compare(images, q, alpha, bits):
     """The fused float32 results beside those of the readable path, in float64 for the same numbers."""
     upstream = torch.randn(images.shape, generator=torch.Generator().manual_seed(5), device="cpu").to(images.device)
-    fused = _gradients(lambda *x: soft_round_trip(*x, bits=bits, window=5), images, q, alpha, upstream)
+    fused = _gradients(lambda *x: round_trip(*x, bits=bits, window=5), images, q, alpha, upstream)
     exact = _gradients(lambda *x: eager_round_trip(*x, bits, 5), images.double(), q.double(), alpha.double(), upstream.double())
     return zip(fused, exact, strict=True)
 
@@ -156,7 +156,7 @@ def test_other_dtypes_are_computed_in_float32(calls, dtype):
 def test_pixels_of_8_bits(calls):
     layer = JpegLayer(*standard_tables(50), alpha=0.01)
     pixels = torch.randint(0, 256, (2, 3, 13, 24), dtype=torch.uint8)
-    output = soft_round_trip(pixels, layer.steps, layer.alpha, bits=8, window=5)
+    output = round_trip(pixels, layer.steps, layer.alpha, bits=8, window=5)
     assert output.dtype == torch.float32
     expected = layer(pixels.float() / 255)
     torch.testing.assert_close(output, expected, atol=1e-5, rtol=0)
@@ -301,7 +301,7 @@ def test_second_derivatives_take_the_readable_path(calls):
     images = torch.rand(1, 3, 8, 16, requires_grad=True)
     q, alpha = torch.full((3, 8, 8), 2.3, requires_grad=True), torch.full((3, 8, 8), 0.2)
     second = []
-    for call in (lambda *x: soft_round_trip(*x, bits=8, window=5), lambda *x: eager_round_trip(*x, 8, 5)):
+    for call in (lambda *x: round_trip(*x, bits=8, window=5), lambda *x: eager_round_trip(*x, 8, 5)):
         (first,) = torch.autograd.grad(call(images, q, alpha).square().sum(), images, create_graph=True)
         second.append(torch.autograd.grad(first.square().sum(), [images, q]))
     for fused, eager in zip(*second, strict=True):
@@ -321,7 +321,7 @@ def test_compiled_models_keep_the_fused_kernels(calls):
         torch.testing.assert_close(traced, eager)
     assert calls == {"forward": 2, "backward": [True, True]}
     torch.library.opcheck(
-        torch.ops.jpegdl.soft_round_trip.default, (images, layer.steps.detach().requires_grad_(), layer.alpha, 8)
+        torch.ops.jpegdl.round_trip.default, (images, layer.steps.detach().requires_grad_(), layer.alpha, 8)
     )
 
 
@@ -337,7 +337,7 @@ def test_transforms_take_the_readable_path(calls):
     images = torch.rand(4, 1, 3, 8, 8)
 
     def total(images, q):
-        return soft_round_trip(images, q, alpha, bits=8, window=5).square().sum()
+        return round_trip(images, q, alpha, bits=8, window=5).square().sum()
 
     per_sample = torch.func.vmap(torch.func.grad(total, argnums=1), in_dims=(0, None))(images, q)
     assert calls["forward"] == 0
@@ -447,7 +447,7 @@ _STAND_INS = """
 import torch
 from torch._subclasses import FakeTensorMode
 from jpegdl.errors import UsageError
-from jpegdl.kernels import soft_round_trip
+from jpegdl.kernels import round_trip
 
 class Wrapped(torch.Tensor):
     # As DTensor: the storage is elsewhere.
@@ -464,25 +464,25 @@ class Wrapped(torch.Tensor):
         return function(*torch.utils._pytree.tree_map(unwrap, args), **torch.utils._pytree.tree_map(unwrap, kwargs or {}))
 
 images, q, alpha = torch.rand(2, 3, 64, 64), torch.full((3, 8, 8), 2.5), torch.full((3, 8, 8), 0.2)
-expected = soft_round_trip(images, q, alpha, bits=8, window=5)
+expected = round_trip(images, q, alpha, bits=8, window=5)
 fake = FakeTensorMode(allow_non_fake_inputs=True)
 for stand_in in (Wrapped, fake.from_tensor, torch._efficientzerotensor):
     for place in range(3):
         tensors = [images, q, alpha]
         tensors[place] = stand_in(tensors[place].shape if stand_in is torch._efficientzerotensor else tensors[place])
-        found = soft_round_trip(*tensors, bits=8, window=5)
+        found = round_trip(*tensors, bits=8, window=5)
         assert found.shape == images.shape
         if stand_in is Wrapped:
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 for tables in ((q.to("meta"), alpha), (q, alpha.to("meta"))):
     try:
-        soft_round_trip(images, *tables, bits=8, window=5)
+        round_trip(images, *tables, bits=8, window=5)
         raise SystemExit("not refused")
     except UsageError as error:
         assert "is on meta and the images are on cpu" in str(error), error
         assert "layer.to_empty(device='cpu'), then load_state_dict" in str(error), error
-assert soft_round_trip(images.to("meta"), q, alpha, bits=8, window=5).device.type == "meta"
-output = soft_round_trip(images, q.requires_grad_(), alpha, bits=8, window=5)
+assert round_trip(images.to("meta"), q, alpha, bits=8, window=5).device.type == "meta"
+output = round_trip(images, q.requires_grad_(), alpha, bits=8, window=5)
 upstream = torch.rand_like(output)
 (expected,) = torch.autograd.grad(output, q, upstream, retain_graph=True)
 (found,) = torch.autograd.grad(output, q, Wrapped(upstream), retain_graph=True)
@@ -518,7 +518,7 @@ def test_the_same_is_refused_on_every_path(window, change, named):
     tables = {"q": torch.ones(3, 8, 8), "alpha": torch.ones(3, 8, 8)}
     given = {"images": torch.rand(2, 3, 8, 8), "bits": 8, "window": window} | tables | change
     with pytest.raises((UsageError, TypeError), match=named):
-        soft_round_trip(**given)
+        round_trip(**given)
 
 
 def _tables():
@@ -538,7 +538,7 @@ def test_tracers_see_ordinary_operations(calls):
     first, second = torch.rand(2, 3, 17, 24), torch.rand(2, 3, 17, 24)
 
     def call(images):
-        return soft_round_trip(images, q, alpha, bits=8, window=5)
+        return round_trip(images, q, alpha, bits=8, window=5)
 
     expected = eager_round_trip(second, q, alpha, 8, 5)
     with warnings.catch_warnings():
@@ -548,13 +548,13 @@ def test_tracers_see_ordinary_operations(calls):
     steps = q.clone().requires_grad_()
     with FlopCounterMode(display=False) as counter, _Last() as mode:
         mode.seen = set()
-        torch.testing.assert_close(soft_round_trip(second, steps, alpha, bits=8, window=5).detach(), expected)
+        torch.testing.assert_close(round_trip(second, steps, alpha, bits=8, window=5).detach(), expected)
     assert counter.get_total_flops() > 0
     assert "aten.exp.default" in mode.seen
     assert not any("jpegdl" in name for name in mode.seen)
     assert calls["forward"] == 0
     # Where the mode is there in the backward pass alone.
-    output = soft_round_trip(second, steps, alpha, bits=8, window=5)
+    output = round_trip(second, steps, alpha, bits=8, window=5)
     assert calls["forward"] == 1
     with _Last() as mode:
         mode.seen = set()
@@ -566,7 +566,7 @@ def test_tracers_see_ordinary_operations(calls):
 def test_batches_of_gradients(calls):
     q, alpha = (table.requires_grad_() for table in _tables())
     images = torch.rand(2, 3, 17, 24, requires_grad=True)
-    output = soft_round_trip(images, q, alpha, bits=8, window=5)
+    output = round_trip(images, q, alpha, bits=8, window=5)
     upstream = torch.randn(3, *output.shape)
     singly = [torch.autograd.grad(output, [images, q, alpha], one, retain_graph=True) for one in upstream]
     assert len(calls["backward"]) == 3
@@ -584,8 +584,8 @@ def test_batches_of_gradients(calls):
 def test_batches_of_channels_last_images():
     q, alpha = _tables()
     images = torch.rand(3, 2, 16, 24, 3).permute(0, 1, 4, 2, 3)
-    found = torch.func.vmap(lambda each: soft_round_trip(each, q, alpha, bits=8, window=5))(images)
-    expected = torch.stack([soft_round_trip(each, q, alpha, bits=8, window=5) for each in images])
+    found = torch.func.vmap(lambda each: round_trip(each, q, alpha, bits=8, window=5))(images)
+    expected = torch.stack([round_trip(each, q, alpha, bits=8, window=5) for each in images])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
@@ -593,11 +593,11 @@ def test_float64_is_not_rounded(calls):
     q, alpha = (table.double() * (1 + 1e-9) for table in _tables())
     images = torch.rand(1, 3, 8, 16, dtype=torch.float64)
     inputs = [tensor.requires_grad_() for tensor in (images, q, alpha)]
-    torch.testing.assert_close(soft_round_trip(*inputs, bits=8, window=5), eager_round_trip(*inputs, 8, 5), rtol=0, atol=0)
+    torch.testing.assert_close(round_trip(*inputs, bits=8, window=5), eager_round_trip(*inputs, 8, 5), rtol=0, atol=0)
     assert not torch.equal(
-        soft_round_trip(images, q, alpha, bits=8, window=5), soft_round_trip(images, q.float(), alpha.float(), bits=8, window=5)
+        round_trip(images, q, alpha, bits=8, window=5), round_trip(images, q.float(), alpha.float(), bits=8, window=5)
     )
-    assert torch.autograd.gradcheck(lambda *x: soft_round_trip(*x, bits=8, window=5), inputs, fast_mode=True)
+    assert torch.autograd.gradcheck(lambda *x: round_trip(*x, bits=8, window=5), inputs, fast_mode=True)
     assert calls["forward"] == 0
 
 
@@ -606,7 +606,7 @@ def test_tables_of_other_dtypes(calls, dtype):
     images, (q, alpha) = torch.rand(1, 3, 13, 16), _tables()
     other = [table.to(dtype).requires_grad_() for table in (q, alpha)]
     same = [table.detach().float().requires_grad_() for table in other]
-    outputs = [soft_round_trip(images, *tables, bits=8, window=5) for tables in (other, same)]
+    outputs = [round_trip(images, *tables, bits=8, window=5) for tables in (other, same)]
     assert torch.equal(*outputs)
     assert calls["forward"] == 2
     upstream = torch.randn_like(images)

@@ -156,13 +156,13 @@ class _OtherDefaults(JpegLayer):
     ],
 )
 def test_the_fused_kernel_serves_whoever_leaves_the_transform_alone(monkeypatch, build, fused):
-    calls, kernel = [], jpeg_module.soft_round_trip
+    calls, kernel = [], jpeg_module.round_trip
 
     def counting(*args, **options):
         calls.append(args)
         return kernel(*args, **options)
 
-    monkeypatch.setattr(jpeg_module, "soft_round_trip", counting)
+    monkeypatch.setattr(jpeg_module, "round_trip", counting)
     layer = build()
     output = layer(IMAGES)
     assert len(calls) == fused

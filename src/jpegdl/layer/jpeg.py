@@ -5,7 +5,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from jpegdl.kernels import soft_round_trip
+from jpegdl import functional as F
+from jpegdl.kernels import exporting, round_trip
 from jpegdl.layer.base import ImageDctLayer, Table, initial_tables
 from jpegdl.layer.config import DEFAULT_ALPHA, LayerConfig, Rounding
 from jpegdl.layer.quantizing import QuantizingLayer, quantizer_options
@@ -134,14 +135,29 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
         return {"luma": steps[0], "chroma": steps[2], "alpha_luma": alpha[0], "alpha_chroma": alpha[2]}
 
     def round_trip(self, images: Tensor) -> Tensor:
-        if self.rounding == "soft" and self._fusible():
-            return soft_round_trip(images, self.steps, self.alpha, bits=self.bits, window=self.window)
-        return super().round_trip(images)
+        subsampling = self._kernel()
+        if subsampling is None:
+            return super().round_trip(images)
+        rounding = self.rounding_now
+        alpha = self.alpha if rounding in F.SOFT else None
+        options: Any = {"rounding": rounding, "subsampling": subsampling, "bits": self.bits, "window": self.window}
+        if subsampling != "4:4:4" and (exporting() or images.shape[-1] <= 2 * F.DOUBLED):
+            return super().round_trip(images)  # of sizes that torch.export leaves open; of images whose chroma a file doubles
+        return round_trip(images, self.steps, alpha, **options)
 
-    def _fusible(self) -> bool:
-        """Look whether all that the kernel stands for is what it was written for: no class has another, nor this instance."""
-        return all(getattr(type(self), name) is own and name not in self.__dict__ for name, own in _IN_KERNEL.items())
+    def _kernel(self) -> str | None:
+        """Look whether all that the kernel stands for is what it was written for, of this instance too, and return for which
+        subsampling; None where it is not."""
+        kind, found = type(self), None
+        for name in _IN_KERNEL:
+            if name in self.__dict__:
+                return None
+            marked = getattr(getattr(kind, name), "in_kernel", "")
+            if marked == "" or (marked and found and marked != found):
+                return None
+            found = marked or found
+        return found
 
 
-#: What the kernel stands for, by name: the methods that are marked so where they stand.
-_IN_KERNEL = {name: own for name in dir(JpegLayer) if hasattr(own := getattr(JpegLayer, name), "in_kernel")}
+#: What the kernel stands for: the methods that are marked so where they stand.
+_IN_KERNEL = [name for name in dir(JpegLayer) if hasattr(getattr(JpegLayer, name), "in_kernel")]
