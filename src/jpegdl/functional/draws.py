@@ -53,7 +53,7 @@ def uniform_draws(seed: Tensor, shape: tuple[int, ...] | torch.Size, *, plane: i
     key = _split_mix(image[:, None, None, None] + place * _wrapped(GOLDEN))[..., None, None]
     # Coefficients are counted along columns, as the kernels have them.
     inside = counted(BLOCK)[:, None] + BLOCK * counted(BLOCK)
-    number = mixed(_Whole(key & 0xFFFFFFFF), _Whole(_right(key, 32)), _Whole(inside)).value
+    number: Tensor = mixed(_Whole(key & 0xFFFFFFFF), _Whole(_right(key, 32)), _Whole(inside)).value
     return (number >> (32 - DRAW_BITS)).float() * 2.0**-DRAW_BITS
 
 

@@ -71,24 +71,27 @@ def backward(
     *,
     want_images: bool,
 ) -> tuple[Tensor | None, Tensor]:
-    """Gradients from that of the output, of any strides: of the images (where wanted), and (2, \*q.shape), of q and alpha; (1,
-    \*q.shape), of q alone, where alpha does not count."""
+    """Gradients from that of the output, of any strides: of the images (where wanted), and (2, ..), of q and alpha, each like
+    q; (1, ..), of q alone, where alpha does not count."""
     pixels = F.unit_images(images.detach()).contiguous()
     held = {"images": pixels, "grad": _in_order(grad), **_tables_of(q, alpha)}
     grad_images = torch.empty_like(pixels) if want_images else None
     if grad_images is not None:
         held["grad_images"] = grad_images
     job = _job(held, q, seed, trip)
-    sums = 0
+    of_chroma = None
     if job.across > 1:
         held["samples"] = torch.empty(job.n, 2, job.rows, job.columns + 1)
-        sums = _summed(chroma_gradient_team, job, -(-job.rows // BLOCK), held)
-    sums = sums + _summed(image_gradient_team, job, -(-job.height // BLOCK), held)
+        of_chroma = _summed(chroma_gradient_team, job, -(-job.rows // BLOCK), held)
+    sums = _summed(image_gradient_team, job, -(-job.height // BLOCK), held)
+    sums = sums if of_chroma is None else sums + of_chroma
     if trip.rounding == "ste-matched":
         within, beyond, *errors = sums.unbind(-2)
         sums = (within * F.error_slope(*errors) / 2 + beyond)[..., None, :]
     # From vertical frequency fastest.
-    tables = sums[..., : 2 if trip.soft else 1, :].float().unflatten(-1, (BLOCK, BLOCK)).transpose(-1, -2).movedim(-3, 0)
+    tables = (
+        sums[..., : 2 if trip.soft else 1, :].float().reshape(*q.shape[:-2], -1, BLOCK, BLOCK).transpose(-1, -2).movedim(-3, 0)
+    )
     return None if grad_images is None else grad_images.to(images.dtype), tables.contiguous()
 
 
@@ -129,7 +132,7 @@ def _summed(team: Callable[..., None], job: Job, strips: int, held: dict[str, Te
 
 def _of_blocks(sums: Tensor) -> Tensor:
     """(.., GROUP) of blocks side by side to (.., 64)."""
-    return sums.unflatten(-1, (BLOCK, BESIDE, BLOCK)).sum(-2).flatten(-2)
+    return sums.reshape(*sums.shape[:-1], BLOCK, BESIDE, BLOCK).sum(-2).flatten(-2)
 
 
 def exact(images: Tensor, luma: Tensor, chroma: Tensor, factors: tuple[int, int]) -> tuple[Tensor, Tensor]:

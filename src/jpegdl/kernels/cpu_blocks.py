@@ -20,6 +20,7 @@ from jpegdl.kernels.cpu_vectors import (
     LANES,
     Place,
     Vector,
+    Whole,
     absolute,
     counted,
     exp2,
@@ -192,11 +193,9 @@ def gradients_saturated(z, grad, i, table, sums, cap):
 
 def _drawn(i: Any, keys: Place, builder: Any) -> Vector:
     """Uniform in [0, 1), from the two halves of each block's key, ``keys`` (2 BESIDE)."""
-    first, second = (
-        lanes_of(builder, [keys.whole(i.type(half + 2 * block)) for block in range(BESIDE)]) for half in range(2)
-    )
+    first, second = (lanes_of(builder, [keys.whole(i.type(half + 2 * block)) for block in range(BESIDE)]) for half in range(2))
     row = lanes_of(builder, [builder.sdiv(i, i.type(BESIDE))] * BESIDE)  # 8 v, for i = LANES v
-    number = mixed(first, second, row + counted(builder))
+    number: Whole = mixed(first, second, row + counted(builder))
     return number.shifted_in(32 - DRAW_BITS).floats() * 2.0**-DRAW_BITS
 
 

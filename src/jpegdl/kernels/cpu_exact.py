@@ -286,8 +286,8 @@ class ExactJob(ctypes.Structure):
         # Where there lie: float32 or bytes (n, channels, height, width), float32 tables (.., 8, 8), bytes (n, 2, rows, columns)
         # and bytes (n).
         *((name, ctypes.c_int64) for name in ("images", "output", "luma", "chroma", "samples", "bad")),
-        # For gradients, float32 like the images, or none; float32 for each strip of luma (2, GROUP), of chroma (GROUP), or none.
-        # Of them the samples are float32 too.
+        # For gradients, float32 like the images, or none; float32 for each strip of luma (2, GROUP), of chroma (GROUP), or
+        # none. Of them the samples are float32 too.
         *((name, ctypes.c_int64) for name in ("grad", "grad_images", "partial")),
         ("straight", ctypes.c_float),
     )

@@ -35,6 +35,7 @@ from jpegdl.kernels.cpu_strips import (
 from jpegdl.kernels.cpu_vectors import LANES
 from jpegdl.kernels.cpu_whole import prepare, residuals
 
+
 @compiled
 def _add_residuals(plane, grad_plane, steps, inverses, straight, z, grad_z, sums):
     width = plane.shape[1]
@@ -76,7 +77,8 @@ def _chroma_gradient_strips(images, grad, tables, samples, partial, down, straig
 
 @compiled
 def _image_gradient_strips(images, grad, grad_images, lumas, chromas, samples, partial, down, across, straight, start, stop):
-    """The rest: gradients of images where subsampling changes them, and of tables where ``partial`` (.., 2, GROUP) has place."""
+    """The rest: gradients of images where subsampling changes them, and of tables where ``partial`` (.., 2, GROUP) has
+    place."""
     channels, height, width = images.shape[1:]
     strips, columns = (height + 7) // 8, groups(width)
     pixels, planes = np.empty((channels, width), np.int32), np.empty((channels, 8, columns), np.int32)

@@ -22,9 +22,9 @@ FLAGS = ("contract", "nsz", "arcp")
 
 def _blocks_beside() -> int:
     """Two where the processor that numba compiles for has registers of 512 bits."""
-    named = numba.config.CPU_FEATURES  # type: ignore[attr-defined]
+    named = numba.config.CPU_FEATURES
     if named is None:
-        return 2 if numba.config.CPU_NAME is None and binding.get_host_cpu_features().get("avx512f") else 1  # type: ignore[attr-defined]
+        return 2 if numba.config.CPU_NAME is None and binding.get_host_cpu_features().get("avx512f") else 1
     return 2 if "+avx512f" in named else 1
 
 

@@ -19,6 +19,7 @@ from jpegdl.kernels.cpu_vectors import BESIDE, LANES, transpose, vector_function
 # Without fast math: pixels are to be rounded as PyTorch rounds them, and NaN is to be seen.
 compiled: Callable[..., Any] = numba.njit(error_model="numpy", nogil=True)
 
+
 @vector_function()
 def code(plane, x, width, steps, inverses):
     """The blocks from column x of a (8, width) plane of samples 0..255 on to what a decoder makes of them, in place.

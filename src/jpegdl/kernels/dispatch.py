@@ -37,8 +37,8 @@ _PLAIN = {"cpu": _keys("CPU"), "cuda": _keys("CUDA")}
 def eager_round_trip(images: Tensor, q: Tensor, alpha: Tensor | None, seed: Tensor | None, trip: Trip) -> Tensor:
     """The round trip from :mod:`jpegdl.functional`, in the dtype of ``images``; see :func:`round_trip`."""
     x = F.straight_pixels(images) if trip.whole else images
-    parts = []
-    for z, planes in zip(F.images_to_planes(x, trip.subsampling), (slice(1), slice(min(1, q.shape[-3] - 1), None)), strict=True):
+    parts: list[Tensor | None] = []
+    for z, planes in zip(F.images_to_planes(x, trip.subsampling), (slice(1), slice(1, None)), strict=True):
         if z is None:
             parts.append(None)
             continue
@@ -92,10 +92,10 @@ def round_trip(
     """
     trip = Trip(rounding, subsampling, bits, window, whole)
     check_inputs(images, q, alpha, trip)
-    if rounding in F.RANDOM:
-        seed = F.draw_seed(images) if seed is None else seed
-    else:
+    if rounding not in F.RANDOM:
         seed = None
+    elif seed is None:
+        seed = F.draw_seed(images)
     if not torch.compiler.is_compiling():
         images = images.resolve_neg()  # complex numbers' conjugates hand out real views whose memory holds the negative
     alpha = alpha if trip.soft else None

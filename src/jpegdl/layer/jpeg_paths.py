@@ -34,7 +34,10 @@ def floating(
         subsampling, rounding, hardness, generator: as in :func:`jpegdl.jpeg`.
         whole: whether pixels are rounded and clipped on both sides.
     """
-    q = torch.stack(torch.broadcast_tensors(luma, chroma), -3)
+    if luma.shape != chroma.shape:
+        shape = max(luma.shape, chroma.shape, key=lambda shape: (len(shape), shape[0]))
+        luma, chroma = luma.expand(shape), chroma.expand(shape)
+    q = torch.stack((luma, chroma), -3)
     return round_trip(
         images,
         q,
