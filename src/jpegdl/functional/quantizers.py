@@ -47,8 +47,7 @@ def quantize(
         UsageError: no such rounding, or as the quantizers say: :func:`soft_quantize`, :func:`sample_quantize`,
             :func:`hard_quantize`, :func:`ste_quantize`, :func:`noise_quantize`, :func:`saturate`.
     """
-    if rounding not in ROUNDINGS:
-        raise UsageError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {rounding!r}")
+    check_rounding(rounding)
     if rounding == "none":
         return saturate(z, q, bits=bits)
     if rounding in ("ste", "ste-matched"):
@@ -63,6 +62,16 @@ def quantize(
     if rounding == "soft":
         return soft_quantize(z, q, alpha, bits=bits, window=window)
     return sample_quantize(z, q, alpha, bits=bits, window=window, draws=draws)
+
+
+def check_rounding(rounding: str) -> None:
+    """Refuse what is no rounding.
+
+    Raises:
+        UsageError: ``rounding`` is none of :data:`jpegdl.layer.ROUNDINGS`.
+    """
+    if rounding not in ROUNDINGS:
+        raise UsageError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {rounding!r}")
 
 
 def largest_level(bits: int | None) -> int | None:

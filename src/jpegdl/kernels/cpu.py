@@ -53,7 +53,7 @@ def forward(images: Tensor, q: Tensor, alpha: Tensor | None, seed: Tensor | None
         held["bad"] = torch.zeros(len(pixels), dtype=torch.uint8)
     job = _job(held, q, seed, trip)
     if job.across > 1:
-        held["samples"] = torch.empty(job.n, 2, job.rows, job.columns)
+        held["samples"] = torch.empty(job.n, 2, job.rows, job.columns, dtype=torch.float32)
         _share_out(chroma_team, job, job.n * -(-job.rows // BLOCK), held)
     _share_out(image_team, job, job.n * -(-job.height // BLOCK), held)
     if trip.whole and held["bad"].any():
@@ -81,7 +81,7 @@ def backward(
     job = _job(held, q, seed, trip)
     of_chroma = None
     if job.across > 1:
-        held["samples"] = torch.empty(job.n, 2, job.rows, job.columns + 1)
+        held["samples"] = torch.empty(job.n, 2, job.rows, job.columns + 1, dtype=torch.float32)
         of_chroma = _summed(chroma_gradient_team, job, -(-job.rows // BLOCK), held)
     sums = _summed(image_gradient_team, job, -(-job.height // BLOCK), held)
     sums = sums if of_chroma is None else sums + of_chroma
@@ -123,7 +123,7 @@ def _job(held: dict[str, Tensor], q: Tensor, seed: Tensor | None, trip: Trip) ->
 
 def _summed(team: Callable[..., None], job: Job, strips: int, held: dict[str, Tensor]) -> Tensor:
     """Run a team that sums up gradients of tables: (T, sums, 64), or (N, T, sums, 64), float64, in the order of the strips."""
-    held["partial"] = torch.zeros(job.n, strips, job.tables, SUMS)
+    held["partial"] = torch.zeros(job.n, strips, job.tables, SUMS, dtype=torch.float32)
     _share_out(team, job, job.n * strips, held)
     q = held["q"]
     sums = held["partial"].sum(1 if job.each else (0, 1), dtype=torch.float64)

@@ -86,6 +86,12 @@ def _load_row(image, row, whole, pixels):
     return bad != 0
 
 
+@numba.njit(error_model="numpy")
+def _of_255(value):
+    """The quotient as PyTorch has it: with fast math it would be a product with the inverse."""
+    return value / float32(255)
+
+
 @_compiled
 def _store_row(pixels, whole, image, row):
     """The inverse of _load_row, of pixels."""
@@ -95,7 +101,7 @@ def _store_row(pixels, whole, image, row):
                 value = np.rint(pixels[c, x])
                 value = float32(0) if value < float32(0) else value
                 value = float32(255) if value > float32(255) else value
-                image[c, row, x] = value / float32(255)
+                image[c, row, x] = _of_255(value)
         else:
             for x in range(image.shape[2]):
                 image[c, row, x] = pixels[c, x] * float32(1 / 255)
@@ -277,12 +283,13 @@ def _upsample(samples, y, down, mixed, out):
     else:
         for x in range(width):
             mixed[x] = near[x]
-    out[0] = mixed[0]
-    for x in range(1, width):
-        out[2 * x] = float32(0.75) * mixed[x] + float32(0.25) * mixed[x - 1]
-    for x in range(width - 1):
-        out[2 * x + 1] = float32(0.75) * mixed[x] + float32(0.25) * mixed[x + 1]
-    out[2 * width - 1] = mixed[width - 1]
+    last = width - 1
+    out[0], out[1] = mixed[0], float32(0.75) * mixed[0] + float32(0.25) * mixed[1]
+    for x in range(1, last):  # both in one loop: then they are stored as whole vectors
+        near_part = float32(0.75) * mixed[x]
+        out[2 * x] = near_part + float32(0.25) * mixed[x - 1]
+        out[2 * x + 1] = near_part + float32(0.25) * mixed[x + 1]
+    out[2 * last], out[2 * last + 1] = float32(0.75) * mixed[last] + float32(0.25) * mixed[last - 1], mixed[last]
 
 
 @_compiled

@@ -100,8 +100,12 @@ def round_trip(
         images = images.resolve_neg()  # complex numbers' conjugates hand out real views whose memory holds the negative
     alpha = alpha if trip.soft else None
     if _fusible(images, q, alpha, seed, trip):
-        # The operator costs a quarter of a millisecond more than the function that it is made of.
-        call: Any = _round_trip if torch.compiler.is_compiling() else _Fused.apply
+        # The operator costs a quarter of a millisecond more than the function that it is made of, and that some microseconds.
+        call: Any = _Fused.apply
+        if torch.compiler.is_compiling():
+            call = _round_trip
+        elif not torch.is_grad_enabled():
+            call = _forward
         output: Tensor = call(images, q.float(), None if alpha is None else alpha.float(), seed, *_flat(trip))
         return output
     return eager_round_trip(F.unit_images(images), q, alpha, seed, trip).to(_output_dtype(images))
@@ -109,6 +113,7 @@ def round_trip(
 
 def check_inputs(images: Tensor, q: Tensor, alpha: Tensor | None, trip: Trip) -> None:
     """Refuse what :func:`round_trip` cannot compute, whichever way it would; without waiting for a device."""
+    F.check_rounding(trip.rounding)
     if trip.soft:
         F.check_window(trip.bits, trip.window)
     else:
@@ -156,8 +161,9 @@ def _fusible(images: Tensor, q: Tensor, alpha: Tensor | None, seed: Tensor | Non
     ):
         return False
     tensors = [tensor for tensor in (images, q, alpha, seed) if tensor is not None]
-    if any(type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in tensors):
-        return False
+    for tensor in tensors:
+        if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
+            return False
     subsampled = trip.subsampling != "4:4:4"
     if torch.compiler.is_compiling():
         return torch.compiler.is_dynamo_compiling() and not exporting() and _works(images.device, subsampled)
@@ -171,12 +177,16 @@ def unobserved(*tensors: Tensor) -> bool:
     Kernels read memory without asking PyTorch: a tracer would take what they computed for a constant, and a tensor that is
     marked as negated, batched, sparse or a stand-in for another has other numbers in memory, or none.
     """
-    return (
-        torch._C._get_tracing_state() is None
-        and torch._C._len_torch_dispatch_stack() == 0
-        and not torch._C._are_functorch_transforms_active()
-        and all(torch._C._dispatch_keys(tensor).raw_repr() & ~_PLAIN.get(tensor.device.type, 0) == 0 for tensor in tensors)
-    )
+    if (
+        torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() != 0
+        or torch._C._are_functorch_transforms_active()
+    ):
+        return False
+    for tensor in tensors:  # noqa: SIM110 (a generator takes as long as all the rest)
+        if torch._C._dispatch_keys(tensor).raw_repr() & ~_PLAIN.get(tensor.device.type, 0):
+            return False
+    return True
 
 
 # ------------------------------------------------------------------------------------------------------------- kernels

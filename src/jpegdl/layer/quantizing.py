@@ -13,7 +13,7 @@ from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.layer.base import Layer, Table, compute_dtype, in_kernel, initial_table
 from jpegdl.layer.bounds import bounded, project
-from jpegdl.layer.config import DEFAULT_ALPHA, ROUNDINGS, LayerConfig, Rounding
+from jpegdl.layer.config import DEFAULT_ALPHA, LayerConfig, Rounding
 from jpegdl.tables import is_abstract
 
 STEP_RANGE = (1e-5, 255.0)  # where the published training keeps the steps
@@ -132,13 +132,12 @@ class QuantizingLayer(Layer):
 
     @property
     def rounding(self) -> Rounding:
-        """The quantizer in use, one of :data:`ROUNDINGS`."""
+        """The quantizer in use, one of :data:`jpegdl.layer.ROUNDINGS`."""
         return self._rounding
 
     @rounding.setter
     def rounding(self, value: Rounding) -> None:
-        if value not in ROUNDINGS:
-            raise UsageError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {value!r}")
+        F.check_rounding(value)
         if value == "none" and self.bits is None:
             raise UsageError("rounding='none' leaves the level cap alone, and bits=None removes that too; give one of them")
         self._rounding = value
