@@ -86,12 +86,6 @@ def _load_row(image, row, whole, pixels):
     return bad != 0
 
 
-@numba.njit(error_model="numpy")
-def _of_255(value):
-    """The quotient as PyTorch has it: with fast math it would be a product with the inverse."""
-    return value / float32(255)
-
-
 @_compiled
 def _store_row(pixels, whole, image, row):
     """The inverse of _load_row, of pixels."""
@@ -101,7 +95,9 @@ def _store_row(pixels, whole, image, row):
                 value = np.rint(pixels[c, x])
                 value = float32(0) if value < float32(0) else value
                 value = float32(255) if value > float32(255) else value
-                image[c, row, x] = _of_255(value)
+                # The quotient as PyTorch has it, which with fast math would be a product with the inverse: and what that lacks.
+                quotient = value * float32(1 / 255)
+                image[c, row, x] = quotient + (value - quotient * float32(255)) * float32(1 / 255)
         else:
             for x in range(image.shape[2]):
                 image[c, row, x] = pixels[c, x] * float32(1 / 255)
