@@ -49,6 +49,7 @@ Call = Callable[[], object]
 PASSES = ("forward", "+ tables", "+ tables, images")
 QUALITY = 75
 _COMPARED = (32, 224)  # batch and side of the bar, of the memory table and of ``bits``
+_FAMILY = ((16, 224), (32, 224))  # those of the table of roundings and samplings
 _LARGEST = 2**27  # numbers in a batch; 512 x 3 x 224 x 224 is the largest below
 _LARGEST_OF_OTHERS = 2**24  # (a) holds 48 times its batch
 _SECONDS_A_CALL = 20.0  # that repeating one call may take
@@ -273,9 +274,9 @@ def _family(repeats: int, device: str, found: dict[str, Any]) -> Iterator[str]:
     luma, chroma = standard_tables(50)
     steps = torch.stack((luma, chroma)).to(device)
     found["family"] = {}
-    for count in (16, 32):
-        images = torch.rand(count, 3, 56, 56, device=device)
-        images = nn.functional.interpolate(images, size=224, mode="bicubic").clamp(0, 1)
+    for count, side in _FAMILY:
+        images = torch.rand(count, 3, side // 4, side // 4, device=device)
+        images = nn.functional.interpolate(images, size=side, mode="bicubic").clamp(0, 1)
         ways: dict[str, nn.Module] = {rounding: _Way(steps, rounding, "4:4:4") for rounding in ROUNDINGS}
         ways["soft, tables of each image"] = _Way(steps.expand(count, -1, -1, -1).contiguous(), "soft", "4:4:4")
         ways |= {
@@ -287,8 +288,8 @@ def _family(repeats: int, device: str, found: dict[str, Any]) -> Iterator[str]:
             kinds = passes(way, images, torch.ones_like(images))
             calls |= {f"{name} | {kind}": kinds[kind] for kind in (PASSES[0], PASSES[2])}
         t = medians(calls, repeats, device)
-        found["family"][f"{count}x3x224x224"] = t
-        yield f"Roundings and samplings at {count}x3x224x224, ms (a copy of the batch takes {1e3 * t['copy']:.3g}):"
+        found["family"][f"{count}x3x{side}x{side}"] = t
+        yield f"Roundings and samplings at {count}x3x{side}x{side}, ms (a copy of the batch takes {1e3 * t['copy']:.3g}):"
         yield ""
         yield f"| way | {PASSES[0]} | {PASSES[2]} | beside | forward, times | gradients, times | goal, forward |"
         yield "|---|---|---|---|---|---|---|"
@@ -311,7 +312,8 @@ class _Way(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         alpha = 5 / self.steps.detach().square()
         options: dict[str, Any] = {"rounding": self.rounding, "subsampling": self.subsampling}
-        return round_trip(images, self.steps, alpha, bits=None, window=5, **options)
+        bits = 16 if self.rounding == "none" else None  # so that steps have a gradient
+        return round_trip(images, self.steps, alpha, bits=bits, window=5, **options)
 
 
 class _Exact(nn.Module):
