@@ -14,16 +14,30 @@ if TYPE_CHECKING:
 
 
 class Compress(Command):
-    about = "Write a folder of images as JPEG files with learned tables, which any decoder opens."
+    about = "Write a folder of images as JPEG files with learned tables, or for a network, which any decoder opens."
     example = "jpegdl compress PHOTOS SMALLER --model runs/mine/jpeg-dl/0"
-    short = ("source", "target", "model", "tables", "subsampling", "optimize", "progressive", "exact", "threads")
+    short = (
+        "source",
+        "target",
+        "model",
+        "tables",
+        "subsampling",
+        "optimize",
+        "progressive",
+        "exact",
+        "threads",
+        "reader",
+        "judge",
+        "effort",
+        "mu",
+    )
     resumes = "image"
 
     def build(self) -> "ArgumentParser":
         from jpegdl.codec import CompressConfig
         from jpegdl.parsing import plain_parser
 
-        parser = plain_parser("jpegdl compress IN OUT --model RUN [--KEY VALUE ...]", self.about)
+        parser = plain_parser("jpegdl compress IN OUT --model RUN | --reader MODEL [--KEY VALUE ...]", self.about)
         parser.add_argument("source", type=str, metavar="IN", help="folder of images, with all folders in it")
         parser.add_argument("target", type=str, metavar="OUT", help="folder to write to, beside it")
         parser.add_class_arguments(CompressConfig)
@@ -54,8 +68,26 @@ class Compress(Command):
             say(f"{found['stale']} JPEG files in OUT have no image in IN any more; they are left as they are")
         if found["others"]:
             say(f"Passed over {found['others_in_words']}")
+        if found["readers"]:
+            _say_of_readers(found["readers"])
         if found["carried"]:
             say(found["carried"]["words"])
         if bad := found["bad"]:
             are = "are" if len(bad) > 1 else "is"
             raise UsageError(f"{len(bad)} of the images {are} not written, see above; all others are")
+
+
+def _say_of_readers(found: dict[str, Any]) -> None:
+    """What files for readers came to, and what networks say of them that had no say."""
+    qualities = ", ".join(f"{quality} ({count})" for quality, count in found["qualities"].items())
+    say(f"mu {found['mu']:.3g}; qualities (files): {qualities}")
+    what = {"readers": "reader", "left_out": "left out, with the others' choice", "judges": "judge, which had no say"}
+    for key, words in what.items():
+        for one in found[key]:
+            agreement = "" if one["agreement"] is None else f"{100 * one['agreement']:.1f} % of the first answers stay, "
+            say(f"{words}: {one['name']}: {agreement}distance {one['distance']:.3f} in the mean")
+    if not found["judges"] and not found["left_out"]:
+        say("No network without a say has looked at the files: --judge MODEL names one")
+    if found["worst"]:
+        named = ", ".join(f"{one['file']} ({one['distance']:.2f}, quality {one['quality']})" for one in found["worst"])
+        say(f"Furthest from their originals: {named}")

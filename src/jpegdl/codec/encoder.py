@@ -78,7 +78,7 @@ class Encoder:
             raise ValueError(f"{image.width} x {image.height} pixels: a JPEG file holds {LARGEST_SIDE} on a side at most")
         if self.exact:
             return write_levels(
-                self.levels(image), self._tables(image), image.size, self.subsampling, self.optimize, _segments(exif, icc)
+                self.levels(image), self._tables(image), image.size, self.subsampling, self.optimize, segments(exif, icc)
             )
         return self._by_pillow(image, exif, icc)
 
@@ -197,8 +197,12 @@ def write_levels(
     return content[:header] + segments + content[header:]
 
 
-def _segments(exif: bytes, icc: bytes | None) -> bytes:
-    """EXIF and ICC as marker segments APP1 and APP2 (ICC.1:2010, B.4)."""
+def segments(exif: bytes, icc: bytes | None) -> bytes:
+    """Return EXIF and ICC as marker segments APP1 and APP2 (ICC.1:2010, B.4).
+
+    Raises:
+        ValueError: the EXIF block is too long for one.
+    """
     if len(exif) > _SEGMENT:
         raise ValueError("EXIF data is too long")
     parts = [(0xE1, exif)] if exif else []

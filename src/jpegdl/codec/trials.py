@@ -8,7 +8,7 @@ with the distance in nats (the KL divergence of class probabilities), averaged o
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -334,14 +334,21 @@ def make_trials(photo: PhotoLike, readers: Sequence[PhotoReader], shape: Shape, 
         )
         for each in tables
     ]
-    pixels = [stored.expand(3, -1, -1), *map(decoded, files)]
-    views = [torch.stack([seen_bytes(reader, image) for image in pixels]) for reader in readers]
+    views = [torch.stack(each) for each in zip(*_views(stored.expand(3, -1, -1), files, readers), strict=True)]
     nothing = np.zeros((len(readers), len(files)))
     trials = Trials(picture.size, views, files, tables, [0] * len(files), nothing, nothing > 0, segments=segments)
     if shape.effort > 2:
         trials.coefficients = coefficients
     trials.seen = seen
     return trials
+
+
+def _views(original: Tensor, files: Sequence[bytes], readers: Sequence[PhotoReader]) -> Iterator[list[Tensor]]:
+    """Of the original and then of each file, what each reader sees; the pixels of one alone are kept at a time."""
+    yield [seen_bytes(reader, original) for reader in readers]
+    for content in files:
+        pixels = decoded(content)
+        yield [seen_bytes(reader, pixels) for reader in readers]
 
 
 def seen_bytes(reader: PhotoReader, pixels: Tensor) -> Tensor:
