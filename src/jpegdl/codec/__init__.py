@@ -1,7 +1,8 @@
 """Learned tables in real JPEG files: folders of images encoded with them, and what a model makes of such files.
 
 :func:`compress_folder` writes the files, :func:`file_report` tests a run on them, :func:`rate_run` and
-:func:`rate_curves` put accuracy against true bits per pixel beside default JPEG's.
+:func:`rate_curves` put accuracy against true bits per pixel beside default JPEG's. :func:`choose` and :func:`guide` make files
+that networks choose and shape, without tables of a run; :func:`rate_photos` says what files cost any network.
 """
 
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from jpegdl.codec.encode_folder import CompressStanding, compress_folder
     from jpegdl.codec.encoder import Encoder
     from jpegdl.codec.learned import Learned, file_tables, learned_tables
+    from jpegdl.codec.rate_photos import PhotoRate, PhotoRateConfig, photo_rate_figure, rate_photos, write_photo_rate
     from jpegdl.codec.rate_points import CurveConfig, check_curve_config, rate_run, read_rate, why_no_files
     from jpegdl.codec.rate_results import (
         RATE_COLUMNS,
@@ -39,6 +41,8 @@ __all__ = [
     "CurveConfig",
     "Encoder",
     "Learned",
+    "PhotoRate",
+    "PhotoRateConfig",
     "PhotoReader",
     "RatedComparison",
     "Shape",
@@ -57,11 +61,13 @@ __all__ = [
     "learned_tables",
     "open_reader",
     "open_readers",
+    "photo_rate_figure",
     "rate_comparison",
     "rate_comparisons",
     "rate_curves",
     "rate_figure",
     "rate_notes",
+    "rate_photos",
     "rate_rows",
     "rate_run",
     "rate_table",
@@ -70,6 +76,7 @@ __all__ = [
     "read_rate",
     "stored_in_words",
     "why_no_files",
+    "write_photo_rate",
 ]
 
 _HOMES = {
@@ -80,6 +87,8 @@ _HOMES = {
     "CurveConfig": "rate_points",
     "Encoder": "encoder",
     "Learned": "learned",
+    "PhotoRate": "rate_photos",
+    "PhotoRateConfig": "rate_photos",
     "PhotoReader": "readers",
     "RATE_COLUMNS": "rate_results",
     "RatedComparison": "rate_runs",
@@ -99,11 +108,13 @@ _HOMES = {
     "learned_tables": "learned",
     "open_reader": "readers",
     "open_readers": "readers",
+    "photo_rate_figure": "rate_photos",
     "rate_comparison": "rate_runs",
     "rate_comparisons": "rate_results",
     "rate_curves": "bjontegaard",
     "rate_figure": "rate_results",
     "rate_notes": "rate_results",
+    "rate_photos": "rate_photos",
     "rate_rows": "rate_results",
     "rate_run": "rate_points",
     "rate_table": "rate_results",
@@ -112,6 +123,7 @@ _HOMES = {
     "read_rate": "rate_points",
     "stored_in_words": "read_back",
     "why_no_files": "rate_points",
+    "write_photo_rate": "rate_photos",
 }
 
 __getattr__, __dir__ = on_first_use(__name__, _HOMES)

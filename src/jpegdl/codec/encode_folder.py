@@ -157,7 +157,7 @@ class _Tables:
         return as_json(self.encoder.luma, self.encoder.chroma)
 
     def settings(self) -> dict[str, Any]:
-        """What the files hang on."""
+        """Return what the files hang on."""
         encoder = self.encoder
         limits = None if not encoder.exact or encoder.limits is None else [limit.tolist() for limit in encoder.limits]
         return {"tables": self.tables, "limits": limits, **{name: getattr(encoder, name) for name in _SETTINGS}}
@@ -580,7 +580,7 @@ class _Sources:
 
     def made(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
         """What readers say of files, by name; of those that are there."""
-        known = {name.lstrip("/"): self._known[name].made for name in names if name in self._known}
+        known = {name.lstrip("/").replace("//", "/"): self._known[name].made for name in names if name in self._known}
         return {name: made for name, made in known.items() if made is not None}
 
     def close(self) -> None:

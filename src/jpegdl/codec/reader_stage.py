@@ -16,7 +16,7 @@ from jpegdl.codec.encoder import segments
 from jpegdl.codec.levels import Array
 from jpegdl.codec.read_image import DecodedImage
 from jpegdl.codec.readers import PhotoReader, open_readers
-from jpegdl.codec.shaping import LARGEST_BATCH, check_shape, tried
+from jpegdl.codec.shaping import LARGEST_BATCH, check_file_shape, tried
 from jpegdl.codec.trials import LOOKS, Shape, ShapedFile, Trials, decoded, make_trials, seen_bytes, together
 from jpegdl.errors import UsageError
 from jpegdl.opener import BadImage
@@ -74,7 +74,7 @@ class ReaderStage:
             subsampling=config.subsampling or "4:2:0",
             rounds=config.rounds,
         )
-        check_shape(self.shape)
+        check_file_shape(self.shape)
         if config.agree is not None and self.readers[0].features:
             raise UsageError("agree counts first answers, and the readers give features: give mu or bits_per_pixel")
         self.mu = config.mu if config.bits_per_pixel is None and config.agree is None else None
@@ -104,7 +104,7 @@ class ReaderStage:
         return max(4, LOOKS // 2 if self.shape.effort > 2 else LOOKS // 8)
 
     def settings(self) -> dict[str, Any]:
-        """What the files hang on, for ``compress.json``."""
+        """Return what the files hang on, for ``compress.json``."""
         wanted = {name: getattr(self.config, name) for name in ("mu", "bits_per_pixel", "agree")}
         shape = {name: value for name, value in asdict(self.shape).items() if name != "mu"}
         return {

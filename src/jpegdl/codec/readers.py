@@ -104,7 +104,7 @@ class PhotoReader:
     _pure = False
 
     def record(self) -> dict[str, Any]:
-        """What ``compress.json`` tells of it: name, digest of its weights, and what it sees."""
+        """Return what ``compress.json`` tells of it: name, digest of its weights, and what it sees."""
         seen = {"size": self.size, "resize": self.resize, "interpolation": self.interpolation}
         return {"name": self.name, "digest": self.digest, **seen, "features": self.features}
 

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as v2
 from jpegdl import functional as F
 from jpegdl.codec.levels import Array, cheap_levels, file_of_levels
 from jpegdl.codec.readers import PhotoReader
-from jpegdl.codec.trials import LOOKS, Shape, Tables, Trials, decoded, levels_of, together
+from jpegdl.codec.trials import LOOKS, Shape, Tables, Trials, decoded, levels_of, seen_bytes, together
 from jpegdl.functional import ZIGZAG
 from jpegdl.tables import standard_tables
 
@@ -120,7 +120,7 @@ def _look(moved: list[_Moved], readers: Sequence[PhotoReader], shape: Shape, num
     each_distance = []
     for reader, own in zip(readers, zip(*(each.trials.own for each in moved), strict=True), strict=True):
         with torch.set_grad_enabled(not last):
-            views = torch.stack([reader.view(image) for image in pixels])
+            views = torch.stack([_seen(reader, image) for image in pixels])
             wanted = torch.stack(own)
             if not shape.robust or last:
                 answers = reader.answers(views)
@@ -144,6 +144,14 @@ def _look(moved: list[_Moved], readers: Sequence[PhotoReader], shape: Shape, num
         assert total is not None
         for each, gradient in zip(moved, torch.autograd.grad(total.sum(), pixels), strict=True):
             each.gradient = gradient
+
+
+def _seen(reader: PhotoReader, pixels: Tensor) -> Tensor:
+    """What a reader sees of a file, as of files that nobody moved: in 256 levels; the gradient goes straight through them."""
+    view = reader.view(pixels)
+    with torch.no_grad():
+        exact = seen_bytes(reader, (pixels * 255).round().to(torch.uint8)).float() / 255
+    return view + (exact - view).detach()
 
 
 def _add(total: Tensor | None, more: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def as_readers(readers: PhotoReader | str | Sequence[PhotoReader | str]) -> list
     return opened
 
 
-def check_shape(shape: Shape) -> None:
+def check_file_shape(shape: Shape) -> None:
     """Refuse settings that no file can be made with.
 
     Raises:
@@ -56,11 +56,11 @@ def each_file(
         A :class:`ShapedFile` for each photo, in their order.
 
     Raises:
-        UsageError: see :func:`open_reader`, :func:`check_shape`.
+        UsageError: see :func:`open_reader`, :func:`check_file_shape`.
         TypeError, ValueError: a photo that is none.
     """
     shape = shape or Shape()
-    check_shape(shape)
+    check_file_shape(shape)
     opened = as_readers(readers)
     with ThreadPoolExecutor(threads or (torch.get_num_threads())) as pool:
         pending: list[Future[Trials]] = []

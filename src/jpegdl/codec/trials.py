@@ -352,7 +352,7 @@ def _views(original: Tensor, files: Sequence[bytes], readers: Sequence[PhotoRead
 
 
 def seen_bytes(reader: PhotoReader, pixels: Tensor) -> Tensor:
-    """What a reader sees of uint8 pixels, kept in as little room."""
+    """Return what a reader sees of uint8 pixels, (3, size, size) uint8."""
     return (reader.view(pixels) * 255).round().to(torch.uint8)
 
 
