@@ -1,5 +1,6 @@
 """``jpegdl compress``."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jpegdl.cli.command import Command
@@ -38,16 +39,19 @@ class Compress(Command):
         from jpegdl.parsing import plain_parser
 
         parser = plain_parser("jpegdl compress IN OUT --model RUN | --reader MODEL [--KEY VALUE ...]", self.about)
-        parser.add_argument("source", type=str, metavar="IN", help="folder of images, with all folders in it")
+        parser.add_argument(
+            "source", type=str, metavar="IN", help="folder of images, with all folders in it; or shards: 'FOLDER/*.tar'"
+        )
         parser.add_argument("target", type=str, metavar="OUT", help="folder to write to, beside it")
         parser.add_class_arguments(CompressConfig)
         return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
-        from jpegdl.codec import CompressConfig, compress_folder
+        from jpegdl.codec import CompressConfig, compress_folder, compress_shards
         from jpegdl.runs.progress import Bar
 
         config = pick(CompressConfig, chosen)
+        shards = _shards(chosen["source"])
         with Bar(unit="files") as bar:
 
             def show(standing: "CompressStanding") -> None:
@@ -55,7 +59,13 @@ class Compress(Command):
                     bar.error(standing.bad)
                 bar.show(f"{standing.images_per_second:.0f} images/s", standing.done, standing.total)
 
-            found = compress_folder(chosen["source"], chosen["target"], config, show)
+            if shards:
+                found = compress_shards(shards, chosen["target"], config, show)
+            else:
+                found = compress_folder(chosen["source"], chosen["target"], config, show)
+        if shards:
+            _say_of_shards(found)
+            return
         pixels = found["pixels"]
         now = " of those written now" if found["skipped"] else ""
         rate = f", {8 * found['bytes'] / pixels:.2f} bits per pixel{now}" if pixels else ""
@@ -75,6 +85,25 @@ class Compress(Command):
         if bad := found["bad"]:
             are = "are" if len(bad) > 1 else "is"
             raise UsageError(f"{len(bad)} of the images {are} not written, see above; all others are")
+
+
+def _shards(source: str) -> list[Path]:
+    """The tars that a pattern with * stands for, in order; none where it is a folder's name."""
+    if "*" not in source or Path(source).exists():
+        return []
+    path = Path(source).expanduser()
+    found = sorted(path.parent.glob(path.name))
+    if not found:
+        raise UsageError(f"there are no files {source}")
+    return found
+
+
+def _say_of_shards(found: dict[str, Any]) -> None:
+    rate = "" if found["bits_per_pixel"] is None else f", {found['bits_per_pixel']:.2f} bits per pixel of those written now"
+    say(f"{found['written']} shards written, {found['skipped']} were there already; {found['images']} images{rate}")
+    _say_of_readers(found["readers"])
+    if bad := found["bad"]:
+        raise UsageError(f"{len(bad)} of the images cannot be read, and stay as they are: {bad[0]['file']}: {bad[0]['why']}")
 
 
 def _say_of_readers(found: dict[str, Any]) -> None:

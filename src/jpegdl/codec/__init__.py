@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jpegdl.codec.read_back import file_report, keep_file_report, read_file_report, stored_in_words
     from jpegdl.codec.readers import PhotoReader, open_reader, open_readers
     from jpegdl.codec.shaping import choose, each_file, guide
+    from jpegdl.codec.shards import compress_shards
     from jpegdl.codec.trials import Shape, ShapedFile
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "choose",
     "compare_curves",
     "compress_folder",
+    "compress_shards",
     "each_file",
     "file_report",
     "file_tables",
@@ -100,6 +102,7 @@ _HOMES = {
     "choose": "shaping",
     "compare_curves": "bjontegaard",
     "compress_folder": "encode_folder",
+    "compress_shards": "shards",
     "each_file": "shaping",
     "file_report": "read_back",
     "file_tables": "learned",

@@ -117,7 +117,7 @@ def compress_folder(
         learned = learned_tables(config.model, config.tables)
         encoder = _encoder(config, learned, file_tables(learned.luma, learned.chroma))
     Image.init()  # before threads do
-    with _claimed(out), warnings.catch_warnings():
+    with claimed(out), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from twice that size on, Pillow refuses
         made = _Tables(encoder, learned) if encoder is not None and learned is not None else stage
         assert made is not None
@@ -195,14 +195,18 @@ def _places(source: Path, target: Path) -> tuple[Path, Path]:
 
 
 @contextmanager
-def _claimed(out: Path) -> Iterator[None]:
-    """Keep other processes from writing to the same folder."""
+def claimed(out: Path) -> Iterator[None]:
+    """Keep other processes from writing to the same folder, which is made.
+
+    Raises:
+        UsageError: it cannot be made, or another process writes to it.
+    """
     lock = filelock.FileLock(out / LOCK)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{out} cannot be made: {error.strerror or error}; give another folder to write to") from error
-    with _writing(out):
+    with writing(out):
         try:
             lock.acquire(blocking=False)
         except filelock.Timeout as taken:
@@ -215,8 +219,12 @@ def _claimed(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Whatever keeps files from being written concerns all of them."""
+def writing(out: Path) -> Iterator[None]:
+    """Turn whatever keeps files from being written, which concerns all of them, into one line.
+
+    Raises:
+        UsageError: in place of OSError.
+    """
     try:
         yield
     except OSError as error:
@@ -315,7 +323,7 @@ class _Work:
             return False
         if any(path.name != LOCK and not is_stray(path) for path in self.out.iterdir()):
             raise UsageError(f"{self.out} is not empty, and no {MANIFEST} in it says what it holds; give a new folder")
-        with _writing(self.out):
+        with writing(self.out):
             write_json(file, {"from": self.maker.source, "settings": settings})
         return True
 
@@ -327,7 +335,7 @@ class _Work:
             stage.mu = float(there["mu"])
         mu = stage.settle(lambda count: self._some(entries(), count))
         if there.get("mu") != mu:
-            with _writing(self.out):
+            with writing(self.out):
                 write_json(file, {**there, "mu": mu})
         return mu
 
@@ -345,7 +353,7 @@ class _Work:
         file = self.out / MANIFEST
         there = json.loads(file.read_text(encoding="utf-8"))
         found = asdict(summary_of(made, self.maker))
-        with _writing(self.out):
+        with writing(self.out):
             write_json(file, {**there, "found": found, "files": made})
         return found
 
@@ -450,7 +458,7 @@ class _Work:
         if len(os.fsencode(entry.new)) > LONGEST:
             return _Done(entry, bad=f"its name would be too long with {SUFFIX}: a file system takes {LONGEST} bytes")
         slot = str(threading.get_ident())
-        with _writing(self.out):
+        with writing(self.out):
             with replacing(place.made() / entry.new, make_folder=False, slot=slot) as new:
                 new.write_bytes(content)
                 os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -497,7 +505,7 @@ class _Place:
         if self._there and self.path.resolve() != self.path:
             self.refused = f"{self.path} is a link: nothing is written through it"
         elif self._there:
-            with _writing(self.path):
+            with writing(self.path):
                 remove_strays(self.path)
                 self._names = {entry.name for entry in self.path.iterdir()}
 
