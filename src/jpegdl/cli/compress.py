@@ -39,9 +39,8 @@ class Compress(Command):
         from jpegdl.parsing import plain_parser
 
         parser = plain_parser("jpegdl compress IN OUT --model RUN | --reader MODEL [--KEY VALUE ...]", self.about)
-        parser.add_argument(
-            "source", type=str, metavar="IN", help="folder of images, with all folders in it; or shards: 'FOLDER/*.tar'"
-        )
+        what = "folder of images, with all folders in it; for readers also WebDataset's shards: 'FOLDER/*.tar'"
+        parser.add_argument("source", type=str, metavar="IN", help=what)
         parser.add_argument("target", type=str, metavar="OUT", help="folder to write to, beside it")
         parser.add_class_arguments(CompressConfig)
         return parser

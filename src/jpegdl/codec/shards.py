@@ -14,12 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jpegdl.codec.config import MANIFEST, CompressConfig, check_compress
-from jpegdl.codec.encode_folder import CompressStanding, claimed, writing
+from jpegdl.codec.encode_folder import LOCK, CompressStanding, claimed, writing
 from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
 from jpegdl.codec.reader_stage import ReaderStage, summary_of
 from jpegdl.data.sources.listing import is_image, open_tar
 from jpegdl.errors import UsageError
-from jpegdl.files import replacing, write_json
+from jpegdl.files import is_stray, replacing, write_json
 
 SUFFIX = ".tar"
 _FORMAT = 1  # of the manifest
@@ -34,9 +34,9 @@ def compress_shards(
 ) -> dict[str, Any]:
     """Write tars of samples anew, their images as JPEG files for readers, named .jpg; all else in them stays as it is.
 
-    A shard is there whole or not at all, under its own name, and what is known of its files beside it, in ``NAME.tar.json``. The
-    same call goes on with the next one. An image that cannot be read stays as it is, and is named. One process at a time writes
-    to a folder: on several machines give each a folder, and other shards.
+    A shard is there whole or not at all, under its own name, and what is known of its files beside it, in ``NAME.tar.json``.
+    The same call goes on with the next one. An image that cannot be read stays as it is, and is named. One process at a time
+    writes to a folder: on several machines give each a folder, and other shards.
 
     Args:
         shards: tar files, not compressed, of different names.
@@ -45,8 +45,8 @@ def compress_shards(
         progress: told how many shards are done.
 
     Returns:
-        ``shards``, ``written`` and ``skipped`` (shards), ``images``, ``bad`` (``file`` and ``why``), ``bytes``, ``bytes_before``
-        and ``pixels`` of the images written now, ``bits_per_pixel`` of these, ``seconds``, ``mu``, and ``readers``: what
+        ``shards``, ``written`` and ``skipped`` (shards), ``images``, ``bad`` (``file`` and ``why``), ``bytes``,
+        ``bytes_before`` and ``pixels`` of the images written now, ``bits_per_pixel`` of these, ``seconds``, ``mu``, and ``readers``: what
         :func:`jpegdl.codec.compress_folder` says of them, over all shards.
 
     Raises:
@@ -144,9 +144,10 @@ class _Shards:
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UsageError(f"{file} is damaged ({error}); delete {self.out}, or give another folder") from error
             if differing:
-                raise UsageError(
-                    f"{self.out} holds shards made with other settings ({', '.join(differing)}); give another folder"
-                )
+                named = ", ".join(differing)
+                raise UsageError(f"{self.out} holds shards made with other settings ({named}); give another folder")
+        elif any(path.name != LOCK and not is_stray(path) for path in self.out.iterdir()):
+            raise UsageError(f"{self.out} is not empty, and no {MANIFEST} in it says what it holds; give a new folder")
         if isinstance(there.get("mu"), float | int):
             self.stage.mu = float(there["mu"])
         mu = self.stage.settle(self._some)
@@ -157,9 +158,8 @@ class _Shards:
     def _some(self, count: int) -> Iterator[DecodedImage]:
         """That many photos, equally many of the first of each shard."""
         share = -(-count // len(self.paths))
-        yield from itertools.islice(
-            (picture for path in self.paths for picture in itertools.islice(_photos(path), share)), count
-        )
+        several = itertools.chain.from_iterable(itertools.islice(_photos(path), share) for path in self.paths)
+        yield from itertools.islice(several, count)
 
     def _beside(self, path: Path) -> Path:
         return self.out / f"{path.name}.json"
