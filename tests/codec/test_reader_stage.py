@@ -14,6 +14,7 @@ from PIL import Image
 
 import jpegdl.cli
 from jpegdl.codec import CompressConfig, choose, compress_folder, open_reader
+from jpegdl.codec.config import PICTURE
 from jpegdl.codec.encode_folder import LOCK, MANIFEST, SOURCES
 from jpegdl.codec.reader_stage import _LOWEST_MU, search_mu
 from jpegdl.codec.trials import Shape, ask, decoded, make_trials
@@ -67,7 +68,7 @@ def source(tmp_path):
 
 
 def files_in(folder):
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in (LOCK, SOURCES)]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in (LOCK, SOURCES, PICTURE)]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(files) if path.name != MANIFEST}
 
 
@@ -90,6 +91,8 @@ def test_a_folder_for_a_reader(source, tmp_path, readers):
     assert (first["quality"], first["rounds"]) == (wanted.quality, 0)
     assert first["distance"] == [round(wanted.distance, 5)]
     said = found["readers"]
+    with Image.open(tmp_path / "out" / PICTURE) as image:
+        assert image.height == 5 * (320 + 16)
     assert said["files"] == 7
     assert sum(said["qualities"].values()) == 7
     assert said["readers"][0]["agreement"] == np.mean([one["kept"][0] for one in there["files"].values()])

@@ -118,4 +118,4 @@ def _say_of_readers(found: dict[str, Any]) -> None:
         say("No network without a say has looked at the files: --judge MODEL names one")
     if found["worst"]:
         named = ", ".join(f"{one['file']} ({one['distance']:.2f}, quality {one['quality']})" for one in found["worst"])
-        say(f"Furthest from their originals: {named}")
+        say(f"Furthest from their originals: {named}; compress.png in OUT shows them")

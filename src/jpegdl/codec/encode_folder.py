@@ -24,12 +24,12 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as v2
 
 from jpegdl import functional as F
-from jpegdl.codec.config import MANIFEST, CompressConfig, check_compress
+from jpegdl.codec.config import MANIFEST, PICTURE, CompressConfig, check_compress
 from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.folder_walk import SUFFIX, Entry, walk
 from jpegdl.codec.learned import Carried, Learned, as_json, carried, file_tables, learned_tables
 from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
-from jpegdl.codec.reader_stage import ReaderStage, summary_of
+from jpegdl.codec.reader_stage import ReaderStage, side_by_side, summary_of
 from jpegdl.data.sources.listing import Passed, is_archive, passed_in_words
 from jpegdl.errors import UsageError
 from jpegdl.files import is_stray, remove_strays, replacing, write_json
@@ -102,8 +102,9 @@ def compress_folder(
         ``stale`` (JPEG files in folders of ``target`` that have no image
         in ``source`` any more), ``subsampling`` (of chroma), ``bytes`` and ``pixels`` of those written and ``bytes_before``,
         of the files they were made of, ``bits_per_pixel`` of these (None if none was), ``seconds``, ``images_per_second``,
-        ``tables`` (luma and chroma, as in the files), and ``carried``: how much of the layer the files carry, on some of the
-        images (None where nothing can be lost), with ``words``.
+        ``tables`` (luma and chroma, as in the files; None of files for readers), ``carried``: how much of the layer the files
+        carry, on some of the images (None where nothing can be lost), with ``words``; ``mu`` and ``readers`` of files for
+        readers: see :class:`jpegdl.codec.reader_stage.ReaderSummary`.
 
     Raises:
         UsageError: settings that cannot be; no folder or no images; a target inside the source, in use, or of other
@@ -246,7 +247,7 @@ class _Work:
         self.root, self.out, self.config, self.maker = root, out, config, made
         self.progress, self.found = progress, _Found()
         self.done = self.total = 0
-        self.names: list[str] = []  # of files for readers
+        self.names: dict[str, Path] = {}  # of files for readers, what each is made of
         self.over = False  # for threads that are in the middle of a task
         self.sources = _Sources(out / SOURCES)
         self.begin = time.monotonic()
@@ -349,12 +350,18 @@ class _Work:
     def _of_readers(self) -> dict[str, Any]:
         """What files for readers came to; each of them is noted in the manifest too."""
         assert isinstance(self.maker, ReaderStage)
-        made = self.sources.made(self.names)
+        places = {name.lstrip("/").replace("//", "/"): path for name, path in self.names.items()}
+        known = self.sources.made(self.names)
+        made = {name.lstrip("/").replace("//", "/"): one for name, one in known.items()}
         file = self.out / MANIFEST
         there = json.loads(file.read_text(encoding="utf-8"))
         found = asdict(summary_of(made, self.maker))
         with writing(self.out):
             write_json(file, {**there, "found": found, "files": made})
+            if found["worst"]:
+                pairs = [(places[one["file"]], self.out / one["file"], one) for one in found["worst"]]
+                with replacing(self.out / PICTURE) as new:
+                    side_by_side(pairs).save(new, "png")
         return found
 
     def _carried(self, by: "_Tables", entries: Iterator[Entry]) -> Carried | None:
@@ -409,7 +416,7 @@ class _Work:
             assert place is not None
             place.wanted.add(entry.new)
             if isinstance(self.maker, ReaderStage):
-                self.names.append(f"{place.inner}/{entry.new}")
+                self.names[f"{place.inner}/{entry.new}"] = entry.path
             task.append((entry, place))
             if len(task) == self.maker.task:
                 yield task
@@ -588,7 +595,7 @@ class _Sources:
 
     def made(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
         """What readers say of files, by name; of those that are there."""
-        known = {name.lstrip("/").replace("//", "/"): self._known[name].made for name in names if name in self._known}
+        known = {name: self._known[name].made for name in names if name in self._known}
         return {name: made for name, made in known.items() if made is not None}
 
     def close(self) -> None:

@@ -5,16 +5,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from jpegdl.codec.config import CompressConfig
 from jpegdl.codec.encoder import segments
 from jpegdl.codec.levels import Array
-from jpegdl.codec.read_image import DecodedImage
+from jpegdl.codec.read_image import DecodedImage, open_picture
 from jpegdl.codec.readers import PhotoReader, open_readers
 from jpegdl.codec.shaping import LARGEST_BATCH, check_file_shape, tried
 from jpegdl.codec.trials import LOOKS, Shape, ShapedFile, Trials, decoded, make_trials, seen_bytes, together
@@ -23,6 +24,7 @@ from jpegdl.opener import BadImage
 
 SAMPLE = {"bits_per_pixel": 64, "agree": 256}  # photos that mu is found on, by what is wanted of them
 WORST = 5  # photos that are named
+_SIDE, _LINE = 320, 16  # pixels of each photo in the picture of the worst, and above it for words
 _LOWEST_MU, _HIGHEST_MU = 1e-4, 1e3
 _HALVINGS = 30
 _TRIES = 4  # with gradients, which hang on mu themselves
@@ -404,3 +406,23 @@ def summary_of(made: dict[str, dict[str, Any]], stage: ReaderStage) -> ReaderSum
         [{"file": name, "distance": max(made[name]["distance"]), "quality": made[name]["quality"]} for name in worst],
         stage.mu or 0.0,
     )
+
+
+def side_by_side(pairs: Sequence[tuple[Path, Path, dict[str, Any]]]) -> Image.Image:
+    """Return a picture of originals beside their files, one pair below the other.
+
+    Args:
+        pairs: the original, the file, and its ``file`` (name), ``distance`` and ``quality``.
+    """
+    whole = Image.new("RGB", (2 * _SIDE, len(pairs) * (_SIDE + _LINE)), "white")
+    pen = ImageDraw.Draw(whole)
+    for number, (original, file, one) in enumerate(pairs):
+        top = number * (_SIDE + _LINE)
+        name = "".join(c if c.isascii() and c.isprintable() else "?" for c in one["file"])
+        pen.text((4, top + 2), f"{name}: distance {one['distance']:.2f}, quality {one['quality']}", fill="black")
+        for place, path in enumerate((original, file)):
+            with path.open("rb") as stream:
+                image = open_picture(stream, path.name).image.convert("RGB")
+            image.thumbnail((_SIDE, _SIDE))
+            whole.paste(image, (place * _SIDE, top + _LINE))
+    return whole

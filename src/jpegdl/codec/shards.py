@@ -46,8 +46,8 @@ def compress_shards(
 
     Returns:
         ``shards``, ``written`` and ``skipped`` (shards), ``images``, ``bad`` (``file`` and ``why``), ``bytes``,
-        ``bytes_before`` and ``pixels`` of the images written now, ``bits_per_pixel`` of these, ``seconds``, ``mu``, and ``readers``: what
-        :func:`jpegdl.codec.compress_folder` says of them, over all shards.
+        ``bytes_before`` and ``pixels`` of the images written now, ``bits_per_pixel`` of these, ``seconds``, ``mu``, and
+        ``readers``: what :func:`jpegdl.codec.compress_folder` says of them, over all shards.
 
     Raises:
         UsageError: settings that cannot be, no shards, one that cannot be read, a target in use or of other settings.
