@@ -197,7 +197,9 @@ def test_one_of_several_is_left_out(source, tmp_path, readers):
     ("settings", "named"),
     [
         ({}, "reader"),
-        ({"tables": "standard:50", "reader": "few_readers:one"}, "tables and reader"),
+        ({"tables": "standard:50", "reader": "few_readers:one"}, "tables"),
+        ({"tables": "standard:50", "reader": "few_readers:one", "effort": 1}, "effort 2"),
+        ({"tables": "standard:50", "model": "run", "reader": "few_readers:one"}, "both"),
         ({"tables": "standard:50", "mu": 1.0}, "mu"),
         ({"tables": "standard:50", "effort": 1}, "effort"),
         ({"reader": "few_readers:one", "effort": 0}, "effort 0"),

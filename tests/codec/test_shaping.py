@@ -206,3 +206,19 @@ def test_arrays_and_tensors_are_photos_too():
 def test_settings_that_cannot_be(settings, named):
     with pytest.raises(UsageError, match=named):
         list(each_file(PHOTOS, reader(), Shape(**settings)))
+
+
+def test_learned_tables_are_one_more_kind():
+    luma, chroma = standard_tables(50)
+    found = ladders(Shape(effort=2, learned=(luma * 0.9, chroma * 0.5)))
+    assert [ladder[0].kind for ladder in found] == ["standard", "finer chroma", "learned"]
+    learned = found[2]
+    qualities = [tables.quality for tables in learned]
+    assert qualities == sorted(set(qualities))
+    assert qualities[0] >= 10
+    assert any(torch.equal(tables.luma, (luma * 0.9).round()) for tables in learned)
+    assert len(ladders(Shape(learned=(luma, chroma)))) == 1
+    # Tables by which nothing is lost that this reader looks for win over those by which much is.
+    photo = PHOTOS[2].convert("RGB")
+    files = choose([photo], reader(), 0.0, effort=2, robust=False, qualities=(6,), learned=(torch.ones(8, 8), torch.ones(8, 8)))
+    assert files[0].kind == "learned"

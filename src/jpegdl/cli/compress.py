@@ -78,7 +78,7 @@ class Compress(Command):
         if found["others"]:
             say(f"Passed over {found['others_in_words']}")
         if found["readers"]:
-            _say_of_readers(found["readers"])
+            _say_of_readers(found["readers"], "; compress.png in OUT shows them")
         if found["carried"]:
             say(found["carried"]["words"])
         if bad := found["bad"]:
@@ -105,7 +105,7 @@ def _say_of_shards(found: dict[str, Any]) -> None:
         raise UsageError(f"{len(bad)} of the images cannot be read, and stay as they are: {bad[0]['file']}: {bad[0]['why']}")
 
 
-def _say_of_readers(found: dict[str, Any]) -> None:
+def _say_of_readers(found: dict[str, Any], where: str = "") -> None:
     """What files for readers came to, and what networks say of them that had no say."""
     qualities = ", ".join(f"{quality} ({count})" for quality, count in found["qualities"].items())
     say(f"mu {found['mu']:.3g}; qualities (files): {qualities}")
@@ -118,4 +118,4 @@ def _say_of_readers(found: dict[str, Any]) -> None:
         say("No network without a say has looked at the files: --judge MODEL names one")
     if found["worst"]:
         named = ", ".join(f"{one['file']} ({one['distance']:.2f}, quality {one['quality']})" for one in found["worst"])
-        say(f"Furthest from their originals: {named}; compress.png in OUT shows them")
+        say(f"Furthest from their originals: {named}{where}")

@@ -27,9 +27,10 @@ class CompressConfig:
             install '.[codec]' in a checkout) and more time. Otherwise libjpeg computes them, without the cap.
         threads: images in work at the same time. Default: one for each processor core that this process may use; with readers
             as many as they look at together.
-        reader: in place of tables: the network that files are made for, or several with commas between: a run's folder, a
-            name of timm's or torchvision/NAME (with its published weights; NAME@FILE for yours), a folder of Hugging Face's,
-            module:make; features: in front of a network that gives features. Its answers on the originals count, no labels.
+        reader: in place of tables, or at efforts 2 and 3 beside them: the network that files are made for, or several with
+            commas between: a run's folder, a name of timm's or torchvision/NAME (with its published weights; NAME@FILE for
+            yours), a folder of Hugging Face's, module:make; features: in front of a network that gives features. Its answers
+            on the originals count, no labels.
         judge: a network that has no say, or several, and says at the end what it makes of the files.
         effort: 0 makes files with tables alone; with readers, 1 chooses the quality of each photo, 2 among more kinds of files,
             3 moves the rounding by the readers' gradient too. Default: 1 with readers, else 0.
@@ -70,11 +71,11 @@ def check_compress(config: CompressConfig) -> None:
     Raises:
         UsageError: names the setting.
     """
-    given = [name for name in ("model", "tables", "reader") if getattr(config, name) is not None]
-    if len(given) != 1:
+    given = [name for name in ("model", "tables") if getattr(config, name) is not None]
+    if len(given) > 1 or not (given or config.reader):
         raise UsageError(
             "tables come from --model RUN or from --tables FILE, or --reader MODEL chooses them: one of them must be given, "
-            f"got {' and '.join(given) or 'none'}"
+            f"got {'both' if given else 'none'}"
         )
     check_fields(config)
     if config.reader is None:
@@ -86,6 +87,8 @@ def check_compress(config: CompressConfig) -> None:
                 "exact and progressive exclude each other: jpeglib writes levels to sequential files only; drop one"
             )
         return
+    if given and config.effort not in (2, 3):
+        raise UsageError(f"{given[0]} beside --reader is one more kind of files to choose from, at effort 2 or 3")
     if config.effort == 0:
         raise UsageError("effort 0 makes files with tables alone: give --tables or --model, or an effort from 1 to 3")
     if wrong := [name for name in ("exact", "progressive") if getattr(config, name)] + ["optimize"] * (not config.optimize):

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from jpegdl.codec.config import CompressConfig
 from jpegdl.codec.encoder import segments
+from jpegdl.codec.learned import learned_tables
 from jpegdl.codec.levels import Array
 from jpegdl.codec.read_image import DecodedImage, open_picture
 from jpegdl.codec.readers import PhotoReader, open_readers
@@ -75,6 +76,7 @@ class ReaderStage:
             several=config.several,
             subsampling=config.subsampling or "4:2:0",
             rounds=config.rounds,
+            learned=_learned(config),
         )
         check_file_shape(self.shape)
         if config.agree is not None and self.readers[0].features:
@@ -108,7 +110,9 @@ class ReaderStage:
     def settings(self) -> dict[str, Any]:
         """Return what the files hang on, for ``compress.json``."""
         wanted = {name: getattr(self.config, name) for name in ("mu", "bits_per_pixel", "agree")}
-        shape = {name: value for name, value in asdict(self.shape).items() if name != "mu"}
+        shape = {name: value for name, value in asdict(self.shape).items() if name not in ("mu", "learned")}
+        if self.shape.learned is not None:
+            shape["tables"] = [table.tolist() for table in self.shape.learned]
         return {
             "readers": [reader.record() for reader in self.readers],
             "judges": [judge.record() for judge in self.judges],
@@ -329,6 +333,13 @@ def _as_made(file: ShapedFile, left_out: list[tuple[float, bool]], judged: list[
         if said:
             made[name] = {"distance": [round(distance, 5) for distance, _ in said], "kept": [kept for _, kept in said]}
     return made
+
+
+def _learned(config: CompressConfig) -> tuple[torch.Tensor, torch.Tensor] | None:
+    if config.model is None and config.tables is None:
+        return None
+    found = learned_tables(config.model, config.tables)
+    return found.luma, found.chroma
 
 
 def _names(given: str, setting: str) -> list[str]:

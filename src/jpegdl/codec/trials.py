@@ -29,6 +29,7 @@ QUALITIES = (6, 8, 10, 15, 20, 30, 50, 65, 80, 90)
 FLOOR = 10  # of quality, where files are to do for other networks too
 _FINER = 0.7  # of chroma's steps, in a second ladder
 _COARSER = 1.05  # of luma's there
+_SCALES = tuple(2 ** (power / 2) for power in range(6, -7, -1))  # of learned tables
 LOOKS = 32  # that go through a reader at once
 
 PhotoLike = Image.Image | np.ndarray[Any, Any] | Tensor
@@ -49,6 +50,8 @@ class Shape:
         subsampling: of chroma, 4:4:4, 4:2:2 or 4:2:0.
         rounds: of gradient, at effort 3.
         qualities: that are tried, of libjpeg's scale.
+        learned: more tables to choose from where effort is 2 or 3, (luma, chroma), each (8, 8) steps; finer and coarser ones
+            are made of them.
     """
 
     mu: NotNegative = 1.0
@@ -59,6 +62,7 @@ class Shape:
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
     rounds: Count = 4
     qualities: tuple[Quality, ...] = QUALITIES
+    learned: Any = field(default=None, compare=False)
 
     @property
     def lowest(self) -> int:
@@ -72,8 +76,8 @@ class ShapedFile:
 
     Attributes:
         content: the JPEG file.
-        quality: of libjpeg's scale, whose tables it has.
-        kind: "standard", or "finer chroma".
+        quality: of libjpeg's scale, whose tables it has; of learned ones, that of standard tables as coarse in the mean.
+        kind: "standard", "finer chroma" or "learned".
         rounds: of gradient that went into it.
         distance: of the readers' answers to those on the original, mean or worst, in nats.
         distances: of each reader.
@@ -96,7 +100,7 @@ class Tables:
     """A pair that files are made with.
 
     Attributes:
-        kind: "standard" or "finer chroma".
+        kind: "standard", "finer chroma" or "learned".
         quality: that they stand for.
         luma, chroma: (8, 8), whole numbers.
     """
@@ -136,7 +140,28 @@ def ladders(shape: Shape) -> list[list[Tables]]:
         )
         for tables in standard
     ]
-    return [standard, finer]
+    if shape.learned is None:
+        return [standard, finer]
+    luma, chroma = shape.learned
+    return [standard, finer, _scaled(luma, chroma, shape.lowest)]
+
+
+def _scaled(luma: Tensor, chroma: Tensor, lowest: int) -> list[Tables]:
+    """Learned tables, coarser and finer, from coarse to fine; none coarser than the floor."""
+    sizes = {quality: _mean_step(standard_tables(quality)[0]) for quality in range(lowest, 101)}
+    found: dict[int, Tables] = {}
+    for scale in _SCALES:
+        pair = [(table.detach().float() * scale).round().clamp(1, 255) for table in (luma, chroma)]
+        size = _mean_step(pair[0])
+        if size <= sizes[lowest]:
+            quality = min(sizes, key=lambda quality: abs(sizes[quality] - size))
+            found.setdefault(quality, Tables("learned", quality, *pair))
+    return [found[quality] for quality in sorted(found)]
+
+
+def _mean_step(table: Tensor) -> float:
+    """Logarithm of the geometric mean."""
+    return float(table.float().log().mean())
 
 
 # ---------------------------------------------------------------------------------------------------------------- one photo
