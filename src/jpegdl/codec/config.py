@@ -75,7 +75,7 @@ def check_compress(config: CompressConfig) -> None:
     if len(given) > 1 or not (given or config.reader):
         raise UsageError(
             "tables come from --model RUN or from --tables FILE, or --reader MODEL chooses them: one of them must be given, "
-            f"got {'both' if given else 'none'}"
+            f"got {'both' if given else 'neither'}"
         )
     check_fields(config)
     if config.reader is None:

@@ -118,7 +118,7 @@ def compress_folder(
         learned = learned_tables(config.model, config.tables)
         encoder = _encoder(config, learned, file_tables(learned.luma, learned.chroma))
     Image.init()  # before threads do
-    with claimed(out), warnings.catch_warnings():
+    with alone_in(out), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from twice that size on, Pillow refuses
         made = _Tables(encoder, learned) if encoder is not None and learned is not None else stage
         assert made is not None
@@ -196,7 +196,7 @@ def _places(source: Path, target: Path) -> tuple[Path, Path]:
 
 
 @contextmanager
-def claimed(out: Path) -> Iterator[None]:
+def alone_in(out: Path) -> Iterator[None]:
     """Keep other processes from writing to the same folder, which is made.
 
     Raises:
@@ -594,7 +594,7 @@ class _Sources:
             self._known[name] = source
 
     def made(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """What readers say of files, by name; of those that are there."""
+        """Return what readers say of files, by name; of those that are there."""
         known = {name: self._known[name].made for name in names if name in self._known}
         return {name: made for name, made in known.items() if made is not None}
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jpegdl.codec.config import MANIFEST, CompressConfig, check_compress
-from jpegdl.codec.encode_folder import LOCK, CompressStanding, claimed, writing
+from jpegdl.codec.encode_folder import LOCK, CompressStanding, alone_in, writing
 from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
 from jpegdl.codec.reader_stage import ReaderStage, summary_of
 from jpegdl.data.sources.listing import is_image, open_tar
@@ -64,7 +64,7 @@ def compress_shards(
         raise UsageError(f"{out} holds the shards themselves; give another folder")
     stage = ReaderStage(config)
     try:
-        with claimed(out.resolve()):
+        with alone_in(out.resolve()):
             return _Shards(paths, out.resolve(), config, stage, progress or (lambda standing: None)).run()
     finally:
         stage.close()
