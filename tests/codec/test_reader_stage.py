@@ -166,7 +166,7 @@ def test_the_mu_that_is_found(readers):
     pixels = sum(trials.pixels for trials in several)
 
     def rate(mu):
-        return sum(8 * len(trials.files[trials.best(shape, mu)]) for trials in several) / pixels
+        return sum(8 * trials.sizes[trials.best(shape, mu)] for trials in several) / pixels
 
     mu = search_mu(several, shape, 1.4, None)
     assert rate(mu) <= 1.4 < rate(mu * 0.999)

@@ -152,7 +152,7 @@ def test_several_readers_mean_and_worst():
 
 def test_smoothing():
     assert np.allclose(smoothed(np.array([4.0, 2.0, 0.0, 8.0])), [3.5, 2.0, 2.5, 6.0])
-    trials = Trials((1, 1), [], [b""] * 4, [], [0, 0, 1, 2], np.array([[4.0, 2.0, 9.0, 1.0]]), np.zeros((1, 4), bool))
+    trials = Trials((1, 1), [], [b""] * 4, [], [0, 0, 1, 2], np.array([[4.0, 2.0, 9.0, 1.0]]), np.zeros((1, 4), bool), [0] * 4)
     standard = Shape()
     trials.tables = ladders(standard)[0][:1] * 4
     assert np.allclose(trials.judged(standard), [[3.5, 2.5, 9.0, 1.0]])  # rounds stay as they are

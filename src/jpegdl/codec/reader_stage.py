@@ -234,6 +234,7 @@ class ReaderStage:
             except ValueError:  # which is said when its turn comes
                 continue
             tried([trials], self.readers, shape, self._pool)
+            trials.files, trials.seen, trials.own = [], [], []  # of many photos there would be no end of them
             found.append(trials)
         return found
 
@@ -247,7 +248,7 @@ class ReaderStage:
             several = self._sample(pictures(_WITH_ROUNDS), replace(self.shape, mu=mu))
             chosen = [(trials, trials.best(self.shape, mu)) for trials in several]
             if wanted is not None and target is not None:
-                rate = sum(8 * len(trials.files[index]) for trials, index in chosen) / sum(each.pixels for each in several)
+                rate = sum(8 * trials.sizes[index] for trials, index in chosen) / sum(each.pixels for each in several)
                 if abs(rate / wanted - 1) < _CLOSE:
                     break
                 target *= wanted / rate
@@ -284,7 +285,7 @@ def search_mu(several: Sequence[Trials], shape: Shape, bits_per_pixel: float | N
 
     def at(mu: float) -> tuple[float, float]:
         chosen = [(trials, trials.best(shape, mu)) for trials in several]
-        rate = sum(8 * len(trials.files[index]) for trials, index in chosen) / pixels
+        rate = sum(8 * trials.sizes[index] for trials, index in chosen) / pixels
         kept = np.array([trials.kept[:, index] for trials, index in chosen]).mean(0).min()
         return rate, float(kept)
 

@@ -106,6 +106,7 @@ class _Moved:
         """Hand the files over."""
         trials = self.trials
         trials.files += self.files
+        trials.sizes += [len(content) for content in self.files]
         trials.tables += [self.tables] * len(self.files)
         trials.rounds += list(range(1, len(self.files) + 1))
         trials.distances = np.concatenate((trials.distances, np.array(self.distances).T), 1)

@@ -175,7 +175,8 @@ class Trials:
         size: (width, height) in pixels.
         views: of each reader, (files + 1, 3, side, side) uint8: what it sees of the original, and then of each file; empty once
             it has answered.
-        files: their bytes.
+        files: what is in them; empty where only their sizes are wanted any more.
+        sizes: of each file, in bytes.
         tables: of each file.
         rounds: 0 for files that nobody moved; of the others 1 and the rounds of gradient.
         distances: (readers, files), in nats.
@@ -193,6 +194,7 @@ class Trials:
     rounds: list[int]
     distances: Array
     kept: Array
+    sizes: list[int] = field(default_factory=list)
     own: list[Tensor] = field(default_factory=list)
     coefficients: list[Array] = field(default_factory=list)
     seen: list[Array] = field(default_factory=list)
@@ -206,7 +208,7 @@ class Trials:
     @property
     def rates(self) -> Array:
         """(files,): bits per pixel."""
-        return np.array([8 * len(content) / self.pixels for content in self.files])
+        return np.array(self.sizes) * 8 / self.pixels
 
     def best(self, shape: Shape, mu: float) -> int:
         """Return the file of least distance + mu x bits."""
@@ -218,9 +220,9 @@ class Trials:
         if not shape.robust:
             return found
         start = 0
-        while start < len(self.files) and not self.rounds[start]:
+        while start < len(self.rounds) and not self.rounds[start]:
             end = start
-            while end < len(self.files) and not self.rounds[end] and self.tables[end].kind == self.tables[start].kind:
+            while end < len(self.rounds) and not self.rounds[end] and self.tables[end].kind == self.tables[start].kind:
                 end += 1
             found[:, start:end] = smoothed(self.distances[:, start:end])
             start = end
@@ -361,7 +363,8 @@ def make_trials(photo: PhotoLike, readers: Sequence[PhotoReader], shape: Shape, 
     ]
     views = [torch.stack(each) for each in zip(*_views(stored.expand(3, -1, -1), files, readers), strict=True)]
     nothing = np.zeros((len(readers), len(files)))
-    trials = Trials(picture.size, views, files, tables, [0] * len(files), nothing, nothing > 0, segments=segments)
+    trials = Trials(picture.size, views, files, tables, [0] * len(files), nothing, nothing > 0, [len(each) for each in files])
+    trials.segments = segments
     if shape.effort > 2:
         trials.coefficients = coefficients
     trials.seen = seen
