@@ -123,21 +123,32 @@ def table(data: dict[Any, Any]) -> Iterator[dict[str, Any]]:
 
 
 def held_out(data: dict[Any, Any], share: float, sample: int, smooth: bool, draws: int = 100) -> tuple[float, float, float]:
-    """Agreement that is wanted on some images, and what there is on all others: mean, its spread, and bits per pixel there."""
+    """Let mu be found on some images as ``jpegdl compress --agree`` finds it; what there is on all others.
+
+    Returns:
+        Agreement there, its spread over draws of the some, and bits per pixel there.
+    """
     plain = [index for index, name in enumerate(data["names"]) if name.startswith("4:2:0")]
     bits, kept, distances = data["bits"][plain], data["reader", "kept"][plain], data["reader", "distance"][plain]
     if smooth:
         distances = smoothed(distances)
     mus = np.exp(np.linspace(np.log(1e-4), np.log(1e3), 200))
-    chosen = np.stack([(distances + mu * bits).argmin(0) for mu in mus])
-    images = np.arange(bits.shape[1])
-    stays, rates = kept[chosen, images], bits[chosen, images]
+    count = bits.shape[1]
+    images = np.arange(count)
+    free = np.stack([(distances + mu * bits).argmin(0) for mu in mus])
+    finest = np.where(kept.any(0), np.inf, -bits)  # where the answer stays on no file
+    sure = np.stack([np.where(kept > 0, distances + mu * bits, finest).argmin(0) for mu in mus])
+    stays, rates = ((part[free, images], part[sure, images]) for part in (kept, bits))
     random, found = np.random.RandomState(0), []
     for _ in range(draws):
-        order = random.permutation(len(images))
-        enough = stays[:, order[:sample]].mean(1) >= share
-        best = int(np.flatnonzero(enough).max()) if enough.any() else 0
-        found.append((stays[best, order[sample:]].mean(), rates[best, order[sample:]].mean()))
+        order = random.permutation(count)
+        expected = (stays[0] / 3 + stays[1] * 2 / 3)[:, order[:sample]].mean(1)
+        low, high = 0, len(mus) - 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if expected[middle] >= share else (low, middle)
+        others, insist = order[sample:], random.rand(count - sample) < 2 / 3
+        found.append([np.where(insist, part[1][low, others], part[0][low, others]).mean() for part in (stays, rates)])
     agreements, sizes = np.array(found).T
     return float(agreements.mean()), float(agreements.std()), float(sizes.mean())
 

@@ -150,12 +150,12 @@ def test_rounds_and_the_rate_that_is_wanted(source, tmp_path, readers):
 
 def test_the_share_of_first_answers_that_stay(source, tmp_path, readers):
     rates = []
-    for agree in (0.4, 1.0):
+    for agree in (0.4, 0.8, 1.0):
         config = CompressConfig(reader=f"{readers}:one", agree=agree, robust=False)
         found = compress_folder(source, tmp_path / f"out{agree}", config)
         assert found["readers"]["readers"][0]["agreement"] >= agree
         rates.append(found["bits_per_pixel"])
-    assert rates[0] <= rates[1]
+    assert rates[0] <= rates[2]
 
 
 def test_the_mu_that_is_found(readers):
@@ -170,6 +170,11 @@ def test_the_mu_that_is_found(readers):
 
     mu = search_mu(several, shape, 1.4, None)
     assert rate(mu) <= 1.4 < rate(mu * 0.999)
+    keeping = Shape(robust=False, keep=1.0)
+    assert all(trials.kept[0, trials.best(keeping, 100.0)] for trials in several if trials.kept.any())
+    assert [trials.best(Shape(robust=False, keep=1e-9), 0.3) for trials in several] == [
+        trials.best(shape, 0.3) for trials in several
+    ]
     mu = search_mu(several, shape, None, 0.5)
     assert np.mean([trials.kept[0, trials.best(shape, mu)] for trials in several]) >= 0.5
     assert search_mu(several, shape, 100.0, None) == _LOWEST_MU

@@ -19,7 +19,7 @@ from jpegdl.codec.levels import Array
 from jpegdl.codec.read_image import DecodedImage, open_picture
 from jpegdl.codec.readers import PhotoReader, open_readers
 from jpegdl.codec.shaping import LARGEST_BATCH, check_file_shape, tried
-from jpegdl.codec.trials import LOOKS, Shape, ShapedFile, Trials, decoded, make_trials, seen_bytes, together
+from jpegdl.codec.trials import LOOKS, QUALITIES, Shape, ShapedFile, Trials, decoded, make_trials, seen_bytes, together
 from jpegdl.errors import UsageError
 from jpegdl.opener import BadImage
 
@@ -30,6 +30,10 @@ _LOWEST_MU, _HIGHEST_MU = 1e-4, 1e3
 _HALVINGS = 30
 _TRIES = 4  # with gradients, which hang on mu themselves
 _WITH_ROUNDS = 48  # photos of each
+#: Of photos, where a share of first answers is wanted: they get a file that the answers stay on. Of the others more may
+#: change, and what a sample of them says, which is off by chance, counts as much less.
+_KEEP = 2 / 3
+_FINEST = (95, 98)  # more qualities there: some answers change on any coarser file
 _CLOSE = 0.03  # to the rate that is wanted: near enough
 
 
@@ -76,7 +80,9 @@ class ReaderStage:
             several=config.several,
             subsampling=config.subsampling or "4:2:0",
             rounds=config.rounds,
+            qualities=QUALITIES if config.agree is None else (*QUALITIES, *_FINEST),
             learned=_learned(config),
+            keep=0.0 if config.agree is None else _KEEP,
         )
         check_file_shape(self.shape)
         if config.agree is not None and self.readers[0].features:
@@ -219,8 +225,7 @@ class ReaderStage:
         sample = self._sample(pictures(SAMPLE[wanted]), still)
         if not sample:
             raise UsageError(f"{wanted} needs photos to find mu on, and none can be read; give mu")
-        rate, agree = self.config.bits_per_pixel, self.config.agree
-        mu = search_mu(sample, still, rate, agree)
+        mu = search_mu(sample, still, self.config.bits_per_pixel, self.config.agree)
         if self.shape.effort > 2:
             mu = self._with_rounds(mu, sample, still, pictures)
         self.mu = mu
@@ -246,15 +251,13 @@ class ReaderStage:
         target, last = wanted, mu
         for _ in range(_TRIES):
             several = self._sample(pictures(_WITH_ROUNDS), replace(self.shape, mu=mu))
-            chosen = [(trials, trials.best(self.shape, mu)) for trials in several]
+            rate, kept = _outcome(several, self.shape, mu)
             if wanted is not None and target is not None:
-                rate = sum(8 * trials.sizes[index] for trials, index in chosen) / sum(each.pixels for each in several)
                 if abs(rate / wanted - 1) < _CLOSE:
                     break
                 target *= wanted / rate
                 mu = _reachable(sample, still, target)
             elif agree is not None:
-                kept = float(np.array([trials.kept[:, index] for trials, index in chosen]).mean(0).min())
                 if kept < agree:
                     break
                 last, mu = mu, 2 * mu
@@ -270,7 +273,7 @@ def _reachable(sample: Sequence[Trials], shape: Shape, rate: float) -> float:
 
 
 def search_mu(several: Sequence[Trials], shape: Shape, bits_per_pixel: float | None, agree: float | None) -> float:
-    """Return the largest mu that keeps a share of first answers, or the least that keeps files within a rate.
+    """Return a mu up to which a share of first answers stays, or the least that keeps files within a rate.
 
     Args:
         several: photos with their readers' answers.
@@ -281,29 +284,34 @@ def search_mu(several: Sequence[Trials], shape: Shape, bits_per_pixel: float | N
     Raises:
         UsageError: the files that are tried do not go so far.
     """
-    pixels = sum(trials.pixels for trials in several)
-
-    def at(mu: float) -> tuple[float, float]:
-        chosen = [(trials, trials.best(shape, mu)) for trials in several]
-        rate = sum(8 * trials.sizes[index] for trials, index in chosen) / pixels
-        kept = np.array([trials.kept[:, index] for trials, index in chosen]).mean(0).min()
-        return rate, float(kept)
-
     low, high = np.log(_LOWEST_MU), np.log(_HIGHEST_MU)
-    most, least = at(_LOWEST_MU), at(_HIGHEST_MU)
+    most, least = _outcome(several, shape, _LOWEST_MU), _outcome(several, shape, _HIGHEST_MU)
     if bits_per_pixel is not None:
         if not least[0] <= bits_per_pixel:
             raise UsageError(f"bits_per_pixel {bits_per_pixel} cannot be had: the smallest files take {least[0]:.3f}")
         if bits_per_pixel >= most[0]:
             return _LOWEST_MU
     elif agree is not None and most[1] < agree:
-        raise UsageError(f"agree {agree} cannot be had: of the largest files {100 * most[1]:.1f} % of the first answers stay")
+        raise UsageError(f"agree {agree} cannot be had: of files as large as can be {100 * most[1]:.1f} % of the answers stay")
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        rate, kept = at(float(np.exp(middle)))
+        rate, kept = _outcome(several, shape, float(np.exp(middle)))
         enough = rate > bits_per_pixel if bits_per_pixel is not None else agree is not None and kept >= agree
         low, high = (middle, high) if enough else (low, middle)
     return float(np.exp(high if bits_per_pixel is not None else low))
+
+
+def _outcome(several: Sequence[Trials], shape: Shape, mu: float) -> tuple[float, float]:
+    """Bits of all files over pixels of all photos, and the share of first answers that stay, of the reader that keeps fewest.
+
+    Both as they are to be expected: each photo counts as one whose answers are to stay, and as one of the others.
+    """
+    rate, kept = 0.0, np.zeros(len(several[0].kept))
+    for keep, weight in ((0.0, 1 - shape.keep), (1.0, shape.keep)):
+        chosen = [(trials, trials.best(replace(shape, keep=keep), mu)) for trials in several] if weight else []
+        rate += weight * sum(8 * trials.sizes[index] for trials, index in chosen)
+        kept += weight * sum((trials.kept[:, index] for trials, index in chosen), np.zeros(len(kept)))
+    return rate / sum(trials.pixels for trials in several), float(kept.min() / len(several))
 
 
 def _left_out(trials: Trials, shape: Shape, mu: float) -> list[tuple[float, bool]]:

@@ -8,9 +8,10 @@ with the distance in nats (the KL divergence of class probabilities), averaged o
 """
 
 import io
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from jpegdl import functional as F
 from jpegdl.codec.levels import Array, file_of_levels
 from jpegdl.codec.readers import PhotoReader
 from jpegdl.errors import UsageError
-from jpegdl.settings import Count, NotNegative, Quality
+from jpegdl.settings import Count, NotNegative, Quality, Range
 from jpegdl.tables import standard_tables
 
 #: Qualities of libjpeg's scale that files are made at to choose from.
@@ -32,6 +33,7 @@ _COARSER = 1.05  # of luma's there
 _SCALES = tuple(2 ** (power / 2) for power in range(6, -7, -1))  # of learned tables
 LOOKS = 32  # that go through a reader at once
 
+Share = Annotated[float, Range(0, 1)]
 PhotoLike = Image.Image | np.ndarray[Any, Any] | Tensor
 
 
@@ -50,6 +52,7 @@ class Shape:
         subsampling: of chroma, 4:4:4, 4:2:2 or 4:2:0.
         rounds: of gradient, at effort 3.
         qualities: that are tried, of libjpeg's scale.
+        keep: share of photos, drawn by their content, whose first answers are to stay wherever a file is tried that they do on.
         learned: more tables to choose from where effort is 2 or 3, (luma, chroma), each (8, 8) steps; finer and coarser ones
             are made of them.
     """
@@ -62,6 +65,7 @@ class Shape:
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
     rounds: Count = 4
     qualities: tuple[Quality, ...] = QUALITIES
+    keep: Share = 0.0
     learned: Any = field(default=None, compare=False)
 
     @property
@@ -181,6 +185,7 @@ class Trials:
         rounds: 0 for files that nobody moved; of the others 1 and the rounds of gradient.
         distances: (readers, files), in nats.
         kept: (readers, files), whether the first answer stays.
+        drawn: a number from 0 to 1 that its content gives.
         own: of each reader, (K,), its answer on the original.
         coefficients: of Y, Cb and Cr, each (rows, columns, 8, 8) float32; kept for rounds of gradient.
         seen: of each plane, (rows, columns): which blocks any reader sees.
@@ -195,6 +200,7 @@ class Trials:
     distances: Array
     kept: Array
     sizes: list[int] = field(default_factory=list)
+    drawn: float = 1.0
     own: list[Tensor] = field(default_factory=list)
     coefficients: list[Array] = field(default_factory=list)
     seen: list[Array] = field(default_factory=list)
@@ -211,8 +217,12 @@ class Trials:
         return np.array(self.sizes) * 8 / self.pixels
 
     def best(self, shape: Shape, mu: float) -> int:
-        """Return the file of least distance + mu x bits."""
-        return int((together(self.judged(shape), shape) + mu * self.rates).argmin())
+        """Return the file of least distance + mu x bits; of a photo whose answers are to stay, among those that they do on."""
+        cost = together(self.judged(shape), shape) + mu * self.rates
+        if self.drawn < shape.keep:
+            stays = self.kept.all(0)
+            cost = np.where(stays, cost, np.inf) if stays.any() else -self.rates
+        return int(cost.argmin())
 
     def judged(self, shape: Shape) -> Array:
         """(readers, files): distances, smoothed over neighbouring qualities where they are to carry over."""
@@ -364,7 +374,7 @@ def make_trials(photo: PhotoLike, readers: Sequence[PhotoReader], shape: Shape, 
     views = [torch.stack(each) for each in zip(*_views(stored.expand(3, -1, -1), files, readers), strict=True)]
     nothing = np.zeros((len(readers), len(files)))
     trials = Trials(picture.size, views, files, tables, [0] * len(files), nothing, nothing > 0, [len(each) for each in files])
-    trials.segments = segments
+    trials.segments, trials.drawn = segments, zlib.crc32(files[-1]) / 2**32
     if shape.effort > 2:
         trials.coefficients = coefficients
     trials.seen = seen
