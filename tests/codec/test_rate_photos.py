@@ -91,10 +91,10 @@ def test_the_command(photos, network, tmp_path, capsys):
     assert "store at quality 10" in capsys.readouterr().out
     with (tmp_path / "to" / "rate.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [row["setting"] for row in rows] == ["10", "80", "1", "0.1"]
+    assert [float(row["setting"]) for row in rows] == [10, 80, 1, 0.1]
     assert (tmp_path / "to" / "rate.json").is_file()
     assert (tmp_path / "to" / "rate.png").stat().st_size > 0
-    assert jpegdl.cli.main(["rate", *options]) == 2
+    assert jpegdl.cli.main(["rate", *options]) == 1
     assert "--model" in capsys.readouterr().err
 
 

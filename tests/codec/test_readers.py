@@ -130,8 +130,7 @@ def test_a_network_by_name_with_weights_of_mine(tmp_path):
     network = timm.create_model(name, num_classes=7)
     torch.save({"model": {f"module.{key}": value for key, value in network.state_dict().items()}}, tmp_path / "w.pth")
     one = open_reader(f"{name}@{tmp_path / 'w.pth'}")
-    assert one.outputs == 7
-    assert not one.features
+    assert (one.name, one.outputs, one.features) == (f"{name}@w.pth", 7, False)
     views = torch.rand(2, 3, one.size, one.size)
     own = PhotoReader(network.eval(), "same", size=one.size, resize=one.resize, interpolation=one.interpolation)
     assert torch.allclose(one.answers(views), own.answers(views), atol=1e-5)

@@ -75,6 +75,10 @@ def test_a_photo_that_is_seen_whole_has_libjpegs_own_file():
     file = choose([PHOTOS[2].convert("RGB")], one, 0.0, qualities=(50,), floor=50)[0]
     theirs = Encoder(*standard_tables(50), None, "4:2:0").encode(PHOTOS[2].convert("RGB"))
     assert np.array_equal(decoded(file.content), decoded(theirs))
+    for colour in ("black", "white", "blue"):
+        flat = Image.new("RGB", (40, 40), colour)
+        file = choose([flat], one, 0.0, qualities=(100,), floor=100)[0]
+        assert np.array_equal(decoded(file.content), decoded(Encoder(*standard_tables(100), None, "4:2:0").encode(flat)))
 
 
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])

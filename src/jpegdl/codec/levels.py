@@ -302,6 +302,41 @@ def _segment(marker: int, content: bytes) -> bytes:
     return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
 
 
+# ------------------------------------------------------------------------------------------------------------ rounding
+
+
+@_compiled
+def _round(z, step, coarse, seen, levels):
+    """(B, 64) coefficients to the nearest levels, halves away from 0; of blocks that are not seen, by way of coarser steps."""
+    for b in range(z.shape[0]):
+        for k in range(64):
+            value = z[b, k]
+            if not seen[b] and coarse[k] > step[k]:
+                value = np.rint(value / coarse[k]) * coarse[k]
+            level = np.floor(abs(value) / step[k] + 0.5)
+            most = 1024.0 if k == 0 and value < 0 else 1023.0
+            levels[b, k] = np.int32(min(level, most)) if value > 0 else -np.int32(min(level, most))
+
+
+def nearest_levels(z: Array, step: Array, coarse: Array, seen: Array) -> Array:
+    """Return the nearest levels of a plane's coefficients, within the room of baseline Huffman codes.
+
+    Args:
+        z: (rows, columns, 8, 8), float32.
+        step: (8, 8): the file's.
+        coarse: (8, 8): of blocks that nobody sees, values are multiples of these first, where they are larger.
+        seen: (rows, columns), bool.
+
+    Returns:
+        The shape of ``z``, int32; halves are rounded away from 0, as libjpeg does.
+    """
+    levels = np.empty(z.shape, np.int32)
+    fine, floor = (part.reshape(-1).astype(np.float32) for part in (step, coarse))
+    blocks, there = np.ascontiguousarray(z).reshape(-1, BLOCK**2), np.ascontiguousarray(seen).reshape(-1)
+    _round(blocks, fine, floor, there, levels.reshape(-1, BLOCK**2))
+    return levels
+
+
 # ---------------------------------------------------------------------------------------- rounding by what levels cost
 
 

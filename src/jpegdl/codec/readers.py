@@ -259,7 +259,9 @@ def open_reader(name: str, device: str | torch.device | None = "cpu") -> PhotoRe
     if features:
         network = _without_head(network)
         found["classes"] = None
-    return PhotoReader(network, name, **{**found, **options})
+    front, at, file = name.partition("@")
+    shown = f"{front}@{Path(file).name}" if at else name  # as files and tables have it: where it is here does not matter
+    return PhotoReader(network, shown, **{**found, **options})
 
 
 def open_readers(names: Sequence[str], device: str | torch.device | None = "cpu") -> list[PhotoReader]:

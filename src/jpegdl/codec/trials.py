@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from jpegdl import functional as F
-from jpegdl.codec.levels import Array, file_of_levels
+from jpegdl.codec.levels import Array, file_of_levels, nearest_levels
 from jpegdl.codec.readers import PhotoReader
 from jpegdl.errors import UsageError
 from jpegdl.settings import Count, NotNegative, Quality, Range
@@ -317,16 +317,8 @@ def levels_of(coefficients: Sequence[Array], seen: Sequence[Array], tables: Tabl
         tables: of the file.
         floor: of each plane, (8, 8): steps of the floor.
     """
-    found = []
-    for z, there, step, coarse in zip(coefficients, seen, tables.steps(len(coefficients)), floor, strict=True):
-        levels = np.floor(np.abs(z) / step + 0.5) * np.sign(z)
-        if not there.all():
-            blind = ~there
-            values = np.rint(z[blind] / coarse) * coarse
-            levels[blind] = np.where(coarse > step, np.rint(values / step), levels[blind])
-        levels[..., 0, 0] = levels[..., 0, 0].clip(-1024, 1023)
-        found.append(levels.clip(-1024, 1023).astype(np.int32))
-    return found
+    steps = tables.steps(len(coefficients))
+    return [nearest_levels(*plane) for plane in zip(coefficients, steps, floor, seen, strict=True)]
 
 
 def blocks_seen(
