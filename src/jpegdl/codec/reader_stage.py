@@ -17,7 +17,7 @@ from jpegdl.codec.encoder import segments
 from jpegdl.codec.learned import learned_tables
 from jpegdl.codec.levels import Array
 from jpegdl.codec.read_image import DecodedImage, open_picture
-from jpegdl.codec.readers import PhotoReader, open_readers
+from jpegdl.codec.readers import PhotoReader, open_reader, open_readers
 from jpegdl.codec.shaping import LARGEST_BATCH, check_file_shape, tried
 from jpegdl.codec.trials import LOOKS, QUALITIES, Shape, ShapedFile, Trials, decoded, make_trials, seen_bytes, together
 from jpegdl.errors import UsageError
@@ -68,8 +68,11 @@ class ReaderStage:
     def __init__(self, config: CompressConfig) -> None:
         assert config.reader is not None
         self.config = config
-        self.readers = open_readers(_names(config.reader, "reader"), config.device)
-        self.judges = open_readers(_names(config.judge, "judge"), config.device) if config.judge else []
+        fast = config.agree is None  # bfloat16 alone changes one first answer of a hundred
+        self.readers = open_readers(_names(config.reader, "reader"), config.device, fast=fast)
+        self.judges = (
+            [open_reader(name, config.device, fast=fast) for name in _names(config.judge, "judge")] if config.judge else []
+        )
         if both := {one.digest for one in self.readers} & {one.digest for one in self.judges}:
             named = next(one.name for one in self.judges if one.digest in both)
             raise UsageError(f"judge {named} is one of the readers: a judge is to have had no say")

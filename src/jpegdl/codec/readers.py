@@ -228,7 +228,7 @@ def _digest_of(network: nn.Module) -> str:
 # ----------------------------------------------------------------------------------------------------------------- by name
 
 
-def open_reader(name: str, device: str | torch.device | None = "cpu") -> PhotoReader:
+def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: bool = True) -> PhotoReader:
     """Open a network that files are made for, or judged by.
 
     Args:
@@ -237,6 +237,7 @@ def open_reader(name: str, device: str | torch.device | None = "cpu") -> PhotoRe
             ``NAME@FILE``; or ``module:make``, a module or what makes one when called without arguments (``@FILE`` for weights),
             or a :class:`PhotoReader`. ``features:`` in front of any of them: its features, without the head.
         device: where to compute.
+        fast: see :class:`PhotoReader`.
 
     Raises:
         UsageError: there is no such thing, or it is none that reads images; see :class:`PhotoReader`.
@@ -245,7 +246,7 @@ def open_reader(name: str, device: str | torch.device | None = "cpu") -> PhotoRe
     features = plain != name
     if not plain.strip():
         raise UsageError("a reader must be named: a run's folder, a name of timm's, NAME@FILE or module:make")
-    options: dict[str, Any] = {"features": features, "device": device}
+    options: dict[str, Any] = {"features": features, "device": device, "fast": fast}
     folder = Path(plain).expanduser()
     if folder.is_dir():
         network, found = _of_folder(folder)
@@ -264,7 +265,7 @@ def open_reader(name: str, device: str | torch.device | None = "cpu") -> PhotoRe
     return PhotoReader(network, shown, **{**found, **options})
 
 
-def open_readers(names: Sequence[str], device: str | torch.device | None = "cpu") -> list[PhotoReader]:
+def open_readers(names: Sequence[str], device: str | torch.device | None = "cpu", *, fast: bool = True) -> list[PhotoReader]:
     """Open several that are to decide together.
 
     Raises:
@@ -272,7 +273,7 @@ def open_readers(names: Sequence[str], device: str | torch.device | None = "cpu"
     """
     if len(set(names)) < len(names):
         raise UsageError(f"a reader is named twice: {', '.join(names)}")
-    readers = [open_reader(name, device) for name in names]
+    readers = [open_reader(name, device, fast=fast) for name in names]
     check_together(readers)
     return readers
 
