@@ -66,12 +66,16 @@ def missing(source: Path, target: Path) -> list[str]:
 
 def summary(target: Path) -> dict[str, float]:
     """What all files in a folder came to; left in ``summary.json`` too."""
-    rows = [json.loads(path.read_text()) for path in sorted(target.rglob("*.json")) if path.with_suffix(".jpg").is_file()]
+    rows = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(target.rglob("*.json"))
+        if path.with_suffix(".jpg").is_file()
+    ]
     found = {"files": len(rows), "bits_per_pixel": sum(row["bits"] for row in rows) / sum(row["pixels"] for row in rows)}
     found |= {"agreement": float(np.mean([row["kept"] for row in rows]))}
     if all("judge_kept" in row for row in rows):
         found["judge_agreement"] = float(np.mean([row["judge_kept"] for row in rows]))
-    (target / "summary.json").write_text(json.dumps(found))
+    (target / "summary.json").write_text(json.dumps(found), encoding="utf-8")
     return found
 
 

@@ -112,7 +112,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(shards, tmp_path, reader):
     with pytest.raises(UsageError, match="another folder"):
         compress_shards(paths, shards, config)
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "notes.txt").write_text("mine")
+    (tmp_path / "full" / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(UsageError, match="not empty"):
         compress_shards(paths, tmp_path / "full", config)
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(shards, tmp_path, reader):
 def test_the_command_takes_a_pattern(shards, tmp_path, reader, capsys):
     assert jpegdl.cli.main(["compress", str(shards / "*.tar"), str(tmp_path / "out"), "--reader", reader, "--mu", "1"]) == 0
     assert "2 shards written" in capsys.readouterr().out
-    assert json.loads((tmp_path / "out" / "compress.json").read_text())["found"]["files"] == 6
+    assert json.loads((tmp_path / "out" / "compress.json").read_text(encoding="utf-8"))["found"]["files"] == 6
     assert jpegdl.cli.main(["compress", str(shards / "*.nothing"), str(tmp_path / "out"), "--reader", reader]) == 1
 
 

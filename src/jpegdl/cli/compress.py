@@ -18,19 +18,8 @@ class Compress(Command):
     about = "Write a folder of images as JPEG files with learned tables, or for a network, which any decoder opens."
     example = "jpegdl compress PHOTOS SMALLER --model runs/mine/jpeg-dl/0"
     short = (
-        "source",
-        "target",
-        "model",
-        "tables",
-        "subsampling",
-        "optimize",
-        "progressive",
-        "exact",
-        "threads",
-        "reader",
-        "judge",
-        "effort",
-        "mu",
+        *("source", "target", "model", "tables", "subsampling", "optimize", "threads"),
+        *("reader", "judge", "effort", "mu", "bits_per_pixel", "agree"),
     )
     resumes = "image"
 

@@ -124,14 +124,15 @@ class Tables:
 
 
 def ladders(shape: Shape) -> list[list[Tables]]:
-    """Return the tables that are tried: of each kind those of all qualities, from coarse to fine.
+    """Return the tables that are tried: of each kind those of all qualities, from coarse to fine; a floor that is given is one.
 
     Raises:
-        UsageError: no quality is left above the floor.
+        UsageError: there are no qualities.
     """
-    qualities = sorted({quality for quality in shape.qualities if quality >= shape.lowest} | {shape.lowest})
     if not shape.qualities:
         raise UsageError("qualities must name one at least, from 1 to 100")
+    above = {quality for quality in shape.qualities if quality >= shape.lowest}
+    qualities = sorted(above if above and shape.floor is None else above | {shape.lowest})
     standard = [Tables("standard", quality, *standard_tables(quality)) for quality in qualities]
     if shape.effort < 2:
         return [standard]
