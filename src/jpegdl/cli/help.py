@@ -50,7 +50,6 @@ BRIEF = {
     "judge": "a network that has no say, and reads the files",
     "effort": "1: quality of each photo, 2: more kinds, 3: gradient",
     "mu": "nats that a bit per pixel is worth (default: 1)",
-    "bits_per_pixel": "in place of mu: of all files together",
     "agree": "in place of mu: share of first answers that stay",
     "from_files": "test on these JPEG files too, class folders",
     "device": "cpu, cuda, ... (default: a GPU where there is one)",

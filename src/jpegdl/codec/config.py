@@ -34,9 +34,9 @@ class CompressConfig:
         judge: a network that has no say, or several, and says at the end what it makes of the files.
         effort: 0 makes files with tables alone; with readers, 1 chooses the quality of each photo, 2 among more kinds of files,
             3 moves the rounding by the readers' gradient too. Default: 1 with readers, else 0.
-        mu: nats of the readers' answers that a bit per pixel is worth. More makes smaller files. Default: 1; or
-        bits_per_pixel: of all files together; or
-        agree: the share of photos whose first answer is to stay, such as 0.99.
+        mu: nats of the readers' answers that a bit per pixel is worth: more makes smaller files. Default: 1.
+        bits_per_pixel: in place of mu: of all files together.
+        agree: in place of mu: the share of photos whose first answer is to stay, such as 0.99.
         robust: make files that other networks read well too: no choice by a single quality's luck, gradients over several
             views, a floor of quality.
         floor: the lowest quality of a photo, and that of what no reader sees of it. Default: 10 where robust, else 6.
