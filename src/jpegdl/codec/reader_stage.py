@@ -314,7 +314,7 @@ def _outcome(several: Sequence[Trials], shape: Shape, mu: float) -> tuple[float,
         chosen = [(trials, trials.best(replace(shape, keep=keep), mu)) for trials in several] if weight else []
         rate += weight * sum(8 * trials.sizes[index] for trials, index in chosen)
         kept += weight * sum((trials.kept[:, index] for trials, index in chosen), np.zeros(len(kept)))
-    return rate / sum(trials.pixels for trials in several), float(kept.min() / len(several))
+    return rate / sum(trials.pixels for trials in several), float(np.round(kept.min() / len(several), 9))
 
 
 def _left_out(trials: Trials, shape: Shape, mu: float) -> list[tuple[float, bool]]:
