@@ -48,6 +48,11 @@ BRIEF = {
     "progressive": "write progressive files",
     "exact": "the layer's own levels, with its cap",
     "threads": "images at a time (default: one per core)",
+    "reader": "in place of tables: a network that files are made for",
+    "judge": "a network that has no say, and reads the files",
+    "effort": "1: quality of each photo, 2: more kinds, 3: gradient",
+    "mu": "nats that a bit per pixel is worth (default: 1)",
+    "agree": "in place of mu: share of first answers that stay",
     "from_files": "test on these JPEG files too, class folders",
     "device": "cpu, cuda, ... (default: a GPU where there is one)",
 }
