@@ -24,8 +24,8 @@ from jpegdl.extras import require
 from jpegdl.files import digest_of_file
 from jpegdl.layer import PrependedModel, prepend
 from jpegdl.runs import RunFolder
+from jpegdl.runs.device import compute_device
 from jpegdl.runs.model import open_run
-from jpegdl.runs.opened import compute_device
 from jpegdl.user_code import find_object, is_own, said
 
 FEATURES = "features:"  # in front of a name: what comes before the head, or all that the network gives

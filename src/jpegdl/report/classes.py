@@ -13,9 +13,9 @@ from jpegdl.comparison.per_image import (
     worst_pairs,
 )
 from jpegdl.report.section import Runs, Section, drawn
+from jpegdl.runs.metrics import describe
 from jpegdl.runs.predictions import Predictions
 from jpegdl.statistics import paired_difference
-from jpegdl.runs.metrics import describe
 
 Found = dict[str, dict[int, Predictions]]  # of each arm, by seed
 

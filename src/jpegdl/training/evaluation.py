@@ -13,9 +13,9 @@ from jpegdl.layer.roundings import set_rounding
 from jpegdl.processes import quiet, room_for_images, starting
 from jpegdl.runs import DataPlace, RunConfig, RunFolder, check_config, load_model
 from jpegdl.runs.device import trainer_device
+from jpegdl.runs.metrics import describe
 from jpegdl.runs.opened import open_for_test
 from jpegdl.runs.record import share
-from jpegdl.runs.metrics import describe
 from jpegdl.training.module import JointTraining
 from jpegdl.training.starting_weights import starting_backbone
 from jpegdl.training.trainer import LIGHTNING, last_predictions, make_trainer

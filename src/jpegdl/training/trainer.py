@@ -24,12 +24,12 @@ from jpegdl.processes import end_with_starter, quiet, room_for_images, starting
 from jpegdl.runs.config import RunConfig
 from jpegdl.runs.device import trainer_device
 from jpegdl.runs.folder import RunFolder
+from jpegdl.runs.metrics import describe
 from jpegdl.runs.predictions import Predictions, predictions_file, write_predictions
 from jpegdl.runs.progress import Display, Line
 from jpegdl.runs.record import digests_of_code, settings_of, share, versions
 from jpegdl.tables import before_and_after
 from jpegdl.training.callbacks import EndAtOnce, History, Progress, Start
-from jpegdl.runs.metrics import describe
 from jpegdl.training.module import JointTraining
 from jpegdl.training.plugins import ending_wandb_runs, make_own, naming
 from jpegdl.training.starting_weights import check_head, other_networks, starting_backbone
