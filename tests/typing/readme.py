@@ -4,48 +4,37 @@ tests/layer/test_typing.py makes sure that it is README's.
 """
 # mypy: allow-untyped-calls
 # PyTorch's own Tensor.backward has no annotations.
-# ruff: noqa: E401, F821, I001
+# ruff: noqa: F841, I001
 
-from typing import Any, Literal, assert_type
+from typing import Literal, assert_type
 
 from torch import Tensor
-from torch.utils.data import DataLoader
-
-train_loader: DataLoader[Any]
 
 
-def two_lines(images: Tensor) -> None:
+def start() -> None:
     import timm
-    from jpegdl import JpegLayer, prepend
+    import torch
+    from jpegdl import JpegLayer, parameter_groups, prepend
 
-    backbone = timm.create_model("resnet18", num_classes=102)
-    model = prepend(backbone, JpegLayer())  # images in [0, 1] in, logits out
+    layer = JpegLayer.from_quality(30)  # two tables of 8x8 steps, which train
+    model = prepend(timm.create_model("resnet18", num_classes=10), layer)  # RGB in [0, 1] to logits
+    optimizer = torch.optim.AdamW(parameter_groups(model, lr=1e-3, layer_lr=3e-3, weight_decay=0.05))
+    images, labels = torch.rand(8, 3, 64, 64), torch.randint(10, (8,))
+    torch.nn.functional.cross_entropy(model(images), labels).backward()
+    optimizer.step()  # the steps have moved, with the weights
 
     assert_type(model.layer, JpegLayer)
-    model(images)
 
 
-def loop() -> None:
-    import timm, torch
-    from torch import nn
-    from jpegdl import JpegLayer, prepend
-    from jpegdl.calibrate import sensitivity_tables
+def codec(images: Tensor) -> None:
+    import torch
 
-    plain = prepend(timm.create_model("resnet18", num_classes=102), nn.Identity())
-    ...  # train plain as usual, then
-    tables = sensitivity_tables(plain, train_loader)  # where the plain model's loss is least sensitive, steps are largest
+    from jpegdl import RandomJpeg, jpeg
 
-    model = prepend(timm.create_model("resnet18", num_classes=102), JpegLayer(*tables))
-    optimizer = torch.optim.SGD(model.backbone.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-    layer_optimizer = torch.optim.Adam(model.layer.parameters(), lr=0.003)
-    for images, labels in train_loader:
-        loss = nn.functional.cross_entropy(model(images), labels)
-        optimizer.zero_grad()
-        layer_optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        layer_optimizer.step()  # after which steps are within [1e-5, 255]
-    torch.save(model.state_dict(), "model.pt")  # plain keys: layer.* and backbone.*
+    files = jpeg(images, quality=torch.tensor([10, 20, 30, 50, 70, 80, 90, 95]))  # one for each image
+    noisy = RandomJpeg(quality=(30, 95))(images)  # an augmentation, or noise to train through
+
+    assert_type(files, Tensor)
 
 
 def use() -> None:
