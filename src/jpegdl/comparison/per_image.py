@@ -69,7 +69,7 @@ def class_accuracies(runs: list[Predictions]) -> list[ClassAccuracy]:
     return each
 
 
-def worst_pairs(runs: list[Predictions], count: int = WORST) -> list[tuple[str, str, float, float]]:
+def worst_pairs(runs: list[Predictions]) -> list[tuple[str, str, float, float]]:
     """Find which classes are most often taken for which: (class, taken for, images a run, share of the class's images).
 
     Ordered by the number of images; the diagonal, and what never happened, are left out.
@@ -77,7 +77,7 @@ def worst_pairs(runs: list[Predictions], count: int = WORST) -> list[tuple[str, 
     counts = confusion(*runs)
     classes = runs[0].classes
     wrong = counts - np.diag(counts.diagonal())
-    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    order = np.argsort(-wrong, axis=None, kind="stable")[:WORST]
     found = []
     for place in order:
         row, column = divmod(int(place), len(classes))

@@ -265,7 +265,6 @@ def _mosaic(maps: Array) -> Array:
     return picture
 
 
-def _folded(text: str, width: int = 90, lines: int = 3) -> str:
+def _folded(text: str) -> str:
     """Text in a few lines; what does not fit is in the JSON file."""
-
-    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" ..."))
+    return "\n".join(textwrap.wrap(text, 90, max_lines=3, placeholder=" ..."))

@@ -1,7 +1,7 @@
 """What the page is made of: sections, pictures, and what all of them ask of a run."""
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from jpegdl.errors import UsageError
 from jpegdl.report.svg import inline_svg
 from jpegdl.runs import RunFolder
+from jpegdl.statistics import paired_difference
 
 Runs = dict[str, dict[int, RunFolder]]  # of each arm, by seed
 Results = dict[str, dict[int, dict[str, Any]]]  # what was found of them
@@ -103,9 +104,26 @@ def each_run(results: dict[str, dict[int, dict[str, Any]]]) -> list[list[str]]:
     return [[arm, str(seed), str(result["images"])] for arm, by_seed in results.items() for seed, result in by_seed.items()]
 
 
-def percent(shares: list[float | None]) -> str:
-    known = [share for share in shares if share is not None]
-    if len(known) < len(shares):
+def filled_columns(rows: list[list[str]]) -> list[list[str]]:
+    """Return a table, whose first row is its header, without the columns that are empty below it."""
+    return [[row[i] for i in range(len(row)) if any(other[i] for other in rows[1:])] for row in rows]
+
+
+def mean_text(values: Sequence[float | None], factor: float = 100.0) -> str:
+    """Write a mean ± sample sd, in percent or of what ``factor`` makes; "" where a value is not known."""
+    known = [factor * value for value in values if value is not None]
+    if len(known) < len(values):
         return ""
-    spread = f" ± {100 * statistics.stdev(known):.1f}" if len(known) > 1 else ""
-    return f"{100 * statistics.fmean(known):.1f}{spread}"
+    digits = 1 if factor > 1 else 3
+    spread = f" ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
+    return f"{statistics.fmean(known):.{digits}f}{spread}"
+
+
+def difference_text(values: Sequence[float | None], base: Sequence[float | None], factor: float = 100.0) -> str:
+    """Write a mean difference of pairs and its 95 % interval, in points; "" where there are none or a value is not known."""
+    own, others = ([value for value in part if value is not None] for part in (values, base))
+    if not own or (len(own), len(others)) != (len(values), len(base)):
+        return ""
+    found, digits = paired_difference(own, others), 1 if factor > 1 else 3
+    mean, low, high = (None if (value := found[name]) is None else factor * value for name in ("mean", "low", "high"))
+    return f"{mean:+.{digits}f}" + ("" if low is None else f" [{low:+.{digits}f}, {high:+.{digits}f}]")
