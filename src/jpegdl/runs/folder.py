@@ -325,7 +325,7 @@ def finished_runs(
         seeds: those wanted of each; all that there are by default.
 
     Raises:
-        UsageError: an arm or a seed that is wanted is not there.
+        UsageError: an arm that is wanted is not there; or a seed that is wanted, of one of them or, where all are, of any.
     """
     found: dict[str, dict[int, RunFolder]] = {}
     for result in sorted(place.glob("*/*/result.json")):
@@ -335,11 +335,11 @@ def finished_runs(
     for arm in arms or []:
         if arm not in there:
             raise UsageError(f"no finished run of arm {arm!r} in {place}; there are {', '.join(there) or 'none'}")
-        if missing := set(seeds or []) - there[arm].keys():
-            raise UsageError(
-                f"no finished run of arm {arm}, seed {min(missing)} in {place}; there are seeds "
-                f"{', '.join(map(str, there[arm]))}"
-            )
+    have = {f"arm {arm}": set(there[arm]) for arm in arms} if arms is not None else {"any arm": set().union(*there.values())}
+    for whose, known in have.items():
+        if missing := set(seeds or []) - known:
+            seeds_there = ", ".join(map(str, sorted(known))) or "none"
+            raise UsageError(f"no finished run of {whose}, seed {min(missing)} in {place}; there are seeds {seeds_there}")
     wanted = there if arms is None else {arm: there[arm] for arm in arms}
     return {arm: {s: run for s, run in runs.items() if seeds is None or s in seeds} for arm, runs in wanted.items()}
 
