@@ -20,7 +20,7 @@ from jpegdl.training import JointTraining
 
 pytestmark = pytest.mark.usefixtures("few_photos")
 
-#: Of each kind that trains something: number of trainable numbers, names of its tables, whether it has a level cap, and steps for each plane.
+#: Of each kind that trains something: how many numbers, names of its tables, whether it has a level cap, steps for each plane.
 PLAIN = ("luma", "chroma", "alpha_luma", "alpha_chroma")
 KINDS = {
     "jpeg": (128, PLAIN, True, True),
