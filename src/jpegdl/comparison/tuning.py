@@ -327,7 +327,7 @@ def _work_side_by_side(task: _Task, data: Data) -> None:
         _work(task, data)
         return
     code = "from jpegdl.comparison.tuning import serve_trials; serve_trials()"
-    environments = [worker_environment(row, max(1, cores // jobs)) for row in range(jobs)]
+    environments = [worker_environment(row, max(1, cores // jobs), task.config.device) for row in range(jobs)]
     command = [sys.executable, "-P", "-c", code]
     workers = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stderr=None, stdout=2, env=environment, start_new_session=True)
