@@ -129,7 +129,7 @@ def test_how_many_at_a_time(tmp_path, monkeypatch):
     ],
 )
 def test_cores(tmp_path, monkeypatch, files, expected):
-    monkeypatch.setattr(jobs.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setattr(processes, "_CGROUPS", tmp_path)
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -138,22 +138,21 @@ def test_cores(tmp_path, monkeypatch, files, expected):
 
 
 def test_workers_share_threads_and_gpus(monkeypatch):
+    def gpus(count):
+        return [workers.worker_environment(row, 1, "auto")["CUDA_VISIBLE_DEVICES"] for row in range(count)]
+
     for name in ("CUDA_VISIBLE_DEVICES", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    one = workers._environment(1, 3)
+    one = workers.worker_environment(1, 3, "auto")
     assert "CUDA_VISIBLE_DEVICES" not in one
     assert [one["OMP_NUM_THREADS"], one["OMP_WAIT_POLICY"], one["GOMP_SPINCOUNT"]] == ["3", "PASSIVE", "7"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [workers.worker_environment(row, 1, "auto")["CUDA_VISIBLE_DEVICES"] for row in range(3)] == ["0", "1", "0"]
-    assert "CUDA_VISIBLE_DEVICES" not in workers.worker_environment(1, 1, "cuda:1")  # --device cuda:1 means one of all
+    assert gpus(3) == ["0", "1", "0"]
+    assert "CUDA_VISIBLE_DEVICES" not in workers.worker_environment(1, 1, "cuda:1")  # which means one of all
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, GPU-b")
-    assert [workers.worker_environment(row, 1, "auto")["CUDA_VISIBLE_DEVICES"] for row in range(3)] == [
-        "GPU-a",
-        "GPU-b",
-        "GPU-a",
-    ]
+    assert gpus(3) == ["GPU-a", "GPU-b", "GPU-a"]
 
 
 def test_refused(tmp_path):
