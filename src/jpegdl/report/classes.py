@@ -12,8 +12,8 @@ from jpegdl.comparison.per_image import (
     worst_pairs,
 )
 from jpegdl.report.section import Runs, Section, difference_text, drawn, filled_columns, mean_text
+from jpegdl.runs.metrics import describe
 from jpegdl.runs.predictions import Predictions
-from jpegdl.training.metrics import describe
 
 Found = dict[str, dict[int, Predictions]]  # of each arm, by seed
 

@@ -13,9 +13,9 @@ from jpegdl.layer.roundings import set_rounding
 from jpegdl.processes import quiet, room_for_images, starting
 from jpegdl.runs import DataPlace, RunConfig, RunFolder, check_config, load_model
 from jpegdl.runs.device import trainer_device
+from jpegdl.runs.metrics import describe
 from jpegdl.runs.opened import open_for_test
 from jpegdl.runs.record import share
-from jpegdl.training.metrics import describe
 from jpegdl.training.module import JointTraining
 from jpegdl.training.starting_weights import starting_backbone
 from jpegdl.training.trainer import LIGHTNING, last_predictions, make_trainer
@@ -100,7 +100,7 @@ def _untrained(run: RunConfig, data: Data, seed: int) -> PrependedModel:
 @quiet(*LIGHTNING)
 def evaluate(model: PrependedModel, data: Data, config: RunConfig) -> dict[str, Any]:
     """Return ``accuracy`` (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, ``loss``, the
-    mean cross-entropy, ``metrics`` (:func:`jpegdl.training.metrics.describe`) and ``predictions`` of a model on the test
+    mean cross-entropy, ``metrics`` (:func:`jpegdl.runs.metrics.describe`) and ``predictions`` of a model on the test
     images."""
     module = JointTraining(model, config.training, len(data.classes), seed=0)
     trainer = make_trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)

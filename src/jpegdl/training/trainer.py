@@ -24,12 +24,12 @@ from jpegdl.processes import end_with_starter, quiet, room_for_images, starting
 from jpegdl.runs.config import RunConfig
 from jpegdl.runs.device import trainer_device
 from jpegdl.runs.folder import RunFolder
+from jpegdl.runs.metrics import describe
 from jpegdl.runs.predictions import Predictions, predictions_file, write_predictions
 from jpegdl.runs.progress import Display, Line
 from jpegdl.runs.record import digests_of_code, settings_of, share, versions
 from jpegdl.tables import before_and_after
 from jpegdl.training.callbacks import EndAtOnce, History, Progress, Start
-from jpegdl.training.metrics import describe
 from jpegdl.training.module import JointTraining
 from jpegdl.training.plugins import ending_wandb_runs, make_own, naming
 from jpegdl.training.starting_weights import check_head, other_networks, starting_backbone
@@ -175,7 +175,7 @@ def train_run(
 
     Returns:
         The result: accuracy (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, loss, these
-        four of the ``validation`` images where there are any, ``metrics`` (see :func:`jpegdl.training.metrics.describe`; what
+        four of the ``validation`` images where there are any, ``metrics`` (see :func:`jpegdl.runs.metrics.describe`; what
         was said of each image is in ``predictions.csv``), epochs trained, seconds spent on training batches, head (own,
         selected or new, see :func:`jpegdl.training.starting_weights.starting_backbone`), numbers of parameters (all of them;
         the layer's trainable ones), saturation (None if the layer has no cap), whether the test images are grey, data,
