@@ -99,5 +99,6 @@ def test_wilsons_interval():
 
 def test_mcnemars_exact_p():
     assert mcnemar(0, 0) == 1
-    assert mcnemar(5, 5) == 1
+    assert mcnemar(5, 5) == mcnemar(3, 4) == 1
+    assert mcnemar(0, 6) == pytest.approx(2 / 2**6)
     assert mcnemar(3, 14) == pytest.approx(stats.binomtest(3, 17).pvalue)

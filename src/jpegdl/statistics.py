@@ -106,8 +106,9 @@ def mcnemar(only_first: int, only_second: int) -> float:
     Returns:
         How likely so uneven a split is where both are as good: binomial, 1 where there is no such image.
     """
-    total = only_first + only_second
-    return min(1.0, 2 * float(bdtr(min(only_first, only_second), total, 0.5))) if total else 1.0
+    if abs(only_first - only_second) <= 1:  # as even as can be
+        return 1.0
+    return 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5))
 
 
 def paired_interval(lost: int, gained: int, images: int) -> tuple[float, float]:
