@@ -2,14 +2,11 @@
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from jpegdl.errors import UsageError
 from jpegdl.report.svg import inline_svg
 from jpegdl.runs import RunFolder
 from jpegdl.statistics import paired_difference
@@ -50,16 +47,6 @@ class Section:
 def drawn(figure: Figure, name: str, alt: str, caption: str = "", *, wide: bool = False) -> PagePicture:
     prefix = "".join(character if character.isalnum() else "-" for character in name)
     return PagePicture(inline_svg(figure, prefix, alt), alt, caption, wide)
-
-
-@contextmanager
-def readable(file: Path, again: str) -> Iterator[None]:
-    """Say that a file is damaged, whatever goes wrong inside."""
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        why = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{file} is damaged ({why}); delete it, and {again} writes it again") from error
 
 
 def current(
