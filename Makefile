@@ -1,6 +1,7 @@
 # make demo: install and run the main job.   make test: install and run the tests.
 # make quick: those of the layer, its functions, its kernels on the CPU and the settings, in a minute.
 # make soak: those that take too long for every change, such as twenty kills at random moments.
+# make docs: the site, into build/site; whatever Sphinx would warn of, dead links between pages too, is an error.
 # make test-lowest, make test-newest: the tests in environments of their own, with the lowest versions that pyproject.toml
 # allows and with the newest there are.
 PYTHON ?= python3
@@ -8,7 +9,9 @@ VENV := .venv
 
 VALUES := tests/test_functional.py tests/test_tables.py tests/test_recipes.py tests/kernels tests/layer tests/training/test_training_settings.py
 
-.PHONY: demo test quick soak test-lowest test-newest lint clean
+SITE := build/site
+
+.PHONY: demo test quick soak docs test-lowest test-newest lint clean
 
 demo: $(VENV)/.installed-demo
 	$(VENV)/bin/jpegdl compare --config demo
@@ -21,6 +24,10 @@ quick: $(VENV)/.installed-test
 
 soak: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m soak
+
+docs: $(VENV)/.installed-docs
+	$(VENV)/bin/python -m sphinx -c docs -d build/doctrees -W --keep-going --quiet . $(SITE)
+	@echo 'open $(SITE)/index.html'
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

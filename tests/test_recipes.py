@@ -267,7 +267,7 @@ def test_the_list_and_a_single_recipe(capsys):
 
 def test_the_commands_of_the_protocols_page(monkeypatch):
     """Each row of each protocol once, with a run folder of its own."""
-    page = (Path(__file__).parents[1] / "docs/protocols.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[1] / "docs/reference/protocols.md").read_text(encoding="utf-8")
     found, folders = set(), set()
     for command in re.findall(r"`jpegdl compare (--config .*?)`", page):
         arguments = command.split()

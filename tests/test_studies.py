@@ -34,7 +34,7 @@ def installed(monkeypatch):
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_a_study_is_listed_and_runs_by_a_script(folder):
     assert f"({folder.name}/FINDINGS.md)" in (STUDIES / "README.md").read_text(encoding="utf-8")
-    assert f"{folder.name}/FINDINGS.md)" in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert f"{folder.name}/FINDINGS.md)" in (ROOT / "docs" / "explanation" / "results.md").read_text(encoding="utf-8")
     assert (folder / "run.sh").stat().st_mode & 0o100
     for script in folder.glob("*.sh"):
         if shell := shutil.which("sh"):
@@ -97,7 +97,7 @@ def test_links_lead_somewhere(page):
 def test_names_of_the_library_are_there(page):
     """Those that a page imports, and those that it calls by their place; CHANGELOG names what is gone."""
     text = page.read_text(encoding="utf-8")
-    named = set(re.findall(r"(?<![\w/.-])jpegdl(?:\.(?!json\b)[A-Za-z_]\w*)+", text))
+    named = set(re.findall(r"(?<![\w/.-])jpegdl(?:\.(?!(?:json|md)\b)[A-Za-z_]\w*)+", text))
     for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "jpegdl":

@@ -111,10 +111,11 @@ class Classifier(nn.Module):
             TypeError: something else than a photo.
             UsageError: a file that cannot be read, or more classes than there are.
 
-        Example::
-
-            model = jpegdl.load("runs/mine/jpeg-dl/0")
-            model.predict("photo.jpg").label
+        Example:
+            >>> import jpegdl
+            >>> model = jpegdl.load("runs/mine/jpeg-dl/0")
+            >>> model.predict("photo.jpg").label in model.classes
+            True
         """
         several = isinstance(photos, list | tuple)
         predictions = []
@@ -248,10 +249,11 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
     Raises:
         UsageError: no trained model is there, a file of it is missing or damaged, or the device cannot be used.
 
-    Example::
-
-        model = jpegdl.load("runs/mine")
-        model.classes, model.predict(["a.jpg", "b.png"], top=5)
+    Example:
+        >>> import jpegdl
+        >>> model = jpegdl.load("runs/mine")
+        >>> [len(prediction.labels) for prediction in model.predict(["a.jpg", "b.png"], top=2)]
+        [2, 2]
     """
     path = Path(folder).expanduser()
     if not path.is_dir():

@@ -178,14 +178,14 @@ def check_table(
     """``table`` (a tensor, array or nested list) as a table of usable steps.
 
     Args:
-        table: (8, 8), or (*leading, 8, 8).
+        table: (8, 8), or ``(*leading, 8, 8)``.
         name: what the message of an error starts with.
         leading: how many tables there should be, along each dimension; a single one is repeated.
         dtype: float32 or float64.
         device: where to; None for that of a tensor, or else PyTorch's default one.
 
     Returns:
-        (*leading, 8, 8), a copy. Of a tensor on the meta device, which has no values, the shape alone is checked.
+        ``(*leading, 8, 8)``, a copy. Of a tensor on the meta device, which has no values, the shape alone is checked.
 
     Raises:
         UsageError: not of that shape, or an entry that is not finite, not positive or beyond what float32 can compute with
@@ -300,6 +300,13 @@ def read_tables(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
     Raises:
         UsageError: no such file, no tables in it, or tables of something else than steps; a JPEG file with two tables for
             chroma, or without luma and chroma.
+
+    Example:
+        >>> from jpegdl.tables import read_tables, standard_tables, write_tables
+        >>> luma, chroma = standard_tables(50)
+        >>> write_tables("tables.json", {"luma": luma, "chroma": chroma})
+        >>> read_tables("tables.json")[0][0].tolist()
+        [16.0, 11.0, 10.0, 16.0, 24.0, 40.0, 51.0, 61.0]
     """
     file = Path(path)
     if not file.is_file():

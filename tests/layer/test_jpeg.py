@@ -643,12 +643,12 @@ def test_random_jpeg_refuses(arguments, message):
 
 
 def test_the_pages_code_runs():
-    page = (Path(__file__).parents[2] / "docs" / "pipeline.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "pipeline.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) == 8
     names = {}
     for block in blocks:
-        exec(compile(block, "docs/pipeline.md", "exec"), names)
+        exec(compile(block, "docs/how-to/pipeline.md", "exec"), names)
     assert names["compressed"].shape == (4, 3, 100, 150)
     assert names["augmented"].shape == (3, 64, 64)
     assert names["quality"].grad.all()

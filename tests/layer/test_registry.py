@@ -119,4 +119,6 @@ def test_the_table_of_kinds_is_that_of_the_registry():
     trained = {"steps": "steps", "scales": "scales", "gains": "gains", None: ""}
     rows = [f"| `{name}` | {kind.about} | {trained[kind.tables]} |" for name, kind in LAYER_KINDS.items()]
     table = "\n".join(["| kind | what it is | its tables |", "|---|---|---|", *rows])
-    assert table in (DOCS / "controls.md").read_text(encoding="utf-8"), f"docs/controls.md needs this table:\n{table}"
+    assert table in (DOCS / "reference" / "controls.md").read_text(encoding="utf-8"), (
+        f"docs/reference/controls.md needs this table:\n{table}"
+    )

@@ -210,4 +210,4 @@ def _duration(seconds: float) -> str:
         if seconds >= 1.5 * length:
             count: Any = f"{seconds / length:.2g}" if seconds < 10 * length else f"{seconds / length:.0f}"
             return f"{count} {unit}s"
-    return "a minute" if seconds > 45 else f"{max(1, round(seconds))} seconds"
+    return "a minute" if seconds > 45 else _some(max(1, round(seconds)), "second")

@@ -6,6 +6,7 @@ after a ninth or a third of its epochs ends there (successive halving). The test
 
 import hashlib
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from jpegdl.comparison.config import CompareConfig, check_compare
 from jpegdl.comparison.steps import make_layer
 from jpegdl.comparison.workers import worker_environment
 from jpegdl.data import Data
-from jpegdl.errors import UsageError
+from jpegdl.errors import DataWarning, UsageError
 from jpegdl.extras import require
 from jpegdl.files import claimed, write_text
 from jpegdl.layer import layer_kind
@@ -186,9 +187,10 @@ def _requeue(task: _Task, best: Any) -> None:
         if params := trial.params or trial.system_attrs.get("fixed_params"):
             study.enqueue_trial(params)
     if not study.trials:
-        study.enqueue_trial(_recipes_own(task.run))
-        if best is not None and task.trials > 1:
-            study.enqueue_trial(_recipes_own(task.run) | best.params)
+        own = _recipes_own(task.run)
+        study.enqueue_trial(own)
+        if best is not None and task.trials > 1 and own | best.params != own:  # twice the same would share a folder
+            study.enqueue_trial(own | best.params)
 
 
 def _ended(config: CompareConfig, arm: str) -> list[Any]:
@@ -353,9 +355,9 @@ def _work_side_by_side(task: _Task, data: Data) -> None:
 
 def serve_trials() -> None:
     """Train trials of the task that comes on standard input."""
-    import os
-
     end_with(os.getppid())
+    warnings.simplefilter("ignore", DataWarning)  # the parent has listed the same data
+    warnings.filterwarnings("ignore", module=r"lightning\..*|torch\.optim\.lr_scheduler")
     task: _Task = pickle.load(sys.stdin.buffer)
     try:
         _work(task, Data(task.config.data, task.seed).blind())

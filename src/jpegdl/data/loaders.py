@@ -191,7 +191,7 @@ class Data(lightning.LightningDataModule):
         return self._loader(self.train, sampler=sampler, drop_last=full)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Return what is looked at while training: the validation images or, where nothing is held out, the test images."""
+        """Return the loader of what is looked at while training: what is held out or, without any, the test images."""
         return self._in_order(self.test if self.validation is None else self.validation)
 
     def test_dataloader(self) -> DataLoader[Any]:

@@ -40,7 +40,7 @@ class Symbols(NamedTuple):
 
 
 def size_category(levels: Tensor) -> Tensor:
-    """Return the bits that a level takes beside its code: 0 for 0, else floor(log2 |k|) + 1; int64, shaped like ``levels``."""
+    """Return the bits that a level takes beside its code, 0 or ``floor(log2 |k|) + 1``: int64, shaped like ``levels``."""
     return torch.frexp(levels.abs().float()).exponent.clamp(0, SIZES - 1).long()
 
 

@@ -21,9 +21,8 @@ def check_shape(x: Tensor, shape: Sequence[str | Any], name: str, *, empty: bool
     Raises:
         UsageError: says what was given and what is accepted.
 
-    Example::
-
-        check_shape(images, ("N", 3, "H", "W"), "images")
+    Example:
+        >>> check_shape(torch.rand(2, 3, 8, 8), ("N", 3, "H", "W"), "images")
     """
     fits = x.ndim == len(shape) and (empty or 0 not in x.shape[1:])
     for length, wanted in zip(x.shape, shape, strict=False):

@@ -7,7 +7,7 @@ from jpegdl.functional.quantizers import broadcast_like
 
 
 def log_compand(z: Tensor, c: Tensor | float) -> Tensor:
-    """Compute c sign(z) log(1 + |z| / c): the identity for |z| well below c, a logarithm well above.
+    """Compute ``c sign(z) log(1 + |z| / c)``: the identity for ``|z|`` well below c, a logarithm well above.
 
     Args:
         z: coefficients of any shape, floating point.
@@ -26,7 +26,7 @@ def log_compand(z: Tensor, c: Tensor | float) -> Tensor:
 
 
 def tanh_compand(z: Tensor, c: Tensor | float) -> Tensor:
-    """Compute c tanh(z / c): the identity for |z| well below c, a smooth cap at +-c.
+    """Compute c tanh(z / c): the identity for ``|z|`` well below c, a smooth cap at +-c.
 
     Args:
         z, c: as in :func:`log_compand`.

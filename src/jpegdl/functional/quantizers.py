@@ -241,9 +241,9 @@ def level_probabilities(
         z, q, alpha, bits, window: as in :func:`soft_quantize`.
 
     Returns:
-        probabilities: (*z.shape, K), K = ``window``, or 2^bits - 1 for the whole alphabet; dtype of ``z``, sums of 1.
-        levels: the same shape and dtype, consecutive whole numbers k in ascending order; the sum of q k P(k | z) over the last
-            axis is ``soft_quantize(z, q, alpha)``.
+        (probabilities, levels). Probabilities are ``(*z.shape, K)``, K = ``window``, or 2^bits - 1 for the whole alphabet; of
+        the dtype of ``z``, sums of 1. Levels have the same shape and dtype, consecutive whole numbers k in ascending order; the
+        sum of q k P(k | z) over the last axis is ``soft_quantize(z, q, alpha)``.
 
     Raises:
         UsageError: as :func:`soft_quantize`.

@@ -29,9 +29,9 @@ class JpegCascade(ImageLayer, nn.ModuleList):
 
     Source: the variant in the public code of "JPEG Inspired Deep Learning" (ICLR 2025).
 
-    Example::
-
-        cascade = JpegCascade([JpegLayer(*standard_tables(90)), JpegLayer(*standard_tables(50))])
+    Example:
+        >>> from jpegdl.layer import JpegCascade, JpegLayer
+        >>> cascade = JpegCascade([JpegLayer.from_quality(90), JpegLayer.from_quality(50)])
     """
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:

@@ -24,7 +24,7 @@ class CompandingLayer(ImageDctLayer):
     ``layer.luma`` and ``layer.chroma``, parameters of shape (8, 8), are the scales c of Y and of Cb and Cr, in the units of the
     coefficients, as steps are. By ``curve``, a coefficient z becomes
 
-    - ``"log"``: c sign(z) log(1 + |z| / c), which never saturates;
+    - ``"log"``: ``c sign(z) log(1 + |z| / c)``, which never saturates;
     - ``"tanh"``: c tanh(z / c), which saturates at +-c.
 
     Args:

@@ -19,7 +19,7 @@ class LayerConfig:
     Args:
         kind: one of :data:`jpegdl.layer.LAYER_KINDS`; or your own, my_package.my_module:MyLayer, a class or function that is
             called with those of luma, chroma (initial tables), size (side of the images, in pixels), alpha, hardness, bits,
-            window, rounding and trainable_alpha that it takes by name (of all but size, where it takes **settings).
+            window, rounding and trainable_alpha that it takes by name (of all but size, where it takes ``**settings``).
         train: train it, or leave it as it starts.
         tables: initial tables: sensitivity (from the trained plain model of the same seed), pretrained (sensitivities too, of
             the backbone with its pretrained weights before any training: their head must fit), magnitude (from the training

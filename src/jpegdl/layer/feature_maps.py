@@ -30,9 +30,8 @@ class FeatureJpegLayer(QuantizingLayer):
 
     Source: the authors' replies in the public review of "JPEG Inspired Deep Learning" (ICLR 2025).
 
-    Example::
-
-        block = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.BatchNorm2d(64), FeatureJpegLayer(0.1, channels=64))
+    Example:
+        >>> block = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.BatchNorm2d(64), FeatureJpegLayer(0.1, channels=64))
     """
 
     table: nn.Parameter

@@ -61,18 +61,29 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
 
     Source: "JPEG Inspired Deep Learning" (ICLR 2025, arXiv 2410.07081).
 
-    Example::
+    Example:
+        >>> import torch
+        >>> from jpegdl import JpegLayer
+        >>> layer = JpegLayer.from_quality(75)
+        >>> layer(torch.rand(4, 3, 64, 64)).shape
+        torch.Size([4, 3, 64, 64])
+        >>> layer.luma[0, :4].tolist()  # the steps of the lowest vertical frequency
+        [8.0, 6.0, 5.0, 8.0]
 
-        layer = JpegLayer(*standard_tables(75), alpha=1.0)
-        images = torch.rand(4, 3, 224, 224)
-        layer(images).shape  # (4, 3, 224, 224)
-        own = {name: torch.rand(4, 8, 8) * 50 + 1 for name in ("luma", "chroma")}  # of each image its own
-        torch.func.functional_call(layer, own, images).shape  # (4, 3, 224, 224)
+        Each image of a batch with tables of its own:
 
-        class DeadZoneLayer(JpegLayer):
-            def alter(self, z):
-                small = z.abs() < self.at_blocks(self.steps.to(z.dtype))
-                return super().alter(z).masked_fill(small, 0)
+        >>> own = {name: torch.rand(4, 8, 8) * 50 + 1 for name in ("luma", "chroma")}
+        >>> torch.func.functional_call(layer, own, torch.rand(4, 3, 64, 64)).shape
+        torch.Size([4, 3, 64, 64])
+
+        A layer of your own alters the coefficients:
+
+        >>> class DeadZoneLayer(JpegLayer):
+        ...     def alter(self, z):
+        ...         small = z.abs() < self.at_blocks(self.steps.to(z.dtype))
+        ...         return super().alter(z).masked_fill(small, 0)
+        >>> DeadZoneLayer(16.0)(torch.rand(4, 3, 64, 64)).shape
+        torch.Size([4, 3, 64, 64])
     """
 
     luma: nn.Parameter
@@ -115,9 +126,8 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
         Raises:
             UsageError: ``quality`` is not an integer from 1 to 100, or an option is out of its range.
 
-        Example::
-
-            layer = JpegLayer.from_quality(75)
+        Example:
+            >>> layer = JpegLayer.from_quality(75)
         """
         return cls(*standard_tables(quality), **{"bits": None, **options})
 

@@ -123,12 +123,16 @@ def jpeg(
 
     Source: ITU-T T.81; libjpeg-turbo. The gradients: Bengio et al. 2013; "JPEG Inspired Deep Learning" (ICLR 2025).
 
-    Example::
-
-        images = torch.rand(4, 3, 224, 224, requires_grad=True)
-        jpeg(images, 75).sum().backward()
-        quality = torch.tensor([10.0, 30.0, 50.0, 90.0], requires_grad=True)
-        (jpeg(images, quality) - images).square().mean().backward()
+    Example:
+        >>> import torch
+        >>> from jpegdl import jpeg
+        >>> images = torch.rand(4, 3, 100, 150)
+        >>> jpeg(images, 75).shape
+        torch.Size([4, 3, 100, 150])
+        >>> quality = torch.tensor([10.0, 30.0, 50.0, 90.0], requires_grad=True)
+        >>> (jpeg(images, quality) - images).square().mean().backward()
+        >>> bool((quality.grad < 0).all())  # a higher quality is nearer to the image
+        True
     """
     batch = _checked(images)
     _look(batch)

@@ -232,9 +232,11 @@ def parameter_groups(model: nn.Module, lr: float, layer_lr: float, weight_decay:
     Raises:
         UsageError: there is no layer in ``model``, or a rate or the decay is no number from 0 up.
 
-    Example::
-
-        optimizer = torch.optim.AdamW(parameter_groups(model, lr=1e-3, layer_lr=3e-3, weight_decay=0.05))
+    Example:
+        >>> import timm, torch
+        >>> from jpegdl import JpegLayer, parameter_groups, prepend
+        >>> model = prepend(timm.create_model("resnet10t", num_classes=10), JpegLayer.from_quality(90))
+        >>> optimizer = torch.optim.AdamW(parameter_groups(model, lr=1e-3, layer_lr=3e-3, weight_decay=0.05))
     """
     for name, value in (("lr", lr), ("layer_lr", layer_lr), ("weight_decay", weight_decay)):
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < float("inf"):
@@ -278,9 +280,12 @@ def prepend(
         UsageError: ``backbone`` and ``layer`` are swapped or not modules, ``mean`` or ``std`` is not three finite numbers, or a
             ``std`` is not positive.
 
-    Example::
-
-        model = prepend(timm.create_model("resnet18", num_classes=102), JpegLayer())
+    Example:
+        >>> import timm, torch
+        >>> from jpegdl import JpegLayer, prepend
+        >>> model = prepend(timm.create_model("resnet10t", num_classes=102), JpegLayer.from_quality(90))
+        >>> model(torch.rand(2, 3, 64, 64)).shape
+        torch.Size([2, 102])
     """
     for name, module in (("backbone", backbone), ("layer", layer)):
         if not isinstance(module, nn.Module):

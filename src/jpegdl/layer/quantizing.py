@@ -211,7 +211,7 @@ class QuantizingLayer(Layer):
 
         Returns:
             (planes, 8, 8), of images (3, 8, 8) for Y, Cb, Cr: the share, 0 to 1, of coefficients whose nearest level is the
-            first or the last of the alphabet or lies beyond it, |round(z / q)| >= L. All 0 where ``bits`` is None.
+            first or the last of the alphabet or lies beyond it, ``|round(z / q)| >= L``. All 0 where ``bits`` is None.
         """
         self.check(images)
         cap = F.largest_level(self.bits)

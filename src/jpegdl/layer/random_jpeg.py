@@ -43,10 +43,13 @@ class RandomJpeg(nn.Module):
     Raises:
         UsageError: an argument is out of its range.
 
-    Example::
-
-        transform = v2.Compose([v2.ToImage(), v2.RandomCrop(224), RandomJpeg(), v2.ToDtype(torch.float32, scale=True)])
-        noisy = RandomJpeg(quality=50, subsampling="4:2:0")(images)
+    Example:
+        >>> import torch
+        >>> from torchvision.transforms import v2
+        >>> from jpegdl import RandomJpeg
+        >>> transform = v2.Compose([v2.RandomCrop(64), RandomJpeg(quality=(30, 95)), v2.ToDtype(torch.float32, scale=True)])
+        >>> transform(torch.randint(256, (3, 100, 150), dtype=torch.uint8)).shape
+        torch.Size([3, 64, 64])
     """
 
     def __init__(

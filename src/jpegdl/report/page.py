@@ -77,7 +77,7 @@ def _untuned(summary: dict[str, Any]) -> str:
         return ""
     return (
         "Plain was not tuned by jpegdl tune, so part of a gain may be what better settings would give plain too. In our own "
-        "runs most of it was: see docs/results.md."
+        "runs most of it was: see docs/explanation/results.md."
     )
 
 

@@ -75,7 +75,7 @@ class TrainingConfig:
         head_lr: learning rate of the backbone's head, the layer that gives the logits, in place of optimizer.lr, with the same
             schedule; null for the same. A new head on pretrained weights learns from a larger one.
         layer_optimizer: of the layer's parameters: tables (and alpha, where trainable); weight decay 0, as published.
-        rate: what the files that the layer's tables would make are to cost; see docs/codec.md.
+        rate: what the files that the layer's tables would make are to cost; see docs/how-to/codec.md.
         networks: folders of finished runs, RUNS/NAME/ARM/SEED, whose networks judge the layer too, without the layer they were
             trained with and as they are: the task's loss is the mean over all. With train layer: tables for several networks.
         label_smoothing: share of the target that is spread over all classes, 0 to 1.

@@ -231,7 +231,8 @@ def open_own(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_on
     given = _made(config, label) if sets is None else sets
     if not isinstance(given, tuple | list) or len(given) not in (2, 3, 4):
         got = f"{len(given)} of them" if isinstance(given, tuple | list) else type(given).__name__
-        raise UsageError(f"{label} must be (train, test), (train, test, classes) or these and validation, got {got}")
+        also = "images for validation may come fourth"
+        raise UsageError(f"{label} must be (train, test) or (train, test, classes), got {got}; {also}")
     sets_by_part = {"train": given[0], "test": given[1], "validation": given[3] if len(given) == 4 else None}
     if test_only:
         sets_by_part["validation"] = None
