@@ -10,6 +10,9 @@ Everything is timed in turn in one run, and medians are compared. The contestant
 - (b): kornia's differentiable JPEG, where kornia is installed (``pip install '.[bench]'`` in a checkout);
 - (c): a copy of the batch, the floor.
 
+A second table has all roundings and samplings, tables for each image, and the exact pixels of files (`jpegdl.jpeg`), beside the
+soft rounding, at the standard tables of quality 50.
+
 Without a GPU, memory is measured on Linux only.
 """
 
@@ -35,15 +38,18 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from jpegdl import functional as F
+from jpegdl import jpeg
 from jpegdl.extras import installed
 from jpegdl.files import replacing, write_together
-from jpegdl.layer import JpegLayer, prepend
+from jpegdl.kernels import round_trip
+from jpegdl.layer import ROUNDINGS, JpegLayer, prepend
 from jpegdl.tables import standard_tables
 
 Call = Callable[[], object]
 PASSES = ("forward", "+ tables", "+ tables, images")
 QUALITY = 75
 _COMPARED = (32, 224)  # batch and side of the bar, of the memory table and of ``bits``
+_FAMILY = ((16, 224), (32, 224))  # those of the table of roundings and samplings
 _LARGEST = 2**27  # numbers in a batch; 512 x 3 x 224 x 224 is the largest below
 _LARGEST_OF_OTHERS = 2**24  # (a) holds 48 times its batch
 _SECONDS_A_CALL = 20.0  # that repeating one call may take
@@ -248,9 +254,77 @@ def _measure(chosen: argparse.Namespace, found: dict[str, Any]) -> Iterator[str]
     flat = ", ".join(f"{bits}: {1e3 * seconds:.3g}" for bits, seconds in found["bits"].items())
     yield ""
     yield f"Forward at {count}x3x{side}x{side} by `bits`, ms: {flat}"
+    yield ""
+    yield from _family(chosen.repeats, device, found)
     if not chosen.no_resnet:
         yield ""
         yield from _resnet(chosen.repeats, device, found)
+
+
+#: What each way of the family may take forward, in times of another.
+_GOALS = {
+    "hard": 1.1, "ste": 1.1, "ste-matched": 1.1, "noise": 1.1, "none": 1.1, "sample": 1.6,
+    "soft, tables of each image": 1.1, "soft, 4:2:2": 1.15, "soft, 4:2:0": 1.15, "ste, 4:2:0": 1.15, "exact, 4:4:4": 1.3,
+}  # fmt: skip
+
+
+def _family(repeats: int, device: str, found: dict[str, Any]) -> Iterator[str]:
+    """Every rounding, sampling and kind of tables, beside the soft rounding of 4:4:4 with tables for all images; 4:2:2 and
+    4:2:0 beside the 4:4:4 of the same rounding."""
+    luma, chroma = standard_tables(50)
+    steps = torch.stack((luma, chroma)).to(device)
+    found["family"] = {}
+    for count, side in _FAMILY:
+        images = torch.rand(count, 3, side // 4, side // 4, device=device)
+        images = nn.functional.interpolate(images, size=side, mode="bicubic").clamp(0, 1)
+        ways: dict[str, nn.Module] = {rounding: _Way(steps, rounding, "4:4:4") for rounding in ROUNDINGS}
+        ways["soft, tables of each image"] = _Way(steps.expand(count, -1, -1, -1).contiguous(), "soft", "4:4:4")
+        ways |= {
+            f"{rounding}, {name}": _Way(steps, rounding, name) for rounding in ("soft", "ste") for name in ("4:2:2", "4:2:0")
+        }
+        ways |= {f"exact, {name}": _Exact(luma.to(device), chroma.to(device), name) for name in ("4:4:4", "4:2:0")}
+        calls: dict[str, Call] = {"copy": images.clone}
+        for name, way in ways.items():
+            kinds = passes(way, images, torch.ones_like(images))
+            calls |= {f"{name} | {kind}": kinds[kind] for kind in (PASSES[0], PASSES[2])}
+        t = medians(calls, repeats, device)
+        found["family"][f"{count}x3x{side}x{side}"] = t
+        yield f"Roundings and samplings at {count}x3x{side}x{side}, ms (a copy of the batch takes {1e3 * t['copy']:.3g}):"
+        yield ""
+        yield f"| way | {PASSES[0]} | {PASSES[2]} | beside | forward, times | gradients, times | goal, forward |"
+        yield "|---|---|---|---|---|---|---|"
+        for name in ways:
+            other = name.partition(",")[0] if name.startswith(("soft, 4", "ste, 4")) else "soft"
+            forward, both = (t[f"{name} | {kind}"] for kind in (PASSES[0], PASSES[2]))
+            times = [f"{now / t[f'{other} | {kind}']:.2f}" for now, kind in ((forward, PASSES[0]), (both, PASSES[2]))]
+            goal = _GOALS.get(name, "")
+            yield f"| {name} | {1e3 * forward:.3g} | {1e3 * both:.3g} | {other} | {' | '.join(times)} | {goal} |"
+        yield ""
+
+
+class _Way(nn.Module):
+    """One rounding and sampling, with steps (2, 8, 8) or (N, 2, 8, 8)."""
+
+    def __init__(self, steps: Tensor, rounding: str, subsampling: str) -> None:
+        super().__init__()
+        self.steps, self.rounding, self.subsampling = nn.Parameter(steps.clone()), rounding, subsampling
+
+    def forward(self, images: Tensor) -> Tensor:
+        alpha = 5 / self.steps.detach().square()
+        options: dict[str, Any] = {"rounding": self.rounding, "subsampling": self.subsampling}
+        bits = 16 if self.rounding == "none" else None  # so that steps have a gradient
+        return round_trip(images, self.steps, alpha, bits=bits, window=5, **options)
+
+
+class _Exact(nn.Module):
+    """The pixels of a file, with the straight-through gradient."""
+
+    def __init__(self, luma: Tensor, chroma: Tensor, subsampling: str) -> None:
+        super().__init__()
+        self.luma, self.chroma, self.subsampling = nn.Parameter(luma.clone()), nn.Parameter(chroma.clone()), subsampling
+
+    def forward(self, images: Tensor) -> Tensor:
+        return jpeg(images, tables=(self.luma, self.chroma), subsampling=self.subsampling)
 
 
 def _resnet(repeats: int, device: str, found: dict[str, Any]) -> Iterator[str]:

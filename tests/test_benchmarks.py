@@ -51,6 +51,7 @@ def test_diff_jpegs_formula_is_a_jpeg():
 def small(layer, monkeypatch):
     """One small size, and memory measured in this process."""
     monkeypatch.setattr(layer, "_COMPARED", (2, 16))
+    monkeypatch.setattr(layer, "_FAMILY", ((2, 16),))
     monkeypatch.setattr(layer, "peak_extra", lambda name, kind, device: 1.5 if name == "jpegdl" else None)
 
     class Here:
@@ -90,6 +91,8 @@ def test_table_plot_and_numbers(small, tmp_path, capsys):
     found = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     assert len(found["times"]) == 9
     assert all(min(entry["seconds"].values()) > 0 for entry in found["times"])
+    assert "| soft, 4:2:0 |" in text
+    assert all(seconds > 0 for seconds in found["family"]["2x3x16x16"].values())
     assert set(found["bits"]) == {"3", "8", "11", "16", "None"}
     with Image.open(tmp_path / "bench.png") as image:
         assert image.size[0] > 800

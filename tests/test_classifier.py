@@ -474,7 +474,7 @@ def test_the_cards_command_has_the_runs_settings(trained, tmp_path, model, monke
         line for line in pretrained._results(model.config, model.measured).splitlines() if line.startswith("jpegdl ")
     )
     seen = []
-    monkeypatch.setattr("jpegdl.comparison.compare", lambda config: seen.append(config) or 1 / 0)
+    monkeypatch.setattr("jpegdl.comparison.compare", lambda config, **_: seen.append(config) or 1 / 0)
     assert main(shlex.split(command)[1:]) == 1
     (config,) = seen
     run = copy.deepcopy(model.config)

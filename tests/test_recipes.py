@@ -85,7 +85,7 @@ PAPERS_TABLES = ADAM | {"lr": 0.01}  # of the transformers
 def _config(monkeypatch, *arguments):
     """What ``jpegdl compare`` is called with."""
     called = []
-    monkeypatch.setattr("jpegdl.comparison.compare", lambda config: called.append(config) or 1 / 0)
+    monkeypatch.setattr("jpegdl.comparison.compare", lambda config, **_: called.append(config) or 1 / 0)
     assert main(["compare", *arguments]) == 1
     (config,) = called
     return config

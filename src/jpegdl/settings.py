@@ -53,6 +53,10 @@ Quality = Annotated[int, Range(1, 100)]
 LARGEST_SEED = 2**32 - 1  # that NumPy takes
 Seed = Annotated[int, Range(0, LARGEST_SEED)]
 
+#: The quantizers of a layer; :class:`jpegdl.JpegLayer` says what each does.
+Rounding = Literal["soft", "hard", "sample", "ste", "ste-matched", "noise", "none"]
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
+
 
 def check_fields(config: Any, prefix: str = "") -> None:
     """Refuse settings that are out of the bounds or not among the choices that the types of their fields name.

@@ -54,7 +54,8 @@ def test_compare_then_the_single_steps(capsys, tmp_path, monkeypatch):
 
 def _follow(capsys, closing):
     """The commands that a comparison ends with are right as they are printed."""
-    commands = [shlex.split(line)[: line.split("  ")[1].count(" ") + 1] for line in closing.splitlines()]
+    lines = [line for line in closing.splitlines() if not line.startswith("    ")]  # without what each does
+    commands = [shlex.split(line)[: line.split("  ")[1].count(" ") + 1] for line in lines]
     assert [words[:2] for words in commands[:4]] == [["jpegdl", name] for name in ("evaluate", "predict", "export", "summary")]
     assert commands[6:] == [["tensorboard", "--logdir", "runs/demo"]]
     Image.new("RGB", (20, 20)).save("PHOTO.png")
@@ -76,7 +77,7 @@ def test_the_command_line_wins_wherever_it_stands(capsys):
 
 
 def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise ZeroDivisionError("by zero")
 
     monkeypatch.setattr("jpegdl.comparison.compare", broken)

@@ -78,7 +78,7 @@ def test_attack(looked_at):
 def test_the_page_shows_attacks_and_explanations(seen, capsys):
     page = _page(capsys)
     assert "Under attack" in page
-    tried = re.search("over all that were run: (.*?)[.] What", " ".join(page.split()))[1]
+    tried = re.search("These were run: (.*?)[.] More", " ".join(page.split()))[1]
     assert tried == "fgsm, pgd; through the gradients own, ste, identity, transfer from the plain model"
     assert "No sign of masked gradients on these 12 images: no other gradient" in page or "Signs of masked" in page
     assert "Test images as JPEG files" in page

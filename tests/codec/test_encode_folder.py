@@ -482,7 +482,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(source, tmp_path, monkeypat
 
 def test_two_at_once_are_refused(source, tmp_path):
     out = tmp_path / "out"
-    with module._claimed(out), pytest.raises(UsageError, match="by another process"):
+    with module.alone_in(out), pytest.raises(UsageError, match="by another process"):
         compress_folder(source, out, STANDARD)
     compress_folder(source, out, STANDARD)
 

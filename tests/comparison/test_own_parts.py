@@ -290,7 +290,7 @@ def test_a_bad_arm_is_refused(tmp_path, arms, message):
 
 def test_the_examples_recipe_is_what_the_command_reads(parts, monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr("jpegdl.comparison.compare", lambda config: calls.append(config) or 1 / 0)
+    monkeypatch.setattr("jpegdl.comparison.compare", lambda config, **_: calls.append(config) or 1 / 0)
     from jpegdl.cli import main
 
     assert main(["compare", "--config", str(EXAMPLES / "my_parts.yaml"), "--seeds", "2"]) == 1
@@ -303,7 +303,7 @@ def test_the_examples_recipe_is_what_the_command_reads(parts, monkeypatch, capsy
 
 def test_a_few_of_the_arms_that_a_file_defines(parts, monkeypatch):
     calls = []
-    monkeypatch.setattr("jpegdl.comparison.compare", lambda config: calls.append(config) or 1 / 0)
+    monkeypatch.setattr("jpegdl.comparison.compare", lambda config, **_: calls.append(config) or 1 / 0)
     from jpegdl.cli import main
 
     mine, other = str(EXAMPLES / "my_parts.yaml"), parts.with_name("other.yaml")

@@ -15,8 +15,8 @@ from jpegdl.comparison.per_image import class_accuracies, paired_images, predict
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.report import write_report
-from jpegdl.runs.metrics import confusion, describe
-from jpegdl.runs.predictions import Predictions, read_predictions, write_predictions
+from jpegdl.runs.metrics import describe
+from jpegdl.runs.predictions import Predictions, confusion, read_predictions, write_predictions
 from jpegdl.training.module import _said
 
 CLASSES = [f"class, {number}" for number in range(7)]

@@ -161,7 +161,8 @@ def test_the_float_path_is_near_the_file():
             assert output.max() <= 1
             assert (output - expected).abs().mean() < 1.5 / 255
         same = F.planes_to_images(*F.images_to_planes(images, subsampling), (64, 80), subsampling)
-        assert torch.equal(jpeg(images, 50, subsampling=subsampling, rounding="none", pixels="float"), same)
+        none = jpeg(images, 50, subsampling=subsampling, rounding="none", pixels="float")
+        torch.testing.assert_close(none, same, atol=1e-5, rtol=0)  # fused and not: float32 rounding
 
 
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])

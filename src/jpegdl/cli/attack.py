@@ -16,7 +16,7 @@ class Attack(Command):
     about = "Attack trained models through the layer's gradients and in place of them; corrupt their images too."
     example = "jpegdl attack mine --eps 1,2,4,8 --images 200"
     extra = "attack"
-    short = ("name", "model", "arms", "seeds", "eps", "attacks", "images", "rounding", "corruptions", "data.path", "device")
+    short = ("name", "model", "arms", "seeds", "eps", "attacks", "images", "corruptions", "data.path", "device")
     resumes = "batch"
 
     def build(self) -> "ArgumentParser":
@@ -27,11 +27,7 @@ class Attack(Command):
         parser.add_argument("--arms", type=list[str], default=["plain", "jpeg-dl"], help="whose models to attack")
         add_seeds(parser)
         parser.add_class_arguments(AttackConfig)
-        parser.add_argument(
-            "--model", type=str | None, default=None,
-            help="attack this in place of runs: my_package.my_module:make, which returns a model (images in [0, 1] to "
-            "logits) or a pair (preprocessing, network); the results go into the folder of --name",
-        )  # fmt: skip
+        parser.add_argument("--model", type=str | None, default=None, help="attack my_module:make, any model, in place of runs")
         parser.add_argument("--set", type=str | None, default=None, help="the data set of --model, as --data.name of compare")
         parser.add_argument("--size", type=Count | None, default=None, help="side of the images that --model takes, in pixels")
         parser.add_argument("--resize", type=Count | None, default=None, help="short side before their crop (default: size)")

@@ -1,5 +1,6 @@
 """``jpegdl compress``."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jpegdl.cli.command import Command
@@ -14,26 +15,31 @@ if TYPE_CHECKING:
 
 
 class Compress(Command):
-    about = "Write a folder of images as JPEG files with learned tables, which any decoder opens."
+    about = "Write a folder of images as JPEG files with learned tables, or for a network, which any decoder opens."
     example = "jpegdl compress PHOTOS SMALLER --model runs/mine/jpeg-dl/0"
-    short = ("source", "target", "model", "tables", "subsampling", "optimize", "progressive", "exact", "threads")
+    short = (
+        *("source", "target", "model", "tables", "subsampling", "optimize", "threads"),
+        *("reader", "judge", "effort", "mu", "bits_per_pixel", "agree"),
+    )
     resumes = "image"
 
     def build(self) -> "ArgumentParser":
         from jpegdl.codec import CompressConfig
         from jpegdl.parsing import plain_parser
 
-        parser = plain_parser("jpegdl compress IN OUT --model RUN [--KEY VALUE ...]", self.about)
-        parser.add_argument("source", type=str, metavar="IN", help="folder of images, with all folders in it")
+        parser = plain_parser("jpegdl compress IN OUT --model RUN | --reader MODEL [--KEY VALUE ...]", self.about)
+        what = "folder of images, with all folders in it; for readers also WebDataset's shards: 'FOLDER/*.tar'"
+        parser.add_argument("source", type=str, metavar="IN", help=what)
         parser.add_argument("target", type=str, metavar="OUT", help="folder to write to, beside it")
         parser.add_class_arguments(CompressConfig)
         return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
-        from jpegdl.codec import CompressConfig, compress_folder
+        from jpegdl.codec import CompressConfig, compress_folder, compress_shards
         from jpegdl.runs.progress import Bar
 
         config = pick(CompressConfig, chosen)
+        shards = _shards(chosen["source"])
         with Bar(unit="files") as bar:
 
             def show(standing: "CompressStanding") -> None:
@@ -41,7 +47,13 @@ class Compress(Command):
                     bar.error(standing.bad)
                 bar.show(f"{standing.images_per_second:.0f} images/s", standing.done, standing.total)
 
-            found = compress_folder(chosen["source"], chosen["target"], config, show)
+            if shards:
+                found = compress_shards(shards, chosen["target"], config, show)
+            else:
+                found = compress_folder(chosen["source"], chosen["target"], config, show)
+        if shards:
+            _say_of_shards(found)
+            return
         pixels = found["pixels"]
         now = " of those written now" if found["skipped"] else ""
         rate = f", {8 * found['bytes'] / pixels:.2f} bits per pixel{now}" if pixels else ""
@@ -54,8 +66,45 @@ class Compress(Command):
             say(f"{found['stale']} JPEG files in OUT have no image in IN any more; they are left as they are")
         if found["others"]:
             say(f"Passed over {found['others_in_words']}")
+        if found["readers"]:
+            _say_of_readers(found["readers"], "; compress.png in OUT shows them")
         if found["carried"]:
             say(found["carried"]["words"])
         if bad := found["bad"]:
             are = "are" if len(bad) > 1 else "is"
             raise UsageError(f"{len(bad)} of the images {are} not written, see above; all others are")
+
+
+def _shards(source: str) -> list[Path]:
+    """The tars that a pattern with * stands for, in order; none where it is a folder's name."""
+    if "*" not in source or Path(source).exists():
+        return []
+    path = Path(source).expanduser()
+    found = sorted(path.parent.glob(path.name))
+    if not found:
+        raise UsageError(f"there are no files {source}")
+    return found
+
+
+def _say_of_shards(found: dict[str, Any]) -> None:
+    rate = "" if found["bits_per_pixel"] is None else f", {found['bits_per_pixel']:.2f} bits per pixel of those written now"
+    say(f"{found['written']} shards written, {found['skipped']} were there already; {found['images']} images{rate}")
+    _say_of_readers(found["readers"])
+    if bad := found["bad"]:
+        raise UsageError(f"{len(bad)} of the images cannot be read, and stay as they are: {bad[0]['file']}: {bad[0]['why']}")
+
+
+def _say_of_readers(found: dict[str, Any], where: str = "") -> None:
+    """What files for readers came to, and what networks say of them that had no say."""
+    qualities = ", ".join(f"{quality} ({count})" for quality, count in found["qualities"].items())
+    say(f"mu {found['mu']:.3g}; qualities (files): {qualities}")
+    what = {"readers": "reader", "left_out": "left out, with the others' choice", "judges": "judge, which had no say"}
+    for key, words in what.items():
+        for one in found[key]:
+            agreement = "" if one["agreement"] is None else f"{100 * one['agreement']:.1f} % of the first answers stay, "
+            say(f"{words}: {one['name']}: {agreement}distance {one['distance']:.3f} in the mean")
+    if not found["judges"] and not found["left_out"]:
+        say("No network without a say has looked at the files: --judge MODEL names one")
+    if found["worst"]:
+        named = ", ".join(f"{one['file']} ({one['distance']:.2f}, quality {one['quality']})" for one in found["worst"])
+        say(f"Furthest from their originals: {named}{where}")

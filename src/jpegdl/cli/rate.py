@@ -1,19 +1,24 @@
 """``jpegdl rate``."""
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from jpegdl.cli.command import Command
 from jpegdl.cli.options import add_seeds, comparison_folder, finished_parser, note_command, pick
 from jpegdl.cli.output import say, say_table
+from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 
 class Rate(Command):
-    about = "Set the accuracy on real JPEG files against their bits per pixel, of learned tables and of default JPEG."
+    about = "Set the accuracy on real JPEG files against their bits per pixel: of a comparison's runs, or of any network."
     example = "jpegdl rate mine"
-    short = ("name", "arms", "seeds", "images", "qualities", "subsampling", "data.path", "device")
+    short = (
+        *("model", "photos", "reader", "judge"),
+        *("name", "arms", "seeds", "images", "qualities", "subsampling", "data.path", "device"),
+    )
     resumes = "point"
 
     def build(self) -> "ArgumentParser":
@@ -23,12 +28,23 @@ class Rate(Command):
         parser.add_argument("--arms", type=list[str] | None, default=None, help="whose (default: all that files can stand for)")
         add_seeds(parser)
         parser.add_class_arguments(CurveConfig)
+        parser.add_argument("--model", type=str | None, default=None, help="any network in place of a comparison; see compress")
+        parser.add_argument("--photos", type=str | None, default=None, help="folder of photos that it reads")
+        parser.add_argument("--reader", type=str | None, default=None, help="network whose files stand beside default JPEG")
+        parser.add_argument("--judge", type=str | None, default=None, help="more networks that read all files")
+        parser.add_argument("--effort", type=Literal[1, 2, 3], default=1, help="of the reader's files; see compress")
+        parser.add_argument("--mus", type=list[float] | None, default=None, help="that these are made with")
+        parser.add_argument("--robust", type=bool, default=True, help="see compress")
+        parser.add_argument("--to", type=str, default="rate", help="folder for rate.csv, .json and .png of --photos")
         return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.codec import CurveConfig, rate_comparison, rate_text
         from jpegdl.runs.progress import Bar
 
+        if chosen["model"] is not None or chosen["photos"] is not None:
+            _any_network(chosen)
+            return
         folder = comparison_folder(chosen)
         with Bar(unit="points") as bar:
             found = rate_comparison(
@@ -45,3 +61,41 @@ class Rate(Command):
             say(rate_text(between))
         note_command(folder, chosen)
         say(f"Written to {folder}: {', '.join(file.name for file in found.files)}; jpegdl report adds them to its page")
+
+
+def _any_network(chosen: dict[str, Any]) -> None:
+    """What files of a folder of photos cost a network that no run here trained."""
+    from jpegdl.codec import PhotoRateConfig, rate_photos, write_photo_rate
+    from jpegdl.runs.progress import Bar
+
+    if chosen["model"] is None or chosen["photos"] is None:
+        missing = "model" if chosen["model"] is None else "photos"
+        raise UsageError(f"--{missing} is missing: any network takes --model MODEL and --photos FOLDER")
+    given = {name: chosen[name] for name in ("model", "photos", "reader", "judge", "effort", "robust", "images_seed", "device")}
+    given |= {"subsampling": "4:2:0" if chosen["subsampling"] == "both" else chosen["subsampling"]}
+    for name in ("mus", "images"):
+        if chosen[name] is not None:
+            given[name] = chosen[name]
+    if chosen["qualities"] != list(range(5, 100, 5)):  # the default of comparisons
+        given["qualities"] = chosen["qualities"]
+    config = PhotoRateConfig(**given)
+    with Bar(unit="photos") as bar:
+        found = rate_photos(config, bar.show)
+    for why in found.bad:
+        say(f"left out: {why}")
+    table = [["files", "setting", "read by", "bits per pixel", "MB", "agreement, %", "distance", "points"]]
+    for row in found.rows:
+        agreement, points = "", ""
+        if row["points"] is not None:
+            agreement = f"{100 * row['agreement']:.1f}"
+            points = f"{row['points']:+.1f} [{row['points_low']:.1f}, {row['points_high']:.1f}]"
+        numbers = f"{row['bits_per_pixel']:.3f}", f"{row['megabytes']:.2f}", agreement, f"{row['distance']:.3f}", points
+        table.append([row["files"], f"{row['setting']:g}", row["read_by"], *numbers])
+    say_table(table, left=3)
+    for line in found.lines:
+        say(line)
+    what = "of accuracy" if found.labelled else "of agreement (no folder names the network's classes)"
+    some = f"{found.images} of {found.total} photos" if found.images < found.total else f"{found.total} photos"
+    say(f"Points are {what}, against the originals, over {some}, with 95 % intervals")
+    files = write_photo_rate(found, config, Path(chosen["to"]).expanduser())
+    say(f"Written: {', '.join(map(str, files))}")

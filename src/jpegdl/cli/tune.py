@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Tune(Command):
     about = "Tune plain and the layer alike, on held-out training images; write a recipe."
     example = "jpegdl tune mine --data.path FOLDER --backbone resnet18 \\\n    --trials 20 --hours 3"
-    short = ("config", "name", "trials", "hours", "tune_seed", "data.holdout", *TRAINING, "jobs")
+    short = ("config", "name", "trials", "hours", "data.holdout", *TRAINING, "jobs")
     resumes = "epoch"
     extra = "tune"
 

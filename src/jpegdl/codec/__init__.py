@@ -2,7 +2,8 @@
 
 :func:`read_coefficients` and :func:`write_coefficients` take levels, tables and sampling out of files and back;
 :func:`compress_folder` writes the files, :func:`file_report` tests a run on them, :func:`rate_run` and
-:func:`rate_curves` put accuracy against true bits per pixel beside default JPEG's.
+:func:`rate_curves` put accuracy against true bits per pixel beside default JPEG's. :func:`choose` and :func:`guide` make files
+that networks choose and shape, without tables of a run; :func:`rate_photos` says what files cost any network.
 """
 
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from jpegdl.codec.encode_folder import CompressStanding, compress_folder
     from jpegdl.codec.encoder import Encoder
     from jpegdl.codec.learned import Learned, file_tables, learned_tables
+    from jpegdl.codec.photo_rates import PhotoRate, PhotoRateConfig, photo_rate_figure, rate_photos, write_photo_rate
     from jpegdl.codec.rate_points import CurveConfig, check_curve_config, rate_run, read_rate, why_no_files
     from jpegdl.codec.rate_results import (
         RATE_COLUMNS,
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     )
     from jpegdl.codec.rate_runs import RatedComparison, rate_comparison
     from jpegdl.codec.read_back import file_report, keep_file_report, read_file_report, stored_in_words
+    from jpegdl.codec.readers import PhotoReader, open_reader, open_readers
+    from jpegdl.codec.shaping import choose, each_file, guide
+    from jpegdl.codec.shards import compress_shards
+    from jpegdl.codec.trials import Shape, ShapedFile
 
 __all__ = [
     "RATE_COLUMNS",
@@ -39,21 +45,34 @@ __all__ = [
     "CurveConfig",
     "Encoder",
     "Learned",
+    "PhotoRate",
+    "PhotoRateConfig",
+    "PhotoReader",
     "RatedComparison",
+    "Shape",
+    "ShapedFile",
     "bd_accuracy",
     "bd_rate",
     "check_curve_config",
+    "choose",
     "compare_curves",
     "compress_folder",
+    "compress_shards",
+    "each_file",
     "file_report",
     "file_tables",
+    "guide",
     "keep_file_report",
     "learned_tables",
+    "open_reader",
+    "open_readers",
+    "photo_rate_figure",
     "rate_comparison",
     "rate_comparisons",
     "rate_curves",
     "rate_figure",
     "rate_notes",
+    "rate_photos",
     "rate_rows",
     "rate_run",
     "rate_table",
@@ -64,6 +83,7 @@ __all__ = [
     "stored_in_words",
     "why_no_files",
     "write_coefficients",
+    "write_photo_rate",
 ]
 
 _HOMES = {
@@ -75,22 +95,35 @@ _HOMES = {
     "CurveConfig": "rate_points",
     "Encoder": "encoder",
     "Learned": "learned",
+    "PhotoRate": "photo_rates",
+    "PhotoRateConfig": "photo_rates",
+    "PhotoReader": "readers",
     "RATE_COLUMNS": "rate_results",
     "RatedComparison": "rate_runs",
+    "Shape": "trials",
+    "ShapedFile": "trials",
     "bd_accuracy": "bjontegaard",
     "bd_rate": "bjontegaard",
     "check_curve_config": "rate_points",
+    "choose": "shaping",
     "compare_curves": "bjontegaard",
     "compress_folder": "encode_folder",
+    "compress_shards": "shards",
+    "each_file": "shaping",
     "file_report": "read_back",
     "file_tables": "learned",
+    "guide": "shaping",
     "keep_file_report": "read_back",
     "learned_tables": "learned",
+    "open_reader": "readers",
+    "open_readers": "readers",
+    "photo_rate_figure": "photo_rates",
     "rate_comparison": "rate_runs",
     "rate_comparisons": "rate_results",
     "rate_curves": "bjontegaard",
     "rate_figure": "rate_results",
     "rate_notes": "rate_results",
+    "rate_photos": "photo_rates",
     "rate_rows": "rate_results",
     "rate_run": "rate_points",
     "rate_table": "rate_results",
@@ -101,6 +134,7 @@ _HOMES = {
     "stored_in_words": "read_back",
     "why_no_files": "rate_points",
     "write_coefficients": "coefficients",
+    "write_photo_rate": "photo_rates",
 }
 
 __getattr__, __dir__ = on_first_use(__name__, _HOMES)

@@ -11,10 +11,10 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,11 +24,12 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as v2
 
 from jpegdl import functional as F
-from jpegdl.codec.config import MANIFEST, CompressConfig, check_compress
+from jpegdl.codec.config import MANIFEST, PICTURE, CompressConfig, check_compress
 from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.folder_walk import SUFFIX, Entry, walk
 from jpegdl.codec.learned import Carried, Learned, as_json, carried, file_tables, learned_tables
-from jpegdl.codec.read_image import BAD, Other, open_picture, why
+from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
+from jpegdl.codec.reader_stage import ReaderStage, side_by_side, summary_of
 from jpegdl.data.sources.listing import Passed, is_archive, passed_in_words
 from jpegdl.earlier import DROPPED
 from jpegdl.errors import UsageError
@@ -101,8 +102,9 @@ def compress_folder(
         ``stale`` (JPEG files in folders of ``target`` that have no image
         in ``source`` any more), ``subsampling`` (of chroma), ``bytes`` and ``pixels`` of those written and ``bytes_before``,
         of the files they were made of, ``bits_per_pixel`` of these (None if none was), ``seconds``, ``images_per_second``,
-        ``tables`` (luma and chroma, as in the files), and ``carried``: how much of the layer the files carry, on some of the
-        images (None where nothing can be lost), with ``words``.
+        ``tables`` (luma and chroma, as in the files; None of files for readers), ``carried``: how much of the layer the files
+        carry, on some of the images (None where nothing can be lost), with ``words``; ``mu`` and ``readers`` of files for
+        readers: see :class:`jpegdl.codec.reader_stage.ReaderSummary`.
 
     Raises:
         UsageError: settings that cannot be; no folder or no images; a target inside the source, in use, or of other
@@ -110,14 +112,60 @@ def compress_folder(
     """
     check_compress(config)
     root, out = _places(Path(source).expanduser(), Path(target).expanduser())
-    learned = learned_tables(config.model, config.tables)
-    tables = file_tables(learned.luma, learned.chroma)
-    encoder = _encoder(config, learned, tables)
+    stage = None if config.reader is None else ReaderStage(config)
+    learned = encoder = None
+    if stage is None:
+        learned = learned_tables(config.model, config.tables)
+        encoder = _encoder(config, learned, file_tables(learned.luma, learned.chroma))
     Image.init()  # before threads do
-    with _claimed(out), warnings.catch_warnings():
+    with alone_in(out), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from twice that size on, Pillow refuses
-        work = _Work(root, out, config, encoder, learned, progress or (lambda standing: None))
-        return work.run()
+        made = _Tables(encoder, learned) if encoder is not None and learned is not None else stage
+        assert made is not None
+        try:
+            return _Work(root, out, config, made, progress or (lambda standing: None)).run()
+        finally:
+            if stage is not None:
+                stage.close()
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """Makes all files with one pair of tables."""
+
+    encoder: Encoder
+    learned: Learned
+    task = TASK
+
+    @property
+    def threads(self) -> int:
+        """Images in work at the same time, where nobody says."""
+        return _cores()
+
+    @property
+    def source(self) -> str:
+        """Where the tables come from, in words."""
+        return self.learned.source
+
+    @property
+    def subsampling(self) -> str:
+        """Of chroma."""
+        return self.encoder.subsampling
+
+    @property
+    def tables(self) -> dict[str, Any]:
+        """Luma and chroma, as in the files."""
+        return as_json(self.encoder.luma, self.encoder.chroma)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the files hang on."""
+        encoder = self.encoder
+        limits = None if not encoder.exact or encoder.limits is None else [limit.tolist() for limit in encoder.limits]
+        return {"tables": self.tables, "limits": limits, **{name: getattr(encoder, name) for name in _SETTINGS}}
+
+    def encode(self, picture: DecodedImage) -> tuple[bytes, None]:
+        """The file of an image."""
+        return self.encoder.encode(picture.image, picture.exif, picture.icc), None
 
 
 def _encoder(config: CompressConfig, learned: Learned, tables: tuple[torch.Tensor, torch.Tensor]) -> Encoder:
@@ -148,14 +196,18 @@ def _places(source: Path, target: Path) -> tuple[Path, Path]:
 
 
 @contextmanager
-def _claimed(out: Path) -> Iterator[None]:
-    """Keep other processes from writing to the same folder."""
+def alone_in(out: Path) -> Iterator[None]:
+    """Keep other processes from writing to the same folder, which is made.
+
+    Raises:
+        UsageError: it cannot be made, or another process writes to it.
+    """
     lock = filelock.FileLock(out / LOCK)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{out} cannot be made: {error.strerror or error}; give another folder to write to") from error
-    with _writing(out):
+    with writing(out):
         try:
             lock.acquire(blocking=False)
         except filelock.Timeout as taken:
@@ -168,8 +220,12 @@ def _claimed(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Whatever keeps files from being written concerns all of them."""
+def writing(out: Path) -> Iterator[None]:
+    """Turn whatever keeps files from being written, which concerns all of them, into one line.
+
+    Raises:
+        UsageError: in place of OSError.
+    """
     try:
         yield
     except OSError as error:
@@ -185,13 +241,13 @@ class _Work:
         root: Path,
         out: Path,
         config: CompressConfig,
-        encoder: Encoder,
-        learned: Learned,
+        made: "_Tables | ReaderStage",
         progress: Callable[[CompressStanding], None],
     ) -> None:
-        self.root, self.out, self.config, self.encoder, self.learned = root, out, config, encoder, learned
+        self.root, self.out, self.config, self.maker = root, out, config, made
         self.progress, self.found = progress, _Found()
         self.done = self.total = 0
+        self.names: dict[str, Path] = {}  # of files for readers, what each is made of
         self.over = False  # for threads that are in the middle of a task
         self.sources = _Sources(out / SOURCES)
         self.begin = time.monotonic()
@@ -205,7 +261,11 @@ class _Work:
 
         for _ in entries():
             self.total += 1
-        lost = self._carried(entries())
+        lost, mu = None, None
+        if isinstance(self.maker, ReaderStage):
+            mu = self._settled(self.maker, entries)
+        else:
+            lost = self._carried(self.maker, entries())
         self.begin = time.monotonic()
         try:
             self._encode_all(entries())
@@ -225,7 +285,7 @@ class _Work:
             "bad": count.bad,
             "others": others.total(),
             "others_in_words": passed_in_words(others) if others else "",
-            "subsampling": self.encoder.subsampling,
+            "subsampling": self.maker.subsampling,
             "stale": count.stale,
             "bytes": count.bytes,
             "bytes_before": count.before,
@@ -233,21 +293,15 @@ class _Work:
             "bits_per_pixel": 8 * count.bytes / count.pixels if count.pixels else None,
             "seconds": seconds,
             "images_per_second": count.written / seconds if seconds else 0.0,
-            "tables": as_json(self.encoder.luma, self.encoder.chroma),
+            "tables": self.maker.tables,
+            "mu": mu,
+            "readers": None if mu is None else self._of_readers(),
             "carried": lost and {**vars(lost), "faithful": lost.faithful, "words": str(lost)},
         }
 
     def _resume(self) -> bool:
         """Refuse a folder of other settings; else write these down, unless they are there. Returns whether they were not."""
-        encoder = self.encoder
-        limits = None if not encoder.exact or encoder.limits is None else [limit.tolist() for limit in encoder.limits]
-        settings = {
-            "format": _FORMAT,
-            "source": str(self.root),
-            "tables": as_json(encoder.luma, encoder.chroma),
-            "limits": limits,
-            **{name: getattr(encoder if hasattr(encoder, name) else self.config, name) for name in _SETTINGS},
-        }
+        settings = {"format": _FORMAT, "source": str(self.root), **self.maker.settings()}
         file = self.out / MANIFEST
         if file.is_file():
             try:
@@ -270,13 +324,49 @@ class _Work:
             return False
         if any(path.name != LOCK and not is_stray(path) for path in self.out.iterdir()):
             raise UsageError(f"{self.out} is not empty, and no {MANIFEST} in it says what it holds; give a new folder")
-        with _writing(self.out):
-            write_json(file, {"from": self.learned.source, "settings": settings})
+        with writing(self.out):
+            write_json(file, {"from": self.maker.source, "settings": settings})
         return True
 
-    def _carried(self, entries: Iterator[Entry]) -> Carried | None:
+    def _settled(self, stage: ReaderStage, entries: Callable[[], Iterator[Entry]]) -> float:
+        """The mu of all files: that of the manifest, or found on some photos, and written there before any file is made."""
+        file = self.out / MANIFEST
+        there = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(there.get("mu"), float | int):
+            stage.mu = float(there["mu"])
+        mu = stage.settle(lambda count: self._some(entries(), count))
+        if there.get("mu") != mu:
+            with writing(self.out):
+                write_json(file, {**there, "mu": mu})
+        return mu
+
+    def _some(self, entries: Iterator[Entry], count: int) -> Iterator[DecodedImage]:
+        """That many photos, from all over the folder; those that cannot be read are passed over."""
+        for entry in itertools.islice(entries, 0, None, max(1, self.total // count)):
+            if entry.refused is None and entry.path.is_file():
+                with suppress(*BAD, Other), entry.path.open("rb") as stream:
+                    yield open_picture(stream, entry.name)
+
+    def _of_readers(self) -> dict[str, Any]:
+        """What files for readers came to; each of them is noted in the manifest too."""
+        assert isinstance(self.maker, ReaderStage)
+        places = {name.lstrip("/").replace("//", "/"): path for name, path in self.names.items()}
+        known = self.sources.made(self.names)
+        made = {name.lstrip("/").replace("//", "/"): one for name, one in known.items()}
+        file = self.out / MANIFEST
+        there = json.loads(file.read_text(encoding="utf-8"))
+        found = asdict(summary_of(made, self.maker))
+        with writing(self.out):
+            write_json(file, {**there, "found": found, "files": made})
+            if found["worst"]:
+                pairs = [(places[one["file"]], self.out / one["file"], one) for one in found["worst"]]
+                with replacing(self.out / PICTURE) as new:
+                    side_by_side(pairs).save(new, "png")
+        return found
+
+    def _carried(self, by: "_Tables", entries: Iterator[Entry]) -> Carried | None:
         """Return what the files carry of the layer, on images from all over the folder."""
-        learned, tables = self.learned, (self.encoder.luma, self.encoder.chroma)
+        learned, tables = by.learned, (by.encoder.luma, by.encoder.chroma)
         whole = torch.equal(learned.luma, tables[0]) and torch.equal(learned.chroma, tables[1])
         if whole and learned.bits is None:
             return None
@@ -293,13 +383,13 @@ class _Work:
                 images.append(v2.pil_to_tensor(middle)[None].float() / 255)
         if not images:
             return None
-        return carried(learned, tables, images, subsampling=self.encoder.subsampling, capped=self.encoder.exact)
+        return carried(learned, tables, images, subsampling=by.encoder.subsampling, capped=by.encoder.exact)
 
     # ------------------------------------------------------------------------------------------------------- encoding
 
     def _encode_all(self, entries: Iterator[Entry]) -> None:
         """Encode in threads, with no more images under way than these can take."""
-        threads = self.config.threads or _cores()
+        threads = self.config.threads or self.maker.threads
         pool, pending = ThreadPoolExecutor(threads), deque[Future[list[_Done]]]()
         try:
             for task in self._tasks(entries):
@@ -325,8 +415,10 @@ class _Work:
                 continue
             assert place is not None
             place.wanted.add(entry.new)
+            if isinstance(self.maker, ReaderStage):
+                self.names[f"{place.inner}/{entry.new}"] = entry.path
             task.append((entry, place))
-            if len(task) == TASK:
+            if len(task) == self.maker.task:
                 yield task
                 task = []
         if task:
@@ -347,12 +439,12 @@ class _Work:
                 before = os.fstat(stream.fileno())
                 seen = _seen(before)
                 name = f"{place.inner}/{entry.new}"
-                made = place.state(entry.new)
+                present = place.state(entry.new)
                 there = (
                     entry.rivals is None
-                    and made is not None
-                    and made[0] == before.st_mtime_ns
-                    and made[1] == self.sources.size(name)
+                    and present is not None
+                    and present[0] == before.st_mtime_ns
+                    and present[1] == self.sources.size(name)
                 )
                 if there and self.sources.untouched(name, seen):
                     return _Done(entry, skipped=True)
@@ -363,7 +455,7 @@ class _Work:
                 picture = open_picture(stream, entry.name)
             if entry.rivals is not None:
                 return _Done(entry, bad=entry.rivals)
-            content = self.encoder.encode(picture.image, picture.exif, picture.icc)
+            content, made = self.maker.encode(picture)
         except Other:
             return _Done(entry)
         except BAD as error:
@@ -373,12 +465,12 @@ class _Work:
         if len(os.fsencode(entry.new)) > LONGEST:
             return _Done(entry, bad=f"its name would be too long with {SUFFIX}: a file system takes {LONGEST} bytes")
         slot = str(threading.get_ident())
-        with _writing(self.out):
+        with writing(self.out):
             with replacing(place.made() / entry.new, make_folder=False, slot=slot) as new:
                 new.write_bytes(content)
                 os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
             # Once it is in its place: if the process ends in between, it is made again, and never taken for another's.
-            self.sources.keep(name, _Source(seen, digest, len(content)))
+            self.sources.keep(name, _Source(seen, digest, len(content), made))
         return _Done(entry, len(content), before.st_size, picture.image.width * picture.image.height)
 
     def _count(self, several: list["_Done"]) -> None:
@@ -420,7 +512,7 @@ class _Place:
         if self._there and self.path.resolve() != self.path:
             self.refused = f"{self.path} is a link: nothing is written through it"
         elif self._there:
-            with _writing(self.path):
+            with writing(self.path):
                 remove_strays(self.path)
                 self._names = {entry.name for entry in self.path.iterdir()}
 
@@ -455,11 +547,13 @@ def _seen(status: os.stat_result) -> _Seen:
 
 
 class _Source(NamedTuple):
-    """What a file was made of: what there was to be seen of it, a digest of its content; and the bytes of what was made."""
+    """What a file was made of: what there was to be seen of it, a digest of its content; the bytes of what was made, and
+    what readers say of it."""
 
     seen: _Seen
     digest: str
     size: int
+    made: dict[str, Any] | None = None
 
 
 class _Sources:
@@ -475,8 +569,8 @@ class _Sources:
         with suppress(FileNotFoundError), file.open("rb") as stream:
             for line in stream:
                 with suppress(ValueError, TypeError):  # half a line, of a process that was killed
-                    name, seen, digest, size = json.loads(line)
-                    self._known[name] = _Source(tuple(seen), digest, size)
+                    name, seen, digest, size, *made = json.loads(line)
+                    self._known[name] = _Source(tuple(seen), digest, size, *made)
 
     def size(self, name: str) -> int | None:
         """The bytes of the file that was made; None where it is not known what it was made of."""
@@ -492,12 +586,17 @@ class _Sources:
 
     def keep(self, name: str, source: _Source) -> None:
         """Note what a file is made of."""
-        line = json.dumps([name, *source]).encode("ascii")
+        line = json.dumps([name, *(source if source.made is not None else source[:-1])]).encode("ascii")
         with self._lock:
             if self._stream is None:
                 self._stream = self._file.open("ab", buffering=0)
             self._stream.write(b"\n" + line)  # in one piece, and apart from what may be half a line
             self._known[name] = source
+
+    def made(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return what readers say of files, by name; of those that are there."""
+        known = {name: self._known[name].made for name in names if name in self._known}
+        return {name: made for name, made in known.items() if made is not None}
 
     def close(self) -> None:
         """Write no more."""

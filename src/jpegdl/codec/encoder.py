@@ -179,7 +179,7 @@ def write_levels(
         UsageError: jpeglib is not installed.
         ValueError: a level is too large for baseline JPEG, or the EXIF block for a segment.
     """
-    jpeglib, segments = _jpeglib(), _segments(exif, icc)
+    jpeglib, between = _jpeglib(), segments(exif, icc)
     for component in levels:  # jpeglib would leave two half-made files behind
         flat = np.abs(component.reshape(-1, F.BLOCK**2))
         if flat[:, 0].max() > _LARGEST_DC or flat[:, 1:].max() > _LARGEST_AC:
@@ -196,11 +196,15 @@ def write_levels(
     if not content.endswith(b"\xff\xd9"):  # libjpeg does not look whether what it wrote has arrived
         raise OSError(errno.ENOSPC, f"no room for a temporary file in {tempfile.gettempdir()}")
     header = 4 + int.from_bytes(content[4:6], "big")  # SOI, then the JFIF header, whose length counts itself
-    return content[:header] + segments + content[header:]
+    return content[:header] + between + content[header:]
 
 
-def _segments(exif: bytes, icc: bytes | None) -> bytes:
-    """EXIF and ICC as marker segments APP1 and APP2 (ICC.1:2010, B.4)."""
+def segments(exif: bytes, icc: bytes | None) -> bytes:
+    """Return EXIF and ICC as marker segments APP1 and APP2 (ICC.1:2010, B.4).
+
+    Raises:
+        ValueError: the EXIF block is too long for one.
+    """
     if len(exif) > _SEGMENT:
         raise ValueError("EXIF data is too long")
     parts = [(0xE1, exif)] if exif else []

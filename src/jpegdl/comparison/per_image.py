@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 
 from jpegdl.errors import UsageError
 from jpegdl.runs import RunFolder
-from jpegdl.runs.metrics import confusion
-from jpegdl.runs.predictions import Predictions, predictions_file, read_predictions
+from jpegdl.runs.predictions import Predictions, confusion, predictions_file, read_predictions
 from jpegdl.statistics import mcnemar, wilson
 
 WORST = 10  # classes and pairs that are shown

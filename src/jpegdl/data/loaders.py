@@ -243,7 +243,7 @@ class TestImages(lightning.LightningDataModule):
         self._data = data
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """See :meth:`Data.test_dataloader`."""
+        """Return :meth:`Data.test_dataloader`: the test images, in order."""
         return self._data.test_dataloader()
 
 

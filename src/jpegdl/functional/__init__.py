@@ -16,6 +16,7 @@ from jpegdl.functional.bits import (
 )
 from jpegdl.functional.checks import check_floating, check_images, check_shape
 from jpegdl.functional.companders import log_compand, tanh_compand
+from jpegdl.functional.draws import DRAW_BITS, draw_seed, mixed, uniform_draws
 from jpegdl.functional.exact import (
     SAMPLING,
     chroma_factors,
@@ -25,13 +26,19 @@ from jpegdl.functional.exact import (
     encode_levels,
     exact_round_trip,
 )
-from jpegdl.functional.planes import images_to_planes, planes_to_images, resample_chroma
+from jpegdl.functional.planes import DOUBLED, images_to_planes, planes_to_images, resample_chroma
 from jpegdl.functional.quantizers import (
+    FAR,
+    RANDOM,
+    SOFT,
+    check_rounding,
     check_window,
+    error_slope,
     hard_quantize,
     largest_level,
     level_probabilities,
     noise_quantize,
+    quantize,
     quantize_levels,
     sample_quantize,
     saturate,
@@ -59,6 +66,7 @@ from jpegdl.functional.transforms import (
     remove_dc,
     repeat_edges,
     rgb_to_ycbcr,
+    straight_pixels,
     unit_images,
     ycbcr_to_rgb,
 )
@@ -67,13 +75,18 @@ __all__ = [
     "BLOCK",
     "CODES",
     "DCT",
+    "DOUBLED",
+    "DRAW_BITS",
+    "FAR",
     "KB",
     "KG",
     "KR",
     "MCU",
+    "RANDOM",
     "RUNS",
     "SAMPLING",
     "SIZES",
+    "SOFT",
     "ZIGZAG",
     "Symbols",
     "block_dct",
@@ -81,6 +94,7 @@ __all__ = [
     "check_coefficients",
     "check_floating",
     "check_images",
+    "check_rounding",
     "check_shape",
     "check_window",
     "chroma_factors",
@@ -90,8 +104,10 @@ __all__ = [
     "coefficients_to_images",
     "crop_edges",
     "decode_levels",
+    "draw_seed",
     "encode_coefficients",
     "encode_levels",
+    "error_slope",
     "estimated_scan_bits",
     "exact_round_trip",
     "expected_symbols",
@@ -105,8 +121,10 @@ __all__ = [
     "level_probabilities",
     "log_compand",
     "mcus_to_images",
+    "mixed",
     "noise_quantize",
     "planes_to_images",
+    "quantize",
     "quantize_levels",
     "remove_dc",
     "repeat_edges",
@@ -118,7 +136,9 @@ __all__ = [
     "size_category",
     "soft_quantize",
     "ste_quantize",
+    "straight_pixels",
     "tanh_compand",
+    "uniform_draws",
     "unit_images",
     "ycbcr_to_rgb",
 ]

@@ -53,8 +53,12 @@ def check_pixels(images: Tensor) -> None:
         raise TypeError(f"images must be floating point in [0, 1], or torch.uint8 in 0..255, got {images.dtype}")
 
 
-def check_images(images: Any) -> None:
+def check_images(images: Any, *, grey: bool = False) -> None:
     """Refuse what is no batch of RGB images, (N, 3, H, W), floating point or uint8, of at least one pixel.
+
+    Args:
+        images: anything.
+        grey: whether (N, 1, H, W) will do too.
 
     Raises:
         TypeError: not a tensor, or of another dtype.
@@ -63,4 +67,5 @@ def check_images(images: Any) -> None:
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}")
     check_pixels(images)
-    check_shape(images, ("N", 3, "H", "W"), "images", empty=False)
+    channels = 1 if grey and images.ndim == 4 and images.shape[1] == 1 else 3
+    check_shape(images, ("N", channels, "H", "W"), "images", empty=False)

@@ -11,6 +11,8 @@ from jpegdl.errors import UsageError
 from jpegdl.functional.exact import chroma_factors
 from jpegdl.functional.transforms import BLOCK, block_dct, block_idct, crop_edges, repeat_edges, rgb_to_ycbcr, ycbcr_to_rgb
 
+DOUBLED = 2  #: A plane of at most so many chroma samples across is brought back by doubling them, without a filter.
+
 
 def images_to_planes(images: Tensor, subsampling: str = "4:2:0") -> tuple[Tensor, Tensor | None]:
     """Take images to the DCT coefficients of their planes, as a JPEG encoder does before it quantizes.
@@ -92,6 +94,6 @@ def _upsampled(samples: Tensor, size: tuple[int, int], down: int, across: int) -
     if (down, across) == (1, 1):
         return samples
     factors = (float(down), float(across))
-    if samples.shape[-1] <= 2:
+    if samples.shape[-1] <= DOUBLED:
         return crop_edges(interpolate(samples, scale_factor=factors, mode="nearest"), size)
     return crop_edges(interpolate(samples, scale_factor=factors, mode="bilinear"), size)

@@ -8,8 +8,70 @@ import torch
 from torch import Tensor
 
 from jpegdl.errors import UsageError
+from jpegdl.functional.draws import uniform_draws
+from jpegdl.settings import ROUNDINGS, Rounding
 
 ALPHABET_BITS = range(2, 17)
+
+
+#: The roundings that depend on alpha, and those that draw.
+SOFT: tuple[Rounding, ...] = ("soft", "sample")
+RANDOM: tuple[Rounding, ...] = ("sample", "noise")
+
+
+def quantize(
+    z: Tensor,
+    q: Tensor | float,
+    alpha: Tensor | float | None = None,
+    rounding: str = "soft",
+    *,
+    bits: int | None = 8,
+    window: int | None = 5,
+    seed: Tensor | None = None,
+    plane: int = 0,
+) -> Tensor:
+    """Quantize and de-quantize coefficients by one of the roundings.
+
+    Args:
+        z: coefficients, floating point, of any shape; (N, planes, h, w, 8, 8) where something is drawn.
+        q: steps > 0; broadcasts to ``z``.
+        alpha: sharpness of P(k | z), for soft and sample; broadcasts to ``z``.
+        rounding: one of :data:`jpegdl.layer.ROUNDINGS`.
+        bits, window: as in :func:`soft_quantize`.
+        seed, plane: as in :func:`uniform_draws`, for sample and noise; None draws from PyTorch's own generator.
+
+    Returns:
+        Shape and dtype of ``z``.
+
+    Raises:
+        UsageError: no such rounding, or as the quantizers say: :func:`soft_quantize`, :func:`sample_quantize`,
+            :func:`hard_quantize`, :func:`ste_quantize`, :func:`noise_quantize`, :func:`saturate`.
+    """
+    check_rounding(rounding)
+    if rounding == "none":
+        return saturate(z, q, bits=bits)
+    if rounding in ("ste", "ste-matched"):
+        return ste_quantize(z, q, bits=bits, matched=rounding == "ste-matched")
+    if rounding == "hard":
+        return hard_quantize(z, q, bits=bits)
+    draws = uniform_draws(seed, z.shape, plane=plane) if rounding in RANDOM and seed is not None else None
+    if rounding == "noise":
+        return noise_quantize(z, q, bits=bits, draws=draws)
+    if alpha is None:
+        raise UsageError(f"rounding {rounding!r} needs alpha")
+    if rounding == "soft":
+        return soft_quantize(z, q, alpha, bits=bits, window=window)
+    return sample_quantize(z, q, alpha, bits=bits, window=window, draws=draws)
+
+
+def check_rounding(rounding: str) -> None:
+    """Refuse what is no rounding.
+
+    Raises:
+        UsageError: ``rounding`` is none of :data:`jpegdl.layer.ROUNDINGS`.
+    """
+    if rounding not in ROUNDINGS:
+        raise UsageError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {rounding!r}")
 
 
 def largest_level(bits: int | None) -> int | None:
@@ -290,6 +352,7 @@ def sample_quantize(
     bits: int | None = 8,
     window: int | None = 5,
     generator: torch.Generator | None = None,
+    draws: Tensor | None = None,
 ) -> Tensor:
     """Apply the random quantizer Q_p: q k with k drawn from the P(k | z) of :func:`soft_quantize`.
 
@@ -298,6 +361,7 @@ def sample_quantize(
     Args:
         z, q, alpha, bits, window: as in :func:`soft_quantize`.
         generator: source of randomness on z's device; None for PyTorch's own.
+        draws: numbers in [0, 1) to take instead, shaped like ``z``.
 
     Returns:
         Shape and dtype of ``z``.
@@ -314,7 +378,7 @@ def sample_quantize(
         logit = partial(_logit, offset, alpha * q * q)
         # Inverse of the distribution function, in two passes. 1 - rand lies in (0, 1]: no level of weight 0 is drawn.
         total = sum(torch.exp(logit(lowest + j)) for j in range(count))
-        draw = (1 - torch.rand(z.shape, dtype=z.dtype, device=z.device, generator=generator)) * total
+        draw = (1 - _drawn(z, draws, generator)) * total
         passed, below = torch.zeros_like(z), torch.zeros_like(z)
         for j in range(count - 1):
             below = below + torch.exp(logit(lowest + j))
@@ -356,27 +420,46 @@ def ste_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8, matched:
     return steps * levels + passed + (q - steps) * by_q
 
 
-_FAR = 1.2  # steps this much finer and coarser are what a slope is taken from
+FAR = 1.2  # steps this much finer and coarser are what a slope is taken from
+
+
+def error_slope(here: Tensor, coarser: Tensor, finer: Tensor) -> Tensor:
+    """Compute d log D / d log q, from 0 to 3, of squared errors D: at steps q, at ``FAR`` times and at a ``FAR``-th of them."""
+    rise = (coarser - finer) / (2 * math.log(FAR))
+    return (rise / here.clamp(min=torch.finfo(here.dtype).tiny)).clamp(0, 3)
 
 
 def _error_slope(z: Tensor, q: Tensor) -> Tensor:
-    """d log D / d log q of the squared rounding errors D(q) = sum (q round(z/q) - z)^2 of all that an entry of ``q`` stands
-    for, without a cap, from 0 to 3; shaped like ``q``. Among many levels it is 2, where all levels are 0 it is 0."""
+    """That of the rounding errors D(q) = sum (q round(z/q) - z)^2 of all that an entry of ``q`` stands for, without a cap;
+    shaped like ``q``. Among many levels it is 2, where all levels are 0 it is 0."""
 
     def error(steps: Tensor) -> Tensor:
         errors = steps * (z / steps).round() - z
         return errors.nan_to_num(0, 0, 0).square().sum_to_size(q.shape)  # a bad pixel stays within its block
 
-    rise = (error(q * _FAR) - error(q / _FAR)) / (2 * math.log(_FAR))
-    return (rise / error(q).clamp(min=torch.finfo(z.dtype).tiny)).clamp(0, 3)
+    return error_slope(error(q), error(q * FAR), error(q / FAR))
 
 
-def noise_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8, generator: torch.Generator | None = None) -> Tensor:
+def _drawn(z: Tensor, draws: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    if draws is not None:
+        return draws.to(z.dtype)
+    return torch.rand(z.shape, dtype=z.dtype, device=z.device, generator=generator)
+
+
+def noise_quantize(
+    z: Tensor,
+    q: Tensor | float,
+    *,
+    bits: int | None = 8,
+    generator: torch.Generator | None = None,
+    draws: Tensor | None = None,
+) -> Tensor:
     """Add uniform noise as wide as a step in place of rounding: q clamp(z/q + u, -L, L), u uniform in [-1/2, 1/2).
 
     Args:
         z, q, bits: as in :func:`hard_quantize`.
         generator: source of randomness on z's device; None for PyTorch's own.
+        draws: numbers in [0, 1) to take instead, shaped like ``z``.
 
     Returns:
         Shape and dtype of ``z``.
@@ -387,8 +470,7 @@ def noise_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8, genera
     Source: Balle et al. 2017, "End-to-end optimized image compression".
     """
     q = broadcast_like(q, z, "q")
-    noise = torch.rand(z.shape, dtype=z.dtype, device=z.device, generator=generator) - 0.5
-    return q * _cap(z / q + noise, bits)
+    return q * _cap(z / q + (_drawn(z, draws, generator) - 0.5), bits)
 
 
 def saturate(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tensor:

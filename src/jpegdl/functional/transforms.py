@@ -225,6 +225,19 @@ def unit_images(images: Tensor) -> Tensor:
     return images if images.dtype == torch.float64 else images.float()
 
 
+def straight_pixels(images: Tensor) -> Tensor:
+    """Round to 256 levels and clip, with gradients straight through; infinity is clipped too, and NaN stays.
+
+    Args:
+        images: floating point in [0, 1], any shape.
+
+    Returns:
+        The same shape and dtype.
+    """
+    values = (images.detach() * 255).round().clamp(0, 255) / 255
+    return values + (images - images.detach()).nan_to_num(0) if images.requires_grad else values
+
+
 def images_to_coefficients(images: Tensor) -> Tensor:
     """Take images to the DCT coefficients of Y, Cb and Cr, as a 4:4:4 JPEG encoder does before it quantizes.
 

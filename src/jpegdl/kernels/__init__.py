@@ -1,6 +1,15 @@
-"""The soft round trip, fused for speed on CPUs (numba) and NVIDIA GPUs (Triton); the exact one, fused on CPUs."""
+"""The round trip of a layer, fused for speed on CPUs (numba) and NVIDIA GPUs (Triton); the exact one, fused on CPUs."""
 
-from jpegdl.kernels.dispatch import eager_round_trip, soft_round_trip, unobserved
+from jpegdl.kernels.dispatch import eager_round_trip, exporting, round_trip, unobserved
 from jpegdl.kernels.exact import compiling, exact_gradients, exact_images, to_pixels
 
-__all__ = ["compiling", "eager_round_trip", "exact_gradients", "exact_images", "soft_round_trip", "to_pixels", "unobserved"]
+__all__ = [
+    "compiling",
+    "eager_round_trip",
+    "exact_gradients",
+    "exact_images",
+    "exporting",
+    "round_trip",
+    "to_pixels",
+    "unobserved",
+]

@@ -18,42 +18,121 @@ from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.functional import BLOCK
+from jpegdl.kernels.cpu_blocks import GROUP, SUMS
 from jpegdl.kernels.cpu_exact import EXACT_JOB, TEAMS, ExactJob
 from jpegdl.kernels.cpu_exact_gradients import chroma_gradient, image_gradient
-from jpegdl.kernels.cpu_strips import JOB, Job, backward_team, forward_team
+from jpegdl.kernels.cpu_strips import (
+    JOB,
+    Job,
+    chroma_gradient_team,
+    chroma_team,
+    image_gradient_team,
+    image_team,
+)
+from jpegdl.kernels.cpu_vectors import BESIDE
+from jpegdl.kernels.trip import Trip
+from jpegdl.settings import ROUNDINGS
 
 _WORTH_A_THREAD = 1 << 14  # numbers, 0.05 milliseconds of work
 
 
-def forward(images: Tensor, q: Tensor, alpha: Tensor, cap: float) -> Tensor:
-    """Images through the layer, with steps and alpha (3, 8, 8).
+def forward(images: Tensor, q: Tensor, alpha: Tensor | None, seed: Tensor | None, trip: Trip) -> Tensor:
+    """Images through the codec; see :func:`jpegdl.kernels.round_trip`.
 
     Args:
-        images: (N, 3, H, W) of any strides, floating point in [0, 1] or uint8.
+        images: (N, C, H, W) of any strides, C 3 or 1, floating point in [0, 1] or uint8.
+        q, alpha: (T, 8, 8) or (N, T, 8, 8).
 
     Returns:
         The same shape, contiguous, and dtype (float32 for uint8); computed in float32.
     """
     pixels = F.unit_images(images.detach()).contiguous()
     output = torch.empty_like(pixels)
-    _share_out(forward_team, cap, images=pixels, output=output, q=_in_order(q), alpha=_in_order(alpha))
+    held = {"images": pixels, "output": output, **_tables_of(q, alpha)}
+    if trip.whole:
+        held["bad"] = torch.zeros(len(pixels), dtype=torch.uint8)
+    job = _job(held, q, seed, trip)
+    if job.across > 1:
+        held["samples"] = torch.empty(job.n, 2, job.rows, job.columns, dtype=torch.float32)
+        _share_out(chroma_team, job, job.n * -(-job.rows // BLOCK), held)
+    _share_out(image_team, job, job.n * -(-job.height // BLOCK), held)
+    if trip.whole and held["bad"].any():
+        output.masked_fill_(held["bad"].bool()[:, None, None, None], torch.nan)
     return output if images.dtype == torch.uint8 else output.to(images.dtype)
 
 
 def backward(
-    images: Tensor, grad: Tensor, q: Tensor, alpha: Tensor, cap: float, *, want_images: bool
+    images: Tensor,
+    grad: Tensor,
+    q: Tensor,
+    alpha: Tensor | None,
+    seed: Tensor | None,
+    trip: Trip,
+    *,
+    want_images: bool,
 ) -> tuple[Tensor | None, Tensor]:
-    """Gradients from that of the output, of any strides: of the images (where wanted), and (2, 3, 8, 8), of q and alpha."""
-    pixels, grad = F.unit_images(images.detach()).contiguous(), _in_order(grad)
-    partial = pixels.new_zeros(_count_strips(pixels), 3, 2 * BLOCK * BLOCK)
-    tensors = {"images": pixels, "grad": grad, "q": _in_order(q), "alpha": _in_order(alpha), "partial": partial}
+    """Gradients from that of the output, of any strides: of the images (where wanted), and (2, ..), of q and alpha, each like
+    q; (1, ..), of q alone, where alpha does not count."""
+    pixels = F.unit_images(images.detach()).contiguous()
+    held = {"images": pixels, "grad": _in_order(grad), **_tables_of(q, alpha)}
     grad_images = torch.empty_like(pixels) if want_images else None
     if grad_images is not None:
-        tensors["grad_images"] = grad_images
-    _share_out(backward_team, cap, **tensors)
+        held["grad_images"] = grad_images
+    job = _job(held, q, seed, trip)
+    of_chroma = None
+    if job.across > 1:
+        held["samples"] = torch.empty(job.n, 2, job.rows, job.columns + 1, dtype=torch.float32)
+        of_chroma = _summed(chroma_gradient_team, job, -(-job.rows // BLOCK), held)
+    sums = _summed(image_gradient_team, job, -(-job.height // BLOCK), held)
+    sums = sums if of_chroma is None else sums + of_chroma
+    if trip.rounding == "ste-matched":
+        within, beyond, *errors = sums.unbind(-2)
+        sums = (within * F.error_slope(*errors) / 2 + beyond)[..., None, :]
     # From vertical frequency fastest.
-    sums = partial.sum(dim=0, dtype=torch.float64).float().reshape(3, 2, BLOCK, BLOCK).permute(1, 0, 3, 2).contiguous()
-    return None if grad_images is None else grad_images.to(images.dtype), sums
+    tables = (
+        sums[..., : 2 if trip.soft else 1, :].float().reshape(*q.shape[:-2], -1, BLOCK, BLOCK).transpose(-1, -2).movedim(-3, 0)
+    )
+    return None if grad_images is None else grad_images.to(images.dtype), tables.contiguous()
+
+
+def _tables_of(q: Tensor, alpha: Tensor | None) -> dict[str, Tensor]:
+    return {"q": _in_order(q)} if alpha is None else {"q": _in_order(q), "alpha": _in_order(alpha)}
+
+
+def _job(held: dict[str, Tensor], q: Tensor, seed: Tensor | None, trip: Trip) -> Job:
+    n, channels, height, width = held["images"].shape
+    down, across = F.SAMPLING[trip.subsampling] if channels == 3 else (1, 1)
+    return Job(
+        n=n,
+        channels=channels,
+        height=height,
+        width=width,
+        down=down,
+        across=across,
+        rows=-(-height // down) if across > 1 else 0,
+        columns=-(-width // across) if across > 1 else 0,
+        kind=ROUNDINGS.index(trip.rounding),
+        whole=trip.whole,
+        tables=q.shape[-3],
+        each=q.ndim == 4 and len(q) > 1,
+        seed=0 if seed is None else int(seed),
+        cap=trip.cap,
+        far=F.FAR,
+    )
+
+
+def _summed(team: Callable[..., None], job: Job, strips: int, held: dict[str, Tensor]) -> Tensor:
+    """Run a team that sums up gradients of tables: (T, sums, 64), or (N, T, sums, 64), float64, in the order of the strips."""
+    held["partial"] = torch.zeros(job.n, strips, job.tables, SUMS, dtype=torch.float32)
+    _share_out(team, job, job.n * strips, held)
+    q = held["q"]
+    sums = held["partial"].sum(1 if job.each else (0, 1), dtype=torch.float64)
+    return _of_blocks(sums.reshape(*q.shape[:-2], SUMS // GROUP, GROUP))
+
+
+def _of_blocks(sums: Tensor) -> Tensor:
+    """(.., GROUP) of blocks side by side to (.., 64)."""
+    return sums.reshape(*sums.shape[:-1], BLOCK, BESIDE, BLOCK).sum(-2).flatten(-2)
 
 
 def exact(images: Tensor, luma: Tensor, chroma: Tensor, factors: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -126,14 +205,14 @@ def exact_backward(
 
     if subsampled:
         strips = shapes["rows"] // BLOCK
-        partial = pixels.new_zeros(n, strips, BLOCK * BLOCK)
+        partial = pixels.new_zeros(n, strips, GROUP)
         run(chroma_gradient, strips, partial)
-        sums[1] += partial.sum(1, dtype=torch.float64)
+        sums[1] += _of_blocks(partial.sum(1, dtype=torch.float64))
     if want_images or want_tables:
         strips = -(-pixels.shape[2] // BLOCK)
-        partial = pixels.new_zeros(n, strips, 2, BLOCK * BLOCK)
+        partial = pixels.new_zeros(n, strips, 2, GROUP)
         run(image_gradient, strips, partial)
-        sums += partial.sum(1, dtype=torch.float64).transpose(0, 1)
+        sums += _of_blocks(partial.sum(1, dtype=torch.float64)).transpose(0, 1)
     # From vertical frequency fastest, and from pixels in 0..255.
     by_luma, by_chroma = sums.float().div(255).reshape(2, n, BLOCK, BLOCK).transpose(2, 3).unbind()
     return grad if unchanged else grad_images, *((by_luma, by_chroma) if want_tables else (None, None))
@@ -158,13 +237,12 @@ def _count_strips(images: Tensor) -> int:
 # ------------------------------------------------------------------------------------------------------------- threads
 
 
-def _share_out(team: Callable[..., None], cap: float, **tensors: Tensor) -> None:
-    """Run all strips of the soft round trip."""
-    images = tensors["images"]
-    places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
-    n, _, height, width = images.shape
-    job = Job(strips=_count_strips(images), n=n, height=height, width=width, cap=cap, **places)
-    share_out(team, JOB, job, images.numel(), tensors)
+def _share_out(team: Callable[..., None], job: Job, strips: int, held: dict[str, Tensor]) -> None:
+    """Run all strips of a pass over what is held."""
+    job.taken, job.strips = 0, strips
+    for name, tensor in held.items():
+        setattr(job, name, tensor.data_ptr())
+    share_out(team, JOB, job, held["images"].numel(), held)
 
 
 def share_out(team: Callable[..., None], kind: Any, job: Any, numbers: int, tensors: dict[str, Tensor]) -> None:

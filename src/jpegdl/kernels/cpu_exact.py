@@ -14,12 +14,12 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
 from numba import float32, int32, uint8
 from numba.core import types
-from numba.extending import intrinsic
 
-from jpegdl.kernels.cpu_strips import floats_at, kernel_sources, take
+from jpegdl.kernels.cpu_blocks import GROUP
+from jpegdl.kernels.cpu_strips import bytes_at, floats_at, kernel_sources, take
+from jpegdl.kernels.cpu_vectors import LANES
 from jpegdl.kernels.cpu_whole import code, compiled, prepare
 
 # Into the function that is made of it, for each level of calls is compiled once more.
@@ -51,7 +51,7 @@ def _load_row_of_bytes(image, row, pixels):
 
 
 @compiled
-def copy(source, target):
+def _copy(source, target):
     """All of ``source`` to the start of ``target``. (Of slices that are assigned numba makes a hundred times the code.)"""
     for x in range(source.shape[0]):
         target[x] = source[x]
@@ -62,12 +62,6 @@ def _copy_some(source, target):
     """As much of ``source`` as ``target`` takes."""
     for x in range(target.shape[0]):
         target[x] = source[x]
-
-
-@compiled
-def clear(row):
-    for x in range(row.shape[0]):
-        row[x] = float32(0)
 
 
 @compiled
@@ -158,8 +152,15 @@ def _upsample(near, far, two_rows, width, out):
 
 
 @compiled
-def _code_plane(plane, width, steps, inverses):
-    for x in range(0, width, 8):
+def groups(width):
+    """Columns of whole groups of blocks."""
+    return (width + LANES - 1) // LANES * LANES
+
+
+@compiled
+def _code_plane(plane, steps, inverses):
+    width = plane.shape[1]
+    for x in range(0, width, LANES):
         code(plane, x, width, steps, inverses)
 
 
@@ -175,14 +176,14 @@ def _strips_of(load_row, store_row):
         for y in range(8):
             if top + y > last:  # averaged rows are repeated
                 for c in range(2):
-                    copy(planes[c, y - 1], planes[c, y])
+                    _copy(planes[c, y - 1], planes[c, y])
                 continue
             for i in range(down):
                 load_row(image, min(down * (top + y) + i, height - 1), pixels)
                 _chroma(pixels, width, cb, cr)
                 if i == 0:
-                    copy(cb, total_cb)
-                    copy(cr, total_cr)
+                    _copy(cb, total_cb)
+                    _copy(cr, total_cr)
                 else:
                     for x in range(cb.shape[0]):
                         total_cb[x], total_cr[x] = int32(total_cb[x] + cb[x]), int32(total_cr[x] + cr[x])
@@ -197,12 +198,12 @@ def _strips_of(load_row, store_row):
         for y in range(8):
             if top + y >= height:
                 for c in range(channels):
-                    copy(planes[c, y - 1], planes[c, y])
+                    _copy(planes[c, y - 1], planes[c, y])
                 continue
             if load_row(image, top + y, pixels):
                 bad = True
             if channels == 1:
-                copy(pixels[0], planes[0, y])
+                _copy(pixels[0], planes[0, y])
                 _repeat_last(planes[0, y], width)
             else:
                 _luma(pixels, width, planes[0, y])
@@ -214,18 +215,15 @@ def _strips_of(load_row, store_row):
     def chroma_strips(images, tables, samples, down, start, stop):
         """Subsampled chroma there and back, to ``samples`` (N, 2, rows, columns), whole blocks."""
         width, columns, strips = images.shape[3], samples.shape[3], samples.shape[2] // 8
-        pixels, planes, rows = (
-            np.empty((3, width), np.int32),
-            np.empty((2, 8, columns), np.int32),
-            np.empty((4, 2 * columns), np.int32),
-        )
-        steps, inverses = np.empty((2, 64), np.int32), np.empty(64, np.float32)
+        pixels, planes = np.empty((3, width), np.int32), np.empty((2, 8, groups(columns)), np.int32)
+        rows = np.empty((4, 2 * groups(columns)), np.int32)
+        steps, inverses = np.empty((2, GROUP), np.int32), np.empty(GROUP, np.float32)
         for strip in range(start, stop):
             n, top = strip // strips, strip % strips * 8
             prepare(tables[n if tables.shape[0] > 1 else 0], steps, inverses)
             load_chroma(images[n], top, down, pixels, rows, planes)
             for c in range(2):
-                _code_plane(planes[c], columns, steps, inverses)
+                _code_plane(planes[c], steps, inverses)
                 for y in range(8):
                     for x in range(columns):
                         samples[n, c, top + y, x] = uint8(planes[c, y, x])
@@ -234,22 +232,22 @@ def _strips_of(load_row, store_row):
     def image_strips(images, output, lumas, chromas, samples, down, across, bad, start, stop):
         """Luma, and chroma that is not subsampled, there and back, and colour."""
         channels, height, width = images.shape[1:]
-        strips, columns = (height + 7) // 8, (width + 7) // 8 * 8
+        strips, columns = (height + 7) // 8, groups(width)
         chroma_height, chroma_width = (height + down - 1) // down, (width + across - 1) // across
         pixels, planes = np.empty((channels, width), np.int32), np.empty((channels, 8, columns), np.int32)
         near, far = np.empty(chroma_width, np.int32), np.empty(chroma_width, np.int32)
         wide = np.empty((2, 2 * chroma_width), np.int32)
-        steps, inverses = np.empty((2, 2, 64), np.int32), np.empty((2, 64), np.float32)
+        steps, inverses = np.empty((2, 2, GROUP), np.int32), np.empty((2, GROUP), np.float32)
         for strip in range(start, stop):
             n, top = strip // strips, strip % strips * 8
             prepare(lumas[n if lumas.shape[0] > 1 else 0], steps[0], inverses[0])
             prepare(chromas[n if chromas.shape[0] > 1 else 0], steps[1], inverses[1])
             if load_strip(images[n], top, pixels, planes, across):
                 bad[n] = 1
-            _code_plane(planes[0], columns, steps[0], inverses[0])
+            _code_plane(planes[0], steps[0], inverses[0])
             if channels == 3 and across == 1:
-                _code_plane(planes[1], columns, steps[1], inverses[1])
-                _code_plane(planes[2], columns, steps[1], inverses[1])
+                _code_plane(planes[1], steps[1], inverses[1])
+                _code_plane(planes[2], steps[1], inverses[1])
             for y in range(min(8, height - top)):
                 if channels == 1:
                     _copy_some(planes[0, y], pixels[0])
@@ -288,8 +286,8 @@ class ExactJob(ctypes.Structure):
         # Where there lie: float32 or bytes (n, channels, height, width), float32 tables (.., 8, 8), bytes (n, 2, rows, columns)
         # and bytes (n).
         *((name, ctypes.c_int64) for name in ("images", "output", "luma", "chroma", "samples", "bad")),
-        # For gradients, float32 like the images, or none; float32 for each strip of luma (2, 64), of chroma (64), or none. Of
-        # them the samples are float32 too.
+        # For gradients, float32 like the images, or none; float32 for each strip of luma (2, GROUP), of chroma (GROUP), or
+        # none. Of them the samples are float32 too.
         *((name, ctypes.c_int64) for name in ("grad", "grad_images", "partial")),
         ("straight", ctypes.c_float),
     )
@@ -298,21 +296,13 @@ class ExactJob(ctypes.Structure):
 EXACT_JOB = types.CPointer(numba.from_dtype(np.dtype(ExactJob)))
 
 
-@intrinsic
-def _bytes_at(typing: Any, address: Any) -> Any:
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
-
-    return types.CPointer(types.uint8)(types.int64), code
-
-
 def _teams_of(pixels_at, chroma_strips, image_strips):
     @inlined
     def chroma_team(pointer):
         job = numba.carray(pointer, 1)[0]
         images = numba.carray(pixels_at(job.images), (job.n, job.channels, job.height, job.width))
         tables = numba.carray(floats_at(job.chroma), (job.chromas, 8, 8))
-        samples = numba.carray(_bytes_at(job.samples), (job.n, 2, job.rows, job.columns))
+        samples = numba.carray(bytes_at(job.samples), (job.n, 2, job.rows, job.columns))
         piece = take(pointer)
         while piece < job.pieces:
             start, stop = job.strips * piece // job.pieces, job.strips * (piece + 1) // job.pieces
@@ -326,8 +316,8 @@ def _teams_of(pixels_at, chroma_strips, image_strips):
         images, output = numba.carray(pixels_at(job.images), shape), numba.carray(pixels_at(job.output), shape)
         lumas = numba.carray(floats_at(job.luma), (job.lumas, 8, 8))
         chromas = numba.carray(floats_at(job.chroma), (job.chromas, 8, 8))
-        samples = numba.carray(_bytes_at(job.samples), (job.n, 2, job.rows, job.columns))
-        bad = numba.carray(_bytes_at(job.bad), (job.n,))
+        samples = numba.carray(bytes_at(job.samples), (job.n, 2, job.rows, job.columns))
+        bad = numba.carray(bytes_at(job.bad), (job.n,))
         piece = take(pointer)
         while piece < job.pieces:
             start, stop = job.strips * piece // job.pieces, job.strips * (piece + 1) // job.pieces
@@ -338,7 +328,7 @@ def _teams_of(pixels_at, chroma_strips, image_strips):
 
 
 _chroma_of_floats, _images_of_floats = _teams_of(floats_at, _CHROMA_FLOATS, _IMAGE_FLOATS)
-_chroma_of_bytes, _images_of_bytes = _teams_of(_bytes_at, _CHROMA_BYTES, _IMAGE_BYTES)
+_chroma_of_bytes, _images_of_bytes = _teams_of(bytes_at, _CHROMA_BYTES, _IMAGE_BYTES)
 
 
 def _named(sources: str) -> tuple[Callable[[Any], None], ...]:

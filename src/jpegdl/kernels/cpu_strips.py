@@ -1,7 +1,9 @@
-"""What numba compiles for the CPU: strips of 8 pixel rows, which stay in the cache from the load to the store.
+"""What numba compiles for the CPU: strips of 8 rows of samples, which stay in the cache from the load to the store.
 
 Colour is a loop over whole rows, which the compiler turns into vector instructions; :mod:`jpegdl.kernels.cpu_blocks` has what
-is done to a block. Each strip has its own place for its table gradients, so that sums do not depend on who takes which.
+is done to blocks. Where chroma is subsampled, a first team of threads leaves its decoded samples in memory, and a second, which
+does luma and colour, finds there the rows above and below its own too; of gradients, likewise. Each strip has its own place for
+its table gradients, so that sums do not depend on who takes which.
 """
 
 # numba infers the types of what it compiles:
@@ -16,157 +18,455 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import float32
+from numba import float32, uint32, uint64
 from numba.core import types
 from numba.extending import intrinsic
 
-from jpegdl.functional import KB, KG, KR
+from jpegdl.functional import KB, KG, KR, draws
 from jpegdl.kernels.cpu_blocks import (
+    GROUP,
+    SUMS,
     TABLES,
     all_near,
     analyze,
     derive,
+    gradients_hard,
+    gradients_matched,
     gradients_near,
+    gradients_noisy,
+    gradients_saturated,
+    gradients_ste,
     gradients_windowed,
+    quantize_hard,
     quantize_near,
+    quantize_noisy,
     quantize_windowed,
+    sample_near,
+    sample_windowed,
+    saturate,
     synthesize,
 )
-from jpegdl.kernels.cpu_vectors import FLAGS
+from jpegdl.kernels.cpu_vectors import BESIDE, FLAGS, LANES
+from jpegdl.settings import ROUNDINGS
+
+_SOFT, _SAMPLE, _HARD, _STE, _NOISE, _NONE = (
+    ROUNDINGS.index(name) for name in ("soft", "sample", "hard", "ste", "noise", "none")
+)
 
 _compiled: Callable[..., Any] = numba.njit(fastmath=set(FLAGS), error_model="numpy", nogil=True)
+# Where each call would count references to its arrays, which takes longer than what it does to them.
+_inlined: Callable[..., Any] = numba.njit(fastmath=set(FLAGS), error_model="numpy", nogil=True, forceinline=True)
 
-_R, _G, _B = float32(KR), float32(KG), float32(KB)
-_TO_CB, _TO_CR = float32(0.5 / (1 - KB)), float32(0.5 / (1 - KR))
-_CB_TO_B, _CR_TO_R = float32(2 * (1 - KB)), float32(2 * (1 - KR))
-_CB_TO_G, _CR_TO_G = float32(2 * (1 - KB) * KB / KG), float32(2 * (1 - KR) * KR / KG)
-
-
-# ------------------------------------------------------------------------------------------- colour of a strip
+R, G, B = float32(KR), float32(KG), float32(KB)
+TO_CB, TO_CR = float32(0.5 / (1 - KB)), float32(0.5 / (1 - KR))
+CB_TO_B, CR_TO_R = float32(2 * (1 - KB)), float32(2 * (1 - KR))
+CB_TO_G, CR_TO_G = float32(2 * (1 - KB) * KB / KG), float32(2 * (1 - KR) * KR / KG)
 
 _ZERO = float32(0)
+_GOLDEN, _FIRST, _SECOND = uint64(draws.GOLDEN), uint64(draws.FIRST), uint64(draws.SECOND)
+
+
+# ---------------------------------------------------------------------------------------------------- pixels of rows
 
 
 @_compiled
-def _load(image, top, planes):
-    """(3, H, W) in [0, 1] to level-shifted Y, Cb, Cr of one strip, (3, 8, 8 C); edges repeated."""
-    height, width = image.shape[1:]
+def _load_row(image, row, whole, pixels):
+    """A row of (C, H, W) in [0, 1] to pixels of 0..255, ``whole`` ones where it says so; whether there is NaN."""
+    bad = np.int32(0)
+    for c in range(image.shape[0]):
+        if whole:
+            for x in range(image.shape[2]):
+                value = np.rint(image[c, row, x] * float32(255))
+                bad += np.int32(value != value)
+                value = float32(0) if value < float32(0) else value  # NaN stays
+                pixels[c, x] = float32(255) if value > float32(255) else value
+        else:
+            for x in range(image.shape[2]):
+                pixels[c, x] = image[c, row, x] * float32(255)
+    return bad != 0
+
+
+@_compiled
+def _store_row(pixels, whole, image, row):
+    """The inverse of _load_row, of pixels."""
+    for c in range(image.shape[0]):
+        if whole:
+            for x in range(image.shape[2]):
+                value = np.rint(pixels[c, x])
+                value = float32(0) if value < float32(0) else value
+                value = float32(255) if value > float32(255) else value
+                # The quotient as PyTorch has it, which with fast math would be a product with the inverse: and what that lacks.
+                quotient = value * float32(1 / 255)
+                image[c, row, x] = quotient + (value - quotient * float32(255)) * float32(1 / 255)
+        else:
+            for x in range(image.shape[2]):
+                image[c, row, x] = pixels[c, x] * float32(1 / 255)
+
+
+# ----------------------------------------------------------------------------------------------------- luma, colour
+
+
+@_compiled
+def _repeat_edge(row, width):
+    """The last of ``width`` samples up to whole blocks, and zeros up to whole groups."""
+    whole = (width + 7) // 8 * 8
+    for x in range(width, whole):
+        row[x] = row[width - 1]
+    for x in range(whole, row.shape[0]):
+        row[x] = _ZERO
+
+
+@_compiled
+def _fold_edge(row, width):
+    """The transpose of _repeat_edge."""
+    for x in range(width, (width + 7) // 8 * 8):
+        row[width - 1] += row[x]
+
+
+@_compiled
+def _copy(source, target):
+    for x in range(source.shape[0]):
+        target[x] = source[x]
+
+
+@_compiled
+def clear(row):
+    for x in range(row.shape[0]):
+        row[x] = _ZERO
+
+
+@_compiled
+def _load(image, top, whole, pixels, planes):
+    """A strip of the image's level-shifted planes, as many as there are: Y, or Y, Cb and Cr; whether there is NaN."""
+    channels, height, width = image.shape
+    bad = False
     for y in range(8):
-        row = min(top + y, height - 1)
-        for x in range(width):
-            r, g, b = image[0, row, x] * float32(255), image[1, row, x] * float32(255), image[2, row, x] * float32(255)
-            luma = _R * r + _G * g + _B * b
-            planes[0, y, x] = luma - float32(128)
-            planes[1, y, x] = (b - luma) * _TO_CB
-            planes[2, y, x] = (r - luma) * _TO_CR
-        for x in range(width, planes.shape[2]):
-            for c in range(3):
-                planes[c, y, x] = planes[c, y, width - 1]
-
-
-@_compiled
-def _store(planes, image, top):
-    """The inverse of _load, where the image is."""
-    height, width = image.shape[1:]
-    for y in range(min(8, height - top)):
-        for x in range(width):
-            luma, cb, cr = planes[0, y, x] + float32(128), planes[1, y, x], planes[2, y, x]
-            image[0, top + y, x] = (luma + cr * _CR_TO_R) * float32(1 / 255)
-            image[1, top + y, x] = (luma - cb * _CB_TO_G - cr * _CR_TO_G) * float32(1 / 255)
-            image[2, top + y, x] = (luma + cb * _CB_TO_B) * float32(1 / 255)
-
-
-@_compiled
-def _store_transposed(grad, top, planes):
-    """The transpose of _store: gradients of the image to those of the planes; 0 where there is no image."""
-    height, width = grad.shape[1:]
-    planes[:] = _ZERO
-    for y in range(min(8, height - top)):
-        for x in range(width):
-            r, g, b = grad[0, top + y, x], grad[1, top + y, x], grad[2, top + y, x]
-            planes[0, y, x] = (r + g + b) * float32(1 / 255)
-            planes[1, y, x] = (b * _CB_TO_B - g * _CB_TO_G) * float32(1 / 255)
-            planes[2, y, x] = (r * _CR_TO_R - g * _CR_TO_G) * float32(1 / 255)
-
-
-@_compiled
-def _load_transposed(planes, grad, top):
-    """The transpose of _load: what reached a repeated edge goes back to the pixel it was repeated from."""
-    height, width = grad.shape[1:]
-    rows = min(8, height - top)
-    for c in range(3):
-        for y in range(8):
-            for x in range(width, planes.shape[2]):
-                planes[c, y, width - 1] += planes[c, y, x]
-        for y in range(rows, 8):
+        if top + y >= height:
+            for c in range(planes.shape[0]):
+                _copy(planes[c, y - 1], planes[c, y])
+            continue
+        if _load_row(image, top + y, whole, pixels):
+            bad = True
+        if channels == 1:
             for x in range(width):
-                planes[c, rows - 1, x] += planes[c, y, x]
-    for y in range(rows):
+                planes[0, y, x] = pixels[0, x] - float32(128)
+        elif planes.shape[0] == 1:
+            for x in range(width):
+                planes[0, y, x] = (R * pixels[0, x] + G * pixels[1, x] + B * pixels[2, x]) - float32(128)
+        else:
+            for x in range(width):
+                r, g, b = pixels[0, x], pixels[1, x], pixels[2, x]
+                luma = R * r + G * g + B * b
+                planes[0, y, x] = luma - float32(128)
+                planes[1, y, x] = (b - luma) * TO_CB
+                planes[2, y, x] = (r - luma) * TO_CR
+        for c in range(planes.shape[0]):
+            _repeat_edge(planes[c, y], width)
+    return bad
+
+
+@_compiled
+def _to_colour(luma, cb, cr, pixels):
+    """A row of planes to one of pixels."""
+    for x in range(pixels.shape[1]):
+        y = luma[x] + float32(128)
+        pixels[0, x] = y + cr[x] * CR_TO_R
+        pixels[1, x] = y - cb[x] * CB_TO_G - cr[x] * CR_TO_G
+        pixels[2, x] = y + cb[x] * CB_TO_B
+
+
+@_compiled
+def _load_gradient(grad, top, planes):
+    """The transpose of _to_colour, with the 1 / 255 of _store_row: a strip of gradients, 0 where there is no image."""
+    channels, height, width = grad.shape
+    for y in range(8):
+        if top + y >= height:
+            for c in range(planes.shape[0]):
+                clear(planes[c, y])
+            continue
+        if channels == 1:
+            for x in range(width):
+                planes[0, y, x] = grad[0, top + y, x] * float32(1 / 255)
+        elif planes.shape[0] == 1:
+            for x in range(width):
+                planes[0, y, x] = (grad[0, top + y, x] + grad[1, top + y, x] + grad[2, top + y, x]) * float32(1 / 255)
+        else:
+            for x in range(width):
+                r, g, b = grad[0, top + y, x], grad[1, top + y, x], grad[2, top + y, x]
+                planes[0, y, x] = (r + g + b) * float32(1 / 255)
+                planes[1, y, x] = (b * CB_TO_B - g * CB_TO_G) * float32(1 / 255)
+                planes[2, y, x] = (r * CR_TO_R - g * CR_TO_G) * float32(1 / 255)
+        for c in range(planes.shape[0]):
+            for x in range(width, planes.shape[2]):
+                planes[c, y, x] = _ZERO
+
+
+@_compiled
+def _fold(planes, height, width):
+    """What reached a repeated edge goes back to the sample that it was repeated from; ``height`` rows of 8 are there."""
+    for c in range(planes.shape[0]):
+        for y in range(8):
+            _fold_edge(planes[c, y], width)
+        for y in range(height, 8):
+            for x in range(width):
+                planes[c, height - 1, x] += planes[c, y, x]
+
+
+@_compiled
+def _store_gradient(luma, cb, cr, grad, row):
+    """The transpose of _load for one row, from gradients of pixels' own Y, Cb and Cr."""
+    for x in range(grad.shape[2]):
+        blue, red = cb[x] * TO_CB, cr[x] * TO_CR
+        y = luma[x] - blue - red
+        grad[0, row, x] = (R * y + red) * float32(255)
+        grad[1, row, x] = G * y * float32(255)
+        grad[2, row, x] = (B * y + blue) * float32(255)
+
+
+# ------------------------------------------------------------------------------------------------ subsampled chroma
+
+
+@_compiled
+def _add_chroma(pixels, row, wide):
+    """Cb and Cr of a row's pixels, added up to ``wide`` (2, ..), the last repeated to the end."""
+    for x in range(pixels.shape[1]):
+        r, g, b = pixels[0, x], pixels[1, x], pixels[2, x]
+        luma = R * r + G * g + B * b
+        wide[0, x] += (b - luma) * TO_CB
+        wide[1, x] += (r - luma) * TO_CR
+
+
+@_compiled
+def _load_chroma(image, top, down, whole, pixels, wide, planes):
+    """A strip of Cb and Cr averaged over ``down`` rows and 2 columns, to ``planes`` (2, 8, columns)."""
+    height, width = image.shape[1:]
+    last, blocks = (height + down - 1) // down - 1, ((width + 1) // 2 + 7) // 8 * 8
+    share = float32(0.5) / float32(down)
+    for y in range(8):
+        if top + y > last:  # averaged rows are repeated
+            for c in range(2):
+                _copy(planes[c, y - 1], planes[c, y])
+            continue
+        for c in range(2):
+            clear(wide[c])
+        for i in range(down):
+            _load_row(image, min(down * (top + y) + i, height - 1), whole, pixels)
+            _add_chroma(pixels, 0, wide)
+        for c in range(2):
+            line, plane = wide[c], planes[c, y]
+            for x in range(width, 2 * blocks):  # pixels are repeated, before the averaging
+                line[x] = line[width - 1]
+            for x in range(blocks):
+                plane[x] = (line[2 * x] + line[2 * x + 1]) * share
+            for x in range(blocks, plane.shape[0]):
+                plane[x] = _ZERO
+
+
+@_compiled
+def _upsample(samples, y, down, mixed, out):
+    """The row y of pixels' chroma, (.., 2 w), from samples (h, columns), w = mixed.shape[0] of them; triangle filter."""
+    width, height = mixed.shape[0], samples.shape[0]
+    row = y // down
+    near = samples[row]
+    if width <= 2:
         for x in range(width):
-            cb, cr = planes[1, y, x] * _TO_CB, planes[2, y, x] * _TO_CR
-            luma = planes[0, y, x] - cb - cr
-            grad[0, top + y, x] = (_R * luma + cr) * float32(255)
-            grad[1, top + y, x] = _G * luma * float32(255)
-            grad[2, top + y, x] = (_B * luma + cb) * float32(255)
+            out[2 * x] = out[2 * x + 1] = near[x]
+        return
+    if down == 2:
+        far = samples[min(max(row + (1 if y % 2 else -1), 0), height - 1)]
+        for x in range(width):
+            mixed[x] = float32(0.75) * near[x] + float32(0.25) * far[x]
+    else:
+        for x in range(width):
+            mixed[x] = near[x]
+    last = width - 1
+    out[0], out[1] = mixed[0], float32(0.75) * mixed[0] + float32(0.25) * mixed[1]
+    for x in range(1, last):  # both in one loop: then they are stored as whole vectors
+        near_part = float32(0.75) * mixed[x]
+        out[2 * x] = near_part + float32(0.25) * mixed[x - 1]
+        out[2 * x + 1] = near_part + float32(0.25) * mixed[x + 1]
+    out[2 * last], out[2 * last + 1] = float32(0.75) * mixed[last] + float32(0.25) * mixed[last - 1], mixed[last]
 
 
-# ------------------------------------------------------------------------------------------------------------ strips
+@_compiled
+def add_chroma_gradient(grad, row, weight, wide):
+    """Gradients of a row of pixels, ``weight`` times, to those of its Cb and Cr, (2, ..), from place 1 on."""
+    for x in range(grad.shape[2]):
+        r, g, b = grad[0, row, x], grad[1, row, x], grad[2, row, x]
+        wide[0, x + 1] += weight * (b * CB_TO_B - g * CB_TO_G)
+        wide[1, x + 1] += weight * (r * CR_TO_R - g * CR_TO_G)
+
+
+@_compiled
+def to_samples(grad, row, down, scale, wide, out, y0):
+    """The transpose of _upsample: ``scale`` times the gradients of an image's pixels to those of a row of its Cb and Cr
+    samples, ``out[:, y0]``; 0 beyond them."""
+    height, width = grad.shape[1:]
+    columns = (width + 1) // 2
+    for c in range(2):
+        clear(wide[c])
+    for y in range(max(0, down * row - 1), min(height, down * row + down + 1)):
+        near = y // down
+        if down == 1 or columns <= 2:
+            weight = float32(near == row)
+        else:
+            other = min(max(near + (1 if y % 2 else -1), 0), (height + 1) // 2 - 1)
+            weight = float32(0.75) * float32(near == row) + float32(0.25) * float32(other == row)
+        if weight:
+            add_chroma_gradient(grad, y, weight * scale, wide)
+    for c in range(2):
+        line, target = wide[c], out[c, y0]
+        for x in range(columns, target.shape[0]):
+            target[x] = _ZERO
+        if columns <= 2:
+            for x in range(columns):
+                target[x] = line[2 * x + 1] + line[2 * x + 2]
+            continue
+        line[0], line[2 * columns + 1] = line[1], line[2 * columns]
+        for x in range(columns):
+            target[x] = float32(0.75) * (line[2 * x + 1] + line[2 * x + 2]) + float32(0.25) * (line[2 * x] + line[2 * x + 3])
+
+
+@_compiled
+def _fold_chroma(planes, rows, width):
+    """The transpose of what _load_chroma repeats: of rows; of columns into the first one that is repeated, if any."""
+    real, blocks = (width + 1) // 2, ((width + 1) // 2 + 7) // 8 * 8
+    for c in range(2):
+        for y in range(rows, 8):
+            for x in range(blocks):
+                planes[c, rows - 1, x] += planes[c, y, x]
+        for y in range(rows):
+            for x in range(real + 1, blocks):
+                planes[c, y, real] += planes[c, y, x]
+
+
+@_compiled
+def _spread(samples, y, height, width, down, wide):
+    """The transpose of the averaging, for a row of pixels: gradients of its Cb or Cr from those of samples, as _fold_chroma
+    leaves them."""
+    real, blocks = (width + 1) // 2, ((width + 1) // 2 + 7) // 8 * 8
+    near = samples[y // down]
+    share = float32(0.5) / float32(down)
+    if down == 2 and y == height - 1 and height % 2:  # repeated, and averaged with itself
+        share = share * float32(2)
+    for x in range(width // 2):
+        wide[2 * x] = wide[2 * x + 1] = near[x] * share
+    if width % 2:
+        wide[width - 1] = near[real - 1] * share * float32(2)
+    if blocks > real:
+        wide[width - 1] += near[real] * share * float32(2)
+
+
+# ------------------------------------------------------------------------------------------------------------ blocks
 
 
 @_compiled
 def _prepare(q, alpha, tables):
-    """Tables of all planes, vertical frequency fastest, from steps and alpha (3, 8, 8)."""
-    for c in range(3):
+    """Tables of all planes from steps and alpha, (T, 8, 8), as for each of the blocks side by side."""
+    for t in range(q.shape[0]):
         for u in range(8):
             for v in range(8):
-                tables[c, 8 * v + u], tables[c, 64 + 8 * v + u] = q[c, u, v], alpha[c, u, v]
-        for i in range(0, 64, 8):
-            derive(tables[c], i)
+                for block in range(BESIDE):
+                    place = LANES * v + 8 * block + u
+                    tables[t, place], tables[t, GROUP + place] = q[t, u, v], alpha[t, u, v]
+        for i in range(0, GROUP, LANES):
+            derive(tables[t], i)
+
+
+@_inlined
+def _split_mix(x):
+    x = uint64(x + _GOLDEN)
+    x = uint64((x ^ (x >> uint64(30))) * _FIRST)
+    x = uint64((x ^ (x >> uint64(27))) * _SECOND)
+    return uint64(x ^ (x >> uint64(31)))
+
+
+@_inlined
+def _make_keys(seed, plane, row, column, keys):
+    """Of the blocks side by side, from column ``column`` on: see jpegdl.functional.draws. ``seed`` is the image's own."""
+    for block in range(BESIDE):
+        place = (uint64(plane) << uint64(40)) + (uint64(row) << uint64(20)) + uint64(column + block)
+        key = _split_mix(uint64(seed + place * _GOLDEN))
+        keys[2 * block], keys[2 * block + 1] = uint32(key & uint64(0xFFFFFFFF)), uint32(key >> uint64(32))
+
+
+@_inlined
+def _quantize(kind, z, table, cap, keys):
+    limit = cap - float32(2)
+    if kind == _SOFT:
+        for i in range(0, GROUP, LANES):
+            if all_near(z, i, table, limit):
+                quantize_near(z, i, table)
+            else:
+                quantize_windowed(z, i, table, limit)
+    elif kind == _SAMPLE:
+        for i in range(0, GROUP, LANES):
+            if all_near(z, i, table, limit):
+                sample_near(z, i, table, keys)
+            else:
+                sample_windowed(z, i, table, limit, keys)
+    elif kind == _NOISE:
+        for i in range(0, GROUP, LANES):
+            quantize_noisy(z, i, table, cap, keys)
+    elif kind == _NONE:
+        for i in range(0, GROUP, LANES):
+            saturate(z, i, table, cap)
+    else:
+        for i in range(0, GROUP, LANES):
+            quantize_hard(z, i, table, cap)
+
+
+@_inlined
+def _differentiate(kind, z, grad, table, sums, cap, far, keys):
+    limit = cap - float32(2)
+    if kind in (_SOFT, _SAMPLE):
+        for i in range(0, GROUP, LANES):
+            if all_near(z, i, table, limit):
+                gradients_near(z, grad, i, table, sums)
+            else:
+                gradients_windowed(z, grad, i, table, sums, limit)
+    elif kind == _NOISE:
+        for i in range(0, GROUP, LANES):
+            gradients_noisy(z, grad, i, table, sums, cap, keys)
+    elif kind == _NONE:
+        for i in range(0, GROUP, LANES):
+            gradients_saturated(z, grad, i, table, sums, cap)
+    elif kind == _HARD:
+        for i in range(0, GROUP, LANES):
+            gradients_hard(z, grad, i, table, sums, cap)
+    elif kind == _STE:
+        for i in range(0, GROUP, LANES):
+            gradients_ste(z, grad, i, table, sums, cap)
+    else:
+        for i in range(0, GROUP, LANES):
+            gradients_matched(z, grad, i, table, sums, cap, far)
 
 
 @_compiled
-def _forward_strips(images, output, tables, limit, start, stop):
-    strips, width = (images.shape[2] + 7) // 8, (images.shape[3] + 7) // 8 * 8
-    planes, z = np.empty((3, 8, width), np.float32), np.empty(64, np.float32)
-    for strip in range(start, stop):
-        n, top = strip // strips, strip % strips * 8
-        _load(images[n], top, planes)
-        for c in range(3):
-            plane, table = planes[c], tables[c]
-            for x in range(0, width, 8):
-                analyze(plane, x, width, z)
-                for i in range(0, 64, 8):
-                    if all_near(z, i, table, limit):
-                        quantize_near(z, i, table)
-                    else:
-                        quantize_windowed(z, i, table, limit)
-                synthesize(z, plane, x, width)
-        _store(planes, output[n], top)
+def _code_plane(kind, plane, table, cap, seed, number, row, keys, z):
+    """All blocks of a strip of one plane there and back, in place."""
+    width = plane.shape[1]
+    for x in range(0, width, LANES):
+        if kind in (_SAMPLE, _NOISE):
+            _make_keys(seed, number, row, x // 8, keys)
+        analyze(plane, x, width, z)
+        _quantize(kind, z, table, cap, keys)
+        synthesize(z, plane, x, width)
 
 
 @_compiled
-def _backward_strips(images, grad, grad_images, partial, tables, limit, start, stop):
-    strips, width = (images.shape[2] + 7) // 8, (images.shape[3] + 7) // 8 * 8
-    planes, grad_planes = np.empty((3, 8, width), np.float32), np.empty((3, 8, width), np.float32)
-    z, grad_z = np.empty(64, np.float32), np.empty(64, np.float32)
-    for strip in range(start, stop):
-        n, top = strip // strips, strip % strips * 8
-        _load(images[n], top, planes)
-        _store_transposed(grad[n], top, grad_planes)
-        for c in range(3):
-            plane, grad_plane, table, sums = planes[c], grad_planes[c], tables[c], partial[strip, c]
-            for x in range(0, width, 8):
-                analyze(plane, x, width, z)
-                analyze(grad_plane, x, width, grad_z)
-                for i in range(0, 64, 8):
-                    if all_near(z, i, table, limit):
-                        gradients_near(z, grad_z, i, table, sums)
-                    else:
-                        gradients_windowed(z, grad_z, i, table, sums, limit)
-                if grad_images.shape[0]:
-                    synthesize(grad_z, grad_plane, x, width)
-        if grad_images.shape[0]:
-            _load_transposed(grad_planes, grad_images[n], top)
+def _differentiate_plane(kind, plane, grad, table, sums, cap, far, seed, number, row, keys, z, grad_z, want_images):
+    """Gradients of a strip of one plane, from those of its coded samples, in place; those of the table are added to
+    ``sums``."""
+    width = plane.shape[1]
+    for x in range(0, width, LANES):
+        if kind == _NOISE:
+            _make_keys(seed, number, row, x // 8, keys)
+        analyze(plane, x, width, z)
+        analyze(grad, x, width, grad_z)
+        _differentiate(kind, z, grad_z, table, sums, cap, far, keys)
+        if want_images:
+            synthesize(grad_z, grad, x, width)
 
 
 # ------------------------------------------------------------------------------------------------------------- a job
@@ -179,10 +479,15 @@ class Job(ctypes.Structure):
         ("taken", ctypes.c_int64),  # pieces so far; the first, as take finds it there
         ("pieces", ctypes.c_int64),
         ("strips", ctypes.c_int64),
-        *((name, ctypes.c_int64) for name in ("n", "height", "width")),
-        ("cap", ctypes.c_float),
-        # Where float32 lie: of (n, 3, height, width), of (3, 8, 8), and of (strips, 3, 128). 0 for what there is not.
-        *((name, ctypes.c_int64) for name in ("images", "output", "grad", "grad_images", "q", "alpha", "partial")),
+        *((name, ctypes.c_int64) for name in ("n", "channels", "height", "width", "down", "across", "rows", "columns")),
+        # The rounding's number; whether pixels are whole; tables of an image, whether each image has its own.
+        *((name, ctypes.c_int64) for name in ("kind", "whole", "tables", "each", "seed")),
+        *((name, ctypes.c_float) for name in ("cap", "far")),
+        # Where float32 lie: of (n, channels, height, width), of (n or 1, tables, 8, 8), of subsampled chroma (n, 2, rows,
+        # columns), and of (strips, tables, SUMS), or of chroma (strips, SUMS). Bytes (n): whether an image has NaN, if whole.
+        # 0 for what there is not.
+        *((name, ctypes.c_int64) for name in ("images", "output", "grad", "grad_images", "q", "alpha", "samples", "partial")),
+        ("bad", ctypes.c_int64),
     )
 
 
@@ -208,67 +513,254 @@ def floats_at(typing: Any, address: Any) -> Any:
     return types.CPointer(types.float32)(types.int64), code
 
 
-@_compiled
-def _tables_of(job):
-    tables = np.empty((3, TABLES), np.float32)
-    _prepare(numba.carray(floats_at(job.q), (3, 8, 8)), numba.carray(floats_at(job.alpha), (3, 8, 8)), tables)
-    return tables
+@intrinsic
+def bytes_at(typing: Any, address: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return types.CPointer(types.uint8)(types.int64), code
 
 
 @_compiled
-def _forward_team(pointer):
-    """What each thread does in the forward pass."""
-    job = numba.carray(pointer, 1)[0]
-    shape = (job.n, 3, job.height, job.width)
+def _prepare_image(job, n, tables):
+    """The tables of image n."""
+    at = n if job.each else 0
+    count = job.tables
+    q = numba.carray(floats_at(job.q), (job.n if job.each else 1, count, 8, 8))
+    alpha = numba.carray(floats_at(job.alpha if job.alpha else job.q), q.shape)
+    _prepare(q[at], alpha[at], tables)
+
+
+@_compiled
+def _seed_of(job, n):
+    return _split_mix(uint64(uint64(job.seed) + uint64(n) * _GOLDEN))
+
+
+@_compiled
+def _room(count):
+    """Room for numbers from the start of a cache line on: vectors that lie across two take several times as long."""
+    room = np.empty(count + 16, np.float32)
+    start = (-room.ctypes.data % 64) // 4
+    return room[start : start + count]
+
+
+@_compiled
+def _strip_of(planes, width):
+    return _room(planes * 8 * width).reshape(planes, 8, width)
+
+
+@_compiled
+def _places():
+    """To work in: keys, and coefficients of a group and of its gradients."""
+    return np.empty(2 * BESIDE, np.uint32), _room(GROUP), _room(GROUP)
+
+
+@_compiled
+def _groups(width):
+    """Columns of whole groups of blocks."""
+    return (width + LANES - 1) // LANES * LANES
+
+
+@_compiled
+def _chroma_strips(job, start, stop):
+    """Subsampled chroma there and back, to the samples."""
+    images = numba.carray(floats_at(job.images), (job.n, job.channels, job.height, job.width))
+    samples = numba.carray(floats_at(job.samples), (job.n, 2, job.rows, job.columns))
+    strips, columns = (job.rows + 7) // 8, _groups(job.columns)
+    pixels, planes = np.empty((3, job.width), np.float32), _strip_of(2, columns)
+    wide, tables = np.empty((2, 2 * columns), np.float32), _room(job.tables * TABLES).reshape(job.tables, TABLES)
+    keys, z, _ = _places()
+    before = -1
+    for strip in range(start, stop):
+        n, row = strip // strips, strip % strips
+        if n != before and (before < 0 or job.each):
+            _prepare_image(job, n, tables)
+        seed, before = _seed_of(job, n), n
+        _load_chroma(images[n], 8 * row, job.down, job.whole, pixels, wide, planes)
+        for c in range(2):
+            table = tables[min(c + 1, job.tables - 1)]
+            _code_plane(job.kind, planes[c], table, job.cap, seed, c + 1, row, keys, z)
+            for y in range(min(8, job.rows - 8 * row)):
+                for x in range(job.columns):
+                    samples[n, c, 8 * row + y, x] = planes[c, y, x]
+
+
+@_compiled
+def _image_strips(job, start, stop):
+    """Luma, and chroma that is not subsampled, there and back, and colour."""
+    shape = (job.n, job.channels, job.height, job.width)
     images, output = numba.carray(floats_at(job.images), shape), numba.carray(floats_at(job.output), shape)
-    tables, limit = _tables_of(job), job.cap - float32(2)
-    piece = take(pointer)
-    while piece < job.pieces:
-        start, stop = job.strips * piece // job.pieces, job.strips * (piece + 1) // job.pieces
-        _forward_strips(images, output, tables, limit, start, stop)
-        piece = take(pointer)
+    bad = numba.carray(bytes_at(job.bad), (job.n if job.bad else 0,))
+    samples = numba.carray(floats_at(job.samples), (job.n, 2, job.rows, job.columns))
+    height, width = job.height, job.width
+    strips, count = (height + 7) // 8, job.channels if job.across == 1 else 1
+    pixels, planes = (
+        np.empty((job.channels, width), np.float32),
+        _strip_of(count, _groups(width)),
+    )
+    mixed, wide = np.empty(job.columns, np.float32), np.empty((2, 2 * job.columns), np.float32)
+    tables = _room(job.tables * TABLES).reshape(job.tables, TABLES)
+    keys, z, _ = _places()
+    before = -1
+    for strip in range(start, stop):
+        n, row = strip // strips, strip % strips
+        if n != before and (before < 0 or job.each):
+            _prepare_image(job, n, tables)
+        seed, before = _seed_of(job, n), n
+        if _load(images[n], 8 * row, job.whole, pixels, planes) and job.bad:
+            bad[n] = 1
+        for c in range(count):
+            _code_plane(job.kind, planes[c], tables[min(c, job.tables - 1)], job.cap, seed, c, row, keys, z)
+        for y in range(min(8, height - 8 * row)):
+            if job.channels == 1:
+                for x in range(width):
+                    pixels[0, x] = planes[0, y, x] + float32(128)
+            elif count == 3:
+                _to_colour(planes[0, y], planes[1, y], planes[2, y], pixels)
+            else:
+                for c in range(2):
+                    _upsample(samples[n, c], 8 * row + y, job.down, mixed, wide[c])
+                _to_colour(planes[0, y], wide[0], wide[1], pixels)
+            _store_row(pixels, job.whole, output[n], 8 * row + y)
 
 
 @_compiled
-def _backward_team(pointer):
-    """What each thread does in the backward pass."""
-    job = numba.carray(pointer, 1)[0]
-    shape = (job.n, 3, job.height, job.width)
+def _chroma_gradient_strips(job, start, stop):
+    """Gradients of pixels to those of subsampled chroma, as _fold_chroma leaves them, and of its tables."""
+    shape = (job.n, job.channels, job.height, job.width)
     images, grad = numba.carray(floats_at(job.images), shape), numba.carray(floats_at(job.grad), shape)
-    wanted = job.n if job.grad_images else 0
-    grad_images = numba.carray(floats_at(job.grad_images), (wanted, 3, job.height, job.width))
-    partial = numba.carray(floats_at(job.partial), (job.strips, 3, 128))
-    tables, limit = _tables_of(job), job.cap - float32(2)
-    piece = take(pointer)
-    while piece < job.pieces:
-        start, stop = job.strips * piece // job.pieces, job.strips * (piece + 1) // job.pieces
-        _backward_strips(images, grad, grad_images, partial, tables, limit, start, stop)
+    samples = numba.carray(floats_at(job.samples), (job.n, 2, job.rows, job.columns + 1))
+    partial = numba.carray(floats_at(job.partial), (job.strips, job.tables, SUMS))
+    strips, columns = (job.rows + 7) // 8, _groups(job.columns)
+    pixels, planes = np.empty((3, job.width), np.float32), _strip_of(2, columns)
+    wide, grad_planes = np.empty((2, 2 * columns + 2), np.float32), _strip_of(2, columns)
+    tables = _room(job.tables * TABLES).reshape(job.tables, TABLES)
+    keys, z, grad_z = _places()
+    before = -1
+    for strip in range(start, stop):
+        n, row = strip // strips, strip % strips
+        if n != before and (before < 0 or job.each):
+            _prepare_image(job, n, tables)
+        seed, before = _seed_of(job, n), n
+        rows = min(8, job.rows - 8 * row)
+        _load_chroma(images[n], 8 * row, job.down, job.whole, pixels, wide, planes)
+        for y in range(8):
+            if y < rows:
+                to_samples(grad[n], 8 * row + y, job.down, float32(1 / 255), wide, grad_planes, y)
+            else:
+                for c in range(2):
+                    clear(grad_planes[c, y])
+        for c in range(2):
+            t = min(c + 1, job.tables - 1)
+            _differentiate_plane(
+                job.kind, planes[c], grad_planes[c], tables[t], partial[strip, t], job.cap, job.far,
+                seed, c + 1, row, keys, z, grad_z, job.grad_images != 0,
+            )  # fmt: skip
+        if job.grad_images:
+            _fold_chroma(grad_planes, rows, job.width)
+            for c in range(2):
+                for y in range(rows):
+                    for x in range(min(job.columns + 1, columns)):
+                        samples[n, c, 8 * row + y, x] = grad_planes[c, y, x]
+
+
+@_compiled
+def _image_gradient_strips(job, start, stop):
+    """The rest: gradients of luma, of chroma that is not subsampled, of their tables, and of images."""
+    shape = (job.n, job.channels, job.height, job.width)
+    images, grad = numba.carray(floats_at(job.images), shape), numba.carray(floats_at(job.grad), shape)
+    wanted = job.grad_images != 0
+    grad_images = numba.carray(floats_at(job.grad_images), (job.n if wanted else 0, *shape[1:]))
+    samples = numba.carray(floats_at(job.samples), (job.n, 2, job.rows, job.columns + 1))
+    partial = numba.carray(floats_at(job.partial), (job.strips, job.tables, SUMS))
+    height, width = job.height, job.width
+    strips, count = (height + 7) // 8, job.channels if job.across == 1 else 1
+    pixels, planes = (
+        np.empty((job.channels, width), np.float32),
+        _strip_of(count, _groups(width)),
+    )
+    grad_planes, wide = _strip_of(count, _groups(width)), np.empty((2, width), np.float32)
+    tables = _room(job.tables * TABLES).reshape(job.tables, TABLES)
+    keys, z, grad_z = _places()
+    before = -1
+    for strip in range(start, stop):
+        n, row = strip // strips, strip % strips
+        if n != before and (before < 0 or job.each):
+            _prepare_image(job, n, tables)
+        seed, before = _seed_of(job, n), n
+        _load(images[n], 8 * row, job.whole, pixels, planes)
+        _load_gradient(grad[n], 8 * row, grad_planes)
+        for c in range(count):
+            t = min(c, job.tables - 1)
+            _differentiate_plane(
+                job.kind, planes[c], grad_planes[c], tables[t], partial[strip, t], job.cap, job.far,
+                seed, c, row, keys, z, grad_z, wanted,
+            )  # fmt: skip
+        if not wanted:
+            continue
+        rows = min(8, height - 8 * row)
+        _fold(grad_planes, rows, width)
+        for y in range(rows):
+            at = 8 * row + y
+            if job.channels == 1:
+                for x in range(width):
+                    grad_images[n, 0, at, x] = grad_planes[0, y, x] * float32(255)
+            elif count == 3:
+                _store_gradient(grad_planes[0, y], grad_planes[1, y], grad_planes[2, y], grad_images[n], at)
+            else:
+                for c in range(2):
+                    _spread(samples[n, c], at, height, width, job.down, wide[c])
+                _store_gradient(grad_planes[0, y], wide[0], wide[1], grad_images[n], at)
+
+
+def _team_of(strips):
+    @_compiled
+    def team(pointer):
+        """What each thread does."""
+        job = numba.carray(pointer, 1)[0]
         piece = take(pointer)
+        while piece < job.pieces:
+            strips(job, job.strips * piece // job.pieces, job.strips * (piece + 1) // job.pieces)
+            piece = take(pointer)
+
+    return team
+
+
+_chroma_team, _image_team = _team_of(_chroma_strips), _team_of(_image_strips)
+_chroma_gradient_team, _image_gradient_team = _team_of(_chroma_gradient_strips), _team_of(_image_gradient_strips)
 
 
 def kernel_sources() -> str:
     """A digest of all that the kernels on the CPU are made of."""
     here = Path(__file__).parent
-    files = [*sorted(here.glob("cpu_*.py")), here.parent / "functional" / "exact.py"]
+    files = [*sorted(here.glob("cpu_*.py")), *(here.parent / "functional" / f"{name}.py" for name in ("draws", "exact"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _teams(sources: str) -> tuple[Callable[[Any], None], Callable[[Any], None]]:
-    """What each thread does, forward and backward, for ``numba.cfunc``.
+def _named(sources: str) -> tuple[Callable[[Any], None], ...]:
+    """What each thread does, for ``numba.cfunc``.
 
     numba takes what it compiled from its cache on disk where a function, its file and what it closes over are unchanged. What
     the function calls may have changed: so it closes over the sources of that.
     """
 
-    def forward(pointer):
+    def chroma(pointer):
         sources  # noqa: B018
-        _forward_team(pointer)
+        _chroma_team(pointer)
 
-    def backward(pointer):
+    def image(pointer):
         sources  # noqa: B018
-        _backward_team(pointer)
+        _image_team(pointer)
 
-    return forward, backward
+    def chroma_gradient(pointer):
+        sources  # noqa: B018
+        _chroma_gradient_team(pointer)
+
+    def image_gradient(pointer):
+        sources  # noqa: B018
+        _image_gradient_team(pointer)
+
+    return chroma, image, chroma_gradient, image_gradient
 
 
-forward_team, backward_team = _teams(kernel_sources())
+chroma_team, image_team, chroma_gradient_team, image_gradient_team = _named(kernel_sources())

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from jpegdl.functional import BLOCK, KB, KG, KR
 from jpegdl.kernels.cuda_blocks import quantize, quantize_backward, to_coefficients, to_pixels
+from jpegdl.kernels.trip import Trip
 
 BLOCKS = 16  # 8x8 blocks that a program works on at a time: 128 rows of 8, one for each of its threads
 _WARPS = 4
@@ -246,8 +247,8 @@ def _geometry(images: Tensor) -> tuple[int, bool, float]:
     return tiles, height % BLOCK == 0 and width % BLOCK == 0, 1.0 if images.dtype == torch.uint8 else 255.0
 
 
-def forward(images: Tensor, q: Tensor, alpha: Tensor, cap: float) -> Tensor:
-    """Images through the layer, with steps and alpha (3, 8, 8).
+def forward(images: Tensor, q: Tensor, alpha: Tensor, seed: None, trip: Trip) -> Tensor:
+    """Images through the layer, with the soft quantizer and no subsampling, and steps and alpha (3, 8, 8).
 
     Args:
         images: (N, 3, H, W) of any strides, floating point in [0, 1] or uint8.
@@ -256,6 +257,7 @@ def forward(images: Tensor, q: Tensor, alpha: Tensor, cap: float) -> Tensor:
         The same shape, and dtype (float32 for uint8) and memory format; computed in float32.
     """
     n, _, height, width = images.shape
+    cap = trip.cap
     output = torch.empty_like(images, dtype=torch.float32 if images.dtype == torch.uint8 else images.dtype)
     tiles, whole, scale = _geometry(images)
     with _current(images.device):  # Triton starts kernels on the current device, wherever the tensors are
@@ -267,10 +269,11 @@ def forward(images: Tensor, q: Tensor, alpha: Tensor, cap: float) -> Tensor:
 
 
 def backward(
-    images: Tensor, grad: Tensor, q: Tensor, alpha: Tensor, cap: float, *, want_images: bool
+    images: Tensor, grad: Tensor, q: Tensor, alpha: Tensor, seed: None, trip: Trip, *, want_images: bool
 ) -> tuple[Tensor | None, Tensor]:
     """Gradients from that of the output, of any strides: of the images (where wanted), and (2, 3, 8, 8), of q and alpha."""
     n, _, height, width = images.shape
+    cap = trip.cap
     grad_images = torch.empty_like(images) if want_images else images
     tiles, whole, scale = _geometry(images)
     programs = min(tiles, _PROGRAMS_PER_PROCESSOR * _processors(images.device))

@@ -25,10 +25,15 @@ Table = float | Sequence[Sequence[float]] | Tensor
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def in_kernel(method: Method) -> Method:
-    """Mark a method whose work the fused kernel does in its own way: whoever overrides it is not served by the kernel."""
-    method.in_kernel = True  # type: ignore[attr-defined]
-    return method
+def in_kernel(subsampling: str | None = None) -> Callable[[Method], Method]:
+    """Mark a method whose work the fused kernel does in its own way, for one chroma subsampling, or whatever that is: whoever
+    overrides it with one that is not marked is not served by the kernel."""
+
+    def mark(method: Method) -> Method:
+        method.in_kernel = subsampling  # type: ignore[attr-defined]
+        return method
+
+    return mark
 
 
 class Layer(nn.Module):
@@ -267,11 +272,11 @@ class ImageDctLayer(ImageLayer):
     def settings(self) -> dict[str, Any]:
         return {**super().settings, "subsampling": self.subsampling}
 
-    @in_kernel
+    @in_kernel("4:4:4")
     def to_coefficients(self, images: Tensor) -> Tensor:
         return F.images_to_coefficients(F.unit_images(images))
 
-    @in_kernel
+    @in_kernel("4:4:4")
     def to_images(self, z: Tensor, size: tuple[int, int]) -> Tensor:
         return F.coefficients_to_images(z.to(compute_dtype(z)), size)
 

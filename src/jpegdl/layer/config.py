@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from jpegdl.errors import UsageError
+from jpegdl.settings import ROUNDINGS as ROUNDINGS
+from jpegdl.settings import Rounding as Rounding
 
-#: The quantizers that a layer can use; :class:`jpegdl.JpegLayer` says what each does.
-Rounding = Literal["soft", "hard", "sample", "ste", "ste-matched", "noise", "none"]
-ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 DEFAULT_ALPHA = 5.0
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.kernels import soft_round_trip
+from jpegdl.kernels import exporting, round_trip
 from jpegdl.layer.base import ImageDctLayer, Table, initial_tables
 from jpegdl.layer.config import DEFAULT_ALPHA, LayerConfig, Rounding
 from jpegdl.layer.quantizing import QuantizingLayer, quantizer_options
@@ -153,9 +153,16 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
     def round_trip(self, images: Tensor) -> Tensor:
         if self.luma.ndim == 3 or self.chroma.ndim == 3:
             self._check_tables_of_images(len(images))
-        elif self.rounding == "soft" and self._fusible():
-            return soft_round_trip(images, self.steps, self.alpha, bits=self.bits, window=self.window)
-        return super().round_trip(images)
+        subsampling = self._kernel()
+        if subsampling is None:
+            return super().round_trip(images)
+        rounding = self.rounding_now
+        steps = self.steps
+        alpha = self.alpha.expand_as(steps) if rounding in F.SOFT else None
+        options: Any = {"rounding": rounding, "subsampling": subsampling, "bits": self.bits, "window": self.window}
+        if subsampling != "4:4:4" and (exporting() or images.shape[-1] <= 2 * F.DOUBLED):
+            return super().round_trip(images)  # of sizes that torch.export leaves open; of images whose chroma a file doubles
+        return round_trip(images, steps, alpha, **options)
 
     def _check_tables_of_images(self, count: int) -> None:
         for name in self.table_names:
@@ -163,9 +170,18 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
             if shape not in ((F.BLOCK, F.BLOCK), (count, F.BLOCK, F.BLOCK)):
                 raise UsageError(f"{name} must be (8, 8), or (N, 8, 8) with one for each of {count} images, got {shape}")
 
-    def _fusible(self) -> bool:
-        """Look whether all that the kernel stands for is what it was written for: no class has another, nor this instance."""
-        return all(getattr(type(self), name) is own and name not in self.__dict__ for name, own in _IN_KERNEL.items())
+    def _kernel(self) -> str | None:
+        """Look whether all that the kernel stands for is what it was written for, of this instance too, and return for which
+        subsampling; None where it is not."""
+        kind, found = type(self), None
+        for name in _IN_KERNEL:
+            if name in self.__dict__:
+                return None
+            marked = getattr(getattr(kind, name), "in_kernel", "")
+            if marked == "" or (marked and found and marked != found):
+                return None
+            found = marked or found
+        return found
 
 
 def _of_planes(luma: Tensor, chroma: Tensor) -> Tensor:
@@ -175,5 +191,5 @@ def _of_planes(luma: Tensor, chroma: Tensor) -> Tensor:
     return torch.stack((luma, chroma, chroma), -3 if luma.ndim == 3 else 0)
 
 
-#: What the kernel stands for, by name: the methods that are marked so where they stand.
-_IN_KERNEL = {name: own for name in dir(JpegLayer) if hasattr(own := getattr(JpegLayer, name), "in_kernel")}
+#: What the kernel stands for: the methods that are marked so where they stand.
+_IN_KERNEL = [name for name in dir(JpegLayer) if hasattr(getattr(JpegLayer, name), "in_kernel")]

@@ -14,7 +14,7 @@ from jpegdl.errors import UsageError
 from jpegdl.kernels import to_pixels, unobserved
 from jpegdl.layer.base import compute_dtype, warn_unless_images
 from jpegdl.layer.config import ROUNDINGS, Rounding
-from jpegdl.layer.jpeg_paths import exact_path, floating, straight, straight_pixels
+from jpegdl.layer.jpeg_paths import exact_path, floating, straight
 from jpegdl.tables import can_be_looked_at, check_qualities, standard_tables
 
 Tables = tuple[Tensor, Tensor]
@@ -299,16 +299,13 @@ def _inexact(
     hardness: float,
     generator: torch.Generator | None,
 ) -> Tensor:
-    x = F.unit_images(images)
-    if pixels == "rounded" and images.dtype != torch.uint8:
-        x = straight_pixels(x)
-    x = floating(x, luma, chroma, subsampling, rounding, hardness, generator)
+    whole = pixels == "rounded"
+    x = floating(F.unit_images(images), luma, chroma, subsampling, rounding, hardness, generator, whole=whole)
     if images.dtype == torch.uint8:
         return (x * 255).round().clamp(0, 255).to(torch.uint8)
-    x = straight_pixels(x) if pixels == "rounded" else x
-    # A block with NaN is NaN, and so shall be its image.
-    bad = images.detach().isnan().flatten(1).any(1)[:, None, None, None]
-    return x.masked_fill(bad, torch.nan).to(images.dtype)
+    if not whole:  # a block with NaN is NaN, and so shall be its image
+        x = x.masked_fill(images.detach().isnan().flatten(1).any(1)[:, None, None, None], torch.nan)
+    return x.to(images.dtype)
 
 
 def _bits(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, codes: str) -> Tensor:
@@ -318,6 +315,6 @@ def _bits(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, codes:
     if not (torch.is_grad_enabled() and (images.requires_grad or luma.requires_grad or chroma.requires_grad)):
         bits = F.scan_bits(levels, subsampling, codes).to(compute_dtype(images))
     else:
-        planes = F.images_to_planes(straight_pixels(F.unit_images(images)), subsampling)
+        planes = F.images_to_planes(F.straight_pixels(F.unit_images(images)), subsampling)
         bits = F.estimated_scan_bits(levels, planes, luma, chroma, subsampling, codes, _RATE_HARDNESS)
     return bits if images.dtype == torch.uint8 else bits.masked_fill(images.detach().isnan().flatten(1).any(1), torch.nan)

@@ -6,19 +6,13 @@ import torch
 from torch import Tensor
 
 from jpegdl import functional as F
-from jpegdl.kernels import compiling, exact_gradients, exact_images, soft_round_trip, to_pixels, unobserved
+from jpegdl.kernels import compiling, exact_gradients, exact_images, round_trip, to_pixels, unobserved
 from jpegdl.layer.base import compute_dtype
 
 
 def straight(x: Tensor, values: Tensor) -> Tensor:
     """``values``, with the gradient of ``x``."""
     return values + (x - x.detach()) if x.requires_grad else values
-
-
-def straight_pixels(images: Tensor) -> Tensor:
-    """Rounded to 256 levels and clipped, gradients straight through; infinity is clipped too, and NaN stays."""
-    values = (images.detach() * 255).round().clamp(0, 255) / 255
-    return values + (images - images.detach()).nan_to_num(0) if images.requires_grad else values
 
 
 def floating(
@@ -29,46 +23,38 @@ def floating(
     rounding: str,
     hardness: float,
     generator: torch.Generator | None,
+    *,
+    whole: bool,
 ) -> Tensor:
-    """Colour, chroma subsampling, DCT, a quantizer and back, in floating point: pixels are neither rounded nor clipped.
+    """Colour, chroma subsampling, DCT, a quantizer and back, in floating point.
 
     Args:
         images: (N, C, H, W), float32 or float64 in [0, 1].
         luma, chroma: steps, (8, 8) or (N, 8, 8).
         subsampling, rounding, hardness, generator: as in :func:`jpegdl.jpeg`.
+        whole: whether pixels are rounded and clipped on both sides.
     """
-    size = images.shape[-2], images.shape[-1]
-    if rounding == "soft" and subsampling == "4:4:4" and images.shape[1] == 3 and luma.ndim == chroma.ndim == 2:
-        q = torch.stack((luma, chroma, chroma))
-        return soft_round_trip(images, q, hardness / q.square(), bits=None, window=5)
-    luma_z, chroma_z = F.images_to_planes(images, subsampling)
-    parts = [
-        None if z is None else _quantized(z, q, rounding, hardness, generator) for z, q in ((luma_z, luma), (chroma_z, chroma))
-    ]
-    assert parts[0] is not None
-    return F.planes_to_images(parts[0], parts[1], size, subsampling)
+    if luma.shape != chroma.shape:
+        shape = max(luma.shape, chroma.shape, key=lambda shape: (len(shape), shape[0]))
+        luma, chroma = luma.expand(shape), chroma.expand(shape)
+    q = torch.stack((luma, chroma), -3)
+    return round_trip(
+        images,
+        q,
+        hardness / q.square() if rounding in F.SOFT else None,
+        rounding=rounding,
+        subsampling=subsampling,
+        bits=None,
+        window=5,
+        whole=whole,
+        seed=F.draw_seed(images, generator) if rounding in F.RANDOM else None,
+    )
 
 
 def _at_blocks(table: Tensor, z: Tensor) -> Tensor:
     """(8, 8) or (N, 8, 8), so that they broadcast to coefficients (N, planes, h, w, 8, 8)."""
     table = table.to(z.dtype)
     return table[:, None, None, None] if table.ndim == 3 else table
-
-
-def _quantized(z: Tensor, table: Tensor, rounding: str, hardness: float, generator: torch.Generator | None) -> Tensor:
-    q = _at_blocks(table, z)
-    if rounding == "none":
-        return z
-    if rounding in ("ste", "ste-matched"):
-        return F.ste_quantize(z, q, bits=None, matched=rounding == "ste-matched")
-    if rounding == "hard":
-        return F.hard_quantize(z, q, bits=None)
-    if rounding == "noise":
-        return F.noise_quantize(z, q, bits=None, generator=generator)
-    alpha = hardness / q.square()
-    if rounding == "soft":
-        return F.soft_quantize(z, q, alpha, bits=None)
-    return F.sample_quantize(z, q, alpha, bits=None, generator=generator)
 
 
 # ------------------------------------------------------------------------------------------------------------- exact
@@ -97,7 +83,7 @@ def exact_path(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, g
 
 def _smooth(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
     """What the gradient is taken of: the encoder's own coefficients, by another quantizer."""
-    pixels = straight_pixels(F.unit_images(images))
+    pixels = F.straight_pixels(F.unit_images(images))
     whole = F.encode_coefficients(to_pixels(images.detach()), subsampling)
     outputs: list[Tensor | None] = []
     for z, parts, table in zip(F.images_to_planes(pixels, subsampling), (whole[:1], whole[1:]), (luma, chroma), strict=True):
@@ -105,12 +91,12 @@ def _smooth(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, grad
             outputs.append(None)
             continue
         z = straight(z, torch.stack(parts, 1).to(z.dtype) / 8)
+        q = _at_blocks(table, z)
         if gradient in ("ste", "hard"):
-            q = _at_blocks(table, z)
             levels = torch.stack([F.coefficient_levels(part, table) for part in parts], 1).to(z.dtype)
             outputs.append(q * (straight(z / q, levels) if gradient == "ste" else levels))
         else:
-            outputs.append(_quantized(z, table, gradient, hardness, None))
+            outputs.append(F.quantize(z, q, hardness / q.square(), gradient, bits=None))
     assert outputs[0] is not None
     return F.planes_to_images(outputs[0], outputs[1], (images.shape[-2], images.shape[-1]), subsampling)
 

@@ -13,7 +13,7 @@ from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.layer.base import Layer, Table, compute_dtype, in_kernel, initial_table
 from jpegdl.layer.bounds import bounded, project
-from jpegdl.layer.config import DEFAULT_ALPHA, ROUNDINGS, LayerConfig, Rounding
+from jpegdl.layer.config import DEFAULT_ALPHA, LayerConfig, Rounding
 from jpegdl.tables import is_abstract
 
 STEP_RANGE = (1e-5, 255.0)  # where the published training keeps the steps
@@ -132,13 +132,12 @@ class QuantizingLayer(Layer):
 
     @property
     def rounding(self) -> Rounding:
-        """The quantizer in use, one of :data:`ROUNDINGS`."""
+        """The quantizer in use, one of :data:`jpegdl.layer.ROUNDINGS`."""
         return self._rounding
 
     @rounding.setter
     def rounding(self, value: Rounding) -> None:
-        if value not in ROUNDINGS:
-            raise UsageError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {value!r}")
+        F.check_rounding(value)
         if value == "none" and self.bits is None:
             raise UsageError("rounding='none' leaves the level cap alone, and bits=None removes that too; give one of them")
         self._rounding = value
@@ -177,27 +176,24 @@ class QuantizingLayer(Layer):
     def _trained_hardness(self) -> bool:
         return any(getattr(self, f"hardness_{name}") is not None for name in self.table_names)
 
-    @in_kernel
+    @in_kernel("4:4:4")
     def at_blocks(self, tables: Tensor) -> Tensor:
         """Shape ``tables``, which are like :attr:`steps`, so that they broadcast to coefficients."""
         return tables[..., None, None, :, :]
 
-    @in_kernel
+    @in_kernel()
     def alter(self, z: Tensor) -> Tensor:
         """Quantize and de-quantize with the layer's tables and ``rounding``; see :meth:`Layer.alter`."""
         z = self.checked(z)
-        q = self.at_blocks(self.steps.to(z.dtype))
-        if self.rounding == "none":
-            return F.saturate(z, q, bits=self.bits)
-        if self.rounding in ("ste", "ste-matched"):
-            return F.ste_quantize(z, q, bits=self.bits, matched=self.rounding == "ste-matched")
-        if self.rounding == "noise" and self.training:
-            return F.noise_quantize(z, q, bits=self.bits)
-        if self.rounding in ("hard", "noise"):
-            return F.hard_quantize(z, q, bits=self.bits)
-        alpha = self.at_blocks(self.alpha.to(z.dtype))
-        quantizer = F.soft_quantize if self.rounding == "soft" else F.sample_quantize
-        return quantizer(z, q, alpha, bits=self.bits, window=self.window)
+        q, rounding = self.at_blocks(self.steps.to(z.dtype)), self.rounding_now
+        alpha = self.at_blocks(self.alpha.to(z.dtype)) if rounding in F.SOFT else None
+        seed = F.draw_seed(z) if rounding in F.RANDOM else None
+        return F.quantize(z, q, alpha, rounding, bits=self.bits, window=self.window, seed=seed)
+
+    @property
+    def rounding_now(self) -> Rounding:
+        """The rounding of the mode that the layer is in: ``noise`` is ``hard`` in evaluation."""
+        return "hard" if self.rounding == "noise" and not self.training else self.rounding
 
     @torch.no_grad()
     def saturation(self, images: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from jpegdl import functional as F
-from jpegdl.layer.base import compute_dtype
+from jpegdl.layer.base import compute_dtype, in_kernel
 from jpegdl.layer.jpeg import JpegLayer
 from jpegdl.layer.registry import register_layer
 
@@ -25,12 +25,15 @@ class SubsampledJpegLayer(JpegLayer):
     planes = 6
     subsampling = "4:2:0"
 
+    @in_kernel("4:2:0")
     def to_coefficients(self, images: Tensor) -> Tensor:
         return F.images_to_mcus(F.unit_images(images))
 
+    @in_kernel("4:2:0")
     def to_images(self, z: Tensor, size: tuple[int, int]) -> Tensor:
         return F.mcus_to_images(z.to(compute_dtype(z)), size)
 
+    @in_kernel("4:2:0")
     def at_blocks(self, tables: Tensor) -> Tensor:
         luma, cb, cr = tables.unbind(-3)
         return super().at_blocks(torch.stack((luma, luma, luma, luma, cb, cr), -3))

@@ -5,17 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jpegdl.runs.predictions import Predictions
+from jpegdl.runs.predictions import Predictions, confusion
 
 BINS = 15  # of confidence, in the calibration error
-
-
-def confusion(*runs: Predictions) -> NDArray[np.int64]:
-    """Count the images of each class (rows) that were taken for each class (columns), (classes, classes), over all runs."""
-    counts = np.zeros((len(runs[0].classes),) * 2, np.int64)
-    for run in runs:
-        np.add.at(counts, (run.target, run.predicted), 1)
-    return counts
 
 
 def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float | None:

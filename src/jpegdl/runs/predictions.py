@@ -50,6 +50,14 @@ def predictions_file(folder: RunFolder) -> Path:
     return folder.path / "predictions.csv"
 
 
+def confusion(*runs: Predictions) -> NDArray[np.int64]:
+    """Count the images of each class (rows) that were taken for each class (columns), (classes, classes), over all runs."""
+    counts = np.zeros((len(runs[0].classes),) * 2, np.int64)
+    for run in runs:
+        np.add.at(counts, (run.target, run.predicted), 1)
+    return counts
+
+
 def write_predictions(file: Path, found: Predictions) -> None:
     """Write predictions as CSV, a line an image: image, class, predicted, probability, rank, loss."""
     names = found.classes

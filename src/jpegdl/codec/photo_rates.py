@@ -1,0 +1,308 @@
+"""Any network on files of any folder of photos: what default JPEG of each quality costs it, and what files for readers cost."""
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from PIL import Image
+from timm.data.imagenet_info import ImageNetInfo
+
+from jpegdl.codec.encoder import Encoder, encoder_version
+from jpegdl.codec.levels import Array
+from jpegdl.codec.read_image import BAD, open_picture, why
+from jpegdl.codec.readers import PhotoReader, check_together, open_reader
+from jpegdl.codec.shaping import tried
+from jpegdl.codec.trials import LOOKS, Shape, decoded, make_trials, seen_bytes
+from jpegdl.data.sources.listing import Passed, in_folder, natural_key, warn_passed
+from jpegdl.errors import UsageError
+from jpegdl.files import replacing, write_csv, write_json
+from jpegdl.random import evenly
+from jpegdl.runs.progress import Progress
+from jpegdl.settings import Count, NotNegative, Quality, Seed, check_fields
+from jpegdl.tables import standard_tables
+
+_DRAWS = 1000
+_GROUP = 8  # photos at a time
+
+
+@dataclass
+class PhotoRateConfig:
+    """How to find what files of photos cost a network.
+
+    Args:
+        model: the network, named as a reader is: see :func:`jpegdl.codec.open_reader`.
+        photos: folder of photos; with one folder for each class, where these are the model's, they are labelled.
+        reader: that chooses files to set beside default JPEG, or several with commas between; None for none.
+        judge: more networks that read all files, with commas between.
+        effort: of the reader's files; see :class:`jpegdl.codec.Shape`.
+        mus: that these are made with.
+        robust: see :class:`jpegdl.codec.Shape`.
+        images: how many photos, evenly over the folder; null for all.
+        images_seed: which ones, where they are fewer than all.
+        qualities: of default JPEG, 1 to 100.
+        subsampling: of its chroma.
+        device: auto (a GPU where there is one), cpu, cuda, ...
+    """
+
+    model: str
+    photos: str
+    reader: str | None = None
+    judge: str | None = None
+    effort: Literal[1, 2, 3] = 1
+    mus: list[NotNegative] = field(default_factory=lambda: [4.0, 2.0, 1.0, 0.5, 0.25, 0.1])
+    robust: bool = True
+    images: Count | None = 500
+    images_seed: Seed = 0
+    qualities: list[Quality] = field(default_factory=lambda: [10, 20, 30, 40, 50, 65, 80, 90])
+    subsampling: Literal["4:4:4", "4:2:0"] = "4:2:0"
+    device: str = "auto"
+
+
+@dataclass
+class PhotoRate:
+    """What it found.
+
+    Attributes:
+        rows: each with ``files`` (default or the readers' names), ``setting`` (quality or mu), ``read_by``,
+            ``bits_per_pixel`` of whole files, ``megabytes`` (10^6 bytes, of the whole folder), ``agreement`` (share of first
+            answers that stay, None of features), ``distance`` (mean, nats), ``accuracy`` (0 to 1), ``points`` (of accuracy, or
+            where nothing is labelled of agreement, against the originals, in percent) with a 95 % interval over photos.
+        lines: the same in words, one for each quality.
+        images, total: photos that were read, and how many there are.
+        labelled: whether the folders are the model's classes.
+        bad: photos that cannot be read, and why.
+    """
+
+    rows: list[dict[str, Any]]
+    lines: list[str]
+    images: int
+    total: int
+    labelled: bool
+    bad: list[str]
+
+
+def rate_photos(config: PhotoRateConfig, progress: Progress | None = None) -> PhotoRate:
+    """Let a network read files of photos, of default JPEG and for readers; nothing is trained, and no run is needed.
+
+    Args:
+        config: what to measure.
+        progress: is told how many photos are done.
+
+    Raises:
+        UsageError: settings that cannot be, no photos, or a network that cannot be opened.
+    """
+    check_fields(config)
+    if not config.qualities:
+        raise UsageError("qualities must name one at least, from 1 to 100")
+    folder = Path(config.photos).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"no folder {folder} of photos")
+    model = open_reader(config.model, config.device)
+    judges = [open_reader(name.strip(), config.device) for name in (config.judge or "").split(",") if name.strip()]
+    readers = [open_reader(name.strip(), config.device) for name in (config.reader or "").split(",") if name.strip()]
+    if readers:
+        check_together(readers)
+    passed = Passed()
+    files = [file.parts for file in in_folder(folder, passed) if file.parts[-1]]
+    files.sort(key=lambda parts: natural_key("/".join(parts)))
+    passed.warn_circles()
+    warn_passed(passed.suffixes, folder)
+    if not files:
+        raise UsageError(f"folder {folder} holds no image file")
+    classes = _targets([] if any(len(parts) < 2 for parts in files) else sorted({parts[0] for parts in files}), model)
+    chosen = evenly([classes.get(parts[0], 0) for parts in files], config.images, config.images_seed)
+    measured = _Measured([model, *judges], readers, config, classes)
+    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
+        for start in range(0, len(chosen), _GROUP):
+            measured.add(folder, [files[index] for index in chosen[start : start + _GROUP]], pool)
+            if progress is not None:
+                progress("photos", min(start + _GROUP, len(chosen)), len(chosen))
+    if not measured.pixels:
+        raise UsageError(f"none of the photos in {folder} can be read: {measured.bad[0]}")
+    rows = measured.rows(len(files))
+    return PhotoRate(rows, _in_words(rows, model, readers), len(measured.pixels), len(files), bool(classes), measured.bad)
+
+
+def _targets(folders: Sequence[str], model: PhotoReader) -> dict[str, int]:
+    """Which logit each folder's name stands for; nothing where they are not the model's classes."""
+    names = model.classes
+    if names is None and model.outputs == 1000 and not model.features:
+        names = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]
+    if names is None or not folders or not set(folders) <= set(names):
+        return {}
+    return {name: names.index(name) for name in folders}
+
+
+class _Measured:
+    """Photo by photo, what networks say of its files."""
+
+    def __init__(
+        self, networks: list[PhotoReader], readers: list[PhotoReader], config: PhotoRateConfig, classes: dict[str, int]
+    ) -> None:
+        self.networks, self.readers, self.config, self.classes = networks, readers, config, classes
+        self.encoders = [
+            Encoder(*standard_tables(quality), None, config.subsampling) for quality in dict.fromkeys(config.qualities)
+        ]
+        self.settings: list[tuple[str, float]] = [("default", quality) for quality in dict.fromkeys(config.qualities)]
+        self.shapes: list[Shape] = []
+        if readers:
+            name = ", ".join(reader.name for reader in readers)
+            self.settings += [(f"for {name}, effort {config.effort}", mu) for mu in config.mus]
+            plain = Shape(effort=config.effort, robust=config.robust, subsampling=config.subsampling)
+            self.shapes = [replace(plain, mu=mu) for mu in config.mus]
+        self.pixels: list[int] = []
+        self.targets: list[int] = []
+        self.sizes: list[list[int]] = []  # of each photo, bytes of each file
+        self.said: list[list[Array]] = []  # of each photo, of each network (files + 1, 3): distance, kept, right
+        self.bad: list[str] = []
+
+    def add(self, folder: Path, several: Sequence[tuple[str, ...]], pool: ThreadPoolExecutor) -> None:
+        """Let networks read the files of some photos."""
+        images = []
+        for parts in several:
+            path = folder.joinpath(*parts)
+            try:
+                with path.open("rb") as stream:
+                    images.append(open_picture(stream, parts[-1]).image)
+            except BAD as error:
+                self.bad.append(f"{path}: {why(error)}")
+                continue
+            self.targets.append(self.classes[parts[0]] if self.classes else -1)
+        contents = [[encoder.encode(image) for encoder in self.encoders] for image in images]
+        for found, more in zip(contents, self._for_readers(images, pool), strict=True):
+            found += more
+        for image, files, target in zip(images, contents, self.targets[len(self.pixels) :], strict=True):
+            self.pixels.append(image.width * image.height)
+            self.sizes.append([len(content) for content in files])
+            self.said.append([self._read(network, image, files, target) for network in self.networks])
+
+    def _for_readers(self, images: Sequence[Image.Image], pool: ThreadPoolExecutor) -> Iterator[list[bytes]]:
+        if not self.shapes:
+            yield from ([] for _ in images)
+            return
+        several = list(pool.map(lambda image: make_trials(image, self.readers, self.shapes[0]), images))
+        if self.shapes[0].effort < 3:
+            tried(several, self.readers, self.shapes[0], pool)
+            yield from ([each.files[each.best(shape, shape.mu)] for shape in self.shapes] for each in several)
+            return
+        found: list[list[bytes]] = [[] for _ in images]
+        for shape in self.shapes:
+            several = list(pool.map(lambda image, shape=shape: make_trials(image, self.readers, shape), images))
+            tried(several, self.readers, shape, pool)
+            for place, each in enumerate(several):
+                found[place].append(each.files[each.best(shape, shape.mu)])
+        yield from found
+
+    @torch.no_grad()
+    def _read(self, network: PhotoReader, image: Image.Image, contents: Sequence[bytes], target: int) -> Array:
+        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        views = torch.stack([seen_bytes(network, pixels), *(seen_bytes(network, decoded(content)) for content in contents)])
+        said = torch.cat([network.answers(part.float() / 255) for part in torch.split(views, LOOKS)])
+        own = said[:1].expand_as(said)
+        first = said.argmax(1)
+        parts = network.distance(own, said), (first == first[0]).float(), (first == target).float()
+        return torch.stack(parts, 1).numpy()
+
+    def rows(self, total: int) -> list[dict[str, Any]]:
+        """Of each kind of file, for each network."""
+        said: Array = np.array(self.said)
+        sizes, pixels = np.array(self.sizes), np.array(self.pixels)
+        draws = np.random.default_rng(0).integers(0, len(pixels), (_DRAWS, len(pixels)))
+        found = []
+        for number, network in enumerate(self.networks):
+            for place, (files, setting) in enumerate(self.settings):
+                distance, kept, right = said[:, number, place + 1].T
+                original = said[:, number, 0, 2]
+                # Of classes that another network may not know, the first one's alone are labels.
+                labelled = bool(self.classes) and network.outputs == self.networks[0].outputs and not network.features
+                change = right - original if labelled else kept - 1
+                low, high = np.percentile(change[draws].mean(1), [2.5, 97.5])
+                points = None if network.features else 100 * float(change.mean())
+                found.append(
+                    {
+                        "files": files,
+                        "setting": setting,
+                        "read_by": network.name,
+                        "bits_per_pixel": float(8 * sizes[:, place].sum() / pixels.sum()),
+                        "megabytes": float(sizes[:, place].mean() * total / 1e6),
+                        "agreement": None if network.features else float(kept.mean()),
+                        "distance": float(distance.mean()),
+                        "accuracy": float(right.mean()) if labelled else None,
+                        "points": points,
+                        "points_low": None if points is None else 100 * float(low),
+                        "points_high": None if points is None else 100 * float(high),
+                    }
+                )
+        return found
+
+
+def _in_words(rows: list[dict[str, Any]], model: PhotoReader, readers: Sequence[PhotoReader]) -> list[str]:
+    """What each quality costs, and how small the readers' files of the same distance are."""
+    own = [row for row in rows if row["read_by"] == model.name]
+    chosen = sorted((row for row in own if row["files"] != "default"), key=lambda row: -row["distance"])
+    lines = []
+    for row in own:
+        if row["files"] != "default":
+            continue
+        line = f"store at quality {row['setting']}: "
+        if row["points"] is not None:
+            interval = f"[{row['points_low']:.1f}, {row['points_high']:.1f}]"
+            line += f"{row['points']:+.1f} points {interval}, agreement {100 * row['agreement']:.1f} %, "
+        line += f"distance {row['distance']:.3f}, {row['megabytes']:.2f} MB for your folder"
+        if readers:
+            size = _size_at(row["distance"], chosen)
+            line += "; with --reader: " + ("not within these mus" if size is None else f"{size:.2f} MB")
+        lines.append(line)
+    return lines
+
+
+def _size_at(distance: float, chosen: Sequence[dict[str, Any]]) -> float | None:
+    """MB of the readers' files of that mean distance, between those that were made; None beyond them."""
+    distances, sizes = [row["distance"] for row in chosen], [row["megabytes"] for row in chosen]
+    for (far, small), (near, large) in zip(
+        zip(distances, sizes, strict=True), list(zip(distances, sizes, strict=True))[1:], strict=False
+    ):
+        if near <= distance <= far:
+            share = (far - distance) / (far - near) if far > near else 0.0
+            return math.exp(math.log(small) + share * (math.log(large) - math.log(small)))
+    return None
+
+
+def write_photo_rate(found: PhotoRate, config: PhotoRateConfig, folder: Path) -> list[Path]:
+    """Leave ``rate.csv``, ``.json`` and ``.png`` in a folder."""
+    files = [folder / name for name in ("rate.csv", "rate.json", "rate.png")]
+    write_csv(files[0], found.rows)
+    write_json(files[1], {"settings": asdict(config), "encoder": encoder_version(), **asdict(found)})
+    with replacing(files[2]) as new:
+        photo_rate_figure(found).savefig(new, format="png", dpi=110)
+    return files
+
+
+def photo_rate_figure(found: PhotoRate) -> Figure:
+    """Draw points lost, or of features distances, against bits per pixel; a curve for each kind of file and network."""
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    axes = figure.subplots()
+    key = "points" if all(row["points"] is not None for row in found.rows) else "distance"
+    curves: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in found.rows:
+        curves.setdefault((row["files"], row["read_by"]), []).append(row)
+    for number, ((files, read_by), rows) in enumerate(curves.items()):
+        rows = sorted(rows, key=lambda row: row["bits_per_pixel"])
+        line = "--" if files == "default" else "-"
+        rates, values = [row["bits_per_pixel"] for row in rows], [row[key] for row in rows]
+        axes.plot(rates, values, line, marker="o", markersize=3, color=f"C{number}", label=f"{files}, read by {read_by}")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.set_xlabel("bits per pixel of the files")
+    points = "points of accuracy" if found.labelled else "points of agreement"
+    axes.set_ylabel(f"{points}, against the originals" if key == "points" else "distance of features")
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=7, frameon=False)
+    return figure

@@ -1,0 +1,451 @@
+"""Between opening a photo and writing its file: readers choose and shape it, several photos at a time."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from jpegdl.codec.config import CompressConfig
+from jpegdl.codec.encoder import segments
+from jpegdl.codec.learned import learned_tables
+from jpegdl.codec.levels import Array
+from jpegdl.codec.read_image import DecodedImage, open_picture
+from jpegdl.codec.readers import PhotoReader, open_reader, open_readers
+from jpegdl.codec.shaping import LARGEST_BATCH, check_file_shape, tried
+from jpegdl.codec.trials import LOOKS, QUALITIES, Shape, ShapedFile, Trials, decoded, make_trials, seen_bytes, together
+from jpegdl.errors import UsageError
+from jpegdl.opener import BadImage
+
+SAMPLE = {"bits_per_pixel": 64, "agree": 256}  # photos that mu is found on, by what is wanted of them
+WORST = 5  # photos that are named
+_SIDE, _LINE = 320, 16  # pixels of each photo in the picture of the worst, and above it for words
+_LOWEST_MU, _HIGHEST_MU = 1e-4, 1e3
+_HALVINGS = 30
+_TRIES = 4  # with gradients, which hang on mu themselves
+_WITH_ROUNDS = 48  # photos of each
+#: Of photos, where a share of first answers is wanted: they get a file that the answers stay on. Of the others more may
+#: change, and what a sample of them says, which is off by chance, counts as much less.
+_KEEP = 2 / 3
+_FINEST = (95, 98)  # more qualities there: some answers change on any coarser file
+_CLOSE = 0.03  # to the rate that is wanted: near enough
+
+
+@dataclass
+class _Waiting:
+    """A photo that waits for its readers."""
+
+    trials: Trials
+    judged: list[torch.Tensor]  # of each judge, (3, side, side): what it sees of the original
+    made: dict[str, Any] | None = None
+    content: bytes = b""
+    error: Exception | None = None
+    done: bool = False
+
+
+class ReaderStage:
+    """Makes files for readers; its :meth:`encode` is called in several threads.
+
+    Whoever comes first when no reader is at work lets them look at all photos that wait; meanwhile others make the files of the
+    next ones.
+
+    Args:
+        config: with readers.
+
+    Attributes:
+        mu: nats that a bit per pixel is worth; None until :meth:`settle`.
+
+    Raises:
+        UsageError: a reader or judge cannot be opened; settings that cannot be.
+    """
+
+    def __init__(self, config: CompressConfig) -> None:
+        assert config.reader is not None
+        self.config = config
+        fast = config.agree is None  # bfloat16 alone changes one first answer of a hundred
+        self.readers = open_readers(_names(config.reader, "reader"), config.device, fast=fast)
+        self.judges = (
+            [open_reader(name, config.device, fast=fast) for name in _names(config.judge, "judge")] if config.judge else []
+        )
+        if both := {one.digest for one in self.readers} & {one.digest for one in self.judges}:
+            named = next(one.name for one in self.judges if one.digest in both)
+            raise UsageError(f"judge {named} is one of the readers: a judge is to have had no say")
+        self.shape = Shape(
+            effort=config.effort or 1,
+            robust=config.robust,
+            floor=config.floor,
+            several=config.several,
+            subsampling=config.subsampling or "4:2:0",
+            rounds=config.rounds,
+            qualities=QUALITIES if config.agree is None else (*QUALITIES, *_FINEST),
+            learned=_learned(config),
+            keep=0.0 if config.agree is None else _KEEP,
+        )
+        check_file_shape(self.shape)
+        if config.agree is not None and self.readers[0].features:
+            raise UsageError("agree counts first answers, and the readers give features: give mu or bits_per_pixel")
+        self.mu = config.mu if config.bits_per_pixel is None and config.agree is None else None
+        if self.mu is None and config.bits_per_pixel is None and config.agree is None:
+            self.mu = 1.0
+        self._waiting: list[_Waiting] = []
+        self._gather, self._at_work = threading.Lock(), threading.Lock()
+        self._room = _Room(LARGEST_BATCH)
+        self._pool = ThreadPoolExecutor(max(1, torch.get_num_threads()))
+
+    task = 1  # files that a thread takes at a time
+    tables = None  # each file has its own
+
+    @property
+    def source(self) -> str:
+        """Whose answers count."""
+        return f"readers {', '.join(reader.name for reader in self.readers)}"
+
+    @property
+    def subsampling(self) -> str:
+        """Of chroma."""
+        return self.shape.subsampling
+
+    @property
+    def threads(self) -> int:
+        """How many photos wait for readers at a time, where nobody says."""
+        return max(4, LOOKS // 2 if self.shape.effort > 2 else LOOKS // 8)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the files hang on, for ``compress.json``."""
+        wanted = {name: getattr(self.config, name) for name in ("mu", "bits_per_pixel", "agree")}
+        shape = {name: value for name, value in asdict(self.shape).items() if name not in ("mu", "learned")}
+        if self.shape.learned is not None:
+            shape["tables"] = [table.tolist() for table in self.shape.learned]
+        return {
+            "readers": [reader.record() for reader in self.readers],
+            "judges": [judge.record() for judge in self.judges],
+            **shape,
+            "qualities": list(self.shape.qualities),
+            **wanted,
+        }
+
+    def close(self) -> None:
+        """End its threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    # ---------------------------------------------------------------------------------------------------------- one photo
+
+    def encode(self, picture: DecodedImage) -> tuple[bytes, dict[str, Any]]:
+        """The file of a photo, and what is to be known of it.
+
+        Raises:
+            BadImage: the photo cannot be put into a JPEG file.
+            UsageError: a reader fails.
+        """
+        assert self.mu is not None
+        with self._room.for_pixels(picture.image.width * picture.image.height):
+            one = self._trials(picture)
+            self._answered(one)
+        assert one.made is not None
+        return one.content, one.made
+
+    def _trials(self, picture: DecodedImage) -> _Waiting:
+        try:
+            shape, extra = replace(self.shape, mu=self.mu or 0.0), segments(picture.exif, picture.icc)
+            trials = make_trials(picture.image, self.readers, shape, extra)
+        except BadImage:
+            raise
+        except ValueError as error:
+            raise BadImage(str(error)) from error
+        return _Waiting(trials, [self._judged(judge, picture.image) for judge in self.judges])
+
+    @staticmethod
+    def _judged(judge: PhotoReader, image: Image.Image) -> torch.Tensor:
+        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        return seen_bytes(judge, pixels)
+
+    def _answered(self, one: _Waiting) -> None:
+        with self._gather:
+            self._waiting.append(one)
+        with self._at_work:
+            if not one.done:
+                with self._gather:
+                    several, self._waiting = self._waiting, []
+                self._serve(several)
+        if one.error is not None:
+            raise one.error
+
+    def _serve(self, several: list[_Waiting]) -> None:
+        try:
+            assert self.mu is not None
+            found = self._shaped(several, self.mu)
+            said = self._verdicts(several, [file.content for file, _ in found])
+            for one, (file, left_out), judged in zip(several, found, said, strict=True):
+                one.content, one.made = file.content, _as_made(file, left_out, judged)
+        except Exception as error:
+            for one in several:
+                one.error = error
+        finally:
+            for one in several:
+                one.done = True
+
+    def _shaped(self, several: Sequence[_Waiting], mu: float) -> list[tuple[ShapedFile, list[tuple[float, bool]]]]:
+        shape = replace(self.shape, mu=mu)
+        trials = [one.trials for one in several]
+        tried(trials, self.readers, shape, self._pool)
+        return [(each.chosen(each.best(shape, mu), shape), _left_out(each, shape, mu)) for each in trials]
+
+    @torch.no_grad()
+    def _verdicts(self, several: Sequence[_Waiting], contents: Sequence[bytes]) -> list[list[tuple[float, bool]]]:
+        """Of each photo, what judges say of its file: the distance, and whether the first answer stays."""
+        found: list[list[tuple[float, bool]]] = [[] for _ in several]
+        for number, judge in enumerate(self.judges):
+            own = torch.stack([one.judged[number] for one in several])
+            seen = torch.stack([seen_bytes(judge, decoded(content)) for content in contents])
+            both = torch.cat([judge.answers(part.float() / 255) for part in torch.split(torch.cat((own, seen)), LOOKS)])
+            answers, others = both.chunk(2)
+            kept = answers.argmax(1) == others.argmax(1)
+            for place, distance in enumerate(judge.distance(answers, others).tolist()):
+                found[place].append((distance, bool(kept[place])))
+        return found
+
+    # ------------------------------------------------------------------------------------------------------------------ mu
+
+    def settle(self, pictures: Callable[[int], Iterator[DecodedImage]]) -> float:
+        """Find the mu that gives what is wanted, on some photos of the folder.
+
+        Args:
+            pictures: gives that many photos, from all over the folder.
+
+        Raises:
+            UsageError: there is none, or no mu gives it.
+        """
+        if self.mu is not None:
+            return self.mu
+        wanted = "agree" if self.config.agree is not None else "bits_per_pixel"
+        still = replace(self.shape, effort=min(self.shape.effort, 2))
+        sample = self._sample(pictures(SAMPLE[wanted]), still)
+        if not sample:
+            raise UsageError(f"{wanted} needs photos to find mu on, and none can be read; give mu")
+        mu = search_mu(sample, still, self.config.bits_per_pixel, self.config.agree)
+        if self.shape.effort > 2:
+            mu = self._with_rounds(mu, sample, still, pictures)
+        self.mu = mu
+        return mu
+
+    def _sample(self, pictures: Iterator[DecodedImage], shape: Shape) -> list[Trials]:
+        found = []
+        for picture in pictures:
+            try:
+                trials = make_trials(picture.image, self.readers, shape, segments(picture.exif, picture.icc))
+            except ValueError:  # which is said when its turn comes
+                continue
+            tried([trials], self.readers, shape, self._pool)
+            trials.files, trials.seen, trials.own = [], [], []  # of many photos there would be no end of them
+            found.append(trials)
+        return found
+
+    def _with_rounds(
+        self, mu: float, sample: Sequence[Trials], still: Shape, pictures: Callable[[int], Iterator[DecodedImage]]
+    ) -> float:
+        """From the mu of files that nobody moved to that of files with rounds of gradient, which hang on it themselves."""
+        wanted, agree = self.config.bits_per_pixel, self.config.agree
+        target, last = wanted, mu
+        for _ in range(_TRIES):
+            several = self._sample(pictures(_WITH_ROUNDS), replace(self.shape, mu=mu))
+            rate, kept = _outcome(several, self.shape, mu)
+            if wanted is not None and target is not None:
+                if abs(rate / wanted - 1) < _CLOSE:
+                    break
+                target *= wanted / rate
+                mu = _reachable(sample, still, target)
+            elif agree is not None:
+                if kept < agree:
+                    break
+                last, mu = mu, 2 * mu
+        return mu if wanted is not None else last
+
+
+def _reachable(sample: Sequence[Trials], shape: Shape, rate: float) -> float:
+    """The mu of that rate, or the largest where there are no files so small."""
+    try:
+        return search_mu(sample, shape, rate, None)
+    except UsageError:
+        return _HIGHEST_MU
+
+
+def search_mu(several: Sequence[Trials], shape: Shape, bits_per_pixel: float | None, agree: float | None) -> float:
+    """Return a mu up to which a share of first answers stays, or the least that keeps files within a rate.
+
+    Args:
+        several: photos with their readers' answers.
+        shape: how files are made.
+        bits_per_pixel: bits of all files over pixels of all photos; or
+        agree: share of first answers that are to stay, 0 to 1, of the reader that keeps fewest.
+
+    Raises:
+        UsageError: the files that are tried do not go so far.
+    """
+    low, high = np.log(_LOWEST_MU), np.log(_HIGHEST_MU)
+    most, least = _outcome(several, shape, _LOWEST_MU), _outcome(several, shape, _HIGHEST_MU)
+    if bits_per_pixel is not None:
+        if not least[0] <= bits_per_pixel:
+            raise UsageError(f"bits_per_pixel {bits_per_pixel} cannot be had: the smallest files take {least[0]:.3f}")
+        if bits_per_pixel >= most[0]:
+            return _LOWEST_MU
+    elif agree is not None and most[1] < agree:
+        raise UsageError(f"agree {agree} cannot be had: of files as large as can be {100 * most[1]:.1f} % of the answers stay")
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        rate, kept = _outcome(several, shape, float(np.exp(middle)))
+        enough = rate > bits_per_pixel if bits_per_pixel is not None else agree is not None and kept >= agree
+        low, high = (middle, high) if enough else (low, middle)
+    return float(np.exp(high if bits_per_pixel is not None else low))
+
+
+def _outcome(several: Sequence[Trials], shape: Shape, mu: float) -> tuple[float, float]:
+    """Bits of all files over pixels of all photos, and the share of first answers that stay, of the reader that keeps fewest.
+
+    Both as they are to be expected: each photo counts as one whose answers are to stay, and as one of the others.
+    """
+    rate, kept = 0.0, np.zeros(len(several[0].kept))
+    for keep, weight in ((0.0, 1 - shape.keep), (1.0, shape.keep)):
+        chosen = [(trials, trials.best(replace(shape, keep=keep), mu)) for trials in several] if weight else []
+        rate += weight * sum(8 * trials.sizes[index] for trials, index in chosen)
+        kept += weight * sum((trials.kept[:, index] for trials, index in chosen), np.zeros(len(kept)))
+    return rate / sum(trials.pixels for trials in several), float(np.round(kept.min() / len(several), 9))
+
+
+def _left_out(trials: Trials, shape: Shape, mu: float) -> list[tuple[float, bool]]:
+    """Of each of several readers, what it says of the file that the others choose, of those that nobody moved."""
+    if len(trials.distances) < 2:
+        return []
+    still = np.array(trials.rounds) == 0
+    judged: Array = trials.judged(shape)
+    found = []
+    for number in range(len(judged)):
+        others = np.delete(judged, number, 0)
+        cost = together(others, shape) + mu * trials.rates
+        index = int(np.where(still, cost, np.inf).argmin())
+        found.append((float(trials.distances[number, index]), bool(trials.kept[number, index])))
+    return found
+
+
+def _as_made(file: ShapedFile, left_out: list[tuple[float, bool]], judged: list[tuple[float, bool]]) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "quality": file.quality,
+        "kind": file.kind,
+        "rounds": file.rounds,
+        "bits_per_pixel": round(file.bits_per_pixel, 5),
+        "distance": [round(distance, 5) for distance in file.distances],
+        "kept": list(file.kept),
+    }
+    for name, said in (("left_out", left_out), ("judges", judged)):
+        if said:
+            made[name] = {"distance": [round(distance, 5) for distance, _ in said], "kept": [kept for _, kept in said]}
+    return made
+
+
+def _learned(config: CompressConfig) -> tuple[torch.Tensor, torch.Tensor] | None:
+    if config.model is None and config.tables is None:
+        return None
+    found = learned_tables(config.model, config.tables)
+    return found.luma, found.chroma
+
+
+def _names(given: str, setting: str) -> list[str]:
+    names = [name.strip() for name in given.split(",")]
+    if not all(names):
+        raise UsageError(f"{setting} must be one model or several with commas between them, got {given!r}")
+    return names
+
+
+class _Room:
+    """No more pixels at a time than this; a photo that is larger has it all for itself."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._taken, self._change = most, 0, threading.Condition()
+
+    @contextmanager
+    def for_pixels(self, pixels: int) -> Iterator[None]:
+        with self._change:
+            self._change.wait_for(lambda: not self._taken or self._taken + pixels <= self._most)
+            self._taken += pixels
+        try:
+            yield
+        finally:
+            with self._change:
+                self._taken -= pixels
+                self._change.notify_all()
+
+
+@dataclass
+class ReaderSummary:
+    """What files for readers came to, over all that are there.
+
+    Attributes:
+        files: how many.
+        qualities: how many have which quality.
+        readers: of each its ``name``, ``agreement`` (share of first answers that stay; None of features) and ``distance``
+            (mean, nats).
+        left_out: of each of several readers the same, on the files that the others choose.
+        judges: of each the same; they had no say.
+        worst: the files furthest from their originals: ``file``, ``distance``, ``quality``.
+        mu: that they were made with.
+    """
+
+    files: int
+    qualities: dict[int, int]
+    readers: list[dict[str, Any]]
+    left_out: list[dict[str, Any]]
+    judges: list[dict[str, Any]]
+    worst: list[dict[str, Any]] = field(default_factory=list)
+    mu: float = 0.0
+
+
+def summary_of(made: dict[str, dict[str, Any]], stage: ReaderStage) -> ReaderSummary:
+    """Return what the files of a folder came to; ``made`` has what is known of each, by name."""
+
+    def of(key: str | None, several: Sequence[PhotoReader]) -> list[dict[str, Any]]:
+        parts = [one if key is None else one[key] for one in made.values() if key is None or key in one]
+        if not parts:
+            return []
+        found = []
+        for number, reader in enumerate(several):
+            kept = float(np.mean([part["kept"][number] for part in parts]))
+            distance = float(np.mean([part["distance"][number] for part in parts]))
+            found.append({"name": reader.name, "agreement": None if reader.features else kept, "distance": distance})
+        return found
+
+    qualities = [one["quality"] for one in made.values()]
+    worst = sorted(made, key=lambda name: -max(made[name]["distance"]))[:WORST]
+    return ReaderSummary(
+        len(made),
+        {quality: qualities.count(quality) for quality in sorted(set(qualities))},
+        of(None, stage.readers),
+        of("left_out", stage.readers),
+        of("judges", stage.judges),
+        [{"file": name, "distance": max(made[name]["distance"]), "quality": made[name]["quality"]} for name in worst],
+        stage.mu or 0.0,
+    )
+
+
+def side_by_side(pairs: Sequence[tuple[Path, Path, dict[str, Any]]]) -> Image.Image:
+    """Return a picture of originals beside their files, one pair below the other.
+
+    Args:
+        pairs: the original, the file, and its ``file`` (name), ``distance`` and ``quality``.
+    """
+    whole = Image.new("RGB", (2 * _SIDE, len(pairs) * (_SIDE + _LINE)), "white")
+    pen = ImageDraw.Draw(whole)
+    for number, (original, file, one) in enumerate(pairs):
+        top = number * (_SIDE + _LINE)
+        name = "".join(c if c.isascii() and c.isprintable() else "?" for c in one["file"])
+        pen.text((4, top + 2), f"{name}: distance {one['distance']:.2f}, quality {one['quality']}", fill="black")
+        for place, path in enumerate((original, file)):
+            with path.open("rb") as stream:
+                image = open_picture(stream, path.name).image.convert("RGB")
+            image.thumbnail((_SIDE, _SIDE))
+            whole.paste(image, (place * _SIDE, top + _LINE))
+    return whole

@@ -1,0 +1,454 @@
+"""Networks that read files: opened by name, each with its own scaling, crop and normalisation, differentiable."""
+
+import copy
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as v2
+
+from jpegdl import pretrained
+from jpegdl.backbones.build import build_backbone, check_backbone, own_input
+from jpegdl.backbones.weights import check_finite, head_names, load_weights, pretrained_weights, read_weights
+from jpegdl.data.config import DataConfig
+from jpegdl.data.pixels import LONGEST
+from jpegdl.errors import UsageError
+from jpegdl.extras import require
+from jpegdl.files import digest_of_file
+from jpegdl.layer import PrependedModel, prepend
+from jpegdl.runs import RunFolder
+from jpegdl.runs.device import compute_device
+from jpegdl.runs.model import open_run
+from jpegdl.user_code import find_object, is_own, said
+
+FEATURES = "features:"  # in front of a name: what comes before the head, or all that the network gives
+_FILTERS = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
+_PIL_FILTERS = {2: "bilinear", 3: "bicubic"}  # numbers of Pillow's filters, as Hugging Face's files have them
+_TINY = 1e-12
+
+
+class PhotoReader:
+    """A network that files are made for, or judged by: what it sees of a photo, and what it says of that.
+
+    Args:
+        network: from normalised images (N, 3, size, size) to logits (N, classes); or with ``features`` to anything of N rows.
+            A :class:`jpegdl.layer.PrependedModel` has its normalisation, and its layer, already.
+        name: for messages and records.
+        size: side of the square that it sees, in pixels.
+        resize: short side that photos are scaled to before the middle is cut out; None for ``size``.
+        interpolation: bicubic or bilinear.
+        mean, std: its normalisation, for images in [0, 1]. Default: see :func:`jpegdl.layer.prepend`.
+        classes: their names, in the order of the logits; None where nobody knows.
+        features: it gives features: then squared distances, relative to the original's, stand in place of the KL divergence.
+        digest: of its weights; None to make one.
+        device: where to compute.
+        fast: compute in bfloat16 where the processor has instructions for it.
+
+    Attributes:
+        classes, features, name, size, resize, interpolation: as given; ``outputs`` is how many logits there are.
+
+    Raises:
+        UsageError: the network takes more than images, fails on them, or gives no logits, or none that are finite.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        name: str = "the reader",
+        *,
+        size: int = 224,
+        resize: int | None = None,
+        interpolation: str = "bicubic",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        classes: Sequence[str] | None = None,
+        features: bool = False,
+        digest: str | None = None,
+        device: str | torch.device | None = "cpu",
+        fast: bool = True,
+    ) -> None:
+        if interpolation not in _FILTERS:
+            raise UsageError(f"interpolation of {name} must be bicubic or bilinear, got {interpolation!r}")
+        self.name, self.size, self.resize, self.interpolation = name, size, max(size, resize or size), interpolation
+        self.features, self.classes = features, None if classes is None else list(classes)
+        self.device = compute_device(None if device is None else str(device))
+        self.digest = digest or _digest_of(network)
+        model = network if isinstance(network, PrependedModel) else prepend(network, nn.Identity(), mean, std)
+        self._model = copy.deepcopy(model).eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._half = fast and _has_bfloat16(self.device)
+        with torch.no_grad():
+            self.outputs = self.answers(torch.full((2, 3, size, size), 0.5)).shape[1]
+        if self._half:
+            self._shorten()
+        if self.classes is not None and not features and len(self.classes) != self.outputs:
+            raise UsageError(f"{name} has {len(self.classes)} names of classes and gives {self.outputs} logits")
+
+    def _shorten(self) -> None:
+        """Keep the backbone's numbers in bfloat16, if it computes with those alone; otherwise PyTorch casts as it goes."""
+        exact, self._model = self._model, copy.deepcopy(self._model)
+        try:
+            self._model.backbone.to(torch.bfloat16)
+            with torch.no_grad():
+                self._said(torch.full((2, 3, self.size, self.size), 0.5, device=self.device))
+            self._pure = True
+        except Exception:  # a network that makes float32 of its own
+            self._model, self._pure = exact, False
+
+    _pure = False
+
+    def record(self) -> dict[str, Any]:
+        """Return what ``compress.json`` tells of it: name, digest of its weights, and what it sees."""
+        seen = {"size": self.size, "resize": self.resize, "interpolation": self.interpolation}
+        return {"name": self.name, "digest": self.digest, **seen, "features": self.features}
+
+    # ------------------------------------------------------------------------------------------------------------- seeing
+
+    def scaled(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that a photo is scaled to; the same as in a run's test."""
+        short = min(height, width)
+        most = LONGEST * short
+        return self.resize * min(height, most) // short, self.resize * min(width, most) // short
+
+    def sees(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """(top, left, bottom, right) of what it sees of a photo, in pixels, with what bicubic scaling takes in around it."""
+        high, wide = self.scaled(height, width)
+        short = min(height, width)
+        found = []
+        for whole, cut in ((height, high), (width, wide)):
+            taken = min(whole, LONGEST * short)
+            scale = taken / cut
+            start = (whole - taken) // 2 + round((cut - self.size) / 2) * scale
+            margin = 2 * max(scale, 1) if cut != taken else 0
+            found.append((max(0, int(start - margin)), min(whole, -int(-(start + self.size * scale + margin) // 1))))
+        (top, bottom), (left, right) = found
+        return top, left, bottom, right
+
+    def view(self, pixels: Tensor) -> Tensor:
+        """Return what it sees of a photo, differentiable where ``pixels`` are floating point.
+
+        Args:
+            pixels: (3, H, W), uint8, or floating point in [0, 1].
+
+        Returns:
+            (3, size, size), float32 in [0, 1].
+        """
+        height, width = pixels.shape[-2:]
+        most = LONGEST * min(height, width)
+        if max(height, width) > most:
+            pixels = v2.center_crop(pixels, [min(height, most), min(width, most)])
+        goal = list(self.scaled(height, width))
+        if list(pixels.shape[-2:]) != goal:
+            pixels = v2.resize(pixels, goal, _FILTERS[self.interpolation], antialias=True)
+        pixels = v2.center_crop(pixels, [self.size, self.size])
+        return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.clamp(0, 1)
+
+    # ----------------------------------------------------------------------------------------------------------- answering
+
+    def answers(self, views: Tensor) -> Tensor:
+        """Return what it says of what it sees.
+
+        Args:
+            views: (N, 3, size, size) in [0, 1].
+
+        Returns:
+            (N, classes) logarithms of probabilities, in nats, or (N, K) features; float32, on the CPU.
+
+        Raises:
+            UsageError: it fails, gives something else, or numbers that are not finite.
+        """
+        try:
+            raw = self._said(views.to(self.device))
+        except UsageError:
+            raise
+        except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError, NotImplementedError) as error:
+            shape = tuple(views.shape)
+            raise UsageError(f"reader {self.name} cannot be given images {shape} alone: {said(error)[:300]}") from error
+        raw = getattr(raw, "logits", raw) if not self.features else getattr(raw, "pooler_output", raw)
+        if isinstance(raw, tuple | list) and raw:
+            raw = raw[0]
+        if not isinstance(raw, Tensor) or raw.ndim < 2 or len(raw) != len(views) or (raw.ndim > 2 and not self.features):
+            got = tuple(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
+            raise UsageError(
+                f"reader {self.name} must give logits ({len(views)}, classes), got {got}; of a network that gives features, "
+                f"write {FEATURES}{self.name}"
+            )
+        raw = raw.flatten(1).float().cpu()
+        if not bool(raw.detach().isfinite().all()):
+            raise UsageError(f"reader {self.name} gives answers that are not finite: nothing can be chosen by them")
+        return raw if self.features else raw.log_softmax(1)
+
+    def _said(self, views: Tensor) -> Any:
+        model = self._model
+        views = views.contiguous(memory_format=torch.channels_last)
+        if self._pure:
+            seen = (model.layer(views) - model.mean) / model.std
+            return model.backbone(seen.to(torch.bfloat16))
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._half):
+            return model(views)
+
+    def distance(self, own: Tensor, seen: Tensor) -> Tensor:
+        """Return how far answers are from those on the originals.
+
+        Args:
+            own, seen: (N, K), as from :meth:`answers`.
+
+        Returns:
+            (N,): KL(own || seen) in nats; of features |seen - own|^2 / |own|^2.
+        """
+        if self.features:
+            return (seen - own).square().sum(1) / own.square().sum(1).clamp_min(_TINY)
+        return (own.exp() * (own - seen)).sum(1)
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """By what the processor is, not by a clock: the same files at each call."""
+    if device.type != "cpu":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    looks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(look is not None and look() for look in looks)
+
+
+def _digest_of(network: nn.Module) -> str:
+    """16 hex digits, of all that it has learned."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        if isinstance(tensor, Tensor):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+# ----------------------------------------------------------------------------------------------------------------- by name
+
+
+def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: bool = True) -> PhotoReader:
+    """Open a network that files are made for, or judged by.
+
+    Args:
+        name: the folder of a run; a folder that ``save_pretrained`` of this project, of timm or of transformers wrote; a name
+            of timm's, or ``torchvision/`` and one of torchvision's, with the weights that they publish, or with yours,
+            ``NAME@FILE``; or ``module:make``, a module or what makes one when called without arguments (``@FILE`` for weights),
+            or a :class:`PhotoReader`. ``features:`` in front of any of them: its features, without the head.
+        device: where to compute.
+        fast: see :class:`PhotoReader`.
+
+    Raises:
+        UsageError: there is no such thing, or it is none that reads images; see :class:`PhotoReader`.
+    """
+    plain = name.removeprefix(FEATURES)
+    features = plain != name
+    if not plain.strip():
+        raise UsageError("a reader must be named: a run's folder, a name of timm's, NAME@FILE or module:make")
+    options: dict[str, Any] = {"features": features, "device": device, "fast": fast}
+    folder = Path(plain).expanduser()
+    if folder.is_dir():
+        network, found = _of_folder(folder)
+    elif is_own(plain.partition("@")[0]):
+        made = _own(*_with_file(plain))
+        if isinstance(made, PhotoReader):
+            return made
+        network, found = made, _recorded_input(made)
+    else:
+        network, found = _of_library(*_with_file(plain))
+    if features:
+        network = _without_head(network)
+        found["classes"] = None
+    front, at, file = name.partition("@")
+    shown = f"{front}@{Path(file).name}" if at else name  # as files and tables have it: where it is here does not matter
+    return PhotoReader(network, shown, **{**found, **options})
+
+
+def open_readers(names: Sequence[str], device: str | torch.device | None = "cpu", *, fast: bool = True) -> list[PhotoReader]:
+    """Open several that are to decide together.
+
+    Raises:
+        UsageError: see :func:`open_reader`; one is named twice, or they do not answer the same question.
+    """
+    if len(set(names)) < len(names):
+        raise UsageError(f"a reader is named twice: {', '.join(names)}")
+    readers = [open_reader(name, device, fast=fast) for name in names]
+    check_together(readers)
+    return readers
+
+
+def check_together(readers: Sequence[PhotoReader]) -> None:
+    """Refuse readers whose distances cannot be compared.
+
+    Raises:
+        UsageError: there is none; some give features and others logits; or they know different classes.
+    """
+    if not readers:
+        raise UsageError("files are made for one reader at least")
+    first = readers[0]
+    for other in readers[1:]:
+        if other.features != first.features:
+            raise UsageError(f"{first.name} and {other.name}: one gives features and one logits; give readers of one kind")
+        if first.features:
+            continue
+        if other.outputs != first.outputs or (first.classes and other.classes and first.classes != other.classes):
+            raise UsageError(
+                f"readers know different classes: {first.name} {first.outputs}, {other.name} {other.outputs}"
+                f"{'' if first.outputs != other.outputs else ', of other names'}; make files for one, and let the other judge"
+            )
+
+
+def _with_file(name: str) -> tuple[str, Path | None]:
+    plain, at, file = name.partition("@")
+    return plain, Path(file).expanduser() if at else None
+
+
+def _of_folder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    run = RunFolder(folder)
+    if run.config_file.is_file():
+        trained = open_run(run)
+        digest = digest_of_file(run.model_file)
+        return trained.model, {**_of_data(trained.config.data), "classes": trained.classes, "digest": digest}
+    file = folder / pretrained.CONFIG
+    if not file.is_file():
+        raise UsageError(f"{folder} is neither a run's folder nor one with a {pretrained.CONFIG} that tells of a model")
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+        kinds = set(there)
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{file} is damaged ({error})") from error
+    if {"layer", "run"} <= kinds:
+        model, classes, config, _ = pretrained.read(folder)
+        return model, {**_of_data(config.data), "classes": classes}
+    try:
+        if "architecture" in kinds:
+            network = timm.create_model(f"local-dir:{folder}", pretrained=True)
+            return network, _recorded_input(network) | {"classes": there.get("label_names")}
+        require("models of transformers need", "transformers")
+        return _of_transformers(folder, there)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the libraries raise
+        raise UsageError(f"the model in {folder} cannot be opened: {said(error)[:300]}") from error
+
+
+def _of_data(config: DataConfig) -> dict[str, Any]:
+    return {"size": config.pixels, "resize": config.side, "interpolation": config.filter}
+
+
+def _of_transformers(folder: Path, there: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    from transformers import AutoModel, AutoModelForImageClassification
+
+    classifies = any("ForImageClassification" in kind for kind in there.get("architectures") or ())
+    kind = AutoModelForImageClassification if classifies else AutoModel
+    network = kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    file = folder / "preprocessor_config.json"
+    made = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    crop = made.get("crop_size") if made.get("do_center_crop") else None
+    side, crop = (_side(given) for given in (made.get("size") or there.get("image_size") or 224, crop))
+    labels = there.get("id2label") or {}
+    classes = [labels[key] for key in sorted(labels, key=int)] if classifies and labels else None
+    return network, {
+        "size": crop or side,
+        "resize": side or crop,
+        "interpolation": _PIL_FILTERS.get(made.get("resample", 2), "bicubic"),
+        "mean": made.get("image_mean"),
+        "std": made.get("image_std"),
+        "classes": classes,
+    }
+
+
+def _side(given: Any) -> int | None:
+    side = next(iter(given.values())) if isinstance(given, dict) else given
+    return None if side is None else int(side)
+
+
+def _recorded_input(network: nn.Module) -> dict[str, Any]:
+    """What timm, or the author of a module, recorded beside it in ``pretrained_cfg``."""
+    recorded = getattr(network, "pretrained_cfg", None) or {}
+    if not isinstance(recorded, dict) or "input_size" not in recorded:
+        return {}
+    size = recorded["input_size"][-1]
+    interpolation = recorded.get("interpolation", "bicubic")
+    return {
+        "size": size,
+        "resize": int(size / recorded.get("crop_pct", 1.0)),
+        "interpolation": interpolation if interpolation in _FILTERS else "bicubic",
+    }
+
+
+def _own(name: str, file: Path | None) -> Any:
+    made: Any = find_object(name, "reader")
+    if not isinstance(made, nn.Module | PhotoReader):
+        if not callable(made):
+            raise UsageError(f"reader {name} must be a torch.nn.Module or make one, got {type(made).__name__}")
+        try:
+            inspect.signature(made).bind()
+        except TypeError as error:
+            raise UsageError(f"reader {name} must be callable without arguments: {error}") from error
+        except ValueError:  # it has no signature: calling it will tell
+            pass
+        try:
+            made = made()
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
+            raise UsageError(f"reader {name} failed, called without arguments: {said(error)}") from error
+    if isinstance(made, PhotoReader):
+        return made
+    if not isinstance(made, nn.Module):
+        raise UsageError(f"reader {name} must be a torch.nn.Module or make one, got {type(made).__name__}")
+    if file is not None:
+        load_weights(made, read_weights(file), (), f"weights {file}")
+    check_finite(
+        {key: value for key, value in made.state_dict().items() if isinstance(value, Tensor)}, f"reader {name}: weights"
+    )
+    return made
+
+
+def _of_library(name: str, file: Path | None) -> tuple[nn.Module, dict[str, Any]]:
+    try:
+        check_backbone(name, trained=True)
+    except UsageError as error:
+        raise UsageError(f"reader {name!r} is no folder here, and no network: {error}") from error
+    made = own_input(name)
+    size = 224 if made is None else made.size
+    state = pretrained_weights(name, size) if file is None else read_weights(file)
+    classes = _classes_of(name, size, state)
+    network = build_backbone(name, classes, 0, size)
+    source = f"the published weights of {name}" if file is None else f"weights {file}"
+    load_weights(network, state, [str(number) for number in range(classes)], source)
+    found: dict[str, Any] = (
+        {} if made is None else {"size": made.size, "resize": made.resize, "interpolation": made.interpolation}
+    )
+    return network, {**found, **({} if file is None else {"digest": digest_of_file(file)})}
+
+
+def _classes_of(name: str, size: int, state: dict[str, Tensor]) -> int:
+    """How many logits the weights give: the rows of what is the head of a network of 1000."""
+    network: nn.Module | None
+    with torch.device("meta"):
+        try:
+            network = build_backbone(name, 1000, 0, size)
+        except Exception:  # one that computes while it is built
+            network = None
+    if network is None:
+        network = build_backbone(name, 1000, 0, size)
+    for head in head_names(network, 1000):
+        for key, tensor in state.items():
+            if (key == head or key.endswith(f".{head}")) and tensor.ndim:
+                return len(tensor)
+    return 1000
+
+
+def _without_head(network: nn.Module) -> nn.Module:
+    """A network up to its head, where it is known how to leave that out."""
+    bare = network.backbone if isinstance(network, PrependedModel) else network
+    reset: Callable[..., Any] | None = getattr(bare, "reset_classifier", None)
+    if reset is not None:
+        reset(0)
+        return network
+    for place in ("fc", "classifier", "head", "heads"):
+        if isinstance(getattr(bare, place, None), nn.Module):
+            setattr(bare, place, nn.Identity())
+            return network
+    return network

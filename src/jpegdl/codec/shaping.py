@@ -1,0 +1,153 @@
+"""Files of many photos that networks choose and shape: lists, and an iterator for pipelines."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+from PIL import Image
+
+from jpegdl.codec.readers import PhotoReader, check_together, open_readers
+from jpegdl.codec.rounds import guide_trials
+from jpegdl.codec.trials import LOOKS, PhotoLike, Shape, ShapedFile, Trials, as_picture, ask, ladders, make_trials
+from jpegdl.errors import UsageError
+from jpegdl.settings import check_fields
+
+LARGEST_BATCH = 2**23  # pixels of photos that are in work at once
+
+
+def as_readers(readers: PhotoReader | str | Sequence[PhotoReader | str]) -> list[PhotoReader]:
+    """Return readers opened; names are opened as :func:`jpegdl.codec.open_reader` does."""
+    given = [readers] if isinstance(readers, PhotoReader | str) else list(readers)
+    opened = [reader if isinstance(reader, PhotoReader) else open_readers([reader])[0] for reader in given]
+    check_together(opened)
+    return opened
+
+
+def check_file_shape(shape: Shape) -> None:
+    """Refuse settings that no file can be made with.
+
+    Raises:
+        UsageError: names the setting.
+    """
+    check_fields(shape)
+    if not math.isfinite(shape.mu):
+        raise UsageError(f"mu must be a finite number, got {shape.mu}")
+    ladders(shape)
+
+
+def each_file(
+    photos: Iterable[PhotoLike],
+    readers: PhotoReader | str | Sequence[PhotoReader | str],
+    shape: Shape | None = None,
+    *,
+    threads: int | None = None,
+) -> Iterator[ShapedFile]:
+    """Make files for readers, photo by photo, for pipelines: as many are in work as a batch takes, and no more.
+
+    Args:
+        photos: any number of them, see :func:`as_picture`.
+        readers: one or more, opened or by name.
+        shape: how; its ``effort`` says whether quality alone is chosen, or rounding too.
+        threads: that make files while the readers look at others. Default: one for each core.
+
+    Yields:
+        A :class:`ShapedFile` for each photo, in their order.
+
+    Raises:
+        UsageError: see :func:`open_reader`, :func:`check_file_shape`.
+        TypeError, ValueError: a photo that is none.
+    """
+    shape = shape or Shape()
+    check_file_shape(shape)
+    opened = as_readers(readers)
+    with ThreadPoolExecutor(threads or (torch.get_num_threads())) as pool:
+        pending: list[Future[Trials]] = []
+        for several in batches(photos):
+            later = [pool.submit(make_trials, photo, opened, shape) for photo in several]
+            if pending:
+                yield from _finish(pending, opened, shape, pool)
+            pending = later
+        if pending:
+            yield from _finish(pending, opened, shape, pool)
+
+
+def batches(photos: Iterable[PhotoLike]) -> Iterator[list[Image.Image]]:
+    """Photos a few at a time, fewer of large ones."""
+    batch: list[Image.Image] = []
+    pixels = 0
+    for photo in photos:
+        picture = as_picture(photo)
+        size = picture.width * picture.height
+        if batch and (pixels + size > LARGEST_BATCH or len(batch) >= LOOKS):
+            yield batch
+            batch, pixels = [], 0
+        batch.append(picture)
+        pixels += size
+    if batch:
+        yield batch
+
+
+def _finish(
+    pending: Sequence[Future[Trials]], readers: Sequence[PhotoReader], shape: Shape, pool: ThreadPoolExecutor
+) -> Iterator[ShapedFile]:
+    several = [each.result() for each in pending]
+    tried(several, readers, shape, pool)
+    for trials in several:
+        yield trials.chosen(trials.best(shape, shape.mu), shape)
+
+
+def tried(several: list[Trials], readers: Sequence[PhotoReader], shape: Shape, pool: ThreadPoolExecutor) -> None:
+    """Let readers answer on all files of several photos, and at effort 3 make more, guided by them."""
+    ask(readers, several)
+    if shape.effort > 2:
+        guide_trials(several, readers, shape, pool)
+
+
+def choose(
+    photos: Iterable[PhotoLike],
+    readers: PhotoReader | str | Sequence[PhotoReader | str],
+    mu: float = 1.0,
+    **settings: Any,
+) -> list[ShapedFile]:
+    """Make a JPEG file of each photo, of the quality that readers choose by their own answers on the originals.
+
+    Args:
+        photos: see :func:`as_picture`.
+        readers: one or more, opened or by name, see :func:`jpegdl.codec.open_reader`.
+        mu: nats that a bit per pixel is worth.
+        settings: of :class:`Shape`.
+
+    Returns:
+        A :class:`ShapedFile` for each photo.
+
+    Raises:
+        UsageError, TypeError, ValueError: as :func:`each_file`.
+
+    Example::
+
+        for file in jpegdl.codec.choose(photos, "mobilenetv4_conv_small.e2400_r224_in1k", mu=0.5):
+            print(file.quality, len(file.content))
+    """
+    return list(each_file(photos, readers, Shape(mu=mu, **{"effort": 1, **settings})))
+
+
+def guide(
+    photos: Iterable[PhotoLike],
+    readers: PhotoReader | str | Sequence[PhotoReader | str],
+    mu: float = 1.0,
+    **settings: Any,
+) -> list[ShapedFile]:
+    """Make a JPEG file of each photo, of the quality that readers choose, with rounding that their gradient moves.
+
+    Args:
+        photos, readers, mu, settings: as in :func:`jpegdl.codec.choose`.
+
+    Returns:
+        A :class:`ShapedFile` for each photo.
+
+    Raises:
+        UsageError, TypeError, ValueError: as :func:`jpegdl.codec.each_file`.
+    """
+    return list(each_file(photos, readers, Shape(mu=mu, **{"effort": 3, **settings})))

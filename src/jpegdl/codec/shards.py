@@ -1,0 +1,262 @@
+"""WebDataset's shards in and out: tars of samples, of which the images are made anew and all else stays."""
+
+import io
+import itertools
+import json
+import os
+import tarfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from jpegdl.codec.config import MANIFEST, CompressConfig, check_compress
+from jpegdl.codec.encode_folder import LOCK, CompressStanding, alone_in, writing
+from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
+from jpegdl.codec.reader_stage import ReaderStage, summary_of
+from jpegdl.data.sources.listing import is_image, open_tar
+from jpegdl.errors import UsageError
+from jpegdl.files import is_stray, replacing, write_json
+
+SUFFIX = ".tar"
+_FORMAT = 1  # of the manifest
+_AHEAD = 4  # samples for each thread that wait for those before them
+
+
+def compress_shards(
+    shards: Sequence[str | os.PathLike[str]],
+    target: str | os.PathLike[str],
+    config: CompressConfig,
+    progress: Callable[[CompressStanding], None] | None = None,
+) -> dict[str, Any]:
+    """Write tars of samples anew, their images as JPEG files for readers, named .jpg; all else in them stays as it is.
+
+    A shard is there whole or not at all, under its own name, and what is known of its files beside it, in ``NAME.tar.json``.
+    The same call goes on with the next one. An image that cannot be read stays as it is, and is named. One process at a time
+    writes to a folder: on several machines give each a folder, and other shards.
+
+    Args:
+        shards: tar files, not compressed, of different names.
+        target: folder to write to; empty, or with what the same settings made before.
+        config: with ``reader``.
+        progress: told how many shards are done.
+
+    Returns:
+        ``shards``, ``written`` and ``skipped`` (shards), ``images``, ``bad`` (``file`` and ``why``), ``bytes``,
+        ``bytes_before`` and ``pixels`` of the images written now, ``bits_per_pixel`` of these, ``seconds``, ``mu``, and
+        ``readers``: what :func:`jpegdl.codec.compress_folder` says of them, over all shards.
+
+    Raises:
+        UsageError: settings that cannot be, no shards, one that cannot be read, a target in use or of other settings.
+    """
+    check_compress(config)
+    if config.reader is None:
+        raise UsageError("shards are made for readers: give --reader; unpack them for tables")
+    paths = [Path(shard).expanduser() for shard in shards]
+    _check(paths)
+    out = Path(target).expanduser()
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; give a folder to write to")
+    if any(path.resolve().parent == out.resolve() for path in paths):
+        raise UsageError(f"{out} holds the shards themselves; give another folder")
+    stage = ReaderStage(config)
+    try:
+        with alone_in(out.resolve()):
+            return _Shards(paths, out.resolve(), config, stage, progress or (lambda standing: None)).run()
+    finally:
+        stage.close()
+
+
+def _check(paths: Sequence[Path]) -> None:
+    if not paths:
+        raise UsageError("there are no shards")
+    for path in paths:
+        if not path.is_file():
+            raise UsageError(f"there is no shard {path}")
+    names = [path.name.casefold() for path in paths]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"two shards are named {twice}: give them names of their own")
+    if other := next((path for path in paths if path.suffix != SUFFIX), None):
+        raise UsageError(f"shard {other} is no {SUFFIX} file")
+
+
+class _Shards:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        out: Path,
+        config: CompressConfig,
+        stage: ReaderStage,
+        progress: Callable[[CompressStanding], None],
+    ) -> None:
+        self.paths, self.out, self.config, self.stage, self.progress = paths, out, config, stage, progress
+        self.written = self.bytes = self.before = self.pixels = 0
+        self.begin = time.monotonic()
+
+    def run(self) -> dict[str, Any]:
+        self._manifest()
+        skipped, images = 0, 0
+        with ThreadPoolExecutor(self.config.threads or self.stage.threads) as pool:
+            for number, path in enumerate(self.paths):
+                if self._there(path):
+                    skipped += 1
+                else:
+                    images += self._shard(path, pool)
+                seconds = time.monotonic() - self.begin
+                self.progress(CompressStanding(number + 1, len(self.paths), images / seconds if seconds else 0.0))
+        made: dict[str, dict[str, Any]] = {}
+        bad = []
+        for path in self.paths:
+            there = json.loads(self._beside(path).read_text(encoding="utf-8"))
+            made |= {f"{path.name}/{name}": one for name, one in there["files"].items()}
+            bad += there["bad"]
+        found = asdict(summary_of(made, self.stage))
+        with writing(self.out):
+            manifest = json.loads((self.out / MANIFEST).read_text(encoding="utf-8"))
+            write_json(self.out / MANIFEST, {**manifest, "found": found})
+        return {
+            "shards": len(self.paths),
+            "written": self.written,
+            "skipped": skipped,
+            "images": len(made),
+            "bad": bad,
+            "bytes": self.bytes,
+            "bytes_before": self.before,
+            "pixels": self.pixels,
+            "bits_per_pixel": 8 * self.bytes / self.pixels if self.pixels else None,
+            "seconds": time.monotonic() - self.begin,
+            "mu": self.stage.mu,
+            "readers": found,
+        }
+
+    def _manifest(self) -> None:
+        """Refuse a folder of other settings; else write these down, with mu."""
+        file = self.out / MANIFEST
+        settings = json.loads(json.dumps({"format": _FORMAT, "shards": True, **self.stage.settings()}))
+        there: dict[str, Any] = {}
+        if file.is_file():
+            try:
+                there = json.loads(file.read_text(encoding="utf-8"))
+                differing = [name for name in settings if there["settings"].get(name) != settings[name]]
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UsageError(f"{file} is damaged ({error}); delete {self.out}, or give another folder") from error
+            if differing:
+                named = ", ".join(differing)
+                raise UsageError(f"{self.out} holds shards made with other settings ({named}); give another folder")
+        elif any(path.name != LOCK and not is_stray(path) for path in self.out.iterdir()):
+            raise UsageError(f"{self.out} is not empty, and no {MANIFEST} in it says what it holds; give a new folder")
+        if isinstance(there.get("mu"), float | int):
+            self.stage.mu = float(there["mu"])
+        mu = self.stage.settle(self._some)
+        if not there:
+            with writing(self.out):
+                write_json(file, {"from": self.stage.source, "settings": settings, "mu": mu})
+
+    def _some(self, count: int) -> Iterator[DecodedImage]:
+        """That many photos, equally many of the first of each shard."""
+        share = -(-count // len(self.paths))
+        several = itertools.chain.from_iterable(itertools.islice(_photos(path), share) for path in self.paths)
+        yield from itertools.islice(several, count)
+
+    def _beside(self, path: Path) -> Path:
+        return self.out / f"{path.name}.json"
+
+    def _there(self, path: Path) -> bool:
+        """Return whether a shard was made, of the file that is there now."""
+        try:
+            there = json.loads(self._beside(path).read_text(encoding="utf-8"))
+            size = (self.out / path.name).stat().st_size
+            return bool(there["made_of"] == _state(path) and there["bytes"] == size)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def _shard(self, path: Path, pool: ThreadPoolExecutor) -> int:
+        made: dict[str, dict[str, Any]] = {}
+        bad: list[dict[str, str]] = []
+        names: set[str] = set()
+        state = _state(path)
+        with writing(self.out), replacing(self.out / path.name) as new:
+            with tarfile.open(new, "w") as tar:
+                for entry, content, done in self._members(path, pool):
+                    if isinstance(done, str):
+                        bad.append({"file": f"{path.name}/{entry.name}", "why": done})
+                        self.progress(CompressStanding(self.written, len(self.paths), 0.0, f"{path}/{entry.name}: {done}"))
+                    elif done is not None:
+                        entry = entry.replace(name=str(PurePosixPath(entry.name).with_suffix(".jpg")), deep=False)
+                        made[entry.name] = done
+                    if entry.name in names:
+                        raise UsageError(f"{path} would have {entry.name} twice: two images differ in their suffix alone")
+                    names.add(entry.name)
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
+            size = new.stat().st_size
+            write_json(self._beside(path), {"made_of": state, "bytes": size, "bad": bad, "files": made})
+        self.written += 1
+        return len(made)
+
+    def _members(
+        self, path: Path, pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[tarfile.TarInfo, bytes, dict[str, Any] | str | None]]:
+        """The files of a shard in its order: bytes, and what is known of images, or why one stays as it is."""
+        pending: deque[tuple[tarfile.TarInfo, bytes | Future[tuple[bytes, dict[str, Any] | str | None]]]] = deque()
+        most = _AHEAD * (self.config.threads or self.stage.threads)
+        for entry, content in _entries(path):
+            later = pool.submit(self._one, entry.name, content) if is_image(entry.name) else content
+            pending.append((entry, later))
+            if len(pending) >= most:
+                yield self._finished(*pending.popleft())
+        while pending:
+            yield self._finished(*pending.popleft())
+
+    @staticmethod
+    def _finished(
+        entry: tarfile.TarInfo, later: bytes | Future[tuple[bytes, dict[str, Any] | str | None]]
+    ) -> tuple[tarfile.TarInfo, bytes, dict[str, Any] | str | None]:
+        return (entry, later, None) if isinstance(later, bytes) else (entry, *later.result())
+
+    def _one(self, name: str, content: bytes) -> tuple[bytes, dict[str, Any] | str | None]:
+        try:
+            picture = open_picture(io.BytesIO(content), name)
+            made, known = self.stage.encode(picture)
+        except (*BAD, Other) as error:
+            return content, why(error)
+        self.bytes += len(made)
+        self.before += len(content)
+        self.pixels += picture.image.width * picture.image.height
+        return made, known
+
+
+def _entries(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    """The files in a tar, in its order.
+
+    Raises:
+        UsageError: it cannot be read, or holds links.
+    """
+    try:
+        with open_tar(path) as tar:
+            for entry in tar:
+                if entry.isdir():
+                    continue
+                stream = tar.extractfile(entry) if entry.isreg() else None
+                if stream is None:
+                    raise UsageError(f"{entry.name} in {path} is a link or a device: a shard holds files")
+                yield entry, stream.read()
+    except (OSError, tarfile.TarError) as error:
+        raise UsageError(f"shard {path} cannot be read: {error}") from error
+
+
+def _photos(path: Path) -> Iterator[DecodedImage]:
+    for entry, content in _entries(path):
+        if is_image(entry.name):
+            try:
+                yield open_picture(io.BytesIO(content), entry.name)
+            except (*BAD, Other):
+                continue
+
+
+def _state(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]

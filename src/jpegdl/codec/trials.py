@@ -1,0 +1,406 @@
+"""Files that networks choose: of several files of each photo the one that their own answer on the original survives best.
+
+No labels: a reader's answer on a file is held against its answer on the original. What is least is
+
+    distance(answer on the original, answer on the file) + mu x bits per pixel
+
+with the distance in nats (the KL divergence of class probabilities), averaged over the readers.
+"""
+
+import io
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from jpegdl import functional as F
+from jpegdl.codec.levels import Array, file_of_levels, nearest_levels
+from jpegdl.codec.readers import PhotoReader
+from jpegdl.errors import UsageError
+from jpegdl.settings import Count, NotNegative, Quality, Range
+from jpegdl.tables import standard_tables
+
+#: Qualities of libjpeg's scale that files are made at to choose from.
+QUALITIES = (6, 8, 10, 15, 20, 30, 50, 65, 80, 90)
+FLOOR = 10  # of quality, where files are to do for other networks too
+_FINER = 0.7  # of chroma's steps, in a second ladder
+_COARSER = 1.05  # of luma's there
+_SCALES = tuple(2 ** (power / 2) for power in range(6, -7, -1))  # of learned tables
+LOOKS = 32  # that go through a reader at once
+
+Share = Annotated[float, Range(0, 1)]
+PhotoLike = Image.Image | np.ndarray[Any, Any] | Tensor
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How files are made for readers.
+
+    Args:
+        mu: nats that a bit per pixel is worth: large makes small files.
+        effort: 1 chooses the quality of each photo; 2 among more kinds of files; 3 moves the rounding of coefficients too.
+        robust: make files that other networks read well too: distances smoothed over neighbouring qualities, gradients over
+            mirrored, shifted and scaled views, and no quality below the floor.
+        floor: the lowest quality, 1 to 100; what no reader sees of a photo is stored as coarsely. None for 10 where
+            ``robust``, else the lowest that is tried.
+        several: of several readers the mean of the distances counts, or the worst.
+        subsampling: of chroma, 4:4:4, 4:2:2 or 4:2:0.
+        rounds: of gradient, at effort 3.
+        qualities: that are tried, of libjpeg's scale.
+        keep: share of photos, drawn by their content, whose first answers are to stay wherever a file is tried that they do on.
+        learned: more tables to choose from where effort is 2 or 3, (luma, chroma), each (8, 8) steps; finer and coarser ones
+            are made of them.
+    """
+
+    mu: NotNegative = 1.0
+    effort: Literal[1, 2, 3] = 1
+    robust: bool = True
+    floor: Quality | None = None
+    several: Literal["mean", "worst"] = "mean"
+    subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
+    rounds: Count = 4
+    qualities: tuple[Quality, ...] = QUALITIES
+    keep: Share = 0.0
+    learned: Any = field(default=None, compare=False)
+
+    @property
+    def lowest(self) -> int:
+        """The floor."""
+        return self.floor if self.floor is not None else FLOOR if self.robust else min(self.qualities)
+
+
+@dataclass(frozen=True)
+class ShapedFile:
+    """A file that readers chose.
+
+    Attributes:
+        content: the JPEG file.
+        quality: of libjpeg's scale, whose tables it has; of learned ones, that of standard tables as coarse in the mean.
+        kind: "standard", "finer chroma" or "learned".
+        rounds: of gradient that went into it.
+        distance: of the readers' answers to those on the original, mean or worst, in nats.
+        distances: of each reader.
+        kept: of each reader, whether its first answer is still that on the original.
+        bits_per_pixel: of the whole file.
+    """
+
+    content: bytes
+    quality: int
+    kind: str
+    rounds: int
+    distance: float
+    distances: tuple[float, ...]
+    kept: tuple[bool, ...]
+    bits_per_pixel: float
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A pair that files are made with.
+
+    Attributes:
+        kind: "standard", "finer chroma" or "learned".
+        quality: that they stand for.
+        luma, chroma: (8, 8), whole numbers.
+    """
+
+    kind: str
+    quality: int
+    luma: Tensor
+    chroma: Tensor
+
+    def of(self, planes: int) -> list[list[int]]:
+        """As a file has them."""
+        return [[int(entry) for entry in table.flatten().tolist()] for table in (self.luma, self.chroma)[: min(planes, 2)]]
+
+    def steps(self, planes: int) -> list[Array]:
+        """Of each plane, (8, 8), int64."""
+        return [(self.chroma if number else self.luma).numpy().astype(np.int64) for number in range(planes)]
+
+
+def ladders(shape: Shape) -> list[list[Tables]]:
+    """Return the tables that are tried: of each kind those of all qualities, from coarse to fine; a floor that is given is one.
+
+    Raises:
+        UsageError: there are no qualities.
+    """
+    if not shape.qualities:
+        raise UsageError("qualities must name one at least, from 1 to 100")
+    above = {quality for quality in shape.qualities if quality >= shape.lowest}
+    qualities = sorted(above if above and shape.floor is None else above | {shape.lowest})
+    standard = [Tables("standard", quality, *standard_tables(quality)) for quality in qualities]
+    if shape.effort < 2:
+        return [standard]
+    finer = [
+        Tables(
+            "finer chroma",
+            tables.quality,
+            (tables.luma * _COARSER).round().clamp(1, 255),
+            (tables.chroma * _FINER).round().clamp(1, 255),
+        )
+        for tables in standard
+    ]
+    if shape.learned is None:
+        return [standard, finer]
+    luma, chroma = shape.learned
+    return [standard, finer, _scaled(luma, chroma, shape.lowest)]
+
+
+def _scaled(luma: Tensor, chroma: Tensor, lowest: int) -> list[Tables]:
+    """Learned tables, coarser and finer, from coarse to fine; none coarser than the floor."""
+    sizes = {quality: _mean_step(standard_tables(quality)[0]) for quality in range(lowest, 101)}
+    found: dict[int, Tables] = {}
+    for scale in _SCALES:
+        pair = [(table.detach().float() * scale).round().clamp(1, 255) for table in (luma, chroma)]
+        size = _mean_step(pair[0])
+        if size <= sizes[lowest]:
+            quality = min(sizes, key=lambda quality: abs(sizes[quality] - size))
+            found.setdefault(quality, Tables("learned", quality, *pair))
+    return [found[quality] for quality in sorted(found)]
+
+
+def _mean_step(table: Tensor) -> float:
+    """Logarithm of the geometric mean."""
+    return float(table.float().log().mean())
+
+
+# ---------------------------------------------------------------------------------------------------------------- one photo
+
+
+@dataclass
+class Trials:
+    """The files of one photo that there are to choose from, and what readers say of them.
+
+    Attributes:
+        size: (width, height) in pixels.
+        views: of each reader, (files + 1, 3, side, side) uint8: what it sees of the original, and then of each file; empty once
+            it has answered.
+        files: what is in them; empty where only their sizes are wanted any more.
+        sizes: of each file, in bytes.
+        tables: of each file.
+        rounds: 0 for files that nobody moved; of the others 1 and the rounds of gradient.
+        distances: (readers, files), in nats.
+        kept: (readers, files), whether the first answer stays.
+        drawn: a number from 0 to 1 that its content gives.
+        own: of each reader, (K,), its answer on the original.
+        coefficients: of Y, Cb and Cr, each (rows, columns, 8, 8) float32; kept for rounds of gradient.
+        seen: of each plane, (rows, columns): which blocks any reader sees.
+        segments: marker segments of the file.
+    """
+
+    size: tuple[int, int]
+    views: list[Tensor]
+    files: list[bytes]
+    tables: list[Tables]
+    rounds: list[int]
+    distances: Array
+    kept: Array
+    sizes: list[int] = field(default_factory=list)
+    drawn: float = 1.0
+    own: list[Tensor] = field(default_factory=list)
+    coefficients: list[Array] = field(default_factory=list)
+    seen: list[Array] = field(default_factory=list)
+    segments: bytes = b""
+
+    @property
+    def pixels(self) -> int:
+        """How many it has."""
+        return self.size[0] * self.size[1]
+
+    @property
+    def rates(self) -> Array:
+        """(files,): bits per pixel."""
+        return np.array(self.sizes) * 8 / self.pixels
+
+    def best(self, shape: Shape, mu: float) -> int:
+        """Return the file of least distance + mu x bits; of a photo whose answers are to stay, among those that they do on."""
+        cost = together(self.judged(shape), shape) + mu * self.rates
+        if self.drawn < shape.keep:
+            stays = self.kept.all(0)
+            cost = np.where(stays, cost, np.inf) if stays.any() else -self.rates
+        return int(cost.argmin())
+
+    def judged(self, shape: Shape) -> Array:
+        """(readers, files): distances, smoothed over neighbouring qualities where they are to carry over."""
+        found = self.distances.copy()
+        if not shape.robust:
+            return found
+        start = 0
+        while start < len(self.rounds) and not self.rounds[start]:
+            end = start
+            while end < len(self.rounds) and not self.rounds[end] and self.tables[end].kind == self.tables[start].kind:
+                end += 1
+            found[:, start:end] = smoothed(self.distances[:, start:end])
+            start = end
+        return found
+
+    def chosen(self, index: int, shape: Shape) -> ShapedFile:
+        """The file of that index."""
+        content, tables = self.files[index], self.tables[index]
+        return ShapedFile(
+            content,
+            tables.quality,
+            tables.kind,
+            max(0, self.rounds[index] - 1),
+            float(together(self.distances, shape)[index]),
+            tuple(self.distances[:, index].tolist()),
+            tuple(bool(kept) for kept in self.kept[:, index]),
+            8 * len(content) / self.pixels,
+        )
+
+
+def together(distances: Array, shape: Shape) -> Array:
+    """(readers, files) to (files,)."""
+    found: Array = distances.mean(0) if shape.several == "mean" else distances.max(0)
+    return found
+
+
+def smoothed(distances: Array) -> Array:
+    """Return distances averaged with those of the next qualities, 1 : 2 : 1.
+
+    Args:
+        distances: (..., qualities).
+    """
+    if distances.shape[-1] < 2:
+        return distances
+    wide = np.concatenate((distances[..., :1], distances, distances[..., -1:]), -1)
+    found: Array = (wide[..., :-2] + 2 * wide[..., 1:-1] + wide[..., 2:]) / 4
+    return found
+
+
+def as_picture(photo: PhotoLike) -> Image.Image:
+    """Return a photo as an image, mode RGB or L.
+
+    Args:
+        photo: a PIL image; (H, W, 3) or (H, W) uint8 as NumPy has images; or (3, H, W) or (1, H, W) as PyTorch has them, uint8
+            or floating point in [0, 1].
+
+    Raises:
+        TypeError, ValueError: something else.
+    """
+    if isinstance(photo, Image.Image):
+        return photo if photo.mode in ("L", "RGB") else photo.convert("RGB")
+    if isinstance(photo, Tensor):
+        if photo.ndim != 3 or photo.shape[0] not in (1, 3):
+            raise ValueError(f"a photo must be (3, H, W) or (1, H, W), got {tuple(photo.shape)}")
+        if photo.is_floating_point():
+            if not bool(photo.isfinite().all()) or float(photo.min()) < 0 or float(photo.max()) > 1:
+                raise ValueError("a photo in floating point must lie in [0, 1], and be finite")
+            photo = (photo * 255).round().to(torch.uint8)
+        if photo.dtype != torch.uint8:
+            raise TypeError(f"a photo must be uint8 or floating point, got {photo.dtype}")
+        photo = photo.permute(1, 2, 0).cpu().numpy()
+        photo = photo[..., 0] if photo.shape[-1] == 1 else photo
+    if not isinstance(photo, np.ndarray):
+        raise TypeError(f"a photo must be a PIL image, an array or a tensor, got {type(photo).__name__}")
+    if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or (photo.ndim == 3 and photo.shape[-1] != 3) or not photo.size:
+        raise ValueError(f"a photo must be uint8, (H, W, 3) or (H, W), got {photo.dtype} {photo.shape}")
+    return Image.fromarray(photo)
+
+
+def decoded(content: bytes) -> Tensor:
+    """(3, H, W) uint8: the pixels of a file, grey ones three times."""
+    with Image.open(io.BytesIO(content)) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def levels_of(coefficients: Sequence[Array], seen: Sequence[Array], tables: Tables, floor: Sequence[Array]) -> list[Array]:
+    """Return the nearest levels; of what no reader sees, those of the floor's, on the grid of these tables.
+
+    Args:
+        coefficients: of each plane, (rows, columns, 8, 8).
+        seen: of each plane, (rows, columns).
+        tables: of the file.
+        floor: of each plane, (8, 8): steps of the floor.
+    """
+    steps = tables.steps(len(coefficients))
+    return [nearest_levels(*plane) for plane in zip(coefficients, steps, floor, seen, strict=True)]
+
+
+def blocks_seen(
+    readers: Sequence[PhotoReader], size: tuple[int, int], planes: Sequence[Array], subsampling: str
+) -> list[Array]:
+    """Return of each plane which blocks any reader sees, (rows, columns), with one more around them."""
+    down, across = F.chroma_factors(subsampling)
+    width, height = size
+    found = []
+    for number, plane in enumerate(planes):
+        rows, columns = plane.shape[:2]
+        high, wide = (F.BLOCK * down, F.BLOCK * across) if number else (F.BLOCK, F.BLOCK)
+        there = np.zeros((rows, columns), np.bool_)
+        for reader in readers:
+            top, left, bottom, right = reader.sees(height, width)
+            spread = 2 if len(planes) > 1 and (down, across) != (1, 1) else 0
+            first, last = max(0, top - spread) // high, -(-(bottom + spread) // high)
+            there[first:last, max(0, left - spread) // wide : -(-(right + spread) // wide)] = True
+        found.append(there)
+    return found
+
+
+def make_trials(photo: PhotoLike, readers: Sequence[PhotoReader], shape: Shape, segments: bytes = b"") -> Trials:
+    """Make the files of one photo, and what each reader sees of them; in any thread.
+
+    Raises:
+        ValueError: the photo cannot be put into a JPEG file.
+    """
+    picture = as_picture(photo)
+    if max(picture.size) > 65500:
+        raise ValueError(f"{picture.width} x {picture.height} pixels: a JPEG file holds 65500 on a side at most")
+    stored = torch.from_numpy(np.array(picture))
+    stored = stored[None] if stored.ndim == 2 else stored.permute(2, 0, 1)
+    # Whole numbers, as libjpeg computes them: files of standard tables are libjpeg's own, but for blocks that nobody sees.
+    coefficients = [z[0].numpy().astype(np.float32) / 8 for z in F.encode_coefficients(stored[None], shape.subsampling)]
+    seen = blocks_seen(readers, picture.size, coefficients, shape.subsampling)
+    floor = Tables("", shape.lowest, *standard_tables(shape.lowest)).steps(len(coefficients))
+    tables = [each for ladder in ladders(shape) for each in ladder]
+    files = [
+        file_of_levels(
+            levels_of(coefficients, seen, each, floor), each.of(len(coefficients)), picture.size, shape.subsampling, segments
+        )
+        for each in tables
+    ]
+    views = [torch.stack(each) for each in zip(*_views(stored.expand(3, -1, -1), files, readers), strict=True)]
+    nothing = np.zeros((len(readers), len(files)))
+    trials = Trials(picture.size, views, files, tables, [0] * len(files), nothing, nothing > 0, [len(each) for each in files])
+    trials.segments, trials.drawn = segments, zlib.crc32(files[-1]) / 2**32
+    if shape.effort > 2:
+        trials.coefficients = coefficients
+    trials.seen = seen
+    return trials
+
+
+def _views(original: Tensor, files: Sequence[bytes], readers: Sequence[PhotoReader]) -> Iterator[list[Tensor]]:
+    """Of the original and then of each file, what each reader sees; the pixels of one alone are kept at a time."""
+    yield [seen_bytes(reader, original) for reader in readers]
+    for content in files:
+        pixels = decoded(content)
+        yield [seen_bytes(reader, pixels) for reader in readers]
+
+
+def seen_bytes(reader: PhotoReader, pixels: Tensor) -> Tensor:
+    """Return what a reader sees of uint8 pixels, (3, size, size) uint8."""
+    return (reader.view(pixels) * 255).round().to(torch.uint8)
+
+
+@torch.no_grad()
+def ask(readers: Sequence[PhotoReader], several: Sequence[Trials]) -> None:
+    """Let readers answer on the files of several photos, in batches."""
+    for number, reader in enumerate(readers):
+        views = torch.cat([trials.views[number] for trials in several])
+        said = torch.cat([reader.answers(part.float() / 255) for part in torch.split(views, LOOKS)])
+        place = 0
+        for trials in several:
+            count = len(trials.files) + 1
+            own, answers = said[place : place + 1], said[place + 1 : place + count]
+            place += count
+            trials.own.append(own[0].clone())
+            trials.distances[number] = reader.distance(own.expand_as(answers), answers).double().numpy()
+            if not reader.features:
+                trials.kept[number] = (answers.argmax(1) == own.argmax(1)).numpy()
+    for trials in several:
+        trials.views = []

@@ -1,0 +1,111 @@
+import csv
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_reader_stage import CODE, PHOTO
+
+import jpegdl.cli
+from jpegdl.codec import Encoder, PhotoRateConfig, open_reader, rate_photos
+from jpegdl.errors import UsageError
+from jpegdl.tables import standard_tables
+
+
+@pytest.fixture
+def network(tmp_path, monkeypatch):
+    folder = tmp_path / "code"
+    folder.mkdir()
+    named = CODE.replace("fast=False)", 'fast=False, classes=["a", "b", "c", "d"])')
+    (folder / "rate_readers.py").write_text(named.replace("def others(): return made(0, classes=7)\n", ""), encoding="utf-8")
+    monkeypatch.syspath_prepend(str(folder))
+    return "rate_readers:one"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    for number, name in enumerate("abcab"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        PHOTO.crop((20 * number, 0, 20 * number + 60, 50)).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_what_each_quality_costs(photos, network):
+    found = rate_photos(PhotoRateConfig(network, str(photos), qualities=[10, 80], device="cpu"))
+    assert (found.images, found.total, found.labelled, found.bad) == (5, 5, True, [])
+    assert [(row["files"], row["setting"]) for row in found.rows] == [("default", 10), ("default", 80)]
+    one, encoder = open_reader(network), Encoder(*standard_tables(10), None, "4:2:0")
+    sizes, kept, right, before = [], [], [], []
+    for path in sorted(photos.rglob("*.png")):
+        with Image.open(path) as image:
+            content = encoder.encode(image.convert("RGB"))
+            pixels = np.array(image)
+        with Image.open(io.BytesIO(content)) as file:
+            both = [torch.from_numpy(part).permute(2, 0, 1) for part in (pixels, np.array(file))]
+        first, second = (int(one.answers(one.view(part)[None]).argmax()) for part in both)
+        sizes.append(len(content))
+        kept.append(first == second)
+        right.append(second == "abcd".index(path.parent.name))
+        before.append(first == "abcd".index(path.parent.name))
+    row = found.rows[0]
+    assert row["bits_per_pixel"] == pytest.approx(8 * sum(sizes) / (5 * 60 * 50))
+    assert row["megabytes"] == pytest.approx(sum(sizes) / 1e6)
+    assert row["agreement"] == pytest.approx(np.mean(kept))
+    assert row["accuracy"] == pytest.approx(np.mean(right))
+    assert row["points"] == pytest.approx(100 * (np.mean(right) - np.mean(before)))
+    assert row["points_low"] <= row["points"] <= row["points_high"]
+    assert "quality 10" in found.lines[0]
+
+
+def test_without_labels_agreement_counts(photos, network, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in photos.rglob("*.png"):
+        (flat / path.name).write_bytes(path.read_bytes())
+    (flat / "bad.png").write_bytes(b"nothing")
+    config = PhotoRateConfig(
+        network,
+        str(flat),
+        reader="rate_readers:two",
+        judge="rate_readers:three",
+        qualities=[10, 50],
+        mus=[3.0, 0.01],
+        device="cpu",
+    )
+    found = rate_photos(config)
+    assert (found.images, found.total, found.labelled) == (5, 6, False)
+    assert len(found.bad) == 1
+    assert {row["read_by"] for row in found.rows} == {"net 0", "net 2"}
+    assert len(found.rows) == 2 * 4
+    for row in found.rows:
+        assert row["accuracy"] is None
+        assert row["points"] == pytest.approx(100 * (row["agreement"] - 1))
+    assert "--reader" in found.lines[0]
+
+
+def test_the_command(photos, network, tmp_path, capsys):
+    options = ["--photos", str(photos), "--qualities", "10,80", "--to", str(tmp_path / "to"), "--device", "cpu"]
+    assert jpegdl.cli.main(["rate", "--model", network, *options, "--reader", "rate_readers:two", "--mus", "1,0.1"]) == 0
+    assert "store at quality 10" in capsys.readouterr().out
+    with (tmp_path / "to" / "rate.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["setting"]) for row in rows] == [10, 80, 1, 0.1]
+    assert (tmp_path / "to" / "rate.json").is_file()
+    assert (tmp_path / "to" / "rate.png").stat().st_size > 0
+    assert jpegdl.cli.main(["rate", *options]) == 1
+    assert "--model" in capsys.readouterr().err
+
+
+def test_what_cannot_be(photos, network, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for settings, named in (
+        ({"photos": str(tmp_path / "none")}, "none"),
+        ({"photos": str(tmp_path / "empty")}, "empty"),
+        ({"qualities": [0]}, "qualities"),
+        ({"qualities": []}, "qualities"),
+        ({"model": "no_such_network"}, "no_such_network"),
+    ):
+        with pytest.raises(UsageError, match=named):
+            rate_photos(PhotoRateConfig(**{"model": network, "photos": str(photos), "device": "cpu", **settings}))

@@ -1,0 +1,268 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import jpegdl.cli
+from jpegdl.codec import CompressConfig, choose, compress_folder, open_reader
+from jpegdl.codec.config import PICTURE
+from jpegdl.codec.encode_folder import LOCK, MANIFEST, SOURCES
+from jpegdl.codec.reader_stage import _LOWEST_MU, search_mu
+from jpegdl.codec.trials import Shape, ask, decoded, make_trials
+from jpegdl.data import photograph
+from jpegdl.errors import UsageError
+
+PHOTO = Image.fromarray(photograph("chelsea")).convert("RGB")
+CODE = """
+import torch
+from torch import nn
+from jpegdl.codec import PhotoReader
+
+def made(seed, classes=4, bad=False, size=24, sharp=60.0):
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.ReLU(), nn.Conv2d(8, 16, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                        nn.Flatten(), nn.Linear(16, classes))
+    with torch.no_grad():
+        net[-1].weight *= sharp
+        if bad:
+            net[-1].weight *= float("nan")
+    return PhotoReader(net, f"net {seed}", size=size, resize=28, fast=False)
+
+def one(): return made(0)
+def two(): return made(1)
+def three(): return made(2)
+def others(): return made(0, classes=7)
+def broken(): return made(0, bad=True)
+"""
+
+
+@pytest.fixture
+def readers(tmp_path, monkeypatch):
+    folder = tmp_path / "code"
+    folder.mkdir()
+    (folder / "few_readers.py").write_text(CODE, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(folder))
+    yield "few_readers"
+    sys.modules.pop("few_readers", None)
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "in"
+    (folder / "cats").mkdir(parents=True)
+    for number in range(6):
+        left = 20 * number
+        image = PHOTO.crop((left, left, left + 60 + 8 * number, left + 50))
+        image.save(folder / "cats" / f"{number}.png")
+    PHOTO.resize((40, 56)).convert("L").save(folder / "grey.png")
+    return folder
+
+
+def files_in(folder):
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in (LOCK, SOURCES, PICTURE)]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(files) if path.name != MANIFEST}
+
+
+def test_a_folder_for_a_reader(source, tmp_path, readers):
+    config = CompressConfig(reader=f"{readers}:one", judge=f"{readers}:two", mu=0.2, threads=3)
+    found = compress_folder(source, tmp_path / "out", config)
+    assert (found["images"], found["written"], found["bad"], found["mu"]) == (7, 7, [], 0.2)
+    files, one = files_in(tmp_path / "out"), open_reader(f"{readers}:one")
+    for name, content in files.items():
+        with Image.open(next(source.glob(f"{name.removesuffix('.jpg')}.*"))) as image:
+            (wanted,) = choose([image], one, 0.2)
+        assert content == wanted.content
+    there = json.loads((tmp_path / "out" / MANIFEST).read_text(encoding="utf-8"))
+    assert set(there["files"]) == set(files)
+    assert there["mu"] == 0.2
+    assert there["settings"]["readers"][0]["digest"] == one.digest
+    first = there["files"]["cats/0.jpg"]
+    with Image.open(source / "cats" / "0.png") as image:
+        (wanted,) = choose([image], one, 0.2)
+    assert (first["quality"], first["rounds"]) == (wanted.quality, 0)
+    assert first["distance"] == [round(wanted.distance, 5)]
+    said = found["readers"]
+    with Image.open(tmp_path / "out" / PICTURE) as image:
+        assert image.height == 5 * (320 + 16)
+    assert said["files"] == 7
+    assert sum(said["qualities"].values()) == 7
+    assert said["readers"][0]["agreement"] == np.mean([one["kept"][0] for one in there["files"].values()])
+    two = open_reader(f"{readers}:two")
+    kept = []
+    for name, content in files.items():
+        with Image.open(next(source.glob(f"{name.removesuffix('.jpg')}.*"))) as image:
+            pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        own, seen = (two.answers(two.view(part)[None]).argmax(1) for part in (pixels, decoded(content)))
+        kept.append(bool(own == seen))
+    assert said["judges"] == [{"name": "net 1", "agreement": np.mean(kept), "distance": said["judges"][0]["distance"]}]
+    assert said["worst"][0]["distance"] == max(max(one["distance"]) for one in there["files"].values())
+
+
+def test_it_goes_on_with_what_it_knows(source, tmp_path, readers):
+    config = CompressConfig(reader=f"{readers}:one", bits_per_pixel=1.5)
+    whole = compress_folder(source, tmp_path / "out", config)
+    files, there = files_in(tmp_path / "out"), (tmp_path / "out" / MANIFEST).read_bytes()
+    again = compress_folder(source, tmp_path / "out", config)
+    assert (again["written"], again["skipped"]) == (0, 7)
+    assert again["readers"] == whole["readers"]
+    assert (tmp_path / "out" / MANIFEST).read_bytes() == there
+    (tmp_path / "out" / "cats" / "1.jpg").unlink()
+    (source / "cats" / "5.png").unlink()  # of which mu was found, too
+    once_more = compress_folder(source, tmp_path / "out", config)
+    assert (once_more["written"], once_more["skipped"], once_more["mu"]) == (1, 5, whole["mu"])
+    assert files_in(tmp_path / "out")["cats/1.jpg"] == files["cats/1.jpg"]
+    assert once_more["readers"]["files"] == 6
+
+
+@pytest.mark.parametrize(
+    "other", [{"reader": "few_readers:two"}, {"mu": 2.0}, {"robust": False}, {"effort": 3}, {"judge": "few_readers:two"}]
+)
+def test_files_for_other_readers_are_not_mixed(source, tmp_path, readers, other):
+    first = CompressConfig(reader=f"{readers}:one", mu=1.0)
+    compress_folder(source, tmp_path / "out", first)
+    with pytest.raises(UsageError, match="other settings"):
+        compress_folder(source, tmp_path / "out", CompressConfig(**{"reader": f"{readers}:one", "mu": 1.0, **other}))
+    with pytest.raises(UsageError, match="other settings"):
+        compress_folder(source, tmp_path / "out", CompressConfig(tables="standard:50"))
+
+
+def test_rounds_and_the_rate_that_is_wanted(source, tmp_path, readers):
+    rates = {}
+    for effort in (1, 2, 3):
+        config = CompressConfig(reader=f"{readers}:one", bits_per_pixel=1.2, effort=effort, rounds=2)
+        found = compress_folder(source, tmp_path / f"out{effort}", config)
+        rates[effort] = found["bits_per_pixel"]
+    assert rates[1] <= 1.2 * 1.0001
+    assert rates[2] <= 1.2 * 1.0001
+    assert rates[3] <= 1.2 * 1.2
+    there = json.loads((tmp_path / "out3" / MANIFEST).read_text(encoding="utf-8"))
+    assert any(one["rounds"] for one in there["files"].values())
+
+
+def test_the_share_of_first_answers_that_stay(source, tmp_path, readers):
+    rates = []
+    for agree in (0.4, 0.8, 1.0):
+        config = CompressConfig(reader=f"{readers}:one", agree=agree, robust=False)
+        found = compress_folder(source, tmp_path / f"out{agree}", config)
+        assert found["readers"]["readers"][0]["agreement"] >= agree
+        rates.append(found["bits_per_pixel"])
+    assert rates[0] <= rates[2]
+
+
+def test_the_mu_that_is_found(readers):
+    one = open_reader(f"{readers}:one")
+    shape = Shape(robust=False)
+    several = [make_trials(PHOTO.crop((x, x, x + 48, x + 48)), [one], shape) for x in range(0, 120, 20)]
+    ask([one], several)
+    pixels = sum(trials.pixels for trials in several)
+
+    def rate(mu):
+        return sum(8 * trials.sizes[trials.best(shape, mu)] for trials in several) / pixels
+
+    mu = search_mu(several, shape, 1.4, None)
+    assert rate(mu) <= 1.4 < rate(mu * 0.999)
+    keeping = Shape(robust=False, keep=1.0)
+    assert all(trials.kept[0, trials.best(keeping, 100.0)] for trials in several if trials.kept.any())
+    assert [trials.best(Shape(robust=False, keep=1e-9), 0.3) for trials in several] == [
+        trials.best(shape, 0.3) for trials in several
+    ]
+    mu = search_mu(several, shape, None, 0.5)
+    assert np.mean([trials.kept[0, trials.best(shape, mu)] for trials in several]) >= 0.5
+    assert search_mu(several, shape, 100.0, None) == _LOWEST_MU
+    with pytest.raises(UsageError, match="smallest"):
+        search_mu(several, shape, 0.01, None)
+
+
+def test_one_of_several_is_left_out(source, tmp_path, readers):
+    config = CompressConfig(reader=",".join(f"{readers}:{name}" for name in ("one", "two", "three")), mu=0.3, robust=False)
+    found = compress_folder(source, tmp_path / "out", config)["readers"]
+    assert [one["name"] for one in found["left_out"]] == ["net 0", "net 1", "net 2"]
+    pair = [open_reader(f"{readers}:{name}") for name in ("two", "three")]
+    left, distances = open_reader(f"{readers}:one"), []
+    for file in sorted(source.rglob("*.png")):
+        with Image.open(file) as image:
+            image = image.convert("RGB") if image.mode == "RGB" else image.copy()
+        chosen = choose([image], pair, 0.3, robust=False)[0]
+        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        own, seen = (left.answers(left.view(part)[None]) for part in (pixels, decoded(chosen.content)))
+        distances.append(float(left.distance(own, seen)))
+    assert found["left_out"][0]["distance"] == pytest.approx(np.mean(distances), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({}, "reader"),
+        ({"tables": "standard:50", "reader": "few_readers:one"}, "tables"),
+        ({"tables": "standard:50", "reader": "few_readers:one", "effort": 1}, "effort 2"),
+        ({"tables": "standard:50", "model": "run", "reader": "few_readers:one"}, "both"),
+        ({"tables": "standard:50", "mu": 1.0}, "mu"),
+        ({"tables": "standard:50", "effort": 1}, "effort"),
+        ({"reader": "few_readers:one", "effort": 0}, "effort 0"),
+        ({"reader": "few_readers:one", "mu": 1.0, "agree": 0.9}, "mu and agree"),
+        ({"reader": "few_readers:one", "agree": 1.5}, "agree"),
+        ({"reader": "few_readers:one", "mu": -1.0}, "mu"),
+        ({"reader": "few_readers:one", "progressive": True}, "progressive"),
+        ({"reader": "few_readers:one", "exact": True}, "exact"),
+        ({"reader": "few_readers:one,"}, "reader"),
+        ({"reader": "few_readers:one,few_readers:others"}, "classes"),
+        ({"reader": "few_readers:broken"}, "finite"),
+        ({"reader": "few_readers:one", "judge": "few_readers:one"}, "judge"),
+        ({"reader": "no_such_network"}, "no_such_network"),
+        ({"reader": "features:few_readers:one", "agree": 0.9, "bits_per_pixel": 1.0}, "agree"),
+    ],
+)
+def test_settings_that_cannot_be(source, tmp_path, readers, settings, named):
+    with pytest.raises(UsageError, match=named) as error:
+        compress_folder(source, tmp_path / "out", CompressConfig(**settings))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists() or not files_in(tmp_path / "out")
+
+
+def test_photos_that_cannot_be_read_are_named_and_all_others_done(source, tmp_path, readers):
+    (source / "cats" / "2.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    found = compress_folder(source, tmp_path / "out", CompressConfig(reader=f"{readers}:one", agree=0.5))
+    assert [one["file"] for one in found["bad"]] == ["cats/2.png"]
+    assert found["written"] == 6
+
+
+def test_the_command(source, tmp_path, readers, capsys):
+    options = ["--reader", f"{readers}:one", "--judge", f"{readers}:two", "--mu", "0.5", "--effort", "1"]
+    assert jpegdl.cli.main(["compress", str(source), str(tmp_path / "out"), *options]) == 0
+    said = capsys.readouterr().out
+    assert "net 0" in said
+    assert "net 1" in said
+    assert "bits per pixel" in said
+    shutil.rmtree(tmp_path / "out")
+    assert jpegdl.cli.main(["compress", str(source), str(tmp_path / "out"), *options[:2]]) == 0
+    assert "--judge" in capsys.readouterr().out
+
+
+def test_a_kill_in_the_middle_leaves_whole_files(source, tmp_path, readers):
+    for number in range(60):
+        shutil.copy(source / "grey.png", source / f"more{number}.png")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "jpegdl", "compress", source, out, "--reader", f"{readers}:one", "--mu", "1"]
+    path = os.pathsep.join([str(tmp_path / "code"), str(Path(jpegdl.__file__).parents[1])])
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.DEVNULL) as process:
+        begin = time.monotonic()
+        while not list(out.glob("*.jpg")) and time.monotonic() - begin < 60:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    before = files_in(out)
+    found = compress_folder(source, out, CompressConfig(reader=f"{readers}:one", mu=1.0))
+    assert found["images"] == 67
+    assert found["readers"]["files"] == 67
+    after = files_in(out)
+    assert {name: after[name] for name in before if name.endswith(".jpg")} == {
+        name: content for name, content in before.items() if name.endswith(".jpg")
+    }

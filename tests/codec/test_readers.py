@@ -1,0 +1,186 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as nn_functional
+
+from jpegdl.codec import PhotoReader, open_reader, open_readers
+from jpegdl.data import DataConfig, TestTransform, photograph
+from jpegdl.errors import UsageError
+
+PHOTO = Image.fromarray(photograph("chelsea")).convert("RGB").resize((96, 70))
+
+
+class Tiny(nn.Module):
+    """Three classes, by the mean of each colour."""
+
+    def __init__(self, classes=3):
+        super().__init__()
+        self.head = nn.Linear(3, classes)
+
+    def forward(self, x):
+        return self.head(x.mean((2, 3)))
+
+
+def reader(network=None, **options):
+    torch.manual_seed(0)
+    return PhotoReader(network or Tiny(), "tiny", **{"size": 32, "resize": 40, "fast": False, **options})
+
+
+def as_tensor(image):
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", [(96, 70), (70, 96), (33, 41), (40, 40)])
+def test_what_a_reader_sees_is_what_a_test_of_a_run_sees(size, interpolation):
+    image = PHOTO.resize(size)
+    seen = reader(interpolation=interpolation).view(as_tensor(image))
+    wanted = TestTransform(DataConfig(size=32, resize=40, interpolation=interpolation))(image)
+    assert seen.shape == (3, 32, 32)
+    assert float((seen * 255 - wanted.float() * 255).abs().max()) <= 1.01
+
+
+@pytest.mark.parametrize("size", [(96, 70), (51, 200), (40, 40), (40, 64), (2000, 20)])
+def test_what_it_does_not_see_has_no_gradient(size):
+    one = reader()
+    width, height = size
+    pixels = torch.rand(3, height, width, requires_grad=True)
+    one.view(pixels).clamp(0.001, 0.999).sum().backward()
+    top, left, bottom, right = one.sees(height, width)
+    outside = torch.ones(height, width, dtype=torch.bool)
+    outside[top:bottom, left:right] = False
+    felt = pixels.grad.abs().sum(0)
+    assert float(felt[outside].sum()) == 0
+    assert float(felt[(top + bottom) // 2, (left + right) // 2]) > 0
+    rows = felt.sum(1).nonzero()
+    assert int(rows.min()) - top < 8 + 3 * height / 40
+    assert bottom - int(rows.max()) < 8 + 3 * height / 40
+
+
+def test_distances_are_those_of_pytorch():
+    one = reader()
+    views = torch.rand(4, 3, 32, 32)
+    own, seen = one.answers(views), one.answers(views.flip(0))
+    wanted = nn_functional.kl_div(seen, own, log_target=True, reduction="none").sum(1)
+    assert torch.allclose(one.distance(own, seen), wanted, atol=1e-7)
+    features = PhotoReader(nn.AdaptiveAvgPool2d(1), "pool", size=32, features=True, fast=False)
+    own, seen = features.answers(views), features.answers(views + 0.1)
+    assert own.shape == (4, 3)
+    assert torch.allclose(features.distance(own, seen), (seen - own).square().sum(1) / own.square().sum(1))
+
+
+class Two(nn.Module):
+    def forward(self, x, text):
+        return x.mean((2, 3))
+
+
+class Bad(Tiny):
+    def forward(self, x):
+        return super().forward(x) * float("nan")
+
+
+class Maps(nn.Module):
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("network", "named"), [(Two(), "images"), (Bad(), "finite"), (Maps(), "logits"), (nn.Linear(3, 3), "images")]
+)
+def test_what_is_no_reader_is_refused(network, named):
+    with pytest.raises(UsageError, match=named) as error:
+        reader(network)
+    assert "\n" not in str(error.value)
+
+
+def test_readers_that_cannot_decide_together_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "my_readers.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def small(classes=3):\n"
+        "    torch.manual_seed(0)\n"
+        "    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, classes))\n"
+        "def other():\n    return small(4)\n"
+        "def needs(size):\n    return small()\n"
+        "three = 3\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert open_reader("my_readers:small").outputs == 3
+    with pytest.raises(UsageError, match="classes"):
+        open_readers(["my_readers:small", "my_readers:other"])
+    with pytest.raises(UsageError, match="features"):
+        open_readers(["my_readers:small", "features:my_readers:small"])
+    with pytest.raises(UsageError, match="twice"):
+        open_readers(["my_readers:small", "my_readers:small"])
+    for name, named in (("my_readers:needs", "size"), ("my_readers:three", "int"), ("my_readers:smal", "small")):
+        with pytest.raises(UsageError, match=named):
+            open_reader(name)
+    sys.modules.pop("my_readers")
+
+
+def test_a_network_by_name_with_weights_of_mine(tmp_path):
+    torch.manual_seed(1)
+    name = "cifar_resnet8"
+    network = timm.create_model(name, num_classes=7)
+    torch.save({"model": {f"module.{key}": value for key, value in network.state_dict().items()}}, tmp_path / "w.pth")
+    one = open_reader(f"{name}@{tmp_path / 'w.pth'}")
+    assert (one.name, one.outputs, one.features) == (f"{name}@w.pth", 7, False)
+    views = torch.rand(2, 3, one.size, one.size)
+    own = PhotoReader(network.eval(), "same", size=one.size, resize=one.resize, interpolation=one.interpolation)
+    assert torch.allclose(one.answers(views), own.answers(views), atol=1e-5)
+    bare = open_reader(f"features:{name}@{tmp_path / 'w.pth'}")
+    assert bare.features
+    assert bare.outputs > 7
+
+
+def test_a_run_is_a_reader_with_its_layer(mine):
+    run = mine / "jpeg-dl" / "0"
+    from jpegdl import load
+
+    one, model = open_reader(str(run)), load(run)
+    assert one.classes == model.classes
+    views = torch.rand(2, 3, one.size, one.size)
+    with torch.no_grad():
+        wanted = model(views).log_softmax(1)
+    exact = PhotoReader(model.model, "same", size=one.size, fast=False)
+    assert torch.allclose(exact.answers(views), wanted, atol=1e-5)
+    model.save_pretrained(mine.parent / "saved")
+    saved = open_reader(str(mine.parent / "saved"))
+    assert saved.classes == model.classes
+    assert torch.allclose(saved.answers(views), one.answers(views), atol=1e-5)
+
+
+def test_folders_that_hold_no_model(tmp_path):
+    for content in (None, "{", json.dumps({"architecture": "no_such_model"})):
+        if content is not None:
+            (tmp_path / "config.json").write_text(content, encoding="utf-8")
+        with pytest.raises(UsageError, match=tmp_path.name) as error:
+            open_reader(str(tmp_path))
+        assert "\n" not in str(error.value)
+    with pytest.raises(UsageError, match="no_such"):
+        open_reader("no_such_network")
+
+
+def test_a_folder_of_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], num_labels=4, layer_type="basic")
+    torch.manual_seed(0)
+    model = transformers.ResNetForImageClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    made = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True, "resample": 3}
+    made |= {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(made), encoding="utf-8")
+    one = open_reader(str(tmp_path))
+    assert (one.size, one.resize, one.interpolation, one.outputs) == (32, 40, "bicubic", 4)
+    assert len(one.classes) == 4
+    views = torch.rand(2, 3, 32, 32)
+    mean, std = (torch.tensor(made[key]).view(3, 1, 1) for key in ("image_mean", "image_std"))
+    with torch.no_grad():
+        wanted = model((views - mean) / std).logits.log_softmax(1)
+    assert torch.allclose(one.answers(views), wanted, atol=0.05)  # bfloat16, where the processor has it

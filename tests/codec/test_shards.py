@@ -1,0 +1,150 @@
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_reader_stage import CODE, PHOTO
+
+import jpegdl.cli
+from jpegdl.codec import CompressConfig, choose, compress_shards, open_reader
+from jpegdl.errors import UsageError
+
+
+@pytest.fixture
+def reader(tmp_path, monkeypatch):
+    folder = tmp_path / "code"
+    folder.mkdir()
+    (folder / "shard_readers.py").write_text(CODE, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(folder))
+    return "shard_readers:one"
+
+
+def write(path, entries):
+    with tarfile.open(path, "w") as tar:
+        for name, content in entries.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+
+
+def png(left):
+    stream = io.BytesIO()
+    PHOTO.crop((left, left, left + 48, left + 40)).save(stream, "png")
+    return stream.getvalue()
+
+
+def entries(path):
+    with tarfile.open(path) as tar:
+        return {entry.name: tar.extractfile(entry).read() for entry in tar}
+
+
+@pytest.fixture
+def shards(tmp_path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for number in range(2):
+        samples = {}
+        for i in range(3):
+            samples |= {f"{number}{i}.png": png(10 * i + number), f"{number}{i}.cls": b"%d" % i}
+        write(folder / f"train-{number}.tar", samples)
+    return folder
+
+
+def test_shards_in_and_out(shards, tmp_path, reader):
+    paths, out = sorted(shards.glob("*.tar")), tmp_path / "out"
+    found = compress_shards(paths, out, CompressConfig(reader=reader, mu=0.3))
+    assert (found["shards"], found["written"], found["skipped"], found["images"], found["bad"]) == (2, 2, 0, 6, [])
+    assert list(entries(out / "train-0.tar")) == ["00.jpg", "00.cls", "01.jpg", "01.cls", "02.jpg", "02.cls"]
+    one = open_reader(reader)
+    for path in paths:
+        before, after = entries(path), entries(out / path.name)
+        for name, content in before.items():
+            if name.endswith("cls"):
+                assert after[name] == content
+            else:
+                with Image.open(io.BytesIO(content)) as image:
+                    (wanted,) = choose([image], one, 0.3)
+                assert after[name.replace("png", "jpg")] == wanted.content
+    assert found["readers"]["files"] == 6
+    assert found["bytes"] == sum(len(b) for path in paths for n, b in entries(out / path.name).items() if n.endswith("jpg"))
+
+
+def test_it_goes_on_with_the_next_shard(shards, tmp_path, reader):
+    paths, out = sorted(shards.glob("*.tar")), tmp_path / "out"
+    config = CompressConfig(reader=reader, bits_per_pixel=2.0)
+    first = compress_shards(paths[:1], out, config)
+    both = compress_shards(paths, out, config)
+    assert (both["written"], both["skipped"], both["images"], both["mu"]) == (1, 1, 6, first["mu"])
+    write(paths[0], {"new.png": png(5)})
+    again = compress_shards(paths, out, config)
+    assert (again["written"], again["skipped"], again["images"]) == (1, 1, 4)
+    with pytest.raises(UsageError, match="robust"):
+        compress_shards(paths, out, CompressConfig(reader=reader, bits_per_pixel=2.0, robust=False))
+
+
+def test_an_image_that_cannot_be_read_stays_and_is_named(shards, tmp_path, reader):
+    broken = png(0)[:60]
+    write(shards / "train-2.tar", {"a.png": broken, "b.png": png(3)})
+    found = compress_shards([shards / "train-2.tar"], tmp_path / "out", CompressConfig(reader=reader))
+    assert [one["file"] for one in found["bad"]] == ["train-2.tar/a.png"]
+    after = entries(tmp_path / "out" / "train-2.tar")
+    assert after["a.png"] == broken
+    assert set(after) == {"a.png", "b.jpg"}
+    again = compress_shards([shards / "train-2.tar"], tmp_path / "out", CompressConfig(reader=reader))
+    assert again["bad"] == found["bad"]  # is not forgotten
+
+
+def test_what_cannot_be_is_refused_and_leaves_nothing(shards, tmp_path, reader):
+    paths, config = sorted(shards.glob("*.tar")), CompressConfig(reader=reader)
+    write(shards / "twice.tar", {"a.png": png(0), "a.bmp": png(1)})
+    (shards / "bad.tar").write_bytes(b"no tar at all" * 100)
+    for given, named in (([], "no shards"), ([shards / "none.tar"], "none.tar"), ([paths[0], paths[0]], "train-0")):
+        with pytest.raises(UsageError, match=named):
+            compress_shards(given, tmp_path / "out", config)
+    for name in ("twice.tar", "bad.tar"):
+        with pytest.raises(UsageError, match=name):
+            compress_shards([shards / name], tmp_path / "out", config)
+        assert not list((tmp_path / "out").glob("*.tar*"))
+    with pytest.raises(UsageError, match="reader"):
+        compress_shards(paths, tmp_path / "out", CompressConfig(tables="standard:50"))
+    with pytest.raises(UsageError, match="another folder"):
+        compress_shards(paths, shards, config)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(UsageError, match="not empty"):
+        compress_shards(paths, tmp_path / "full", config)
+
+
+def test_the_command_takes_a_pattern(shards, tmp_path, reader, capsys):
+    assert jpegdl.cli.main(["compress", str(shards / "*.tar"), str(tmp_path / "out"), "--reader", reader, "--mu", "1"]) == 0
+    assert "2 shards written" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "compress.json").read_text(encoding="utf-8"))["found"]["files"] == 6
+    assert jpegdl.cli.main(["compress", str(shards / "*.nothing"), str(tmp_path / "out"), "--reader", reader]) == 1
+
+
+def test_inside_ray(shards, tmp_path, reader, monkeypatch):
+    """The worker of the example, and the whole of it where Ray is installed."""
+    from pathlib import Path
+
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
+    import compress_ray
+
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    (folder / "cats").mkdir(parents=True)
+    for i in range(3):
+        (folder / "cats" / f"{i}.png").write_bytes(png(7 * i))
+    assert compress_ray.missing(folder, out) == ["cats/0.png", "cats/1.png", "cats/2.png"]
+    work = compress_ray.Compressor(str(folder), str(out), reader, "shard_readers:two", 0.3, 1)
+    work({"name": np.array(["cats/0.png", "cats/2.png"])})
+    with Image.open(folder / "cats" / "2.png") as image:
+        (wanted,) = choose([image], reader, 0.3)
+    assert (out / "cats" / "2.jpg").read_bytes() == wanted.content
+    assert compress_ray.missing(folder, out) == ["cats/1.png"]
+    found = compress_ray.summary(out)
+    assert found["files"] == 2
+    assert {"agreement", "judge_agreement", "bits_per_pixel"} <= set(found)
+    pytest.importorskip("ray")
+    again = compress_ray.main([str(folder), str(out), "--reader", reader, "--mu", "0.3", "--workers", "1"])
+    assert again["files"] == 3
