@@ -223,13 +223,21 @@ def test_pictures_are_small_and_have_words():
 # ------------------------------------------------------------------------------------------------------------ the notebook
 
 
-@pytest.mark.drawn
-@pytest.mark.filterwarnings("ignore")
-def test_the_notebook_runs(tmp_path, monkeypatch, few_photos):
-    """Its cells in order, with the settings of its first cell made small."""
+@pytest.fixture
+def own_style():
+    """A style of figures that a test may change: other tests do not see it."""
     import matplotlib
 
     matplotlib.use("agg")
+    with matplotlib.rc_context():
+        yield
+
+
+@pytest.mark.drawn
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("own_style")
+def test_the_notebook_runs(tmp_path, monkeypatch, few_photos):
+    """Its cells in order, with the settings of its first cell made small."""
     monkeypatch.chdir(tmp_path)
     notebook = json.loads((DOCS / "tutorials" / "first_steps.ipynb").read_text(encoding="utf-8"))
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]

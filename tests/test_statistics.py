@@ -7,7 +7,7 @@ from scipy import stats
 import jpegdl
 from commands import one_error, run_command
 from jpegdl.errors import UsageError
-from jpegdl.statistics import bootstrap, holm, paired, paired_words
+from jpegdl.statistics import bootstrap, holm, mcnemar, paired, paired_words, wilson
 
 PLAIN, OTHER = [70.0, 71.0, 70.5, 69.5], [72.0, 73.1, 72.2, 71.9]
 
@@ -89,3 +89,16 @@ def test_the_command(tmp_path, capsys):
     assert "No such file" in one_error(capsys, "paired", str(tmp_path / "none.csv"))
     file.write_bytes("arm,seed,accuracy\nplain,0,1\nmäß,0,2\n".encode("latin-1"))
     assert "UTF-8" in one_error(capsys, "paired", str(file))
+
+
+def test_wilsons_interval():
+    assert wilson(45, 50) == pytest.approx((0.78640, 0.95652), abs=1e-5)
+    assert wilson(0, 10) == pytest.approx((0, 0.27753), abs=1e-5)
+    assert wilson(0, 0) == (0, 1)
+
+
+def test_mcnemars_exact_p():
+    assert mcnemar(0, 0) == 1
+    assert mcnemar(5, 5) == mcnemar(3, 4) == 1
+    assert mcnemar(0, 6) == pytest.approx(2 / 2**6)
+    assert mcnemar(3, 14) == pytest.approx(stats.binomtest(3, 17).pvalue)

@@ -148,6 +148,23 @@ def read_json(path: str | os.PathLike[str], needed: Sequence[str]) -> dict[str, 
     return content
 
 
+@contextmanager
+def readable(file: Path, again: str) -> Iterator[None]:
+    """Say that a file is damaged, whatever its content leads to inside.
+
+    Args:
+        file: as a command of this package writes it.
+        again: what writes it again.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        why = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{file} is damaged ({why}); delete it, and {again} writes it again") from error
+
+
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], *, exact: bool = False) -> None:
     """Write rows, whose columns are all the names in them, in the place of what is there."""
     write_text(path, csv_text(rows, exact=exact))

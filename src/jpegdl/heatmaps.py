@@ -143,6 +143,26 @@ def heat(
     return image
 
 
+def shares_figure(shares: dict[str, Array], label: str, *, grey: bool) -> Figure:
+    """Draw shares, 0 to 1, of luma and then of chroma: by their titles (8, 8) tables, side by side, in percent.
+
+    Args:
+        shares: of luma first.
+        label: what the colours are.
+        grey: whether all images are grey, so that the shares of chroma mean nothing.
+    """
+    figure = Figure(figsize=(12, 4.2) if len(shares) == 3 else (9, 4.8), layout="constrained")
+    panels = list(figure.subplots(1, len(shares)))
+    for axes, (title, share) in zip(panels, shares.items(), strict=True):
+        if grey and axes is not panels[0]:
+            hatch(axes, title)
+            axes.set_box_aspect(1)
+        else:
+            image = heat(axes, 100 * share, Normalize(0, 100), title, "{:.0f}".format, "magma")
+    figure.colorbar(image, ax=panels, shrink=0.8).set_label(label, fontsize=8)
+    return figure
+
+
 def colour_bar(
     figure: Figure, image: AxesImage, panels: list[Axes], values: Array, ticks: dict[float, str], label: str
 ) -> None:

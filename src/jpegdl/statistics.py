@@ -1,4 +1,4 @@
-"""Differences of two ways to train, paired over seeds: for the results of a comparison here, and for anybody's."""
+"""Differences of two ways to train, paired over seeds or images: for the results of a comparison here, and for anybody's."""
 
 import csv
 import math
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import bdtr, ndtri, stdtr, stdtrit
 
 from jpegdl.errors import UsageError
 from jpegdl.files import read_text
@@ -34,9 +34,13 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float], unit: 
     noise = 2.0**-22 * max(map(abs, [*values, *baseline])) if unit is None else unit / 2
     if not freedom or max(differences) - min(differences) <= noise:
         return {"mean": mean, "low": None, "high": None, "p": None}
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    half = float(stdtrit(freedom, 0.975)) * error
+    error, half = statistics.stdev(differences) / math.sqrt(len(differences)), half_interval(differences)
     return {"mean": mean, "low": mean - half, "high": mean + half, "p": 2 * float(stdtr(freedom, -abs(mean) / error))}
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Compute half the width of the 95 % interval of the mean of two values or more, by Student's t."""
+    return float(stdtrit(len(values) - 1, 0.975)) * (statistics.stdev(values) / math.sqrt(len(values)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -79,6 +83,50 @@ def bootstrap(
     return low, high
 
 
+def wilson(correct: float, images: int) -> tuple[float, float]:
+    """Compute the 95 % interval of a share of images that are right, by Wilson's score; (0, 1) of none.
+
+    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+    """
+    if not images:
+        return 0.0, 1.0
+    z, share = float(ndtri(0.975)), correct / images
+    middle = (share + z * z / (2 * images)) / (1 + z * z / images)
+    half = z / (1 + z * z / images) * math.sqrt(share * (1 - share) / images + z * z / (4 * images * images))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Compute the exact two-sided p value of McNemar's test.
+
+    Args:
+        only_first: images that the first model alone has right.
+        only_second: images that the second alone has right.
+
+    Returns:
+        How likely so uneven a split is where both are as good: binomial, 1 where there is no such image.
+    """
+    if abs(only_first - only_second) <= 1:  # as even as can be
+        return 1.0
+    return 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5))
+
+
+def paired_interval(lost: int, gained: int, images: int) -> tuple[float, float]:
+    """Compute the 95 % interval of a difference of two shares of the same images.
+
+    Args:
+        lost, gained: how many images only the first, only the second has right.
+        images: of how many.
+
+    Source: Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions": Wald's, with half
+    an image added to each of the four cells.
+    """
+    lost_, gained_, n = lost + 0.5, gained + 0.5, images + 2
+    change = (gained_ - lost_) / n
+    half = float(ndtri(0.975)) * (((lost_ + gained_) - (gained_ - lost_) ** 2 / n) ** 0.5) / n
+    return max(-1.0, change - half), min(1.0, change + half)
+
+
 def paired(source: str | os.PathLike[str], *, baseline: str = BASELINE, value: str = VALUE) -> dict[str, dict[str, Any]]:
     """Compare the arms of a table of results with one of them, seed by seed.
 
@@ -102,7 +150,7 @@ def paired(source: str | os.PathLike[str], *, baseline: str = BASELINE, value: s
     if len(runs) == 1:
         raise UsageError(f"{source}: there is no arm beside {baseline}")
     found: dict[str, dict[str, Any]] = {}
-    for arm in runs.keys() - {baseline}:
+    for arm in runs:
         if not runs[arm].keys() & runs[baseline].keys():
             raise UsageError(f"{source}: {arm} and {baseline} have no seed in common, so that there are no pairs")
     for arm, by_seed in runs.items():

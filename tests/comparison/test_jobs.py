@@ -138,18 +138,21 @@ def test_cores(tmp_path, monkeypatch, files, expected):
 
 
 def test_workers_share_threads_and_gpus(monkeypatch):
+    def gpus(count):
+        return [workers.worker_environment(row, 1, "auto")["CUDA_VISIBLE_DEVICES"] for row in range(count)]
+
     for name in ("CUDA_VISIBLE_DEVICES", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    one = workers.worker_environment(1, 3)
+    one = workers.worker_environment(1, 3, "auto")
     assert "CUDA_VISIBLE_DEVICES" not in one
     assert [one["OMP_NUM_THREADS"], one["OMP_WAIT_POLICY"], one["GOMP_SPINCOUNT"]] == ["3", "PASSIVE", "7"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [workers.worker_environment(row, 1)["CUDA_VISIBLE_DEVICES"] for row in range(3)] == ["0", "1", "0"]
-    assert "CUDA_VISIBLE_DEVICES" not in workers.worker_environment(1, 1, one_gpu=True)  # --device cuda:1 means one of all
+    assert gpus(3) == ["0", "1", "0"]
+    assert "CUDA_VISIBLE_DEVICES" not in workers.worker_environment(1, 1, "cuda:1")  # which means one of all
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, GPU-b")
-    assert [workers.worker_environment(row, 1)["CUDA_VISIBLE_DEVICES"] for row in range(3)] == ["GPU-a", "GPU-b", "GPU-a"]
+    assert gpus(3) == ["GPU-a", "GPU-b", "GPU-a"]
 
 
 def test_refused(tmp_path):

@@ -5,14 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 import factory
 from jpegdl.cli import main
 from jpegdl.comparison import compare
-from jpegdl.comparison.per_image import class_accuracies, mcnemar, paired_images, predictions_of, wilson, worst_pairs
+from jpegdl.comparison.per_image import class_accuracies, paired_images, predictions_of, worst_pairs
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.report import write_report
@@ -72,18 +71,6 @@ def test_predictions_are_read_as_they_were_written(tmp_path, drawn):
         read_predictions(tmp_path / "p.csv", CLASSES[:3])
     with pytest.raises(UsageError, match="missing"):
         read_predictions(tmp_path / "q.csv", CLASSES)
-
-
-def test_wilsons_interval():
-    assert wilson(45, 50) == pytest.approx((0.78640, 0.95652), abs=1e-5)
-    assert wilson(0, 10) == pytest.approx((0, 0.27753), abs=1e-5)
-    assert wilson(0, 0) == (0, 1)
-
-
-def test_mcnemars_exact_p():
-    assert mcnemar(0, 0) == 1
-    assert mcnemar(5, 5) == 1
-    assert mcnemar(3, 14) == pytest.approx(scipy.stats.binomtest(3, 17).pvalue)
 
 
 def test_pairs_are_of_the_same_images(drawn):

@@ -10,9 +10,10 @@ import torch
 from factory import made_up_config, make_run
 from jpegdl import functional as F
 from jpegdl.explain import ExplainConfig, ablation, explain_run
-from jpegdl.explain.ablation import Ablation, alternative, judge, paired_interval, variants_of
+from jpegdl.explain.ablation import Ablation, alternative, judge, variants_of
 from jpegdl.explain.subject import open_subject
 from jpegdl.layer import GainLayer, JpegLayer, SubsampledJpegLayer
+from jpegdl.statistics import paired_interval
 
 
 @pytest.fixture(scope="module")

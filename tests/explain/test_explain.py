@@ -11,7 +11,7 @@ from PIL import Image
 from factory import grey_config, made_up_config, make_run
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import UsageError
-from jpegdl.explain import ExplainConfig, explain_comparison, explain_run
+from jpegdl.explain import ExplainConfig, explain_comparison, explain_run, explain_runs
 from jpegdl.explain import parts as runs
 from jpegdl.files import digest_of_file
 from jpegdl.runs import RunFolder, open_run
@@ -298,3 +298,15 @@ def test_several_runs_in_one_call(tmp_path):
     assert told[0] == ("jpeg-dl, seed 0: tables", 0, 4)
     with pytest.raises(UsageError, match="no finished run of arm jpeg-dl, seed 1"):
         explain_comparison(tmp_path, QUICK, seeds=2)
+
+
+def test_the_lowest_seed_of_each_arm_and_one_progress_of_all(tmp_path, monkeypatch):
+    for place in ("jpeg-dl/3", "jpeg-dl/4", "cap-only/1", "plain/0"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "result.json").write_text("{}", encoding="utf-8")
+    told = []
+    monkeypatch.setattr(explain_runs, "explain_run", lambda run, config, plain, say: say("tables", 4, 4) or {})
+    arms = ["jpeg-dl", "cap-only"]
+    found = explain_comparison(tmp_path, QUICK, arms=arms, seeds="lowest", progress=lambda *each: told.append(each[1:]))
+    assert {arm: list(by_seed) for arm, by_seed in found.items()} == {"jpeg-dl": [3], "cap-only": [1]}
+    assert told == [(4, 8), (8, 8)]

@@ -15,8 +15,9 @@ from jpegdl.comparison import CompareConfig, calibrate_run, compare, evaluate_ru
 from jpegdl.comparison.config import read_config
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import DataWarning, UsageError
-from jpegdl.layer import LayerConfig
-from jpegdl.runs import OptimizerConfig, RateConfig, RunFolder, open_run
+from jpegdl.layer import JpegLayer, LayerConfig, prepend
+from jpegdl.runs import OptimizerConfig, RateConfig, RunFolder, finished_runs, open_run
+from jpegdl.runs.model import load_state
 from jpegdl.tables import write_tables
 
 pytestmark = pytest.mark.usefixtures("few_photos")
@@ -372,3 +373,24 @@ def test_a_file_that_is_missing_or_damaged_is_named_with_the_way_out(tmp_path, c
     use(config, "jpeg-dl", 0)
     # Some hold the seconds it took, one where the data are.
     assert file.read_bytes() == content or name in ("result.json", "metrics.csv", "config.yaml")
+
+
+@pytest.mark.parametrize(("arms", "seed", "whose"), [(None, 7, "any arm"), (["plain"], 1, "arm plain")])
+def test_a_seed_that_is_not_there_is_not_passed_over(tmp_path, arms, seed, whose):
+    for place in ("plain/0", "jpeg-dl/0", "jpeg-dl/1"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "result.json").write_text("{}", encoding="utf-8")
+    assert {arm: list(by_seed) for arm, by_seed in finished_runs(tmp_path, None, [1]).items()} == {"plain": [], "jpeg-dl": [1]}
+    with pytest.raises(UsageError, match=f"{whose}, seed {seed}"):
+        finished_runs(tmp_path, arms, [0, seed])
+
+
+def test_a_model_of_earlier_versions_whose_record_of_its_layer_is_shorter_is_loaded(tmp_path):
+    model, steps = prepend(torch.nn.Flatten(), JpegLayer()), torch.full((8, 8), 3.0)
+    record = json.dumps({"layer": "JpegLayer", "bits": 8, "rounding": "soft"}).encode().ljust(256)
+    state = {**model.state_dict(), "layer.luma": steps, "layer._extra_state": torch.tensor(list(record), dtype=torch.uint8)}
+    load_state(state, tmp_path / "model.safetensors", model)
+    assert torch.equal(model.layer.luma, steps)
+    state["layer._extra_state"] = torch.tensor(list(record.replace(b"8", b"9")), dtype=torch.uint8)
+    with pytest.raises(UsageError, match="bits=9"):  # read, not passed over
+        load_state(state, tmp_path / "model.safetensors", model)

@@ -28,19 +28,18 @@ class Explain(Command):
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.explain import ExplainConfig, explain_comparison
-        from jpegdl.runs.folder import chosen_runs
         from jpegdl.runs.progress import Bar
 
         folder, config = comparison_folder(chosen), pick(ExplainConfig, chosen)
-        runs = chosen_runs(folder, chosen["arms"], chosen["seeds"])
         with Bar() as bar:
-            found = [
-                (arm, seed, index)
-                for arm, seeds in runs.items()
-                for seed, index in explain_comparison(
-                    folder, config, arms=[arm], seeds=chosen["seeds"] or [min(seeds)], progress=bar.show
-                )[arm].items()
-            ]
+            results = explain_comparison(
+                folder,
+                config,
+                arms=chosen["arms"],
+                seeds="lowest" if chosen["seeds"] is None else chosen["seeds"],
+                progress=bar.show,
+            )
+        found = [(arm, seed, index) for arm, by_seed in results.items() for seed, index in by_seed.items()]
         nothing = []
         for arm, seed, index in found:
             pictures = [name for name in index["files"] if name.endswith(".png")]

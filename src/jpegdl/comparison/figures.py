@@ -10,7 +10,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -18,7 +17,7 @@ from jpegdl.comparison.arms import ARMS
 from jpegdl.comparison.numbers import no_difference, part
 from jpegdl.files import replacing
 from jpegdl.functional import largest_level
-from jpegdl.heatmaps import DRAWN, change_figure, hatch, heat
+from jpegdl.heatmaps import DRAWN, change_figure, hatch, shares_figure
 from jpegdl.layer import layer_kind
 from jpegdl.runs import RunFolder
 from jpegdl.user_code import is_own
@@ -239,18 +238,8 @@ def compared_saturation_figure(arm: str, runs: BySeed) -> Figure | None:
     cap = largest_level(next(iter(runs.values())).config().layer.bits)
     if cap is None:
         return None
-    figure = Figure(figsize=(12, 4.2), layout="constrained")
-    row = list(figure.subplots(1, 3))
-    for axes, share, name in zip(row, 100 * np.mean(shares, axis=0), ("Y", "Cb", "Cr"), strict=True):
-        if name != "Y" and _are_grey(runs):
-            hatch(axes, name)
-            axes.set_box_aspect(1)
-        else:
-            image = heat(axes, share, Normalize(0, 100), name, "{:.0f}".format, "magma")
-            if name == "Y":
-                first = image
-    bar = figure.colorbar(first, ax=row, shrink=0.8)
-    bar.set_label(f"coefficients at level −{cap} or {cap}, %", fontsize=8)
+    named = dict(zip(("Y", "Cb", "Cr"), np.mean(shares, axis=0), strict=True))
+    figure = shares_figure(named, f"coefficients at level −{cap} or {cap}, %", grey=_are_grey(runs))
     seeds = "one seed" if len(runs) == 1 else f"mean over {len(runs)} seeds"
     figure.suptitle(f"{arm}: share of coefficients at the level cap ±{cap} after training, in %, test images ({seeds})")
     return figure

@@ -71,27 +71,34 @@ def summarize(results: dict[str, dict[int, dict[str, Any]]], failed: dict[str, d
 
 
 def _arm(arm: str, runs: dict[int, dict[str, Any]], plain: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    accuracy = [run["accuracy"] for run in runs.values()]
     common = [seed for seed in runs if seed in plain]
     others = {seed: why for seed in common if (why := other_test_images(plain[seed], runs[seed])) is not None}
-    same = [seed for seed in common if seed not in others]
-    difference: dict[str, Any] | None = None
-    if same and arm != "plain":
-        images = _images(runs[same[0]])
-        own, base = ([each[seed]["accuracy"] for seed in same] for each in (runs, plain))
-        difference = {"seeds": same, **paired_difference(own, base, 1 / images if images else None)}
+    same = [seed for seed in common if seed not in others] if arm != "plain" else []
+    own, base = ({seed: run["accuracy"] for seed, run in each.items()} for each in (runs, plain))
     first = next(iter(runs.values()), {})
     ratios = [runs[seed]["train_seconds"] / plain[seed]["train_seconds"] for seed in common]
     return {
         "seeds": list(runs),
-        "accuracy": accuracy,
-        "mean": statistics.fmean(accuracy) if accuracy else None,
-        "sd": statistics.stdev(accuracy) if len(accuracy) > 1 else None,
-        "difference": difference,
+        **_of_accuracies(own, base, same, _images(runs[same[0]]) if same else None),
         "other_images": next(iter(others.values()), None),
         "layer_parameters": first.get("layer_parameters"),
         "parameters": first.get("parameters"),
         "time_ratio": statistics.median(ratios) if ratios else None,
+    }
+
+
+def _of_accuracies(own: dict[int, float], plain: dict[int, float], same: list[int], images: int | None) -> dict[str, Any]:
+    """Return what the accuracies of an arm come to, by seed; ``same`` are the seeds whose difference to plain counts."""
+    accuracy = list(own.values())
+    difference: dict[str, Any] | None = None
+    if same:
+        unit = 1 / images if images else None
+        difference = {"seeds": same, **paired_difference([own[s] for s in same], [plain[s] for s in same], unit)}
+    return {
+        "accuracy": accuracy,
+        "mean": statistics.fmean(accuracy) if accuracy else None,
+        "sd": statistics.stdev(accuracy) if len(accuracy) > 1 else None,
+        "difference": difference,
     }
 
 
@@ -116,11 +123,7 @@ def recounted(summary: dict[str, Any]) -> dict[str, Any]:
     plain = dict(zip(arms["plain"]["seeds"], arms["plain"]["accuracy"], strict=True))
     for entry in arms.values():
         own = dict(zip(entry["seeds"], entry["accuracy"], strict=True))
-        entry["mean"] = statistics.fmean(own.values()) if own else None
-        entry["sd"] = statistics.stdev(own.values()) if len(own) > 1 else None
-        if (gain := entry["difference"]) is not None:
-            values, base = ([each[seed] for seed in gain["seeds"]] for each in (own, plain))
-            entry["difference"] = {"seeds": gain["seeds"], **paired_difference(values, base, 1 / images if images else None)}
+        entry |= _of_accuracies(own, plain, (entry["difference"] or {}).get("seeds", []), images)
     _correct(arms)
     return {**summary, "arms": arms}
 
@@ -310,9 +313,9 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
         notes.append(f"{images} test images: one of them is {100 / images:.2g} points.")
     if shared := summary.get("test_in_train"):
         notes.append(f"{shared} of these {'is a' if shared == 1 else 'are'} training image{'' if shared == 1 else 's'} too.")
-    for part, count in summary.get("several_classes", {}).items():
-        what = f"{'training' if part == 'train' else 'test'} picture{' comes' if count == 1 else 's come'}"
-        notes.append(f"{count} {what} under more than one class.")
+    for images_of, count in summary.get("several_classes", {}).items():
+        whose = "training" if images_of == "train" else images_of
+        notes.append(f"{count} {whose} picture{' comes' if count == 1 else 's come'} under more than one class.")
     if passed := summary.get("passed_over"):
         notes.append(f"Passed over {passed_in_words(passed)}.")
     if left_out := summary.get("left_out"):

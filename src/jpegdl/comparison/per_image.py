@@ -1,45 +1,17 @@
 """What runs said image by image: classes, confusions, and arms paired over the images that both were tested on."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.special import bdtr, ndtri
 
 from jpegdl.errors import UsageError
 from jpegdl.runs import RunFolder
 from jpegdl.runs.predictions import Predictions, confusion, predictions_file, read_predictions
+from jpegdl.statistics import mcnemar, wilson
 
 WORST = 10  # classes and pairs that are shown
-
-
-def wilson(correct: float, images: int) -> tuple[float, float]:
-    """Compute the 95 % interval of a share of images that are right, by Wilson's score; (0, 1) of none.
-
-    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
-    """
-    if not images:
-        return 0.0, 1.0
-    z, share = float(ndtri(0.975)), correct / images
-    middle = (share + z * z / (2 * images)) / (1 + z * z / images)
-    half = z / (1 + z * z / images) * math.sqrt(share * (1 - share) / images + z * z / (4 * images * images))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Compute the exact two-sided p value of McNemar's test.
-
-    Args:
-        only_first: images that the first model alone has right.
-        only_second: images that the second alone has right.
-
-    Returns:
-        How likely so uneven a split is where both are as good: binomial, 1 where there is no such image.
-    """
-    total = only_first + only_second
-    return min(1.0, 2 * float(bdtr(min(only_first, only_second), total, 0.5))) if total else 1.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +40,7 @@ def class_accuracies(runs: list[Predictions]) -> list[ClassAccuracy]:
     return each
 
 
-def worst_pairs(runs: list[Predictions], count: int = WORST) -> list[tuple[str, str, float, float]]:
+def worst_pairs(runs: list[Predictions]) -> list[tuple[str, str, float, float]]:
     """Find which classes are most often taken for which: (class, taken for, images a run, share of the class's images).
 
     Ordered by the number of images; the diagonal, and what never happened, are left out.
@@ -76,7 +48,7 @@ def worst_pairs(runs: list[Predictions], count: int = WORST) -> list[tuple[str, 
     counts = confusion(*runs)
     classes = runs[0].classes
     wrong = counts - np.diag(counts.diagonal())
-    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    order = np.argsort(-wrong, axis=None, kind="stable")[:WORST]
     found = []
     for place in order:
         row, column = divmod(int(place), len(classes))

@@ -1,7 +1,7 @@
 """The single steps of a comparison: train one run, calibrate from one, test one."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,30 +70,44 @@ def train_arm(
     folder.check_data(data.fingerprint, run)
     if folder.finished:  # which needs no claim
         return folder.result()
+
+    def needed(other: str) -> RunFolder:
+        return _needed(config, other, seed, data)
+
     with _claimed(config, arm, seed):
         try:
-            return train_run(run, data, lambda: _make_layer(config, run, data, seed), folder, arm, seed, display)
+            return train_run(run, data, lambda: make_layer(run, data, seed, needed), folder, arm, seed, display)
         except UsageError as error:
             if folder.path.is_dir() and not folder.finished:
                 folder.write_failure(str(error), run, arm, seed)
             raise
 
 
-def _make_layer(config: CompareConfig, run: RunConfig, data: Data, seed: int) -> nn.Module:
-    """The untrained layer of one run."""
-    if not layer_kind(run.layer).from_tables:
+def make_layer(run: RunConfig, data: Data, seed: int, needed: Callable[[str], RunFolder]) -> nn.Module:
+    """Make the untrained layer of one run.
+
+    Args:
+        run: its settings.
+        data: what tables are computed from.
+        seed: of the run.
+        needed: gives the finished run of an arm, plain or jpeg-dl, that tables come from; asked only where they do.
+    """
+    layer, device = run.layer, compute_device(run.device)
+    if not layer_kind(layer).from_tables:
         tables = None
-    elif run.layer.tables == "sensitivity":
-        tables = _sensitivity_tables(config, run, data, seed)
-    elif run.layer.tables == "pretrained":
-        tables = _pretrained_tables(run, data, seed)
-    elif run.layer.tables == "learned":
-        tables = read_tables(_needed(config, "jpeg-dl", seed, data).tables_file)
+    elif layer.tables == "sensitivity":
+        tables = model_tables(layer, open_run(needed("plain")).model.to(device), data)
+    elif layer.tables == "pretrained":  # before anything here trains the backbone
+        backbone, head = starting_backbone(run, data.classes, seed)
+        check_head(run, head)
+        tables = model_tables(layer, prepend(backbone, nn.Identity()).eval().to(device), data)
+    elif layer.tables == "learned":
+        tables = read_tables(needed("jpeg-dl").tables_file)
     else:
-        tables = starting_tables(run.layer, data)
-    if is_own(run.layer.kind):  # it may start from random numbers
+        tables = starting_tables(layer, data)
+    if is_own(layer.kind):  # it may start from random numbers
         seed_everything(seed)
-    return build_layer(run.layer, tables, run.data.pixels)
+    return build_layer(layer, tables, run.data.pixels)
 
 
 def _needed(config: CompareConfig, arm: str, seed: int, data: Data) -> RunFolder:
@@ -105,21 +119,6 @@ def _needed(config: CompareConfig, arm: str, seed: int, data: Data) -> RunFolder
     folder.check(run, arm, seed)
     folder.check_data(data.with_config(run.data).fingerprint, run)
     return folder
-
-
-def _sensitivity_tables(config: CompareConfig, run: RunConfig, data: Data, seed: int) -> tuple[Tensor, Tensor]:
-    """Those of the plain model of the same seed."""
-    plain = open_run(_needed(config, "plain", seed, data))
-    model = plain.model.to(compute_device(config.device))
-    return model_tables(run.layer, model, data)
-
-
-def _pretrained_tables(run: RunConfig, data: Data, seed: int) -> tuple[Tensor, Tensor]:
-    """Those of the backbone with its trained weights, before anything here trains it."""
-    backbone, head = starting_backbone(run, data.classes, seed)
-    check_head(run, head)
-    model = prepend(backbone, nn.Identity()).eval().to(compute_device(run.device))
-    return model_tables(run.layer, model, data)
 
 
 def calibrate_run(

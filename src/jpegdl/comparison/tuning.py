@@ -15,7 +15,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import filelock
 import lightning
@@ -24,22 +24,21 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
-from jpegdl.calibrate import model_tables, starting_tables
 from jpegdl.comparison.arms import with_changes
 from jpegdl.comparison.config import CompareConfig, check_compare
+from jpegdl.comparison.steps import make_layer
 from jpegdl.comparison.workers import worker_environment
 from jpegdl.data import Data
 from jpegdl.errors import DataWarning, UsageError
 from jpegdl.extras import require
 from jpegdl.files import claimed, write_text
-from jpegdl.layer import build_layer, layer_kind, prepend
+from jpegdl.layer import layer_kind
 from jpegdl.processes import count_cores, end_with
-from jpegdl.runs import RunConfig, RunFolder, open_run
+from jpegdl.runs import RunConfig, RunFolder
 from jpegdl.runs.device import compute_device
 from jpegdl.runs.progress import write_line
 from jpegdl.runs.record import settings_of, share
 from jpegdl.training import train_run
-from jpegdl.training.starting_weights import check_head, starting_backbone
 
 _BOTH = ("plain", "jpeg-dl")  # both are tuned, with as many trials each, or neither
 TUNED = "tuned.yaml"
@@ -330,7 +329,7 @@ def _work_side_by_side(task: _Task, data: Data) -> None:
         _work(task, data)
         return
     code = "from jpegdl.comparison.tuning import serve_trials; serve_trials()"
-    environments = [worker_environment(row, max(1, cores // jobs)) for row in range(jobs)]
+    environments = [worker_environment(row, max(1, cores // jobs), task.config.device) for row in range(jobs)]
     command = [sys.executable, "-P", "-c", code]
     workers = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stderr=None, stdout=2, env=environment, start_new_session=True)
@@ -401,8 +400,12 @@ def _train(task: _Task, data: Data, study: Any, trial: Any, chosen: dict[str, An
     own.seed = task.seed
     title = f"{task.arm}, trial {trial.number}"
     watching = [_Judge(trial, run.training.epochs)]
+
+    def make() -> nn.Module:
+        return make_layer(run, own, task.seed, lambda _: RunFolder(cast(Path, task.tables)))
+
     try:
-        result = train_run(run, own, lambda: _layer(task, run, own), folder, task.arm, task.seed, _Silent(), watching)
+        result = train_run(run, own, make, folder, task.arm, task.seed, _Silent(), watching)
     except UsageError as error:
         if not any(words in str(error) for words in _LOST):
             raise
@@ -430,23 +433,6 @@ class _Silent:
 
     def close(self) -> None:
         pass
-
-
-def _layer(task: _Task, run: RunConfig, data: Data) -> nn.Module:
-    """The untrained layer of a trial."""
-    if not layer_kind(run.layer).from_tables:
-        return build_layer(run.layer, None, run.data.pixels)
-    if run.layer.tables == "sensitivity":
-        assert task.tables is not None
-        model = open_run(RunFolder(task.tables)).model
-    elif run.layer.tables == "pretrained":
-        backbone, head = starting_backbone(run, data.classes, task.seed)
-        check_head(run, head)
-        model = prepend(backbone, nn.Identity()).eval()
-    else:
-        return build_layer(run.layer, starting_tables(run.layer, data), run.data.pixels)
-    tables = model_tables(run.layer, model.to(compute_device(run.device)), data)
-    return build_layer(run.layer, tables, run.data.pixels)
 
 
 # -------------------------------------------------------------------------------------------------------------- results

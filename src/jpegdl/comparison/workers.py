@@ -219,7 +219,7 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what is printed there is no output of this program
                 pass_fds=[there.fileno()],
-                env=worker_environment(row, setup.threads, ":" in setup.config.device),
+                env=worker_environment(row, setup.threads, setup.config.device),
                 start_new_session=True,  # Ctrl+C in a terminal reaches this process alone, which ends the others
             )
         self.tell(setup)
@@ -245,16 +245,16 @@ class _Worker:
         self.connection.close()
 
 
-def worker_environment(row: int, threads: int, one_gpu: bool = False) -> dict[str, str]:
-    """Return the environment of a worker: what this process can import, it can; its share of threads and, unless all train on
-    one of them, of GPUs."""
+def worker_environment(row: int, threads: int, device: str) -> dict[str, str]:
+    """Return the environment of a worker: what this process can import, it can; its share of threads and, unless ``device``
+    names one of them, of GPUs."""
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     environment["OMP_NUM_THREADS"] = str(threads)
     # Threads that wait give way: on a busy machine, those that spin take the time of those that they wait for.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.setdefault("GOMP_SPINCOUNT", "0")
-    if not one_gpu and (count := torch.cuda.device_count()) > 1:
+    if ":" not in device and (count := torch.cuda.device_count()) > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
         environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[row % count].strip()
     return environment

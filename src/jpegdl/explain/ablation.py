@@ -6,15 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from scipy.stats import binomtest, false_discovery_control
+from scipy.stats import false_discovery_control
 from torch import Tensor
 
 from jpegdl.explain.subject import NotApplicable, Subject, dct_layer, planes_of
 from jpegdl.functional import BLOCK
 from jpegdl.layer import ImageDctLayer, QuantizingLayer
+from jpegdl.statistics import mcnemar, paired_interval
 
-#: What is done to one frequency, by name, in words.
-_Z = 1.959963984540054  # of a 95 % interval
 Variant = tuple[str, str, int, int]  # kind, plane, row, column
 Counted = dict[str, list[int]]  # by the variant's name: images that it lost and gained
 
@@ -181,7 +180,6 @@ def judge(counted: Counted, images: int, correct: int) -> dict[str, Any]:
     for name, (lost, gained) in counted.items():
         change = (gained - lost) / images
         low, high = paired_interval(lost, gained, images)
-        p = binomtest(lost, lost + gained).pvalue if lost + gained else 1.0
         judged[name] = {
             "lost": lost,
             "gained": gained,
@@ -189,27 +187,11 @@ def judge(counted: Counted, images: int, correct: int) -> dict[str, Any]:
             "change": change,
             "low": low,
             "high": high,
-            "p": float(p),
+            "p": mcnemar(lost, gained),
         }
     for entry, q in zip(judged.values(), false_discovery_control([e["p"] for e in judged.values()]), strict=True):
         entry["q"] = float(q)
     return judged
-
-
-def paired_interval(lost: int, gained: int, images: int) -> tuple[float, float]:
-    """A 95 % interval of a difference of two shares of the same images.
-
-    Args:
-        lost, gained: how many images only the first, only the second has right.
-        images: of how many.
-
-    Source: Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions": Wald's, with half
-    an image added to each of the four cells.
-    """
-    lost_, gained_, n = lost + 0.5, gained + 0.5, images + 2
-    change = (gained_ - lost_) / n
-    half = _Z * (((lost_ + gained_) - (gained_ - lost_) ** 2 / n) ** 0.5) / n
-    return max(-1.0, change - half), min(1.0, change + half)
 
 
 def ablate(

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from jpegdl.explain.config import ALPHA, KINDS, SMALLEST_MAP
-from jpegdl.heatmaps import Array, change_figure, hatch, heat, short
+from jpegdl.heatmaps import Array, change_figure, hatch, heat, shares_figure, short
 
 if TYPE_CHECKING:
     from jpegdl.explain.single_images import ShownImage
@@ -55,19 +55,9 @@ def saturation_figure(name: str, content: dict[str, Any]) -> Figure | None:
     """Share of coefficients at the level cap; None where there is no cap."""
     if content["saturation"] is None:
         return None
-    figure = Figure(figsize=(9, 4.8), layout="constrained")
-    panels = list(figure.subplots(1, 2))
-    for axes, plane in zip(panels, _PLANES, strict=True):
-        if plane == "chroma" and content["grey"]:
-            hatch(axes, "chroma")
-            axes.set_box_aspect(1)
-            continue
-        share = 100 * np.array(content["saturation"][plane])
-        image = heat(axes, share, Normalize(0, 100), _PLANES[plane], "{:.0f}".format, "magma")
-        if plane == "luma":
-            first = image
+    shares = {words: np.array(content["saturation"][plane]) for plane, words in _PLANES.items()}
+    figure = shares_figure(shares, "coefficients at the cap, %", grey=content["grey"])
     cap = "" if content["cap"] is None else f", ±{content['cap']}"
-    figure.colorbar(first, ax=panels, shrink=0.8).set_label("coefficients at the cap, %", fontsize=8)
     figure.suptitle(f"{name}: share of coefficients at the level cap{cap}, %, over {content['images']} test images")
     return figure
 
@@ -265,7 +255,6 @@ def _mosaic(maps: Array) -> Array:
     return picture
 
 
-def _folded(text: str, width: int = 90, lines: int = 3) -> str:
+def _folded(text: str) -> str:
     """Text in a few lines; what does not fit is in the JSON file."""
-
-    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" ..."))
+    return "\n".join(textwrap.wrap(text, 90, max_lines=3, placeholder=" ..."))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jpegdl.explain.config import ExplainConfig, check_explain
 from jpegdl.explain.parts import explain_run
@@ -17,7 +17,7 @@ def explain_comparison(
     config: ExplainConfig | None = None,
     *,
     arms: Sequence[str] | None = ("jpeg-dl",),
-    seeds: int | Sequence[int] | None = None,
+    seeds: int | Sequence[int] | Literal["lowest"] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[int, dict[str, Any]]]:
     """Explain the runs of a comparison, each beside the plain run of the same seed, into ``explain/`` of their folders.
@@ -26,7 +26,7 @@ def explain_comparison(
         folder: of the comparison, ``runs/NAME``.
         config: what to explain.
         arms: whose runs; None for all.
-        seeds: a number n for 0 to n-1, or a list; None for all there are.
+        seeds: a number n for 0 to n-1, or a list; "lowest" for the lowest there is of each arm; None for all there are.
         progress: told how far the whole is.
 
     Returns:
@@ -37,7 +37,13 @@ def explain_comparison(
     """
     config, place = config or ExplainConfig(), Path(folder)
     check_explain(config)
-    runs = [(arm, seed, run) for arm, by_seed in chosen_runs(place, arms, seeds).items() for seed, run in by_seed.items()]
+    chosen = chosen_runs(place, arms, None if seeds == "lowest" else seeds)
+    runs = [
+        (arm, seed, run)
+        for arm, by_seed in chosen.items()
+        for seed, run in by_seed.items()
+        if seeds != "lowest" or seed == min(by_seed)
+    ]
     plain = finished_runs(place).get("plain", {})
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for number, (arm, seed, run) in enumerate(runs):

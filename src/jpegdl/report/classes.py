@@ -1,6 +1,5 @@
 """What the runs said of each test image, for the page."""
 
-import statistics
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,10 +11,9 @@ from jpegdl.comparison.per_image import (
     predictions_of,
     worst_pairs,
 )
-from jpegdl.report.section import Runs, Section, drawn
+from jpegdl.report.section import Runs, Section, difference_text, drawn, filled_columns, mean_text
 from jpegdl.runs.metrics import describe
 from jpegdl.runs.predictions import Predictions
-from jpegdl.statistics import paired_difference
 
 Found = dict[str, dict[int, Predictions]]  # of each arm, by seed
 
@@ -71,34 +69,16 @@ def _metrics_table(found: Found) -> list[list[str]]:
     said = {arm: {seed: describe(one) for seed, one in by_seed.items()} for arm, by_seed in found.items()}
     rows = [["arm", *(title for title, _ in _SHOWN.values()), "seeds"]]
     for arm, by_seed in said.items():
-        cells = [_mean([one[name] for one in by_seed.values()], factor) for name, (_, factor) in _SHOWN.items()]
+        cells = [mean_text([one[name] for one in by_seed.values()], factor) for name, (_, factor) in _SHOWN.items()]
         rows.append([arm, *cells, ", ".join(map(str, by_seed))])
         common = sorted(by_seed.keys() & said.get("plain", {}).keys())
         if arm == "plain" or not common:
             continue
         pairs = [([by_seed[seed][name] for seed in common], [said["plain"][seed][name] for seed in common]) for name in _SHOWN]
         factors = [factor for _, factor in _SHOWN.values()]
-        differences = [_difference(*pair, factor) for pair, factor in zip(pairs, factors, strict=True)]
+        differences = [difference_text(*pair, factor) for pair, factor in zip(pairs, factors, strict=True)]
         rows.append([f"{arm}, difference to plain [95 %]", *differences, ", ".join(map(str, common))])
-    return [[row[i] for i in range(len(row)) if any(other[i] for other in rows[1:])] for row in rows]
-
-
-def _mean(values: list[float | None], factor: float) -> str:
-    known = [factor * value for value in values if value is not None]
-    if len(known) < len(values):
-        return ""
-    digits = 1 if factor > 1 else 3
-    spread = f" ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
-    return f"{statistics.fmean(known):.{digits}f}{spread}"
-
-
-def _difference(values: list[float | None], base: list[float | None], factor: float) -> str:
-    if None in values or None in base:
-        return ""
-    found = paired_difference([value for value in values if value is not None], [value for value in base if value is not None])
-    digits = 1 if factor > 1 else 3
-    mean, low, high = (None if (value := found[name]) is None else factor * value for name in ("mean", "low", "high"))
-    return f"{mean:+.{digits}f}" + ("" if low is None else f" [{low:+.{digits}f}, {high:+.{digits}f}]")
+    return filled_columns(rows)
 
 
 def _paired_rows(found: Found) -> Iterator[list[str]]:

@@ -14,8 +14,8 @@ from PIL import Image
 from scipy import ndimage
 
 from jpegdl.explain import explain_figures
-from jpegdl.files import read_json
-from jpegdl.report.section import PagePicture, Runs, Section, differs, drawn, readable
+from jpegdl.files import read_json, readable
+from jpegdl.report.section import PagePicture, Runs, Section, differs, drawn
 from jpegdl.runs import RunFolder
 
 _WHITE, _SMALLEST, _FILLED = 250, 24, 0.6  # the lightest that is drawn; of photographs, pixels on a side and share of a box

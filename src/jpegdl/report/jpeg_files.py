@@ -16,7 +16,7 @@ from jpegdl.codec import (
     stored_in_words,
 )
 from jpegdl.errors import UsageError
-from jpegdl.report.section import Results, Runs, Section, current, drawn, each_run, percent
+from jpegdl.report.section import Results, Runs, Section, current, drawn, each_run, mean_text
 
 
 def stored_sections(runs: Runs) -> Iterator[Section]:
@@ -97,7 +97,7 @@ def read_back_sections(runs: Runs) -> Iterator[Section]:
             rate = (
                 [f"{statistics.fmean(bits):.2f}", f"{24 / statistics.fmean(bits):.2f}"] if len(bits) == len(each) else ["", ""]
             )
-            accuracy = percent([row["accuracy"] for row in each])
+            accuracy = mean_text([row["accuracy"] for row in each])
             seeds = ", ".join(str(found["seed"]) for found in some)
             rows.append([arm, words, each[0]["name"], accuracy, str(each[0]["images"]), *rate, seeds])
     yield Section(

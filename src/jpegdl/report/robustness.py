@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from jpegdl.errors import UsageError
-from jpegdl.report.section import Results, Runs, Section, current, drawn, each_run, percent
+from jpegdl.report.section import Results, Runs, Section, current, difference_text, drawn, each_run, filled_columns, mean_text
 from jpegdl.robustness import GRADIENTS, attack_figure, attack_left_out, attack_notes, read_attack
-from jpegdl.statistics import paired_difference
 
 
 def attacked_sections(runs: Runs) -> Iterator[Section]:
@@ -110,17 +109,17 @@ def _attack_table(results: Results) -> list[list[str]]:
     for arm, by_seed in results.items():
         first, *_ = some = list(by_seed.values())
         seeds = ", ".join(map(str, by_seed))
-        clean = percent([result["clean"]["accuracy"] for result in some])
+        clean = mean_text([result["clean"]["accuracy"] for result in some])
         rows.append([arm, "not attacked", "", "", "", "", clean, _to_plain(arm, results, None), "", seeds])
         for index, level in enumerate(first["levels"]):
             here = [result["levels"][index] for result in some]
             eps = f"{level['eps_255']:g}/255" if level["norm"] == "Linf" else f"{level['eps']:g}"
-            published = [percent([_alone(entry, attack) for entry in here]) for attack in ("fgsm", "pgd")]
-            own, adaptive = (percent([entry[part] for entry in here]) for part in ("own_gradient", "accuracy"))
+            published = [mean_text([_alone(entry, attack) for entry in here]) for attack in ("fgsm", "pgd")]
+            own, adaptive = (mean_text([entry[part] for entry in here]) for part in ("own_gradient", "accuracy"))
             to_plain = _to_plain(arm, results, index)
             won = "; ".join(dict.fromkeys(f"{entry['won']['attack']}, {entry['won']['gradient']}" for entry in here))
             rows.append([arm, level["norm"], eps, *published, own, adaptive, to_plain, won, seeds])
-    return [[row[i] for i in range(len(row)) if any(other[i] for other in rows[1:])] for row in rows]
+    return filled_columns(rows)
 
 
 def _alone(level: dict[str, Any], attack: str) -> float | None:
@@ -132,16 +131,14 @@ def _to_plain(arm: str, results: Results, level: int | None) -> str:
     """The difference to plain at a level, or unchanged, in points, paired over the seeds that both have; nothing for plain, or
     where there are none."""
     seeds = sorted(results[arm].keys() & results.get("plain", {}).keys())
-    if arm == "plain" or not seeds:
+    if arm == "plain":
         return ""
 
-    def accuracies(of: str) -> list[float]:
+    def accuracies(of: str) -> list[float | None]:
         found = [results[of][seed] for seed in seeds]
         return [(result["clean"] if level is None else result["levels"][level])["accuracy"] for result in found]
 
-    difference = paired_difference(accuracies(arm), accuracies("plain"))
-    mean, low, high = (None if (value := difference[name]) is None else 100 * value for name in ("mean", "low", "high"))
-    return f"{mean:+.1f}" if low is None else f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return difference_text(accuracies(arm), accuracies("plain"))
 
 
 def _shifted_table(results: Results, name: str) -> list[list[str]]:
@@ -152,7 +149,7 @@ def _shifted_table(results: Results, name: str) -> list[list[str]]:
         cells = []
         for found in measured.values():
             entries = [result["by"][which] for result in found]
-            cells.append(percent([entry["mean"] if isinstance(entry, dict) else entry for entry in entries]))
+            cells.append(mean_text([entry["mean"] if isinstance(entry, dict) else entry for entry in entries]))
         rows.append([which.replace("_", " "), *cells])
-    rows.append(["mean", *(percent([result["mean"] for result in found]) for found in measured.values())])
+    rows.append(["mean", *(mean_text([result["mean"] for result in found]) for found in measured.values())])
     return rows

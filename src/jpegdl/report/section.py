@@ -1,17 +1,15 @@
 """What the page is made of: sections, pictures, and what all of them ask of a run."""
 
 import statistics
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from jpegdl.errors import UsageError
 from jpegdl.report.svg import inline_svg
 from jpegdl.runs import RunFolder
+from jpegdl.statistics import paired_difference
 
 Runs = dict[str, dict[int, RunFolder]]  # of each arm, by seed
 Results = dict[str, dict[int, dict[str, Any]]]  # what was found of them
@@ -49,16 +47,6 @@ class Section:
 def drawn(figure: Figure, name: str, alt: str, caption: str = "", *, wide: bool = False) -> PagePicture:
     prefix = "".join(character if character.isalnum() else "-" for character in name)
     return PagePicture(inline_svg(figure, prefix, alt), alt, caption, wide)
-
-
-@contextmanager
-def readable(file: Path, again: str) -> Iterator[None]:
-    """Say that a file is damaged, whatever goes wrong inside."""
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        why = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{file} is damaged ({why}); delete it, and {again} writes it again") from error
 
 
 def current(
@@ -103,9 +91,26 @@ def each_run(results: dict[str, dict[int, dict[str, Any]]]) -> list[list[str]]:
     return [[arm, str(seed), str(result["images"])] for arm, by_seed in results.items() for seed, result in by_seed.items()]
 
 
-def percent(shares: list[float | None]) -> str:
-    known = [share for share in shares if share is not None]
-    if len(known) < len(shares):
+def filled_columns(rows: list[list[str]]) -> list[list[str]]:
+    """Return a table, whose first row is its header, without the columns that are empty below it."""
+    return [[row[i] for i in range(len(row)) if any(other[i] for other in rows[1:])] for row in rows]
+
+
+def mean_text(values: Sequence[float | None], factor: float = 100.0) -> str:
+    """Write a mean ± sample sd, in percent or of what ``factor`` makes; "" where a value is not known."""
+    known = [factor * value for value in values if value is not None]
+    if len(known) < len(values):
         return ""
-    spread = f" ± {100 * statistics.stdev(known):.1f}" if len(known) > 1 else ""
-    return f"{100 * statistics.fmean(known):.1f}{spread}"
+    digits = 1 if factor > 1 else 3
+    spread = f" ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
+    return f"{statistics.fmean(known):.{digits}f}{spread}"
+
+
+def difference_text(values: Sequence[float | None], base: Sequence[float | None], factor: float = 100.0) -> str:
+    """Write a mean difference of pairs and its 95 % interval, in points; "" where there are none or a value is not known."""
+    own, others = ([value for value in part if value is not None] for part in (values, base))
+    if not own or (len(own), len(others)) != (len(values), len(base)):
+        return ""
+    found, digits = paired_difference(own, others), 1 if factor > 1 else 3
+    mean, low, high = (None if (value := found[name]) is None else factor * value for name in ("mean", "low", "high"))
+    return f"{mean:+.{digits}f}" + ("" if low is None else f" [{low:+.{digits}f}, {high:+.{digits}f}]")

@@ -1,6 +1,5 @@
 """Attacks on the runs of several arms and seeds: as rows of a table, and as a picture."""
 
-import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +7,11 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.special import stdtrit
 
 from jpegdl.earlier import RENAMED
 from jpegdl.errors import UsageError
 from jpegdl.runs.record import same_images
+from jpegdl.statistics import half_interval
 
 #: By arm and seed, what :func:`jpegdl.robustness.attack_run` returned.
 Results = dict[str, dict[int, dict[str, Any]]]
@@ -145,7 +144,7 @@ def _draw_norm(axes: Axes, norm: str, results: Results, arms: list[str]) -> None
                 for curve in curves:
                     axes.plot(eps, [100 * curve[at] for at in eps], color=colour, linewidth=0.7, alpha=0.6)
             if part == "accuracy" and len(curves) > 2:
-                half = [_half_interval(point) for point in points]
+                half = [half_interval(point) for point in points]
                 low, high = ([m + sign * h for m, h in zip(mean, half, strict=True)] for sign in (-1, 1))
                 axes.fill_between(eps, low, high, color=colour, alpha=0.15, linewidth=0)
     unit = "largest change of a pixel value, 1/255" if norm == "Linf" else "Euclidean length of the change, 1/255"
@@ -161,11 +160,6 @@ def _curve(result: dict[str, Any], norm: str, part: str) -> dict[float, float]:
     if not found or any(value is None for value in found.values()):
         return {}
     return {0.0: result["clean"]["accuracy"], **found}
-
-
-def _half_interval(values: list[float]) -> float:
-    """Half the width of the 95 % interval of a mean."""
-    return float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _all(results: Results) -> list[tuple[str, dict[str, Any]]]:

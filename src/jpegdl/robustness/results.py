@@ -3,7 +3,7 @@
 from typing import Any
 
 from jpegdl.errors import UsageError
-from jpegdl.files import read_json
+from jpegdl.files import read_json, readable
 from jpegdl.robustness.attack_figures import Results, attack_rows, check_same
 from jpegdl.runs import RunFolder
 
@@ -22,12 +22,9 @@ def read_attack(run: RunFolder, rounding: str | None = None) -> dict[str, Any] |
     file = run.path / f"{attack_name(rounding)}.json"
     found = read_json(file, _KEYS)
     if found is not None:
-        try:
+        with readable(file, "jpegdl attack"):
             attack_rows({"": {0: found}})
             [(flag["norm"], float(flag["eps_255"]), flag["text"]) for flag in found["masking"]["flags"]]
-        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-            why = f"{type(error).__name__}: {error}"
-            raise UsageError(f"{file} is damaged ({why}); delete it, and jpegdl attack writes it again") from error
     return found
 
 

@@ -38,6 +38,7 @@ _BAD_FILE = (
 )  # fmt: skip
 _SECTIONS = {"arm", "seed", "backbone", "data", "layer", "training"}
 CLASSES = "jpegdl.classes"  # in the metadata of model.safetensors
+_DATA = {"name", "classes", "train", "test", "tables"}
 _RESULT = {"arm", "seed", "accuracy", "loss", "train_seconds", "parameters", "layer_parameters", "saturation", "data"}
 
 
@@ -91,9 +92,7 @@ class RunFolder:
     def _settings(self) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
         """The settings, and of those that asked for what is no more what for, and what is done now."""
         with self.reading(self.config_file):
-            there = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
-            if missing := _SECTIONS - there.keys():
-                raise ValueError(f"no {', '.join(sorted(missing))} in it")
+            there = _with(yaml.safe_load(self.config_file.read_text(encoding="utf-8")), _SECTIONS)
             arm, seed = there.pop("arm"), there.pop("seed")
             known, gone = todays_record(there)
             return settings_of(from_dict(RunConfig, known), arm, seed), gone
@@ -141,29 +140,22 @@ class RunFolder:
             return
         there = self.data()
         if difference := data_difference(there, found):
-            raise UsageError(f"{self} was trained on other data ({difference}); give another --name, or delete the folder")
-        if there.get("weights") != digest_of_weights(config):
-            raise UsageError(
-                f"{self} started from other weights: {config.weights} has changed since; give another "
-                "--name, or delete the folder"
-            )
-        if there["tables"] != digest_of_tables(config):
-            raise UsageError(
-                f"{self} started from other tables: {config.layer.tables} has changed since; give another --name, or delete "
-                "the folder"
-            )
-        networks = there.get("networks", {})
-        if changed := [name for name, digest in digests_of_networks(config).items() if digest != networks.get(name)]:
-            raise UsageError(
-                f"{self} was trained with another network in {changed[0]}, which has changed since; give another --name, or "
-                "delete the folder"
-            )
-        self.check_code(config)
+            why = f"was trained on other data ({difference})"
+        elif there.get("weights") != digest_of_weights(config):
+            why = f"started from other weights: {config.weights} has changed since"
+        elif there["tables"] != digest_of_tables(config):
+            why = f"started from other tables: {config.layer.tables} has changed since"
+        elif changed := _changed(digests_of_networks(config), there.get("networks", {})):
+            why = f"was trained with another network in {changed[0]}, which has changed since"
+        else:
+            self.check_code(config)
+            return
+        raise UsageError(f"{self} {why}; give another --name, or delete the folder")
 
     def check_code(self, config: RunConfig) -> None:
         """Warn where the user's own code is not what it was; a comment may be all that changed."""
-        before = self.data().get("code", {})
-        if changed := [name for name, digest in digests_of_code(config).items() if digest != before.get(name, digest)]:
+        before, now = self.data().get("code", {}), digests_of_code(config)
+        if changed := _changed({name: digest for name, digest in now.items() if name in before}, before):
             warnings.warn(
                 f"{self} was trained with other code: the file with {', '.join(changed)} has changed since; if that changes "
                 "the numbers, give another --name, or delete the folder",
@@ -178,10 +170,7 @@ class RunFolder:
             UsageError: the record is missing or damaged.
         """
         with self.reading(self.data_file):
-            there: dict[str, Any] = json.loads(self.data_file.read_text(encoding="utf-8"))
-            if missing := {"name", "classes", "train", "test", "tables"} - there.keys():
-                raise ValueError(f"no {', '.join(sorted(missing))} in it")
-            return there
+            return _json(self.data_file, _DATA)
 
     def other_images(self, found: dict[str, Any]) -> str | None:
         """Return how these test images differ from those that the run was tested with, in words; None if they do not.
@@ -218,10 +207,7 @@ class RunFolder:
             UsageError: it is not there or damaged.
         """
         with self.reading(self.result_file):
-            result: dict[str, Any] = json.loads(self.result_file.read_text(encoding="utf-8"))
-            if missing := _RESULT - result.keys():
-                raise ValueError(f"no {', '.join(sorted(missing))} in it")
-            return counted(result)
+            return counted(_json(self.result_file, _RESULT))
 
     def metrics(self) -> list[dict[str, float]]:
         """The record of the run, an entry an epoch, without what was not measured in that epoch.
@@ -242,7 +228,7 @@ class RunFolder:
             UsageError: they are not there or damaged.
         """
         with self.reading(self.tables_file):
-            tables: dict[str, Any] = json.loads(self.tables_file.read_text(encoding="utf-8"))
+            tables = _json(self.tables_file, {"before", "after"})
             if not all(isinstance(tables[when], dict) for when in ("before", "after")):
                 raise ValueError("no tables in it")
             return tables
@@ -255,17 +241,14 @@ class RunFolder:
             UsageError: it is not there or damaged.
         """
         with self.reading(self.layer_file), np.load(self.layer_file) as stored:
-            history = {name: stored[name] for name in stored.files}
-            if missing := {"epoch", "steps", "saturation"} - history.keys():
-                raise ValueError(f"no {', '.join(sorted(missing))} in it")
-            return history
+            return _with({name: stored[name] for name in stored.files}, {"epoch", "steps", "saturation"})
 
     def failure(self, config: RunConfig, arm: str, seed: int) -> str | None:
         """Return why the last training with these settings stopped; None if nothing is known of it, or if it is finished."""
         if self.finished or not self.failure_file.is_file():
             return None
         with self.reading(self.failure_file):
-            there = json.loads(self.failure_file.read_text(encoding="utf-8"))
+            there = _json(self.failure_file, {"settings", "message"})
             settings, gone = todays_record(there["settings"])
             same = not gone and first_difference(settings, settings_of(config, arm, seed)) is None
             return str(there["message"]) if same else None
@@ -342,7 +325,7 @@ def finished_runs(
         seeds: those wanted of each; all that there are by default.
 
     Raises:
-        UsageError: an arm or a seed that is wanted is not there.
+        UsageError: an arm that is wanted is not there; or a seed that is wanted, of one of them or, where all are, of any.
     """
     found: dict[str, dict[int, RunFolder]] = {}
     for result in sorted(place.glob("*/*/result.json")):
@@ -352,11 +335,11 @@ def finished_runs(
     for arm in arms or []:
         if arm not in there:
             raise UsageError(f"no finished run of arm {arm!r} in {place}; there are {', '.join(there) or 'none'}")
-        if missing := set(seeds or []) - there[arm].keys():
-            raise UsageError(
-                f"no finished run of arm {arm}, seed {min(missing)} in {place}; there are seeds "
-                f"{', '.join(map(str, there[arm]))}"
-            )
+    have = {f"arm {arm}": set(there[arm]) for arm in arms} if arms is not None else {"any arm": set().union(*there.values())}
+    for whose, known in have.items():
+        if missing := set(seeds or []) - known:
+            seeds_there = ", ".join(map(str, sorted(known))) or "none"
+            raise UsageError(f"no finished run of {whose}, seed {min(missing)} in {place}; there are seeds {seeds_there}")
     wanted = there if arms is None else {arm: there[arm] for arm in arms}
     return {arm: {s: run for s, run in runs.items() if seeds is None or s in seeds} for arm, runs in wanted.items()}
 
@@ -382,3 +365,19 @@ def chosen_runs(
 
 def _said(error: BaseException) -> str:
     return f"no {error} in it" if isinstance(error, KeyError) else " ".join(str(error).split())
+
+
+def _changed(now: dict[str, str], before: dict[str, str]) -> list[str]:
+    """Return the names of those whose digest is not what it was."""
+    return [name for name, digest in now.items() if digest != before.get(name)]
+
+
+def _json(file: Path, needed: set[str]) -> dict[str, Any]:
+    return _with(json.loads(file.read_text(encoding="utf-8")), needed)
+
+
+def _with(there: dict[str, Any], needed: set[str]) -> dict[str, Any]:
+    """Return what a file holds, if all that is needed is in it."""
+    if missing := needed - there.keys():
+        raise ValueError(f"no {', '.join(sorted(missing))} in it")
+    return there

@@ -104,7 +104,8 @@ def load_state(state: dict[str, Tensor], file: Path, model: nn.Module) -> None:
     other = [
         f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}"
         for k in own
-        if k in state and state[k].shape != own[k].shape
+        # Records of a layer's settings were shorter in earlier versions; the layer reads both.
+        if k in state and state[k].shape != own[k].shape and not k.endswith("_extra_state")
     ]
     if missing or extra or other:
         found = other[0] if other else f"{missing[0]} missing" if missing else f"{extra[0]} unknown"
