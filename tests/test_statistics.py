@@ -51,6 +51,35 @@ def test_another_column_and_what_no_test_says_anything_of(tmp_path):
     assert "one seed says nothing about chance" in paired_words("b", found, baseline="a")
 
 
+def test_tables_as_other_programs_write_them(tmp_path):
+    file = _write(tmp_path, _runs(plain=PLAIN, mine=OTHER))
+    expected, text = paired(file), file.read_text(encoding="utf-8")
+    for other in (
+        "\ufeff" + text,
+        text.replace(",", ";"),
+        text.replace(",", ";").replace(".", ","),
+        text.replace(",", "\t"),
+        text.replace(",", ", "),
+    ):
+        file.write_text(other, encoding="utf-8")
+        assert paired(file) == expected
+    file.write_text(text.replace("mine", '"mine, too"'), encoding="utf-8")
+    assert paired(file)["mine, too"] == expected["mine"]
+
+
+def test_seeds_of_one_arm_alone_are_named(tmp_path):
+    file = _write(tmp_path, [*_runs(plain=PLAIN, mine=OTHER), ("mine", "04", 70)])
+    found = paired(file)["mine"]
+    assert (found["seeds"], found["left_out"]) == (list("0123"), ["04"])
+    assert paired_words("mine", found).endswith("seed 04.")
+
+
+def test_shares_beside_percentages_are_warned_of(tmp_path):
+    with pytest.warns(UserWarning, match="shares and percentages"):
+        paired(_write(tmp_path, _runs(plain=PLAIN, mine=[value / 100 for value in OTHER])))
+    paired(_write(tmp_path, _runs(plain=[0.9, 0.8], mine=[30.0, 20.0]), ("arm", "seed", "loss")), value="loss")
+
+
 def test_the_bootstrap_is_scipys():
     values, base = np.random.default_rng(0).normal(size=(2, 30))
     other = stats.bootstrap((values - base,), np.mean, method="percentile", rng=np.random.default_rng(1), n_resamples=20000)
@@ -68,6 +97,8 @@ def test_the_bootstrap_is_scipys():
         (_runs(plain=[1, "good"], x=[1, 2]), ("arm", "seed", "accuracy"), "line 3: .* got 'plain', '1', 'good'"),
         (_runs(plain=[1, "nan"], x=[1, 2]), ("arm", "seed", "accuracy"), "line 3: .* 'nan'"),
         ([("plain", 0)], ("arm", "seed", "accuracy"), "line 2: .* ''"),
+        ([("plain", 0, 71), ("x", 0, 72, 9)], ("arm", "seed", "accuracy"), "line 3: more cells"),
+        ([("plain", 0, 71, 70)], ("arm", "seed", "accuracy", "accuracy"), "'accuracy' is there twice"),
         ([*_runs(plain=[1], x=[1]), ("x", 0, 3)], ("arm", "seed", "accuracy"), "line 4: arm x, seed 0 is there twice"),
     ],
 )

@@ -1,9 +1,11 @@
 """Differences of two ways to train, paired over seeds or images: for the results of a comparison here, and for anybody's."""
 
 import csv
+import io
 import math
 import os
 import statistics
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,18 +133,20 @@ def paired(source: str | os.PathLike[str], *, baseline: str = BASELINE, value: s
     """Compare the arms of a table of results with one of them, seed by seed.
 
     Args:
-        source: a CSV file, a line a run, with the columns ``arm``, ``seed`` and ``value`` at least.
+        source: a CSV file, a line a run, with the columns ``arm``, ``seed`` and ``value`` at least; where semicolons or tabs
+            separate them, a comma in a number is its decimal point.
         baseline: the arm that the others are compared with.
         value: the column of what is compared, such as shares or percentages that are right.
 
     Returns:
-        Of every other arm: ``seeds``, those that both have; ``mean``, ``low``, ``high`` and ``p`` of the difference
-        (:func:`paired_difference`); ``bootstrap``, its interval by :func:`bootstrap`; ``p_holm``, ``p`` corrected for the
-        number of arms that are tested (:func:`holm`). None where there is no such number.
+        Of every other arm: ``seeds``, those that both have; ``left_out``, those that one of the two alone has; ``mean``,
+        ``low``, ``high`` and ``p`` of the difference (:func:`paired_difference`); ``bootstrap``, its interval by
+        :func:`bootstrap`; ``p_holm``, ``p`` corrected for the number of arms that are tested (:func:`holm`). None where there
+        is no such number.
 
     Raises:
-        UsageError: no such file, a column is missing, a value is no finite number, a run is there twice, no such baseline, or
-            an arm without a seed in common with it.
+        UsageError: no such file, a column is missing or there twice, a line of too many cells, a value is no finite number, a
+            run is there twice, no such baseline, or an arm without a seed in common with it.
     """
     runs = _read(Path(source), value)
     if baseline not in runs:
@@ -157,7 +161,9 @@ def paired(source: str | os.PathLike[str], *, baseline: str = BASELINE, value: s
         if arm != baseline:
             seeds = [seed for seed in by_seed if seed in runs[baseline]]
             own, base = ([each[seed] for seed in seeds] for each in (by_seed, runs[baseline]))
-            found[arm] = {"seeds": seeds, **paired_difference(own, base), "bootstrap": bootstrap(own, base), "p_holm": None}
+            left_out = [seed for seed in {**runs[baseline], **by_seed} if seed not in seeds]
+            both = {"seeds": seeds, "left_out": left_out}
+            found[arm] = {**both, **paired_difference(own, base), "bootstrap": bootstrap(own, base), "p_holm": None}
     tested = [entry for entry in found.values() if entry["p"] is not None]
     for entry, p in zip(tested, holm([entry["p"] for entry in tested]), strict=True):
         entry["p_holm"] = p
@@ -167,18 +173,25 @@ def paired(source: str | os.PathLike[str], *, baseline: str = BASELINE, value: s
 def _read(file: Path, value: str) -> dict[str, dict[str, float]]:
     """What is compared, by arm and seed, in the order of the file."""
     try:
-        rows = csv.DictReader(read_text(file).splitlines())
+        text = read_text(file)
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    columns = list(rows.fieldnames or [])
+    first = text.partition("\n")[0]
+    between = next((mark for mark in ";\t" if mark in first and "," not in first), ",")
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=between)
+    columns = rows.fieldnames = [name.strip() for name in rows.fieldnames or []]
     if missing := [name for name in ("arm", "seed", value) if name not in columns]:
         raise UsageError(f"{file}: no column {missing[0]!r}; there are {', '.join(columns) or 'none'}")
+    if twice := [name for name in ("arm", "seed", value) if columns.count(name) > 1]:
+        raise UsageError(f"{file}: column {twice[0]!r} is there twice")
     runs: dict[str, dict[str, float]] = {}
     for row in rows:
         where = f"{file}, line {rows.line_num}"
-        arm, seed, text = (row[name] or "" for name in ("arm", "seed", value))
+        if None in row:  # as of a number with a decimal comma
+            raise UsageError(f"{where}: more cells than the {len(columns)} columns; commas within a cell need quotes around it")
+        arm, seed, text = ((row[name] or "").strip() for name in ("arm", "seed", value))
         try:
-            number = float(text)
+            number = float(text if between == "," else text.replace(",", "."))
         except ValueError:
             number = math.nan
         if not (arm and seed and math.isfinite(number)):
@@ -186,6 +199,13 @@ def _read(file: Path, value: str) -> dict[str, dict[str, float]]:
         if seed in runs.setdefault(arm, {}):
             raise UsageError(f"{where}: arm {arm}, seed {seed} is there twice")
         runs[arm][seed] = number
+    every = [number for by_seed in runs.values() for number in by_seed.values()]
+    if value == VALUE and every and 0 < min(every) <= 1 and max(every) > 10:
+        warnings.warn(
+            f"{file}: {value} is {min(every):g} in one run and {max(every):g} in another: shares and percentages in one column "
+            "would make a wrong difference",
+            stacklevel=3,
+        )
     return runs
 
 
@@ -195,12 +215,14 @@ def paired_words(arm: str, found: Mapping[str, Any], *, baseline: str = BASELINE
     An arm is better or worse where p, corrected where there are ``several`` arms, is below 0.05; else nothing is shown.
     """
     mean, count = f"{found['mean']:+.4g}", len(found["seeds"])
+    alone = found.get("left_out", [])
+    left = f" Left out, as one of the two arms alone has them: seed{'s' if len(alone) > 1 else ''} {', '.join(alone)}."
     if found["p"] is None:
         why = "one seed says nothing about chance" if count == 1 else "all seeds differ alike, and no test applies"
-        return f"{arm}: {mean} against {baseline}; {why}."
+        return f"{arm}: {mean} against {baseline}; {why}.{left if alone else ''}"
     p = found["p_holm"] if several else found["p"]
     what = "shows no difference to" if p >= 0.05 else "is above" if found["mean"] > 0 else "is below"
     return (
         f"{arm} {what} {baseline}{' beyond chance' if p >= 0.05 else ''}: {mean} [{found['low']:+.4g}, {found['high']:+.4g}], "
-        f"p = {p:.2g}{' after Holm' if several else ''}, {count} seeds."
+        f"p = {p:.2g}{' after Holm' if several else ''}, {count} seeds.{left if alone else ''}"
     )

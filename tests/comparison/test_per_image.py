@@ -9,6 +9,7 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 import factory
+from commands import one_error
 from jpegdl.cli import main
 from jpegdl.comparison import compare
 from jpegdl.comparison.per_image import class_accuracies, paired_images, predictions_of, worst_pairs
@@ -110,12 +111,18 @@ def test_from_training_to_page(tmp_path, capsys, no_figures):
     kept = (folder.path / "predictions.csv").read_bytes()
     (folder.path / "predictions.csv").unlink()
     page = write_report(config.folder).read_text(encoding="utf-8")
-    assert "jpegdl evaluate --name mine --arm plain --seed 0" in page
+    assert f"jpegdl evaluate --name mine --output {tmp_path} --arm plain --seed 0" in page
     other = tmp_path / "other.csv"
     place = ["--name", "mine", "--output", str(tmp_path)]
     assert main(["evaluate", *place, "--arm", "plain", "--predictions", str(other), "--device", "cpu"]) == 0
     assert all(len(line) <= 80 for line in capsys.readouterr().out.splitlines() if str(tmp_path) not in line)
     assert other.read_bytes() == (folder.path / "predictions.csv").read_bytes() == kept
+    for damaged in (b"", kept[:-40], b"\xff\x00", kept.replace(b"class", b"kind", 1)):
+        (folder.path / "predictions.csv").write_bytes(damaged)
+        assert len(predictions_of({"plain": {0: folder}})[1]) == 1
+    assert main(["evaluate", *place, "--arm", "plain", "--device", "cpu"]) == 0
+    assert (folder.path / "predictions.csv").read_bytes() == kept
+    assert "is a folder" in one_error(capsys, "evaluate", *place, "--arm", "plain", "--predictions", str(tmp_path))
     assert "p (McNemar)" in write_report(config.folder).read_text(encoding="utf-8")
     assert len(Data(folder.config().data).train) == 18
     assert math.isfinite(result["metrics"]["nll"])

@@ -1,6 +1,7 @@
 """``jpegdl tune``: trials on held-out training images, and the recipe that comes of them."""
 
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -50,6 +51,60 @@ def test_both_are_tuned_alike_and_compared_with_what_was_found(config, monkeypat
     assert "tuned alike, with 2 trials each" in done.table
     with pytest.raises(UsageError, match="other settings or data"):
         tuning.tune(replace(config, data=replace(config.data, size=8, resize=8)), trials=2)
+
+
+def test_a_trial_counts_by_its_mean_over_folds(config, monkeypatch, capfd):
+    config = replace(config, data=replace(config.data, folds=2))
+    accuracies = []
+
+    def train(run, data, make, folder, arm, *rest):
+        result = real(run, data, make, folder, arm, *rest)
+        accuracies.append((arm, run.data.fold, data.fingerprint["test"]["content"], result["accuracy"], folder.path))
+        return result
+
+    real = tuning.train_run
+    monkeypatch.setattr(tuning, "train_run", _stopping(train, after=2))
+    with pytest.raises(KeyboardInterrupt):
+        tuning.tune(config, trials=1)
+    monkeypatch.setattr(tuning, "train_run", train)
+    made = []
+    monkeypatch.setattr(tuning, "make_layer", _noting_tables(tuning.make_layer, made))
+    found = tuning.tune(config, trials=1)
+    last = {(arm, fold): (content, accuracy, path) for arm, fold, content, accuracy, path in accuracies}
+    assert len({content for content, *_ in last.values()}) == 2
+    for arm in ("plain", "jpeg-dl"):
+        assert found[arm].accuracy == pytest.approx((last[arm, 0][1] + last[arm, 1][1]) / 2)
+    assert made[-2:] == [last["plain", 0][2], last["plain", 1][2]]  # tables come from the plain model of the same fold
+    tuned = read_config(config.folder / tuning.TUNED)
+    assert (tuned.data.folds, tuned.tuned["folds"], tuned.tuned["images"]) == (None, 2, 24)
+    assert tuning.tune(config, trials=1) == found
+    with pytest.raises(UsageError, match="other settings or data"):
+        tuning.tune(replace(config, data=replace(config.data, fold=0)), trials=1)
+
+
+def _noting_tables(make, made):
+    def making(run, data, seed, needed):
+        if run.layer.kind != "none":
+            made.append(needed("plain").path)
+        return make(run, data, seed, needed)
+
+    return making
+
+
+def test_no_trial_begins_after_the_hours(config, monkeypatch, capfd):
+    clock = [0.0]
+
+    def train(run, data, make, folder, arm, *rest):
+        clock[0] += {"plain": 1000, "jpeg-dl": 2000}[arm]
+        return real(run, data, make, folder, arm, *rest)
+
+    real = tuning.train_run
+    monkeypatch.setattr(tuning, "train_run", train)
+    monkeypatch.setattr(tuning, "time", SimpleNamespace(time=lambda: clock[0]))
+    found = tuning.tune(config, trials=3, hours=1)  # half an hour each: plain begins at 0 and 1000, the layer at 0 alone
+    assert clock[0] == 2 * 1000 + 2000
+    assert [best.trials for best in found.values()] == [1, 1]
+    assert all(best.accuracy == best.recipe for best in found.values())  # of the first trial alone
 
 
 def _noting(method, tested):

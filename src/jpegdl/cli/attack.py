@@ -62,7 +62,7 @@ class Attack(Command):
 def _attack_model(chosen: dict[str, Any]) -> None:
     """Attack what --model makes."""
     from jpegdl.data import DataConfig
-    from jpegdl.robustness import AttackConfig, attack_model, attack_text
+    from jpegdl.robustness import AttackConfig, attack_model, attack_text, model_folder
     from jpegdl.runs.progress import Bar
 
     config = pick(AttackConfig, chosen)
@@ -73,4 +73,4 @@ def _attack_model(chosen: dict[str, Any]) -> None:
         found = attack_model(chosen["model"], data, config, folder=folder, progress=bar.show)
     say(attack_text(found))
     note_command(folder, chosen)
-    say(f"\nWritten below {folder}: attack.json, attack.csv")
+    say(f"\nWritten to {model_folder(folder, chosen['model']).path}: attack.json, attack.csv")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from jpegdl.cli.command import Command
 from jpegdl.cli.options import SETTINGS, TRAINING, comparison_parser, note_command, picked_comparison
-from jpegdl.cli.output import one_line, print_error, say, say_aside
+from jpegdl.cli.output import one_line, print_error, say, say_aside, shown_table
 from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Compare(Command):
             write_report(done.folder)
         except (UsageError, OSError) as error:
             print_error(f"warning: there is no report: {one_line(error)}")
-        say(f"\n{done.table}\n{closing(done.folder, done.summary)}")
+        say(f"\n{shown_table(done.summary)}\n{closing(done.folder, done.summary)}")
         asked = [
             entry for entry in done.summary["failed"] if entry["arm"] in config.arm_names and entry["seed"] in config.seed_list
         ]

@@ -44,6 +44,8 @@ class Evaluate(Command):
         from jpegdl.comparison import evaluate_run
 
         config = picked_comparison(chosen)
+        if chosen["predictions"] is not None and Path(chosen["predictions"]).is_dir():  # before a test that may take long
+            raise UsageError(f"--predictions {chosen['predictions']} is a folder; give a file, such as predictions.csv in it")
         if chosen["from_files"] is not None:
             _evaluate_files(config, chosen["arm"], chosen["seed"], chosen["from_files"])
             return
@@ -83,14 +85,15 @@ def _short(name: str) -> str:
 
 
 def _keep(folder: "RunFolder", metrics: dict[str, Any], chosen: dict[str, Any]) -> None:
-    """Write the predictions where they are wanted; of a run of an earlier version, which kept none, to its folder too."""
+    """Write the predictions where they are wanted; of a run whose own are missing or cannot be used, to its folder too."""
+    from jpegdl.comparison.per_image import predictions_of
     from jpegdl.runs.predictions import predictions_file, write_predictions
 
     if chosen["predictions"] is not None:
         write_predictions(Path(chosen["predictions"]), metrics["predictions"])
         say(f"\nWritten: {chosen['predictions']}")
     own = metrics["model"] == str(folder.model_file) and chosen["rounding"] is None and not metrics["other_images"]
-    if own and not predictions_file(folder).is_file():
+    if own and predictions_of({metrics["arm"]: {metrics["seed"]: folder}})[1]:
         write_predictions(predictions_file(folder), metrics["predictions"])
         say(f"\nWritten: {predictions_file(folder)}; jpegdl report adds it to its page")
 

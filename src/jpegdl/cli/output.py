@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 
 def say(text: str) -> None:
@@ -38,6 +39,13 @@ def one_line(error: BaseException | Warning | str) -> str:
         # From a loader process the message comes wrapped in a traceback, the message itself last.
         text = text.rstrip().rpartition("\n")[2].partition(": ")[2]
     return " ".join(text.split())
+
+
+def shown_table(summary: dict[str, Any]) -> str:
+    """Return a comparison's table: on a terminal one that fits it, elsewhere the Markdown of ``summary.md``."""
+    from jpegdl.comparison.numbers import narrow_table, summary_table
+
+    return narrow_table(summary) if sys.stdout.isatty() else summary_table(summary)
 
 
 def say_table(rows: Sequence[Sequence[str]], left: int = 1) -> None:

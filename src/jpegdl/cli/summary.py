@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jpegdl.cli.command import Command
 from jpegdl.cli.options import comparison_folder, finished_parser
+from jpegdl.cli.output import shown_table
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -21,12 +22,12 @@ class Summary(Command):
 
     def run(self, chosen: dict[str, Any]) -> None:
         folder = comparison_folder(chosen)
-        from jpegdl.comparison.numbers import summary_csv, summary_latex, summary_table
+        from jpegdl.comparison.numbers import summary_csv, summary_latex
         from jpegdl.comparison.summary import read_summary
 
         found = read_summary(folder)
         if chosen["format"] == "json":
             print(json.dumps(found, indent=1))
         else:
-            written = {"table": summary_table, "csv": summary_csv, "latex": summary_latex}[chosen["format"]]
+            written = {"table": shown_table, "csv": summary_csv, "latex": summary_latex}[chosen["format"]]
             print(written(found).rstrip())

@@ -24,7 +24,8 @@ class Tune(Command):
             f"jpegdl tune [NAME] {SETTINGS}",
             f"{self.about} Learning rate, weight decay, batch size, schedule, crops, colours and epochs of both; the layer's "
             "own learning rate, q_max and alpha too. The test images are never read: a fifth of the training images is held "
-            "out, or what data.holdout or data.folds say.",
+            "out, or what data.holdout or data.folds say; with data.folds and no data.fold, each trial is trained on every "
+            "fold.",
             new=True,
         )
         parser.add_argument("--trials", type=Count, default=20, help="trainings of plain, and as many of the layer")

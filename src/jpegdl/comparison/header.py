@@ -160,7 +160,7 @@ def _has_bf16(device: torch.device) -> bool:
 def _step_seconds(
     run: RunConfig, arm: str | None, backbone: nn.Module, data: Data, device: torch.device, *, bf16: bool = False
 ) -> float:
-    """Measure one training step on noise, forward and backward, in seconds: the shortest of a few after the first."""
+    """Measure one training step on noise, forward and backward, in seconds: the shortest of a few, unless one takes long."""
     layer: nn.Module = nn.Identity()
     if arm is not None:
         layer = build_layer(replace(run.layer, tables="standard:75"), standard_tables(75), run.data.pixels)
@@ -173,7 +173,7 @@ def _step_seconds(
     kind = {"bf16-mixed": torch.bfloat16, "bf16": torch.bfloat16, "16-mixed": torch.float16, "16": torch.float16}
     dtype = torch.bfloat16 if bf16 else kind.get(run.training.precision)
 
-    def step() -> float:
+    def step(images: torch.Tensor = images, target: torch.Tensor = target) -> float:
         start = time.perf_counter()
         with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             loss = cross_entropy(model(images).float(), target)
@@ -182,6 +182,7 @@ def _step_seconds(
         model.zero_grad(set_to_none=True)
         return time.perf_counter() - start
 
+    step(images[:2], target[:2])  # compiles what is compiled on first use
     first, spent, best = step(), 0.0, float("inf")
     if first > _ENOUGH:
         return first

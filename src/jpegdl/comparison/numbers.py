@@ -6,6 +6,7 @@ Accuracies and differences are shares, 0 to 1, except in the display.
 import math
 import re
 import statistics
+import textwrap
 from typing import Any
 
 from jpegdl.data.sources.listing import passed_in_words
@@ -253,15 +254,66 @@ def summary_table(summary: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *summary_notes(summary)]) + "\n"
 
 
+def narrow_table(summary: dict[str, Any], width: int = 80) -> str:
+    """The summary for a screen: a table whose cells are wrapped, and the notes below it, in lines of at most ``width``
+    characters, unless a single word needs more."""
+    header, *body = summary_rows(summary)
+    rows = [[_NARROW.get(cell, cell) for cell in header], *body]
+    smallest = [max(len(word) for cell in column for word in (cell.split() or [""])) for column in zip(*rows, strict=True)]
+    wanted = [max(map(len, column)) for column in zip(*body, strict=True)]
+    widths = [max(pair) for pair in zip(smallest, wanted, strict=True)]
+    for column in (2, 1, 0):  # those with words to break
+        over = sum(widths) + 2 * (len(widths) - 1) - width
+        widths[column] -= max(0, min(over, widths[column] - _unbroken(rows, column, smallest[column])))
+    lines = []
+    for row in rows:
+        cells = [_broken(cell, size) for cell, size in zip(row, widths, strict=True)]
+        for number in range(max(map(len, cells))):
+            pieces = [cell[number] if number < len(cell) else "" for cell in cells]
+            lines.append("  ".join(piece.ljust(size) for piece, size in zip(pieces, widths, strict=True)).rstrip())
+        if row is rows[0]:
+            lines.append("-" * min(width, sum(widths) + 2 * (len(widths) - 1)))
+    return "\n".join([*lines, "", *(folded(note, width) for note in summary_notes(summary))]) + "\n"
+
+
+#: Shorter headings, for a screen.
+_NARROW = {"extra parameters": "extra params"}
+#: Where cells are broken: between words, but not within an interval or before a spread.
+_PIECES = re.compile(r"\[[^\]]*\]|\([^)]*\)|\S+ ± \S+|\S+")
+
+
+def _unbroken(rows: list[list[str]], column: int, smallest: int) -> int:
+    """The width of the longest piece of a column's body."""
+    return max([smallest, *(len(piece) for row in rows[1:] for piece in _PIECES.findall(row[column]))])
+
+
+def _broken(cell: str, width: int) -> list[str]:
+    """A cell in lines, of whole pieces; a piece that is too long itself, between words."""
+    lines = [""]
+    for piece in _PIECES.findall(cell):
+        for part_of in [piece] if len(piece) <= width else piece.split():
+            if lines[-1] and len(lines[-1]) + 1 + len(part_of) > width:
+                lines.append("")
+            lines[-1] += f" {part_of}" if lines[-1] else part_of
+    return lines
+
+
+def folded(text: str, width: int = 80) -> str:
+    """A line of text in lines of at most ``width`` characters; a longer word keeps a line of its own."""
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+
+
 def summary_rows(summary: dict[str, Any]) -> list[list[str]]:
     """The summary's table as text: the header, then a row an arm."""
     several = len(summary["arms"]) > 2
     header = ["arm", "test accuracy, %", "difference to plain [95 % interval]", "p"]
     header += [*(["p (Holm)"] if several else []), "extra parameters", "training time"]
-    return [header, *(_row(arm, entry, len(summary["seeds"]), several) for arm, entry in summary["arms"].items())]
+    timed = not _too_short(summary)
+    rows = [_row(arm, entry, len(summary["seeds"]), several, timed=timed) for arm, entry in summary["arms"].items()]
+    return [header, *rows]
 
 
-def _row(arm: str, entry: dict[str, Any], seeds: int, several: bool) -> list[str]:
+def _row(arm: str, entry: dict[str, Any], seeds: int, several: bool, *, timed: bool) -> list[str]:
     if entry["mean"] is None:
         return [arm, "failed", *[""] * (5 if several else 4)]
     gain = entry["difference"]
@@ -271,7 +323,7 @@ def _row(arm: str, entry: dict[str, Any], seeds: int, several: bool) -> list[str
         interval = f" [{100 * gain['low']:+.2f}, {100 * gain['high']:+.2f}]" if gain["low"] is not None else ""
         difference = f"{100 * gain['mean']:+.2f}{interval}{part(gain['seeds'], seeds)}"
     ps = [gain[name] if gain else None for name in (("p", "p_holm") if several else ("p",))]
-    time = "" if entry["time_ratio"] is None else f"x{entry['time_ratio']:.2f}"
+    time = f"x{entry['time_ratio']:.2f}" if timed and entry["time_ratio"] is not None else ""
     accuracy += part(entry["seeds"], seeds)
     return [arm, accuracy, difference, *map(_p, ps), str(entry["layer_parameters"]), time]
 
@@ -345,11 +397,11 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
 
 def tuned_in_words(tuned: dict[str, Any]) -> str:
     """Say how ``jpegdl tune`` went about it."""
-    best = tuned.get("held_out_accuracy", {})
+    best, folds = tuned.get("held_out_accuracy", {}), tuned.get("folds")
     reached = ", ".join(f"{arm} {100 * share:.1f} %" for arm, share in best.items())
     return (
         f"plain and jpeg-dl were tuned alike, with {tuned.get('trials')} trials each, on {tuned.get('images')} images held "
-        f"out of training{f' (best there: {reached})' if reached else ''}."
+        f"out of training{f', in {folds} folds' if folds else ''}{f' (best there: {reached})' if reached else ''}."
     )
 
 

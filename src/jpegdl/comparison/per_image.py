@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from jpegdl.comparison.summary import named_options
 from jpegdl.errors import UsageError
 from jpegdl.runs import RunFolder
 from jpegdl.runs.predictions import Predictions, confusion, predictions_file, read_predictions
@@ -111,12 +112,12 @@ def predictions_of(runs: dict[str, dict[int, RunFolder]]) -> tuple[dict[str, dic
     found: dict[str, dict[int, Predictions]] = {}
     notes: list[str] = []
     before: dict[str, list[str]] = {}
-    name = ""
+    named = ""
     for arm, by_seed in runs.items():
         for seed, folder in by_seed.items():
             file = predictions_file(folder)
             if not file.is_file():
-                name = folder.path.parent.parent.name
+                named = "".join(named_options(folder.path.parent.parent))
                 before.setdefault(arm, []).append(str(seed))
                 continue
             try:
@@ -132,6 +133,6 @@ def predictions_of(runs: dict[str, dict[int, RunFolder]]) -> tuple[dict[str, dic
     if before:
         each = [f"{arm}, seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" for arm, seeds in before.items()]
         arm, seeds = next(iter(before.items()))
-        again = f"jpegdl evaluate --name {name} --arm {arm} --seed {seeds[0]}"
+        again = f"jpegdl evaluate {named} --arm {arm} --seed {seeds[0]}"
         notes.append(f"Trained before predictions were kept: {'; '.join(each)}. {again} writes those of a run.")
     return found, notes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jpegdl.comparison.numbers import recounted, summary_csv, summary_table, verdict
+from jpegdl.comparison.numbers import folded, recounted, summary_csv, summary_table, verdict
 from jpegdl.errors import UsageError
 from jpegdl.runs.record import counted
 
@@ -61,7 +61,7 @@ def closing(folder: Path, summary: dict[str, Any]) -> str:
     """
     files = [(shown.name, shown.about) for shown in shown_files(folder)]
     blocks = (
-        [verdict(summary)],
+        [folded(verdict(summary), _WIDTH)],
         [f"Run folder: {folder}", *_columns(files)],
         ["Next:", *_columns(_next(folder, summary))],
     )
@@ -70,9 +70,7 @@ def closing(folder: Path, summary: dict[str, Any]) -> str:
 
 def _next(folder: Path, summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Commands that go on from a comparison, and what each does."""
-    name = shlex.quote(folder.name)
-    output = "" if str(folder.parent) == "runs" else f" --output {shlex.quote(str(folder.parent))}"
-    named = f"--name={name}" if name.startswith("-") else f"--name {name}"
+    name, named, output = shlex.quote(folder.name), *named_options(folder)
     place = f"{named if name.startswith('-') else name}{output}"
     seeds = {arm: entry["seeds"] for arm, entry in summary["arms"].items() if entry["seeds"]}
     arm = next((arm for arm in ("jpeg-dl", *seeds) if arm in seeds and arm != "plain"), "plain")
@@ -96,6 +94,13 @@ def _next(folder: Path, summary: dict[str, Any]) -> list[tuple[str, str]]:
     if next(folder.glob("*/*/**/events.out.tfevents.*"), None):
         commands.append((f"tensorboard --logdir {shlex.quote(str(folder))}", "how training went, in the browser"))
     return commands
+
+
+def named_options(folder: Path) -> tuple[str, str]:
+    """Return the options that name a comparison by its folder: --name, and --output with a space before it, or nothing."""
+    name = shlex.quote(folder.name)
+    output = "" if str(folder.parent) == "runs" else f" --output {shlex.quote(str(folder.parent))}"
+    return f"--name={name}" if name.startswith("-") else f"--name {name}", output
 
 
 def _columns(rows: list[tuple[str, str]]) -> list[str]:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pickle
+import statistics
 import subprocess
 import sys
 import time
@@ -76,7 +77,8 @@ class _Task:
     trials: int
     seed: int
     until: float | None  # time.time()
-    tables: Path | None  # the folder of the plain run that sensitivity tables come from
+    tables: Path | None  # the folder of the plain trial that sensitivity tables come from
+    folds: tuple[int | None, ...]  # that each trial is trained on, and its accuracy the mean over; one where there is no mean
 
     @property
     def folder(self) -> Path:
@@ -85,6 +87,10 @@ class _Task:
     @property
     def run(self) -> RunConfig:
         return self.config.arm_run(self.arm)
+
+    def place(self, trial: Path, fold: int | None) -> RunFolder:
+        """Where the run of a trial on one fold is."""
+        return RunFolder(trial / str(fold) if len(self.folds) > 1 else trial)
 
 
 def tune(config: CompareConfig, trials: int = 20, hours: float | None = None, seed: int = 0) -> dict[str, Tuned]:
@@ -97,7 +103,7 @@ def tune(config: CompareConfig, trials: int = 20, hours: float | None = None, se
 
     Args:
         config: what to compare; of its arms plain and jpeg-dl are tuned. Where it holds no training images out, a fifth is for
-            this.
+            this. With ``data.folds`` and no ``data.fold``, each trial is trained on every fold, and counts by the mean.
         trials: of each arm.
         hours: no trial begins after that long, half of which is for each arm; then as many trials count of both as the arm with
             fewer has. None for as long as it takes.
@@ -116,32 +122,42 @@ def tune(config: CompareConfig, trials: int = 20, hours: float | None = None, se
     given = config.data
     if given.holdout is None and given.folds is None and Data(given, seed).validation is None:
         config = replace(config, data=replace(given, holdout=_HOLDOUT))
+    folds: tuple[int | None, ...] = (given.fold,)
+    if given.folds is not None and given.fold is None:
+        folds, config = tuple(range(given.folds)), replace(config, data=replace(given, fold=0))
     if config.together:
         raise UsageError("jpegdl tune trains each run in one process: give training.devices 1 and training.num_nodes 1")
     check_compare(replace(config, arms=list(_BOTH)))
     for arm in _BOTH:
         if layer_kind(config.arm_run(arm).layer).from_tables and config.arm_run(arm).layer.tables == "learned":
             raise UsageError("layer.tables learned come from a trained arm jpeg-dl: jpegdl tune cannot start from them")
-    data = Data(config.data, seed).blind()
+    data = _data_of(config, seed, folds)
     with claimed(config.folder / "locks" / "tuning", f"{config.folder} is being tuned"):
         _check_same(config, data, seed)
         for arm in _BOTH:
             best = _best(config, "plain", None) if arm == "jpeg-dl" else None
             until = None if hours is None else time.time() + hours * 1800
-            task = _Task(config, arm, trials, seed, until, None if best is None else _place(config, best))
+            task = _Task(config, arm, trials, seed, until, None if best is None else _place(config, best), folds)
             _requeue(task, best)
             _work_side_by_side(task, data)
         count = min(len(_ended(config, arm)) for arm in _BOTH)
         found = {arm: _found(config, arm, count) for arm in _BOTH}
-    _write(config, given, found, len(data.test), seed)
+    _write(config, given, found, data, seed)
     return found
 
 
-def _check_same(config: CompareConfig, data: Data, seed: int) -> None:
+def _data_of(config: CompareConfig, seed: int, folds: tuple[int | None, ...]) -> list[Data]:
+    """The data of each fold, without the test images."""
+    return [Data(replace(config.data, fold=fold), seed).blind() for fold in folds]
+
+
+def _check_same(config: CompareConfig, data: list[Data], seed: int) -> None:
     """Refuse to add trials to those of other settings or data."""
     file = config.folder / "tuning" / "of.json"
     own = replace(config.run, device="auto")
-    content = {"settings": settings_of(own, "tuning", seed), "data": data.fingerprint}
+    content: dict[str, Any] = {"settings": settings_of(own, "tuning", seed), "data": data[0].fingerprint}
+    if len(data) > 1:
+        content["folds"] = [each.fingerprint for each in data]
     content["settings"]["data"].update(path=None, workers=0)
     text = json.dumps(content, indent=1, sort_keys=True)
     if file.is_file() and file.read_text(encoding="utf-8") != text:
@@ -320,7 +336,7 @@ class _Judge(Callback):
             trainer.should_stop = True
 
 
-def _work_side_by_side(task: _Task, data: Data) -> None:
+def _work_side_by_side(task: _Task, data: list[Data]) -> None:
     """Train trials until there are enough, here or in several processes."""
     cores = count_cores()
     wanted = task.config.jobs or (1 if compute_device(task.config.device).type == "cuda" else cores)
@@ -360,13 +376,13 @@ def serve_trials() -> None:
     warnings.filterwarnings("ignore", module=r"lightning\..*|torch\.optim\.lr_scheduler")
     task: _Task = pickle.load(sys.stdin.buffer)
     try:
-        _work(task, Data(task.config.data, task.seed).blind())
+        _work(task, _data_of(task.config, task.seed, task.folds))
     except UsageError as error:
         write_line(f"jpegdl: error: {error}")
         sys.exit(1)
 
 
-def _work(task: _Task, data: Data) -> None:
+def _work(task: _Task, data: list[Data]) -> None:
     import optuna
 
     study = _study(task.config, task.arm, task.seed)
@@ -386,26 +402,31 @@ def _work(task: _Task, data: Data) -> None:
         _train(task, data, study, trial, chosen)
 
 
-def _train(task: _Task, data: Data, study: Any, trial: Any, chosen: dict[str, Any]) -> None:
+def _train(task: _Task, data: list[Data], study: Any, trial: Any, chosen: dict[str, Any]) -> None:
     from optuna.trial import TrialState
 
     settings = _settings(task.run, chosen)
     run = with_changes(task.run, settings, f"trial {trial.number}")
-    run = replace(run, training=replace(run.training, test_every=max(1, run.training.epochs // _FACTOR**2)))
+    epochs = run.training.epochs
+    run = replace(run, training=replace(run.training, test_every=max(1, epochs // _FACTOR**2)))
     digest = hashlib.sha256(json.dumps([asdict(run), task.seed, str(task.tables)], sort_keys=True).encode()).hexdigest()[:10]
-    folder = RunFolder(task.folder / task.arm / digest)
+    place = task.folder / task.arm / digest
     trial.set_user_attr("settings", settings)
     trial.set_user_attr("folder", f"{task.arm}/{digest}")
-    own = data.with_config(run.data)
-    own.seed = task.seed
     title = f"{task.arm}, trial {trial.number}"
-    watching = [_Judge(trial, run.training.epochs)]
-
-    def make() -> nn.Module:
-        return make_layer(run, own, task.seed, lambda _: RunFolder(cast(Path, task.tables)))
-
+    shares: list[float] = []  # of the folds, one after the other
+    trained, early = 0, False
     try:
-        result = train_run(run, own, make, folder, task.arm, task.seed, _Silent(), watching)
+        for fold, images in zip(task.folds, data, strict=True):
+            watching: list[Callback] = [] if shares else [_Judge(trial, epochs)]
+            result = _train_fold(task, images, run, place, fold, watching)
+            shares.append(result["accuracy"])
+            trained, early = result["epochs"], result["epochs"] < epochs
+            if not early and len(shares) < len(data):
+                trial.report(statistics.fmean(shares), _STEPS * len(shares))
+                early = trial.should_prune()
+            if early:
+                break
     except UsageError as error:
         if not any(words in str(error) for words in _LOST):
             raise
@@ -413,16 +434,35 @@ def _train(task: _Task, data: Data, study: Any, trial: Any, chosen: dict[str, An
         study.tell(trial, state=TrialState.FAIL)
         write_line(f"{title}: lost, {str(error).partition(':')[0]}")
         return
-    folder.checkpoint.unlink(missing_ok=True)
-    if result["epochs"] < run.training.epochs:
+    accuracy = statistics.fmean(shares)
+    if early:
         study.tell(trial, state=TrialState.PRUNED)
-        how = f"ended after {result['epochs']} of {run.training.epochs} epochs"
+        done = f"{trained} of {epochs} epochs" if trained < epochs else f"{len(shares)} of {len(data)} folds"
+        how = f"ended after {done}"
     else:
-        study.tell(trial, result["accuracy"])
+        study.tell(trial, accuracy)
         how = f"best {100 * study.best_value:.1f} %"
-    if task.arm != "plain" or result["epochs"] < run.training.epochs or result["accuracy"] < study.best_value:
-        folder.model_file.unlink(missing_ok=True)
-    write_line(f"{title}: {100 * result['accuracy']:.1f} % of the held-out images, {how}")
+    if task.arm != "plain" or early or accuracy < study.best_value:
+        for fold in task.folds:
+            task.place(place, fold).model_file.unlink(missing_ok=True)
+    write_line(f"{title}: {100 * accuracy:.1f} % of the held-out images, {how}")
+
+
+def _train_fold(
+    task: _Task, data: Data, run: RunConfig, place: Path, fold: int | None, watching: list[Callback]
+) -> dict[str, Any]:
+    """Train a trial on one fold, and return its result."""
+    run = replace(run, data=replace(run.data, fold=fold))
+    own = data.with_config(run.data)
+    own.seed = task.seed
+    folder = task.place(place, fold)
+
+    def make() -> nn.Module:
+        return make_layer(run, own, task.seed, lambda _: task.place(cast(Path, task.tables), fold))
+
+    result = train_run(run, own, make, folder, task.arm, task.seed, _Silent(), watching)
+    folder.checkpoint.unlink(missing_ok=True)
+    return result
 
 
 class _Silent:
@@ -438,7 +478,7 @@ class _Silent:
 # -------------------------------------------------------------------------------------------------------------- results
 
 
-def _write(config: CompareConfig, given: Any, found: dict[str, Tuned], images: int, seed: int) -> None:
+def _write(config: CompareConfig, given: Any, found: dict[str, Tuned], data: list[Data], seed: int) -> None:
     """Write the recipe: plain's settings for all arms, and the layer's own for jpeg-dl."""
     given = replace(given, holdout=None, folds=None, fold=None)  # what was tuned on is trained on too
     base = with_changes(replace(config.run, data=given), found["plain"].settings, "tuned")
@@ -446,7 +486,8 @@ def _write(config: CompareConfig, given: Any, found: dict[str, Tuned], images: i
     tuned = CompareConfig(**{**vars(config), **vars(base), "name": f"{config.name}-tuned", "tuned": None})
     tuned.tuned = {
         "trials": found["plain"].trials,
-        "images": images,
+        "images": sum(len(each.test) for each in data),
+        **({"folds": len(data)} if len(data) > 1 else {}),
         "seed": seed,
         "held_out_accuracy": {arm: best.accuracy for arm, best in found.items()},
         "recipe_accuracy": {arm: best.recipe for arm, best in found.items()},

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from jpegdl.comparison.summary import named_options
 from jpegdl.explain import explain_figures
 from jpegdl.files import read_json, readable
 from jpegdl.report.section import PagePicture, Runs, Section, differs, drawn
@@ -82,16 +83,16 @@ def _explained(arm: str, seed: int, run: RunFolder, plain: RunFolder | None) -> 
     if found is None:
         return
     title = f"A closer look at {arm}, seed {seed}"
+    command = f"jpegdl explain {''.join(named_options(run.path.parent.parent))} --arms {arm} --seeds {seed},"
     if why := differs(run, found, plain):
-        again = f"jpegdl explain --arms {arm} --seeds {seed}, does it again"
-        yield Section(title, lines=[f"Left out, as {why} since it was looked at; {again}."])
+        yield Section(title, lines=[f"Left out, as {why} since it was looked at; {command} does it again."])
         return
     parts = dict.fromkeys(part for part, *_ in _FIGURES if f"{part}.json" in found["files"])
     contents = {part: read_json(folder / f"{part}.json", ("made_of",)) for part in parts}
     pictures = []
     for part, draw, alt, caption in _FIGURES:
         if (content := contents.get(part)) is not None:
-            with readable(folder / f"{part}.json", f"jpegdl explain --arms {arm} --seeds {seed},"):
+            with readable(folder / f"{part}.json", command):
                 figure = draw(f"{arm}, seed {seed}", content)
             if figure is not None:
                 pictures.append(drawn(figure, f"{arm}-{seed}-{draw.__name__}", alt, caption, wide=True))

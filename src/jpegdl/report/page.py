@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import matplotlib.style
 import yaml
 
 from jpegdl._version import __version__
@@ -45,13 +46,20 @@ def write_report(folder: Path) -> Path:
     Raises:
         UsageError: there is no comparison, or a file of it is missing or damaged.
     """
-    summary = read_summary(folder)
+    with matplotlib.style.context("default"):  # whose colours the page knows; a user's style would stay light in the dark
+        page = _page(folder, read_summary(folder))
+    write_text(folder / REPORT, page)
+    return folder / REPORT
+
+
+def _page(folder: Path, summary: dict[str, Any]) -> str:
+    """Return the page."""
     runs = {
         arm: {seed: RunFolder(folder / arm / str(seed)) for seed in entry["seeds"]} for arm, entry in summary["arms"].items()
     }
     settings = _text(folder / "compare.yaml")
     header, *rows = summary_rows(summary)
-    page = _template().render(
+    return _template().render(
         name=summary["name"],
         verdict=verdict(summary),
         head=page_head(runs, summary),
@@ -67,8 +75,6 @@ def write_report(folder: Path) -> Path:
         versions={"jpegdl": __version__, **summary["versions"]},
         machine=summary["machine"],
     )
-    write_text(folder / REPORT, page)
-    return folder / REPORT
 
 
 def _untuned(summary: dict[str, Any]) -> str:

@@ -5,8 +5,10 @@ import re
 from html import escape
 
 import matplotlib
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 #: Colours of figures that the page gives names to; all others stay as they are.
 _NAMES = {
@@ -19,11 +21,15 @@ _NAMES = {
     "#cccccc": "grid",
     "#f5f5f5": "panel",
     "#ff00ff": "mark",
+    "#020202": "on-light",
+    "#fdfdfd": "on-deep",
 } | {
     to_hex(colour): f"c{number}"
     for number, colour in enumerate(matplotlib.colormaps["tab10"].colors)  # type: ignore[attr-defined]
 }
 _ALMOST = {"#000000": "#010101", "#ffffff": "#fefefe"}  # of numbers in cells, which keep their colour as the cell does
+_AROUND_WHITE = ("RdBu", "PiYG")  # colours whose middle is the paper: on a dark page the middle is dark, and the ends are light
+_ON_TURNED = {"#000000": "#020202", "#ffffff": "#fdfdfd"}  # of numbers in such cells, which turn along
 
 
 def inline_svg(figure: Figure, prefix: str, alt: str) -> str:
@@ -36,11 +42,19 @@ def inline_svg(figure: Figure, prefix: str, alt: str) -> str:
 
     Returns:
         The element, whose text is text in the page's font. Black, white, grey and the ten colours of curves are the page's CSS
-        variables ``--ink``, ``--paper``, ``--faint``, ``--grid``, ``--panel``, ``--mark`` and ``--c0`` to ``--c9``.
+        variables ``--ink``, ``--paper``, ``--faint``, ``--grid``, ``--panel``, ``--mark`` and ``--c0`` to ``--c9``. Heat maps
+        around white have the class ``turned``, and their numbers ``--on-light`` and ``--on-deep``.
     """
+    turned = 0
     for axes in figure.axes:
+        cells = [part for part in (*axes.images, *axes.collections) if isinstance(part, AxesImage | QuadMesh)]
+        around_white = any(part.get_cmap().name.removesuffix("_r") in _AROUND_WHITE for part in cells)
         for text in axes.texts if axes.images else []:
-            text.set_color(_ALMOST.get(to_hex(text.get_color()), text.get_color()))
+            colour = to_hex(text.get_color())
+            text.set_color((_ON_TURNED if around_white else _ALMOST).get(colour, colour))
+        for part in cells if around_white else []:
+            part.set_gid(f"turned-{turned}")
+            turned += 1
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
         figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
@@ -48,6 +62,7 @@ def inline_svg(figure: Figure, prefix: str, alt: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", svg, flags=re.S)
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
+    svg = re.sub(r' id="turned-\d+"', ' class="turned"', svg)
     svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else "", svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", svg)
     svg = re.sub(r"font: [^\"';]*?([\d.]+px) [^;\"]*", r"font-size: \1", svg)

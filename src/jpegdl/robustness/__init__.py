@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from jpegdl.robustness.attack_figures import attack_figure, attack_left_out, attack_notes, attack_rows
     from jpegdl.robustness.attack_runs import AttackedComparison, attack_comparison
     from jpegdl.robustness.config import ATTACKS, GRADIENTS, AttackConfig, check_attack
-    from jpegdl.robustness.own_model import attack_model
+    from jpegdl.robustness.own_model import attack_model, model_folder
     from jpegdl.robustness.results import attack_name, read_attack, with_earlier
     from jpegdl.robustness.surrogates import gradients_of, with_gradient
     from jpegdl.robustness.text import attack_text
@@ -33,6 +33,7 @@ __all__ = [
     "attack_text",
     "check_attack",
     "gradients_of",
+    "model_folder",
     "read_attack",
     "with_earlier",
     "with_gradient",
@@ -56,6 +57,7 @@ _HOMES = {
     "attack_text": "text",
     "check_attack": "config",
     "gradients_of": "surrogates",
+    "model_folder": "own_model",
     "read_attack": "results",
     "with_earlier": "results",
     "with_gradient": "surrogates",

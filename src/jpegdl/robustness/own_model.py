@@ -65,12 +65,17 @@ def attack_model(
     model, keeps_shape = _made(name, len(opened_data.classes), data.pixels)
     if not keeps_shape:
         config = replace(config, gradients=[gradient for gradient in config.gradients if gradient != "identity"])
-    place = RunFolder(Path(folder) / re.sub(r"[^\w.-]", "-", name) / "0")
+    place = model_folder(folder, name)
     place.path.mkdir(parents=True, exist_ok=True)
     run = TrainedRun(place, RunConfig(name, data=data, layer=LayerConfig(kind="none")), model, opened_data.classes)
     run.model.to(device).eval().requires_grad_(False)
     opened = _OpenedModel(run, opened_data, device, None, None, name)
     return attack_opened(opened, config, None, progress)
+
+
+def model_folder(folder: str | PathLike[str], name: str) -> RunFolder:
+    """Return where in ``folder`` :func:`attack_model` leaves what it finds of the model ``name``."""
+    return RunFolder(Path(folder) / re.sub(r"[^\w.-]", "-", name) / "0")
 
 
 @dataclass
