@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from factory import fake_summary
+from factory import fake_result, fake_summary
 from jpegdl.comparison.numbers import (
     NOT_TRAINED,
+    folded,
+    narrow_table,
     recounted,
     summarize,
     summary_csv,
     summary_latex,
     summary_notes,
+    summary_rows,
     summary_table,
     verdict,
     without_result,
@@ -392,3 +395,20 @@ def test_latex_escapes_what_latex_reads():
     columns = len(re.search(r"\\begin{tabular}{(\w+)}", text).group(1))
     assert all(len(re.split(r"(?<!\\)&", row)) == columns for row in body)
     assert not re.search(r"(?<!\\)[%#]", text)
+
+
+def test_a_table_for_a_screen_fits_it():
+    arms = ("plain", "jpeg-dl", "local-contrast", "faint-dc")
+    results = {arm: {seed: fake_result(0.5 + 0.01 * len(arm) * seed) for seed in range(5)} for arm in arms}
+    del results["faint-dc"][3]
+    summary = fake_summary(results)
+    lines = narrow_table(summary).splitlines()
+    assert max(map(len, lines)) <= 80
+    body = " ".join(" ".join(lines).split())
+    for row in summary_rows(summary)[1:]:
+        for cell in row:
+            for piece in re.findall(r"\[.*?\]|\S+ ± \S+|[^ ]+(?= \[)", cell):  # an interval is on one line
+                assert piece in body
+    assert sum("(4 of 5 seeds)" in line for line in lines) >= 1
+    assert body.count("x1.00") == 4
+    assert all(len(folded(note)) >= len(note) for note in summary_notes(summary))

@@ -1,14 +1,22 @@
 """The head of the page, its warning, and pictures on a dark page."""
 
+import json
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
+import pytest
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 
 from factory import fake_run, fake_summary
 from jpegdl.comparison import CompareConfig
+from jpegdl.heatmaps import heat
 from jpegdl.report import page
 from jpegdl.report.explanations import darkened
 from jpegdl.report.head import page_head
+from jpegdl.report.svg import inline_svg
 from jpegdl.runs import RunFolder
 
 PARTS = {"train": {"images": 1200}, "validation": {"images": 30}, "test": {"images": 50}}
@@ -35,6 +43,32 @@ def test_it_warns_where_plain_was_not_tuned():
     assert "not tuned" in page._untuned({"arms": arms, "data": "photos"})
     assert page._untuned({"arms": arms, "data": "photos", "tuned": {"trials": 3}}) == ""
     assert page._untuned({"arms": {"plain": None}, "data": "photos"}) == ""
+
+
+@pytest.mark.drawn
+@pytest.mark.parametrize(("colours", "turned"), [("RdBu", 2), ("RdBu_r", 2), ("PiYG", 2), ("viridis", 0)])
+def test_heat_maps_around_white_turn_with_their_colour_bar(colours, turned):
+    figure = Figure()
+    axes = figure.subplots()
+    figure.colorbar(heat(axes, np.zeros((8, 8)), Normalize(-1, 1), "", "{:g}".format, colours))
+    root = ElementTree.fromstring(inline_svg(figure, "one", ""))
+    images = [element for element in root.iter() if element.tag.endswith("}image")]
+    assert len(images) == 2  # the table and its colour bar
+    assert sum(element.get("class") == "turned" for element in images) == turned
+    assert ("var(--on-light)" in ElementTree.tostring(root, "unicode")) == bool(turned)
+
+
+@pytest.mark.drawn
+def test_a_users_style_is_not_the_pages(tmp_path):
+    config = CompareConfig(name="mine", output=str(tmp_path), backbone="cifar_resnet8")
+    fake_run(config.folder, "plain", 0, 0.5, config=config.arm_run("plain"))
+    runs = {"plain": {0: RunFolder(config.folder / "plain" / "0").result()}}
+    summary = fake_summary(runs, name="mine", versions={}, machine="")
+    (config.folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    text = page.write_report(config.folder).read_text(encoding="utf-8")
+    with matplotlib.rc_context({"text.color": "#123456", "axes.labelcolor": "#123456", "axes.facecolor": "#fedcba"}):
+        assert page.write_report(config.folder).read_text(encoding="utf-8") == text
+        assert matplotlib.rcParams["text.color"] == "#123456"
 
 
 def test_a_drawing_turns_dark_and_its_photographs_stay():

@@ -23,7 +23,7 @@ from jpegdl.comparison.summary import read_summary
 from jpegdl.files import write_text
 from jpegdl.report.classes import image_sections
 from jpegdl.report.head import page_head
-from jpegdl.report.section import PagePicture, Runs, Section, drawn
+from jpegdl.report.section import PagePicture, Runs, Section, drawn, filled_columns
 from jpegdl.runs import RunFolder
 
 REPORT = "report.html"
@@ -58,7 +58,7 @@ def _page(folder: Path, summary: dict[str, Any]) -> str:
         arm: {seed: RunFolder(folder / arm / str(seed)) for seed in entry["seeds"]} for arm, entry in summary["arms"].items()
     }
     settings = _text(folder / "compare.yaml")
-    header, *rows = summary_rows(summary)
+    header, *rows = filled_columns(summary_rows(summary))
     return _template().render(
         name=summary["name"],
         verdict=verdict(summary),

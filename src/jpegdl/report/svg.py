@@ -53,7 +53,8 @@ def inline_svg(figure: Figure, prefix: str, alt: str) -> str:
             colour = to_hex(text.get_color())
             text.set_color((_ON_TURNED if around_white else _ALMOST).get(colour, colour))
         for part in cells if around_white else []:
-            part.set_gid(f"turned-{turned}")
+            # A colour bar is drawn as pixels, whose own element has no name: it is the first picture of its axes.
+            (axes if part.get_rasterized() else part).set_gid(f"turned-{'bar-' if part.get_rasterized() else ''}{turned}")
             turned += 1
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
@@ -62,6 +63,7 @@ def inline_svg(figure: Figure, prefix: str, alt: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", svg, flags=re.S)
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
+    svg = re.sub(r'( id="turned-bar-\d+".*?<image )', r'\1class="turned" ', svg, flags=re.S)
     svg = re.sub(r' id="turned-\d+"', ' class="turned"', svg)
     svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else "", svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", svg)
