@@ -29,7 +29,7 @@ def test_compare_then_the_single_steps(capsys, tmp_path, monkeypatch):
     assert status == 0
     assert "| jpeg-dl |" in out
     assert f"\nRun folder: {Path('runs/demo')}\n  report.html " in out
-    assert "one seed says nothing about chance" in out
+    assert "one seed says nothing about chance" in " ".join(out.split())
     _follow(capsys, out.partition("\nNext:\n")[2])
     accuracy = json.loads((tmp_path / "runs/demo/jpeg-dl/1/result.json").read_text(encoding="utf-8"))["accuracy"]
 

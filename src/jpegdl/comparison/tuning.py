@@ -89,7 +89,7 @@ class _Task:
         return self.config.arm_run(self.arm)
 
     def place(self, trial: Path, fold: int | None) -> RunFolder:
-        """Where the run of a trial on one fold is."""
+        """Return where the run of a trial on one fold is."""
         return RunFolder(trial / str(fold) if len(self.folds) > 1 else trial)
 
 

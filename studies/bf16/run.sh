@@ -1,0 +1,13 @@
+#!/bin/sh
+# Is training in bf16-mixed level with float32? studies/bf16/run.sh DTD10 FLOWERS89, the folders of the two sets; cifar_resnet8
+# at 64 pixels by the recipe dtd10, 10 epochs, three seeds, paired. Killed, it resumes;
+# python -m jpegdl_studies.gains makes one table of both, also with --against jpeg-dl --arms jpeg-dl-bf16.
+set -eu
+DTD10=$1 FLOWERS89=$2
+shift 2
+HERE=$(dirname "$0")
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+for set in "dtd10 $DTD10" "flowers89 $FLOWERS89"; do
+  jpegdl compare --config dtd10 --config "$HERE/arms.yaml" --name "bf16-${set%% *}" --backbone cifar_resnet8 \
+    --data.path "${set#* }" --training.epochs 10 --data.workers 0 --seeds 3 --jobs 1 "$@"
+done
