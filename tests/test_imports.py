@@ -33,8 +33,8 @@ def _report(names):
     "code",
     [
         "from jpegdl import JpegLayer, prepend; import torch\n"
-        "prepend(torch.nn.Flatten(), JpegLayer(rounding='hard'))(torch.rand(1, 3, 8, 8))",
-        "from jpegdl import RandomJpeg, jpeg; import torch; RandomJpeg(rounding='soft')(torch.rand(1, 1, 8, 8))",
+        "prepend(torch.nn.Flatten(), JpegLayer())(torch.rand(1, 3, 8, 8).double())",
+        "from jpegdl import RandomJpeg, jpeg; import torch; RandomJpeg(rounding='soft')(torch.rand(1, 1, 8, 8).double())",
         "import jpegdl; jpegdl.functional.block_dct; jpegdl.tables.standard_tables; jpegdl.layer.JpegCascade",
     ],
     ids=["the layer", "the codec as a function", "submodules as attributes"],

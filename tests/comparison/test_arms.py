@@ -136,7 +136,7 @@ def test_the_table_of_arms_says_what_they_are():
     if not docs.is_dir():
         pytest.skip("an installed package has no docs")
     rows = re.findall(
-        r"^\| `([\w-]+)` \| ([^|]+) \| [\d.]+ \|", (docs / "controls.md").read_text(encoding="utf-8"), re.MULTILINE
+        r"^\| `([\w-]+)` \| ([^|]+) \| [\d.]+ \|", (docs / "reference/controls.md").read_text(encoding="utf-8"), re.MULTILINE
     )
     assert len(rows) > 20
     assert {name: about for name, about in rows if ARMS[name].about != about} == {}
