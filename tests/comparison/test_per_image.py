@@ -123,6 +123,9 @@ def test_from_training_to_page(tmp_path, capsys, no_figures):
     assert main(["evaluate", *place, "--arm", "plain", "--device", "cpu"]) == 0
     assert (folder.path / "predictions.csv").read_bytes() == kept
     assert "is a folder" in one_error(capsys, "evaluate", *place, "--arm", "plain", "--predictions", str(tmp_path))
+    assert "--predictions" in one_error(
+        capsys, "evaluate", *place, "--arm", "plain", "--predictions", "x.csv", "--from-files", str(tmp_path)
+    )
     assert "p (McNemar)" in write_report(config.folder).read_text(encoding="utf-8")
     assert len(Data(folder.config().data).train) == 18
     assert math.isfinite(result["metrics"]["nll"])

@@ -36,7 +36,10 @@ class Evaluate(Command):
             "--from-files", type=str | None, default=None, help="test on these JPEG files too, class folders as of compress"
         )
         parser.add_argument(
-            "--predictions", type=str | None, default=None, help="write what is said of each image to this CSV file"
+            "--predictions",
+            type=str | None,
+            default=None,
+            help="write what is said of each image to this CSV file, in the place of one that is there",
         )
         return parser
 
@@ -47,6 +50,8 @@ class Evaluate(Command):
         if chosen["predictions"] is not None and Path(chosen["predictions"]).is_dir():  # before a test that may take long
             raise UsageError(f"--predictions {chosen['predictions']} is a folder; give a file, such as predictions.csv in it")
         if chosen["from_files"] is not None:
+            if odd := [name for name in ("predictions", "rounding", "model") if chosen[name] is not None]:
+                raise UsageError(f"--{odd[0]} is for the run's own test images: leave it out, or --from-files")
             _evaluate_files(config, chosen["arm"], chosen["seed"], chosen["from_files"])
             return
         metrics = evaluate_run(config, chosen["arm"], chosen["seed"], model_file(chosen), chosen["rounding"])
