@@ -8,7 +8,7 @@ from PIL import Image
 from test_reader_stage import CODE, PHOTO
 
 import jpegdl.cli
-from jpegdl.codec import Encoder, PhotoRateConfig, open_reader, rate_photos
+from jpegdl.codec import Encoder, PhotoRateConfig, open_reader, photo_rates, rate_photos
 from jpegdl.errors import UsageError
 from jpegdl.tables import standard_tables
 
@@ -17,7 +17,7 @@ from jpegdl.tables import standard_tables
 def network(tmp_path, monkeypatch):
     folder = tmp_path / "code"
     folder.mkdir()
-    named = CODE.replace("fast=False)", 'fast=False, classes=["a", "b", "c", "d"])')
+    named = CODE.replace("fast=False, **options)", 'fast=False, classes=["a", "b", "c", "d"])')
     (folder / "rate_readers.py").write_text(named.replace("def others(): return made(0, classes=7)\n", ""), encoding="utf-8")
     monkeypatch.syspath_prepend(str(folder))
     return "rate_readers:one"
@@ -109,3 +109,37 @@ def test_what_cannot_be(photos, network, tmp_path):
     ):
         with pytest.raises(UsageError, match=named):
             rate_photos(PhotoRateConfig(**{"model": network, "photos": str(photos), "device": "cpu", **settings}))
+
+
+def test_it_goes_on_where_it_was_interrupted(photos, network, tmp_path, monkeypatch):
+    config = PhotoRateConfig(
+        network, str(photos), reader=network, judge=network.replace("one", "two"), qualities=[10, 80], mus=[0.3]
+    )
+    config.device = "cpu"
+    wanted = rate_photos(config)
+    (photos / "a" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    monkeypatch.setattr(photo_rates, "_GROUP", 2)
+
+    def stop(what, done, total):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    keep, looked = tmp_path / "kept", []
+    with pytest.raises(KeyboardInterrupt):
+        rate_photos(config, stop, keep)
+    measure = photo_rates._Measured._measured
+    monkeypatch.setattr(photo_rates._Measured, "_measured", lambda self, *args: looked.append(args[1]) or measure(self, *args))
+    found = rate_photos(config, None, keep)
+    assert [len(several) for several in looked] == [2]
+    assert (found.images, len(found.bad)) == (5, 1)
+    for now, before in zip(found.rows, wanted.rows, strict=True):
+        assert {**now, "megabytes": 0} == pytest.approx({**before, "megabytes": 0})
+    assert rate_photos(config, None, keep).rows == found.rows
+    assert len(looked) == 1
+    PHOTO.crop((5, 5, 66, 60)).save(photos / "b" / "1.png")  # another photo of that name
+    config.mus = [0.3]
+    rate_photos(config, None, keep)
+    assert len(looked) == 2
+    config.mus = [0.4]
+    rate_photos(config, None, keep)
+    assert len(looked) == 5

@@ -17,9 +17,10 @@ from jpegdl.codec import CompressConfig, choose, compress_folder, open_reader
 from jpegdl.codec.config import PICTURE
 from jpegdl.codec.encode_folder import LOCK, MANIFEST, SOURCES
 from jpegdl.codec.reader_stage import _LOWEST_MU, search_mu
-from jpegdl.codec.trials import Shape, ask, decoded, make_trials
+from jpegdl.codec.trials import Shape, Tables, Trials, ask, decoded, make_trials
 from jpegdl.data import photograph
 from jpegdl.errors import UsageError
+from jpegdl.tables import standard_tables
 
 PHOTO = Image.fromarray(photograph("chelsea")).convert("RGB")
 CODE = """
@@ -27,7 +28,18 @@ import torch
 from torch import nn
 from jpegdl.codec import PhotoReader
 
-def made(seed, classes=4, bad=False, size=24, sharp=60.0):
+class Particular(nn.Module):
+    # Divides by 0 where all is black.
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        black = (x.amax((1, 2, 3)) < -1.7)[:, None]
+        return self.net(x) / torch.where(black, 0.0, 1.0)
+
+def made(seed, classes=4, bad=False, size=24, sharp=60.0, particular=False, **options):
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.ReLU(), nn.Conv2d(8, 16, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
                         nn.Flatten(), nn.Linear(16, classes))
@@ -35,13 +47,16 @@ def made(seed, classes=4, bad=False, size=24, sharp=60.0):
         net[-1].weight *= sharp
         if bad:
             net[-1].weight *= float("nan")
-    return PhotoReader(net, f"net {seed}", size=size, resize=28, fast=False)
+    net = Particular(net) if particular else net
+    return PhotoReader(net, f"net {seed}", size=size, resize=28, fast=False, **options)
 
 def one(): return made(0)
 def two(): return made(1)
 def three(): return made(2)
 def others(): return made(0, classes=7)
 def broken(): return made(0, bad=True)
+def particular(): return made(0, particular=True)
+def follows(): return made(1, orientation="follow")
 """
 
 
@@ -266,3 +281,67 @@ def test_a_kill_in_the_middle_leaves_whole_files(source, tmp_path, readers):
     assert {name: after[name] for name in before if name.endswith(".jpg")} == {
         name: content for name, content in before.items() if name.endswith(".jpg")
     }
+
+
+@pytest.mark.parametrize("settings", [{"mu": 0.5}, {"bits_per_pixel": 2.0}, {"mu": 0.5, "effort": 3, "rounds": 1}])
+def test_a_photo_on_which_answers_are_not_finite_is_named_and_all_others_done(source, tmp_path, readers, settings):
+    Image.new("RGB", (40, 40)).save(source / "cats" / "black.png")
+    found = compress_folder(source, tmp_path / "out", CompressConfig(reader=f"{readers}:particular", threads=4, **settings))
+    assert [one["file"] for one in found["bad"]] == ["cats/black.png"]
+    assert "finite" in found["bad"][0]["why"]
+    assert found["written"] == 7
+
+
+@pytest.mark.parametrize("effort", [1, 3])
+def test_a_turned_photo_is_seen_as_the_reader_would_see_the_file(tmp_path, readers, effort):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "in").mkdir()
+    PHOTO.crop((30, 20, 130, 76)).save(tmp_path / "in" / "turned.png", exif=exif)
+    config = CompressConfig(reader=f"{readers}:follows", judge=f"{readers}:three", mu=0.1, effort=effort, rounds=1)
+    compress_folder(tmp_path / "in", tmp_path / "out", config)
+    made = json.loads((tmp_path / "out" / MANIFEST).read_text(encoding="utf-8"))["files"]["turned.jpg"]
+    with Image.open(tmp_path / "out" / "turned.jpg") as file, Image.open(tmp_path / "in" / "turned.png") as original:
+        assert file.getexif()[0x0112] == 6
+        stored = [image.convert("RGB") for image in (original, file)]
+        upright = [image.transpose(Image.Transpose.ROTATE_270) for image in stored]
+    for name, images, said in (("follows", upright, made), ("three", stored, made["judges"])):
+        one = open_reader(f"{readers}:{name}")
+        one.orientation = "stored"
+        seen = [(one.view(torch.from_numpy(np.array(image)).permute(2, 0, 1)) * 255).round() / 255 for image in images]
+        own, answer = one.answers(torch.stack(seen)).split(1)
+        assert said["distance"][0] == pytest.approx(float(one.distance(own, answer)), abs=2e-5)
+
+
+def test_a_folder_in_which_nothing_was_made_yet_takes_other_settings(source, tmp_path, readers):
+    with pytest.raises(UsageError, match="smallest"):
+        compress_folder(source, tmp_path / "out", CompressConfig(reader=f"{readers}:one", bits_per_pixel=0.01))
+    found = compress_folder(source, tmp_path / "out", CompressConfig(reader=f"{readers}:one", bits_per_pixel=2.0))
+    assert found["written"] == 7
+    with pytest.raises(UsageError, match="bits_per_pixel"):
+        compress_folder(source, tmp_path / "out", CompressConfig(reader=f"{readers}:one", bits_per_pixel=1.9))
+
+
+def test_a_share_that_a_sample_promises_has_a_margin():
+    """Of photos whose answers stay with a chance that falls with mu: what is found on a sample holds for all others."""
+    random = np.random.default_rng(0)
+    tables = [Tables("standard", quality, *standard_tables(quality)) for quality in (10, 50, 90)]
+
+    def photo():
+        kept = np.sort(random.random(3) < (0.8, 0.97, 0.995))[None]
+        distances = np.array([[0.5, 0.1, 0.01]]) * random.uniform(0.2, 5)
+        return Trials((24, 24), [], [], tables, [0, 0, 0], distances, kept, [40, 100, 250], drawn=random.random())
+
+    shape, short = Shape(robust=False, keep=0.667), []
+    unseen = [photo() for _ in range(1000)]
+    for _ in range(4):
+        mu = search_mu([photo() for _ in range(256)], shape, None, 0.97)
+        ways = [
+            np.mean([trials.kept[0, trials.best(Shape(robust=False, keep=keep), mu)] for trials in unseen]) for keep in (0, 1)
+        ]
+        short.append(0.97 - (ways[0] + 2 * ways[1]) / 3)
+    assert max(short) <= 0.005
+    few = unseen[:60]
+    mu = search_mu(few, shape, None, 0.95, whole=True)  # no sample: counted, to the photo
+    assert np.mean([trials.kept[0, trials.best(shape, mu)] for trials in few]) >= 0.95
+    assert np.mean([trials.kept[0, trials.best(shape, 1.05 * mu)] for trials in few]) < 0.95

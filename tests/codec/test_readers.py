@@ -184,3 +184,30 @@ def test_a_folder_of_transformers(tmp_path):
     with torch.no_grad():
         wanted = model((views - mean) / std).logits.log_softmax(1)
     assert torch.allclose(one.answers(views), wanted, atol=0.05)  # bfloat16, where the processor has it
+
+
+@pytest.mark.parametrize("note", range(1, 9))
+def test_a_reader_that_follows_the_cameras_note_sees_what_a_run_sees_of_the_file(note, tmp_path):
+    image, exif = PHOTO, Image.Exif()
+    exif[0x0112] = note
+    image.save(tmp_path / "turned.png", exif=exif)
+    one = reader(orientation="follow")
+    with Image.open(tmp_path / "turned.png") as stored:
+        wanted = TestTransform(DataConfig(size=32, resize=40, orientation="follow"))(stored)
+    seen = one.view(as_tensor(image), note)
+    assert float((seen * 255 - wanted.float() * 255).abs().max()) <= 1.01
+    assert torch.equal(reader().view(as_tensor(image), note), reader().view(as_tensor(image)))
+    wide = torch.rand(3, 61, 210, requires_grad=True)
+    one.view(wide, note).clamp(0.001, 0.999).sum().backward()
+    top, left, bottom, right = one.sees(61, 210, note)
+    outside = torch.ones(61, 210, dtype=torch.bool)
+    outside[top:bottom, left:right] = False
+    felt = wide.grad.abs().sum(0)
+    assert float(felt[outside].sum()) == 0
+    assert (felt.sum(0) > 0).sum() > (right - left) / 2
+
+
+def test_what_orientations_there_are():
+    with pytest.raises(UsageError, match="orientation"):
+        reader(orientation="turned")
+    assert reader(orientation="follow").record()["orientation"] == "follow"

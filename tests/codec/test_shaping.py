@@ -1,4 +1,5 @@
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 
 from jpegdl import functional as F
 from jpegdl.codec import Encoder, PhotoReader, Shape, choose, each_file, guide
+from jpegdl.codec import trials as trials_module
 from jpegdl.codec.rounds import _to_coefficients
 from jpegdl.codec.shaping import batches
 from jpegdl.codec.trials import QUALITIES, Trials, blocks_seen, decoded, ladders, make_trials, smoothed
@@ -226,3 +228,16 @@ def test_learned_tables_are_one_more_kind():
     photo = PHOTOS[2].convert("RGB")
     files = choose([photo], reader(), 0.0, effort=2, robust=False, qualities=(6,), learned=(torch.ones(8, 8), torch.ones(8, 8)))
     assert files[0].kind == "learned"
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+def test_a_photo_of_several_strips_is_one(monkeypatch, subsampling):
+    photo = PHOTO.crop((0, 0, 45, 145))
+    one = reader()
+    with ThreadPoolExecutor(2) as pool:
+        monkeypatch.setattr(trials_module, "_LARGE", 0)
+        aside = make_trials(photo, [one], Shape(subsampling=subsampling), pool=pool)
+    monkeypatch.setattr(trials_module, "_STRIP", 4096)
+    whole = make_trials(photo, [one], Shape(subsampling=subsampling))
+    assert aside.files == whole.files
+    assert torch.equal(aside.views[0], whole.views[0])

@@ -78,9 +78,9 @@ def _any_network(chosen: dict[str, Any]) -> None:
             given[name] = chosen[name]
     if chosen["qualities"] != list(range(5, 100, 5)):  # the default of comparisons
         given["qualities"] = chosen["qualities"]
-    config = PhotoRateConfig(**given)
+    config, to = PhotoRateConfig(**given), Path(chosen["to"]).expanduser()
     with Bar(unit="photos") as bar:
-        found = rate_photos(config, bar.show)
+        found = rate_photos(config, bar.show, to / "pieces")
     for why in found.bad:
         say(f"left out: {why}")
     table = [["files", "setting", "read by", "bits per pixel", "MB", "agreement, %", "distance", "points"]]
@@ -97,5 +97,5 @@ def _any_network(chosen: dict[str, Any]) -> None:
     what = "of accuracy" if found.labelled else "of agreement (no folder names the network's classes)"
     some = f"{found.images} of {found.total} photos" if found.images < found.total else f"{found.total} photos"
     say(f"Points are {what}, against the originals, over {some}, with 95 % intervals")
-    files = write_photo_rate(found, config, Path(chosen["to"]).expanduser())
+    files = write_photo_rate(found, config, to)
     say(f"Written: {', '.join(map(str, files))}")

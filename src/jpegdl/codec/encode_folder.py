@@ -219,6 +219,11 @@ def alone_in(out: Path) -> Iterator[None]:
         lock.release()
 
 
+def holds_nothing(out: Path) -> bool:
+    """Return whether nothing has been made in a folder yet; a manifest alone is what a call left that failed before that."""
+    return all(path.name in (LOCK, MANIFEST) or is_stray(path) for path in out.iterdir())
+
+
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
     """Turn whatever keeps files from being written, which concerns all of them, into one line.
@@ -303,7 +308,7 @@ class _Work:
         """Refuse a folder of other settings; else write these down, unless they are there. Returns whether they were not."""
         settings = {"format": _FORMAT, "source": str(self.root), **self.maker.settings()}
         file = self.out / MANIFEST
-        if file.is_file():
+        if file.is_file() and not holds_nothing(self.out):
             try:
                 there = json.loads(file.read_text(encoding="utf-8"))["settings"]
                 differing = [name for name in settings if there.get(name) != settings[name]]
@@ -322,7 +327,7 @@ class _Work:
                     "delete this one"
                 )
             return False
-        if any(path.name != LOCK and not is_stray(path) for path in self.out.iterdir()):
+        if not holds_nothing(self.out):
             raise UsageError(f"{self.out} is not empty, and no {MANIFEST} in it says what it holds; give a new folder")
         with writing(self.out):
             write_json(file, {"from": self.maker.source, "settings": settings})
@@ -334,7 +339,7 @@ class _Work:
         there = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(there.get("mu"), float | int):
             stage.mu = float(there["mu"])
-        mu = stage.settle(lambda count: self._some(entries(), count))
+        mu = stage.settle(lambda count: self._some(entries(), count), self.total)
         if there.get("mu") != mu:
             with writing(self.out):
                 write_json(file, {**there, "mu": mu})

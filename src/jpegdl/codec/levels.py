@@ -55,37 +55,51 @@ def coded_blocks(levels: Sequence[Array], factors: tuple[int, int]) -> tuple[Arr
 
     Source: ITU-T T.81, A.2.3; where a unit is not full, blocks as libjpeg's jccoefct.c adds them.
     """
-    parts = []
-    for number, plane in enumerate(levels):
-        flat = np.abs(plane.reshape(-1, BLOCK**2))
-        if flat.size and (flat[:, 0].max() > LARGEST_DC or flat[:, 1:].max() > LARGEST_AC):
-            raise ValueError(f"a level of {flat.max()} is too large for a JPEG file of 8-bit samples")
-        parts.append(_units(plane.reshape(*plane.shape[:2], -1).astype(np.int32), factors if number == 0 else (1, 1)))
-    blocks = np.concatenate(parts, 1)
+    shapes = [(factors if number == 0 else (1, 1)) for number in range(len(levels))]
+    down, across = shapes[0]
+    units = -(-levels[0].shape[0] // down) * -(-levels[0].shape[1] // across)
+    blocks = np.empty((units, sum(down * across for down, across in shapes), BLOCK**2), np.int32)
+    place = 0
+    for plane, (down, across) in zip(levels, shapes, strict=True):
+        flat = np.ascontiguousarray(plane, dtype=np.int32).reshape(*plane.shape[:2], BLOCK**2)
+        dc, ac = _fill_units(flat, down, across, blocks, place)
+        if dc > LARGEST_DC or ac > LARGEST_AC:
+            raise ValueError(f"a level of {max(dc, ac)} is too large for a JPEG file of 8-bit samples")
+        place += down * across
     chroma = np.zeros(blocks.shape[:2], dtype=np.bool_)
-    chroma[:, parts[0].shape[1] :] = True
+    chroma[:, factors[0] * factors[1] :] = True
     return blocks.reshape(-1, BLOCK**2), chroma.reshape(-1)
 
 
-def _units(plane: Array, factors: tuple[int, int]) -> Array:
-    """(rows, columns, 64) to (units, blocks in one, 64) of a scan: zigzag, DC as differences."""
-    down, across = factors
-    if plane.shape[1] % across:
-        plane = np.concatenate((plane, _flat(plane[:, -1:])), 1)
-    if plane.shape[0] % down:
-        plane = np.concatenate((plane, np.repeat(_flat(plane[-1:, across - 1 :: across]), across, 1)), 0)
-    high, wide = plane.shape[0] // down, plane.shape[1] // across
-    units = plane.reshape(high, down, wide, across, -1).swapaxes(1, 2).reshape(high * wide, down * across, -1)[..., _ZZ]
-    dc = units[..., 0].reshape(-1)
-    units[..., 0] = np.diff(dc, prepend=0).reshape(units.shape[:2])
-    return units
-
-
-def _flat(blocks: Array) -> Array:
-    """The DC of each block, and nothing else."""
-    flat = np.zeros_like(blocks)
-    flat[..., 0] = blocks[..., 0]
-    return flat
+@_compiled
+def _fill_units(plane, down, across, blocks, place):
+    """Put a plane, (rows, columns, 64), into the units of a scan, (units, blocks in one, 64), from the block ``place`` of each
+    on: zigzag, DC as differences. Blocks beyond the plane have the DC of one beside them alone. Returns the largest magnitudes
+    of DC and AC levels."""
+    rows, columns = plane.shape[0], plane.shape[1]
+    high, wide = (rows + down - 1) // down, (columns + across - 1) // across
+    before, largest_dc, largest_ac = 0, 0, 0
+    for i in range(high):
+        for j in range(wide):
+            for a in range(down):
+                for b in range(across):
+                    y, x = i * down + a, j * across + b
+                    block = blocks[i * wide + j, place + a * across + b]
+                    if y < rows and x < columns:
+                        for k in range(1, 64):
+                            value = plane[y, x, _ZZ[k]]
+                            block[k] = value
+                            largest_ac = max(largest_ac, abs(value))
+                    else:
+                        block[1:] = 0
+                        if y >= rows:
+                            y, x = rows - 1, (j + 1) * across - 1
+                        x = min(x, columns - 1)
+                    dc = plane[y, x, 0]
+                    block[0] = dc - before
+                    before = dc
+                    largest_dc = max(largest_dc, abs(dc))
+    return largest_dc, largest_ac
 
 
 @_compiled

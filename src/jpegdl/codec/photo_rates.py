@@ -1,8 +1,13 @@
 """Any network on files of any folder of photos: what default JPEG of each quality costs it, and what files for readers cost."""
 
+import hashlib
+import itertools
+import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,19 +16,19 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
-from PIL import Image
 from timm.data.imagenet_info import ImageNetInfo
 
 from jpegdl.codec.encoder import Encoder, encoder_version
 from jpegdl.codec.levels import Array
-from jpegdl.codec.read_image import BAD, open_picture, why
+from jpegdl.codec.read_image import BAD, DecodedImage, open_picture, why
 from jpegdl.codec.readers import PhotoReader, check_together, open_reader
 from jpegdl.codec.shaping import tried
-from jpegdl.codec.trials import LOOKS, Shape, decoded, make_trials, seen_bytes
+from jpegdl.codec.trials import LOOKS, Shape, Trials, decoded, make_trials, seen_bytes
 from jpegdl.data.sources.listing import Passed, in_folder, natural_key, warn_passed
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing, write_csv, write_json
 from jpegdl.random import evenly
+from jpegdl.runs.pieces import Pieces
 from jpegdl.runs.progress import Progress
 from jpegdl.settings import Count, NotNegative, Quality, Seed, check_fields
 from jpegdl.tables import standard_tables
@@ -88,12 +93,16 @@ class PhotoRate:
     bad: list[str]
 
 
-def rate_photos(config: PhotoRateConfig, progress: Progress | None = None) -> PhotoRate:
+def rate_photos(
+    config: PhotoRateConfig, progress: Progress | None = None, keep: str | os.PathLike[str] | None = None
+) -> PhotoRate:
     """Let a network read files of photos, of default JPEG and for readers; nothing is trained, and no run is needed.
 
     Args:
         config: what to measure.
         progress: is told how many photos are done.
+        keep: folder for what is found, a few photos at a time, until all is: the same call goes on where it was interrupted,
+            and measures anew only what has changed since. None keeps nothing.
 
     Raises:
         UsageError: settings that cannot be, no photos, or a network that cannot be opened.
@@ -119,9 +128,11 @@ def rate_photos(config: PhotoRateConfig, progress: Progress | None = None) -> Ph
     classes = _targets([] if any(len(parts) < 2 for parts in files) else sorted({parts[0] for parts in files}), model)
     chosen = evenly([classes.get(parts[0], 0) for parts in files], config.images, config.images_seed)
     measured = _Measured([model, *judges], readers, config, classes)
-    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
+    pieces = None if keep is None else Pieces(Path(keep).expanduser(), measured.made_of(folder))
+    alone = nullcontext() if pieces is None else pieces.claimed(f"{pieces.folder} is being written to")
+    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool, alone:
         for start in range(0, len(chosen), _GROUP):
-            measured.add(folder, [files[index] for index in chosen[start : start + _GROUP]], pool)
+            measured.add(folder, [files[index] for index in chosen[start : start + _GROUP]], pool, pieces)
             if progress is not None:
                 progress("photos", min(start + _GROUP, len(chosen)), len(chosen))
     if not measured.pixels:
@@ -138,6 +149,15 @@ def _targets(folders: Sequence[str], model: PhotoReader) -> dict[str, int]:
     if names is None or not folders or not set(folders) <= set(names):
         return {}
     return {name: names.index(name) for name in folders}
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time stamp of a file; nothing of one that is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 class _Measured:
@@ -163,47 +183,80 @@ class _Measured:
         self.said: list[list[Array]] = []  # of each photo, of each network (files + 1, 3): distance, kept, right
         self.bad: list[str] = []
 
-    def add(self, folder: Path, several: Sequence[tuple[str, ...]], pool: ThreadPoolExecutor) -> None:
-        """Let networks read the files of some photos."""
-        images = []
+    def made_of(self, folder: Path) -> dict[str, Any]:
+        """Return what all that is found hangs on, besides the photos."""
+        settings = {
+            name: value for name, value in asdict(self.config).items() if name not in ("images", "images_seed", "device")
+        }
+        networks = [network.record() for network in (*self.networks, *self.readers)]
+        return {**settings, "photos": str(folder.resolve()), "networks": networks, "encoder": encoder_version()}
+
+    def add(
+        self, folder: Path, several: Sequence[tuple[str, ...]], pool: ThreadPoolExecutor, pieces: Pieces | None = None
+    ) -> None:
+        """Let networks read the files of some photos, or take what they said before."""
+        name, of = "", {"of": [["/".join(parts), *_state(folder.joinpath(*parts))] for parts in several]}
+        if pieces is not None:
+            name = hashlib.sha256(json.dumps(of["of"]).encode()).hexdigest()[:24]
+        found = None if pieces is None else pieces.find(name, of, needed=("pixels", "targets", "sizes", "said", "bad"))
+        if found is None:
+            found = self._measured(folder, several, pool)
+            if pieces is not None:
+                pieces.keep(name, of, found)
+        self.pixels += found["pixels"]
+        self.targets += found["targets"]
+        self.sizes += found["sizes"]
+        self.said += [[np.array(said) for said in photo] for photo in found["said"]]
+        self.bad += found["bad"]
+
+    def _measured(self, folder: Path, several: Sequence[tuple[str, ...]], pool: ThreadPoolExecutor) -> dict[str, Any]:
+        pictures, targets, bad = [], [], []
         for parts in several:
             path = folder.joinpath(*parts)
             try:
                 with path.open("rb") as stream:
-                    images.append(open_picture(stream, parts[-1]).image)
+                    pictures.append(open_picture(stream, parts[-1]))
             except BAD as error:
-                self.bad.append(f"{path}: {why(error)}")
+                bad.append(f"{path}: {why(error)}")
                 continue
-            self.targets.append(self.classes[parts[0]] if self.classes else -1)
-        contents = [[encoder.encode(image) for encoder in self.encoders] for image in images]
-        for found, more in zip(contents, self._for_readers(images, pool), strict=True):
+            targets.append(self.classes[parts[0]] if self.classes else -1)
+        contents = [[encoder.encode(picture.image) for encoder in self.encoders] for picture in pictures]
+        for found, more in zip(contents, self._for_readers(pictures, pool), strict=True):
             found += more
-        for image, files, target in zip(images, contents, self.targets[len(self.pixels) :], strict=True):
-            self.pixels.append(image.width * image.height)
-            self.sizes.append([len(content) for content in files])
-            self.said.append([self._read(network, image, files, target) for network in self.networks])
+        said = [
+            [self._read(network, picture, files, target).tolist() for network in self.networks]
+            for picture, files, target in zip(pictures, contents, targets, strict=True)
+        ]
+        pixels = [picture.image.width * picture.image.height for picture in pictures]
+        sizes = [[len(content) for content in files] for files in contents]
+        return {"pixels": pixels, "targets": targets, "sizes": sizes, "said": said, "bad": bad}
 
-    def _for_readers(self, images: Sequence[Image.Image], pool: ThreadPoolExecutor) -> Iterator[list[bytes]]:
+    def _for_readers(self, pictures: Sequence[DecodedImage], pool: ThreadPoolExecutor) -> Iterator[list[bytes]]:
         if not self.shapes:
-            yield from ([] for _ in images)
+            yield from ([] for _ in pictures)
             return
-        several = list(pool.map(lambda image: make_trials(image, self.readers, self.shapes[0]), images))
-        if self.shapes[0].effort < 3:
-            tried(several, self.readers, self.shapes[0], pool)
-            yield from ([each.files[each.best(shape, shape.mu)] for shape in self.shapes] for each in several)
-            return
-        found: list[list[bytes]] = [[] for _ in images]
-        for shape in self.shapes:
-            several = list(pool.map(lambda image, shape=shape: make_trials(image, self.readers, shape), images))
+
+        def made(shape: Shape) -> list[Trials]:
+            trials = [pool.submit(make_trials, picture.image, self.readers, shape, note=picture.note) for picture in pictures]
+            several = [each.result() for each in trials]
             tried(several, self.readers, shape, pool)
-            for place, each in enumerate(several):
+            return several
+
+        if self.shapes[0].effort < 3:
+            yield from ([each.files[each.best(shape, shape.mu)] for shape in self.shapes] for each in made(self.shapes[0]))
+            return
+        found: list[list[bytes]] = [[] for _ in pictures]
+        for shape in self.shapes:
+            for place, each in enumerate(made(shape)):
                 found[place].append(each.files[each.best(shape, shape.mu)])
         yield from found
 
     @torch.no_grad()
-    def _read(self, network: PhotoReader, image: Image.Image, contents: Sequence[bytes], target: int) -> Array:
-        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-        views = torch.stack([seen_bytes(network, pixels), *(seen_bytes(network, decoded(content)) for content in contents)])
+    def _read(self, network: PhotoReader, picture: DecodedImage, contents: Sequence[bytes], target: int) -> Array:
+        pixels = torch.from_numpy(np.array(picture.image.convert("RGB"))).permute(2, 0, 1)
+        views = torch.stack(
+            [seen_bytes(network, each, picture.note) for each in itertools.chain([pixels], map(decoded, contents))]
+        )
         said = torch.cat([network.answers(part.float() / 255) for part in torch.split(views, LOOKS)])
         own = said[:1].expand_as(said)
         first = said.argmax(1)

@@ -7,7 +7,7 @@ from typing import IO
 from PIL import ExifTags, Image
 
 from jpegdl.data.images import bad_file
-from jpegdl.data.pixels import eight_bits, loaded
+from jpegdl.data.pixels import eight_bits, loaded, orientation_note
 from jpegdl.data.sources.listing import UNREAD, is_image
 from jpegdl.opener import FORMATS, BadImage, NotAnImage, decoding, open_image
 
@@ -33,6 +33,15 @@ class DecodedImage:
     image: Image.Image
     exif: bytes
     icc: bytes | None
+
+    @property
+    def note(self) -> int:
+        """The EXIF orientation that goes into the file, 1 to 8; 1 where there is none."""
+        if not self.exif:
+            return 1
+        there = Image.new("L", (1, 1))
+        there.info["exif"] = self.exif
+        return orientation_note(there)
 
 
 def open_picture(stream: IO[bytes], name: str) -> DecodedImage:

@@ -17,7 +17,7 @@ from jpegdl.codec.encoder import segments
 from jpegdl.codec.learned import learned_tables
 from jpegdl.codec.levels import Array
 from jpegdl.codec.read_image import DecodedImage, open_picture
-from jpegdl.codec.readers import PhotoReader, open_reader, open_readers
+from jpegdl.codec.readers import NotFinite, PhotoReader, open_reader, open_readers
 from jpegdl.codec.shaping import LARGEST_BATCH, check_file_shape, tried
 from jpegdl.codec.trials import LOOKS, QUALITIES, Shape, ShapedFile, Trials, decoded, make_trials, seen_bytes, together
 from jpegdl.errors import UsageError
@@ -35,6 +35,8 @@ _WITH_ROUNDS = 48  # photos of each
 _KEEP = 2 / 3
 _FINEST = (95, 98)  # more qualities there: some answers change on any coarser file
 _CLOSE = 0.03  # to the rate that is wanted: near enough
+#: A share is met on a sample where, with 99 % certainty, that of all photos is no further below what is wanted.
+_CERTAIN, _SLACK = 2.326, 0.005
 
 
 @dataclass
@@ -146,24 +148,33 @@ class ReaderStage:
         assert self.mu is not None
         with self._room.for_pixels(picture.image.width * picture.image.height):
             one = self._trials(picture)
-            self._answered(one)
+            try:
+                self._answered(one)
+            except NotFinite:  # of which photo, of those that were looked at together, each finds out alone
+                one = self._trials(picture)
+                with self._at_work:
+                    self._serve([one])
+                if isinstance(one.error, NotFinite):
+                    raise BadImage(str(one.error)) from one.error
+                if one.error is not None:
+                    raise one.error from None
         assert one.made is not None
         return one.content, one.made
 
     def _trials(self, picture: DecodedImage) -> _Waiting:
         try:
             shape, extra = replace(self.shape, mu=self.mu or 0.0), segments(picture.exif, picture.icc)
-            trials = make_trials(picture.image, self.readers, shape, extra)
+            trials = make_trials(picture.image, self.readers, shape, extra, picture.note, self._pool)
         except BadImage:
             raise
         except ValueError as error:
             raise BadImage(str(error)) from error
-        return _Waiting(trials, [self._judged(judge, picture.image) for judge in self.judges])
+        return _Waiting(trials, [self._judged(judge, picture) for judge in self.judges])
 
     @staticmethod
-    def _judged(judge: PhotoReader, image: Image.Image) -> torch.Tensor:
-        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-        return seen_bytes(judge, pixels)
+    def _judged(judge: PhotoReader, picture: DecodedImage) -> torch.Tensor:
+        pixels = torch.from_numpy(np.array(picture.image.convert("RGB"))).permute(2, 0, 1)
+        return seen_bytes(judge, pixels, picture.note)
 
     def _answered(self, one: _Waiting) -> None:
         with self._gather:
@@ -202,7 +213,9 @@ class ReaderStage:
         found: list[list[tuple[float, bool]]] = [[] for _ in several]
         for number, judge in enumerate(self.judges):
             own = torch.stack([one.judged[number] for one in several])
-            seen = torch.stack([seen_bytes(judge, decoded(content)) for content in contents])
+            seen = torch.stack(
+                [seen_bytes(judge, decoded(content), one.trials.note) for one, content in zip(several, contents, strict=True)]
+            )
             both = torch.cat([judge.answers(part.float() / 255) for part in torch.split(torch.cat((own, seen)), LOOKS)])
             answers, others = both.chunk(2)
             kept = answers.argmax(1) == others.argmax(1)
@@ -212,11 +225,12 @@ class ReaderStage:
 
     # ------------------------------------------------------------------------------------------------------------------ mu
 
-    def settle(self, pictures: Callable[[int], Iterator[DecodedImage]]) -> float:
+    def settle(self, pictures: Callable[[int], Iterator[DecodedImage]], total: int | None = None) -> float:
         """Find the mu that gives what is wanted, on some photos of the folder.
 
         Args:
-            pictures: gives that many photos, from all over the folder.
+            pictures: gives that many photos, from all over the folder, and all where they are not twice as many.
+            total: how many there are, if that is known: what a sample says of the others is the surer the fewer these are.
 
         Raises:
             UsageError: there is none, or no mu gives it.
@@ -228,7 +242,8 @@ class ReaderStage:
         sample = self._sample(pictures(SAMPLE[wanted]), still)
         if not sample:
             raise UsageError(f"{wanted} needs photos to find mu on, and none can be read; give mu")
-        mu = search_mu(sample, still, self.config.bits_per_pixel, self.config.agree)
+        whole = total is not None and total < 2 * SAMPLE[wanted]
+        mu = search_mu(sample, still, self.config.bits_per_pixel, self.config.agree, whole=whole)
         if self.shape.effort > 2:
             mu = self._with_rounds(mu, sample, still, pictures)
         self.mu = mu
@@ -238,10 +253,15 @@ class ReaderStage:
         found = []
         for picture in pictures:
             try:
-                trials = make_trials(picture.image, self.readers, shape, segments(picture.exif, picture.icc))
+                trials = make_trials(
+                    picture.image, self.readers, shape, segments(picture.exif, picture.icc), picture.note, self._pool
+                )
             except ValueError:  # which is said when its turn comes
                 continue
-            tried([trials], self.readers, shape, self._pool)
+            try:
+                tried([trials], self.readers, shape, self._pool)
+            except NotFinite:
+                continue
             trials.files, trials.seen, trials.own = [], [], []  # of many photos there would be no end of them
             found.append(trials)
         return found
@@ -254,14 +274,16 @@ class ReaderStage:
         target, last = wanted, mu
         for _ in range(_TRIES):
             several = self._sample(pictures(_WITH_ROUNDS), replace(self.shape, mu=mu))
-            rate, kept = _outcome(several, self.shape, mu)
+            if not several:
+                break
+            rate, kept, error = _outcome(several, self.shape, mu)
             if wanted is not None and target is not None:
                 if abs(rate / wanted - 1) < _CLOSE:
                     break
                 target *= wanted / rate
                 mu = _reachable(sample, still, target)
             elif agree is not None:
-                if kept < agree:
+                if not _kept_enough(kept, error, agree):
                     break
                 last, mu = mu, 2 * mu
         return mu if wanted is not None else last
@@ -275,7 +297,9 @@ def _reachable(sample: Sequence[Trials], shape: Shape, rate: float) -> float:
         return _HIGHEST_MU
 
 
-def search_mu(several: Sequence[Trials], shape: Shape, bits_per_pixel: float | None, agree: float | None) -> float:
+def search_mu(
+    several: Sequence[Trials], shape: Shape, bits_per_pixel: float | None, agree: float | None, *, whole: bool = False
+) -> float:
     """Return a mu up to which a share of first answers stays, or the least that keeps files within a rate.
 
     Args:
@@ -283,12 +307,13 @@ def search_mu(several: Sequence[Trials], shape: Shape, bits_per_pixel: float | N
         shape: how files are made.
         bits_per_pixel: bits of all files over pixels of all photos; or
         agree: share of first answers that are to stay, 0 to 1, of the reader that keeps fewest.
+        whole: these are all photos, and no sample of them: the share is counted, and needs no margin.
 
     Raises:
         UsageError: the files that are tried do not go so far.
     """
     low, high = np.log(_LOWEST_MU), np.log(_HIGHEST_MU)
-    most, least = _outcome(several, shape, _LOWEST_MU), _outcome(several, shape, _HIGHEST_MU)
+    most, least = _outcome(several, shape, _LOWEST_MU, whole=whole), _outcome(several, shape, _HIGHEST_MU, whole=whole)
     if bits_per_pixel is not None:
         if not least[0] <= bits_per_pixel:
             raise UsageError(f"bits_per_pixel {bits_per_pixel} cannot be had: the smallest files take {least[0]:.3f}")
@@ -298,23 +323,34 @@ def search_mu(several: Sequence[Trials], shape: Shape, bits_per_pixel: float | N
         raise UsageError(f"agree {agree} cannot be had: of files as large as can be {100 * most[1]:.1f} % of the answers stay")
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        rate, kept = _outcome(several, shape, float(np.exp(middle)))
-        enough = rate > bits_per_pixel if bits_per_pixel is not None else agree is not None and kept >= agree
+        rate, kept, error = _outcome(several, shape, float(np.exp(middle)), whole=whole)
+        enough = rate > bits_per_pixel if bits_per_pixel is not None else _kept_enough(kept, error, agree or 0.0)
         low, high = (middle, high) if enough else (low, middle)
     return float(np.exp(high if bits_per_pixel is not None else low))
 
 
-def _outcome(several: Sequence[Trials], shape: Shape, mu: float) -> tuple[float, float]:
-    """Bits of all files over pixels of all photos, and the share of first answers that stay, of the reader that keeps fewest.
+def _kept_enough(kept: float, error: float, agree: float) -> bool:
+    return kept >= agree and kept - _CERTAIN * error >= agree - _SLACK
 
-    Both as they are to be expected: each photo counts as one whose answers are to stay, and as one of the others.
+
+def _outcome(several: Sequence[Trials], shape: Shape, mu: float, *, whole: bool = False) -> tuple[float, float, float]:
+    """Bits of all files over pixels of all photos, and the share of first answers that stay, of the reader that keeps fewest,
+    with its standard error.
+
+    Of a sample both are as they are to be expected: each photo counts as one whose answers are to stay, and as one of the
+    others. Of all photos they are what they will be.
     """
-    rate, kept = 0.0, np.zeros(len(several[0].kept))
-    for keep, weight in ((0.0, 1 - shape.keep), (1.0, shape.keep)):
+    rate, kept = 0.0, np.zeros((len(several), len(several[0].kept)))
+    ways = [(shape.keep, 1.0)] if whole else [(0.0, 1 - shape.keep), (1.0, shape.keep)]
+    for keep, weight in ways:
         chosen = [(trials, trials.best(replace(shape, keep=keep), mu)) for trials in several] if weight else []
         rate += weight * sum(8 * trials.sizes[index] for trials, index in chosen)
-        kept += weight * sum((trials.kept[:, index] for trials, index in chosen), np.zeros(len(kept)))
-    return rate / sum(trials.pixels for trials in several), float(np.round(kept.min() / len(several), 9))
+        kept += weight * np.array([trials.kept[:, index] for trials, index in chosen] or [np.zeros(kept.shape[1])])
+    fewest = kept[:, kept.mean(0).argmin()]
+    # One more answer that changes, or a sample in which all stay would be certain of all others.
+    spread = ((fewest - fewest.mean()) ** 2).sum() + (1 - shape.keep) ** 2
+    error = 0.0 if whole else float(np.sqrt(spread) / len(fewest))
+    return rate / sum(trials.pixels for trials in several), float(np.round(fewest.mean(), 9)), error
 
 
 def _left_out(trials: Trials, shape: Shape, mu: float) -> list[tuple[float, bool]]:

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as v2
 from jpegdl import pretrained
 from jpegdl.backbones.build import build_backbone, check_backbone, own_input
 from jpegdl.backbones.weights import check_finite, head_names, load_weights, pretrained_weights, read_weights
-from jpegdl.data.config import DataConfig
+from jpegdl.data.config import DataConfig, Orientation
 from jpegdl.data.pixels import LONGEST
 from jpegdl.errors import UsageError
 from jpegdl.extras import require
@@ -28,10 +28,29 @@ from jpegdl.runs.device import compute_device
 from jpegdl.runs.model import open_run
 from jpegdl.user_code import find_object, is_own, said
 
+
+class NotFinite(UsageError):  # noqa: N818
+    """What a reader says of something is not finite."""
+
+
 FEATURES = "features:"  # in front of a name: what comes before the head, or all that the network gives
 _FILTERS = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 _PIL_FILTERS = {2: "bilinear", 3: "bicubic"}  # numbers of Pillow's filters, as Hugging Face's files have them
 _TINY = 1e-12
+# Of EXIF orientations, which ones turn a photo upside down, left to right, and, after that, rows to columns.
+_UPSIDE_DOWN, _MIRRORED, _ON_ITS_SIDE = {3, 4, 6, 7}, {2, 3, 7, 8}, {5, 6, 7, 8}
+
+
+def upright(pixels: Tensor, note: int) -> Tensor:
+    """Return pixels as a camera's note says to look at them.
+
+    Args:
+        pixels: (..., H, W), as they are stored.
+        note: EXIF orientation, 1 to 8.
+    """
+    flipped = [dim for dim, notes in ((-2, _UPSIDE_DOWN), (-1, _MIRRORED)) if note in notes]
+    pixels = pixels.flip(flipped) if flipped else pixels
+    return pixels.transpose(-2, -1) if note in _ON_ITS_SIDE else pixels
 
 
 class PhotoReader:
@@ -44,6 +63,7 @@ class PhotoReader:
         size: side of the square that it sees, in pixels.
         resize: short side that photos are scaled to before the middle is cut out; None for ``size``.
         interpolation: bicubic or bilinear.
+        orientation: follow where it sees photos turned as the camera's note (EXIF orientation) says; stored where it does not.
         mean, std: its normalisation, for images in [0, 1]. Default: see :func:`jpegdl.layer.prepend`.
         classes: their names, in the order of the logits; None where nobody knows.
         features: it gives features: then squared distances, relative to the original's, stand in place of the KL divergence.
@@ -52,7 +72,7 @@ class PhotoReader:
         fast: compute in bfloat16 where the processor has instructions for it.
 
     Attributes:
-        classes, features, name, size, resize, interpolation: as given; ``outputs`` is how many logits there are.
+        classes, features, name, size, resize, interpolation, orientation: as given; ``outputs`` is how many logits there are.
 
     Raises:
         UsageError: the network takes more than images, fails on them, or gives no logits, or none that are finite.
@@ -66,6 +86,7 @@ class PhotoReader:
         size: int = 224,
         resize: int | None = None,
         interpolation: str = "bicubic",
+        orientation: Orientation = "stored",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         classes: Sequence[str] | None = None,
@@ -76,6 +97,9 @@ class PhotoReader:
     ) -> None:
         if interpolation not in _FILTERS:
             raise UsageError(f"interpolation of {name} must be bicubic or bilinear, got {interpolation!r}")
+        if orientation not in ("stored", "follow"):
+            raise UsageError(f"orientation of {name} must be stored or follow, got {orientation!r}")
+        self.orientation = orientation
         self.name, self.size, self.resize, self.interpolation = name, size, max(size, resize or size), interpolation
         self.features, self.classes = features, None if classes is None else list(classes)
         self.device = compute_device(None if device is None else str(device))
@@ -106,6 +130,8 @@ class PhotoReader:
     def record(self) -> dict[str, Any]:
         """Return what ``compress.json`` tells of it: name, digest of its weights, and what it sees."""
         seen = {"size": self.size, "resize": self.resize, "interpolation": self.interpolation}
+        if self.orientation != "stored":
+            seen["orientation"] = self.orientation
         return {"name": self.name, "digest": self.digest, **seen, "features": self.features}
 
     # ------------------------------------------------------------------------------------------------------------- seeing
@@ -116,8 +142,26 @@ class PhotoReader:
         most = LONGEST * short
         return self.resize * min(height, most) // short, self.resize * min(width, most) // short
 
-    def sees(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """(top, left, bottom, right) of what it sees of a photo, in pixels, with what bicubic scaling takes in around it."""
+    def _turns(self, note: int) -> bool:
+        return note != 1 and self.orientation == "follow"
+
+    def sees(self, height: int, width: int, note: int = 1) -> tuple[int, int, int, int]:
+        """(top, left, bottom, right) of what it sees of a photo, in pixels, with what bicubic scaling takes in around it.
+
+        Args:
+            height, width: of the photo as it is stored, and so is what is returned.
+            note: EXIF orientation of the file.
+        """
+        if self._turns(note):
+            aside = note in _ON_ITS_SIDE
+            top, left, bottom, right = self.sees(*((width, height) if aside else (height, width)))
+            if aside:
+                top, left, bottom, right = left, top, right, bottom
+            if note in _UPSIDE_DOWN:
+                top, bottom = height - bottom, height - top
+            if note in _MIRRORED:
+                left, right = width - right, width - left
+            return top, left, bottom, right
         high, wide = self.scaled(height, width)
         short = min(height, width)
         found = []
@@ -130,15 +174,18 @@ class PhotoReader:
         (top, bottom), (left, right) = found
         return top, left, bottom, right
 
-    def view(self, pixels: Tensor) -> Tensor:
+    def view(self, pixels: Tensor, note: int = 1) -> Tensor:
         """Return what it sees of a photo, differentiable where ``pixels`` are floating point.
 
         Args:
-            pixels: (3, H, W), uint8, or floating point in [0, 1].
+            pixels: (3, H, W), uint8, or floating point in [0, 1], as they are stored.
+            note: EXIF orientation of the file.
 
         Returns:
             (3, size, size), float32 in [0, 1].
         """
+        if self._turns(note):
+            pixels = upright(pixels, note)
         height, width = pixels.shape[-2:]
         most = LONGEST * min(height, width)
         if max(height, width) > most:
@@ -181,7 +228,7 @@ class PhotoReader:
             )
         raw = raw.flatten(1).float().cpu()
         if not bool(raw.detach().isfinite().all()):
-            raise UsageError(f"reader {self.name} gives answers that are not finite: nothing can be chosen by them")
+            raise NotFinite(f"reader {self.name} gives answers that are not finite: nothing can be chosen by them")
         return raw if self.features else raw.log_softmax(1)
 
     def _said(self, views: Tensor) -> Any:
@@ -334,7 +381,12 @@ def _of_folder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def _of_data(config: DataConfig) -> dict[str, Any]:
-    return {"size": config.pixels, "resize": config.side, "interpolation": config.filter}
+    return {
+        "size": config.pixels,
+        "resize": config.side,
+        "interpolation": config.filter,
+        "orientation": config.orientation,
+    }
 
 
 def _of_transformers(folder: Path, there: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
@@ -391,6 +443,8 @@ def _own(name: str, file: Path | None) -> Any:
             pass
         try:
             made = made()
+        except UsageError:  # of a PhotoReader that it makes, and says so
+            raise
         except (Exception, SystemExit) as error:  # whatever the user's code raises
             raise UsageError(f"reader {name} failed, called without arguments: {said(error)}") from error
     if isinstance(made, PhotoReader):

@@ -121,7 +121,7 @@ def _look(moved: list[_Moved], readers: Sequence[PhotoReader], shape: Shape, num
     each_distance = []
     for reader, own in zip(readers, zip(*(each.trials.own for each in moved), strict=True), strict=True):
         with torch.set_grad_enabled(not last):
-            views = torch.stack([_seen(reader, image) for image in pixels])
+            views = torch.stack([_seen(reader, each.pixels, each.trials.note) for each in moved])
             wanted = torch.stack(own)
             if not shape.robust or last:
                 answers = reader.answers(views)
@@ -147,11 +147,11 @@ def _look(moved: list[_Moved], readers: Sequence[PhotoReader], shape: Shape, num
             each.gradient = gradient
 
 
-def _seen(reader: PhotoReader, pixels: Tensor) -> Tensor:
+def _seen(reader: PhotoReader, pixels: Tensor, note: int) -> Tensor:
     """What a reader sees of a file, as of files that nobody moved: in 256 levels; the gradient goes straight through them."""
-    view = reader.view(pixels)
+    view = reader.view(pixels, note)
     with torch.no_grad():
-        exact = seen_bytes(reader, (pixels * 255).round().to(torch.uint8)).float() / 255
+        exact = seen_bytes(reader, (pixels * 255).round().to(torch.uint8), note).float() / 255
     return view + (exact - view).detach()
 
 

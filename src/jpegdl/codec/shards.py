@@ -14,12 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jpegdl.codec.config import MANIFEST, CompressConfig, check_compress
-from jpegdl.codec.encode_folder import LOCK, CompressStanding, alone_in, writing
+from jpegdl.codec.encode_folder import CompressStanding, alone_in, holds_nothing, writing
 from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
 from jpegdl.codec.reader_stage import ReaderStage, summary_of
 from jpegdl.data.sources.listing import is_image, open_tar
 from jpegdl.errors import UsageError
-from jpegdl.files import is_stray, replacing, write_json
+from jpegdl.files import replacing, write_json
 
 SUFFIX = ".tar"
 _FORMAT = 1  # of the manifest
@@ -137,7 +137,7 @@ class _Shards:
         file = self.out / MANIFEST
         settings = json.loads(json.dumps({"format": _FORMAT, "shards": True, **self.stage.settings()}))
         there: dict[str, Any] = {}
-        if file.is_file():
+        if file.is_file() and not holds_nothing(self.out):
             try:
                 there = json.loads(file.read_text(encoding="utf-8"))
                 differing = [name for name in settings if there["settings"].get(name) != settings[name]]
@@ -146,7 +146,7 @@ class _Shards:
             if differing:
                 named = ", ".join(differing)
                 raise UsageError(f"{self.out} holds shards made with other settings ({named}); give another folder")
-        elif any(path.name != LOCK and not is_stray(path) for path in self.out.iterdir()):
+        elif not holds_nothing(self.out):
             raise UsageError(f"{self.out} is not empty, and no {MANIFEST} in it says what it holds; give a new folder")
         if isinstance(there.get("mu"), float | int):
             self.stage.mu = float(there["mu"])

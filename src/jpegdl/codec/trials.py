@@ -9,7 +9,8 @@ with the distance in nats (the KL divergence of class probabilities), averaged o
 
 import io
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,8 @@ FLOOR = 10  # of quality, where files are to do for other networks too
 _FINER = 0.7  # of chroma's steps, in a second ladder
 _COARSER = 1.05  # of luma's there
 _SCALES = tuple(2 ** (power / 2) for power in range(6, -7, -1))  # of learned tables
+_STRIP = 128  # rows of a photo, whole units of any subsampling: what is computed of more does not stay in a processor's cache
+_LARGE = 2**22  # pixels of a photo whose files are made side by side
 LOOKS = 32  # that go through a reader at once
 
 Share = Annotated[float, Range(0, 1)]
@@ -191,6 +194,7 @@ class Trials:
         coefficients: of Y, Cb and Cr, each (rows, columns, 8, 8) float32; kept for rounds of gradient.
         seen: of each plane, (rows, columns): which blocks any reader sees.
         segments: marker segments of the file.
+        note: EXIF orientation among them, 1 to 8.
     """
 
     size: tuple[int, int]
@@ -206,6 +210,7 @@ class Trials:
     coefficients: list[Array] = field(default_factory=list)
     seen: list[Array] = field(default_factory=list)
     segments: bytes = b""
+    note: int = 1
 
     @property
     def pixels(self) -> int:
@@ -323,7 +328,7 @@ def levels_of(coefficients: Sequence[Array], seen: Sequence[Array], tables: Tabl
 
 
 def blocks_seen(
-    readers: Sequence[PhotoReader], size: tuple[int, int], planes: Sequence[Array], subsampling: str
+    readers: Sequence[PhotoReader], size: tuple[int, int], planes: Sequence[Array], subsampling: str, note: int = 1
 ) -> list[Array]:
     """Return of each plane which blocks any reader sees, (rows, columns), with one more around them."""
     down, across = F.chroma_factors(subsampling)
@@ -334,7 +339,7 @@ def blocks_seen(
         high, wide = (F.BLOCK * down, F.BLOCK * across) if number else (F.BLOCK, F.BLOCK)
         there = np.zeros((rows, columns), np.bool_)
         for reader in readers:
-            top, left, bottom, right = reader.sees(height, width)
+            top, left, bottom, right = reader.sees(height, width, note)
             spread = 2 if len(planes) > 1 and (down, across) != (1, 1) else 0
             first, last = max(0, top - spread) // high, -(-(bottom + spread) // high)
             there[first:last, max(0, left - spread) // wide : -(-(right + spread) // wide)] = True
@@ -342,8 +347,23 @@ def blocks_seen(
     return found
 
 
-def make_trials(photo: PhotoLike, readers: Sequence[PhotoReader], shape: Shape, segments: bytes = b"") -> Trials:
+def make_trials(
+    photo: PhotoLike,
+    readers: Sequence[PhotoReader],
+    shape: Shape,
+    segments: bytes = b"",
+    note: int = 1,
+    pool: ThreadPoolExecutor | None = None,
+) -> Trials:
     """Make the files of one photo, and what each reader sees of them; in any thread.
+
+    Args:
+        photo: as it is stored.
+        readers: that look at the files.
+        shape: how they are made.
+        segments: marker segments to put into each.
+        note: EXIF orientation among these, 1 to 8.
+        pool: of threads that make the files of a large photo side by side, since such photos are in work one at a time.
 
     Raises:
         ValueError: the photo cannot be put into a JPEG file.
@@ -354,37 +374,42 @@ def make_trials(photo: PhotoLike, readers: Sequence[PhotoReader], shape: Shape, 
     stored = torch.from_numpy(np.array(picture))
     stored = stored[None] if stored.ndim == 2 else stored.permute(2, 0, 1)
     # Whole numbers, as libjpeg computes them: files of standard tables are libjpeg's own, but for blocks that nobody sees.
-    coefficients = [z[0].numpy().astype(np.float32) / 8 for z in F.encode_coefficients(stored[None], shape.subsampling)]
-    seen = blocks_seen(readers, picture.size, coefficients, shape.subsampling)
+    coefficients = _coefficients(stored, shape.subsampling)
+    seen = blocks_seen(readers, picture.size, coefficients, shape.subsampling, note)
     floor = Tables("", shape.lowest, *standard_tables(shape.lowest)).steps(len(coefficients))
     tables = [each for ladder in ladders(shape) for each in ladder]
-    files = [
-        file_of_levels(
-            levels_of(coefficients, seen, each, floor), each.of(len(coefficients)), picture.size, shape.subsampling, segments
-        )
-        for each in tables
-    ]
-    views = [torch.stack(each) for each in zip(*_views(stored.expand(3, -1, -1), files, readers), strict=True)]
+
+    def file(each: Tables) -> tuple[bytes, list[Tensor]]:
+        levels = levels_of(coefficients, seen, each, floor)
+        content = file_of_levels(levels, each.of(len(levels)), picture.size, shape.subsampling, segments)
+        pixels = decoded(content)
+        return content, [seen_bytes(reader, pixels, note) for reader in readers]
+
+    large = picture.width * picture.height > _LARGE
+    made = list(pool.map(file, tables) if pool is not None and large else map(file, tables))
+    files = [content for content, _ in made]
+    original = [seen_bytes(reader, stored.expand(3, -1, -1), note) for reader in readers]
+    views = [torch.stack(each) for each in zip(original, *(seen for _, seen in made), strict=True)]
     nothing = np.zeros((len(readers), len(files)))
     trials = Trials(picture.size, views, files, tables, [0] * len(files), nothing, nothing > 0, [len(each) for each in files])
-    trials.segments, trials.drawn = segments, zlib.crc32(files[-1]) / 2**32
+    trials.segments, trials.note, trials.drawn = segments, note, zlib.crc32(files[-1]) / 2**32
     if shape.effort > 2:
         trials.coefficients = coefficients
     trials.seen = seen
     return trials
 
 
-def _views(original: Tensor, files: Sequence[bytes], readers: Sequence[PhotoReader]) -> Iterator[list[Tensor]]:
-    """Of the original and then of each file, what each reader sees; the pixels of one alone are kept at a time."""
-    yield [seen_bytes(reader, original) for reader in readers]
-    for content in files:
-        pixels = decoded(content)
-        yield [seen_bytes(reader, pixels) for reader in readers]
+def _coefficients(stored: Tensor, subsampling: str) -> list[Array]:
+    """Of each plane of (3, H, W) or (1, H, W) pixels, (rows, columns, 8, 8) float32; a strip of the photo at a time."""
+    height = stored.shape[1]
+    strips = [stored[:, top : top + _STRIP] for top in range(0, height, _STRIP)]
+    parts = [[z[0].float().div_(8) for z in F.encode_coefficients(strip[None], subsampling)] for strip in strips]
+    return [torch.cat(planes).numpy() for planes in zip(*parts, strict=True)]
 
 
-def seen_bytes(reader: PhotoReader, pixels: Tensor) -> Tensor:
-    """Return what a reader sees of uint8 pixels, (3, size, size) uint8."""
-    return (reader.view(pixels) * 255).round().to(torch.uint8)
+def seen_bytes(reader: PhotoReader, pixels: Tensor, note: int = 1) -> Tensor:
+    """Return what a reader sees of uint8 pixels of a file with that EXIF orientation, (3, size, size) uint8."""
+    return (reader.view(pixels, note) * 255).round().to(torch.uint8)
 
 
 @torch.no_grad()
