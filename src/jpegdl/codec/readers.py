@@ -200,7 +200,7 @@ class PhotoReader:
             own, seen: (N, K), as from :meth:`answers`.
 
         Returns:
-            (N,): KL(own || seen) in nats; of features |seen - own|^2 / |own|^2.
+            (N,): the KL divergence of seen from own, in nats; of features, the squared distance over the squared length of own.
         """
         if self.features:
             return (seen - own).square().sum(1) / own.square().sum(1).clamp_min(_TINY)
