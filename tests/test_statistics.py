@@ -64,7 +64,7 @@ def test_the_bootstrap_is_scipys():
     [
         ([], ("arm", "accuracy"), "no column 'seed'; there are arm, accuracy"),
         ([("x", 0, 1)], ("arm", "seed", "accuracy"), "no arm 'plain' .* there are x"),
-        (_runs(plain=[1]), ("arm", "seed", "accuracy"), "no arm beside plain"),
+        (_runs(plain=[1]), ("arm", "seed", "accuracy"), "plain is the only arm"),
         (_runs(plain=[1, "good"], x=[1, 2]), ("arm", "seed", "accuracy"), "line 3: .* got 'plain', '1', 'good'"),
         (_runs(plain=[1, "nan"], x=[1, 2]), ("arm", "seed", "accuracy"), "line 3: .* 'nan'"),
         ([("plain", 0)], ("arm", "seed", "accuracy"), "line 2: .* ''"),

@@ -102,7 +102,7 @@ def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
         (["compare", "--config", "demo", "--training.epochs", "many"], "training.epochs"),
         (["compare", "--config", "dtd10"], "needs data.path"),
         (["compare", "--config", "dtd10", "--data.path", "nowhere"], "data.path nowhere is not a folder"),
-        (["compare", "--config", "demo", "--layer.alpha", "1", "--layer.hardness", "0.7"], "exclude each other"),
+        (["compare", "--config", "demo", "--layer.alpha", "1", "--layer.hardness", "0.7"], "alpha and hardness"),
         (
             ["compare", "--config", "demo", "--layer.alpha", "-1"],
             "layer.alpha must be finite and greater than 0",

@@ -382,7 +382,7 @@ def test_a_data_set_as_python_objects(tmp_path):
         jpegdl.compare(config, (_Shades(32), _Shades(22), ["dark", "bright"]))
     with pytest.raises(UsageError, match="jobs must be 1 where the data set is given as Python objects, got 2"):
         jpegdl.compare(replace(config, jobs=2), sets)
-    with pytest.raises(UsageError, match="data.name is 'photos', and the data set is given as Python objects too"):
+    with pytest.raises(UsageError, match="data.name is 'photos'.* Python objects"):
         jpegdl.compare(replace(config, data=replace(config.data, name="photos")), sets)
 
 
@@ -422,7 +422,7 @@ def test_what_is_wrong_from_the_start_leaves_nothing_behind(tmp_path, module):
         compare(_config(tmp_path, backbone="bad_models:failing"))
     pickled = tmp_path / "weights.pth"
     torch.save(torch.nn.Linear(2, 2), pickled)
-    with pytest.raises(UsageError, match=r"^weights .*weights.pth hold more than tensors"):
+    with pytest.raises(UsageError, match=r"^weights .*weights.pth .*hold code"):
         compare(_config(tmp_path, backbone="resnet18", weights=str(pickled)))
     assert not (tmp_path / "runs").exists()
 

@@ -152,7 +152,7 @@ def test_commands_are_shown_as_typed(config):
 
 
 def test_no_comparison_or_a_damaged_one_is_one_error(config):
-    with pytest.raises(UsageError, match=r"there is no .*summary.json"):
+    with pytest.raises(UsageError, match="summary.json"):
         write_report(config.folder)
     _compared(config)
     before = (config.folder / "report.html").read_text(encoding="utf-8")

@@ -242,7 +242,7 @@ def parameter_groups(model: nn.Module, lr: float, layer_lr: float, weight_decay:
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < float("inf"):
             raise UsageError(f"{name} must be a number from 0 up, got {value!r}")
     if not _layers(model):
-        raise UsageError(f"there is no layer of jpegdl in this {type(model).__name__}: put one in front with prepend")
+        raise UsageError(f"this {type(model).__name__} has no layer of jpegdl: put one in front with prepend")
     layers = {id(p) for part in _layers(model) for p in part.parameters()}
     spared: set[int] = set()
     for part in model.modules():
