@@ -96,7 +96,7 @@ def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
         (["compare", "--config", "demo", "--arms", "[plain, magic]"], "'magic'"),
         (
             ["compare", "--config", "demo", "--backbone", "cifar_resnet9"],
-            "'cifar_resnet9' is no timm model; did you mean cifar_resnet",
+            "'cifar_resnet9' is not a timm model; did you mean cifar_resnet",
         ),
         (["compare", "--config", "demo", "--layer.q_maxx", "3"], "--layer.q_maxx"),
         (["compare", "--config", "demo", "--training.epochs", "many"], "training.epochs"),

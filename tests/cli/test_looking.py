@@ -151,7 +151,7 @@ def test_a_wrong_device_is_one_line_in_every_command(seen, tmp_path, capsys):
 
 def test_bad_input_is_one_line(mine, capsys):
     assert "no comparison in runs/mien: did you mean mine" in one_error(capsys, "attack", "--name", "mien", *QUICK)
-    assert "no finished run of arm 'gain' in runs/mine; there are jpeg-dl, plain" in one_error(
+    assert "no finished run of arm 'gain' in runs/mine; available: jpeg-dl, plain" in one_error(
         capsys, "attack", "--name", "mine", "--arms", "[gain]", *QUICK
     )
     assert "no finished run of arm jpeg-dl, seed 3 in runs/mine; available seeds: 0, 1" in one_error(

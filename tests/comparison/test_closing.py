@@ -129,7 +129,7 @@ def test_no_summary(capsys, mine):
         assert capsys.readouterr() == ("", f"jpegdl: error: no comparison in runs/{name}: {hint}\n")
     (mine[0] / "summary.json").unlink()
     assert main(["summary", "--name", "mine"]) == 1
-    assert "there is no runs/mine/summary.json; jpegdl compare writes it" in capsys.readouterr().err
+    assert "runs/mine/summary.json does not exist; jpegdl compare writes it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -324,7 +324,7 @@ def test_a_bad_pixel_stays_within_its_block(value, rounding):
         ({"window": 4}, "odd"),
         ({"bits": 2, "window": 5}, "3 levels"),
         ({"bits": 20}, "from 2 to 16"),
-        ({"rounding": "none", "bits": None}, "leaves the level cap alone"),
+        ({"rounding": "none", "bits": None}, "only the level cap"),
         ({"rounding": "round"}, "soft, hard, sample, ste, ste-matched, noise, none"),
     ],
 )

@@ -73,7 +73,7 @@ def test_cap_only_saturates_and_does_not_quantize():
 
 def test_cap_only_refuses_to_have_no_cap():
     layer = JpegLayer(bits=None)
-    with pytest.raises(UsageError, match="level cap alone"):
+    with pytest.raises(UsageError, match="only the level cap"):
         layer.rounding = "none"
 
 

@@ -164,7 +164,7 @@ class _Code:
         ("a.safetensors", b"\x09", "not a safetensors file"),
         ("a.pth", {}, "must hold a state dict, tensors by name, got nothing"),
         ("a.pth", [1, 2], "must hold a state dict, tensors by name, got list"),
-        ("a.pth", {"w": torch.ones(2), "lr": 0.1}, "'lr' in it is none"),
+        ("a.pth", {"w": torch.ones(2), "lr": 0.1}, "'lr' is no tensor"),
         ("a.pth", {"good": torch.ones(2), "bad": torch.tensor([1.0, torch.nan])}, "not finite, in bad first"),
         ("a.onnx", b"", "must be a file named .safetensors, .pth,"),
         ("missing.pth", None, "there is no such file"),

@@ -40,7 +40,7 @@ def read_weights(file: Path) -> State:
         UsageError: no such file, another format, code in it, no tensors, or numbers that are not finite.
     """
     if not file.is_file():
-        raise UsageError(f"weights {file} do not exist")
+        raise UsageError(f"weights {file}: there is no such file")
     if file.suffix not in SUFFIXES:
         raise UsageError(f"weights {file} must be a file named {', '.join(SUFFIXES)}")
     content = _safetensors(file) if file.suffix == ".safetensors" else _torch(file)

@@ -145,7 +145,7 @@ def check_compare(config: CompareConfig) -> None:
             f"{', '.join(config.arm_names)}"
         )
     if config.weights is not None and not Path(config.weights).is_file():
-        raise UsageError(f"weights {config.weights} do not exist")
+        raise UsageError(f"weights {config.weights}: there is no such file")
     if not (seeds := config.seed_list) or len(set(seeds)) < len(seeds):
         raise UsageError(f"seeds must be a number, at least 1, or a list of different numbers, got {config.seeds}")
     if config.jobs is not None and config.jobs > 1 and config.together:
