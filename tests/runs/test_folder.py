@@ -246,7 +246,7 @@ def test_what_is_said_of_the_data_is_in_the_summary(tmp_path):
         found = compare(config)
     assert (found.summary["passed_over"], found.summary["test_in_train"]) == ({".heic": 1}, 1)
     assert found.summary["several_classes"] == {"train": 1}
-    notes = ["1 of these is a training image too.", "1 training picture comes under more than one class."]
+    notes = ["1 of these is also a training image.", "1 training picture is in more than one class."]
     assert "\n".join([*notes, "Passed over 1 file: 1 .heic.\n"]) in found.table
     result = json.loads((tmp_path / "test" / "plain" / "0" / "result.json").read_text(encoding="utf-8"))
     assert result["data"]["passed_over"] == {".heic": 1}

@@ -27,7 +27,7 @@ def image_sections(runs: Runs) -> Iterator[Section]:
     yield Section(
         "Beyond accuracy",
         "Means over seeds, ± sample sd. Balanced accuracy: the mean of the classes' accuracies. Calibration error: how far "
-        "confidence and accuracy are apart, 0 at best (expected calibration error, 15 bins). Negative log-likelihood: the loss, "
+        "confidence and accuracy are apart, 0 at best (expected calibration error, 15 bins). Negative log-likelihood: loss, "
         "in nats.",
         lines=notes,
         table=_metrics_table(found),
