@@ -104,7 +104,7 @@ class Comparison:
 def compare(
     config: CompareConfig, sets: tuple[Any, ...] | None = None, announce: Callable[[str], None] | None = None
 ) -> Comparison:
-    """Train every arm with every seed (what is finished is kept, what was interrupted resumes) and compare with plain.
+    """Train every arm with every seed, and compare with plain. Finished runs are kept, interrupted ones resume.
 
     In every arm the same seed means the same initial backbone, order and augmentation. Several machines that share the run
     folder may run the same comparison at once: each takes runs that no other is training, and waits for those. An arm that

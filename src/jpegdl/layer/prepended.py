@@ -216,7 +216,7 @@ def _layers(model: nn.Module) -> list[nn.Module]:
 
 
 def parameter_groups(model: nn.Module, lr: float, layer_lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
-    """Sort a model's parameters for an optimizer: layers have a rate of their own, and no weight decay.
+    """Group a model's parameters for an optimizer: layers get a learning rate of their own, and no weight decay.
 
     Args:
         model: from :func:`prepend`, or any that has layers of this package in it; wrapped in others or not.

@@ -23,7 +23,7 @@ class Draws(NamedTuple):
 
 
 class RandomJpeg(nn.Module):
-    """Compress each image at a quality, and with a chroma subsampling, of its own, both drawn at random.
+    """Compress each image at a random quality, with a random chroma subsampling.
 
     All frames of a ``tv_tensors.Video`` have the same draws, as torchvision's ``v2.JPEG`` has it, each video its own.
 
