@@ -151,7 +151,7 @@ def test_what_holds_no_levels_is_refused_by_name(tmp_path):
     wrong = {
         "cmyk": (cmyk.getvalue(), "holds CMYK"),
         "png": (png.getvalue(), "PNG file"),
-        "text": (b"no image at all", "no image"),
+        "text": (b"no image at all", "not an image"),
         "empty": (b"", "empty"),
         "rgb": (encoded(keep_rgb=True), "holds RGB"),
         "arithmetic": (arithmetic, "arithmetic"),
