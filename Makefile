@@ -1,9 +1,9 @@
-# make demo: install and run the main job.   make test: install and run the tests.
-# make quick: those of the layer, its functions, its kernels on the CPU and the settings, in a minute.
-# make soak: those that take too long for every change, such as twenty kills at random moments.
-# make docs: the site, into build/site; whatever Sphinx would warn of, dead links between pages too, is an error.
-# make test-lowest, make test-newest: the tests in environments of their own, with the lowest versions that pyproject.toml
-# allows and with the newest there are.
+# make demo: install, then compare a small network with and without the layer.
+# make test: install, then run all tests.   make quick: run those that need no training, in a minute.
+# make soak: run those that are too slow for every change, such as twenty kills at random moments.
+# make docs: build the site into build/site. Whatever Sphinx warns of is an error, dead links between pages too.
+# make test-lowest, make test-newest: run the tests in environments of their own, with the lowest versions that
+# pyproject.toml allows and with the newest there are.
 PYTHON ?= python3
 VENV := .venv
 
@@ -14,20 +14,26 @@ SITE := build/site
 .PHONY: demo test quick soak docs test-lowest test-newest lint clean
 
 demo: $(VENV)/.installed-demo
+	@echo 'Training a small network alone (plain) and behind the JPEG layer (jpeg-dl), with 3 seeds each,'
+	@echo 'on crops of 18 photographs. It takes about 2 minutes on 2 cores. Kill it at any time: make demo goes on.'
 	$(VENV)/bin/jpegdl compare --config demo
 
 test: $(VENV)/.installed-test
+	@echo 'Running all tests, side by side on all cores: about 5 minutes on 2 cores.'
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 quick: $(VENV)/.installed-test
+	@echo 'Running the tests of the layer, its functions, its CPU kernels and the settings: about a minute.'
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal -k 'not triton and not cuda and not two_steps' $(VALUES)
 
 soak: $(VENV)/.installed-test
+	@echo 'Running the tests that are too slow for every change, one by one: it takes minutes.'
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m soak
 
 docs: $(VENV)/.installed-docs
+	@echo 'Building the site into $(SITE): about a minute. A warning or a dead link is an error.'
 	$(VENV)/bin/python -m sphinx -c docs -d build/doctrees -W --keep-going --quiet . $(SITE)
-	@echo 'open $(SITE)/index.html'
+	@echo 'Open $(SITE)/index.html'
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
@@ -39,6 +45,8 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed-%: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo 'Installing jpegdl with its extra "$*" into $(VENV). The first time, this takes minutes and about 5 GB.'
+	@echo 'For the much smaller CPU build of PyTorch, stop here and read docs/how-to/install.md.'
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
 	touch $@
 

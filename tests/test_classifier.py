@@ -217,7 +217,7 @@ def test_photos_that_cannot_be_read(trained, model, tmp_path):
     found = list(model.predict_each([text, good, cut, tmp_path / "none.png", tmp_path]))
     assert [isinstance(each, UsageError) for each in found] == [True, False, True, True, True]
     assert found[1] == model.predict(good)
-    assert "text.jpg cannot be read (the file is no image" in str(found[0])
+    assert "text.jpg cannot be read (the file is not an image" in str(found[0])
     assert str(found[3]).endswith("none.png cannot be read (No such file or directory)")
     assert "Is a directory" in str(found[4])
     with pytest.raises(UsageError, match="text.jpg cannot be read"):
@@ -435,7 +435,7 @@ def test_a_folder_of_two_models_is_none(tmp_path, model, monkeypatch):
         mixed = tmp_path / f"mixed-{name}"
         shutil.copytree(tmp_path / "one", mixed)
         shutil.copy(tmp_path / "other" / name, mixed / name)
-        with pytest.raises(UsageError, match=f"{name} is not the file that config.json tells of.*save or download it again"):
+        with pytest.raises(UsageError, match=f"{name} is not the one that config.json describes.*save or download it again"):
             jpegdl.load(mixed)
     before = {file.name: file.read_bytes() for file in (tmp_path / "one").iterdir()}
 

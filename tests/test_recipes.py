@@ -299,7 +299,7 @@ def test_torchvision_backbones():
     check_compare(CompareConfig(backbone="vit_tiny_patch16_224_in21k"))  # a name that timm no longer lists, but takes
     with pytest.raises(UsageError, match="'torchvision/squeezenet'.*squeezenet1_"):
         check_compare(CompareConfig(backbone="torchvision/squeezenet"))
-    with pytest.raises(UsageError, match="'torchvision/qqq' is no classifier of torchvision; alexnet is one"):
+    with pytest.raises(UsageError, match="'torchvision/qqq' is not a classifier of torchvision; alexnet is one"):
         check_compare(CompareConfig(backbone="torchvision/qqq"))
     with pytest.raises(UsageError, match="'torchvision/vit_b_16'.*65-pixel images"):
         build_backbone("torchvision/vit_b_16", 5, 0, 65)

@@ -42,7 +42,7 @@ def test_a_table_of_anybodys_results(tmp_path):
 
 def test_another_column_and_what_no_test_says_anything_of(tmp_path):
     file = _write(tmp_path, [("a", "s", 0.5, ""), ("b", "s", 0.6, ""), ("c", "t", 1, "")], ("arm", "seed", "f1", "accuracy"))
-    with pytest.raises(UsageError, match="c and a have no seed in common"):
+    with pytest.raises(UsageError, match="c and a share no seed"):
         paired(file, baseline="a", value="f1")
     file = _write(tmp_path, [("a", "s", 0.5), ("b", "s", 0.6)], ("arm", "seed", "f1"))
     found = paired(file, baseline="a", value="f1")["b"]
@@ -91,15 +91,15 @@ def test_the_bootstrap_is_scipys():
 @pytest.mark.parametrize(
     ("runs", "columns", "words"),
     [
-        ([], ("arm", "accuracy"), "no column 'seed'; there are arm, accuracy"),
-        ([("x", 0, 1)], ("arm", "seed", "accuracy"), "no arm 'plain' .* there are x"),
-        (_runs(plain=[1]), ("arm", "seed", "accuracy"), "no arm beside plain"),
+        ([], ("arm", "accuracy"), "no column 'seed'; available: arm, accuracy"),
+        ([("x", 0, 1)], ("arm", "seed", "accuracy"), "no arm 'plain' .* available: x"),
+        (_runs(plain=[1]), ("arm", "seed", "accuracy"), "plain is the only arm"),
         (_runs(plain=[1, "good"], x=[1, 2]), ("arm", "seed", "accuracy"), "line 3: .* got 'plain', '1', 'good'"),
         (_runs(plain=[1, "nan"], x=[1, 2]), ("arm", "seed", "accuracy"), "line 3: .* 'nan'"),
         ([("plain", 0)], ("arm", "seed", "accuracy"), "line 2: .* ''"),
         ([("plain", 0, 71), ("x", 0, 72, 9)], ("arm", "seed", "accuracy"), "line 3: more cells"),
-        ([("plain", 0, 71, 70)], ("arm", "seed", "accuracy", "accuracy"), "'accuracy' is there twice"),
-        ([*_runs(plain=[1], x=[1]), ("x", 0, 3)], ("arm", "seed", "accuracy"), "line 4: arm x, seed 0 is there twice"),
+        ([("plain", 0, 71, 70)], ("arm", "seed", "accuracy", "accuracy"), "'accuracy' appears twice"),
+        ([*_runs(plain=[1], x=[1]), ("x", 0, 3)], ("arm", "seed", "accuracy"), "line 4: arm x, seed 0 "),
     ],
 )
 def test_what_is_no_table_of_results_is_one_line(tmp_path, capsys, runs, columns, words):

@@ -288,7 +288,7 @@ def _find_run(path: Path) -> RunFolder:
     models = {file.parent for depth in ("*", "*/*") for file in path.glob(f"{depth}/{RunFolder(path).model_file.name}")}
     found = ", ".join(map(str, sorted(models)[:3]))
     hint = f"give one of those there are, such as {found}" if found else "train one first"
-    raise UsageError(f"{path} is no run's folder, and there is no trained {ARM} in it; {hint}")
+    raise UsageError(f"{path} is not the folder of a run, and holds no trained {ARM}; {hint}")
 
 
 def find_photos(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:

@@ -163,7 +163,7 @@ def _check_format(path: Path, format: str | None) -> Format:
         raise UsageError(
             f"format must be one of {', '.join(FORMATS)}, got {format!r}"
             if format
-            else f"what kind of file is {path.name}? Name it .onnx or .pt2, or give format, one of {', '.join(FORMATS)}"
+            else f"the format of {path.name} is not clear: name it .onnx or .pt2, or give format, one of {', '.join(FORMATS)}"
         )
     if chosen != "onnx" and path.suffix != ".pt2":
         raise UsageError(f"PyTorch reads {chosen} files by the suffix .pt2 alone, got {path.name}")
@@ -176,13 +176,11 @@ def _unit(model: nn.Module, size: Size) -> int:
     """Return what H and W must be a multiple of where the size is open, in pixels."""
     layers = list(model.modules())
     if any(isinstance(layer, RegionalJpegLayer) for layer in layers):
-        raise UsageError("dynamic_size cannot be: the layer has a table for each region of images of one size")
+        raise UsageError("dynamic_size is not possible: the layer has a table for each region, for images of one size")
     subsampled = any(isinstance(layer, ImageDctLayer) and layer.subsampling == "4:2:0" for layer in layers)
     unit = MCU if subsampled else BLOCK
     if any(side % unit for side in size):
-        raise UsageError(
-            f"with dynamic_size, size must be an example of what is to come, multiples of {unit}, got {size[0]}x{size[1]}"
-        )
+        raise UsageError(f"with dynamic_size, size is an example, and must be multiples of {unit}, got {size[0]}x{size[1]}")
     return unit
 
 
@@ -190,7 +188,7 @@ def _about(model: nn.Module, size: Size, unit: int | None) -> dict[str, str]:
     roundings = {layer.rounding for layer in model.modules() if isinstance(layer, QuantizingLayer)}
     if "sample" in roundings:
         raise UsageError(
-            "rounding 'sample' draws levels at random at every call and cannot be exported; take 'soft', which is its mean, or "
+            "rounding 'sample' draws levels at random, so it cannot be exported; take 'soft', which is its mean, or "
             "'hard' (jpegdl export --rounding soft)"
         )
     sides = f"{size[0]}x{size[1]}" if unit is None else f"multiples of {unit}, such as {size[0]}x{size[1]}"
@@ -212,7 +210,7 @@ def _program(model: nn.Module, size: Size, unit: int | None) -> torch.export.Exp
     logits = model(torch.zeros(2, 3, *size))
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UsageError(f"the model must give one tensor of logits, (N, classes), got {found}; wrap it in a module that does")
+        raise UsageError(f"the model must give one tensor of logits, (N, classes), got {found}; wrap it in one that does")
     shape: dict[int, Any] = {0: torch.export.Dim("batch")}
     if unit is not None:
         shape |= {2: unit * torch.export.Dim("rows"), 3: unit * torch.export.Dim("columns")}
@@ -235,7 +233,7 @@ def _write_onnx(program: torch.export.ExportedProgram, file: Path, about: dict[s
         tensor.numel() * tensor.element_size() for tensor in (*program.state_dict.values(), *program.constants.values())
     )
     if weights > LARGEST_ONNX:
-        raise UsageError(f"an ONNX file holds 2 GB of weights, the model has {weights / 1e9:.1f} GB; take another format")
+        raise UsageError(f"an ONNX file holds at most 2 GB of weights, got {weights / 1e9:.1f} GB; take another format")
     try:
         written = torch.onnx.export(
             program,
@@ -269,9 +267,7 @@ def _write_aotinductor(program: torch.export.ExportedProgram, file: Path, about:
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:
-        raise UsageError(
-            "AOTInductor needs a C++ compiler, and there is none: install g++, or name one by the environment variable CXX"
-        ) from error
+        raise UsageError("AOTInductor needs a C++ compiler: install g++, or set the environment variable CXX to one") from error
     try:
         aoti_compile_and_package(program, package_path=str(file), inductor_configs={"aot_inductor.metadata": about})
     except RuntimeError as error:  # all of Inductor's own

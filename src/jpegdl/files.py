@@ -140,11 +140,11 @@ def read_json(path: str | os.PathLike[str], needed: Sequence[str]) -> dict[str, 
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not an object")
         if missing := set(needed) - content.keys():
             raise ValueError(f"no {', '.join(sorted(missing))} in it")
     except (OSError, ValueError) as error:
-        raise UsageError(f"{file} is damaged ({error}); delete it, and the command that made it writes it again") from error
+        raise UsageError(f"{file} is damaged ({error}); delete it, and run the command that made it again") from error
     return content
 
 
@@ -162,7 +162,7 @@ def readable(file: Path, again: str) -> Iterator[None]:
         if isinstance(error, UsageError):
             raise
         why = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{file} is damaged ({why}); delete it, and {again} writes it again") from error
+        raise UsageError(f"{file} is damaged ({why}); delete it, and {again} will write it again") from error
 
 
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], *, exact: bool = False) -> None:

@@ -75,7 +75,7 @@ def _what_it_is(source: IO[bytes]) -> str:
         if name in FORMATS:
             return f"the file begins as {name} does, and is truncated, damaged or of a kind that Pillow does not read"
         return f"{name} files are not read: save it as PNG or JPEG"
-    return "the file is no image, or of a format that Pillow does not read"
+    return "the file is not an image, or has a format that Pillow does not read"
 
 
 def _tiff_kind(source: IO[bytes]) -> str | None:

@@ -39,7 +39,7 @@ class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined
             _check_finite(content)
             known, gone = todays_settings(content)
             for name, (value, now) in gone.items():
-                raise ValueError(f"{name} {value!r} is no more: there is {now!r} alone; leave it out")
+                raise ValueError(f"{name} {value!r} was removed, and {now!r} is the only one left; leave it out")
             if known != content:
                 content, text = known, yaml.safe_dump(known)
             _check_keys(content, _settings(parser))

@@ -48,7 +48,7 @@ def write(
         UsageError: the folder holds something else.
     """
     if folder.exists() and not (folder.is_dir() and (_saved(folder / CONFIG) or not any(folder.iterdir()))):
-        raise UsageError(f"{folder} holds other files; give a new folder, an empty one, or one that was saved like this before")
+        raise UsageError(f"{folder} holds other files; give a new folder, an empty one, or one with a saved model")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -79,7 +79,7 @@ def read(folder: Path) -> Trained:
         for file, module in ((BACKBONE, model.backbone), (LAYER, model.layer)):
             content = (folder / file).read_bytes()
             if _digest(content) != there.get("files", {}).get(file, _digest(content)):  # earlier versions kept no digests
-                raise ValueError(f"{file} is not the file that {CONFIG} tells of")
+                raise ValueError(f"{file} is not the one that {CONFIG} describes")
             load_state(safetensors.torch.load(content), folder / file, module)
         model = prepend(model.backbone, model.layer, input_config["mean"], input_config["std"])
         return model.eval(), classes, config, there["measured"]
@@ -172,7 +172,7 @@ def _saved(file: Path) -> bool:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     if not _saved(folder / CONFIG):
-        raise UsageError(f"{folder / CONFIG} is not that of a model which save_pretrained wrote")
+        raise UsageError(f"{folder / CONFIG} was not written by save_pretrained")
     there: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     return there
 
@@ -308,7 +308,7 @@ def download(repository: str, revision: str | None) -> Path:
         return Path(hub.snapshot_download(repository, revision=revision, allow_patterns=[CONFIG, BACKBONE, LAYER, CARD]))
     except Exception as error:
         raise UsageError(
-            f"{repository} is no folder here, and cannot be downloaded from the Hugging Face Hub ({_one_line(error)})"
+            f"{repository} is not a folder here, and cannot be downloaded from the Hugging Face Hub ({_one_line(error)})"
         ) from error
 
 

@@ -150,13 +150,13 @@ def paired(source: str | os.PathLike[str], *, baseline: str = BASELINE, value: s
     """
     runs = _read(Path(source), value)
     if baseline not in runs:
-        raise UsageError(f"{source}: no arm {baseline!r} to compare the others with; there are {', '.join(runs) or 'none'}")
+        raise UsageError(f"{source}: no arm {baseline!r} to compare the others with; available: {', '.join(runs) or 'none'}")
     if len(runs) == 1:
-        raise UsageError(f"{source}: there is no arm beside {baseline}")
+        raise UsageError(f"{source}: {baseline} is the only arm; add one to compare with it")
     found: dict[str, dict[str, Any]] = {}
     for arm in runs:
         if not runs[arm].keys() & runs[baseline].keys():
-            raise UsageError(f"{source}: {arm} and {baseline} have no seed in common, so that there are no pairs")
+            raise UsageError(f"{source}: {arm} and {baseline} share no seed, so there are no pairs")
     for arm, by_seed in runs.items():
         if arm != baseline:
             seeds = [seed for seed in by_seed if seed in runs[baseline]]
@@ -181,9 +181,9 @@ def _read(file: Path, value: str) -> dict[str, dict[str, float]]:
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=between)
     columns = rows.fieldnames = [name.strip() for name in rows.fieldnames or []]
     if missing := [name for name in ("arm", "seed", value) if name not in columns]:
-        raise UsageError(f"{file}: no column {missing[0]!r}; there are {', '.join(columns) or 'none'}")
+        raise UsageError(f"{file}: no column {missing[0]!r}; available: {', '.join(columns) or 'none'}")
     if twice := [name for name in ("arm", "seed", value) if columns.count(name) > 1]:
-        raise UsageError(f"{file}: column {twice[0]!r} is there twice")
+        raise UsageError(f"{file}: column {twice[0]!r} appears twice")
     runs: dict[str, dict[str, float]] = {}
     for row in rows:
         where = f"{file}, line {rows.line_num}"
@@ -197,7 +197,7 @@ def _read(file: Path, value: str) -> dict[str, dict[str, float]]:
         if not (arm and seed and math.isfinite(number)):
             raise UsageError(f"{where}: arm, seed and {value} must be two names and a number, got {arm!r}, {seed!r}, {text!r}")
         if seed in runs.setdefault(arm, {}):
-            raise UsageError(f"{where}: arm {arm}, seed {seed} is there twice")
+            raise UsageError(f"{where}: arm {arm}, seed {seed} appears twice")
         runs[arm][seed] = number
     every = [number for by_seed in runs.values() for number in by_seed.values()]
     if value == VALUE and every and 0 < min(every) <= 1 and max(every) > 10:

@@ -38,7 +38,7 @@ def find_object(name: str, setting: str) -> Any:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise UsageError(f"{setting} {name!r}: {module} needs a module {error.name!r}, which is not there") from error
+            raise UsageError(f"{setting} {name!r}: {module} needs the module {error.name!r}, which is not installed") from error
         better = did_you_mean(module, [file.stem for file in Path.cwd().glob("*.py")])
         if module.endswith(".py"):
             better = f"did you mean {module.removesuffix('.py')}:{attribute}?"

@@ -280,8 +280,8 @@ def test_names_of_architectures_are_taken(name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet81.a1_in1k", "'resnet81.a1_in1k' is no timm model; did you mean resnet"),
-        ("torchvision/resnet81", "is no classifier of torchvision; did you mean resnet"),
+        ("resnet81.a1_in1k", "'resnet81.a1_in1k' is not a timm model; did you mean resnet"),
+        ("torchvision/resnet81", "is not a classifier of torchvision; did you mean resnet"),
     ],
 )
 def test_similar_names_are_suggested(name, message):

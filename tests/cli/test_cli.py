@@ -96,13 +96,13 @@ def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
         (["compare", "--config", "demo", "--arms", "[plain, magic]"], "'magic'"),
         (
             ["compare", "--config", "demo", "--backbone", "cifar_resnet9"],
-            "'cifar_resnet9' is no timm model; did you mean cifar_resnet",
+            "'cifar_resnet9' is not a timm model; did you mean cifar_resnet",
         ),
         (["compare", "--config", "demo", "--layer.q_maxx", "3"], "--layer.q_maxx"),
         (["compare", "--config", "demo", "--training.epochs", "many"], "training.epochs"),
         (["compare", "--config", "dtd10"], "needs data.path"),
         (["compare", "--config", "dtd10", "--data.path", "nowhere"], "data.path nowhere is not a folder"),
-        (["compare", "--config", "demo", "--layer.alpha", "1", "--layer.hardness", "0.7"], "exclude each other"),
+        (["compare", "--config", "demo", "--layer.alpha", "1", "--layer.hardness", "0.7"], "alpha and hardness"),
         (
             ["compare", "--config", "demo", "--layer.alpha", "-1"],
             "layer.alpha must be finite and greater than 0",

@@ -151,10 +151,10 @@ def test_a_wrong_device_is_one_line_in_every_command(seen, tmp_path, capsys):
 
 def test_bad_input_is_one_line(mine, capsys):
     assert "no comparison in runs/mien: did you mean mine" in one_error(capsys, "attack", "--name", "mien", *QUICK)
-    assert "no finished run of arm 'gain' in runs/mine; there are jpeg-dl, plain" in one_error(
+    assert "no finished run of arm 'gain' in runs/mine; available: jpeg-dl, plain" in one_error(
         capsys, "attack", "--name", "mine", "--arms", "[gain]", *QUICK
     )
-    assert "no finished run of arm jpeg-dl, seed 3 in runs/mine; there are seeds 0, 1" in one_error(
+    assert "no finished run of arm jpeg-dl, seed 3 in runs/mine; available seeds: 0, 1" in one_error(
         capsys, "explain", "--name", "mine", "--seeds", "3,"
     )
     assert "nothing to explain of plain, seed 0: the run has no layer; --arms names others" in one_error(
@@ -192,9 +192,7 @@ def test_compress_then_evaluate_on_the_files(capsys, tmp_path):
     assert status == 1
     assert "0 images written, 2 were there already" in out
     assert [line for line in err.splitlines() if "2.png" in line and line.startswith("jpegdl: error:")]
-    assert "tables come from --model RUN or from --tables FILE" in one_error(
-        capsys, "compress", str(photos), str(tmp_path / "x")
-    )
+    assert "--model RUN and --tables FILE" in one_error(capsys, "compress", str(photos), str(tmp_path / "x"))
     assert "--from-files nowhere is not a folder" in one_error(capsys, "evaluate", "--name", "mine", "--from-files", "nowhere")
     assert "knows other classes" in one_error(capsys, "evaluate", "--name", "mine", "--from-files", str(tmp_path / "small"))
 

@@ -192,7 +192,7 @@ def test_a_manifest_with_a_setting_that_was_dropped_is_that_of_its_default(sourc
 def test_another_source_or_a_folder_of_something_else_is_refused(source, tmp_path):
     compress_folder(source, tmp_path / "out", STANDARD)
     shutil.copytree(source, tmp_path / "in2")
-    with pytest.raises(UsageError, match=r"holds what was made of .*/in, not of .*/in2; .* have only moved"):
+    with pytest.raises(UsageError, match=r"/in, not from .*/in2; .* have only moved"):
         compress_folder(tmp_path / "in2", tmp_path / "out", STANDARD)
     (tmp_path / "out" / MANIFEST).write_text("{", encoding="utf-8")
     with pytest.raises(UsageError, match="is damaged"):
@@ -389,10 +389,10 @@ def test_links(source, tmp_path):
 
 def test_the_input_is_never_written_to(source, tmp_path):
     for target in (source, source / "out", tmp_path):
-        with pytest.raises(UsageError, match="lie within one another"):
+        with pytest.raises(UsageError, match="overlap"):
             compress_folder(source, target, STANDARD)
     (tmp_path / "alias").symlink_to(source)
-    with pytest.raises(UsageError, match="lie within one another"):
+    with pytest.raises(UsageError, match="overlap"):
         compress_folder(tmp_path / "alias", source / "out", STANDARD)
     before = {name: (source / name).read_bytes() for name in files_in(source)}
     out = tmp_path / "out"
@@ -429,7 +429,7 @@ def test_a_full_disk_stops_it_with_nothing_half_written(source, tmp_path, monkey
 
     monkeypatch.setattr(Path, "write_bytes", write)
     out = tmp_path / "out"
-    with pytest.raises(UsageError, match=r"No space left.*same command goes on") as caught:
+    with pytest.raises(UsageError, match=r"No space left.*same command") as caught:
         compress_folder(source, out, STANDARD)
     assert "\n" not in str(caught.value)
     assert not list(out.rglob(".writing*"))
@@ -584,7 +584,7 @@ def test_archives_are_called_so(source, tmp_path):
     for name in ("a.tar", "b.tar.gz", "c.zip"):
         archive = tmp_path / "packed" / name
         archive.write_bytes(b"no image")
-        with pytest.raises(UsageError, match=f"{name} is an archive: unpack it into a folder, and give that"):
+        with pytest.raises(UsageError, match=f"{name} is an archive: unpack it"):
             compress_folder(archive, tmp_path / "out", STANDARD)
     with pytest.raises(UsageError, match="no images in .*packed, 3 files: 1 .tar, 1 .tar.gz, 1 .zip$"):
         compress_folder(tmp_path / "packed", tmp_path / "out", STANDARD)

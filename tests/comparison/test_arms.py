@@ -152,9 +152,9 @@ def test_what_an_arm_starts_from():
     assert needed_arms(magnitude, "jpeg-dl") == []
     assert arm_config(run, "hardness").layer.hardness == 0.7
     assert arm_config(replace(run, layer=LayerConfig(hardness=0.3)), "hardness").layer.hardness == 0.3
-    with pytest.raises(UsageError, match="arm jpeg-dl cannot start from the tables that it is to learn"):
+    with pytest.raises(UsageError, match="arm jpeg-dl cannot start from .*layer.tables learned"):
         compare(_config(Path("nowhere"), layer=LayerConfig(tables="learned")))
-    with pytest.raises(UsageError, match="starts from the tables of arm jpeg-dl: name it among the arms too"):
+    with pytest.raises(UsageError, match="starts from the tables of arm jpeg-dl"):
         compare(_config(Path("nowhere"), arms=["plain", "learned-frozen"]))
 
 

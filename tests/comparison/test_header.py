@@ -30,7 +30,7 @@ def test_lines_fit_and_say_what_is_trained(tmp_path, monkeypatch, seconds):
     ):
         assert said in whole
     assert "cifar_resnet8" in whole
-    assert "two trainings for one" in whole
+    assert "two trainings" in whole
     assert ("bf16-mixed takes x0.50" in whole) == (4 * seconds > 120)
 
 

@@ -124,9 +124,9 @@ def test_no_difference_of_runs_that_were_tested_on_other_images():
         rows, notes = _table(results)
         assert rows[1]["difference to plain [95 % interval]"] == "other test images"
         assert rows[1]["p"] == ""
-        assert any(note.startswith(f"{arm} was not tested on the images of plain ({why}") for note in notes)
+        assert any(note.startswith(f"{arm} was tested on other images than plain ({why}") for note in notes)
         assert verdict({"data": "x", **summarize(results, {})}) == (
-            "There is nothing to compare: plain has no other arm with a result on its test images beside it."
+            "There is nothing to compare: no arm beside plain has a result on the test images of plain."
         )
     # A seed whose images are the same counts, and no other.
     summary = summarize({"plain": plain, "mixed": {0: others["fewer"][0][0], 1: plain[1]}}, {})
@@ -379,7 +379,7 @@ def test_notes_say_how_much_one_image_is_and_when_times_are_too_short():
 def test_notes_name_the_part_whose_pictures_come_under_several_classes():
     counts = {"train": 1, "test": 2, "validation": 3}
     notes = " ".join(summary_notes({**_summary({"plain": _runs(0.5)}), "several_classes": counts}))
-    assert all(words in notes for words in ("1 training picture comes", "2 test pictures come", "3 validation pictures come"))
+    assert all(words in notes for words in ("1 training picture", "2 test pictures", "3 validation pictures"))
 
 
 def test_latex_escapes_what_latex_reads():

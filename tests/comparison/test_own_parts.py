@@ -273,8 +273,8 @@ def test_all_commands_know_the_same_quantizers(tmp_path, module):
     ("arms", "message"),
     [
         ({"plain": None, "jpeg-dl": {"layer": {"bits": 4}}}, "arms: jpeg-dl is one of ours .*another name"),
-        ({"plain": None, "a/b": {"layer": {"bits": 4}}}, "arms: 'a/b' is to name a folder"),
-        ({"plain": None, "mine": {"layr": {}}}, "arms: mine: 'layr' is no part of an arm; did you mean layer"),
+        ({"plain": None, "a/b": {"layer": {"bits": 4}}}, "arms: 'a/b' must be fit for a folder"),
+        ({"plain": None, "mine": {"layr": {}}}, "arms: mine: 'layr' does not belong to an arm; did you mean layer"),
         ({"plain": None, "mine": {"layer": 5}}, "arms: mine: layer must be settings, got 5"),
         ({"plain": None, "mine": 5}, "arms: mine must hold about, layer, data and training, or nothing, got 5"),
         ({"plain": None, "mine": {"layer": {"bit": 4}}}, "arms: mine: .*bit"),
@@ -380,9 +380,9 @@ def test_a_data_set_as_python_objects(tmp_path):
         evaluate_run(config, "jpeg-dl", 0)
     with pytest.raises(UsageError, match="was trained on other data"):
         jpegdl.compare(config, (_Shades(32), _Shades(22), ["dark", "bright"]))
-    with pytest.raises(UsageError, match="jobs must be 1 where the data set is given as Python objects, got 2"):
+    with pytest.raises(UsageError, match="jobs must be 1 .* Python objects, got 2"):
         jpegdl.compare(replace(config, jobs=2), sets)
-    with pytest.raises(UsageError, match="data.name is 'photos', and the data set is given as Python objects too"):
+    with pytest.raises(UsageError, match="data.name is 'photos'.* Python objects"):
         jpegdl.compare(replace(config, data=replace(config.data, name="photos")), sets)
 
 
@@ -422,7 +422,7 @@ def test_what_is_wrong_from_the_start_leaves_nothing_behind(tmp_path, module):
         compare(_config(tmp_path, backbone="bad_models:failing"))
     pickled = tmp_path / "weights.pth"
     torch.save(torch.nn.Linear(2, 2), pickled)
-    with pytest.raises(UsageError, match=r"^weights .*weights.pth hold more than tensors"):
+    with pytest.raises(UsageError, match=r"^weights .*weights.pth .*hold code"):
         compare(_config(tmp_path, backbone="resnet18", weights=str(pickled)))
     assert not (tmp_path / "runs").exists()
 

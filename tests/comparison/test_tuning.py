@@ -133,7 +133,7 @@ def test_a_trial_that_diverges_is_lost_and_counts(config, capfd, monkeypatch):
         raise UsageError("the loss is nan in epoch 1, step 1: a smaller learning rate is the usual way out")
 
     monkeypatch.setattr(tuning, "train_run", train)
-    with pytest.raises(UsageError, match="no trial of plain was trained to its end.*loss is nan"):
+    with pytest.raises(UsageError, match="no trial of plain.*loss is nan"):
         tuning.tune(config, trials=2)
     assert capfd.readouterr().err.count("lost") == 2
 

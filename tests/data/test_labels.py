@@ -131,8 +131,8 @@ def test_other_pictures_of_a_sample_are_passed_over_with_a_word(tmp_path):
         ([*GOOD, ("1.png", 9), ("1.cls", "0")], "1.png is in .*train-0000.tar twice: take one of the two out"),
         ([*GOOD, ("1.jpg", 9)], "1.png and 1.jpg in shard .*train-0000.tar are two images of one sample"),
         ([*GOOD, ("1.json", '{"label": 0}')], "1.cls and 1.json in shard .* give one image two classes, 1 and 0"),
-        ([*GOOD, ("2.left.png", 9), ("2.cls", "0")], "2.left.png in shard .* has no .cls"),
-        ([*GOOD[:3], ("1.json", "[1]")], "1.json in shard .* cannot be read: it is no object"),
+        ([*GOOD, ("2.left.png", 9), ("2.cls", "0")], r"2.left.png in shard .*\.cls"),
+        ([*GOOD[:3], ("1.json", "[1]")], "1.json in shard .* cannot be read: .* object"),
         ([*GOOD[:3], ("1.json", "{")], "1.json in shard .* cannot be read: Expecting"),
     ],
 )

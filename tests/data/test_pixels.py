@@ -179,7 +179,7 @@ def test_a_truncated_file_says_so(tmp_path, ending, share):
     ("content", "why"),
     [
         (b"", "the file is empty"),
-        (b"<html>not found</html>", "the file is no image, or of a format that Pillow does not read"),
+        (b"<html>not found</html>", "the file is not an image"),
         (b"\x89PNG\r\n\x1a\n", "the file begins as PNG does, and is truncated, damaged or of a kind"),
         (b"II*\0\x08\0\0\0\0\0", "the file begins as TIFF does, and is truncated, damaged or of a kind"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "EPS files are not read: save it as PNG or JPEG"),

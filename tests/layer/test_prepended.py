@@ -119,7 +119,7 @@ def test_graphs_of_torch_fx_keep_the_layer_whole(make):
     graph = torch.fx.symbolic_trace(model)
     assert torch.equal(graph(IMAGES), model(IMAGES))
     assert next(node.target for node in graph.graph.nodes if node.op == "call_module") == "layer"
-    with pytest.raises(UsageError, match=r"trace a model that it is in, nn.Sequential\(layer\) say"):
+    with pytest.raises(UsageError, match=r"trace a model .*nn.Sequential\(layer\)"):
         torch.fx.symbolic_trace(JpegLayer())
     feature = nn.Sequential(nn.Conv2d(3, 4, 3), FeatureJpegLayer(0.1, channels=4))
     assert torch.equal(torch.fx.symbolic_trace(feature)(IMAGES), feature(IMAGES))
@@ -263,7 +263,7 @@ def test_parameter_groups_of_layers_inside_a_network_and_of_frozen_ones():
 
 
 def test_parameter_groups_refuse_what_they_cannot_sort():
-    with pytest.raises(UsageError, match="no layer of jpegdl in this Linear"):
+    with pytest.raises(UsageError, match="this Linear .*no layer"):
         parameter_groups(nn.Linear(2, 2), lr=1.0, layer_lr=1.0)
     for name in ("lr", "layer_lr", "weight_decay"):
         with pytest.raises(UsageError, match=f"{name} must be a number from 0 up, got -1"):

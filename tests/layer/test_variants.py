@@ -42,7 +42,7 @@ ALPHA = tuple(0.7 / q**2 for q in TABLES)
         (lambda: FeatureJpegLayer(channels=0), "channels must be a positive integer"),
         (lambda: FeatureJpegLayer(0.0), "table must be finite and greater than 0"),
         (lambda: FeatureJpegLayer(torch.ones(4, 8, 8), channels=3), r"\(8, 8\) or \(3, 8, 8\), got shape \(4, 8, 8\)"),
-        (lambda: FeatureJpegLayer(alpha=1.0, hardness=0.7), "exclude each other"),
+        (lambda: FeatureJpegLayer(alpha=1.0, hardness=0.7), "alpha and hardness"),
         (lambda: CompandingLayer(1.0, 1.0, curve="sqrt"), "curve must be one of log, tanh, got 'sqrt'"),
         (lambda: CompandingLayer(1.0, -1.0), "chroma must be finite and greater than 0"),
         (lambda: ImageNormalization(std=0.0), "std must be greater than 0"),
@@ -73,7 +73,7 @@ def test_cap_only_saturates_and_does_not_quantize():
 
 def test_cap_only_refuses_to_have_no_cap():
     layer = JpegLayer(bits=None)
-    with pytest.raises(UsageError, match="level cap alone"):
+    with pytest.raises(UsageError, match="only the level cap"):
         layer.rounding = "none"
 
 

@@ -131,7 +131,7 @@ def test_a_page_of_many_arms_stays_under_5_mb(page, config):
     arms = ["plain", *[arm for arm in ARMS if arm not in ("plain", "normalize")][: MOST_ARMS + 1]]
     many = _compared(config, arms, seeds=2)
     assert many.count("<svg") <= MOST_ARMS * page.count("<svg")
-    assert f"Shown are the {MOST_ARMS} arms that gained most; 1 more have theirs in the folder." in many
+    assert f"the {MOST_ARMS} arms that gained most; the folder has the tables of 1 more." in many
     assert all(f">{arm}<" in many for arm in arms)
 
 
@@ -152,7 +152,7 @@ def test_commands_are_shown_as_typed(config):
 
 
 def test_no_comparison_or_a_damaged_one_is_one_error(config):
-    with pytest.raises(UsageError, match=r"there is no .*summary.json"):
+    with pytest.raises(UsageError, match="summary.json"):
         write_report(config.folder)
     _compared(config)
     before = (config.folder / "report.html").read_text(encoding="utf-8")
@@ -334,7 +334,7 @@ def test_files_read_back_are_means_over_seeds_of_the_same_kind(config):
     own = "JPEG files with the run's own tables, 4:2:0"
     assert lines[1] == f"jpeg-dl, seed 1: 8 files in small-1, {own}. The files stand for the layer."
     assert rows == [["jpeg-dl", own, "real file", "55.0 ± 7.1", "8", "2.50", "9.60", "0, 1"]]
-    apart = "Seeds of an arm that read files of different kinds, or other images, have rows of their own."
+    apart = "Seeds that read other kinds of files, or other images, have rows of their own."
     assert apart not in lines
     _files(config, 1, tables="other", accuracy=0.6)
     lines, rows = _shown_files(config)

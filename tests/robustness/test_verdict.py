@@ -180,7 +180,7 @@ def test_runs_that_were_attacked_differently_are_not_put_in_one_figure():
     other = copy.deepcopy(first)
     other["settings"]["accelerator"] = "gpu"
     assert attack_figure({"plain": {0: first}, "jpeg-dl": {0: other}}) is not None
-    with pytest.raises(UsageError, match="one run at least"):
+    with pytest.raises(UsageError, match="at least one run"):
         attack_figure({})
 
 

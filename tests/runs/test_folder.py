@@ -140,7 +140,7 @@ def test_the_settings_of_a_comparison_of_an_earlier_version_are_read(tmp_path, a
     assert config.training.rate == RateConfig(blocks=100)
     assert "mine" not in config.arms or config.arms["mine"] == {"training": {"rate": {"weight": 0.5}}}
     file.write_text(yaml.safe_dump({"training": {"rate": {"kind": "frequencies"}}}), encoding="utf-8")
-    with pytest.raises(UsageError, match=r"compare.yaml: training.rate.kind 'frequencies' is no more"):
+    with pytest.raises(UsageError, match=r"compare.yaml: training.rate.kind 'frequencies'"):
         read_config(file)
 
 
@@ -246,7 +246,7 @@ def test_what_is_said_of_the_data_is_in_the_summary(tmp_path):
         found = compare(config)
     assert (found.summary["passed_over"], found.summary["test_in_train"]) == ({".heic": 1}, 1)
     assert found.summary["several_classes"] == {"train": 1}
-    notes = ["1 of these is a training image too.", "1 training picture comes under more than one class."]
+    notes = ["1 of these is also a training image.", "1 training picture is in more than one class."]
     assert "\n".join([*notes, "Passed over 1 file: 1 .heic.\n"]) in found.table
     result = json.loads((tmp_path / "test" / "plain" / "0" / "result.json").read_text(encoding="utf-8"))
     assert result["data"]["passed_over"] == {".heic": 1}

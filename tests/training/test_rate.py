@@ -325,7 +325,7 @@ def test_the_loss_is_the_mean_over_networks():
 @pytest.mark.usefixtures("few_photos")
 def test_networks_that_cannot_judge_are_refused(tmp_path, run_once):
     config = small_config()
-    with pytest.raises(UsageError, match="give training.train layer"):
+    with pytest.raises(UsageError, match="training.networks need training.train layer"):
         check_config(replace(config, training=replace(config.training, networks=["runs/a/plain/0"])))
     with pytest.raises(UsageError, match="no trained model"):
         other_networks(judged_by([tmp_path / "nothing"], config), ["a", "b"])

@@ -255,7 +255,7 @@ def test_initial_tables_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"backbone": "resnet81"}, "no timm model; did you mean resne"),
+        ({"backbone": "resnet81"}, "not a timm model; did you mean resne"),
         ({"layer": LayerConfig(tables="nice")}, "layer.tables must be"),
         ({"layer": LayerConfig(tables="standard:0")}, "layer.tables must be"),
         ({"layer": LayerConfig(alpha=[1.0, 2.0, 3.0])}, "layer.alpha must be one number, or two"),
@@ -271,7 +271,7 @@ def test_initial_tables_by_name(tmp_path):
             {"training": TrainingConfig(layer_optimizer=OptimizerConfig(warmup=-1))},
             "training.layer_optimizer.warmup must be at least 0",
         ),
-        ({"training": TrainingConfig(optimizer=OptimizerConfig(schedule="onecycle", warmup=1))}, "no use with .* onecycle"),
+        ({"training": TrainingConfig(optimizer=OptimizerConfig(schedule="onecycle", warmup=1))}, "warmup .* onecycle"),
         ({"training": TrainingConfig(label_smoothing=1.0)}, "training.label_smoothing"),
         ({"training": TrainingConfig(mixup=-0.1)}, "training.mixup"),
         ({"training": TrainingConfig(cutmix=math.nan)}, "training.cutmix"),

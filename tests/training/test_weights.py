@@ -158,13 +158,13 @@ class _Code:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.pth", {"w": torch.ones(2), "code": _Code()}, "hold more than tensors, code that is not run here"),
-        ("a.pth", nn.Linear(2, 2), "hold more than tensors"),
+        ("a.pth", {"w": torch.ones(2), "code": _Code()}, "hold code, which is not run here"),
+        ("a.pth", nn.Linear(2, 2), "hold code"),
         ("a.pth", b"PK\x03\x04 cut", "cannot be read"),
         ("a.safetensors", b"\x09", "not a safetensors file"),
         ("a.pth", {}, "must hold a state dict, tensors by name, got nothing"),
         ("a.pth", [1, 2], "must hold a state dict, tensors by name, got list"),
-        ("a.pth", {"w": torch.ones(2), "lr": 0.1}, "'lr' in it is none"),
+        ("a.pth", {"w": torch.ones(2), "lr": 0.1}, "'lr' is no tensor"),
         ("a.pth", {"good": torch.ones(2), "bad": torch.tensor([1.0, torch.nan])}, "not finite, in bad first"),
         ("a.onnx", b"", "must be a file named .safetensors, .pth,"),
         ("missing.pth", None, "there is no such file"),
@@ -251,7 +251,7 @@ def test_what_is_given_wins_and_random_weights_have_the_old_defaults():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"training": TrainingConfig(train="layer")}, "training.train layer leaves the backbone as it is, so it needs trained"),
+        ({"training": TrainingConfig(train="layer")}, "training.train layer .* needs trained"),
         ({"training": TrainingConfig(train="head")}, "training.train must be .*both.*layer.* got 'head'"),
         (
             {"training": TrainingConfig(head_lr=0.0)},

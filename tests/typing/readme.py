@@ -21,7 +21,7 @@ def start() -> None:
     optimizer = torch.optim.AdamW(parameter_groups(model, lr=1e-3, layer_lr=3e-3, weight_decay=0.05))
     images, labels = torch.rand(8, 3, 64, 64), torch.randint(10, (8,))
     torch.nn.functional.cross_entropy(model(images), labels).backward()
-    optimizer.step()  # the steps have moved, with the weights
+    optimizer.step()  # moves the steps together with the weights
 
     assert_type(model.layer, JpegLayer)
 

@@ -47,7 +47,7 @@ def check_backbone(name: str, *, trained: bool = False) -> None:
         raise UsageError(f"backbone {name!r} stands for pretrained weights, which are not loaded; {instead}")
     if known and tag and not any(name == other for other in timm.models.get_arch_pretrained_cfgs(short)):
         tags = ", ".join(timm.models.get_arch_pretrained_cfgs(short))
-        raise UsageError(f"backbone {name!r} has a tag that timm does not know; there are {tags}")
+        raise UsageError(f"backbone {name!r} has a tag that timm does not know; available: {tags}")
     if not known:
         names, library = _TORCHVISION_NAMES, "classifier of torchvision"
         if not of_torchvision:
@@ -56,7 +56,7 @@ def check_backbone(name: str, *, trained: bool = False) -> None:
         hint = f"did you mean {', '.join(similar)}?" if similar else f"{names[0]} is one; timm.list_models() has all of timm's"
         if ":" in name:
             hint = "a model of your own is named my_package.my_module:make_model"
-        raise UsageError(f"backbone {name!r} is no {library}; {hint}")
+        raise UsageError(f"backbone {name!r} is not a {library}; {hint}")
 
 
 def _factory(name: str) -> Callable[..., Any]:

@@ -50,7 +50,7 @@ def read_weights(file: Path) -> State:
         raise UsageError(f"weights {file} must hold a state dict, tensors by name, got {_what(content)}")
     state = {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
     if other := content.keys() - state.keys():
-        raise UsageError(f"weights {file} must hold a state dict, tensors by name; {min(map(str, other))!r} in it is none")
+        raise UsageError(f"weights {file} must hold a state dict, tensors by name; {min(map(str, other))!r} is no tensor")
     check_finite(state, f"weights {file}")
     return state
 
@@ -68,8 +68,8 @@ def _torch(file: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UsageError(
-            f"weights {file} hold more than tensors, code that is not run here, or are damaged; load the file where you trust "
-            "it, and save the model's state_dict() alone"
+            f"weights {file} are damaged, or hold code, which is not run here. If you trust the file, load it elsewhere "
+            "and save only the model's state_dict()"
         ) from error
     except Exception as error:  # torch.load raises whatever its readers met
         text = str(error).strip().partition("\n")[0]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Attack(Command):
-    about = "Attack trained models through the layer's gradients and in place of them; corrupt their images too."
+    about = "Attack trained models, through the layer's gradients and around them, and corrupt their images."
     example = "jpegdl attack mine --eps 1,2,4,8 --images 200"
     extra = "attack"
     short = ("name", "model", "arms", "seeds", "eps", "attacks", "images", "corruptions", "data.path", "device")
@@ -24,13 +24,13 @@ class Attack(Command):
         from jpegdl.settings import Count
 
         parser = finished_parser("jpegdl attack [NAME] [--KEY VALUE ...]", self.about)
-        parser.add_argument("--arms", type=list[str], default=["plain", "jpeg-dl"], help="whose models to attack")
+        parser.add_argument("--arms", type=list[str], default=["plain", "jpeg-dl"], help="which arms to attack")
         add_seeds(parser)
         parser.add_class_arguments(AttackConfig)
-        parser.add_argument("--model", type=str | None, default=None, help="attack my_module:make, any model, in place of runs")
-        parser.add_argument("--set", type=str | None, default=None, help="the data set of --model, as --data.name of compare")
-        parser.add_argument("--size", type=Count | None, default=None, help="side of the images that --model takes, in pixels")
-        parser.add_argument("--resize", type=Count | None, default=None, help="short side before their crop (default: size)")
+        parser.add_argument("--model", type=str | None, default=None, help="instead of runs: any model, as my_module:make")
+        parser.add_argument("--set", type=str | None, default=None, help="data set for --model, as in --data.name")
+        parser.add_argument("--size", type=Count | None, default=None, help="side of the images for --model, in pixels")
+        parser.add_argument("--resize", type=Count | None, default=None, help="short side before the crop (default: size)")
         return parser
 
     def run(self, chosen: dict[str, Any]) -> None:

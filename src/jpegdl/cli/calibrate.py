@@ -42,7 +42,7 @@ class Calibrate(Command):
 
         config = picked_comparison(chosen)
         if not Path(chosen["save"]).absolute().parent.is_dir():
-            raise UsageError(f"--save {chosen['save']}: there is no folder {Path(chosen['save']).parent}")
+            raise UsageError(f"--save {chosen['save']}: the folder {Path(chosen['save']).parent} does not exist")
         method = chosen["method"] or ("magnitude" if config.layer.tables == "magnitude" else "sensitivity")
         luma, chroma = calibrate_run(config, chosen["seed"], method, model_file(chosen))
         write_tables(chosen["save"], {"luma": luma, "chroma": chroma}, bits=config.layer.bits, window=config.layer.window)

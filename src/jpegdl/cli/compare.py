@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Compare(Command):
-    about = "Train every arm with every seed and compare with plain; a killed comparison resumes."
+    about = "Train every arm with every seed, and compare with plain; if killed, resume."
     example = "jpegdl compare mine --data.path FOLDER --data.size 224 \\\n    --backbone resnet18 --training.epochs 100"
     short = ("config", "name", "arms", "seeds", *(key for key in TRAINING if key != "layer.tables"), "data.holdout", "jobs")
     resumes = "epoch"

@@ -23,7 +23,7 @@ Shell = Literal["bash", "zsh", "tcsh", "fish"]
 
 
 class Completion(Command):
-    about = "Print a script that has the shell complete commands, options and their values."
+    about = "Print a script that lets your shell complete commands, options and their values."
     example = "jpegdl completion bash > ~/.jpegdl.bash  # and in ~/.bashrc: . ~/.jpegdl.bash"
     extra = "completion"
 

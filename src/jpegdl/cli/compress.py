@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Compress(Command):
-    about = "Write a folder of images as JPEG files with learned tables, or for a network, which any decoder opens."
+    about = "Write a folder of images as ordinary JPEG files: with learned tables, or made for a network that reads them."
     example = "jpegdl compress PHOTOS SMALLER --model runs/mine/jpeg-dl/0"
     short = (
         *("source", "target", "model", "tables", "subsampling", "optimize", "threads"),
@@ -28,9 +28,9 @@ class Compress(Command):
         from jpegdl.parsing import plain_parser
 
         parser = plain_parser("jpegdl compress IN OUT --model RUN | --reader MODEL [--KEY VALUE ...]", self.about)
-        what = "folder of images, with all folders in it; for readers also WebDataset's shards: 'FOLDER/*.tar'"
+        what = "folder of images, with its subfolders; with --reader also WebDataset shards, as 'FOLDER/*.tar'"
         parser.add_argument("source", type=str, metavar="IN", help=what)
-        parser.add_argument("target", type=str, metavar="OUT", help="folder to write to, beside it")
+        parser.add_argument("target", type=str, metavar="OUT", help="folder to write to, outside of IN")
         parser.add_class_arguments(CompressConfig)
         return parser
 
@@ -63,7 +63,7 @@ class Compress(Command):
             larger = "; the files are LARGER than those they were made of" if ratio > 1 else ""
             say(f"{before / 1e6:.2f} MB became {found['bytes'] / 1e6:.2f} MB, x{ratio:.2f}{now}{larger}")
         if found["stale"]:
-            say(f"{found['stale']} JPEG files in OUT have no image in IN any more; they are left as they are")
+            say(f"{found['stale']} JPEG files in OUT no longer have an image in IN; they are kept")
         if found["others"]:
             say(f"Passed over {found['others_in_words']}")
         if found["readers"]:
@@ -72,7 +72,7 @@ class Compress(Command):
             say(found["carried"]["words"])
         if bad := found["bad"]:
             are = "are" if len(bad) > 1 else "is"
-            raise UsageError(f"{len(bad)} of the images {are} not written, see above; all others are")
+            raise UsageError(f"{len(bad)} of the images {are} not written, see above; all others are written")
 
 
 def _shards(source: str) -> list[Path]:
@@ -82,7 +82,7 @@ def _shards(source: str) -> list[Path]:
     path = Path(source).expanduser()
     found = sorted(path.parent.glob(path.name))
     if not found:
-        raise UsageError(f"there are no files {source}")
+        raise UsageError(f"no files match {source}")
     return found
 
 
@@ -91,20 +91,20 @@ def _say_of_shards(found: dict[str, Any]) -> None:
     say(f"{found['written']} shards written, {found['skipped']} were there already; {found['images']} images{rate}")
     _say_of_readers(found["readers"])
     if bad := found["bad"]:
-        raise UsageError(f"{len(bad)} of the images cannot be read, and stay as they are: {bad[0]['file']}: {bad[0]['why']}")
+        raise UsageError(f"{len(bad)} of the images cannot be read and stay as they are: {bad[0]['file']}: {bad[0]['why']}")
 
 
 def _say_of_readers(found: dict[str, Any], where: str = "") -> None:
     """What files for readers came to, and what networks say of them that had no say."""
     qualities = ", ".join(f"{quality} ({count})" for quality, count in found["qualities"].items())
     say(f"mu {found['mu']:.3g}; qualities (files): {qualities}")
-    what = {"readers": "reader", "left_out": "left out, with the others' choice", "judges": "judge, which had no say"}
+    what = {"readers": "reader", "left_out": "left out, with files the others chose", "judges": "judge, which had no say"}
     for key, words in what.items():
         for one in found[key]:
             agreement = "" if one["agreement"] is None else f"{100 * one['agreement']:.1f} % of the first answers stay, "
-            say(f"{words}: {one['name']}: {agreement}distance {one['distance']:.3f} in the mean")
+            say(f"{words}: {one['name']}: {agreement}distance {one['distance']:.3f} on average")
     if not found["judges"] and not found["left_out"]:
-        say("No network without a say has looked at the files: --judge MODEL names one")
+        say("No other network has read the files; give one with --judge MODEL")
     if found["worst"]:
         named = ", ".join(f"{one['file']} ({one['distance']:.2f}, quality {one['quality']})" for one in found["worst"])
         say(f"Furthest from their originals: {named}{where}")

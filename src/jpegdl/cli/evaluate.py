@@ -30,16 +30,13 @@ class Evaluate(Command):
             "the images and what to compute on; all others count only with --model.",
         )
         add_run(parser)
-        parser.add_argument("--model", type=str | None, default=None, help="test this model.safetensors, of the other options")
+        parser.add_argument("--model", type=str | None, default=None, help="test this model.safetensors instead")
         parser.add_argument("--rounding", type=Rounding | None, default=None, help="test with this quantizer, such as hard")
         parser.add_argument(
-            "--from-files", type=str | None, default=None, help="test on these JPEG files too, class folders as of compress"
+            "--from-files", type=str | None, default=None, help="test on these JPEG files too, in class folders"
         )
         parser.add_argument(
-            "--predictions",
-            type=str | None,
-            default=None,
-            help="write what is said of each image to this CSV file, in the place of one that is there",
+            "--predictions", type=str | None, default=None, help="write the predictions for each image to this CSV file, replacing it"
         )
         return parser
 

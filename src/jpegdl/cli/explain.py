@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Explain(Command):
-    about = "Draw what a trained layer does: tables, transfer curves, single images, what each frequency is worth."
+    about = "Draw what a trained layer does: its tables and curves, single images, and what each frequency is worth."
     example = "jpegdl explain mine"
     short = ("name", "output", "arms", "seeds", "images", "pictures", "ablation", "data.path", "device")
     resumes = "part"
@@ -21,7 +21,7 @@ class Explain(Command):
         from jpegdl.explain import ExplainConfig
 
         parser = finished_parser("jpegdl explain [NAME] [--KEY VALUE ...]", self.about)
-        parser.add_argument("--arms", type=list[str], default=["jpeg-dl"], help="whose models")
+        parser.add_argument("--arms", type=list[str], default=["jpeg-dl"], help="which arms to explain")
         add_seeds(parser, "the lowest there is of each arm")
         parser.add_class_arguments(ExplainConfig)
         return parser

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Export(Command):
-    about = "Write a finished run's model as an ONNX file, or for torch.export or AOTInductor; check it."
+    about = "Export a finished run's model as ONNX, for torch.export or for AOTInductor, and check the file."
     example = "jpegdl export mine model.onnx"
     extra = "export"
     short = ("file", *RUN, "format", "size", "dynamic_size", "rounding")

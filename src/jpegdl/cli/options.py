@@ -51,20 +51,20 @@ def finished_parser(usage: str, about: str, *, first: bool = True) -> "ArgumentP
     from jpegdl.parsing import name_first, plain_parser
 
     own = plain_parser(usage, about)
-    own.add_argument("--name", type=str, default="run", help="of the comparison")
+    own.add_argument("--name", type=str, default="run", help="name of the comparison")
     own.add_argument("--output", type=str, default="runs", help="folder of all comparisons")
     return name_first(own) if first else own
 
 
 def add_run(parser: "ArgumentParser") -> None:
     """Add which run of the comparison."""
-    parser.add_argument("--arm", type=str, default="jpeg-dl", help="which of the arms that --arms names")
+    parser.add_argument("--arm", type=str, default="jpeg-dl", help="which arm, one of those in --arms")
     parser.add_argument("--seed", type=int, default=0, help="which seed")
 
 
 def add_seeds(parser: "ArgumentParser", default: str = "all there are") -> None:
     """Add which seeds of its runs; ``default``: which where none are named, in words."""
-    about = f"a number n for 0 to n-1, or a list (default: {default})"
+    about = f"a number n for the seeds 0 to n-1, or a list of seeds (default: {default})"
     parser.add_argument("--seeds", type=int | list[int] | None, default=None, help=about)
 
 

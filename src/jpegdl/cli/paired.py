@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Paired(Command):
-    about = "Compare arms seed by seed, of anybody's results: a CSV file with the columns arm, seed and accuracy."
+    about = "Compare arms seed by seed, from any CSV file with the columns arm, seed and accuracy."
     example = "jpegdl paired results.csv --baseline plain"
 
     def build(self) -> "ArgumentParser":
@@ -18,9 +18,9 @@ class Paired(Command):
         from jpegdl.statistics import BASELINE, VALUE
 
         parser = plain_parser("jpegdl paired FILE [--baseline ARM] [--value COLUMN]", self.about)
-        parser.add_argument("file", type=str, metavar="FILE", help="the CSV file, a line a run")
+        parser.add_argument("file", type=str, metavar="FILE", help="the CSV file, with a line for each run")
         parser.add_argument("--baseline", type=str, default=BASELINE, help="the arm that the others are compared with")
-        parser.add_argument("--value", type=str, default=VALUE, help="the column of what is compared")
+        parser.add_argument("--value", type=str, default=VALUE, help="the column to compare")
         return parser
 
     def run(self, chosen: dict[str, Any]) -> None:

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 class Predict(Command):
-    about = "Say what is on photos, with a finished run's model."
+    about = "Print the likeliest classes of photos, by a finished run's model."
     example = "jpegdl predict --name mine --top 3 PHOTO.jpg FOLDER"
 
     def build(self) -> "ArgumentParser":
         parser = finished_parser("jpegdl predict [--name NAME] [--KEY VALUE ...] PHOTO [PHOTO ...]", self.about, first=False)
-        parser.add_argument("photos", type=str, nargs="+", metavar="PHOTO", help="image files, and folders of them")
+        parser.add_argument("photos", type=str, nargs="+", metavar="PHOTO", help="image files, or folders of them")
         parser.add_argument("--arm", type=str | None, default=None, help="which arm (default: jpeg-dl)")
         parser.add_argument("--seed", type=int | None, default=None, help="which seed (default: the lowest there is)")
         parser.add_argument("--top", type=int, default=1, help="how many of the likeliest classes to print")
         parser.add_argument("--device", type=str, default="auto", help="auto, cpu, gpu, cuda, cuda:N or mps")
-        parser.add_argument("--json", action="store_true", help="print a JSON object for each photo, one a line")
+        parser.add_argument("--json", action="store_true", help="print JSON, a line for each photo")
         return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
@@ -35,7 +35,7 @@ class Predict(Command):
 
         first = chosen["photos"][0]
         if not Path(first).exists() and Path(first).name == first and (Path(chosen["output"]) / first).is_dir():
-            raise UsageError(f"there is no photo {first}; of the comparison of this name, give --name {first}")
+            raise UsageError(f"there is no photo {first}; if it is the name of a comparison, give --name {first}")
         folder = comparison_folder(chosen)
         if chosen["arm"] is not None or chosen["seed"] is not None:
             arm, seed = chosen["arm"] or ARM, chosen["seed"]

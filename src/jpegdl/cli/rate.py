@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Rate(Command):
-    about = "Set the accuracy on real JPEG files against their bits per pixel: of a comparison's runs, or of any network."
+    about = "Measure accuracy on real JPEG files at each file size, for a comparison's runs or for any network."
     example = "jpegdl rate mine"
     short = (
         *("model", "photos", "reader", "judge"),
@@ -25,17 +25,17 @@ class Rate(Command):
         from jpegdl.codec import CurveConfig
 
         parser = finished_parser("jpegdl rate [NAME] [--KEY VALUE ...]", self.about)
-        parser.add_argument("--arms", type=list[str] | None, default=None, help="whose (default: all that files can stand for)")
+        parser.add_argument("--arms", type=list[str] | None, default=None, help="which arms (default: all that fit files)")
         add_seeds(parser)
         parser.add_class_arguments(CurveConfig)
-        parser.add_argument("--model", type=str | None, default=None, help="any network in place of a comparison; see compress")
-        parser.add_argument("--photos", type=str | None, default=None, help="folder of photos that it reads")
-        parser.add_argument("--reader", type=str | None, default=None, help="network whose files stand beside default JPEG")
-        parser.add_argument("--judge", type=str | None, default=None, help="more networks that read all files")
-        parser.add_argument("--effort", type=Literal[1, 2, 3], default=1, help="of the reader's files; see compress")
-        parser.add_argument("--mus", type=list[float] | None, default=None, help="that these are made with")
-        parser.add_argument("--robust", type=bool, default=True, help="see compress")
-        parser.add_argument("--to", type=str, default="rate", help="folder for rate.csv, .json and .png of --photos")
+        parser.add_argument("--model", type=str | None, default=None, help="instead of a comparison: any network; see compress")
+        parser.add_argument("--photos", type=str | None, default=None, help="folder of photos for --model")
+        parser.add_argument("--reader", type=str | None, default=None, help="network to make files for, beside default JPEG")
+        parser.add_argument("--judge", type=str | None, default=None, help="other networks that read all files too")
+        parser.add_argument("--effort", type=Literal[1, 2, 3], default=1, help="effort for the reader's files, as in compress")
+        parser.add_argument("--mus", type=list[float] | None, default=None, help="values of mu to make them with")
+        parser.add_argument("--robust", type=bool, default=True, help="as in compress")
+        parser.add_argument("--to", type=str, default="rate", help="folder to write rate.csv, .json and .png to, with --photos")
         return parser
 
     def run(self, chosen: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Report(Command):
-    about = "Write one page with all that is known of a comparison: report.html in its folder. compare does it at its end."
+    about = "Write everything that is known of a comparison on one page, its report.html. compare ends with this."
     example = "jpegdl report mine"
 
     def build(self) -> "ArgumentParser":

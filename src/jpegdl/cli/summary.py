@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Summary(Command):
-    about = "Print the table of a comparison again; nothing is trained."
+    about = "Print the table of a comparison again, without training."
     example = "jpegdl summary mine"
 
     def build(self) -> "ArgumentParser":

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Tune(Command):
-    about = "Tune plain and the layer alike, on held-out training images; write a recipe."
+    about = "Tune plain and the layer alike, on held-out images, and write a recipe."
     example = "jpegdl tune mine --data.path FOLDER --backbone resnet18 \\\n    --trials 20 --hours 3"
     short = ("config", "name", "trials", "hours", "data.holdout", *TRAINING, "jobs")
     resumes = "epoch"
@@ -28,9 +28,9 @@ class Tune(Command):
             "fold.",
             new=True,
         )
-        parser.add_argument("--trials", type=Count, default=20, help="trainings of plain, and as many of the layer")
-        parser.add_argument("--hours", type=Positive | None, default=None, help="begin no trial after that long")
-        parser.add_argument("--tune-seed", type=Seed, default=0, help="of the draws of settings, and of the runs")
+        parser.add_argument("--trials", type=Count, default=20, help="trials for plain, and as many for the layer")
+        parser.add_argument("--hours", type=Positive | None, default=None, help="start no trial after this many hours")
+        parser.add_argument("--tune-seed", type=Seed, default=0, help="seed for the draws of settings, and for the runs")
         return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
@@ -48,6 +48,6 @@ class Tune(Command):
             rows.append([arm, "-" if best.recipe is None else f"{100 * best.recipe:.1f}", f"{100 * best.accuracy:.1f}"])
         say_table(rows)
         if trials < chosen["trials"]:
-            say(f"There was time for {trials} of {chosen['trials']} trials of both; the same command goes on.")
+            say(f"There was time for {trials} of {chosen['trials']} trials for each arm; run the same command again to go on.")
         say("\nNext: train both with what was found, on all training images, and test:")
         say(f"  jpegdl compare --config {config.folder / TUNED}")

@@ -1,9 +1,10 @@
-"""Learned tables in real JPEG files: folders of images encoded with them, and what a model makes of such files.
+"""Real JPEG files: with learned tables, or made for the networks that read them.
 
-:func:`read_coefficients` and :func:`write_coefficients` take levels, tables and sampling out of files and back;
-:func:`compress_folder` writes the files, :func:`file_report` tests a run on them, :func:`rate_run` and
-:func:`rate_curves` put accuracy against true bits per pixel beside default JPEG's. :func:`choose` and :func:`guide` make files
-that networks choose and shape, without tables of a run; :func:`rate_photos` says what files cost any network.
+- :func:`compress_folder` writes a folder of files, and :func:`file_report` tests a run on them.
+- :func:`choose` and :func:`guide` make files for networks, without tables of a run.
+- :func:`rate_run` and :func:`rate_curves` measure accuracy against true bits per pixel, beside default JPEG.
+  :func:`rate_photos` does so for any network.
+- :func:`read_coefficients` and :func:`write_coefficients` read levels, tables and sampling of a file, and write them.
 """
 
 from typing import TYPE_CHECKING

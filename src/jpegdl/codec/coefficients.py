@@ -92,7 +92,7 @@ class Coefficients:
             UsageError: Cb has another table than Cr; ``tables`` has both.
         """
         if len(self.tables) == 3 and not torch.equal(self.tables[1], self.tables[2]):
-            raise UsageError("Cb has another table than Cr, and chroma is the one of both: take tables[1] and tables[2]")
+            raise UsageError("Cb and Cr have different tables, so there is no single chroma table: use tables[1] and tables[2]")
         return self.tables[-1]
 
     @property
@@ -170,7 +170,7 @@ def write_coefficients(file: File, coefficients: Coefficients, *, optimize: bool
     """
     require("writing coefficients needs", "jpeglib")
     if len(coefficients.levels[0]) != 1:
-        raise UsageError(f"a JPEG file holds one image, got the levels of {len(coefficients.levels[0])}: write them one by one")
+        raise UsageError(f"a JPEG file holds one image, got levels of {len(coefficients.levels[0])}: write them one by one")
     levels = [_as_levels(component) for component in coefficients.levels]
     tables = [table.flatten().tolist() for table in coefficients.tables]
     if len(tables) == 3 and tables[1] == tables[2]:
@@ -210,7 +210,7 @@ def _read(content: bytes) -> Coefficients:
             raise UsageError(f"it is a {image.format} file, and only JPEG files hold levels")
         header: Any = image
         if image.mode == "CMYK" or len(header.layer) == 4:
-            raise UsageError("it holds CMYK, and no luma and chroma: convert it to RGB first")
+            raise UsageError("it holds CMYK instead of luma and chroma: convert it to RGB first")
         tables = torch.tensor(tables_by_component(image), dtype=torch.int32).view(-1, F.BLOCK, F.BLOCK)
         subsampling = _subsampling([(down, across) for _, across, down, _ in header.layer])
         exif, icc, (width, height) = image.info.get("exif", b""), image.info.get("icc_profile"), image.size
@@ -250,7 +250,7 @@ def _without_notes(content: bytes) -> bytes:
             raise UsageError("it is truncated or damaged: its header does not end in a scan")
         marker = content[place + 1]
         if marker in _ARITHMETIC:
-            raise UsageError("its levels are coded arithmetically, which jpeglib does not read: save it with Huffman codes")
+            raise UsageError("it uses arithmetic coding, which jpeglib does not read: save it with Huffman codes")
         end = place + 2 + (0 if marker in _BARE else int.from_bytes(content[place + 2 : place + 4], "big"))
         if marker == _SCAN:
             return b"".join((*kept, content[place:]))

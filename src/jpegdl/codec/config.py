@@ -13,36 +13,37 @@ MANIFEST = "compress.json"  # in a folder of compressed images: which settings m
 
 @dataclass
 class CompressConfig:
-    """Which tables to write JPEG files with, and how; or which networks choose and shape each file.
+    """How to write JPEG files: with which tables, or for which networks.
 
     Args:
         model: folder of the run whose steps become the tables.
-        tables: in place of a run: a file of tables (JSON; .txt in libjpeg's text format, as of cjpeg -qtables; or a JPEG file,
-            whose tables are taken), or standard:Q for the standard ones at quality Q, 1 to 100.
-        subsampling: of chroma, 4:4:4 or 4:2:0 (half the height and width). Default: that of the run's layer or of the file
-            of tables, else 4:4:4.
-        optimize: fit the Huffman codes to each image: smaller files, the same pixels, more time.
+        tables: instead of a run: standard:Q for the standard tables at quality Q, 1 to 100, or a file. The file may be JSON,
+            .txt in libjpeg's text format (cjpeg -qtables), or a JPEG file, whose tables are taken.
+        subsampling: of chroma: 4:4:4, or 4:2:0 (half the height and width). Default: as in the run's layer or in the file of
+            tables, else 4:4:4.
+        optimize: fit the Huffman codes to each image. This makes smaller files with the same pixels, and takes more time.
         progressive: write progressive files.
-        exact: write levels computed as the layer computes them, in float32 and within its level cap; takes jpeglib (pip
-            install '.[codec]' in a checkout) and more time. Otherwise libjpeg computes them, without the cap.
-        threads: images in work at the same time. Default: one for each processor core that this process may use; with readers
-            as many as they look at together.
-        reader: in place of tables, or at efforts 2 and 3 beside them: the network that files are made for, or several with
-            commas between: a run's folder, a name of timm's or torchvision/NAME (with its published weights; NAME@FILE for
-            yours), a folder of Hugging Face's, module:make; features: in front of a network that gives features. Its answers
-            on the originals count, no labels.
-        judge: a network that has no say, or several, and says at the end what it makes of the files.
-        effort: 0 makes files with tables alone; with readers, 1 chooses the quality of each photo, 2 among more kinds of files,
-            3 moves the rounding by the readers' gradient too. Default: 1 with readers, else 0.
-        mu: nats of the readers' answers that a bit per pixel is worth: more makes smaller files. Default: 1.
-        bits_per_pixel: in place of mu: of all files together.
-        agree: in place of mu: the share of photos whose first answer is to stay, such as 0.99.
-        robust: make files that other networks read well too: no choice by a single quality's luck, gradients over several
-            views, a floor of quality.
-        floor: the lowest quality of a photo, and that of what no reader sees of it. Default: 10 where robust, else 6.
-        several: of several readers, whether the mean of their distances counts or the worst.
-        rounds: of gradient, at effort 3.
-        device: where readers compute: auto (a GPU where there is one), cpu, cuda, ...
+        exact: compute levels as the layer does, in float32 and within its level cap. This takes jpeglib (pip install
+            '.[codec]' in a checkout) and more time. Otherwise libjpeg computes them, without the cap.
+        threads: how many images to encode at the same time. Default: one for each processor core that this process may use;
+            with readers, as many as these read together.
+        reader: make files for this network, or for several, with commas between. It may be a run's folder, timm's name of a
+            model, torchvision/NAME, NAME@FILE with your own weights, a folder that save_pretrained wrote, or module:make.
+            Put features: in front to compare features instead of classes. Its answers on the originals count; labels do not.
+            It replaces tables, or joins them at effort 2 and 3.
+        judge: another network, or several. It has no say in the files; at the end it says how well it reads them.
+        effort: 0 makes files from tables alone. With readers, 1 chooses a quality for each photo, 2 chooses among more kinds of
+            files, and 3 also moves the rounding along the readers' gradients. Default: 1 with readers, else 0.
+        mu: what a bit per pixel is worth, in nats of the readers' answers. More makes smaller files. Default: 1.
+        bits_per_pixel: instead of mu: the bits per pixel of all files together.
+        agree: instead of mu: the share of photos whose first answer must stay, such as 0.99.
+        robust: make files that other networks read well too: smooth over neighbouring qualities, take gradients over several
+            views, and set a floor of quality.
+        floor: the lowest quality of a photo. Parts of a photo that no reader sees get this quality. Default: 10 if robust,
+            else 6.
+        several: with several readers, whether the mean of their distances counts, or the worst.
+        rounds: how many steps along the gradient, at effort 3.
+        device: what readers compute on: auto (a GPU where there is one), cpu, cuda, ...
     """
 
     model: str | None = None
@@ -74,7 +75,7 @@ def check_compress(config: CompressConfig) -> None:
     given = [name for name in ("model", "tables") if getattr(config, name) is not None]
     if len(given) > 1 or not (given or config.reader):
         raise UsageError(
-            "tables come from --model RUN or from --tables FILE, or --reader MODEL chooses them: one of them must be given, "
+            "give one of --model RUN and --tables FILE, which hold tables, or --reader MODEL, which chooses them; "
             f"got {'both' if given else 'neither'}"
         )
     check_fields(config)
@@ -84,15 +85,15 @@ def check_compress(config: CompressConfig) -> None:
             raise UsageError(f"{', '.join(of_readers)} needs --reader MODEL, whose answers count")
         if config.exact and config.progressive:
             raise UsageError(
-                "exact and progressive exclude each other: jpeglib writes levels to sequential files only; drop one"
+                "exact and progressive cannot be combined: jpeglib writes levels to sequential files only; drop one"
             )
         return
     if given and config.effort not in (2, 3):
-        raise UsageError(f"{given[0]} beside --reader is one more kind of files to choose from, at effort 2 or 3")
+        raise UsageError(f"{given[0]} with --reader offers the reader more tables to choose from, which needs effort 2 or 3")
     if config.effort == 0:
-        raise UsageError("effort 0 makes files with tables alone: give --tables or --model, or an effort from 1 to 3")
+        raise UsageError("effort 0 makes files from tables alone: give --tables or --model, or an effort from 1 to 3")
     if wrong := [name for name in ("exact", "progressive") if getattr(config, name)] + ["optimize"] * (not config.optimize):
-        raise UsageError(f"{', '.join(wrong)}: files for readers are sequential, with codes that fit; drop it, or the reader")
+        raise UsageError(f"{', '.join(wrong)}: files for readers are sequential, with optimal codes; drop it, or the reader")
     targets = [name for name in ("mu", "bits_per_pixel", "agree") if getattr(config, name) is not None]
     if len(targets) > 1:
-        raise UsageError(f"one of mu, bits_per_pixel and agree says how small files are to be, got {' and '.join(targets)}")
+        raise UsageError(f"give only one of mu, bits_per_pixel and agree, got {' and '.join(targets)}")

@@ -182,16 +182,16 @@ def _encoder(config: CompressConfig, learned: Learned, tables: tuple[torch.Tenso
 
 def _places(source: Path, target: Path) -> tuple[Path, Path]:
     if source.is_file() and (is_archive(source.name) or source.suffix.lower() == ".tar"):
-        raise UsageError(f"{source} is an archive: unpack it into a folder, and give that")
+        raise UsageError(f"{source} is an archive: unpack it, and give the folder")
     if source.is_file():
-        raise UsageError(f"{source} is a file; give the folder that it is in")
+        raise UsageError(f"{source} is a file; give its folder")
     if not source.is_dir():
         raise UsageError(f"no folder {source} to compress")
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target} is a file; give a folder to write to")
     root, out = source.resolve(), target.resolve()
     if out.is_relative_to(root) or root.is_relative_to(out):
-        raise UsageError(f"{target} and {source} lie within one another: images could be overwritten; give a folder beside it")
+        raise UsageError(f"{target} and {source} overlap, so images could be overwritten; give a folder beside it")
     return root, out
 
 
@@ -235,8 +235,8 @@ def writing(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(
-            f"{error.filename or out} {error.strerror or error}: nothing more can be written; what is there is whole, and the "
-            "same command goes on from it"
+            f"{error.filename or out} {error.strerror or error}: nothing more can be written. What is there is "
+            "complete; run the same command again to go on"
         ) from error
 
 
@@ -318,8 +318,8 @@ class _Work:
                 raise UsageError(f"{file} is damaged ({error}); delete {self.out}, or give another folder") from error
             if differing == ["source"]:
                 raise UsageError(
-                    f"{self.out} holds what was made of {source}, not of {self.root}; give another folder or, where the images "
-                    f"have only moved, write the new place into {file}"
+                    f"{self.out} holds files made from {source}, not from {self.root}; give another folder or, if the images "
+                    f"have only moved, write their new path into {file}"
                 )
             if differing:
                 raise UsageError(
@@ -328,7 +328,7 @@ class _Work:
                 )
             return False
         if not holds_nothing(self.out):
-            raise UsageError(f"{self.out} is not empty, and no {MANIFEST} in it says what it holds; give a new folder")
+            raise UsageError(f"{self.out} is not empty and has no {MANIFEST}, so its files are unknown; give a new folder")
         with writing(self.out):
             write_json(file, {"from": self.maker.source, "settings": settings})
         return True
@@ -465,10 +465,10 @@ class _Work:
             return _Done(entry)
         except BAD as error:
             if isinstance(error, OSError) and error.errno in _FULL:
-                raise UsageError(f"{why(error)}: nothing more can be encoded; the same command goes on from here") from error
+                raise UsageError(f"{why(error)}: nothing more can be encoded; run the same command again to go on") from error
             return _Done(entry, bad=why(error))
         if len(os.fsencode(entry.new)) > LONGEST:
-            return _Done(entry, bad=f"its name would be too long with {SUFFIX}: a file system takes {LONGEST} bytes")
+            return _Done(entry, bad=f"its name would be too long with {SUFFIX}: a name may have {LONGEST} bytes")
         slot = str(threading.get_ident())
         with writing(self.out):
             with replacing(place.made() / entry.new, make_folder=False, slot=slot) as new:

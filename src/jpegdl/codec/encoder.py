@@ -61,7 +61,7 @@ class Encoder:
 
     def __post_init__(self) -> None:
         if self.exact and self.progressive:  # of which jpeglib would say nothing
-            raise UsageError("jpeglib does not write progressive files: exact and progressive exclude each other")
+            raise UsageError("exact and progressive cannot be combined: jpeglib does not write progressive files")
         if self.exact:
             _jpeglib()
 

@@ -39,20 +39,20 @@ _GROUP = 8  # photos at a time
 
 @dataclass
 class PhotoRateConfig:
-    """How to find what files of photos cost a network.
+    """How to measure what JPEG files of photos cost a network.
 
     Args:
         model: the network, named as a reader is: see :func:`jpegdl.codec.open_reader`.
-        photos: folder of photos; with one folder for each class, where these are the model's, they are labelled.
-        reader: that chooses files to set beside default JPEG, or several with commas between; None for none.
-        judge: more networks that read all files, with commas between.
-        effort: of the reader's files; see :class:`jpegdl.codec.Shape`.
-        mus: that these are made with.
+        photos: folder of photos. If it has one folder for each class of the model, these are the labels.
+        reader: network to make files for, beside default JPEG, or several with commas between; None for none.
+        judge: other networks that read all files too, with commas between.
+        effort: how files for the reader are made; see :class:`jpegdl.codec.Shape`.
+        mus: values of mu to make them with.
         robust: see :class:`jpegdl.codec.Shape`.
         images: how many photos, evenly over the folder; null for all.
-        images_seed: which ones, where they are fewer than all.
-        qualities: of default JPEG, 1 to 100.
-        subsampling: of its chroma.
+        images_seed: seed that draws them, if they are not all.
+        qualities: qualities of default JPEG, 1 to 100.
+        subsampling: its chroma subsampling.
         device: auto (a GPU where there is one), cpu, cuda, ...
     """
 

@@ -31,13 +31,13 @@ _KEYS = ("points", "arm", "seed", "images", "accuracy", "hard")  # of it
 
 @dataclass
 class CurveConfig:
-    """What to measure accuracy and rate with.
+    """How to measure accuracy and rate.
 
     Args:
         images: how many test images, evenly over the classes; null for all.
-        images_seed: which ones, where they are fewer than all.
-        qualities: of default JPEG, the standard tables, that the plain model is tested with; 1 to 100.
-        subsampling: of its chroma: 4:4:4, 4:2:0 or both.
+        images_seed: seed that draws them, if they are not all.
+        qualities: qualities of default JPEG (the standard tables), 1 to 100, to test the plain model with.
+        subsampling: chroma subsampling of default JPEG: 4:4:4, 4:2:0 or both.
         optimize: fit Huffman codes to each image.
         batch_size: images that go through the model at once.
         data: where the runs' own test images are now.

@@ -77,7 +77,7 @@ class ReaderStage:
         )
         if both := {one.digest for one in self.readers} & {one.digest for one in self.judges}:
             named = next(one.name for one in self.judges if one.digest in both)
-            raise UsageError(f"judge {named} is one of the readers: a judge is to have had no say")
+            raise UsageError(f"judge {named} is one of the readers; give a network that has no say in the files")
         self.shape = Shape(
             effort=config.effort or 1,
             robust=config.robust,
@@ -91,7 +91,7 @@ class ReaderStage:
         )
         check_file_shape(self.shape)
         if config.agree is not None and self.readers[0].features:
-            raise UsageError("agree counts first answers, and the readers give features: give mu or bits_per_pixel")
+            raise UsageError("agree counts first answers, which features do not have: give mu or bits_per_pixel")
         self.mu = config.mu if config.bits_per_pixel is None and config.agree is None else None
         if self.mu is None and config.bits_per_pixel is None and config.agree is None:
             self.mu = 1.0
@@ -316,11 +316,11 @@ def search_mu(
     most, least = _outcome(several, shape, _LOWEST_MU, whole=whole), _outcome(several, shape, _HIGHEST_MU, whole=whole)
     if bits_per_pixel is not None:
         if not least[0] <= bits_per_pixel:
-            raise UsageError(f"bits_per_pixel {bits_per_pixel} cannot be had: the smallest files take {least[0]:.3f}")
+            raise UsageError(f"bits_per_pixel {bits_per_pixel} cannot be reached: the smallest files take {least[0]:.3f}")
         if bits_per_pixel >= most[0]:
             return _LOWEST_MU
     elif agree is not None and most[1] < agree:
-        raise UsageError(f"agree {agree} cannot be had: of files as large as can be {100 * most[1]:.1f} % of the answers stay")
+        raise UsageError(f"agree {agree} cannot be reached: in the largest files {100 * most[1]:.1f} % of the answers stay")
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         rate, kept, error = _outcome(several, shape, float(np.exp(middle)), whole=whole)

@@ -216,7 +216,7 @@ class PhotoReader:
             raise
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError, NotImplementedError) as error:
             shape = tuple(views.shape)
-            raise UsageError(f"reader {self.name} cannot be given images {shape} alone: {said(error)[:300]}") from error
+            raise UsageError(f"reader {self.name} fails on images {shape}: {said(error)[:300]}") from error
         raw = getattr(raw, "logits", raw) if not self.features else getattr(raw, "pooler_output", raw)
         if isinstance(raw, tuple | list) and raw:
             raw = raw[0]
@@ -228,7 +228,7 @@ class PhotoReader:
             )
         raw = raw.flatten(1).float().cpu()
         if not bool(raw.detach().isfinite().all()):
-            raise NotFinite(f"reader {self.name} gives answers that are not finite: nothing can be chosen by them")
+            raise NotFinite(f"reader {self.name} gives answers that are not finite, so they cannot choose a file")
         return raw if self.features else raw.log_softmax(1)
 
     def _said(self, views: Tensor) -> Any:
@@ -247,7 +247,7 @@ class PhotoReader:
             own, seen: (N, K), as from :meth:`answers`.
 
         Returns:
-            (N,): KL(own || seen) in nats; of features |seen - own|^2 / |own|^2.
+            (N,): the KL divergence of seen from own, in nats; of features, the squared distance over the squared length of own.
         """
         if self.features:
             return (seen - own).square().sum(1) / own.square().sum(1).clamp_min(_TINY)
@@ -292,7 +292,7 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
     plain = name.removeprefix(FEATURES)
     features = plain != name
     if not plain.strip():
-        raise UsageError("a reader must be named: a run's folder, a name of timm's, NAME@FILE or module:make")
+        raise UsageError("a reader is missing: give a run's folder, timm's name of a model, NAME@FILE or module:make")
     options: dict[str, Any] = {"features": features, "device": device, "fast": fast}
     folder = Path(plain).expanduser()
     if folder.is_dir():
@@ -332,17 +332,17 @@ def check_together(readers: Sequence[PhotoReader]) -> None:
         UsageError: there is none; some give features and others logits; or they know different classes.
     """
     if not readers:
-        raise UsageError("files are made for one reader at least")
+        raise UsageError("give at least one reader")
     first = readers[0]
     for other in readers[1:]:
         if other.features != first.features:
-            raise UsageError(f"{first.name} and {other.name}: one gives features and one logits; give readers of one kind")
+            raise UsageError(f"{first.name} and {other.name}: one gives features, the other logits; give readers of one kind")
         if first.features:
             continue
         if other.outputs != first.outputs or (first.classes and other.classes and first.classes != other.classes):
             raise UsageError(
                 f"readers know different classes: {first.name} {first.outputs}, {other.name} {other.outputs}"
-                f"{'' if first.outputs != other.outputs else ', of other names'}; make files for one, and let the other judge"
+                f"{'' if first.outputs != other.outputs else ', with other names'}; make files for one, and let the other judge"
             )
 
 
@@ -359,7 +359,7 @@ def _of_folder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
         return trained.model, {**_of_data(trained.config.data), "classes": trained.classes, "digest": digest}
     file = folder / pretrained.CONFIG
     if not file.is_file():
-        raise UsageError(f"{folder} is neither a run's folder nor one with a {pretrained.CONFIG} that tells of a model")
+        raise UsageError(f"{folder} is neither the folder of a run nor a saved model with a {pretrained.CONFIG}")
     try:
         there = json.loads(file.read_text(encoding="utf-8"))
         kinds = set(there)
@@ -463,7 +463,7 @@ def _of_library(name: str, file: Path | None) -> tuple[nn.Module, dict[str, Any]
     try:
         check_backbone(name, trained=True)
     except UsageError as error:
-        raise UsageError(f"reader {name!r} is no folder here, and no network: {error}") from error
+        raise UsageError(f"reader {name!r} is neither a folder here nor a known network: {error}") from error
     made = own_input(name)
     size = 224 if made is None else made.size
     state = pretrained_weights(name, size) if file is None else read_weights(file)

@@ -44,13 +44,13 @@ def each_file(
     *,
     threads: int | None = None,
 ) -> Iterator[ShapedFile]:
-    """Make files for readers, photo by photo, for pipelines: as many are in work as a batch takes, and no more.
+    """Make files for readers, photo by photo, in a pipeline that holds no more photos at a time than a batch.
 
     Args:
         photos: any number of them, see :func:`as_picture`.
         readers: one or more, opened or by name.
-        shape: how; its ``effort`` says whether quality alone is chosen, or rounding too.
-        threads: that make files while the readers look at others. Default: one for each core.
+        shape: how to make them; ``effort`` says whether only the quality is chosen, or the rounding moves too.
+        threads: threads that make files while the readers look at others. Default: one for each core.
 
     Yields:
         A :class:`ShapedFile` for each photo, in their order.
@@ -111,13 +111,13 @@ def choose(
     mu: float = 1.0,
     **settings: Any,
 ) -> list[ShapedFile]:
-    """Make a JPEG file of each photo, of the quality that readers choose by their own answers on the originals.
+    """Make a JPEG file of each photo, and let readers choose its quality by their own answers on the original.
 
     Args:
         photos: see :func:`as_picture`.
         readers: one or more, opened or by name, see :func:`jpegdl.codec.open_reader`.
-        mu: nats that a bit per pixel is worth.
-        settings: of :class:`Shape`.
+        mu: what a bit per pixel is worth, in nats.
+        settings: further settings of :class:`Shape`.
 
     Returns:
         A :class:`ShapedFile` for each photo.
@@ -139,7 +139,7 @@ def guide(
     mu: float = 1.0,
     **settings: Any,
 ) -> list[ShapedFile]:
-    """Make a JPEG file of each photo, of the quality that readers choose, with rounding that their gradient moves.
+    """Make a JPEG file of each photo, let readers choose its quality, and move its rounding along their gradient.
 
     Args:
         photos, readers, mu, settings: as in :func:`jpegdl.codec.choose`.

@@ -54,14 +54,14 @@ def compress_shards(
     """
     check_compress(config)
     if config.reader is None:
-        raise UsageError("shards are made for readers: give --reader; unpack them for tables")
+        raise UsageError("shards need --reader; to use tables, unpack them first")
     paths = [Path(shard).expanduser() for shard in shards]
     _check(paths)
     out = Path(target).expanduser()
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; give a folder to write to")
     if any(path.resolve().parent == out.resolve() for path in paths):
-        raise UsageError(f"{out} holds the shards themselves; give another folder")
+        raise UsageError(f"{out} is the folder of the shards; give another folder")
     stage = ReaderStage(config)
     try:
         with alone_in(out.resolve()):
@@ -78,9 +78,9 @@ def _check(paths: Sequence[Path]) -> None:
             raise UsageError(f"there is no shard {path}")
     names = [path.name.casefold() for path in paths]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UsageError(f"two shards are named {twice}: give them names of their own")
+        raise UsageError(f"two shards are named {twice}: rename one")
     if other := next((path for path in paths if path.suffix != SUFFIX), None):
-        raise UsageError(f"shard {other} is no {SUFFIX} file")
+        raise UsageError(f"shard {other} is not a {SUFFIX} file")
 
 
 class _Shards:
@@ -147,7 +147,7 @@ class _Shards:
                 named = ", ".join(differing)
                 raise UsageError(f"{self.out} holds shards made with other settings ({named}); give another folder")
         elif not holds_nothing(self.out):
-            raise UsageError(f"{self.out} is not empty, and no {MANIFEST} in it says what it holds; give a new folder")
+            raise UsageError(f"{self.out} is not empty and has no {MANIFEST}, so its files are unknown; give a new folder")
         if isinstance(there.get("mu"), float | int):
             self.stage.mu = float(there["mu"])
         mu = self.stage.settle(self._some)
@@ -188,7 +188,7 @@ class _Shards:
                         entry = entry.replace(name=str(PurePosixPath(entry.name).with_suffix(".jpg")), deep=False)
                         made[entry.name] = done
                     if entry.name in names:
-                        raise UsageError(f"{path} would have {entry.name} twice: two images differ in their suffix alone")
+                        raise UsageError(f"{path} would have {entry.name} twice: two images differ only in their suffix")
                     names.add(entry.name)
                     entry.size = len(content)
                     tar.addfile(entry, io.BytesIO(content))
@@ -242,7 +242,7 @@ def _entries(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
                     continue
                 stream = tar.extractfile(entry) if entry.isreg() else None
                 if stream is None:
-                    raise UsageError(f"{entry.name} in {path} is a link or a device: a shard holds files")
+                    raise UsageError(f"{entry.name} in {path} is a link or a device: a shard may hold only files")
                 yield entry, stream.read()
     except (OSError, tarfile.TarError) as error:
         raise UsageError(f"shard {path} cannot be read: {error}") from error

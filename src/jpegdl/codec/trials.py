@@ -45,19 +45,20 @@ class Shape:
     """How files are made for readers.
 
     Args:
-        mu: nats that a bit per pixel is worth: large makes small files.
-        effort: 1 chooses the quality of each photo; 2 among more kinds of files; 3 moves the rounding of coefficients too.
-        robust: make files that other networks read well too: distances smoothed over neighbouring qualities, gradients over
-            mirrored, shifted and scaled views, and no quality below the floor.
-        floor: the lowest quality, 1 to 100; what no reader sees of a photo is stored as coarsely. None for 10 where
-            ``robust``, else the lowest that is tried.
-        several: of several readers the mean of the distances counts, or the worst.
-        subsampling: of chroma, 4:4:4, 4:2:2 or 4:2:0.
-        rounds: of gradient, at effort 3.
-        qualities: that are tried, of libjpeg's scale.
-        keep: share of photos, drawn by their content, whose first answers are to stay wherever a file is tried that they do on.
-        learned: more tables to choose from where effort is 2 or 3, (luma, chroma), each (8, 8) steps; finer and coarser ones
-            are made of them.
+        mu: what a bit per pixel is worth, in nats. A larger mu makes smaller files.
+        effort: 1 chooses the quality of each photo, 2 chooses among more kinds of files, and 3 also moves the rounding of
+            coefficients.
+        robust: make files that other networks read well too: smooth distances over neighbouring qualities, take gradients over
+            mirrored, shifted and scaled views, and allow no quality below the floor.
+        floor: the lowest quality, 1 to 100. Parts of a photo that no reader sees get this quality. None means 10 if
+            ``robust``, else the lowest of ``qualities``.
+        several: with several readers, whether the mean of their distances counts, or the worst.
+        subsampling: chroma subsampling: 4:4:4, 4:2:2 or 4:2:0.
+        rounds: how many rounds of gradient, at effort 3.
+        qualities: qualities to try, on libjpeg's scale.
+        keep: share of photos, drawn by their content, whose first answers must stay if any of the tried files allows it.
+        learned: more tables to choose from at effort 2 or 3: (luma, chroma), each (8, 8) steps. Finer and coarser ones are made
+            of them.
     """
 
     mu: NotNegative = 1.0
@@ -83,7 +84,7 @@ class ShapedFile:
 
     Attributes:
         content: the JPEG file.
-        quality: of libjpeg's scale, whose tables it has; of learned ones, that of standard tables as coarse in the mean.
+        quality: its quality on libjpeg's scale. With learned tables, that of standard tables as coarse on average.
         kind: "standard", "finer chroma" or "learned".
         rounds: of gradient that went into it.
         distance: of the readers' answers to those on the original, mean or worst, in nats.

@@ -132,12 +132,12 @@ def own_arms(arms: "list[Any] | dict[str, Any]") -> dict[str, Arm]:
         if name in ARMS:
             raise UsageError(f"arms: {name} is one of ours ({ARMS[name].about}): give an arm of your own another name")
         if not re.fullmatch(r"\w[\w.+-]*", name):
-            raise UsageError(f"arms: {name!r} is to name a folder: take letters, digits, '.', '_', '+' and '-'")
+            raise UsageError(f"arms: {name!r} must be fit for a folder's name: use letters, digits, '.', '_', '+' and '-'")
         sections = {"about": str, "layer": dict, "data": dict, "training": dict}
         for section, content in entry.items():
             if section not in sections:
                 hint = did_you_mean(section, sections) or f"these are: {', '.join(sections)}"
-                raise UsageError(f"arms: {name}: {section!r} is no part of an arm; {hint}")
+                raise UsageError(f"arms: {name}: {section!r} does not belong to an arm; {hint}")
             if not isinstance(content, sections[section]):
                 what = "text" if section == "about" else "settings"
                 raise UsageError(f"arms: {name}: {section} must be {what}, got {content!r}")
@@ -229,7 +229,7 @@ def needed_arms(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = Non
     if source is None or not kind.from_tables:
         return []
     if source == arm:
-        raise UsageError("arm jpeg-dl cannot start from the tables that it is to learn: layer.tables learned is for other arms")
+        raise UsageError("arm jpeg-dl cannot start from its own learned tables: layer.tables learned is for other arms")
     if layer.tables == "learned" and not (kind.single and kind.tables == "steps"):
         raise UsageError(
             f"arm {arm} cannot start from learned tables: with layer.kind {layer.kind} jpeg-dl does not learn two tables"

@@ -104,7 +104,7 @@ class Comparison:
 def compare(
     config: CompareConfig, sets: tuple[Any, ...] | None = None, announce: Callable[[str], None] | None = None
 ) -> Comparison:
-    """Train every arm with every seed (what is finished is kept, what was interrupted resumes) and compare with plain.
+    """Train every arm with every seed, and compare with plain. Finished runs are kept, interrupted ones resume.
 
     In every arm the same seed means the same initial backbone, order and augmentation. Several machines that share the run
     folder may run the same comparison at once: each takes runs that no other is training, and waits for those. An arm that
@@ -154,7 +154,7 @@ def _in_order(config: CompareConfig) -> list[str]:
     for arm in config.arm_names:
         for needed in config.needed_arms(arm):
             if needed not in config.arm_names:
-                raise UsageError(f"arm {arm} starts from the tables of arm {needed}: name it among the arms too")
+                raise UsageError(f"arm {arm} starts from the tables of arm {needed}: add that to the arms")
     first = ["plain", *(["jpeg-dl"] if "jpeg-dl" in config.arm_names else [])]
     return list(dict.fromkeys([*first, *config.arm_names]))
 
@@ -167,10 +167,10 @@ def with_objects(config: CompareConfig) -> CompareConfig:
     """
     if config.data.name not in (None, OBJECT) or config.data.path is not None:
         name, value = ("name", config.data.name) if config.data.name else ("path", config.data.path)
-        raise UsageError(f"data.{name} is {value!r}, and the data set is given as Python objects too: give one of them")
+        raise UsageError(f"data.{name} is {value!r}, but the data set is also given as Python objects: give only one of them")
     if config.jobs not in (None, 1):
         raise UsageError(
-            f"jobs must be 1 where the data set is given as Python objects, got {config.jobs}; processes side by side need it "
+            f"jobs must be 1 if the data set is given as Python objects, got {config.jobs}. Parallel processes need it "
             "by name: data.name my_module:make_sets"
         )
     return replace(config, data=replace(config.data, name=OBJECT), jobs=1)

@@ -26,26 +26,25 @@ class CompareConfig(RunConfig):
         backbone: timm's name of an architecture, with the tag of its weights only where weights are loaded; a CIFAR network,
             cifar_resnet56, cifar_vgg13, ...; torchvision/NAME; or your own, my_package.my_module:make_model, a class or
             function that is called with num_classes.
-        pretrained: start from the weights that timm or torchvision publish, downloaded on first use. A head of another number
-            of classes is replaced by a new one, unless the data's classes are WordNet ids of some of ImageNet's, which the
-            weights know: then the head's rows of these are kept.
-        weights: start from this file instead: safetensors, .pth, .pt, .bin or .ckpt, by timm's or torchvision's names, from
-            DDP, a training checkpoint, Lightning, or a run folder here (model.safetensors); of a checkpoint its moving average,
-            where it has one. No code in it is run. Default: none.
+        pretrained: start from the weights that timm or torchvision publish, downloaded on first use. A head for another number
+            of classes is replaced by a new one. If the data's classes are WordNet ids that the weights know, the head keeps
+            its rows of these.
+        weights: start from this file instead: safetensors, .pth, .pt, .bin or .ckpt, with timm's or torchvision's names. It may
+            come from DDP, a training checkpoint, Lightning, or a run folder here (model.safetensors). Of a checkpoint, its
+            moving average is taken if it has one. No code in it is run. Default: none.
         data: what to train and test on.
         layer: the JPEG layer.
         training: how to train.
         device: what to compute on: auto (cuda where there is one, else cpu), cpu, gpu, cuda, cuda:N or mps.
-        name: of the run folder, ``output/name``.
-        output: folder of all runs.
-        arms: what to compare, each one of :data:`jpegdl.comparison.ARMS`. In a YAML file arms of your own too, a mapping of
-            names: ours to nothing, your own to what differs from the recipe, about: TEXT, layer: {...}, data: {...},
-            training: {...}.
+        name: name of the comparison, a folder in ``output``.
+        output: folder of all comparisons.
+        arms: what to compare, each one of :data:`jpegdl.comparison.ARMS`. A YAML file may define arms of your own, by a
+            mapping of names. Each name of yours maps to what differs from the recipe (about: TEXT, layer: {...}, data: {...},
+            training: {...}); each name of ours maps to nothing.
         seeds: a number n for the seeds 0 to n-1, or a list of seeds.
-        jobs: how many runs compare trains side by side, each in a process of its own with its share of the CPU's threads.
-            Default: one per GPU, or one per CPU core where there are none; 1 where several processes train one run.
-        tuned: what jpegdl tune writes: ``arms``, the settings that it found for arms, laid over theirs; and how it went about
-            it, for the table.
+        jobs: how many runs compare trains side by side. Each has a process of its own, with its share of the CPU's threads.
+            Default: one per GPU, or one per CPU core without a GPU; 1 if several processes train each run.
+        tuned: what jpegdl tune writes: the settings that it found for each arm (``arms``), and how it searched, for the table.
     """
 
     name: str = "run"
@@ -151,7 +150,7 @@ def check_compare(config: CompareConfig) -> None:
         raise UsageError(f"seeds must be a number, at least 1, or a list of different numbers, got {config.seeds}")
     if config.jobs is not None and config.jobs > 1 and config.together:
         raise UsageError(
-            f"jobs must be 1 where training.devices ({config.training.devices}) times training.num_nodes "
+            f"jobs must be 1 if training.devices ({config.training.devices}) times training.num_nodes "
             f"({config.training.num_nodes}) processes train each run, got {config.jobs}"
         )
     check_place(config)

@@ -71,7 +71,9 @@ def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
             rows |= _time_rows(config, data, left, backbone, device, threads, max(1, jobs))
     if starts := [arm for arm in arms if config.needed_arms(arm) and arm != "plain"]:
         needed = config.needed_arms(starts[0])[0]
-        rows["cost"] = f"{', '.join(starts)}: tables start from the trained {needed} of the same seed: two trainings for one"
+        rows["cost"] = (
+            f"{', '.join(starts)}: tables start from the trained {needed} of the same seed, so each run needs two trainings"
+        )
     return "\n".join(_wrapped(name, text) for name, text in rows.items())
 
 
@@ -109,7 +111,7 @@ def _images_line(config: CompareConfig, data: Data) -> str:
             sizes.append(min(data.train.stored_size(index)))
     median = sorted(sizes)[len(sizes) // 2] if sizes else 0
     if pixels <= DEFAULT_SIZE and median >= 2 * pixels:
-        return f"{line}, of images whose short side is {median}: little is left of them; --data.size 64 or more keeps more"
+        return f"{line}, of images whose short side is {median}: this keeps little of them; --data.size 64 or more keeps more"
     return line
 
 
@@ -142,7 +144,7 @@ def _time_rows(
                 run = config.arm_run("plain")
                 fast = _step_seconds(run, None, backbone, data, device, bf16=True) / plain
                 if fast < 0.95:
-                    rows["faster"] = f"--training.precision bf16-mixed takes x{fast:.2f} of that a step, measured here"
+                    rows["faster"] = f"--training.precision bf16-mixed takes x{fast:.2f} of that for a step, measured here"
     finally:
         torch.set_num_threads(before)
         backbone.to("cpu")

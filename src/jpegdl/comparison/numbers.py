@@ -163,8 +163,8 @@ def verdict(summary: dict[str, Any]) -> str:
     """
     compared = {arm: entry for arm, entry in summary["arms"].items() if entry["difference"] is not None}
     if not compared:
-        tested = " on its test images" if any(entry.get("other_images") for entry in summary["arms"].values()) else ""
-        return f"There is nothing to compare: plain has no other arm with a result{tested} beside it."
+        tested = " on the test images of plain" if any(entry.get("other_images") for entry in summary["arms"].values()) else ""
+        return f"There is nothing to compare: no arm beside plain has a result{tested}."
     best = max(compared, key=lambda arm: compared[arm]["difference"]["mean"])
     gain = compared[best]["difference"]
     cost = "" if _too_short(summary) else f", x{compared[best]['time_ratio']:.2f} training time"
@@ -364,10 +364,12 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
     if images := summary.get("test_images"):
         notes.append(f"{images} test images: one of them is {100 / images:.2g} points.")
     if shared := summary.get("test_in_train"):
-        notes.append(f"{shared} of these {'is a' if shared == 1 else 'are'} training image{'' if shared == 1 else 's'} too.")
+        notes.append(
+            f"{shared} of these {'is also a' if shared == 1 else 'are also'} training image{'' if shared == 1 else 's'}."
+        )
     for images_of, count in summary.get("several_classes", {}).items():
         whose = "training" if images_of == "train" else images_of
-        notes.append(f"{count} {whose} picture{' comes' if count == 1 else 's come'} under more than one class.")
+        notes.append(f"{count} {whose} picture{' is' if count == 1 else 's are'} in more than one class.")
     if passed := summary.get("passed_over"):
         notes.append(f"Passed over {passed_in_words(passed)}.")
     if left_out := summary.get("left_out"):
@@ -379,7 +381,7 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
         )
     for arm, entry in summary["arms"].items():
         if other := entry.get("other_images"):
-            notes.append(f"{arm} was not tested on the images of plain ({other}), so there is no difference to take.")
+            notes.append(f"{arm} was tested on other images than plain ({other}), so there is no difference.")
     if _too_short(summary):
         notes.append(f"Plain trained for {summary['plain_seconds']:.1f} seconds, too short to compare training times.")
     if summary["mixed"]:
@@ -387,7 +389,7 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
             f"{name} changed" if name.startswith(CODE) else f"{name} {' or '.join(values)}"
             for name, values in summary["mixed"].items()
         )
-        notes.append(f"Not all runs were made alike, and part of a difference may come from that: {each}.")
+        notes.append(f"Not all runs were made in the same way, which may cause part of a difference: {each}.")
     if summary.get("data") == "made-up":
         notes.append("Made-up images: these numbers mean nothing.")
     if summary["failed"]:

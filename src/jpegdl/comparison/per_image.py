@@ -127,7 +127,9 @@ def predictions_of(runs: dict[str, dict[int, RunFolder]]) -> tuple[dict[str, dic
                 continue
             correct = folder.result().get("correct")
             if correct is not None and int(one.right.sum()) != correct:
-                notes.append(f"{arm}, seed {seed}: {file.name} is not of the run's own test; jpegdl evaluate writes it again.")
+                notes.append(
+                    f"{arm}, seed {seed}: {file.name} is not from the run's own test; run jpegdl evaluate to write it again."
+                )
                 continue
             found.setdefault(arm, {})[seed] = one
     if before:

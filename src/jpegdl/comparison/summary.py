@@ -127,15 +127,13 @@ def read_summary(folder: Path) -> dict[str, Any]:
         summary_table(summary), summary_csv(summary)  # which look at all of it
         unlike = [run for run in sorted(folder.glob("*/*/result.json")) if not _tells_of(summary, run)]
     except FileNotFoundError as error:
-        raise UsageError(f"there is no {file}; jpegdl compare writes it") from error
+        raise UsageError(f"{file} does not exist; jpegdl compare writes it") from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         why = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{file} is damaged ({why}); jpegdl compare with the same settings writes it again") from error
+        raise UsageError(f"{file} is damaged ({why}); run jpegdl compare with the same settings to write it again") from error
     if unlike:
         names = ", ".join(str(run.parent.relative_to(folder)) for run in unlike)
-        warnings.warn(
-            f"runs that this table does not show as they are now: {names}; jpegdl compare writes it anew", stacklevel=2
-        )
+        warnings.warn(f"this table is older than some runs: {names}; run jpegdl compare to update it", stacklevel=2)
     return summary
 
 

@@ -126,11 +126,11 @@ def tune(config: CompareConfig, trials: int = 20, hours: float | None = None, se
     if given.folds is not None and given.fold is None:
         folds, config = tuple(range(given.folds)), replace(config, data=replace(given, fold=0))
     if config.together:
-        raise UsageError("jpegdl tune trains each run in one process: give training.devices 1 and training.num_nodes 1")
+        raise UsageError("jpegdl tune trains each run in one process: set training.devices and training.num_nodes to 1")
     check_compare(replace(config, arms=list(_BOTH)))
     for arm in _BOTH:
         if layer_kind(config.arm_run(arm).layer).from_tables and config.arm_run(arm).layer.tables == "learned":
-            raise UsageError("layer.tables learned come from a trained arm jpeg-dl: jpegdl tune cannot start from them")
+            raise UsageError("layer.tables learned need a trained arm jpeg-dl, so jpegdl tune cannot start from them")
     data = _data_of(config, seed, folds)
     with claimed(config.folder / "locks" / "tuning", f"{config.folder} is being tuned"):
         _check_same(config, data, seed)
@@ -225,7 +225,7 @@ def _best(config: CompareConfig, arm: str, count: int | None) -> Any:
     whole = [trial for trial in ended if trial.state.name == "COMPLETE"]
     if not whole:
         why = next((trial.user_attrs.get("why") for trial in ended if trial.user_attrs.get("why")), "there was no time for one")
-        raise UsageError(f"no trial of {arm} was trained to its end: {why}")
+        raise UsageError(f"no trial of {arm} finished: {why}")
     return max(whole, key=lambda trial: trial.value)
 
 
@@ -366,7 +366,7 @@ def _work_side_by_side(task: _Task, data: list[Data]) -> None:
             worker.kill()
             worker.wait()
     if any(worker.returncode for worker in workers):
-        raise UsageError("a process that trained trials has ended with an error, see above; the same command goes on")
+        raise UsageError("a process that trained trials stopped with an error, see above; run the same command again to go on")
 
 
 def serve_trials() -> None:

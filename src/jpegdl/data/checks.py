@@ -29,7 +29,7 @@ def check_data(config: DataConfig) -> None:
         known = set_names()
         for prefix, instead in SETS.items():
             if name.startswith(prefix):
-                raise UsageError(f"data.name {name!r}: sets by {prefix} are no more; take {instead}")
+                raise UsageError(f"data.name {name!r}: {prefix} was removed; take {instead}")
         if name not in known and not name.startswith(tuple(prefix for prefix in known if prefix.endswith("/"))):
             names = ", ".join(f"{name}NAME" if name.endswith("/") else name for name in known)
             raise UsageError(f"data.name must be one of {names}, or your own, my_package.my_module:make, got {name!r}")

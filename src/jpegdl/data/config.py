@@ -30,37 +30,36 @@ class DataConfig:
             shards). Your own: my_package.my_module:make, a function that returns (train, test), (train, test, classes) or
             (train, test, classes, validation), data sets as torchvision's, without transforms, and the names of the classes.
             Default: folder where a path is given, else photos.
-        path: folder: the folder of train/ and test/ (without it: val/ or validation/), or of train.tar and test.tar, each with
-            one folder per class directly below it. Images in no folder are refused, class folders without an image left out
-            with a warning, names that begin with a dot passed over, other files that are no images counted in a warning.
-            imagenet: the same with WordNet ids for classes, or shards.
-            wds/: where the shards are, such as NAME-train-0000.tar and NAME-val-0000.tar. cub200: where CUB_200_2011/ or
-            CUB_200_2011.tgz is. dogs: where Images/ and lists/ or images.tar and lists.tar are. Downloaded sets: where they
-            are kept. Your own: what its function takes as ``path``. photos, made-up: none. Transparency is dropped; grey of up
-            to 16 bits is scaled to 8; of an image more than 64 times as long as wide, the middle is taken.
-        orientation: stored takes images as they are stored, whatever their format, as torchvision and timm do with JPEG;
-            follow turns them as the camera's note says (EXIF orientation), for people's photographs.
+        path: folder: the folder with train/ and test/ (or val/ or validation/ instead), or with train.tar and test.tar. Each
+            has one folder per class directly below it. Images outside of class folders are refused. Empty class folders are
+            left out, and other files are passed over, both with a warning; names that begin with a dot are ignored. imagenet:
+            the same with WordNet ids for classes, or shards. wds/: the folder of the shards, such as NAME-train-0000.tar and
+            NAME-val-0000.tar. cub200: the folder of CUB_200_2011/ or CUB_200_2011.tgz. dogs: the folder of Images/ and lists/,
+            or of images.tar and lists.tar. Downloaded sets: where to keep them. Your own: what its function takes as ``path``.
+            photos, made-up: none. Transparency is dropped. Grey of up to 16 bits is scaled to 8. Of an image more than 64
+            times as long as wide, the middle is taken.
+        orientation: stored takes images as they are stored, as torchvision and timm do with JPEG. follow turns them as the
+            camera noted (EXIF orientation), for people's photographs.
         class_order: order of the classes of folder and imagenet, and so of the network's outputs: natural (2 before 10, A
             beside a, as in timm) or sorted (10 before 2, Z before a, as in torchvision's ImageFolder). Weights that were
             trained elsewhere need the order that they were trained in. Default: natural.
         classes: number of classes of made-up, 10 by default; not for any other set.
         limit: use at most this many training images and this many test images, spread evenly over the classes.
-        test_share: of a set that has no test images, this share of each class is kept apart as the test images: for one folder
-            of class folders (or a tar of them), hfds/, and your own.
-        holdout: this share of each class of the training images, at least one image, is held out of training: what is measured
-            while training, and callbacks, early stopping and tuning go by, is measured on these images (val_loss,
-            val_accuracy), and the test images are read once, at the end. Default: the images of validation/ or val/, where
-            that is there beside test/; 0 for none.
-        folds: instead, deal each class of the training images into this many folds, one of which, ``fold``, is held out.
+        test_share: if a set has no test images, take this share of each class as the test images. For one folder of class
+            folders (or a tar of them), hfds/, and your own.
+        holdout: hold this share of each class, at least one image, out of training. Callbacks, early stopping and tuning then
+            go by these images (val_loss, val_accuracy), and the test images are read once, at the end. Default: the images in
+            validation/ or val/, if there is a test/ too. 0 for none.
+        folds: instead, deal each class of the training images into this many folds, and hold one of them out, ``fold``.
         fold: which one, 0 to folds - 1.
-        split_seed: of these draws, which are the same for every arm and seed.
-        size: side of the square images that the model sees, in pixels. Default: the one that the backbone's published weights
-            were made for, loaded or not, and ``resize`` by their crop share too; 32 for CIFAR networks, for cifar10, cifar100,
-            photos and made-up, and where nothing is published.
-        resize: short side, in pixels, that images are scaled to before the crop to ``size`` (photos: side of the patches cut
-            out). Default: ``size``, unless that comes from pretrained weights.
-        interpolation: how images are resized: bicubic or bilinear, both antialiased. Default: with pretrained weights the one
-            that they were made with; else bicubic.
+        split_seed: seed of these splits, which are the same for every arm and seed.
+        size: side of the square images that the model sees, in pixels. Default: the size of the backbone's published weights,
+            loaded or not; their crop share then gives ``resize`` too. 32 for CIFAR networks, for cifar10, cifar100, photos and
+            made-up, and where no weights are published.
+        resize: scale images to this short side, in pixels, before the crop to ``size`` (photos: side of the patches cut out).
+            Default: ``size``, unless that comes from published weights.
+        interpolation: how images are resized: bicubic or bilinear, both antialiased. Default: as the pretrained weights were
+            made; else bicubic.
         crop: training crop: random (of ``size``, from the image scaled to ``resize``) or resized (a random part of the full
             image, between 3:4 and 4:3, scaled to ``size``). Tests take the middle of the image scaled to ``resize``.
         scale: smallest area of the resized crop, as a share of the image.

@@ -23,12 +23,12 @@ class ExplainConfig:
 
     Args:
         data: where the run's test images are now.
-        images: measure on this many test images, evenly over the classes; default: on all.
-        images_seed: which ones, where there are fewer than all.
-        frequencies: for curves of single frequencies, each as [row, column] of a table, 0 to 7: vertical and horizontal
+        images: measure on this many test images, evenly over the classes. Default: all.
+        images_seed: seed that draws them, if they are not all.
+        frequencies: draw curves of these frequencies, each as [row, column] of a table, 0 to 7. The row is the vertical
             frequency.
-        pictures: how many single images to show, in each direction that they are chosen by.
-        ablation: whether to test the model without each frequency, its cap and its quantizer: three tests of the model for
+        pictures: how many single images to show at each end: those that the layer helps most, and those that it harms most.
+        ablation: test the model without each frequency, without its cap and without its quantizer. These are three tests for
             each of 128 frequencies, by far the longest part.
         batch_size: images that go through the model at once.
         device: auto (cuda where there is one, else cpu), cpu, gpu, cuda, cuda:N or mps.

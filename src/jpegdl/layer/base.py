@@ -88,7 +88,7 @@ class Layer(nn.Module):
             tracer = images.tracer
             path = tracer.path_of_module(self)  # type: ignore[attr-defined]
             if not path:
-                raise UsageError("torch.fx keeps a layer whole: trace a model that it is in, nn.Sequential(layer) say")
+                raise UsageError("torch.fx keeps a layer whole: trace a model that contains it, such as nn.Sequential(layer)")
             whole: Tensor = tracer.create_proxy("call_module", path, (images,), {})
             return whole
         self.check(images)

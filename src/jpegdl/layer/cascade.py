@@ -39,7 +39,7 @@ class JpegCascade(ImageLayer, nn.ModuleList):
         if strangers := [type(layer).__name__ for layer in layers if not isinstance(layer, ImageLayer)]:
             raise UsageError(f"layers must take images and give images, as JpegLayer does, got {', '.join(strangers)}")
         if not layers:
-            raise UsageError("layers must be at least one layer, got none")
+            raise UsageError("layers must hold at least one layer, got none")
         super().__init__(layers)
 
     @classmethod

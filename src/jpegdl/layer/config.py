@@ -16,29 +16,30 @@ class LayerConfig:
     """The layer in front of the backbone.
 
     Args:
-        kind: one of :data:`jpegdl.layer.LAYER_KINDS`; or your own, my_package.my_module:MyLayer, a class or function that is
-            called with those of luma, chroma (initial tables), size (side of the images, in pixels), alpha, hardness, bits,
-            window, rounding and trainable_alpha that it takes by name (of all but size, where it takes ``**settings``).
-        train: train it, or leave it as it starts.
-        tables: initial tables: sensitivity (from the trained plain model of the same seed), pretrained (sensitivities too, of
-            the backbone with its pretrained weights before any training: their head must fit), magnitude (from the training
-            images), ones, random (log-uniform from 0.01 to q_max, by the seed), learned (those that the arm jpeg-dl of the same
-            seed ended with), standard:Q (the standard tables at quality Q, 1 to 100), or a file (JSON with luma and chroma, or
-            a JPEG image). Companders start from the level cap of these tables.
+        kind: one of :data:`jpegdl.layer.LAYER_KINDS`; or your own, my_package.my_module:MyLayer, a class or function. It is
+            called with those of these arguments that it takes by name: luma, chroma (initial tables), size (side of the
+            images, in pixels), alpha, hardness, bits, window, rounding, trainable_alpha. With ``**settings`` it gets all but
+            size.
+        train: train the layer, or keep it as it starts.
+        tables: initial tables: sensitivity (from the trained plain model of the same seed), pretrained (the same, from the
+            backbone with its pretrained weights, whose head must fit), magnitude (from the training images), ones, random
+            (log-uniform from 0.01 to q_max, by the seed), learned (the final tables of the arm jpeg-dl with the same seed),
+            standard:Q (the standard tables at quality Q, 1 to 100), or a file (JSON with luma and chroma, or a JPEG image).
+            Companders start from the level cap of these tables.
         q_max: largest initial luma step of sensitivity tables, in JPEG table units.
-        images: training images that sensitivity and magnitude tables are computed from, at most.
+        images: most training images to compute sensitivity and magnitude tables from.
         calibration: how sensitivities are computed: eval (plain model in eval mode, center crops) or train (in train mode, on
             augmented images, as the authors' code does for CNNs on CIFAR and fine-grained sets).
         alpha: sharpness of P(level | coefficient), in 1 / step^2; larger is harder. One number, or two for luma and chroma.
             Default: 5, or tied to the steps where hardness is given.
         hardness: tie alpha = hardness / step^2 instead.
         bits: level cap 2^(bits-1) - 1; null for none.
-        window: odd number of levels the soft quantizer sums over; null for all of them.
+        window: how many levels the soft quantizer sums over, an odd number; null for all.
         rounding: soft, hard, sample, ste, ste-matched, noise, or none (the level cap alone).
         trainable_alpha: train alpha too, one for each frequency and table; where hardness is given, train the hardness.
         depth: layers in a cascade.
-        region: side of the parts of regions, in pixels.
-        options: further arguments of a kind of your own, by name.
+        region: side of each part that has tables of its own (kind regions), in pixels.
+        options: further arguments for a layer of your own, by name.
     """
 
     kind: str = "jpeg"

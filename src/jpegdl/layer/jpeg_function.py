@@ -70,56 +70,56 @@ def jpeg(
 ) -> Tensor | tuple[Tensor, Tensor]:
     r"""Take images through JPEG compression, differentiably.
 
-    With the roundings ``"ste"``, ``"ste-matched"`` and ``"hard"`` the result **is the file's**: bit for bit the pixels that
-    libjpeg-turbo (Pillow, OpenCV, torchvision) decodes from the file that it writes, on any device. The roundings differ in
-    their gradients, which are those of :class:`jpegdl.JpegLayer`:
+    With the roundings ``"ste"``, ``"ste-matched"`` and ``"hard"`` the pixels **are those of the file**, bit for bit, as
+    libjpeg-turbo (Pillow, OpenCV, torchvision) writes and decodes it, on any device. These roundings differ in their
+    gradients, which are those of :class:`jpegdl.JpegLayer`:
 
     - ``"ste"``: straight through all roundings. To images, that of colour, chroma subsampling and DCT there and back; to a
       step q, the sum of g_z (k - z / q), with z the encoder's coefficients that have it, k their levels in the file, and g_z
       the gradient that reaches them.
-    - ``"ste-matched"``: the same, a step's scaled to how the rounding errors of its coefficients grow with it.
-    - ``"hard"``: what it is almost everywhere, 0 to images, the sum of g_z k to a step.
+    - ``"ste-matched"``: the same, but a step's gradient is scaled by how the rounding errors of its coefficients grow with it.
+    - ``"hard"``: the true gradient almost everywhere: 0 to images, the sum of g_z k to a step.
 
     The others compute in floating point:
 
-    - ``"soft"``: each level the mean of P(k | z) = softmax_k(-hardness (z / q - k)^2); the truth about its own values.
-    - ``"sample"``: levels drawn from P(k | z), the gradient of ``"soft"``.
-    - ``"noise"``: uniform noise one step wide in place of rounding.
-    - ``"none"``: no quantization: colour and chroma subsampling alone.
+    - ``"soft"``: each level is the mean of P(k | z) = softmax_k(-hardness (z / q - k)^2), with its true gradient.
+    - ``"sample"``: levels are drawn from P(k | z), with the gradient of ``"soft"``.
+    - ``"noise"``: uniform noise, one step wide, replaces rounding.
+    - ``"none"``: no quantization, only colour and chroma subsampling.
 
-    Pixels are rounded and clipped, in images as an encoder needs them and in the result as a decoder does, and gradients go
-    straight through that too, beyond [0, 1] as well.
+    Pixels are rounded and clipped before, as an encoder needs them, and after, as a decoder does. Gradients go straight through
+    that too, also beyond [0, 1].
 
     Args:
         images: (N, 3, H, W) or (3, H, W) RGB, (N, 1, H, W) or (1, H, W) grey, any H, W >= 1; floating point in [0, 1], or uint8
-            in 0..255. An image with NaN in it comes out as NaN, and no other does.
-        quality: 1 (coarsest) to 100, of libjpeg's scale: a number, or a tensor of shape () or (N,), one for each image. A
-            gradient reaches a tensor by way of :func:`jpegdl.tables.standard_tables`. A file has an integer, and so have the
-            exact roundings: the nearest one; the others follow the scaling at the number given.
-        tables: steps in place of a quality: (luma, chroma), each (8, 8), or (N, 8, 8) with one for each image, rows the
-            vertical frequency; greater than 0. A file has whole numbers from 1 to 255, and the exact roundings take the nearest
-            one, straight through. Of grey images, the first alone counts.
-        subsampling: of chroma, 4:4:4, 4:2:2 or 4:2:0; of no account for grey images.
+            in 0..255. An image that contains NaN comes out as NaN; the others do not.
+        quality: 1 (coarsest) to 100, on libjpeg's scale: a number, or a tensor of shape () or (N,), one for each image. The
+            gradient reaches a tensor through :func:`jpegdl.tables.standard_tables`. The exact roundings take the nearest
+            integer, as files do; the others take the number as it is.
+        tables: steps instead of a quality: (luma, chroma), each (8, 8), or (N, 8, 8) with one for each image. Rows are vertical
+            frequencies. Steps are greater than 0. The exact roundings take the nearest whole number from 1 to 255, as files do,
+            straight through. For grey images only luma counts.
+        subsampling: chroma subsampling: 4:4:4, 4:2:2 or 4:2:0. Grey images have none.
         rounding: one of the seven above.
-        gradient: of the exact roundings, which one's gradient: ``"ste"``, ``"ste-matched"``, ``"hard"`` or ``"soft"``. None
-            for its own.
-        pixels: ``"float"`` leaves pixels as they are on both sides, for the roundings in floating point.
-        hardness: of P(k | z), greater than 0; large is hard.
-        generator: source of randomness on the images' device, for ``"sample"`` (as PyTorch's own) and ``"noise"``.
-        return_bits: give the size of each file's scan too, with ``"standard"`` Huffman codes (True), which encoders use unless
-            told otherwise, or ``"optimal"`` ones.
+        gradient: for the exact roundings, whose gradient to take: ``"ste"``, ``"ste-matched"``, ``"hard"`` or ``"soft"``. None
+            for the rounding's own.
+        pixels: ``"float"`` keeps pixels unrounded and unclipped on both sides, for the roundings in floating point.
+        hardness: hardness of P(k | z), greater than 0. Larger is harder.
+        generator: source of randomness on the images' device, for ``"sample"`` and ``"noise"``. Default: PyTorch's own.
+        return_bits: return the size of each file's scan too, with ``"standard"`` Huffman codes (True), the default of encoders,
+            or with ``"optimal"`` ones.
 
     Returns:
-        The same shape and dtype. uint8 images come out as uint8, as torchvision's transforms have it, and without gradients:
-        where quality or tables are to have any, give floating point.
-        With ``return_bits`` also the bits, (N,), or () for a single image: whatever the rounding, those of the file that the
-        nearest whole steps make, all but its header, to the last stuffed byte. Their gradient is that of the bits expected of
+        The same shape and dtype. uint8 images come out as uint8, as in torchvision's transforms, without gradients. For
+        gradients to quality or tables, give floating point.
+        With ``return_bits`` also the bits, (N,), or () for a single image: those of the file with the nearest whole steps,
+        whatever the rounding, without its header, to the last stuffed byte. Their gradient is that of the expected bits of
         levels drawn around the coefficients: see :func:`jpegdl.functional.expected_symbols`. NaN for an image with NaN.
 
     Raises:
-        TypeError: images that are no tensor, or of another dtype.
-        UsageError: another shape; a quality that is not from 1 to 100; a table with an entry that is not; both or neither of
-            them; what is not one of the choices above.
+        TypeError: ``images`` is not a tensor, or has another dtype.
+        UsageError: another shape; a quality outside of 1 to 100; a table with a step that is not greater than 0; both or
+            neither of quality and tables; an unknown choice.
 
     Source: ITU-T T.81; libjpeg-turbo. The gradients: Bengio et al. 2013; "JPEG Inspired Deep Learning" (ICLR 2025).
 

@@ -216,7 +216,7 @@ def _layers(model: nn.Module) -> list[nn.Module]:
 
 
 def parameter_groups(model: nn.Module, lr: float, layer_lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
-    """Sort a model's parameters for an optimizer: layers have a rate of their own, and no weight decay.
+    """Group a model's parameters for an optimizer: layers get a learning rate of their own, and no weight decay.
 
     Args:
         model: from :func:`prepend`, or any that has layers of this package in it; wrapped in others or not.
@@ -242,7 +242,7 @@ def parameter_groups(model: nn.Module, lr: float, layer_lr: float, weight_decay:
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < float("inf"):
             raise UsageError(f"{name} must be a number from 0 up, got {value!r}")
     if not _layers(model):
-        raise UsageError(f"there is no layer of jpegdl in this {type(model).__name__}: put one in front with prepend")
+        raise UsageError(f"this {type(model).__name__} has no layer of jpegdl: put one in front with prepend")
     layers = {id(p) for part in _layers(model) for p in part.parameters()}
     spared: set[int] = set()
     for part in model.modules():

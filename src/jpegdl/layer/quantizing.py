@@ -139,7 +139,7 @@ class QuantizingLayer(Layer):
     def rounding(self, value: Rounding) -> None:
         F.check_rounding(value)
         if value == "none" and self.bits is None:
-            raise UsageError("rounding='none' leaves the level cap alone, and bits=None removes that too; give one of them")
+            raise UsageError("rounding='none' keeps only the level cap, and bits=None removes that too; give only one of them")
         self._rounding = value
 
     @property
@@ -249,7 +249,7 @@ def _check_hardness(hardness: float | None, alpha: Table | tuple[Table, ...]) ->
         return None
     # The default counts as not given, wherever it comes from: settings files spell it out.
     if not isinstance(alpha, Real) or alpha != DEFAULT_ALPHA:
-        raise UsageError("alpha and hardness exclude each other: hardness=h sets alpha = h / q^2; give one of them")
+        raise UsageError("alpha and hardness cannot be combined, as hardness=h sets alpha = h / q^2; give only one of them")
     if isinstance(hardness, bool) or not isinstance(hardness, Real) or not 0 < hardness <= LARGEST_HARDNESS:
         raise UsageError(f"hardness must be a number greater than 0 and at most {LARGEST_HARDNESS:g}, got {hardness!r}")
     return float(hardness)

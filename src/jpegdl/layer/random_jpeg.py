@@ -23,7 +23,7 @@ class Draws(NamedTuple):
 
 
 class RandomJpeg(nn.Module):
-    """Compress each image at a quality, and with a chroma subsampling, of its own, both drawn at random.
+    """Compress each image at a random quality, with a random chroma subsampling.
 
     All frames of a ``tv_tensors.Video`` have the same draws, as torchvision's ``v2.JPEG`` has it, each video its own.
 
@@ -69,7 +69,7 @@ class RandomJpeg(nn.Module):
         if not self.subsampling:
             raise UsageError("subsampling must name at least one of 4:4:4, 4:2:2 and 4:2:0")
         if generator is not None and not isinstance(generator, torch.Generator):
-            raise UsageError(f"generator must be a torch.Generator, got {generator!r}: torch.Generator().manual_seed(0), say")
+            raise UsageError(f"generator must be a torch.Generator, got {generator!r}: take torch.Generator().manual_seed(0)")
         for name in self.subsampling:
             check_choices(name, rounding, gradient, "rounded", hardness)
         if isinstance(p, bool) or not isinstance(p, Real) or not 0 <= p <= 1:

@@ -162,7 +162,7 @@ def _own_kind(name: str) -> LayerKind:
             argument: value for argument, value in ours.items() if argument in takes or (all_of_them and argument != "size")
         }
         if twice := arguments.keys() & config.options.keys():
-            raise UsageError(f"layer.options: {min(twice)} is a setting of its own")
+            raise UsageError(f"layer.options: {min(twice)} is a setting already; give it as layer.{min(twice)}")
         try:
             layer = maker(**arguments, **config.options)
         except UsageError:

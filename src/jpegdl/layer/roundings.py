@@ -30,7 +30,7 @@ def set_rounding(layer: nn.Module, rounding: str | None, whose: str) -> str | No
     """
     found = quantizers(layer)
     if rounding is not None and not found:
-        raise UsageError(f"{whose} has no quantizer, so rounding {rounding!r} means nothing to it")
+        raise UsageError(f"{whose} has no quantizer, so it cannot take rounding {rounding!r}")
     for quantizer in found:
         quantizer.rounding = cast(Rounding, rounding or quantizer.rounding)  # which refuses what is none
     return found[0].rounding if found else None

@@ -26,16 +26,17 @@ def image_sections(runs: Runs) -> Iterator[Section]:
         return
     yield Section(
         "Beyond accuracy",
-        "Means over seeds, ± sample sd. Balanced accuracy: the mean of the classes' own. Calibration error: how far confidence "
-        "and accuracy are apart, 0 at best (expected calibration error, 15 bins). Negative log-likelihood: the loss, in nats.",
+        "Means over seeds, ± sample sd. Balanced accuracy: the mean of the classes' accuracies. Calibration error: how far "
+        "confidence and accuracy are apart, 0 at best (expected calibration error, 15 bins). Negative log-likelihood: loss, "
+        "in nats.",
         lines=notes,
         table=_metrics_table(found),
     )
     if pairs := list(_paired_rows(found)):
         yield Section(
             "Image by image",
-            "The same test images, said by an arm and by plain of the same seed. McNemar's exact test compares these two "
-            "trained networks on images alone; whether an arm gains with another seed is what the first table says.",
+            "An arm and plain of the same seed, on the same test images. McNemar's exact test compares these two trained "
+            "networks. The first table says whether an arm gains with other seeds.",
             table=[["arm", "seed", "both right", "arm alone", "plain alone", "neither", "p (McNemar)"], *pairs],
         )
     first = [arm for arm in ("plain", "jpeg-dl") if arm in found] or list(found)[:2]
@@ -49,9 +50,9 @@ def image_sections(runs: Runs) -> Iterator[Section]:
     confused = {arm: worst_pairs(by_seed) for arm, by_seed in shown.items()}
     yield Section(
         "What is taken for what",
-        f"The {WORST} pairs that are mixed up most often, with the number of images and the share of the class.",
+        f"The {WORST} pairs of classes that are confused most often, with the number of images and the share of the class.",
         table=_pair_table(confused),
-        pictures=[drawn(confusion_figure(shown), "confusion", "Confusion matrix of each arm: class by class taken for")],
+        pictures=[drawn(confusion_figure(shown), "confusion", "Confusion matrix of each arm: true class by predicted class")],
     )
 
 
@@ -94,7 +95,7 @@ def _paired_rows(found: Found) -> Iterator[list[str]]:
 def _which(shown: dict[str, list[Predictions]]) -> str:
     classes = len(next(iter(shown.values()))[0].classes)
     first = next(iter(shown))
-    return f"The {WORST} of {classes} classes that {first} knows worst." if classes > 2 * WORST else ""
+    return f"The {WORST} of {classes} classes on which {first} is worst." if classes > 2 * WORST else ""
 
 
 def _class_table(shown: dict[str, list[Predictions]]) -> list[list[str]]:

@@ -37,7 +37,7 @@ _FIGURES: list[tuple[str, Callable[[str, dict[str, Any]], Figure | None], str, s
         "frequencies",
         explain_figures.bits_figure,
         "Bits of each frequency",
-        "Bits of information in the coefficients before the layer, and in what it leaves of them.",
+        "Bits of information in the coefficients before and after the layer.",
     ),
     (
         "frequencies",
@@ -51,12 +51,12 @@ _FIGURES: list[tuple[str, Callable[[str, dict[str, Any]], Figure | None], str, s
 _IMAGES = {
     "image-better-1.png": (
         "The image that gains most",
-        "Where the two models differ most, one way: of all these images the one whose true class gains most probability with "
+        "Where the two models differ most: of all these images, the one whose true class gains most probability with "
         "the layer.",
     ),
     "image-worse-1.png": (
         "The image that loses most",
-        "The other way: the one whose true class loses most. Both are extremes, and no proof of a cause.",
+        "The opposite: the image whose true class loses most. Both are extremes, and prove no cause.",
     ),
 }
 
@@ -73,7 +73,7 @@ def explained_sections(runs: Runs) -> Iterator[Section]:
         yield from _explained(arm, seed, run, runs.get("plain", {}).get(seed))
     if more := looked_at[MOST_EXPLAINED:]:
         names = "; ".join(f"{arm}, seed {seed}" for arm, seed, _ in more)
-        yield Section("More that was looked at closely", lines=[f"To keep this page small, in their own folders: {names}."])
+        yield Section("More close looks", lines=[f"To keep this page small, these are in their own folders: {names}."])
 
 
 def _explained(arm: str, seed: int, run: RunFolder, plain: RunFolder | None) -> Iterator[Section]:

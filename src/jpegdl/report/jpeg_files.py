@@ -41,11 +41,11 @@ def stored_sections(runs: Runs) -> Iterator[Section]:
     )
     yield Section(
         title,
-        "Every test image was stored as a JPEG file and decoded. The plain network reads default JPEG; that of every other "
-        "arm, without its layer, reads files with the arm's own tables, rounded to whole numbers. Bits are of whole files. The "
-        "table has the mean difference between two curves at the same rate, of accuracy in points and of loss in nats, with "
-        "its 95 % interval over the test images and, where there are several, over seeds; the least and the most it is at any "
-        "rate; and how many more or fewer bits the same accuracy, or the same loss, takes.",
+        "Every test image was stored as a JPEG file and decoded. The plain network reads default JPEG. The network of every "
+        "other arm, without its layer, reads files with the arm's own tables, rounded to whole numbers. Bits are of whole "
+        "files. The table has the mean difference between two curves at the same rate: accuracy in points, loss in nats, with "
+        "95 % intervals over the test images and, if there are several, over seeds. It also has the smallest and the largest "
+        "difference at any rate, and how many more or fewer bits the same accuracy or the same loss takes.",
         lines=[*lines, *rate_notes(compared)],
         table=[RATE_COLUMNS, *table] if (table := rate_table(compared)) else [],
         pictures=[drawn(figure, "rate", caption, caption)],
@@ -89,7 +89,7 @@ def read_back_sections(runs: Runs) -> Iterator[Section]:
     if not lines:
         return
     if any(sum(other == arm for other, *_ in alike) > 1 for arm, *_ in alike):
-        lines.append("Seeds of an arm that read files of different kinds, or other images, have rows of their own.")
+        lines.append("Seeds that read other kinds of files, or other images, have rows of their own.")
     rows = [["arm", "files", "what the model reads", "accuracy, %", "images", "bits per pixel", "24 bits over these", "seeds"]]
     for (arm, words, _), some in alike.items():
         for each in zip(*(found["rows"] for found in some), strict=True):
@@ -102,8 +102,8 @@ def read_back_sections(runs: Runs) -> Iterator[Section]:
             rows.append([arm, words, each[0]["name"], accuracy, str(each[0]["images"]), *rate, seeds])
     yield Section(
         "In real JPEG files",
-        "The row hard is the model with its layer rounding, the one above it the model as it was trained. Real files take the "
-        "layer's place, or the whole model reads them, layer kept. Accuracies are means over the seeds named, ± sample sd.",
+        "The first row is the model as it was trained; in the row hard its layer rounds. Real files replace the layer, or the "
+        "whole model reads them (layer kept). Accuracies are means over the named seeds, ± sample sd.",
         lines=lines,
         table=rows if len(rows) > 1 else [],
     )

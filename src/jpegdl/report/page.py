@@ -82,8 +82,8 @@ def _untuned(summary: dict[str, Any]) -> str:
     if summary.get("tuned") or len(summary["arms"]) < 2 or summary["data"] == "made-up":
         return ""
     return (
-        "Plain was not tuned by jpegdl tune, so part of a gain may be what better settings would give plain too. In our own "
-        "runs most of it was: see docs/explanation/results.md."
+        "Plain was not tuned with jpegdl tune. Better settings may give plain part of this gain too. In our own runs they "
+        "gave it most of the gain: see docs/explanation/results.md."
     )
 
 
@@ -117,16 +117,16 @@ def _sections(folder: Path, runs: Runs, summary: dict[str, Any]) -> Iterator[Sec
     with_layer = [arm for arm, by_seed in runs.items() if by_seed and arm != "plain"]
     shown = _gaining_most(with_layer, summary)
     left = len(with_layer) - len(shown)
-    more = f" Shown are the {len(shown)} arms that gained most; {left} more have theirs in the folder." if left else ""
+    more = f" These are the {len(shown)} arms that gained most; the folder has the tables of {left} more." if left else ""
     yield Section(
         "What was learned",
-        "The quantization tables before and after training. A large step keeps little of its frequency, a small one much. Rows "
-        f"are vertical frequencies, columns horizontal ones; the top left cell is the blocks' mean.{more}",
+        "The quantization tables before and after training. A large step keeps little of its frequency, a small step much. "
+        f"Rows are vertical frequencies, columns horizontal ones. The top left cell is the mean of the blocks.{more}",
         pictures=[picture for arm in shown for picture in _tables(arm, runs[arm])],
     )
     yield Section(
         "What the level cap does",
-        "Where steps are fine, the level cap holds large coefficients back: the layer then saturates more than it quantizes.",
+        "With fine steps, the level cap holds large coefficients back: the layer saturates more than it quantizes.",
         pictures=[picture for arm in shown for picture in _saturation(arm, runs[arm])],
     )
     for file, module, part in _FOUND:  # what there is nothing of is not imported
@@ -151,21 +151,21 @@ def _comparing(runs: Runs, summary: dict[str, Any]) -> Iterator[PagePicture]:
             gains,
             "gains",
             "Difference of each arm's test accuracy to plain, with intervals",
-            "Test accuracy against the plain model, paired by seed. Where an interval contains 0, the difference is not "
+            "Test accuracy against the plain model, paired by seed. If an interval contains 0, the difference is not "
             "statistically significant.",
         )
     yield drawn(
         accuracy_figure(runs, summary),
         "accuracy",
         "Accuracy of each arm by epoch",
-        "Accuracy by epoch: in the test or, where images are held out of training, on these. What counts is the test after the "
-        "last epoch, which the table compares.",
+        "Accuracy by epoch, on the images held out of training or, without these, on the test images. The table compares the "
+        "test after the last epoch.",
     )
     yield drawn(
         curves_figure(runs, summary, without=("test_accuracy",)),
         "curves",
         "Loss, training accuracy, mean step and saturation of each arm by epoch",
-        "All else that was measured by epoch: the losses, accuracy in training, the mean luma step, and the share of luma "
+        "Other measurements by epoch: the losses, accuracy in training, the mean luma step, and the share of luma "
         "coefficients at the level cap.",
         wide=True,
     )

@@ -33,11 +33,11 @@ def attacked_sections(runs: Runs) -> Iterator[Section]:
         pictures.append(drawn(figure, "attack", "Accuracy of each arm against the strength of the attack", caption))
         yield Section(
             title,
-            "How many images are still right after small changes that are made to fool the model, up to the size given. The "
-            "column that counts is 'any attack': an image counts as right only if none of the attacks fooled "
-            f"the model on it. These were run: {_tried(results)}. More attacks could only lower it. FGSM and PGD of 5 steps "
-            "alone, with the layer's own gradient, are what is usually published, and flatter a layer whose gradient says "
-            "little; 'own gradient' takes all attacks that go by it. "
+            "How many images stay right after small changes that were made to fool the model, up to the given size. Go by the "
+            "column 'any attack': there an image counts as right only if no attack fooled the model on it. These were "
+            f"run: {_tried(results)}. More attacks could only lower the accuracy. What is usually published is FGSM and PGD of "
+            "5 steps, with the layer's own gradient. They flatter a layer whose gradient says little. 'own gradient' "
+            "counts all attacks that follow it. "
             f"{first['images']} images; means over seeds, ± sample sd; differences to plain paired over seeds.",
             lines=[*notes, *attack_left_out(results), *_masking_lines(results)],
             table=_attack_table(results),
@@ -86,7 +86,7 @@ def _masking_lines(results: Results) -> list[str]:
         check = next(result["masking"]["check"] for result in every if result["masking"]["check"])
         looked.append(f"{check['attack']} leaves nothing at {check['eps_255']:g}/255")
     if not looked:
-        return ["Whether gradients are masked was not looked at."]
+        return ["No attack tested whether gradients are masked."]
     return [f"No sign of masked gradients on these {every[0]['images']} images: {'; '.join(looked)}."]
 
 

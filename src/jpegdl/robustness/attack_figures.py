@@ -165,7 +165,7 @@ def _curve(result: dict[str, Any], norm: str, part: str) -> dict[float, float]:
 def _all(results: Results) -> list[tuple[str, dict[str, Any]]]:
     found = [(f"{arm}, seed {seed}", result) for arm, by_seed in results.items() for seed, result in by_seed.items()]
     if not found:
-        raise UsageError("results must be of one run at least, got none")
+        raise UsageError("results must hold at least one run, got none")
     return found
 
 

@@ -27,29 +27,27 @@ class AttackConfig:
     """What to attack with, and on which images.
 
     Args:
-        eps: largest change of any pixel value (Linf), in 1/255 of the range from black to white: 8 is 8/255. A list; [] for
-            no attacks in Linf.
-        eps_l2: largest Euclidean length of the change of a whole image (L2), all its pixel values taken from 0 to 1: 0.5 is
-            127.5/255. A list; [] for none.
+        eps: largest changes of a pixel value (Linf), in 1/255 of the range from black to white. 8 means 8/255. A list; []
+            for no attacks in Linf.
+        eps_l2: largest Euclidean lengths of the change of a whole image (L2), with pixel values from 0 to 1. A list; [] for no
+            attacks in L2.
         attacks: fgsm (one step), pgd (5 steps of 2.5 eps / 5 from a random start, as published), pgd-strong (50 steps of
             2.5 eps / 50, 5 times: from the image and from 4 random starts), and AutoAttack's apgd-ce, apgd-t, fab-t (100 steps
             each, the last two against each of up to 9 other classes) and square, which sees logits alone. Those of AutoAttack
-            need the extra attack. Default: all but fab-t, much the slowest.
-        gradients: through what the attacks see the layer: own (its own gradient, as published), and in place of that, the
-            forward pass staying what it is, ste (straight through the rounding), none (of the level cap alone) and identity
-            (straight through the whole layer). own must be among them. Those that a layer cannot have, or that are the same
-            as another of its own, as none of a single layer is, are left out.
-        rounding: quantizer to put in place of the trained one before anything is attacked, such as hard or sample.
-            Default: the trained one.
-        images: how many test images, drawn evenly over the classes; all of them where there are no more.
-        images_seed: of which images are drawn, and of all that is random in attacks and corruptions.
-        draws: where the layer is random (rounding sample): over how many draws gradients are averaged, and how many are asked
-            for each answer, which is that of the majority.
-        queries: how many images square may try for each that it attacks. AutoAttack's own number is 5000.
-        corruptions: kinds of common corruption, named as in ImageNet-C; [] for none. They need the extra attack, and images
+            need the extra attack. Default: all but fab-t, which is by far the slowest.
+        gradients: which gradients of the layer attacks follow: own (its own, as published), ste (straight through the
+            rounding), none (that of the level cap alone) and identity (straight through the whole layer). The forward pass
+            stays the same. own must be among them. Those that a layer does not have, or that equal another, are left out.
+        rounding: replace the trained quantizer by this one before the attack, such as hard or sample. Default: keep it.
+        images: how many test images, drawn evenly over the classes; all, if there are no more.
+        images_seed: seed that draws the images, and that everything random in attacks and corruptions depends on.
+        draws: for a random layer (rounding sample): how many draws to average gradients over. As many draws vote on each
+            answer.
+        queries: how many images square may try for each image. AutoAttack's own number is 5000.
+        corruptions: kinds of common corruptions, named as in ImageNet-C; [] for none. They need the extra attack, and images
             of at least 32 pixels.
-        severities: of these, from 1 to 5.
-        jpeg: qualities, 1 to 100, at which images go through a real JPEG file (4:2:0); [] for none.
+        severities: severities of these, from 1 to 5.
+        jpeg: qualities, 1 to 100. Images go through a real JPEG file (4:2:0) of each; [] for none.
         data: where the run's test images are now.
         batch_size: images that are attacked at a time.
         device: auto (cuda where there is one, else cpu), cpu, gpu, cuda, cuda:N or mps.
@@ -88,15 +86,15 @@ def check_attack(config: AttackConfig) -> None:
         if unknown := [value for value in getattr(config, name) if value not in accepted]:
             raise UsageError(f"{name} must be some of {', '.join(accepted)}, got {unknown[0]!r}")
     if "own" not in config.gradients:
-        raise UsageError(f"gradients must have own among them, which all others are compared with, got {config.gradients}")
+        raise UsageError(f"gradients must include own, which the others are compared with, got {config.gradients}")
     if bool(config.attacks) != bool(config.eps or config.eps_l2):
         missing, there = ("attacks", "eps") if not config.attacks else ("eps and eps_l2", "attacks")
-        raise UsageError(f"{there} are given and {missing} are empty: give some of both, or none of either")
+        raise UsageError(f"{there} are given but {missing} are empty: give both, or neither")
     if config.corruptions and not config.severities:
-        raise UsageError("severities are empty: give some, from 1 to 5, or no corruptions")
+        raise UsageError("severities are empty: give some from 1 to 5, or no corruptions")
     for name in ("eps", "eps_l2", "attacks", "gradients", "corruptions", "severities", "jpeg"):
         if len(set(getattr(config, name))) < len(getattr(config, name)):
-            raise UsageError(f"{name} must not name anything twice, got {getattr(config, name)}")
+            raise UsageError(f"{name} must not repeat anything, got {getattr(config, name)}")
     compute_device(config.device)
     if not (config.attacks or config.corruptions or config.jpeg):
         raise UsageError("attacks, corruptions and jpeg are all empty, so there is nothing to do")

@@ -24,7 +24,7 @@ def check_config(config: RunConfig) -> None:
         instead = "what makes it may load some itself" if is_own(config.backbone) else "give a file with --weights"
         raise UsageError(f"pretrained: no weights of backbone {config.backbone!r} are published; {instead}")
     if config.training.train == "layer" and not config.trained:
-        raise UsageError("training.train layer leaves the backbone as it is, so it needs trained ones: pretrained or weights")
+        raise UsageError("training.train layer keeps the backbone, so it needs trained weights: give pretrained or weights")
     if config.layer.tables == "pretrained" and not config.trained:
         raise UsageError("layer.tables pretrained takes the sensitivities of trained weights: give pretrained or weights")
     check_layer(config.layer, config.data.pixels)
@@ -34,22 +34,22 @@ def check_config(config: RunConfig) -> None:
 
 def _check_training(training: TrainingConfig) -> None:
     if training.networks and training.train != "layer":
-        raise UsageError("training.networks are for tables that suit several networks as they are: give training.train layer")
+        raise UsageError("training.networks need training.train layer: the tables train, the networks stay")
     for name in ("optimizer", "layer_optimizer"):
         _check_optimizer(getattr(training, name), f"training.{name}", training.epochs)
     if training.optimizer.name == "log-adam":
-        raise UsageError("training.optimizer.name log-adam is for layer_optimizer: only steps are all greater than 0")
+        raise UsageError("training.optimizer.name log-adam is for layer_optimizer only: weights may be negative")
 
 
 def _check_optimizer(optimizer: OptimizerConfig, name: str, epochs: int) -> None:
     if optimizer.warmup and optimizer.schedule == "onecycle":
-        raise UsageError(f"{name}.warmup has no use with schedule onecycle, which warms up by itself")
+        raise UsageError(f"{name}.warmup cannot be combined with schedule onecycle, which warms up by itself")
     late = max(optimizer.milestones, default=0.0) if optimizer.schedule == "multistep" else 0.0
     for option, end in (("milestones", late), ("warmup", optimizer.warmup)):
         if end >= epochs:
             raise UsageError(
                 f"{name}.{option} must end before training does, training.epochs = {epochs}, got {getattr(optimizer, option)}; "
-                "give earlier epochs, or numbers below 1, which are shares of all epochs"
+                "give earlier epochs, or shares of all epochs, below 1"
             )
 
 

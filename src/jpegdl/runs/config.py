@@ -24,16 +24,16 @@ class OptimizerConfig:
 
     Args:
         name: sgd, adam or adamw, as in torch.optim; or, for steps, log-adam: Adam on their logarithms, so that a step of 0.01
-            and one of 100 move by the same share of themselves.
+            and one of 100 change by the same factor.
         lr: learning rate; with onecycle, its peak.
-        momentum: of sgd.
-        weight_decay: per step, times the learning rate.
+        momentum: momentum of sgd.
+        weight_decay: weight decay per step, times the learning rate.
         schedule: constant, cosine (from the end of the warm-up to 0 at the last epoch), onecycle (up over the first 30 percent,
             then to almost 0), multistep or exponential.
-        milestones: when multistep multiplies the learning rate by gamma: epochs or, below 1, shares of all epochs, which a
-            shorter or longer training keeps. They count from the start of training, with a warm-up too.
-        gamma: factor of multistep; for exponential, applied every epoch from the start of training.
-        warmup: how long the learning rate rises linearly from 0, before the schedule: epochs or, below 1, a share of them all.
+        milestones: when multistep multiplies the learning rate by gamma: epochs or, below 1, shares of all epochs. They count
+            from the start of training, warm-up included.
+        gamma: factor of multistep at each milestone, or of exponential after each epoch.
+        warmup: how long the learning rate first rises linearly from 0: epochs or, below 1, a share of all epochs.
     """
 
     name: Optimizer = "sgd"
@@ -48,13 +48,13 @@ class OptimizerConfig:
 
 @dataclass
 class RateConfig:
-    """What the files that the layer's tables would make are to cost: loss = task + weight * bits per pixel.
+    """What files with the layer's tables cost in training: loss = task + weight * bits per pixel.
 
     Args:
-        weight: lambda, of one bit per pixel against the task's loss; 0 for none.
-        hardness: of P(level | coefficient) in the rate, in units of the step; independent of the layer's own.
-        blocks: most blocks of luma, and of chroma, that the rate of a batch is taken from; null for all.
-        memory: share of the running code that is kept at each batch.
+        weight: what one bit per pixel costs (lambda), in units of the task's loss; 0 for nothing.
+        hardness: hardness of P(level | coefficient) in the rate, in units of the step. The layer's own does not matter here.
+        blocks: most blocks of luma, and of chroma, to compute the rate of a batch from; null for all.
+        memory: share of the running code lengths that is kept at each batch.
     """
 
     weight: NotNegative = 0.0
@@ -68,39 +68,38 @@ class TrainingConfig:
     """How long, with what and where to train.
 
     Args:
-        train: both, or the layer alone: the backbone stays as its weights are, in eval mode. It needs pretrained or weights,
-            with a head for the classes; an arm without anything to train is tested after one pass.
+        train: both, or layer for the layer alone. The backbone then keeps its weights, in eval mode. It needs pretrained or
+            weights, with a head for the classes. An arm with nothing to train is tested after one pass.
         epochs: passes over the training images.
-        optimizer: of the backbone.
-        head_lr: learning rate of the backbone's head, the layer that gives the logits, in place of optimizer.lr, with the same
-            schedule; null for the same. A new head on pretrained weights learns from a larger one.
-        layer_optimizer: of the layer's parameters: tables (and alpha, where trainable); weight decay 0, as published.
-        rate: what the files that the layer's tables would make are to cost; see docs/how-to/codec.md.
-        networks: folders of finished runs, RUNS/NAME/ARM/SEED, whose networks judge the layer too, without the layer they were
-            trained with and as they are: the task's loss is the mean over all. With train layer: tables for several networks.
+        optimizer: the backbone's optimizer.
+        head_lr: learning rate of the backbone's head, the layer that gives the logits, with the schedule of optimizer. A new
+            head on pretrained weights wants a larger one. null for optimizer.lr.
+        layer_optimizer: the optimizer of the layer's parameters: tables, and alpha if it trains. Weight decay 0, as published.
+        rate: what files with the layer's tables cost; see docs/how-to/codec.md.
+        networks: folders of finished runs, RUNS/NAME/ARM/SEED. With train layer, their networks judge the layer too: the
+            task's loss is the mean over all networks. Their own layers are left out, and their weights stay.
         label_smoothing: share of the target that is spread over all classes, 0 to 1.
-        mixup: of the Beta distribution that mixing shares are drawn from; 0 for none. A mixed training image counts as right
-            where the class of the larger share is.
-        cutmix: the same for CutMix. With both, each batch takes one.
+        mixup: alpha of mixup's Beta distribution; 0 for no mixup. A mixed training image counts as right if the model names
+            the class with the larger share.
+        cutmix: the same for CutMix. With both, each batch takes one of them.
         clip: largest norm of the backbone's gradient; null for any.
-        ema: decay per step of an exponential moving average of all parameters and batch statistics, which is then what is
-            tested and kept; null for none.
+        ema: decay per step of an exponential moving average of all parameters and batch statistics. The average is what is
+            tested and kept. null for none.
         test_every: epochs between two tests; the last epoch is always tested.
         devices: how many GPUs or processes per host.
         num_nodes: how many hosts.
         strategy: auto, ddp, ... as Lightning's Trainer takes it.
-        channels_last: keep the backbone's images as (N, H, W, C) in memory, which makes convolutions faster on most machines,
-            about a tenth on a CPU and more on a GPU. It changes the last digits of results.
-        sync_batchnorm: take batch statistics over all GPUs, as a single GPU with the whole batch would; not on CPUs. Without
-            it each process normalises with the statistics of its own part, and the running statistics of the first process are
-            tested and kept.
-        precision: 32-true, 16-mixed, bf16-mixed, ... as Lightning's Trainer takes it; the layer's own arithmetic is float32 in
-            any of them.
-        callbacks: Lightning's, or your own, by class path as in its command line: a list of {class_path: my_module.MyCallback,
-            init_args: {...}}, or of class paths alone. In texts among the arguments {arm}, {seed} and {folder} stand for the
-            run's own. One may stop training early: the last epoch is tested all the same.
-        loggers: the same for loggers, beside the run's own files and TensorBoard's; save_dir: '{folder}' puts their files
-            there too. wandb, mlflow and csv are short for those with settings that suit a comparison.
+        channels_last: keep the backbone's images as (N, H, W, C) in memory. Convolutions are then faster on most machines, by
+            about a tenth on a CPU and more on a GPU. The last digits of results change.
+        sync_batchnorm: take batch statistics over all GPUs, as one GPU with the whole batch would. Not on CPUs. Otherwise
+            each process normalises its own part of the batch, and the first one's running statistics are tested and kept.
+        precision: 32-true, 16-mixed, bf16-mixed, ... as Lightning's Trainer takes it. The layer computes in float32 in all of
+            them.
+        callbacks: Lightning's callbacks, or your own: a list of {class_path: my_module.MyCallback, init_args: {...}}, or of
+            class paths. In text arguments, {arm}, {seed} and {folder} stand for the run's own. After an early stop, the last
+            epoch is tested as usual.
+        loggers: the same for loggers, beside the run's own files and TensorBoard's. save_dir: '{folder}' puts their files into
+            the run's folder. wandb, mlflow and csv name these loggers with settings that suit a comparison.
     """
 
     train: Literal["both", "layer"] = "both"

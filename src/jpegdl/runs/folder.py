@@ -295,7 +295,7 @@ class RunFolder:
             state = f"is damaged ({_said(error)})" if file.is_file() else "is missing"
             way_out = f"delete {self} to train that run again"
             if file not in (self.config_file, self.data_file) and self.checkpoint.is_file():
-                way_out = f"delete {self.result_file}, and the command that trained the run writes it again from its last epoch"
+                way_out = f"delete {self.result_file}, and run the command that trained it again: the last epoch is there"
             raise UsageError(f"{file} {state}; {way_out}") from error
 
     def differs(self, digest: str | None) -> str | None:
@@ -334,12 +334,12 @@ def finished_runs(
     there = {arm: dict(sorted(by_seed.items())) for arm, by_seed in found.items()}
     for arm in arms or []:
         if arm not in there:
-            raise UsageError(f"no finished run of arm {arm!r} in {place}; there are {', '.join(there) or 'none'}")
+            raise UsageError(f"no finished run of arm {arm!r} in {place}; available: {', '.join(there) or 'none'}")
     have = {f"arm {arm}": set(there[arm]) for arm in arms} if arms is not None else {"any arm": set().union(*there.values())}
     for whose, known in have.items():
         if missing := set(seeds or []) - known:
             seeds_there = ", ".join(map(str, sorted(known))) or "none"
-            raise UsageError(f"no finished run of {whose}, seed {min(missing)} in {place}; there are seeds {seeds_there}")
+            raise UsageError(f"no finished run of {whose}, seed {min(missing)} in {place}; available seeds: {seeds_there}")
     wanted = there if arms is None else {arm: there[arm] for arm in arms}
     return {arm: {s: run for s, run in runs.items() if seeds is None or s in seeds} for arm, runs in wanted.items()}
 

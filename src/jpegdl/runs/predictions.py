@@ -97,4 +97,4 @@ def read_predictions(file: Path, classes: list[str]) -> Predictions:
         )
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         state = f"is damaged ({type(error).__name__}: {error})" if file.is_file() else "is missing"
-        raise UsageError(f"{file} {state}; jpegdl evaluate on the run's own images writes it again") from error
+        raise UsageError(f"{file} {state}; run jpegdl evaluate on the run's own images to write it again") from error

@@ -326,7 +326,7 @@ def _fit(trainer: lightning.Trainer, module: JointTraining, data: Data, last: Pa
         ) from error
     except RuntimeError as error:
         if "closed by peer" in str(error) or "Connection reset" in str(error):  # what gloo says
-            raise UsageError("another process of this run has ended; its own message says why") from error
+            raise UsageError("another process of this run has stopped; its own message says why") from error
         raise
     except SystemExit as stop:  # Lightning's answer to Ctrl+C
         raise KeyboardInterrupt from stop

@@ -105,7 +105,7 @@ class _Shard:
             else:
                 value = json.loads(text)
                 if not isinstance(value, dict):
-                    raise ValueError("it is no object")
+                    raise ValueError("it is not an object")
                 value = value.get("label")
         except ValueError as error:  # JSON's and Unicode's errors too
             raise UsageError(f"{name} cannot be read: {error}") from error
@@ -125,7 +125,7 @@ class _Shard:
             folder, _, base = stem.rpartition("/")
             first = f"{folder}/{base.partition('.')[0]}" if folder else base.partition(".")[0]
             if first == stem or first not in self.labels or first not in self.images:
-                raise UsageError(f"{place.key} in shard {self.file} has no .cls, nor a .json with a label, beside it")
+                raise UsageError(f"{place.key} in shard {self.file} has neither a .cls nor a .json with a label beside it")
             self.passed.suffixes[f".{place.key[len(first) + 1 :]}"] += 1
         for stem, (name, _) in self.labels.items():
             if stem not in self.images:
@@ -146,9 +146,7 @@ def read_shards(root: Path, files: Sequence[Path]) -> Stored:
         except (tarfile.TarError, OSError) as error:
             raise UsageError(f"shard {file} cannot be read: {error}") from error
     if not samples:
-        raise UsageError(
-            f"no images in shard {files[0]}, nor in {len(files) - 1} more: expected NAME.jpg with NAME.cls in them"
-        )
+        raise UsageError(f"no images in shard {files[0]} or in {len(files) - 1} more: expected NAME.jpg with NAME.cls in them")
     passed.warn_circles()
     return Stored(root, [place for place, _ in samples], [target for _, target in samples], passed.suffixes)
 
