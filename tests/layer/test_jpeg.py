@@ -396,6 +396,13 @@ def test_the_layers_gradient_is_the_functions():
     torch.testing.assert_close(ours[1][clear], theirs[1][clear], atol=2e-4, rtol=1e-2)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_without_a_kernel_hard_pixels_have_no_gradient_to_images(channels):
+    images = torch.rand(1, channels, 9, 10, dtype=torch.float64, requires_grad=True)
+    (found,) = torch.autograd.grad(jpeg(images, 50, rounding="hard").sum(), images)
+    assert not found.any()
+
+
 @pytest.mark.parametrize("rounding", ["ste", "ste-matched", "hard", *SMOOTH])
 def test_gradients_are_finite_everywhere(rounding):
     flat = torch.stack([torch.full((3, 17, 18), value) for value in (0.0, 1.0, 0.5)])

@@ -123,7 +123,9 @@ def _gradients(
         ]
         inputs = [tensor for tensor, need in zip(tensors, needs, strict=True) if need]
         output = _smooth(tensors[0], tensors[1], tensors[2], subsampling, gradient, hardness)
-        found = iter(torch.autograd.grad(output, inputs, grad.to(output.dtype), create_graph=again, allow_unused=True))
+        if not output.requires_grad:  # hard levels have no gradient to images
+            return [torch.zeros_like(tensor) if need else None for tensor, need in zip(tensors, needs, strict=True)]
+        found = iter(torch.autograd.grad(output, inputs, grad.to(output.dtype), create_graph=again, materialize_grads=True))
     return [next(found) if need else None for need in needs]
 
 
