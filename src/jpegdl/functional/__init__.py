@@ -14,7 +14,7 @@ from jpegdl.functional.bits import (
     expected_symbols,
     size_category,
 )
-from jpegdl.functional.checks import check_floating, check_images, check_shape
+from jpegdl.functional.checks import check_floating, check_images, check_pixels, check_shape
 from jpegdl.functional.companders import log_compand, tanh_compand
 from jpegdl.functional.draws import DRAW_BITS, draw_seed, mixed, uniform_draws
 from jpegdl.functional.exact import (
@@ -94,6 +94,7 @@ __all__ = [
     "check_coefficients",
     "check_floating",
     "check_images",
+    "check_pixels",
     "check_rounding",
     "check_shape",
     "check_window",

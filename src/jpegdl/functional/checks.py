@@ -43,14 +43,22 @@ def check_floating(x: Tensor, name: str) -> None:
         raise TypeError(f"{name} must be floating point, got {x.dtype}")
 
 
-def check_pixels(images: Tensor) -> None:
+#: What pixels may come as; floating point of 8 bits is for weights.
+_OF_PIXELS = (torch.float32, torch.uint8, torch.float16, torch.bfloat16, torch.float64)
+
+
+def check_pixels(images: Any) -> None:
     """Refuse numbers that are neither pixels in [0, 1] nor in 0..255.
 
     Raises:
-        TypeError: ``images`` are neither floating point nor uint8.
+        TypeError: ``images`` are no tensor, or neither floating point of 16 bits or more nor uint8.
     """
-    if not images.is_floating_point() and images.dtype != torch.uint8:
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}")
+    if images.dtype not in _OF_PIXELS:
         raise TypeError(f"images must be floating point in [0, 1], or torch.uint8 in 0..255, got {images.dtype}")
+    if images.is_sparse:
+        raise TypeError("images must be dense, got a sparse tensor: images.to_dense()")
 
 
 def check_images(images: Any, *, grey: bool = False) -> None:
@@ -64,8 +72,9 @@ def check_images(images: Any, *, grey: bool = False) -> None:
         TypeError: not a tensor, or of another dtype.
         UsageError: of another shape.
     """
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}")
     check_pixels(images)
+    shape = images.shape
+    if len(shape) == 4 and shape[1] == 3 and shape[2] and shape[3]:  # looked at before each call of a layer
+        return
     channels = 1 if grey and images.ndim == 4 and images.shape[1] == 1 else 3
     check_shape(images, ("N", channels, "H", "W"), "images", empty=False)

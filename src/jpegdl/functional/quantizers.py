@@ -41,13 +41,16 @@ def quantize(
         seed, plane: as in :func:`uniform_draws`, for sample and noise; None draws from PyTorch's own generator.
 
     Returns:
-        Shape and dtype of ``z``.
+        Shape and dtype of ``z``; NaN for NaN and infinity.
 
     Raises:
         UsageError: no such rounding, or as the quantizers say: :func:`soft_quantize`, :func:`sample_quantize`,
             :func:`hard_quantize`, :func:`ste_quantize`, :func:`noise_quantize`, :func:`saturate`.
     """
     check_rounding(rounding)
+    if rounding != "soft":
+        # Infinity to NaN, of which a cap would make a level, and the gradient that reaches it too.
+        z = z * (z.detach() - z.detach() + 1)
     if rounding == "none":
         return saturate(z, q, bits=bits)
     if rounding in ("ste", "ste-matched"):

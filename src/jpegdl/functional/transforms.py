@@ -109,13 +109,16 @@ def _unseen_by_exporters() -> Iterator[None]:
 _dct_matrix._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+_NOTHING = nullcontext()
+
+
 def full_precision(x: Tensor) -> AbstractContextManager[None]:
     """Leave autocast on the device of ``x``; the meta device, on which shapes alone are computed, knows none.
 
     Nothing is entered where nothing is to be left: exported programs would have a part of their own for it.
     """
     kind = x.device.type
-    return torch.autocast(kind, enabled=False) if kind != "meta" and torch.is_autocast_enabled(kind) else nullcontext()
+    return torch.autocast(kind, enabled=False) if kind != "meta" and torch.is_autocast_enabled(kind) else _NOTHING
 
 
 def block_dct(x: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ from jpegdl.kernels.cpu_vectors import BESIDE
 from jpegdl.kernels.trip import Trip
 from jpegdl.settings import ROUNDINGS
 
+_EXACT_TEAMS = {*TEAMS[False], *TEAMS[True], chroma_gradient, image_gradient}
 _WORTH_A_THREAD = 1 << 14  # numbers, 0.05 milliseconds of work
 
 
@@ -46,7 +47,7 @@ def forward(images: Tensor, q: Tensor, alpha: Tensor | None, seed: Tensor | None
     Returns:
         The same shape, contiguous, and dtype (float32 for uint8); computed in float32.
     """
-    pixels = F.unit_images(images.detach()).contiguous()
+    pixels = F.unit_images(images).contiguous()
     output = torch.empty_like(pixels)
     held = {"images": pixels, "output": output, **_tables_of(q, alpha)}
     if trip.whole:
@@ -58,7 +59,7 @@ def forward(images: Tensor, q: Tensor, alpha: Tensor | None, seed: Tensor | None
     _share_out(image_team, job, job.n * -(-job.height // BLOCK), held)
     if trip.whole and held["bad"].any():
         output.masked_fill_(held["bad"].bool()[:, None, None, None], torch.nan)
-    return output if images.dtype == torch.uint8 else output.to(images.dtype)
+    return output if images.dtype in (torch.float32, torch.uint8) else output.to(images.dtype)
 
 
 def backward(
@@ -100,7 +101,16 @@ def _tables_of(q: Tensor, alpha: Tensor | None) -> dict[str, Tensor]:
 
 
 def _job(held: dict[str, Tensor], q: Tensor, seed: Tensor | None, trip: Trip) -> Job:
-    n, channels, height, width = held["images"].shape
+    job = Job.from_buffer_copy(_template(held["images"].shape, q.shape[-3], q.ndim == 4 and len(q) > 1, trip))
+    if seed is not None:
+        job.seed = int(seed)
+    return job
+
+
+@lru_cache(maxsize=64)
+def _template(shape: torch.Size, tables: int, each: bool, trip: Trip) -> Job:
+    """A job without its memory and its seed, to be copied: to fill one takes as long as a small image."""
+    n, channels, height, width = shape
     down, across = F.SAMPLING[trip.subsampling] if channels == 3 else (1, 1)
     return Job(
         n=n,
@@ -113,9 +123,8 @@ def _job(held: dict[str, Tensor], q: Tensor, seed: Tensor | None, trip: Trip) ->
         columns=-(-width // across) if across > 1 else 0,
         kind=ROUNDINGS.index(trip.rounding),
         whole=trip.whole,
-        tables=q.shape[-3],
-        each=q.ndim == 4 and len(q) > 1,
-        seed=0 if seed is None else int(seed),
+        tables=tables,
+        each=each,
         cap=trip.cap,
         far=F.FAR,
     )
@@ -146,19 +155,15 @@ def exact(images: Tensor, luma: Tensor, chroma: Tensor, factors: tuple[int, int]
     Returns:
         The same shape, contiguous, and dtype; and (N,), uint8, 1 for images with NaN, of which the rest is not to be used.
     """
-    pixels, tables = images.detach().contiguous(), [_in_order(table).reshape(-1, BLOCK, BLOCK) for table in (luma, chroma)]
-    shapes = _shapes(pixels, tables, factors)
-    subsampled = shapes["across"] > 1
-    samples = torch.empty((len(pixels), 2, shapes["rows"], shapes["columns"]) if subsampled else 0, dtype=torch.uint8)
-    output, bad = torch.empty_like(pixels), torch.zeros(len(pixels), dtype=torch.uint8)
-    tensors = {"images": pixels, "output": output, "luma": tables[0], "chroma": tables[1], "samples": samples, "bad": bad}
-    places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
+    pixels, output = images.contiguous(), torch.empty_like(images, memory_format=torch.contiguous_format)
+    bad = torch.zeros(len(pixels), dtype=torch.uint8)
+    held = {"images": pixels, "output": output, "luma": _in_order(luma), "chroma": _in_order(chroma), "bad": bad}
+    job = _exact_job(held, factors)
     for_chroma, for_images = TEAMS[pixels.dtype == torch.uint8]
-    if subsampled:
-        job = ExactJob(strips=len(pixels) * (shapes["rows"] // BLOCK), **shapes, **places)
-        share_out(for_chroma, EXACT_JOB, job, pixels.numel(), tensors)
-    job = ExactJob(strips=_count_strips(pixels), **shapes, **places)
-    share_out(for_images, EXACT_JOB, job, pixels.numel(), tensors)
+    if job.across > 1:
+        held["samples"] = torch.empty(job.n, 2, job.rows, job.columns, dtype=torch.uint8)
+        _share_out(for_chroma, job, job.n * (job.rows // BLOCK), held)
+    _share_out(for_images, job, job.n * -(-job.height // BLOCK), held)
     return output, bad
 
 
@@ -186,79 +191,74 @@ def exact_backward(
         Of the images, float32, and of luma and chroma, (N, 8, 8); None for what is not wanted.
     """
     pixels, grad = _in_order(images), _in_order(grad)
-    tables = [_in_order(table).reshape(-1, BLOCK, BLOCK) for table in (luma, chroma)]
-    shapes = _shapes(pixels, tables, factors)
-    n, subsampled = len(pixels), shapes["across"] > 1
+    held = {"images": pixels, "grad": grad, "luma": _in_order(luma), "chroma": _in_order(chroma)}
+    job = _exact_job(held, factors)
+    job.straight = float(straight)
+    n, subsampled = job.n, job.across > 1
     want_images, unchanged = want_images and subsampled, want_images and not subsampled
-    tensors = {"images": pixels, "grad": grad, "luma": tables[0], "chroma": tables[1]}
-    tensors["samples"] = pixels.new_empty((n, 2, shapes["rows"], shapes["columns"]) if subsampled else 0)
     grad_images = torch.empty_like(pixels) if want_images else None
     if grad_images is not None:
-        tensors["grad_images"] = grad_images
+        held["grad_images"] = grad_images
     sums = pixels.new_zeros(2, n, BLOCK * BLOCK, dtype=torch.float64)
-
-    def run(team: Callable[..., None], strips: int, partial: Tensor) -> None:
-        held = {**tensors, "partial": partial} if want_tables else tensors
-        places = {name: tensor.data_ptr() for name, tensor in held.items()}
-        job = ExactJob(strips=n * strips, straight=float(straight), **shapes, **places)
-        share_out(team, EXACT_JOB, job, pixels.numel(), held)
-
     if subsampled:
-        strips = shapes["rows"] // BLOCK
-        partial = pixels.new_zeros(n, strips, GROUP)
-        run(chroma_gradient, strips, partial)
-        sums[1] += _of_blocks(partial.sum(1, dtype=torch.float64))
+        strips = job.rows // BLOCK
+        held["samples"] = pixels.new_empty(n, 2, job.rows, job.columns)
+        if want_tables:
+            held["partial"] = pixels.new_zeros(n, strips, GROUP)
+        _share_out(chroma_gradient, job, n * strips, held)
+        if want_tables:
+            sums[1] += _of_blocks(held["partial"].sum(1, dtype=torch.float64))
     if want_images or want_tables:
-        strips = -(-pixels.shape[2] // BLOCK)
-        partial = pixels.new_zeros(n, strips, 2, GROUP)
-        run(image_gradient, strips, partial)
-        sums += _of_blocks(partial.sum(1, dtype=torch.float64)).transpose(0, 1)
+        strips = -(-job.height // BLOCK)
+        if want_tables:
+            held["partial"] = pixels.new_zeros(n, strips, 2, GROUP)
+        _share_out(image_gradient, job, n * strips, held)
+        if want_tables:
+            sums += _of_blocks(held["partial"].sum(1, dtype=torch.float64)).transpose(0, 1)
     # From vertical frequency fastest, and from pixels in 0..255.
     by_luma, by_chroma = sums.float().div(255).reshape(2, n, BLOCK, BLOCK).transpose(2, 3).unbind()
     return grad if unchanged else grad_images, *((by_luma, by_chroma) if want_tables else (None, None))
 
 
-def _shapes(pixels: Tensor, tables: list[Tensor], factors: tuple[int, int]) -> dict[str, int]:
-    n, channels, height, width = pixels.shape
+def _exact_job(held: dict[str, Tensor], factors: tuple[int, int]) -> ExactJob:
+    lumas, chromas = (held[name].numel() // BLOCK**2 for name in ("luma", "chroma"))
+    return ExactJob.from_buffer_copy(_exact_template(held["images"].shape, factors, lumas, chromas))
+
+
+@lru_cache(maxsize=64)
+def _exact_template(shape: torch.Size, factors: tuple[int, int], lumas: int, chromas: int) -> ExactJob:
+    n, channels, height, width = shape
     down, across = factors if channels == 3 else (1, 1)
     rows, columns = (-(-side // (BLOCK * factor)) * BLOCK for side, factor in ((height, down), (width, across)))
-    shapes = {"n": n, "channels": channels, "height": height, "width": width, "down": down, "across": across}
-    return shapes | {"rows": rows, "columns": columns, "lumas": len(tables[0]), "chromas": len(tables[1])}
+    sizes = {"n": n, "channels": channels, "height": height, "width": width, "rows": rows, "columns": columns}
+    return ExactJob(down=down, across=across, lumas=lumas, chromas=chromas, **sizes)
 
 
 def _in_order(tensor: Tensor) -> Tensor:
-    return tensor.detach().float().contiguous()
-
-
-def _count_strips(images: Tensor) -> int:
-    return len(images) * -(-images.shape[2] // BLOCK)
+    return tensor.float().contiguous()
 
 
 # ------------------------------------------------------------------------------------------------------------- threads
 
 
-def _share_out(team: Callable[..., None], job: Job, strips: int, held: dict[str, Tensor]) -> None:
-    """Run all strips of a pass over what is held."""
-    job.taken, job.strips = 0, strips
-    for name, tensor in held.items():
-        setattr(job, name, tensor.data_ptr())
-    share_out(team, JOB, job, held["images"].numel(), held)
-
-
-def share_out(team: Callable[..., None], kind: Any, job: Any, numbers: int, tensors: dict[str, Tensor]) -> None:
-    """Run a team on as many threads as PyTorch uses; on this one alone where starting others takes longer.
+def _share_out(team: Callable[..., None], job: Job | ExactJob, strips: int, held: dict[str, Tensor]) -> None:
+    """Run a team on all strips of a pass, on as many threads as PyTorch uses; on this one alone where starting others takes
+    longer.
 
     Args:
         team: what each thread does, from a module that numba compiles.
-        kind: numba's type of a pointer to the job.
-        job: has ``strips``, and ``pieces``, which are chosen here.
-        numbers: how many there are to work on.
-        tensors: what the job points at.
+        job: what they work on, but for where in memory it lies.
+        strips: how many there are.
+        held: the tensors, by the names that a job has for them.
     """
-    threads = min(torch.get_num_threads(), job.strips, 1 + numbers // _WORTH_A_THREAD)
+    job.taken, job.strips = 0, strips
+    for name, tensor in held.items():
+        setattr(job, name, tensor.data_ptr())
+    numbers = held["images"].numel()
+    threads = min(torch.get_num_threads(), strips, 1 + numbers // _WORTH_A_THREAD)
     # Several pieces per thread: one that shares its core with another process takes fewer.
-    job.pieces = 1 if threads == 1 else min(4 * threads, job.strips)
-    native, parallel = _native(team, kind), _openmp()
+    job.pieces = 1 if threads == 1 else min(4 * threads, strips)
+    native, parallel = _native(team), _openmp()
     if threads == 1:
         native(ctypes.byref(job))
     elif parallel is not None:
@@ -266,7 +266,7 @@ def share_out(team: Callable[..., None], kind: Any, job: Any, numbers: int, tens
         parallel(native, ctypes.byref(job), torch.get_num_threads(), 0)
     else:
         with ThreadPoolExecutor(threads) as pool:  # a new one each time: safe under fork
-            for done in [pool.submit(_run, native, job, tensors) for _ in range(threads)]:
+            for done in [pool.submit(_run, native, job, held) for _ in range(threads)]:
                 done.result()
 
 
@@ -276,9 +276,9 @@ def _run(native: Any, job: Any, tensors: dict[str, Tensor]) -> None:
 
 
 @lru_cache(maxsize=16)
-def _native(team: Callable[..., None], kind: Any) -> Any:
+def _native(team: Callable[..., None]) -> Any:
     """The team's function, compiled; called without the interpreter's lock."""
-    compiled = numba.cfunc(types.void(kind), cache=True)
+    compiled = numba.cfunc(types.void(EXACT_JOB if team in _EXACT_TEAMS else JOB), cache=True)
     try:
         return compiled(team).ctypes
     except (RuntimeError, OSError):  # numba can write its cache neither beside the package nor in the user's folder

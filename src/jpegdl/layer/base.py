@@ -82,8 +82,6 @@ class Layer(nn.Module):
             TypeError: not a tensor, or of a dtype that the layer does not take.
             UsageError: of another shape.
         """
-        if not (torch.compiler.is_compiling() or self._looked):  # in this order: programs serve before and after
-            self._look(images)
         if isinstance(images, torch.fx.Proxy):  # stay whole in graphs of torch.fx, as torch.nn's own modules do
             tracer = images.tracer
             path = tracer.path_of_module(self)  # type: ignore[attr-defined]
@@ -92,12 +90,14 @@ class Layer(nn.Module):
             whole: Tensor = tracer.create_proxy("call_module", path, (images,), {})
             return whole
         self.check(images)
+        if not (torch.compiler.is_compiling() or self._looked):  # in this order: programs serve before and after
+            self._look(images)
         with F.full_precision(images):
             output = self.round_trip(images)
         if not images.is_contiguous() and images.stride(1) == 1:
             # Channels last, by way of dimensions: inside vmap there are no memory formats.
             output = output.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-        return output if images.dtype == torch.uint8 else output.to(images.dtype)
+        return output if output.dtype == images.dtype or images.dtype == torch.uint8 else output.to(images.dtype)
 
     def round_trip(self, images: Tensor) -> Tensor:
         """Take a checked batch through the layer, outside autocast: the three steps, one after the other.

@@ -87,6 +87,14 @@ class _Bounded(torch.autograd.Function):
         return grad.masked_fill(outward, 0), None, None
 
 
+def seen_within(x: Tensor, low: float, high: float = math.inf) -> bool:
+    """Return whether all of ``x`` lies in [low, high], False too where a look costs more than a function of autograd's."""
+    if torch.compiler.is_compiling() or not x.is_cpu or not x.numel() or not unobserved(x):
+        return False
+    smallest, largest = x.detach().aminmax()
+    return low <= smallest.item() and largest.item() <= high
+
+
 def bounded(x: Tensor, low: float, high: float = math.inf) -> Tensor:
     """Clamp ``x`` to [low, high], with a gradient that brings values back in.
 
@@ -100,11 +108,9 @@ def bounded(x: Tensor, low: float, high: float = math.inf) -> Tensor:
     Returns:
         Shape and dtype of ``x``.
     """
+    if seen_within(x, low, high):
+        return x
     if not torch.compiler.is_compiling():
-        if x.device.type == "cpu" and x.numel() and unobserved(x):  # where a look costs less than a function of autograd's
-            smallest, largest = x.detach().aminmax()
-            if smallest >= low and largest <= high:
-                return x
         if torch._C._get_tracing_state() is not None or torch.autograd.forward_ad._current_level >= 0:
             # Tracers want single operations, and forward mode a rule: here the gradient always passes.
             inside = x.detach().clamp(low, high)

@@ -154,11 +154,12 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
         if self.luma.ndim == 3 or self.chroma.ndim == 3:
             self._check_tables_of_images(len(images))
         subsampling = self._kernel()
-        if subsampling is None:
+        if subsampling is None or images.device != self.luma.device:  # which is refused there
             return super().round_trip(images)
-        rounding = self.rounding_now
-        steps = self.steps
-        alpha = self.alpha.expand_as(steps) if rounding in F.SOFT else None
+        rounding, steps, alpha = self.rounding_now, self.steps, None
+        if rounding in F.SOFT:
+            alpha = self.alpha
+            alpha = alpha if alpha.shape == steps.shape else alpha.expand_as(steps)
         options: Any = {"rounding": rounding, "subsampling": subsampling, "bits": self.bits, "window": self.window}
         if subsampling != "4:4:4" and (exporting() or images.shape[-1] <= 2 * F.DOUBLED):
             return super().round_trip(images)  # of sizes that torch.export leaves open; of images whose chroma a file doubles

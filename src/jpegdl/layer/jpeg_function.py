@@ -1,7 +1,6 @@
 """``jpegdl.jpeg``: the JPEG codec as a function, with a quality or tables for each image."""
 
 import itertools
-import math
 from contextlib import nullcontext
 from numbers import Real
 from typing import Any, Literal, get_args, overload
@@ -15,6 +14,7 @@ from jpegdl.kernels import to_pixels, unobserved
 from jpegdl.layer.base import compute_dtype, warn_unless_images
 from jpegdl.layer.config import ROUNDINGS, Rounding
 from jpegdl.layer.jpeg_paths import exact_path, floating, straight
+from jpegdl.layer.quantizing import check_hardness
 from jpegdl.tables import can_be_looked_at, check_qualities, standard_tables
 
 Tables = tuple[Tensor, Tensor]
@@ -101,10 +101,10 @@ def jpeg(
             straight through. For grey images only luma counts.
         subsampling: chroma subsampling: 4:4:4, 4:2:2 or 4:2:0. Grey images have none.
         rounding: one of the seven above.
-        gradient: for the exact roundings, whose gradient to take: ``"ste"``, ``"ste-matched"``, ``"hard"`` or ``"soft"``. None
-            for the rounding's own.
+        gradient: for the exact roundings, whose gradient to take: ``"ste"``, ``"ste-matched"``, ``"hard"`` or ``"soft"``, which
+            is what ``rounding="soft"`` has of the same images. None for the rounding's own.
         pixels: ``"float"`` keeps pixels unrounded and unclipped on both sides, for the roundings in floating point.
-        hardness: hardness of P(k | z), greater than 0. Larger is harder.
+        hardness: hardness of P(k | z), greater than 0 and at most 1e6. Larger is harder.
         generator: source of randomness on the images' device, for ``"sample"`` and ``"noise"``. Default: PyTorch's own.
         return_bits: return the size of each file's scan too, with ``"standard"`` Huffman codes (True), the default of encoders,
             or with ``"optimal"`` ones.
@@ -137,6 +137,7 @@ def jpeg(
     batch = _checked(images)
     _look(batch)
     check_choices(subsampling, rounding, gradient, pixels, hardness)
+    check_generator(generator)
     exact = rounding in EXACT
     with F.full_precision(batch):
         luma, chroma = _steps(batch, quality, tables, exact)
@@ -165,10 +166,7 @@ _KNOWN: dict[tuple[float, bool, torch.dtype, torch.device], Tables] = {}
 
 def _checked(images: Tensor) -> Tensor:
     """(N, C, H, W), whatever the images came as."""
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}")
-    if not images.is_floating_point() and images.dtype != torch.uint8:
-        raise TypeError(f"images must be floating point in [0, 1], or torch.uint8 in 0..255, got {images.dtype}")
+    F.check_pixels(images)
     batch = images[None] if images.ndim == 3 else images
     if batch.ndim != 4 or batch.shape[1] not in (1, 3) or batch.shape[2] < 1 or batch.shape[3] < 1:
         raise UsageError(
@@ -213,8 +211,17 @@ def check_choices(subsampling: str, rounding: str, gradient: str | None, pixels:
         raise UsageError(f"gradient is for the roundings {', '.join(EXACT)}; {rounding} has its own")
     if pixels == "float" and exact:
         raise UsageError(f"rounding {rounding!r} gives a file's pixels, which are whole: pixels='float' is for the others")
-    if isinstance(hardness, bool) or not isinstance(hardness, Real) or not 0 < hardness < math.inf:
-        raise UsageError(f"hardness must be a number greater than 0, got {hardness!r}")
+    check_hardness(hardness)
+
+
+def check_generator(generator: Any) -> None:
+    """Refuse what is no source of randomness.
+
+    Raises:
+        UsageError: neither a generator nor None.
+    """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise UsageError(f"generator must be a torch.Generator, got {generator!r}: torch.Generator().manual_seed(0), say")
 
 
 def _check_whole_images(luma: Tensor, chroma: Tensor, pixels: str) -> None:
@@ -245,7 +252,7 @@ def _steps(images: Tensor, quality: float | Tensor | None, tables: Any, exact: b
         if table.ndim == 3 and len(table) not in (1, len(images)):
             what = "tables" if quality is None else "qualities"
             raise UsageError(f"{what} must be one for all images or one for each, got {len(table)} for {len(images)} images")
-    return luma.to(dtype), chroma.to(dtype)
+    return (luma, chroma) if luma.dtype == chroma.dtype == dtype else (luma.to(dtype), chroma.to(dtype))
 
 
 def _standard(quality: float | Tensor, images: Tensor, exact: bool) -> Tables:

@@ -82,7 +82,9 @@ def exact_path(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, g
 
 
 def _smooth(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
-    """What the gradient is taken of: the encoder's own coefficients, by another quantizer."""
+    """What the gradient is taken of: the encoder's own coefficients, by another quantizer; or all that "soft" computes."""
+    if gradient == "soft":
+        return floating(F.unit_images(images), luma, chroma, subsampling, gradient, hardness, None, whole=True)
     pixels = F.straight_pixels(F.unit_images(images))
     whole = F.encode_coefficients(to_pixels(images.detach()), subsampling)
     outputs: list[Tensor | None] = []
@@ -107,8 +109,9 @@ def _gradients(
     """Gradients to images and tables, of those that are needed; differentiable where a derivative of them will be asked for."""
     subsampling, gradient, hardness = settings
     again = torch.is_grad_enabled()
-    if not again and gradient in ("ste", "hard"):
-        straight, tables = gradient == "ste", needs[1] or needs[2]
+    tables = needs[1] or needs[2]
+    if not again and (gradient in ("ste", "hard") or (gradient == "ste-matched" and not tables)):
+        straight = gradient != "hard"
         wanted = {"straight": straight, "want_images": straight and needs[0], "want_tables": tables}
         gradients = exact_gradients(images, grad.resolve_neg(), luma, chroma, subsampling, **wanted)
         if gradients is not None:
@@ -123,7 +126,9 @@ def _gradients(
         ]
         inputs = [tensor for tensor, need in zip(tensors, needs, strict=True) if need]
         output = _smooth(tensors[0], tensors[1], tensors[2], subsampling, gradient, hardness)
-        found = iter(torch.autograd.grad(output, inputs, grad.to(output.dtype), create_graph=again, allow_unused=True))
+        if not output.requires_grad:  # hard levels have no gradient to images
+            return [torch.zeros_like(tensor) if need else None for tensor, need in zip(tensors, needs, strict=True)]
+        found = iter(torch.autograd.grad(output, inputs, grad.to(output.dtype), create_graph=again, materialize_grads=True))
     return [next(found) if need else None for need in needs]
 
 

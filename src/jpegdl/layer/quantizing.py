@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.layer.base import Layer, Table, compute_dtype, in_kernel, initial_table
-from jpegdl.layer.bounds import bounded, project
+from jpegdl.layer.bounds import bounded, project, seen_within
 from jpegdl.layer.config import DEFAULT_ALPHA, LayerConfig, Rounding
 from jpegdl.tables import is_abstract
 
@@ -127,8 +127,11 @@ class QuantizingLayer(Layer):
 
     def _in_range(self, steps: Tensor) -> Tensor:
         """Steps as the layer computes with them: frozen ones may be coarser than any that training reaches."""
+        low, high = self.step_range
+        if seen_within(steps, low, high):
+            return steps
         trained = any(getattr(self, name).requires_grad for name in self.table_names)
-        return bounded(steps, self.step_range[0], self.step_range[1] if trained else math.inf)
+        return bounded(steps, low, high if trained else math.inf)
 
     @property
     def rounding(self) -> Rounding:
@@ -244,12 +247,21 @@ def _span(table: Tensor) -> str:
     return f"{low:.4g}" if low == high else f"{low:.4g}..{high:.4g}"
 
 
+def check_hardness(hardness: object) -> float:
+    """Return the hardness of P(k | z), alpha q^2, as a number.
+
+    Raises:
+        UsageError: it is none, or out of range.
+    """
+    if isinstance(hardness, bool) or not isinstance(hardness, Real) or not 0 < float(hardness) <= LARGEST_HARDNESS:
+        raise UsageError(f"hardness must be a number greater than 0 and at most {LARGEST_HARDNESS:g}, got {hardness!r}")
+    return float(hardness)
+
+
 def _check_hardness(hardness: float | None, alpha: Table | tuple[Table, ...]) -> float | None:
     if hardness is None:
         return None
     # The default counts as not given, wherever it comes from: settings files spell it out.
     if not isinstance(alpha, Real) or alpha != DEFAULT_ALPHA:
         raise UsageError("alpha and hardness cannot be combined, as hardness=h sets alpha = h / q^2; give only one of them")
-    if isinstance(hardness, bool) or not isinstance(hardness, Real) or not 0 < hardness <= LARGEST_HARDNESS:
-        raise UsageError(f"hardness must be a number greater than 0 and at most {LARGEST_HARDNESS:g}, got {hardness!r}")
-    return float(hardness)
+    return check_hardness(hardness)

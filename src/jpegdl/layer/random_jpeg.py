@@ -11,7 +11,7 @@ from torch.utils.data import get_worker_info
 
 from jpegdl.errors import UsageError
 from jpegdl.layer.config import Rounding
-from jpegdl.layer.jpeg_function import Gradient, check_choices, jpeg
+from jpegdl.layer.jpeg_function import Gradient, check_choices, check_generator, jpeg
 
 
 class Draws(NamedTuple):
@@ -68,8 +68,7 @@ class RandomJpeg(nn.Module):
         self.subsampling: tuple[str, ...] = tuple(subsampling) if isinstance(subsampling, list | tuple) else (subsampling,)
         if not self.subsampling:
             raise UsageError("subsampling must name at least one of 4:4:4, 4:2:2 and 4:2:0")
-        if generator is not None and not isinstance(generator, torch.Generator):
-            raise UsageError(f"generator must be a torch.Generator, got {generator!r}: take torch.Generator().manual_seed(0)")
+        check_generator(generator)
         for name in self.subsampling:
             check_choices(name, rounding, gradient, "rounded", hardness)
         if isinstance(p, bool) or not isinstance(p, Real) or not 0 <= p <= 1:
