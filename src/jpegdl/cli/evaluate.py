@@ -36,7 +36,10 @@ class Evaluate(Command):
             "--from-files", type=str | None, default=None, help="test on these JPEG files too, in class folders"
         )
         parser.add_argument(
-            "--predictions", type=str | None, default=None, help="write the predictions for each image to this CSV file, replacing it"
+            "--predictions",
+            type=str | None,
+            default=None,
+            help="write what is said of each image to this CSV file, replacing it",
         )
         return parser
 
