@@ -227,18 +227,26 @@ def _store_gradient(luma, cb, cr, grad, row):
 
 
 @_compiled
-def _add_chroma(pixels, row, wide):
-    """Cb and Cr of a row's pixels, added up to ``wide`` (2, ..), the last repeated to the end."""
+def _chroma_of(pixels, wide):
+    """Cb and Cr of a row's pixels, to ``wide`` (2, ..)."""
     for x in range(pixels.shape[1]):
         r, g, b = pixels[0, x], pixels[1, x], pixels[2, x]
         luma = R * r + G * g + B * b
-        wide[0, x] += (b - luma) * TO_CB
-        wide[1, x] += (r - luma) * TO_CR
+        wide[0, x] = (b - luma) * TO_CB
+        wide[1, x] = (r - luma) * TO_CR
 
 
 @_compiled
-def _load_chroma(image, top, down, whole, pixels, wide, planes):
-    """A strip of Cb and Cr averaged over ``down`` rows and 2 columns, to ``planes`` (2, 8, columns)."""
+def _add(source, target):
+    for c in range(source.shape[0]):
+        for x in range(source.shape[1]):
+            target[c, x] += source[c, x]
+
+
+@_compiled
+def _load_chroma(image, top, down, whole, pixels, lower, wide, planes):
+    """A strip of Cb and Cr averaged over ``down`` rows and 2 columns, to ``planes`` (2, 8, columns); the others are places to
+    work in. Rows are added up before there is colour, of which less is to be computed then."""
     height, width = image.shape[1:]
     last, blocks = (height + down - 1) // down - 1, ((width + 1) // 2 + 7) // 8 * 8
     share = float32(0.5) / float32(down)
@@ -247,11 +255,11 @@ def _load_chroma(image, top, down, whole, pixels, wide, planes):
             for c in range(2):
                 _copy(planes[c, y - 1], planes[c, y])
             continue
-        for c in range(2):
-            clear(wide[c])
-        for i in range(down):
-            _load_row(image, min(down * (top + y) + i, height - 1), whole, pixels)
-            _add_chroma(pixels, 0, wide)
+        _load_row(image, down * (top + y), whole, pixels)
+        if down == 2:
+            _load_row(image, min(2 * (top + y) + 1, height - 1), whole, lower)
+            _add(lower, pixels)
+        _chroma_of(pixels, wide)
         for c in range(2):
             line, plane = wide[c], planes[c, y]
             for x in range(width, 2 * blocks):  # pixels are repeated, before the averaging
@@ -567,7 +575,7 @@ def _chroma_strips(job, start, stop):
     images = numba.carray(floats_at(job.images), (job.n, job.channels, job.height, job.width))
     samples = numba.carray(floats_at(job.samples), (job.n, 2, job.rows, job.columns))
     strips, columns = (job.rows + 7) // 8, _groups(job.columns)
-    pixels, planes = np.empty((3, job.width), np.float32), _strip_of(2, columns)
+    pixels, lower, planes = np.empty((3, job.width), np.float32), np.empty((3, job.width), np.float32), _strip_of(2, columns)
     wide, tables = np.empty((2, 2 * columns), np.float32), _room(job.tables * TABLES).reshape(job.tables, TABLES)
     keys, z, _ = _places()
     before = -1
@@ -576,7 +584,7 @@ def _chroma_strips(job, start, stop):
         if n != before and (before < 0 or job.each):
             _prepare_image(job, n, tables)
         seed, before = _seed_of(job, n), n
-        _load_chroma(images[n], 8 * row, job.down, job.whole, pixels, wide, planes)
+        _load_chroma(images[n], 8 * row, job.down, job.whole, pixels, lower, wide, planes)
         for c in range(2):
             table = tables[min(c + 1, job.tables - 1)]
             _code_plane(job.kind, planes[c], table, job.cap, seed, c + 1, row, keys, z)
@@ -632,7 +640,7 @@ def _chroma_gradient_strips(job, start, stop):
     samples = numba.carray(floats_at(job.samples), (job.n, 2, job.rows, job.columns + 1))
     partial = numba.carray(floats_at(job.partial), (job.strips, job.tables, SUMS))
     strips, columns = (job.rows + 7) // 8, _groups(job.columns)
-    pixels, planes = np.empty((3, job.width), np.float32), _strip_of(2, columns)
+    pixels, lower, planes = np.empty((3, job.width), np.float32), np.empty((3, job.width), np.float32), _strip_of(2, columns)
     wide, grad_planes = np.empty((2, 2 * columns + 2), np.float32), _strip_of(2, columns)
     tables = _room(job.tables * TABLES).reshape(job.tables, TABLES)
     keys, z, grad_z = _places()
@@ -643,7 +651,7 @@ def _chroma_gradient_strips(job, start, stop):
             _prepare_image(job, n, tables)
         seed, before = _seed_of(job, n), n
         rows = min(8, job.rows - 8 * row)
-        _load_chroma(images[n], 8 * row, job.down, job.whole, pixels, wide, planes)
+        _load_chroma(images[n], 8 * row, job.down, job.whole, pixels, lower, wide, planes)
         for y in range(8):
             if y < rows:
                 to_samples(grad[n], 8 * row + y, job.down, float32(1 / 255), wide, grad_planes, y)
