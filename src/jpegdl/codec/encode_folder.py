@@ -13,10 +13,10 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import filelock
 import torch
@@ -162,6 +162,10 @@ class _Tables:
         encoder = self.encoder
         limits = None if not encoder.exact or encoder.limits is None else [limit.tolist() for limit in encoder.limits]
         return {"tables": self.tables, "limits": limits, **{name: getattr(encoder, name) for name in _SETTINGS}}
+
+    def room_for(self, stream: IO[bytes]) -> AbstractContextManager[None]:
+        """There is always room: files with given tables take little."""
+        return nullcontext()
 
     def encode(self, picture: DecodedImage) -> tuple[bytes, None]:
         """The file of an image."""
@@ -457,10 +461,13 @@ class _Work:
                 if there and self.sources.same(name, digest):
                     return _Done(entry, skipped=True)
                 stream.seek(0)
-                picture = open_picture(stream, entry.name)
-            if entry.rivals is not None:
-                return _Done(entry, bad=entry.rivals)
-            content, made = self.maker.encode(picture)
+                with self.maker.room_for(stream):
+                    picture = open_picture(stream, entry.name)
+                    if entry.rivals is not None:
+                        return _Done(entry, bad=entry.rivals)
+                    content, made = self.maker.encode(picture)
+                    pixels = picture.image.width * picture.image.height
+                    del picture
         except Other:
             return _Done(entry)
         except BAD as error:
@@ -476,7 +483,7 @@ class _Work:
                 os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
             # Once it is in its place: if the process ends in between, it is made again, and never taken for another's.
             self.sources.keep(name, _Source(seen, digest, len(content), made))
-        return _Done(entry, len(content), before.st_size, picture.image.width * picture.image.height)
+        return _Done(entry, len(content), before.st_size, pixels)
 
     def _count(self, several: list["_Done"]) -> None:
         found = self.found

@@ -1,12 +1,13 @@
 """Between opening a photo and writing its file: readers choose and shape it, several photos at a time."""
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -16,12 +17,12 @@ from jpegdl.codec.config import CompressConfig
 from jpegdl.codec.encoder import segments
 from jpegdl.codec.learned import learned_tables
 from jpegdl.codec.levels import Array
-from jpegdl.codec.read_image import DecodedImage, open_picture
+from jpegdl.codec.read_image import BAD, DecodedImage, open_picture
 from jpegdl.codec.readers import NotFinite, PhotoReader, open_reader, open_readers
 from jpegdl.codec.shaping import LARGEST_BATCH, check_file_shape, tried
 from jpegdl.codec.trials import LOOKS, QUALITIES, Shape, ShapedFile, Trials, decoded, make_trials, seen_bytes, together
 from jpegdl.errors import UsageError
-from jpegdl.opener import BadImage
+from jpegdl.opener import BadImage, open_image
 
 SAMPLE = {"bits_per_pixel": 64, "agree": 256}  # photos that mu is found on, by what is wanted of them
 WORST = 5  # photos that are named
@@ -138,6 +139,16 @@ class ReaderStage:
 
     # ---------------------------------------------------------------------------------------------------------- one photo
 
+    @contextmanager
+    def room_for(self, stream: IO[bytes]) -> Iterator[None]:
+        """Wait until there is memory for the photo of a file, which is to be decoded and encoded within."""
+        pixels = 0
+        with suppress(*BAD):  # which it says itself, when it is decoded
+            pixels = math.prod(open_image(stream).size)
+        stream.seek(0)
+        with self._room.for_pixels(pixels):
+            yield
+
     def encode(self, picture: DecodedImage) -> tuple[bytes, dict[str, Any]]:
         """The file of a photo, and what is to be known of it.
 
@@ -146,18 +157,17 @@ class ReaderStage:
             UsageError: a reader fails.
         """
         assert self.mu is not None
-        with self._room.for_pixels(picture.image.width * picture.image.height):
+        one = self._trials(picture)
+        try:
+            self._answered(one)
+        except NotFinite:  # of which photo, of those that were looked at together, each finds out alone
             one = self._trials(picture)
-            try:
-                self._answered(one)
-            except NotFinite:  # of which photo, of those that were looked at together, each finds out alone
-                one = self._trials(picture)
-                with self._at_work:
-                    self._serve([one])
-                if isinstance(one.error, NotFinite):
-                    raise BadImage(str(one.error)) from one.error
-                if one.error is not None:
-                    raise one.error from None
+            with self._at_work:
+                self._serve([one])
+            if isinstance(one.error, NotFinite):
+                raise BadImage(str(one.error)) from one.error
+            if one.error is not None:
+                raise one.error from None
         assert one.made is not None
         return one.content, one.made
 

@@ -219,8 +219,10 @@ class _Shards:
 
     def _one(self, name: str, content: bytes) -> tuple[bytes, dict[str, Any] | str | None]:
         try:
-            picture = open_picture(io.BytesIO(content), name)
-            made, known = self.stage.encode(picture)
+            stream = io.BytesIO(content)
+            with self.stage.room_for(stream):
+                picture = open_picture(stream, name)
+                made, known = self.stage.encode(picture)
         except (*BAD, Other) as error:
             return content, why(error)
         self.bytes += len(made)
