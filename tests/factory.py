@@ -79,6 +79,15 @@ def run(config, folder, arm="jpeg-dl", seed=0):
     return train_run(config, data, make_layer, RunFolder(folder), arm, seed)
 
 
+def code_module(tmp_path, monkeypatch, name, code):
+    """The name of a module of the user's with this code, which can be imported while the test runs, from a folder apart."""
+    folder = tmp_path / "code"
+    folder.mkdir()
+    (folder / f"{name}.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(folder))
+    return name
+
+
 def weights(folder):
     return safetensors.torch.load_file(folder / "model.safetensors")
 

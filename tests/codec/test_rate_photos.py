@@ -8,6 +8,7 @@ from PIL import Image
 from test_reader_stage import CODE, PHOTO
 
 import jpegdl.cli
+from factory import code_module
 from jpegdl.codec import Encoder, PhotoRateConfig, open_reader, photo_rates, rate_photos
 from jpegdl.errors import UsageError
 from jpegdl.tables import standard_tables
@@ -15,12 +16,9 @@ from jpegdl.tables import standard_tables
 
 @pytest.fixture
 def network(tmp_path, monkeypatch):
-    folder = tmp_path / "code"
-    folder.mkdir()
     named = CODE.replace("fast=False, **options)", 'fast=False, classes=["a", "b", "c", "d"])')
-    (folder / "rate_readers.py").write_text(named.replace("def others(): return made(0, classes=7)\n", ""), encoding="utf-8")
-    monkeypatch.syspath_prepend(str(folder))
-    return "rate_readers:one"
+    code = named.replace("def others(): return made(0, classes=7)\n", "")
+    return f"{code_module(tmp_path, monkeypatch, 'rate_readers', code)}:one"
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import jpegdl.cli
+from factory import code_module
 from jpegdl.codec import CompressConfig, choose, compress_folder, open_reader
 from jpegdl.codec.config import PICTURE
 from jpegdl.codec.encode_folder import LOCK, MANIFEST, SOURCES
@@ -62,11 +63,7 @@ def follows(): return made(1, orientation="follow")
 
 @pytest.fixture
 def readers(tmp_path, monkeypatch):
-    folder = tmp_path / "code"
-    folder.mkdir()
-    (folder / "few_readers.py").write_text(CODE, encoding="utf-8")
-    monkeypatch.syspath_prepend(str(folder))
-    yield "few_readers"
+    yield code_module(tmp_path, monkeypatch, "few_readers", CODE)
     sys.modules.pop("few_readers", None)
 
 

@@ -8,17 +8,14 @@ from PIL import Image
 from test_reader_stage import CODE, PHOTO
 
 import jpegdl.cli
+from factory import code_module
 from jpegdl.codec import CompressConfig, choose, compress_shards, open_reader
 from jpegdl.errors import UsageError
 
 
 @pytest.fixture
 def reader(tmp_path, monkeypatch):
-    folder = tmp_path / "code"
-    folder.mkdir()
-    (folder / "shard_readers.py").write_text(CODE, encoding="utf-8")
-    monkeypatch.syspath_prepend(str(folder))
-    return "shard_readers:one"
+    return f"{code_module(tmp_path, monkeypatch, 'shard_readers', CODE)}:one"
 
 
 def write(path, entries):

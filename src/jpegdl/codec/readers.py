@@ -214,7 +214,7 @@ class PhotoReader:
             raw = self._said(views.to(self.device))
         except UsageError:
             raise
-        except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError, NotImplementedError) as error:
+        except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
             shape = tuple(views.shape)
             raise UsageError(f"reader {self.name} fails on images {shape}: {said(error)[:300]}") from error
         raw = getattr(raw, "logits", raw) if not self.features else getattr(raw, "pooler_output", raw)
