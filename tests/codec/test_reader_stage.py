@@ -56,6 +56,14 @@ def two(): return made(1)
 def three(): return made(2)
 def others(): return made(0, classes=7)
 def broken(): return made(0, bad=True)
+class Colours(nn.Module):
+    # Sees whether any two columns side by side differ in blue.
+
+    def forward(self, x):
+        differ = (x[:, 2].diff(dim=-1).abs().amax((1, 2)) - 2)[:, None] * 10
+        return torch.cat((differ, -differ), 1)
+
+def colours(): return PhotoReader(Colours(), "colours", size=24, resize=24, fast=False)
 def particular(): return made(0, particular=True)
 def follows(): return made(1, orientation="follow")
 """
@@ -168,6 +176,26 @@ def test_the_share_of_first_answers_that_stay(source, tmp_path, readers):
         assert found["readers"]["readers"][0]["agreement"] >= agree
         rates.append(found["bits_per_pixel"])
     assert rates[0] <= rates[2]
+
+
+def test_an_answer_that_hangs_on_fine_chroma_stays(tmp_path, readers):
+    pixels = np.full((24, 24, 3), 128, np.uint8)
+    pixels[:, ::2, 2], pixels[:, 1::2, 2] = 64, 192
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        pixels[0, 0, 0] = number
+        Image.fromarray(pixels).save(tmp_path / "in" / f"{number}.png")
+    found = compress_folder(tmp_path / "in", tmp_path / "out", CompressConfig(reader=f"{readers}:colours", agree=1.0))
+    assert found["readers"]["readers"][0]["agreement"] == 1
+    there = json.loads((tmp_path / "out" / MANIFEST).read_text(encoding="utf-8"))
+    assert {one["kind"] for one in there["files"].values()} == {"finest"}
+    with Image.open(tmp_path / "out" / "0.jpg") as image:
+        assert image.layer[0][1:3] == image.layer[1][1:3]  # no subsampling
+    halved = CompressConfig(reader=f"{readers}:colours", agree=1.0, subsampling="4:2:0")
+    with pytest.raises(UsageError, match=r"agree 1\.0"):
+        compress_folder(tmp_path / "in", tmp_path / "halved", halved)
+    guided = choose([Image.fromarray(pixels)], f"{readers}:colours", mu=0.01, effort=3, keep=1.0, finest="4:4:4")
+    assert guided[0].kept == (True,)
 
 
 def test_the_mu_that_is_found(readers):

@@ -34,7 +34,7 @@ _WITH_ROUNDS = 48  # photos of each
 #: Of photos, where a share of first answers is wanted: they get a file that the answers stay on. Of the others more may
 #: change, and what a sample of them says, which is off by chance, counts as much less.
 _KEEP = 2 / 3
-_FINEST = (95, 98)  # more qualities there: some answers change on any coarser file
+_FINE = 95  # a quality more there: some answers change on any coarser file, and some on any with subsampled chroma
 _CLOSE = 0.03  # to the rate that is wanted: near enough
 #: A share is met on a sample where, with 99 % certainty, that of all photos is no further below what is wanted.
 _CERTAIN, _SLACK = 2.326, 0.005
@@ -86,7 +86,8 @@ class ReaderStage:
             several=config.several,
             subsampling=config.subsampling or "4:2:0",
             rounds=config.rounds,
-            qualities=QUALITIES if config.agree is None else (*QUALITIES, *_FINEST),
+            qualities=QUALITIES if config.agree is None else (*QUALITIES, _FINE),
+            finest=None if config.agree is None else config.subsampling or "4:4:4",
             learned=_learned(config),
             keep=0.0 if config.agree is None else _KEEP,
         )

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as v2
 from jpegdl import functional as F
 from jpegdl.codec.levels import Array, cheap_levels, file_of_levels
 from jpegdl.codec.readers import PhotoReader
-from jpegdl.codec.trials import LOOKS, Shape, Tables, Trials, decoded, levels_of, seen_bytes, together
+from jpegdl.codec.trials import FINEST, LOOKS, Shape, Tables, Trials, decoded, levels_of, seen_bytes, together
 from jpegdl.functional import ZIGZAG
 from jpegdl.tables import standard_tables
 
@@ -55,7 +55,8 @@ def guide_trials(several: list[Trials], readers: Sequence[PhotoReader], shape: S
 def _start(trials: Trials, shape: Shape) -> Tables:
     """The tables whose file is best once rounds have done their work."""
     cost = _LEFT * together(trials.judged(shape), shape) + shape.mu * trials.rates
-    return trials.tables[int(cost.argmin())]
+    finest = [tables.kind == FINEST for tables in trials.tables]  # whose chroma has another size
+    return trials.tables[int(np.where(finest, np.inf, cost).argmin())]
 
 
 class _Moved:

@@ -31,6 +31,7 @@ QUALITIES = (6, 8, 10, 15, 20, 30, 50, 65, 80, 90)
 FLOOR = 10  # of quality, where files are to do for other networks too
 _FINER = 0.7  # of chroma's steps, in a second ladder
 _COARSER = 1.05  # of luma's there
+FINEST, _FINEST = "finest", (95, 100)  # a kind of tables, and its qualities
 _SCALES = tuple(2 ** (power / 2) for power in range(6, -7, -1))  # of learned tables
 _STRIP = 128  # rows of a photo, whole units of any subsampling: what is computed of more does not stay in a processor's cache
 _LARGE = 2**22  # pixels of a photo whose files are made side by side
@@ -57,6 +58,7 @@ class Shape:
         rounds: how many rounds of gradient, at effort 3.
         qualities: qualities to try, on libjpeg's scale.
         keep: share of photos, drawn by their content, whose first answers must stay if any of the tried files allows it.
+        finest: chroma subsampling of two files more, of qualities 95 and 100, for photos whose answers change on any other.
         learned: more tables to choose from at effort 2 or 3: (luma, chroma), each (8, 8) steps. Finer and coarser ones are made
             of them.
     """
@@ -70,6 +72,7 @@ class Shape:
     rounds: Count = 4
     qualities: tuple[Quality, ...] = QUALITIES
     keep: Share = 0.0
+    finest: Literal["4:4:4", "4:2:2", "4:2:0"] | None = None
     learned: Any = field(default=None, compare=False)
 
     @property
@@ -85,7 +88,7 @@ class ShapedFile:
     Attributes:
         content: the JPEG file.
         quality: its quality on libjpeg's scale. With learned tables, that of standard tables as coarse on average.
-        kind: "standard", "finer chroma" or "learned".
+        kind: "standard", "finer chroma", "learned" or "finest".
         rounds: of gradient that went into it.
         distance: of the readers' answers to those on the original, mean or worst, in nats.
         distances: of each reader.
@@ -108,7 +111,7 @@ class Tables:
     """A pair that files are made with.
 
     Attributes:
-        kind: "standard", "finer chroma" or "learned".
+        kind: "standard", "finer chroma", "learned" or "finest".
         quality: that they stand for.
         luma, chroma: (8, 8), whole numbers.
     """
@@ -138,8 +141,10 @@ def ladders(shape: Shape) -> list[list[Tables]]:
     above = {quality for quality in shape.qualities if quality >= shape.lowest}
     qualities = sorted(above if above and shape.floor is None else above | {shape.lowest})
     standard = [Tables("standard", quality, *standard_tables(quality)) for quality in qualities]
+    finest = [Tables(FINEST, quality, *standard_tables(quality)) for quality in _FINEST if quality >= shape.lowest]
+    last = [finest] if shape.finest is not None else []
     if shape.effort < 2:
-        return [standard]
+        return [standard, *last]
     finer = [
         Tables(
             "finer chroma",
@@ -150,9 +155,9 @@ def ladders(shape: Shape) -> list[list[Tables]]:
         for tables in standard
     ]
     if shape.learned is None:
-        return [standard, finer]
+        return [standard, finer, *last]
     luma, chroma = shape.learned
-    return [standard, finer, _scaled(luma, chroma, shape.lowest)]
+    return [standard, finer, _scaled(luma, chroma, shape.lowest), *last]
 
 
 def _scaled(luma: Tensor, chroma: Tensor, lowest: int) -> list[Tables]:
@@ -377,12 +382,17 @@ def make_trials(
     # Whole numbers, as libjpeg computes them: files of standard tables are libjpeg's own, but for blocks that nobody sees.
     coefficients = _coefficients(stored, shape.subsampling)
     seen = blocks_seen(readers, picture.size, coefficients, shape.subsampling, note)
+    planes = {False: (coefficients, seen, shape.subsampling)}
+    if shape.finest is not None:
+        finest = _coefficients(stored, shape.finest)
+        planes[True] = finest, blocks_seen(readers, picture.size, finest, shape.finest, note), shape.finest
     floor = Tables("", shape.lowest, *standard_tables(shape.lowest)).steps(len(coefficients))
     tables = [each for ladder in ladders(shape) for each in ladder]
 
     def file(each: Tables) -> tuple[bytes, list[Tensor]]:
-        levels = levels_of(coefficients, seen, each, floor)
-        content = file_of_levels(levels, each.of(len(levels)), picture.size, shape.subsampling, segments)
+        of_planes, seen_of_them, subsampling = planes[each.kind == FINEST]
+        levels = levels_of(of_planes, seen_of_them, each, floor)
+        content = file_of_levels(levels, each.of(len(levels)), picture.size, subsampling, segments)
         pixels = decoded(content)
         return content, [seen_bytes(reader, pixels, note) for reader in readers]
 
