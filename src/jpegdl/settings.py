@@ -64,9 +64,6 @@ def check_fields(config: Any, prefix: str = "") -> None:
     Args:
         config: a dataclass, with others in it.
         prefix: of the settings' names, with a dot at its end.
-
-    Raises:
-        UsageError: names the first such setting, what it is and what it may be.
     """
     for name, kind in _kinds(type(config)).items():  # type: ignore[arg-type]  # a class can be hashed
         value = getattr(config, name)
@@ -83,9 +80,6 @@ def check_value(value: Any, kind: Any, name: str) -> None:
         value: in question.
         kind: the type.
         name: of the setting.
-
-    Raises:
-        UsageError: names the setting, what it is and what it may be.
     """
     if wrong := _wrong(value, kind):
         raise UsageError(f"{name} must {wrong}")

@@ -30,9 +30,6 @@ def check_backbone(name: str, *, trained: bool = False) -> None:
     Args:
         name: of the backbone.
         trained: whether trained weights are loaded, so that timm's name may have a tag: which weights, or for which settings.
-
-    Raises:
-        UsageError: says what to write instead, or names the most similar ones.
     """
     if is_own(name):
         _factory(name)
@@ -60,11 +57,7 @@ def check_backbone(name: str, *, trained: bool = False) -> None:
 
 
 def _factory(name: str) -> Callable[..., Any]:
-    """Return what makes the user's own model.
-
-    Raises:
-        UsageError: there is no such thing, or it cannot be called with ``num_classes``.
-    """
+    """Return what makes the user's own model, which must be callable with ``num_classes``."""
     factory: Callable[..., Any] = find_object(name, "backbone")
     if not callable(factory):
         raise UsageError(

@@ -69,11 +69,7 @@ def add_seeds(parser: "ArgumentParser", default: str = "all there are") -> None:
 
 
 def comparison_folder(chosen: dict[str, Any]) -> Path:
-    """Return the folder of the comparison.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """Return the folder of the comparison, which must be there."""
     folder: Path = Path(chosen["output"]).expanduser() / chosen["name"]
     if not folder.is_dir():
         raise UsageError(f"no comparison in {folder}: {folder_hint(folder) or 'there are none'}")

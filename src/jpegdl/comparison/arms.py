@@ -101,11 +101,7 @@ ARMS: Mapping[str, Arm] = _Arms()
 
 
 def check_arm(arm: str, own: Mapping[str, Arm]) -> None:
-    """Refuse an unknown arm.
-
-    Raises:
-        UsageError: names those there are, the most similar first.
-    """
+    """Refuse an unknown arm."""
     if arm not in ARMS and arm not in own:
         known = [*own, *ARMS]
         hint = f"{did_you_mean(arm, known)} ".lstrip()
@@ -167,9 +163,6 @@ def arm_config(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = None
         config: the recipe's settings.
         arm: a key of :data:`ARMS` or of ``own``.
         own: the user's own arms.
-
-    Raises:
-        UsageError: unknown arm, or a setting of it that there is not.
     """
     own = own or {}
     check_arm(arm, own)
@@ -191,9 +184,6 @@ def with_changes(config: RunConfig, changes: dict[str, Any], what: str) -> RunCo
         config: the settings.
         changes: of the parts layer, data and training, nested.
         what: where they stand, for messages.
-
-    Raises:
-        UsageError: a setting that there is not, or that cannot have this value.
     """
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(RunConfig)

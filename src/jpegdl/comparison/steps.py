@@ -32,9 +32,6 @@ def _claimed(config: CompareConfig, arm: str, seed: int) -> Iterator[None]:
     """Keep other processes, on this machine or another that shares the folder, from training the same run.
 
     The operating system gives the lock back when a process ends, however it ends.
-
-    Raises:
-        BusyError: one of them is at it.
     """
     if getattr(rank_zero_only, "rank", 0) or int(os.environ.get("NODE_RANK", "0")):  # the processes of one run have one claim
         yield

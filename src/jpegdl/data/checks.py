@@ -19,11 +19,7 @@ _AUTO_AUGMENT = re.compile(
 
 
 def check_data(config: DataConfig) -> None:
-    """Refuse settings that no data set could be loaded with.
-
-    Raises:
-        UsageError: names the setting.
-    """
+    """Refuse settings that no data set could be loaded with."""
     name = config.name
     if name not in (None, OBJECT) and not is_own(name):
         known = set_names()

@@ -41,11 +41,7 @@ class Recipe:
 
 
 def read_recipe(name: str) -> Recipe:
-    """The recipe of that name.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """The recipe of that name."""
     if name not in RECIPES:
         raise UsageError(f"no recipe {name!r}; recipes: {', '.join(RECIPES)}")
     text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")

@@ -91,9 +91,6 @@ def attack_opened(
         config: what to attack with.
         plain: the run of the plain model of the same seed, for transfers from it; None for no transfers.
         progress: see :func:`attack_run`.
-
-    Raises:
-        UsageError: see :func:`attack_run`.
     """
     folder, attack = opened.folder, _Attack(opened, config, plain)
     with attack.pieces.claimed(f"{folder} is being attacked"):

@@ -53,9 +53,6 @@ class Pieces:
 
         Args:
             what: is done, for the message.
-
-        Raises:
-            BusyError: one of them is at it.
         """
         with claimed(self.folder / "lock", what):
             remove_strays(self.folder)

@@ -78,9 +78,6 @@ def read_predictions(file: Path, classes: list[str]) -> Predictions:
     Args:
         file: from :func:`write_predictions`.
         classes: names of the classes, in the order of their indices.
-
-    Raises:
-        UsageError: it is not there, damaged, or of other classes.
     """
     index = {name: number for number, name in enumerate(classes)}
     try:

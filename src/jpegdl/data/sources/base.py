@@ -77,11 +77,7 @@ Sets = tuple[Source, Source, list[str]] | Parts  # what a reader returns: those 
 
 
 def folder_path(config: DataConfig, holds: str) -> Path:
-    """``data.path``, which must be a folder.
-
-    Raises:
-        UsageError: it is not given or not a folder; the message says what it should hold.
-    """
+    """Return ``data.path``, which must be a folder; where it is not, ``holds`` says what it should hold."""
     if config.path is None:
         raise UsageError(f"data.name {config.kind} needs data.path: the folder that holds {holds}")
     root = Path(config.path).expanduser()

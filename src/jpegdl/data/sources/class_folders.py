@@ -207,9 +207,6 @@ def open_test(config: DataConfig) -> tuple[Source, Source, list[str]]:
     """The test images of class folders alone; the training images are none.
 
     They are those of :func:`open_folder`; a folder (or a tar) that has neither part is taken for the test part itself.
-
-    Raises:
-        UsageError: no test images, or one of them is in no class folder.
     """
     holds = "test/ (or test.tar), or one folder for each class"
     root = Path(config.path).expanduser() if config.path else None

@@ -225,20 +225,13 @@ def refuse_compressed(path: Path, name: str | None = None) -> None:
     Args:
         path: the file.
         name: what to call it; default: its path.
-
-    Raises:
-        UsageError: says what it is compressed with, and what to do.
     """
     with path.open("rb") as stream:
         refuse_head(stream.read(8), name or str(path), named=_ARCHIVE.search(path.name))
 
 
 def refuse_head(head: bytes, name: str, named: object = None) -> None:
-    """Refuse an archive that begins like a compressed one, or is ``named`` like one.
-
-    Raises:
-        UsageError: says what it is compressed with, and what to do.
-    """
+    """Refuse an archive that begins like a compressed one, or is ``named`` like one."""
     for magic, kind, way_out in _COMPRESSED:
         if head.startswith(magic):
             raise UsageError(
