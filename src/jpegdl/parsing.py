@@ -161,9 +161,7 @@ def settings_parser(usage: str, about: str, settings: type) -> jsonargparse.Argu
     """One that takes ``--config`` and an option for each entry of a dataclass."""
     own = plain_parser(usage, about)
     own.add_argument(
-        "--config",
-        action=_Recipe,
-        help=f"a YAML file, or a recipe: {', '.join(RECIPES)}; if several are given, the last wins",
+        "--config", action=_Recipe, help=f"a YAML file, or a recipe: {', '.join(RECIPES)}; if several are given, the last wins"
     )
     own.add_class_arguments(settings)
     return own

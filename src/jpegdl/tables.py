@@ -46,11 +46,7 @@ _CHROMA = (
 )
 
 #: What the numbers in a table can be.
-KINDS = {
-    "steps": "quantization steps",
-    "scales": "scales of a compander",
-    "gains": "factors of the coefficients",
-}
+KINDS = {"steps": "quantization steps", "scales": "scales of a compander", "gains": "factors of the coefficients"}
 
 JPEG = (".jpg", ".jpeg")  # suffixes of files that are read as JPEG images
 TEXT = ".txt"  # of those in libjpeg's text format
@@ -169,11 +165,7 @@ def can_be_looked_at(tensor: Tensor) -> bool:
 
 
 def check_table(
-    table: Any,
-    name: str,
-    leading: tuple[int, ...] = (),
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | None = None,
+    table: Any, name: str, leading: tuple[int, ...] = (), dtype: torch.dtype = torch.float32, device: torch.device | None = None
 ) -> Tensor:
     """``table`` (a tensor, array or nested list) as a table of usable steps.
 

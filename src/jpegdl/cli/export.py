@@ -36,10 +36,7 @@ class Export(Command):
             "--size", type=int | list[int] | None, default=None, help="pixels, or height,width (default: as trained)"
         )
         parser.add_argument(
-            "--dynamic-size",
-            type=bool,
-            default=False,
-            help="take any size that is a multiple of 8 (of 16 with 4:2:0)",
+            "--dynamic-size", type=bool, default=False, help="take any size that is a multiple of 8 (of 16 with 4:2:0)"
         )
         parser.add_argument("--rounding", type=Rounding | None, default=None, help="export with this quantizer, such as hard")
         return parser

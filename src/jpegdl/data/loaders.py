@@ -218,11 +218,7 @@ class Data(lightning.LightningDataModule):
         options.setdefault("batch_size", self.config.batch_size)
         workers = min(self.config.workers, count_cores())
         return DataLoader(
-            images,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            **options,
+            images, num_workers=workers, persistent_workers=workers > 0, pin_memory=torch.cuda.is_available(), **options
         )
 
 

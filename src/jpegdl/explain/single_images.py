@@ -112,12 +112,7 @@ def _choose(scores: dict[str, Tensor], count: int, *, by_class: bool) -> list[tu
 
 
 def _look(
-    subject: Subject,
-    models: dict[str, PrependedModel],
-    scores: dict[str, Tensor],
-    name: str,
-    at: int,
-    content: dict[str, Any],
+    subject: Subject, models: dict[str, PrependedModel], scores: dict[str, Tensor], name: str, at: int, content: dict[str, Any]
 ) -> ShownImage:
     index = int(scores["index"][at])
     item = subject.data.test[index]

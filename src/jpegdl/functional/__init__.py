@@ -5,15 +5,7 @@ Everything is in JPEG's own units: pixels 0..255 shifted by -128, coefficients o
 frequency. These functions are the reference: they are written to be read, and checked against the published layer.
 """
 
-from jpegdl.functional.bits import (
-    RUNS,
-    SIZES,
-    Symbols,
-    code_lengths,
-    coded_bits,
-    expected_symbols,
-    size_category,
-)
+from jpegdl.functional.bits import RUNS, SIZES, Symbols, code_lengths, coded_bits, expected_symbols, size_category
 from jpegdl.functional.checks import check_floating, check_images, check_pixels, check_shape
 from jpegdl.functional.companders import log_compand, tanh_compand
 from jpegdl.functional.draws import DRAW_BITS, draw_seed, mixed, uniform_draws

@@ -450,12 +450,7 @@ def _drawn(z: Tensor, draws: Tensor | None, generator: torch.Generator | None) -
 
 
 def noise_quantize(
-    z: Tensor,
-    q: Tensor | float,
-    *,
-    bits: int | None = 8,
-    generator: torch.Generator | None = None,
-    draws: Tensor | None = None,
+    z: Tensor, q: Tensor | float, *, bits: int | None = 8, generator: torch.Generator | None = None, draws: Tensor | None = None
 ) -> Tensor:
     """Add uniform noise as wide as a step in place of rounding: q clamp(z/q + u, -L, L), u uniform in [-1/2, 1/2).
 

@@ -259,10 +259,7 @@ def parameter_groups(model: nn.Module, lr: float, layer_lr: float, weight_decay:
 
 
 def prepend(
-    backbone: nn.Module,
-    layer: L,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    backbone: nn.Module, layer: L, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> PrependedModel[L]:
     """Put a layer in front of a model.
 

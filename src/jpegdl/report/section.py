@@ -50,10 +50,7 @@ def drawn(figure: Figure, name: str, alt: str, caption: str = "", *, wide: bool 
 
 
 def current(
-    runs: Runs,
-    read: Callable[[RunFolder], dict[str, Any] | None],
-    again: str,
-    notes: list[str],
+    runs: Runs, read: Callable[[RunFolder], dict[str, Any] | None], again: str, notes: list[str]
 ) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Return what was found of all runs whose model is still the one that was looked at: arm, seed and what was found.
 

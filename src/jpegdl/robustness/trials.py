@@ -45,10 +45,7 @@ CHECK_ATTACK, CHECK_NORM, CHECK_EPS = "pgd-strong", "Linf", 64 / 255
 
 
 def attack_run(
-    folder: RunFolder,
-    config: AttackConfig,
-    plain: RunFolder | None = None,
-    progress: Progress | None = None,
+    folder: RunFolder, config: AttackConfig, plain: RunFolder | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Attack what a run trained, and leave ``attack.json`` and ``attack.csv`` in its folder.
 

@@ -80,11 +80,7 @@ class OpenedRun:
 
 
 def open_for_test(
-    folder: RunFolder,
-    place: DataPlace,
-    device: str | None,
-    rounding: str | None = None,
-    sets: tuple[Any, ...] | None = None,
+    folder: RunFolder, place: DataPlace, device: str | None, rounding: str | None = None, sets: tuple[Any, ...] | None = None
 ) -> OpenedRun:
     """Open a finished run, and find its test images.
 
