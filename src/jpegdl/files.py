@@ -125,14 +125,10 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str], needed: Sequence[str]) -> dict[str, Any] | None:
-    """Return what a JSON file holds; None where there is no file.
-
-    Args:
-        path: the file, as a command of this package writes it.
-        needed: names without which it is not what it should be.
+    """Return what a JSON file holds, as a command of this package writes it; None where there is no file.
 
     Raises:
-        UsageError: it is damaged, or something else.
+        UsageError: it is damaged, or lacks a name that is needed.
     """
     file = Path(path)
     if not file.is_file():
@@ -150,12 +146,7 @@ def read_json(path: str | os.PathLike[str], needed: Sequence[str]) -> dict[str, 
 
 @contextmanager
 def readable(file: Path, again: str) -> Iterator[None]:
-    """Say that a file is damaged, whatever its content leads to inside.
-
-    Args:
-        file: as a command of this package writes it.
-        again: what writes it again.
-    """
+    """Say that a file is damaged, whatever its content leads to inside, and that the command ``again`` writes it again."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:

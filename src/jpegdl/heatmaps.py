@@ -146,10 +146,7 @@ def heat(
 def shares_figure(shares: dict[str, Array], label: str, *, grey: bool) -> Figure:
     """Draw shares, 0 to 1, of luma and then of chroma: by their titles (8, 8) tables, side by side, in percent.
 
-    Args:
-        shares: of luma first.
-        label: what the colours are.
-        grey: whether all images are grey, so that the shares of chroma mean nothing.
+    Where all images are ``grey``, the shares of chroma mean nothing.
     """
     figure = Figure(figsize=(12, 4.2) if len(shares) == 3 else (9, 4.8), layout="constrained")
     panels = list(figure.subplots(1, len(shares)))

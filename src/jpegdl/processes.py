@@ -22,12 +22,9 @@ _LOOK = 0.5  # seconds between two looks at whether it is still there
 
 @functools.cache  # once is enough
 def end_with(parent: int) -> None:
-    """From now on, end this process as soon as the one that started it has ended, however that ended.
+    """From now on, end this process as soon as the one that started it, ``parent``, has ended, however that ended.
 
     A process that leads a group takes the whole group with it.
-
-    Args:
-        parent: the id of the process that started this one.
     """
 
     def watch() -> None:

@@ -59,11 +59,9 @@ ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 
 
 def check_fields(config: Any, prefix: str = "") -> None:
-    """Refuse settings that are out of the bounds or not among the choices that the types of their fields name.
+    """Refuse settings, in a dataclass with others in it, that are out of the bounds or not among the choices of their types.
 
-    Args:
-        config: a dataclass, with others in it.
-        prefix: of the settings' names, with a dot at its end.
+    ``prefix`` stands before their names, with a dot at its end.
     """
     for name, kind in _kinds(type(config)).items():  # type: ignore[arg-type]  # a class can be hashed
         value = getattr(config, name)
@@ -74,13 +72,7 @@ def check_fields(config: Any, prefix: str = "") -> None:
 
 
 def check_value(value: Any, kind: Any, name: str) -> None:
-    """Refuse a value that is out of the bounds or not among the choices of a type; of other types, any.
-
-    Args:
-        value: in question.
-        kind: the type.
-        name: of the setting.
-    """
+    """Refuse a value of the setting ``name`` that is out of the bounds or not among the choices of its type."""
     if wrong := _wrong(value, kind):
         raise UsageError(f"{name} must {wrong}")
 

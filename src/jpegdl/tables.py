@@ -268,13 +268,9 @@ def write_tables(
 
 
 def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a run's ``tables.json``.
+    """Return the content of a run's ``tables.json``: the description of its layer after training, with the tables of both.
 
-    Args:
-        before, after: what :func:`jpegdl.layer.describe_tables` says of a layer before and after training.
-
-    Returns:
-        The description of ``after`` with the tables of both, as ``before`` and ``after``.
+    Each is what :func:`jpegdl.layer.describe_tables` says of the layer.
     """
     return {
         **{name: value for name, value in after.items() if name != "tables"},

@@ -25,12 +25,7 @@ _TORCHVISION_NAMES = sorted({*torchvision.models.list_models(module=torchvision.
 
 
 def check_backbone(name: str, *, trained: bool = False) -> None:
-    """Refuse the name of a backbone that nobody knows, and the tag of weights that are not loaded.
-
-    Args:
-        name: of the backbone.
-        trained: whether trained weights are loaded, so that timm's name may have a tag: which weights, or for which settings.
-    """
+    """Refuse the name of a backbone that nobody knows and, unless weights are loaded (``trained``), a tag of weights in it."""
     if is_own(name):
         _factory(name)
         return

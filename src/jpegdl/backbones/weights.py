@@ -88,11 +88,9 @@ def check_finite(state: State, source: str) -> None:
 
 
 def pretrained_weights(name: str, size: int) -> State:
-    """The weights that timm or torchvision publish for a backbone, with their own head; downloaded on first use.
+    """Return the weights that timm or torchvision publish for a backbone, with their own head; downloaded on first use.
 
-    Args:
-        name: of the backbone, with or without timm's tag of the weights.
-        size: side of the square images it will see, in pixels.
+    ``size`` is the side of the square images it will see, in pixels.
     """
     source = pretrained_source(name)
     if not source:

@@ -157,13 +157,7 @@ def _entries(arms: "list[Any] | dict[str, Any]") -> list[tuple[str, dict[str, An
 
 
 def arm_config(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = None) -> RunConfig:
-    """Return the settings of one arm of a recipe.
-
-    Args:
-        config: the recipe's settings.
-        arm: a key of :data:`ARMS` or of ``own``.
-        own: the user's own arms.
-    """
+    """Return the settings of one arm, one of :data:`ARMS` or of ``own``, from those of a recipe."""
     own = own or {}
     check_arm(arm, own)
     chosen = own[arm] if arm in own else ARMS[arm]
@@ -178,12 +172,9 @@ def arm_config(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = None
 
 
 def with_changes(config: RunConfig, changes: dict[str, Any], what: str) -> RunConfig:
-    """Return settings with changes in their parts, whose names and types are checked as those of a recipe are.
+    """Return settings with changes in their parts, nested, whose names and types are checked as those of a recipe are.
 
-    Args:
-        config: the settings.
-        changes: of the parts layer, data and training, nested.
-        what: where they stand, for messages.
+    ``what`` says where they stand, for messages.
     """
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(RunConfig)

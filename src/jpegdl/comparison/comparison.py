@@ -199,11 +199,7 @@ def _checked_data(config: CompareConfig, asked: list[Run], sets: tuple[Any, ...]
 
 
 class _OfArms:
-    """The data set of each arm: that of the recipe, unless the arm has settings of its own that may choose other images.
-
-    Args:
-        recipes: the data set of the recipe.
-    """
+    """The data set of each arm: that of the recipe, unless the arm has settings of its own that may choose other images."""
 
     def __init__(self, recipes: Data) -> None:
         self.recipes, self._known = recipes, {chosen_images(recipes.config): recipes}

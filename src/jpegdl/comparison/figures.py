@@ -28,15 +28,8 @@ BySeed = dict[int, RunFolder]
 def draw_figures(folder: Path, runs: dict[str, BySeed], summary: dict[str, Any]) -> None:
     """Draw ``accuracy.png``, ``curves.png``, ``gains.png``; of arms that have such ``tables-ARM.png``, ``saturation-ARM.png``.
 
-    Those that an earlier call drew and that no longer have anything to show are deleted.
-
-    Args:
-        folder: where to.
-        runs: of each arm, by seed, the finished runs.
-        summary: what :func:`jpegdl.comparison.numbers.summarize` returns for them.
-
-    Raises:
-        UsageError: a file of a run is missing or damaged; nothing is drawn then.
+    Those that an earlier call drew and that no longer have anything to show are deleted. Where a file of a run is missing or
+    damaged, nothing is drawn.
     """
     runs = {arm: {seed: runs[arm][seed] for seed in entry["seeds"]} for arm, entry in summary["arms"].items()}
     figures = {
@@ -97,10 +90,7 @@ _CURVES = {
 def curves_figure(runs: dict[str, BySeed], summary: dict[str, Any], without: tuple[str, ...] = ()) -> Figure:
     """Draw what every run measured by epoch: accuracies, losses and, of layers that have them, mean step and saturation.
 
-    Args:
-        runs: of each arm, by seed.
-        summary: what they come to.
-        without: columns of ``metrics.csv`` that are left out.
+    ``without`` names columns of ``metrics.csv`` to leave out.
     """
     metrics, thin = _metrics(runs), _are_thin(runs)
     figure = Figure(figsize=(13, 7), layout="constrained")

@@ -408,11 +408,7 @@ def tuned_in_words(tuned: dict[str, Any]) -> str:
 
 
 def without_result(failed: list[dict[str, Any]]) -> list[str]:
-    """Return which runs have no result, and why, in words: each reason once, with all runs that it holds for.
-
-    Args:
-        failed: of each run ``arm``, ``seed`` and ``why``.
-    """
+    """Return which runs have no result, and why, in words: each reason once, with all runs that it holds for."""
     runs: dict[str, dict[str, list[int]]] = {}  # by reason, then by arm
     for entry in failed:
         runs.setdefault(" ".join(entry["why"].split()), {}).setdefault(entry["arm"], []).append(entry["seed"])

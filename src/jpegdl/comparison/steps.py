@@ -29,10 +29,7 @@ from jpegdl.user_code import is_own
 
 @contextmanager
 def _claimed(config: CompareConfig, arm: str, seed: int) -> Iterator[None]:
-    """Keep other processes, on this machine or another that shares the folder, from training the same run.
-
-    The operating system gives the lock back when a process ends, however it ends.
-    """
+    """Keep other processes from training the same run; see :func:`jpegdl.files.claimed`."""
     if getattr(rank_zero_only, "rank", 0) or int(os.environ.get("NODE_RANK", "0")):  # the processes of one run have one claim
         yield
         return
@@ -81,14 +78,7 @@ def train_arm(
 
 
 def make_layer(run: RunConfig, data: Data, seed: int, needed: Callable[[str], RunFolder]) -> nn.Module:
-    """Make the untrained layer of one run.
-
-    Args:
-        run: its settings.
-        data: what tables are computed from.
-        seed: of the run.
-        needed: gives the finished run of an arm, plain or jpeg-dl, that tables come from; asked only where they do.
-    """
+    """Make the untrained layer of one run; ``needed`` gives the finished run, of plain or jpeg-dl, its tables come from."""
     layer, device = run.layer, compute_device(run.device)
     if not layer_kind(layer).from_tables:
         tables = None

@@ -53,12 +53,7 @@ def shown_files(folder: Path) -> list[ShownFile]:
 
 
 def closing(folder: Path, summary: dict[str, Any]) -> str:
-    """Return what a finished comparison says below its table.
-
-    Args:
-        folder: of the comparison.
-        summary: what is in its ``summary.json``.
-    """
+    """Return what a finished comparison says below its table."""
     files = [(shown.name, shown.about) for shown in shown_files(folder)]
     blocks = (
         [folded(verdict(summary), _WIDTH)],

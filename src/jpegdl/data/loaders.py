@@ -202,8 +202,7 @@ class Data(lightning.LightningDataModule):
     def calibration_dataloader(self, augmented: bool = False) -> DataLoader[Any]:
         """Training images in an order of the seed's; each once over all processes, and no other entry.
 
-        Args:
-            augmented: as they are in the first epoch of training, in batches of that size; else the center crop.
+        They are the center crops or, ``augmented``, as in the first epoch of training, in batches of that size.
         """
         self.train.load()
         generator = torch.Generator().manual_seed(self.seed)

@@ -37,12 +37,7 @@ def compute_device(name: str | None) -> torch.device:
 
 
 def trainer_device(name: str, devices: int) -> dict[str, Any]:
-    """Return the options of Lightning's Trainer for a device's name: ``accelerator``, and ``devices``.
-
-    Args:
-        name: see :func:`compute_device`.
-        devices: how many GPUs or processes.
-    """
+    """Return the options of Lightning's Trainer for a device's name: ``accelerator``, and ``devices``."""
     device = compute_device(name)
     if device.index is not None and devices > 1:
         raise UsageError(f"device {name} is one GPU, and training.devices asks for {devices}: give device cuda")

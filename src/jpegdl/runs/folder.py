@@ -113,12 +113,7 @@ class RunFolder:
             raise UsageError(f"{self} holds a run with other settings ({differing}); give another --name, or delete the folder")
 
     def check_data(self, found: dict[str, Any], config: RunConfig) -> None:
-        """Refuse other data than the run's own.
-
-        Args:
-            found: the data set there is now, :attr:`jpegdl.data.Data.fingerprint`.
-            config: the settings now; the content of the files of weights and tables that they name counts as data.
-        """
+        """Refuse other data than the run's own, or other files of weights and tables, by the digests that the run recorded."""
         if not self.started:
             return
         there = self.data()
@@ -313,12 +308,9 @@ def finished_runs(
 def chosen_runs(
     place: Path, arms: Sequence[str] | None = None, seeds: int | Sequence[int] | None = None
 ) -> dict[str, dict[int, RunFolder]]:
-    """Return the finished runs in the folder of a comparison that something is to be done with, of each arm by seed.
+    """Return the finished runs of a comparison that something is to be done with; see :func:`finished_runs`.
 
-    Args:
-        place: ``runs/NAME``.
-        arms: those wanted; all that there are by default.
-        seeds: a number n for 0 to n-1, or those wanted of each arm; all that there are by default.
+    ``seeds`` may be a number n, for 0 to n-1. That none is wanted is an error.
     """
     wanted = range(seeds) if isinstance(seeds, int) else seeds
     if (arms is not None and not arms) or (wanted is not None and not wanted):

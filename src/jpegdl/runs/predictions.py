@@ -73,12 +73,7 @@ def write_predictions(file: Path, found: Predictions) -> None:
 
 
 def read_predictions(file: Path, classes: list[str]) -> Predictions:
-    """Read predictions back.
-
-    Args:
-        file: from :func:`write_predictions`.
-        classes: names of the classes, in the order of their indices.
-    """
+    """Read back what :func:`write_predictions` wrote, given the names of the classes in the order of their indices."""
     index = {name: number for number, name in enumerate(classes)}
     try:
         with file.open(newline="", encoding="utf-8") as stream:

@@ -33,12 +33,9 @@ def check_plugins(training: TrainingConfig) -> None:
 
 
 def make_own(entries: Sequence[Any], name: str, places: Mapping[str, Any]) -> list[Any]:
-    """The callbacks or loggers of one run.
+    """Make the callbacks or loggers of one run from the entries of settings.
 
-    Args:
-        entries: as settings have them.
-        name: callbacks or loggers.
-        places: what ``{NAME}`` stands for in texts among the arguments, by NAME; other braces stay.
+    ``places`` has what ``{NAME}`` stands for in texts among the arguments, by NAME; other braces stay.
     """
     made = []
     for entry in entries:
@@ -78,8 +75,7 @@ def _wandb_run() -> Any:
 def naming(own: Callable[[], Mapping[str, Sequence[Any]]]) -> Iterator[None]:
     """Make an error that one of the user's callbacks or loggers raises in here one that names it.
 
-    Args:
-        own: these by name of the setting, asked for when there is an error.
+    ``own`` gives these by name of the setting, where there is an error.
     """
     try:
         yield

@@ -15,12 +15,8 @@ _SAID = 5  # classes that a message names
 def class_index(value: Any, name: str) -> int:
     """Return what a set gives for an image's class as a class index.
 
-    Args:
-        value: as the set has it.
-        name: of the image, for messages.
-
     Raises:
-        UsageError: it is no whole number: a truth value, say, or an array or tensor of one.
+        UsageError: it is no whole number: a truth value, say, or an array or tensor of one; names the image.
     """
     if type(value) is int:
         return value

@@ -220,12 +220,7 @@ def is_compressed(path: Path) -> bool:
 
 
 def refuse_compressed(path: Path, name: str | None = None) -> None:
-    """Refuse an archive that is named like a compressed one, or begins like one.
-
-    Args:
-        path: the file.
-        name: what to call it; default: its path.
-    """
+    """Refuse an archive, called ``name`` or else by its path, that is named like a compressed one, or begins like one."""
     with path.open("rb") as stream:
         refuse_head(stream.read(8), name or str(path), named=_ARCHIVE.search(path.name))
 

@@ -165,12 +165,9 @@ def _apart(source: Source, chosen: Sequence[int]) -> tuple[Source, Source]:
 
 
 class Chosen(Source):
-    """Some images of another source.
+    """Some images of another source, in the order of ``indices``.
 
-    Args:
-        source: whose.
-        indices: which of them, in the order wanted.
-        counts: whether the files that were passed over beside them count here.
+    The files that were passed over beside them are this one's too, unless they do not count.
     """
 
     def __init__(self, source: Source, indices: Sequence[int], *, counts: bool = True) -> None:
