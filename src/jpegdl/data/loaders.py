@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import warnings
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from jpegdl.data.config import DataConfig
 from jpegdl.data.images import ImageSet
 from jpegdl.data.sampling import EpochSampler, Seeded, Share, processes
 from jpegdl.data.sources import open_sets
-from jpegdl.errors import DataWarning, UsageError
+from jpegdl.errors import UsageError, warn_of_data
 from jpegdl.files import as_text
 from jpegdl.processes import count_cores
 
@@ -132,11 +131,9 @@ class Data(lightning.LightningDataModule):
                 continue
             if shared := int((np.isin(part.contents, self.train.contents) & (part.contents != b"")).sum()):
                 found[f"{name}_in_train"] = shared
-                warnings.warn(
-                    f"{shared} of {len(part.contents)} {name} images {'is a' if shared == 1 else 'are'} training "
-                    f"image{'' if shared == 1 else 's'} too: accuracy on them says how well they are remembered",
-                    DataWarning,
-                    stacklevel=2,
+                are = "is a training image too" if shared == 1 else "are training images too"
+                warn_of_data(
+                    f"{shared} of {len(part.contents)} {name} images {are}: accuracy on them says how well they are remembered"
                 )
         if not apart and (several := self._several_classes()):
             found["several_classes"] = several
@@ -155,10 +152,8 @@ class Data(lightning.LightningDataModule):
             some = "; ".join(" = ".join(same[:_NAMED]) for same in pictures[:_NAMED])
             more = f"; and {len(pictures) - _NAMED} more" if len(pictures) > _NAMED else ""
             subject = f"1 {name} picture comes" if len(pictures) == 1 else f"{len(pictures)} {name} pictures come"
-            warnings.warn(
-                f"{subject} under more than one class, as copies or links: {some}{more}; at most one of the classes is right",
-                DataWarning,
-                stacklevel=3,
+            warn_of_data(
+                f"{subject} under more than one class, as copies or links: {some}{more}; at most one of the classes is right"
             )
         return found
 

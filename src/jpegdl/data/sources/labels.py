@@ -1,12 +1,11 @@
 """The one check of class indices, for sets from wherever."""
 
 import operator
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from jpegdl.data.sources.base import Source
-from jpegdl.errors import DataWarning, UsageError
+from jpegdl.errors import UsageError, some_of, warn_of_data
 
 MOST = 2**20  # classes that may be numbered, and not named
 _SAID = 5  # classes that a message names
@@ -89,18 +88,10 @@ def check_classes(
             raise UsageError(f"{found} ({one}){instead and f'; {instead}'}")
         others = len(unseen) - 1
         more = f", nor of {others} other{'' if others == 1 else 's'}" if others else ""
-        warnings.warn(
-            f"{found}{more}: only a network that knows {'them' if others else 'it'} can be right", DataWarning, stacklevel=3
-        )
+        warn_of_data(f"{found}{more}: only a network that knows {'them' if others else 'it'} can be right")
     if limited:
         return
     for split, used in (("training", trained), ("test", tested | (set(range(len(classes))) - trained))):
         if without := [name for index, name in enumerate(classes) if index not in used]:
-            more = f" and {len(without) - _SAID} more" if len(without) > _SAID else ""
-            verb = "has" if len(without) == 1 else "have"
-            names = ", ".join(without[:_SAID])
-            warnings.warn(
-                f"{label}: {len(without)} of {len(classes)} classes {verb} no {split} image: {names}{more}",
-                DataWarning,
-                stacklevel=3,
-            )
+            have = f"{len(without)} of {len(classes)} classes {'has' if len(without) == 1 else 'have'}"
+            warn_of_data(f"{label}: {have} no {split} image: {some_of(without, _SAID)}")

@@ -5,7 +5,6 @@ imported when a set is first asked for: none of them is listed here.
 """
 
 import pkgutil
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from jpegdl.data.config import OBJECT, DataConfig
 from jpegdl.data.sources.base import Parts, Sets, Source
 from jpegdl.data.sources.labels import check_classes, check_range
 from jpegdl.data.sources.listing import warn_passed
-from jpegdl.errors import DataWarning, UsageError
+from jpegdl.errors import UsageError, warn_of_data
 from jpegdl.random import dealt, evenly, stratified
 from jpegdl.user_code import is_own
 
@@ -140,11 +139,9 @@ def _held_out(parts: Parts, config: DataConfig, label: str, test_only: bool) -> 
     if config.holdout == 0 and config.folds is None:
         return parts._replace(validation=None)
     if parts.validation is not None:
-        warnings.warn(
+        warn_of_data(
             f"{label} has images for validation of its own, which are not in use: data.holdout and data.folds take training "
-            "images",
-            DataWarning,
-            stacklevel=4,
+            "images"
         )
     targets = parts.train.targets
     if config.folds is not None and config.fold is not None:
