@@ -9,6 +9,7 @@ from typing import Any
 
 from jpegdl.comparison.numbers import folded, recounted, summary_csv, summary_table, verdict
 from jpegdl.errors import UsageError
+from jpegdl.files import reading
 from jpegdl.runs.record import counted
 
 _WIDTH = 80  # characters of a line
@@ -117,15 +118,12 @@ def read_summary(folder: Path) -> dict[str, Any]:
         UsageError: there is none, or it is damaged.
     """
     file = folder / "summary.json"
-    try:
+    if not file.exists():
+        raise UsageError(f"{file} does not exist; jpegdl compare writes it")
+    with reading(file, "run jpegdl compare with the same settings to write it again"):
         summary: dict[str, Any] = recounted(json.loads(file.read_text(encoding="utf-8")))
         summary_table(summary), summary_csv(summary)  # which look at all of it
         unlike = [run for run in sorted(folder.glob("*/*/result.json")) if not _tells_of(summary, run)]
-    except FileNotFoundError as error:
-        raise UsageError(f"{file} does not exist; jpegdl compare writes it") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        why = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{file} is damaged ({why}); run jpegdl compare with the same settings to write it again") from error
     if unlike:
         names = ", ".join(str(run.parent.relative_to(folder)) for run in unlike)
         warnings.warn(f"this table is older than some runs: {names}; run jpegdl compare to update it", stacklevel=2)

@@ -115,9 +115,7 @@ def _look(
     subject: Subject, models: dict[str, PrependedModel], scores: dict[str, Tensor], name: str, at: int, content: dict[str, Any]
 ) -> ShownImage:
     index = int(scores["index"][at])
-    item = subject.data.test[index]
-    assert item is not None, "it was scored"
-    image = item[0][None].to(subject.device)
+    image = subject.data.test[index][0][None].to(subject.device)
     target = scores["target"][at : at + 1].to(subject.device)
     with torch.no_grad():
         output = subject.layer(image)

@@ -114,14 +114,8 @@ class _Attack:
 
     def _images(self) -> tuple[list[int], Tensor, Tensor]:
         """Test images: indices in ascending order, images (N, 3, size, size), class indices (N,)."""
-        indices, images, labels = [], [], []
-        for index in self.opened.images(self.config.images, self.config.images_seed):
-            if (item := self.opened.data.test[index]) is not None:  # a corrupt one that the run leaves out
-                indices.append(index)
-                images.append(item[0])
-                labels.append(item[1])
-        if not indices:
-            raise UsageError(f"none of the {self.config.images} images drawn can be decoded")
+        indices = self.opened.images(self.config.images, self.config.images_seed)
+        images, labels = zip(*(self.opened.data.test[index] for index in indices), strict=True)
         return indices, torch.stack(images), torch.tensor(labels)
 
     def _made_of(self) -> dict[str, Any]:

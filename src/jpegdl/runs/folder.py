@@ -15,7 +15,17 @@ import yaml
 
 from jpegdl.earlier import todays_record
 from jpegdl.errors import UsageError
-from jpegdl.files import digest_of_file, folder_hint, remove_strays, replacing, write_csv, write_json, write_text
+from jpegdl.files import (
+    digest_of_file,
+    folder_hint,
+    reading,
+    remove_strays,
+    replacing,
+    with_all,
+    write_csv,
+    write_json,
+    write_text,
+)
 from jpegdl.runs.config import RunConfig
 from jpegdl.runs.record import (
     class_difference,
@@ -33,9 +43,6 @@ from jpegdl.runs.record import (
 if TYPE_CHECKING:
     from torch import nn
 
-_BAD_FILE = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, yaml.YAMLError, safetensors.SafetensorError,
-)  # fmt: skip
 _SECTIONS = {"arm", "seed", "backbone", "data", "layer", "training"}
 CLASSES = "jpegdl.classes"  # in the metadata of model.safetensors
 _DATA = {"name", "classes", "train", "test", "tables"}
@@ -58,12 +65,8 @@ class RunFolder:
         self.path = path
         self.config_file, self.data_file = path / "config.yaml", path / "data.json"
         self.metrics_file, self.layer_file, self.checkpoint = path / "metrics.csv", path / "layer.npz", path / "last.ckpt"
-        self.model_file, self.tables_file, self.result_file = (
-            path / "model.safetensors",
-            path / "tables.json",
-            path / "result.json",
-        )
-        self.failure_file = path / "failure.json"
+        self.model_file, self.tables_file = path / "model.safetensors", path / "tables.json"
+        self.result_file, self.failure_file = path / "result.json", path / "failure.json"
 
     def __str__(self) -> str:
         return str(self.path)
@@ -90,7 +93,7 @@ class RunFolder:
     def _settings(self) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
         """The settings, and of those that asked for what is no more what for, and what is done now."""
         with self.reading(self.config_file):
-            there = _with(yaml.safe_load(self.config_file.read_text(encoding="utf-8")), _SECTIONS)
+            there = with_all(yaml.safe_load(self.config_file.read_text(encoding="utf-8")), _SECTIONS)
             arm, seed = there.pop("arm"), there.pop("seed")
             known, gone = todays_record(there)
             return settings_of(from_dict(RunConfig, known), arm, seed), gone
@@ -202,7 +205,7 @@ class RunFolder:
         (epochs, 3, 8, 8) for Y, Cb and Cr. Layers without a table for each of these have none.
         """
         with self.reading(self.layer_file), np.load(self.layer_file) as stored:
-            return _with({name: stored[name] for name in stored.files}, {"epoch", "steps", "saturation"})
+            return with_all({name: stored[name] for name in stored.files}, {"epoch", "steps", "saturation"})
 
     def failure(self, config: RunConfig, arm: str, seed: int) -> str | None:
         """Return why the last training with these settings stopped; None if nothing is known of it, or if it is finished."""
@@ -248,16 +251,11 @@ class RunFolder:
     @contextmanager
     def reading(self, file: Path) -> Iterator[None]:
         """Whatever a damaged or missing file raises, as one error that names it and the way out."""
-        try:
+        way_out = f"delete {self} to train that run again"
+        if file not in (self.config_file, self.data_file) and self.checkpoint.is_file():
+            way_out = f"delete {self.result_file}, and run the command that trained it again: the last epoch is there"
+        with reading(file, way_out, zipfile.BadZipFile, yaml.YAMLError, safetensors.SafetensorError):
             yield
-        except _BAD_FILE as error:
-            if isinstance(error, UsageError):
-                raise
-            state = f"is damaged ({_said(error)})" if file.is_file() else "is missing"
-            way_out = f"delete {self} to train that run again"
-            if file not in (self.config_file, self.data_file) and self.checkpoint.is_file():
-                way_out = f"delete {self.result_file}, and run the command that trained it again: the last epoch is there"
-            raise UsageError(f"{file} {state}; {way_out}") from error
 
     def differs(self, digest: str | None) -> str | None:
         """Return what became of its trained model, "has changed" or "is gone", where it is not the one of that digest
@@ -318,21 +316,10 @@ def chosen_runs(
     return finished_runs(place, arms, wanted)
 
 
-def _said(error: BaseException) -> str:
-    return f"no {error} in it" if isinstance(error, KeyError) else " ".join(str(error).split())
-
-
 def _changed(now: dict[str, str], before: dict[str, str]) -> list[str]:
     """Return the names of those whose digest is not what it was."""
     return [name for name, digest in now.items() if digest != before.get(name)]
 
 
 def _json(file: Path, needed: set[str]) -> dict[str, Any]:
-    return _with(json.loads(file.read_text(encoding="utf-8")), needed)
-
-
-def _with(there: dict[str, Any], needed: set[str]) -> dict[str, Any]:
-    """Return what a file holds, if all that is needed is in it."""
-    if missing := needed - there.keys():
-        raise ValueError(f"no {', '.join(sorted(missing))} in it")
-    return there
+    return with_all(json.loads(file.read_text(encoding="utf-8")), needed)

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jpegdl.errors import UsageError
-from jpegdl.files import write_csv
+from jpegdl.files import reading, write_csv
 from jpegdl.runs.folder import RunFolder
 
 _COLUMNS = ("image", "class", "predicted", "probability", "rank", "loss")
@@ -75,7 +74,7 @@ def write_predictions(file: Path, found: Predictions) -> None:
 def read_predictions(file: Path, classes: list[str]) -> Predictions:
     """Read back what :func:`write_predictions` wrote, given the names of the classes in the order of their indices."""
     index = {name: number for number, name in enumerate(classes)}
-    try:
+    with reading(file, "run jpegdl evaluate on the run's own images to write it again", csv.Error):
         with file.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
         return Predictions(
@@ -87,6 +86,3 @@ def read_predictions(file: Path, classes: list[str]) -> Predictions:
             np.array([int(row["rank"]) for row in rows], np.int64),
             np.array([float(row["loss"]) for row in rows]),
         )
-    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
-        state = f"is damaged ({type(error).__name__}: {error})" if file.is_file() else "is missing"
-        raise UsageError(f"{file} {state}; run jpegdl evaluate on the run's own images to write it again") from error
