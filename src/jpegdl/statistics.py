@@ -59,6 +59,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+def add_holm(differences: Sequence[dict[str, Any]]) -> None:
+    """Add ``p_holm`` to what :func:`paired_difference` says of several: ``p`` corrected for as many as are tested, or None."""
+    tested = [difference for difference in differences if difference["p"] is not None]
+    for difference in differences:
+        difference["p_holm"] = None
+    for difference, p in zip(tested, holm([difference["p"] for difference in tested]), strict=True):
+        difference["p_holm"] = p
+
+
 def bootstrap(
     values: Sequence[float], baseline: Sequence[float], *, draws: int = 10000, seed: int = 0
 ) -> tuple[float, float] | None:
@@ -163,10 +172,8 @@ def paired(source: str | os.PathLike[str], *, baseline: str = BASELINE, value: s
             own, base = ([each[seed] for seed in seeds] for each in (by_seed, runs[baseline]))
             left_out = [seed for seed in {**runs[baseline], **by_seed} if seed not in seeds]
             both = {"seeds": seeds, "left_out": left_out}
-            found[arm] = {**both, **paired_difference(own, base), "bootstrap": bootstrap(own, base), "p_holm": None}
-    tested = [entry for entry in found.values() if entry["p"] is not None]
-    for entry, p in zip(tested, holm([entry["p"] for entry in tested]), strict=True):
-        entry["p_holm"] = p
+            found[arm] = {**both, **paired_difference(own, base), "bootstrap": bootstrap(own, base)}
+    add_holm(list(found.values()))
     return found
 
 

@@ -51,9 +51,6 @@ def draw_figures(folder: Path, runs: dict[str, BySeed], summary: dict[str, Any])
                 figure.savefig(file, dpi=90, facecolor="white")
 
 
-# ---------------------------------------------------------------------------------------------------------- accuracies
-
-
 def accuracy_figure(runs: dict[str, BySeed], summary: dict[str, Any]) -> Figure:
     """Draw accuracy by epoch, in the test or on what is held out: of each seed, and their mean where all were measured."""
     figure = Figure(figsize=(6.4, 4), layout="constrained")
@@ -193,9 +190,6 @@ def gains_figure(summary: dict[str, Any]) -> Figure | None:
     return figure
 
 
-# -------------------------------------------------------------------------------------------------------------- tables
-
-
 def compared_tables_figure(arm: str, runs: BySeed) -> Figure | None:
     """Tables before and after training, mean over the seeds, and what changed; None for an arm without any for all blocks."""
     kind = _table_kind(next(iter(runs.values()))) if runs else None
@@ -215,9 +209,6 @@ def _table_kind(run: RunFolder) -> str | None:
 
 def _are_grey(runs: BySeed) -> bool:
     return all(run.result().get("grey") for run in runs.values())
-
-
-# ---------------------------------------------------------------------------------------------------------- saturation
 
 
 def compared_saturation_figure(arm: str, runs: BySeed) -> Figure | None:

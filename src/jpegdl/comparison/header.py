@@ -110,9 +110,6 @@ def _images_line(config: CompareConfig, data: Data) -> str:
     return line
 
 
-# ---------------------------------------------------------------------------------------------------------------- time
-
-
 def _time_rows(
     config: CompareConfig,
     data: Data,

@@ -137,8 +137,6 @@ class _Attack:
             "draws": self.draws,
         }
 
-    # ------------------------------------------------------------------------------------------------------------ trials
-
     def trials(self) -> tuple[list[Trial], list[Trial], dict[str, str]]:
         """Those asked for, those of the check, and by name why some are left out."""
         offered = gradients_of(self.model.layer)
@@ -259,8 +257,6 @@ class _Attack:
             own |= {"steps": attacks.STRONG_STEPS, "restarts": attacks.STRONG_RESTARTS}
         return own
 
-    # ------------------------------------------------------------------------------------------------------- corruptions
-
     def _corrupted(self, name: str, counter: "_Counter") -> float:
         """Accuracy on corrupted images, 0 to 1, from the folder or measured now."""
         kind, _, degree = name.rpartition("-")
@@ -280,8 +276,6 @@ class _Attack:
         else:
             counter.skip()
         return float(from_bits(found["correct"]).mean())
-
-    # ------------------------------------------------------------------------------------------------------------- parts
 
     def _right(self, model: PrependedModel, draws: int) -> Bits:
         """(images,) which of the unchanged images a model knows."""
