@@ -134,12 +134,9 @@ def in_words(kind: Any) -> str:
     if origin is Annotated:
         return in_words(parts[0])
     if origin is list:
-        return f"some of {', '.join(map(str, some))}" if (some := _choices(parts[0])) else f"a list of {_lists(parts[0])}"
+        chosen = get_origin(parts[0]) is Literal
+        return f"some of {', '.join(map(str, get_args(parts[0])))}" if chosen else f"a list of {_lists(parts[0])}"
     return _WORDS.get(origin or kind, str(kind))
-
-
-def _choices(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) is Literal else ()
 
 
 def _lists(item: Any) -> str:

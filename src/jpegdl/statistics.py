@@ -163,16 +163,15 @@ def paired(source: str | os.PathLike[str], *, baseline: str = BASELINE, value: s
     if len(runs) == 1:
         raise UsageError(f"{source}: {baseline} is the only arm; add one to compare with it")
     found: dict[str, dict[str, Any]] = {}
-    for arm in runs:
-        if not runs[arm].keys() & runs[baseline].keys():
-            raise UsageError(f"{source}: {arm} and {baseline} share no seed, so there are no pairs")
+    plain = runs.pop(baseline)
     for arm, by_seed in runs.items():
-        if arm != baseline:
-            seeds = [seed for seed in by_seed if seed in runs[baseline]]
-            own, base = ([each[seed] for seed in seeds] for each in (by_seed, runs[baseline]))
-            left_out = [seed for seed in {**runs[baseline], **by_seed} if seed not in seeds]
-            both = {"seeds": seeds, "left_out": left_out}
-            found[arm] = {**both, **paired_difference(own, base), "bootstrap": bootstrap(own, base)}
+        seeds = [seed for seed in by_seed if seed in plain]
+        if not seeds:
+            raise UsageError(f"{source}: {arm} and {baseline} share no seed, so there are no pairs")
+        own, base = ([each[seed] for seed in seeds] for each in (by_seed, plain))
+        left_out = [seed for seed in {**plain, **by_seed} if seed not in seeds]
+        both = {"seeds": seeds, "left_out": left_out}
+        found[arm] = {**both, **paired_difference(own, base), "bootstrap": bootstrap(own, base)}
     add_holm(list(found.values()))
     return found
 

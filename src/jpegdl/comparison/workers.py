@@ -199,17 +199,10 @@ class _WorkerError(Exception):
 
 
 class _Worker:
-    """A worker process.
-
-    Attributes:
-        row: of the display.
-        run: what it is training.
-        ready: whether it has begun to listen.
-        connection: takes orders there, and events from there.
-    """
+    """A worker process: what it is training, shown in a row of the display; and the connection for orders and events."""
 
     def __init__(self, row: int, setup: Setup) -> None:
-        self.row, self.ready = row, False
+        self.row, self.ready = row, False  # it is ready once it has begun to listen
         self.run: Run | None = None
         here, there = socket.socketpair()
         self.connection = Connection(here.detach())

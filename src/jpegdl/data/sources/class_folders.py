@@ -141,19 +141,12 @@ def _scan(root: Path, passed: Passed) -> Iterator[File]:
 
 
 class _Images(NamedTuple):
-    """What a part of a set holds.
-
-    Attributes:
-        root: its folder or tar.
-        places: the class and the place of every image, in order.
-        folders: all classes, those without an image too.
-        passed_over: how many files of each suffix.
-    """
+    """What a part of a set, a folder or a tar, holds."""
 
     root: Path
-    places: list[tuple[str, ByteRange]]
-    folders: set[str]
-    passed_over: Mapping[str, int]
+    places: list[tuple[str, ByteRange]]  # the class and the place of every image, in order
+    folders: set[str]  # all classes, those without an image too
+    passed_over: Mapping[str, int]  # files, by suffix
 
     def source(self, index: Mapping[str, int]) -> Stored:
         """The images, with the indices of their classes."""
