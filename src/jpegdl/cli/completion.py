@@ -85,7 +85,6 @@ def _open_sets() -> dict[str, Any]:
         "arm": ARMS,
         "data.name": set_names(),
         "device": ("auto", "cpu", "cuda", "gpu", "mps"),
-        "layer.calibration": ("eval", "train"),
         "layer.kind": LAYER_KINDS,
         "recipe": RECIPES,
     }

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from jpegdl.errors import UsageError, did_you_mean
 from jpegdl.layer.base import ImageLayer
 from jpegdl.layer.config import LayerConfig, table_source
-from jpegdl.layer.quantizing import STEP_RANGE, QuantizerOptions, QuantizingLayer, quantizer_options
+from jpegdl.layer.quantizing import QuantizerOptions, QuantizingLayer, quantizer_options
+from jpegdl.settings import check_fields
 from jpegdl.tables import read_tables
 from jpegdl.user_code import find_object, is_own, said
 
@@ -196,12 +197,7 @@ def check_layer(config: LayerConfig, size: int) -> None:
         config: the settings.
         size: side of the square images, in pixels.
     """
-    if not 0 < config.q_max <= STEP_RANGE[1]:
-        raise UsageError(f"layer.q_max must be greater than 0 and at most {STEP_RANGE[1]:g}, got {config.q_max}")
-    if config.images < 1:
-        raise UsageError(f"layer.images must be at least 1, got {config.images}")
-    if config.calibration not in ("eval", "train"):
-        raise UsageError(f"layer.calibration must be eval or train, got {config.calibration!r}")
+    check_fields(config, "layer.")
     if table_source(config) == "file":
         read_tables(config.tables)
     try:
