@@ -310,9 +310,6 @@ def meant_for(path: str | os.PathLike[str]) -> tuple[int | None, str | None]:
     Returns:
         (bits, subsampling): of the level cap, None for no cap or where nothing says; of chroma, 4:4:4 or 4:2:0, None where
         nothing says, or it is another one.
-
-    Raises:
-        UsageError: as :func:`read_tables`.
     """
     file = Path(path)
     read_tables(file)  # says what is wrong with it
