@@ -78,17 +78,11 @@ def _split(name: str) -> tuple[str, str, bool]:
 
 @dataclass(frozen=True)
 class OwnInput:
-    """The images that published weights were made for.
+    """The images that published weights were made for."""
 
-    Attributes:
-        size: side of the square images, in pixels.
-        resize: short side that images are scaled to before the crop to ``size``.
-        interpolation: bicubic or bilinear.
-    """
-
-    size: int
-    resize: int
-    interpolation: str
+    size: int  # side of the square images, in pixels
+    resize: int  # short side that images are scaled to before the crop to ``size``
+    interpolation: str  # bicubic or bilinear
 
 
 def own_input(name: str) -> OwnInput | None:

@@ -30,16 +30,10 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class ShownFile:
-    """Files of one sort in the folder of a comparison.
+    """Files of one sort in the folder of a comparison."""
 
-    Attributes:
-        name: of the file; with ARM, SEED or * in it where there are several.
-        about: what it shows.
-        files: all there are.
-    """
-
-    name: str
-    about: str
+    name: str  # with ARM, SEED or * in it where there are several
+    about: str  # what they show
     files: list[Path]
 
 

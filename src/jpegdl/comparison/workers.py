@@ -30,19 +30,12 @@ _TICK = 0.5  # seconds between two looks at whether the processes are there, and
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker is told first: the comparison, and how this process computes and warns, for it to do the same.
-
-    Attributes:
-        config: the comparison.
-        threads: of each run.
-        warnings: what to ignore or raise, as arguments of ``warnings.filterwarnings``, the first to be asked last.
-        torch: PyTorch's settings that numbers depend on.
-    """
+    """What a worker is told first: the comparison, and how this process computes and warns, for it to do the same."""
 
     config: CompareConfig
-    threads: int
-    warnings: list[tuple[Any, ...]]
-    torch: dict[str, Any]
+    threads: int  # of each run
+    warnings: list[tuple[Any, ...]]  # arguments of ``warnings.filterwarnings``, the first to be asked last
+    torch: dict[str, Any]  # PyTorch's settings that numbers depend on
 
 
 def _setup(config: CompareConfig, threads: int) -> Setup:

@@ -18,19 +18,12 @@ NO_GRADIENT, TRANSFER = "black-box", "plain"
 
 @dataclass(frozen=True)
 class Trial:
-    """One attack with one gradient at one eps.
+    """One attack with one gradient at one eps."""
 
-    Attributes:
-        attack: one of :data:`jpegdl.robustness.ATTACKS`.
-        gradient: own, ste, none, identity; plain for a transfer from the plain model; black-box for square.
-        norm: Linf or L2.
-        eps: in units of pixels from 0 to 1.
-    """
-
-    attack: str
-    gradient: str
-    norm: str
-    eps: float
+    attack: str  # one of ATTACKS
+    gradient: str  # own, ste, none, identity; plain for a transfer from the plain model; black-box for square
+    norm: str  # Linf or L2
+    eps: float  # in units of pixels from 0 to 1
 
     @property
     def name(self) -> str:

@@ -24,25 +24,16 @@ def one_of_several(progress: Progress | None, title: str, number: int, count: in
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a run is.
+    """How far a run is."""
 
-    Attributes:
-        done, total: batches.
-        epoch, epochs: the epoch in training, from 1 on, and how many there are.
-        loss: mean over the last finished epoch.
-        accuracy: share of the test images, 0 to 1, at the last test; or of the validation images.
-        resumed: the last epoch that was finished before this process took over; 0 for a run from scratch.
-        part: which images ``accuracy`` is of, test or validation.
-    """
-
-    done: int
+    done: int  # batches
     total: int
-    epoch: int
+    epoch: int  # in training, from 1 on
     epochs: int
-    loss: float | None = None
-    accuracy: float | None = None
-    resumed: int = 0
-    part: str = "test"
+    loss: float | None = None  # mean over the last finished epoch
+    accuracy: float | None = None  # share of the images of ``part``, 0 to 1, when they were last looked at
+    resumed: int = 0  # the last epoch that was finished before this process took over
+    part: str = "test"  # or validation
 
     def __str__(self) -> str:
         accuracy = "" if self.accuracy is None else f"{self.part} {100 * self.accuracy:.1f} %, "

@@ -29,12 +29,7 @@ T = TypeVar("T", bound=Opener)
 
 @dataclass(frozen=True)
 class Reader:
-    """What opens a set.
-
-    Attributes:
-        open: gives training and test images, and the names of the classes.
-        open_test: the same without a training part, where the reader can do that.
-    """
+    """What opens a set; and what opens it without a training part, where the reader can do that."""
 
     open: Opener
     open_test: Opener
