@@ -32,19 +32,13 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare to a truth value
 class AttackOutcome:
-    """What a trial found.
-
-    Attributes:
-        trial: which.
-        broken: (images,) of those that the model knows, which it took for another class.
-        largest: how far an image was moved at most, in units of pixels from 0 to 1.
-        fools_plain: share of the broken images that the plain model knows and that, changed so, it takes for another class
-            too; None without a plain model, or where it knows none.
-    """
+    """What a trial found."""
 
     trial: Trial
-    broken: Bits
-    largest: float
+    broken: Bits  # (images,) of those that the model knows, which it took for another class
+    largest: float  # how far an image was moved at most, in units of pixels from 0 to 1
+    #: Share of the broken images that the plain model knows and that, changed so, it takes for another class too; None without
+    #: a plain model, or where it knows none.
     fools_plain: float | None
 
 

@@ -15,25 +15,15 @@ _COLUMNS = ("image", "class", "predicted", "probability", "rank", "loss")
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model said of images, in the order of the data set; all arrays are (images,).
+    """What a model said of images, in the order of the data set; all arrays are (images,)."""
 
-    Attributes:
-        images: their names, which do not depend on where the set is kept.
-        classes: names of the classes.
-        target: the class that each image is of, as an index.
-        predicted: the class that the model takes it for.
-        probability: what the model gives that, 0 to 1.
-        rank: at which place the image's own class comes, 1 where the model is right.
-        loss: cross-entropy, in nats.
-    """
-
-    images: list[str]
-    classes: list[str]
-    target: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    probability: NDArray[np.float64]
-    rank: NDArray[np.int64]
-    loss: NDArray[np.float64]
+    images: list[str]  # their names, which do not depend on where the set is kept
+    classes: list[str]  # names of the classes
+    target: NDArray[np.int64]  # the class that each image is of, as an index
+    predicted: NDArray[np.int64]  # the class that the model takes it for
+    probability: NDArray[np.float64]  # what the model gives that, 0 to 1
+    rank: NDArray[np.int64]  # at which place the image's own class comes, 1 where the model is right
+    loss: NDArray[np.float64]  # cross-entropy, in nats
 
     @property
     def right(self) -> NDArray[np.bool_]:
