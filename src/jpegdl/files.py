@@ -160,11 +160,12 @@ def reading(file: Path, way_out: str, *others: type[Exception]) -> Iterator[None
         way_out: what to do, for the message.
         others: what else its reader raises.
     """
+    damage = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, *others)
     try:
         yield
     except UsageError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, *others) as error:
+    except damage as error:
         why = f"no {error} in it" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise UsageError(f"{file} {f'is damaged ({why})' if file.is_file() else 'is missing'}; {way_out}") from error
 

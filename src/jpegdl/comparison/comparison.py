@@ -282,11 +282,12 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
 def _in_rows(runs: Runs, results: dict[str, dict[int, dict[str, Any]]], summary: dict[str, Any]) -> list[Result]:
     """The results that the summary counts."""
     names = {field.name for field in fields(Result)} - {"arm", "seed", "folder"}
-    return [
-        Result(arm=arm, seed=seed, folder=runs[arm][seed], **{name: results[arm][seed].get(name) for name in names})
-        for arm, entry in summary["arms"].items()
-        for seed in entry["seeds"]
-    ]
+    found = []
+    for arm, entry in summary["arms"].items():
+        for seed in entry["seeds"]:
+            numbers: dict[str, Any] = {name: results[arm][seed].get(name) for name in names}
+            found.append(Result(arm=arm, seed=seed, folder=runs[arm][seed], **numbers))
+    return found
 
 
 def _found_runs(config: CompareConfig, failures: Failures) -> tuple[Runs, Failures]:

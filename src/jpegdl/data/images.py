@@ -23,7 +23,7 @@ from jpegdl.data.digests import DIGITS
 from jpegdl.data.pixels import middle, orientation_note, resized, to_rgb
 from jpegdl.data.sampling import IGNORED, Key
 from jpegdl.data.sources.base import Source
-from jpegdl.errors import UsageError, some_of, warn_of_data
+from jpegdl.errors import UsageError, warn_of_data
 from jpegdl.layer.jpeg_function import jpeg
 from jpegdl.opener import BadImage
 from jpegdl.random import seeded
@@ -317,7 +317,8 @@ def bad_file(error: Exception) -> str:
 
 
 def _listed(bad: Mapping[str, str]) -> str:
-    return some_of([f"{name} ({reason})" for name, reason in bad.items()], _NAMED)
+    some = ", ".join(f"{name} ({reason})" for name, reason in list(bad.items())[:_NAMED])
+    return some + (f", and {len(bad) - _NAMED} more" if len(bad) > _NAMED else "")
 
 
 def _refusal(bad: Mapping[str, str], count: int, skipping: bool) -> str:
