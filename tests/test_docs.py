@@ -161,7 +161,7 @@ def test_every_setting_is_on_the_page_of_settings_once(from_code):
     assert len(found) == len(set(found)) > 80
     assert wanted <= set(found) | {f"--{part}" for part in ("training.optimizer", "training.layer-optimizer", "training.rate")}
     line = next(line for line in from_code.make("settings layer").splitlines() if line.startswith("| `--layer.q-max`"))
-    assert line.split(" | ")[1:3] == ["`float`", "`5.0`"]
+    assert line.split(" | ")[1:3] == ["`float, greater than 0 and at most 255`", "`5.0`"]
 
 
 def test_every_command_has_a_section(from_code):

@@ -37,17 +37,9 @@ if TYPE_CHECKING:
     from jpegdl.layer.random_jpeg import RandomJpeg as RandomJpeg
 
 __all__ = [
-    "Classifier",
-    "CompareConfig",
-    "JpegLayer",
-    "RandomJpeg",
-    "compare",
-    "jpeg",
-    "load",
-    "parameter_groups",
-    "prepend",
+    "Classifier", "CompareConfig", "JpegLayer", "RandomJpeg", "compare", "jpeg", "load", "parameter_groups", "prepend",
     "read_config",
-]
+]  # fmt: skip
 
 _HOMES = {
     "Classifier": "classifier",
@@ -62,24 +54,9 @@ _HOMES = {
     "read_config": "comparison.config",
 }
 _MODULES = (
-    "backbones",
-    "calibrate",
-    "classifier",
-    "codec",
-    "comparison",
-    "data",
-    "errors",
-    "explain",
-    "export",
-    "functional",
-    "layer",
-    "report",
-    "robustness",
-    "runs",
-    "statistics",
-    "tables",
-    "training",
-)
+    "backbones", "calibrate", "classifier", "codec", "comparison", "data", "errors", "explain", "export", "functional", "layer",
+    "report", "robustness", "runs", "statistics", "tables", "training",
+)  # fmt: skip
 
 name_missing()
 

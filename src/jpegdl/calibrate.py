@@ -119,15 +119,7 @@ def magnitude_tables(loader: Batches, *, bits: int = 11, images: int | None = No
 
 
 def model_tables(config: LayerConfig, model: nn.Module, data: "Data") -> tuple[Tensor, Tensor]:
-    """The (luma, chroma) tables that settings ask for, where they come from a trained plain model: sensitivity tables.
-
-    Args:
-        config: settings of the layer: ``q_max``, ``images`` and ``calibration`` count.
-        model: the trained plain model.
-        data: the data set, with its seed.
-
-    Returns, and raises: as :func:`sensitivity_tables`.
-    """
+    """Return the (luma, chroma) tables of a trained plain model, as settings ask for them: see :func:`sensitivity_tables`."""
     train_mode = config.calibration == "train"
     loader = data.calibration_dataloader(augmented=train_mode)
     return sensitivity_tables(model, loader, q_max=config.q_max, images=config.images, train_mode=train_mode)

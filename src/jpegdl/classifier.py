@@ -91,8 +91,6 @@ class Classifier(nn.Module):
         logits: Tensor = self.model(images)
         return logits
 
-    # ------------------------------------------------------------------------------------------------------------ photos
-
     @overload
     def predict(self, photos: Photo, top: int = 1) -> Prediction: ...
     @overload
@@ -178,8 +176,6 @@ class Classifier(nn.Module):
             Prediction(tuple(self.classes[index] for index in indices), tuple(probabilities))
             for indices, probabilities in zip(found.indices.tolist(), found.values.tolist(), strict=True)
         ]
-
-    # ----------------------------------------------------------------------------------------------------------- sharing
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Save it as a folder to hand on, which :func:`load` and :meth:`from_pretrained` open.

@@ -1,7 +1,8 @@
 """The one exception for what a user can mend, and the hint that goes with a misspelt name."""
 
 import difflib
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 
 _ALIKE = 0.65  # share of the letters of two names that must agree
 
@@ -16,6 +17,16 @@ class UsageError(ValueError):
 
 class DataWarning(UserWarning):
     """Something about a data set that its user should know; said once for a comparison, and not by each of its processes."""
+
+
+def warn_of_data(text: str) -> None:
+    """Say something about a data set that its user should know."""
+    warnings.warn(text, DataWarning, stacklevel=4)
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """Return ``a, b and 3 more``: as many names as a message has room for."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def did_you_mean(given: str, accepted: Iterable[str]) -> str:

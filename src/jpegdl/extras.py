@@ -89,9 +89,7 @@ def require(what: str, *packages: str, otherwise: str = "") -> None:
 def missing(error: ModuleNotFoundError, extra: str = "train") -> MissingPackageError | None:
     """Put into words that an import failed because a package of an extra is missing; None where it is another module.
 
-    Args:
-        error: what the import raised.
-        extra: to install where the package is one of those that all larger rooms need.
+    ``extra`` is the one to install where the package is one of those that all larger rooms need.
     """
     if isinstance(error, MissingPackageError) and error.what is not None:
         return error

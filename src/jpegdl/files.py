@@ -11,7 +11,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -125,44 +125,49 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str], needed: Sequence[str]) -> dict[str, Any] | None:
-    """Return what a JSON file holds; None where there is no file.
-
-    Args:
-        path: the file, as a command of this package writes it.
-        needed: names without which it is not what it should be.
+    """Return what a JSON file holds, as a command of this package writes it; None where there is no file.
 
     Raises:
-        UsageError: it is damaged, or something else.
+        UsageError: it is damaged, or lacks a name that is needed.
     """
     file = Path(path)
     if not file.is_file():
         return None
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+    with reading(file, "delete it, and run the command that made it again"):
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it is not an object")
-        if missing := set(needed) - content.keys():
-            raise ValueError(f"no {', '.join(sorted(missing))} in it")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file} is damaged ({error}); delete it, and run the command that made it again") from error
+        return with_all(content, needed)
+
+
+def with_all(content: dict[str, Any], needed: Iterable[str]) -> dict[str, Any]:
+    """Return what a file holds, if all that is needed is in it.
+
+    Raises:
+        ValueError: names what is not.
+    """
+    if missing := set(needed) - content.keys():
+        raise ValueError(f"no {', '.join(sorted(missing))} in it")
     return content
 
 
 @contextmanager
-def readable(file: Path, again: str) -> Iterator[None]:
-    """Say that a file is damaged, whatever its content leads to inside.
+def reading(file: Path, way_out: str, *others: type[Exception]) -> Iterator[None]:
+    """Say that a file is missing or damaged, whatever its content leads to inside, and the way out.
 
     Args:
         file: as a command of this package writes it.
-        again: what writes it again.
+        way_out: what to do, for the message.
+        others: what else its reader raises.
     """
+    damage = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, *others)
     try:
         yield
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
-        why = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{file} is damaged ({why}); delete it, and {again} will write it again") from error
+    except UsageError:
+        raise
+    except damage as error:
+        why = f"no {error} in it" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise UsageError(f"{file} {f'is damaged ({why})' if file.is_file() else 'is missing'}; {way_out}") from error
 
 
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], *, exact: bool = False) -> None:

@@ -39,7 +39,8 @@ def change_figure(name: str, kind: str, entries: list[dict[str, Any]], *, grey: 
         entries: what ``tables.json`` holds, of each run.
         grey: whether all images are grey, so that the tables of chroma mean nothing.
     """
-    names = [table for table, steps in entries[0]["after"].items() if _is_table(table, steps)]
+    planes = [name for name in entries[0]["after"] if name.rpartition(".")[2] in ("luma", "chroma")]
+    names = [name for name in planes if np.shape(entries[0]["after"][name]) == (8, 8)]  # regions have one each
     if not names:
         return None
     masked = [grey and "chroma" in table for table in names]
@@ -62,10 +63,6 @@ def change_figure(name: str, kind: str, entries: list[dict[str, Any]], *, grey: 
         where = "" if len(entries) == 1 else ", in at least one seed"
         figure.supxlabel(f"□ at an end of the range that {kind} are kept in, {bounds}{where}", fontsize=10, color="magenta")
     return figure
-
-
-def _is_table(name: str, table: Any) -> bool:
-    return name.rpartition(".")[2] in ("luma", "chroma") and np.shape(table) == (8, 8)  # regions have one each
 
 
 def _in_words(name: str) -> str:
@@ -146,10 +143,7 @@ def heat(
 def shares_figure(shares: dict[str, Array], label: str, *, grey: bool) -> Figure:
     """Draw shares, 0 to 1, of luma and then of chroma: by their titles (8, 8) tables, side by side, in percent.
 
-    Args:
-        shares: of luma first.
-        label: what the colours are.
-        grey: whether all images are grey, so that the shares of chroma mean nothing.
+    Where all images are ``grey``, the shares of chroma mean nothing.
     """
     figure = Figure(figsize=(12, 4.2) if len(shares) == 3 else (9, 4.8), layout="constrained")
     panels = list(figure.subplots(1, len(shares)))

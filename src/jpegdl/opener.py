@@ -4,6 +4,7 @@ import functools
 import io
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, TypeVar
 
 from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
@@ -37,8 +38,7 @@ def open_image(source: IO[bytes] | str | os.PathLike[str]) -> Image.Image:
     _make_room()
     if isinstance(source, str | os.PathLike):
         # Never by name: Pillow maps some TIFF files into memory then, with the sides of a turned one swapped.
-        with open(source, "rb") as file:  # noqa: PTH123
-            source = io.BytesIO(file.read())
+        source = io.BytesIO(Path(source).read_bytes())
     try:
         return decoding(lambda: Image.open(source, formats=_formats()))
     except UnidentifiedImageError:

@@ -161,9 +161,7 @@ def settings_parser(usage: str, about: str, settings: type) -> jsonargparse.Argu
     """One that takes ``--config`` and an option for each entry of a dataclass."""
     own = plain_parser(usage, about)
     own.add_argument(
-        "--config",
-        action=_Recipe,
-        help=f"a YAML file, or a recipe: {', '.join(RECIPES)}; if several are given, the last wins",
+        "--config", action=_Recipe, help=f"a YAML file, or a recipe: {', '.join(RECIPES)}; if several are given, the last wins"
     )
     own.add_class_arguments(settings)
     return own
@@ -186,9 +184,7 @@ def _dashed(option: str) -> str:
 def name_first(own: jsonargparse.ArgumentParser, *, new: bool = False) -> jsonargparse.ArgumentParser:
     """Return the parser, whose option ``--name`` may be given as the first argument that is no option, too.
 
-    Args:
-        own: the parser.
-        new: whether what is named may be new; a recipe's name is then refused, as its settings are probably meant.
+    What is named may be ``new``: then a recipe's name is refused, as its settings are probably meant.
     """
     own.name_first = "new" if new else "old"  # type: ignore[attr-defined]
     return own
@@ -274,10 +270,7 @@ def _with_name(own: jsonargparse.ArgumentParser, arguments: list[str], free: lis
 def _as_list(value: str, kind: Any, *, more: bool = False) -> str:
     """Return what is written with commas, as YAML has it, where an option takes a list; else the value as it is.
 
-    Args:
-        value: as it was given.
-        kind: the option's type.
-        more: whether it adds to a list, and takes a single item as it is.
+    One that adds ``more`` to a list takes a single item as it is.
     """
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     lists = [part for part in kinds if get_origin(part) is list]
@@ -325,12 +318,9 @@ def _settings(own: jsonargparse.ArgumentParser) -> list[str]:
 
 
 def reworded(own: jsonargparse.ArgumentParser, message: str, dashes: str = "") -> str:
-    """jsonargparse's message in the words of this command line, where it is one of those that users often meet.
+    """Return jsonargparse's message in the words of this command line, where it is one of those that users often meet.
 
-    Args:
-        own: the parser.
-        message: what it says.
-        dashes: before the names of settings.
+    ``dashes`` stand before the names of settings.
     """
     actions = {action.dest: action for action in own._actions}
     if found := re.fullmatch(r".*Parser key \"([^\"]+)\":\s.*(?:Got|Given) value: (.*)", message, re.DOTALL):

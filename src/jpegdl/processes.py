@@ -22,12 +22,9 @@ _LOOK = 0.5  # seconds between two looks at whether it is still there
 
 @functools.cache  # once is enough
 def end_with(parent: int) -> None:
-    """From now on, end this process as soon as the one that started it has ended, however that ended.
+    """From now on, end this process as soon as the one that started it, ``parent``, has ended, however that ended.
 
     A process that leads a group takes the whole group with it.
-
-    Args:
-        parent: the id of the process that started this one.
     """
 
     def watch() -> None:
@@ -57,11 +54,7 @@ _NO_ROOM = ("shared memory", "unable to write to file </torch_", "signal: Bus er
 
 @contextmanager
 def room_for_images() -> Iterator[None]:
-    """Make the errors of too small a /dev/shm, as containers have it, ones that say the way out.
-
-    Raises:
-        UsageError: loading processes have no shared memory left.
-    """
+    """Make the errors of too small a /dev/shm, as containers have it, ones that say the way out."""
     try:
         yield
     except (RuntimeError, OSError) as error:

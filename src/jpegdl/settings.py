@@ -59,14 +59,9 @@ ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 
 
 def check_fields(config: Any, prefix: str = "") -> None:
-    """Refuse settings that are out of the bounds or not among the choices that the types of their fields name.
+    """Refuse settings, in a dataclass with others in it, that are out of the bounds or not among the choices of their types.
 
-    Args:
-        config: a dataclass, with others in it.
-        prefix: of the settings' names, with a dot at its end.
-
-    Raises:
-        UsageError: names the first such setting, what it is and what it may be.
+    ``prefix`` stands before their names, with a dot at its end.
     """
     for name, kind in _kinds(type(config)).items():  # type: ignore[arg-type]  # a class can be hashed
         value = getattr(config, name)
@@ -77,16 +72,7 @@ def check_fields(config: Any, prefix: str = "") -> None:
 
 
 def check_value(value: Any, kind: Any, name: str) -> None:
-    """Refuse a value that is out of the bounds or not among the choices of a type; of other types, any.
-
-    Args:
-        value: in question.
-        kind: the type.
-        name: of the setting.
-
-    Raises:
-        UsageError: names the setting, what it is and what it may be.
-    """
+    """Refuse a value of the setting ``name`` that is out of the bounds or not among the choices of its type."""
     if wrong := _wrong(value, kind):
         raise UsageError(f"{name} must {wrong}")
 
@@ -148,12 +134,9 @@ def in_words(kind: Any) -> str:
     if origin is Annotated:
         return in_words(parts[0])
     if origin is list:
-        return f"some of {', '.join(map(str, some))}" if (some := _choices(parts[0])) else f"a list of {_lists(parts[0])}"
+        chosen = get_origin(parts[0]) is Literal
+        return f"some of {', '.join(map(str, get_args(parts[0])))}" if chosen else f"a list of {_lists(parts[0])}"
     return _WORDS.get(origin or kind, str(kind))
-
-
-def _choices(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) is Literal else ()
 
 
 def _lists(item: Any) -> str:

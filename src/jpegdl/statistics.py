@@ -59,6 +59,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+def add_holm(differences: Sequence[dict[str, Any]]) -> None:
+    """Add ``p_holm`` to what :func:`paired_difference` says of several: ``p`` corrected for as many as are tested, or None."""
+    tested = [difference for difference in differences if difference["p"] is not None]
+    for difference in differences:
+        difference["p_holm"] = None
+    for difference, p in zip(tested, holm([difference["p"] for difference in tested]), strict=True):
+        difference["p_holm"] = p
+
+
 def bootstrap(
     values: Sequence[float], baseline: Sequence[float], *, draws: int = 10000, seed: int = 0
 ) -> tuple[float, float] | None:
@@ -154,19 +163,16 @@ def paired(source: str | os.PathLike[str], *, baseline: str = BASELINE, value: s
     if len(runs) == 1:
         raise UsageError(f"{source}: {baseline} is the only arm; add one to compare with it")
     found: dict[str, dict[str, Any]] = {}
-    for arm in runs:
-        if not runs[arm].keys() & runs[baseline].keys():
-            raise UsageError(f"{source}: {arm} and {baseline} share no seed, so there are no pairs")
+    plain = runs.pop(baseline)
     for arm, by_seed in runs.items():
-        if arm != baseline:
-            seeds = [seed for seed in by_seed if seed in runs[baseline]]
-            own, base = ([each[seed] for seed in seeds] for each in (by_seed, runs[baseline]))
-            left_out = [seed for seed in {**runs[baseline], **by_seed} if seed not in seeds]
-            both = {"seeds": seeds, "left_out": left_out}
-            found[arm] = {**both, **paired_difference(own, base), "bootstrap": bootstrap(own, base), "p_holm": None}
-    tested = [entry for entry in found.values() if entry["p"] is not None]
-    for entry, p in zip(tested, holm([entry["p"] for entry in tested]), strict=True):
-        entry["p_holm"] = p
+        seeds = [seed for seed in by_seed if seed in plain]
+        if not seeds:
+            raise UsageError(f"{source}: {arm} and {baseline} share no seed, so there are no pairs")
+        own, base = ([each[seed] for seed in seeds] for each in (by_seed, plain))
+        left_out = [seed for seed in {**plain, **by_seed} if seed not in seeds]
+        both = {"seeds": seeds, "left_out": left_out}
+        found[arm] = {**both, **paired_difference(own, base), "bootstrap": bootstrap(own, base)}
+    add_holm(list(found.values()))
     return found
 
 

@@ -46,11 +46,7 @@ _CHROMA = (
 )
 
 #: What the numbers in a table can be.
-KINDS = {
-    "steps": "quantization steps",
-    "scales": "scales of a compander",
-    "gains": "factors of the coefficients",
-}
+KINDS = {"steps": "quantization steps", "scales": "scales of a compander", "gains": "factors of the coefficients"}
 
 JPEG = (".jpg", ".jpeg")  # suffixes of files that are read as JPEG images
 TEXT = ".txt"  # of those in libjpeg's text format
@@ -169,11 +165,7 @@ def can_be_looked_at(tensor: Tensor) -> bool:
 
 
 def check_table(
-    table: Any,
-    name: str,
-    leading: tuple[int, ...] = (),
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | None = None,
+    table: Any, name: str, leading: tuple[int, ...] = (), dtype: torch.dtype = torch.float32, device: torch.device | None = None
 ) -> Tensor:
     """``table`` (a tensor, array or nested list) as a table of usable steps.
 
@@ -276,13 +268,9 @@ def write_tables(
 
 
 def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a run's ``tables.json``.
+    """Return the content of a run's ``tables.json``: the description of its layer after training, with the tables of both.
 
-    Args:
-        before, after: what :func:`jpegdl.layer.describe_tables` says of a layer before and after training.
-
-    Returns:
-        The description of ``after`` with the tables of both, as ``before`` and ``after``.
+    Each is what :func:`jpegdl.layer.describe_tables` says of the layer.
     """
     return {
         **{name: value for name, value in after.items() if name != "tables"},
@@ -322,9 +310,6 @@ def meant_for(path: str | os.PathLike[str]) -> tuple[int | None, str | None]:
     Returns:
         (bits, subsampling): of the level cap, None for no cap or where nothing says; of chroma, 4:4:4 or 4:2:0, None where
         nothing says, or it is another one.
-
-    Raises:
-        UsageError: as :func:`read_tables`.
     """
     file = Path(path)
     read_tables(file)  # says what is wrong with it

@@ -1,6 +1,5 @@
 """The user's own code by name: ``my_package.my_module:thing``."""
 
-import functools
 import importlib
 import re
 import sys
@@ -15,6 +14,10 @@ from jpegdl.files import digest_of_file
 
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _OTHERS = ("hf_hub:",)  # timm's
+#: Where this package and what is installed are.
+_NOT_USERS = (
+    Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+)  # fmt: skip
 
 
 def is_own(name: str) -> bool:
@@ -77,14 +80,7 @@ def _is_users(file: Path) -> bool:
     """Return whether a file of code is neither this package's nor installed."""
     if {"site-packages", "dist-packages"} & set(file.parts):  # of another environment that this one sees
         return False
-    return not any(file.is_relative_to(place) for place in _not_users()) and file.is_file()
-
-
-@functools.cache
-def _not_users() -> list[Path]:
-    """Return where this package and what is installed are."""
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    return [Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in names)]
+    return not any(file.is_relative_to(place) for place in _NOT_USERS) and file.is_file()
 
 
 def source_digest(name: str) -> str | None:

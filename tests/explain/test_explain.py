@@ -201,8 +201,8 @@ def test_the_steps_that_ended_at_the_floor_are_named(tmp_path, make_once):
 def test_images_are_drawn_evenly_over_the_classes_and_by_seed(pair):
     def drawn(**changes):
         subject = runs.open_subject(pair[0], replace(QUICK, **changes), None)
-        targets = [subject.data.test.targets[i] for i in subject.images]
-        return subject.images, np.bincount(targets, minlength=4).tolist()
+        targets = [subject.data.test.targets[i] for i in subject.indices]
+        return subject.indices, np.bincount(targets, minlength=4).tolist()
 
     assert drawn(images=8)[1] == [2, 2, 2, 2]
     assert sorted(drawn(images=10)[1]) == [2, 2, 3, 3]

@@ -139,6 +139,6 @@ def test_fewer_images_are_the_ones_measured(tmp_path):
     folder = make_run(tmp_path, steps=0)
     settings = replace(SETTINGS, images=4)
     found, layer, images, _ = _measured(folder, settings)
-    chosen = open_subject(folder, settings, None).images
+    chosen = open_subject(folder, settings, None).indices
     assert found["images"] == len(chosen) == 4
     np.testing.assert_allclose(found["saturation"]["luma"], layer.saturation(images[chosen])[0], atol=1e-6)

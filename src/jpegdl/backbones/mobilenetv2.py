@@ -52,12 +52,7 @@ class CifarMobileNetV2(CifarBackbone):
     _initialise = staticmethod(he_normal_small_classifier_)
 
     def __init__(
-        self,
-        width: float = 0.5,
-        num_classes: int = 10,
-        in_chans: int = 3,
-        drop_rate: float = 0.0,
-        global_pool: str = "avg",
+        self, width: float = 0.5, num_classes: int = 10, in_chans: int = 3, drop_rate: float = 0.0, global_pool: str = "avg"
     ) -> None:
         super().__init__()
         if not isinstance(width, int | float) or not NARROWEST <= width <= 1 / NARROWEST:

@@ -33,12 +33,7 @@ class CifarVGG(CifarBackbone):
     _initialise = staticmethod(he_normal_small_classifier_)
 
     def __init__(
-        self,
-        depth: int = 13,
-        num_classes: int = 10,
-        in_chans: int = 3,
-        drop_rate: float = 0.0,
-        global_pool: str = "avg",
+        self, depth: int = 13, num_classes: int = 10, in_chans: int = 3, drop_rate: float = 0.0, global_pool: str = "avg"
     ) -> None:
         super().__init__()
         if depth not in CONVOLUTIONS:

@@ -1,29 +1,25 @@
 """``jpegdl attack``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jpegdl.cli.command import Command
-from jpegdl.cli.options import add_seeds, comparison_folder, finished_parser, note_command, pick
+from jpegdl.cli.command import OnComparison, Parser
+from jpegdl.cli.options import add_seeds, comparison_folder, note_command, pick
 from jpegdl.cli.output import say
 from jpegdl.errors import UsageError
 
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
-
-class Attack(Command):
+class Attack(OnComparison):
     about = "Attack trained models, through the layer's gradients and around them, and corrupt their images."
     example = "jpegdl attack mine --eps 1,2,4,8 --images 200"
     extra = "attack"
     short = ("name", "model", "arms", "seeds", "eps", "attacks", "images", "corruptions", "data.path", "device")
     resumes = "batch"
 
-    def build(self) -> "ArgumentParser":
+    def add(self, parser: Parser) -> None:
         from jpegdl.robustness import AttackConfig
         from jpegdl.settings import Count
 
-        parser = finished_parser("jpegdl attack [NAME] [--KEY VALUE ...]", self.about)
         parser.add_argument("--arms", type=list[str], default=["plain", "jpeg-dl"], help="which arms to attack")
         add_seeds(parser)
         parser.add_class_arguments(AttackConfig)
@@ -31,7 +27,6 @@ class Attack(Command):
         parser.add_argument("--set", type=str | None, default=None, help="data set for --model, as in --data.name")
         parser.add_argument("--size", type=Count | None, default=None, help="side of the images for --model, in pixels")
         parser.add_argument("--resize", type=Count | None, default=None, help="short side before the crop (default: size)")
-        return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.robustness import AttackConfig, attack_comparison, attack_text

@@ -1,30 +1,26 @@
 """``jpegdl calibrate``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from jpegdl.cli.command import Command
-from jpegdl.cli.options import SETTINGS, comparison_parser, model_file, picked_comparison
+from jpegdl.cli.command import Parser, WithSettings
+from jpegdl.cli.options import model_file, picked_comparison
 from jpegdl.cli.output import say
 from jpegdl.errors import UsageError
 
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
-
-class Calibrate(Command):
+class Calibrate(WithSettings):
     about = "Compute initial quantization tables from training images, and write them as JSON."
+    more = (
+        "The data and the backbone are those of the trained plain model, whose run folder --name, --output and --seed point "
+        "to. Of the options below, --layer.q-max, images, calibration and bits say how to compute the tables; --data.path, "
+        "--data.workers and --device say where to find the images and what to compute on. With --model, and for magnitude "
+        "tables without a plain run, all options count."
+    )
     example = "jpegdl calibrate mine --save tables.json"
     short = ("name", "output", "seed", "method", "save", "model", "layer.q_max", "layer.images", "data.path", "device")
 
-    def build(self) -> "ArgumentParser":
-        parser = comparison_parser(
-            f"jpegdl calibrate [NAME] {SETTINGS}",
-            f"{self.about} The data and the backbone are those of the trained plain model, whose run folder --name, --output "
-            "and --seed point to. Of the options below, --layer.q-max, images, calibration and bits say how to compute the "
-            "tables; --data.path, --data.workers and --device say where to find the images and what to compute on. With "
-            "--model, and for magnitude tables without a plain run, all options count.",
-        )
+    def add(self, parser: Parser) -> None:
         parser.add_argument(
             "--method",
             type=Literal["sensitivity", "magnitude"] | None,
@@ -34,7 +30,6 @@ class Calibrate(Command):
         parser.add_argument("--seed", type=int, default=0, help="seed of the plain run")
         parser.add_argument("--model", type=str | None, default=None, help="take the sensitivities of this model.safetensors")
         parser.add_argument("--save", type=str, default="tables.json", help="the file to write")
-        return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.comparison import calibrate_run

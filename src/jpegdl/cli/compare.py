@@ -1,24 +1,19 @@
 """``jpegdl compare``."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jpegdl.cli.command import Command
-from jpegdl.cli.options import SETTINGS, TRAINING, comparison_parser, note_command, picked_comparison
+from jpegdl.cli.command import WithSettings
+from jpegdl.cli.options import TRAINING, note_command, picked_comparison
 from jpegdl.cli.output import one_line, print_error, say, say_aside, shown_table
 from jpegdl.errors import UsageError
 
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
-
-class Compare(Command):
+class Compare(WithSettings):
     about = "Train every arm with every seed, and compare with plain; if killed, resume."
+    new = True
     example = "jpegdl compare mine --data.path FOLDER --data.size 224 \\\n    --backbone resnet18 --training.epochs 100"
     short = ("config", "name", "arms", "seeds", *(key for key in TRAINING if key != "layer.tables"), "data.holdout", "jobs")
     resumes = "epoch"
-
-    def build(self) -> "ArgumentParser":
-        return comparison_parser(f"jpegdl compare [NAME] {SETTINGS}", self.about, new=True)
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.comparison import compare

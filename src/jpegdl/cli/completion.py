@@ -7,15 +7,12 @@ option is for, and take Python's spelling. This one is static too: to complete s
 import argparse
 import shlex
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
-from jpegdl.cli.command import Command
+from jpegdl.cli.command import Command, Parser
 from jpegdl.cli.help import explanation
 from jpegdl.errors import UsageError
 from jpegdl.extras import require
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
 FILES = ("weights", "layer.tables", "tables", "model", "save", "file", "photos")
 FOLDERS = ("data.path", "output", "source", "target", "from_files")
@@ -24,18 +21,15 @@ Shell = Literal["bash", "zsh", "tcsh", "fish"]
 
 class Completion(Command):
     about = "Print a script that lets your shell complete commands, options and their values."
+    usage = "bash|zsh|tcsh|fish"
     example = "jpegdl completion bash > ~/.jpegdl.bash  # and in ~/.bashrc: . ~/.jpegdl.bash"
     extra = "completion"
 
     def __init__(self, commands: Mapping[str, Command]) -> None:
         self._commands = commands
 
-    def build(self) -> "ArgumentParser":
-        from jpegdl.parsing import plain_parser
-
-        parser = plain_parser("jpegdl completion bash|zsh|tcsh|fish", self.about)
+    def add(self, parser: Parser) -> None:
         parser.add_argument("shell", type=Shell, metavar="SHELL", help="bash, zsh, tcsh or fish")
-        return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
         require("completion needs", "shtab")
@@ -91,7 +85,6 @@ def _open_sets() -> dict[str, Any]:
         "arm": ARMS,
         "data.name": set_names(),
         "device": ("auto", "cpu", "cuda", "gpu", "mps"),
-        "layer.calibration": ("eval", "train"),
         "layer.kind": LAYER_KINDS,
         "recipe": RECIPES,
     }

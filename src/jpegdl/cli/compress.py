@@ -3,19 +3,18 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jpegdl.cli.command import Command
+from jpegdl.cli.command import Command, Parser
 from jpegdl.cli.options import pick
 from jpegdl.cli.output import say
 from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
-
     from jpegdl.codec import CompressStanding
 
 
 class Compress(Command):
     about = "Write a folder of images as ordinary JPEG files: with learned tables, or made for a network that reads them."
+    usage = "IN OUT --model RUN | --reader MODEL [--KEY VALUE ...]"
     example = "jpegdl compress PHOTOS SMALLER --model runs/mine/jpeg-dl/0"
     short = (
         *("source", "target", "model", "tables", "subsampling", "optimize", "threads"),
@@ -23,16 +22,13 @@ class Compress(Command):
     )
     resumes = "image"
 
-    def build(self) -> "ArgumentParser":
+    def add(self, parser: Parser) -> None:
         from jpegdl.codec import CompressConfig
-        from jpegdl.parsing import plain_parser
 
-        parser = plain_parser("jpegdl compress IN OUT --model RUN | --reader MODEL [--KEY VALUE ...]", self.about)
         what = "folder of images, with its subfolders; with --reader also WebDataset shards, as 'FOLDER/*.tar'"
         parser.add_argument("source", type=str, metavar="IN", help=what)
         parser.add_argument("target", type=str, metavar="OUT", help="folder to write to, outside of IN")
         parser.add_class_arguments(CompressConfig)
-        return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.codec import CompressConfig, compress_folder, compress_shards

@@ -3,32 +3,29 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jpegdl.cli.command import Command
-from jpegdl.cli.options import RUN, SETTINGS, add_run, comparison_parser, model_file, picked_comparison
+from jpegdl.cli.command import Parser, WithSettings
+from jpegdl.cli.options import RUN, add_run, model_file, picked_comparison
 from jpegdl.cli.output import say, say_table
 from jpegdl.errors import UsageError
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
-
     from jpegdl.comparison import CompareConfig
     from jpegdl.runs import RunFolder
 
 
-class Evaluate(Command):
+class Evaluate(WithSettings):
     about = "Test a finished run's model on the test images."
+    more = (
+        "Its settings come from the run folder. Of the options below, --name, --output, --arm and --seed say which run; "
+        "--data.path, --data.workers, --device and --training.devices, num-nodes and strategy say where to find the images and "
+        "what to compute on; all others count only with --model."
+    )
     example = "jpegdl evaluate mine --rounding hard"
     short = (*RUN, "predictions", "rounding", "model", "from_files", "data.path", "data.workers", "device")
 
-    def build(self) -> "ArgumentParser":
+    def add(self, parser: Parser) -> None:
         from jpegdl.layer import Rounding
 
-        parser = comparison_parser(
-            f"jpegdl evaluate [NAME] {SETTINGS}",
-            f"{self.about} Its settings come from the run folder. Of the options below, --name, --output, --arm and --seed say "
-            "which run; --data.path, --data.workers, --device and --training.devices, num-nodes and strategy say where to find "
-            "the images and what to compute on; all others count only with --model.",
-        )
         add_run(parser)
         parser.add_argument("--model", type=str | None, default=None, help="test this model.safetensors instead")
         parser.add_argument("--rounding", type=Rounding | None, default=None, help="test with this quantizer, such as hard")
@@ -41,7 +38,6 @@ class Evaluate(Command):
             default=None,
             help="write what is said of each image to this CSV file, replacing it",
         )
-        return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.comparison import evaluate_run

@@ -1,30 +1,25 @@
 """``jpegdl explain``."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jpegdl.cli.command import Command
-from jpegdl.cli.options import add_seeds, comparison_folder, finished_parser, note_command, pick
+from jpegdl.cli.command import OnComparison, Parser
+from jpegdl.cli.options import add_seeds, comparison_folder, note_command, pick
 from jpegdl.cli.output import say
 from jpegdl.errors import UsageError
 
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
-
-class Explain(Command):
+class Explain(OnComparison):
     about = "Draw what a trained layer does: its tables and curves, single images, and what each frequency is worth."
     example = "jpegdl explain mine"
     short = ("name", "output", "arms", "seeds", "images", "pictures", "ablation", "data.path", "device")
     resumes = "part"
 
-    def build(self) -> "ArgumentParser":
+    def add(self, parser: Parser) -> None:
         from jpegdl.explain import ExplainConfig
 
-        parser = finished_parser("jpegdl explain [NAME] [--KEY VALUE ...]", self.about)
         parser.add_argument("--arms", type=list[str], default=["jpeg-dl"], help="which arms to explain")
         add_seeds(parser, "the lowest there is of each arm")
         parser.add_class_arguments(ExplainConfig)
-        return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.explain import ExplainConfig, explain_comparison

@@ -1,29 +1,23 @@
 """``jpegdl export``."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from jpegdl.cli.command import Command
-from jpegdl.cli.options import RUN, add_run, comparison_parser, picked_comparison
+from jpegdl.cli.command import Parser, WithSettings
+from jpegdl.cli.options import RUN, add_run, picked_comparison
 from jpegdl.cli.output import say
 
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
-
-class Export(Command):
+class Export(WithSettings):
     about = "Export a finished run's model as ONNX, for torch.export or for AOTInductor, and check the file."
+    more = "Of the options below, --name, --output, --arm and --seed say which run; all others count for nothing."
+    usage = "[NAME] [--KEY VALUE ...] FILE"
     example = "jpegdl export mine model.onnx"
     extra = "export"
     short = ("file", *RUN, "format", "size", "dynamic_size", "rounding")
 
-    def build(self) -> "ArgumentParser":
+    def add(self, parser: Parser) -> None:
         from jpegdl.layer import Rounding
 
-        parser = comparison_parser(
-            "jpegdl export [NAME] [--KEY VALUE ...] FILE",
-            f"{self.about} Of the options below, --name, --output, --arm and --seed say which run; all others count for "
-            "nothing.",
-        )
         add_run(parser)
         parser.add_argument("file", type=str, metavar="FILE", help="the file to write, such as model.onnx or model.pt2")
         parser.add_argument(
@@ -36,13 +30,9 @@ class Export(Command):
             "--size", type=int | list[int] | None, default=None, help="pixels, or height,width (default: as trained)"
         )
         parser.add_argument(
-            "--dynamic-size",
-            type=bool,
-            default=False,
-            help="take any size that is a multiple of 8 (of 16 with 4:2:0)",
+            "--dynamic-size", type=bool, default=False, help="take any size that is a multiple of 8 (of 16 with 4:2:0)"
         )
         parser.add_argument("--rounding", type=Rounding | None, default=None, help="export with this quantizer, such as hard")
-        return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.comparison.config import check_run

@@ -5,8 +5,7 @@ import shutil
 import textwrap
 from collections.abc import Mapping
 
-from jpegdl.cli.command import Command
-from jpegdl.cli.options import SETTINGS
+from jpegdl.cli.command import SETTINGS, Command
 from jpegdl.settings import as_typed
 
 ABOUT = "A JPEG layer that trains with the network: train models with and without it, compare them, measure."

@@ -1,27 +1,22 @@
 """``jpegdl paired``."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jpegdl.cli.command import Command
+from jpegdl.cli.command import Command, Parser
 from jpegdl.cli.output import say, say_table
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
 
 class Paired(Command):
     about = "Compare arms seed by seed, from any CSV file with the columns arm, seed and accuracy."
+    usage = "FILE [--baseline ARM] [--value COLUMN]"
     example = "jpegdl paired results.csv --baseline plain"
 
-    def build(self) -> "ArgumentParser":
-        from jpegdl.parsing import plain_parser
+    def add(self, parser: Parser) -> None:
         from jpegdl.statistics import BASELINE, VALUE
 
-        parser = plain_parser("jpegdl paired FILE [--baseline ARM] [--value COLUMN]", self.about)
         parser.add_argument("file", type=str, metavar="FILE", help="the CSV file, with a line for each run")
         parser.add_argument("--baseline", type=str, default=BASELINE, help="the arm that the others are compared with")
         parser.add_argument("--value", type=str, default=VALUE, help="the column to compare")
-        return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.statistics import paired, paired_words

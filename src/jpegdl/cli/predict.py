@@ -2,31 +2,28 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jpegdl.cli.command import Command
-from jpegdl.cli.options import comparison_folder, finished_parser
+from jpegdl.cli.command import OnComparison, Parser
+from jpegdl.cli.options import comparison_folder
 from jpegdl.cli.output import one_line, print_error
 from jpegdl.errors import UsageError
 from jpegdl.files import as_text
 
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
-
-class Predict(Command):
+class Predict(OnComparison):
     about = "Print the likeliest classes of photos, by a finished run's model."
+    usage = "[--name NAME] [--KEY VALUE ...] PHOTO [PHOTO ...]"
+    name_first = False
     example = "jpegdl predict --name mine --top 3 PHOTO.jpg FOLDER"
 
-    def build(self) -> "ArgumentParser":
-        parser = finished_parser("jpegdl predict [--name NAME] [--KEY VALUE ...] PHOTO [PHOTO ...]", self.about, first=False)
+    def add(self, parser: Parser) -> None:
         parser.add_argument("photos", type=str, nargs="+", metavar="PHOTO", help="image files, or folders of them")
         parser.add_argument("--arm", type=str | None, default=None, help="which arm (default: jpeg-dl)")
         parser.add_argument("--seed", type=int | None, default=None, help="which seed (default: the lowest there is)")
         parser.add_argument("--top", type=int, default=1, help="how many of the likeliest classes to print")
         parser.add_argument("--device", type=str, default="auto", help="auto, cpu, gpu, cuda, cuda:N or mps")
         parser.add_argument("--json", action="store_true", help="print JSON, a line for each photo")
-        return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.classifier import ARM, find_photos, load

@@ -1,18 +1,15 @@
 """``jpegdl rate``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from jpegdl.cli.command import Command
-from jpegdl.cli.options import add_seeds, comparison_folder, finished_parser, note_command, pick
+from jpegdl.cli.command import OnComparison, Parser
+from jpegdl.cli.options import add_seeds, comparison_folder, note_command, pick
 from jpegdl.cli.output import say, say_table
 from jpegdl.errors import UsageError
 
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
-
-class Rate(Command):
+class Rate(OnComparison):
     about = "Measure accuracy on real JPEG files at each file size, for a comparison's runs or for any network."
     example = "jpegdl rate mine"
     short = (
@@ -21,10 +18,9 @@ class Rate(Command):
     )
     resumes = "point"
 
-    def build(self) -> "ArgumentParser":
+    def add(self, parser: Parser) -> None:
         from jpegdl.codec import CurveConfig
 
-        parser = finished_parser("jpegdl rate [NAME] [--KEY VALUE ...]", self.about)
         parser.add_argument("--arms", type=list[str] | None, default=None, help="which arms (default: all that fit files)")
         add_seeds(parser)
         parser.add_class_arguments(CurveConfig)
@@ -36,7 +32,6 @@ class Rate(Command):
         parser.add_argument("--mus", type=list[float] | None, default=None, help="values of mu to make them with")
         parser.add_argument("--robust", type=bool, default=True, help="as in compress")
         parser.add_argument("--to", type=str, default="rate", help="folder to write rate.csv, .json and .png to, with --photos")
-        return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.codec import CurveConfig, rate_comparison, rate_text

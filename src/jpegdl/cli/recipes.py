@@ -1,24 +1,18 @@
 """``jpegdl recipes``."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jpegdl.cli.command import Command
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
+from jpegdl.cli.command import Command, Parser
 
 
 class Recipes(Command):
     about = "List the recipes and the published protocols they follow, or print one."
+    usage = "[NAME]"
     example = "jpegdl recipes cifar100 > mine.yaml"
 
-    def build(self) -> "ArgumentParser":
-        from jpegdl.parsing import plain_parser
-
-        parser = plain_parser("jpegdl recipes [NAME]", self.about)
+    def add(self, parser: Parser) -> None:
         parser.add_argument("recipe", type=str | None, nargs="?", metavar="NAME", help="print the recipe of that name")
-        return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.parsing import no_recipe

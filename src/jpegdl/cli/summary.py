@@ -1,24 +1,20 @@
 """``jpegdl summary``."""
 
 import json
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from jpegdl.cli.command import Command
-from jpegdl.cli.options import comparison_folder, finished_parser
+from jpegdl.cli.command import OnComparison, Parser
+from jpegdl.cli.options import comparison_folder
 from jpegdl.cli.output import shown_table
 
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
-
-class Summary(Command):
+class Summary(OnComparison):
     about = "Print the table of a comparison again, without training."
+    usage = "[NAME] [--output FOLDER] [--format FORMAT]"
     example = "jpegdl summary mine"
 
-    def build(self) -> "ArgumentParser":
-        parser = finished_parser("jpegdl summary [NAME] [--output FOLDER] [--format FORMAT]", self.about)
+    def add(self, parser: Parser) -> None:
         parser.add_argument("--format", type=Literal["table", "csv", "latex", "json"], default="table", help="how to print it")
-        return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
         folder = comparison_folder(chosen)

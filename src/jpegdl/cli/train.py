@@ -1,25 +1,21 @@
 """``jpegdl train``."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jpegdl.cli.command import Command
-from jpegdl.cli.options import SETTINGS, TRAINING, add_run, comparison_parser, note_command, picked_comparison
+from jpegdl.cli.command import Parser, WithSettings
+from jpegdl.cli.options import TRAINING, add_run, note_command, picked_comparison
 from jpegdl.cli.output import say
 
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
-
-class Train(Command):
+class Train(WithSettings):
     about = "Train one arm with one seed of a comparison, or resume it."
+    new = True
     example = "jpegdl train --config demo --arm plain --seed 0"
     short = ("config", "name", "arm", "seed", *TRAINING)
     resumes = "epoch"
 
-    def build(self) -> "ArgumentParser":
-        parser = comparison_parser(f"jpegdl train [NAME] {SETTINGS}", self.about, new=True)
+    def add(self, parser: Parser) -> None:
         add_run(parser)
-        return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.comparison import train_arm

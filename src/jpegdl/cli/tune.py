@@ -1,37 +1,31 @@
 """``jpegdl tune``."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jpegdl.cli.command import Command
-from jpegdl.cli.options import SETTINGS, TRAINING, comparison_parser, note_command, picked_comparison
+from jpegdl.cli.command import Parser, WithSettings
+from jpegdl.cli.options import TRAINING, note_command, picked_comparison
 from jpegdl.cli.output import say, say_table
 
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
-
-class Tune(Command):
+class Tune(WithSettings):
     about = "Tune plain and the layer alike, on held-out images, and write a recipe."
+    more = (
+        "Learning rate, weight decay, batch size, schedule, crops, colours and epochs of both; the layer's own learning rate, "
+        "q_max and alpha too. The test images are never read: a fifth of the training images is held out, or what data.holdout "
+        "or data.folds say; with data.folds and no data.fold, each trial is trained on every fold."
+    )
+    new = True
     example = "jpegdl tune mine --data.path FOLDER --backbone resnet18 \\\n    --trials 20 --hours 3"
     short = ("config", "name", "trials", "hours", "data.holdout", *TRAINING, "jobs")
     resumes = "epoch"
     extra = "tune"
 
-    def build(self) -> "ArgumentParser":
+    def add(self, parser: Parser) -> None:
         from jpegdl.settings import Count, Positive, Seed
 
-        parser = comparison_parser(
-            f"jpegdl tune [NAME] {SETTINGS}",
-            f"{self.about} Learning rate, weight decay, batch size, schedule, crops, colours and epochs of both; the layer's "
-            "own learning rate, q_max and alpha too. The test images are never read: a fifth of the training images is held "
-            "out, or what data.holdout or data.folds say; with data.folds and no data.fold, each trial is trained on every "
-            "fold.",
-            new=True,
-        )
         parser.add_argument("--trials", type=Count, default=20, help="trials for plain, and as many for the layer")
         parser.add_argument("--hours", type=Positive | None, default=None, help="start no trial after this many hours")
         parser.add_argument("--tune-seed", type=Seed, default=0, help="seed for the draws of settings, and for the runs")
-        return parser
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.comparison.tuning import TUNED, tune

@@ -12,18 +12,9 @@ if TYPE_CHECKING:
     from jpegdl.comparison.summary import read_summary
 
 __all__ = [
-    "ARMS",
-    "CompareConfig",
-    "Comparison",
-    "Result",
-    "calibrate_run",
-    "check_compare",
-    "compare",
-    "evaluate_run",
-    "read_summary",
-    "summarize_runs",
-    "train_arm",
-]
+    "ARMS", "CompareConfig", "Comparison", "Result", "calibrate_run", "check_compare", "compare", "evaluate_run",
+    "read_summary", "summarize_runs", "train_arm",
+]  # fmt: skip
 
 _HOMES = {
     "ARMS": "arms",

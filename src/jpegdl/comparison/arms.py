@@ -101,11 +101,7 @@ ARMS: Mapping[str, Arm] = _Arms()
 
 
 def check_arm(arm: str, own: Mapping[str, Arm]) -> None:
-    """Refuse an unknown arm.
-
-    Raises:
-        UsageError: names those there are, the most similar first.
-    """
+    """Refuse an unknown arm."""
     if arm not in ARMS and arm not in own:
         known = [*own, *ARMS]
         hint = f"{did_you_mean(arm, known)} ".lstrip()
@@ -161,16 +157,7 @@ def _entries(arms: "list[Any] | dict[str, Any]") -> list[tuple[str, dict[str, An
 
 
 def arm_config(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = None) -> RunConfig:
-    """Return the settings of one arm of a recipe.
-
-    Args:
-        config: the recipe's settings.
-        arm: a key of :data:`ARMS` or of ``own``.
-        own: the user's own arms.
-
-    Raises:
-        UsageError: unknown arm, or a setting of it that there is not.
-    """
+    """Return the settings of one arm, one of :data:`ARMS` or of ``own``, from those of a recipe."""
     own = own or {}
     check_arm(arm, own)
     chosen = own[arm] if arm in own else ARMS[arm]
@@ -185,15 +172,9 @@ def arm_config(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = None
 
 
 def with_changes(config: RunConfig, changes: dict[str, Any], what: str) -> RunConfig:
-    """Return settings with changes in their parts, whose names and types are checked as those of a recipe are.
+    """Return settings with changes in their parts, nested, whose names and types are checked as those of a recipe are.
 
-    Args:
-        config: the settings.
-        changes: of the parts layer, data and training, nested.
-        what: where they stand, for messages.
-
-    Raises:
-        UsageError: a setting that there is not, or that cannot have this value.
+    ``what`` says where they stand, for messages.
     """
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(RunConfig)

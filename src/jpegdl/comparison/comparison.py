@@ -82,10 +82,7 @@ class Comparison:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The results as plain dictionaries, one a run, ready for ``pandas.DataFrame(comparison.rows)``."""
-        return [
-            {field.name: getattr(result, field.name) for field in fields(Result)} | {"folder": str(result.folder)}
-            for result in self.results
-        ]
+        return [{**vars(result), "folder": str(result.folder)} for result in self.results]
 
     @property
     def table(self) -> str:
@@ -199,11 +196,7 @@ def _checked_data(config: CompareConfig, asked: list[Run], sets: tuple[Any, ...]
 
 
 class _OfArms:
-    """The data set of each arm: that of the recipe, unless the arm has settings of its own that may choose other images.
-
-    Args:
-        recipes: the data set of the recipe.
-    """
+    """The data set of each arm: that of the recipe, unless the arm has settings of its own that may choose other images."""
 
     def __init__(self, recipes: Data) -> None:
         self.recipes, self._known = recipes, {chosen_images(recipes.config): recipes}
@@ -257,9 +250,8 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
         summary["tuned"] = {name: value for name, value in config.tuned.items() if name != "arms"}
     if results["plain"]:
         found = next(iter(results["plain"].values())).get("data", {})
-        summary |= {
-            name: found[name] for name in ("passed_over", "test_in_train", "several_classes", "left_out") if name in found
-        }
+        notes = ("passed_over", "test_in_train", "several_classes", "left_out")
+        summary |= {name: found[name] for name in notes if name in found}
     if odd := [name for name in summary["mixed"] if name.startswith((CODE, PARAMETERS))]:
         warnings.warn(
             f"the runs in {config.folder} are not all of one model: {', '.join(odd)} changed between them; give the new one "
@@ -281,18 +273,15 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
     except OSError as error:
         warnings.warn(f"the summary in {config.folder} is not up to date, it cannot be written: {error}", stacklevel=2)
     if not results["plain"]:
-        each = "; ".join(
-            without_result(
-                [{"arm": arm, "seed": seed, "why": failed[arm][seed]} for arm in failed for seed in sorted(failed[arm])]
-            )
-        )
+        why = [{"arm": arm, "seed": seed, "why": failed[arm][seed]} for arm in failed for seed in sorted(failed[arm])]
+        each = "; ".join(without_result(why))
         raise UsageError(f"no plain run in {config.folder} has a result to compare with{f': {each}' if each else ''}")
     return Comparison(config.folder, summary, _in_rows(runs, results, summary))
 
 
 def _in_rows(runs: Runs, results: dict[str, dict[int, dict[str, Any]]], summary: dict[str, Any]) -> list[Result]:
     """The results that the summary counts."""
-    names = [field.name for field in fields(Result) if field.name not in ("arm", "seed", "folder")]
+    names = {field.name for field in fields(Result)} - {"arm", "seed", "folder"}
     found = []
     for arm, entry in summary["arms"].items():
         for seed in entry["seeds"]:

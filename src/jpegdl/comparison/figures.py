@@ -28,15 +28,8 @@ BySeed = dict[int, RunFolder]
 def draw_figures(folder: Path, runs: dict[str, BySeed], summary: dict[str, Any]) -> None:
     """Draw ``accuracy.png``, ``curves.png``, ``gains.png``; of arms that have such ``tables-ARM.png``, ``saturation-ARM.png``.
 
-    Those that an earlier call drew and that no longer have anything to show are deleted.
-
-    Args:
-        folder: where to.
-        runs: of each arm, by seed, the finished runs.
-        summary: what :func:`jpegdl.comparison.numbers.summarize` returns for them.
-
-    Raises:
-        UsageError: a file of a run is missing or damaged; nothing is drawn then.
+    Those that an earlier call drew and that no longer have anything to show are deleted. Where a file of a run is missing or
+    damaged, nothing is drawn.
     """
     runs = {arm: {seed: runs[arm][seed] for seed in entry["seeds"]} for arm, entry in summary["arms"].items()}
     figures = {
@@ -56,9 +49,6 @@ def draw_figures(folder: Path, runs: dict[str, BySeed], summary: dict[str, Any])
         else:
             with replacing(folder / f"{name}.png") as file:
                 figure.savefig(file, dpi=90, facecolor="white")
-
-
-# ---------------------------------------------------------------------------------------------------------- accuracies
 
 
 def accuracy_figure(runs: dict[str, BySeed], summary: dict[str, Any]) -> Figure:
@@ -97,10 +87,7 @@ _CURVES = {
 def curves_figure(runs: dict[str, BySeed], summary: dict[str, Any], without: tuple[str, ...] = ()) -> Figure:
     """Draw what every run measured by epoch: accuracies, losses and, of layers that have them, mean step and saturation.
 
-    Args:
-        runs: of each arm, by seed.
-        summary: what they come to.
-        without: columns of ``metrics.csv`` that are left out.
+    ``without`` names columns of ``metrics.csv`` to leave out.
     """
     metrics, thin = _metrics(runs), _are_thin(runs)
     figure = Figure(figsize=(13, 7), layout="constrained")
@@ -203,9 +190,6 @@ def gains_figure(summary: dict[str, Any]) -> Figure | None:
     return figure
 
 
-# -------------------------------------------------------------------------------------------------------------- tables
-
-
 def compared_tables_figure(arm: str, runs: BySeed) -> Figure | None:
     """Tables before and after training, mean over the seeds, and what changed; None for an arm without any for all blocks."""
     kind = _table_kind(next(iter(runs.values()))) if runs else None
@@ -225,9 +209,6 @@ def _table_kind(run: RunFolder) -> str | None:
 
 def _are_grey(runs: BySeed) -> bool:
     return all(run.result().get("grey") for run in runs.values())
-
-
-# ---------------------------------------------------------------------------------------------------------- saturation
 
 
 def compared_saturation_figure(arm: str, runs: BySeed) -> Figure | None:

@@ -32,15 +32,10 @@ _LOOKED_AT = 9  # images
 
 
 def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
-    """Describe what a comparison is about to train, in lines of at most 80 characters.
+    """Describe what a comparison is about to train, in lines of at most 80 characters; nothing need be decoded.
 
     The time is measured: a few steps of plain and of the layer are trained on noise, on the device and with the threads that
     the runs will have.
-
-    Args:
-        config: the comparison.
-        data: its data set; nothing need be decoded.
-        asked: all runs that it is to have, seed and arm.
     """
     left = [(seed, arm) for seed, arm in asked if not config.run_folder(arm, seed).finished]
     plain = config.arm_run("plain")
@@ -113,9 +108,6 @@ def _images_line(config: CompareConfig, data: Data) -> str:
     if pixels <= DEFAULT_SIZE and median >= 2 * pixels:
         return f"{line}, of images whose short side is {median}: this keeps little of them; --data.size 64 or more keeps more"
     return line
-
-
-# ---------------------------------------------------------------------------------------------------------------- time
 
 
 def _time_rows(

@@ -22,17 +22,11 @@ def train_runs(config: CompareConfig, asked: list[Run], data: Data | None) -> Fa
     """Train the runs that are not finished; returns which of them failed, and why.
 
     The number of threads per run depends on the settings and on what is asked for, not on how much of it is left, so that a
-    resumed comparison ends with the same numbers.
-
-    Args:
-        config: the comparison; its ``jobs`` says how many runs train at a time.
-        asked: all runs that it is to have.
-        data: what they train on; None where all are finished.
+    resumed comparison ends with the same numbers. ``data`` may be None where all runs are finished.
 
     Raises:
         UsageError: with several processes per run, one that fails or that others train; a worker process that cannot start.
         Exception: any unforeseen error, raised in this process or in a worker.
-        KeyboardInterrupt: interrupted.
     """
     jobs = count_jobs(config)
     schedule = Schedule(config, asked, jobs)

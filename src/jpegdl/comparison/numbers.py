@@ -12,7 +12,7 @@ from typing import Any
 from jpegdl.data.sources.listing import passed_in_words
 from jpegdl.files import csv_text
 from jpegdl.runs.record import counted, other_test_images
-from jpegdl.statistics import holm, paired_difference
+from jpegdl.statistics import add_holm, paired_difference
 
 SHORT = 10.0  # seconds of training below which the ratio of two times is mostly noise
 CODE, PARAMETERS = "code of ", "parameters of "  # what is mixed, before a module's name and an arm's
@@ -131,14 +131,8 @@ def recounted(summary: dict[str, Any]) -> dict[str, Any]:
 
 def _correct(arms: dict[str, dict[str, Any]]) -> None:
     """Add ``p_holm`` to the differences, where there are more than two arms."""
-    if len(arms) <= 2:
-        return
-    differences = [entry["difference"] for entry in arms.values() if entry["difference"]]
-    tested = [difference for difference in differences if difference["p"] is not None]
-    for difference in differences:
-        difference["p_holm"] = None
-    for difference, p in zip(tested, holm([difference["p"] for difference in tested]), strict=True):
-        difference["p_holm"] = p
+    if len(arms) > 2:
+        add_holm([entry["difference"] for entry in arms.values() if entry["difference"]])
 
 
 def _mixed(sound: dict[str, dict[int, dict[str, Any]]], found: list[dict[str, Any]]) -> dict[str, list[str]]:
@@ -408,11 +402,7 @@ def tuned_in_words(tuned: dict[str, Any]) -> str:
 
 
 def without_result(failed: list[dict[str, Any]]) -> list[str]:
-    """Return which runs have no result, and why, in words: each reason once, with all runs that it holds for.
-
-    Args:
-        failed: of each run ``arm``, ``seed`` and ``why``.
-    """
+    """Return which runs have no result, and why, in words: each reason once, with all runs that it holds for."""
     runs: dict[str, dict[str, list[int]]] = {}  # by reason, then by arm
     for entry in failed:
         runs.setdefault(" ".join(entry["why"].split()), {}).setdefault(entry["arm"], []).append(entry["seed"])

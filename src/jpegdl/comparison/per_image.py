@@ -101,10 +101,7 @@ def paired_images(arm: Predictions, plain: Predictions) -> dict[str, Any] | None
 
 
 def predictions_of(runs: dict[str, dict[int, RunFolder]]) -> tuple[dict[str, dict[int, Predictions]], list[str]]:
-    """Read what runs said of each test image.
-
-    Args:
-        runs: of each arm, by seed, the finished runs.
+    """Read what finished runs, of each arm by seed, said of each test image.
 
     Returns:
         Of each arm, by seed, the predictions that there are; and in words, which runs have none that can be used, and why.

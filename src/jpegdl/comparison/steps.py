@@ -1,8 +1,8 @@
 """The single steps of a comparison: train one run, calibrate from one, test one."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +27,11 @@ from jpegdl.training.starting_weights import check_head, starting_backbone
 from jpegdl.user_code import is_own
 
 
-@contextmanager
-def _claimed(config: CompareConfig, arm: str, seed: int) -> Iterator[None]:
-    """Keep other processes, on this machine or another that shares the folder, from training the same run.
-
-    The operating system gives the lock back when a process ends, however it ends.
-
-    Raises:
-        BusyError: one of them is at it.
-    """
+def _claimed(config: CompareConfig, arm: str, seed: int) -> AbstractContextManager[None]:
+    """Keep other processes from training the same run; see :func:`jpegdl.files.claimed`."""
     if getattr(rank_zero_only, "rank", 0) or int(os.environ.get("NODE_RANK", "0")):  # the processes of one run have one claim
-        yield
-        return
-    with claimed(config.folder / "locks" / f"{arm}-{seed}", f"arm {arm}, seed {seed} of {config.folder} is being trained"):
-        yield
+        return nullcontext()
+    return claimed(config.folder / "locks" / f"{arm}-{seed}", f"arm {arm}, seed {seed} of {config.folder} is being trained")
 
 
 def train_arm(
@@ -71,12 +62,12 @@ def train_arm(
     if folder.finished:  # which needs no claim
         return folder.result()
 
-    def needed(other: str) -> RunFolder:
-        return _needed(config, other, seed, data)
+    def make() -> nn.Module:
+        return make_layer(run, data, seed, lambda other: _needed(config, other, seed, data))
 
     with _claimed(config, arm, seed):
         try:
-            return train_run(run, data, lambda: make_layer(run, data, seed, needed), folder, arm, seed, display)
+            return train_run(run, data, make, folder, arm, seed, display)
         except UsageError as error:
             if folder.path.is_dir() and not folder.finished:
                 folder.write_failure(str(error), run, arm, seed)
@@ -84,14 +75,7 @@ def train_arm(
 
 
 def make_layer(run: RunConfig, data: Data, seed: int, needed: Callable[[str], RunFolder]) -> nn.Module:
-    """Make the untrained layer of one run.
-
-    Args:
-        run: its settings.
-        data: what tables are computed from.
-        seed: of the run.
-        needed: gives the finished run of an arm, plain or jpeg-dl, that tables come from; asked only where they do.
-    """
+    """Make the untrained layer of one run; ``needed`` gives the finished run, of plain or jpeg-dl, its tables come from."""
     layer, device = run.layer, compute_device(run.device)
     if not layer_kind(layer).from_tables:
         tables = None

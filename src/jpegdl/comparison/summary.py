@@ -9,6 +9,7 @@ from typing import Any
 
 from jpegdl.comparison.numbers import folded, recounted, summary_csv, summary_table, verdict
 from jpegdl.errors import UsageError
+from jpegdl.files import reading
 from jpegdl.runs.record import counted
 
 _WIDTH = 80  # characters of a line
@@ -29,16 +30,10 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class ShownFile:
-    """Files of one sort in the folder of a comparison.
+    """Files of one sort in the folder of a comparison."""
 
-    Attributes:
-        name: of the file; with ARM, SEED or * in it where there are several.
-        about: what it shows.
-        files: all there are.
-    """
-
-    name: str
-    about: str
+    name: str  # with ARM, SEED or * in it where there are several
+    about: str  # what they show
     files: list[Path]
 
 
@@ -53,12 +48,7 @@ def shown_files(folder: Path) -> list[ShownFile]:
 
 
 def closing(folder: Path, summary: dict[str, Any]) -> str:
-    """Return what a finished comparison says below its table.
-
-    Args:
-        folder: of the comparison.
-        summary: what is in its ``summary.json``.
-    """
+    """Return what a finished comparison says below its table."""
     files = [(shown.name, shown.about) for shown in shown_files(folder)]
     blocks = (
         [folded(verdict(summary), _WIDTH)],
@@ -122,15 +112,12 @@ def read_summary(folder: Path) -> dict[str, Any]:
         UsageError: there is none, or it is damaged.
     """
     file = folder / "summary.json"
-    try:
+    if not file.exists():
+        raise UsageError(f"{file} does not exist; jpegdl compare writes it")
+    with reading(file, "run jpegdl compare with the same settings to write it again"):
         summary: dict[str, Any] = recounted(json.loads(file.read_text(encoding="utf-8")))
         summary_table(summary), summary_csv(summary)  # which look at all of it
         unlike = [run for run in sorted(folder.glob("*/*/result.json")) if not _tells_of(summary, run)]
-    except FileNotFoundError as error:
-        raise UsageError(f"{file} does not exist; jpegdl compare writes it") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        why = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{file} is damaged ({why}); run jpegdl compare with the same settings to write it again") from error
     if unlike:
         names = ", ".join(str(run.parent.relative_to(folder)) for run in unlike)
         warnings.warn(f"this table is older than some runs: {names}; run jpegdl compare to update it", stacklevel=2)

@@ -53,19 +53,12 @@ _RECIPES = "recipe's"  # in a choice: as the recipe has it
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning found of one arm.
+    """What tuning found of one arm; accuracies are shares of the held-out images, 0 to 1."""
 
-    Attributes:
-        trials: how many count: as many for both arms.
-        accuracy: of the best, a share of the held-out images, 0 to 1.
-        recipe: of the recipe's own settings; None where that trial did not end.
-        settings: of the best, what differs from the recipe, nested.
-    """
-
-    trials: int
-    accuracy: float
-    recipe: float | None
-    settings: dict[str, Any]
+    trials: int  # how many count: as many for both arms
+    accuracy: float  # of the best
+    recipe: float | None  # of the recipe's own settings; None where that trial did not end
+    settings: dict[str, Any]  # of the best, what differs from the recipe, nested
 
 
 @dataclass(frozen=True)

@@ -30,19 +30,12 @@ _TICK = 0.5  # seconds between two looks at whether the processes are there, and
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker is told first: the comparison, and how this process computes and warns, for it to do the same.
-
-    Attributes:
-        config: the comparison.
-        threads: of each run.
-        warnings: what to ignore or raise, as arguments of ``warnings.filterwarnings``, the first to be asked last.
-        torch: PyTorch's settings that numbers depend on.
-    """
+    """What a worker is told first: the comparison, and how this process computes and warns, for it to do the same."""
 
     config: CompareConfig
-    threads: int
-    warnings: list[tuple[Any, ...]]
-    torch: dict[str, Any]
+    threads: int  # of each run
+    warnings: list[tuple[Any, ...]]  # arguments of ``warnings.filterwarnings``, the first to be asked last
+    torch: dict[str, Any]  # PyTorch's settings that numbers depend on
 
 
 def _setup(config: CompareConfig, threads: int) -> Setup:
@@ -199,17 +192,10 @@ class _WorkerError(Exception):
 
 
 class _Worker:
-    """A worker process.
-
-    Attributes:
-        row: of the display.
-        run: what it is training.
-        ready: whether it has begun to listen.
-        connection: takes orders there, and events from there.
-    """
+    """A worker process: what it is training, shown in a row of the display; and the connection for orders and events."""
 
     def __init__(self, row: int, setup: Setup) -> None:
-        self.row, self.ready = row, False
+        self.row, self.ready = row, False  # it is ready once it has begun to listen
         self.run: Run | None = None
         here, there = socket.socketpair()
         self.connection = Connection(here.detach())

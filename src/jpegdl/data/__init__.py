@@ -20,19 +20,9 @@ if TYPE_CHECKING:
     from jpegdl.data.sources.photos import PHOTOGRAPHS, photo_patches, photograph
 
 __all__ = [
-    "IGNORED",
-    "PHOTOGRAPHS",
-    "Data",
-    "DataConfig",
-    "EpochSampler",
-    "ImageSet",
-    "Parts",
-    "Sets",
-    "Source",
-    "TestTransform",
-    "photo_patches",
-    "photograph",
-]
+    "IGNORED", "PHOTOGRAPHS", "Data", "DataConfig", "EpochSampler", "ImageSet", "Parts", "Sets", "Source", "TestTransform",
+    "photo_patches", "photograph",
+]  # fmt: skip
 
 _HOMES = {
     "IGNORED": "sampling",

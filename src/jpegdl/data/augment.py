@@ -44,9 +44,6 @@ class Erase:
 
     Noise is N(0, 1) once the backbone has normalised the image with ImageNet's mean and standard deviation: mean + std * noise,
     which leaves [0, 1] in places. Image (3, H, W) to the same.
-
-    Args:
-        probability: that an image loses a rectangle.
     """
 
     def __init__(self, probability: float) -> None:

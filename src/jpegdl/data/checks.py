@@ -19,11 +19,7 @@ _AUTO_AUGMENT = re.compile(
 
 
 def check_data(config: DataConfig) -> None:
-    """Refuse settings that no data set could be loaded with.
-
-    Raises:
-        UsageError: names the setting.
-    """
+    """Refuse settings that no data set could be loaded with."""
     name = config.name
     if name not in (None, OBJECT) and not is_own(name):
         known = set_names()
@@ -48,7 +44,8 @@ def check_data(config: DataConfig) -> None:
         raise UsageError(f"data.pad cannot be combined with data.crop resized, got {config.pad}")
     _check_split(config)
     _check_augmentation(config)
-    _check_jpeg(config)
+    if (low_high := config.jpeg_train) is not None and not (len(low_high) == 2 and low_high[0] <= low_high[1]):
+        raise UsageError(f"data.jpeg_train must be the lowest and the highest quality, 1 to 100, got {low_high}")
 
 
 def _check_split(config: DataConfig) -> None:
@@ -78,8 +75,3 @@ def _check_augmentation(config: DataConfig) -> None:
         raise UsageError(
             f"data.color_jitter {jitter} cannot be combined with data.auto_augment {policy}, which replaces it in timm"
         )
-
-
-def _check_jpeg(config: DataConfig) -> None:
-    if (low_high := config.jpeg_train) is not None and not (len(low_high) == 2 and low_high[0] <= low_high[1]):
-        raise UsageError(f"data.jpeg_train must be the lowest and the highest quality, 1 to 100, got {low_high}")

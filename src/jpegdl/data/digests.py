@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from jpegdl.data.pixels import to_rgb
-from jpegdl.files import replacing
+from jpegdl.files import write_text
 
 UNKNOWN = ""  #: in place of a digest: the image cannot be read, or is one of too many to read them all
 DIGITS = 32  # hexadecimal, of SHA-256
@@ -74,22 +74,23 @@ def piece_digests(pieces: Sequence[Piece]) -> list[str]:
     The digest of a file and that of the same bytes in a tar are the same.
     """
     found = [UNKNOWN] * len(pieces)
-    stores: dict[str, _Store] = {}
-    held: dict[str, tuple[str, _Store]] = {}  # of each file, its stamp and where its digests are
+    held: dict[str, tuple[str | None, str]] = {}  # of each file, its stamp and the place that its digests are kept for
+    known: dict[str, dict[str, Any]] = {}  # by place, then by name: stamp and digest
+    new: dict[str, dict[str, Any]] = {}
     missing: list[int] = []
     for index, piece in enumerate(pieces):
         if piece.path not in held:
-            if (stamp := _stamp(piece.path)) is None:
-                continue
-            place = _place(piece)
-            if place not in stores:
-                stores[place] = _Store(place)
-            held[piece.path] = stamp, stores[place]
-        stamp, store = held[piece.path]
-        if (known := store.get(_name(piece), stamp)) is None:
-            missing.append(index)
-        else:
-            found[index] = known
+            held[piece.path] = _stamp(piece.path), _place(piece)
+        stamp, place = held[piece.path]
+        if stamp is None:
+            continue
+        if place not in known:
+            known[place] = _kept(place)
+        match known[place].get(_name(piece)):
+            case [then, digest] if then == stamp:
+                found[index] = digest
+            case _:
+                missing.append(index)
     missing.sort(key=lambda index: pieces[index])  # a tar from its beginning to its end
     tasks = [missing[start : start + _TOGETHER] for start in range(0, len(missing), _TOGETHER)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -97,12 +98,12 @@ def piece_digests(pieces: Sequence[Piece]) -> list[str]:
             for index, digest in zip(some, digests, strict=True):
                 found[index] = digest
                 piece = pieces[index]
-                stamp, store = held[piece.path]
-                if digest != UNKNOWN and not _is_recent(stamp) and _stamp(piece.path) == stamp:
-                    store.put(_name(piece), stamp, digest)
-    for store in stores.values():
-        store.close()
-    if any(store.written for store in stores.values()):
+                stamp, place = held[piece.path]
+                if digest != UNKNOWN and stamp and not _is_recent(stamp) and _stamp(piece.path) == stamp:
+                    new.setdefault(place, {})[_name(piece)] = [stamp, digest]
+    for place in known:
+        _keep(place, new.get(place), in_use=bool(known[place]))
+    if new:
         _prune()
     return found
 
@@ -164,47 +165,32 @@ def _of_stream(stream: Any, piece: Piece) -> str:
     return digest.hexdigest()[:DIGITS]
 
 
-class _Store:
-    """Digests of what is in one place, in a file of the cache; whoever writes last wins, and what is lost is read again."""
+def _file(place: str) -> Path | None:
+    """Return the file of the cache that the digests of what is in one place are in; None where there is no cache."""
+    root = cache_folder()
+    return None if root is None else root / "digests" / f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:DIGITS]}.json"
 
-    def __init__(self, place: str) -> None:
-        root = cache_folder()
-        name = hashlib.sha256(os.fsencode(place)).hexdigest()[:DIGITS]
-        self._file = None if root is None else root / "digests" / f"{name}.json"
-        self._known: dict[str, list[str]] = {}
-        self._new: dict[str, list[str]] = {}
-        self.written = False
-        if self._file is not None:
-            self._known = self._there()
 
-    def _there(self) -> dict[str, list[str]]:
-        assert self._file is not None
+def _kept(place: str) -> dict[str, Any]:
+    """Return what the cache knows of a place, by name."""
+    if (file := _file(place)) is not None:
         with suppress(OSError, ValueError, KeyError, TypeError):
-            content = json.loads(self._file.read_text(encoding="utf-8"))
+            content = json.loads(file.read_text(encoding="utf-8"))
             if content["format"] == _FORMAT and isinstance(content["known"], dict):
                 return dict(content["known"])
-        return {}
+    return {}
 
-    def get(self, name: str, stamp: str) -> str | None:
-        known = self._known.get(name)
-        return known[1] if isinstance(known, list) and len(known) == 2 and known[0] == stamp else None
 
-    def put(self, name: str, stamp: str, digest: str) -> None:
-        self._new[name] = [stamp, digest]
-
-    def close(self) -> None:
-        """Write down what is new; where nothing is, say that the rest was in use."""
-        if self._file is None:
-            return
-        with suppress(OSError):  # a cache that is read-only or full
-            if self._new:
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-                with replacing(self._file) as file:
-                    known = {**self._there(), **self._new}
-                    file.write_text(json.dumps({"format": _FORMAT, "known": known}), encoding="utf-8")
-                self.written = True
-            elif self._known and time.time() - self._file.stat().st_mtime > 86400:
-                os.utime(self._file)
+def _keep(place: str, new: dict[str, Any] | None, *, in_use: bool) -> None:
+    """Write down what is new of a place; where nothing is, say that the rest was in use. Whoever writes last wins, and what is
+    lost is read again."""
+    if (file := _file(place)) is None:
+        return
+    with suppress(OSError):  # a cache that is read-only or full
+        if new:
+            write_text(file, json.dumps({"format": _FORMAT, "known": {**_kept(place), **new}}))
+        elif in_use and time.time() - file.stat().st_mtime > 86400:
+            os.utime(file)
 
 
 def _prune() -> None:

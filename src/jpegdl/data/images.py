@@ -4,7 +4,6 @@ import copy
 import functools
 import hashlib
 import struct
-import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from jpegdl.data.digests import DIGITS
 from jpegdl.data.pixels import middle, orientation_note, resized, to_rgb
 from jpegdl.data.sampling import IGNORED, Key
 from jpegdl.data.sources.base import Source
-from jpegdl.errors import DataWarning, UsageError
+from jpegdl.errors import UsageError, warn_of_data
 from jpegdl.layer.jpeg_function import jpeg
 from jpegdl.opener import BadImage
 from jpegdl.random import seeded
@@ -65,11 +64,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         self._set_transforms()
 
     def load(self) -> None:
-        """Decode all images, where they are kept decoded; the next time there is nothing to do.
-
-        Raises:
-            UsageError: one of them cannot be decoded.
-        """
+        """Decode all images, where they are kept decoded; the next time there is nothing to do."""
         if self._loaded or not self._indices:
             return
         kept = self.kept_decoded
@@ -79,11 +74,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         self._loaded = True
 
     def check(self) -> None:
-        """Decode all images once without keeping them, where training would keep them: what is wrong with one shows now.
-
-        Raises:
-            UsageError: names those that cannot be decoded.
-        """
+        """Decode all images once without keeping them, where training would keep them: what is wrong with one shows now."""
         if not self._loaded and self._indices and self.kept_decoded:
             self._decode_all(keep=False)
             self._warn_of_turned(all_decoded=True)
@@ -194,16 +185,12 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         self.left_out = list(bad)
         if bad:
             text = f"left out {len(bad)} of {len(indices)} images that cannot be decoded: {_listed(bad)}"
-            warnings.warn(" ".join(text.split()), DataWarning, stacklevel=3)
+            warn_of_data(" ".join(text.split()))
         self._cache = [cast(Tensor, found[index]) for index in self._indices] if keep else None
         self.targets = [self._source.targets[index] for index in self._indices]
 
     def _decode(self, index: int) -> Tensor:
-        """(3, H, W) uint8, H and W as the crops need them.
-
-        Raises:
-            BadImage: it cannot be decoded.
-        """
+        """(3, H, W) uint8, H and W as the crops need them; BadImage where it cannot be decoded."""
         config = self._config
         try:
             image = self._source.read(index)
@@ -234,11 +221,9 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
                     count += orientation_note(self._source.read(index)) != 1
         if count and self._config.orientation == "stored":
             which = f"{'training' if self._train else 'test'} images{'' if all_decoded else ' looked at'}"
-            warnings.warn(
+            warn_of_data(
                 f"{count} of {looked_at} {which} have a camera's note that says to turn them (EXIF orientation); they are "
-                "taken as they are stored, as torchvision and timm do: --data.orientation follow turns them",
-                DataWarning,
-                stacklevel=3,
+                "taken as they are stored, as torchvision and timm do: --data.orientation follow turns them"
             )
 
     def __len__(self) -> int:
@@ -332,18 +317,16 @@ def bad_file(error: Exception) -> str:
 
 
 def _listed(bad: Mapping[str, str]) -> str:
-    some = [f"{name} ({reason})" for name, reason in list(bad.items())[:_NAMED]]
-    return ", ".join(some) + (f", and {len(bad) - _NAMED} more" if len(bad) > _NAMED else "")
+    some = ", ".join(f"{name} ({reason})" for name, reason in list(bad.items())[:_NAMED])
+    return some + (f", and {len(bad) - _NAMED} more" if len(bad) > _NAMED else "")
 
 
 def _refusal(bad: Mapping[str, str], count: int, skipping: bool) -> str:
     """Put them into one line: the last of what a loader process hands on."""
     if skipping:
         return f"none of the {count} images can be decoded: {_listed(bad)}"
-    one = len(bad) == 1
-    subject = "image" if one else f"{len(bad)} of {count} images cannot be decoded:"
-    cannot = " cannot be decoded" if one else ""
-    name, reason = next(iter(bad.items()))
-    text = f"{subject} {f'{name}{cannot} ({reason})' if one else _listed(bad)}"
-    text += f"; repair or remove {'it' if one else 'them'}, or leave such images out with --data.skip-corrupt true"
-    return " ".join(text.split())
+    text, them = f"{len(bad)} of {count} images cannot be decoded: {_listed(bad)}", "them"
+    if len(bad) == 1:
+        ((name, reason),) = bad.items()
+        text, them = f"image {name} cannot be decoded ({reason})", "it"
+    return " ".join(f"{text}; repair or remove {them}, or leave such images out with --data.skip-corrupt true".split())

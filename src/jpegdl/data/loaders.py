@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import warnings
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from jpegdl.data.config import DataConfig
 from jpegdl.data.images import ImageSet
 from jpegdl.data.sampling import EpochSampler, Seeded, Share, processes
 from jpegdl.data.sources import open_sets
-from jpegdl.errors import DataWarning, UsageError
+from jpegdl.errors import UsageError, warn_of_data
 from jpegdl.files import as_text
 from jpegdl.processes import count_cores
 
@@ -75,9 +74,6 @@ class Data(lightning.LightningDataModule):
 
         Where these choose the same images, nothing is listed again, and what is to be said of them is said once; where only
         JPEG settings differ, nothing is decoded again.
-
-        Raises:
-            UsageError: as the class itself.
         """
         check_data(config)
         if chosen_images(config) != chosen_images(self.config):
@@ -135,11 +131,9 @@ class Data(lightning.LightningDataModule):
                 continue
             if shared := int((np.isin(part.contents, self.train.contents) & (part.contents != b"")).sum()):
                 found[f"{name}_in_train"] = shared
-                warnings.warn(
-                    f"{shared} of {len(part.contents)} {name} images {'is a' if shared == 1 else 'are'} training "
-                    f"image{'' if shared == 1 else 's'} too: accuracy on them says how well they are remembered",
-                    DataWarning,
-                    stacklevel=2,
+                are = "is a training image too" if shared == 1 else "are training images too"
+                warn_of_data(
+                    f"{shared} of {len(part.contents)} {name} images {are}: accuracy on them says how well they are remembered"
                 )
         if not apart and (several := self._several_classes()):
             found["several_classes"] = several
@@ -158,10 +152,8 @@ class Data(lightning.LightningDataModule):
             some = "; ".join(" = ".join(same[:_NAMED]) for same in pictures[:_NAMED])
             more = f"; and {len(pictures) - _NAMED} more" if len(pictures) > _NAMED else ""
             subject = f"1 {name} picture comes" if len(pictures) == 1 else f"{len(pictures)} {name} pictures come"
-            warnings.warn(
-                f"{subject} under more than one class, as copies or links: {some}{more}; at most one of the classes is right",
-                DataWarning,
-                stacklevel=3,
+            warn_of_data(
+                f"{subject} under more than one class, as copies or links: {some}{more}; at most one of the classes is right"
             )
         return found
 
@@ -171,11 +163,7 @@ class Data(lightning.LightningDataModule):
         return [name for part in self.parts.values() for name in part.left_out]
 
     def load(self) -> None:
-        """Decode the images that are kept decoded; the next time there is nothing to do.
-
-        Raises:
-            UsageError: an image cannot be decoded.
-        """
+        """Decode the images that are kept decoded; the next time there is nothing to do."""
         for part in self.parts.values():
             part.load()
 
@@ -209,8 +197,7 @@ class Data(lightning.LightningDataModule):
     def calibration_dataloader(self, augmented: bool = False) -> DataLoader[Any]:
         """Training images in an order of the seed's; each once over all processes, and no other entry.
 
-        Args:
-            augmented: as they are in the first epoch of training, in batches of that size; else the center crop.
+        They are the center crops or, ``augmented``, as in the first epoch of training, in batches of that size.
         """
         self.train.load()
         generator = torch.Generator().manual_seed(self.seed)
@@ -225,11 +212,7 @@ class Data(lightning.LightningDataModule):
         options.setdefault("batch_size", self.config.batch_size)
         workers = min(self.config.workers, count_cores())
         return DataLoader(
-            images,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            **options,
+            images, num_workers=workers, persistent_workers=workers > 0, pin_memory=torch.cuda.is_available(), **options
         )
 
 

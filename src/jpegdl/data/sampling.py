@@ -59,12 +59,7 @@ class Share(Sampler[int | None]):
 
 
 class Seeded(Sampler[tuple[int, int]]):
-    """An order of images, each with the seed of its augmentation in the first epoch.
-
-    Args:
-        order: indices alone.
-        seed: of the training.
-    """
+    """An order of images, each with the seed of its augmentation in the first epoch."""
 
     def __init__(self, order: Sampler[int], seed: int) -> None:
         self._order, self._seed = order, seed

@@ -45,11 +45,7 @@ class ExplainConfig:
 
 
 def check_explain(config: ExplainConfig) -> None:
-    """Refuse settings that nothing could be explained with.
-
-    Raises:
-        UsageError: names the setting.
-    """
+    """Refuse settings that nothing could be explained with."""
     check_fields(config)
     compute_device(config.device)
     if not config.frequencies:

@@ -76,7 +76,7 @@ class _Maker:
 
     def __init__(self, subject: Subject, progress: Progress) -> None:
         self.subject, self.progress = subject, progress
-        self.pieces = Pieces(subject.opened.folder.path / FOLDER, {"format": _FORMAT, **subject.made_of})
+        self.pieces = Pieces(subject.folder.path / FOLDER, {"format": _FORMAT, **subject.made_of})
         self.left_out: list[dict[str, str]] = list(subject.left_out)
         self.contents: dict[str, dict[str, Any]] = {}
 
@@ -101,7 +101,7 @@ class _Maker:
             "run": self.subject.name,
             "files": files,
             "left_out": self.left_out,
-            "other_images": self.subject.opened.other_images,
+            "other_images": self.subject.other_images,
             "words": self._words(),
         }
         index = self.pieces.keep(INDEX, {"plain": self._plain_digest()}, index)

@@ -30,22 +30,14 @@ MAPS = 8  # first-stage feature maps shown
 
 @dataclass
 class ShownImage:
-    """One chosen image.
+    """One chosen image."""
 
-    Attributes:
-        name: of its file.
-        numbers: what to write down of it, ready for JSON.
-        image, output: (3, H, W) in [0, 1], before and after the layer; output is not clipped.
-        attention: Grad-CAM++ for the true class, (h, w), of each model that has a feature map.
-        maps: first-stage feature maps, (8, h, w), of each model that has such.
-    """
-
-    name: str
-    numbers: dict[str, Any]
-    image: Tensor
-    output: Tensor
-    attention: dict[str, Tensor]
-    maps: dict[str, Tensor]
+    name: str  # of its file
+    numbers: dict[str, Any]  # what to write down of it, ready for JSON
+    image: Tensor  # (3, H, W) in [0, 1]
+    output: Tensor  # the same after the layer, not clipped
+    attention: dict[str, Tensor]  # Grad-CAM++ for the true class, (h, w), of each model that has a feature map
+    maps: dict[str, Tensor]  # first-stage feature maps, (8, h, w), of each model that has such
 
 
 def show(subject: Subject, left_out: list[dict[str, str]]) -> tuple[dict[str, Any], list[ShownImage]]:
@@ -112,17 +104,10 @@ def _choose(scores: dict[str, Tensor], count: int, *, by_class: bool) -> list[tu
 
 
 def _look(
-    subject: Subject,
-    models: dict[str, PrependedModel],
-    scores: dict[str, Tensor],
-    name: str,
-    at: int,
-    content: dict[str, Any],
+    subject: Subject, models: dict[str, PrependedModel], scores: dict[str, Tensor], name: str, at: int, content: dict[str, Any]
 ) -> ShownImage:
     index = int(scores["index"][at])
-    item = subject.data.test[index]
-    assert item is not None, "it was scored"
-    image = item[0][None].to(subject.device)
+    image = subject.data.test[index][0][None].to(subject.device)
     target = scores["target"][at : at + 1].to(subject.device)
     with torch.no_grad():
         output = subject.layer(image)

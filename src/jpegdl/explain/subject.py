@@ -2,16 +2,14 @@
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, StackDataset
 
-from jpegdl.data import Data, ImageSet
 from jpegdl.explain.config import ExplainConfig
-from jpegdl.layer import ImageDctLayer, PrependedModel
+from jpegdl.layer import ImageDctLayer
 from jpegdl.random import isolated
 from jpegdl.runs import RunFolder, TrainedRun
 from jpegdl.runs.opened import OpenedRun, open_for_test, open_plain
@@ -22,82 +20,46 @@ class NotApplicable(Exception):  # noqa: N818
 
 
 @dataclass
-class Subject:
+class Subject(OpenedRun):
     """A finished run, opened, and what was asked of it.
 
     Attributes:
-        opened: the run with its test images.
-        plain: the run without a layer to compare with, if there is one; its model is on the same device.
         config: what was asked for.
+        plain: the run without a layer to compare with, if there is one; its model is on the same device.
         left_out: what there is nothing to show of, and why.
     """
 
-    opened: OpenedRun
-    plain: TrainedRun | None
     config: ExplainConfig
+    plain: TrainedRun | None = None
     left_out: list[dict[str, str]] = field(default_factory=list)
-
-    @property
-    def run(self) -> TrainedRun:
-        return self.opened.run
-
-    @property
-    def data(self) -> Data:
-        return self.opened.data
-
-    @property
-    def device(self) -> torch.device:
-        return self.opened.device
-
-    @property
-    def model(self) -> PrependedModel:
-        return self.opened.model
-
-    @property
-    def layer(self) -> nn.Module:
-        return self.opened.layer
 
     @property
     def name(self) -> str:
         """Arm and seed, for titles."""
-        return f"{self.opened.settings['arm']}, seed {self.opened.settings['seed']}"
+        return f"{self.settings['arm']}, seed {self.settings['seed']}"
 
     @functools.cached_property
     def made_of(self) -> dict[str, Any]:
         """Digest of the model, and of the test images."""
         found = self.data.fingerprint
-        return {"model": self.opened.digest, "data": {name: found[name] for name in ("name", "test")}}
+        return {"model": self.digest, "data": {name: found[name] for name in ("name", "test")}}
 
     @functools.cached_property
-    def images(self) -> list[int]:
+    def indices(self) -> list[int]:
         """Indices of the test images in use, ascending."""
-        return self.opened.images(self.config.images, self.config.images_seed)
+        return self.images(self.config.images, self.config.images_seed)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The test images in use, in order: indices (N,), images (N, 3, H, W) in [0, 1] and classes (N,), on the device.
 
         What is random in a layer is drawn anew from the number of the batch, so that it is the same in each pass.
         """
-        loader = DataLoader(
-            _Numbered(self.data.test),
-            batch_size=self.config.batch_size,
-            sampler=self.images,
-            num_workers=self.config.data.workers,
-        )
-        for number, (indices, images, targets) in enumerate(loader):
+        numbered: Any = StackDataset(range(len(self.data.test)), self.data.test)  # type: ignore[arg-type]
+        workers = self.config.data.workers
+        loader = DataLoader(numbered, batch_size=self.config.batch_size, sampler=self.indices, num_workers=workers)
+        for number, (indices, (images, targets)) in enumerate(loader):
             with isolated(number, self.device):
                 yield indices, images.to(self.device), targets.to(self.device)
-
-
-class _Numbered(Dataset[Any]):
-    """Images with their indices."""
-
-    def __init__(self, images: ImageSet) -> None:
-        self._images = images
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor, int] | None:
-        item = self._images[index]
-        return None if item is None else (index, *item)
 
 
 def open_subject(folder: RunFolder, config: ExplainConfig, plain: RunFolder | None) -> Subject:
@@ -106,15 +68,14 @@ def open_subject(folder: RunFolder, config: ExplainConfig, plain: RunFolder | No
     Raises:
         UsageError: the run, or the plain one, is not finished or damaged; other classes; no such device.
     """
-    subject = Subject(open_for_test(folder, config.data, config.device), None, config)
-    if plain is None:
-        return subject
-    other = open_plain(plain, subject.opened)
-    if (trained := other.config.data.pixels) != (own := subject.run.config.data.pixels):
-        why = f"it was trained at {trained} pixels, this run at {own}"
-        subject.left_out.append({"what": "the plain model", "why": why})
-        return subject
-    return replace(subject, plain=other)
+    subject = Subject(**vars(open_for_test(folder, config.data, config.device)), config=config)
+    if plain is not None:
+        subject.plain = open_plain(plain, subject)
+        if (trained := subject.plain.config.data.pixels) != (own := subject.run.config.data.pixels):
+            why = f"it was trained at {trained} pixels, this run at {own}"
+            subject.left_out.append({"what": "the plain model", "why": why})
+            subject.plain = None
+    return subject
 
 
 def dct_layer(layer: nn.Module) -> ImageDctLayer:

@@ -33,9 +33,6 @@ def tanh_compand(z: Tensor, c: Tensor | float) -> Tensor:
 
     Returns:
         Shape and dtype of ``z``.
-
-    Raises:
-        UsageError: as :func:`log_compand`.
     """
     c = broadcast_like(c, z, "c")
     return c * torch.tanh(z / c)

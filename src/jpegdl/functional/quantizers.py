@@ -310,9 +310,6 @@ def level_probabilities(
         the dtype of ``z``, sums of 1. Levels have the same shape and dtype, consecutive whole numbers k in ascending order; the
         sum of q k P(k | z) over the last axis is ``soft_quantize(z, q, alpha)``.
 
-    Raises:
-        UsageError: as :func:`soft_quantize`.
-
     Source: "JPEG Inspired Deep Learning" (ICLR 2025), the conditional probability mass function.
     """
     check_window(bits, window)
@@ -369,9 +366,6 @@ def sample_quantize(
     Returns:
         Shape and dtype of ``z``.
 
-    Raises:
-        UsageError: as :func:`soft_quantize`.
-
     Source: "JPEG Inspired Deep Learning" (ICLR 2025), Q_p.
     """
     soft = soft_quantize(z, q, alpha, bits=bits, window=window)
@@ -405,9 +399,6 @@ def ste_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8, matched:
 
     Returns:
         Shape and dtype of ``z``; the values of :func:`hard_quantize`.
-
-    Raises:
-        UsageError: as :func:`hard_quantize`.
 
     Source: Bengio et al. 2013 (straight-through); Esser et al. 2020 (the same for the step). ``matched`` is this library's own.
     """
@@ -450,12 +441,7 @@ def _drawn(z: Tensor, draws: Tensor | None, generator: torch.Generator | None) -
 
 
 def noise_quantize(
-    z: Tensor,
-    q: Tensor | float,
-    *,
-    bits: int | None = 8,
-    generator: torch.Generator | None = None,
-    draws: Tensor | None = None,
+    z: Tensor, q: Tensor | float, *, bits: int | None = 8, generator: torch.Generator | None = None, draws: Tensor | None = None
 ) -> Tensor:
     """Add uniform noise as wide as a step in place of rounding: q clamp(z/q + u, -L, L), u uniform in [-1/2, 1/2).
 
@@ -466,9 +452,6 @@ def noise_quantize(
 
     Returns:
         Shape and dtype of ``z``.
-
-    Raises:
-        UsageError: as :func:`hard_quantize`.
 
     Source: Balle et al. 2017, "End-to-end optimized image compression".
     """
@@ -486,9 +469,6 @@ def saturate(z: Tensor, q: Tensor | float, *, bits: int | None = 8) -> Tensor:
 
     Returns:
         Shape and dtype of ``z``.
-
-    Raises:
-        UsageError: as :func:`hard_quantize`.
     """
     q, cap = broadcast_like(q, z, "q"), largest_level(bits)
     if cap is None:

@@ -16,8 +16,7 @@ from jpegdl.functional.checks import check_floating, check_pixels, check_shape
 BLOCK = 8
 #: Row-major positions in zigzag order: along the anti-diagonals, upwards on the even ones (ITU-T T.81, figure A.6).
 ZIGZAG = sorted(
-    range(BLOCK * BLOCK),
-    key=lambda i: (sum(divmod(i, BLOCK)), i // BLOCK if sum(divmod(i, BLOCK)) % 2 else i % BLOCK),
+    range(BLOCK * BLOCK), key=lambda i: (sum(divmod(i, BLOCK)), i // BLOCK if sum(divmod(i, BLOCK)) % 2 else i % BLOCK)
 )
 KR, KG, KB = 0.299, 0.587, 0.114  # luma weights of ITU-R BT.601, as JFIF uses them
 
@@ -361,9 +360,6 @@ def check_coefficients(z: Tensor, planes: int | str, size: tuple[int, int], unit
         size: (H, W) of the images.
         unit: how many pixels of a side the blocks at one place stand for.
         of: what to call the images.
-
-    Raises:
-        UsageError: says what was given and what is accepted.
     """
     height, width = size
     shape = ("N", planes, -(-height // unit), -(-width // unit), BLOCK, BLOCK)

@@ -44,8 +44,6 @@ class JpegCascade(ImageLayer, nn.ModuleList):
 
     @classmethod
     def from_config(cls, config: LayerConfig, tables: tuple[Tensor, Tensor], size: int) -> Self:
-        if config.depth < 1:
-            raise UsageError(f"layer.depth must be at least 1, got {config.depth}")
         return cls(JpegLayer.from_config(config, tables, size) for _ in range(config.depth))
 
     def check(self, images: Tensor) -> None:

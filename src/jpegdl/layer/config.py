@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from jpegdl.errors import UsageError
 from jpegdl.settings import ROUNDINGS as ROUNDINGS
+from jpegdl.settings import Count, Range
 from jpegdl.settings import Rounding as Rounding
 
 DEFAULT_ALPHA = 5.0
@@ -45,16 +46,16 @@ class LayerConfig:
     kind: str = "jpeg"
     train: bool = True
     tables: str = "sensitivity"
-    q_max: float = 5.0
-    images: int = 5000
-    calibration: str = "eval"
+    q_max: Annotated[float, Range(0, 255, above=True)] = 5.0
+    images: Count = 5000
+    calibration: Literal["eval", "train"] = "eval"
     alpha: float | list[float] | None = None
     hardness: float | None = None
     bits: int | None = 8
     window: int | None = 5
     rounding: Rounding = "soft"
     trainable_alpha: bool = False
-    depth: int = 2
+    depth: Count = 2
     region: int = 32
     options: dict[str, Any] = field(default_factory=dict)
 

@@ -36,13 +36,7 @@ class FeatureJpegLayer(QuantizingLayer):
 
     table: nn.Parameter
 
-    def __init__(
-        self,
-        table: Table = 1.0,
-        *,
-        channels: int | None = None,
-        **options: Unpack[QuantizerOptions],
-    ) -> None:
+    def __init__(self, table: Table = 1.0, *, channels: int | None = None, **options: Unpack[QuantizerOptions]) -> None:
         if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
             raise UsageError(f"channels must be a positive integer, or None for one shared table, got {channels!r}")
         super().__init__(initial_tables({"table": table}, () if channels is None else (channels,)), **options)

@@ -24,14 +24,9 @@ L_co = TypeVar("L_co", bound=nn.Module, default=nn.Module, covariant=True)  # a 
 _FROM_IMAGES = ("forward_features", "forward_intermediates", "get_intermediate_layers")
 #: What else timm and Transformers call on a model, and what the backbone alone can answer.
 _OF_BACKBONE = (
-    "forward_head",
-    "get_classifier",
-    "reset_classifier",
-    "set_grad_checkpointing",
-    "gradient_checkpointing_enable",
-    "gradient_checkpointing_disable",
-    "can_generate",
-)
+    "forward_head", "get_classifier", "reset_classifier", "set_grad_checkpointing", "gradient_checkpointing_enable",
+    "gradient_checkpointing_disable", "can_generate",
+)  # fmt: skip
 
 
 def _named_images(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -259,10 +254,7 @@ def parameter_groups(model: nn.Module, lr: float, layer_lr: float, weight_decay:
 
 
 def prepend(
-    backbone: nn.Module,
-    layer: L,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    backbone: nn.Module, layer: L, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> PrependedModel[L]:
     """Put a layer in front of a model.
 

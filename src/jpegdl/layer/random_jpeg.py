@@ -96,10 +96,10 @@ class RandomJpeg(nn.Module):
             TypeError, UsageError: no image in it, or one that :func:`jpegdl.jpeg` refuses.
         """
         sample = inputs if len(inputs) > 1 else inputs[0] if inputs else None
-        if isinstance(sample, dict) and _is_unmarked(sample.get("image")) and not _marked_among(tree_leaves(sample)):
+        if isinstance(sample, dict) and _mark(sample.get("image")) == "none" and not _marked_among(tree_leaves(sample)):
             return {**sample, "image": self(sample["image"])}
         leaves, structure = tree_flatten(sample)
-        places = _images_among(leaves)
+        places = _marked_among(leaves) or [i for i, leaf in enumerate(leaves) if _mark(leaf) == "none"][:1]
         if not places:
             kinds = ", ".join(sorted({type(leaf).__name__ for leaf in leaves})) or "nothing"
             raise UsageError(f"RandomJpeg found no image among {kinds}: for PIL images put v2.ToImage() before it")
@@ -108,7 +108,7 @@ class RandomJpeg(nn.Module):
             image = leaves[place]
             frames = image.as_subclass(Tensor)
             frames = frames.flatten(0, -4) if image.ndim > 3 else frames[None]
-            each = max(1, image.shape[-4]) if image.ndim > 3 and _is_video(image) else 1  # frames that share a draw
+            each = max(1, image.shape[-4]) if image.ndim > 3 and _mark(image) == "video" else 1  # frames that share a draw
             if draws is None or len(draws.applied) != len(frames) // each:
                 draws = self.draw(len(frames) // each)
             leaves[place] = _like(self._compressed(frames, draws, each).reshape(image.shape), image)
@@ -166,34 +166,21 @@ def _range(quality: Any) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
-def _images_among(leaves: list[Any]) -> list[int]:
-    """Which of them are images, as torchvision's v2 transforms tell."""
-    return _marked_among(leaves) or [i for i, leaf in enumerate(leaves) if _is_unmarked(leaf)][:1]
-
-
 def _marked_among(leaves: list[Any]) -> list[int]:
-    marked = _tv_tensors()
-    return [] if marked is None else [i for i, leaf in enumerate(leaves) if isinstance(leaf, marked.Image | marked.Video)]
+    return [i for i, leaf in enumerate(leaves) if _mark(leaf) in ("image", "video")]
 
 
-def _is_unmarked(leaf: Any) -> bool:
-    marked = _tv_tensors()
-    return isinstance(leaf, Tensor) and (marked is None or not isinstance(leaf, marked.TVTensor))
-
-
-def _is_video(image: Tensor) -> bool:
-    marked = _tv_tensors()
-    return marked is not None and isinstance(image, marked.Video)
-
-
-def _tv_tensors() -> Any:
-    return sys.modules.get("torchvision.tv_tensors")  # where it is not imported, no tensor is marked
+def _mark(leaf: Any) -> str | None:
+    """What torchvision's v2 transforms take a tensor for, "none" where it is not marked; None for what is no tensor."""
+    kinds = sys.modules.get("torchvision.tv_tensors")  # where it is not imported, no tensor is marked
+    if kinds is None or not isinstance(leaf, kinds.TVTensor):
+        return "none" if isinstance(leaf, Tensor) else None
+    return "image" if isinstance(leaf, kinds.Image) else "video" if isinstance(leaf, kinds.Video) else "other"
 
 
 def _like(images: Tensor, original: Tensor) -> Tensor:
     """``images`` marked as the original is."""
-    marked = _tv_tensors()
-    if marked is None or _is_unmarked(original):
+    if _mark(original) == "none":
         return images
-    wrapped: Tensor = marked.wrap(images, like=original)
+    wrapped: Tensor = sys.modules["torchvision.tv_tensors"].wrap(images, like=original)
     return wrapped

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from jpegdl.errors import UsageError, did_you_mean
 from jpegdl.layer.base import ImageLayer
 from jpegdl.layer.config import LayerConfig, table_source
-from jpegdl.layer.quantizing import STEP_RANGE, QuantizerOptions, QuantizingLayer, quantizer_options
+from jpegdl.layer.quantizing import QuantizerOptions, QuantizingLayer, quantizer_options
+from jpegdl.settings import check_fields
 from jpegdl.tables import read_tables
 from jpegdl.user_code import find_object, is_own, said
 
@@ -129,11 +130,7 @@ def storable_kinds() -> dict[str, str]:
 
 
 def layer_kind(config: LayerConfig) -> LayerKind:
-    """Find the record of the kind that ``config`` names, one of ours or the user's own.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """Find the record of the kind that ``config`` names, one of ours or the user's own."""
     if is_own(config.kind):
         return _own_kind(config.kind)
     if config.kind not in LAYER_KINDS:
@@ -188,9 +185,6 @@ def build_layer(config: LayerConfig, tables: Tables | None, size: int) -> nn.Mod
         tables: its initial (luma, chroma) tables, each (8, 8), in JPEG table units; None where they do not matter, because
             trained ones will be loaded, or the kind has none.
         size: side of the square images it will see, in pixels.
-
-    Raises:
-        UsageError: a setting that no such layer can have.
     """
     layer: nn.Module = layer_kind(config).build(config, tables or (torch.ones(8, 8), torch.ones(8, 8)), size)
     return layer.requires_grad_(config.train)
@@ -202,16 +196,8 @@ def check_layer(config: LayerConfig, size: int) -> None:
     Args:
         config: the settings.
         size: side of the square images, in pixels.
-
-    Raises:
-        UsageError: names the setting, what it is and what it may be.
     """
-    if not 0 < config.q_max <= STEP_RANGE[1]:
-        raise UsageError(f"layer.q_max must be greater than 0 and at most {STEP_RANGE[1]:g}, got {config.q_max}")
-    if config.images < 1:
-        raise UsageError(f"layer.images must be at least 1, got {config.images}")
-    if config.calibration not in ("eval", "train"):
-        raise UsageError(f"layer.calibration must be eval or train, got {config.calibration!r}")
+    check_fields(config, "layer.")
     if table_source(config) == "file":
         read_tables(config.tables)
     try:

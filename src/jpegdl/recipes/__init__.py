@@ -18,34 +18,20 @@ _FACT = re.compile(r"^# (row|data|backbones|published): (.+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe, and what the comments at its top say about it.
+    """A recipe, and what the comments at its top say about it; empty where they do not."""
 
-    Attributes:
-        name: what ``--config`` takes.
-        text: the YAML file.
-        about: what it is.
-        row: its row among the published protocols; empty if it is not one of them.
-        data, backbones: the row's data sets and backbones, the recipe's own first; empty if it takes any.
-        published: the published gain of the layer, in points of top-1 accuracy; empty if there is none.
-        epochs: passes over the training images; None where the recipe it is given after says it.
-    """
-
-    name: str
-    text: str
+    name: str  # what --config takes
+    text: str  # the YAML file
     about: str
-    row: str
-    data: list[str]
+    row: str  # among the published protocols
+    data: list[str]  # sets of that row, the recipe's own first; none if it takes any
     backbones: list[str]
-    published: str
-    epochs: int | None
+    published: str  # gain of the layer, in points of top-1 accuracy
+    epochs: int | None  # None where the recipe it is given after says it
 
 
 def read_recipe(name: str) -> Recipe:
-    """The recipe of that name.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """The recipe of that name."""
     if name not in RECIPES:
         raise UsageError(f"no recipe {name!r}; recipes: {', '.join(RECIPES)}")
     text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")

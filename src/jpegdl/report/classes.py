@@ -3,14 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from jpegdl.comparison.per_image import (
-    WORST,
-    class_accuracies,
-    confusion_figure,
-    paired_images,
-    predictions_of,
-    worst_pairs,
-)
+from jpegdl.comparison.per_image import WORST, class_accuracies, confusion_figure, paired_images, predictions_of, worst_pairs
 from jpegdl.report.section import Runs, Section, difference_text, drawn, filled_columns, mean_text
 from jpegdl.runs.metrics import describe
 from jpegdl.runs.predictions import Predictions

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from jpegdl.comparison.summary import named_options
 from jpegdl.explain import explain_figures
-from jpegdl.files import read_json, readable
+from jpegdl.files import read_json, reading
 from jpegdl.report.section import PagePicture, Runs, Section, differs, drawn
 from jpegdl.runs import RunFolder
 
@@ -92,7 +92,7 @@ def _explained(arm: str, seed: int, run: RunFolder, plain: RunFolder | None) -> 
     pictures = []
     for part, draw, alt, caption in _FIGURES:
         if (content := contents.get(part)) is not None:
-            with readable(folder / f"{part}.json", command):
+            with reading(folder / f"{part}.json", f"delete it, and {command} will write it again"):
                 figure = draw(f"{arm}, seed {seed}", content)
             if figure is not None:
                 pictures.append(drawn(figure, f"{arm}-{seed}-{draw.__name__}", alt, caption, wide=True))

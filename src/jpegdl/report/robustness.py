@@ -92,20 +92,10 @@ def _masking_lines(results: Results) -> list[str]:
 
 def _attack_table(results: Results) -> list[list[str]]:
     """Means over seeds, a row for each arm, norm and eps."""
-    rows = [
-        [
-            "arm",
-            "measured by",
-            "size",
-            "FGSM, %",
-            "PGD-5, %",
-            "own gradient, %",
-            "any attack, %",
-            "difference to plain [95 %]",
-            "strongest attack",
-            "seeds",
-        ]
-    ]
+    rows = [[
+        "arm", "measured by", "size", "FGSM, %", "PGD-5, %", "own gradient, %", "any attack, %", "difference to plain [95 %]",
+        "strongest attack", "seeds",
+    ]]  # fmt: skip
     for arm, by_seed in results.items():
         first, *_ = some = list(by_seed.values())
         seeds = ", ".join(map(str, by_seed))

@@ -17,19 +17,12 @@ Results = dict[str, dict[int, dict[str, Any]]]  # what was found of them
 
 @dataclass(frozen=True)
 class PagePicture:
-    """A figure of the page.
+    """A figure of the page."""
 
-    Attributes:
-        html: the element.
-        alt: what it shows, for those who do not see it.
-        caption: how to read it.
-        wide: whether it keeps its width on a narrow screen, and scrolls there.
-    """
-
-    html: str
-    alt: str
-    caption: str = ""
-    wide: bool = False
+    html: str  # the element
+    alt: str  # what it shows, for those who do not see it
+    caption: str = ""  # how to read it
+    wide: bool = False  # whether it keeps its width on a narrow screen, and scrolls there
 
 
 @dataclass(frozen=True)
@@ -50,10 +43,7 @@ def drawn(figure: Figure, name: str, alt: str, caption: str = "", *, wide: bool 
 
 
 def current(
-    runs: Runs,
-    read: Callable[[RunFolder], dict[str, Any] | None],
-    again: str,
-    notes: list[str],
+    runs: Runs, read: Callable[[RunFolder], dict[str, Any] | None], again: str, notes: list[str]
 ) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Return what was found of all runs whose model is still the one that was looked at: arm, seed and what was found.
 

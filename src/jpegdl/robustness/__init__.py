@@ -16,28 +16,10 @@ if TYPE_CHECKING:
     from jpegdl.robustness.trials import attack_run
 
 __all__ = [
-    "ATTACKS",
-    "GRADIENTS",
-    "AttackConfig",
-    "AttackedComparison",
-    "Examples",
-    "attack_comparison",
-    "attack_figure",
-    "attack_images",
-    "attack_left_out",
-    "attack_model",
-    "attack_name",
-    "attack_notes",
-    "attack_rows",
-    "attack_run",
-    "attack_text",
-    "check_attack",
-    "gradients_of",
-    "model_folder",
-    "read_attack",
-    "with_earlier",
-    "with_gradient",
-]
+    "ATTACKS", "GRADIENTS", "AttackConfig", "AttackedComparison", "Examples", "attack_comparison", "attack_figure",
+    "attack_images", "attack_left_out", "attack_model", "attack_name", "attack_notes", "attack_rows", "attack_run",
+    "attack_text", "check_attack", "gradients_of", "model_folder", "read_attack", "with_earlier", "with_gradient",
+]  # fmt: skip
 
 _HOMES = {
     "ATTACKS": "config",

@@ -3,7 +3,7 @@
 from typing import Any
 
 from jpegdl.errors import UsageError
-from jpegdl.files import read_json, readable
+from jpegdl.files import read_json, reading
 from jpegdl.robustness.attack_figures import Results, attack_rows, check_same
 from jpegdl.runs import RunFolder
 
@@ -14,15 +14,11 @@ _KEYS = (
 
 
 def read_attack(run: RunFolder, rounding: str | None = None) -> dict[str, Any] | None:
-    """A run's ``attack.json``, or that of the attack behind another ``rounding``; None where there is none.
-
-    Raises:
-        UsageError: it is damaged.
-    """
+    """A run's ``attack.json``, or that of the attack behind another ``rounding``; None where there is none."""
     file = run.path / f"{attack_name(rounding)}.json"
     found = read_json(file, _KEYS)
     if found is not None:
-        with readable(file, "jpegdl attack"):
+        with reading(file, "delete it, and jpegdl attack will write it again"):
             attack_rows({"": {0: found}})
             [(flag["norm"], float(flag["eps_255"]), flag["text"]) for flag in found["masking"]["flags"]]
     return found

@@ -18,19 +18,12 @@ NO_GRADIENT, TRANSFER = "black-box", "plain"
 
 @dataclass(frozen=True)
 class Trial:
-    """One attack with one gradient at one eps.
+    """One attack with one gradient at one eps."""
 
-    Attributes:
-        attack: one of :data:`jpegdl.robustness.ATTACKS`.
-        gradient: own, ste, none, identity; plain for a transfer from the plain model; black-box for square.
-        norm: Linf or L2.
-        eps: in units of pixels from 0 to 1.
-    """
-
-    attack: str
-    gradient: str
-    norm: str
-    eps: float
+    attack: str  # one of ATTACKS
+    gradient: str  # own, ste, none, identity; plain for a transfer from the plain model; black-box for square
+    norm: str  # Linf or L2
+    eps: float  # in units of pixels from 0 to 1
 
     @property
     def name(self) -> str:
@@ -39,19 +32,13 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare to a truth value
 class AttackOutcome:
-    """What a trial found.
-
-    Attributes:
-        trial: which.
-        broken: (images,) of those that the model knows, which it took for another class.
-        largest: how far an image was moved at most, in units of pixels from 0 to 1.
-        fools_plain: share of the broken images that the plain model knows and that, changed so, it takes for another class
-            too; None without a plain model, or where it knows none.
-    """
+    """What a trial found."""
 
     trial: Trial
-    broken: Bits
-    largest: float
+    broken: Bits  # (images,) of those that the model knows, which it took for another class
+    largest: float  # how far an image was moved at most, in units of pixels from 0 to 1
+    #: Share of the broken images that the plain model knows and that, changed so, it takes for another class too; None without
+    #: a plain model, or where it knows none.
     fools_plain: float | None
 
 

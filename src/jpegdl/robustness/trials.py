@@ -45,10 +45,7 @@ CHECK_ATTACK, CHECK_NORM, CHECK_EPS = "pgd-strong", "Linf", 64 / 255
 
 
 def attack_run(
-    folder: RunFolder,
-    config: AttackConfig,
-    plain: RunFolder | None = None,
-    progress: Progress | None = None,
+    folder: RunFolder, config: AttackConfig, plain: RunFolder | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Attack what a run trained, and leave ``attack.json`` and ``attack.csv`` in its folder.
 
@@ -84,17 +81,7 @@ def attack_run(
 def attack_opened(
     opened: OpenedRun, config: AttackConfig, plain: RunFolder | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Attack a model that is open already; see :func:`attack_run`.
-
-    Args:
-        opened: the model, its test images, and the folder that ``attack.json`` and ``attack.csv`` are left in.
-        config: what to attack with.
-        plain: the run of the plain model of the same seed, for transfers from it; None for no transfers.
-        progress: see :func:`attack_run`.
-
-    Raises:
-        UsageError: see :func:`attack_run`.
-    """
+    """Attack a model that is open already, and leave the same files in its folder; see :func:`attack_run`."""
     folder, attack = opened.folder, _Attack(opened, config, plain)
     with attack.pieces.claimed(f"{folder} is being attacked"):
         try:
@@ -127,14 +114,8 @@ class _Attack:
 
     def _images(self) -> tuple[list[int], Tensor, Tensor]:
         """Test images: indices in ascending order, images (N, 3, size, size), class indices (N,)."""
-        indices, images, labels = [], [], []
-        for index in self.opened.images(self.config.images, self.config.images_seed):
-            if (item := self.opened.data.test[index]) is not None:  # a corrupt one that the run leaves out
-                indices.append(index)
-                images.append(item[0])
-                labels.append(item[1])
-        if not indices:
-            raise UsageError(f"none of the {self.config.images} images drawn can be decoded")
+        indices = self.opened.images(self.config.images, self.config.images_seed)
+        images, labels = zip(*(self.opened.data.test[index] for index in indices), strict=True)
         return indices, torch.stack(images), torch.tensor(labels)
 
     def _made_of(self) -> dict[str, Any]:
@@ -155,8 +136,6 @@ class _Attack:
             "batch_size": self.config.batch_size,
             "draws": self.draws,
         }
-
-    # ------------------------------------------------------------------------------------------------------------ trials
 
     def trials(self) -> tuple[list[Trial], list[Trial], dict[str, str]]:
         """Those asked for, those of the check, and by name why some are left out."""
@@ -278,8 +257,6 @@ class _Attack:
             own |= {"steps": attacks.STRONG_STEPS, "restarts": attacks.STRONG_RESTARTS}
         return own
 
-    # ------------------------------------------------------------------------------------------------------- corruptions
-
     def _corrupted(self, name: str, counter: "_Counter") -> float:
         """Accuracy on corrupted images, 0 to 1, from the folder or measured now."""
         kind, _, degree = name.rpartition("-")
@@ -299,8 +276,6 @@ class _Attack:
         else:
             counter.skip()
         return float(from_bits(found["correct"]).mean())
-
-    # ------------------------------------------------------------------------------------------------------------- parts
 
     def _right(self, model: PrependedModel, draws: int) -> Bits:
         """(images,) which of the unchanged images a model knows."""

@@ -11,18 +11,9 @@ if TYPE_CHECKING:
     from jpegdl.runs.model import TrainedRun, load_model, open_run
 
 __all__ = [
-    "DataPlace",
-    "OptimizerConfig",
-    "RateConfig",
-    "RunConfig",
-    "RunFolder",
-    "TrainedRun",
-    "TrainingConfig",
-    "check_config",
-    "finished_runs",
-    "load_model",
-    "open_run",
-]
+    "DataPlace", "OptimizerConfig", "RateConfig", "RunConfig", "RunFolder", "TrainedRun", "TrainingConfig", "check_config",
+    "finished_runs", "load_model", "open_run",
+]  # fmt: skip
 
 _HOMES = {
     "DataPlace": "config",

@@ -3,19 +3,15 @@
 from jpegdl.backbones.build import check_backbone, pretrained_source
 from jpegdl.data.checks import check_data
 from jpegdl.errors import UsageError
-from jpegdl.layer import LayerConfig, check_layer, storable_kinds
-from jpegdl.runs.config import OptimizerConfig, RateConfig, RunConfig, TrainingConfig
+from jpegdl.layer import check_layer, storable_kinds
+from jpegdl.runs.config import OptimizerConfig, RunConfig, TrainingConfig
 from jpegdl.runs.device import check_device
 from jpegdl.settings import check_fields
 from jpegdl.user_code import is_own
 
 
 def check_config(config: RunConfig) -> None:
-    """Refuse settings that would fail later.
-
-    Raises:
-        UsageError: names the setting, what it is and what it may be.
-    """
+    """Refuse settings that would fail later."""
     check_data(config.data)
     check_fields(config.training, "training.")
     check_device(config.device)
@@ -28,7 +24,11 @@ def check_config(config: RunConfig) -> None:
     if config.layer.tables == "pretrained" and not config.trained:
         raise UsageError("layer.tables pretrained takes the sensitivities of trained weights: give pretrained or weights")
     check_layer(config.layer, config.data.pixels)
-    _check_rate(config.training.rate, config.layer)
+    if config.training.rate.weight and config.layer.kind not in (*storable_kinds(), "none"):
+        raise UsageError(
+            "training.rate is the rate of JPEG files, which have one pair of tables of steps, and layer.kind "
+            f"{config.layer.kind} is not of that sort; give {' or '.join(storable_kinds())}, or training.rate.weight 0"
+        )
     _check_training(config.training)
 
 
@@ -51,11 +51,3 @@ def _check_optimizer(optimizer: OptimizerConfig, name: str, epochs: int) -> None
                 f"{name}.{option} must end before training does, training.epochs = {epochs}, got {getattr(optimizer, option)}; "
                 "give earlier epochs, or shares of all epochs, below 1"
             )
-
-
-def _check_rate(config: RateConfig, layer: LayerConfig) -> None:
-    if config.weight and layer.kind not in (*storable_kinds(), "none"):
-        raise UsageError(
-            f"training.rate is the rate of JPEG files, which have one pair of tables of steps, and layer.kind {layer.kind} is "
-            f"not of that sort; give {' or '.join(storable_kinds())}, or training.rate.weight 0"
-        )

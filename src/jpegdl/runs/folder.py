@@ -15,7 +15,17 @@ import yaml
 
 from jpegdl.earlier import todays_record
 from jpegdl.errors import UsageError
-from jpegdl.files import digest_of_file, folder_hint, remove_strays, replacing, write_csv, write_json, write_text
+from jpegdl.files import (
+    digest_of_file,
+    folder_hint,
+    reading,
+    remove_strays,
+    replacing,
+    with_all,
+    write_csv,
+    write_json,
+    write_text,
+)
 from jpegdl.runs.config import RunConfig
 from jpegdl.runs.record import (
     class_difference,
@@ -33,9 +43,6 @@ from jpegdl.runs.record import (
 if TYPE_CHECKING:
     from torch import nn
 
-_BAD_FILE = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, yaml.YAMLError, safetensors.SafetensorError,
-)  # fmt: skip
 _SECTIONS = {"arm", "seed", "backbone", "data", "layer", "training"}
 CLASSES = "jpegdl.classes"  # in the metadata of model.safetensors
 _DATA = {"name", "classes", "train", "test", "tables"}
@@ -48,6 +55,7 @@ class RunFolder:
     It holds ``config.yaml`` (the settings) and ``data.json`` (which data they met) from the start on; ``metrics.csv``,
     ``layer.npz`` and ``last.ckpt`` after the first epoch; ``model.safetensors``, ``tables.json`` and, last of all,
     ``result.json`` when it is finished. ``failure.json`` says why training stopped. Every file is there whole or not at all.
+    One that is missing or damaged is refused by its name, with the way out.
 
     Args:
         path: the folder; it need not exist yet.
@@ -57,12 +65,8 @@ class RunFolder:
         self.path = path
         self.config_file, self.data_file = path / "config.yaml", path / "data.json"
         self.metrics_file, self.layer_file, self.checkpoint = path / "metrics.csv", path / "layer.npz", path / "last.ckpt"
-        self.model_file, self.tables_file, self.result_file = (
-            path / "model.safetensors",
-            path / "tables.json",
-            path / "result.json",
-        )
-        self.failure_file = path / "failure.json"
+        self.model_file, self.tables_file = path / "model.safetensors", path / "tables.json"
+        self.result_file, self.failure_file = path / "result.json", path / "failure.json"
 
     def __str__(self) -> str:
         return str(self.path)
@@ -83,59 +87,36 @@ class RunFolder:
         """The run's settings with its arm and seed; what they do not know yet has today's default.
 
         Of what is no more the rest of a run is read: a model is tested alike, however it was trained (:meth:`difference`).
-
-        Raises:
-            UsageError: ``config.yaml`` is missing, damaged, or of a newer version.
         """
         return self._settings()[0]
 
     def _settings(self) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
         """The settings, and of those that asked for what is no more what for, and what is done now."""
         with self.reading(self.config_file):
-            there = _with(yaml.safe_load(self.config_file.read_text(encoding="utf-8")), _SECTIONS)
+            there = with_all(yaml.safe_load(self.config_file.read_text(encoding="utf-8")), _SECTIONS)
             arm, seed = there.pop("arm"), there.pop("seed")
             known, gone = todays_record(there)
             return settings_of(from_dict(RunConfig, known), arm, seed), gone
 
     def config(self) -> RunConfig:
-        """The settings that the run was trained with.
-
-        Raises:
-            UsageError: they are missing or damaged.
-        """
+        """The settings that the run was trained with."""
         there = self.settings()
         return cast(RunConfig, from_dict(RunConfig, {name: there[name] for name in there.keys() - {"arm", "seed"}}))
 
     def difference(self, config: RunConfig, arm: str, seed: int) -> str | None:
-        """The first setting of the run that differs from these, in words; None if none does.
-
-        Raises:
-            UsageError: the run's settings are missing or damaged.
-        """
+        """The first setting of the run that differs from these, in words; None if none does."""
         there, gone = self._settings()
         for name, (then, now) in gone.items():
             return f"{name} was {then!r}, now {now!r}"
         return first_difference(there, settings_of(config, arm, seed))
 
     def check(self, config: RunConfig, arm: str, seed: int) -> None:
-        """Refuse a folder that holds a run with other settings; one without a finished epoch may have any.
-
-        Raises:
-            UsageError: names the first setting that differs.
-        """
+        """Refuse a folder that holds a run with other settings; one without a finished epoch may have any."""
         if self.started and (differing := self.difference(config, arm, seed)):
             raise UsageError(f"{self} holds a run with other settings ({differing}); give another --name, or delete the folder")
 
     def check_data(self, found: dict[str, Any], config: RunConfig) -> None:
-        """Refuse other data than the run's own.
-
-        Args:
-            found: the data set there is now, :attr:`jpegdl.data.Data.fingerprint`.
-            config: the settings now; the content of the files of weights and tables that they name counts as data.
-
-        Raises:
-            UsageError: says what differs.
-        """
+        """Refuse other data than the run's own, or other files of weights and tables, by the digests that the run recorded."""
         if not self.started:
             return
         there = self.data()
@@ -165,9 +146,6 @@ class RunFolder:
     def data(self) -> dict[str, Any]:
         """Return which data the run met: the fingerprint of its data set, and the digests of the files of ``weights`` and
         ``tables`` it started from, and of the files with the user's own code.
-
-        Raises:
-            UsageError: the record is missing or damaged.
         """
         with self.reading(self.data_file):
             return _json(self.data_file, _DATA)
@@ -202,19 +180,12 @@ class RunFolder:
     def result(self) -> dict[str, Any]:
         """Return what came out: accuracy (share of the test images, 0 to 1), ``correct`` of ``images``, loss, parameters,
         seconds, saturation, data, versions. Results of earlier versions, which kept float32 shares alone, are counted here.
-
-        Raises:
-            UsageError: it is not there or damaged.
         """
         with self.reading(self.result_file):
             return counted(_json(self.result_file, _RESULT))
 
     def metrics(self) -> list[dict[str, float]]:
-        """The record of the run, an entry an epoch, without what was not measured in that epoch.
-
-        Raises:
-            UsageError: it is not there or damaged.
-        """
+        """The record of the run, an entry an epoch, without what was not measured in that epoch."""
         with self.reading(self.metrics_file), self.metrics_file.open(newline="", encoding="utf-8") as stream:
             rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)]
             if not rows or not all("epoch" in row for row in rows):
@@ -222,11 +193,7 @@ class RunFolder:
             return rows
 
     def tables(self) -> dict[str, Any]:
-        """The layer's tables before and after training: ``before`` and ``after``, and what they are.
-
-        Raises:
-            UsageError: they are not there or damaged.
-        """
+        """The layer's tables before and after training: ``before`` and ``after``, and what they are."""
         with self.reading(self.tables_file):
             tables = _json(self.tables_file, {"before", "after"})
             if not all(isinstance(tables[when], dict) for when in ("before", "after")):
@@ -236,12 +203,9 @@ class RunFolder:
     def layer_history(self) -> dict[str, Any]:
         """``layer.npz``, the layer epoch by epoch: ``epoch`` (epochs,); ``steps``, ``alpha`` and ``saturation``, each
         (epochs, 3, 8, 8) for Y, Cb and Cr. Layers without a table for each of these have none.
-
-        Raises:
-            UsageError: it is not there or damaged.
         """
         with self.reading(self.layer_file), np.load(self.layer_file) as stored:
-            return _with({name: stored[name] for name in stored.files}, {"epoch", "steps", "saturation"})
+            return with_all({name: stored[name] for name in stored.files}, {"epoch", "steps", "saturation"})
 
     def failure(self, config: RunConfig, arm: str, seed: int) -> str | None:
         """Return why the last training with these settings stopped; None if nothing is known of it, or if it is finished."""
@@ -287,16 +251,11 @@ class RunFolder:
     @contextmanager
     def reading(self, file: Path) -> Iterator[None]:
         """Whatever a damaged or missing file raises, as one error that names it and the way out."""
-        try:
+        way_out = f"delete {self} to train that run again"
+        if file not in (self.config_file, self.data_file) and self.checkpoint.is_file():
+            way_out = f"delete {self.result_file}, and run the command that trained it again: the last epoch is there"
+        with reading(file, way_out, zipfile.BadZipFile, yaml.YAMLError, safetensors.SafetensorError):
             yield
-        except _BAD_FILE as error:
-            if isinstance(error, UsageError):
-                raise
-            state = f"is damaged ({_said(error)})" if file.is_file() else "is missing"
-            way_out = f"delete {self} to train that run again"
-            if file not in (self.config_file, self.data_file) and self.checkpoint.is_file():
-                way_out = f"delete {self.result_file}, and run the command that trained it again: the last epoch is there"
-            raise UsageError(f"{file} {state}; {way_out}") from error
 
     def differs(self, digest: str | None) -> str | None:
         """Return what became of its trained model, "has changed" or "is gone", where it is not the one of that digest
@@ -347,24 +306,14 @@ def finished_runs(
 def chosen_runs(
     place: Path, arms: Sequence[str] | None = None, seeds: int | Sequence[int] | None = None
 ) -> dict[str, dict[int, RunFolder]]:
-    """Return the finished runs in the folder of a comparison that something is to be done with, of each arm by seed.
+    """Return the finished runs of a comparison that something is to be done with; see :func:`finished_runs`.
 
-    Args:
-        place: ``runs/NAME``.
-        arms: those wanted; all that there are by default.
-        seeds: a number n for 0 to n-1, or those wanted of each arm; all that there are by default.
-
-    Raises:
-        UsageError: one of them is not there, or none is wanted.
+    ``seeds`` may be a number n, for 0 to n-1. That none is wanted is an error.
     """
     wanted = range(seeds) if isinstance(seeds, int) else seeds
     if (arms is not None and not arms) or (wanted is not None and not wanted):
         raise UsageError("arms and seeds must name at least one run")
     return finished_runs(place, arms, wanted)
-
-
-def _said(error: BaseException) -> str:
-    return f"no {error} in it" if isinstance(error, KeyError) else " ".join(str(error).split())
 
 
 def _changed(now: dict[str, str], before: dict[str, str]) -> list[str]:
@@ -373,11 +322,4 @@ def _changed(now: dict[str, str], before: dict[str, str]) -> list[str]:
 
 
 def _json(file: Path, needed: set[str]) -> dict[str, Any]:
-    return _with(json.loads(file.read_text(encoding="utf-8")), needed)
-
-
-def _with(there: dict[str, Any], needed: set[str]) -> dict[str, Any]:
-    """Return what a file holds, if all that is needed is in it."""
-    if missing := needed - there.keys():
-        raise ValueError(f"no {', '.join(sorted(missing))} in it")
-    return there
+    return with_all(json.loads(file.read_text(encoding="utf-8")), needed)

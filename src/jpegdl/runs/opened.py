@@ -80,11 +80,7 @@ class OpenedRun:
 
 
 def open_for_test(
-    folder: RunFolder,
-    place: DataPlace,
-    device: str | None,
-    rounding: str | None = None,
-    sets: tuple[Any, ...] | None = None,
+    folder: RunFolder, place: DataPlace, device: str | None, rounding: str | None = None, sets: tuple[Any, ...] | None = None
 ) -> OpenedRun:
     """Open a finished run, and find its test images.
 
@@ -111,11 +107,7 @@ def open_for_test(
 
 
 def open_plain(folder: RunFolder, beside: OpenedRun) -> TrainedRun:
-    """Open the plain run of the same data, to compare another with; its model is on the same device.
-
-    Raises:
-        UsageError: it is not finished or damaged, or knows other classes.
-    """
+    """Open the plain run of the same data, to compare another with; its model is on the same device."""
     plain = open_run(folder)
     if plain.classes != beside.run.classes:
         difference = class_difference(plain.classes, beside.run.classes)

@@ -14,7 +14,7 @@ class Pieces:
 
     Args:
         folder: where they are; made with the first of them.
-        made_of: what all pieces are made of, to be kept as JSON: model, images, settings.
+        made_of: what all pieces are made of: model, images, settings.
     """
 
     def __init__(self, folder: Path, made_of: dict[str, Any]) -> None:
@@ -49,14 +49,7 @@ class Pieces:
 
     @contextmanager
     def claimed(self, what: str) -> Iterator[None]:
-        """Keep other processes from writing to the same folder, and clear away what killed ones left half-written.
-
-        Args:
-            what: is done, for the message.
-
-        Raises:
-            BusyError: one of them is at it.
-        """
+        """Keep other processes from writing to the same folder, and clear away what killed ones left half-written."""
         with claimed(self.folder / "lock", what):
             remove_strays(self.folder)
             yield

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jpegdl.errors import UsageError
-from jpegdl.files import write_csv
+from jpegdl.files import reading, write_csv
 from jpegdl.runs.folder import RunFolder
 
 _COLUMNS = ("image", "class", "predicted", "probability", "rank", "loss")
@@ -16,25 +15,15 @@ _COLUMNS = ("image", "class", "predicted", "probability", "rank", "loss")
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model said of images, in the order of the data set; all arrays are (images,).
+    """What a model said of images, in the order of the data set; all arrays are (images,)."""
 
-    Attributes:
-        images: their names, which do not depend on where the set is kept.
-        classes: names of the classes.
-        target: the class that each image is of, as an index.
-        predicted: the class that the model takes it for.
-        probability: what the model gives that, 0 to 1.
-        rank: at which place the image's own class comes, 1 where the model is right.
-        loss: cross-entropy, in nats.
-    """
-
-    images: list[str]
-    classes: list[str]
-    target: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    probability: NDArray[np.float64]
-    rank: NDArray[np.int64]
-    loss: NDArray[np.float64]
+    images: list[str]  # their names, which do not depend on where the set is kept
+    classes: list[str]  # names of the classes
+    target: NDArray[np.int64]  # the class that each image is of, as an index
+    predicted: NDArray[np.int64]  # the class that the model takes it for
+    probability: NDArray[np.float64]  # what the model gives that, 0 to 1
+    rank: NDArray[np.int64]  # at which place the image's own class comes, 1 where the model is right
+    loss: NDArray[np.float64]  # cross-entropy, in nats
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -73,17 +62,9 @@ def write_predictions(file: Path, found: Predictions) -> None:
 
 
 def read_predictions(file: Path, classes: list[str]) -> Predictions:
-    """Read predictions back.
-
-    Args:
-        file: from :func:`write_predictions`.
-        classes: names of the classes, in the order of their indices.
-
-    Raises:
-        UsageError: it is not there, damaged, or of other classes.
-    """
+    """Read back what :func:`write_predictions` wrote, given the names of the classes in the order of their indices."""
     index = {name: number for number, name in enumerate(classes)}
-    try:
+    with reading(file, "run jpegdl evaluate on the run's own images to write it again", csv.Error):
         with file.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
         return Predictions(
@@ -95,6 +76,3 @@ def read_predictions(file: Path, classes: list[str]) -> Predictions:
             np.array([int(row["rank"]) for row in rows], np.int64),
             np.array([float(row["loss"]) for row in rows]),
         )
-    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
-        state = f"is damaged ({type(error).__name__}: {error})" if file.is_file() else "is missing"
-        raise UsageError(f"{file} {state}; run jpegdl evaluate on the run's own images to write it again") from error

@@ -16,14 +16,7 @@ _WIDEST = 100  # columns: a longer bar says no more
 
 
 def one_of_several(progress: Progress | None, title: str, number: int, count: int) -> Progress | None:
-    """Return what is to be told how far one run is, so that ``progress`` hears how far all runs are.
-
-    Args:
-        progress: of all; None where nobody asks.
-        title: of the run.
-        number: which one it is, from 0 on.
-        count: how many there are; each is taken to have as much to do.
-    """
+    """Return what is to be told how far run ``number`` of ``count`` is, so that ``progress`` hears how far all of them are."""
     if progress is None:
         return None
     return lambda what, done, total: progress(f"{title}: {what}", number * total + done, count * total)
@@ -31,25 +24,16 @@ def one_of_several(progress: Progress | None, title: str, number: int, count: in
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a run is.
+    """How far a run is."""
 
-    Attributes:
-        done, total: batches.
-        epoch, epochs: the epoch in training, from 1 on, and how many there are.
-        loss: mean over the last finished epoch.
-        accuracy: share of the test images, 0 to 1, at the last test; or of the validation images.
-        resumed: the last epoch that was finished before this process took over; 0 for a run from scratch.
-        part: which images ``accuracy`` is of, test or validation.
-    """
-
-    done: int
+    done: int  # batches
     total: int
-    epoch: int
+    epoch: int  # in training, from 1 on
     epochs: int
-    loss: float | None = None
-    accuracy: float | None = None
-    resumed: int = 0
-    part: str = "test"
+    loss: float | None = None  # mean over the last finished epoch
+    accuracy: float | None = None  # share of the images of ``part``, 0 to 1, when they were last looked at
+    resumed: int = 0  # the last epoch that was finished before this process took over
+    part: str = "test"  # or validation
 
     def __str__(self) -> str:
         accuracy = "" if self.accuracy is None else f"{self.part} {100 * self.accuracy:.1f} %, "
@@ -70,9 +54,7 @@ class Display(Protocol):
 class Line:
     """One run's line: in a terminal a bar that fits it, else a plain line now and then.
 
-    Args:
-        title: which run.
-        row: of several lines in a terminal, which; those with a row go when the run is over.
+    With a ``row`` it is one of several lines in a terminal, and goes when the run is over.
     """
 
     def __init__(self, title: str, row: int | None = None) -> None:
@@ -135,11 +117,7 @@ def write_line(line: str) -> None:
 
 
 class Lines:
-    """The runs that train side by side. Where stderr is not a terminal: one line per finished run, and one now and then.
-
-    Args:
-        runs: how many are to be trained.
-    """
+    """The runs that train side by side. Where stderr is not a terminal: one line per finished run, and one now and then."""
 
     def __init__(self, runs: int) -> None:
         self.runs, self.finished = runs, 0
@@ -196,12 +174,7 @@ class Lines:
 
 
 class Bar:
-    """How far a command is: in a terminal a bar, elsewhere a line now and then, so that logs stay short.
-
-    Args:
-        title: what is being done.
-        unit: what is counted.
-    """
+    """How far a command is: in a terminal a bar, elsewhere a line now and then, so that logs stay short."""
 
     def __init__(self, title: str = "", unit: str = "") -> None:
         self._title, self._unit, self._last = title, unit, time.monotonic()

@@ -123,11 +123,9 @@ _NOT_TESTED = {"train": None, "validation": None}
 
 
 def other_test_images(there: dict[str, Any], here: dict[str, Any]) -> str | None:
-    """In words, how the test images of a result differ from those of another; None if they do not, as far as both say.
+    """In words, how the test images of a result, ``here``, differ from those of another; None if not, as far as both say.
 
-    Args:
-        there: the content of the ``result.json`` that ``here`` is compared with.
-        here: that of the result in question.
+    Both are the content of a ``result.json``.
     """
     then, now = (result.get("data") or {} for result in (there, here))
     if not all({"images", "digest"} <= record.get("test", {}).keys() and "classes" in record for record in (then, now)):

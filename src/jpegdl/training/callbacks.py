@@ -4,8 +4,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,16 +110,13 @@ class EndAtOnce(Callback):
     on_validation_start = on_train_start
 
 
-@contextmanager
-def _one_by_one(folder: Path, loggers: Any) -> Iterator[None]:
+def _one_by_one(folder: Path, loggers: Any) -> AbstractContextManager[Any]:
     """Keep runs that begin at a time from making one database of MLflow's at a time."""
     if not any(str(entry["class_path"]).endswith("MLFlowLogger") for entry in loggers):
-        yield
-        return
+        return nullcontext()
     locks = folder.absolute().parent.parent / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(locks / "mlflow"):
-        yield
+    return filelock.FileLock(locks / "mlflow")
 
 
 def _load_kernels(layer: nn.Module, size: int, device: torch.device) -> None:

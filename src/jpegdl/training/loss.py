@@ -12,17 +12,11 @@ from jpegdl.training.rate_loss import RateEstimate
 
 
 class Outcome(NamedTuple):
-    """What an objective returns for a batch.
+    """What an objective returns for a batch."""
 
-    Attributes:
-        loss: scalar, to be minimised.
-        logits: (N, classes), the model's output.
-        parts: the terms that the loss is made of, each a scalar without a gradient, by the name they are logged under.
-    """
-
-    loss: Tensor
-    logits: Tensor
-    parts: dict[str, Tensor]
+    loss: Tensor  # scalar, to be minimised
+    logits: Tensor  # (N, classes), the model's output
+    parts: dict[str, Tensor]  # terms of the loss, each a scalar without a gradient, by the name they are logged under
 
 
 class Objective(nn.Module):

@@ -47,7 +47,7 @@ class LogAdam(torch.optim.Adam):
 
 
 def build_scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> LRScheduler:
-    """A learning-rate schedule to be stepped after every batch.
+    """A learning-rate schedule to be stepped after every batch; ``epochs`` and ``steps`` are those of the whole training.
 
     With T steps, w of them warm-up, the rate of step t = 0 .. T - 1 is each group's own times t / w in the warm-up, and then
 
@@ -57,12 +57,6 @@ def build_scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer, e
       training, not from the end of the warm-up
 
     onecycle is PyTorch's, which warms up by itself.
-
-    Args:
-        config: its settings.
-        optimizer: whose learning rate it sets.
-        epochs: of the whole training.
-        steps: batches of the whole training.
     """
     if config.schedule == "onecycle":
         peaks = [group["lr"] for group in optimizer.param_groups]

@@ -26,27 +26,16 @@ _PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
 
 
 def check_plugins(training: TrainingConfig) -> None:
-    """Refuse callbacks or loggers that could not be made.
-
-    Raises:
-        UsageError: an entry of another form, a class that cannot be imported or is of another kind, or arguments that it does
-            not take.
-    """
+    """Refuse callbacks or loggers that could not be made."""
     for name in _KINDS:
         for entry in getattr(training, name):
             _class_and_arguments(entry, name)
 
 
 def make_own(entries: Sequence[Any], name: str, places: Mapping[str, Any]) -> list[Any]:
-    """The callbacks or loggers of one run.
+    """Make the callbacks or loggers of one run from the entries of settings.
 
-    Args:
-        entries: as settings have them.
-        name: callbacks or loggers.
-        places: what ``{NAME}`` stands for in texts among the arguments, by NAME; other braces stay.
-
-    Raises:
-        UsageError: as :func:`check_plugins`, or a class that fails.
+    ``places`` has what ``{NAME}`` stands for in texts among the arguments, by NAME; other braces stay.
     """
     made = []
     for entry in entries:
@@ -86,8 +75,7 @@ def _wandb_run() -> Any:
 def naming(own: Callable[[], Mapping[str, Sequence[Any]]]) -> Iterator[None]:
     """Make an error that one of the user's callbacks or loggers raises in here one that names it.
 
-    Args:
-        own: these by name of the setting, asked for when there is an error.
+    ``own`` gives these by name of the setting, where there is an error.
     """
     try:
         yield

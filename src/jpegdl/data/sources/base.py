@@ -46,12 +46,16 @@ class Source:
         """The size of the image's file in bytes; 0 where it has none of its own."""
         return 0
 
+    def content(self, index: int) -> str:
+        """A digest of what an image's file holds; where it has none, of its pixels."""
+        return pixel_digest(self.read(index))
+
     def contents(self, indices: Sequence[int]) -> list[str]:
-        """A digest of what each image's file holds; where it has none, of its pixels; ``UNKNOWN`` where it cannot be read."""
+        """The same of several images; ``UNKNOWN`` where one cannot be read."""
         found = []
         for index in indices:
             try:
-                found.append(pixel_digest(self.read(index)))
+                found.append(self.content(index))
             except Exception:  # whatever Pillow or the user's code raises; found out when it is trained on
                 found.append(UNKNOWN)
         return found
@@ -76,16 +80,12 @@ class Parts(NamedTuple):
 Sets = tuple[Source, Source, list[str]] | Parts  # what a reader returns: those three, or all four
 
 
-def folder_path(config: DataConfig, holds: str) -> Path:
-    """``data.path``, which must be a folder.
-
-    Raises:
-        UsageError: it is not given or not a folder; the message says what it should hold.
-    """
+def folder_path(config: DataConfig, holds: str, *, or_tar: bool = False) -> Path:
+    """Return ``data.path``, which must be a folder, ``or_tar``; where it is not, ``holds`` says what it should hold."""
     if config.path is None:
         raise UsageError(f"data.name {config.kind} needs data.path: the folder that holds {holds}")
     root = Path(config.path).expanduser()
-    if not root.is_dir():
+    if not root.is_dir() and not (or_tar and root.is_file()):
         if is_compressed(root):
             refuse_compressed(root, f"data.path {root}")
         raise UsageError(f"data.path {root} is not a folder; expected the folder that holds {holds}")

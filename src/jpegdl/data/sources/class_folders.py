@@ -7,7 +7,6 @@ classes, where ``data.class_order`` asks for it, as torchvision's ImageFolder or
 
 import tarfile
 import unicodedata
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,7 +33,7 @@ from jpegdl.data.sources.listing import (
     warn_unread,
 )
 from jpegdl.data.sources.registry import register_set
-from jpegdl.errors import DataWarning, UsageError
+from jpegdl.errors import UsageError, some_of, warn_of_data
 
 
 def _tried(root: Path, synonyms: Sequence[str]) -> list[Path]:
@@ -142,19 +141,12 @@ def _scan(root: Path, passed: Passed) -> Iterator[File]:
 
 
 class _Images(NamedTuple):
-    """What a part of a set holds.
-
-    Attributes:
-        root: its folder or tar.
-        places: the class and the place of every image, in order.
-        folders: all classes, those without an image too.
-        passed_over: how many files of each suffix.
-    """
+    """What a part of a set, a folder or a tar, holds."""
 
     root: Path
-    places: list[tuple[str, ByteRange]]
-    folders: set[str]
-    passed_over: Mapping[str, int]
+    places: list[tuple[str, ByteRange]]  # the class and the place of every image, in order
+    folders: set[str]  # all classes, those without an image too
+    passed_over: Mapping[str, int]  # files, by suffix
 
     def source(self, index: Mapping[str, int]) -> Stored:
         """The images, with the indices of their classes."""
@@ -207,14 +199,8 @@ def open_test(config: DataConfig) -> tuple[Source, Source, list[str]]:
     """The test images of class folders alone; the training images are none.
 
     They are those of :func:`open_folder`; a folder (or a tar) that has neither part is taken for the test part itself.
-
-    Raises:
-        UsageError: no test images, or one of them is in no class folder.
     """
-    holds = "test/ (or test.tar), or one folder for each class"
-    root = Path(config.path).expanduser() if config.path else None
-    if root is None or not root.is_file():
-        root = folder_path(config, holds)
+    root = folder_path(config, "test/ (or test.tar), or one folder for each class", or_tar=True)
     split = root.is_dir() and any(_there(root, names) for names in (TRAIN, TEST))
     part = _find(root, "test", TEST) if split else root
     images = _read(part)
@@ -232,28 +218,25 @@ def open_folder(config: DataConfig) -> Parts:
     Raises:
         UsageError: one of the parts is missing or empty, they differ in their classes, or an image is in no class folder.
     """
-    holds = "train/ and test/ (or train.tar and test.tar)"
-    root = Path(config.path).expanduser() if config.path else None
-    if config.test_share is None or root is None or not root.is_file():
-        root = folder_path(config, holds if config.test_share is None else "train/, or one folder for each class")
+    split = config.test_share is not None
+    holds = "train/, or one folder for each class" if split else "train/ and test/ (or train.tar and test.tar)"
+    root = folder_path(config, holds, or_tar=split)
     parts: dict[str, _Images] = {}
-    if config.test_share is not None and not (root.is_dir() and _there(root, TEST)):
+    if split and not (root.is_dir() and _there(root, TEST)):
         parts["training"] = _read(_find(root, "training", TRAIN) if root.is_dir() and _there(root, TRAIN) else root)
     else:
         parts = {"training": _read(_find(root, "training", TRAIN)), "test": _read(_find(root, "test", TEST))}
         if (validation := _validation(root)) is not None:
             parts["validation"] = _read(validation)
-    used = {split: {name for name, _ in part.places} for split, part in parts.items()}
+    used = {part: {name for name, _ in images.places} for part, images in parts.items()}
     classes = sorted(set().union(*used.values()), key=class_key(config))
-    odd = [f"{name} has no {split} image" for name in classes for split in used if name not in used[split]]
-    if odd := [text for text in odd if not text.endswith(" validation image")]:
+    needed = [part for part in used if part != "validation"]
+    if odd := [f"{name} has no {part} image" for name in classes for part in needed if name not in used[part]]:
         raise UsageError(f"{' and '.join(parts)} images in {root} have different classes: {', '.join(odd[:5])}")
     if len(classes) < 2:
         raise UsageError(f"{root} has one class only, {classes[0]!r}; expected one folder for each of two or more")
     if empty := sorted(set().union(*(part.folders for part in parts.values())) - used["training"], key=natural_key):
-        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
-        names = ", ".join(map(repr, empty[:5]))
-        warnings.warn(f"class folders in {root} that hold no image are left out: {names}{more}", DataWarning, stacklevel=2)
+        warn_of_data(f"class folders in {root} that hold no image are left out: {some_of(list(map(repr, empty)), 5)}")
     index = {name: i for i, name in enumerate(classes)}
-    sources = {split: part.source(index) for split, part in parts.items()}
+    sources = {part: images.source(index) for part, images in parts.items()}
     return Parts(sources["training"], sources.get("test"), classes, sources.get("validation"))

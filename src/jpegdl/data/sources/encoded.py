@@ -25,14 +25,7 @@ class ByteRange(NamedTuple):
 
 
 class Stored(Source):
-    """Images read by their place, so that threads and processes share no open file.
-
-    Args:
-        root: the folder that the names of images that are files begin at.
-        places: the images.
-        targets: their class indices.
-        passed_over: how many files beside them were passed over, by suffix.
-    """
+    """Images read by their place, so that threads and processes share no open file; files are below ``root``."""
 
     def __init__(
         self, root: Path, places: Sequence[ByteRange], targets: Sequence[int], passed_over: Mapping[str, int] | None = None

@@ -15,9 +15,6 @@ def extract(archive: Path, folder: Path) -> None:
     """Unpack a tar into ``folder``, whole or not at all; a folder of that name in the tar becomes it, else all its content.
 
     Another process may do the same at the same time.
-
-    Raises:
-        UsageError: the archive is damaged or unsafe, or this place is not writable.
     """
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
@@ -59,11 +56,7 @@ def _column(file: Path) -> dict[str, str]:
 
 @register_set("cub200")
 def open_cub200(config: DataConfig) -> Sets:
-    """CUB-200-2011, official split: 5,994 training and 5,794 test images of 200 birds.
-
-    Raises:
-        UsageError: a file of the archive is missing or damaged.
-    """
+    """CUB-200-2011, official split: 5,994 training and 5,794 test images of 200 birds."""
     given = folder_path(config, "CUB_200_2011/ or CUB_200_2011.tgz")
     inside = (given / "images.txt").is_file()
     root = (
@@ -72,29 +65,19 @@ def open_cub200(config: DataConfig) -> Sets:
     parts = ("images", "images.txt", "image_class_labels.txt", "train_test_split.txt")
     _expect([root / part for part in parts], f"cub200 expects {', '.join(parts)} of CUB_200_2011.tgz there")
     files, labels, split = (_column(root / part) for part in parts[1:])
-    names: dict[int, str] = {}
-    places: dict[bool, list[ByteRange]] = {True: [], False: []}
-    targets: dict[bool, list[int]] = {True: [], False: []}
     try:
-        for number, file in files.items():
-            target, train = int(labels[number]) - 1, split[number] == "1"
-            names[target] = file.partition("/")[0].partition(".")[2].replace("_", " ")
-            places[train].append(ByteRange(file))
-            targets[train].append(target)
+        entries = [(split[number] == "1", file, int(labels[number]) - 1) for number, file in files.items()]
     except (KeyError, ValueError) as error:
         raise UsageError(
             f"image_class_labels.txt or train_test_split.txt in {root} do not fit images.txt at {error}"
         ) from error
-    return _sets(root / "images", places, targets, names, root)
+    names = {target: file.partition("/")[0].partition(".")[2].replace("_", " ") for _, file, target in entries}
+    return _sets(root / "images", entries, names, root)
 
 
 @register_set("dogs")
 def open_dogs(config: DataConfig) -> Sets:
-    """Stanford Dogs, official split: 12,000 training and 8,580 test images of 120 breeds.
-
-    Raises:
-        UsageError: a file of the archives is missing or damaged.
-    """
+    """Stanford Dogs, official split: 12,000 training and 8,580 test images of 120 breeds."""
     from scipy.io import loadmat
 
     root = folder_path(config, "Images/ and lists/, or images.tar and lists.tar")
@@ -105,24 +88,21 @@ def open_dogs(config: DataConfig) -> Sets:
         [images, *files.values()],
         "dogs expects Images/ of images.tar, and train_list.mat and test_list.mat of lists.tar, there",
     )
-    names: dict[int, str] = {}
-    places: dict[bool, list[ByteRange]] = {}
-    targets: dict[bool, list[int]] = {}
+    entries: list[tuple[bool, str, int]] = []
     for train, file in files.items():
         try:
-            entries = loadmat(file, squeeze_me=True)
-            paths, targets[train] = entries["file_list"].tolist(), (entries["labels"].astype(int) - 1).tolist()
+            content = loadmat(file, squeeze_me=True)
+            paths, targets = content["file_list"].tolist(), (content["labels"].astype(int) - 1).tolist()
+            entries += [(train, path, target) for path, target in zip(paths, targets, strict=True)]
         except Exception as error:  # scipy raises whatever its reader met
             raise UsageError(f"{file} is damaged: expected file_list and labels in it ({error})") from error
-        places[train] = [ByteRange(path) for path in paths]
-        names |= {target: path.partition("/")[0].partition("-")[2] for path, target in zip(paths, targets[train], strict=True)}
-    return _sets(images, places, targets, names, root)
+    return _sets(images, entries, {target: path.partition("/")[0].partition("-")[2] for _, path, target in entries}, root)
 
 
-def _sets(
-    images: Path, places: dict[bool, list[ByteRange]], targets: dict[bool, list[int]], names: dict[int, str], root: Path
-) -> Sets:
-    if sorted(names) != list(range(len(names))) or not places[True] or not places[False]:
+def _sets(images: Path, entries: list[tuple[bool, str, int]], names: dict[int, str], root: Path) -> Sets:
+    """Both parts, from entries of whether an image is for training, its file and its class."""
+    parts = [[(file, target) for train, file, target in entries if train is part] for part in (True, False)]
+    if sorted(names) != list(range(len(names))) or not all(parts):
         raise UsageError(f"the lists in {root} name no training images, no test images, or classes that are not 1, 2, 3, ...")
-    train, test = (Stored(images, places[part], targets[part]) for part in (True, False))
+    train, test = (Stored(images, [ByteRange(file) for file, _ in part], [target for _, target in part]) for part in parts)
     return train, test, [names[i] for i in sorted(names)]

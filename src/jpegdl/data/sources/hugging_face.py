@@ -1,19 +1,17 @@
 """The sets of the Hugging Face Hub, through timm's reader of them."""
 
 import io
-import warnings
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from PIL import Image
 
 from jpegdl.data.config import DataConfig
-from jpegdl.data.digests import UNKNOWN, bytes_digest
+from jpegdl.data.digests import bytes_digest
 from jpegdl.data.sources.base import VALIDATION, Parts, Source
 from jpegdl.data.sources.labels import class_index, numbered_classes
 from jpegdl.data.sources.registry import register_set
-from jpegdl.errors import DataWarning, UsageError
+from jpegdl.errors import UsageError, warn_of_data
 from jpegdl.extras import require
 from jpegdl.opener import BadImage, open_image
 
@@ -32,28 +30,19 @@ class _Table(Source):
         return open_image(io.BytesIO(self._encoded(index)))
 
     def _encoded(self, index: int) -> bytes:
-        with self._opened(index) as file:
-            file.seek(0)
-            content: bytes = file.read()
-            return content
-
-    def _opened(self, index: int) -> Any:
         try:
-            return self._reader[index][0]
+            opened: io.BytesIO = self._reader[index][0]
         except (AssertionError, TypeError) as error:  # what timm's reader makes of a row that holds None
             raise BadImage("there is no image in this row") from error
+        with opened as file:
+            file.seek(0)
+            return file.read()
 
     def name(self, index: int) -> str:
         return f"{self._reader.split}[{index}]"
 
-    def contents(self, indices: Sequence[int]) -> list[str]:
-        found = []
-        for index in indices:
-            try:
-                found.append(bytes_digest(self._encoded(index)))
-            except Exception:  # whatever the package raises; found out when it is trained on
-                found.append(UNKNOWN)
-        return found
+    def content(self, index: int) -> str:
+        return bytes_digest(self._encoded(index))
 
 
 def _target(value: Any, split: str, index: int) -> int:
@@ -63,11 +52,7 @@ def _target(value: Any, split: str, index: int) -> int:
 
 @register_set("hfds/")
 def open_hugging_face(config: DataConfig) -> Parts:
-    """Open a set named hfds/NAME; its split for validation is that where there is one to test on beside it.
-
-    Raises:
-        UsageError: a package is not installed, or the set cannot be read.
-    """
+    """Open a set named hfds/NAME; its split for validation is that where there is one to test on beside it."""
     require(f"data.name {config.kind} needs", "datasets")
     train, classes = _open(config, "train")
     problems: list[str] = []
@@ -82,7 +67,7 @@ def open_hugging_face(config: DataConfig) -> Parts:
             continue
         if min(test.targets, default=-1) >= 0:
             if passed:
-                warnings.warn(f"{config.kind} is tested on its split {split!r}: {'; '.join(passed)}", DataWarning, stacklevel=2)
+                warn_of_data(f"{config.kind} is tested on its split {split!r}: {'; '.join(passed)}")
             validation = None if split in VALIDATION else _beside(config)
             return Parts(train, test, classes or numbered_classes(train, test), validation)
         partly = max(test.targets, default=-1) >= 0

@@ -1,12 +1,11 @@
 """The one check of class indices, for sets from wherever."""
 
 import operator
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from jpegdl.data.sources.base import Source
-from jpegdl.errors import DataWarning, UsageError
+from jpegdl.errors import UsageError, some_of, warn_of_data
 
 MOST = 2**20  # classes that may be numbered, and not named
 _SAID = 5  # classes that a message names
@@ -15,12 +14,8 @@ _SAID = 5  # classes that a message names
 def class_index(value: Any, name: str) -> int:
     """Return what a set gives for an image's class as a class index.
 
-    Args:
-        value: as the set has it.
-        name: of the image, for messages.
-
     Raises:
-        UsageError: it is no whole number: a truth value, say, or an array or tensor of one.
+        UsageError: it is no whole number: a truth value, say, or an array or tensor of one; names the image.
     """
     if type(value) is int:
         return value
@@ -50,11 +45,7 @@ def numbered_classes(*sources: Source) -> list[str]:
 
 
 def check_range(sources: Sequence[Source], count: int, *, named: bool = True) -> None:
-    """Refuse class indices that are not 0 to ``count`` - 1.
-
-    Raises:
-        UsageError: names the first image with such an index.
-    """
+    """Refuse class indices that are not 0 to ``count`` - 1."""
     for source in sources:
         if not source.targets or (min(source.targets) >= 0 and max(source.targets) < count):
             continue
@@ -85,9 +76,6 @@ def check_classes(
         known: whether a network may know classes without a training image.
         instead: what to do where a class has a test image and no training image.
         limited: whether these are a few of the set's images, so that some classes may have none.
-
-    Raises:
-        UsageError: a class index that is no class's, or a class with a test image and without a training image.
     """
     check_range((train, test), len(classes))
     if not train.targets:
@@ -100,18 +88,10 @@ def check_classes(
             raise UsageError(f"{found} ({one}){instead and f'; {instead}'}")
         others = len(unseen) - 1
         more = f", nor of {others} other{'' if others == 1 else 's'}" if others else ""
-        warnings.warn(
-            f"{found}{more}: only a network that knows {'them' if others else 'it'} can be right", DataWarning, stacklevel=3
-        )
+        warn_of_data(f"{found}{more}: only a network that knows {'them' if others else 'it'} can be right")
     if limited:
         return
     for split, used in (("training", trained), ("test", tested | (set(range(len(classes))) - trained))):
         if without := [name for index, name in enumerate(classes) if index not in used]:
-            more = f" and {len(without) - _SAID} more" if len(without) > _SAID else ""
-            verb = "has" if len(without) == 1 else "have"
-            names = ", ".join(without[:_SAID])
-            warnings.warn(
-                f"{label}: {len(without)} of {len(classes)} classes {verb} no {split} image: {names}{more}",
-                DataWarning,
-                stacklevel=3,
-            )
+            have = f"{len(without)} of {len(classes)} classes {'has' if len(without) == 1 else 'have'}"
+            warn_of_data(f"{label}: {have} no {split} image: {some_of(without, _SAID)}")

@@ -10,7 +10,6 @@ import posixpath
 import re
 import tarfile
 import unicodedata
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 
 from PIL import features
 
-from jpegdl.errors import DataWarning, UsageError
+from jpegdl.errors import UsageError, some_of, warn_of_data
 from jpegdl.files import as_text
 
 # Those that some builds of Pillow read, and whether this one does.
@@ -85,31 +84,20 @@ class Passed:
     def warn_circles(self) -> None:
         """Say where links go in circles."""
         if self.circles:
-            more = f" and {len(self.circles) - 3} more" if len(self.circles) > 3 else ""
-            one = len(self.circles) == 1
-            warnings.warn(
-                f"not followed: {', '.join(self.circles[:3])}{more}, {'a link' if one else 'links'} to a folder that "
-                f"{'it is' if one else 'they are'} in",
-                DataWarning,
-                stacklevel=3,
-            )
+            links = "a link to a folder that it is in" if len(self.circles) == 1 else "links to a folder that they are in"
+            warn_of_data(f"not followed: {some_of(self.circles, 3)}, {links}")
 
 
 def warn_passed(suffixes: Mapping[str, int], root: object) -> None:
     """Say in one line what was passed over in ``root``; nothing where that is nothing."""
     if suffixes:
-        warnings.warn(f"passed over {passed_in_words(suffixes)} in {root}", DataWarning, stacklevel=3)
+        warn_of_data(f"passed over {passed_in_words(suffixes)} in {root}")
 
 
 def warn_unread(root: object, split: str, read: str, others: Sequence[str]) -> None:
     """Say which of several places that may hold the images of one part is read, and which are not; nothing of one place."""
     if others:
-        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-        warnings.warn(
-            f"the {split} images in {root} are read from {read}, and not from {', '.join(others[:3])}{more}",
-            DataWarning,
-            stacklevel=4,
-        )
+        warn_of_data(f"the {split} images in {root} are read from {read}, and not from {some_of(others, 3)}")
 
 
 def passed_in_words(suffixes: Mapping[str, int]) -> str:
@@ -220,25 +208,13 @@ def is_compressed(path: Path) -> bool:
 
 
 def refuse_compressed(path: Path, name: str | None = None) -> None:
-    """Refuse an archive that is named like a compressed one, or begins like one.
-
-    Args:
-        path: the file.
-        name: what to call it; default: its path.
-
-    Raises:
-        UsageError: says what it is compressed with, and what to do.
-    """
+    """Refuse an archive, called ``name`` or else by its path, that is named like a compressed one, or begins like one."""
     with path.open("rb") as stream:
         refuse_head(stream.read(8), name or str(path), named=_ARCHIVE.search(path.name))
 
 
 def refuse_head(head: bytes, name: str, named: object = None) -> None:
-    """Refuse an archive that begins like a compressed one, or is ``named`` like one.
-
-    Raises:
-        UsageError: says what it is compressed with, and what to do.
-    """
+    """Refuse an archive that begins like a compressed one, or is ``named`` like one."""
     for magic, kind, way_out in _COMPRESSED:
         if head.startswith(magic):
             raise UsageError(
@@ -434,7 +410,7 @@ def _check_end(tar: tarfile.TarFile, label: str) -> None:
     stream: Any = tar.fileobj
     stream.seek(tar.offset)
     if not stream.read(1):
-        warnings.warn(f"{label} has no end mark: it may have been cut off, with images lost", DataWarning, stacklevel=3)
+        warn_of_data(f"{label} has no end mark: it may have been cut off, with images lost")
     while block := stream.read(2**20):
         if block.strip(b"\0"):
             raise UsageError(f"{label} goes on after its end, as a damaged tar does, or two in one file: unpack it with tar -i")

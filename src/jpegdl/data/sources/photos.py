@@ -81,11 +81,7 @@ class _Patches(Source):
 
 @register_set("photos")
 def open_photos(config: DataConfig) -> Sets:
-    """Grey patches of the embedded photographs.
-
-    Raises:
-        UsageError: a path is given, or patches are too large.
-    """
+    """Grey patches of the embedded photographs."""
     if config.path is not None:
         raise UsageError("data.path cannot be used with photos, which are built in; for your own images use --data.name folder")
     return _Patches(config.side, True), _Patches(config.side, False), list(PHOTOGRAPHS)

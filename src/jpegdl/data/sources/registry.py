@@ -5,7 +5,6 @@ imported when a set is first asked for: none of them is listed here.
 """
 
 import pkgutil
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from jpegdl.data.config import OBJECT, DataConfig
 from jpegdl.data.sources.base import Parts, Sets, Source
 from jpegdl.data.sources.labels import check_classes, check_range
 from jpegdl.data.sources.listing import warn_passed
-from jpegdl.errors import DataWarning, UsageError
+from jpegdl.errors import UsageError, warn_of_data
 from jpegdl.random import dealt, evenly, stratified
 from jpegdl.user_code import is_own
 
@@ -30,12 +29,7 @@ T = TypeVar("T", bound=Opener)
 
 @dataclass(frozen=True)
 class Reader:
-    """What opens a set.
-
-    Attributes:
-        open: gives training and test images, and the names of the classes.
-        open_test: the same without a training part, where the reader can do that.
-    """
+    """What opens a set; and what opens it without a training part, where the reader can do that."""
 
     open: Opener
     open_test: Opener
@@ -140,11 +134,9 @@ def _held_out(parts: Parts, config: DataConfig, label: str, test_only: bool) -> 
     if config.holdout == 0 and config.folds is None:
         return parts._replace(validation=None)
     if parts.validation is not None:
-        warnings.warn(
+        warn_of_data(
             f"{label} has images for validation of its own, which are not in use: data.holdout and data.folds take training "
-            "images",
-            DataWarning,
-            stacklevel=4,
+            "images"
         )
     targets = parts.train.targets
     if config.folds is not None and config.fold is not None:
@@ -165,12 +157,9 @@ def _apart(source: Source, chosen: Sequence[int]) -> tuple[Source, Source]:
 
 
 class Chosen(Source):
-    """Some images of another source.
+    """Some images of another source, in the order of ``indices``.
 
-    Args:
-        source: whose.
-        indices: which of them, in the order wanted.
-        counts: whether the files that were passed over beside them count here.
+    The files that were passed over beside them are this one's too, unless they do not count.
     """
 
     def __init__(self, source: Source, indices: Sequence[int], *, counts: bool = True) -> None:
