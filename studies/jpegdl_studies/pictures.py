@@ -103,7 +103,7 @@ def _cost(page: Path) -> Any:
 
 
 def _finetune(page: Path) -> Any:
-    """Draw differences to plain with their intervals."""
+    """Draw differences from plain with their intervals."""
     figure, axes = plt.subplots(figsize=(7, 1.6), layout="constrained")
     for y, table in enumerate(read_tables(page)):
         difference, low, high = numbers(table[1][2])
@@ -111,7 +111,7 @@ def _finetune(page: Path) -> Any:
     axes.set_yticks(range(2), ["dtd10", "flowers89"])
     axes.set_ylim(1.6, -0.6)
     axes.axvline(0, color="#888888", linewidth=1)
-    axes.set_xlabel("difference to plain, points of test accuracy, with 95 % interval")
+    axes.set_xlabel("difference from plain, points of test accuracy, with 95 % interval")
     axes.grid(axis="x", alpha=0.3)
     return figure
 

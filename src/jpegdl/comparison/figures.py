@@ -167,7 +167,7 @@ def _plot(axes: Axes, metrics: Metrics, column: str, factor: float, thin: bool) 
 
 
 def gains_figure(summary: dict[str, Any]) -> Figure | None:
-    """Each arm's difference to plain: of each seed, their mean and its 95 % interval. None where there is no other arm."""
+    """Each arm's difference from plain: of each seed, their mean and its 95 % interval. None where there is no other arm."""
     others = {arm: entry for arm, entry in summary["arms"].items() if arm != "plain"}
     if not others:
         return None
@@ -198,7 +198,7 @@ def gains_figure(summary: dict[str, Any]) -> Figure | None:
     axes.set_ylim(len(others) - 0.4, -0.6)  # room for the whole of the first row and the last
     axes.margins(x=0.08)
     axes.grid(axis="x", alpha=0.25)
-    axes.set_xlabel("test accuracy, difference to plain, percentage points")
+    axes.set_xlabel("test accuracy, difference from plain, percentage points")
     axes.set_title("bars: 95 % interval of the mean over seeds, ticks: each seed" if several else "one seed", fontsize=9)
     return figure
 

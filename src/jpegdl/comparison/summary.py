@@ -19,7 +19,7 @@ SHOWN = {
     "summary.*": "the table: .md to read, .csv and .tex to take elsewhere, .json with all numbers",
     "curves.png": "loss and accuracy of every run by epoch",
     "accuracy.png": "test accuracy by epoch: each seed, and their mean",
-    "gains.png": "each arm's difference to plain: each seed, mean and 95 % interval",
+    "gains.png": "each arm's difference from plain: each seed, mean and 95 % interval",
     "tables-ARM.png": "its tables before and after training, and what changed",
     "saturation-ARM.png": "share of the coefficients at the level cap, per frequency",
     "ARM/SEED/metrics.csv": "loss and accuracy of a run by epoch",
