@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class Compress(Command):
-    about = "Write a folder of images as ordinary JPEG files: with learned tables, or made for a network that reads them."
-    example = "jpegdl compress PHOTOS SMALLER --model runs/mine/jpeg-dl/0"
+    about = "Write a folder of images as ordinary JPEG files: made for a network that reads them, or with learned tables."
+    example = "jpegdl compress PHOTOS SMALLER --reader MODEL --judge OTHER"
     short = (
-        *("source", "target", "model", "tables", "subsampling", "optimize", "threads"),
-        *("reader", "judge", "effort", "mu", "bits_per_pixel", "agree"),
+        *("source", "target", "reader", "judge", "effort", "mu", "bits_per_pixel", "agree"),
+        *("model", "tables", "subsampling", "optimize", "threads"),
     )
     resumes = "image"
 
@@ -27,7 +27,7 @@ class Compress(Command):
         from jpegdl.codec import CompressConfig
         from jpegdl.parsing import plain_parser
 
-        parser = plain_parser("jpegdl compress IN OUT --model RUN | --reader MODEL [--KEY VALUE ...]", self.about)
+        parser = plain_parser("jpegdl compress IN OUT --reader MODEL | --model RUN [--KEY VALUE ...]", self.about)
         what = "folder of images, with its subfolders; with --reader also WebDataset shards, as 'FOLDER/*.tar'"
         parser.add_argument("source", type=str, metavar="IN", help=what)
         parser.add_argument("target", type=str, metavar="OUT", help="folder to write to, outside of IN")

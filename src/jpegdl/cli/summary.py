@@ -17,7 +17,9 @@ class Summary(Command):
 
     def build(self) -> "ArgumentParser":
         parser = finished_parser("jpegdl summary [NAME] [--output FOLDER] [--format FORMAT]", self.about)
-        parser.add_argument("--format", type=Literal["table", "csv", "latex", "json"], default="table", help="how to print it")
+        parser.add_argument(
+            "--format", type=Literal["table", "csv", "latex", "json"], default="table", help="table, csv, latex or json"
+        )
         return parser
 
     def run(self, chosen: dict[str, Any]) -> None:

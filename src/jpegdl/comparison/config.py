@@ -44,7 +44,7 @@ class CompareConfig(RunConfig):
         seeds: a number n for the seeds 0 to n-1, or a list of seeds.
         jobs: how many runs compare trains side by side. Each has a process of its own, with its share of the CPU's threads.
             Default: one per GPU, or one per CPU core without a GPU; 1 if several processes train each run.
-        tuned: what jpegdl tune writes: the settings that it found for each arm (``arms``), and how it searched, for the table.
+        tuned: written by jpegdl tune: the settings that it found for each arm (``arms``), and how it searched.
     """
 
     name: str = "run"

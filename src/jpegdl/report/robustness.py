@@ -128,8 +128,9 @@ def _alone(level: dict[str, Any], attack: str) -> float | None:
 
 
 def _to_plain(arm: str, results: Results, level: int | None) -> str:
-    """The difference from plain at a level, or unchanged, in points, paired over the seeds that both have; nothing for plain, or
-    where there are none."""
+    """Write the difference from plain at a level, or unchanged, in points, paired over the seeds that both have.
+
+    It is empty for plain, and where they have no seed in common."""
     seeds = sorted(results[arm].keys() & results.get("plain", {}).keys())
     if arm == "plain":
         return ""
