@@ -195,6 +195,13 @@ def test_every_public_room_has_its_page_of_the_api():
     assert [name for name in jpegdl.__all__ if f"jpegdl.{name}\n" not in pages["jpegdl"]] == []
 
 
+def test_lines_of_pages_are_short():
+    """At most 100 characters, but for tables, and links that cannot be broken."""
+    for page in [*PAGES, *ROOT.glob("*.md")]:
+        for line in page.read_text(encoding="utf-8").splitlines():
+            assert len(line) <= 100 or line.startswith("|") or len(line.split()) == 1, f"{page.name}: {line}"
+
+
 # ------------------------------------------------------------------------------------------------------- files and pictures
 
 
