@@ -7,7 +7,6 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,7 +16,7 @@ from jpegdl.comparison.arms import ARMS
 from jpegdl.comparison.numbers import no_difference, part
 from jpegdl.files import replacing
 from jpegdl.functional import largest_level
-from jpegdl.heatmaps import DRAWN, change_figure, hatch, shares_figure
+from jpegdl.heatmaps import CURVES, DRAWN, change_figure, hatch, shares_figure
 from jpegdl.layer import layer_kind
 from jpegdl.runs import RunFolder
 from jpegdl.user_code import is_own
@@ -147,8 +146,8 @@ def _whose(summary: dict[str, Any], thin: bool) -> str:
 
 def _plot(axes: Axes, metrics: Metrics, column: str, factor: float, thin: bool) -> dict[str, Any]:
     """Draw one column by epoch, the mean at the epochs that all seeds of an arm have; the line of each arm that has it."""
-    colours, lines = cycle(matplotlib.colormaps["tab10"].colors), {}  # type: ignore[attr-defined]
-    for i, (arm, colour) in enumerate(zip(metrics, colours, strict=False)):
+    lines: dict[str, Any] = {}
+    for i, (arm, colour) in enumerate(zip(metrics, cycle(CURVES), strict=False)):
         curves = [{int(row["epoch"]): factor * row[column] for row in rows if column in row} for rows in metrics[arm].values()]
         there = [epoch for epoch in curves[0] if all(epoch in curve for curve in curves)]
         if not any(curves):
@@ -191,8 +190,8 @@ def gains_figure(summary: dict[str, Any]) -> Figure | None:
                 [100 * (accuracy[s] - plain[s]) for s in gain["seeds"]], [row] * len(gain["seeds"]), "|", color="grey", ms=9
             )
         if gain["low"] is not None:
-            axes.plot([100 * gain["low"], 100 * gain["high"]], [row, row], color="C0", linewidth=2)
-        axes.plot(100 * gain["mean"], row, "o", color="C0")
+            axes.plot([100 * gain["low"], 100 * gain["high"]], [row, row], color=CURVES[0], linewidth=2)
+        axes.plot(100 * gain["mean"], row, "o", color=CURVES[0])
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(others)), labels)
     axes.set_ylim(len(others) - 0.4, -0.6)  # room for the whole of the first row and the last
