@@ -79,7 +79,7 @@ def _next(folder: Path, summary: dict[str, Any]) -> list[tuple[str, str]]:
     exact = f"{place}{which} --seed {seed}" if seed else f"{place}{which}"
     commands = [
         (f"jpegdl evaluate {exact}", f"test the model of {arm}, seed {seed}, again"),
-        (f"jpegdl predict {named}{output}{which} PHOTO", "what it says is on a photo"),
+        (f"jpegdl predict {named}{output}{which} PHOTO", "which class it sees in a photo"),
         (f"jpegdl export {exact} model.onnx", "the model for use elsewhere"),
         (f"jpegdl summary {place}", "this table again"),
     ]
