@@ -14,9 +14,9 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from jpegdl.heatmaps import CURVES
-
 WIDTH = 5.2  # inches
+#: The palette of Okabe and Ito, as in jpegdl's own pictures, which colour-blind people can read.
+CURVES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 Table = list[list[str]]
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
