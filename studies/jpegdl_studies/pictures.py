@@ -1,8 +1,9 @@
 """Pictures of findings whose numbers stand in a table alone: python -m jpegdl_studies.pictures STUDIES DOCS
 
 STUDIES is the folder of the studies, DOCS where ``attacks.png``, ``cost.png``, ``finetune.png``, ``pretrained.png``,
-``rate-lite0.png`` and ``resnet18.png`` go. Every number is read from the studies' FINDINGS.md and results, none is written
-here. The pictures are narrow and their letters large, so that they are read on a phone too.
+``rate-lite0.png``, ``resnet18.png``, ``variants-folds.png`` and ``when.png`` go. Every number is read from the studies'
+FINDINGS.md and results, none is written here. The pictures are narrow and their letters large, so that they are read on a
+phone too.
 """
 
 import csv
@@ -46,6 +47,8 @@ def main() -> None:
     for name, draw in (("attacks", _attacks), ("cost", _cost), ("finetune", _finetune), ("pretrained", _pretrained)):
         _save(draw(studies / name / "FINDINGS.md"), docs / f"{name}.png")
     _save(_resnet18(studies / "resnet18" / "FINDINGS.md"), docs / "resnet18.png")
+    _save(_folds(studies / "variants" / "FINDINGS.md"), docs / "variants-folds.png")
+    _save(_when(studies / "when" / "FINDINGS.md"), docs / "when.png")
     _save(_rate(studies / "rate" / "results" / "first.csv"), docs / "rate-lite0.png")
 
 
@@ -111,15 +114,34 @@ def _cost(page: Path) -> Any:
 
 
 def _finetune(page: Path) -> Any:
-    """Draw differences from plain with their intervals."""
-    figure, axes = plt.subplots(figsize=(WIDTH, 1.7), layout="constrained")
-    for y, table in enumerate(read_tables(page)):
-        difference, low, high = numbers(table[1][2])
-        axes.errorbar(difference, y, xerr=[[difference - low], [high - difference]], fmt="o", capsize=3)
-    axes.set_yticks(range(2), ["dtd10", "flowers89"])
-    axes.set_ylim(1.6, -0.6)
+    """Draw differences from plain on both sets."""
+    return _intervals({name: table[1][2] for name, table in zip(("dtd10", "flowers89"), read_tables(page), strict=True)})
+
+
+def _folds(page: Path) -> Any:
+    """Draw differences from plain of each arm, over folds."""
+    return _intervals({row[0].strip("`"): row[4] for row in read_tables(page)[0] if row[4]})
+
+
+def _when(page: Path) -> Any:
+    """Draw differences from plain, one thing changed at a time."""
+    names = [f"{row[0]}: {row[1]}".replace("nothing", "as it is") for row in read_tables(page)[1]]
+    cells = [row[4] for row in read_tables(page)[1]]
+    return _intervals({name.replace(", ", ",\n", 1): cell for name, cell in zip(names, cells, strict=True)})
+
+
+def _intervals(cells: dict[str, str]) -> Any:
+    """Draw differences from plain, each a cell "+1.0 [-2.0, +3.0]", with their intervals."""
+    lines = sum(1 + name.count("\n") for name in cells)
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.8 + 0.3 * lines), layout="constrained")
+    for y, cell in enumerate(cells.values()):
+        difference, low, high = numbers(cell)[:3]
+        ends = [[difference - low], [high - difference]]
+        axes.errorbar(difference, y, xerr=ends, fmt="o", color=CURVES[0], capsize=3)
+    axes.set_yticks(range(len(cells)), cells)
+    axes.set_ylim(len(cells) - 0.4, -0.6)
     axes.axvline(0, color="#888888", linewidth=1)
-    axes.set_xlabel("difference from plain, points of accuracy, 95 % intervals")
+    axes.set_xlabel("difference from plain, points of accuracy\n(bars: 95 % intervals)")
     axes.grid(axis="x", alpha=0.3)
     return figure
 
