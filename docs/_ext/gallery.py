@@ -91,7 +91,11 @@ def ablation(run: RunFolder) -> Figure:
             for (v, h), points in np.ndenumerate(change):
                 if cells[v][h]["q"] < ALPHA:
                     colour = "white" if abs(points) > 45 else "black"
-                    panel.text(h, v, f"{points:.0f}".replace("-", "\u2212"), ha="center", va="center", fontsize=9, color=colour)
+                    panel.text(
+                        h, v, f"{points:.0f}".replace("-", "\u2212"), ha="center", va="center", fontsize=7.5, color=colour
+                    )
+            if not panel.texts:
+                panel.text(3.5, 3.5, "no significant change", ha="center", va="center", fontsize=9, color="0.4")
             panel.set_title(f"{plane}, {words}", fontsize=8)
             panel.set_xticks([])
             panel.set_yticks([])
