@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from cycler import cycler
 
 WIDTH = 5.2  # inches
 #: The palette of Okabe and Ito, as in jpegdl's own pictures, which colour-blind people can read.
@@ -43,7 +44,7 @@ def numbers(text: str) -> list[float]:
 
 def main() -> None:
     studies, docs = map(Path, sys.argv[1:3])
-    plt.rcParams.update({"axes.prop_cycle": plt.cycler(color=CURVES), "font.size": 10})
+    plt.rcParams.update({"axes.prop_cycle": cycler(color=CURVES), "font.size": 10})
     for name, draw in (("attacks", _attacks), ("cost", _cost), ("finetune", _finetune), ("pretrained", _pretrained)):
         _save(draw(studies / name / "FINDINGS.md"), docs / f"{name}.png")
     _save(_resnet18(studies / "resnet18" / "FINDINGS.md"), docs / "resnet18.png")

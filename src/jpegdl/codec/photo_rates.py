@@ -312,7 +312,7 @@ def _in_words(rows: list[dict[str, Any]], model: PhotoReader, readers: Sequence[
         line += f"distance {row['distance']:.3f}, {row['megabytes']:.2f} MB for your folder"
         if readers:
             size = _size_at(row["distance"], chosen)
-            line += "; with --reader: " + ("not within these mus" if size is None else f"{size:.2f} MB")
+            line += "; with --reader: " + ("no --mus gives that distance" if size is None else f"{size:.2f} MB")
         lines.append(line)
     return lines
 
