@@ -1,6 +1,7 @@
 """Pictures of what was measured, each from the content of its JSON file."""
 
 import textwrap
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,8 +40,8 @@ def history_figure(name: str, content: dict[str, Any]) -> Figure:
             continue
         steps = np.array(content[plane])
         axes.plot(content["epoch"], steps.reshape(len(steps), -1), color="0.85", linewidth=0.7, zorder=1)
-        for row, column in content["frequencies"]:
-            axes.plot(content["epoch"], steps[:, row, column], linewidth=2, label=f"({row}, {column})")
+        for (row, column), colour in zip(content["frequencies"], cycle(CURVES), strict=False):
+            axes.plot(content["epoch"], steps[:, row, column], color=colour, linewidth=2, label=f"({row}, {column})")
         axes.axhline(low, color="magenta", linestyle="--", linewidth=1, label=f"floor, {low:g}")
         axes.set(yscale="log", xlabel="epoch (0: before training)", ylabel="step, JPEG table units")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
