@@ -26,8 +26,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 def photographs(batch_size: int, size: int = PATCH) -> Batches:
     """Training images (N, 3, size, size) in [0, 1], NOT normalised, and their classes (N), without an end.
 
-    They are grey patches of the 18 photographs that scikit-image ships, so the chroma table hardly moves; the class is the
-    photograph. Put your own loader here: take ``Normalize`` out of its transform, since ``prepend`` normalises after the layer.
+    They are patches of the 18 photographs that scikit-image ships, in random colours; the class is the photograph. Put your
+    own loader here: take ``Normalize`` out of its transform, since ``prepend`` normalises after the layer.
     """
     loader = Data(DataConfig(name="photos", size=min(size, PATCH), batch_size=batch_size)).train_dataloader()
     epoch = 0

@@ -104,11 +104,6 @@ def made_up_config(classes=4, **layer):
     )
 
 
-def grey_config(**layer):
-    """Settings of a run on the embedded photographs, which are grey."""
-    return replace(made_up_config(**layer), data=DataConfig(size=16, resize=20, batch_size=16))
-
-
 def make_run(path, config=None, arm="jpeg-dl", steps=30, seed=0, quality=60):
     """A run folder with all files but ``result.json``: standard tables of a quality, a backbone that took a few steps."""
     config = config or made_up_config()

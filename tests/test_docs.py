@@ -195,6 +195,21 @@ def test_every_public_room_has_its_page_of_the_api():
     assert [name for name in jpegdl.__all__ if f"jpegdl.{name}\n" not in pages["jpegdl"]] == []
 
 
+def test_lines_of_pages_are_short():
+    """At most 100 characters, but for tables, and links that cannot be broken."""
+    for page in [*PAGES, *ROOT.glob("*.md")]:
+        for line in page.read_text(encoding="utf-8").splitlines():
+            assert len(line) <= 100 or line.startswith("|") or len(line.split()) == 1, f"{page.name}: {line}"
+
+
+def test_the_cpu_build_is_installed_in_the_versions_that_make_keeps():
+    page = (DOCS / "how-to" / "install.md").read_text(encoding="utf-8")
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    found = re.findall(r"\b(?:torch|torchvision)==[\d.]+\d", page)
+    assert len(found) == 2
+    assert set(found) <= set(pinned)
+
+
 # ------------------------------------------------------------------------------------------------------- files and pictures
 
 

@@ -239,7 +239,7 @@ def test_every_trainer_trains_the_tables_and_keeps_them_in_range(trainer, name, 
     for table in ("luma", "chroma"):
         steps = getattr(model.layer, table).detach().cpu()
         assert ((steps >= 1e-5) & (steps <= 255)).all()
-        assert (steps != getattr(start, table)).float().mean() > 0.9 or table == "chroma"  # the photographs are grey
+        assert (steps != getattr(start, table)).float().mean() > 0.9
     assert model(torch.rand(2, 3, 64, 64)) is not None
 
 

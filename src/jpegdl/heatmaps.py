@@ -1,4 +1,4 @@
-"""Panels that several pictures share: 8x8 tables as heat maps, their change by training, and the colours of both."""
+"""What several pictures share: 8x8 tables as heat maps, their change by training, and the colours of these and of curves."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +15,10 @@ from jpegdl.layer.companding import SMALLEST_SCALE
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+#: Colours of curves, which colour-blind people tell apart too: of the palettes of Okabe and Ito, and of Tol.
+CURVES = (
+    "#0072b2", "#d55e00", "#009e73", "#aa3377", "#e69f00", "#56b4e9", "#cc79a7", "#6e6e6e", "#999933", "#332288",
+)  # fmt: skip
 GREY = "grey images: no chroma to learn from"
 # By what a table's numbers are: their name, the label of their colours, the bounds that training keeps them in.
 _KINDS: dict[str, tuple[str, str, tuple[float, float]]] = {

@@ -227,8 +227,8 @@ def paired_words(arm: str, found: Mapping[str, Any], *, baseline: str = BASELINE
         why = "one seed says nothing about chance" if count == 1 else "all seeds differ alike, and no test applies"
         return f"{arm}: {mean} against {baseline}; {why}.{left if alone else ''}"
     p = found["p_holm"] if several else found["p"]
-    what = "shows no difference to" if p >= 0.05 else "is above" if found["mean"] > 0 else "is below"
+    what = "is not significantly different from" if p >= 0.05 else "is above" if found["mean"] > 0 else "is below"
     return (
-        f"{arm} {what} {baseline}{' beyond chance' if p >= 0.05 else ''}: {mean} [{found['low']:+.4g}, {found['high']:+.4g}], "
+        f"{arm} {what} {baseline}: {mean} [{found['low']:+.4g}, {found['high']:+.4g}], "
         f"p = {p:.2g}{' after Holm' if several else ''}, {count} seeds.{left if alone else ''}"
     )

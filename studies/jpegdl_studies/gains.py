@@ -123,8 +123,8 @@ def _rounded(value: float | None, digits: int = 2) -> float | str:
 
 
 def _print(rows: list[dict[str, Any]], against: str) -> None:
-    difference_to = f"difference to {against} [95 % interval]"
-    print(header(["comparison", "arm", "seeds", "test accuracy, %", difference_to, "p", "p, Holm", "time"]))
+    difference_from = f"difference from {against} [95 % interval]"
+    print(header(["comparison", "arm", "seeds", "test accuracy, %", difference_from, "p", "p, Holm", "time"]))
     for found in rows:
         spread = f" ± {found['sd']:.1f}" if found["sd"] != "" else ""
         interval = f" [{found['low']:+.1f}, {found['high']:+.1f}]" if found["low"] != "" else ""
@@ -147,7 +147,7 @@ def _draw(rows: list[dict[str, Any]], against: str, path: Path) -> None:
     axes.set_yticks(range(len(rows)), [", ".join(parts) or found["arm"] for parts, found in zip(shown, rows, strict=True)])
     axes.invert_yaxis()
     axes.axvline(0, color="#888888", linewidth=1)
-    axes.set_xlabel(f"difference to {against}, points of test accuracy, with 95 % interval")
+    axes.set_xlabel(f"difference from {against}, points of test accuracy, with 95 % interval")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=130)
 

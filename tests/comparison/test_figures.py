@@ -134,7 +134,7 @@ def test_every_row_is_whole_inside_the_frame(arms):
     figure.draw_without_rendering()
     (axes,) = figure.axes
     frame = axes.get_window_extent()
-    drawn = [line for line in axes.lines if line.get_marker() in ("o", "|") or line.get_color() == "C0"]
+    drawn = [line for line in axes.lines if line.get_marker() in ("o", "|") or line.get_color() == heatmaps.CURVES[0]]
     assert len(drawn) == 3 * len(arms)
     for line in drawn:
         extent = line.get_window_extent()  # of its points

@@ -122,7 +122,7 @@ def test_no_difference_of_runs_that_were_tested_on_other_images():
     for arm, (runs, why) in others.items():
         results = {"plain": plain, arm: runs}
         rows, notes = _table(results)
-        assert rows[1]["difference to plain [95 % interval]"] == "other test images"
+        assert rows[1]["difference from plain [95 % interval]"] == "other test images"
         assert rows[1]["p"] == ""
         assert any(note.startswith(f"{arm} was tested on other images than plain ({why}") for note in notes)
         assert verdict({"data": "x", **summarize(results, {})}) == (
@@ -256,10 +256,10 @@ def test_the_table_of_two_arms():
     }
     summary = {"backbone": "net", "data": "photos", **summarize(results, {})}
     assert summary_table(summary) == (
-        "| arm     | test accuracy, % | difference to plain [95 % interval] | p     | extra parameters | training time |\n"
-        "|---------|------------------|-------------------------------------|-------|------------------|---------------|\n"
-        "| plain   | 51.00 ± 1.00     |                                     |       | 0                | x1.00         |\n"
-        "| jpeg-dl | 56.00 ± 1.00     | +5.00 [+2.52, +7.48]                | 0.013 | 128              | x1.20         |\n"
+        "| arm     | test accuracy, % | difference from plain [95 % interval] | p     | extra parameters | training time |\n"
+        "|---------|------------------|---------------------------------------|-------|------------------|---------------|\n"
+        "| plain   | 51.00 ± 1.00     |                                       |       | 0                | x1.00         |\n"
+        "| jpeg-dl | 56.00 ± 1.00     | +5.00 [+2.52, +7.48]                  | 0.013 | 128              | x1.20         |\n"
         "\n"
         "net, seeds 0, 1, 2; mean ± sample sd over 3 seeds. Interval and p: paired t test over seeds.\n"
     )
@@ -276,12 +276,12 @@ def test_the_table_of_many_arms():
     rows, notes = _table(results, failed)
     plain, jpeg, gain, alone, ste = rows
     assert plain["test accuracy, %"] == "51.00 ± 1.00"
-    assert plain["p (Holm)"] == plain["difference to plain [95 % interval]"] == ""
+    assert plain["p (Holm)"] == plain["difference from plain [95 % interval]"] == ""
     assert (jpeg["p"], jpeg["p (Holm)"]) == ("0.013", "0.026")
     assert gain["test accuracy, %"] == "54.00 ± 2.83 (2 of 3 seeds)"
-    assert gain["difference to plain [95 % interval]"].endswith("] (2 of 3 seeds)")
+    assert gain["difference from plain [95 % interval]"].endswith("] (2 of 3 seeds)")
     assert alone["test accuracy, %"] == "53.00 (1 of 3 seeds)"
-    assert alone["difference to plain [95 % interval]"] == "+1.00 (1 of 3 seeds)"
+    assert alone["difference from plain [95 % interval]"] == "+1.00 (1 of 3 seeds)"
     assert list(ste.values()) == ["ste", "failed", *[""] * 5]
     assert notes[0].endswith("Interval and p: paired t test over the seeds that both arms have.")
     assert "tested against plain, 2." in notes[1]
@@ -302,7 +302,7 @@ def test_one_reason_is_said_once_with_all_runs_it_holds_for():
 def test_an_arm_that_shares_no_seed_with_plain():
     (plain, gain), _ = _table({"plain": {0: _run(0.5)}, "gain": {1: _run(0.6)}})
     assert plain["test accuracy, %"] == "50.00 (1 of 2 seeds)"
-    assert gain["difference to plain [95 % interval]"] == "no seed in common"
+    assert gain["difference from plain [95 % interval]"] == "no seed in common"
     assert gain["training time"] == ""
 
 
@@ -328,7 +328,7 @@ def test_the_verdict_says_what_is_shown_and_no_more():
     losing = _summary({"plain": _runs(0.61, 0.60, 0.63), "jpeg-dl": plain})
     assert verdict(losing).startswith("jpeg-dl loses to plain: -10.33 points")
     unclear = _summary({"plain": plain, "jpeg-dl": _runs(0.80, 0.51, 0.52)})
-    assert verdict(unclear).startswith("jpeg-dl shows no difference to plain beyond chance: +10.00 points")
+    assert verdict(unclear).startswith("jpeg-dl is not significantly different from plain: +10.00 points")
     alone = _summary({"plain": _runs(0.5), "jpeg-dl": _runs(0.6)})
     assert verdict(alone) == (
         "jpeg-dl: +10.00 points of test accuracy against plain; one seed says nothing about chance: give at least 3."

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from jpegdl.data import PHOTOGRAPHS, Data, DataConfig, EpochSampler, photo_patches, photograph
+from jpegdl.data.sources.photos import open_photos
 from jpegdl.errors import UsageError
 
 
@@ -43,7 +44,20 @@ def test_photos():
     assert images.min() >= 0
     assert images.max() <= 1
     assert target[0] == 0
-    assert torch.equal(images[:, 0], images[:, 2])  # grey
+
+
+def test_photos_have_colours_of_their_own_that_tell_no_class():
+    source = open_photos(DataConfig(size=32, resize=40))[0]
+    places = list(photo_patches(40, train=True, count=20))
+    for name in ("brick", "coffee"):  # grey, and in colour
+        indices = [i for i, place in enumerate(places) if place[0] == name]
+        patches = [np.asarray(source.read(i).convert("YCbCr"), dtype=float) for i in indices]
+        hues = [np.arctan2(*(patch[..., 1:].mean((0, 1)) - 128)) for patch in patches]
+        assert len({int(hue // (np.pi / 4)) for hue in hues}) >= 5  # of eight parts of a circle
+        if name == "brick":
+            for (_, top, left), patch in zip([places[i] for i in indices], patches, strict=True):
+                before = photograph(name)[top : top + 40, left : left + 40]
+                assert np.abs(patch[..., 0] - before).mean() <= 1.5  # as bright as it was
 
 
 @pytest.mark.parametrize("side", [24, 40])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from factory import grey_config, made_up_config, make_run
+from factory import made_up_config, make_run
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.explain import ExplainConfig, explain_comparison, explain_run, explain_runs
@@ -164,9 +164,12 @@ def test_what_a_random_layer_draws_for_pictures_is_the_same_in_each_call(tmp_pat
     assert _content(folder, "images")["shown"] == before
 
 
-@pytest.mark.usefixtures("few_photos")
 def test_grey_images(tmp_path):
-    folder = make_run(tmp_path, grey_config(), steps=0)
+    for place in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / "images" / place).mkdir(parents=True)
+        Image.effect_noise((16, 16), 60).save(tmp_path / "images" / place / "1.png")
+    data = DataConfig(path=str(tmp_path / "images"), size=16, batch_size=2)
+    folder = make_run(tmp_path / "run", replace(made_up_config(), data=data), steps=0)
     done = explain_run(folder, replace(QUICK, images=8))
     assert _content(folder, "frequencies")["grey"]
     assert np.max(_content(folder, "frequencies")["bits"]["integers"]["chroma"]) == 0

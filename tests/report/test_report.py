@@ -17,6 +17,7 @@ from jpegdl.comparison import CompareConfig, summarize_runs
 from jpegdl.comparison.arms import ARMS
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file
+from jpegdl.heatmaps import CURVES
 from jpegdl.report import write_report
 from jpegdl.report.jpeg_files import read_back_sections
 from jpegdl.report.page import MOST_ARMS
@@ -169,7 +170,7 @@ def test_no_comparison_or_a_damaged_one_is_one_error(config):
 def test_figures_follow_the_page():
     figure = Figure()
     axes = figure.subplots()
-    axes.plot([0, 1], color="C1", label="a curve")
+    axes.plot([0, 1], color=CURVES[1], label="a curve")
     axes.set_title('x < "y"')
     axes.legend()
     svg = inline_svg(figure, "one", 'shows "a & b"')

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class Compress(Command):
-    about = "Write a folder of images as ordinary JPEG files: with learned tables, or made for a network that reads them."
-    usage = "IN OUT --model RUN | --reader MODEL [--KEY VALUE ...]"
-    example = "jpegdl compress PHOTOS SMALLER --model runs/mine/jpeg-dl/0"
+    about = "Write a folder of images as ordinary JPEG files: made for a network that reads them, or with learned tables."
+    usage = "IN OUT --reader MODEL | --model RUN [--KEY VALUE ...]"
+    example = "jpegdl compress PHOTOS SMALLER --reader MODEL --judge OTHER"
     short = (
-        *("source", "target", "model", "tables", "subsampling", "optimize", "threads"),
-        *("reader", "judge", "effort", "mu", "bits_per_pixel", "agree"),
+        *("source", "target", "reader", "judge", "effort", "mu", "bits_per_pixel", "agree"),
+        *("model", "tables", "subsampling", "optimize", "threads"),
     )
     resumes = "image"
 

@@ -22,7 +22,7 @@ class Paired(Command):
         from jpegdl.statistics import paired, paired_words
 
         found = paired(chosen["file"], baseline=chosen["baseline"], value=chosen["value"])
-        table = [["arm", "seeds", f"difference to {chosen['baseline']}", "t, 95 %", "bootstrap, 95 %", "p", "p (Holm)"]]
+        table = [["arm", "seeds", f"difference from {chosen['baseline']}", "t, 95 %", "bootstrap, 95 %", "p", "p (Holm)"]]
         for arm, entry in found.items():
             student = None if entry["low"] is None else (entry["low"], entry["high"])
             intervals = ["" if ends is None else f"[{ends[0]:+.4g}, {ends[1]:+.4g}]" for ends in (student, entry["bootstrap"])]

@@ -1,5 +1,6 @@
 """``jpegdl rate``."""
 
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,15 +79,19 @@ def _any_network(chosen: dict[str, Any]) -> None:
         found = rate_photos(config, bar.show, to / "pieces")
     for why in found.bad:
         say(f"left out: {why}")
-    table = [["files", "setting", "read by", "bits per pixel", "MB", "agreement, %", "distance", "points"]]
-    for row in found.rows:
-        agreement, points = "", ""
-        if row["points"] is not None:
-            agreement = f"{100 * row['agreement']:.1f}"
-            points = f"{row['points']:+.1f} [{row['points_low']:.1f}, {row['points_high']:.1f}]"
-        numbers = f"{row['bits_per_pixel']:.3f}", f"{row['megabytes']:.2f}", agreement, f"{row['distance']:.3f}", points
-        table.append([row["files"], f"{row['setting']:g}", row["read_by"], *numbers])
-    say_table(table, left=3)
+    for (files, read_by), rows in groupby(found.rows, lambda row: (row["files"], row["read_by"])):
+        default = files == "default"
+        say(f"{'default JPEG' if default else f'files {files}'}, read by {read_by}")
+        table = [["quality" if default else "mu", "bits per pixel", "MB", "agreement, %", "distance", "points"]]
+        for row in rows:
+            agreement, points = "", ""
+            if row["points"] is not None:
+                agreement = f"{100 * row['agreement']:.1f}"
+                points = f"{row['points']:+.1f} [{row['points_low']:.1f}, {row['points_high']:.1f}]"
+            numbers = f"{row['bits_per_pixel']:.3f}", f"{row['megabytes']:.2f}", agreement, f"{row['distance']:.3f}", points
+            table.append([f"{row['setting']:g}", *numbers])
+        say_table(table, left=0)
+        say("")
     for line in found.lines:
         say(line)
     what = "of accuracy" if found.labelled else "of agreement (no folder names the network's classes)"

@@ -14,7 +14,9 @@ class Summary(OnComparison):
     example = "jpegdl summary mine"
 
     def add(self, parser: Parser) -> None:
-        parser.add_argument("--format", type=Literal["table", "csv", "latex", "json"], default="table", help="how to print it")
+        parser.add_argument(
+            "--format", type=Literal["table", "csv", "latex", "json"], default="table", help="table, csv, latex or json"
+        )
 
     def run(self, chosen: dict[str, Any]) -> None:
         folder = comparison_folder(chosen)

@@ -27,6 +27,7 @@ from jpegdl.codec.trials import LOOKS, Shape, Trials, decoded, make_trials, seen
 from jpegdl.data.sources.listing import Passed, in_folder, natural_key, warn_passed
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing, write_csv, write_json
+from jpegdl.heatmaps import CURVES
 from jpegdl.random import evenly
 from jpegdl.runs.pieces import Pieces
 from jpegdl.runs.progress import Progress
@@ -311,7 +312,7 @@ def _in_words(rows: list[dict[str, Any]], model: PhotoReader, readers: Sequence[
         line += f"distance {row['distance']:.3f}, {row['megabytes']:.2f} MB for your folder"
         if readers:
             size = _size_at(row["distance"], chosen)
-            line += "; with --reader: " + ("not within these mus" if size is None else f"{size:.2f} MB")
+            line += "; with --reader: " + ("no --mus gives that distance" if size is None else f"{size:.2f} MB")
         lines.append(line)
     return lines
 
@@ -350,7 +351,8 @@ def photo_rate_figure(found: PhotoRate) -> Figure:
         rows = sorted(rows, key=lambda row: row["bits_per_pixel"])
         line = "--" if files == "default" else "-"
         rates, values = [row["bits_per_pixel"] for row in rows], [row[key] for row in rows]
-        axes.plot(rates, values, line, marker="o", markersize=3, color=f"C{number}", label=f"{files}, read by {read_by}")
+        colour, label = CURVES[number % len(CURVES)], f"{files}, read by {read_by}"
+        axes.plot(rates, values, line, marker="o", markersize=3, color=colour, label=label)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.set_xlabel("bits per pixel of the files")

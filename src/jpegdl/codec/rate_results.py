@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from jpegdl.codec.bjontegaard import DEFAULT, Between, Curve, Difference, Rates, compare_curves, rate_curves
+from jpegdl.heatmaps import CURVES
 
 _GREYS = {f"{DEFAULT}4:4:4": ("0.35", "-"), f"{DEFAULT}4:2:0": ("0.55", "--")}
 REFERENCES = tuple(_GREYS)
@@ -137,7 +138,7 @@ def rate_figure(results: Rates) -> Figure:
         number = 0
         for name in dict.fromkeys(curve.name for curve in curves):
             rates, means, spreads = _means([curve for curve in curves if curve.name == name], key, scale)
-            colour, line = _GREYS.get(name, (f"C{number}", "-"))
+            colour, line = _GREYS.get(name, (CURVES[number % len(CURVES)], "-"))
             number += name not in _GREYS
             style = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3, "capsize": 2, "label": name}
             axes.errorbar(rates, means, yerr=spreads, **style)

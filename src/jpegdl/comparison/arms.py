@@ -38,7 +38,7 @@ def _arm(about: str, **layer: Any) -> Arm:
 
 
 def _rate(weight: float) -> Arm:
-    about = f"hard tables trained for small files too, a bit per pixel costs {weight:g}"
+    about = f"hard rounding, trained for small files too; a bit per pixel costs {weight:g}"
     return Arm(about, {"bits": None, "rounding": "ste-matched"}, training={"rate": {"weight": weight}})
 
 
@@ -53,11 +53,11 @@ _ARMS: dict[str, Arm] = {
     "jpeg-augmentation": _without_layer("no layer; training images as JPEG files of quality 30 to 95", jpeg_train=[30, 95]),
     "jpeg-75": _without_layer("no layer; all images as JPEG files of quality 75", jpeg_train=[75, 75], jpeg_test=75),
     # Controls: tables that do not train.
-    "fixed-sensitivity": _arm("sensitivity tables that stay, only the backbone trains", tables="sensitivity", train=False),
-    "fixed-50": _arm("standard tables of quality 50 that stay", tables="standard:50", train=False),
-    "fixed-75": _arm("standard tables of quality 75 that stay", tables="standard:75", train=False),
-    "fixed-90": _arm("standard tables of quality 90 that stay", tables="standard:90", train=False),
-    "learned-frozen": _arm("tables learned by jpeg-dl that stay, with a fresh backbone", tables="learned", train=False),
+    "fixed-sensitivity": _arm("fixed sensitivity tables; only the backbone trains", tables="sensitivity", train=False),
+    "fixed-50": _arm("fixed standard tables of quality 50", tables="standard:50", train=False),
+    "fixed-75": _arm("fixed standard tables of quality 75", tables="standard:75", train=False),
+    "fixed-90": _arm("fixed standard tables of quality 90", tables="standard:90", train=False),
+    "learned-frozen": _arm("tables learned by jpeg-dl, then fixed, with a new backbone", tables="learned", train=False),
     # Controls: other gradients.
     "ste": _arm("hard rounding with a straight-through gradient", rounding="ste"),
     "noise": _arm("uniform noise in place of rounding", rounding="noise"),
@@ -70,7 +70,7 @@ _ARMS: dict[str, Arm] = {
     "cap-only": _arm("the level cap without quantization", rounding="none"),
     "quantization-only": _arm("quantization without the level cap", bits=None),
     "alpha": _arm("the layer with trained alpha", hardness=None, trainable_alpha=True),
-    "hardness": _arm("the layer with trained hardness alpha q^2, from 0.7 if the recipe has none", trainable_alpha=True),
+    "hardness": _arm("the layer with trained hardness alpha q^2, from 0.7 if the recipe sets none", trainable_alpha=True),
     # Trained for rate and accuracy together; arms of your own take other weights.
     **{f"rate-{weight:g}": _rate(weight) for weight in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)},
 }

@@ -40,11 +40,11 @@ class CompareConfig(RunConfig):
         output: folder of all comparisons.
         arms: what to compare, each one of :data:`jpegdl.comparison.ARMS`. A YAML file may define arms of your own, by a
             mapping of names. Each name of yours maps to what differs from the recipe (about: TEXT, layer: {...}, data: {...},
-            training: {...}); each name of ours maps to nothing.
+            training: {...}); each built-in name maps to nothing.
         seeds: a number n for the seeds 0 to n-1, or a list of seeds.
         jobs: how many runs compare trains side by side. Each has a process of its own, with its share of the CPU's threads.
             Default: one per GPU, or one per CPU core without a GPU; 1 if several processes train each run.
-        tuned: what jpegdl tune writes: the settings that it found for each arm (``arms``), and how it searched, for the table.
+        tuned: written by jpegdl tune: the settings that it found for each arm (``arms``), and how it searched.
     """
 
     name: str = "run"

@@ -7,7 +7,6 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,7 +16,7 @@ from jpegdl.comparison.arms import ARMS
 from jpegdl.comparison.numbers import no_difference, part
 from jpegdl.files import replacing
 from jpegdl.functional import largest_level
-from jpegdl.heatmaps import DRAWN, change_figure, hatch, shares_figure
+from jpegdl.heatmaps import CURVES, DRAWN, change_figure, hatch, shares_figure
 from jpegdl.layer import layer_kind
 from jpegdl.runs import RunFolder
 from jpegdl.user_code import is_own
@@ -134,8 +133,8 @@ def _whose(summary: dict[str, Any], thin: bool) -> str:
 
 def _plot(axes: Axes, metrics: Metrics, column: str, factor: float, thin: bool) -> dict[str, Any]:
     """Draw one column by epoch, the mean at the epochs that all seeds of an arm have; the line of each arm that has it."""
-    colours, lines = cycle(matplotlib.colormaps["tab10"].colors), {}  # type: ignore[attr-defined]
-    for i, (arm, colour) in enumerate(zip(metrics, colours, strict=False)):
+    lines: dict[str, Any] = {}
+    for i, (arm, colour) in enumerate(zip(metrics, cycle(CURVES), strict=False)):
         curves = [{int(row["epoch"]): factor * row[column] for row in rows if column in row} for rows in metrics[arm].values()]
         there = [epoch for epoch in curves[0] if all(epoch in curve for curve in curves)]
         if not any(curves):
@@ -154,7 +153,7 @@ def _plot(axes: Axes, metrics: Metrics, column: str, factor: float, thin: bool) 
 
 
 def gains_figure(summary: dict[str, Any]) -> Figure | None:
-    """Each arm's difference to plain: of each seed, their mean and its 95 % interval. None where there is no other arm."""
+    """Each arm's difference from plain: of each seed, their mean and its 95 % interval. None where there is no other arm."""
     others = {arm: entry for arm, entry in summary["arms"].items() if arm != "plain"}
     if not others:
         return None
@@ -178,14 +177,14 @@ def gains_figure(summary: dict[str, Any]) -> Figure | None:
                 [100 * (accuracy[s] - plain[s]) for s in gain["seeds"]], [row] * len(gain["seeds"]), "|", color="grey", ms=9
             )
         if gain["low"] is not None:
-            axes.plot([100 * gain["low"], 100 * gain["high"]], [row, row], color="C0", linewidth=2)
-        axes.plot(100 * gain["mean"], row, "o", color="C0")
+            axes.plot([100 * gain["low"], 100 * gain["high"]], [row, row], color=CURVES[0], linewidth=2)
+        axes.plot(100 * gain["mean"], row, "o", color=CURVES[0])
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(others)), labels)
     axes.set_ylim(len(others) - 0.4, -0.6)  # room for the whole of the first row and the last
     axes.margins(x=0.08)
     axes.grid(axis="x", alpha=0.25)
-    axes.set_xlabel("test accuracy, difference to plain, percentage points")
+    axes.set_xlabel("test accuracy, difference from plain, percentage points")
     axes.set_title("bars: 95 % interval of the mean over seeds, ticks: each seed" if several else "one seed", fontsize=9)
     return figure
 

@@ -30,7 +30,7 @@ def summarize(results: dict[str, dict[int, dict[str, Any]]], failed: dict[str, d
 
     Returns:
         ``seeds``: all seeds that any arm has. ``arms``, each with ``seeds``, those it has a result for; ``accuracy``, one per
-        seed, their ``mean`` and sample ``sd`` (None for fewer than two); ``difference`` to plain, paired over the seeds that
+        seed, their ``mean`` and sample ``sd`` (None for fewer than two); ``difference`` from plain, paired over the seeds that
         both have and were tested on the same images with: those ``seeds``, and what
         :func:`jpegdl.statistics.paired_difference` returns for them, with ``p_holm`` where there are more than two arms (None
         for plain, and where there is no such seed);
@@ -89,7 +89,7 @@ def _arm(arm: str, runs: dict[int, dict[str, Any]], plain: dict[int, dict[str, A
 
 
 def _of_accuracies(own: dict[int, float], plain: dict[int, float], same: list[int], images: int | None) -> dict[str, Any]:
-    """Return what the accuracies of an arm come to, by seed; ``same`` are the seeds whose difference to plain counts."""
+    """Return what the accuracies of an arm come to, by seed; ``same`` are the seeds whose difference from plain counts."""
     accuracy = list(own.values())
     difference: dict[str, Any] | None = None
     if same:
@@ -173,10 +173,10 @@ def verdict(summary: dict[str, Any]) -> str:
         return f"{best}{first.rstrip(',')}: {points} against plain; {why}."
     p = gain.get("p_holm", gain["p"])
     sure = p < 0.05
-    what = "gains over" if sure and gain["mean"] > 0 else "loses to" if sure else "shows no difference to"
+    what = "gains over" if sure and gain["mean"] > 0 else "loses to" if sure else "is not significantly different from"
     holm_note = " after Holm's correction" if "p_holm" in gain else ""
     sentence = (
-        f"{best}{first} {what} plain{'' if sure else ' beyond chance'}: {points} [{100 * gain['low']:+.2f}, "
+        f"{best}{first} {what} plain: {points} [{100 * gain['low']:+.2f}, "
         f"{100 * gain['high']:+.2f}], p = {_p(p)}{holm_note}, {seeds} seeds{cost}."
     )
     winners = [arm for arm, entry in compared.items() if arm != best and _gained(entry["difference"])]
@@ -300,7 +300,7 @@ def folded(text: str, width: int = 80) -> str:
 def summary_rows(summary: dict[str, Any]) -> list[list[str]]:
     """The summary's table as text: the header, then a row an arm."""
     several = len(summary["arms"]) > 2
-    header = ["arm", "test accuracy, %", "difference to plain [95 % interval]", "p"]
+    header = ["arm", "test accuracy, %", "difference from plain [95 % interval]", "p"]
     header += [*(["p (Holm)"] if several else []), "extra parameters", "training time"]
     timed = not _too_short(summary)
     rows = [_row(arm, entry, len(summary["seeds"]), several, timed=timed) for arm, entry in summary["arms"].items()]
@@ -323,7 +323,7 @@ def _row(arm: str, entry: dict[str, Any], seeds: int, several: bool, *, timed: b
 
 
 def no_difference(entry: dict[str, Any]) -> str:
-    """Return why an arm with results has no difference to plain, in a few words."""
+    """Return why an arm with results has no difference from plain, in a few words."""
     return "other test images" if entry.get("other_images") else "no seed in common"
 
 

@@ -20,7 +20,7 @@ SHOWN = {
     "summary.*": "the table: .md to read, .csv and .tex to take elsewhere, .json with all numbers",
     "curves.png": "loss and accuracy of every run by epoch",
     "accuracy.png": "test accuracy by epoch: each seed, and their mean",
-    "gains.png": "each arm's difference to plain: each seed, mean and 95 % interval",
+    "gains.png": "each arm's difference from plain: each seed, mean and 95 % interval",
     "tables-ARM.png": "its tables before and after training, and what changed",
     "saturation-ARM.png": "share of the coefficients at the level cap, per frequency",
     "ARM/SEED/metrics.csv": "loss and accuracy of a run by epoch",
@@ -69,7 +69,7 @@ def _next(folder: Path, summary: dict[str, Any]) -> list[tuple[str, str]]:
     exact = f"{place}{which} --seed {seed}" if seed else f"{place}{which}"
     commands = [
         (f"jpegdl evaluate {exact}", f"test the model of {arm}, seed {seed}, again"),
-        (f"jpegdl predict {named}{output}{which} PHOTO", "what it says is on a photo"),
+        (f"jpegdl predict {named}{output}{which} PHOTO", "which class it sees in a photo"),
         (f"jpegdl export {exact} model.onnx", "the model for use elsewhere"),
         (f"jpegdl summary {place}", "this table again"),
     ]

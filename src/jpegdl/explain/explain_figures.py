@@ -1,6 +1,7 @@
 """Pictures of what was measured, each from the content of its JSON file."""
 
 import textwrap
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from jpegdl.explain.config import ALPHA, KINDS, SMALLEST_MAP
-from jpegdl.heatmaps import Array, change_figure, hatch, heat, shares_figure, short
+from jpegdl.heatmaps import CURVES, Array, change_figure, hatch, heat, shares_figure, short
 
 if TYPE_CHECKING:
     from jpegdl.explain.single_images import ShownImage
@@ -39,8 +40,8 @@ def history_figure(name: str, content: dict[str, Any]) -> Figure:
             continue
         steps = np.array(content[plane])
         axes.plot(content["epoch"], steps.reshape(len(steps), -1), color="0.85", linewidth=0.7, zorder=1)
-        for row, column in content["frequencies"]:
-            axes.plot(content["epoch"], steps[:, row, column], linewidth=2, label=f"({row}, {column})")
+        for (row, column), colour in zip(content["frequencies"], cycle(CURVES), strict=False):
+            axes.plot(content["epoch"], steps[:, row, column], color=colour, linewidth=2, label=f"({row}, {column})")
         axes.axhline(low, color="magenta", linestyle="--", linewidth=1, label=f"floor, {low:g}")
         axes.set(yscale="log", xlabel="epoch (0: before training)", ylabel="step, JPEG table units")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -101,11 +102,11 @@ def transfer_figure(name: str, content: dict[str, Any]) -> Figure | None:
         axes.set_zorder(behind.get_zorder() + 1)
         axes.patch.set_visible(False)
         axes.plot(z, z, color="0.4", linewidth=0.8, linestyle=":")
-        axes.plot(z, output, color="C0", linewidth=1.6)
+        axes.plot(z, output, color=CURVES[0], linewidth=1.6)
         high = 1.15 * float(np.abs(output).max()) or 1.0
         axes.set(xlim=(z[0], z[-1]), ylim=(-high, high), xlabel="z")
         axes.set_title(f"{curve['plane']} ({curve['frequency'][0]}, {curve['frequency'][1]}){_setting(curve)}", fontsize=9)
-        axes.set_ylabel("Q(z)", color="C0")
+        axes.set_ylabel("Q(z)", color=CURVES[0])
         axes.tick_params(labelsize=8)
     grey = "; grey images: no chroma" if content["grey"] else ""
     figure.suptitle(
@@ -225,7 +226,7 @@ def _bands(axes: Axes, energy: dict[str, Any], grey: bool) -> None:
             error.append(100 * parts["difference"] / parts["before"] if known else np.nan)
     rows = np.arange(len(labels))
     widest = 120.0
-    for offset, values, colour, name in ((-0.2, kept, "C0", "output"), (0.2, error, "C3", "difference")):
+    for offset, values, colour, name in ((-0.2, kept, CURVES[0], "output"), (0.2, error, CURVES[1], "difference")):
         axes.barh(rows + offset, np.minimum(np.nan_to_num(values), widest), height=0.38, color=colour, label=name)
         for row, value in zip(rows, values, strict=True):
             text = "nothing there" if np.isnan(value) else f"{value:.3g}" if value >= 0.01 else "0"

@@ -16,8 +16,8 @@ CURVES = {"log": F.log_compand, "tanh": F.tanh_compand}
 SMALLEST_SCALE = 1e-5
 
 
-@register_layer("log", "a logarithmic compander in the quantizer's place")
-@register_layer("tanh", "a tanh compander in the quantizer's place")
+@register_layer("log", "a logarithmic compander in place of the quantizer")
+@register_layer("tanh", "a tanh compander in place of the quantizer")
 class CompandingLayer(ImageDctLayer):
     """Colour, DCT, a compander with a trainable scale for each frequency, and back: saturation without levels.
 

@@ -28,18 +28,18 @@ class LayerConfig:
             standard:Q (the standard tables at quality Q, 1 to 100), or a file (JSON with luma and chroma, or a JPEG image).
             Companders start from the level cap of these tables.
         q_max: largest initial luma step of sensitivity tables, in JPEG table units.
-        images: most training images to compute sensitivity and magnitude tables from.
+        images: compute sensitivity and magnitude tables from at most this many training images.
         calibration: how sensitivities are computed: eval (plain model in eval mode, center crops) or train (in train mode, on
             augmented images, as the authors' code does for CNNs on CIFAR and fine-grained sets).
         alpha: sharpness of P(level | coefficient), in 1 / step^2; larger is harder. One number, or two for luma and chroma.
-            Default: 5, or tied to the steps where hardness is given.
-        hardness: tie alpha = hardness / step^2 instead.
-        bits: level cap 2^(bits-1) - 1; null for none.
+            Default: 5, or tied to the steps if hardness is given.
+        hardness: tie alpha to the steps instead: alpha = hardness / step^2.
+        bits: sets the level cap, 2^(bits-1) - 1 levels on each side of 0; null for none.
         window: how many levels the soft quantizer sums over, an odd number; null for all.
-        rounding: soft, hard, sample, ste, ste-matched, noise, or none (the level cap alone).
-        trainable_alpha: train alpha too, one for each frequency and table; where hardness is given, train the hardness.
+        rounding: the quantizer: soft, hard, sample, ste, ste-matched, noise, or none (the level cap alone).
+        trainable_alpha: train alpha too, one for each frequency and table; if hardness is given, train the hardness.
         depth: layers in a cascade.
-        region: side of each part that has tables of its own (kind regions), in pixels.
+        region: for kind regions: side of each part of the image that has its own tables, in pixels.
         options: further arguments for a layer of your own, by name.
     """
 

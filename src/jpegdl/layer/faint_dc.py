@@ -13,7 +13,7 @@ from jpegdl.layer.registry import register_layer
 FACTOR = 1 / 32  # brings DC to about the size at which the published layer caps it
 
 
-@register_layer("faint-dc", "the blocks' mean values over 32, nothing else; linear, nothing trained")
+@register_layer("faint-dc", "the mean of each block divided by 32; linear, nothing trained")
 class FaintDcLayer(ImageDctLayer):
     """Multiply the DC coefficient of every block of Y, Cb and Cr, and leave all others as they are: z_00 -> factor z_00.
 

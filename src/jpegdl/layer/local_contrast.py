@@ -18,7 +18,7 @@ MIDDLE, SPREAD = 0.5, 0.25  # what a mean of 0 and a deviation of 1 become
 SMALLEST_VARIANCE = 1e-8  # where there is no contrast at all
 
 
-@register_layer("local-contrast", "each pixel less the mean around it, over the deviation there; nothing trained")
+@register_layer("local-contrast", "each pixel minus the local mean, over the local deviation; nothing trained")
 class LocalContrastLayer(ImageLayer):
     r"""Local contrast normalisation of pixels, each colour for itself:
 

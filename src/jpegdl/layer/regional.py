@@ -13,7 +13,7 @@ from jpegdl.layer.quantizing import QuantizerOptions, QuantizingLayer, quantizer
 from jpegdl.layer.registry import register_layer
 
 
-@register_layer("regions", "the layer with tables of their own for parts of the image", single=False)
+@register_layer("regions", "the layer with separate tables for each part of the image", single=False)
 class RegionalJpegLayer(JpegLayer):
     """A :class:`jpegdl.JpegLayer` for images of one size, each square region of which has its own tables.
 

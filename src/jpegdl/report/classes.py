@@ -59,7 +59,7 @@ _SHOWN = {
 
 
 def _metrics_table(found: Found) -> list[list[str]]:
-    """Means over seeds, and below each arm its difference to plain, paired over the seeds that both have."""
+    """Means over seeds, and below each arm its difference from plain, paired over the seeds that both have."""
     said = {arm: {seed: describe(one) for seed, one in by_seed.items()} for arm, by_seed in found.items()}
     rows = [["arm", *(title for title, _ in _SHOWN.values()), "seeds"]]
     for arm, by_seed in said.items():
@@ -71,7 +71,7 @@ def _metrics_table(found: Found) -> list[list[str]]:
         pairs = [([by_seed[seed][name] for seed in common], [said["plain"][seed][name] for seed in common]) for name in _SHOWN]
         factors = [factor for _, factor in _SHOWN.values()]
         differences = [difference_text(*pair, factor) for pair, factor in zip(pairs, factors, strict=True)]
-        rows.append([f"{arm}, difference to plain [95 %]", *differences, ", ".join(map(str, common))])
+        rows.append([f"{arm}, difference from plain [95 %]", *differences, ", ".join(map(str, common))])
     return filled_columns(rows)
 
 

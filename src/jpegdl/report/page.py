@@ -150,7 +150,7 @@ def _comparing(runs: Runs, summary: dict[str, Any]) -> Iterator[PagePicture]:
         yield drawn(
             gains,
             "gains",
-            "Difference of each arm's test accuracy to plain, with intervals",
+            "Difference of each arm's test accuracy from plain's, with intervals",
             "Test accuracy against the plain model, paired by seed. If an interval contains 0, the difference is not "
             "statistically significant.",
         )

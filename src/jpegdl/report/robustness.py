@@ -38,7 +38,7 @@ def attacked_sections(runs: Runs) -> Iterator[Section]:
             f"run: {_tried(results)}. More attacks could only lower the accuracy. What is usually published is FGSM and PGD of "
             "5 steps, with the layer's own gradient. They flatter a layer whose gradient says little. 'own gradient' "
             "counts all attacks that follow it. "
-            f"{first['images']} images; means over seeds, ± sample sd; differences to plain paired over seeds.",
+            f"{first['images']} images; means over seeds, ± sample sd; differences from plain paired over seeds.",
             lines=[*notes, *attack_left_out(results), *_masking_lines(results)],
             table=_attack_table(results),
             pictures=pictures,
@@ -93,7 +93,7 @@ def _masking_lines(results: Results) -> list[str]:
 def _attack_table(results: Results) -> list[list[str]]:
     """Means over seeds, a row for each arm, norm and eps."""
     rows = [[
-        "arm", "measured by", "size", "FGSM, %", "PGD-5, %", "own gradient, %", "any attack, %", "difference to plain [95 %]",
+        "arm", "measured by", "size", "FGSM, %", "PGD-5, %", "own gradient, %", "any attack, %", "difference from plain [95 %]",
         "strongest attack", "seeds",
     ]]  # fmt: skip
     for arm, by_seed in results.items():
@@ -118,8 +118,9 @@ def _alone(level: dict[str, Any], attack: str) -> float | None:
 
 
 def _to_plain(arm: str, results: Results, level: int | None) -> str:
-    """The difference to plain at a level, or unchanged, in points, paired over the seeds that both have; nothing for plain, or
-    where there are none."""
+    """Write the difference from plain at a level, or unchanged, in points, paired over the seeds that both have.
+
+    It is empty for plain, and where they have no seed in common."""
     seeds = sorted(results[arm].keys() & results.get("plain", {}).keys())
     if arm == "plain":
         return ""

@@ -10,6 +10,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from jpegdl.heatmaps import CURVES
+
 #: Colours of figures that the page gives names to; all others stay as they are.
 _NAMES = {
     "#000000": "ink",
@@ -23,10 +25,7 @@ _NAMES = {
     "#ff00ff": "mark",
     "#020202": "on-light",
     "#fdfdfd": "on-deep",
-} | {
-    to_hex(colour): f"c{number}"
-    for number, colour in enumerate(matplotlib.colormaps["tab10"].colors)  # type: ignore[attr-defined]
-}
+} | {colour: f"c{number}" for number, colour in enumerate(CURVES)}
 _ALMOST = {"#000000": "#010101", "#ffffff": "#fefefe"}  # of numbers in cells, which keep their colour as the cell does
 _AROUND_WHITE = ("RdBu", "PiYG")  # colours whose middle is the paper: on a dark page the middle is dark, and the ends are light
 _ON_TURNED = {"#000000": "#020202", "#ffffff": "#fdfdfd"}  # of numbers in such cells, which turn along

@@ -1,4 +1,4 @@
-"""How a trained model holds against attacks that know it, and against common corruptions."""
+"""How a trained model holds up against attacks that know it, and against common corruptions."""
 
 from typing import TYPE_CHECKING
 

@@ -4,12 +4,12 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jpegdl.earlier import RENAMED
 from jpegdl.errors import UsageError
+from jpegdl.heatmaps import CURVES
 from jpegdl.runs.record import same_images
 from jpegdl.statistics import half_interval
 
@@ -126,10 +126,9 @@ def attack_figure(results: Results, arms: Sequence[str] = ()) -> Figure | None:
 
 
 def _draw_norm(axes: Axes, norm: str, results: Results, arms: list[str]) -> None:
-    colours = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
     for arm, by_seed in results.items():
         place = arms.index(arm)
-        colour, marker = colours[place % len(colours)], "os^"[place // len(colours) % 3]
+        colour, marker = CURVES[place % len(CURVES)], "os^"[place // len(CURVES) % 3]
         for part, style, label in (("accuracy", "-", arm), ("own_gradient", "--", None)):
             curves = [_curve(result, norm, part) for result in by_seed.values()]
             if not all(curves):

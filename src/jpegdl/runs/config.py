@@ -33,7 +33,7 @@ class OptimizerConfig:
         milestones: when multistep multiplies the learning rate by gamma: epochs or, below 1, shares of all epochs. They count
             from the start of training, warm-up included.
         gamma: factor of multistep at each milestone, or of exponential after each epoch.
-        warmup: how long the learning rate first rises linearly from 0: epochs or, below 1, a share of all epochs.
+        warmup: for how long the learning rate first rises linearly from 0: epochs or, below 1, a share of all epochs.
     """
 
     name: Optimizer = "sgd"
@@ -53,8 +53,8 @@ class RateConfig:
     Args:
         weight: what one bit per pixel costs (lambda), in units of the task's loss; 0 for nothing.
         hardness: hardness of P(level | coefficient) in the rate, in units of the step. The layer's own does not matter here.
-        blocks: most blocks of luma, and of chroma, to compute the rate of a batch from; null for all.
-        memory: share of the running code lengths that is kept at each batch.
+        blocks: compute the rate of a batch from at most this many blocks of luma, and as many of chroma; null for all.
+        memory: how much of the running code lengths each batch keeps, as a share.
     """
 
     weight: NotNegative = 0.0
@@ -73,7 +73,7 @@ class TrainingConfig:
         epochs: passes over the training images.
         optimizer: the backbone's optimizer.
         head_lr: learning rate of the backbone's head, the layer that gives the logits, with the schedule of optimizer. A new
-            head on pretrained weights wants a larger one. null for optimizer.lr.
+            head on pretrained weights needs a larger one. null for optimizer.lr.
         layer_optimizer: the optimizer of the layer's parameters: tables, and alpha if it trains. Weight decay 0, as published.
         rate: what files with the layer's tables cost; see docs/how-to/codec.md.
         networks: folders of finished runs, RUNS/NAME/ARM/SEED. With train layer, their networks judge the layer too: the
@@ -82,7 +82,7 @@ class TrainingConfig:
         mixup: alpha of mixup's Beta distribution; 0 for no mixup. A mixed training image counts as right if the model names
             the class with the larger share.
         cutmix: the same for CutMix. With both, each batch takes one of them.
-        clip: largest norm of the backbone's gradient; null for any.
+        clip: largest norm of the backbone's gradient; null for no limit.
         ema: decay per step of an exponential moving average of all parameters and batch statistics. The average is what is
             tested and kept. null for none.
         test_every: epochs between two tests; the last epoch is always tested.

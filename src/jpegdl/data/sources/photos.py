@@ -31,9 +31,9 @@ def photograph(name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 @cache
-def _grey(name: str) -> Image.Image:
-    """A photograph in grey, decoded once in a process, for nobody to change."""
-    return Image.fromarray(photograph(name)).convert("L")
+def _rgb(name: str) -> Image.Image:
+    """A photograph in RGB, decoded once in a process, for nobody to change."""
+    return Image.fromarray(photograph(name)).convert("RGB")
 
 
 def photo_patches(side: int, *, train: bool, count: int) -> Iterator[tuple[str, int, int]]:
@@ -48,7 +48,7 @@ def photo_patches(side: int, *, train: bool, count: int) -> Iterator[tuple[str, 
     """
     cell = 2 * side
     for name in PHOTOGRAPHS:
-        width, height = _grey(name).size
+        width, height = _rgb(name).size
         cells = [(i, j) for i in range(height // cell) for j in range(width // cell) if (i + j) % 2 == (0 if train else 1)]
         if not cells:
             raise UsageError(f"photos has no room for patches of {side} pixels in {name} ({height}x{width}); take at most 80")
@@ -59,18 +59,38 @@ def photo_patches(side: int, *, train: bool, count: int) -> Iterator[tuple[str, 
             yield name, i * cell + int(top), j * cell + int(left)
 
 
+_YCC = np.array([(0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312)])  # of RGB, as in JFIF
+_TINT = 0.5  # the largest change of a channel by the light, as a logarithm: to between 61 and 165 % of the others
+
+
+def _recolouring(random: np.random.Generator) -> list[float]:
+    """Draw how to change colours: turn all hues by one angle, and put the scene under light of another colour.
+
+    Eight of the photographs are in colour and ten are grey. As they are, colour alone would tell the eight apart from
+    the others, and most of them from one another; after this it tells next to nothing, and all have some.
+
+    Returns:
+        a matrix of three rows, [R, G, B, constant], for Pillow. The luma of grey stays as it was.
+    """
+    angle, light = random.uniform(0, 2 * np.pi), np.exp(random.uniform(-_TINT, _TINT, 3))
+    turn = np.array([(1, 0, 0), (0, np.cos(angle), -np.sin(angle)), (0, np.sin(angle), np.cos(angle))])
+    matrix = np.diag(light / (light @ _YCC[0])) @ np.linalg.inv(_YCC) @ turn @ _YCC
+    return [float(number) for row in matrix for number in (*row, 0)]
+
+
 class _Patches(Source):
-    """Grey patches of the embedded photographs."""
+    """Patches of the embedded photographs, each in colours of its own."""
 
     def __init__(self, side: int, train: bool) -> None:
-        self._side = side
+        self._side, self._train = side, train
         self._places = list(photo_patches(side, train=train, count=PHOTO_TRAIN if train else PHOTO_TEST))
-        self._grey = {name: _grey(name) for name in PHOTOGRAPHS}
+        self._rgb = {name: _rgb(name) for name in PHOTOGRAPHS}
         self.targets = [PHOTOGRAPHS.index(name) for name, _, _ in self._places]
 
     def read(self, index: int) -> Image.Image:
         name, top, left = self._places[index]
-        return self._grey[name].crop((left, top, left + self._side, top + self._side)).convert("RGB")
+        patch = self._rgb[name].crop((left, top, left + self._side, top + self._side))
+        return patch.convert("RGB", _recolouring(np.random.default_rng([self._side, int(self._train), index])))
 
     def name(self, index: int) -> str:
         return self.key(index)
@@ -81,7 +101,7 @@ class _Patches(Source):
 
 @register_set("photos")
 def open_photos(config: DataConfig) -> Sets:
-    """Grey patches of the embedded photographs."""
+    """Patches of the embedded photographs, one class for each, recoloured at random."""
     if config.path is not None:
         raise UsageError("data.path cannot be used with photos, which are built in; for your own images use --data.name folder")
     return _Patches(config.side, True), _Patches(config.side, False), list(PHOTOGRAPHS)
