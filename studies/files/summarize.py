@@ -25,6 +25,7 @@ SLOPES = (-2, -1, -0.5, 0.5, 1, 2)  # qualities up, of ten, for an image whose e
 LOWEST = 6  # quality that images are given to choose from
 LABEL, CLASSES, PIXELS = 10, 1000, 224**2  # bits of a stored label
 DRAWS = 400
+NEAR = 1e-9  # sums of the same numbers may differ by this
 WHO = ("reader", "judge")
 Numbers = NDArray[np.float64]
 Reference = tuple[Numbers, Numbers, Numbers]  # bits per pixel, loss and whether it is right: (qualities, images)
@@ -94,11 +95,11 @@ def between(bits: float, loss: float, right: float, reference: Reference) -> tup
     """Percent of bits saved at the loss, points at the rate; nan where the reference does not reach."""
     rates, losses, rights = reference
     saved = np.nan
-    if losses.min() <= loss <= losses.max():
+    if losses.min() - NEAR <= loss <= losses.max() + NEAR:
         order = np.argsort(losses)
         saved = 100 * (1 - bits / np.exp(np.interp(loss, losses[order], np.log(rates[order]))))
     points = np.nan
-    if rates.min() <= bits <= rates.max():
+    if rates.min() - NEAR <= bits <= rates.max() + NEAR:
         points = 100 * (right - np.interp(np.log(bits), np.log(rates), rights))
     return saved, points
 
@@ -118,9 +119,13 @@ def interval(draws: Numbers) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def tenths(value: float) -> str:
+    return f"{round(value, 1) + 0.0:.1f}"  # without a minus before 0
+
+
 def line(label: str, who: str, parts: Sequence[Numbers], reference: Reference) -> dict[str, Any]:
-    """One row of the table, with intervals."""
-    bits, loss, right, kept, psnr, ssim = parts
+    """One row of the table, with intervals; parts: bits, loss, right, kept, PSNR, and SSIM where it is known."""
+    bits, loss, right, kept, psnr = parts[:5]
     each = weights(len(bits))
     means = [each @ part for part in (bits, loss, right)]
     against = [each @ part.T for part in reference]
@@ -135,11 +140,11 @@ def line(label: str, who: str, parts: Sequence[Numbers], reference: Reference) -
         "agreement": f"{100 * kept.mean():.1f}",
         "psnr": f"{psnr.mean():.2f}",
     }
-    if np.isfinite(ssim.mean()):
-        found["ssim"] = f"{ssim.mean():.4f}"
+    if len(parts) > 5 and np.isfinite(parts[5].mean()):
+        found["ssim"] = f"{parts[5].mean():.4f}"
     for number, name in enumerate(("saved, %", "points")):
         low, high = interval(draws[1:, number])
-        found |= {name: f"{draws[0, number]:.1f}", f"{name} from": f"{low:.1f}", f"{name} to": f"{high:.1f}"}
+        found |= {name: tenths(draws[0, number]), f"{name} from": tenths(low), f"{name} to": tenths(high)}
     return found
 
 
@@ -243,9 +248,10 @@ def table(data: dict[Any, Any]) -> Iterator[dict[str, Any]]:
     reference = {who: (data["bits"][plain], data[who, "loss"][plain], data[who, "right"][plain]) for who in WHO}
     for kind, settings in {**made(data), **chosen(data)}.items():
         for setting, index in settings.items():
-            between_them = " " if kind.startswith("libjpeg") or setting.isdecimal() else ", "
+            front, comma, end = kind.partition(", robust")  # which stands last
+            name = f"{front}{' ' if setting.isdecimal() and 'control' not in kind else ', '}{setting}{comma}{end}"
             for who in WHO:
-                yield line(f"{kind}{between_them}{setting}", who, parts_of(data, who, index), reference[who])
+                yield line(name, who, parts_of(data, who, index), reference[who])
     if "told" in data:
         for who in WHO:
             yield line("control: ten bits, the reader's class of the original", who, label(data, who), reference[who])

@@ -207,8 +207,7 @@ def table(lines: Lines, half: str, images: int) -> Iterator[dict[str, Any]]:
     for (method, mu), row in tested.items():
         if method == "standard":
             continue
-        none = np.full(images, np.nan)  # of PSNR and SSIM
-        parts = [*(np.array(row[name]) for name in ("bits", "loss", "right", "kept")), none, none]
+        parts = [*(np.array(row[name]) for name in ("bits", "loss", "right", "kept")), np.full(images, np.nan)]
         found = lines.there["search", half, method, mu]
         more = {"cost where searched": f"{found['cost']:.3f}", "of standard tables": f"{found['standard']:.3f}"}
         done = line(f"{method}, mu {mu}", f"Lite0, {half} half", parts, reference)

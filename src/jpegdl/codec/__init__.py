@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from jpegdl.codec.readers import PhotoReader, open_reader, open_readers
     from jpegdl.codec.shaping import choose, each_file, guide
     from jpegdl.codec.shards import compress_shards
-    from jpegdl.codec.table_search import FileCost, FoundTables, search_tables
+    from jpegdl.codec.table_search import FileCost, FolderTables, FoundTables, search_folder, search_tables
     from jpegdl.codec.trials import Shape, ShapedFile
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "CurveConfig",
     "Encoder",
     "FileCost",
+    "FolderTables",
     "FoundTables",
     "Learned",
     "PhotoRate",
@@ -85,6 +86,7 @@ __all__ = [
     "read_coefficients",
     "read_file_report",
     "read_rate",
+    "search_folder",
     "search_tables",
     "stored_in_words",
     "why_no_files",
@@ -101,6 +103,7 @@ _HOMES = {
     "CurveConfig": "rate_points",
     "Encoder": "encoder",
     "FileCost": "table_search",
+    "FolderTables": "table_search",
     "FoundTables": "table_search",
     "Learned": "learned",
     "PhotoRate": "photo_rates",
@@ -139,6 +142,7 @@ _HOMES = {
     "read_coefficients": "coefficients",
     "read_file_report": "read_back",
     "read_rate": "rate_points",
+    "search_folder": "table_search",
     "search_tables": "table_search",
     "stored_in_words": "read_back",
     "why_no_files": "rate_points",

@@ -6,6 +6,8 @@ The gradient won over the tables' sensitivity, sorted random search and coordina
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
@@ -14,12 +16,14 @@ from torch import Tensor
 
 from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.learned import LARGEST, file_tables
+from jpegdl.codec.photo_rates import photo_at, photos_in
 from jpegdl.codec.read_image import DecodedImage
-from jpegdl.codec.readers import PhotoReader
+from jpegdl.codec.readers import PhotoReader, open_readers
 from jpegdl.codec.shaping import LARGEST_BATCH, as_readers
 from jpegdl.codec.trials import LOOKS, QUALITIES, PhotoLike, as_picture, decoded, seen_bytes
 from jpegdl.errors import UsageError
 from jpegdl.layer.jpeg_function import jpeg
+from jpegdl.random import evenly
 from jpegdl.runs.progress import Progress
 from jpegdl.settings import Count, Seed, check_value
 from jpegdl.tables import standard_tables
@@ -104,7 +108,9 @@ class FileCost:
                 rate += 8 * len(content) / (picture.width * picture.height)
                 pixels = decoded(content)
                 views.append([seen_bytes(reader, pixels, note) for reader in self.readers])
-            for reader, seen, own in zip(self.readers, zip(*views, strict=True), zip(*self.own(numbers), strict=True), strict=True):
+            for reader, seen, own in zip(
+                self.readers, zip(*views, strict=True), zip(*self.own(numbers), strict=True), strict=True
+            ):
                 answers = reader.answers(torch.stack(seen).float() / 255)
                 distance += float(reader.distance(torch.stack(own), answers).sum()) / len(self.readers)
         distance, rate = distance / len(self.photos), rate / len(self.photos)
@@ -215,7 +221,7 @@ def _small_groups(cost: FileCost, numbers: Sequence[int]) -> Iterator[list[tuple
 
 
 def _add_gradient(cost: FileCost, group: Sequence[tuple[int, Image.Image, int]], logs: Tensor, count: int) -> None:
-    """Add the gradient of what the photos of a group cost, as a share of ``count`` photos, to that of the tables' logarithms."""
+    """Add to the gradient of the tables' logarithms that of what photos cost, as a share of ``count`` photos."""
     seen, rate = [], torch.zeros(())
     luma, chroma = logs.exp().clamp(1, LARGEST)  # of which exp(log) may be a little more
     for _, picture, note in group:
@@ -235,3 +241,81 @@ def _add_gradient(cost: FileCost, group: Sequence[tuple[int, Image.Image, int]],
         distance = reader.distance(torch.stack(wanted), reader.answers(torch.stack(views)))
         total = total + distance.sum() / len(cost.readers)
     (total / count).backward()
+
+
+class _Photos(Sequence[DecodedImage]):
+    """Photos in files, each opened when it is asked for: so many large ones do not fill memory."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, index: int) -> DecodedImage: ...
+    @overload
+    def __getitem__(self, index: slice) -> "_Photos": ...
+    def __getitem__(self, index: int | slice) -> "DecodedImage | _Photos":
+        return _Photos(self.files[index]) if isinstance(index, slice) else photo_at(self.files[index])
+
+
+@dataclass
+class FolderTables:
+    """What :func:`search_folder` found.
+
+    Attributes:
+        found: the tables.
+        images, total: photos that they were found on, and how many there are.
+        bad: of these, photos that cannot be read, and why.
+    """
+
+    found: FoundTables
+    images: int
+    total: int
+    bad: list[str]
+
+
+def search_folder(
+    photos: str,
+    reader: str,
+    mu: float = 1.0,
+    *,
+    subsampling: str = "4:2:0",
+    images: int | None = 128,
+    seed: int = 0,
+    device: str | None = "auto",
+    progress: Progress | None = None,
+) -> FolderTables:
+    """Learn tables from photos of a folder, as :func:`search_tables` does.
+
+    Args:
+        photos: the folder, with its subfolders.
+        reader: one or more networks, with commas between; see :func:`jpegdl.codec.open_reader`.
+        mu, subsampling: as there.
+        images: how many photos, drawn by ``seed``; None for all.
+        seed: of these, and of their order.
+        device: auto (a GPU where there is one), cpu, cuda, ...
+        progress: is told how many photos are done.
+
+    Raises:
+        UsageError: no folder, no photo that can be read, or as :func:`search_tables`.
+    """
+    if images is not None:
+        check_value(images, Count, "images")
+    check_value(seed, Seed, "seed")
+    folder, every = photos_in(photos)
+    files = [folder.joinpath(*every[index]) for index in evenly([0] * len(every), images, seed)]
+    readers = open_readers([name.strip() for name in reader.split(",")], device)
+    good, bad = [], []
+    for file in files:
+        try:
+            photo_at(file)
+        except UsageError as error:
+            bad.append(str(error))
+        else:
+            good.append(file)
+    if not good:
+        raise UsageError(f"none of the photos in {folder} can be read: {bad[0]}")
+    found = search_tables(_Photos(good), readers, mu, subsampling=subsampling, seed=seed, progress=progress)
+    return FolderTables(found, len(good), len(every), bad)
