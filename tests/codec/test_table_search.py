@@ -3,13 +3,17 @@ import io
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, JpegImagePlugin
+from test_reader_stage import CODE
 from test_shaping import PHOTO, reader
 
-from jpegdl.codec import Encoder, FileCost, search_tables
+from commands import one_error, run_command
+from factory import code_module
+from jpegdl.codec import Encoder, FileCost, open_reader, search_folder, search_tables
+from jpegdl.codec.photo_rates import photo_at
 from jpegdl.codec.read_image import DecodedImage
 from jpegdl.errors import UsageError
-from jpegdl.tables import standard_tables
+from jpegdl.tables import read_tables, standard_tables, tables_by_component
 
 PHOTOS = [PHOTO.crop((x, 60, x + 40, 108)) for x in (60, 120, 180)] + [PHOTO.resize((40, 40)).convert("L")]
 
@@ -79,3 +83,62 @@ def test_a_photo_is_seen_as_its_camera_held_it():
 def test_what_cannot_be_is_named(photos, settings, named):
     with pytest.raises(UsageError, match=named):
         search_tables(photos, reader(), **settings)
+
+
+@pytest.fixture
+def network(tmp_path, monkeypatch):
+    return f"{code_module(tmp_path, monkeypatch, 'table_readers', CODE)}:one"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "photos"
+    for number, photo in enumerate(PHOTOS):
+        (folder / f"{number % 2}").mkdir(parents=True, exist_ok=True)
+        photo.save(folder / f"{number % 2}" / f"{number}.png")
+    return folder
+
+
+def test_the_command_writes_tables_that_files_are_made_with(folder, network, tmp_path, capsys):
+    (folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    options = ["--photos", str(folder), "--mu", "0.3", "--device", "cpu", "--save", str(tmp_path / "tables.json")]
+    status, out, _ = run_command(capsys, "calibrate", "--reader", network, *options)
+    assert status == 0
+    assert "bad.png" in out
+    there = search_folder(str(folder), network, 0.3, device="cpu")
+    assert (there.images, there.total, len(there.bad)) == (4, 5, 1)
+    assert all(map(torch.equal, read_tables(tmp_path / "tables.json"), (there.found.luma, there.found.chroma)))
+    (folder / "bad.png").unlink()
+    one = open_reader(network)
+    photos = [photo_at(file) for file in (folder / "0" / "0.png", folder / "0" / "2.png", *sorted((folder / "1").iterdir()))]
+    alone = search_tables(photos, one, 0.3)
+    assert torch.equal(alone.luma, there.found.luma)
+
+    status, _, _ = run_command(
+        capsys, "compress", str(folder), str(tmp_path / "out"), "--tables", str(tmp_path / "tables.json")
+    )
+    assert status == 0
+    with Image.open(tmp_path / "out" / "0" / "0.jpg") as file:
+        assert JpegImagePlugin.get_sampling(file) == 2  # 4:2:0, as they were found for
+        assert tables_by_component(file)[0] == there.found.luma.int().flatten().tolist()
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["--reader", "NETWORK"], "--photos"),
+        (["--photos", "FOLDER"], "--reader"),
+        (["--reader", "NETWORK", "--photos", "none"], "none"),
+        (["--reader", "no_such_network", "--photos", "FOLDER"], "no_such_network"),
+        (["--reader", "NETWORK", "--photos", "FOLDER", "--method", "magnitude"], "--method"),
+        (["--reader", "NETWORK", "--photos", "FOLDER", "--mu", "-1"], "mu"),
+        (["--reader", "NETWORK", "--photos", "FOLDER", "--images", "0"], "images"),
+        (["--reader", "NETWORK", "--photos", "FOLDER", "--save", "nowhere/tables.json"], "nowhere"),
+        (["--reader", "table_readers:broken", "--photos", "FOLDER"], "finite"),
+    ],
+)
+def test_a_mistake_gets_one_line(folder, network, tmp_path, capsys, monkeypatch, given, named):
+    monkeypatch.chdir(tmp_path)
+    arguments = [{"NETWORK": network, "FOLDER": str(folder)}.get(word, word) for word in given]
+    assert named in one_error(capsys, "calibrate", *arguments, "--device", "cpu")
+    assert not (tmp_path / "tables.json").exists()

@@ -1,6 +1,6 @@
 """Four ways to one pair of tables for all files, compared once: found on one half of the images, tested on the other.
 
-    python studies/files/tables.py OUT.jsonl --images ../shared/data/imagenet1000/images.tar --weights FILE [--second]
+    python studies/files/table_methods.py OUT.jsonl --images ../shared/data/imagenet1000/images.tar --weights FILE [--second]
 
 All search for tables of least mean KL (EfficientNet-Lite0's answer on the original, on the file) + mu x bits per pixel of real
 files, 4:2:0 with fitted Huffman codes, on the same images without labels, from the same standard tables:

@@ -1,7 +1,7 @@
 """Pictures of the study: photos that take the same bytes as each encoder writes them, and curves over rates.
 
-    python studies/files/pictures.py photos OUT.png --images ../shared/data/imagenet1000/images.tar --weights FILE
-    python studies/files/pictures.py curves OUT.png RATES.csv
+    python studies/files/draw.py photos OUT.png --images ../shared/data/imagenet1000/images.tar --weights FILE
+    python studies/files/draw.py curves OUT.png RATES.csv
 
 Photos: of each encoder the best setting whose file is no larger than ``--bits`` bits per pixel; of files that
 EfficientNet-Lite0 guides, by a search over quality. Above each stand its bits per pixel, and how sure Lite0 and Lite1, which
