@@ -243,10 +243,10 @@ def label(data: dict[Any, Any], who: str) -> list[Numbers]:
     return [np.full(count, LABEL / PIXELS), loss, told, kept, np.full(count, np.nan), np.full(count, np.nan)]
 
 
-def table(data: dict[Any, Any]) -> Iterator[dict[str, Any]]:
+def table(data: dict[Any, Any], kinds: Choices) -> Iterator[dict[str, Any]]:
     plain = standard(data)
     reference = {who: (data["bits"][plain], data[who, "loss"][plain], data[who, "right"][plain]) for who in WHO}
-    for kind, settings in {**made(data), **chosen(data)}.items():
+    for kind, settings in kinds.items():
         for setting, index in settings.items():
             front, comma, end = kind.partition(", robust")  # which stands last
             name = f"{front}{' ' if setting.isdecimal() and 'control' not in kind else ', '}{setting}{comma}{end}"
@@ -257,11 +257,11 @@ def table(data: dict[Any, Any]) -> Iterator[dict[str, Any]]:
             yield line("control: ten bits, the reader's class of the original", who, label(data, who), reference[who])
 
 
-def curves(data: dict[Any, Any]) -> Iterator[dict[str, Any]]:
+def curves(data: dict[Any, Any], kinds: Choices) -> Iterator[dict[str, Any]]:
     """Every kind of file at every rate that it reaches."""
     each = weights(len(data["images"]))
     names = ("loss", "accuracy", "agreement", "psnr", "ssim")
-    for kind, settings in {**made(data), **chosen(data)}.items():
+    for kind, settings in kinds.items():
         for who in WHO:
             parts = [np.stack(part) for part in zip(*(parts_of(data, who, index) for index in settings.values()), strict=True)]
             means = [each @ part.T for part in parts]  # (draws + 1, settings)
@@ -346,9 +346,10 @@ def main() -> None:
                 f"{100 * mean:.1f} % ± {100 * spread:.1f} over draws, {bits:.2f} bits per pixel",
                 file=sys.stderr,
             )
-    write(arguments.csv, list(table(data)))
+    kinds = {**made(data), **chosen(data)}
+    write(arguments.csv, list(table(data, kinds)))
     if arguments.rates:
-        write(arguments.rates, list(curves(data)))
+        write(arguments.rates, list(curves(data, kinds)))
 
 
 if __name__ == "__main__":
