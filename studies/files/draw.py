@@ -3,13 +3,14 @@
     python studies/files/draw.py photos OUT.png --images ../shared/data/imagenet1000/images.tar --weights FILE
     python studies/files/draw.py curves OUT.png RATES.csv
 
-Photos: of each encoder the best setting whose file is no larger than ``--bits`` bits per pixel; of files that
-EfficientNet-Lite0 guides, by a search over quality. Above each stand its bits per pixel, and how sure Lite0 and Lite1, which
+Photos: of each encoder the setting whose file comes nearest to ``--bits`` bits per pixel; of files that EfficientNet-Lite0
+guides, the quality. Above each stand its bits per pixel, and how sure Lite0 and Lite1, which
 had no say, are of the true class, in percent. RATES.csv is what ``summarize.py --rates`` wrote.
 """
 
 import argparse
 import csv
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -41,18 +42,15 @@ SHOWN = {  # curves, and how
 COLOURS = 128  # of the picture
 
 
-def best_within(encode: Callable[[int], bytes], settings: range, most: int) -> bytes:
-    """The file of the highest setting that is no larger; the smallest where all are."""
-    low, high = settings.start, settings.stop
-    found = encode(low)
+def nearest(encode: Callable[[int], bytes], settings: range, size: int) -> bytes:
+    """The file of the setting that comes nearest to a size in bytes; files grow with the setting."""
+    low, high = settings.start, settings.stop - 1
+    files = {setting: encode(setting) for setting in (low, high)}
     while high - low > 1:
         middle = (low + high) // 2
-        content = encode(middle)
-        if len(content) <= most:
-            low, found = middle, content
-        else:
-            high = middle
-    return found
+        files[middle] = encode(middle)
+        low, high = (middle, high) if len(files[middle]) <= size else (low, middle)
+    return min(files.values(), key=lambda content: abs(math.log(len(content) / size)))
 
 
 def guided(image: Image.Image, reader: PhotoReader, quality: int) -> bytes:
@@ -75,7 +73,7 @@ def photos(arguments: argparse.Namespace) -> None:
         folder = Path(name).parent.name
         if folder in arguments.classes:
             wanted[folder] = target, image
-    most = int(arguments.bits * SIDE**2 / 8)
+    size = int(arguments.bits * SIDE**2 / 8)
     columns = ["original", *NAMED.values(), "guided by Lite0"]
     figure = Figure(figsize=(1.35 * len(columns), 1.58 * len(wanted)), layout="constrained", dpi=100)
     axes = figure.subplots(len(wanted), len(columns), squeeze=False)
@@ -83,8 +81,8 @@ def photos(arguments: argparse.Namespace) -> None:
         target, image = wanted[folder]
         files: list[bytes | None] = [None]
         for encoder in NAMED:
-            files.append(best_within(partial(ENCODERS[encoder][0], image), range(0 if encoder == "webp" else 1, 100), most))
-        files.append(best_within(partial(guided, image, lite0), range(2, 60), most))
+            files.append(nearest(partial(ENCODERS[encoder][0], image), range(0 if encoder == "webp" else 1, 100), size))
+        files.append(nearest(partial(guided, image, lite0), range(2, 60), size))
         for place, (axis, content) in enumerate(zip(row, files, strict=True)):
             pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) if content is None else decoded(content)
             answers = " / ".join(f"{sure(network, pixels, target):.0f}" for network in networks)

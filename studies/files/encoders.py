@@ -54,7 +54,8 @@ def jpegli(image: Image.Image, quality: int) -> bytes:
     encoder: Any = importlib.import_module("pyjpegli")
     progressive: Any = importlib.import_module("mozjpeg_lossless_optimization")
     content: bytes = encoder.encode(image.tobytes(), *image.size, quality)
-    return min(content, progressive.optimize(content), key=len)
+    smaller: bytes = progressive.optimize(content)
+    return min(content, smaller, key=len)
 
 
 #: Name, then what encodes, and at which settings: from 0.2 bits per pixel, or the least there is, to 2 and beyond.
@@ -105,7 +106,7 @@ def entropy(image: Image.Image) -> float:
 def ssim_of(image: Image.Image, content: bytes) -> float:
     with Image.open(io.BytesIO(content)) as file:
         pair = (np.array(one.convert("L")) for one in (image, file))
-        return float(structural_similarity(*pair, data_range=255))
+        return float(structural_similarity(*pair, data_range=255))  # type: ignore[no-untyped-call]
 
 
 def measure(name: str, target: int, image: Image.Image, encoders: list[str], readers: dict[str, PhotoReader]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def smoothed(distances: Numbers) -> Numbers:
     return found
 
 
-def between(bits: float, loss: float, right: float, reference: Reference) -> tuple[float, float]:
+def between(bits: float, loss: float, right: float, reference: tuple[Numbers, ...]) -> tuple[float, float]:
     """Percent of bits saved at the loss, points at the rate; nan where the reference does not reach."""
     rates, losses, rights = reference
     saved = np.nan
@@ -129,7 +129,9 @@ def line(label: str, who: str, parts: Sequence[Numbers], reference: Reference) -
     each = weights(len(bits))
     means = [each @ part for part in (bits, loss, right)]
     against = [each @ part.T for part in reference]
-    draws = np.array([between(*(mean[n] for mean in means), tuple(part[n] for part in against)) for n in range(len(each))])
+    draws = np.array(
+        [between(*numbers, tuple(part[n] for part in against)) for n, numbers in enumerate(zip(*means, strict=True))]
+    )
     found = {
         "files": label,
         "read by": who,
@@ -182,7 +184,7 @@ def chosen(data: dict[Any, Any]) -> Choices:
         "chosen by both": (reader + judge) / 2,
         "control: least squared error": 10 ** (-data["psnr"][menu] / 10) * 1e3,
     }
-    alike = {"PSNR": (data["psnr"][menu], PSNRS)}
+    alike: dict[str, tuple[Numbers, tuple[float, ...]]] = {"PSNR": (data["psnr"][menu], PSNRS)}
     if np.isfinite(data["ssim"][menu]).all():
         rules["control: least 1 - SSIM"] = 10 * (1 - data["ssim"][menu])
         alike["SSIM"] = (data["ssim"][menu], SSIMS)
@@ -205,17 +207,16 @@ def _by_entropy(data: dict[Any, Any], menu: NDArray[np.int64]) -> dict[str, NDAr
     }
     odd, images = np.arange(count) % 2 == 1, np.arange(count)
     best = {}
+    keys: list[Any] = ["bits", ("reader", "loss"), ("reader", "right")]
     for half in (False, True):
         some = images[odd == half]
-        against = tuple(data[key][standard(data)][:, some].mean(1) for key in ("bits", ("reader", "loss"), ("reader", "right")))
+        against = tuple(data[key][standard(data)][:, some].mean(1) for key in keys)
 
         def saved(slope: float, some: Any = some, against: Any = against) -> float:
-            each = [
-                between(
-                    *(data[key][file[some], some].mean() for key in ("bits", ("reader", "loss"), ("reader", "right"))), against
-                )
-                for file in files[slope]
-            ]
+            each = []
+            for file in files[slope]:
+                bits, loss, right = (data[key][file[some], some].mean() for key in keys)
+                each.append(between(bits, loss, right, against))
             return float(np.nanmean([part[0] for part in each]))
 
         best[not half] = max(SLOPES, key=saved)  # for the others

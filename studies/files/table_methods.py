@@ -21,6 +21,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +58,10 @@ def gradient(cost: FileCost, start: Found, weights: Path) -> Found:
 
 def sensitivity(cost: FileCost, start: Found, weights: Path) -> Found:
     network = timm.create_model(NETWORK, checkpoint_path=str(weights))
-    own = cost.own(range(len(cost.photos)))
-    batches = [
-        (
-            torch.stack([unit(photo) for photo in cost.photos[first : first + 8]]),
-            torch.stack([one[0] for one in own[first : first + 8]]),
-        )
-        for first in range(0, len(cost.photos), 8)
-    ]
-    shape = sensitivity_tables(
-        prepend(network, nn.Identity()), [(images, said.argmax(1)) for images, said in batches], q_max=1.0
-    )
+    answers = torch.stack([one[0] for one in cost.own(range(len(cost.photos)))]).argmax(1)
+    images = torch.stack([unit(photo) for photo in cost.photos if isinstance(photo, Image.Image)])
+    batches = list(zip(images.split(8), answers.split(8), strict=True))
+    shape = sensitivity_tables(prepend(network, nn.Identity()), batches, q_max=1.0)
     best, least = start, math.inf
     for power in (1.0, 0.5, 0.25):
         luma, chroma = (table.pow(power) for table in shape)
@@ -146,7 +140,8 @@ class Lines:
     """What the file has, by what it is of; half a line, of a process that was killed, is passed over."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.there = path, {}
+        self.path = path
+        self.there: dict[tuple[Any, ...], dict[str, Any]] = {}
         for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
             try:
                 row = json.loads(text)
@@ -203,14 +198,14 @@ def table(lines: Lines, half: str, images: int) -> Iterator[dict[str, Any]]:
     """Bits saved at the same loss, and points at the same rate, against standard tables."""
     tested = {of[3:]: row for of, row in lines.there.items() if of[:3] == ("test", half, images)}
     standard = [tested["standard", quality] for quality in QUALITIES]
-    reference = tuple(np.array([row[name] for row in standard]) for name in ("bits", "loss", "right"))
+    bits, loss, right = (np.array([row[name] for row in standard], dtype=float) for name in ("bits", "loss", "right"))
     for (method, mu), row in tested.items():
         if method == "standard":
             continue
         parts = [*(np.array(row[name]) for name in ("bits", "loss", "right", "kept")), np.full(images, np.nan)]
         found = lines.there["search", half, method, mu]
         more = {"cost where searched": f"{found['cost']:.3f}", "of standard tables": f"{found['standard']:.3f}"}
-        done = line(f"{method}, mu {mu}", f"Lite0, {half} half", parts, reference)
+        done = line(f"{method}, mu {mu}", f"Lite0, {half} half", parts, (bits, loss, right))
         del done["psnr"]
         yield {**done, **more, "seconds": f"{found['seconds']:.0f}"}
 
@@ -232,22 +227,19 @@ def main() -> None:
     halves = every[: len(every) // 2], every[len(every) // 2 :]
     own, other = reversed(halves) if arguments.second else halves
     half = "second" if arguments.second else "first"
-    photos, (targets, tests) = [image for *_, image in own[: arguments.count]], ([], [])
-    for _, target, image in other[: arguments.limit]:
-        targets.append(target)
-        tests.append(image)
+    photos = [image for *_, image in own[: arguments.count]]
+    tests = [image for *_, image in other[: arguments.limit]]
+    targets = [target for _, target, _ in other[: arguments.limit]]
     lines = Lines(arguments.out)
+    for quality in QUALITIES:
+        make = partial(test, standard_tables(quality), tests, targets, reader)
+        lines.get(("test", half, len(tests), "standard", quality), make)
     for mu in MUS:
         for method in METHODS:
-            found = lines.get(
-                ("search", half, method, mu),
-                lambda method=method, mu=mu: search(method, photos, reader, mu, arguments.weights, lines, (half, mu)),
-            )
+            make = partial(search, method, photos, reader, mu, arguments.weights, lines, (half, mu))
+            found = lines.get(("search", half, method, mu), make)
             pair = torch.tensor(found["luma"]).float(), torch.tensor(found["chroma"]).float()
-            lines.get(("test", half, len(tests), method, mu), lambda pair=pair: test(pair, tests, targets, reader))
-    for quality in QUALITIES:
-        pair = standard_tables(quality)
-        lines.get(("test", half, len(tests), "standard", quality), lambda pair=pair: test(pair, tests, targets, reader))
+            lines.get(("test", half, len(tests), method, mu), partial(test, pair, tests, targets, reader))
     rows = list(table(lines, half, len(tests)))
     with arguments.csv.open("w", encoding="utf-8", newline="") if arguments.csv else sys.stdout as file:
         writer = csv.DictWriter(file, rows[0].keys())

@@ -30,7 +30,8 @@ from jpegdl.tables import standard_tables
 
 PASSES = 4  # over the photos
 _BATCH = 8  # photos for each step of the tables
-_RATE = 0.05  # of learning: how far a step moves the logarithm of a table's entries, at first
+_RATE = 0.1  # of learning: how far a step moves the logarithm of a table's entries, at first
+_SCALE = 2**0.25  # between scales of a pair that are tried
 _FIRST = 30  # quality, from which the best standard tables are looked for
 
 Photo = PhotoLike | DecodedImage
@@ -154,9 +155,10 @@ def search_tables(
 ) -> FoundTables:
     """Learn one pair of tables for files of such photos, along the gradient of what readers lose and of the files' bits.
 
-    It begins with the standard tables that cost least. Gradients come straight through the rounding, by :func:`jpegdl.jpeg`;
-    after each pass real files of all photos are made, and the tables that cost least are kept. No labels are used. On other
-    photos tables may do worse than on these: give a hundred or more.
+    It begins with the standard tables that cost least. Gradients come straight through the rounding, by :func:`jpegdl.jpeg`,
+    and say little of how coarse tables should be as a whole. So after each pass real files of all photos are made, with the
+    tables finer and coarser, and the next pass goes on from those that cost least. The best of all passes are kept. No labels
+    are used. On other photos tables may do worse than on these: give a hundred or more.
 
     Args:
         photos: see :func:`jpegdl.codec.choose`; a sequence that opens them one by one keeps memory small.
@@ -199,10 +201,27 @@ def search_tables(
                 logs.clamp_(0, math.log(LARGEST))
             if progress is not None:
                 progress("photos", number * len(order) + start + len(batch), passes * len(order))
-        now = cost(*logs.detach().exp())
+        now, there = _best_scale(cost, logs.detach().exp())
+        with torch.no_grad():
+            logs.copy_(there.log())
         if now[0] < best[0]:
-            best, found = now, logs.detach().exp()
+            best, found = now, there
     return FoundTables(*file_tables(found[0], found[1]), *best, quality, standard[0])
+
+
+def _best_scale(cost: FileCost, steps: Tensor) -> tuple[tuple[float, float, float], Tensor]:
+    """What tables (2, 8, 8) cost that are finer or coarser than these, as far as it falls, and these tables."""
+    best, found = cost(*steps), steps
+    for factor in (1 / _SCALE, _SCALE):
+        improved = False
+        while True:
+            there = (found * factor).clamp(1, LARGEST)
+            if torch.equal(there, found) or not (now := cost(*there))[0] < best[0]:
+                break
+            best, found, improved = now, there, True
+        if improved:
+            break
+    return best, found
 
 
 def _small_groups(cost: FileCost, numbers: Sequence[int]) -> Iterator[list[tuple[int, Image.Image, int]]]:
@@ -240,7 +259,7 @@ def _add_gradient(cost: FileCost, group: Sequence[tuple[int, Image.Image, int]],
     for reader, views, wanted in zip(cost.readers, zip(*seen, strict=True), zip(*own, strict=True), strict=True):
         distance = reader.distance(torch.stack(wanted), reader.answers(torch.stack(views)))
         total = total + distance.sum() / len(cost.readers)
-    (total / count).backward()
+    (total / count).backward()  # type: ignore[no-untyped-call]
 
 
 class _Photos(Sequence[DecodedImage]):
