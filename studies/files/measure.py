@@ -89,7 +89,7 @@ def measure(
     rows = []
     for (name, target, image), files in zip(several, contents, strict=True):
         bits = [8 * len(content) / SIDE**2 for content in files]
-        psnr = [_psnr(image, content) for content in files]
+        psnr = [psnr_of(image, content) for content in files]
         row = {"image": name, "target": target, "names": names, "bits_per_pixel": bits, "psnr": psnr, "seconds": seconds}
         rows.append({**row, **read(readers, image, files, target)})
     return rows
@@ -100,7 +100,7 @@ def decoded(content: bytes) -> torch.Tensor:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def _psnr(image: Image.Image, content: bytes) -> float:
+def psnr_of(image: Image.Image, content: bytes) -> float:
     difference = decoded(content).permute(1, 2, 0).numpy().astype(float) - np.array(image)
     return float(10 * np.log10(255**2 / max(np.mean(difference**2), 1e-9)))
 

@@ -6,8 +6,14 @@ shift 3
 here=$(dirname "$0")
 export OMP_NUM_THREADS=1
 mkdir -p "$out"
-nice -n 19 python "$here/measure.py" "$out/lite0.jsonl" --images "$data" --weights "$weights" "$@"
-nice -n 19 python "$here/measure.py" "$out/lite1.jsonl" --images "$data" --weights "$weights" --swap "$@"
-for name in lite0 lite1; do
-  nice -n 19 python "$here/summarize.py" "$out/$name.jsonl" --csv "$out/$name.csv"
-done
+run() {
+  nice -n 19 python "$here/$@"
+}
+run measure.py "$out/lite0.jsonl" --images "$data" --weights "$weights" "$@"
+run encoders.py "$out/encoders.jsonl" --images "$data" --weights "$weights" "$@"
+run measure.py "$out/lite1.jsonl" --images "$data" --weights "$weights" --swap "$@"
+run summarize.py "$out/lite0.jsonl" "$out/encoders.jsonl" --csv "$out/lite0.csv" --rates "$out/rates.csv"
+run summarize.py "$out/lite1.jsonl" --csv "$out/lite1.csv"
+run draw.py curves "$out/curves.png" "$out/rates.csv"
+run draw.py photos "$out/photos.png" --images "$data" --weights "$weights"
+run table_methods.py "$out/tables.jsonl" --images "$data" --weights "$weights" --csv "$out/tables.csv" "$@"

@@ -1,16 +1,17 @@
-"""Tables of what ``measure.py`` left: bits saved at the same loss, and points at the same rate, against default libjpeg.
+"""Tables of what ``measure.py`` and ``encoders.py`` left: bits saved at the same loss, and points at the same rate.
 
-    python studies/files/summarize.py OUT.jsonl [--csv TABLE.csv]
+    python studies/files/summarize.py OUT.jsonl [ENCODERS.jsonl ...] [--csv TABLE.csv] [--rates RATES.csv]
 
-Reference: libjpeg, standard tables, 4:2:0, Huffman codes fitted, ten qualities; loss and accuracy interpolated in the
-logarithm of the rate. Intervals: 95 %, 400 draws of images with replacement.
+Reference: libjpeg, standard tables, 4:2:0, Huffman codes fitted, ten qualities (eleven with ``encoders.py``'s lines); loss and
+accuracy interpolated in the logarithm of the rate. Intervals: 95 %, 400 draws of images with replacement. Of several files the
+images count that all have. ``--rates``: every kind of file at eight rates, interpolated alike.
 """
 
 import argparse
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +19,69 @@ import numpy as np
 from numpy.typing import NDArray
 
 MUS = (4.0, 2.0, 1.0, 0.5, 0.25, 0.12, 0.06)
+RATES = (0.2, 0.28, 0.39, 0.54, 0.75, 1.04, 1.44, 2.0)  # bits per pixel
+PSNRS, SSIMS = (24, 26, 28, 30, 32, 34, 36), (0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98)  # of images that are to be alike good
+SLOPES = (-2, -1, -0.5, 0.5, 1, 2)  # qualities up, of ten, for an image whose entropy is one deviation above the mean
+LOWEST = 6  # quality that images are given to choose from
+LABEL, CLASSES, PIXELS = 10, 1000, 224**2  # bits of a stored label
 DRAWS = 400
+NEAR = 1e-9  # sums of the same numbers may differ by this
+WHO = ("reader", "judge")
 Numbers = NDArray[np.float64]
 Reference = tuple[Numbers, Numbers, Numbers]  # bits per pixel, loss and whether it is right: (qualities, images)
 
 
-def load(path: Path) -> dict[Any, Any]:
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+def rows_of(path: Path) -> dict[str, dict[str, Any]]:
+    """By image; half a line, of a process that was killed, is passed over."""
+    rows: dict[str, dict[str, Any]] = {}
+    for text in path.read_text(encoding="utf-8").splitlines():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(text)
         except ValueError:
             continue
-    rows = [row for row in rows if row["names"] == rows[0]["names"]]
-    found: dict[Any, Any] = {"names": rows[0]["names"], "bits": np.array([row["bits_per_pixel"] for row in rows]).T}
-    for who in ("reader", "judge"):
-        for what in ("loss", "right", "distance", "kept"):
-            found[who, what] = np.array([row[who][what] for row in rows], dtype=float).T
-        found[who, "original"] = np.array([row[who]["original"] for row in rows], dtype=float).T
-    found["psnr"] = np.array([row["psnr"] for row in rows]).T
-    found["seconds"] = {name: np.mean([row["seconds"][name] for row in rows]) for name in rows[0]["seconds"]}
-    return found
+        rows[row["image"]] = row
+    first = next(iter(rows.values()), None)
+    if first is None:
+        raise SystemExit(f"{path} holds no images yet")
+    if other := [name for name, row in rows.items() if row["names"] != first["names"]]:
+        raise SystemExit(f"{path}: {len(other)} images were measured with other settings than the first, such as {other[0]}")
+    return rows
+
+
+def load(paths: Sequence[Path]) -> dict[Any, Any]:
+    """Arrays (names, images) of all files, of the images that all of them have."""
+    tables = [rows_of(path) for path in paths]
+    images = [image for image in tables[0] if all(image in table for table in tables)]
+    for path, table in zip(paths, tables, strict=True):
+        if len(table) > len(images):
+            print(f"{path}: {len(table) - len(images)} of {len(table)} images are left out, others lack them", file=sys.stderr)
+    if not images:
+        raise SystemExit("the files have no image in common")
+    keys = [(who, what) for who in WHO for what in ("loss", "right", "distance", "kept")]
+    lists: dict[Any, list[Any]] = {key: [] for key in ("bits", "psnr", "ssim", *keys)}
+    found: dict[Any, Any] = {"names": [], "seconds": {}, "images": images}
+    for path, table in zip(paths, tables, strict=True):
+        rows = [table[image] for image in images]
+        for place, name in enumerate(rows[0]["names"]):
+            bits = [row["bits_per_pixel"][place] for row in rows]
+            if name in found["names"]:
+                if bits != lists["bits"][found["names"].index(name)]:
+                    raise SystemExit(f"{path}: files of {name} have other sizes than in {paths[0]}: another version made them")
+                continue
+            found["names"].append(name)
+            lists["bits"].append(bits)
+            for what in ("psnr", "ssim"):
+                lists[what].append([row[what][place] if what in row else np.nan for row in rows])
+            for who, what in keys:
+                lists[who, what].append([float(row[who][what][place]) for row in rows])
+        found["seconds"] |= {name: np.mean([row["seconds"][name] for row in rows]) for name in rows[0]["seconds"]}
+        for who in WHO:
+            found[who, "original"] = np.array([row[who]["original"] for row in rows], dtype=float).T
+        if "answers" in rows[0]:
+            found["entropy"] = np.array([row["entropy"] for row in rows])
+            found["told"] = np.array([row["answers"]["reader"] == row["target"] for row in rows])
+            found["alike"] = np.array([row["answers"]["reader"] == row["answers"]["judge"] for row in rows])
+    return {**found, **{key: np.array(values) for key, values in lists.items()}}
 
 
 def smoothed(distances: Numbers) -> Numbers:
@@ -48,78 +91,200 @@ def smoothed(distances: Numbers) -> Numbers:
     return found
 
 
-def between(bits: float, loss: float, right: float, reference: Reference) -> tuple[float, float]:
+def between(bits: float, loss: float, right: float, reference: tuple[Numbers, ...]) -> tuple[float, float]:
     """Percent of bits saved at the loss, points at the rate; nan where the reference does not reach."""
     rates, losses, rights = reference
     saved = np.nan
-    if losses.min() <= loss <= losses.max():
+    if losses.min() - NEAR <= loss <= losses.max() + NEAR:
         order = np.argsort(losses)
         saved = 100 * (1 - bits / np.exp(np.interp(loss, losses[order], np.log(rates[order]))))
     points = np.nan
-    if rates.min() <= bits <= rates.max():
+    if rates.min() - NEAR <= bits <= rates.max() + NEAR:
         points = 100 * (right - np.interp(np.log(bits), np.log(rates), rights))
     return saved, points
 
 
-def line(label: str, who: str, parts: list[Numbers], reference: Reference) -> dict[str, Any]:
-    """One row of the table, with intervals."""
-    bits, loss, right, kept, psnr = parts
-    count, random, drawn = len(bits), np.random.RandomState(0), []
-    for draw in range(DRAWS + 1):
-        chosen = np.arange(count) if draw == 0 else random.randint(0, count, count)
-        rates, losses, rights = (part[:, chosen].mean(1) for part in reference)
-        against = rates, losses, rights
-        drawn.append(between(bits[chosen].mean(), loss[chosen].mean(), right[chosen].mean(), against))
-    draws = np.array(drawn)
+def weights(count: int) -> Numbers:
+    """(draws + 1, images): how much each image counts, all alike first, then in each draw with replacement."""
+    random = np.random.RandomState(0)
+    drawn = [np.bincount(random.randint(0, count, count), minlength=count) for _ in range(DRAWS)]
+    found: Numbers = np.stack([np.ones(count), *drawn]) / count
+    return found
+
+
+def interval(draws: Numbers) -> tuple[float, float]:
+    """95 %, where at least half of the draws have a number."""
+    there = draws[np.isfinite(draws)]
+    low, high = np.percentile(there, [2.5, 97.5]) if len(there) > DRAWS // 2 else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def tenths(value: float) -> str:
+    return f"{round(value, 1) + 0.0:.1f}"  # without a minus before 0
+
+
+def line(label: str, who: str, parts: Sequence[Numbers], reference: Reference) -> dict[str, Any]:
+    """One row of the table, with intervals; parts: bits, loss, right, kept, PSNR, and SSIM where it is known."""
+    bits, loss, right, kept, psnr = parts[:5]
+    each = weights(len(bits))
+    means = [each @ part for part in (bits, loss, right)]
+    against = [each @ part.T for part in reference]
+    draws = np.array(
+        [between(*numbers, tuple(part[n] for part in against)) for n, numbers in enumerate(zip(*means, strict=True))]
+    )
     found = {
         "files": label,
         "read by": who,
-        "images": count,
-        "bits per pixel": f"{bits.mean():.3f}",
+        "images": len(bits),
+        "bits per pixel": f"{bits.mean():.3f}" if bits.mean() >= 0.001 else f"{bits.mean():.2g}",
         "loss": f"{loss.mean():.3f}",
         "accuracy": f"{100 * right.mean():.1f}",
         "agreement": f"{100 * kept.mean():.1f}",
         "psnr": f"{psnr.mean():.2f}",
     }
+    if len(parts) > 5 and np.isfinite(parts[5].mean()):
+        found["ssim"] = f"{parts[5].mean():.4f}"
     for number, name in enumerate(("saved, %", "points")):
-        there = draws[1:, number][np.isfinite(draws[1:, number])]
-        low, high = np.percentile(there, [2.5, 97.5]) if len(there) > DRAWS // 2 else (np.nan, np.nan)
-        found |= {name: f"{draws[0, number]:.1f}", f"{name} from": f"{low:.1f}", f"{name} to": f"{high:.1f}"}
+        low, high = interval(draws[1:, number])
+        found |= {name: tenths(draws[0, number]), f"{name} from": tenths(low), f"{name} to": tenths(high)}
     return found
 
 
-def table(data: dict[Any, Any]) -> Iterator[dict[str, Any]]:
-    names = data["names"]
-    plain = [index for index, name in enumerate(names) if name.startswith("4:2:0")]
-    images = np.arange(data["bits"].shape[1])
-    reference = {who: (data["bits"][plain], data[who, "loss"][plain], data[who, "right"][plain]) for who in WHO}
+Choices = dict[str, dict[str, NDArray[np.int64]]]  # of each kind of files, of each of its settings, which file of each image
 
-    def row(label: str, index: Numbers) -> Iterator[dict[str, Any]]:
-        for who in WHO:
-            keys: list[Any] = ["bits", (who, "loss"), (who, "right"), (who, "kept"), "psnr"]
-            yield line(label, who, [data[key][index, images] for key in keys], reference[who])
 
-    for index, name in enumerate(names):
-        if name.startswith("4:"):
-            yield from row(f"libjpeg {name}", np.full(len(images), index))
-    qualities = [int(names[index].split()[1]) for index in plain]
-    rules = {
-        "chosen by the reader": data["reader", "distance"][plain],
-        "chosen by the reader, smoothed, floor 10": np.where(
-            np.array(qualities)[:, None] < 10, np.inf, smoothed(data["reader", "distance"][plain])
-        ),
-        "chosen by the judge (which then had a say)": data["judge", "distance"][plain],
-        "chosen by both": (data["reader", "distance"][plain] + data["judge", "distance"][plain]) / 2,
-        "control: least squared error": 10 ** (-data["psnr"][plain] / 10) * 1e3,
-    }
-    for rule, distances in rules.items():
-        for mu in MUS:
-            chosen = (distances + mu * data["bits"][plain]).argmin(0)
-            yield from row(f"{rule}, mu {mu}", np.array(plain)[chosen])
-    for index, name in enumerate(names):
+def standard(data: dict[Any, Any]) -> list[int]:
+    """Places of default files."""
+    return [index for index, name in enumerate(data["names"]) if name.startswith("4:2:0 ")]
+
+
+def made(data: dict[Any, Any]) -> Choices:
+    """Files that are what they are: of encoders, and guided ones."""
+    found: Choices = {}
+    for index, name in enumerate(data["names"]):
+        kind, setting = name.rsplit(" ", 1)
         if name.startswith("guided"):
             _, mu, robust = name.split()
-            yield from row(f"guided, mu {mu}{', robust' if robust == 'True' else ''}", np.full(len(images), index))
+            kind, setting = f"guided{', robust' if robust == 'True' else ''}", f"mu {mu}"
+        elif "4:" in kind:
+            kind = f"libjpeg {kind}"
+        found.setdefault(kind, {})[setting] = np.full(len(data["images"]), index)
+    return found
+
+
+def chosen(data: dict[Any, Any]) -> Choices:
+    """Default files of a quality that each image has for itself, by networks, and by what needs none."""
+    menu = np.array([index for index in standard(data) if int(data["names"][index].split()[-1]) >= LOWEST])
+    qualities = np.array([int(data["names"][index].split()[-1]) for index in menu])
+    bits, reader, judge = data["bits"][menu], data["reader", "distance"][menu], data["judge", "distance"][menu]
+    rules = {
+        "chosen by the reader": reader,
+        "chosen by the reader, smoothed, floor 10": np.where(qualities[:, None] < 10, np.inf, smoothed(reader)),
+        "chosen by the judge (which then had a say)": judge,
+        "chosen by both": (reader + judge) / 2,
+        "control: least squared error": 10 ** (-data["psnr"][menu] / 10) * 1e3,
+    }
+    alike: dict[str, tuple[Numbers, tuple[float, ...]]] = {"PSNR": (data["psnr"][menu], PSNRS)}
+    if np.isfinite(data["ssim"][menu]).all():
+        rules["control: least 1 - SSIM"] = 10 * (1 - data["ssim"][menu])
+        alike["SSIM"] = (data["ssim"][menu], SSIMS)
+    found = {rule: {f"mu {mu}": menu[(part + mu * bits).argmin(0)] for mu in MUS} for rule, part in rules.items()}
+    for what, (good, least) in alike.items():
+        places = {one: np.where((good >= one).any(0), (good >= one).argmax(0), len(menu) - 1) for one in least}
+        found[f"control: the same {what}"] = {f"{one}": menu[place] for one, place in places.items()}
+    if "entropy" in data:
+        found["control: by the entropy of the image"] = _by_entropy(data, menu)
+    return found
+
+
+def _by_entropy(data: dict[Any, Any], menu: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """Qualities up or down with an image's entropy; which way and how far is what saved most on the other half."""
+    count = len(data["images"])
+    z = (data["entropy"] - data["entropy"].mean()) / data["entropy"].std()
+    files = {
+        slope: [menu[np.rint(base + slope * z).astype(int).clip(0, len(menu) - 1)] for base in range(len(menu))]
+        for slope in SLOPES
+    }
+    odd, images = np.arange(count) % 2 == 1, np.arange(count)
+    best = {}
+    keys: list[Any] = ["bits", ("reader", "loss"), ("reader", "right")]
+    for half in (False, True):
+        some = images[odd == half]
+        against = tuple(data[key][standard(data)][:, some].mean(1) for key in keys)
+
+        def saved(slope: float, some: Any = some, against: Any = against) -> float:
+            each = []
+            for file in files[slope]:
+                bits, loss, right = (data[key][file[some], some].mean() for key in keys)
+                each.append(between(bits, loss, right, against))
+            return float(np.nanmean([part[0] for part in each]))
+
+        best[not half] = max(SLOPES, key=saved)  # for the others
+    print(f"control by entropy: slopes {best[False]} and {best[True]}, each found on the other half", file=sys.stderr)
+    return {
+        f"around quality {data['names'][menu[base]].split()[-1]}": np.where(
+            odd, files[best[True]][base], files[best[False]][base]
+        )
+        for base in range(len(menu))
+    }
+
+
+def parts_of(data: dict[Any, Any], who: str, index: NDArray[np.int64]) -> list[Numbers]:
+    keys: list[Any] = ["bits", (who, "loss"), (who, "right"), (who, "kept"), "psnr", "ssim"]
+    return [data[key][index, np.arange(len(index))] for key in keys]
+
+
+def label(data: dict[Any, Any], who: str) -> list[Numbers]:
+    """No image at all: the reader's class of the original, in ten bits; how sure to be of it is taken from the other half."""
+    told, count = data["told"].astype(float), len(data["told"])
+    odd = np.arange(count) % 2 == 1
+    wrong = np.where(odd, 1 - told[~odd].mean(), 1 - told[odd].mean()).clip(1 / count)
+    loss = -np.log(np.where(told > 0, 1 - wrong, wrong / (CLASSES - 1)))
+    kept = np.ones(count) if who == "reader" else data["alike"].astype(float)
+    return [np.full(count, LABEL / PIXELS), loss, told, kept, np.full(count, np.nan), np.full(count, np.nan)]
+
+
+def table(data: dict[Any, Any], kinds: Choices) -> Iterator[dict[str, Any]]:
+    plain = standard(data)
+    reference = {who: (data["bits"][plain], data[who, "loss"][plain], data[who, "right"][plain]) for who in WHO}
+    for kind, settings in kinds.items():
+        for setting, index in settings.items():
+            front, comma, end = kind.partition(", robust")  # which stands last
+            name = f"{front}{' ' if setting.isdecimal() and 'control' not in kind else ', '}{setting}{comma}{end}"
+            for who in WHO:
+                yield line(name, who, parts_of(data, who, index), reference[who])
+    if "told" in data:
+        for who in WHO:
+            yield line("control: ten bits, the reader's class of the original", who, label(data, who), reference[who])
+
+
+def curves(data: dict[Any, Any], kinds: Choices) -> Iterator[dict[str, Any]]:
+    """Every kind of file at every rate that it reaches."""
+    each = weights(len(data["images"]))
+    names = ("loss", "accuracy", "agreement", "psnr", "ssim")
+    for kind, settings in kinds.items():
+        for who in WHO:
+            parts = [np.stack(part) for part in zip(*(parts_of(data, who, index) for index in settings.values()), strict=True)]
+            means = [each @ part.T for part in parts]  # (draws + 1, settings)
+            seconds = [data["seconds"].get(f"{kind.removeprefix('libjpeg ')} {setting}", np.nan) for setting in settings]
+            for rate in RATES:
+                if not means[0][0].min() <= rate <= means[0][0].max():
+                    continue
+                found: dict[str, Any] = {"files": kind, "read by": who, "images": len(data["images"]), "bits per pixel": rate}
+                for name, mean in zip(names, means[1:], strict=True):
+                    draws = []
+                    for rates, values in zip(means[0], mean, strict=True):
+                        order = np.argsort(rates)
+                        draws.append(np.interp(np.log(rate), np.log(rates[order]), values[order]))
+                    value = np.array(draws) * (100 if name in ("accuracy", "agreement") else 1)
+                    low, high = interval(value[1:])
+                    digits = {"loss": 3, "psnr": 2, "ssim": 4}.get(name, 1)
+                    found[name] = f"{value[0]:.{digits}f}"
+                    if name in ("loss", "accuracy"):
+                        found |= {f"{name} from": f"{low:.{digits}f}", f"{name} to": f"{high:.{digits}f}"}
+                order = np.argsort(means[0][0])
+                time = np.interp(np.log(rate), np.log(means[0][0][order]), np.array(seconds)[order])
+                yield {**found, "seconds": f"{time:.5f}"}
 
 
 def held_out(data: dict[Any, Any], share: float, sample: int, smooth: bool, draws: int = 100) -> tuple[float, float, float]:
@@ -128,7 +293,7 @@ def held_out(data: dict[Any, Any], share: float, sample: int, smooth: bool, draw
     Returns:
         Agreement there, its spread over draws of the some, and bits per pixel there.
     """
-    plain = [index for index, name in enumerate(data["names"]) if name.startswith("4:2:0")]
+    plain = [index for index in standard(data) if int(data["names"][index].split()[-1]) >= LOWEST]
     bits, kept, distances = data["bits"][plain], data["reader", "kept"][plain], data["reader", "distance"][plain]
     if smooth:
         distances = smoothed(distances)
@@ -153,20 +318,25 @@ def held_out(data: dict[Any, Any], share: float, sample: int, smooth: bool, draw
     return float(agreements.mean()), float(agreements.std()), float(sizes.mean())
 
 
-WHO = ("reader", "judge")
+def write(path: Path | None, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") if path else sys.stdout as file:
+        writer = csv.DictWriter(file, max(rows, key=len).keys())
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("lines", type=Path)
+    parser.add_argument("lines", type=Path, nargs="+")
     parser.add_argument("--csv", type=Path, default=None)
+    parser.add_argument("--rates", type=Path, default=None)
     arguments = parser.parse_args()
     data = load(arguments.lines)
     for who in WHO:
         loss, right = data[who, "original"].mean(1)
         print(f"originals, {who}: loss {loss:.3f}, accuracy {100 * right:.1f} %", file=sys.stderr)
     for name, seconds in data["seconds"].items():
-        print(f"{name}: {seconds:.3f} s of one core a photo", file=sys.stderr)
+        print(f"{name}: {seconds:.4f} s of one core a photo", file=sys.stderr)
     count = data["bits"].shape[1]
     sample = min(256, count // 2)
     for share in (0.9, 0.95, 0.98):
@@ -177,11 +347,10 @@ def main() -> None:
                 f"{100 * mean:.1f} % ± {100 * spread:.1f} over draws, {bits:.2f} bits per pixel",
                 file=sys.stderr,
             )
-    rows = list(table(data))
-    with arguments.csv.open("w", encoding="utf-8", newline="") if arguments.csv else sys.stdout as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
+    kinds = {**made(data), **chosen(data)}
+    write(arguments.csv, list(table(data, kinds)))
+    if arguments.rates:
+        write(arguments.rates, list(curves(data, kinds)))
 
 
 if __name__ == "__main__":

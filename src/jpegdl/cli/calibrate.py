@@ -1,24 +1,33 @@
 """``jpegdl calibrate``."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jpegdl.cli.command import Parser, WithSettings
 from jpegdl.cli.options import model_file, picked_comparison
 from jpegdl.cli.output import say
 from jpegdl.errors import UsageError
+from jpegdl.settings import Count, NotNegative
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Calibrate(WithSettings):
-    about = "Compute initial quantization tables from training images, and write them as JSON."
+    about = "Compute quantization tables from images: a layer's first ones, or those of files for a network."
     more = (
         "The data and the backbone are those of the trained plain model, whose run folder --name, --output and --seed point "
         "to. Of the options below, --layer.q-max, images, calibration and bits say how to compute the tables; --data.path, "
         "--data.workers and --device say where to find the images and what to compute on. With --model, and for magnitude "
-        "tables without a plain run, all options count."
+        "tables without a plain run, all options count. With --reader and --photos no run is needed: the tables are those of "
+        "JPEG files of such photos that cost this network least, and only --mu, --images, --subsampling, --seed, --device and "
+        "--save count."
     )
     example = "jpegdl calibrate mine --save tables.json"
-    short = ("name", "output", "seed", "method", "save", "model", "layer.q_max", "layer.images", "data.path", "device")
+    short = (
+        *("name", "output", "seed", "method", "save", "model", "layer.q_max", "layer.images", "data.path", "device"),
+        *("reader", "photos", "mu", "images", "subsampling"),
+    )
 
     def add(self, parser: Parser) -> None:
         parser.add_argument(
@@ -27,21 +36,67 @@ class Calibrate(WithSettings):
             default=None,
             help="sensitivity or magnitude (default: magnitude where layer.tables is magnitude, else sensitivity)",
         )
-        parser.add_argument("--seed", type=int, default=0, help="seed of the plain run")
+        parser.add_argument("--seed", type=int, default=0, help="seed of the plain run; with --photos, of which are drawn")
         parser.add_argument("--model", type=str | None, default=None, help="take the sensitivities of this model.safetensors")
         parser.add_argument("--save", type=str, default="tables.json", help="the file to write")
+        of_reader = "instead of a comparison: find the tables of files for this network, or for several; see compress"
+        parser.add_argument("--reader", type=str | None, default=None, help=of_reader)
+        parser.add_argument("--photos", type=str | None, default=None, help="folder of photos for --reader; no labels are used")
+        parser.add_argument("--mu", type=NotNegative, default=1.0, help="with --reader: what a bit per pixel is worth, in nats")
+        parser.add_argument("--images", type=Count | None, default=128, help="with --reader: how many photos; null for all")
+        parser.add_argument(
+            "--subsampling", type=Literal["4:4:4", "4:2:0"], default="4:2:0", help="with --reader: of chroma, in the files"
+        )
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.comparison import calibrate_run
         from jpegdl.tables import write_tables
 
-        config = picked_comparison(chosen)
         if not Path(chosen["save"]).absolute().parent.is_dir():
             raise UsageError(f"--save {chosen['save']}: the folder {Path(chosen['save']).parent} does not exist")
+        if chosen["reader"] is not None or chosen["photos"] is not None:
+            _for_files(chosen)
+            return
+        config = picked_comparison(chosen)
         method = chosen["method"] or ("magnitude" if config.layer.tables == "magnitude" else "sensitivity")
         luma, chroma = calibrate_run(config, chosen["seed"], method, model_file(chosen))
         write_tables(chosen["save"], {"luma": luma, "chroma": chroma}, bits=config.layer.bits, window=config.layer.window)
-        for name, steps in (("luma", luma), ("chroma", chroma)):
-            say(f"{name} (rows: vertical frequency)")
-            say("\n".join(" ".join(f"{step:8.3g}" for step in row) for row in steps.tolist()))
+        _say_tables(luma, chroma)
         say(f"Written to {chosen['save']}")
+
+
+def _say_tables(luma: "Tensor", chroma: "Tensor") -> None:
+    for name, steps in (("luma", luma), ("chroma", chroma)):
+        say(f"{name} (rows: vertical frequency)")
+        say("\n".join(" ".join(f"{step:8.3g}" for step in row) for row in steps.tolist()))
+
+
+def _for_files(chosen: dict[str, Any]) -> None:
+    """The tables of files that cost a network least."""
+    from jpegdl.codec import search_folder
+    from jpegdl.runs.progress import Bar
+    from jpegdl.tables import write_tables
+
+    if chosen["reader"] is None or chosen["photos"] is None:
+        missing = "reader" if chosen["reader"] is None else "photos"
+        raise UsageError(f"--{missing} is missing: tables of files for a network take --reader MODEL and --photos FOLDER")
+    if given := [name for name in ("method", "model") if chosen[name] is not None]:
+        raise UsageError(f"--{given[0]} is for a layer's first tables, and --reader for those of files: drop one")
+    with Bar(unit="photos") as bar:
+        there = search_folder(
+            chosen["photos"],
+            chosen["reader"],
+            chosen["mu"],
+            **{name: chosen[name] for name in ("subsampling", "images", "seed", "device")},
+            progress=bar.show,
+        )
+    for why in there.bad:
+        say(f"left out: {why}")
+    found = there.found
+    write_tables(chosen["save"], {"luma": found.luma, "chroma": found.chroma}, subsampling=chosen["subsampling"])
+    _say_tables(found.luma, found.chroma)
+    say(
+        f"On {there.images} of {there.total} photos: {found.bits_per_pixel:.3f} bits per pixel, distance {found.distance:.3f}; "
+        f"cost {found.cost:.3f}, of standard tables {found.standard_cost:.3f} at best (quality {found.quality})"
+    )
+    say(f"Written to {chosen['save']}; jpegdl compress IN OUT --tables {chosen['save']} makes files with them")

@@ -1,7 +1,8 @@
 """Real JPEG files: with learned tables, or made for the networks that read them.
 
 - :func:`compress_folder` writes a folder of files, and :func:`file_report` tests a run on them.
-- :func:`choose` and :func:`guide` make files for networks, without tables of a run.
+- :func:`choose` and :func:`guide` make files for networks, without tables of a run; :func:`search_tables` finds one pair of
+  tables for all files.
 - :func:`rate_run` and :func:`rate_curves` measure accuracy against true bits per pixel, beside default JPEG.
   :func:`rate_photos` does so for any network.
 - :func:`read_coefficients` and :func:`write_coefficients` read levels, tables and sampling of a file, and write them.
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from jpegdl.codec.readers import PhotoReader, open_reader, open_readers
     from jpegdl.codec.shaping import choose, each_file, guide
     from jpegdl.codec.shards import compress_shards
+    from jpegdl.codec.table_search import FileCost, FolderTables, FoundTables, search_folder, search_tables
     from jpegdl.codec.trials import Shape, ShapedFile
 
 __all__ = [
@@ -45,6 +47,9 @@ __all__ = [
     "Curve",
     "CurveConfig",
     "Encoder",
+    "FileCost",
+    "FolderTables",
+    "FoundTables",
     "Learned",
     "PhotoRate",
     "PhotoRateConfig",
@@ -81,6 +86,8 @@ __all__ = [
     "read_coefficients",
     "read_file_report",
     "read_rate",
+    "search_folder",
+    "search_tables",
     "stored_in_words",
     "why_no_files",
     "write_coefficients",
@@ -95,6 +102,9 @@ _HOMES = {
     "Curve": "bjontegaard",
     "CurveConfig": "rate_points",
     "Encoder": "encoder",
+    "FileCost": "table_search",
+    "FolderTables": "table_search",
+    "FoundTables": "table_search",
     "Learned": "learned",
     "PhotoRate": "photo_rates",
     "PhotoRateConfig": "photo_rates",
@@ -132,6 +142,8 @@ _HOMES = {
     "read_coefficients": "coefficients",
     "read_file_report": "read_back",
     "read_rate": "rate_points",
+    "search_folder": "table_search",
+    "search_tables": "table_search",
     "stored_in_words": "read_back",
     "why_no_files": "rate_points",
     "write_coefficients": "coefficients",

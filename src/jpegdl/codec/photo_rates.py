@@ -111,21 +111,12 @@ def rate_photos(
     check_fields(config)
     if not config.qualities:
         raise UsageError("qualities must name one at least, from 1 to 100")
-    folder = Path(config.photos).expanduser()
-    if not folder.is_dir():
-        raise UsageError(f"no folder {folder} of photos")
+    folder, files = photos_in(config.photos)
     model = open_reader(config.model, config.device)
     judges = [open_reader(name.strip(), config.device) for name in (config.judge or "").split(",") if name.strip()]
     readers = [open_reader(name.strip(), config.device) for name in (config.reader or "").split(",") if name.strip()]
     if readers:
         check_together(readers)
-    passed = Passed()
-    files = [file.parts for file in in_folder(folder, passed) if file.parts[-1]]
-    files.sort(key=lambda parts: natural_key("/".join(parts)))
-    passed.warn_circles()
-    warn_passed(passed.suffixes, folder)
-    if not files:
-        raise UsageError(f"folder {folder} holds no image file")
     classes = _targets([] if any(len(parts) < 2 for parts in files) else sorted({parts[0] for parts in files}), model)
     chosen = evenly([classes.get(parts[0], 0) for parts in files], config.images, config.images_seed)
     measured = _Measured([model, *judges], readers, config, classes)
@@ -140,6 +131,38 @@ def rate_photos(
         raise UsageError(f"none of the photos in {folder} can be read: {measured.bad[0]}")
     rows = measured.rows(len(files))
     return PhotoRate(rows, _in_words(rows, model, readers), len(measured.pixels), len(files), bool(classes), measured.bad)
+
+
+def photos_in(photos: str) -> tuple[Path, list[tuple[str, ...]]]:
+    """Return a folder of photos, and the parts of each one's path below it, in the order that people count in.
+
+    Raises:
+        UsageError: there is no such folder, or no photo in it.
+    """
+    folder = Path(photos).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"no folder {folder} of photos")
+    passed = Passed()
+    files = [file.parts for file in in_folder(folder, passed) if file.parts[-1]]
+    files.sort(key=lambda parts: natural_key("/".join(parts)))
+    passed.warn_circles()
+    warn_passed(passed.suffixes, folder)
+    if not files:
+        raise UsageError(f"folder {folder} holds no image file")
+    return folder, files
+
+
+def photo_at(path: Path) -> DecodedImage:
+    """Return a photo of a folder, read.
+
+    Raises:
+        UsageError: names it, and says why it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return open_picture(stream, path.name)
+    except BAD as error:
+        raise UsageError(f"{path}: {why(error)}") from error
 
 
 def _targets(folders: Sequence[str], model: PhotoReader) -> dict[str, int]:
@@ -213,12 +236,10 @@ class _Measured:
     def _measured(self, folder: Path, several: Sequence[tuple[str, ...]], pool: ThreadPoolExecutor) -> dict[str, Any]:
         pictures, targets, bad = [], [], []
         for parts in several:
-            path = folder.joinpath(*parts)
             try:
-                with path.open("rb") as stream:
-                    pictures.append(open_picture(stream, parts[-1]))
-            except BAD as error:
-                bad.append(f"{path}: {why(error)}")
+                pictures.append(photo_at(folder.joinpath(*parts)))
+            except UsageError as error:
+                bad.append(str(error))
                 continue
             targets.append(self.classes[parts[0]] if self.classes else -1)
         contents = [[encoder.encode(picture.image) for encoder in self.encoders] for picture in pictures]
