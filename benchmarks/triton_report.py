@@ -11,27 +11,32 @@ import subprocess
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from jpegdl import functional as F
 from jpegdl.kernels import cuda
+from jpegdl.kernels.cuda_planes import ALL, CHROMA, LUMA
+from jpegdl.settings import ROUNDINGS
 
-NUMBERS_A_THREAD = 24
 REGISTERS_A_PROCESSOR = 65536  # compute capability 8 and 9
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
-POINTERS = {"images": None, "output": None, "grad": None, "grad_images": None, "tables": "*fp32", "partial": "*fp32"}
+IMAGES = {"images", "output", "grad", "grad_images"}
+POINTERS = {"samples": "*fp32", "partial": "*fp32", "q": "*fp32", "alpha": "*fp32", "seed": "*i64", "bad": "*u8"}
 KINDS = {
     "arithmetic": {"FADD", "FMUL", "FFMA", "FMNMX", "FSEL", "FSETP"},
     "special": {"MUFU"},
     "exchange": {"STS", "LDS", "LDSM", "STSM", "SHFL", "BAR"},
     "memory": {"LDG", "STG", "LDL", "STL"},
 }
+PARTS = {"4:4:4": ALL.value, "luma": LUMA.value, "4:2:0 chroma": CHROMA.value}
 
 
 def compiled(
-    kernel: triton.JITFunction, architecture: int, dtype: str, constants: dict[str, object]
+    kernel: triton.JITFunction, architecture: int, dtype: str, constants: dict[str, Any]
 ) -> triton.compiler.CompiledKernel:
     """The kernel for contiguous images whose sides are multiples of 16."""
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names} | dict.fromkeys(
@@ -41,10 +46,10 @@ def compiled(
     for i, name in enumerate(kernel.arg_names):
         if name in constants:
             signature[name] = "constexpr"
-        elif name == "centre_cap":
+        elif name == "cap":
             signature[name] = "fp32"
         else:
-            signature[name] = (POINTERS[name] or f"*{dtype}") if name in POINTERS else "i32"
+            signature[name] = f"*{dtype}" if name in IMAGES else POINTERS.get(name, "i32")
             if name not in cuda._SIZES:
                 attributes[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constants, attributes)
@@ -52,7 +57,34 @@ def compiled(
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
 
 
-def report(kernel: triton.compiler.CompiledKernel) -> str:
+def passes(rounding: str, part: str) -> dict[str, tuple[triton.JITFunction, dict[str, Any]]]:
+    """The kernels of a rounding for one part of an image, with a cap: forward, and backward to all gradients."""
+    soft, drawn = rounding in F.SOFT, rounding in F.RANDOM
+    kinds = 2 if soft else 5 if rounding == "ste-matched" else 1
+    constants = {
+        "part": PARTS[part],
+        "rounding": ROUNDINGS.index(rounding),
+        "channels": 3,
+        "down": 1 if part == "4:4:4" else 2,
+        "tables": 3,
+        "each": False,
+        "blocks": cuda.BLOCKS,
+        "even": part != "4:2:0 chroma",
+        "capped": True,
+        "scale": 255.0,
+        "whole": False,
+        "summed": {"4:4:4": 3, "luma": 1, "4:2:0 chroma": 2}[part],
+        "kinds": kinds,
+        "want_images": True,
+        "bad": None,
+        **({} if soft else {"alpha": None}),
+        **({} if drawn else {"seed": None}),
+        **({"samples": None} if part == "4:4:4" else {}),
+    }
+    return {"forward": (cuda._forward_kernel, constants), "backward": (cuda._backward_kernel, constants)}
+
+
+def report(kernel: triton.compiler.CompiledKernel, numbers: int) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
         file.flush()
@@ -70,31 +102,25 @@ def report(kernel: triton.compiler.CompiledKernel) -> str:
     counts = Counter(instructions)
     registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()
     programs = REGISTERS_A_PROCESSOR // (-(-int(registers) // 8) * 8 * 32 * cuda._WARPS)  # given out 8 per thread at a time
-    cells = [registers, stack, str(programs), str(kernel.metadata.shared), f"{len(instructions) / NUMBERS_A_THREAD:.0f}"]
-    cells += [f"{sum(counts[name] for name in names) / NUMBERS_A_THREAD:.1f}" for names in KINDS.values()]
+    cells = [registers, stack, str(programs), str(kernel.metadata.shared), f"{len(instructions) / numbers:.0f}"]
+    cells += [f"{sum(counts[name] for name in names) / numbers:.1f}" for names in KINDS.values()]
     return " | ".join(cells)
 
 
 def main() -> None:
     print(f"Triton {triton.__version__}, {cuda.BLOCKS} blocks per program, {cuda._WARPS} warps\n")
     print(
-        "| target | images | kernel | registers | spilled bytes | programs | shared bytes | instructions per number | "
-        f"{' | '.join(KINDS)} |"
+        "| target | images | rounding | part | kernel | registers | spilled bytes | programs | shared bytes | "
+        f"instructions per number | {' | '.join(KINDS)} |"
     )
-    print("|---" * (8 + len(KINDS)) + "|")
-    for architecture in (80, 90):
-        for dtype in ("fp32", "bf16"):
-            constants = {"blocks": cuda.BLOCKS, "whole": True, "capped": True, "scale": 255.0}
-            kernels = {
-                "forward": (cuda._forward_kernel, constants),
-                "backward to the tables": (cuda._backward_kernel, constants | {"want_images": False}),
-                "backward to the images too": (cuda._backward_kernel, constants | {"want_images": True}),
-            }
-            for name, (kernel, values) in kernels.items():
-                print(
-                    f"| sm_{architecture} | {dtype} | {name} | {report(compiled(kernel, architecture, dtype, values))} |",
-                    flush=True,
-                )
+    print("|---" * (10 + len(KINDS)) + "|")
+    for architecture, dtype in ((80, "fp32"), (90, "fp32"), (90, "bf16")):
+        for rounding in ROUNDINGS:
+            for part in PARTS:
+                for name, (kernel, constants) in passes(rounding, part).items():
+                    numbers = 8 * {"4:4:4": 3, "luma": 1, "4:2:0 chroma": 2}[part]
+                    cells = report(compiled(kernel, architecture, dtype, constants), numbers)
+                    print(f"| sm_{architecture} | {dtype} | {rounding} | {part} | {name} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

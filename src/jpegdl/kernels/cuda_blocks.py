@@ -1,4 +1,4 @@
-"""What the Triton kernels do to 8x8 blocks: DCT and soft quantizer, on a tile's numbers in registers.
+"""What the Triton kernels do to 8x8 blocks: the DCT of a tile's numbers in registers.
 
 A thread holds 8 pixels of a row, so that each 8-point DCT is arithmetic on a thread's own registers (by its symmetry, about 5
 operations a number); between rows and columns the block is transposed. No matrix unit, so no TF32.
@@ -12,8 +12,14 @@ import math
 import triton
 import triton.language as tl
 
-_TWO_LN2 = tl.constexpr(2 * math.log(2))
 _C1, _C2, _C3, _C4, _C5, _C6, _C7 = (tl.constexpr(0.5 * math.cos(k * math.pi / 16)) for k in range(1, 8))
+
+
+@triton.jit
+def rounded(x, small: tl.constexpr):
+    """To the nearest whole number, halves to even; ``small`` where |x| < 2^22 or x is NaN."""
+    whole = (x + 12582912.0) - 12582912.0  # 1.5 2^23 leaves a float no room for a fraction
+    return whole if small else tl.where(tl.abs(x) < 4194304.0, whole, x)
 
 
 # --------------------------------------------------------------------------------------------------------------- DCT
@@ -120,84 +126,3 @@ def _fold(x, kept):
     column = tl.arange(0, 8)[None, :]
     beyond = tl.sum(tl.where(column >= kept[:, None], x, 0.0), axis=1)
     return x + tl.where(column == kept[:, None] - 1, beyond[:, None], 0.0)
-
-
-# --------------------------------------------------------------------------------------------------------- quantizer
-
-
-if isinstance(_split4, triton.JITFunction):
-
-    @triton.jit
-    def _exp2(x):
-        return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
-
-    @triton.jit
-    def _reciprocal(x):
-        return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
-
-else:  # in Triton's interpreter, which knows no assembler
-
-    @triton.jit
-    def _exp2(x):
-        return tl.exp2(x)
-
-    @triton.jit
-    def _reciprocal(x):
-        return 1 / x
-
-
-@triton.jit
-def _window(z, q, inverse, kappa, centre_cap, capped: tl.constexpr):
-    """The five levels in use and their weights.
-
-    The window is centred on the level c nearest to z that has two neighbours on each side within the cap. With u = |z / q - c|
-    and d = k - c, mirrored where z / q < c, P(k | z) is proportional to w_d = exp(kappa (2 u d - d^2) - top), ``top`` the
-    largest of these exponents; w_-d = w_d exp(-4 kappa u d). ``kappa`` comes times log2(e), for powers of 2.
-
-    Returns:
-        c, z / q - c, w_0, w_1, w_-1, w_2, w_-2. NaN and infinite z give NaN weights.
-    """
-    scaled = z * inverse
-    if capped:
-        scaled = tl.minimum(tl.maximum(scaled, -centre_cap), centre_cap)
-    centre = (scaled + 12582912.0) - 12582912.0  # rounds to even: 1.5 2^23 leaves a float no room for a fraction
-    if not capped:
-        centre = tl.where(tl.abs(scaled) < 4194304.0, centre, scaled)
-    offset = (z - q * centre) * inverse  # not scaled - centre: the difference is exact before it is scaled
-    slope = kappa * tl.abs(offset)
-    near, far = 2 * slope - kappa, 4 * slope - 4 * kappa
-    top = tl.maximum(tl.maximum(near, far), 0.0)
-    w0, w1, w2, mirror = _exp2(-top), _exp2(near - top), _exp2(far - top), _exp2(-4 * slope)
-    return centre, offset, w0, w1, w1 * mirror, w2, w2 * (mirror * mirror)
-
-
-@triton.jit
-def quantize(z, q, inverse, kappa, centre_cap, capped: tl.constexpr):
-    """Q_d."""
-    centre, offset, w0, p1, m1, p2, m2 = _window(z, q, inverse, kappa, centre_cap, capped)
-    mean = ((p1 - m1) + 2 * (p2 - m2)) * _reciprocal(w0 + (p1 + m1) + (p2 + m2))
-    return q * (centre + tl.where(offset < 0, -mean, mean))
-
-
-@triton.jit
-def quantize_backward(z, grad, q, inverse, kappa, centre_cap, capped: tl.constexpr):
-    """dL/dz, dL/dq and dL/dalpha of each coefficient from dL/dQ."""
-    centre, offset, w0, p1, m1, p2, m2 = _window(z, q, inverse, kappa, centre_cap, capped)
-    share = _reciprocal(w0 + (p1 + m1) + (p2 + m2))
-    mean = ((p1 - m1) + 2 * (p2 - m2)) * share
-    # Var(k) and Cov(k, k^2) by way of central moments, which do not cancel where all weight lies on an outer level.
-    d1, e1, d2, e2 = 1 - mean, -1 - mean, 2 - mean, -2 - mean
-    v0, v1, u1, v2, u2 = w0 * mean * mean, p1 * d1 * d1, m1 * e1 * e1, p2 * d2 * d2, m2 * e2 * e2
-    variance = (v0 + (v1 + u1) + (v2 + u2)) * share
-    third = ((v1 * d1 + u1 * e1) + (v2 * d2 + u2 * e2) - v0 * mean) * share
-    skew = third + 2 * mean * variance  # Cov(d, d^2)
-    distance = tl.abs(offset)
-    slope = kappa * _TWO_LN2  # 2 kappa
-    mirrored = mean + slope * (distance * variance - skew)
-    level = tl.where(offset < 0, -mirrored, mirrored) + centre * (1 - slope * variance)
-    return grad * (slope * variance), grad * level, grad * (q * q * q) * _mirror(offset, 2 * distance * variance - skew)
-
-
-@triton.jit
-def _mirror(offset, x):
-    return tl.where(offset < 0, -x, x)

@@ -159,10 +159,6 @@ def _fusible(images: Tensor, q: Tensor, alpha: Tensor | None, seed: Tensor | Non
         return False
     if images.dtype not in _DTYPES or images.numel() == 0 or images.device.type not in _PLAIN:
         return False
-    if images.device.type == "cuda" and not (
-        trip == Trip(bits=trip.bits) and q.ndim == 3 and len(q) == 3 and images.shape[1] == 3
-    ):
-        return False
     tensors = [tensor for tensor in (images, q, alpha, seed) if tensor is not None]
     for tensor in tensors:
         if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
