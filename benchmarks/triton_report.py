@@ -20,6 +20,7 @@ from triton.compiler import ASTSource
 from jpegdl import functional as F
 from jpegdl.kernels import cuda
 from jpegdl.kernels.cuda_planes import ALL, CHROMA, LUMA
+from jpegdl.kernels.cuda_quantizers import EXACT
 from jpegdl.settings import ROUNDINGS
 
 REGISTERS_A_PROCESSOR = 65536  # compute capability 8 and 9
@@ -32,7 +33,8 @@ KINDS = {
     "exchange": {"STS", "LDS", "LDSM", "STSM", "SHFL", "BAR"},
     "memory": {"LDG", "STG", "LDL", "STL"},
 }
-PARTS = {"4:4:4": ALL.value, "luma": LUMA.value, "4:2:0 chroma": CHROMA.value}
+PARTS = {"4:4:4": ALL.value, "luma": LUMA.value, "chroma": CHROMA.value}  # the latter two of 4:2:0
+EVERY = (*ROUNDINGS, "exact")
 
 
 def compiled(
@@ -50,6 +52,8 @@ def compiled(
             signature[name] = "fp32"
         else:
             signature[name] = f"*{dtype}" if name in IMAGES else POINTERS.get(name, "i32")
+            if name == "samples" and constants["rounding"] >= EXACT.value and "output" in kernel.arg_names:
+                signature[name] = "*i8"
             if name not in cuda._SIZES:
                 attributes[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constants, attributes)
@@ -63,17 +67,17 @@ def passes(rounding: str, part: str) -> dict[str, tuple[triton.JITFunction, dict
     kinds = 2 if soft else 5 if rounding == "ste-matched" else 1
     constants = {
         "part": PARTS[part],
-        "rounding": ROUNDINGS.index(rounding),
+        "rounding": EVERY.index(rounding),
         "channels": 3,
         "down": 1 if part == "4:4:4" else 2,
         "tables": 3,
         "each": False,
         "blocks": cuda.BLOCKS,
-        "even": part != "4:2:0 chroma",
+        "even": part != "chroma",
         "capped": True,
         "scale": 255.0,
-        "whole": False,
-        "summed": {"4:4:4": 3, "luma": 1, "4:2:0 chroma": 2}[part],
+        "whole": rounding == "exact",
+        "summed": {"4:4:4": 3, "luma": 1, "chroma": 2}[part],
         "kinds": kinds,
         "want_images": True,
         "bad": None,
@@ -115,10 +119,10 @@ def main() -> None:
     )
     print("|---" * (10 + len(KINDS)) + "|")
     for architecture, dtype in ((80, "fp32"), (90, "fp32"), (90, "bf16")):
-        for rounding in ROUNDINGS:
+        for rounding in EVERY:
             for part in PARTS:
                 for name, (kernel, constants) in passes(rounding, part).items():
-                    numbers = 8 * {"4:4:4": 3, "luma": 1, "4:2:0 chroma": 2}[part]
+                    numbers = 8 * {"4:4:4": 3, "luma": 1, "chroma": 2}[part]
                     cells = report(compiled(kernel, architecture, dtype, constants), numbers)
                     print(f"| sm_{architecture} | {dtype} | {rounding} | {part} | {name} | {cells} |", flush=True)
 

@@ -35,7 +35,7 @@ from jpegdl.kernels.cuda_planes import (
     store_samples,
     upsampled,
 )
-from jpegdl.kernels.cuda_quantizers import MATCHED, NOISE, SAMPLE, SOFT, differentiate, draw_key, quantize
+from jpegdl.kernels.cuda_quantizers import EXACT, EXACT_HARD, MATCHED, NOISE, SAMPLE, SOFT, differentiate, draw_key, quantize
 from jpegdl.kernels.trip import Trip
 from jpegdl.settings import ROUNDINGS
 
@@ -94,12 +94,16 @@ def _coded(
 ):  # fmt: skip
     """A plane's samples there and back."""
     key = _key(seed, place, plane, rounding)
-    low, high = to_coefficients(left, right, blocks)
+    exact: tl.constexpr = rounding >= EXACT
+    low, high = to_coefficients(left, right, blocks, exact)
     steps, sharpness = _tables(q, alpha, group, plane, 0, rounding, tables, blocks)
     low = quantize(low, steps, sharpness, key, cap, 0, rounding, capped)
     steps, sharpness = _tables(q, alpha, group, plane, 1, rounding, tables, blocks)
     high = quantize(high, steps, sharpness, key, cap, 1, rounding, capped)
-    return to_pixels(low, high, 0, 0, blocks, False)
+    left, right = to_pixels(low, high, 0, 0, blocks, False, exact)
+    if exact:
+        left, right = tl.minimum(tl.maximum(left, -128), 127), tl.minimum(tl.maximum(right, -128), 127)
+    return left, right
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -120,11 +124,11 @@ def _forward_kernel(
     image, y, x, exists = places(turn, group * count, count, rows, columns, blocks)
     place = (image, y, x, exists, height, width)
     strides = (sn, sc, sh, sw)
-    left = load_planes(images, place, strides, 0, part, channels, down, even, scale, whole)
-    right = load_planes(images, place, strides, 1, part, channels, down, even, scale, whole)
-    if whole and part != CHROMA:
-        found = (left[0] != left[0]) | (right[0] != right[0])
-        tl.store(bad + image, 1, mask=exists & (tl.max(found.to(tl.int32), axis=1) > 0))
+    exact: tl.constexpr = rounding >= EXACT
+    left, found = load_planes(images, place, strides, 0, part, channels, down, even, scale, whole, exact)
+    right, more = load_planes(images, place, strides, 1, part, channels, down, even, scale, whole, exact)
+    if bad is not None and part != CHROMA:
+        tl.store(bad + image, 1, mask=exists & (tl.max((found | more).to(tl.int32), axis=1) > 0))
     lefts, rights = (), ()
     for i in tl.static_range(planes):
         new_left, new_right = _coded(
@@ -136,11 +140,11 @@ def _forward_kernel(
         store_samples(samples, rights, place, rows, columns, columns, 1)
     else:
         if part == LUMA and channels == 3:
-            lefts = lefts + upsampled(samples, place, 0, down, even)
-            rights = rights + upsampled(samples, place, 1, down, even)
+            lefts = lefts + upsampled(samples, place, 0, down, even, exact)
+            rights = rights + upsampled(samples, place, 1, down, even, exact)
         strides = (on, oc, oh, ow)
-        store_planes(output, lefts, place, strides, 0, channels, even, whole)
-        store_planes(output, rights, place, strides, 1, channels, even, whole)
+        store_planes(output, lefts, place, strides, 0, channels, even, whole, exact)
+        store_planes(output, rights, place, strides, 1, channels, even, whole, exact)
 
 
 @triton.jit(do_not_specialize=_SIZES[:3])
@@ -154,8 +158,8 @@ def _spoil_kernel(
         nothing = tl.full((blocks * 8, 4), float("nan"), tl.float32)
         place = (image, y, x, spoiled, height, width)
         strides = (on, oc, oh, ow)
-        store_planes(output, (nothing, nothing, nothing), place, strides, 0, channels, even, False)
-        store_planes(output, (nothing, nothing, nothing), place, strides, 1, channels, even, False)
+        store_planes(output, (nothing, nothing, nothing), place, strides, 0, channels, even, False, False)
+        store_planes(output, (nothing, nothing, nothing), place, strides, 1, channels, even, False, False)
 
 
 @triton.jit
@@ -177,23 +181,27 @@ def _added(sums, parts, first: tl.constexpr, count: tl.constexpr, total: tl.cons
 
 @triton.jit
 def _differentiated(
-    left, right, grad_left, grad_right, sums, q, alpha, seed, cap, place, group, plane: tl.constexpr, first: tl.constexpr,
-    rounding: tl.constexpr, tables: tl.constexpr, capped: tl.constexpr, blocks: tl.constexpr, summed: tl.constexpr,
-    kinds: tl.constexpr,
+    left, right, grad_left, grad_right, sums, q, alpha, seed, cap, place, kept_rows, kept_columns, group,
+    plane: tl.constexpr, first: tl.constexpr, rounding: tl.constexpr, tables: tl.constexpr, capped: tl.constexpr,
+    blocks: tl.constexpr, even: tl.constexpr, summed: tl.constexpr, kinds: tl.constexpr,
 ):  # fmt: skip
-    """dL/dz of a plane, in halves, and the sums with what the plane adds to those of its table."""
+    """Gradients of a plane's samples, from those of its coded ones, and the sums with what the plane adds to its table's."""
+    exact: tl.constexpr = rounding >= EXACT
     key, exists = _key(seed, place, plane, rounding), place[3][:, None]
     number: tl.constexpr = (plane if plane < tables else tables - 1) - first
-    low, high = to_coefficients(left, right, blocks)
+    low, high = to_coefficients(left, right, blocks, exact)
     if rounding == MATCHED:  # which sums up what has no gradient, too
         low, high = tl.where(exists, low, 0.0), tl.where(exists, high, 0.0)
-    grad_low, grad_high = to_coefficients(grad_left, grad_right, blocks)
+    grad_low, grad_high = to_coefficients(grad_left, grad_right, blocks, False)
     steps, sharpness = _tables(q, alpha, group, plane, 0, rounding, tables, blocks)
     grad_low, parts = differentiate(low, grad_low, steps, sharpness, key, cap, 0, rounding, capped)
     sums = _added(sums, parts, 2 * number * kinds, kinds, 2 * summed * kinds)
     steps, sharpness = _tables(q, alpha, group, plane, 1, rounding, tables, blocks)
     grad_high, parts = differentiate(high, grad_high, steps, sharpness, key, cap, 1, rounding, capped)
-    return grad_low, grad_high, _added(sums, parts, (2 * number + 1) * kinds, kinds, 2 * summed * kinds)
+    sums = _added(sums, parts, (2 * number + 1) * kinds, kinds, 2 * summed * kinds)
+    if not exact:  # whose DCT and inverse undo one another
+        grad_left, grad_right = to_pixels(grad_low, grad_high, kept_rows, kept_columns, blocks, not even, False)
+    return grad_left, grad_right, sums
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -220,23 +228,21 @@ def _backward_kernel(
         image, y, x, exists = places(turn, group * count, count, rows, columns, blocks)
         place = (image, y, x, exists, height, width)
         strides = (sn, sc, sh, sw)
-        left = load_planes(images, place, strides, 0, part, channels, down, even, scale, whole)
-        right = load_planes(images, place, strides, 1, part, channels, down, even, scale, whole)
+        left, _ = load_planes(images, place, strides, 0, part, channels, down, even, scale, whole, rounding >= EXACT)
+        right, _ = load_planes(images, place, strides, 1, part, channels, down, even, scale, whole, rounding >= EXACT)
         # Blocks that do not exist have gradient 0 throughout.
         strides = (gn, gc, gh, gw)
         grad_left = load_gradients(grad, place, strides, 0, part, channels, down, even)
         grad_right = load_gradients(grad, place, strides, 1, part, channels, down, even)
+        # What reached a repeated edge goes back; columns of chroma, which were repeated before, to the first of them.
+        kept_rows, kept_columns = rows - y // 8 * 8, columns - x + first
         lefts, rights = (), ()
         for i in tl.static_range(planes):
-            low, high, sums = _differentiated(
-                left[i], right[i], grad_left[i], grad_right[i], sums, q, alpha, seed, cap, place, group, first + i, first,
-                rounding, tables, capped, blocks, summed, kinds,
+            new_left, new_right, sums = _differentiated(
+                left[i], right[i], grad_left[i], grad_right[i], sums, q, alpha, seed, cap, place, kept_rows, kept_columns,
+                group, first + i, first, rounding, tables, capped, blocks, even, summed, kinds,
             )  # fmt: skip
-            if want_images:
-                # What reached a repeated edge goes back; columns of chroma, which were repeated before, to the first of them.
-                kept_rows, kept_columns = rows - y // 8 * 8, columns - x + first
-                new_left, new_right = to_pixels(low, high, kept_rows, kept_columns, blocks, not even)
-                lefts, rights = lefts + (new_left,), rights + (new_right,)
+            lefts, rights = lefts + (new_left,), rights + (new_right,)
         if want_images:
             if part == CHROMA:
                 kept = tl.minimum(columns + 1, (columns + 7) // 8 * 8)
@@ -272,25 +278,31 @@ def forward(images: Tensor, q: Tensor, alpha: Tensor | None, seed: Tensor | None
     Returns:
         The same shape, and dtype (float32 for uint8) and memory format; computed in float32.
     """
-    n, _, height, width = images.shape
     output = torch.empty_like(images, dtype=torch.float32 if images.dtype == torch.uint8 else images.dtype)
-    bad = torch.zeros(n, dtype=torch.uint8, device=images.device) if trip.whole else None
+    _code(images, output, q, alpha, seed, trip, ROUNDINGS.index(trip.rounding))
+    return output
+
+
+def _code(
+    images: Tensor, output: Tensor, q: Tensor, alpha: Tensor | None, seed: Tensor | None, trip: Trip, rounding: int
+) -> None:
+    n, _, height, width = images.shape
+    bad = torch.zeros(n, dtype=torch.uint8, device=images.device) if trip.whole and images.is_floating_point() else None
     groups, count = _groups(images, q)
-    samples = _samples(images, trip, 0)
-    for part in _parts(images, trip):
-        fixed, turns = _fixed(images, q, trip, part), _tiles(images, trip, part, count)
-        with _current(images.device):  # Triton starts kernels on the current device, wherever the tensors are
+    samples = _samples(images, trip, torch.float32 if rounding < EXACT.value else torch.int8)
+    with _current(images.device):  # Triton starts kernels on the current device, wherever the tensors are
+        for part in _parts(images, trip):
+            turns = _tiles(images, trip, part, count)
             _forward_kernel[(groups * turns,)](
                 images, output, samples, bad, _turned(q), _turned(alpha), seed, trip.cap,
-                count, height, width, turns, *images.stride(), *output.stride(), **fixed,
+                count, height, width, turns, *images.stride(), *output.stride(),
+                rounding=rounding, **_fixed(images, q, trip, part),
             )  # fmt: skip
-    if bad is not None:
-        with _current(images.device):
+        if bad is not None:
             _spoil_kernel[(_tiles(images, trip, ALL.value, n),)](
                 output, bad, n, height, width, *output.stride(),
                 channels=images.shape[1], blocks=BLOCKS, even=_even(images), num_warps=_WARPS,
             )  # fmt: skip
-    return output
 
 
 def backward(
@@ -305,30 +317,107 @@ def backward(
 ) -> tuple[Tensor | None, Tensor]:
     """Gradients from that of the output, of any strides: of the images (where wanted), and (2, ..), of q and alpha, each like
     q; (1, ..), of q alone, where alpha does not count."""
-    height, width = images.shape[2:]
-    grad_images = torch.empty_like(images) if want_images else images
-    groups, count = _groups(images, q)
-    samples = _samples(images, trip, 1) if want_images else None
     kinds = 2 if trip.soft else (5 if math.isfinite(trip.cap) else 4) if trip.rounding == "ste-matched" else 1
+    grad_images = torch.empty_like(images) if want_images else None
+    sums = _differentiate(images, grad, grad_images, q, alpha, seed, trip, ROUNDINGS.index(trip.rounding), kinds)
+    if trip.rounding == "ste-matched":
+        within, here, coarser, finer, *beyond = sums.unbind(2)
+        sums = sum(beyond, within * F.error_slope(here, coarser, finer) / 2)[:, :, None]
+    return grad_images, sums.movedim(2, 0).reshape(-1, *q.shape)
+
+
+def _differentiate(
+    images: Tensor,
+    grad: Tensor,
+    grad_images: Tensor | None,
+    q: Tensor,
+    alpha: Tensor | None,
+    seed: Tensor | None,
+    trip: Trip,
+    rounding: int,
+    kinds: int,
+) -> Tensor:
+    """Fill in the gradients of the images; return what is summed up for the tables, (groups, T, kinds, 8, 8)."""
+    height, width = images.shape[2:]
+    groups, count = _groups(images, q)
+    samples = None if grad_images is None else _samples(images, trip, torch.float32, more=1)
     sums = torch.zeros(groups, q.shape[-3], kinds, BLOCK, BLOCK, dtype=torch.float32, device=images.device)
+    to = images if grad_images is None else grad_images
     for part in _parts(images, trip):
-        fixed, first = _fixed(images, q, trip, part), int(part == CHROMA.value)
+        first = int(part == CHROMA.value)
         summed = 1 if part == LUMA.value else q.shape[-3] - first
         at_once = -(-_PROGRAMS_PER_PROCESSOR * _processors(images.device) // groups)
         turns = min(_tiles(images, trip, part, count), at_once)
         partial = torch.empty((groups, turns, summed, kinds, 2, BLOCK, BLOCK // 2), dtype=torch.float32, device=images.device)
         with _current(images.device):
             _backward_kernel[(groups * turns,)](
-                images, grad, grad_images, samples, partial, _turned(q), _turned(alpha), seed, trip.cap,
-                count, height, width, turns, *images.stride(), *grad.stride(), *grad_images.stride(),
-                summed=summed, kinds=kinds, want_images=want_images, maxnreg=REGISTERS, **fixed,
+                images, grad, to, samples, partial, _turned(q), _turned(alpha), seed, trip.cap,
+                count, height, width, turns, *images.stride(), *grad.stride(), *to.stride(),
+                rounding=rounding, summed=summed, kinds=kinds, want_images=grad_images is not None, maxnreg=REGISTERS,
+                **_fixed(images, q, trip, part),
             )  # fmt: skip
         # To rows of vertical frequency.
         sums[:, first : first + summed] = partial.sum(1).transpose(-1, -2).flatten(-3, -2)
-    if trip.rounding == "ste-matched":
-        within, here, coarser, finer, *beyond = sums.unbind(2)
-        sums = sum(beyond, within * F.error_slope(here, coarser, finer) / 2)[:, :, None]
-    return grad_images if want_images else None, sums.movedim(2, 0).reshape(-1, *q.shape)
+    return sums
+
+
+def exact(images: Tensor, luma: Tensor, chroma: Tensor, factors: tuple[int, int]) -> tuple[Tensor, None]:
+    """The exact round trip.
+
+    Args:
+        images: (N, C, H, W), C 1 or 3, of any strides, float32 in [0, 1] or uint8.
+        luma, chroma: steps (8, 8) or (N, 8, 8).
+        factors: pixels that share a chroma sample, (down, across).
+
+    Returns:
+        The same shape, contiguous, and dtype, NaN throughout images with NaN; and nothing more that is to be done.
+    """
+    output = torch.empty_like(images, memory_format=torch.contiguous_format)
+    _code(images, output, _stacked(luma, chroma), None, None, _exact_trip(factors), EXACT.value)
+    return output, None
+
+
+def exact_backward(
+    images: Tensor,
+    grad: Tensor,
+    luma: Tensor,
+    chroma: Tensor,
+    factors: tuple[int, int],
+    *,
+    straight: bool,
+    want_images: bool,
+    want_tables: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of the exact round trip: straight through its roundings, or those that it has.
+
+    Args:
+        images, luma, chroma, factors: as in :func:`exact`; images in floating point.
+        grad: of the output, shaped like the images.
+        straight: through the rounding of levels, too, of the steps.
+        want_images: those that go straight through, to the images.
+        want_tables: to the steps.
+
+    Returns:
+        Of the images, and of luma and chroma, (N, 8, 8) or (1, 8, 8); None for what is not wanted.
+    """
+    trip, q = _exact_trip(factors), _stacked(luma, chroma)
+    subsampled = CHROMA.value in _parts(images, trip)
+    grad_images = torch.empty_like(images) if want_images and subsampled else None
+    by_luma = by_chroma = None
+    if want_tables or grad_images is not None:
+        rounding = EXACT.value if straight else EXACT_HARD.value
+        sums = _differentiate(images, grad, grad_images, q, None, None, trip, rounding, 1)
+        if want_tables:
+            by_luma, by_chroma = sums[:, :, 0].unbind(1)
+    return grad if want_images and not subsampled else grad_images, by_luma, by_chroma
+
+
+def _exact_trip(factors: tuple[int, int]) -> Trip:
+    return Trip(subsampling=next(name for name in F.SAMPLING if F.SAMPLING[name] == factors), bits=None, whole=True)
+
+
+def _stacked(luma: Tensor, chroma: Tensor) -> Tensor:
+    return torch.stack(torch.broadcast_tensors(luma.float(), chroma.float()), -3)
 
 
 def _parts(images: Tensor, trip: Trip) -> tuple[int, ...]:
@@ -356,7 +445,6 @@ def _fixed(images: Tensor, q: Tensor, trip: Trip, part: int) -> dict[str, Any]:
     """What Triton compiles for."""
     return {
         "part": part,
-        "rounding": ROUNDINGS.index(trip.rounding),
         "channels": images.shape[1],
         "down": F.SAMPLING[trip.subsampling][0],
         "tables": q.shape[-3],
@@ -377,13 +465,13 @@ def _tiles(images: Tensor, trip: Trip, part: int, count: int) -> int:
     return -(-count * rows * columns // BLOCKS)
 
 
-def _samples(images: Tensor, trip: Trip, more: int) -> Tensor | None:
+def _samples(images: Tensor, trip: Trip, dtype: torch.dtype, more: int = 0) -> Tensor | None:
     """Place for subsampled chroma, with ``more`` columns."""
     if CHROMA.value not in _parts(images, trip):
         return None
     n, _, height, width = images.shape
     down, across = F.SAMPLING[trip.subsampling]
-    return torch.empty(n, 2, -(-height // down), -(-width // across) + more, dtype=torch.float32, device=images.device)
+    return torch.empty(n, 2, -(-height // down), -(-width // across) + more, dtype=dtype, device=images.device)
 
 
 def _current(device: torch.device) -> AbstractContextManager[object]:

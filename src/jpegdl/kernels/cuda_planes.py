@@ -1,6 +1,7 @@
 """What the Triton kernels load and store: pixels, which become planes of Y, Cb and Cr, and subsampled chroma.
 
 A tile's lines are rows of 8 samples of a plane. All is done to half a line at a time, 4 samples that lie beside one another.
+Where it is ``exact``, planes are integers, by the formulas of :mod:`jpegdl.functional.exact`.
 """
 
 # What Triton compiles has types of its own:
@@ -71,6 +72,12 @@ def _pixels(images, at, mask, scale: tl.constexpr, whole: tl.constexpr):
 
 
 @triton.jit
+def _integer(value):
+    """NaN becomes 0."""
+    return tl.where(value == value, value, 0.0).to(tl.int32)
+
+
+@triton.jit
 def _colours(images, at, mask, channel, scale: tl.constexpr, whole: tl.constexpr):
     red = _pixels(images, at, mask, scale, whole)
     green = _pixels(images, at + channel, mask, scale, whole)
@@ -78,33 +85,51 @@ def _colours(images, at, mask, channel, scale: tl.constexpr, whole: tl.constexpr
 
 
 @triton.jit
+def _ycbcr(red, green, blue, exact: tl.constexpr):
+    """Level-shifted."""
+    if exact:
+        r, g, b = _integer(red), _integer(green), _integer(blue)
+        luma = (19595 * r + 38470 * g + 7471 * b + 32768) >> 16
+        return luma - 128, (-11059 * r - 21709 * g + 32768 * b + 32767) >> 16, (32768 * r - 27439 * g - 5329 * b + 32767) >> 16
+    else:
+        luma = red * _R + green * _G + blue * _B
+        return luma - 128, (blue - luma) * _TO_CB, (red - luma) * _TO_CR
+
+
+@triton.jit
 def load_planes(
     images, place, strides, half: tl.constexpr, part: tl.constexpr, channels: tl.constexpr, down: tl.constexpr,
-    even: tl.constexpr, scale: tl.constexpr, whole: tl.constexpr,
+    even: tl.constexpr, scale: tl.constexpr, whole: tl.constexpr, exact: tl.constexpr,
 ):  # fmt: skip
-    """Level-shifted planes, as many as the part has; the last row and column are repeated beyond the border."""
+    """Level-shifted planes, as many as the part has, and where there is NaN; the last row and column are repeated beyond the
+    border."""
     image, y, x, exists, height, width = place
     columns = _columns(x, half)
     if part == CHROMA:
-        return _averaged(images, image, y, columns, exists[:, None], height, width, strides, down, scale, whole)
+        planes = _averaged(images, image, y, columns, exists[:, None], height, width, strides, down, scale, whole, exact)
+        return planes, planes[0] != planes[0]
     else:
         if not even:
             y, columns = tl.minimum(y, height - 1), tl.minimum(columns, width - 1)
         at = _at(image, y, columns, strides)
         if channels == 1:
-            return (_pixels(images, at, exists[:, None], scale, whole) - 128,)
+            grey = _pixels(images, at, exists[:, None], scale, whole)
+            luma = _integer(grey) if exact else grey
+            return (luma - 128,), grey != grey
         else:
             red, green, blue = _colours(images, at, exists[:, None], strides[1], scale, whole)
-            luma = red * _R + green * _G + blue * _B
+            total = red + green + blue
+            luma, cb, cr = _ycbcr(red, green, blue, exact)
             if part == LUMA:
-                return (luma - 128,)
+                return (luma,), total != total
             else:
-                return luma - 128, (blue - luma) * _TO_CB, (red - luma) * _TO_CR
+                return (luma, cb, cr), total != total
 
 
 @triton.jit
 def store_planes(
     images, planes, place, strides, half: tl.constexpr, channels: tl.constexpr, even: tl.constexpr, whole: tl.constexpr,
+    exact: tl.constexpr,
 ):  # fmt: skip
     """The inverse of load_planes, with all planes there are."""
     image, y, x, exists, height, width = place
@@ -116,16 +141,26 @@ def store_planes(
         _store_pixels(to, luma, mask, whole)
     else:
         cb, cr = planes[1], planes[2]
-        _store_pixels(to, luma + cr * _CR_TO_R, mask, whole)
-        _store_pixels(to + channel, luma - cb * _CB_TO_G - cr * _CR_TO_G, mask, whole)
-        _store_pixels(to + channel + channel, luma + cb * _CB_TO_B, mask, whole)
+        if exact:
+            red = luma + ((91881 * cr + 32768) >> 16)
+            green = luma + ((-22554 * cb - 46802 * cr + 32768) >> 16)
+            blue = luma + ((116130 * cb + 32768) >> 16)
+        else:
+            red, green, blue = luma + cr * _CR_TO_R, luma - cb * _CB_TO_G - cr * _CR_TO_G, luma + cb * _CB_TO_B
+        _store_pixels(to, red, mask, whole)
+        _store_pixels(to + channel, green, mask, whole)
+        _store_pixels(to + channel + channel, blue, mask, whole)
 
 
 @triton.jit
 def _store_pixels(to, value, mask, whole: tl.constexpr):
     kind: tl.constexpr = to.dtype.element_ty
-    if whole:  # divided as PyTorch does
-        tl.store(to, tl.div_rn(rounded(tl.minimum(tl.maximum(value, 0.0), 255.0), True), 255.0).to(kind), mask=mask)
+    if whole:
+        value = rounded(tl.minimum(tl.maximum(value.to(tl.float32), 0.0), 255.0), True)
+        if kind == tl.uint8:
+            tl.store(to, value.to(kind), mask=mask)
+        else:  # divided as PyTorch does
+            tl.store(to, tl.div_rn(value, 255.0).to(kind), mask=mask)
     else:
         tl.store(to, (value * (1 / 255)).to(kind), mask=mask)
 
@@ -176,24 +211,28 @@ def store_gradients(
 
 
 # ------------------------------------------------------------------------------------------------ subsampled chroma
-# Samples lie in memory of their own, (N, 2, rows, columns), contiguous float32.
+# Samples lie in memory of their own, (N, 2, rows, columns), contiguous; level-shifted, as planes are.
 
 
 @triton.jit
 def _averaged(
-    images, image, y, columns, exists, height, width, strides, down: tl.constexpr, scale: tl.constexpr, whole: tl.constexpr
-):
+    images, image, y, columns, exists, height, width, strides, down: tl.constexpr, scale: tl.constexpr, whole: tl.constexpr,
+    exact: tl.constexpr,
+):  # fmt: skip
     """Cb and Cr of means over ``down`` rows and 2 columns. Pixels are repeated, but below a pair of rows the samples are."""
     y = tl.minimum(y, (height + down - 1) // down - 1) * down
-    red = tl.zeros(columns.shape, tl.float32)
-    green, blue = red, red
+    cb = tl.zeros(columns.shape, tl.int32 if exact else tl.float32)
+    cr = cb
     for i in tl.static_range(down):
         for j in tl.static_range(2):
             at = _at(image, tl.minimum(y + i, height - 1), tl.minimum(2 * columns + j, width - 1), strides)
-            r, g, b = _colours(images, at, exists, strides[1], scale, whole)
-            red, green, blue = red + r, green + g, blue + b
-    luma = red * _R + green * _G + blue * _B
-    return (blue - luma) * (_TO_CB * 0.5 / down), (red - luma) * (_TO_CR * 0.5 / down)
+            red, green, blue = _colours(images, at, exists, strides[1], scale, whole)
+            _, more_cb, more_cr = _ycbcr(red, green, blue, exact)
+            cb, cr = cb + more_cb, cr + more_cr
+    if exact:  # halves round down and up in turn
+        return (cb + columns % 2 + (down - 1)) >> down, (cr + columns % 2 + (down - 1)) >> down
+    else:
+        return cb * (0.5 / down), cr * (0.5 / down)
 
 
 @triton.jit
@@ -210,8 +249,9 @@ def store_samples(samples, planes, place, rows, kept, count, half: tl.constexpr)
     columns = _columns(x, half)
     mask = (exists & (y < rows))[:, None] & (columns < kept)
     at, plane = _sample_at(image, y, columns, rows, count)
-    tl.store(samples + at, planes[0], mask=mask)
-    tl.store(samples + at + plane, planes[1], mask=mask)
+    kind: tl.constexpr = samples.dtype.element_ty
+    tl.store(samples + at, planes[0].to(kind), mask=mask)
+    tl.store(samples + at + plane, planes[1].to(kind), mask=mask)
 
 
 @triton.jit
@@ -221,7 +261,7 @@ def _next(place, count):
 
 
 @triton.jit
-def upsampled(samples, place, half: tl.constexpr, down: tl.constexpr, even: tl.constexpr):
+def upsampled(samples, place, half: tl.constexpr, down: tl.constexpr, even: tl.constexpr, exact: tl.constexpr):
     """Cb and Cr of pixels by the triangle filter; doubled, where there are at most 2 columns of samples."""
     image, y, x, exists, height, width = place
     columns = _columns(x, half)
@@ -236,19 +276,27 @@ def upsampled(samples, place, half: tl.constexpr, down: tl.constexpr, even: tl.c
     beside, _ = _sample_at(image, row, other, rows, count)
     below, _ = _sample_at(image, far, own, rows, count)
     across, _ = _sample_at(image, far, other, rows, count)
+    odd = columns % 2
     return (
-        _filtered(samples, at, beside, below, across, mask, down),
-        _filtered(samples + plane, at, beside, below, across, mask, down),
+        _filtered(samples, at, beside, below, across, odd, mask, down, exact),
+        _filtered(samples + plane, at, beside, below, across, odd, mask, down, exact),
     )
 
 
 @triton.jit
-def _filtered(samples, at, beside, below, across, mask, down: tl.constexpr):
-    near, far = tl.load(samples + at, mask=mask, other=0.0), tl.load(samples + beside, mask=mask, other=0.0)
+def _filtered(samples, at, beside, below, across, odd, mask, down: tl.constexpr, exact: tl.constexpr):
+    """3/4 of the nearer sample and 1/4 of the further along each axis; rounded the other way in odd columns."""
+    kind: tl.constexpr = tl.int32 if exact else tl.float32
+    near, far = tl.load(samples + at, mask=mask, other=0).to(kind), tl.load(samples + beside, mask=mask, other=0).to(kind)
     if down == 2:
-        near = 0.75 * near + 0.25 * tl.load(samples + below, mask=mask, other=0.0)
-        far = 0.75 * far + 0.25 * tl.load(samples + across, mask=mask, other=0.0)
-    return 0.75 * near + 0.25 * far
+        near = near * 3 + tl.load(samples + below, mask=mask, other=0).to(kind)
+        far = far * 3 + tl.load(samples + across, mask=mask, other=0).to(kind)
+    if not exact:
+        return (near * 3 + far) * (0.0625 if down == 2 else 0.25)
+    elif down == 2:
+        return (near * 3 + far + 8 - odd) >> 4
+    else:
+        return (near * 3 + far + 1 + odd) >> 2
 
 
 @triton.jit
@@ -264,17 +312,17 @@ def _to_samples(grad, image, y, columns, exists, height, width, strides, down: t
     rows, count = (height + down - 1) // down, (width + 1) // 2
     red = tl.zeros(columns.shape, tl.float32)
     green, blue = red, red
-    for i in tl.static_range(4 if down == 2 else 1):
+    # Not unrolled: all of it at once would not fit in registers.
+    for step in range(16 if down == 2 else 4):
+        column = 2 * columns - 1 + step % 4
         place, rise = y, tl.where(y < rows, 1.0, 0.0)
         if down == 2:
-            place = 2 * y - 1 + i
+            place = 2 * y - 1 + step // 4
             rise = _weight(place, y, rows, count <= 2)
-        for j in tl.static_range(4):
-            column = 2 * columns - 1 + j
-            weight = rise[:, None] * _weight(column, columns, count, count <= 2)
-            there = (exists & (place >= 0) & (place < height))[:, None] & (column >= 0) & (column < width) & (weight > 0)
-            r, g, b = _colours(grad, _at(image, place, column, strides), there, strides[1], 1 / 255, False)
-            red, green, blue = red + weight * r, green + weight * g, blue + weight * b
+        weight = rise[:, None] * _weight(column, columns, count, count <= 2)
+        there = (exists & (place >= 0) & (place < height))[:, None] & (column >= 0) & (column < width) & (weight > 0)
+        r, g, b = _colours(grad, _at(image, place, column, strides), there, strides[1], 1 / 255, False)
+        red, green, blue = red + weight * r, green + weight * g, blue + weight * b
     return red, green, blue
 
 

@@ -1,6 +1,6 @@
 """What the Triton kernels do to coefficients: the quantizer of each rounding, and its gradients.
 
-A number is what ``rounding`` says that is done: there is one :func:`quantize` and one :func:`differentiate` for all.
+``rounding`` is a number that says which: there is one :func:`quantize` and one :func:`differentiate` for all.
 """
 
 # What Triton compiles has types of its own:
@@ -18,6 +18,8 @@ from jpegdl.settings import ROUNDINGS
 SOFT, HARD, STE, MATCHED, NOISE, SAMPLE, NONE = (
     tl.constexpr(ROUNDINGS.index(name)) for name in ("soft", "hard", "ste", "ste-matched", "noise", "sample", "none")
 )
+#: Of the exact round trip, in integers: with gradients straight through the roundings, or those that it has.
+EXACT, EXACT_HARD = tl.constexpr(len(ROUNDINGS)), tl.constexpr(len(ROUNDINGS) + 1)
 _LOG2_E, _TWO_LN2, _FAR = tl.constexpr(math.log2(math.e)), tl.constexpr(2 * math.log(2)), tl.constexpr(FAR)
 
 
@@ -114,10 +116,19 @@ def _mirror(offset, x):
 
 
 @triton.jit
+def _level(z, q, inverse):
+    """|z| / (8 q) of integers to the nearest one, halves up: exactly, as float32 errs by less than the half that is added."""
+    return (((tl.abs(z) + q.to(tl.int32) * 4).to(tl.float32) + 0.5) * (inverse * 0.125)).to(tl.int32)
+
+
+@triton.jit
 def quantize(z, q, alpha, key, cap, half: tl.constexpr, rounding: tl.constexpr, capped: tl.constexpr):
     """What becomes of coefficients; ``alpha`` and ``key`` where the rounding has to do with them."""
     inverse = _reciprocal(q)
-    if rounding == SOFT:
+    if rounding >= EXACT:
+        level = _level(z, q, inverse) * q.to(tl.int32)
+        return tl.where(z < 0, -level, level)
+    elif rounding == SOFT:
         centre, offset, _, w0, p1, m1, p2, m2 = _window(z, q, inverse, alpha, cap, capped)
         mean = ((p1 - m1) + 2 * (p2 - m2)) * _reciprocal(w0 + (p1 + m1) + (p2 + m2))
         return q * (centre + _mirror(offset, mean))
@@ -146,12 +157,18 @@ def quantize(z, q, alpha, key, cap, half: tl.constexpr, rounding: tl.constexpr, 
 def differentiate(
     z, grad, q, alpha, key, cap, half: tl.constexpr, rounding: tl.constexpr, capped: tl.constexpr
 ):  # fmt: skip
-    """dL/dz from dL/dQ, and what is to be summed up for the tables: dL/dq; of the soft ones dL/dalpha too; of ste-matched
+    """dL/dz from dL/dQ, straight through for the exact ones, and what is to be summed up for the tables: dL/dq; of the soft
+    ones dL/dalpha too; of ste-matched
     dL/dq within the cap, the squared errors of rounding to multiples of q, of q times FAR and of q over FAR, and dL/dq beyond
     the cap where there is one."""
     inverse = _reciprocal(q)
     upstream = grad + (z - z)
-    if (rounding == SOFT) | (rounding == SAMPLE):
+    if rounding >= EXACT:
+        rest = _level(z, q, inverse).to(tl.float32)
+        if rounding == EXACT:
+            rest -= tl.abs(z).to(tl.float32) * (inverse * 0.125)
+        return grad, (grad * tl.where(z < 0, -rest, rest),)
+    elif (rounding == SOFT) | (rounding == SAMPLE):
         return _differentiate_soft(z, grad, q, inverse, alpha, cap, capped)
     elif rounding == NOISE:
         noise = _drawn(key, half) - 0.5
