@@ -1,15 +1,14 @@
-"""What Triton and ptxas make of the GPU kernels, without a GPU: `python benchmarks/triton_report.py`.
+"""What Triton and ptxas make of the GPU kernels, without a GPU: `python benchmarks/triton_report.py`, some minutes.
 
-For each architecture, dtype and kernel: registers and spilled bytes per thread, programs that the registers of a processor
-hold, shared memory per program, and machine instructions, by kind, for each of the 24 numbers (8 pixels, 3 colours) that a
-thread works on; those of the backward pass include what is done once at its end. To see how fast they run, use a GPU:
-`jpegdl bench --device cuda`.
+For each rounding and kernel, of 4:4:4 images, and of luma and of chroma of 4:2:0: registers and spilled bytes of a thread, and
+machine instructions for each of the numbers that a thread works on (8 pixels of each plane), with those among them by which
+threads exchange numbers. Those of the backward pass include what is done once at its end. To see how fast they run, use a GPU:
+`python benchmarks/layer.py --device cuda`.
 """
 
 import re
 import subprocess
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,10 @@ from jpegdl.kernels.cuda_planes import ALL, CHROMA, LUMA
 from jpegdl.kernels.cuda_quantizers import EXACT
 from jpegdl.settings import ROUNDINGS
 
-REGISTERS_A_PROCESSOR = 65536  # compute capability 8 and 9
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 IMAGES = {"images", "output", "grad", "grad_images"}
 POINTERS = {"samples": "*fp32", "partial": "*fp32", "q": "*fp32", "alpha": "*fp32", "seed": "*i64", "bad": "*u8"}
-KINDS = {
-    "arithmetic": {"FADD", "FMUL", "FFMA", "FMNMX", "FSEL", "FSETP"},
-    "special": {"MUFU"},
-    "exchange": {"STS", "LDS", "LDSM", "STSM", "SHFL", "BAR"},
-    "memory": {"LDG", "STG", "LDL", "STL"},
-}
+EXCHANGES = {"STS", "LDS", "LDSM", "STSM", "SHFL", "BAR"}
 PARTS = {"4:4:4": ALL.value, "luma": LUMA.value, "chroma": CHROMA.value}  # the latter two of 4:2:0
 EVERY = (*ROUNDINGS, "exact")
 
@@ -52,7 +45,7 @@ def compiled(
             signature[name] = "fp32"
         else:
             signature[name] = f"*{dtype}" if name in IMAGES else POINTERS.get(name, "i32")
-            if name == "samples" and constants["rounding"] >= EXACT.value and "output" in kernel.arg_names:
+            if name == "samples" and kernel is cuda._forward_kernel and constants["rounding"] >= EXACT.value:
                 signature[name] = "*i8"
             if name not in cuda._SIZES:
                 attributes[(i,)] = [["tt.divisibility", 16]]
@@ -61,7 +54,7 @@ def compiled(
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
 
 
-def passes(rounding: str, part: str) -> dict[str, tuple[triton.JITFunction, dict[str, Any]]]:
+def passes(rounding: str, part: str, *, each: bool = False) -> dict[str, tuple[triton.JITFunction, dict[str, Any]]]:
     """The kernels of a rounding for one part of an image, with a cap: forward, and backward to all gradients."""
     soft, drawn = rounding in F.SOFT, rounding in F.RANDOM
     kinds = 2 if soft else 5 if rounding == "ste-matched" else 1
@@ -71,7 +64,7 @@ def passes(rounding: str, part: str) -> dict[str, tuple[triton.JITFunction, dict
         "channels": 3,
         "down": 1 if part == "4:4:4" else 2,
         "tables": 3,
-        "each": False,
+        "each": each,
         "blocks": cuda.BLOCKS,
         "even": part != "chroma",
         "capped": True,
@@ -80,12 +73,13 @@ def passes(rounding: str, part: str) -> dict[str, tuple[triton.JITFunction, dict
         "summed": {"4:4:4": 3, "luma": 1, "chroma": 2}[part],
         "kinds": kinds,
         "want_images": True,
-        "bad": None,
+        **({} if rounding == "exact" else {"bad": None}),
         **({} if soft else {"alpha": None}),
         **({} if drawn else {"seed": None}),
         **({"samples": None} if part == "4:4:4" else {}),
     }
-    return {"forward": (cuda._forward_kernel, constants), "backward": (cuda._backward_kernel, constants)}
+    spoil = {"NaN": (cuda._spoil_kernel, constants)} if rounding == "exact" and part == "4:4:4" else {}
+    return {"forward": (cuda._forward_kernel, constants), "backward": (cuda._backward_kernel, constants), **spoil}
 
 
 def report(kernel: triton.compiler.CompiledKernel, numbers: int) -> str:
@@ -103,28 +97,24 @@ def report(kernel: triton.compiler.CompiledKernel, numbers: int) -> str:
             [TOOLS / "nvdisasm", file.name], capture_output=True, text=True, check=True, encoding="utf-8"
         ).stdout
     instructions = re.findall(r"^\s*/\*[0-9a-f]{4,5}\*/\s+(?:@!?U?P[0-9T]+ )?([A-Z][A-Z0-9]*)", code, re.MULTILINE)
-    counts = Counter(instructions)
     registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()
-    programs = REGISTERS_A_PROCESSOR // (-(-int(registers) // 8) * 8 * 32 * cuda._WARPS)  # given out 8 per thread at a time
-    cells = [registers, stack, str(programs), str(kernel.metadata.shared), f"{len(instructions) / numbers:.0f}"]
-    cells += [f"{sum(counts[name] for name in names) / numbers:.1f}" for names in KINDS.values()]
-    return " | ".join(cells)
+    exchanges = sum(name in EXCHANGES for name in instructions)
+    return f"{registers} / {stack} / {len(instructions) / numbers:.0f} / {exchanges / numbers:.1f}"
 
 
 def main() -> None:
-    print(f"Triton {triton.__version__}, {cuda.BLOCKS} blocks per program, {cuda._WARPS} warps\n")
-    print(
-        "| target | images | rounding | part | kernel | registers | spilled bytes | programs | shared bytes | "
-        f"instructions per number | {' | '.join(KINDS)} |"
-    )
-    print("|---" * (10 + len(KINDS)) + "|")
-    for architecture, dtype in ((80, "fp32"), (90, "fp32"), (90, "bf16")):
+    print(f"Triton {triton.__version__}, {cuda.BLOCKS} blocks per program, {cuda._WARPS} warps;")
+    print("registers / spilled bytes / instructions / exchanges")
+    for architecture, dtype in ((80, "fp32"), (90, "bf16")):
+        print(f"\n| sm_{architecture}, {dtype} | kernel | {' | '.join(PARTS)} |")
+        print("|---" * (2 + len(PARTS)) + "|")
         for rounding in EVERY:
-            for part in PARTS:
-                for name, (kernel, constants) in passes(rounding, part).items():
-                    numbers = 8 * {"4:4:4": 3, "luma": 1, "chroma": 2}[part]
-                    cells = report(compiled(kernel, architecture, dtype, constants), numbers)
-                    print(f"| sm_{architecture} | {dtype} | {rounding} | {part} | {name} | {cells} |", flush=True)
+            for name in ("forward", "backward"):
+                cells = []
+                for part, planes in zip(PARTS, (3, 1, 2), strict=True):
+                    kernel, constants = passes(rounding, part)[name]
+                    cells.append(report(compiled(kernel, architecture, dtype, constants), 8 * planes))
+                print(f"| {rounding} | {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
