@@ -290,11 +290,12 @@ def _code(
     bad = torch.zeros(n, dtype=torch.uint8, device=images.device) if trip.whole and images.is_floating_point() else None
     groups, count = _groups(images, q)
     samples = _samples(images, trip, torch.float32 if rounding < EXACT.value else torch.int8)
+    q, alpha = _turned(q), None if alpha is None else _turned(alpha)
     with _current(images.device):  # Triton starts kernels on the current device, wherever the tensors are
         for part in _parts(images, trip):
             turns = _tiles(images, trip, part, count)
             _forward_kernel[(groups * turns,)](
-                images, output, samples, bad, _turned(q), _turned(alpha), seed, trip.cap,
+                images, output, samples, bad, q, alpha, seed, trip.cap,
                 count, height, width, turns, *images.stride(), *output.stride(),
                 rounding=rounding, **_fixed(images, q, trip, part),
             )  # fmt: skip
@@ -341,24 +342,26 @@ def _differentiate(
     height, width = images.shape[2:]
     groups, count = _groups(images, q)
     samples = None if grad_images is None else _samples(images, trip, torch.float32, more=1)
-    sums = torch.zeros(groups, q.shape[-3], kinds, BLOCK, BLOCK, dtype=torch.float32, device=images.device)
     to = images if grad_images is None else grad_images
+    tables = q.shape[-3]
+    q, alpha = _turned(q), None if alpha is None else _turned(alpha)
+    sums: list[Tensor] = []
     for part in _parts(images, trip):
-        first = int(part == CHROMA.value)
-        summed = 1 if part == LUMA.value else q.shape[-3] - first
+        summed = {ALL.value: tables, LUMA.value: 1, CHROMA.value: tables - 1}[part]
         at_once = -(-_PROGRAMS_PER_PROCESSOR * _processors(images.device) // groups)
         turns = min(_tiles(images, trip, part, count), at_once)
         partial = torch.empty((groups, turns, summed, kinds, 2, BLOCK, BLOCK // 2), dtype=torch.float32, device=images.device)
         with _current(images.device):
             _backward_kernel[(groups * turns,)](
-                images, grad, to, samples, partial, _turned(q), _turned(alpha), seed, trip.cap,
+                images, grad, to, samples, partial, q, alpha, seed, trip.cap,
                 count, height, width, turns, *images.stride(), *grad.stride(), *to.stride(),
                 rounding=rounding, summed=summed, kinds=kinds, want_images=grad_images is not None, maxnreg=REGISTERS,
                 **_fixed(images, q, trip, part),
             )  # fmt: skip
-        # To rows of vertical frequency.
-        sums[:, first : first + summed] = partial.sum(1).transpose(-1, -2).flatten(-3, -2)
-    return sums
+        sums.insert(0, partial.sum(1).transpose(-1, -2).flatten(-3, -2))  # to rows of vertical frequency
+    if images.shape[1] == 1:  # nothing for chroma
+        sums.append(sums[0].new_zeros(groups, tables - 1, kinds, BLOCK, BLOCK))
+    return torch.cat(sums, 1) if len(sums) > 1 else sums[0]
 
 
 def exact(images: Tensor, luma: Tensor, chroma: Tensor, factors: tuple[int, int]) -> tuple[Tensor, None]:
@@ -427,9 +430,9 @@ def _parts(images: Tensor, trip: Trip) -> tuple[int, ...]:
     return (ALL.value,) if trip.subsampling == "4:4:4" else (CHROMA.value, LUMA.value)
 
 
-def _turned(tables: Tensor | None) -> Tensor | None:
+def _turned(tables: Tensor) -> Tensor:
     """Vertical frequency fastest, as coefficients lie; otherwise threads would exchange them."""
-    return None if tables is None else tables.mT.contiguous()
+    return tables.mT.contiguous()
 
 
 def _groups(images: Tensor, q: Tensor) -> tuple[int, int]:
