@@ -54,8 +54,9 @@ def compiled(
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
 
 
-def passes(rounding: str, part: str, *, each: bool = False) -> dict[str, tuple[triton.JITFunction, dict[str, Any]]]:
-    """The kernels of a rounding for one part of an image, with a cap: forward, and backward to all gradients."""
+def passes(rounding: str, part: str, **changes: object) -> dict[str, tuple[triton.JITFunction, dict[str, Any]]]:
+    """The kernels of a rounding for one part of an image, forward, and backward to all gradients, with a cap and with tables
+    for all images; but for ``changes``."""
     soft, drawn = rounding in F.SOFT, rounding in F.RANDOM
     kinds = 2 if soft else 5 if rounding == "ste-matched" else 1
     constants = {
@@ -64,7 +65,7 @@ def passes(rounding: str, part: str, *, each: bool = False) -> dict[str, tuple[t
         "channels": 3,
         "down": 1 if part == "4:4:4" else 2,
         "tables": 3,
-        "each": each,
+        "each": False,
         "blocks": cuda.BLOCKS,
         "even": part != "chroma",
         "capped": True,
@@ -77,6 +78,7 @@ def passes(rounding: str, part: str, *, each: bool = False) -> dict[str, tuple[t
         **({} if soft else {"alpha": None}),
         **({} if drawn else {"seed": None}),
         **({"samples": None} if part == "4:4:4" else {}),
+        **changes,
     }
     spoil = {"NaN": (cuda._spoil_kernel, constants)} if rounding == "exact" and part == "4:4:4" else {}
     return {"forward": (cuda._forward_kernel, constants), "backward": (cuda._backward_kernel, constants), **spoil}

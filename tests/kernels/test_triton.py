@@ -73,25 +73,26 @@ def test_gradients_are_those_of_the_readable_path(monkeypatch, gradient, subsamp
 
 # A pass each way of luma and of chroma, of float and of whole numbers, and all.
 _SOME = (
-    "soft luma backward fp32 shared",
-    "hard chroma backward bf16 each",
-    "noise chroma forward fp16 each",
-    "exact luma forward u8 shared",
-    "exact 4:4:4 NaN fp32 shared",
+    "soft luma backward fp32 channels=1 capped=0 want_images=0",
+    "hard chroma backward bf16 each=1 down=1",
+    "noise chroma forward fp16 each=1 tables=2",
+    "exact luma forward u8",
+    "exact 4:4:4 NaN fp32",
 )
 _ALL = tuple(
-    f"{rounding} {part} {way} {dtype} {tables}"
+    f"{rounding} {part} {way}"
     for rounding in (*ROUNDINGS, "exact")
     for part in ("4:4:4", "luma", "chroma")
-    for way, dtype, tables in (("forward", "fp32", "each"), ("backward", "bf16", "shared"))
+    for way in ("forward fp32 each=1", "backward bf16", "forward u8 down=1 whole=1", "backward fp32 each=1 down=1 even=0")
 )
 _COMPILED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from triton_report import compiled, passes
 for name in sys.argv[2:]:
-    rounding, part, way, dtype, tables = name.split()
-    kernel, constants = passes(rounding, part, each=tables == "each")[way]
+    rounding, part, way, dtype, *changes = name.split()
+    changes = {key: int(value) for key, value in (change.split("=") for change in changes)}
+    kernel, constants = passes(rounding, part, **changes)[way]
     made = compiled(kernel, 80, dtype, constants)
     print(name, ".version" in made.asm["ptx"], len(made.asm["cubin"]) > 1000)
 """
