@@ -1,9 +1,8 @@
 """What Triton and ptxas make of the GPU kernels, without a GPU: `python benchmarks/triton_report.py`, some minutes.
 
 For each rounding and kernel, of 4:4:4 images, and of luma and of chroma of 4:2:0: registers and spilled bytes of a thread, and
-machine instructions for each of the numbers that a thread works on (8 pixels of each plane), with those among them by which
-threads exchange numbers. Those of the backward pass include what is done once at its end. To see how fast they run, use a GPU:
-`python benchmarks/layer.py --device cuda`.
+machine instructions for each pixel, with those among them by which threads exchange numbers. Those of the backward pass include
+what is done once at its end. To see how fast they run, use a GPU: `python benchmarks/layer.py --device cuda`.
 """
 
 import re
@@ -84,7 +83,7 @@ def passes(rounding: str, part: str, **changes: object) -> dict[str, tuple[trito
     return {"forward": (cuda._forward_kernel, constants), "backward": (cuda._backward_kernel, constants), **spoil}
 
 
-def report(kernel: triton.compiler.CompiledKernel, numbers: int) -> str:
+def report(kernel: triton.compiler.CompiledKernel, pixels: int) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
         file.flush()
@@ -101,21 +100,22 @@ def report(kernel: triton.compiler.CompiledKernel, numbers: int) -> str:
     instructions = re.findall(r"^\s*/\*[0-9a-f]{4,5}\*/\s+(?:@!?U?P[0-9T]+ )?([A-Z][A-Z0-9]*)", code, re.MULTILINE)
     registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()
     exchanges = sum(name in EXCHANGES for name in instructions)
-    return f"{registers} / {stack} / {len(instructions) / numbers:.0f} / {exchanges / numbers:.1f}"
+    return f"{registers} / {stack} / {len(instructions) / pixels:.0f} / {exchanges / pixels:.0f}"
 
 
 def main() -> None:
     print(f"Triton {triton.__version__}, {cuda.BLOCKS} blocks per program, {cuda._WARPS} warps;")
-    print("registers / spilled bytes / instructions / exchanges")
+    print("registers / spilled bytes / instructions / exchanges among them")
     for architecture, dtype in ((80, "fp32"), (90, "bf16")):
         print(f"\n| sm_{architecture}, {dtype} | kernel | {' | '.join(PARTS)} |")
         print("|---" * (2 + len(PARTS)) + "|")
         for rounding in EVERY:
             for name in ("forward", "backward"):
                 cells = []
-                for part, planes in zip(PARTS, (3, 1, 2), strict=True):
+                for part in PARTS:
                     kernel, constants = passes(rounding, part)[name]
-                    cells.append(report(compiled(kernel, architecture, dtype, constants), 8 * planes))
+                    made = compiled(kernel, architecture, dtype, constants)
+                    cells.append(report(made, 32 if part == "chroma" else 8))  # that a thread's 8 samples stand for
                 print(f"| {rounding} | {name} | {' | '.join(cells)} |", flush=True)
 
 

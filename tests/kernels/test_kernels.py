@@ -199,7 +199,6 @@ _EACH, _GREY, _WHOLE = {"each": True, "count": 2}, {"channels": 1, "count": 2}, 
     ("rounding", "subsampling", "size", "options"),
     [
         ("soft", "4:2:0", (17, 9), {**_EACH, "bits": 4}),
-        ("soft", "4:4:4", (9, 10), _WHOLE),
         ("sample", "4:4:4", (9, 17), _EACH),
         ("sample", "4:2:2", (9, 7), {"bits": 8}),
         ("hard", "4:4:4", (17, 9), {"bits": 3}),
@@ -209,8 +208,7 @@ _EACH, _GREY, _WHOLE = {"each": True, "count": 2}, {"channels": 1, "count": 2}, 
         ("ste-matched", "4:4:4", (9, 9), {"bits": 3}),
         ("ste-matched", "4:2:0", (18, 17), _EACH),
         ("ste-matched", "4:4:4", (15, 8), _GREY),
-        ("noise", "4:2:0", (33, 18), _EACH),
-        ("noise", "4:4:4", (8, 9), {"bits": 3}),
+        ("noise", "4:2:0", (18, 17), {**_EACH, "bits": 3}),
         ("noise", "4:2:0", (9, 9), {**_GREY, "each": True}),
         ("none", "4:2:2", (5, 20), {"bits": 3}),
         ("none", "4:2:0", (3, 5), _WHOLE),
@@ -296,9 +294,8 @@ def test_nan_stays_within_its_image(rounding, subsampling):
     _check_nan(rounding, subsampling)
 
 
-@pytest.mark.parametrize(("rounding", "subsampling"), [("ste-matched", "4:4:4"), ("sample", "4:2:0")])
-def test_in_triton_nan_stays_within_its_image(triton_kernel, rounding, subsampling):
-    _check_nan(rounding, subsampling)
+def test_in_triton_nan_stays_within_its_image(triton_kernel):
+    _check_nan("ste-matched", "4:2:0")
 
 
 def _check_nan(rounding, subsampling):
