@@ -1,37 +1,36 @@
-"""What Triton and ptxas make of the GPU kernels, without a GPU: `python benchmarks/triton_report.py`.
+"""What Triton and ptxas make of the GPU kernels, without a GPU: `python benchmarks/triton_report.py`, some minutes.
 
-For each architecture, dtype and kernel: registers and spilled bytes per thread, programs that the registers of a processor
-hold, shared memory per program, and machine instructions, by kind, for each of the 24 numbers (8 pixels, 3 colours) that a
-thread works on; those of the backward pass include what is done once at its end. To see how fast they run, use a GPU:
-`jpegdl bench --device cuda`.
+For each rounding and kernel, of 4:4:4 images, and of luma and of chroma of 4:2:0: registers and spilled bytes of a thread, and
+machine instructions for each pixel, with those among them by which threads exchange numbers. Those of the backward pass include
+what is done once at its end. To see how fast they run, use a GPU: `python benchmarks/layer.py --device cuda`.
 """
 
 import re
 import subprocess
 import tempfile
-from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from jpegdl import functional as F
 from jpegdl.kernels import cuda
+from jpegdl.kernels.cuda_planes import ALL, CHROMA, LUMA
+from jpegdl.kernels.cuda_quantizers import EXACT
+from jpegdl.settings import ROUNDINGS
 
-NUMBERS_A_THREAD = 24
-REGISTERS_A_PROCESSOR = 65536  # compute capability 8 and 9
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
-POINTERS = {"images": None, "output": None, "grad": None, "grad_images": None, "tables": "*fp32", "partial": "*fp32"}
-KINDS = {
-    "arithmetic": {"FADD", "FMUL", "FFMA", "FMNMX", "FSEL", "FSETP"},
-    "special": {"MUFU"},
-    "exchange": {"STS", "LDS", "LDSM", "STSM", "SHFL", "BAR"},
-    "memory": {"LDG", "STG", "LDL", "STL"},
-}
+IMAGES = {"images", "output", "grad", "grad_images"}
+POINTERS = {"samples": "*fp32", "partial": "*fp32", "q": "*fp32", "alpha": "*fp32", "seed": "*i64", "bad": "*u8"}
+EXCHANGES = {"STS", "LDS", "LDSM", "STSM", "SHFL", "BAR"}
+PARTS = {"4:4:4": ALL.value, "luma": LUMA.value, "chroma": CHROMA.value}  # the latter two of 4:2:0
+EVERY = (*ROUNDINGS, "exact")
 
 
 def compiled(
-    kernel: triton.JITFunction, architecture: int, dtype: str, constants: dict[str, object]
+    kernel: triton.JITFunction, architecture: int, dtype: str, constants: dict[str, Any]
 ) -> triton.compiler.CompiledKernel:
     """The kernel for contiguous images whose sides are multiples of 16."""
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names} | dict.fromkeys(
@@ -41,10 +40,12 @@ def compiled(
     for i, name in enumerate(kernel.arg_names):
         if name in constants:
             signature[name] = "constexpr"
-        elif name == "centre_cap":
+        elif name == "cap":
             signature[name] = "fp32"
         else:
-            signature[name] = (POINTERS[name] or f"*{dtype}") if name in POINTERS else "i32"
+            signature[name] = f"*{dtype}" if name in IMAGES else POINTERS.get(name, "i32")
+            if name == "samples" and kernel is cuda._forward_kernel and constants["rounding"] >= EXACT.value:
+                signature[name] = "*i8"
             if name not in cuda._SIZES:
                 attributes[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constants, attributes)
@@ -52,7 +53,37 @@ def compiled(
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
 
 
-def report(kernel: triton.compiler.CompiledKernel) -> str:
+def passes(rounding: str, part: str, **changes: object) -> dict[str, tuple[triton.JITFunction, dict[str, Any]]]:
+    """The kernels of a rounding for one part of an image, forward, and backward to all gradients, with a cap and with tables
+    for all images; but for ``changes``."""
+    soft, drawn = rounding in F.SOFT, rounding in F.RANDOM
+    kinds = 2 if soft else 5 if rounding == "ste-matched" else 1
+    constants = {
+        "part": PARTS[part],
+        "rounding": EVERY.index(rounding),
+        "channels": 3,
+        "down": 1 if part == "4:4:4" else 2,
+        "tables": 3,
+        "each": False,
+        "blocks": cuda.BLOCKS,
+        "even": part != "chroma",
+        "capped": True,
+        "scale": 255.0,
+        "whole": rounding == "exact",
+        "summed": {"4:4:4": 3, "luma": 1, "chroma": 2}[part],
+        "kinds": kinds,
+        "want_images": True,
+        **({} if rounding == "exact" else {"bad": None}),
+        **({} if soft else {"alpha": None}),
+        **({} if drawn else {"seed": None}),
+        **({"samples": None} if part == "4:4:4" else {}),
+        **changes,
+    }
+    spoil = {"NaN": (cuda._spoil_kernel, constants)} if rounding == "exact" and part == "4:4:4" else {}
+    return {"forward": (cuda._forward_kernel, constants), "backward": (cuda._backward_kernel, constants), **spoil}
+
+
+def report(kernel: triton.compiler.CompiledKernel, pixels: int) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
         file.flush()
@@ -67,34 +98,25 @@ def report(kernel: triton.compiler.CompiledKernel) -> str:
             [TOOLS / "nvdisasm", file.name], capture_output=True, text=True, check=True, encoding="utf-8"
         ).stdout
     instructions = re.findall(r"^\s*/\*[0-9a-f]{4,5}\*/\s+(?:@!?U?P[0-9T]+ )?([A-Z][A-Z0-9]*)", code, re.MULTILINE)
-    counts = Counter(instructions)
     registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()
-    programs = REGISTERS_A_PROCESSOR // (-(-int(registers) // 8) * 8 * 32 * cuda._WARPS)  # given out 8 per thread at a time
-    cells = [registers, stack, str(programs), str(kernel.metadata.shared), f"{len(instructions) / NUMBERS_A_THREAD:.0f}"]
-    cells += [f"{sum(counts[name] for name in names) / NUMBERS_A_THREAD:.1f}" for names in KINDS.values()]
-    return " | ".join(cells)
+    exchanges = sum(name in EXCHANGES for name in instructions)
+    return f"{registers} / {stack} / {len(instructions) / pixels:.0f} / {exchanges / pixels:.0f}"
 
 
 def main() -> None:
-    print(f"Triton {triton.__version__}, {cuda.BLOCKS} blocks per program, {cuda._WARPS} warps\n")
-    print(
-        "| target | images | kernel | registers | spilled bytes | programs | shared bytes | instructions per number | "
-        f"{' | '.join(KINDS)} |"
-    )
-    print("|---" * (8 + len(KINDS)) + "|")
-    for architecture in (80, 90):
-        for dtype in ("fp32", "bf16"):
-            constants = {"blocks": cuda.BLOCKS, "whole": True, "capped": True, "scale": 255.0}
-            kernels = {
-                "forward": (cuda._forward_kernel, constants),
-                "backward to the tables": (cuda._backward_kernel, constants | {"want_images": False}),
-                "backward to the images too": (cuda._backward_kernel, constants | {"want_images": True}),
-            }
-            for name, (kernel, values) in kernels.items():
-                print(
-                    f"| sm_{architecture} | {dtype} | {name} | {report(compiled(kernel, architecture, dtype, values))} |",
-                    flush=True,
-                )
+    print(f"Triton {triton.__version__}, {cuda.BLOCKS} blocks per program, {cuda._WARPS} warps;")
+    print("registers / spilled bytes / instructions / exchanges among them")
+    for architecture, dtype in ((80, "fp32"), (90, "bf16")):
+        print(f"\n| sm_{architecture}, {dtype} | kernel | {' | '.join(PARTS)} |")
+        print("|---" * (2 + len(PARTS)) + "|")
+        for rounding in EVERY:
+            for name in ("forward", "backward"):
+                cells = []
+                for part in PARTS:
+                    kernel, constants = passes(rounding, part)[name]
+                    made = compiled(kernel, architecture, dtype, constants)
+                    cells.append(report(made, 32 if part == "chroma" else 8))  # that a thread's 8 samples stand for
+                print(f"| {rounding} | {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -192,6 +192,39 @@ def test_every_rounding_and_sampling_is_the_readable_path(rounding, subsampling)
     _check_family(_family(rounding, subsampling, (21, 18), channels=1, count=2, seed=9), rounding)
 
 
+_EACH, _GREY, _WHOLE = {"each": True, "count": 2}, {"channels": 1, "count": 2}, {"whole": True}
+
+
+@pytest.mark.parametrize(
+    ("rounding", "subsampling", "size", "options"),
+    [
+        ("soft", "4:2:0", (17, 9), {**_EACH, "bits": 4}),
+        ("sample", "4:4:4", (9, 17), _EACH),
+        ("sample", "4:2:2", (9, 7), {"bits": 8}),
+        ("hard", "4:4:4", (17, 9), {"bits": 3}),
+        ("hard", "4:2:0", (9, 3), {}),
+        ("ste", "4:4:4", (8, 24), {**_EACH, "bits": 3}),
+        ("ste", "4:2:0", (16, 32), {}),
+        ("ste-matched", "4:4:4", (9, 9), {"bits": 3}),
+        ("ste-matched", "4:2:0", (18, 17), _EACH),
+        ("ste-matched", "4:4:4", (15, 8), _GREY),
+        ("noise", "4:2:0", (18, 17), {**_EACH, "bits": 3}),
+        ("noise", "4:2:0", (9, 9), {**_GREY, "each": True}),
+        ("none", "4:2:2", (5, 20), {"bits": 3}),
+        ("none", "4:2:0", (3, 5), _WHOLE),
+        ("none", "4:4:4", (1, 1), {**_GREY, **_WHOLE}),
+    ],
+)
+def test_in_triton_every_rounding_and_sampling_is_the_readable_path(triton_kernel, rounding, subsampling, size, options):
+    _check_family(_family(rounding, subsampling, size, **options), rounding)
+
+
+def test_in_triton_programs_work_through_many_tiles(triton_kernel, monkeypatch):
+    monkeypatch.setattr(cuda, "_processors", lambda device: 1)
+    monkeypatch.setattr(cuda, "BLOCKS", 2)
+    _check_family(_family("ste-matched", "4:2:0", (33, 8), each=True), "ste-matched")
+
+
 @pytest.mark.parametrize("rounding", ["soft", "noise", "none"])
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
 def test_whole_pixels_are_the_readable_path(rounding, subsampling):
@@ -258,6 +291,14 @@ def test_compiled_models_keep_the_family(rounding):
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
 def test_nan_stays_within_its_image(rounding, subsampling):
+    _check_nan(rounding, subsampling)
+
+
+def test_in_triton_nan_stays_within_its_image(triton_kernel):
+    _check_nan("ste-matched", "4:2:0")
+
+
+def _check_nan(rounding, subsampling):
     images, q = torch.rand(2, 3, 40, 48), torch.full((2, 2, 8, 8), 20.0, requires_grad=True)
     images[1, 0, 3, 20] = float("nan")
     options = {"rounding": rounding, "subsampling": subsampling, "bits": None, "window": 5}
@@ -788,9 +829,9 @@ def test_numbers_of_images_are_no_reason_to_compile_again():
         encoding="utf-8",
     )
     forward, backward = (set(line.split()) for line in done.stdout.splitlines())
-    tensors = {"images", "output", "tables", "centre_cap", *(f"{i}{axis}" for i in "so" for axis in "nchw")}
-    assert forward == tensors, done.stderr
-    assert backward == tensors - {"output"} | {"grad", "grad_images", "partial", "gn", "gc", "gh", "gw"}
+    both = {"images", "samples", "q", "alpha", "seed", "cap", *(f"{i}{axis}" for i in "so" for axis in "nchw")}
+    assert forward == both | {"output", "bad"}, done.stderr
+    assert backward == both | {"grad", "grad_images", "partial", "gn", "gc", "gh", "gw"}
 
 
 def test_the_exponential():

@@ -21,10 +21,11 @@ from jpegdl.functional.transforms import BLOCK, crop_edges, repeat_edges
 #: Pixels that share one chroma sample, down and across.
 SAMPLING = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}
 
-_CONSTANT_BITS, _PASS_BITS = 13, 2  # of the DCT's constants; kept between its two passes
-# cosines and their sums, times 2^13: jfdctint.c's FIX_0_298631336 and so on
-_F0298, _F0390, _F0541, _F0765, _F0899, _F1175 = 2446, 3196, 4433, 6270, 7373, 9633
-_F1501, _F1847, _F1961, _F2053, _F2562, _F3072 = 12299, 15137, 16069, 16819, 20995, 25172
+#: Bits of the DCT's constants, and bits that are kept between its two passes.
+CONSTANT_BITS, PASS_BITS = 13, 2
+#: Cosines and their sums, times 2^13: jfdctint.c's FIX_0_298631336 and so on.
+F0298, F0390, F0541, F0765, F0899, F1175 = 2446, 3196, 4433, 6270, 7373, 9633
+F1501, F1847, F1961, F2053, F2562, F3072 = 12299, 15137, 16069, 16819, 20995, 25172
 
 
 def chroma_factors(subsampling: str) -> tuple[int, int]:
@@ -240,9 +241,9 @@ def _at_blocks(table: Tensor) -> Tensor:
 def _odd_part(x0: Any, x1: Any, x2: Any, x3: Any) -> tuple[Any, Any, Any, Any]:
     """What both directions do to four of the eight numbers; figure 8 of Loeffler et al. with fewer multiplications."""
     z1, z2, z3, z4 = x0 + x3, x1 + x2, x0 + x2, x1 + x3
-    z5 = (z3 + z4) * _F1175
-    z1, z2, z3, z4 = z1 * -_F0899, z2 * -_F2562, z3 * -_F1961 + z5, z4 * -_F0390 + z5
-    return x0 * _F0298 + z1 + z3, x1 * _F2053 + z2 + z4, x2 * _F3072 + z2 + z3, x3 * _F1501 + z1 + z4
+    z5 = (z3 + z4) * F1175
+    z1, z2, z3, z4 = z1 * -F0899, z2 * -F2562, z3 * -F1961 + z5, z4 * -F0390 + z5
+    return x0 * F0298 + z1 + z3, x1 * F2053 + z2 + z4, x2 * F3072 + z2 + z3, x3 * F1501 + z1 + z4
 
 
 def _shifted(x: Any, bits: int) -> Any:
@@ -260,12 +261,12 @@ def forward_pass(x: Sequence[Any], *, first: bool) -> list[Any]:
     x0, x1, x2, x3, x4, x5, x6, x7 = x
     s0, s1, s2, s3 = x0 + x7, x1 + x6, x2 + x5, x3 + x4
     e0, e3, e1, e2 = s0 + s3, s0 - s3, s1 + s2, s1 - s2
-    bits = _CONSTANT_BITS - _PASS_BITS if first else _CONSTANT_BITS + _PASS_BITS
-    turned = (e2 + e3) * _F0541
+    bits = CONSTANT_BITS - PASS_BITS if first else CONSTANT_BITS + PASS_BITS
+    turned = (e2 + e3) * F0541
     y0, y4 = e0 + e1, e0 - e1
-    y0, y4 = (y << _PASS_BITS if first else _shifted(y, _PASS_BITS) for y in (y0, y4))
+    y0, y4 = (y << PASS_BITS if first else _shifted(y, PASS_BITS) for y in (y0, y4))
     y7, y5, y3, y1 = (_shifted(y, bits) for y in _odd_part(x3 - x4, x2 - x5, x1 - x6, x0 - x7))
-    y2, y6 = _shifted(turned + e3 * _F0765, bits), _shifted(turned - e2 * _F1847, bits)
+    y2, y6 = _shifted(turned + e3 * F0765, bits), _shifted(turned - e2 * F1847, bits)
     return [y0, y1, y2, y3, y4, y5, y6, y7]
 
 
@@ -276,10 +277,10 @@ def inverse_pass(z: Sequence[Any], *, first: bool) -> list[Any]:
         z, first: as there.
     """
     z0, z1, z2, z3, z4, z5, z6, z7 = z
-    bits = _CONSTANT_BITS - _PASS_BITS if first else _CONSTANT_BITS + _PASS_BITS + 3
-    turned = (z2 + z6) * _F0541
-    low, high = turned - z6 * _F1847, turned + z2 * _F0765
-    e0, e1 = (z0 + z4) << _CONSTANT_BITS, (z0 - z4) << _CONSTANT_BITS
+    bits = CONSTANT_BITS - PASS_BITS if first else CONSTANT_BITS + PASS_BITS + 3
+    turned = (z2 + z6) * F0541
+    low, high = turned - z6 * F1847, turned + z2 * F0765
+    e0, e1 = (z0 + z4) << CONSTANT_BITS, (z0 - z4) << CONSTANT_BITS
     even, odd = (e0 + high, e1 + low, e1 - low, e0 - high), _odd_part(z7, z5, z3, z1)[::-1]
     upper = [_shifted(e + o, bits) for e, o in zip(even, odd, strict=True)]
     lower = [_shifted(e - o, bits) for e, o in zip(even, odd, strict=True)]

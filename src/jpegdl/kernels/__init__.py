@@ -1,4 +1,4 @@
-"""The round trip of a layer, fused for speed on CPUs (numba) and NVIDIA GPUs (Triton); the exact one, fused on CPUs."""
+"""The round trip of a layer and the exact one, fused for speed on CPUs (numba) and NVIDIA GPUs (Triton)."""
 
 from jpegdl.kernels.dispatch import eager_round_trip, exporting, round_trip, unobserved
 from jpegdl.kernels.exact import compiling, exact_gradients, exact_images, to_pixels

@@ -1,4 +1,4 @@
-"""What the Triton kernels do to 8x8 blocks: DCT and soft quantizer, on a tile's numbers in registers.
+"""What the Triton kernels do to 8x8 blocks: the DCT of a tile's numbers in registers.
 
 A thread holds 8 pixels of a row, so that each 8-point DCT is arithmetic on a thread's own registers (by its symmetry, about 5
 operations a number); between rows and columns the block is transposed. No matrix unit, so no TF32.
@@ -12,8 +12,24 @@ import math
 import triton
 import triton.language as tl
 
-_TWO_LN2 = tl.constexpr(2 * math.log(2))
+from jpegdl.functional import exact
+
 _C1, _C2, _C3, _C4, _C5, _C6, _C7 = (tl.constexpr(0.5 * math.cos(k * math.pi / 16)) for k in range(1, 8))
+_ONE, _FINE, _KEPT = tl.constexpr(1), tl.constexpr(exact.CONSTANT_BITS), tl.constexpr(exact.PASS_BITS)
+_F0298, _F0390, _F0541, _F0765, _F0899, _F1175, _F1501, _F1847, _F1961, _F2053, _F2562, _F3072 = (
+    tl.constexpr(number)
+    for number in (
+        *(exact.F0298, exact.F0390, exact.F0541, exact.F0765, exact.F0899, exact.F1175),
+        *(exact.F1501, exact.F1847, exact.F1961, exact.F2053, exact.F2562, exact.F3072),
+    )
+)
+
+
+@triton.jit
+def rounded(x, small: tl.constexpr):
+    """To the nearest whole number, halves to even; ``small`` where |x| < 2^22 or x is NaN."""
+    whole = (x + 12582912.0) - 12582912.0  # 1.5 2^23 leaves a float no room for a fraction
+    return whole if small else tl.where(tl.abs(x) < 4194304.0, whole, x)
 
 
 # --------------------------------------------------------------------------------------------------------------- DCT
@@ -78,36 +94,99 @@ def _idct(z0, z1, z2, z3, z4, z5, z6, z7):
     return s0 + d0, s1 + d1, s2 + d2, s3 + d3, s3 - d3, s2 - d2, s1 - d1, s0 - d0
 
 
+# Those of jpegdl.functional.exact, in integers of 32 bits.
+
+
+@triton.jit
+def _shifted(x, bits: tl.constexpr):
+    """x / 2^bits, halves up."""
+    return (x + (_ONE << (bits - 1))) >> bits
+
+
+@triton.jit
+def _odd_part(x0, x1, x2, x3):
+    z1, z2, z3, z4 = x0 + x3, x1 + x2, x0 + x2, x1 + x3
+    z5 = (z3 + z4) * _F1175
+    z1, z2, z3, z4 = z1 * -_F0899, z2 * -_F2562, z3 * -_F1961 + z5, z4 * -_F0390 + z5
+    return x0 * _F0298 + z1 + z3, x1 * _F2053 + z2 + z4, x2 * _F3072 + z2 + z3, x3 * _F1501 + z1 + z4
+
+
+@triton.jit
+def _whole_dct(x0, x1, x2, x3, x4, x5, x6, x7, first: tl.constexpr):
+    bits: tl.constexpr = _FINE - _KEPT if first else _FINE + _KEPT
+    s0, s1, s2, s3 = x0 + x7, x1 + x6, x2 + x5, x3 + x4
+    e0, e3, e1, e2 = s0 + s3, s0 - s3, s1 + s2, s1 - s2
+    turned = (e2 + e3) * _F0541
+    if first:
+        y0, y4 = (e0 + e1) << _KEPT, (e0 - e1) << _KEPT
+    else:
+        y0, y4 = _shifted(e0 + e1, _KEPT), _shifted(e0 - e1, _KEPT)
+    y7, y5, y3, y1 = _odd_part(x3 - x4, x2 - x5, x1 - x6, x0 - x7)
+    y2, y6 = turned + e3 * _F0765, turned - e2 * _F1847
+    y1, y2, y3 = _shifted(y1, bits), _shifted(y2, bits), _shifted(y3, bits)
+    return y0, y1, y2, y3, y4, _shifted(y5, bits), _shifted(y6, bits), _shifted(y7, bits)
+
+
+@triton.jit
+def _whole_idct(z0, z1, z2, z3, z4, z5, z6, z7, first: tl.constexpr):
+    bits: tl.constexpr = _FINE - _KEPT if first else _FINE + _KEPT + 3
+    turned = (z2 + z6) * _F0541
+    low, high = turned - z6 * _F1847, turned + z2 * _F0765
+    e0, e1 = (z0 + z4) << _FINE, (z0 - z4) << _FINE
+    s0, s1, s2, s3 = e0 + high, e1 + low, e1 - low, e0 - high
+    d3, d2, d1, d0 = _odd_part(z7, z5, z3, z1)
+    x0, x1, x2, x3 = _shifted(s0 + d0, bits), _shifted(s1 + d1, bits), _shifted(s2 + d2, bits), _shifted(s3 + d3, bits)
+    x4, x5, x6, x7 = _shifted(s3 - d3, bits), _shifted(s2 - d2, bits), _shifted(s1 - d1, bits), _shifted(s0 - d0, bits)
+    return x0, x1, x2, x3, x4, x5, x6, x7
+
+
+@triton.jit
+def _analyzed(x0, x1, x2, x3, x4, x5, x6, x7, first: tl.constexpr, whole: tl.constexpr):
+    if whole:
+        return _whole_dct(x0, x1, x2, x3, x4, x5, x6, x7, first)
+    else:
+        return _dct(x0, x1, x2, x3, x4, x5, x6, x7)
+
+
+@triton.jit
+def _synthesized(z0, z1, z2, z3, z4, z5, z6, z7, first: tl.constexpr, whole: tl.constexpr):
+    if whole:
+        return _whole_idct(z0, z1, z2, z3, z4, z5, z6, z7, first)
+    else:
+        return _idct(z0, z1, z2, z3, z4, z5, z6, z7)
+
+
 @triton.jit
 def _transpose(x, blocks: tl.constexpr):
     return tl.reshape(tl.permute(tl.reshape(x, (blocks, 8, 8)), (0, 2, 1)), (blocks * 8, 8))
 
 
 @triton.jit
-def to_coefficients(left, right, blocks: tl.constexpr):
-    """Rows of pixels to coefficients, in each row a column of the block; both in halves, (rows, 4)."""
+def to_coefficients(left, right, blocks: tl.constexpr, whole: tl.constexpr):
+    """Rows of pixels to coefficients, in each row a column of the block; both in halves, (rows, 4). With ``whole`` they are
+    integers, and coefficients come times 8."""
     rows: tl.constexpr = blocks * 8
     x0, x1, x2, x3 = _split4(left, rows)
     x4, x5, x6, x7 = _split4(right, rows)
-    x0, x1, x2, x3, x4, x5, x6, x7 = _dct(x0, x1, x2, x3, x4, x5, x6, x7)
+    x0, x1, x2, x3, x4, x5, x6, x7 = _analyzed(x0, x1, x2, x3, x4, x5, x6, x7, True, whole)
     turned = _transpose(_join8(x0, x1, x2, x3, x4, x5, x6, x7, rows), blocks)
     x0, x1, x2, x3, x4, x5, x6, x7 = _split8(turned, rows)
-    x0, x1, x2, x3, x4, x5, x6, x7 = _dct(x0, x1, x2, x3, x4, x5, x6, x7)
+    x0, x1, x2, x3, x4, x5, x6, x7 = _analyzed(x0, x1, x2, x3, x4, x5, x6, x7, False, whole)
     return _join4(x0, x1, x2, x3, rows), _join4(x4, x5, x6, x7, rows)
 
 
 @triton.jit
-def to_pixels(low, high, kept_rows, kept_columns, blocks: tl.constexpr, fold: tl.constexpr):
+def to_pixels(low, high, kept_rows, kept_columns, blocks: tl.constexpr, fold: tl.constexpr, whole: tl.constexpr):
     """The inverse of to_coefficients. With ``fold``, gradients that reached a repeated edge go back to where it came from."""
     rows: tl.constexpr = blocks * 8
     x0, x1, x2, x3 = _split4(low, rows)
     x4, x5, x6, x7 = _split4(high, rows)
-    x0, x1, x2, x3, x4, x5, x6, x7 = _idct(x0, x1, x2, x3, x4, x5, x6, x7)
+    x0, x1, x2, x3, x4, x5, x6, x7 = _synthesized(x0, x1, x2, x3, x4, x5, x6, x7, True, whole)
     x = _join8(x0, x1, x2, x3, x4, x5, x6, x7, rows)
     if fold:
         x = _fold(x, kept_rows)
     x0, x1, x2, x3, x4, x5, x6, x7 = _split8(_transpose(x, blocks), rows)
-    x0, x1, x2, x3, x4, x5, x6, x7 = _idct(x0, x1, x2, x3, x4, x5, x6, x7)
+    x0, x1, x2, x3, x4, x5, x6, x7 = _synthesized(x0, x1, x2, x3, x4, x5, x6, x7, False, whole)
     if fold:
         x = _fold(_join8(x0, x1, x2, x3, x4, x5, x6, x7, rows), kept_columns)
         x0, x1, x2, x3, x4, x5, x6, x7 = _split8(x, rows)
@@ -120,84 +199,3 @@ def _fold(x, kept):
     column = tl.arange(0, 8)[None, :]
     beyond = tl.sum(tl.where(column >= kept[:, None], x, 0.0), axis=1)
     return x + tl.where(column == kept[:, None] - 1, beyond[:, None], 0.0)
-
-
-# --------------------------------------------------------------------------------------------------------- quantizer
-
-
-if isinstance(_split4, triton.JITFunction):
-
-    @triton.jit
-    def _exp2(x):
-        return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
-
-    @triton.jit
-    def _reciprocal(x):
-        return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
-
-else:  # in Triton's interpreter, which knows no assembler
-
-    @triton.jit
-    def _exp2(x):
-        return tl.exp2(x)
-
-    @triton.jit
-    def _reciprocal(x):
-        return 1 / x
-
-
-@triton.jit
-def _window(z, q, inverse, kappa, centre_cap, capped: tl.constexpr):
-    """The five levels in use and their weights.
-
-    The window is centred on the level c nearest to z that has two neighbours on each side within the cap. With u = |z / q - c|
-    and d = k - c, mirrored where z / q < c, P(k | z) is proportional to w_d = exp(kappa (2 u d - d^2) - top), ``top`` the
-    largest of these exponents; w_-d = w_d exp(-4 kappa u d). ``kappa`` comes times log2(e), for powers of 2.
-
-    Returns:
-        c, z / q - c, w_0, w_1, w_-1, w_2, w_-2. NaN and infinite z give NaN weights.
-    """
-    scaled = z * inverse
-    if capped:
-        scaled = tl.minimum(tl.maximum(scaled, -centre_cap), centre_cap)
-    centre = (scaled + 12582912.0) - 12582912.0  # rounds to even: 1.5 2^23 leaves a float no room for a fraction
-    if not capped:
-        centre = tl.where(tl.abs(scaled) < 4194304.0, centre, scaled)
-    offset = (z - q * centre) * inverse  # not scaled - centre: the difference is exact before it is scaled
-    slope = kappa * tl.abs(offset)
-    near, far = 2 * slope - kappa, 4 * slope - 4 * kappa
-    top = tl.maximum(tl.maximum(near, far), 0.0)
-    w0, w1, w2, mirror = _exp2(-top), _exp2(near - top), _exp2(far - top), _exp2(-4 * slope)
-    return centre, offset, w0, w1, w1 * mirror, w2, w2 * (mirror * mirror)
-
-
-@triton.jit
-def quantize(z, q, inverse, kappa, centre_cap, capped: tl.constexpr):
-    """Q_d."""
-    centre, offset, w0, p1, m1, p2, m2 = _window(z, q, inverse, kappa, centre_cap, capped)
-    mean = ((p1 - m1) + 2 * (p2 - m2)) * _reciprocal(w0 + (p1 + m1) + (p2 + m2))
-    return q * (centre + tl.where(offset < 0, -mean, mean))
-
-
-@triton.jit
-def quantize_backward(z, grad, q, inverse, kappa, centre_cap, capped: tl.constexpr):
-    """dL/dz, dL/dq and dL/dalpha of each coefficient from dL/dQ."""
-    centre, offset, w0, p1, m1, p2, m2 = _window(z, q, inverse, kappa, centre_cap, capped)
-    share = _reciprocal(w0 + (p1 + m1) + (p2 + m2))
-    mean = ((p1 - m1) + 2 * (p2 - m2)) * share
-    # Var(k) and Cov(k, k^2) by way of central moments, which do not cancel where all weight lies on an outer level.
-    d1, e1, d2, e2 = 1 - mean, -1 - mean, 2 - mean, -2 - mean
-    v0, v1, u1, v2, u2 = w0 * mean * mean, p1 * d1 * d1, m1 * e1 * e1, p2 * d2 * d2, m2 * e2 * e2
-    variance = (v0 + (v1 + u1) + (v2 + u2)) * share
-    third = ((v1 * d1 + u1 * e1) + (v2 * d2 + u2 * e2) - v0 * mean) * share
-    skew = third + 2 * mean * variance  # Cov(d, d^2)
-    distance = tl.abs(offset)
-    slope = kappa * _TWO_LN2  # 2 kappa
-    mirrored = mean + slope * (distance * variance - skew)
-    level = tl.where(offset < 0, -mirrored, mirrored) + centre * (1 - slope * variance)
-    return grad * (slope * variance), grad * level, grad * (q * q * q) * _mirror(offset, 2 * distance * variance - skew)
-
-
-@triton.jit
-def _mirror(offset, x):
-    return tl.where(offset < 0, -x, x)

@@ -8,6 +8,7 @@ it takes the readable one, from :mod:`jpegdl.functional`, which they are held ag
 
 import importlib
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -33,6 +34,7 @@ def _keys(device: str) -> int:
 
 #: For each kind of device that has kernels, how PyTorch marks tensors whose numbers lie in memory as they are.
 _PLAIN = {"cpu": _keys("CPU"), "cuda": _keys("CUDA")}
+DEVICES = frozenset(_PLAIN)
 _MARKS_ON_CPU = ~_PLAIN["cpu"]
 
 
@@ -159,10 +161,6 @@ def _fusible(images: Tensor, q: Tensor, alpha: Tensor | None, seed: Tensor | Non
         return False
     if images.dtype not in _DTYPES or images.numel() == 0 or images.device.type not in _PLAIN:
         return False
-    if images.device.type == "cuda" and not (
-        trip == Trip(bits=trip.bits) and q.ndim == 3 and len(q) == 3 and images.shape[1] == 3
-    ):
-        return False
     tensors = [tensor for tensor in (images, q, alpha, seed) if tensor is not None]
     for tensor in tensors:
         if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
@@ -217,31 +215,35 @@ _works._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def _kernels(device: torch.device, subsampled: bool) -> ModuleType | None:
     """The module with the kernels for a device, which have been compiled; None, after a warning, where they do not work.
     Imported late: numba and Triton take a second."""
+
+    def trial(kernels: ModuleType) -> None:
+        images, table = (torch.ones(shape, dtype=torch.float32, device=device) for shape in ((1, 3, 16, 16), (3, 8, 8)))
+        trip = Trip(subsampling="4:2:0" if subsampled else "4:4:4")
+        kernels.forward(images, table, table, None, trip)
+        kernels.backward(images, images, table, table, None, trip, want_images=False)
+
+    return tried(device, trial)
+
+
+def tried(device: torch.device, trial: Callable[[ModuleType], None]) -> ModuleType | None:
+    """The module with the kernels for a device, after a ``trial`` of it; None, after a warning, where that fails."""
     if device.type == "cuda" and torch.version.hip is not None:
         return None
     try:
         kernels = importlib.import_module(f"jpegdl.kernels.{device.type}")
         # Compilers fail at first use: no C compiler, a GPU too old, a full disk.
-        images, table = (torch.ones(shape, dtype=torch.float32, device=device) for shape in ((1, 3, 16, 16), (3, 8, 8)))
-        trip = Trip(subsampling="4:2:0" if subsampled else "4:4:4")
-        kernels.forward(images, table, table, None, trip)
-        kernels.backward(images, images, table, table, None, trip, want_images=False)
+        trial(kernels)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        warn_of(error, device.type)
+        warnings.warn(
+            f"the fused kernels for {device.type} do not work here, so PyTorch's own operations are used, which are slower and "
+            f"take more memory: {type(error).__name__}: {error}",
+            RuntimeWarning,
+            stacklevel=5,
+        )
         return None
     return kernels
-
-
-def warn_of(error: Exception, device: str) -> None:
-    """Warn that a kind of device goes without its kernels, at the code that wanted them."""
-    warnings.warn(
-        f"the fused kernels for {device} do not work here, so PyTorch's own operations are used, which are slower and "
-        f"take more memory: {type(error).__name__}: {error}",
-        RuntimeWarning,
-        stacklevel=5,
-    )
 
 
 def _module(images: Tensor, trip: Trip) -> ModuleType:

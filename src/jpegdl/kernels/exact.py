@@ -1,6 +1,5 @@
 """The pixels of JPEG files, by whichever way is there: see :mod:`jpegdl.functional.exact`, the readable one."""
 
-import importlib
 from functools import lru_cache
 from types import ModuleType
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from jpegdl import functional as F
-from jpegdl.kernels.dispatch import exporting, unobserved, warn_of
+from jpegdl.kernels.dispatch import DEVICES, exporting, tried, unobserved
 
 
 def exact_images(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str) -> Tensor:
@@ -27,8 +26,8 @@ def exact_images(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str)
         TypeError, UsageError: another dtype, shape or subsampling.
     """
     images, luma, chroma = images.detach(), luma.detach(), chroma.detach()
-    if images.device.type == "cpu" and images.numel() and not torch.compiler.is_compiling():
-        factors, kernels = F.chroma_factors(subsampling), _kernels("bytes" if _as_bytes(images) else "floats")
+    if images.device.type in DEVICES and images.numel() and not torch.compiler.is_compiling():
+        factors, kernels = F.chroma_factors(subsampling), _kernels(images.device, "bytes" if _as_bytes(images) else "floats")
         if kernels is not None and unobserved(images, luma, chroma):
             return _fused(kernels, images, luma, chroma, factors)
     return _readable(images, luma, chroma, subsampling)
@@ -58,8 +57,8 @@ def exact_gradients(
         Of images, luma and chroma, shaped like them, None for what is not wanted; None where there is no kernel.
     """
     images, luma, chroma = images.detach(), luma.detach(), chroma.detach()
-    plain = images.device.type == "cpu" and images.numel() and images.dtype != torch.float64
-    kernels = _kernels("gradients") if plain and unobserved(images, grad, luma, chroma) else None
+    plain = images.device.type in DEVICES and images.numel() and images.dtype != torch.float64
+    kernels = _kernels(images.device, "gradients") if plain and unobserved(images, grad, luma, chroma) else None
     if kernels is None:
         return None
     by_images, *by_tables = kernels.exact_backward(
@@ -83,8 +82,8 @@ def _fused(kernels: ModuleType, images: Tensor, luma: Tensor, chroma: Tensor, fa
     if images.dtype == torch.uint8:
         return output
     if images.dtype == torch.float64:
-        output, bad = output.double() / 255, _with_nan(images)
-    if bad.any():
+        return (output.double() / 255).masked_fill_(_with_nan(images)[:, None, None, None], torch.nan)
+    if bad is not None and bad.any():
         output.masked_fill_(bad.bool()[:, None, None, None], torch.nan)
     return output.to(images.dtype)
 
@@ -94,23 +93,19 @@ def _as_bytes(images: Tensor) -> bool:
     return images.dtype in (torch.uint8, torch.float64)
 
 
-@lru_cache(maxsize=3)
-def _kernels(kind: str) -> ModuleType | None:
-    """The module with the kernels for the CPU, of which those of a kind have been compiled; None, after a warning, where they
+@lru_cache(maxsize=32)
+def _kernels(device: torch.device, kind: str) -> ModuleType | None:
+    """The module with the kernels for a device, of which those of a kind have been compiled; None, after a warning, where they
     do not work."""
-    try:
-        kernels = importlib.import_module("jpegdl.kernels.cpu")
-        images, table = torch.zeros(1, 3, 8, 8), torch.ones(8, 8)
+
+    def trial(kernels: ModuleType) -> None:
+        images, table = torch.zeros(1, 3, 8, 8, device=device), torch.ones(8, 8, device=device)
         if kind == "gradients":
             kernels.exact_backward(images, images, table, table, (2, 2), straight=True, want_images=True, want_tables=True)
         else:
             kernels.exact(images if kind == "floats" else images.byte(), table, table, (2, 2))
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        warn_of(error, "cpu")
-        return None
-    return kernels
+
+    return tried(device, trial)
 
 
 def compiling() -> bool:
