@@ -5,19 +5,19 @@
 # Further options go to the training: --seeds 5 adds seeds, and what is there is not done again.
 #
 # Planned before anything was trained: of each set, the mean over corruptions and severities, paired over seeds, each of the four
-# against plain, p corrected by Holm over these four. All else is to look at. EPOCHS: 20, half of the recipe's.
+# against plain, p corrected by Holm over these four. All else is to look at. EPOCHS: 40, the recipe's.
 set -eu
 NAME=$1 FOLDER=$2
 shift 2
 HERE=$(dirname "$0")
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-IMAGES=100
+IMAGES=100 EPOCHS=${EPOCHS:-40}
 [ "$NAME" = dtd10 ] || IMAGES=178
 for front in resnet8 v1_resnet8; do
-  comparison=corruptions-$NAME arms=plain,jpeg-dl,local-contrast,faint-dc
+  comparison=corruptions-$NAME-$EPOCHS arms=plain,jpeg-dl,local-contrast,faint-dc
   [ $front = resnet8 ] || { comparison=$comparison-v1 arms=plain; }
   jpegdl compare --config dtd10 --name "$comparison" --data.path "$FOLDER" --backbone "jpegdl_studies.networks:$front" \
-    --arms "$arms" --training.epochs "${EPOCHS:-20}" --data.workers 0 --seeds 3 --jobs 1 "$@"
+    --arms "$arms" --training.epochs "$EPOCHS" --data.workers 0 --seeds 3 --jobs 1 "$@"
   jpegdl attack --name "$comparison" --arms "$arms" --eps '[]' --attacks '[]' --jpeg '[]' --images $IMAGES
 done
-python "$HERE/corruptions.py" "runs/corruptions-$NAME" "runs/corruptions-$NAME-v1=v1"
+python "$HERE/corruptions.py" "runs/corruptions-$NAME-$EPOCHS" "runs/corruptions-$NAME-$EPOCHS-v1=v1"
