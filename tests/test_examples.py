@@ -2,7 +2,10 @@ import csv
 import importlib
 import itertools
 import json
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +259,30 @@ def test_optuna_searches_on_training_images_alone(trainer):
     study = trainer("optuna_search", "optuna")(["--trials", "2", "--epochs", "1", "--steps", "1"])
     assert set(study.best_params) == {"quality", "alpha", "layer_lr"}
     assert len(study.trials) == 2
+
+
+def test_ray_searches_on_training_images_alone(tmp_path):
+    """In a process of its own, as Ray starts others and talks to them; the same folder trains nothing again."""
+    pytest.importorskip("ray")
+    script = Path(__file__).parents[1] / "examples" / "trainers" / "ray_search.py"
+    options = ["--trials", "2", "--epochs", "2", "--steps", "1", "--output", str(tmp_path / "ray")]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "RAY_USAGE_STATS_ENABLED": "0"}
+
+    def printed():
+        done = subprocess.run(
+            [sys.executable, str(script), *options], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout.splitlines()[-1]
+
+    best = printed()
+    assert best.startswith("{'quality'")
+    results = list((tmp_path / "ray" / "layer").glob("*/result.json"))
+    assert len(results) == 2
+    lines = [json.loads(line) for file in results for line in file.read_text(encoding="utf-8").splitlines()]
+    assert {line["images"] for line in lines} == {18}  # a fifth of each class of 108 training images, at least one of each
+    written = {file: file.stat().st_mtime_ns for file in results}
+    assert printed() == best
+    assert {file: file.stat().st_mtime_ns for file in results} == written
 
 
 @pytest.mark.parametrize("script", ["timm_train", "lightning_module"])

@@ -4,6 +4,7 @@ import ast
 import builtins
 import importlib
 import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -71,6 +72,75 @@ def test_the_small_network(installed):
     torch.testing.assert_close(model.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
     assert round(sum(parameter.numel() for parameter in model.parameters()), -3) == 78_000
     assert model.backbone.conv1.stride == (2, 2)
+
+
+def test_gabor_cells(installed):
+    """A grating finds its own cells, a uniform image none, and contrast far above saturation makes no difference."""
+    from jpegdl_studies.v1 import GaborEnergy
+
+    cells, waves = GaborEnergy(orientations=4, wavelengths=(3.0, 8.0), saturation=0.2), 2 * torch.pi / 8
+    across = torch.cos(waves * torch.arange(32.0)).expand(1, 3, 32, 32)
+    answers = cells(across)
+    assert answers.shape == (1, cells.channels(), 16, 16) == (1, 120, 16, 16)
+    assert cells(torch.rand(2, 1, 9, 5)).shape == (2, 40, 5, 3)
+    assert not list(cells.parameters())
+    torch.testing.assert_close(cells(torch.full((1, 3, 32, 32), 0.7))[:, :96], torch.zeros(1, 96, 16, 16), atol=1e-5, rtol=0)
+    energy = answers[0, 96:].view(3, 2, 4, 16, 16)[:, :, :, 4:12, 4:12].mean((0, 3, 4))  # by wavelength and orientation
+    assert energy.argmax() == 4  # of 8 pixels, waves along the rows
+    assert energy[1, 0] > 5 * energy[1, 2]
+    torch.testing.assert_close(cells(300 * across), cells(900 * across), atol=1e-4, rtol=1e-4)
+    # An amplitude of 1 gives 1 before the division: even and odd answers on a circle of that radius.
+    even, odd = (torch.nn.functional.conv2d(across[:, :1], cells.banks[1][part : part + 1])[0, 0] for part in (0, 1))
+    torch.testing.assert_close(even.square() + odd.square(), torch.ones_like(even), atol=0.02, rtol=0)
+
+
+def test_gradients_of_gabor_cells(installed):
+    from jpegdl_studies.networks import v1_resnet8
+    from jpegdl_studies.v1 import GaborEnergy
+
+    cells = GaborEnergy(orientations=2, wavelengths=(3.0,)).double()
+    assert torch.autograd.gradcheck(cells, torch.rand(1, 2, 6, 6, dtype=torch.float64, requires_grad=True))
+    model, grey = v1_resnet8(num_classes=7), torch.full((2, 3, 64, 64), 0.5, requires_grad=True)
+    model(grey).sum().backward()
+    assert grey.grad.isfinite().all()
+    assert model(torch.rand(2, 3, 64, 64)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("label", ["v1", None])
+def test_table_of_corruptions(tmp_path, capsys, monkeypatch, label):
+    """The mean over kinds of means over severities; of another folder's plain under its own name."""
+    rows = ["arm,seed,attack,gradient,accuracy,images"]
+    kinds = "gaussian_noise shot_noise impulse_noise defocus_blur glass_blur motion_blur zoom_blur snow frost fog brightness "
+    kinds = (kinds + "contrast elastic_transform pixelate jpeg_compression").split()
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder, arms in zip(folders, (("plain", "jpeg-dl"), ("plain",)), strict=True):
+        lines = list(rows)
+        for arm in arms:
+            for seed in range(3):
+                gain = {"one": {"plain": 0.0, "jpeg-dl": 0.1 + 0.01 * seed}, "two": {"plain": -0.2 + 0.01 * seed}}
+                more = gain[folder.name][arm]
+                lines.append(f"{arm},{seed},none,,{0.6 + more:.3f},50")
+                for k, kind in enumerate(kinds):
+                    for severity in range(1, 6):
+                        lines.append(f"{arm},{seed},corruption,{kind} {severity},{0.4 + more + (k == 0) * 0.15:.3f},50")
+        folder.mkdir()
+        (folder / "attack.csv").write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.syspath_prepend(STUDIES)
+    other = f"{folders[1]}={label}" if label else str(folders[1])
+    code = [str(STUDIES / "corruptions" / "corruptions.py"), str(folders[0]), other, "--csv", str(tmp_path / "runs.csv")]
+    monkeypatch.setattr("sys.argv", code)
+    if label is None:  # two arms of one name
+        with pytest.raises(SystemExit, match="appears twice"):
+            runpy.run_path(code[0], run_name="__main__")
+        return
+    runpy.run_path(code[0], run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "| jpeg-dl | 71.0 ± 1.0 | 52.0 ± 1.0 | +11.0 [+8.5, +13.5] | 0.0027 | 0.0027 |" in printed
+    assert "| v1 | 41.0 ± 1.0 | 22.0 ± 1.0 | -19.0 [-21.5, -16.5] | 0.00092 | 0.0018 |" in printed
+    assert "| gaussian noise | 55.0 ± 0.0 | +11.0 [+8.5, +13.5] |" in printed
+    monkeypatch.setattr("sys.argv", [code[0], str(tmp_path / "runs.csv")])  # what it wrote is as good as the folders
+    runpy.run_path(code[0], run_name="__main__")
+    assert capsys.readouterr().out == printed
 
 
 def test_studies_use_public_names(installed):

@@ -45,6 +45,36 @@ def test_a_corruption_grows_with_its_severity():
     assert changes[0] < 0.6 * changes[2]
 
 
+def test_corrupted_images_are_made_once_for_several_models(monkeypatch):
+    images, made = _images(), []
+
+    def noise(images, kind, severity, seeds):
+        made.append((kind, severity, tuple(seeds)))
+        return (images + torch.tensor(seeds)[:, None, None, None] / 100 + severity / 50).clamp(0, 1).mul(255).round() / 255
+
+    monkeypatch.setattr(corruptions, "corrupt", noise)
+    kept = corruptions.CorruptedImages()
+    expected = noise(images, "fog", 2, [5, 6])
+    made.clear()
+    for _ in range(2):
+        assert torch.equal(kept.corrupt(images, "fog", 2, [5, 6]), expected)
+        assert torch.equal(kept.corrupt(images.flip(0), "fog", 2, [6, 5]), expected.flip(0))  # in whatever batches
+    assert made == [("fog", 2, (5, 6))]
+    others = [
+        (images, "fog", 3, [5, 6]),
+        (images, "snow", 2, [5, 6]),
+        (images, "fog", 2, [5, 7]),
+        (images / 2, "fog", 2, [5, 6]),
+    ]
+    for other in others:
+        assert torch.equal(kept.corrupt(*other), noise(*other))
+    assert len(made) == 1 + 2 * len(others)
+    full = corruptions.CorruptedImages(most=40 * 40 * 3)  # room for one of two
+    for _ in range(2):
+        assert torch.equal(full.corrupt(images, "fog", 2, [5, 6]), expected)
+    assert len(made) == 3 + 2 * len(others)
+
+
 def test_images_that_are_too_small():
     with pytest.raises(UsageError, match="at least 32.*31"):
         corrupt(torch.rand(1, 3, 40, 31), "fog", 1, [0])

@@ -10,6 +10,7 @@ from jpegdl.errors import UsageError
 from jpegdl.files import read_json, replacing, write_csv
 from jpegdl.robustness.attack_figures import attack_figure, attack_notes, attack_rows
 from jpegdl.robustness.config import AttackConfig, check_attack
+from jpegdl.robustness.corruptions import CorruptedImages
 from jpegdl.robustness.results import attack_name, with_earlier
 from jpegdl.robustness.trials import attack_run
 from jpegdl.runs import RunFolder, finished_runs
@@ -63,9 +64,11 @@ def attack_comparison(
     finished = _in_order(place, finished_runs(place))
     plain = finished.get("plain", {})
     results: dict[str, dict[int, dict[str, Any]]] = {}
+    corrupted = CorruptedImages()
     for number, (arm, seed, run) in enumerate(runs):
         told = one_of_several(progress, f"{arm}, seed {seed}", number, len(runs))
-        results.setdefault(arm, {})[seed] = attack_run(run, config, plain.get(seed) if arm != "plain" else None, told)
+        transfer = plain.get(seed) if arm != "plain" else None
+        results.setdefault(arm, {})[seed] = attack_run(run, config, transfer, told, corrupted)
         if each is not None:
             each(results[arm][seed])
     name = attack_name(config.rounding)

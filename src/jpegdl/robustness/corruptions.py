@@ -1,6 +1,7 @@
 """Common corruptions after ImageNet-C, from the package imagecorruptions-imaug, and JPEG files."""
 
 import contextlib
+import hashlib
 import importlib
 import io
 from importlib.metadata import version
@@ -38,6 +39,31 @@ def check_corruptions() -> None:
 def corruption_versions() -> dict[str, str]:
     """Of the packages that corruptions are made by."""
     return {"imagecorruptions-imaug": version("imagecorruptions-imaug"), "opencv": importlib.import_module("cv2").__version__}
+
+
+class CorruptedImages:
+    """Corrupted images, kept for the next model that is tried on the same ones: most of the time goes into making them.
+
+    Args:
+        most: bytes to keep; what comes after is made anew each time.
+    """
+
+    def __init__(self, most: int = 2**30) -> None:
+        self._found: dict[tuple[str, int, int, bytes], np.ndarray[Any, np.dtype[np.uint8]]] = {}
+        self._left = most
+
+    def corrupt(self, images: Tensor, kind: str, severity: int, seeds: list[int]) -> Tensor:
+        """Do what :func:`corrupt` does."""
+        keys = [(kind, severity, seed, image.tobytes()) for image, seed in zip(_bytes(images), seeds, strict=True)]
+        keys = [(*key[:3], hashlib.sha256(key[3]).digest()) for key in keys]
+        if any(key not in self._found for key in keys):
+            made = corrupt(images, kind, severity, seeds)
+            for key, image in zip(keys, _bytes(made), strict=True):
+                if key not in self._found and self._left >= image.nbytes:
+                    self._found[key] = image
+                    self._left -= image.nbytes
+            return made
+        return _images([self._found[key] for key in keys])
 
 
 def corrupt(images: Tensor, kind: str, severity: int, seeds: list[int]) -> Tensor:

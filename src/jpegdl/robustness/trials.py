@@ -18,7 +18,7 @@ from jpegdl.robustness.attack_batch import answers, attack_images
 from jpegdl.robustness.attack_figures import attack_rows
 from jpegdl.robustness.autoattack import AUTOATTACK, FEWEST_CLASSES, STEPS, TARGETS
 from jpegdl.robustness.config import BLACK_BOX, TRANSFERRED, WHITE_BOX, AttackConfig, check_attack
-from jpegdl.robustness.corruptions import SMALLEST, corrupt, corruption_versions, jpeg_versions, through_files
+from jpegdl.robustness.corruptions import SMALLEST, CorruptedImages, corruption_versions, jpeg_versions, through_files
 from jpegdl.robustness.results import attack_name
 from jpegdl.robustness.robust_accuracy import (
     NO_GRADIENT,
@@ -45,7 +45,11 @@ CHECK_ATTACK, CHECK_NORM, CHECK_EPS = "pgd-strong", "Linf", 64 / 255
 
 
 def attack_run(
-    folder: RunFolder, config: AttackConfig, plain: RunFolder | None = None, progress: Progress | None = None
+    folder: RunFolder,
+    config: AttackConfig,
+    plain: RunFolder | None = None,
+    progress: Progress | None = None,
+    corrupted: CorruptedImages | None = None,
 ) -> dict[str, Any]:
     """Attack what a run trained, and leave ``attack.json`` and ``attack.csv`` in its folder.
 
@@ -58,6 +62,7 @@ def attack_run(
         config: what to attack with.
         plain: the run of the plain model of the same seed, for transfers from it; None for no transfers.
         progress: is told how far it is, after each batch: what is being done, and how many pieces of how many are.
+        corrupted: keeps corrupted images for the next run.
 
     Returns:
         The content of ``attack.json``, accuracies as shares from 0 to 1: ``arm``, ``seed``, ``backbone``, ``model`` (digest of
@@ -75,14 +80,18 @@ def attack_run(
     """
     check_attack(config)
     opened = open_for_test(folder, config.data, config.device, config.rounding)
-    return attack_opened(opened, config, plain if plain is None or plain.path != folder.path else None, progress)
+    return attack_opened(opened, config, plain if plain is None or plain.path != folder.path else None, progress, corrupted)
 
 
 def attack_opened(
-    opened: OpenedRun, config: AttackConfig, plain: RunFolder | None = None, progress: Progress | None = None
+    opened: OpenedRun,
+    config: AttackConfig,
+    plain: RunFolder | None = None,
+    progress: Progress | None = None,
+    corrupted: CorruptedImages | None = None,
 ) -> dict[str, Any]:
     """Attack a model that is open already, and leave the same files in its folder; see :func:`attack_run`."""
-    folder, attack = opened.folder, _Attack(opened, config, plain)
+    folder, attack = opened.folder, _Attack(opened, config, plain, corrupted or CorruptedImages(0))
     with attack.pieces.claimed(f"{folder} is being attacked"):
         try:
             result = attack.run(progress or (lambda what, done, total: None))
@@ -96,7 +105,8 @@ def attack_opened(
 class _Attack:
     """A model, its images, and all that is to be done to them."""
 
-    def __init__(self, opened: OpenedRun, config: AttackConfig, plain: RunFolder | None) -> None:
+    def __init__(self, opened: OpenedRun, config: AttackConfig, plain: RunFolder | None, corrupted: CorruptedImages) -> None:
+        self.corrupted = corrupted
         folder = opened.folder
         self.config, self.opened, self.model, self.device = config, opened, opened.model, opened.device
         self.classes, self.trained = opened.run.classes, opened.run.config
@@ -269,7 +279,7 @@ class _Attack:
                     made = through_files(images, int(degree))
                 else:
                     seeds = [_seed(self.config.images_seed, self.indices[i]) for i in batch]
-                    made = corrupt(images, kind, int(degree), seeds)
+                    made = self.corrupted.corrupt(images, kind, int(degree), seeds)
                 right[batch] = answers(self.model, made.to(self.device), labels.to(self.device), self.draws).cpu().numpy()
             found = {"correct": bits(right)}
             self.pieces.keep(f"corruption-{name}", more, found)
