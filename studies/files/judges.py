@@ -190,9 +190,9 @@ def _answers(folder: Path) -> dict[str, dict[str, dict[str, Numbers]]]:
     return found
 
 
-def _reference(by_files: dict[str, dict[str, Numbers]]) -> tuple[Numbers, Numbers, Numbers]:
+def _reference(by_files: dict[str, dict[str, Numbers]], lost: str) -> tuple[Numbers, Numbers, Numbers]:
     steps = [by_files[name] for name in sorted(by_files) if name.startswith(LADDER)]
-    bits, loss, right = (np.array([step[key] for step in steps]) for key in ("bits", "loss", "right"))
+    bits, loss, right = (np.array([step[key] for step in steps]) for key in ("bits", lost, "right"))
     return bits, loss, right
 
 
@@ -200,15 +200,18 @@ def tables(folders: list[Path]) -> Iterator[dict[str, Any]]:
     """What files save for whom, against default libjpeg read by the same network in the same way."""
     for folder in folders:
         for network, by_files in _answers(folder).items():
-            reference = _reference(by_files)
             original = 100 * by_files["originals"]["right"].mean()
             for name, found in by_files.items():
                 if name == "originals" or name.startswith(LADDER):
                     continue
-                parts = [found[key] for key in ("bits", "loss", "right", "kept")]
-                row = line(name, network, [*parts, np.full(len(parts[0]), np.nan)], reference)
-                del row["psnr"]
-                yield {"set": folder.name, **row, "accuracy of originals": f"{original:.1f}"}
+                row: dict[str, Any] = {"set": folder.name}
+                for lost in ("loss", "distance"):  # the distance needs no labels, and is less of chance
+                    parts = [found[key] for key in ("bits", lost, "right", "kept")]
+                    there = line(name, network, [*parts, np.full(len(parts[0]), np.nan)], _reference(by_files, lost))
+                    same = {key.replace("saved", f"saved at the same {lost}"): value for key, value in there.items()}
+                    row |= {key: value for key, value in same.items() if key not in ("loss", "psnr")}
+                    row |= {lost: there["loss"]}
+                yield row | {"accuracy of originals": f"{original:.1f}"}
 
 
 def seeds(folders: list[Path], networks: str, baseline: str) -> Iterator[dict[str, Any]]:
