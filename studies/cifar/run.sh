@@ -16,4 +16,4 @@ jpegdl compare --config cifar10 --config "$HERE/arms.yaml" --name "$NAME" --data
 jpegdl attack --name "$NAME" --arms plain,jpeg-dl,q-10,q-20 --images "${IMAGES:-100}" --eps 1,2 --gradients own,ste \
   --attacks fgsm,pgd,pgd-strong,apgd-ce,apgd-t,square --queries 500 --corruptions '[]' --jpeg '[]'
 python "$HERE/../attacks/attacks.py" "runs/$NAME"
-python "$HERE/steps.py" "runs/$NAME"
+python "$HERE/quantizes.py" "runs/$NAME"

@@ -1,3 +1,5 @@
+import base64
+import io
 import json
 import os
 import shutil
@@ -5,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,8 @@ from jpegdl.codec.config import PICTURE
 from jpegdl.codec.encode_folder import LOCK, MANIFEST, SOURCES
 from jpegdl.codec.reader_stage import _LOWEST_MU, search_mu
 from jpegdl.codec.trials import Shape, Tables, Trials, ask, decoded, make_trials
-from jpegdl.data import photograph
+from jpegdl.data import Data, DataConfig, photograph
+from jpegdl.data.sources.listing import is_image
 from jpegdl.errors import UsageError
 from jpegdl.tables import standard_tables
 
@@ -111,7 +115,8 @@ def test_a_folder_for_a_reader(source, tmp_path, readers):
     assert (first["quality"], first["rounds"]) == (wanted.quality, 0)
     assert first["distance"] == [round(wanted.distance, 5)]
     said = found["readers"]
-    with Image.open(tmp_path / "out" / PICTURE) as image:
+    picture = (tmp_path / "out" / PICTURE).read_text(encoding="utf-8").partition("base64,")[2].partition('"')[0]
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
         assert image.height == 5 * (320 + 16)
     assert said["files"] == 7
     assert sum(said["qualities"].values()) == 7
@@ -125,6 +130,23 @@ def test_a_folder_for_a_reader(source, tmp_path, readers):
         kept.append(bool(own == seen))
     assert said["judges"] == [{"name": "net 1", "agreement": np.mean(kept), "distance": said["judges"][0]["distance"]}]
     assert said["worst"][0]["distance"] == max(max(one["distance"]) for one in there["files"].values())
+
+
+def test_a_folder_for_a_reader_is_a_data_set_as_any_other(source, tmp_path, readers):
+    """Whatever lists images finds those that were compressed, and nothing that was written beside them."""
+    (source / "grey.png").rename(source / "cats" / "grey.png")
+    shutil.copytree(source / "cats", source / "dogs")
+    out = tmp_path / "set" / "train"
+    compress_folder(source, out, CompressConfig(reader=f"{readers}:one"))
+    shutil.copytree(out, tmp_path / "set" / "test")
+    data = Data(DataConfig(name="folder", path=str(tmp_path / "set"), size=32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data.load()
+    assert (len(data.train), len(data.test), data.classes) == (14, 14, ["cats", "dogs"])
+    again = compress_folder(out, tmp_path / "again", CompressConfig(tables="standard:50"))
+    assert (again["images"], again["written"], again["others"]) == (14, 14, 0)
+    assert not [path for path in out.iterdir() if is_image(path.name)]
 
 
 def test_it_goes_on_with_what_it_knows(source, tmp_path, readers):

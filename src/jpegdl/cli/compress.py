@@ -63,7 +63,7 @@ class Compress(Command):
         if found["others"]:
             say(f"Passed over {found['others_in_words']}")
         if found["readers"]:
-            _say_of_readers(found["readers"], "; compress.png in OUT shows them")
+            _say_of_readers(found["readers"], "; compress.html in OUT shows them")
         if found["carried"]:
             say(found["carried"]["words"])
         if bad := found["bad"]:

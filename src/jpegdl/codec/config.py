@@ -7,7 +7,8 @@ from jpegdl.errors import UsageError
 from jpegdl.settings import Count, NotNegative, Positive, Quality, Range, check_fields
 
 _OF_READERS = ("judge", "mu", "bits_per_pixel", "agree", "floor")
-PICTURE = "compress.png"  # beside it, of files for readers: those furthest from their originals
+#: Beside it, of files for readers: those furthest from their originals. No image, or who trains on the folder would meet it.
+PICTURE = "compress.html"
 MANIFEST = "compress.json"  # in a folder of compressed images: which settings made them
 
 

@@ -33,7 +33,7 @@ from jpegdl.codec.reader_stage import ReaderStage, side_by_side, summary_of
 from jpegdl.data.sources.listing import Passed, is_archive, passed_in_words
 from jpegdl.earlier import DROPPED
 from jpegdl.errors import UsageError
-from jpegdl.files import is_stray, remove_strays, replacing, write_json
+from jpegdl.files import is_stray, remove_strays, replacing, write_json, write_text
 
 LOCK = ".compress.lock"
 SOURCES = ".compress.sources"  # a line for each file that was made: what it was made of
@@ -369,8 +369,7 @@ class _Work:
             write_json(file, {**there, "found": found, "files": made})
             if found["worst"]:
                 pairs = [(places[one["file"]], self.out / one["file"], one) for one in found["worst"]]
-                with replacing(self.out / PICTURE) as new:
-                    side_by_side(pairs).save(new, "png")
+                write_text(self.out / PICTURE, side_by_side(pairs))
         return found
 
     def _carried(self, by: "_Tables", entries: Iterator[Entry]) -> Carried | None:

@@ -1,5 +1,7 @@
 """Between opening a photo and writing its file: readers choose and shape it, several photos at a time."""
 
+import base64
+import io
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -478,8 +480,8 @@ def summary_of(made: dict[str, dict[str, Any]], stage: ReaderStage) -> ReaderSum
     )
 
 
-def side_by_side(pairs: Sequence[tuple[Path, Path, dict[str, Any]]]) -> Image.Image:
-    """Return a picture of originals beside their files, one pair below the other.
+def side_by_side(pairs: Sequence[tuple[Path, Path, dict[str, Any]]]) -> str:
+    """Return a page, HTML, with a picture of originals beside their files, one pair below the other.
 
     Args:
         pairs: the original, the file, and its ``file`` (name), ``distance`` and ``quality``.
@@ -495,4 +497,9 @@ def side_by_side(pairs: Sequence[tuple[Path, Path, dict[str, Any]]]) -> Image.Im
                 image = open_picture(stream, path.name).image.convert("RGB")
             image.thumbnail((_SIDE, _SIDE))
             whole.paste(image, (place * _SIDE, top + _LINE))
-    return whole
+    stream = io.BytesIO()
+    whole.save(stream, "png")
+    picture = base64.b64encode(stream.getvalue()).decode()
+    title = "Originals, and on their right the files furthest from them"
+    head = f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
+    return f'{head}<p>{title}</p>\n<img alt="{title}" src="data:image/png;base64,{picture}">\n'

@@ -49,7 +49,7 @@ _COMPRESSED = (
     (b"Rar!", "rar", "unpack it into a folder"),
 )
 _ARCHIVE = re.compile(r"\.(tar\.(gz|bz2|xz|zst|lz4|z)|t(gz|bz2?|xz|zst)|zip|7z|rar)$", re.IGNORECASE)
-_BY_SYSTEMS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "compress.json")  # the last is this package's own
+_BY_SYSTEMS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "compress.json", "compress.html")  # the last two are ours
 BROKEN = "broken link"  # in place of a suffix
 _HOPS = 40  # links that lead to links, as in Linux
 

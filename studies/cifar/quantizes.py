@@ -1,4 +1,4 @@
-"""Does the layer quantize, or only cap? python studies/cifar/steps.py RUNS/NAME
+"""Does the layer quantize, or only cap? python studies/cifar/quantizes.py RUNS/NAME
 
 Of each arm with a layer, over its seeds: the largest and the mean luma step it starts and ends with, and the share of luma's
 coefficients at the level cap when it is tested, of DC, of the five lowest other frequencies and of the rest.
