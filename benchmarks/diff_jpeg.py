@@ -12,8 +12,8 @@ With ``ste`` values are those of the discrete steps themselves, and gradients th
 
 The paper has one formula for each step of a codec, and so has this: colour is a matrix for each pixel's three numbers, the DCT
 one sum of 64 products with a basis of 8x8x8x8, for each plane on its own, and tables are scaled in the encoder and again in the
-decoder. The authors' code works that way too, and takes longer yet: its chroma is resized by kornia's filter, here it is averaged
-over 2x2 pixels.
+decoder. The authors' code works that way too. It takes longer yet: kornia's filter resizes its chroma, which is
+averaged over 2x2 pixels here.
 """
 
 import math
