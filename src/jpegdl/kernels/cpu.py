@@ -19,22 +19,23 @@ from torch import Tensor
 from jpegdl import functional as F
 from jpegdl.functional import BLOCK
 from jpegdl.kernels.cpu_blocks import GROUP, SUMS
-from jpegdl.kernels.cpu_exact import EXACT_JOB, TEAMS, ExactJob
-from jpegdl.kernels.cpu_exact_gradients import chroma_gradient, image_gradient
+from jpegdl.kernels.cpu_exact import EXACT_JOB, ExactJob, images_of_bytes, images_of_floats
+from jpegdl.kernels.cpu_exact_gradients import gradients
 from jpegdl.kernels.cpu_strips import (
     JOB,
     Job,
-    chroma_gradient_team,
-    chroma_team,
     image_gradient_team,
     image_team,
+    subsampled_gradient_team,
+    subsampled_team,
 )
 from jpegdl.kernels.cpu_vectors import BESIDE
 from jpegdl.kernels.trip import Trip
 from jpegdl.settings import ROUNDINGS
 
-_EXACT_TEAMS = {*TEAMS[False], *TEAMS[True], chroma_gradient, image_gradient}
+_EXACT_TEAMS = (images_of_floats, images_of_bytes, gradients)
 _WORTH_A_THREAD = 1 << 14  # numbers, 0.05 milliseconds of work
+_LONG = 8  # strips of 4:2:0 that lie below one another: at each end, chroma of one more is computed
 
 
 def forward(images: Tensor, q: Tensor, alpha: Tensor | None, seed: Tensor | None, trip: Trip) -> Tensor:
@@ -54,9 +55,9 @@ def forward(images: Tensor, q: Tensor, alpha: Tensor | None, seed: Tensor | None
         held["bad"] = torch.zeros(len(pixels), dtype=torch.uint8)
     job = _job(held, q, seed, trip)
     if job.across > 1:
-        held["samples"] = torch.empty(job.n, 2, job.rows, job.columns, dtype=torch.float32)
-        _share_out(chroma_team, job, job.n * -(-job.rows // BLOCK), held)
-    _share_out(image_team, job, job.n * -(-job.height // BLOCK), held)
+        _share_out(subsampled_team, job, job.n * -(-job.rows // BLOCK), held, run=_LONG if job.down == 2 else 1)
+    else:
+        _share_out(image_team, job, job.n * -(-job.height // BLOCK), held)
     if trip.whole and held["bad"].any():
         output.masked_fill_(held["bad"].bool()[:, None, None, None], torch.nan)
     return output if images.dtype in (torch.float32, torch.uint8) else output.to(images.dtype)
@@ -80,12 +81,10 @@ def backward(
     if grad_images is not None:
         held["grad_images"] = grad_images
     job = _job(held, q, seed, trip)
-    of_chroma = None
     if job.across > 1:
-        held["samples"] = torch.empty(job.n, 2, job.rows, job.columns + 1, dtype=torch.float32)
-        of_chroma = _summed(chroma_gradient_team, job, -(-job.rows // BLOCK), held)
-    sums = _summed(image_gradient_team, job, -(-job.height // BLOCK), held)
-    sums = sums if of_chroma is None else sums + of_chroma
+        sums = _summed(subsampled_gradient_team, job, -(-job.rows // BLOCK), held)
+    else:
+        sums = _summed(image_gradient_team, job, -(-job.height // BLOCK), held)
     if trip.rounding == "ste-matched":
         within, beyond, *errors = sums.unbind(-2)
         sums = (within * F.error_slope(*errors) / 2 + beyond)[..., None, :]
@@ -159,11 +158,8 @@ def exact(images: Tensor, luma: Tensor, chroma: Tensor, factors: tuple[int, int]
     bad = torch.zeros(len(pixels), dtype=torch.uint8)
     held = {"images": pixels, "output": output, "luma": _in_order(luma), "chroma": _in_order(chroma), "bad": bad}
     job = _exact_job(held, factors)
-    for_chroma, for_images = TEAMS[pixels.dtype == torch.uint8]
-    if job.across > 1:
-        held["samples"] = torch.empty(job.n, 2, job.rows, job.columns, dtype=torch.uint8)
-        _share_out(for_chroma, job, job.n * (job.rows // BLOCK), held)
-    _share_out(for_images, job, job.n * -(-job.height // BLOCK), held)
+    team = images_of_bytes if pixels.dtype == torch.uint8 else images_of_floats
+    _share_out(team, job, job.n * (job.rows // BLOCK), held, run=_LONG if job.down == 2 else 1)
     return output, bad
 
 
@@ -199,25 +195,17 @@ def exact_backward(
     grad_images = torch.empty_like(pixels) if want_images else None
     if grad_images is not None:
         held["grad_images"] = grad_images
-    sums = pixels.new_zeros(2, n, BLOCK * BLOCK, dtype=torch.float64)
-    if subsampled:
-        strips = job.rows // BLOCK
-        held["samples"] = pixels.new_empty(n, 2, job.rows, job.columns)
-        if want_tables:
-            held["partial"] = pixels.new_zeros(n, strips, GROUP)
-        _share_out(chroma_gradient, job, n * strips, held)
-        if want_tables:
-            sums[1] += _of_blocks(held["partial"].sum(1, dtype=torch.float64))
+    strips = job.rows // BLOCK
+    if want_tables:
+        held["partial"] = pixels.new_zeros(n, strips, 2, GROUP)
     if want_images or want_tables:
-        strips = -(-job.height // BLOCK)
-        if want_tables:
-            held["partial"] = pixels.new_zeros(n, strips, 2, GROUP)
-        _share_out(image_gradient, job, n * strips, held)
-        if want_tables:
-            sums += _of_blocks(held["partial"].sum(1, dtype=torch.float64)).transpose(0, 1)
+        _share_out(gradients, job, n * strips, held)
+    if not want_tables:
+        return grad if unchanged else grad_images, None, None
+    sums = _of_blocks(held["partial"].sum(1, dtype=torch.float64)).transpose(0, 1)
     # From vertical frequency fastest, and from pixels in 0..255.
     by_luma, by_chroma = sums.float().div(255).reshape(2, n, BLOCK, BLOCK).transpose(2, 3).unbind()
-    return grad if unchanged else grad_images, *((by_luma, by_chroma) if want_tables else (None, None))
+    return grad if unchanged else grad_images, by_luma, by_chroma
 
 
 def _exact_job(held: dict[str, Tensor], factors: tuple[int, int]) -> ExactJob:
@@ -241,7 +229,7 @@ def _in_order(tensor: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------------------------------- threads
 
 
-def _share_out(team: Callable[..., None], job: Job | ExactJob, strips: int, held: dict[str, Tensor]) -> None:
+def _share_out(team: Callable[..., None], job: Job | ExactJob, strips: int, held: dict[str, Tensor], run: int = 1) -> None:
     """Run a team on all strips of a pass, on as many threads as PyTorch uses; on this one alone where starting others takes
     longer.
 
@@ -250,6 +238,7 @@ def _share_out(team: Callable[..., None], job: Job | ExactJob, strips: int, held
         job: what they work on, but for where in memory it lies.
         strips: how many there are.
         held: the tensors, by the names that a job has for them.
+        run: strips that a piece has at least, where there are enough for all threads.
     """
     job.taken, job.strips = 0, strips
     for name, tensor in held.items():
@@ -257,7 +246,7 @@ def _share_out(team: Callable[..., None], job: Job | ExactJob, strips: int, held
     numbers = held["images"].numel()
     threads = min(torch.get_num_threads(), strips, 1 + numbers // _WORTH_A_THREAD)
     # Several pieces per thread: one that shares its core with another process takes fewer.
-    job.pieces = 1 if threads == 1 else min(4 * threads, strips)
+    job.pieces = 1 if threads == 1 else max(threads, min(4 * threads, strips // run))
     native, parallel = _native(team), _openmp()
     if threads == 1:
         native(ctypes.byref(job))

@@ -1,8 +1,7 @@
 """What numba compiles for the exact round trip on the CPU: strips of 8 rows of samples, in integers of 32 bits.
 
-The formulas are those of :mod:`jpegdl.functional.exact`; :mod:`jpegdl.kernels.cpu_whole` has what is done to a block. Where
-chroma is subsampled, a first team of threads leaves its decoded samples in memory, and a second, which does luma, finds there
-the rows above and below its own too.
+The formulas are those of :mod:`jpegdl.functional.exact`; :mod:`jpegdl.kernels.cpu_whole` has what is done to a block. Strips
+are those of :mod:`jpegdl.kernels.cpu_strips`.
 """
 
 # numba infers the types of what it compiles:
@@ -18,7 +17,7 @@ from numba import float32, int32, uint8
 from numba.core import types
 
 from jpegdl.kernels.cpu_blocks import GROUP
-from jpegdl.kernels.cpu_strips import bytes_at, floats_at, kernel_sources, take
+from jpegdl.kernels.cpu_strips import bytes_at, fetch_strip_below, floats_at, kernel_sources, take
 from jpegdl.kernels.cpu_vectors import LANES
 from jpegdl.kernels.cpu_whole import code, compiled, prepare
 
@@ -33,6 +32,7 @@ inlined: Callable[..., Any] = numba.njit(error_model="numpy", nogil=True, inline
 def _load_row(image, row, pixels):
     """Row of (C, H, W), in floating point in [0, 1] or bytes, to whole numbers; whether there is NaN."""
     bad = int32(0)
+    fetch_strip_below(image, row)
     for c in range(image.shape[0]):
         for x in range(image.shape[2]):
             value = image[c, row, x]
@@ -126,26 +126,27 @@ def _average(total, down, out):
 
 
 @compiled
-def _upsample(near, far, two_rows, width, out):
-    """Samples of a row and of the next one to the row's ``2 width`` pixels, by the triangle filter. ``far`` is written over."""
+def _upsample(near, far, two_rows, mixed, out):
+    """Samples of a row and of the next one to the row's ``2 width`` pixels, width = mixed.shape[0], by the triangle filter."""
+    width = mixed.shape[0]
     if width <= 2:
         for x in range(width):
             out[2 * x] = out[2 * x + 1] = near[x]
         return
     if two_rows:
         for x in range(width):
-            far[x] = int32(3 * near[x] + far[x])
+            mixed[x] = int32(3 * near[x] + far[x])
         left, right, shift = int32(8), int32(7), 4
     else:
         for x in range(width):
-            far[x] = near[x]
+            mixed[x] = near[x]
         left, right, shift = int32(1), int32(2), 2
-    out[0] = int32(int32(4 * far[0] + left) >> shift)
+    out[0] = int32(int32(4 * mixed[0] + left) >> shift)
     for x in range(1, width):
-        out[2 * x] = int32(int32(3 * far[x] + far[x - 1] + left) >> shift)
+        out[2 * x] = int32(int32(3 * mixed[x] + mixed[x - 1] + left) >> shift)
     for x in range(width - 1):
-        out[2 * x + 1] = int32(int32(3 * far[x] + far[x + 1] + right) >> shift)
-    out[2 * width - 1] = int32(int32(4 * far[width - 1] + right) >> shift)
+        out[2 * x + 1] = int32(int32(3 * mixed[x] + mixed[x + 1] + right) >> shift)
+    out[2 * width - 1] = int32(int32(4 * mixed[width - 1] + right) >> shift)
 
 
 # ------------------------------------------------------------------------------------------------------------ strips
@@ -158,6 +159,13 @@ def groups(width):
 
 
 @compiled
+def prepare_both(lumas, chromas, n, steps, inverses):
+    """The tables of image n."""
+    prepare(lumas[n if lumas.shape[0] > 1 else 0], steps[0], inverses[0])
+    prepare(chromas[n if chromas.shape[0] > 1 else 0], steps[1], inverses[1])
+
+
+@compiled
 def _code_plane(plane, steps, inverses):
     width = plane.shape[1]
     for x in range(0, width, LANES):
@@ -165,34 +173,11 @@ def _code_plane(plane, steps, inverses):
 
 
 def _strips_of(load_row, store_row):
-    """The work on a range of strips, of chroma and of images, for one way to read and to write pixels."""
+    """The work on a range of strips, and how they are loaded, for one way to read and to write pixels."""
 
     @compiled
-    def load_chroma(image, top, down, pixels, rows, planes):
-        """A strip of averaged Cb and Cr to ``planes`` (2, 8, columns); the other two are places to work in."""
-        height, width = image.shape[1:]
-        last = (height + down - 1) // down - 1
-        cb, cr, total_cb, total_cr = rows[0], rows[1], rows[2], rows[3]
-        for y in range(8):
-            if top + y > last:  # averaged rows are repeated
-                for c in range(2):
-                    _copy(planes[c, y - 1], planes[c, y])
-                continue
-            for i in range(down):
-                load_row(image, min(down * (top + y) + i, height - 1), pixels)
-                _chroma(pixels, width, cb, cr)
-                if i == 0:
-                    _copy(cb, total_cb)
-                    _copy(cr, total_cr)
-                else:
-                    for x in range(cb.shape[0]):
-                        total_cb[x], total_cr[x] = int32(total_cb[x] + cb[x]), int32(total_cr[x] + cr[x])
-            _average(total_cb, down, planes[0, y])
-            _average(total_cr, down, planes[1, y])
-
-    @compiled
-    def load_strip(image, top, pixels, planes, across):
-        """A strip of Y, and of Cb and Cr where they are not subsampled, to ``planes``; whether there is NaN."""
+    def load_strip(image, top, pixels, planes):
+        """A strip of Y, Cb and Cr, or of grey, to ``planes``; whether there is NaN."""
         channels, height, width = image.shape
         bad = False
         for y in range(8):
@@ -207,71 +192,110 @@ def _strips_of(load_row, store_row):
                 _repeat_last(planes[0, y], width)
             else:
                 _luma(pixels, width, planes[0, y])
-                if across == 1:
-                    _chroma(pixels, width, planes[1, y], planes[2, y])
+                _chroma(pixels, width, planes[1, y], planes[2, y])
         return bad
 
     @compiled
-    def chroma_strips(images, tables, samples, down, start, stop):
-        """Subsampled chroma there and back, to ``samples`` (N, 2, rows, columns), whole blocks."""
-        width, columns, strips = images.shape[3], samples.shape[3], samples.shape[2] // 8
-        pixels, planes = np.empty((3, width), np.int32), np.empty((2, 8, groups(columns)), np.int32)
-        rows = np.empty((4, 2 * groups(columns)), np.int32)
-        steps, inverses = np.empty((2, GROUP), np.int32), np.empty(GROUP, np.float32)
-        for strip in range(start, stop):
-            n, top = strip // strips, strip % strips * 8
-            prepare(tables[n if tables.shape[0] > 1 else 0], steps, inverses)
-            load_chroma(images[n], top, down, pixels, rows, planes)
-            for c in range(2):
-                _code_plane(planes[c], steps, inverses)
-                for y in range(8):
-                    for x in range(columns):
-                        samples[n, c, top + y, x] = uint8(planes[c, y, x])
+    def load_together(image, row, down, pixels, rows, luma, samples):
+        """A strip of averaged Cb and Cr to rows 1 to 8 of ``samples`` (2, 10, columns), and the one or two of Y that lie over
+        it to ``luma``, from row 1 on; whether there is NaN. ``pixels`` and ``rows`` are places to work in."""
+        height, width = image.shape[1:]
+        cb, cr, total_cb, total_cr = rows[0], rows[1], rows[2], rows[3]
+        bad = False
+        for y in range(8):
+            if down * (8 * row + y) >= height:  # rows are repeated, of averages and of Y
+                for c in range(2):
+                    _copy(samples[c, y], samples[c, y + 1])
+                for i in range(down):
+                    _copy(luma[down * y + i], luma[down * y + i + 1])
+                continue
+            for i in range(down):
+                at = down * (8 * row + y) + i
+                if at < height:
+                    if load_row(image, at, pixels):
+                        bad = True
+                    _chroma(pixels, width, cb, cr)
+                _luma(pixels, width, luma[down * y + i + 1])
+                if i == 0:
+                    _copy(cb, total_cb)
+                    _copy(cr, total_cr)
+                else:
+                    for x in range(cb.shape[0]):
+                        total_cb[x], total_cr[x] = int32(total_cb[x] + cb[x]), int32(total_cr[x] + cr[x])
+            _average(total_cb, down, samples[0, y + 1])
+            _average(total_cr, down, samples[1, y + 1])
+        return bad
 
     @compiled
-    def image_strips(images, output, lumas, chromas, samples, down, across, bad, start, stop):
-        """Luma, and chroma that is not subsampled, there and back, and colour."""
+    def image_strips(images, output, lumas, chromas, bad, start, stop):
+        """Strips there and back, of images whose chroma is not subsampled, or that have none."""
         channels, height, width = images.shape[1:]
         strips, columns = (height + 7) // 8, groups(width)
-        chroma_height, chroma_width = (height + down - 1) // down, (width + across - 1) // across
         pixels, planes = np.empty((channels, width), np.int32), np.empty((channels, 8, columns), np.int32)
-        near, far = np.empty(chroma_width, np.int32), np.empty(chroma_width, np.int32)
-        wide = np.empty((2, 2 * chroma_width), np.int32)
         steps, inverses = np.empty((2, 2, GROUP), np.int32), np.empty((2, GROUP), np.float32)
         for strip in range(start, stop):
             n, top = strip // strips, strip % strips * 8
-            prepare(lumas[n if lumas.shape[0] > 1 else 0], steps[0], inverses[0])
-            prepare(chromas[n if chromas.shape[0] > 1 else 0], steps[1], inverses[1])
-            if load_strip(images[n], top, pixels, planes, across):
+            prepare_both(lumas, chromas, n, steps, inverses)
+            if load_strip(images[n], top, pixels, planes):
                 bad[n] = 1
-            _code_plane(planes[0], steps[0], inverses[0])
-            if channels == 3 and across == 1:
-                _code_plane(planes[1], steps[1], inverses[1])
-                _code_plane(planes[2], steps[1], inverses[1])
+            for c in range(channels):
+                _code_plane(planes[c], steps[min(c, 1)], inverses[min(c, 1)])
             for y in range(min(8, height - top)):
                 if channels == 1:
                     _copy_some(planes[0, y], pixels[0])
-                    store_row(pixels, output[n], top + y)
-                    continue
-                if across == 1:
-                    _colour(planes[0, y], planes[1, y], planes[2, y], width, pixels)
                 else:
-                    row = (top + y) // down
-                    other = row
-                    if down == 2:
-                        other = min(max(row + (1 if (top + y) % 2 else -1), 0), chroma_height - 1)
-                    for c in range(2):
-                        for x in range(chroma_width):
-                            near[x], far[x] = int32(samples[n, c, row, x]), int32(samples[n, c, other, x])
-                        _upsample(near, far, down == 2, chroma_width, wide[c])
-                    _colour(planes[0, y], wide[0], wide[1], width, pixels)
+                    _colour(planes[0, y], planes[1, y], planes[2, y], width, pixels)
                 store_row(pixels, output[n], top + y)
 
-    return chroma_strips, image_strips, load_chroma, load_strip
+    @compiled
+    def subsampled_strips(images, output, lumas, chromas, rows, width, down, bad, start, stop):
+        """Strips of chroma, ``rows`` x ``width`` samples of it in whole blocks, and of luma that lies over it, there and back:
+        as in :mod:`jpegdl.kernels.cpu_strips`."""
+        height, columns, across = images.shape[2], groups(width), groups(images.shape[3])
+        strips, over = rows // 8, 8 * down
+        pixels, lines = np.empty((3, images.shape[3]), np.int32), np.empty((4, 2 * columns), np.int32)
+        luma, samples = np.empty((over + 1, across), np.int32), np.empty((2, 10, columns), np.int32)
+        mixed, wide = np.empty((images.shape[3] + 1) // 2, np.int32), np.empty((2, 2 * columns), np.int32)
+        steps, inverses = np.empty((2, 2, GROUP), np.int32), np.empty((2, GROUP), np.float32)
+        above, below = down == 2 and start % strips != 0, down == 2 and stop % strips != 0
+        for strip in range(start - above, stop + below):
+            n, row = strip // strips, strip % strips
+            mine = start <= strip and strip < stop
+            prepare_both(lumas, chromas, n, steps, inverses)
+            if load_together(images[n], row, down, pixels, lines, luma, samples):
+                bad[n] = 1
+            for c in range(2):
+                _code_plane(samples[c, 1:9], steps[1], inverses[1])
+            if mine:
+                for i in range(min(down, (height + 7) // 8 - down * row)):
+                    _code_plane(luma[8 * i + 1 : 8 * i + 9], steps[0], inverses[0])
+            last = (height + down - 1) // down - 8 * row  # where the image ends, if it does
+            for c in range(2):
+                if row == 0:
+                    _copy(samples[c, 1], samples[c, 0])
+                if last <= 8:
+                    _copy(samples[c, last], samples[c, last + 1])
+            first, end = 0, 0
+            if mine:
+                end = over - 1 if down == 2 and row < strips - 1 else min(over, height - over * row)
+            if down == 2 and row > 0 and strip > start:
+                first = -1
+            for y in range(first, end):
+                near = (y + down) // down
+                far = near if down == 1 else near + 1 if y % 2 else near - 1
+                for c in range(2):
+                    _upsample(samples[c, near], samples[c, far], down == 2, mixed, wide[c])
+                _colour(luma[y + 1], wide[0], wide[1], images.shape[3], pixels)
+                store_row(pixels, output[n], over * row + y)
+            _copy(luma[over], luma[0])
+            for c in range(2):
+                _copy(samples[c, 8], samples[c, 0])
+
+    return image_strips, subsampled_strips, load_strip, load_together
 
 
-_CHROMA_FLOATS, _IMAGE_FLOATS, load_chroma_of_floats, load_strip_of_floats = _strips_of(_load_row, _store_row)
-_CHROMA_BYTES, _IMAGE_BYTES, _, _ = _strips_of(_load_row_of_bytes, _store_row_of_bytes)
+_IMAGE_FLOATS, _SUBSAMPLED_FLOATS, load_strip_of_floats, load_together_of_floats = _strips_of(_load_row, _store_row)
+_IMAGE_BYTES, _SUBSAMPLED_BYTES, _, _ = _strips_of(_load_row_of_bytes, _store_row_of_bytes)
 
 
 # ------------------------------------------------------------------------------------------------------------- a job
@@ -283,11 +307,9 @@ class ExactJob(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("taken", "pieces", "strips", "n", "channels", "height", "width")),
         *((name, ctypes.c_int64) for name in ("down", "across", "rows", "columns", "lumas", "chromas")),  # how many tables
-        # Where there lie: float32 or bytes (n, channels, height, width), float32 tables (.., 8, 8), bytes (n, 2, rows, columns)
-        # and bytes (n).
-        *((name, ctypes.c_int64) for name in ("images", "output", "luma", "chroma", "samples", "bad")),
-        # For gradients, float32 like the images, or none; float32 for each strip of luma (2, GROUP), of chroma (GROUP), or
-        # none. Of them the samples are float32 too.
+        # Where there lie: float32 or bytes (n, channels, height, width), float32 tables (.., 8, 8), and bytes (n).
+        *((name, ctypes.c_int64) for name in ("images", "output", "luma", "chroma", "bad")),
+        # For gradients, float32 like the images, or none; float32 (strips, 2, GROUP), or none.
         *((name, ctypes.c_int64) for name in ("grad", "grad_images", "partial")),
         ("straight", ctypes.c_float),
     )
@@ -296,63 +318,43 @@ class ExactJob(ctypes.Structure):
 EXACT_JOB = types.CPointer(numba.from_dtype(np.dtype(ExactJob)))
 
 
-def _teams_of(pixels_at, chroma_strips, image_strips):
+def _teams_of(pixels_at, image_strips, subsampled_strips):
     @inlined
-    def chroma_team(pointer):
-        job = numba.carray(pointer, 1)[0]
-        images = numba.carray(pixels_at(job.images), (job.n, job.channels, job.height, job.width))
-        tables = numba.carray(floats_at(job.chroma), (job.chromas, 8, 8))
-        samples = numba.carray(bytes_at(job.samples), (job.n, 2, job.rows, job.columns))
-        piece = take(pointer)
-        while piece < job.pieces:
-            start, stop = job.strips * piece // job.pieces, job.strips * (piece + 1) // job.pieces
-            chroma_strips(images, tables, samples, job.down, start, stop)
-            piece = take(pointer)
-
-    @inlined
-    def image_team(pointer):
+    def team(pointer):
         job = numba.carray(pointer, 1)[0]
         shape = (job.n, job.channels, job.height, job.width)
         images, output = numba.carray(pixels_at(job.images), shape), numba.carray(pixels_at(job.output), shape)
         lumas = numba.carray(floats_at(job.luma), (job.lumas, 8, 8))
         chromas = numba.carray(floats_at(job.chroma), (job.chromas, 8, 8))
-        samples = numba.carray(bytes_at(job.samples), (job.n, 2, job.rows, job.columns))
         bad = numba.carray(bytes_at(job.bad), (job.n,))
         piece = take(pointer)
         while piece < job.pieces:
             start, stop = job.strips * piece // job.pieces, job.strips * (piece + 1) // job.pieces
-            image_strips(images, output, lumas, chromas, samples, job.down, job.across, bad, start, stop)
+            if job.across == 1:
+                image_strips(images, output, lumas, chromas, bad, start, stop)
+            else:
+                subsampled_strips(images, output, lumas, chromas, job.rows, job.columns, job.down, bad, start, stop)
             piece = take(pointer)
 
-    return chroma_team, image_team
+    return team
 
 
-_chroma_of_floats, _images_of_floats = _teams_of(floats_at, _CHROMA_FLOATS, _IMAGE_FLOATS)
-_chroma_of_bytes, _images_of_bytes = _teams_of(bytes_at, _CHROMA_BYTES, _IMAGE_BYTES)
+_images_of_floats = _teams_of(floats_at, _IMAGE_FLOATS, _SUBSAMPLED_FLOATS)
+_images_of_bytes = _teams_of(bytes_at, _IMAGE_BYTES, _SUBSAMPLED_BYTES)
 
 
 def _named(sources: str) -> tuple[Callable[[Any], None], ...]:
     """For ``numba.cfunc``, as in :mod:`jpegdl.kernels.cpu_strips`: each closes over the sources, so that its cache follows."""
 
-    def chroma_of_floats(pointer):
-        sources  # noqa: B018
-        _chroma_of_floats(pointer)
-
     def images_of_floats(pointer):
         sources  # noqa: B018
         _images_of_floats(pointer)
-
-    def chroma_of_bytes(pointer):
-        sources  # noqa: B018
-        _chroma_of_bytes(pointer)
 
     def images_of_bytes(pointer):
         sources  # noqa: B018
         _images_of_bytes(pointer)
 
-    return chroma_of_floats, images_of_floats, chroma_of_bytes, images_of_bytes
+    return images_of_floats, images_of_bytes
 
 
-_chroma_floats, _image_floats, _chroma_bytes, _image_bytes = _named(kernel_sources())
-#: By whether images are bytes: what does subsampled chroma, and what does the rest.
-TEAMS = {False: (_chroma_floats, _image_floats), True: (_chroma_bytes, _image_bytes)}
+images_of_floats, images_of_bytes = _named(kernel_sources())

@@ -1,9 +1,8 @@
 """What numba compiles for the CPU: strips of 8 rows of samples, which stay in the cache from the load to the store.
 
 Colour is a loop over whole rows, which the compiler turns into vector instructions; :mod:`jpegdl.kernels.cpu_blocks` has what
-is done to blocks. Where chroma is subsampled, a first team of threads leaves its decoded samples in memory, and a second, which
-does luma and colour, finds there the rows above and below its own too; of gradients, likewise. Each strip has its own place for
-its table gradients, so that sums do not depend on who takes which.
+is done to blocks. Where chroma is subsampled, a strip is one of chroma with the luma that lies over it, one or two of 8 rows.
+Each strip has its own place for its table gradients, so that sums do not depend on who takes which.
 """
 
 # numba infers the types of what it compiles:
@@ -46,7 +45,7 @@ from jpegdl.kernels.cpu_blocks import (
     saturate,
     synthesize,
 )
-from jpegdl.kernels.cpu_vectors import BESIDE, FLAGS, LANES
+from jpegdl.kernels.cpu_vectors import BESIDE, FLAGS, LANES, vector_function
 from jpegdl.settings import ROUNDINGS
 
 _SOFT, _SAMPLE, _HARD, _STE, _NOISE, _NONE = (
@@ -69,10 +68,27 @@ _GOLDEN, _FIRST, _SECOND = uint64(draws.GOLDEN), uint64(draws.FIRST), uint64(dra
 # ---------------------------------------------------------------------------------------------------- pixels of rows
 
 
+@vector_function()
+def _fetch(numbers, index):
+    numbers.fetch(index)
+
+
+@_compiled
+def fetch_strip_below(image, row):
+    """Have the row of (C, H, W) that lies 8 further down brought into the cache, or that of the next image in a batch."""
+    channels, height, width = image.shape
+    below = row + 8 if row + 8 < height else channels * height + row % 8
+    for c in range(channels):
+        start = (c * height + below) * width
+        for x in range(0, width, 16):
+            _fetch(image, start + x)
+
+
 @_compiled
 def _load_row(image, row, whole, pixels):
     """A row of (C, H, W) in [0, 1] to pixels of 0..255, ``whole`` ones where it says so; whether there is NaN."""
     bad = np.int32(0)
+    fetch_strip_below(image, row)
     for c in range(image.shape[0]):
         if whole:
             for x in range(image.shape[2]):
@@ -244,44 +260,67 @@ def _add(source, target):
 
 
 @_compiled
-def _load_chroma(image, top, down, whole, pixels, lower, wide, planes):
-    """A strip of Cb and Cr averaged over ``down`` rows and 2 columns, to ``planes`` (2, 8, columns); the others are places to
-    work in. Rows are added up before there is colour, of which less is to be computed then."""
-    height, width = image.shape[1:]
-    last, blocks = (height + down - 1) // down - 1, ((width + 1) // 2 + 7) // 8 * 8
-    share = float32(0.5) / float32(down)
-    for y in range(8):
-        if top + y > last:  # averaged rows are repeated
-            for c in range(2):
-                _copy(planes[c, y - 1], planes[c, y])
-            continue
-        _load_row(image, down * (top + y), whole, pixels)
-        if down == 2:
-            _load_row(image, min(2 * (top + y) + 1, height - 1), whole, lower)
-            _add(lower, pixels)
-        _chroma_of(pixels, wide)
-        for c in range(2):
-            line, plane = wide[c], planes[c, y]
-            for x in range(width, 2 * blocks):  # pixels are repeated, before the averaging
-                line[x] = line[width - 1]
-            for x in range(blocks):
-                plane[x] = (line[2 * x] + line[2 * x + 1]) * share
-            for x in range(blocks, plane.shape[0]):
-                plane[x] = _ZERO
+def _luma_of(pixels, luma):
+    """Level-shifted Y of a row of pixels, and its edge repeated."""
+    width = pixels.shape[1]
+    for x in range(width):
+        luma[x] = (R * pixels[0, x] + G * pixels[1, x] + B * pixels[2, x]) - float32(128)
+    _repeat_edge(luma, width)
 
 
 @_compiled
-def _upsample(samples, y, down, mixed, out):
-    """The row y of pixels' chroma, (.., 2 w), from samples (h, columns), w = mixed.shape[0] of them; triangle filter."""
-    width, height = mixed.shape[0], samples.shape[0]
-    row = y // down
-    near = samples[row]
+def _load_together(image, row, down, whole, pixels, lower, wide, luma, samples):
+    """Row ``row`` of the image's units: a strip of Cb and Cr averaged over ``down`` rows and 2 columns, to rows 1 to 8 of
+    ``samples`` (2, 10, columns), and the one or two strips of level-shifted Y that lie over it, to ``luma`` from row 1 on;
+    whether there is NaN. The others are places to work in. Rows are added up before there is chroma, of which less is to be
+    computed then."""
+    height, width = image.shape[1:]
+    last, blocks = (height + down - 1) // down - 1, ((width + 1) // 2 + 7) // 8 * 8
+    share = float32(0.5) / float32(down)
+    bad = False
+    for y in range(8):
+        at = 8 * row + y
+        if at > last:  # rows are repeated, of averages and of Y
+            for c in range(2):
+                _copy(samples[c, y], samples[c, y + 1])
+            for i in range(down):
+                _copy(luma[down * y + i], luma[down * y + i + 1])
+            continue
+        if _load_row(image, down * at, whole, pixels):
+            bad = True
+        _luma_of(pixels, luma[down * y + 1])
+        if down == 2:
+            if 2 * at + 1 < height:
+                if _load_row(image, 2 * at + 1, whole, lower):
+                    bad = True
+                _luma_of(lower, luma[2 * y + 2])
+            else:
+                for c in range(3):
+                    _copy(pixels[c], lower[c])
+                _copy(luma[2 * y + 1], luma[2 * y + 2])
+            _add(lower, pixels)
+        _chroma_of(pixels, wide)
+        for c in range(2):
+            line, target = wide[c], samples[c, y + 1]
+            for x in range(width, 2 * blocks):  # pixels are repeated, before the averaging
+                line[x] = line[width - 1]
+            for x in range(blocks):
+                target[x] = (line[2 * x] + line[2 * x + 1]) * share
+            for x in range(blocks, target.shape[0]):
+                target[x] = _ZERO
+    return bad
+
+
+@_compiled
+def _upsample(near, far, down, mixed, out):
+    """A row of pixels' chroma, (.., 2 w), from the samples nearest to it and, of 4:2:0, those next nearest, w = mixed.shape[0]
+    of them; triangle filter."""
+    width = mixed.shape[0]
     if width <= 2:
         for x in range(width):
             out[2 * x] = out[2 * x + 1] = near[x]
         return
     if down == 2:
-        far = samples[min(max(row + (1 if y % 2 else -1), 0), height - 1)]
         for x in range(width):
             mixed[x] = float32(0.75) * near[x] + float32(0.25) * far[x]
     else:
@@ -337,7 +376,7 @@ def to_samples(grad, row, down, scale, wide, out, y0):
 
 @_compiled
 def _fold_chroma(planes, rows, width):
-    """The transpose of what _load_chroma repeats: of rows; of columns into the first one that is repeated, if any."""
+    """The transpose of what _load_together repeats: of rows; of columns into the first one that is repeated, if any."""
     real, blocks = (width + 1) // 2, ((width + 1) // 2 + 7) // 8 * 8
     for c in range(2):
         for y in range(rows, 8):
@@ -349,11 +388,10 @@ def _fold_chroma(planes, rows, width):
 
 
 @_compiled
-def _spread(samples, y, height, width, down, wide):
-    """The transpose of the averaging, for a row of pixels: gradients of its Cb or Cr from those of samples, as _fold_chroma
-    leaves them."""
+def _spread(near, y, height, width, down, wide):
+    """The transpose of the averaging, for the row y of pixels: gradients of its Cb or Cr from those of the samples that have
+    them, as _fold_chroma leaves these."""
     real, blocks = (width + 1) // 2, ((width + 1) // 2 + 7) // 8 * 8
-    near = samples[y // down]
     share = float32(0.5) / float32(down)
     if down == 2 and y == height - 1 and height % 2:  # repeated, and averaged with itself
         share = share * float32(2)
@@ -491,11 +529,9 @@ class Job(ctypes.Structure):
         # The rounding's number; whether pixels are whole; tables of an image, whether each image has its own.
         *((name, ctypes.c_int64) for name in ("kind", "whole", "tables", "each", "seed")),
         *((name, ctypes.c_float) for name in ("cap", "far")),
-        # Where float32 lie: of (n, channels, height, width), of (n or 1, tables, 8, 8), of subsampled chroma (n, 2, rows,
-        # columns), and of (strips, tables, SUMS), or of chroma (strips, SUMS). Bytes (n): whether an image has NaN, if whole.
-        # 0 for what there is not.
-        *((name, ctypes.c_int64) for name in ("images", "output", "grad", "grad_images", "q", "alpha", "samples", "partial")),
-        ("bad", ctypes.c_int64),
+        # Where float32 lie: of (n, channels, height, width), of (n or 1, tables, 8, 8), and of (strips, tables, SUMS). Bytes
+        # (n): whether an image has NaN, if whole. 0 for what there is not.
+        *((name, ctypes.c_int64) for name in ("images", "output", "grad", "grad_images", "q", "alpha", "partial", "bad")),
     )
 
 
@@ -570,43 +606,14 @@ def _groups(width):
 
 
 @_compiled
-def _chroma_strips(job, start, stop):
-    """Subsampled chroma there and back, to the samples."""
-    images = numba.carray(floats_at(job.images), (job.n, job.channels, job.height, job.width))
-    samples = numba.carray(floats_at(job.samples), (job.n, 2, job.rows, job.columns))
-    strips, columns = (job.rows + 7) // 8, _groups(job.columns)
-    pixels, lower, planes = np.empty((3, job.width), np.float32), np.empty((3, job.width), np.float32), _strip_of(2, columns)
-    wide, tables = np.empty((2, 2 * columns), np.float32), _room(job.tables * TABLES).reshape(job.tables, TABLES)
-    keys, z, _ = _places()
-    before = -1
-    for strip in range(start, stop):
-        n, row = strip // strips, strip % strips
-        if n != before and (before < 0 or job.each):
-            _prepare_image(job, n, tables)
-        seed, before = _seed_of(job, n), n
-        _load_chroma(images[n], 8 * row, job.down, job.whole, pixels, lower, wide, planes)
-        for c in range(2):
-            table = tables[min(c + 1, job.tables - 1)]
-            _code_plane(job.kind, planes[c], table, job.cap, seed, c + 1, row, keys, z)
-            for y in range(min(8, job.rows - 8 * row)):
-                for x in range(job.columns):
-                    samples[n, c, 8 * row + y, x] = planes[c, y, x]
-
-
-@_compiled
 def _image_strips(job, start, stop):
-    """Luma, and chroma that is not subsampled, there and back, and colour."""
+    """Strips there and back, of images whose chroma is not subsampled, or that have none."""
     shape = (job.n, job.channels, job.height, job.width)
     images, output = numba.carray(floats_at(job.images), shape), numba.carray(floats_at(job.output), shape)
     bad = numba.carray(bytes_at(job.bad), (job.n if job.bad else 0,))
-    samples = numba.carray(floats_at(job.samples), (job.n, 2, job.rows, job.columns))
     height, width = job.height, job.width
-    strips, count = (height + 7) // 8, job.channels if job.across == 1 else 1
-    pixels, planes = (
-        np.empty((job.channels, width), np.float32),
-        _strip_of(count, _groups(width)),
-    )
-    mixed, wide = np.empty(job.columns, np.float32), np.empty((2, 2 * job.columns), np.float32)
+    strips = (height + 7) // 8
+    pixels, planes = np.empty((job.channels, width), np.float32), _strip_of(job.channels, _groups(width))
     tables = _room(job.tables * TABLES).reshape(job.tables, TABLES)
     keys, z, _ = _places()
     before = -1
@@ -617,77 +624,83 @@ def _image_strips(job, start, stop):
         seed, before = _seed_of(job, n), n
         if _load(images[n], 8 * row, job.whole, pixels, planes) and job.bad:
             bad[n] = 1
-        for c in range(count):
+        for c in range(job.channels):
             _code_plane(job.kind, planes[c], tables[min(c, job.tables - 1)], job.cap, seed, c, row, keys, z)
         for y in range(min(8, height - 8 * row)):
             if job.channels == 1:
                 for x in range(width):
                     pixels[0, x] = planes[0, y, x] + float32(128)
-            elif count == 3:
-                _to_colour(planes[0, y], planes[1, y], planes[2, y], pixels)
             else:
-                for c in range(2):
-                    _upsample(samples[n, c], 8 * row + y, job.down, mixed, wide[c])
-                _to_colour(planes[0, y], wide[0], wide[1], pixels)
+                _to_colour(planes[0, y], planes[1, y], planes[2, y], pixels)
             _store_row(pixels, job.whole, output[n], 8 * row + y)
 
 
 @_compiled
-def _chroma_gradient_strips(job, start, stop):
-    """Gradients of pixels to those of subsampled chroma, as _fold_chroma leaves them, and of its tables."""
+def _subsampled_strips(job, start, stop):
+    """Strips of chroma and of the luma that lies over it, there and back. A row of pixels on the border of two strips needs
+    chroma of both: of what others do, that is computed here too."""
     shape = (job.n, job.channels, job.height, job.width)
-    images, grad = numba.carray(floats_at(job.images), shape), numba.carray(floats_at(job.grad), shape)
-    samples = numba.carray(floats_at(job.samples), (job.n, 2, job.rows, job.columns + 1))
-    partial = numba.carray(floats_at(job.partial), (job.strips, job.tables, SUMS))
-    strips, columns = (job.rows + 7) // 8, _groups(job.columns)
-    pixels, lower, planes = np.empty((3, job.width), np.float32), np.empty((3, job.width), np.float32), _strip_of(2, columns)
-    wide, grad_planes = np.empty((2, 2 * columns + 2), np.float32), _strip_of(2, columns)
+    images, output = numba.carray(floats_at(job.images), shape), numba.carray(floats_at(job.output), shape)
+    bad = numba.carray(bytes_at(job.bad), (job.n if job.bad else 0,))
+    height, width, down = job.height, job.width, job.down
+    strips, over = (job.rows + 7) // 8, 8 * down
+    pixels, lower, columns = np.empty((3, width), np.float32), np.empty((3, width), np.float32), _groups(job.columns)
+    # Row 0: the last one of the strip above.
+    luma = _room((over + 1) * _groups(width)).reshape(over + 1, _groups(width))
+    samples = _room(20 * columns).reshape(2, 10, columns)
+    mixed, wide = np.empty(job.columns, np.float32), np.empty((2, 2 * columns), np.float32)
     tables = _room(job.tables * TABLES).reshape(job.tables, TABLES)
-    keys, z, grad_z = _places()
+    keys, z, _ = _places()
     before = -1
-    for strip in range(start, stop):
+    above, below = down == 2 and start % strips != 0, down == 2 and stop % strips != 0
+    for strip in range(start - above, stop + below):
         n, row = strip // strips, strip % strips
         if n != before and (before < 0 or job.each):
             _prepare_image(job, n, tables)
         seed, before = _seed_of(job, n), n
-        rows = min(8, job.rows - 8 * row)
-        _load_chroma(images[n], 8 * row, job.down, job.whole, pixels, lower, wide, planes)
-        for y in range(8):
-            if y < rows:
-                to_samples(grad[n], 8 * row + y, job.down, float32(1 / 255), wide, grad_planes, y)
-            else:
-                for c in range(2):
-                    clear(grad_planes[c, y])
+        mine = start <= strip and strip < stop
+        if _load_together(images[n], row, down, job.whole, pixels, lower, wide, luma, samples) and job.bad:
+            bad[n] = 1
         for c in range(2):
-            t = min(c + 1, job.tables - 1)
-            _differentiate_plane(
-                job.kind, planes[c], grad_planes[c], tables[t], partial[strip, t], job.cap, job.far,
-                seed, c + 1, row, keys, z, grad_z, job.grad_images != 0,
-            )  # fmt: skip
-        if job.grad_images:
-            _fold_chroma(grad_planes, rows, job.width)
+            _code_plane(job.kind, samples[c, 1:9], tables[min(c + 1, job.tables - 1)], job.cap, seed, c + 1, row, keys, z)
+        if mine:
+            for i in range(min(down, (height + 7) // 8 - down * row)):
+                _code_plane(job.kind, luma[8 * i + 1 : 8 * i + 9], tables[0], job.cap, seed, 0, down * row + i, keys, z)
+        last = job.rows - 8 * row  # where the image ends, if it does
+        for c in range(2):
+            if row == 0:
+                _copy(samples[c, 1], samples[c, 0])
+            if last <= 8:
+                _copy(samples[c, last], samples[c, last + 1])
+        first, end = 0, 0
+        if mine:
+            end = over - 1 if down == 2 and row < strips - 1 else min(over, height - over * row)
+        if down == 2 and row > 0 and strip > start:
+            first = -1
+        for y in range(first, end):
+            near = (y + down) // down
+            far = near if down == 1 else near + 1 if y % 2 else near - 1
             for c in range(2):
-                for y in range(rows):
-                    for x in range(min(job.columns + 1, columns)):
-                        samples[n, c, 8 * row + y, x] = grad_planes[c, y, x]
+                _upsample(samples[c, near], samples[c, far], down, mixed, wide[c])
+            _to_colour(luma[y + 1], wide[0], wide[1], pixels)
+            _store_row(pixels, job.whole, output[n], over * row + y)
+        _copy(luma[over], luma[0])
+        for c in range(2):
+            _copy(samples[c, 8], samples[c, 0])
 
 
 @_compiled
 def _image_gradient_strips(job, start, stop):
-    """The rest: gradients of luma, of chroma that is not subsampled, of their tables, and of images."""
+    """Gradients of images whose chroma is not subsampled, or that have none, and of tables."""
     shape = (job.n, job.channels, job.height, job.width)
     images, grad = numba.carray(floats_at(job.images), shape), numba.carray(floats_at(job.grad), shape)
     wanted = job.grad_images != 0
     grad_images = numba.carray(floats_at(job.grad_images), (job.n if wanted else 0, *shape[1:]))
-    samples = numba.carray(floats_at(job.samples), (job.n, 2, job.rows, job.columns + 1))
     partial = numba.carray(floats_at(job.partial), (job.strips, job.tables, SUMS))
     height, width = job.height, job.width
-    strips, count = (height + 7) // 8, job.channels if job.across == 1 else 1
-    pixels, planes = (
-        np.empty((job.channels, width), np.float32),
-        _strip_of(count, _groups(width)),
-    )
-    grad_planes, wide = _strip_of(count, _groups(width)), np.empty((2, width), np.float32)
+    strips, columns = (height + 7) // 8, _groups(width)
+    pixels, planes = np.empty((job.channels, width), np.float32), _strip_of(job.channels, columns)
+    grad_planes = _strip_of(job.channels, columns)
     tables = _room(job.tables * TABLES).reshape(job.tables, TABLES)
     keys, z, grad_z = _places()
     before = -1
@@ -698,7 +711,7 @@ def _image_gradient_strips(job, start, stop):
         seed, before = _seed_of(job, n), n
         _load(images[n], 8 * row, job.whole, pixels, planes)
         _load_gradient(grad[n], 8 * row, grad_planes)
-        for c in range(count):
+        for c in range(job.channels):
             t = min(c, job.tables - 1)
             _differentiate_plane(
                 job.kind, planes[c], grad_planes[c], tables[t], partial[strip, t], job.cap, job.far,
@@ -713,16 +726,67 @@ def _image_gradient_strips(job, start, stop):
             if job.channels == 1:
                 for x in range(width):
                     grad_images[n, 0, at, x] = grad_planes[0, y, x] * float32(255)
-            elif count == 3:
+            else:
                 _store_gradient(grad_planes[0, y], grad_planes[1, y], grad_planes[2, y], grad_images[n], at)
+
+
+@_compiled
+def _subsampled_gradient_strips(job, start, stop):
+    """Gradients of subsampled chroma and of the luma that lies over it, and of tables. Of the strips above and below it takes
+    gradients of pixels alone, a row of each."""
+    shape = (job.n, job.channels, job.height, job.width)
+    images, grad = numba.carray(floats_at(job.images), shape), numba.carray(floats_at(job.grad), shape)
+    wanted = job.grad_images != 0
+    grad_images = numba.carray(floats_at(job.grad_images), (job.n if wanted else 0, *shape[1:]))
+    partial = numba.carray(floats_at(job.partial), (job.strips, job.tables, SUMS))
+    height, width, down = job.height, job.width, job.down
+    strips, over, columns = (job.rows + 7) // 8, 8 * down, _groups(job.columns)
+    pixels, lower = np.empty((3, width), np.float32), np.empty((3, width), np.float32)
+    wide = np.empty((2, 2 * columns + 2), np.float32)
+    luma, by_luma = _room((over + 1) * _groups(width)).reshape(over + 1, _groups(width)), _strip_of(1, _groups(width))
+    samples, by_samples = _room(20 * columns).reshape(2, 10, columns), _strip_of(2, columns)
+    tables = _room(job.tables * TABLES).reshape(job.tables, TABLES)
+    keys, z, grad_z = _places()
+    before = -1
+    for strip in range(start, stop):
+        n, row = strip // strips, strip % strips
+        if n != before and (before < 0 or job.each):
+            _prepare_image(job, n, tables)
+        seed, before = _seed_of(job, n), n
+        _load_together(images[n], row, down, job.whole, pixels, lower, wide, luma, samples)
+        rows = min(8, job.rows - 8 * row)
+        for y in range(8):
+            if y < rows:
+                to_samples(grad[n], 8 * row + y, down, float32(1 / 255), wide, by_samples, y)
             else:
                 for c in range(2):
-                    _spread(samples[n, c], at, height, width, job.down, wide[c])
-                _store_gradient(grad_planes[0, y], wide[0], wide[1], grad_images[n], at)
+                    clear(by_samples[c, y])
+        for c in range(2):
+            t = min(c + 1, job.tables - 1)
+            _differentiate_plane(
+                job.kind, samples[c, 1:9], by_samples[c], tables[t], partial[strip, t], job.cap, job.far,
+                seed, c + 1, row, keys, z, grad_z, wanted,
+            )  # fmt: skip
+        _fold_chroma(by_samples, rows, width)
+        for i in range(min(down, (height + 7) // 8 - down * row)):
+            top = over * row + 8 * i
+            _load_gradient(grad[n], top, by_luma)
+            _differentiate_plane(
+                job.kind, luma[8 * i + 1 : 8 * i + 9], by_luma[0], tables[0], partial[strip, 0], job.cap, job.far,
+                seed, 0, down * row + i, keys, z, grad_z, wanted,
+            )  # fmt: skip
+            if not wanted:
+                continue
+            _fold(by_luma, min(8, height - top), width)
+            for y in range(min(8, height - top)):
+                for c in range(2):
+                    _spread(by_samples[c, (8 * i + y) // down], top + y, height, width, down, wide[c])
+                _store_gradient(by_luma[0, y], wide[0], wide[1], grad_images[n], top + y)
 
 
 def _team_of(strips):
-    @_compiled
+    # Part of what calls it: functions of one name, that were compiled and kept in different processes, pass for one another.
+    @numba.njit(error_model="numpy", nogil=True, inline="always")
     def team(pointer):
         """What each thread does."""
         job = numba.carray(pointer, 1)[0]
@@ -734,8 +798,8 @@ def _team_of(strips):
     return team
 
 
-_chroma_team, _image_team = _team_of(_chroma_strips), _team_of(_image_strips)
-_chroma_gradient_team, _image_gradient_team = _team_of(_chroma_gradient_strips), _team_of(_image_gradient_strips)
+_image_team, _subsampled_team = _team_of(_image_strips), _team_of(_subsampled_strips)
+_image_gradient_team, _subsampled_gradient_team = _team_of(_image_gradient_strips), _team_of(_subsampled_gradient_strips)
 
 
 def kernel_sources() -> str:
@@ -752,23 +816,23 @@ def _named(sources: str) -> tuple[Callable[[Any], None], ...]:
     the function calls may have changed: so it closes over the sources of that.
     """
 
-    def chroma(pointer):
-        sources  # noqa: B018
-        _chroma_team(pointer)
-
     def image(pointer):
         sources  # noqa: B018
         _image_team(pointer)
 
-    def chroma_gradient(pointer):
+    def subsampled(pointer):
         sources  # noqa: B018
-        _chroma_gradient_team(pointer)
+        _subsampled_team(pointer)
 
     def image_gradient(pointer):
         sources  # noqa: B018
         _image_gradient_team(pointer)
 
-    return chroma, image, chroma_gradient, image_gradient
+    def subsampled_gradient(pointer):
+        sources  # noqa: B018
+        _subsampled_gradient_team(pointer)
+
+    return image, subsampled, image_gradient, subsampled_gradient
 
 
-chroma_team, image_team, chroma_gradient_team, image_gradient_team = _named(kernel_sources())
+image_team, subsampled_team, image_gradient_team, subsampled_gradient_team = _named(kernel_sources())
