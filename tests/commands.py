@@ -7,14 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
 from jpegdl.cli import main
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["jpegdl.comparison.comparison"])  # the package alone imports nothing
+_FORKS.set_forkserver_preload(["jpegdl.comparison.worker"])  # the package alone imports nothing
 
 
 def run_command(capsys, *arguments):
@@ -92,19 +96,25 @@ class FreshProcesses:
         self._waiting.wait(60)
 
 
-def start(target, *arguments):
+def start(target, *arguments, daemon=True):
     """Start a process that calls ``target``; forked where everything is imported, which takes seconds."""
-    process = _FORKS.Process(target=target, args=arguments, daemon=True)
+    process = _FORKS.Process(target=target, args=arguments, daemon=daemon)
     process.start()
     return process
 
 
-def start_command(log, *arguments):
-    """Start the command as a shell does in the foreground; stderr goes to the file ``log``, stdout to ``log.out``."""
-    return start(_attend, log, arguments)
+def start_command(log, *arguments, fork_workers=False):
+    """Start the command as a shell does in the foreground; stderr goes to the file ``log``, stdout to ``log.out``.
+
+    Args:
+        log: that file.
+        arguments: of the command.
+        fork_workers: have the workers of a comparison forked, see :class:`ForkedWorker`.
+    """
+    return start(_attend, log, arguments, fork_workers, daemon=not fork_workers)
 
 
-def _attend(log, arguments):
+def _attend(log, arguments, fork_workers):
     os.chdir(log.parent)
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
@@ -112,8 +122,47 @@ def _attend(log, arguments):
         with file.open("w", encoding="utf-8") as stream:
             os.dup2(stream.fileno(), number)
         setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", buffering=1, closefd=False))
+    if fork_workers:
+        from jpegdl.comparison import workers
+
+        workers.subprocess = ForkedWorker.module(multiprocessing.get_context("fork"))
     # By which Lightning starts further processes.
     sys.argv = ["jpegdl", *arguments]
     sys.modules["__main__"].__spec__ = importlib.util.find_spec("jpegdl.__main__")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Python ignores it where its parent does
     sys.exit(main(list(arguments)))
+
+
+class ForkedWorker:
+    """A worker of a comparison, in the place of the process that ``workers.py`` starts: it need not import everything."""
+
+    def __init__(self, context, command, *, pass_fds, env, **_):
+        (handle,) = pass_fds
+        self._process = context.Process(target=_work, args=(Connection(os.dup(handle)), env), daemon=True)
+        self._process.start()
+        self.pid = self._process.pid
+        while os.getpgid(self.pid) != self.pid:  # to be killed as a group
+            time.sleep(0.001)
+
+    def poll(self):
+        return self._process.exitcode
+
+    def wait(self):
+        self._process.join()
+        return self._process.exitcode
+
+    @classmethod
+    def module(cls, context=_FORKS):
+        """What takes the place of the module ``subprocess`` there."""
+        return SimpleNamespace(Popen=partial(cls, context), DEVNULL=subprocess.DEVNULL)
+
+
+def _work(connection, environment):
+    from jpegdl.comparison import worker
+
+    os.setsid()
+    os.dup2(2, 1)
+    os.environ.update(environment)
+    sys.path[:] = environment["PYTHONPATH"].split(os.pathsep)
+    sys.argv = ["", str(os.getppid()), str(os.dup(connection.fileno()))]
+    worker.serve()

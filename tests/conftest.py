@@ -7,26 +7,28 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import filelock
 import pytest
-import torch
 import yaml
-from matplotlib.figure import Figure
 from PIL import Image
-
-from jpegdl import heatmaps
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton: its kernels run on the CPU, slowly
-torch.set_num_threads(1)  # pytest-xdist runs one process per core
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 #: Inputs and outputs of the published layer, in ``NAME.npz``; the README.md there describes them.
 ORACLE = Path(__file__).parent / "oracle"
 ORACLE_CASES = ("bits11_tied", "fine_saturating", "noise_coarse", "soft", "typical", "window3")
+
+
+def pytest_collectstart() -> None:
+    """Not at import: the process that hands tests out to others collects none, and need not load PyTorch before they start."""
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton: its kernels run on the CPU, slowly
+    torch.set_num_threads(1)  # pytest-xdist runs one process per core
 
 
 @pytest.fixture(autouse=True)
@@ -38,16 +40,24 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
+    import torch
+
     torch.manual_seed(0)
 
 
-_savefig, _heat = Figure.savefig, heatmaps.heat
+@cache  # before either is patched
+def _drawers() -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    from jpegdl import heatmaps
+
+    return Figure.savefig, heatmaps.heat
 
 
 def leave_blank(patch: pytest.MonkeyPatch) -> None:
     """Build figures, without the numbers in their tables, and save a single pixel: drawing takes longer than most trainings."""
 
-    def save(self: Figure, file: Any, format: str | None = None, **_: object) -> None:
+    def save(self: Any, file: Any, format: str | None = None, **_: object) -> None:
         if format == "svg":
             file.write('<svg width="1pt" height="1pt"></svg>')
         else:
@@ -57,16 +67,18 @@ def leave_blank(patch: pytest.MonkeyPatch) -> None:
         axes.set_title(title)
         return axes.imshow(table, norm=norm, cmap=colours)
 
-    patch.setattr(Figure, "savefig", save)
-    patch.setattr(heatmaps, "heat", heat)
+    _drawers()
+    patch.setattr("matplotlib.figure.Figure.savefig", save)
+    patch.setattr("jpegdl.heatmaps.heat", heat)
 
 
 @contextmanager
 def drawing() -> Iterator[None]:
     """Draw figures, in a fixture of several tests that look at them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", _savefig)
-        patch.setattr(heatmaps, "heat", _heat)
+        savefig, heat = _drawers()
+        patch.setattr("matplotlib.figure.Figure.savefig", savefig)
+        patch.setattr("jpegdl.heatmaps.heat", heat)
         yield
 
 
@@ -195,6 +207,14 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., An
     processes = FreshProcesses(tmp_path_factory.mktemp("fresh"), "-Werror", *older)
     yield processes.run
     processes.close()
+
+
+@pytest.fixture
+def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of comparisons are forks of a process that has imported everything, which takes seconds otherwise."""
+    from commands import ForkedWorker
+
+    monkeypatch.setattr("jpegdl.comparison.workers.subprocess", ForkedWorker.module())
 
 
 @pytest.fixture

@@ -211,7 +211,7 @@ def test_the_same_numbers_side_by_side(tmp_path, trained, capfd):
 # ------------------------------------------------------------------------------------------------------------- processes
 
 
-@pytest.mark.usefixtures("two_cores")
+@pytest.mark.usefixtures("two_cores", "forked_workers")
 def test_a_worker_that_dies_takes_one_run_with_it(tmp_path, monkeypatch):
     take_in, killed = workers._Workers._take_in, []
 
@@ -236,7 +236,7 @@ def test_a_worker_that_dies_takes_one_run_with_it(tmp_path, monkeypatch):
     assert RunFolder(tmp_path / "jobs/plain/1").failure(arms.arm_config(config.run, "plain"), "plain", 1) == died
 
 
-@pytest.mark.usefixtures("two_cores")
+@pytest.mark.usefixtures("two_cores", "forked_workers")
 def test_warnings_and_errors_come_as_if_from_this_process(tmp_path, capfd):
     images = tmp_path / "images"
     draw = np.random.default_rng(0)
@@ -288,6 +288,7 @@ def test_a_worker_whose_parent_was_killed_ends_without_a_word(fresh):
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, "", "")
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_what_only_the_script_knows_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("jpegdl.comparison.config.check_config", lambda _: None)
     monkeypatch.setattr("jpegdl.comparison.comparison.check_start", lambda *_: None)
@@ -295,7 +296,7 @@ def test_what_only_the_script_knows_is_said(tmp_path, monkeypatch):
         compare(_config(tmp_path, backbone="my_own_net"))
 
 
-@pytest.mark.usefixtures("two_cores")
+@pytest.mark.usefixtures("two_cores", "forked_workers")
 def test_a_run_that_another_comparison_trains_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(schedule, "PATIENCE", 0.1)
     folder = tmp_path / "jobs"
@@ -400,6 +401,7 @@ def test_interrupt(tmp_path, end, said):
     process = start_command(
         log, "compare", "--config", "demo", "--data.name", "made-up", "--data.limit", "24", "--training.epochs", "100000",
         "--training.test_every", "100000", "--device", "cpu", "--jobs", "2", "--output", str(tmp_path),
+        fork_workers=True,
     )  # fmt: skip
     with _none_left(process, workers):
         started = [tmp_path / "demo/plain" / seed / "last.ckpt" for seed in "01"]
@@ -523,7 +525,7 @@ def test_a_gpu_without_memory_is_one_line(tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(JointTraining, "training_step", step)
-    with pytest.raises(UsageError, match="cpu has no memory left: give a smaller data.batch_size, or fewer jobs; CUDA out"):
+    with pytest.raises(UsageError, match="cpu has no memory.*data.batch_size.*jobs.*CUDA out"):
         run(small_config(), tmp_path, arm="plain")
 
 
