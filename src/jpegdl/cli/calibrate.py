@@ -25,8 +25,8 @@ class Calibrate(WithSettings):
     )
     example = "jpegdl calibrate mine --save tables.json"
     short = (
-        *("name", "output", "seed", "method", "save", "model", "layer.q_max", "layer.images", "data.path", "device"),
-        *("reader", "photos", "mu", "images", "subsampling"),
+        *("name", "output", "seed", "method", "save", "model", "layer.q_max", "data.path", "device"),
+        *("reader", "photos", "mu"),
     )
 
     def add(self, parser: Parser) -> None:
