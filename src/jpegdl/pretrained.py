@@ -75,9 +75,9 @@ def read(folder: Path) -> Trained:
             load_state(safetensors.torch.load(content), folder / file, module)
         model = prepend(model.backbone, model.layer, input_config["mean"], input_config["std"])
         return model.eval(), classes, config, there["measured"]
+    except UsageError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
-        if isinstance(error, UsageError):
-            raise
         what = f"no {error} in {CONFIG}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise UsageError(f"the model in {folder} is damaged or incomplete ({what}); save or download it again") from error
 
@@ -153,19 +153,18 @@ def _decimals(values: Tensor) -> list[float]:
     return [float(str(np.float32(value))) for value in values.flatten().tolist()]
 
 
-def _saved(file: Path) -> bool:
-    """Return whether it is the ``config.json`` of a folder like this."""
+def _saved(file: Path) -> dict[str, Any] | None:
+    """What is in the ``config.json`` of a folder like this; None of another file."""
     try:
         there = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(there, dict) and {"architecture", "layer", "run", "jpegdl"} <= there.keys()
+        return None
+    return there if isinstance(there, dict) and {"architecture", "layer", "run", "jpegdl"} <= there.keys() else None
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    if not _saved(folder / CONFIG):
+    if (there := _saved(folder / CONFIG)) is None:
         raise UsageError(f"{folder / CONFIG} was not written by save_pretrained")
-    there: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     return there
 
 

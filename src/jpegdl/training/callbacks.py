@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +307,6 @@ class Progress(ProgressBar):
             return
         each, epochs, epoch = int(trainer.num_training_batches), int(trainer.max_epochs or 0), trainer.current_epoch
         done = min(each * epoch + batches, each * epochs)
-        standing = Standing(done, each * epochs, min(epoch + 1, epochs), epochs, self._loss, self._accuracy, self._resumed)
-        standing = replace(standing, part="validation" if self._part == "val" else self._part)
-        self._display.show(standing)
+        part = "validation" if self._part == "val" else self._part
+        shown = min(epoch + 1, epochs)
+        self._display.show(Standing(done, each * epochs, shown, epochs, self._loss, self._accuracy, self._resumed, part))
