@@ -4,8 +4,8 @@
     python studies/files/draw.py curves OUT.png RATES.csv
 
 Photos: of each encoder the setting whose file comes nearest to ``--bits`` bits per pixel; of files that EfficientNet-Lite0
-guides, the quality. Above each stand its bits per pixel, and how sure Lite0 and Lite1, which
-had no say, are of the true class, in percent. RATES.csv is what ``summarize.py --rates`` wrote.
+guides, the quality. Above each stand its bits per pixel, and how sure Lite0 and Lite1, which had no say, are of the true
+class, in percent. RATES.csv is what ``summarize.py --rates`` wrote.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def photos(arguments: argparse.Namespace) -> None:
     columns = ["original", *NAMED.values(), "guided by Lite0"]
     figure = Figure(figsize=(1.35 * len(columns), 1.58 * len(wanted)), layout="constrained", dpi=100)
     axes = figure.subplots(len(wanted), len(columns), squeeze=False)
-    for row, folder in zip(axes, arguments.classes, strict=True):
+    for number, (row, folder) in enumerate(zip(axes, arguments.classes, strict=True)):
         target, image = wanted[folder]
         files: list[bytes | None] = [None]
         for encoder in NAMED:
@@ -88,7 +88,7 @@ def photos(arguments: argparse.Namespace) -> None:
             answers = " / ".join(f"{sure(network, pixels, target):.0f}" for network in networks)
             rate = "" if content is None else f"{8 * len(content) / SIDE**2:.2f}: "
             axis.imshow(pixels.permute(1, 2, 0)[arguments.crop : SIDE - arguments.crop, arguments.crop : SIDE - arguments.crop])
-            axis.set_title((f"{columns[place]}\n" if row is axes[0] else "") + f"{rate}{answers} %", fontsize=6.5, pad=2)
+            axis.set_title(("" if number else f"{columns[place]}\n") + f"{rate}{answers} %", fontsize=6.5, pad=2)
             axis.set_axis_off()
             print(folder, columns[place], rate, answers, flush=True)
     temporary = arguments.out.with_suffix(".full.png")
