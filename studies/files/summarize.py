@@ -101,7 +101,7 @@ def smoothed(distances: Numbers) -> Numbers:
 
 def between(bits: float, loss: float, right: float, reference: tuple[Numbers, ...]) -> tuple[float, float]:
     """Percent of bits saved at the loss, points at the rate; nan where the reference does not reach."""
-    rates, losses, rights = reference
+    rates, losses, rights = reference  # rates ascend
     saved = np.nan
     if losses.min() - NEAR <= loss <= losses.max() + NEAR:
         order = np.argsort(losses)
@@ -162,9 +162,14 @@ def line(label: str, who: str, parts: Sequence[Numbers], reference: Reference) -
 Choices = dict[str, dict[str, NDArray[np.int64]]]  # of each kind of files, of each of its settings, which file of each image
 
 
+def quality_of(name: str) -> int:
+    return int(name.rsplit(" ", 1)[-1])
+
+
 def standard(data: dict[Any, Any]) -> list[int]:
-    """Places of default files."""
-    return [index for index, name in enumerate(data["names"]) if name.startswith("4:2:0 ")]
+    """Places of default files, by quality: they come from several tables."""
+    names = data["names"]
+    return sorted((n for n, name in enumerate(names) if name.startswith("4:2:0 ")), key=lambda n: quality_of(names[n]))
 
 
 def made(data: dict[Any, Any]) -> Choices:
@@ -183,8 +188,8 @@ def made(data: dict[Any, Any]) -> Choices:
 
 def chosen(data: dict[Any, Any]) -> Choices:
     """Default files of a quality that each image has for itself, by networks, and by what needs none."""
-    menu = np.array([index for index in standard(data) if int(data["names"][index].split()[-1]) >= LOWEST])
-    qualities = np.array([int(data["names"][index].split()[-1]) for index in menu])
+    menu = np.array([index for index in standard(data) if quality_of(data["names"][index]) >= LOWEST])
+    qualities = np.array([quality_of(data["names"][index]) for index in menu])
     bits, reader, judge = data["bits"][menu], data["reader", "distance"][menu], data["judge", "distance"][menu]
     rules = {
         "chosen by the reader": reader,
@@ -231,7 +236,7 @@ def _by_entropy(data: dict[Any, Any], menu: NDArray[np.int64]) -> dict[str, NDAr
         best[not half] = max(SLOPES, key=saved)  # for the others
     print(f"control by entropy: slopes {best[False]} and {best[True]}, each found on the other half", file=sys.stderr)
     return {
-        f"around quality {data['names'][menu[base]].split()[-1]}": np.where(
+        f"around quality {quality_of(data['names'][menu[base]])}": np.where(
             odd, files[best[True]][base], files[best[False]][base]
         )
         for base in range(len(menu))
@@ -302,7 +307,7 @@ def held_out(data: dict[Any, Any], share: float, sample: int, smooth: bool, draw
     Returns:
         Agreement there, its spread over draws of the some, and bits per pixel there.
     """
-    plain = [index for index in standard(data) if int(data["names"][index].split()[-1]) >= LOWEST]
+    plain = [index for index in standard(data) if quality_of(data["names"][index]) >= LOWEST]
     bits, kept, distances = data["bits"][plain], data["reader", "kept"][plain], data["reader", "distance"][plain]
     if smooth:
         distances = smoothed(distances)
