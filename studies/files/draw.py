@@ -1,11 +1,11 @@
 """Pictures of the study: photos that take the same bytes as each encoder writes them, and curves over rates.
 
     python studies/files/draw.py photos OUT.png --images ../shared/data/imagenet1000/images.tar --weights FILE
-    python studies/files/draw.py curves OUT.png RATES.csv
+    python studies/files/draw.py curves OUT.png TABLE.csv
 
 Photos: of each encoder the setting whose file comes nearest to ``--bits`` bits per pixel; of files that EfficientNet-Lite0
-guides, the quality. Above each stand its bits per pixel, and how sure Lite0 and Lite1, which
-had no say, are of the true class, in percent. RATES.csv is what ``summarize.py --rates`` wrote.
+guides, the quality. Above each stand its bits per pixel, and how sure Lite0 and Lite1, which had no say, are of the true
+class, in percent. TABLE.csv is what ``summarize.py --csv`` wrote.
 """
 
 import argparse
@@ -29,16 +29,17 @@ from jpegdl_studies.judges import lite1
 
 NAMED = {"4:2:0": "libjpeg", "mozjpeg": "mozjpeg", "jpegli": "jpegli", "webp": "WebP", "avif": "AVIF"}
 PHOTOS = ("n02099601", "n03445777", "n07753592")  # golden retriever, golf ball, banana: chosen before they were seen
-SHOWN = {  # curves, and how
-    "libjpeg 4:2:0": ("libjpeg 4:2:0", "C7", "-"),
-    "mozjpeg": ("mozjpeg", "C1", "-"),
-    "jpegli": ("jpegli", "C2", "-"),
-    "webp": ("WebP", "C4", "-"),
-    "avif": ("AVIF", "C5", "-"),
-    "control: the same SSIM": ("libjpeg, the same SSIM", "C7", ":"),
-    "chosen by the reader, smoothed, floor 10": ("libjpeg, quality by Lite0", "C0", "-"),
-    "guided, robust": ("guided by Lite0", "C3", "-"),
+SHOWN = {  # curves: how rows of the table begin and end, name, colour, line
+    ("libjpeg 4:2:0 ", ""): ("libjpeg 4:2:0", "C7", "-"),
+    ("mozjpeg ", ""): ("mozjpeg", "C1", "-"),
+    ("jpegli ", ""): ("jpegli", "C2", "-"),
+    ("webp ", ""): ("WebP", "C4", "-"),
+    ("avif ", ""): ("AVIF", "C5", "-"),
+    ("control: least 1 - SSIM, ", ""): ("libjpeg, quality by SSIM + bits", "C7", ":"),
+    ("chosen by the reader, smoothed, floor 10, ", ""): ("libjpeg, quality by Lite0", "C0", "-"),
+    ("guided, mu ", "robust"): ("guided by Lite0", "C3", "-"),
 }
+LEAST, MOST = 0.18, 2.6  # bits per pixel that are shown
 COLOURS = 128  # of the picture
 
 
@@ -77,7 +78,7 @@ def photos(arguments: argparse.Namespace) -> None:
     columns = ["original", *NAMED.values(), "guided by Lite0"]
     figure = Figure(figsize=(1.35 * len(columns), 1.58 * len(wanted)), layout="constrained", dpi=100)
     axes = figure.subplots(len(wanted), len(columns), squeeze=False)
-    for row, folder in zip(axes, arguments.classes, strict=True):
+    for number, (row, folder) in enumerate(zip(axes, arguments.classes, strict=True)):
         target, image = wanted[folder]
         files: list[bytes | None] = [None]
         for encoder in NAMED:
@@ -88,7 +89,7 @@ def photos(arguments: argparse.Namespace) -> None:
             answers = " / ".join(f"{sure(network, pixels, target):.0f}" for network in networks)
             rate = "" if content is None else f"{8 * len(content) / SIDE**2:.2f}: "
             axis.imshow(pixels.permute(1, 2, 0)[arguments.crop : SIDE - arguments.crop, arguments.crop : SIDE - arguments.crop])
-            axis.set_title((f"{columns[place]}\n" if row is axes[0] else "") + f"{rate}{answers} %", fontsize=6.5, pad=2)
+            axis.set_title(("" if number else f"{columns[place]}\n") + f"{rate}{answers} %", fontsize=6.5, pad=2)
             axis.set_axis_off()
             print(folder, columns[place], rate, answers, flush=True)
     temporary = arguments.out.with_suffix(".full.png")
@@ -100,7 +101,7 @@ def photos(arguments: argparse.Namespace) -> None:
 
 
 def curves(arguments: argparse.Namespace) -> None:
-    with arguments.rates.open(encoding="utf-8", newline="") as file:
+    with arguments.table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     figure = Figure(figsize=(9.2, 3.9), layout="constrained")
     for axis, (who, title) in zip(
@@ -108,19 +109,17 @@ def curves(arguments: argparse.Namespace) -> None:
         {"reader": "read by Lite0", "judge": "read by Lite1, which had no say"}.items(),
         strict=True,
     ):
-        for kind, (name, colour, style) in SHOWN.items():
-            points = [row for row in rows if row["files"] == kind and row["read by"] == who]
-            rates = [float(row["bits per pixel"]) for row in points]
-            axis.plot(
-                rates, [float(row["loss"]) for row in points], style, color=colour, marker="o", markersize=2.5, label=name
+        for (begins, ends), (name, colour, style) in SHOWN.items():
+            points = sorted(
+                (float(row["bits per pixel"]), float(row["loss"]))
+                for row in rows
+                if row["files"].startswith(begins) and row["files"].endswith(ends) and row["read by"] == who
             )
-            if style == "-":
-                low, high = ([float(row[f"loss {end}"]) for row in points] for end in ("from", "to"))
-                axis.fill_between(rates, low, high, color=colour, alpha=0.12, linewidth=0)
+            points = [point for point in points if LEAST <= point[0] <= MOST]
+            axis.plot(*zip(*points, strict=True), style, color=colour, marker="o", markersize=3, label=name)
         axis.set_xscale("log")
         axis.set_yscale("log")
-        ticks = sorted({float(row["bits per pixel"]) for row in rows})
-        axis.set_xticks(ticks)
+        axis.set_xticks([0.2, 0.3, 0.4, 0.6, 0.8, 1, 1.5, 2])
         axis.xaxis.set_minor_locator(NullLocator())
         for scale in (axis.xaxis, axis.yaxis):
             scale.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
@@ -149,7 +148,7 @@ def main() -> None:
     one.set_defaults(make=photos)
     other = kinds.add_parser("curves")
     other.add_argument("out", type=Path)
-    other.add_argument("rates", type=Path)
+    other.add_argument("table", type=Path)
     other.set_defaults(make=curves)
     mpl.use("agg")
     arguments = parser.parse_args()

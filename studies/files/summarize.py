@@ -4,11 +4,13 @@
 
 Reference: libjpeg, standard tables, 4:2:0, Huffman codes fitted, ten qualities (eleven with ``encoders.py``'s lines); loss and
 accuracy interpolated in the logarithm of the rate. Intervals: 95 %, 400 draws of images with replacement. Of several files the
-images count that all have. ``--rates``: every kind of file at eight rates, interpolated alike.
+images count that all have. ``--rates``: every kind of file at eight rates, interpolated alike, as CSV, and on the screen as
+Markdown.
 """
 
 import argparse
 import csv
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +19,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from jpegdl_studies import tables
 
 MUS = (4.0, 2.0, 1.0, 0.5, 0.25, 0.12, 0.06)
 RATES = (0.2, 0.28, 0.39, 0.54, 0.75, 1.04, 1.44, 2.0)  # bits per pixel
@@ -50,9 +54,9 @@ def rows_of(path: Path) -> dict[str, dict[str, Any]]:
 
 def load(paths: Sequence[Path]) -> dict[Any, Any]:
     """Arrays (names, images) of all files, of the images that all of them have."""
-    tables = [rows_of(path) for path in paths]
-    images = [image for image in tables[0] if all(image in table for table in tables)]
-    for path, table in zip(paths, tables, strict=True):
+    files = [rows_of(path) for path in paths]
+    images = [image for image in files[0] if all(image in table for table in files)]
+    for path, table in zip(paths, files, strict=True):
         if len(table) > len(images):
             print(f"{path}: {len(table) - len(images)} of {len(table)} images are left out, others lack them", file=sys.stderr)
     if not images:
@@ -60,18 +64,22 @@ def load(paths: Sequence[Path]) -> dict[Any, Any]:
     keys = [(who, what) for who in WHO for what in ("loss", "right", "distance", "kept")]
     lists: dict[Any, list[Any]] = {key: [] for key in ("bits", "psnr", "ssim", *keys)}
     found: dict[Any, Any] = {"names": [], "seconds": {}, "images": images}
-    for path, table in zip(paths, tables, strict=True):
+    for path, table in zip(paths, files, strict=True):
         rows = [table[image] for image in images]
         for place, name in enumerate(rows[0]["names"]):
             bits = [row["bits_per_pixel"][place] for row in rows]
+            ssim = [row["ssim"][place] if "ssim" in row else np.nan for row in rows]
             if name in found["names"]:
-                if bits != lists["bits"][found["names"].index(name)]:
+                before = found["names"].index(name)
+                if bits != lists["bits"][before]:
                     raise SystemExit(f"{path}: files of {name} have other sizes than in {paths[0]}: another version made them")
+                if np.isnan(lists["ssim"][before]).all():  # which measure.py does not look at
+                    lists["ssim"][before] = ssim
                 continue
             found["names"].append(name)
             lists["bits"].append(bits)
-            for what in ("psnr", "ssim"):
-                lists[what].append([row[what][place] if what in row else np.nan for row in rows])
+            lists["psnr"].append([row["psnr"][place] for row in rows])
+            lists["ssim"].append(ssim)
             for who, what in keys:
                 lists[who, what].append([float(row[who][what][place]) for row in rows])
         found["seconds"] |= {name: np.mean([row["seconds"][name] for row in rows]) for name in rows[0]["seconds"]}
@@ -93,7 +101,7 @@ def smoothed(distances: Numbers) -> Numbers:
 
 def between(bits: float, loss: float, right: float, reference: tuple[Numbers, ...]) -> tuple[float, float]:
     """Percent of bits saved at the loss, points at the rate; nan where the reference does not reach."""
-    rates, losses, rights = reference
+    rates, losses, rights = reference  # rates ascend
     saved = np.nan
     if losses.min() - NEAR <= loss <= losses.max() + NEAR:
         order = np.argsort(losses)
@@ -129,9 +137,10 @@ def line(label: str, who: str, parts: Sequence[Numbers], reference: Reference) -
     each = weights(len(bits))
     means = [each @ part for part in (bits, loss, right)]
     against = [each @ part.T for part in reference]
-    draws = np.array(
-        [between(*numbers, tuple(part[n] for part in against)) for n, numbers in enumerate(zip(*means, strict=True))]
-    )
+    pairs = []
+    for number, (rate, mean, share) in enumerate(zip(*means, strict=True)):
+        pairs.append(between(rate, mean, share, tuple(part[number] for part in against)))
+    draws = np.array(pairs)
     found = {
         "files": label,
         "read by": who,
@@ -153,9 +162,14 @@ def line(label: str, who: str, parts: Sequence[Numbers], reference: Reference) -
 Choices = dict[str, dict[str, NDArray[np.int64]]]  # of each kind of files, of each of its settings, which file of each image
 
 
+def quality_of(name: str) -> int:
+    return int(name.rsplit(" ", 1)[-1])
+
+
 def standard(data: dict[Any, Any]) -> list[int]:
-    """Places of default files."""
-    return [index for index, name in enumerate(data["names"]) if name.startswith("4:2:0 ")]
+    """Places of default files, by quality: they come from several tables."""
+    names = data["names"]
+    return sorted((n for n, name in enumerate(names) if name.startswith("4:2:0 ")), key=lambda n: quality_of(names[n]))
 
 
 def made(data: dict[Any, Any]) -> Choices:
@@ -174,8 +188,8 @@ def made(data: dict[Any, Any]) -> Choices:
 
 def chosen(data: dict[Any, Any]) -> Choices:
     """Default files of a quality that each image has for itself, by networks, and by what needs none."""
-    menu = np.array([index for index in standard(data) if int(data["names"][index].split()[-1]) >= LOWEST])
-    qualities = np.array([int(data["names"][index].split()[-1]) for index in menu])
+    menu = np.array([index for index in standard(data) if quality_of(data["names"][index]) >= LOWEST])
+    qualities = np.array([quality_of(data["names"][index]) for index in menu])
     bits, reader, judge = data["bits"][menu], data["reader", "distance"][menu], data["judge", "distance"][menu]
     rules = {
         "chosen by the reader": reader,
@@ -222,7 +236,7 @@ def _by_entropy(data: dict[Any, Any], menu: NDArray[np.int64]) -> dict[str, NDAr
         best[not half] = max(SLOPES, key=saved)  # for the others
     print(f"control by entropy: slopes {best[False]} and {best[True]}, each found on the other half", file=sys.stderr)
     return {
-        f"around quality {data['names'][menu[base]].split()[-1]}": np.where(
+        f"around quality {quality_of(data['names'][menu[base]])}": np.where(
             odd, files[best[True]][base], files[best[False]][base]
         )
         for base in range(len(menu))
@@ -293,7 +307,7 @@ def held_out(data: dict[Any, Any], share: float, sample: int, smooth: bool, draw
     Returns:
         Agreement there, its spread over draws of the some, and bits per pixel there.
     """
-    plain = [index for index in standard(data) if int(data["names"][index].split()[-1]) >= LOWEST]
+    plain = [index for index in standard(data) if quality_of(data["names"][index]) >= LOWEST]
     bits, kept, distances = data["bits"][plain], data["reader", "kept"][plain], data["reader", "distance"][plain]
     if smooth:
         distances = smoothed(distances)
@@ -316,6 +330,22 @@ def held_out(data: dict[Any, Any], share: float, sample: int, smooth: bool, draw
         found.append([np.where(insist, part[1][low, others], part[0][low, others]).mean() for part in (stays, rates)])
     agreements, sizes = np.array(found).T
     return float(agreements.mean()), float(agreements.std()), float(sizes.mean())
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Accuracy, or the loss, of every kind of file at every rate."""
+    kinds = list(dict.fromkeys(row["files"] for row in rows))
+    for what, (who, name) in itertools.product(("accuracy", "loss"), zip(WHO, ("Lite0", "Lite1"), strict=True)):
+        yield f"\n{what}, read by {name}\n"
+        yield tables.header(["files", *RATES])
+        for kind in kinds:
+            there = {each["bits per pixel"]: each for each in rows if (each["files"], each["read by"]) == (kind, who)}
+            cells = ["" if rate not in there else _with_interval(there[rate], what) for rate in RATES]
+            yield tables.row([kind, *cells])
+
+
+def _with_interval(row: dict[str, Any], what: str) -> str:
+    return f"{row[what]} [{row[f'{what} from']}, {row[f'{what} to']}]"
 
 
 def write(path: Path | None, rows: list[dict[str, Any]]) -> None:
@@ -350,7 +380,9 @@ def main() -> None:
     kinds = {**made(data), **chosen(data)}
     write(arguments.csv, list(table(data, kinds)))
     if arguments.rates:
-        write(arguments.rates, list(curves(data, kinds)))
+        found = list(curves(data, kinds))
+        write(arguments.rates, found)
+        print("\n".join(markdown(found)))
 
 
 if __name__ == "__main__":
