@@ -2,9 +2,11 @@
 
 For each rounding and kernel, of 4:4:4 images, and of luma and of chroma of 4:2:0: registers and spilled bytes of a thread, and
 machine instructions for each pixel, with those among them by which threads exchange numbers. Those of the backward pass include
-what is done once at its end. To see how fast they run, use a GPU: `python benchmarks/layer.py --device cuda`.
+what is done once at its end. To see how fast they run, use a GPU: `python benchmarks/layer.py --device cuda`. For another
+compute capability or another dtype of images: `python benchmarks/triton_report.py 80 bf16`.
 """
 
+import argparse
 import re
 import subprocess
 import tempfile
@@ -104,19 +106,22 @@ def report(kernel: triton.compiler.CompiledKernel, pixels: int) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("architecture", type=int, nargs="?", default=90)
+    parser.add_argument("dtype", choices=["fp32", "bf16", "fp16"], nargs="?", default="fp32")
+    chosen = parser.parse_args()
     print(f"Triton {triton.__version__}, {cuda.BLOCKS} blocks per program, {cuda._WARPS} warps;")
-    print("registers / spilled bytes / instructions / exchanges among them")
-    for architecture, dtype in ((80, "fp32"), (90, "bf16")):
-        print(f"\n| sm_{architecture}, {dtype} | kernel | {' | '.join(PARTS)} |")
-        print("|---" * (2 + len(PARTS)) + "|")
-        for rounding in EVERY:
-            for name in ("forward", "backward"):
-                cells = []
-                for part in PARTS:
-                    kernel, constants = passes(rounding, part)[name]
-                    made = compiled(kernel, architecture, dtype, constants)
-                    cells.append(report(made, 32 if part == "chroma" else 8))  # that a thread's 8 samples stand for
-                print(f"| {rounding} | {name} | {' | '.join(cells)} |", flush=True)
+    print("registers / spilled bytes / instructions / exchanges among them\n")
+    print(f"| sm_{chosen.architecture}, {chosen.dtype} | kernel | {' | '.join(PARTS)} |")
+    print("|---" * (2 + len(PARTS)) + "|")
+    for rounding in EVERY:
+        for name in ("forward", "backward"):
+            cells = []
+            for part in PARTS:
+                kernel, constants = passes(rounding, part)[name]
+                made = compiled(kernel, chosen.architecture, chosen.dtype, constants)
+                cells.append(report(made, 32 if part == "chroma" else 8))  # that a thread's 8 samples stand for
+            print(f"| {rounding} | {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ are summed in registers over all blocks that a program meets, and over the progr
 """
 
 # What Triton compiles has types of its own, and knows tuples that are added up, but no stars in them:
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, assignment"
 # ruff: noqa: RUF005
 
 import math
@@ -215,12 +215,11 @@ def _backward_kernel(
     planes: tl.constexpr = 3 if part == ALL else (1 if part == LUMA else 2)
     first: tl.constexpr = 1 if part == CHROMA else 0
     turn, group = tl.program_id(0), 0
-    step = tl.num_programs(0)
     rows, columns = height, width
     if part == CHROMA:
         rows, columns = (height + down - 1) // down, (width + 1) // 2
     if each:
-        turn, group, step = turn % turns, turn // turns, turns
+        turn, group = turn % turns, turn // turns
     tiles = tl.cdiv(count * ((rows + 7) // 8) * ((columns + 7) // 8), blocks)
     # What is summed up, for each of ``summed`` tables in halves, ``kinds`` of it.
     sums = _zeros(2 * kinds * summed, blocks)
@@ -255,7 +254,7 @@ def _backward_kernel(
                 strides = (on, oc, oh, ow)
                 store_gradients(grad_images, lefts, place, strides, 0, channels, even, scale)
                 store_gradients(grad_images, rights, place, strides, 1, channels, even, scale)
-        turn += step
+        turn += turns
     # To (programs, summed, kinds, 2, 8, 4): half, horizontal frequency, vertical one within the half.
     to = partial + tl.program_id(0) * (summed * kinds * 64) + tl.arange(0, 32)
     for t in tl.static_range(summed):
