@@ -122,11 +122,11 @@ def _scaled(resize: int) -> View:
 #: What networks that see the middle 224 of 256 pixels may see instead.
 VIEWS: dict[str, View] = {
     "own": lambda reader, pixels: reader.view(pixels),
-    "mirrored": lambda reader, pixels: reader.view(pixels).flip(-1),
-    "shifted by 8": _cut(8),
-    "shifted by 16, to the corner": _cut(16),
     "whole photo, scaled to 224": _scaled(224),
+    "shifted by 16, to the corner": _cut(16),
+    "mirrored": lambda reader, pixels: reader.view(pixels).flip(-1),
     "scaled to 288": _scaled(288),
+    "shifted by 8": _cut(8),
 }
 
 
@@ -141,28 +141,25 @@ def read(photos: Path, files: Path, answers: Path, networks: list[str], views: b
     originals = sorted(photos.rglob("*.png"))
     whole = [decoded(path.read_bytes()) for path in originals]
     pixels = sum(image[0].numel() for image in whole)
-    folders = {str(path.parent.relative_to(files)): path.parent for path in sorted(files.rglob("compress.json"))}
-    for network in networks:
-        label, _, spec = network.partition("=")
-        reader = open_reader(spec, fast=views)
-        classes = reader.classes or ImageNetInfo().label_names()  # type: ignore[no-untyped-call]
-        targets = torch.tensor([classes.index(path.parent.name) for path in originals])
-        for view_name, view in (VIEWS if views else {"own": VIEWS["own"]}).items():
+    folders = [str(path.parent.relative_to(files)) for path in sorted(files.rglob("compress.json"))]
+    opened = {name: open_reader(spec, fast=views) for name, _, spec in (network.partition("=") for network in networks)}
+    for view_name, view in (VIEWS if views else {"own": VIEWS["own"]}).items():
+        for label, reader in opened.items():
+            classes = reader.classes or ImageNetInfo().label_names()  # type: ignore[no-untyped-call]
+            targets = torch.tensor([classes.index(path.parent.name) for path in originals])
             name = f"{label}, {view_name}" if views else label
             own: Tensor | None = None
-            for place, folder in {"originals": None, **folders}.items():
+            for place in ("originals", *folders):
                 out = answers / place / f"{name}.npz"
                 if out.is_file():
                     continue
-                paths = (
-                    [] if folder is None else [(folder / path.relative_to(photos)).with_suffix(".jpg") for path in originals]
-                )
-                if not all(path.is_file() for path in paths):
-                    print(f"{folder} is not whole yet: passed over")
+                files_of = [] if place == "originals" else [files / place / path.relative_to(photos) for path in originals]
+                if not all(path.with_suffix(".jpg").is_file() for path in files_of):
+                    print(f"{files / place} is not whole yet: passed over")
                     continue
                 own = _said(reader, view, whole) if own is None else own
-                contents = [path.read_bytes() for path in paths]
-                seen = own if folder is None else _said(reader, view, [decoded(content) for content in contents])
+                contents = [path.with_suffix(".jpg").read_bytes() for path in files_of]
+                seen = _said(reader, view, [decoded(content) for content in contents]) if contents else own
                 found = {
                     "bits": np.array([8 * len(content) for content in contents] or [0] * len(whole)) * len(whole) / pixels,
                     "loss": -seen[torch.arange(len(seen)), targets].numpy(),
@@ -171,7 +168,7 @@ def read(photos: Path, files: Path, answers: Path, networks: list[str], views: b
                     "distance": reader.distance(own, seen).numpy(),
                 }
                 _keep(out, found)
-        print(f"{photos}: {label} has read {len(folders)} folders", flush=True)
+            print(f"{photos}: {name} has read {len(folders)} folders", flush=True)
 
 
 def _keep(out: Path, found: dict[str, Any]) -> None:
