@@ -200,6 +200,7 @@ def _load_gradient(grad, top, planes):
             for c in range(planes.shape[0]):
                 clear(planes[c, y])
             continue
+        fetch_strip_below(grad, top + y)
         if channels == 1:
             for x in range(width):
                 planes[0, y, x] = grad[0, top + y, x] * float32(1 / 255)
@@ -350,6 +351,8 @@ def to_samples(grad, row, down, scale, wide, out, y0):
     samples, ``out[:, y0]``; 0 beyond them."""
     height, width = grad.shape[1:]
     columns = (width + 1) // 2
+    for y in range(down * row, min(down * (row + 1), height)):
+        fetch_strip_below(grad, y)
     for c in range(2):
         clear(wide[c])
     for y in range(max(0, down * row - 1), min(height, down * row + down + 1)):
