@@ -531,7 +531,8 @@ class Job(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("n", "channels", "height", "width", "down", "across", "rows", "columns")),
         # The rounding's number; whether pixels are whole; tables of an image, whether each image has its own.
         *((name, ctypes.c_int64) for name in ("kind", "whole", "tables", "each", "seed")),
-        *((name, ctypes.c_float) for name in ("cap", "far")),
+        ("beyond", ctypes.c_int64),  # set where a step lies beyond low and high
+        *((name, ctypes.c_float) for name in ("cap", "far", "low", "high")),
         # Where float32 lie: of (n, channels, height, width), of (n or 1, tables, 8, 8), and of (strips, tables, SUMS). Bytes
         # (n): whether an image has NaN, if whole. 0 for what there is not.
         *((name, ctypes.c_int64) for name in ("images", "output", "grad", "grad_images", "q", "alpha", "partial", "bad")),
@@ -576,6 +577,11 @@ def _prepare_image(job, n, tables):
     q = numba.carray(floats_at(job.q), (job.n if job.each else 1, count, 8, 8))
     alpha = numba.carray(floats_at(job.alpha if job.alpha else job.q), q.shape)
     _prepare(q[at], alpha[at], tables)
+    beyond = np.int32(0)
+    for step in q[at].ravel():
+        beyond += np.int32(not (step >= job.low and step <= job.high))
+    if beyond:
+        job.beyond = 1
 
 
 @_compiled
