@@ -58,7 +58,7 @@ def forward(images: Tensor, q: Tensor, alpha: Tensor | None, seed: Tensor | None
 def forward_of_tables(
     images: Tensor, tables: tuple[Tensor, ...], alphas: tuple[Tensor, ...], within: tuple[float, float], trip: Trip
 ) -> Tensor | None:
-    """The same for float32 images with the tables of luma and chroma, each (8, 8), contiguous float32, which need not be put into
+    """The same for float32 images with the tables of luma and chroma, (8, 8), contiguous float32, which need not be put into
     one tensor for it; None where a step lies beyond ``within``. No alphas where they do not count."""
     held = {"images": images.contiguous()}
     job = Job.from_buffer_copy(_template(images.shape, len(tables), False, trip))

@@ -145,8 +145,8 @@ def round_trip_of_tables(
         return None
     if trip.soft:
         F.check_window(trip.bits, trip.window)
-    kernels = _kernels(images.device, trip.subsampling != "4:4:4")
-    output: Tensor | None = None if kernels is None else kernels.forward_of_tables(images, tables, alphas, within, trip)
+    forward = getattr(_kernels(images.device, trip.subsampling != "4:4:4"), "forward_of_tables", None)
+    output: Tensor | None = None if forward is None else forward(images, tables, alphas, within, trip)
     return output
 
 
