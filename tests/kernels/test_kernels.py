@@ -24,7 +24,9 @@ from jpegdl.settings import ROUNDINGS
 from jpegdl.tables import standard_tables
 
 cpu = pytest.importorskip("jpegdl.kernels.cpu")
-cpu_vectors = pytest.importorskip("jpegdl.kernels.cpu_vectors")
+cpu_vectors, cpu_strips, cpu_exact, cpu_exact_gradients = (
+    pytest.importorskip(f"jpegdl.kernels.cpu_{name}") for name in ("vectors", "strips", "exact", "exact_gradients")
+)
 cuda = pytest.importorskip("jpegdl.kernels.cuda")  # without a GPU in Triton's interpreter, on CPU tensors
 ON_GPU = torch.cuda.is_available()
 
@@ -383,13 +385,67 @@ def test_negated_views(calls):
     torch.testing.assert_close(torch.autograd.grad(output, layer.luma, torch._neg_view(-upstream))[0], expected)
 
 
+class _Coarser(JpegLayer):
+    @property
+    def steps(self):
+        return 2 * super().steps
+
+
+class _Sharper(SubsampledJpegLayer):
+    @property
+    def alpha(self):
+        return 2 * super().alpha
+
+
+@pytest.mark.parametrize("kind", [JpegLayer, SubsampledJpegLayer, _Coarser, _Sharper])
+def test_calls_without_gradients_are_the_same(kind):
+    """They hand the kernel their tables as these lie, if they are the layer's own and within their range."""
+
+    def luma(values):
+        return lambda layer: setattr(layer.luma, "data", values)
+
+    steps = torch.rand(8, 8) * 30 + 5
+    changes = {
+        "none": lambda layer: None,
+        "below": luma(torch.where(steps < 10, torch.tensor(1e-9), steps)),
+        "beyond": luma(torch.where(steps < 10, torch.tensor(1e9), steps)),
+        "nan": luma(torch.where(steps < 10, torch.tensor(torch.nan), steps)),
+        "other strides": luma(steps.t()),
+        "float64": lambda layer: layer.double(),
+        "frozen": lambda layer: [luma(steps * 1e4)(layer), layer.requires_grad_(False)],
+    }
+    images = torch.rand(2, 3, 21, 18)
+    options = [{"rounding": "soft"}, {"rounding": "hard"}, {"rounding": "none"}, {"bits": 3}, {"window": 3}, {"bits": None}]
+    for chosen in [*options, {"hardness": 3.0}, {"trainable_alpha": True}]:
+        for name, change in changes.items():
+            layer = kind(9.0, 12.0, **chosen)
+            change(layer)
+            for x in (images, images[..., :3], images.double(), (images * 255).byte(), images.transpose(2, 3)):
+                expected = layer(x).detach()
+                with torch.no_grad():
+                    found = layer(x)
+                assert torch.equal(found.nan_to_num(9), expected.nan_to_num(9)), (chosen, name, x.dtype)
+
+
+def test_functions_of_one_name_are_part_of_what_calls_them():
+    """numba's cache on disk keeps what was compiled in different processes, and by their names one passes for another there."""
+    for module in (cpu_strips, cpu_exact, cpu_exact_gradients):
+        named = {}
+        for value in vars(module).values():
+            if isinstance(value, numba.core.dispatcher.Dispatcher) and value.targetoptions.get("inline") != "always":
+                named.setdefault((value.py_func.__qualname__, value.py_func.__module__), set()).add(value)
+        doubles = {name for (name, _), functions in named.items() if len(functions) > 1}
+        assert all(name.startswith("_strips_of.") for name in doubles), doubles  # of images in floats, and in bytes
+
+
 @pytest.mark.parametrize("openmp", [True, False])
-def test_sums_do_not_depend_on_the_number_of_threads(monkeypatch, openmp):
+@pytest.mark.parametrize("kind", [JpegLayer, SubsampledJpegLayer])
+def test_sums_do_not_depend_on_the_number_of_threads(monkeypatch, openmp, kind):
     monkeypatch.setattr(cpu, "_WORTH_A_THREAD", 1)
     if not openmp:  # as where PyTorch is built with another library
         monkeypatch.setattr(cpu, "_openmp", lambda: None)
-    layer = JpegLayer(*standard_tables(50), alpha=0.01, trainable_alpha=True)
-    images = torch.rand(3, 3, 30, 50)
+    layer = kind(*standard_tables(50), alpha=0.01, trainable_alpha=True)
+    images = torch.rand(3, 3, 60, 50)
     found = []
     threads = torch.get_num_threads()
     for count in (1, 2, 5):

@@ -35,6 +35,8 @@ from jpegdl.settings import ROUNDINGS
 
 _EXACT_TEAMS = (images_of_floats, images_of_bytes, gradients)
 _WORTH_A_THREAD = 1 << 14  # numbers, 0.05 milliseconds of work
+_TABLE_BYTES = BLOCK * BLOCK * ctypes.sizeof(ctypes.c_float)
+_Together = ctypes.c_float * (4 * BLOCK * BLOCK)  # steps and alpha of luma and chroma
 _LONG = 8  # strips of 4:2:0 that lie below one another: at each end, chroma of one more is computed
 
 
@@ -48,19 +50,50 @@ def forward(images: Tensor, q: Tensor, alpha: Tensor | None, seed: Tensor | None
     Returns:
         The same shape, contiguous, and dtype (float32 for uint8); computed in float32.
     """
-    pixels = F.unit_images(images).contiguous()
-    output = torch.empty_like(pixels)
-    held = {"images": pixels, "output": output, **_tables_of(q, alpha)}
-    if trip.whole:
-        held["bad"] = torch.zeros(len(pixels), dtype=torch.uint8)
-    job = _job(held, q, seed, trip)
+    held = {"images": F.unit_images(images).contiguous(), **_tables_of(q, alpha)}
+    output = _through(_job(held, q, seed, trip), held)
+    return output if images.dtype in (torch.float32, torch.uint8) else output.to(images.dtype)
+
+
+def forward_of_tables(
+    images: Tensor, tables: tuple[Tensor, ...], alphas: tuple[Tensor, ...], within: tuple[float, float], trip: Trip
+) -> Tensor | None:
+    """The same for float32 images with the tables of luma and chroma, (8, 8), contiguous float32, which need not be put into
+    one tensor for it; None where a step lies beyond ``within``. No alphas where they do not count."""
+    held = {"images": images.contiguous()}
+    job = Job.from_buffer_copy(_template(images.shape, len(tables), False, trip))
+    job.together = _Together()
+    job.q = ctypes.addressof(job.together)
+    job.alpha = job.q + len(tables) * _TABLE_BYTES if alphas else 0
+    for i, table in enumerate(tables + alphas):
+        ctypes.memmove(job.q + i * _TABLE_BYTES, table.data_ptr(), _TABLE_BYTES)
+    job.low, job.high = within
+    output = _through(job, held)
+    return None if job.beyond else output
+
+
+def _through(job: Job, held: dict[str, Tensor]) -> Tensor:
+    held["output"] = output = torch.empty_like(held["images"])
+    bad = _flags(job) if job.whole else None
     if job.across > 1:
         _share_out(subsampled_team, job, job.n * -(-job.rows // BLOCK), held, run=_LONG if job.down == 2 else 1)
     else:
         _share_out(image_team, job, job.n * -(-job.height // BLOCK), held)
-    if trip.whole and held["bad"].any():
-        output.masked_fill_(held["bad"].bool()[:, None, None, None], torch.nan)
-    return output if images.dtype in (torch.float32, torch.uint8) else output.to(images.dtype)
+    if bad is not None and (found := _raised(bad)) is not None:
+        output.masked_fill_(found[:, None, None, None], torch.nan)
+    return output
+
+
+def _flags(job: Job | ExactJob) -> Any:
+    """A byte for each image, which a team sets where there is NaN: a tensor takes longer to make and to look at."""
+    job.flags = (ctypes.c_uint8 * job.n)()
+    job.bad = ctypes.addressof(job.flags)
+    return job.flags
+
+
+def _raised(flags: Any) -> Tensor | None:
+    """(N,), bool: which flags are set; None for none."""
+    return torch.tensor(list(flags), dtype=torch.bool, device="cpu") if 1 in bytes(flags) else None
 
 
 def backward(
@@ -143,7 +176,7 @@ def _of_blocks(sums: Tensor) -> Tensor:
     return sums.reshape(*sums.shape[:-1], BLOCK, BESIDE, BLOCK).sum(-2).flatten(-2)
 
 
-def exact(images: Tensor, luma: Tensor, chroma: Tensor, factors: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def exact(images: Tensor, luma: Tensor, chroma: Tensor, factors: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
     """The exact round trip.
 
     Args:
@@ -152,15 +185,16 @@ def exact(images: Tensor, luma: Tensor, chroma: Tensor, factors: tuple[int, int]
         factors: pixels that share a chroma sample, (down, across).
 
     Returns:
-        The same shape, contiguous, and dtype; and (N,), uint8, 1 for images with NaN, of which the rest is not to be used.
+        The same shape, contiguous, and dtype; and (N,), bool, which images have NaN, of which the rest is not to be used: None
+        where none has.
     """
     pixels, output = images.contiguous(), torch.empty_like(images, memory_format=torch.contiguous_format)
-    bad = torch.zeros(len(pixels), dtype=torch.uint8)
-    held = {"images": pixels, "output": output, "luma": _in_order(luma), "chroma": _in_order(chroma), "bad": bad}
+    held = {"images": pixels, "output": output, "luma": _in_order(luma), "chroma": _in_order(chroma)}
     job = _exact_job(held, factors)
+    bad = _flags(job)
     team = images_of_bytes if pixels.dtype == torch.uint8 else images_of_floats
     _share_out(team, job, job.n * (job.rows // BLOCK), held, run=_LONG if job.down == 2 else 1)
-    return output, bad
+    return output, _raised(bad)
 
 
 def exact_backward(

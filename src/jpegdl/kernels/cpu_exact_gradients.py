@@ -108,13 +108,12 @@ def _subsampled_gradient_strips(images, grad, grad_images, lumas, chromas, parti
                 weight = share
                 if down == 2 and y == height - 1 and height % 2:  # repeated, and averaged with itself
                     weight = share * float32(2)
-                by_cb, by_cr = by_samples[0, y // down - 8 * row], by_samples[1, y // down - 8 * row]
-                for x in range(width // 2):
-                    wide[0, 2 * x] = wide[0, 2 * x + 1] = by_cb[x] * weight * TO_CB
-                    wide[1, 2 * x] = wide[1, 2 * x + 1] = by_cr[x] * weight * TO_CR
-                if width % 2:
-                    wide[0, width - 1] = by_cb[width // 2] * (weight * float32(2)) * TO_CB
-                    wide[1, width - 1] = by_cr[width // 2] * (weight * float32(2)) * TO_CR
+                for c in range(2):
+                    by, factor = by_samples[c, y // down - 8 * row], weight * (TO_CB if c == 0 else TO_CR)
+                    for x in range(width // 2):
+                        wide[c, 2 * x] = wide[c, 2 * x + 1] = by[x] * factor
+                    if width % 2:
+                        wide[c, width - 1] = by[width // 2] * (factor * float32(2))
                 for x in range(width):
                     cb, cr = wide[0, x], wide[1, x]
                     whole = grad[n, 0, y, x] + grad[n, 1, y, x] + grad[n, 2, y, x] - cb - cr

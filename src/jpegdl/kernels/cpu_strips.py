@@ -200,6 +200,7 @@ def _load_gradient(grad, top, planes):
             for c in range(planes.shape[0]):
                 clear(planes[c, y])
             continue
+        fetch_strip_below(grad, top + y)
         if channels == 1:
             for x in range(width):
                 planes[0, y, x] = grad[0, top + y, x] * float32(1 / 255)
@@ -350,6 +351,8 @@ def to_samples(grad, row, down, scale, wide, out, y0):
     samples, ``out[:, y0]``; 0 beyond them."""
     height, width = grad.shape[1:]
     columns = (width + 1) // 2
+    for y in range(down * row, min(down * (row + 1), height)):
+        fetch_strip_below(grad, y)
     for c in range(2):
         clear(wide[c])
     for y in range(max(0, down * row - 1), min(height, down * row + down + 1)):
@@ -528,7 +531,8 @@ class Job(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("n", "channels", "height", "width", "down", "across", "rows", "columns")),
         # The rounding's number; whether pixels are whole; tables of an image, whether each image has its own.
         *((name, ctypes.c_int64) for name in ("kind", "whole", "tables", "each", "seed")),
-        *((name, ctypes.c_float) for name in ("cap", "far")),
+        ("beyond", ctypes.c_int64),  # set where a step lies beyond low and high
+        *((name, ctypes.c_float) for name in ("cap", "far", "low", "high")),
         # Where float32 lie: of (n, channels, height, width), of (n or 1, tables, 8, 8), and of (strips, tables, SUMS). Bytes
         # (n): whether an image has NaN, if whole. 0 for what there is not.
         *((name, ctypes.c_int64) for name in ("images", "output", "grad", "grad_images", "q", "alpha", "partial", "bad")),
@@ -573,6 +577,11 @@ def _prepare_image(job, n, tables):
     q = numba.carray(floats_at(job.q), (job.n if job.each else 1, count, 8, 8))
     alpha = numba.carray(floats_at(job.alpha if job.alpha else job.q), q.shape)
     _prepare(q[at], alpha[at], tables)
+    beyond = np.int32(0)
+    for step in q[at].ravel():
+        beyond += np.int32(not (step >= job.low and step <= job.high))
+    if beyond:
+        job.beyond = 1
 
 
 @_compiled

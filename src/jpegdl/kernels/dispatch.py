@@ -22,6 +22,7 @@ from jpegdl.kernels.trip import Trip
 
 WINDOW = 5
 _OF_TABLES = torch.Size((3, F.BLOCK, F.BLOCK))  # as layers have them
+_OF_A_TABLE = torch.Size((F.BLOCK, F.BLOCK))
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.uint8)
 
 
@@ -113,6 +114,42 @@ def round_trip(
         output: Tensor = call(images, q.float(), None if alpha is None else alpha.float(), seed, *_flat(trip))
         return output
     return eager_round_trip(F.unit_images(images), q, alpha, seed, trip).to(_output_dtype(images))
+
+
+def round_trip_of_tables(
+    images: Tensor, tables: tuple[Tensor, ...], alphas: tuple[Tensor, ...], within: tuple[float, float], trip: Trip
+) -> Tensor | None:
+    """Take images through :func:`round_trip` on the CPU where no gradient is asked for, with tables as they lie: to put them
+    into one tensor and to look at them takes as long as a small image.
+
+    Args:
+        images: as there, three channels.
+        tables: steps of luma and of chroma, each (8, 8).
+        alphas: as these; none for a rounding that is not soft.
+        within: the least and the largest step.
+        trip: the rest.
+
+    Returns:
+        As there; None where that is not all there is to do: steps lie elsewhere, or a kernel may not be taken.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not images.is_cpu or images.dtype != torch.float32:
+        return None
+    if trip.rounding in F.RANDOM or (trip.soft and trip.window != WINDOW) or not images.numel():
+        return None
+    tensors = (images, *tables, *alphas)
+    for tensor in tensors:
+        if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
+            return None
+    for table in tensors[1:]:
+        if table.shape != _OF_A_TABLE or table.dtype != torch.float32 or not table.is_contiguous():
+            return None
+    if torch.autograd.forward_ad._current_level >= 0 or not unobserved(*tensors):
+        return None
+    if trip.soft:
+        F.check_window(trip.bits, trip.window)
+    forward = getattr(_kernels(images.device, trip.subsampling != "4:4:4"), "forward_of_tables", None)
+    output: Tensor | None = None if forward is None else forward(images, tables, alphas, within, trip)
+    return output
 
 
 def check_inputs(images: Tensor, q: Tensor, alpha: Tensor | None, trip: Trip) -> None:

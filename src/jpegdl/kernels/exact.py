@@ -78,12 +78,13 @@ def exact_gradients(
 def _fused(kernels: ModuleType, images: Tensor, luma: Tensor, chroma: Tensor, factors: tuple[int, int]) -> Tensor:
     taken = images.float() if not _as_bytes(images) else images if images.dtype == torch.uint8 else to_pixels(images)
     output: Tensor
+    bad: Tensor | None
     output, bad = kernels.exact(taken, luma, chroma, factors)
     if images.dtype == torch.uint8:
         return output
     if images.dtype == torch.float64:
-        return (output.double() / 255).masked_fill_(_with_nan(images)[:, None, None, None], torch.nan)
-    if bad is not None and bad.any():
+        output, bad = output.double() / 255, _with_nan(images)
+    if bad is not None:
         output.masked_fill_(bad.bool()[:, None, None, None], torch.nan)
     return output.to(images.dtype)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
-from jpegdl.kernels import exporting, round_trip
+from jpegdl.kernels import Trip, exporting, round_trip, round_trip_of_tables
 from jpegdl.layer.base import ImageDctLayer, Table, initial_tables
 from jpegdl.layer.config import DEFAULT_ALPHA, LayerConfig, Rounding
 from jpegdl.layer.quantizing import QuantizingLayer, quantizer_options
@@ -156,6 +156,8 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
         subsampling = self._kernel()
         if subsampling is None or images.device != self.luma.device:  # which is refused there
             return super().round_trip(images)
+        if not torch.is_grad_enabled() and (output := self._at_once(images, subsampling)) is not None:
+            return output
         rounding, steps, alpha = self.rounding_now, self.steps, None
         if rounding in F.SOFT:
             alpha = self.alpha
@@ -164,6 +166,22 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
         if subsampling != "4:4:4" and (exporting() or images.shape[-1] <= 2 * F.DOUBLED):
             return super().round_trip(images)  # of sizes that torch.export leaves open; of images whose chroma a file doubles
         return round_trip(images, steps, alpha, **options)
+
+    def _at_once(self, images: Tensor, subsampling: str) -> Tensor | None:
+        """The round trip of a call that wants no gradient, if steps and alpha are the tables that this class keeps."""
+        kind, rounding = type(self), self.rounding_now
+        if kind.steps is not JpegLayer.steps or kind.alpha is not JpegLayer.alpha or self.hardness is not None:
+            return None
+        if subsampling != "4:4:4" and images.shape[-1] <= 2 * F.DOUBLED:
+            return None
+        alphas: tuple[Tensor, ...] = ()
+        if rounding in F.SOFT:
+            of_luma, of_chroma = self.alpha_luma, self.alpha_chroma
+            if of_luma is None or of_chroma is None or isinstance(of_luma, nn.Parameter) or isinstance(of_chroma, nn.Parameter):
+                return None
+            alphas = (of_luma, of_chroma)
+        trip = Trip(rounding, subsampling, self.bits, self.window)
+        return round_trip_of_tables(images, (self.luma, self.chroma), alphas, self.step_range, trip)
 
     def _check_tables_of_images(self, count: int) -> None:
         for name in self.table_names:
