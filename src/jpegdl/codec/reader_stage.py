@@ -497,9 +497,9 @@ def side_by_side(pairs: Sequence[tuple[Path, Path, dict[str, Any]]]) -> str:
                 image = open_picture(stream, path.name).image.convert("RGB")
             image.thumbnail((_SIDE, _SIDE))
             whole.paste(image, (place * _SIDE, top + _LINE))
-    stream = io.BytesIO()
-    whole.save(stream, "png")
-    picture = base64.b64encode(stream.getvalue()).decode()
+    drawn = io.BytesIO()
+    whole.save(drawn, "png")
+    picture = base64.b64encode(drawn.getvalue()).decode()
     title = "Originals, and on their right the files furthest from them"
     head = f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
     return f'{head}<p>{title}</p>\n<img alt="{title}" src="data:image/png;base64,{picture}">\n'
