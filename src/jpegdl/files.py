@@ -160,7 +160,7 @@ def reading(file: Path, way_out: str, *others: type[Exception]) -> Iterator[None
         way_out: what to do, for the message.
         others: what else its reader raises.
     """
-    damage = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, *others)
+    damage: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, *others)
     try:
         yield
     except UsageError:
