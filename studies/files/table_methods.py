@@ -60,7 +60,7 @@ def sensitivity(cost: FileCost, start: Found, weights: Path) -> Found:
     network = timm.create_model(NETWORK, checkpoint_path=str(weights))
     answers = torch.stack([one[0] for one in cost.own(range(len(cost.photos)))]).argmax(1)
     images = torch.stack([unit(photo) for photo in cost.photos if isinstance(photo, Image.Image)])
-    batches = list(zip(images.split(8), answers.split(8), strict=True))
+    batches = list(zip(torch.split(images, 8), torch.split(answers, 8), strict=True))
     shape = sensitivity_tables(prepend(network, nn.Identity()), batches, q_max=1.0)
     best, least = start, math.inf
     for power in (1.0, 0.5, 0.25):
