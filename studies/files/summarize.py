@@ -272,6 +272,18 @@ def table(data: dict[Any, Any], kinds: Choices) -> Iterator[dict[str, Any]]:
             yield line("control: ten bits, the reader's class of the original", who, label(data, who), reference[who])
 
 
+def at_rate(rate: float, rates: Numbers, values: Numbers) -> Numbers:
+    """(draws,): between settings (draws, settings), of which some may lack a value; nan where there are none."""
+    there = np.isfinite(values[0])
+    if not there.any():
+        return np.full(len(values), np.nan)
+    found = []
+    for x, y in zip(np.log(rates[:, there]), values[:, there], strict=True):
+        order = np.argsort(x)
+        found.append(np.interp(np.log(rate), x[order], y[order], left=np.nan, right=np.nan))
+    return np.array(found)
+
+
 def curves(data: dict[Any, Any], kinds: Choices) -> Iterator[dict[str, Any]]:
     """Every kind of file at every rate that it reaches."""
     each = weights(len(data["images"]))
@@ -286,18 +298,13 @@ def curves(data: dict[Any, Any], kinds: Choices) -> Iterator[dict[str, Any]]:
                     continue
                 found: dict[str, Any] = {"files": kind, "read by": who, "images": len(data["images"]), "bits per pixel": rate}
                 for name, mean in zip(names, means[1:], strict=True):
-                    draws = []
-                    for rates, values in zip(means[0], mean, strict=True):
-                        order = np.argsort(rates)
-                        draws.append(np.interp(np.log(rate), np.log(rates[order]), values[order]))
-                    value = np.array(draws) * (100 if name in ("accuracy", "agreement") else 1)
+                    value = at_rate(rate, means[0], mean) * (100 if name in ("accuracy", "agreement") else 1)
                     low, high = interval(value[1:])
                     digits = {"loss": 3, "psnr": 2, "ssim": 4}.get(name, 1)
                     found[name] = f"{value[0]:.{digits}f}"
                     if name in ("loss", "accuracy"):
                         found |= {f"{name} from": f"{low:.{digits}f}", f"{name} to": f"{high:.{digits}f}"}
-                order = np.argsort(means[0][0])
-                time = np.interp(np.log(rate), np.log(means[0][0][order]), np.array(seconds)[order])
+                (time,) = at_rate(rate, means[0][:1], np.array([seconds]))
                 yield {**found, "seconds": f"{time:.5f}"}
 
 

@@ -5,7 +5,7 @@
 All search for tables of least mean KL (EfficientNet-Lite0's answer on the original, on the file) + mu x bits per pixel of real
 files, 4:2:0 with fitted Huffman codes, on the same images without labels, from the same standard tables:
 
-- gradient: ``jpegdl.codec.search_tables``, which is here because it won;
+- gradient: ``jpegdl.codec.search_tables``;
 - sensitivity: entries in proportion to a power (-1, -1/2, -1/4) of how much the loss against the network's own first answer
   feels each frequency, the power and the scale by cost;
 - sorted random search: entries drawn from a range around the start and sorted along the zigzag (after arXiv 2003.02874);

@@ -1,6 +1,6 @@
 """One pair of tables for many photos, found by what readers say of the files and by what these weigh.
 
-The gradient won over the tables' sensitivity, sorted random search and coordinate search: ``studies/files/table_methods.py``.
+``studies/files/table_methods.py`` holds it against sensitivities, sorted random search and coordinate search.
 """
 
 import math
