@@ -3,6 +3,7 @@
 import ast
 import builtins
 import importlib
+import json
 import re
 import runpy
 import shutil
@@ -104,6 +105,25 @@ def test_gradients_of_gabor_cells(installed):
     model(grey).sum().backward()
     assert grey.grad.isfinite().all()
     assert model(torch.rand(2, 3, 64, 64)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(("off", "level"), [(0.0, True), (-0.03, False), (-0.019, False)])
+def test_the_rule_for_bf16(tmp_path, capsys, monkeypatch, off, level):
+    """Level is a mean difference whose interval does not reach down to -2 points."""
+    float32, jitter = [0.5, 0.52, 0.48], [0.001, -0.001, 0.0]
+    both = dict(zip("012", float32, strict=True))
+    moved = {seed: share + off + more for (seed, share), more in zip(both.items(), jitter, strict=True)}
+    arms = {name: {"accuracy": both} for name in ("plain", "jpeg-dl")}
+    arms |= {f"{name}-bf16": {"accuracy": moved} for name in ("plain", "jpeg-dl")}
+    (tmp_path / "kept.json").write_text(json.dumps({"one": arms, "two": arms}), encoding="utf-8")
+    monkeypatch.syspath_prepend(STUDIES)
+    file = STUDIES / "bf16" / "rule.py"
+    monkeypatch.setattr("sys.argv", [str(file), str(tmp_path / "kept.json")])
+    runpy.run_path(str(file), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert f"| mean over these | 3 | {100 * off:+.1f} [" in printed
+    assert ("is level with" in printed) == level
+    assert ("not shown" in printed) == (not level)
 
 
 @pytest.mark.parametrize("label", ["v1", None])
