@@ -16,7 +16,14 @@ project = "jpegdl"
 author = "The jpegdl developers"
 release = version = __version__
 root_doc = "docs/index"
-include_patterns = ["docs/**", "studies/README.md", "studies/*/FINDINGS.md", "src/jpegdl/kernels/README.md", "*.md"]
+include_patterns = [
+    "docs/**",
+    "studies/README.md",
+    "studies/*/FINDINGS.md",
+    "studies/files/judges.md",
+    "src/jpegdl/kernels/README.md",
+    "*.md",
+]
 exclude_patterns = ["README.md", ".venv*", "build", "runs", "docs/tutorials/runs", "**/.ipynb_checkpoints"]
 extensions = [
     "myst_nb",

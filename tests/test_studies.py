@@ -163,6 +163,28 @@ def test_table_of_corruptions(tmp_path, capsys, monkeypatch, label):
     assert capsys.readouterr().out == printed
 
 
+@pytest.mark.parametrize("name", ["vgg8", "mobilenetv2"])
+def test_small_networks_of_other_families(installed, name):
+    model = jpegdl.prepend(
+        getattr(importlib.import_module("jpegdl_studies.families"), name)(num_classes=7), torch.nn.Identity()
+    )
+    torch.testing.assert_close(model.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
+    assert model.eval()(torch.rand(2, 3, 64, 64)).shape == (2, 7)
+
+
+def test_some_images_of_a_batch_come_out_of_files(installed):
+    from jpegdl_studies.families import SomeFiles
+
+    torch.manual_seed(0)
+    layer, images = SomeFiles(10, 10), torch.rand(40, 3, 16, 16)
+    assert layer.eval()(images).equal(images)
+    seen = layer.train()(images)
+    changed = (seen != images).flatten(1).any(1)
+    assert 10 < int(changed.sum()) < 30
+    stored = torch.cat([jpegdl.jpeg(images, 10, subsampling=name)[None] for name in ("4:2:0", "4:4:4")])
+    assert (stored == seen).flatten(2).all(2).any(0).equal(changed)
+
+
 def test_studies_use_public_names(installed):
     for file in STUDIES.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

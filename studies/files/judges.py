@@ -36,7 +36,7 @@ from jpegdl.codec import CompressConfig, Encoder, PhotoReader, compress_folder, 
 from jpegdl.statistics import paired_difference
 from jpegdl.tables import standard_tables
 
-LADDER = "libjpeg"  # folder of the reference's files
+STEPS = {f"libjpeg/quality-{quality:02}": quality for quality in QUALITIES}  # folders of the reference's files
 BATCH = 32
 SEES = ("loss", "right", "kept", "distance")
 
@@ -69,14 +69,13 @@ def squares(tar: Path, out: Path, side: int, of_each_class: int | None, classes:
 
 def ladder(photos: Path, out: Path) -> None:
     """Default libjpeg, 4:2:0, with fitted Huffman codes."""
-    for quality in QUALITIES:
-        config = CompressConfig(tables=f"standard:{quality}", subsampling="4:2:0")
-        compress_folder(photos, out / LADDER / f"quality-{quality:02}", config)
+    for name, quality in STEPS.items():
+        compress_folder(photos, out / name, CompressConfig(tables=f"standard:{quality}", subsampling="4:2:0"))
 
 
 def like(files: Path, photos: Path, out: Path) -> None:
     """Default libjpeg at the quality whose files are nearest in bits to other files of the same photos."""
-    if out.is_dir():
+    if len(list(out.rglob("*.jpg"))) == len(list(photos.rglob("*.png"))):
         return
     wanted = sum(path.stat().st_size for path in files.rglob("*.jpg"))
     images = [Image.open(path).convert("RGB") for path in sorted(photos.rglob("*.png"))]
@@ -188,8 +187,7 @@ def _answers(folder: Path) -> dict[str, dict[str, dict[str, Numbers]]]:
 
 
 def _reference(by_files: dict[str, dict[str, Numbers]], lost: str) -> tuple[Numbers, Numbers, Numbers]:
-    steps = [by_files[name] for name in sorted(by_files) if name.startswith(LADDER)]
-    bits, loss, right = (np.array([step[key] for step in steps]) for key in ("bits", lost, "right"))
+    bits, loss, right = (np.array([by_files[step][key] for step in STEPS]) for key in ("bits", lost, "right"))
     return bits, loss, right
 
 
@@ -197,9 +195,12 @@ def tables(folders: list[Path]) -> Iterator[dict[str, Any]]:
     """What files save for whom, against default libjpeg read by the same network in the same way."""
     for folder in folders:
         for network, by_files in _answers(folder).items():
+            if missing := {"originals", *STEPS} - set(by_files):
+                print(f"{folder}: {network} has not read {', '.join(sorted(missing))} yet: left out", file=sys.stderr)
+                continue
             original = 100 * by_files["originals"]["right"].mean()
             for name, found in by_files.items():
-                if name == "originals" or name.startswith(LADDER):
+                if name == "originals" or name in STEPS:
                     continue
                 row: dict[str, Any] = {"set": folder.name}
                 for lost in ("loss", "distance"):  # the distance needs no labels, and is less of chance
