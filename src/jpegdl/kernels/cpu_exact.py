@@ -19,7 +19,7 @@ from numba.core import types
 
 from jpegdl.kernels.cpu_blocks import GROUP
 from jpegdl.kernels.cpu_strips import bytes_at, floats_at, kernel_sources, take
-from jpegdl.kernels.cpu_vectors import LANES
+from jpegdl.kernels.cpu_vectors import LANES, named
 from jpegdl.kernels.cpu_whole import code, compiled, prepare
 
 # Into the function that is made of it, for each level of calls is compiled once more.
@@ -168,6 +168,7 @@ def _strips_of(load_row, store_row):
     """The work on a range of strips, of chroma and of images, for one way to read and to write pixels."""
 
     @compiled
+    @named(load_row.__name__)
     def load_chroma(image, top, down, pixels, rows, planes):
         """A strip of averaged Cb and Cr to ``planes`` (2, 8, columns); the other two are places to work in."""
         height, width = image.shape[1:]
@@ -191,6 +192,7 @@ def _strips_of(load_row, store_row):
             _average(total_cr, down, planes[1, y])
 
     @compiled
+    @named(load_row.__name__)
     def load_strip(image, top, pixels, planes, across):
         """A strip of Y, and of Cb and Cr where they are not subsampled, to ``planes``; whether there is NaN."""
         channels, height, width = image.shape
@@ -212,6 +214,7 @@ def _strips_of(load_row, store_row):
         return bad
 
     @compiled
+    @named(load_row.__name__)
     def chroma_strips(images, tables, samples, down, start, stop):
         """Subsampled chroma there and back, to ``samples`` (N, 2, rows, columns), whole blocks."""
         width, columns, strips = images.shape[3], samples.shape[3], samples.shape[2] // 8
@@ -229,6 +232,7 @@ def _strips_of(load_row, store_row):
                         samples[n, c, top + y, x] = uint8(planes[c, y, x])
 
     @compiled
+    @named(load_row.__name__)
     def image_strips(images, output, lumas, chromas, samples, down, across, bad, start, stop):
         """Luma, and chroma that is not subsampled, there and back, and colour."""
         channels, height, width = images.shape[1:]
@@ -298,6 +302,7 @@ EXACT_JOB = types.CPointer(numba.from_dtype(np.dtype(ExactJob)))
 
 def _teams_of(pixels_at, chroma_strips, image_strips):
     @inlined
+    @named(pixels_at.__name__)
     def chroma_team(pointer):
         job = numba.carray(pointer, 1)[0]
         images = numba.carray(pixels_at(job.images), (job.n, job.channels, job.height, job.width))
@@ -310,6 +315,7 @@ def _teams_of(pixels_at, chroma_strips, image_strips):
             piece = take(pointer)
 
     @inlined
+    @named(pixels_at.__name__)
     def image_team(pointer):
         job = numba.carray(pointer, 1)[0]
         shape = (job.n, job.channels, job.height, job.width)

@@ -46,7 +46,7 @@ from jpegdl.kernels.cpu_blocks import (
     saturate,
     synthesize,
 )
-from jpegdl.kernels.cpu_vectors import BESIDE, FLAGS, LANES
+from jpegdl.kernels.cpu_vectors import BESIDE, FLAGS, LANES, named
 from jpegdl.settings import ROUNDINGS
 
 _SOFT, _SAMPLE, _HARD, _STE, _NOISE, _NONE = (
@@ -723,6 +723,7 @@ def _image_gradient_strips(job, start, stop):
 
 def _team_of(strips):
     @_compiled
+    @named(strips.__name__)
     def team(pointer):
         """What each thread does."""
         job = numba.carray(pointer, 1)[0]
