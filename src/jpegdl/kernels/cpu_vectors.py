@@ -249,8 +249,8 @@ def counted(builder: Any) -> Whole:
 def named(name: str) -> Callable[[F], F]:
     """Give a function that a factory makes a name of its own, before it is compiled.
 
-    numba names compiled code by qualified name, types, and a number that each process counts for itself. If two processes compile
-    and cache two functions of one name, a third process, which loads both, takes the first for the second.
+    numba names compiled code by qualified name, types, and a number that each process counts for itself. If two processes
+    compile and cache two functions of one name, a third process, which loads both, takes the first for the second.
     """
 
     def rename(function: F) -> F:
