@@ -427,17 +427,6 @@ def test_calls_without_gradients_are_the_same(kind):
                 assert torch.equal(found.nan_to_num(9), expected.nan_to_num(9)), (chosen, name, x.dtype)
 
 
-def test_functions_of_one_name_are_part_of_what_calls_them():
-    """numba's cache on disk keeps what was compiled in different processes, and by their names one passes for another there."""
-    for module in (cpu_strips, cpu_exact, cpu_exact_gradients):
-        named = {}
-        for value in vars(module).values():
-            if isinstance(value, numba.core.dispatcher.Dispatcher) and value.targetoptions.get("inline") != "always":
-                named.setdefault((value.py_func.__qualname__, value.py_func.__module__), set()).add(value)
-        doubles = {name for (name, _), functions in named.items() if len(functions) > 1}
-        assert all(name.startswith("_strips_of.") for name in doubles), doubles  # of images in floats, and in bytes
-
-
 @pytest.mark.parametrize("openmp", [True, False])
 @pytest.mark.parametrize("kind", [JpegLayer, SubsampledJpegLayer])
 def test_sums_do_not_depend_on_the_number_of_threads(monkeypatch, openmp, kind):

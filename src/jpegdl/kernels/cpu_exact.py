@@ -18,7 +18,7 @@ from numba.core import types
 
 from jpegdl.kernels.cpu_blocks import GROUP
 from jpegdl.kernels.cpu_strips import bytes_at, fetch_strip_below, floats_at, kernel_sources, take
-from jpegdl.kernels.cpu_vectors import LANES
+from jpegdl.kernels.cpu_vectors import LANES, named
 from jpegdl.kernels.cpu_whole import code, compiled, prepare
 
 # Into the function that is made of it, for each level of calls is compiled once more.
@@ -182,6 +182,7 @@ def _strips_of(load_row, store_row):
     """The work on a range of strips, and how they are loaded, for one way to read and to write pixels."""
 
     @compiled
+    @named(load_row.__name__)
     def load_strip(image, top, pixels, planes):
         """A strip of Y, Cb and Cr, or of grey, to ``planes``; whether there is NaN."""
         channels, height, width = image.shape
@@ -202,6 +203,7 @@ def _strips_of(load_row, store_row):
         return bad
 
     @compiled
+    @named(load_row.__name__)
     def load_together(image, row, down, pixels, rows, luma, samples):
         """A strip of averaged Cb and Cr to rows 1 to 8 of ``samples`` (2, 10, columns), and the one or two of Y that lie over
         it to ``luma``, from row 1 on; whether there is NaN. ``pixels`` and ``rows`` are places to work in."""
@@ -233,6 +235,7 @@ def _strips_of(load_row, store_row):
         return bad
 
     @compiled
+    @named(load_row.__name__)
     def image_strips(images, output, lumas, chromas, bad, start, stop):
         """Strips there and back, of images whose chroma is not subsampled, or that have none."""
         channels, height, width = images.shape[1:]
@@ -254,6 +257,7 @@ def _strips_of(load_row, store_row):
                 store_row(pixels, output[n], top + y)
 
     @compiled
+    @named(load_row.__name__)
     def subsampled_strips(images, output, lumas, chromas, rows, width, down, bad, start, stop):
         """Strips of chroma, ``rows`` x ``width`` samples of it in whole blocks, and of luma that lies over it, there and back:
         as in :mod:`jpegdl.kernels.cpu_strips`."""
@@ -326,6 +330,7 @@ EXACT_JOB = types.CPointer(numba.from_dtype(np.dtype(ExactJob)))
 
 def _teams_of(pixels_at, image_strips, subsampled_strips):
     @inlined
+    @named(pixels_at.__name__)
     def team(pointer):
         job = numba.carray(pointer, 1)[0]
         shape = (job.n, job.channels, job.height, job.width)

@@ -45,7 +45,7 @@ from jpegdl.kernels.cpu_blocks import (
     saturate,
     synthesize,
 )
-from jpegdl.kernels.cpu_vectors import BESIDE, FLAGS, LANES, vector_function
+from jpegdl.kernels.cpu_vectors import BESIDE, FLAGS, LANES, named, vector_function
 from jpegdl.settings import ROUNDINGS
 
 _SOFT, _SAMPLE, _HARD, _STE, _NOISE, _NONE = (
@@ -794,8 +794,8 @@ def _subsampled_gradient_strips(job, start, stop):
 
 
 def _team_of(strips):
-    # Part of what calls it: functions of one name, that were compiled and kept in different processes, pass for one another.
     @numba.njit(error_model="numpy", nogil=True, inline="always")
+    @named(strips.__name__)
     def team(pointer):
         """What each thread does."""
         job = numba.carray(pointer, 1)[0]

@@ -149,6 +149,7 @@ def _signed(number: int) -> int:
 
 
 V = TypeVar("V", Vector, Whole)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _shuffled(one: V, other: V, order: list[int]) -> V:
@@ -252,6 +253,20 @@ def lanes_of(builder: Any, numbers: list[Any]) -> Whole:
 def counted(builder: Any) -> Whole:
     """The place of each number in its block's row: 0 to 7."""
     return Whole(builder, ir.Constant(_INTEGERS, list(range(8)) * BESIDE))
+
+
+def named(name: str) -> Callable[[F], F]:
+    """Give a function that a factory makes a name of its own, before it is compiled.
+
+    numba names compiled code by qualified name, types, and a number that each process counts for itself. If two processes
+    compile and cache two functions of one name, a third process, which loads both, takes the first for the second.
+    """
+
+    def rename(function: F) -> F:
+        function.__qualname__ += f".{name}"
+        return function
+
+    return rename
 
 
 def vector_function(result: Any = types.void) -> Callable[[Callable[..., Any]], Any]:
