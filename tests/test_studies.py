@@ -264,3 +264,54 @@ def _anchors(page):
     """Names of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)", _without_code(page), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def _rows(images, names, sizes, **more):
+    """Lines as the scripts of ``studies/files`` write them: answers are better where files are larger, but for a few images."""
+    rows = []
+    for number in range(images):
+        bits = [size * (1 + 0.1 * number) for size in sizes]
+        said = {
+            "loss": [3 / one for one in bits],
+            "right": [one * (number + 1) > 1 for one in bits],
+            "distance": [2 / one for one in bits],
+            "kept": [one > 0.5 for one in bits],
+            "original": [0.5, number % 3 > 0],
+        }
+        row = {"image": f"{number}.webp", "target": number, "names": names, "bits_per_pixel": bits, "seconds": {}}
+        row |= {"psnr": [20 + 5 * one for one in bits], "reader": said, "judge": said}
+        rows.append(json.dumps({**row, **{name: make(number, bits) for name, make in more.items()}}))
+    return "\n".join(rows)
+
+
+def test_the_tables_of_the_study_of_files(tmp_path, installed, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(STUDIES / "files")
+    summarize = importlib.import_module("summarize")
+    own = {"ssim": lambda number, bits: [1 - 0.1 / one for one in bits], "entropy": lambda number, bits: 5 + number % 4}
+    own["answers"] = lambda number, bits: {"reader": number if number else 1, "judge": number}
+    names = ["4:2:0 6", "4:2:0 30", "4:2:0 90", "guided 1.0 True"]
+    (tmp_path / "a.jsonl").write_text(_rows(8, names, [0.3, 0.8, 2.5, 0.4]), encoding="utf-8")
+    more = _rows(6, ["4:2:0 4", "4:2:0 30", "mozjpeg 20"], [0.2, 0.8, 0.5], **own)
+    (tmp_path / "b.jsonl").write_text(more + '\n{"image": "half', encoding="utf-8")
+    data = summarize.load([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
+    assert data["images"] == [f"{number}.webp" for number in range(6)]
+    assert "2 of 8 images are left out" in capsys.readouterr().err
+    assert [data["names"][place] for place in summarize.standard(data)] == ["4:2:0 4", "4:2:0 6", "4:2:0 30", "4:2:0 90"]
+    kinds = {**summarize.made(data), **summarize.chosen(data)}
+    rows = {(row["files"], row["read by"]): row for row in summarize.table(data, kinds)}
+    for quality in (4, 6, 30, 90):  # the reference saves nothing against itself
+        row = rows[f"libjpeg 4:2:0 {quality}", "judge"]
+        assert (float(row["saved, %"]), float(row["points"])) == (0, 0)
+    # Its files lie on the curve loss = 3 / bits, which the reference has between its settings too, but for straight lines.
+    assert abs(float(rows["mozjpeg 20", "reader"]["saved, %"])) < 20
+    told = rows["control: ten bits, the reader's class of the original", "judge"]
+    assert (told["accuracy"], told["agreement"], told["bits per pixel"]) == ("83.3", "83.3", "0.0002")
+    # Of images that are to choose, those that gain most take the largest files.
+    index = kinds["chosen by the reader"]["mu 1.0"]
+    cost = data["reader", "distance"] + data["bits"]
+    menu = [place for place in summarize.standard(data) if data["names"][place] != "4:2:0 4"]
+    assert index.tolist() == [menu[place] for place in cost[menu].argmin(0)]
+
+    (tmp_path / "c.jsonl").write_text(_rows(6, ["4:2:0 30"], [0.81]), encoding="utf-8")
+    with pytest.raises(SystemExit, match="other sizes"):
+        summarize.load([tmp_path / "a.jsonl", tmp_path / "c.jsonl"])

@@ -140,9 +140,7 @@ def main() -> None:
     one.add_argument("out", type=Path)
     one.add_argument("--images", type=Path, required=True)
     one.add_argument("--weights", type=Path, required=True, help="of tf_efficientnet_lite0")
-    one.add_argument(
-        "--bits", type=float, default=0.4, help="bits per pixel that no file is larger than, but jpegli's where it must be"
-    )
+    one.add_argument("--bits", type=float, default=0.4, help="bits per pixel of all files, as far as there are such")
     one.add_argument("--classes", type=str, nargs="+", default=PHOTOS, help="folders of the photos")
     one.add_argument("--crop", type=int, default=56, help="pixels that are cut off at each side, to see more")
     one.set_defaults(make=photos)

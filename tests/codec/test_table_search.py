@@ -56,6 +56,14 @@ def test_a_seed_gives_the_same_tables():
     assert not (torch.equal(first.luma, other.luma) and torch.equal(first.chroma, other.chroma))
 
 
+def test_the_original_is_seen_to_the_last_level():
+    one = reader()
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)[0]
+    photo = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    ((own,),) = FileCost([photo], [one], 1.0).own([0])
+    torch.testing.assert_close(own, one.answers((one.view(pixels) * 255).round()[None] / 255)[0], rtol=0, atol=0)
+
+
 def test_bits_alone_take_the_coarsest_tables():
     assert search_tables(PHOTOS[:1], reader(), 1e6, passes=1).quality == 6
 

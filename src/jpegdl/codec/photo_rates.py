@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from timm.data.imagenet_info import ImageNetInfo
 
-from jpegdl.codec.encoder import Encoder, encoder_version
+from jpegdl.codec.encoder import LARGEST_SIDE, Encoder, encoder_version
 from jpegdl.codec.levels import Array
 from jpegdl.codec.read_image import BAD, DecodedImage, open_picture, why
 from jpegdl.codec.readers import PhotoReader, check_together, open_reader
@@ -160,9 +160,14 @@ def photo_at(path: Path) -> DecodedImage:
     """
     try:
         with path.open("rb") as stream:
-            return open_picture(stream, path.name)
+            photo = open_picture(stream, path.name)
     except BAD as error:
         raise UsageError(f"{path}: {why(error)}") from error
+    if max(photo.image.size) > LARGEST_SIDE:
+        raise UsageError(
+            f"{path}: has {photo.image.width} x {photo.image.height} pixels, and a JPEG file {LARGEST_SIDE} a side"
+        )
+    return photo
 
 
 def _targets(folders: Sequence[str], model: PhotoReader) -> dict[str, int]:

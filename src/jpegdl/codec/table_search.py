@@ -89,7 +89,7 @@ class FileCost:
         for number in numbers:
             if number not in self._own:
                 picture, note = opened(self.photos[number])
-                pixels = unit_pixels(picture).mul(255).byte()
+                pixels = stored_pixels(picture)
                 self._own[number] = [
                     reader.answers(seen_bytes(reader, pixels, note)[None].float() / 255)[0] for reader in self.readers
                 ]
@@ -138,9 +138,9 @@ def opened(photo: Photo) -> tuple[Image.Image, int]:
     return (photo.image, photo.note) if isinstance(photo, DecodedImage) else (as_picture(photo), 1)
 
 
-def unit_pixels(picture: Image.Image) -> Tensor:
-    """Return its pixels, (3, H, W), float32 in [0, 1]; grey ones three times."""
-    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float() / 255
+def stored_pixels(picture: Image.Image) -> Tensor:
+    """Return its pixels, (3, H, W) uint8; grey ones three times."""
+    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
 
 
 def search_tables(
@@ -244,7 +244,7 @@ def _add_gradient(cost: FileCost, group: Sequence[tuple[int, Image.Image, int]],
     seen, rate = [], torch.zeros(())
     luma, chroma = logs.exp().clamp(1, LARGEST)  # of which exp(log) may be a little more
     for _, picture, note in group:
-        pixels = unit_pixels(picture)[: len(picture.getbands())]
+        pixels = stored_pixels(picture)[: len(picture.getbands())].float() / 255
         file, bits = jpeg(
             pixels,
             tables=(luma, chroma),
