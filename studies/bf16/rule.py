@@ -28,18 +28,25 @@ def main() -> None:
         for arm, against in ARMS.items():
             seeds = sorted(arms[arm].keys() & arms[against].keys())
             pairs[f"{name}, {against}"] = {seed: (100 * arms[arm][seed], 100 * arms[against][seed]) for seed in seeds}
-    found = {name: paired_difference(*zip(*by_seed.values(), strict=True)) for name, by_seed in pairs.items()}
+    found = {name: _difference(list(by_seed.values())) for name, by_seed in pairs.items()}
     corrected = dict(zip(found, holm([each["p"] or 1.0 for each in found.values()]), strict=True))
     print(header(["set, arm", "seeds", "bf16-mixed to float32, points [95 % interval]", "p", "p, Holm"]))
     for name, each in found.items():
         print(row([name, len(pairs[name]), _words(each), f"{each['p'] or 1:.2g}", f"{corrected[name]:.2g}"]))
     common = sorted(set.intersection(*(set(by_seed) for by_seed in pairs.values())))
-    means = [tuple(fmean(by_seed[seed][i] for by_seed in pairs.values()) for i in (0, 1)) for seed in common]
-    whole = paired_difference(*zip(*means, strict=True))
+    whole = _difference([(_mean(pairs, seed, 0), _mean(pairs, seed, 1)) for seed in common])
     print(row(["mean over these", len(common), _words(whole), f"{whole['p'] or 1:.2g}", ""]))
     worse = [name for name, each in found.items() if corrected[name] < 0.05 and (each["mean"] or 0) < 0]
     level = whole["low"] is not None and whole["low"] > MARGIN and not worse
     print(f"\nBy the rule, bf16-mixed is {'' if level else 'not shown to be '}level with float32.")
+
+
+def _difference(pairs: list[tuple[float, float]]) -> dict[str, float | None]:
+    return paired_difference([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+
+def _mean(pairs: dict[str, dict[int, tuple[float, float]]], seed: int, which: int) -> float:
+    return fmean(by_seed[seed][which] for by_seed in pairs.values())
 
 
 def _accuracies(path: Path) -> dict[str, dict[str, dict[int, float]]]:
