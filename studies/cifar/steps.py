@@ -39,7 +39,7 @@ def main() -> None:
             continue
         cells = []
         for over in OVER:
-            for when in ("initial", "final"):
+            for when in ("before", "after"):
                 cells.append(f"{_mean(over, [np.array(run.tables()[when]['luma']) for run in runs]):.3g}")
         for where in PARTS.values():
             shares = [np.array(run.result()["saturation"])[0] for run in runs]
