@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> tune.ResultGrid:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10**9, help="at most so many in an epoch")
     parser.add_argument("--cores", type=int, default=1, help="of each trial")
-    parser.add_argument("--output", default="ray", help="folder for the trials; the same one resumes them")
+    parser.add_argument("--output", default="ray-trials", help="folder for the trials; the same one resumes them")
     options = parser.parse_args(arguments)
     options.data = options.data and str(Path(options.data).resolve())  # trials run in folders of their own
 

@@ -7,7 +7,6 @@ seeds, with the 95 % interval, p of a paired t test and p after Holm's correctio
 import argparse
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 
@@ -20,11 +19,6 @@ ARMS = {"plain-bf16": "plain", "jpeg-dl-bf16": "jpeg-dl"}
 MARGIN = -2.0  # points
 
 
-def _paired(pairs: Iterable[tuple[float, float]]) -> dict[str, float | None]:
-    bf16, float32 = zip(*pairs, strict=True)
-    return paired_difference(bf16, float32)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comparisons", type=Path, nargs="+")
@@ -34,21 +28,25 @@ def main() -> None:
         for arm, against in ARMS.items():
             seeds = sorted(arms[arm].keys() & arms[against].keys())
             pairs[f"{name}, {against}"] = {seed: (100 * arms[arm][seed], 100 * arms[against][seed]) for seed in seeds}
-    found = {name: _paired(by_seed.values()) for name, by_seed in pairs.items()}
+    found = {name: _difference(list(by_seed.values())) for name, by_seed in pairs.items()}
     corrected = dict(zip(found, holm([each["p"] or 1.0 for each in found.values()]), strict=True))
     print(header(["set, arm", "seeds", "bf16-mixed to float32, points [95 % interval]", "p", "p, Holm"]))
     for name, each in found.items():
         print(row([name, len(pairs[name]), _words(each), f"{each['p'] or 1:.2g}", f"{corrected[name]:.2g}"]))
     common = sorted(set.intersection(*(set(by_seed) for by_seed in pairs.values())))
-    means = [
-        (fmean(by_seed[seed][0] for by_seed in pairs.values()), fmean(by_seed[seed][1] for by_seed in pairs.values()))
-        for seed in common
-    ]
-    whole = _paired(means)
+    whole = _difference([(_mean(pairs, seed, 0), _mean(pairs, seed, 1)) for seed in common])
     print(row(["mean over these", len(common), _words(whole), f"{whole['p'] or 1:.2g}", ""]))
     worse = [name for name, each in found.items() if corrected[name] < 0.05 and (each["mean"] or 0) < 0]
     level = whole["low"] is not None and whole["low"] > MARGIN and not worse
     print(f"\nBy the rule, bf16-mixed is {'' if level else 'not shown to be '}level with float32.")
+
+
+def _difference(pairs: list[tuple[float, float]]) -> dict[str, float | None]:
+    return paired_difference([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+
+def _mean(pairs: dict[str, dict[int, tuple[float, float]]], seed: int, which: int) -> float:
+    return fmean(by_seed[seed][which] for by_seed in pairs.values())
 
 
 def _accuracies(path: Path) -> dict[str, dict[str, dict[int, float]]]:

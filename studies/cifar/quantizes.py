@@ -20,6 +20,8 @@ from jpegdl_studies.tables import header, row
 ORDER = np.add.outer(np.arange(8), np.arange(8))  # u + v
 PARTS = {"DC": ORDER == 0, "low": (ORDER > 0) & (ORDER < 3), "the rest": ORDER > 2}
 
+OVER: list[Callable[[Any], Any]] = [np.max, np.mean]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -36,8 +38,8 @@ def main() -> None:
         if not runs:
             continue
         cells = []
-        for over in (np.max, np.mean):
-            for when in ("initial", "final"):
+        for over in OVER:
+            for when in ("before", "after"):
                 cells.append(f"{_mean(over, [np.array(run.tables()[when]['luma']) for run in runs]):.3g}")
         for where in PARTS.values():
             shares = [np.array(run.result()["saturation"])[0] for run in runs]
