@@ -496,9 +496,9 @@ def side_by_side(pairs: Sequence[tuple[Path, Path, dict[str, Any]]]) -> str:
                 image = open_picture(stream, path.name).image.convert("RGB")
             image.thumbnail((_SIDE, _SIDE))
             whole.paste(image, (place * _SIDE, top + _LINE))
-    stream = io.BytesIO()
-    whole.save(stream, "png")
-    picture = base64.b64encode(stream.getvalue()).decode()
+    content = io.BytesIO()
+    whole.save(content, "png")
+    picture = base64.b64encode(content.getvalue()).decode()
     title = "Originals, and on their right the files furthest from them"
     head = f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
     return f'{head}<p>{title}</p>\n<img alt="{title}" src="data:image/png;base64,{picture}">\n'
