@@ -58,8 +58,9 @@ def test_each_room_brings_what_it_needs(fresh):
     assert [line.split() for line in done.stderr.splitlines()] == [brought for _, brought in steps]
 
 
-def test_a_page_without_what_other_commands_found_brings_no_networks():
-    assert _imported("from jpegdl.report import write_report", "lightning", "timm", "torchvision") == []
+def test_a_page_without_what_other_commands_found_brings_no_networks(fresh):
+    done = fresh(f"from jpegdl.report import write_report\n{_report(('lightning', 'timm', 'torchvision'))}")
+    assert (done.returncode, done.stderr) == (0, "\n")
 
 
 def test_what_the_package_does_not_have():
@@ -128,7 +129,7 @@ def test_without_numba_pytorchs_own_operations_take_over(fresh):
     code += "print(*[warning.message for warning in said])"
     done = fresh(code, [*ALL, "numba", "llvmlite"])
     assert done.returncode == 0, done.stderr
-    assert "the fused kernels for cpu do not work here, so PyTorch's own operations are used" in done.stdout
+    assert re.search("kernels for cpu do not work.*PyTorch's own", done.stdout)
     assert done.stdout.count("import of numba halted") == 1
 
 

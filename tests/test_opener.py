@@ -21,7 +21,7 @@ from jpegdl.errors import UsageError
 from jpegdl.opener import BadImage, NotAnImage, open_image
 from odd import png
 
-ODD = Path(__file__).parents[3] / "shared" / "review" / "odd-files"
+ODD = Path(__file__).parents[2] / "shared" / "review" / "odd-files"
 Y, X = np.mgrid[:32, :48]
 GRADIENT = np.stack([X * 5, Y * 7, 255 - (X + Y) * 3], -1).clip(0, 255).astype(np.uint8)
 RGB = Image.fromarray(GRADIENT)

@@ -109,11 +109,11 @@ def test_what_was_found_beside_another_plain_model_is_no_part_of_the_page(seen, 
     model = seen / "plain/0/model.safetensors"
     model.write_bytes(model.read_bytes() + b" ")
     page = _page(capsys)
-    assert "jpeg-dl, seed 0: left out, as the plain model.safetensors has changed since it was attacked" in page
-    assert "Left out, as the plain model.safetensors has changed since it was looked at" in page
+    assert re.search(r"jpeg-dl, seed 0: .*plain model.safetensors .*changed.*attacked", page)
+    assert re.search(r"plain model.safetensors .*changed.*looked at", page)
     model.unlink()
     page = _page(capsys)
-    assert "plain, seed 0: left out, as its model.safetensors is gone since it was attacked; run jpegdl attack again." in page
+    assert re.search(r"plain, seed 0: .*model.safetensors is gone.*jpegdl attack", page)
 
 
 def test_an_arm_that_is_attacked_alone_stands_beside_what_was_found_of_others(seen, capsys):
@@ -125,7 +125,7 @@ def test_an_arm_that_is_attacked_alone_stands_beside_what_was_found_of_others(se
 def test_runs_that_were_attacked_differently_are_not_put_side_by_side(seen, capsys):
     status, out, _ = run_command(capsys, "attack", "--name", "mine", "--eps", "[1]", *QUICK, "--arms", "[plain]")
     assert status == 0
-    assert "Without jpeg-dl, seed 0, of an earlier call: it was attacked with other settings, or on other images." in out
+    assert re.search(r"Without jpeg-dl, seed 0.*other settings.*other images", out)
     assert {row["arm"] for row in csv.DictReader((seen / "attack.csv").open(encoding="utf-8"))} == {"plain"}
     assert "The runs cannot be compared" in _page(capsys)
 
@@ -151,15 +151,12 @@ def test_a_wrong_device_is_one_line_in_every_command(seen, tmp_path, capsys):
 
 def test_bad_input_is_one_line(mine, capsys):
     assert "no comparison in runs/mien: did you mean mine" in one_error(capsys, "attack", "--name", "mien", *QUICK)
-    assert "no finished run of arm 'gain' in runs/mine; available: jpeg-dl, plain" in one_error(
-        capsys, "attack", "--name", "mine", "--arms", "[gain]", *QUICK
-    )
-    assert "no finished run of arm jpeg-dl, seed 3 in runs/mine; available seeds: 0, 1" in one_error(
-        capsys, "explain", "--name", "mine", "--seeds", "3,"
-    )
-    assert "nothing to explain of plain, seed 0: the run has no layer; --arms names others" in one_error(
-        capsys, "explain", "--name", "mine", "--arms", "plain", "--images", "2"
-    )
+    for named, command in (
+        (r"arm 'gain' in runs/mine.*: jpeg-dl, plain", ["attack", "mine", "--arms", "[gain]", *QUICK]),
+        (r"arm jpeg-dl, seed 3 in runs/mine.*: 0, 1", ["explain", "mine", "--seeds", "3,"]),
+        (r"plain, seed 0: .*no layer.*--arms", ["explain", "mine", "--arms", "plain", "--images", "2"]),
+    ):
+        assert re.search(named, one_error(capsys, *command)), command
     assert "eps must each be greater than 0, got -1" in one_error(capsys, "attack", "--name", "mine", "--eps", "[-1]", *QUICK)
     assert "no comparison in" in one_error(capsys, "report", "--name", "nothing")
     assert "no run is there; did you mean mine" in one_error(capsys, "evaluate", "--name", "mien")

@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
+from commands import start
 from jpegdl.codec import CompressConfig, Encoder, compress_folder
 from jpegdl.codec import encode_folder as module
 from jpegdl.codec.encode_folder import LOCK, MANIFEST, SOURCES
@@ -442,20 +441,22 @@ def test_a_full_disk_stops_it_with_nothing_half_written(source, tmp_path, monkey
     assert found["skipped"] >= 20
 
 
+def _die_after_five(source, out):
+    def die(standing):
+        if standing.done >= 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    compress_folder(source, out, CompressConfig(tables="standard:90", threads=2), die)
+
+
 def test_a_kill_in_the_middle_leaves_whole_files(tmp_path):
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     for i in range(60):
         RGB.resize((640, 480)).save(source / f"{i}.bmp")
-    code = (
-        "import sys; from jpegdl.codec import *; "
-        "compress_folder(sys.argv[1], sys.argv[2], CompressConfig(tables='standard:90', threads=2), "
-        "lambda s: print(s.done, flush=True))"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, str(source), str(out)], stdout=subprocess.PIPE) as process:
-        for _ in range(5):
-            process.stdout.readline()
-        process.send_signal(signal.SIGKILL)
+    process = start(_die_after_five, source, out)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     there = [name for name in files_in(out) if name.endswith(".jpg") and not name.startswith(".")]
     assert 5 <= len(there) < 60
     for name in there:

@@ -1,14 +1,10 @@
 import base64
 import io
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +12,7 @@ import torch
 from PIL import Image
 
 import jpegdl.cli
+from commands import start_command
 from factory import code_module
 from jpegdl.codec import CompressConfig, choose, compress_folder, open_reader
 from jpegdl.codec.config import PICTURE
@@ -313,14 +310,15 @@ def test_a_kill_in_the_middle_leaves_whole_files(source, tmp_path, readers):
     for number in range(60):
         shutil.copy(source / "grey.png", source / f"more{number}.png")
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "jpegdl", "compress", source, out, "--reader", f"{readers}:one", "--mu", "1"]
-    path = os.pathsep.join([str(tmp_path / "code"), str(Path(jpegdl.__file__).parents[1])])
-    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.DEVNULL) as process:
-        begin = time.monotonic()
-        while not list(out.glob("*.jpg")) and time.monotonic() - begin < 60:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+    command = ["compress", str(source), str(out), "--reader", f"{readers}:one", "--mu", "1"]
+    process = start_command(tmp_path / "log", *command)
+    begin = time.monotonic()
+    while not list(out.glob("*.jpg")) and process.is_alive() and time.monotonic() - begin < 60:
+        time.sleep(0.01)
+    process.kill()
+    process.join()
     before = files_in(out)
+    assert any(name.endswith(".jpg") for name in before), (tmp_path / "log").read_text(encoding="utf-8")
     found = compress_folder(source, out, CompressConfig(reader=f"{readers}:one", mu=1.0))
     assert found["images"] == 67
     assert found["readers"]["files"] == 67

@@ -207,12 +207,12 @@ def test_two_tars_in_one_file_are_refused(tmp_path):
     root = _tars(tmp_path, ("ant/0.png", _png(1)), ("bee/0.png", _png(2)))
     first = (root / "train.tar").read_bytes()
     (root / "train.tar").write_bytes(first + (root / "test.tar").read_bytes())
-    with pytest.raises(UsageError, match=r"train.tar goes on after its end, as a damaged tar does, or two in one file"):
+    with pytest.raises(UsageError, match=r"train.tar .*after its end.*two"):
         _list(root)
     damaged = bytearray(first)
     damaged[1024 + 150] ^= 1  # the check sum of the second entry
     (root / "train.tar").write_bytes(damaged)
-    with pytest.raises(UsageError, match=r"train.tar goes on after its end, as a damaged tar does"):
+    with pytest.raises(UsageError, match=r"train.tar .*after its end.*damaged"):
         _list(root)
 
 
@@ -220,7 +220,7 @@ def test_a_tar_that_stops_between_two_images_is_said(tmp_path):
     root = _tars(tmp_path, ("ant/0.png", _png(1)), ("bee/0.png", _png(2)), ("bee/1.png", _png(3)))
     content = (root / "train.tar").read_bytes()
     (root / "train.tar").write_bytes(content[: 4 * 512])
-    with pytest.warns(UserWarning, match=r"train.tar has no end mark: it may have been cut off, with images lost"):
+    with pytest.warns(UserWarning, match=r"train.tar .*no end mark.*cut off"):
         assert len(_list(root)) == 2
 
 
@@ -274,10 +274,10 @@ def test_compressed_tars_are_named(tmp_path, kind, name):
 
 def test_compressed_tars_in_tars_are_named(tmp_path):
     root = _tars(tmp_path, ("ant.tar", gzip.compress(b"tar")), ("bee/0.png", _png(1)))
-    with pytest.raises(UsageError, match=r"train.tar/ant.tar is compressed with gzip: gunzip it first"):
+    with pytest.raises(UsageError, match=r"train.tar/ant.tar .*gzip.*gunzip"):
         _list(root)
     _tars(tmp_path, ("ant.tar.gz", gzip.compress(b"tar")), ("bee/0.png", _png(1)), ("cow/0.png", _png(1)))
-    with pytest.raises(UsageError, match=r"train.tar/ant.tar.gz is a compressed archive: unpack it first"):
+    with pytest.raises(UsageError, match=r"train.tar/ant.tar.gz .*compressed.*unpack"):
         _list(root)
 
 

@@ -255,7 +255,7 @@ def test_cifar_of_torchvision(shared):
 
 def test_what_is_no_data_set_is_refused():
     assert "object must be" not in refused(Squares(), Squares(3, 50), ["a"])
-    with pytest.raises(UsageError, match=r"must be \(train, test\) or \(train, test, classes\), got 1 of them"):
+    with pytest.raises(UsageError, match=r"\(train, test\) or \(train, test, classes\), got 1"):
         Data(CONFIG, sets=(Squares(),))
     with pytest.raises(UsageError, match="got Squares"):
         Data(CONFIG, sets=Squares())

@@ -208,7 +208,7 @@ def test_without_a_plain_run_the_layer_is_what_differs(tmp_path):
 def test_a_feature_map_too_small_to_point_is_left_out():
     for size in (1, 2):
         model = prepend(Linear(torch.rand(1, 5, size, 4), torch.randn(6, 5), named=True), nn.Identity()).eval()
-        with pytest.raises(NotApplicable, match=r"no feature map has 3 places on a side|no part of it gives an output"):
+        with pytest.raises(NotApplicable, match=r"feature map .*3 places|no part .*output"):
             grad_cam(model, torch.rand(1, 3, size, 4), torch.tensor([0]))
 
 

@@ -488,10 +488,8 @@ print(interrupts >= 2, bool(found), any(found))
 """
 
 
-def test_interrupted_twice_it_frees_nothing_that_threads_work_on():
-    done = subprocess.run(
-        [sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, check=False, timeout=120, encoding="utf-8"
-    )
+def test_interrupted_twice_it_frees_nothing_that_threads_work_on(fresh):
+    done = fresh(_INTERRUPTED)
     assert done.stdout.strip() == "True True False", (done.stdout, done.stderr)
 
 
@@ -708,10 +706,8 @@ print("alive")
 """
 
 
-def test_stand_ins_for_tensors_do_not_kill_the_process():
-    done = subprocess.run(
-        [sys.executable, "-c", _STAND_INS], capture_output=True, text=True, check=False, timeout=300, encoding="utf-8"
-    )
+def test_stand_ins_for_tensors_do_not_kill_the_process(fresh):
+    done = fresh(_STAND_INS)
     assert done.stdout.strip() == "alive", (done.returncode, done.stderr)
 
 
@@ -857,21 +853,13 @@ def test_a_bad_pixel_stays_within_its_block(value, dtype, rounding):
         assert layer.luma.grad.isnan().all()  # loud: whoever looks at the loss or the tables sees it
 
 
-def test_numbers_of_images_are_no_reason_to_compile_again():
-    script = (
+def test_numbers_of_images_are_no_reason_to_compile_again(fresh):
+    done = fresh(
+        "import os\n"
+        "os.environ.pop('TRITON_INTERPRET', None)\n"
         "from jpegdl.kernels import cuda\n"
         "for kernel in (cuda._forward_kernel, cuda._backward_kernel):\n"
         "    print(*(p.name for p in kernel.params if not (p.do_not_specialize or p.is_constexpr)))\n"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-        timeout=300,
-        encoding="utf-8",
     )
     forward, backward = (set(line.split()) for line in done.stdout.splitlines())
     both = {"images", "samples", "q", "alpha", "seed", "cap", *(f"{i}{axis}" for i in "so" for axis in "nchw")}

@@ -224,7 +224,7 @@ def test_attacks_side_by_side(config):
         _attack(config, "plain", seed, 0.5)
         _attack(config, "jpeg-dl", seed, 0.2 + 0.01 * seed, ("own", "ste"))
     page = _Reader(write_report(config.folder).read_text(encoding="utf-8")).text
-    assert "These were run: fgsm, pgd; through the gradients own, ste. More" in page
+    assert re.search(r": fgsm, pgd; .*own, ste\.", page)
     assert "No sign of masked gradients on these 10 images: no other gradient" in page
     difference = "-29.0 [-31.5, -26.5]"  # of 20, 21 and 22 to 50 %: t of 2 degrees of freedom is 4.303, the error 1 / sqrt(3)
     rows = "jpeg-dl Linf 1/255 31.0 ± 1.0 21.0 ± 1.0 21.0 ± 1.0 21.0 ± 1.0 " + difference + " pgd, ste 0, 1, 2"
@@ -292,16 +292,15 @@ def test_accuracy_against_bits_of_real_files(config):
     (row,) = re.findall("<tr><td>rate</td><td>4:4:4.*</tr>", page)
     assert re.search(r"<td>4:4:4</td><td>0\.40-2\.00</td><td>accuracy</td><td>\+\d+\.\d\d \[", row)
     assert re.search(r"<td>-\d+\.\d % \[", row)  # bits at the same accuracy
-    assert "rate against default JPEG 4:4:4: nothing of the loss, measured before losses were kept" in page
+    assert re.search(r"rate against default JPEG 4:4:4: .*\bloss\b", page)
     assert "<td>2.000</td>" in page
     _rated(config, "rate-1", [("own", 0.4, 0.5)], model="others")
     page = write_report(config.folder).read_text(encoding="utf-8")
-    assert "rate-1, seed 0: left out, as its model.safetensors has changed since it was measured" in page
+    assert re.search(r"rate-1, seed 0: .*model.safetensors .*changed.*measured", page)
     assert "no figure, a curve has 2 points" in page
     _rated(config, "rate-1", [("own", 0.4, 0.5)], other_images="7 test images then, 8 now", images=7)
-    assert "not the images that the run was tested with: 7 test images then" in write_report(config.folder).read_text(
-        encoding="utf-8"
-    )
+    page = write_report(config.folder).read_text(encoding="utf-8")
+    assert "tested with: 7 test images then" in page
     (config.run_folder("rate-1", 0).path / "rate.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UsageError, match=r"rate\.json is damaged"):
         write_report(config.folder)
