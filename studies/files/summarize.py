@@ -344,7 +344,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     kinds = list(dict.fromkeys(row["files"] for row in rows))
     for what, (who, name) in itertools.product(("accuracy", "loss"), zip(WHO, ("Lite0", "Lite1"), strict=True)):
         yield f"\n{what}, read by {name}\n"
-        yield tables.header(["files", *RATES])
+        yield tables.header(["files", *map(str, RATES)])
         for kind in kinds:
             there = {each["bits per pixel"]: each for each in rows if (each["files"], each["read by"]) == (kind, who)}
             cells = ["" if rate not in there else _with_interval(there[rate], what) for rate in RATES]
