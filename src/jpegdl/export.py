@@ -306,6 +306,9 @@ def compare_exported(model: nn.Module, exported: Run, sizes: list[Size]) -> Chec
         model: the original: float32, in eval mode, on the CPU.
         exported: from images to logits, as it does.
         sizes: the (H, W) to scale the photographs to, in pixels.
+
+    Raises:
+        UsageError: the exported model does not run.
     """
     generator = torch.Generator().manual_seed(0)
     differences, allowed, same = [], [TOLERANCE], []

@@ -42,7 +42,11 @@ def write(
     measured: dict[str, Any] | None,
     name: str = "FOLDER",
 ) -> None:
-    """Save a model; see :meth:`jpegdl.classifier.Classifier.save_pretrained`. ``name`` is how the model card calls it."""
+    """Save a model; see :meth:`jpegdl.classifier.Classifier.save_pretrained`. ``name`` is how the model card calls it.
+
+    Raises:
+        UsageError: the folder holds something else.
+    """
     if folder.exists() and not (folder.is_dir() and (_saved(folder / CONFIG) or not any(folder.iterdir()))):
         raise UsageError(f"{folder} holds other files; give a new folder, an empty one, or one with a saved model")
     try:
@@ -60,7 +64,11 @@ def write(
 
 
 def read(folder: Path) -> Trained:
-    """Open a folder that :func:`write` left; the model is in eval mode."""
+    """Open a folder that :func:`write` left; the model is in eval mode.
+
+    Raises:
+        UsageError: it is something else, or a file is missing or damaged.
+    """
     there = _read_config(folder)
     try:
         run, _ = todays_record(there["run"])
@@ -289,7 +297,11 @@ def upload(folder: Path, repository: str, private: bool) -> str:
 
 
 def download(repository: str, revision: str | None) -> Path:
-    """The folder that the files of a repository on the Hugging Face Hub are in, downloaded unless they are there."""
+    """The folder that the files of a repository on the Hugging Face Hub are in, downloaded unless they are there.
+
+    Raises:
+        UsageError: as :func:`upload`.
+    """
     hub = _hub()
     try:
         return Path(hub.snapshot_download(repository, revision=revision, allow_patterns=[CONFIG, BACKBONE, LAYER, CARD]))
@@ -300,7 +312,11 @@ def download(repository: str, revision: str | None) -> Path:
 
 
 def refuse_code(folder: Path) -> None:
-    """Refuse a model that names a module and function to build it: who downloads a model does not mean to run code."""
+    """Refuse a model that names a module and function to build it: who downloads a model does not mean to run code.
+
+    Raises:
+        UsageError: names them.
+    """
     there = _read_config(folder)
     settings = there["layer"].get("config") if isinstance(there["layer"], dict) else None
     layer = settings.get("kind", "") if isinstance(settings, dict) else ""

@@ -54,7 +54,11 @@ _NO_ROOM = ("shared memory", "unable to write to file </torch_", "signal: Bus er
 
 @contextmanager
 def room_for_images() -> Iterator[None]:
-    """Make the errors of too small a /dev/shm, as containers have it, ones that say the way out."""
+    """Make the errors of too small a /dev/shm, as containers have it, ones that say the way out.
+
+    Raises:
+        UsageError: loading processes have no shared memory left.
+    """
     try:
         yield
     except (RuntimeError, OSError) as error:

@@ -61,7 +61,12 @@ ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 def check_fields(config: Any, prefix: str = "") -> None:
     """Refuse settings, in a dataclass with others in it, that are out of the bounds or not among the choices of their types.
 
-    ``prefix`` stands before their names, with a dot at its end.
+    Args:
+        config: a dataclass, with others in it.
+        prefix: of the settings' names, with a dot at its end.
+
+    Raises:
+        UsageError: names the first such setting, what it is and what it may be.
     """
     for name, kind in _kinds(type(config)).items():  # type: ignore[arg-type]  # a class can be hashed
         value = getattr(config, name)
@@ -72,7 +77,16 @@ def check_fields(config: Any, prefix: str = "") -> None:
 
 
 def check_value(value: Any, kind: Any, name: str) -> None:
-    """Refuse a value of the setting ``name`` that is out of the bounds or not among the choices of its type."""
+    """Refuse a value that is out of the bounds or not among the choices of a type; of other types, any.
+
+    Args:
+        value: in question.
+        kind: the type.
+        name: of the setting.
+
+    Raises:
+        UsageError: names the setting, what it is and what it may be.
+    """
     if wrong := _wrong(value, kind):
         raise UsageError(f"{name} must {wrong}")
 

@@ -25,6 +25,9 @@ class CifarBackbone(nn.Module):
         drop_rate: share of the pooled features dropped in training.
         global_pool: "avg", "max", "avgmax" (their mean), "catavgmax" (both, one after the other), or "" for none, which
             needs ``num_classes=0``.
+
+    Raises:
+        UsageError: an argument is out of its range.
     """
 
     FIRST_CONV: ClassVar[str] = "conv1"

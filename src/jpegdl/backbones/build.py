@@ -25,7 +25,15 @@ _TORCHVISION_NAMES = sorted({*torchvision.models.list_models(module=torchvision.
 
 
 def check_backbone(name: str, *, trained: bool = False) -> None:
-    """Refuse the name of a backbone that nobody knows and, unless weights are loaded (``trained``), a tag of weights in it."""
+    """Refuse the name of a backbone that nobody knows, and the tag of weights that are not loaded.
+
+    Args:
+        name: of the backbone.
+        trained: whether trained weights are loaded, so that timm's name may have a tag: which weights, or for which settings.
+
+    Raises:
+        UsageError: says what to write instead, or names the most similar ones.
+    """
     if is_own(name):
         _factory(name)
         return
@@ -52,7 +60,11 @@ def check_backbone(name: str, *, trained: bool = False) -> None:
 
 
 def _factory(name: str) -> Callable[..., Any]:
-    """Return what makes the user's own model, which must be callable with ``num_classes``."""
+    """Return what makes the user's own model.
+
+    Raises:
+        UsageError: there is no such thing, or it cannot be called with ``num_classes``.
+    """
     factory: Callable[..., Any] = find_object(name, "backbone")
     if not callable(factory):
         raise UsageError(

@@ -81,7 +81,11 @@ def _what(content: Any) -> str:
 
 
 def check_finite(state: State, source: str) -> None:
-    """Refuse numbers that are not finite."""
+    """Refuse numbers that are not finite.
+
+    Raises:
+        UsageError: names the first tensor that has one.
+    """
     for name, tensor in state.items():
         if not bool(tensor.isfinite().all()):
             raise UsageError(f"{source} hold numbers that are not finite, in {name} first")
@@ -90,7 +94,12 @@ def check_finite(state: State, source: str) -> None:
 def pretrained_weights(name: str, size: int) -> State:
     """Return the weights that timm or torchvision publish for a backbone, with their own head; downloaded on first use.
 
-    ``size`` is the side of the square images it will see, in pixels.
+    Args:
+        name: of the backbone, with or without timm's tag of the weights.
+        size: side of the square images it will see, in pixels.
+
+    Raises:
+        UsageError: there are none, or they cannot be fetched.
     """
     source = pretrained_source(name)
     if not source:

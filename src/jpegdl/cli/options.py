@@ -35,7 +35,11 @@ def add_seeds(parser: Parser, default: str = "all there are") -> None:
 
 
 def comparison_folder(chosen: dict[str, Any]) -> Path:
-    """Return the folder of the comparison, which must be there."""
+    """Return the folder of the comparison.
+
+    Raises:
+        UsageError: there is none.
+    """
     folder: Path = Path(chosen["output"]).expanduser() / chosen["name"]
     if not folder.is_dir():
         raise UsageError(f"no comparison in {folder}: {folder_hint(folder) or 'there are none'}")

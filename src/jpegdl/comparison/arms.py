@@ -101,7 +101,11 @@ ARMS: Mapping[str, Arm] = _Arms()
 
 
 def check_arm(arm: str, own: Mapping[str, Arm]) -> None:
-    """Refuse an unknown arm."""
+    """Refuse an unknown arm.
+
+    Raises:
+        UsageError: names those there are, the most similar first.
+    """
     if arm not in ARMS and arm not in own:
         known = [*own, *ARMS]
         hint = f"{did_you_mean(arm, known)} ".lstrip()
@@ -157,7 +161,16 @@ def _entries(arms: "list[Any] | dict[str, Any]") -> list[tuple[str, dict[str, An
 
 
 def arm_config(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = None) -> RunConfig:
-    """Return the settings of one arm, one of :data:`ARMS` or of ``own``, from those of a recipe."""
+    """Return the settings of one arm of a recipe.
+
+    Args:
+        config: the recipe's settings.
+        arm: a key of :data:`ARMS` or of ``own``.
+        own: the user's own arms.
+
+    Raises:
+        UsageError: unknown arm, or a setting of it that there is not.
+    """
     own = own or {}
     check_arm(arm, own)
     chosen = own[arm] if arm in own else ARMS[arm]
@@ -174,7 +187,13 @@ def arm_config(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = None
 def with_changes(config: RunConfig, changes: dict[str, Any], what: str) -> RunConfig:
     """Return settings with changes in their parts, nested, whose names and types are checked as those of a recipe are.
 
-    ``what`` says where they stand, for messages.
+    Args:
+        config: the settings.
+        changes: of the parts layer, data and training, nested.
+        what: where they stand, for messages.
+
+    Raises:
+        UsageError: a setting that there is not, or that cannot have this value.
     """
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(RunConfig)

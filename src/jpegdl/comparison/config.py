@@ -66,17 +66,29 @@ class CompareConfig(RunConfig):
 
     @property
     def own_arms(self) -> dict[str, Arm]:
-        """The user's own arms among them."""
+        """The user's own arms among them.
+
+        Raises:
+            UsageError: a definition that is none.
+        """
         return own_arms(self.arms)
 
     def arm_run(self, arm: str) -> RunConfig:
-        """The settings of one arm."""
+        """The settings of one arm.
+
+        Raises:
+            UsageError: there is no such arm.
+        """
         config = arm_config(self.run, arm, self.own_arms)
         found = ((self.tuned or {}).get("arms") or {}).get(arm)
         return with_changes(config, found, f"tuned: arms: {arm}") if found else config
 
     def needed_arms(self, arm: str) -> list[str]:
-        """The arms whose finished run, of the same seed, an arm starts from."""
+        """The arms whose finished run, of the same seed, an arm starts from.
+
+        Raises:
+            UsageError: there is no such arm, or it cannot start as it is to.
+        """
         return needed_arms(self.run, arm, self.own_arms)
 
     @property
@@ -113,7 +125,11 @@ def read_config(source: str | os.PathLike[str], changes: Mapping[str, Any] | Non
 
 
 def check_compare(config: CompareConfig) -> None:
-    """Refuse settings that would fail later."""
+    """Refuse settings that would fail later.
+
+    Raises:
+        UsageError: names the setting, what it is and what it may be.
+    """
     check_fields(config)
     _check_tuned(config.tuned)
     for arm in config.arm_names:
@@ -150,7 +166,11 @@ def _check_tuned(tuned: dict[str, Any] | None) -> None:
 
 
 def check_place(config: CompareConfig) -> None:
-    """Refuse a name or an output folder that files cannot be kept in."""
+    """Refuse a name or an output folder that files cannot be kept in.
+
+    Raises:
+        UsageError: names the setting.
+    """
     if Path(config.name).name != config.name or config.name in ("", ".", ".."):
         raise UsageError(f"name must be a plain folder name, got {config.name!r}")
     for setting, value in (("name", config.name), ("output", config.output)):
@@ -164,7 +184,11 @@ def check_place(config: CompareConfig) -> None:
 
 
 def check_run(config: CompareConfig, arm: str, seed: int) -> None:
-    """Refuse an arm that is unknown and has no run with this seed, and an impossible seed."""
+    """Refuse an arm that is unknown and has no run with this seed, and an impossible seed.
+
+    Raises:
+        UsageError: names it.
+    """
     check_value(seed, Seed, "seed")
     check_place(config)
     if Path(arm).name != arm or not config.run_folder(arm, seed).path.is_dir():

@@ -19,7 +19,11 @@ _AUTO_AUGMENT = re.compile(
 
 
 def check_data(config: DataConfig) -> None:
-    """Refuse settings that no data set could be loaded with."""
+    """Refuse settings that no data set could be loaded with.
+
+    Raises:
+        UsageError: names the setting.
+    """
     name = config.name
     if name not in (None, OBJECT) and not is_own(name):
         known = set_names()

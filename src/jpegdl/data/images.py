@@ -64,7 +64,11 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         self._set_transforms()
 
     def load(self) -> None:
-        """Decode all images, where they are kept decoded; the next time there is nothing to do."""
+        """Decode all images, where they are kept decoded; the next time there is nothing to do.
+
+        Raises:
+            UsageError: one of them cannot be decoded.
+        """
         if self._loaded or not self._indices:
             return
         kept = self.kept_decoded
@@ -74,7 +78,11 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         self._loaded = True
 
     def check(self) -> None:
-        """Decode all images once without keeping them, where training would keep them: what is wrong with one shows now."""
+        """Decode all images once without keeping them, where training would keep them: what is wrong with one shows now.
+
+        Raises:
+            UsageError: names those that cannot be decoded.
+        """
         if not self._loaded and self._indices and self.kept_decoded:
             self._decode_all(keep=False)
             self._warn_of_turned(all_decoded=True)
@@ -190,7 +198,11 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         self.targets = [self._source.targets[index] for index in self._indices]
 
     def _decode(self, index: int) -> Tensor:
-        """(3, H, W) uint8, H and W as the crops need them; BadImage where it cannot be decoded."""
+        """(3, H, W) uint8, H and W as the crops need them.
+
+        Raises:
+            BadImage: it cannot be decoded.
+        """
         config = self._config
         try:
             image = self._source.read(index)

@@ -74,6 +74,9 @@ class Data(lightning.LightningDataModule):
 
         Where these choose the same images, nothing is listed again, and what is to be said of them is said once; where only
         JPEG settings differ, nothing is decoded again.
+
+        Raises:
+            UsageError: as the class itself.
         """
         check_data(config)
         if chosen_images(config) != chosen_images(self.config):
@@ -163,7 +166,11 @@ class Data(lightning.LightningDataModule):
         return [name for part in self.parts.values() for name in part.left_out]
 
     def load(self) -> None:
-        """Decode the images that are kept decoded; the next time there is nothing to do."""
+        """Decode the images that are kept decoded; the next time there is nothing to do.
+
+        Raises:
+            UsageError: an image cannot be decoded.
+        """
         for part in self.parts.values():
             part.load()
 

@@ -133,7 +133,11 @@ def middle(image: Image.Image) -> Image.Image:
 
 
 def resized(image: Image.Image, side: int, interpolation: str, orientation: Orientation = "stored") -> Image.Image:
-    """Bring an image to RGB and a short side of ``side`` pixels, by bicubic or bilinear interpolation."""
+    """Bring an image to RGB and a short side of ``side`` pixels, by bicubic or bilinear interpolation.
+
+    Raises:
+        BadImage: as :func:`to_rgb`.
+    """
     image = middle(to_rgb(image, orientation))
     short = min(image.size)
     width, height = (side * length // short for length in image.size)

@@ -45,7 +45,11 @@ class ExplainConfig:
 
 
 def check_explain(config: ExplainConfig) -> None:
-    """Refuse settings that nothing could be explained with."""
+    """Refuse settings that nothing could be explained with.
+
+    Raises:
+        UsageError: names the setting.
+    """
     check_fields(config)
     compute_device(config.device)
     if not config.frequencies:

@@ -18,6 +18,9 @@ def check_shape(x: Tensor, shape: Sequence[str | Any], name: str, *, empty: bool
         name: what to call the tensor.
         empty: whether lengths with a letter, but for the first, may be 0.
 
+    Raises:
+        UsageError: says what was given and what is accepted.
+
     Example:
         >>> check_shape(torch.rand(2, 3, 8, 8), ("N", 3, "H", "W"), "images")
     """

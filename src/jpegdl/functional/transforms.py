@@ -360,6 +360,9 @@ def check_coefficients(z: Tensor, planes: int | str, size: tuple[int, int], unit
         size: (H, W) of the images.
         unit: how many pixels of a side the blocks at one place stand for.
         of: what to call the images.
+
+    Raises:
+        UsageError: says what was given and what is accepted.
     """
     height, width = size
     shape = ("N", planes, -(-height // unit), -(-width // unit), BLOCK, BLOCK)

@@ -199,7 +199,11 @@ class Layer(nn.Module):
         return encode(self.settings)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Refuse a state dict from a layer with other settings; where only ``rounding`` differs, warn."""
+        """Refuse a state dict from a layer with other settings; where only ``rounding`` differs, warn.
+
+        Raises:
+            UsageError: says what differs.
+        """
         if (saved := decode(state)) is not None:
             check_settings(saved, decode(encode(self.settings)) or {})
 
@@ -241,6 +245,9 @@ class ImageLayer(Layer):
             config: the settings.
             tables: initial steps of luma and chroma, each (8, 8).
             size: side of the square images that it will see, in pixels.
+
+        Raises:
+            UsageError: a setting that no such layer can have.
         """
         return cls()
 

@@ -34,7 +34,11 @@ class QuantizerOptions(TypedDict, total=False):
 
 
 def quantizer_options(config: LayerConfig) -> QuantizerOptions:
-    """Return the options of a quantizer that settings ask for; without ``alpha`` where they leave it open."""
+    """Return the options of a quantizer that settings ask for; without ``alpha`` where they leave it open.
+
+    Raises:
+        UsageError: ``alpha`` is a list of another length than two.
+    """
     options: Any = {name: getattr(config, name) for name in QuantizerOptions.__annotations__}
     if isinstance(config.alpha, list):
         if len(config.alpha) != 2:
@@ -244,7 +248,11 @@ def _span(table: Tensor) -> str:
 
 
 def check_hardness(hardness: object) -> float:
-    """Return the hardness of P(k | z), alpha q^2, as a number."""
+    """Return the hardness of P(k | z), alpha q^2, as a number.
+
+    Raises:
+        UsageError: it is none, or out of range.
+    """
     if isinstance(hardness, bool) or not isinstance(hardness, Real) or not 0 < float(hardness) <= LARGEST_HARDNESS:
         raise UsageError(f"hardness must be a number greater than 0 and at most {LARGEST_HARDNESS:g}, got {hardness!r}")
     return float(hardness)

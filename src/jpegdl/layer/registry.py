@@ -130,7 +130,11 @@ def storable_kinds() -> dict[str, str]:
 
 
 def layer_kind(config: LayerConfig) -> LayerKind:
-    """Find the record of the kind that ``config`` names, one of ours or the user's own."""
+    """Find the record of the kind that ``config`` names, one of ours or the user's own.
+
+    Raises:
+        UsageError: there is none.
+    """
     if is_own(config.kind):
         return _own_kind(config.kind)
     if config.kind not in LAYER_KINDS:
@@ -185,6 +189,9 @@ def build_layer(config: LayerConfig, tables: Tables | None, size: int) -> nn.Mod
         tables: its initial (luma, chroma) tables, each (8, 8), in JPEG table units; None where they do not matter, because
             trained ones will be loaded, or the kind has none.
         size: side of the square images it will see, in pixels.
+
+    Raises:
+        UsageError: a setting that no such layer can have.
     """
     layer: nn.Module = layer_kind(config).build(config, tables or (torch.ones(8, 8), torch.ones(8, 8)), size)
     return layer.requires_grad_(config.train)
@@ -196,6 +203,9 @@ def check_layer(config: LayerConfig, size: int) -> None:
     Args:
         config: the settings.
         size: side of the square images, in pixels.
+
+    Raises:
+        UsageError: names the setting, what it is and what it may be.
     """
     check_fields(config, "layer.")
     if table_source(config) == "file":

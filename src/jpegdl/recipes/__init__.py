@@ -31,7 +31,11 @@ class Recipe:
 
 
 def read_recipe(name: str) -> Recipe:
-    """The recipe of that name."""
+    """The recipe of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
     if name not in RECIPES:
         raise UsageError(f"no recipe {name!r}; recipes: {', '.join(RECIPES)}")
     text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")

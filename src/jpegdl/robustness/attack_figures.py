@@ -174,7 +174,11 @@ def _what(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_same(results: Results) -> None:
-    """Refuse to put into one picture what cannot be compared."""
+    """Refuse to put into one picture what cannot be compared.
+
+    Raises:
+        UsageError: two of them were attacked with other settings, or on other images.
+    """
     for arm, by_seed in results.items():
         if len({result["plain"] is None for result in by_seed.values()}) > 1:
             raise UsageError(

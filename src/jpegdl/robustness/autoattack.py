@@ -20,7 +20,11 @@ _QUIET.propagate = False  # what it has to say of zero gradients is in the resul
 
 
 def check_autoattack() -> None:
-    """Refuse to go on without the package."""
+    """Refuse to go on without the package.
+
+    Raises:
+        UsageError: says how to install it.
+    """
     require(f"{', '.join(AUTOATTACK)} need", "pyautoattack", otherwise=", or leave them out of attacks")
 
 

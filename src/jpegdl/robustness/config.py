@@ -76,7 +76,11 @@ class AttackConfig:
 
 
 def check_attack(config: AttackConfig) -> None:
-    """Refuse settings that nothing could be attacked with, and those whose packages are missing."""
+    """Refuse settings that nothing could be attacked with, and those whose packages are missing.
+
+    Raises:
+        UsageError: names the setting, what it is and what it may be.
+    """
     check_fields(config)
     for name, accepted in (("attacks", ATTACKS), ("corruptions", KINDS)):
         if unknown := [value for value in getattr(config, name) if value not in accepted]:

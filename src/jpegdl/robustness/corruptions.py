@@ -25,7 +25,11 @@ _OWN_SEED = ("impulse_noise", "glass_blur")  # draw from no generator that could
 
 
 def check_corruptions() -> None:
-    """Refuse to go on without the packages."""
+    """Refuse to go on without the packages.
+
+    Raises:
+        UsageError: says how to install them, or what OpenCV cannot load.
+    """
     require("corruptions need", "imagecorruptions", "cv2", otherwise=", or give --corruptions '[]'")
     try:
         importlib.import_module("imagecorruptions")
@@ -77,6 +81,9 @@ def corrupt(images: Tensor, kind: str, severity: int, seeds: list[int]) -> Tenso
 
     Returns:
         (N, 3, H, W) float32 in [0, 1], of 8 bits.
+
+    Raises:
+        UsageError: images that are too small.
 
     Source: Hendrycks and Dietterich 2019.
     """

@@ -14,7 +14,11 @@ _KEYS = (
 
 
 def read_attack(run: RunFolder, rounding: str | None = None) -> dict[str, Any] | None:
-    """A run's ``attack.json``, or that of the attack behind another ``rounding``; None where there is none."""
+    """A run's ``attack.json``, or that of the attack behind another ``rounding``; None where there is none.
+
+    Raises:
+        UsageError: it is damaged.
+    """
     file = run.path / f"{attack_name(rounding)}.json"
     found = read_json(file, _KEYS)
     if found is not None:

@@ -90,7 +90,17 @@ def attack_opened(
     progress: Progress | None = None,
     corrupted: CorruptedImages | None = None,
 ) -> dict[str, Any]:
-    """Attack a model that is open already, and leave the same files in its folder; see :func:`attack_run`."""
+    """Attack a model that is open already; see :func:`attack_run`.
+
+    Args:
+        opened: the model, its test images, and the folder that ``attack.json`` and ``attack.csv`` are left in.
+        config: what to attack with.
+        plain: the run of the plain model of the same seed, for transfers from it; None for no transfers.
+        progress, corrupted: see :func:`attack_run`.
+
+    Raises:
+        UsageError: see :func:`attack_run`.
+    """
     folder, attack = opened.folder, _Attack(opened, config, plain, corrupted or CorruptedImages(0))
     with attack.pieces.claimed(f"{folder} is being attacked"):
         try:

@@ -11,7 +11,11 @@ from jpegdl.user_code import is_own
 
 
 def check_config(config: RunConfig) -> None:
-    """Refuse settings that would fail later."""
+    """Refuse settings that would fail later.
+
+    Raises:
+        UsageError: names the setting, what it is and what it may be.
+    """
     check_data(config.data)
     check_fields(config.training, "training.")
     check_device(config.device)

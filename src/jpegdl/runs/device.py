@@ -9,7 +9,11 @@ from jpegdl.errors import UsageError
 
 
 def check_device(name: str) -> tuple[str, int | None]:
-    """Return the two parts of a device's name, whether or not there is such a device here: its kind and its number."""
+    """Return the two parts of a device's name, whether or not there is such a device here: its kind and its number.
+
+    Raises:
+        UsageError: it is no such name.
+    """
     if (found := re.fullmatch(r"(auto|cpu|gpu|cuda|mps)(?:(?<=cuda):(\d+))?", name)) is None:
         raise UsageError(f"device must be auto, cpu, gpu, cuda, cuda:N (as cuda:0) or mps, got {name!r}")
     return found[1], int(found[2]) if found[2] else None
@@ -37,7 +41,15 @@ def compute_device(name: str | None) -> torch.device:
 
 
 def trainer_device(name: str, devices: int) -> dict[str, Any]:
-    """Return the options of Lightning's Trainer for a device's name: ``accelerator``, and ``devices``."""
+    """Return the options of Lightning's Trainer for a device's name: ``accelerator``, and ``devices``.
+
+    Args:
+        name: see :func:`compute_device`.
+        devices: how many GPUs or processes.
+
+    Raises:
+        UsageError: see :func:`compute_device`; or one GPU is named, and several are asked for.
+    """
     device = compute_device(name)
     if device.index is not None and devices > 1:
         raise UsageError(f"device {name} is one GPU, and training.devices asks for {devices}: give device cuda")

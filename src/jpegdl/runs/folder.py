@@ -55,7 +55,6 @@ class RunFolder:
     It holds ``config.yaml`` (the settings) and ``data.json`` (which data they met) from the start on; ``metrics.csv``,
     ``layer.npz`` and ``last.ckpt`` after the first epoch; ``model.safetensors``, ``tables.json`` and, last of all,
     ``result.json`` when it is finished. ``failure.json`` says why training stopped. Every file is there whole or not at all.
-    One that is missing or damaged is refused by its name, with the way out.
 
     Args:
         path: the folder; it need not exist yet.
@@ -87,6 +86,9 @@ class RunFolder:
         """The run's settings with its arm and seed; what they do not know yet has today's default.
 
         Of what is no more the rest of a run is read: a model is tested alike, however it was trained (:meth:`difference`).
+
+        Raises:
+            UsageError: ``config.yaml`` is missing, damaged, or of a newer version.
         """
         return self._settings()[0]
 
@@ -99,24 +101,44 @@ class RunFolder:
             return settings_of(from_dict(RunConfig, known), arm, seed), gone
 
     def config(self) -> RunConfig:
-        """The settings that the run was trained with."""
+        """The settings that the run was trained with.
+
+        Raises:
+            UsageError: they are missing or damaged.
+        """
         there = self.settings()
         return cast(RunConfig, from_dict(RunConfig, {name: there[name] for name in there.keys() - {"arm", "seed"}}))
 
     def difference(self, config: RunConfig, arm: str, seed: int) -> str | None:
-        """The first setting of the run that differs from these, in words; None if none does."""
+        """The first setting of the run that differs from these, in words; None if none does.
+
+        Raises:
+            UsageError: the run's settings are missing or damaged.
+        """
         there, gone = self._settings()
         for name, (then, now) in gone.items():
             return f"{name} was {then!r}, now {now!r}"
         return first_difference(there, settings_of(config, arm, seed))
 
     def check(self, config: RunConfig, arm: str, seed: int) -> None:
-        """Refuse a folder that holds a run with other settings; one without a finished epoch may have any."""
+        """Refuse a folder that holds a run with other settings; one without a finished epoch may have any.
+
+        Raises:
+            UsageError: names the first setting that differs.
+        """
         if self.started and (differing := self.difference(config, arm, seed)):
             raise UsageError(f"{self} holds a run with other settings ({differing}); give another --name, or delete the folder")
 
     def check_data(self, found: dict[str, Any], config: RunConfig) -> None:
-        """Refuse other data than the run's own, or other files of weights and tables, by the digests that the run recorded."""
+        """Refuse other data than the run's own.
+
+        Args:
+            found: the data set there is now, :attr:`jpegdl.data.Data.fingerprint`.
+            config: the settings now; the content of the files of weights and tables that they name counts as data.
+
+        Raises:
+            UsageError: says what differs.
+        """
         if not self.started:
             return
         there = self.data()
@@ -146,6 +168,9 @@ class RunFolder:
     def data(self) -> dict[str, Any]:
         """Return which data the run met: the fingerprint of its data set, and the digests of the files of ``weights`` and
         ``tables`` it started from, and of the files with the user's own code.
+
+        Raises:
+            UsageError: the record is missing or damaged.
         """
         with self.reading(self.data_file):
             return _json(self.data_file, _DATA)
@@ -180,12 +205,19 @@ class RunFolder:
     def result(self) -> dict[str, Any]:
         """Return what came out: accuracy (share of the test images, 0 to 1), ``correct`` of ``images``, loss, parameters,
         seconds, saturation, data, versions. Results of earlier versions, which kept float32 shares alone, are counted here.
+
+        Raises:
+            UsageError: it is not there or damaged.
         """
         with self.reading(self.result_file):
             return counted(_json(self.result_file, _RESULT))
 
     def metrics(self) -> list[dict[str, float]]:
-        """The record of the run, an entry an epoch, without what was not measured in that epoch."""
+        """The record of the run, an entry an epoch, without what was not measured in that epoch.
+
+        Raises:
+            UsageError: it is not there or damaged.
+        """
         with self.reading(self.metrics_file), self.metrics_file.open(newline="", encoding="utf-8") as stream:
             rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)]
             if not rows or not all("epoch" in row for row in rows):
@@ -193,7 +225,11 @@ class RunFolder:
             return rows
 
     def tables(self) -> dict[str, Any]:
-        """The layer's tables before and after training: ``before`` and ``after``, and what they are."""
+        """The layer's tables before and after training: ``before`` and ``after``, and what they are.
+
+        Raises:
+            UsageError: they are not there or damaged.
+        """
         with self.reading(self.tables_file):
             tables = _json(self.tables_file, {"before", "after"})
             if not all(isinstance(tables[when], dict) for when in ("before", "after")):
@@ -203,6 +239,9 @@ class RunFolder:
     def layer_history(self) -> dict[str, Any]:
         """``layer.npz``, the layer epoch by epoch: ``epoch`` (epochs,); ``steps``, ``alpha`` and ``saturation``, each
         (epochs, 3, 8, 8) for Y, Cb and Cr. Layers without a table for each of these have none.
+
+        Raises:
+            UsageError: it is not there or damaged.
         """
         with self.reading(self.layer_file), np.load(self.layer_file) as stored:
             return with_all({name: stored[name] for name in stored.files}, {"epoch", "steps", "saturation"})
@@ -308,7 +347,13 @@ def chosen_runs(
 ) -> dict[str, dict[int, RunFolder]]:
     """Return the finished runs of a comparison that something is to be done with; see :func:`finished_runs`.
 
-    ``seeds`` may be a number n, for 0 to n-1. That none is wanted is an error.
+    Args:
+        place: ``runs/NAME``.
+        arms: those wanted; all that there are by default.
+        seeds: a number n for 0 to n-1, or those wanted of each arm; all that there are by default.
+
+    Raises:
+        UsageError: one of them is not there, or none is wanted.
     """
     wanted = range(seeds) if isinstance(seeds, int) else seeds
     if (arms is not None and not arms) or (wanted is not None and not wanted):

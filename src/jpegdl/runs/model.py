@@ -51,7 +51,11 @@ def open_run(folder: RunFolder) -> TrainedRun:
 
 
 def build_model(config: RunConfig, classes: int) -> PrependedModel:
-    """Build the model of a run, with weights and tables that are still to be loaded; ``classes`` is its number of logits."""
+    """Build the model of a run, with weights and tables that are still to be loaded; ``classes`` is its number of logits.
+
+    Raises:
+        UsageError: it cannot be built.
+    """
     layer = build_layer(config.layer, None, config.data.pixels)
     return prepend(build_backbone(config.backbone, classes, 0, config.data.pixels), layer)
 
@@ -90,7 +94,11 @@ def named_classes(file: Path) -> list[str] | None:
 
 
 def load_state(state: dict[str, Tensor], file: Path, model: nn.Module) -> None:
-    """Load the content of a file into a model or a part of one."""
+    """Load the content of a file into a model or a part of one.
+
+    Raises:
+        UsageError: weights that are not finite, or those of another architecture; names ``file``.
+    """
     own = {name: tensor for name, tensor in model.state_dict().items() if name in state or not name.endswith("_extra_state")}
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     other = [

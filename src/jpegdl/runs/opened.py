@@ -107,7 +107,11 @@ def open_for_test(
 
 
 def open_plain(folder: RunFolder, beside: OpenedRun) -> TrainedRun:
-    """Open the plain run of the same data, to compare another with; its model is on the same device."""
+    """Open the plain run of the same data, to compare another with; its model is on the same device.
+
+    Raises:
+        UsageError: it is not finished or damaged, or knows other classes.
+    """
     plain = open_run(folder)
     if plain.classes != beside.run.classes:
         difference = class_difference(plain.classes, beside.run.classes)

@@ -49,7 +49,14 @@ class Pieces:
 
     @contextmanager
     def claimed(self, what: str) -> Iterator[None]:
-        """Keep other processes from writing to the same folder, and clear away what killed ones left half-written."""
+        """Keep other processes from writing to the same folder, and clear away what killed ones left half-written.
+
+        Args:
+            what: is done, for the message.
+
+        Raises:
+            BusyError: one of them is at it.
+        """
         with claimed(self.folder / "lock", what):
             remove_strays(self.folder)
             yield

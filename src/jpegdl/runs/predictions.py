@@ -62,7 +62,15 @@ def write_predictions(file: Path, found: Predictions) -> None:
 
 
 def read_predictions(file: Path, classes: list[str]) -> Predictions:
-    """Read back what :func:`write_predictions` wrote, given the names of the classes in the order of their indices."""
+    """Read predictions back.
+
+    Args:
+        file: from :func:`write_predictions`.
+        classes: names of the classes, in the order of their indices.
+
+    Raises:
+        UsageError: it is not there, damaged, or of other classes.
+    """
     index = {name: number for number, name in enumerate(classes)}
     with reading(file, "run jpegdl evaluate on the run's own images to write it again", csv.Error):
         with file.open(newline="", encoding="utf-8") as stream:

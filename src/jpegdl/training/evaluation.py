@@ -38,6 +38,9 @@ def evaluate_trained(
         accuracy (0 to 1) and loss on the test images, their number, ``images``, and how many are ``correct``; backbone, model
         (the file), rounding (None for plain); ``other_images``: how the images differ from those of the run's own test, None if
         not. Class folders need no training part.
+
+    Raises:
+        UsageError: no such model, no such rounding, or data with other classes.
     """
     trainer_device(here.device, here.training.devices)  # refused before anything is opened
     place = DataPlace(here.data.path, here.data.workers)
@@ -59,6 +62,9 @@ def evaluate_weights(
         seed: of what is random in initial tables.
         model_file: a ``model.safetensors``; None for the weights that the settings name.
         rounding, sets: as there.
+
+    Raises:
+        UsageError: no such model, one of another architecture, or data with other classes.
     """
     check_config(run)
     data = Data(run.data, seed, test_only=True, sets=sets)

@@ -26,7 +26,12 @@ _PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
 
 
 def check_plugins(training: TrainingConfig) -> None:
-    """Refuse callbacks or loggers that could not be made."""
+    """Refuse callbacks or loggers that could not be made.
+
+    Raises:
+        UsageError: an entry of another form, a class that cannot be imported or is of another kind, or arguments that it does
+            not take.
+    """
     for name in _KINDS:
         for entry in getattr(training, name):
             _class_and_arguments(entry, name)
@@ -35,7 +40,13 @@ def check_plugins(training: TrainingConfig) -> None:
 def make_own(entries: Sequence[Any], name: str, places: Mapping[str, Any]) -> list[Any]:
     """Make the callbacks or loggers of one run from the entries of settings.
 
-    ``places`` has what ``{NAME}`` stands for in texts among the arguments, by NAME; other braces stay.
+    Args:
+        entries: as settings have them.
+        name: callbacks or loggers.
+        places: what ``{NAME}`` stands for in texts among the arguments, by NAME; other braces stay.
+
+    Raises:
+        UsageError: as :func:`check_plugins`, or a class that fails.
     """
     made = []
     for entry in entries:

@@ -35,6 +35,9 @@ def starting_backbone(
     Returns:
         The backbone, and its head: own (the weights' own, or what the user's own code made), selected (those of its rows that
         stand for ``classes``) or new (random, to be trained).
+
+    Raises:
+        UsageError: it cannot be built, or the weights cannot be had, read or fitted.
     """
     backbone = build_backbone(config.backbone, len(classes), seed, config.data.pixels)
     if config.weights is None and is_own(config.backbone):
@@ -97,7 +100,11 @@ def _other_order(config: RunConfig) -> str:
 
 
 def other_networks(config: RunConfig, classes: Sequence[str]) -> list[PrependedModel]:
-    """The networks of ``training.networks``, frozen, in eval mode and without the layers they were trained with."""
+    """The networks of ``training.networks``, frozen, in eval mode and without the layers they were trained with.
+
+    Raises:
+        UsageError: a folder holds no trained model, or one that knows other classes.
+    """
     found: list[PrependedModel] = []
     for name in config.training.networks:
         run = open_run(RunFolder(Path(name).expanduser()))
@@ -108,7 +115,11 @@ def other_networks(config: RunConfig, classes: Sequence[str]) -> list[PrependedM
 
 
 def check_start(config: RunConfig, classes: Sequence[str], seed: int) -> None:
-    """Build what a run starts from, and let it go: what is wrong with it shows before anything is written."""
+    """Build what a run starts from, and let it go: what is wrong with it shows before anything is written.
+
+    Raises:
+        UsageError: as :func:`starting_backbone`, or a head that does not do for what is to be trained or calibrated.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the run itself will say it
         _, head = starting_backbone(config, classes, seed)
@@ -117,7 +128,11 @@ def check_start(config: RunConfig, classes: Sequence[str], seed: int) -> None:
 
 
 def check_head(config: RunConfig, head: Head) -> None:
-    """Refuse a new head where one that knows the classes is needed."""
+    """Refuse a new head where one that knows the classes is needed.
+
+    Raises:
+        UsageError: says what to do instead.
+    """
     if head == "new" and config.training.train == "layer":
         raise UsageError(
             "training.train layer needs weights whose head fits the data's classes: train both, or give weights that were "

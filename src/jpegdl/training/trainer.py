@@ -97,7 +97,11 @@ def _try(file: Path) -> None:
 
 
 def make_trainer(run: RunConfig, **options: Any) -> lightning.Trainer:
-    """Make Lightning's Trainer as a run's settings have it, with further options."""
+    """Make Lightning's Trainer as a run's settings have it, with further options.
+
+    Raises:
+        UsageError: a device, a precision or a strategy that it refuses, in one line.
+    """
     config = run.training
     end_with_starter()
     where = trainer_device(run.device, config.devices)
@@ -128,6 +132,9 @@ def check_trainers(configs: Sequence[RunConfig]) -> None:
     """Refuse what Lightning's Trainer does, before any run begins: a device, a precision, a strategy.
 
     Several processes that train one run say it themselves, as each has its own trainer from the start.
+
+    Raises:
+        UsageError: in one line, what it says.
     """
     each = [(config, config.training) for config in configs]
     different = {(c.device, t.devices, t.num_nodes, t.strategy, t.precision): c for c, t in each}

@@ -81,7 +81,11 @@ Sets = tuple[Source, Source, list[str]] | Parts  # what a reader returns: those 
 
 
 def folder_path(config: DataConfig, holds: str, *, or_tar: bool = False) -> Path:
-    """Return ``data.path``, which must be a folder, ``or_tar``; where it is not, ``holds`` says what it should hold."""
+    """Return ``data.path``, which must be a folder, or with ``or_tar`` a tar.
+
+    Raises:
+        UsageError: it is not given or not such a place; the message says what it should hold (``holds``).
+    """
     if config.path is None:
         raise UsageError(f"data.name {config.kind} needs data.path: the folder that holds {holds}")
     root = Path(config.path).expanduser()

@@ -199,6 +199,9 @@ def open_test(config: DataConfig) -> tuple[Source, Source, list[str]]:
     """The test images of class folders alone; the training images are none.
 
     They are those of :func:`open_folder`; a folder (or a tar) that has neither part is taken for the test part itself.
+
+    Raises:
+        UsageError: no test images, or one of them is in no class folder.
     """
     root = folder_path(config, "test/ (or test.tar), or one folder for each class", or_tar=True)
     split = root.is_dir() and any(_there(root, names) for names in (TRAIN, TEST))

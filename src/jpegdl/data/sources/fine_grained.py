@@ -15,6 +15,9 @@ def extract(archive: Path, folder: Path) -> None:
     """Unpack a tar into ``folder``, whole or not at all; a folder of that name in the tar becomes it, else all its content.
 
     Another process may do the same at the same time.
+
+    Raises:
+        UsageError: the archive is damaged or unsafe, or this place is not writable.
     """
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
@@ -56,7 +59,11 @@ def _column(file: Path) -> dict[str, str]:
 
 @register_set("cub200")
 def open_cub200(config: DataConfig) -> Sets:
-    """CUB-200-2011, official split: 5,994 training and 5,794 test images of 200 birds."""
+    """CUB-200-2011, official split: 5,994 training and 5,794 test images of 200 birds.
+
+    Raises:
+        UsageError: a file of the archive is missing or damaged.
+    """
     given = folder_path(config, "CUB_200_2011/ or CUB_200_2011.tgz")
     inside = (given / "images.txt").is_file()
     root = (
@@ -77,7 +84,11 @@ def open_cub200(config: DataConfig) -> Sets:
 
 @register_set("dogs")
 def open_dogs(config: DataConfig) -> Sets:
-    """Stanford Dogs, official split: 12,000 training and 8,580 test images of 120 breeds."""
+    """Stanford Dogs, official split: 12,000 training and 8,580 test images of 120 breeds.
+
+    Raises:
+        UsageError: a file of the archives is missing or damaged.
+    """
     from scipy.io import loadmat
 
     root = folder_path(config, "Images/ and lists/, or images.tar and lists.tar")

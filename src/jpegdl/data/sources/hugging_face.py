@@ -52,7 +52,11 @@ def _target(value: Any, split: str, index: int) -> int:
 
 @register_set("hfds/")
 def open_hugging_face(config: DataConfig) -> Parts:
-    """Open a set named hfds/NAME; its split for validation is that where there is one to test on beside it."""
+    """Open a set named hfds/NAME; its split for validation is that where there is one to test on beside it.
+
+    Raises:
+        UsageError: a package is not installed, or the set cannot be read.
+    """
     require(f"data.name {config.kind} needs", "datasets")
     train, classes = _open(config, "train")
     problems: list[str] = []

@@ -12,7 +12,11 @@ from jpegdl.errors import UsageError
 
 @register_set("imagenet")
 def open_imagenet(config: DataConfig) -> Parts:
-    """ImageNet-1K: folders or tars of WordNet ids (n01440764, ...), or WebDataset shards."""
+    """ImageNet-1K: folders or tars of WordNet ids (n01440764, ...), or WebDataset shards.
+
+    Raises:
+        UsageError: neither is there, or the classes are not WordNet ids.
+    """
     root = folder_path(config, "train/ and val/ of WordNet ids (or train.tar and val.tar, or WebDataset shards)")
     if not any((root / name).exists() for split in (TRAIN, TEST) for name in (*split, *(f"{part}.tar" for part in split))):
         if any(root.glob("ILSVRC2012_img_*.tar")):

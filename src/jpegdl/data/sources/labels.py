@@ -45,7 +45,11 @@ def numbered_classes(*sources: Source) -> list[str]:
 
 
 def check_range(sources: Sequence[Source], count: int, *, named: bool = True) -> None:
-    """Refuse class indices that are not 0 to ``count`` - 1."""
+    """Refuse class indices that are not 0 to ``count`` - 1.
+
+    Raises:
+        UsageError: names the first image with such an index.
+    """
     for source in sources:
         if not source.targets or (min(source.targets) >= 0 and max(source.targets) < count):
             continue
@@ -76,6 +80,9 @@ def check_classes(
         known: whether a network may know classes without a training image.
         instead: what to do where a class has a test image and no training image.
         limited: whether these are a few of the set's images, so that some classes may have none.
+
+    Raises:
+        UsageError: a class index that is no class's, or a class with a test image and without a training image.
     """
     check_range((train, test), len(classes))
     if not train.targets:

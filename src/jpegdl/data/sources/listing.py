@@ -208,13 +208,25 @@ def is_compressed(path: Path) -> bool:
 
 
 def refuse_compressed(path: Path, name: str | None = None) -> None:
-    """Refuse an archive, called ``name`` or else by its path, that is named like a compressed one, or begins like one."""
+    """Refuse an archive that is named like a compressed one, or begins like one.
+
+    Args:
+        path: the file.
+        name: what to call it; default: its path.
+
+    Raises:
+        UsageError: says what it is compressed with, and what to do.
+    """
     with path.open("rb") as stream:
         refuse_head(stream.read(8), name or str(path), named=_ARCHIVE.search(path.name))
 
 
 def refuse_head(head: bytes, name: str, named: object = None) -> None:
-    """Refuse an archive that begins like a compressed one, or is ``named`` like one."""
+    """Refuse an archive that begins like a compressed one, or is ``named`` like one.
+
+    Raises:
+        UsageError: says what it is compressed with, and what to do.
+    """
     for magic, kind, way_out in _COMPRESSED:
         if head.startswith(magic):
             raise UsageError(

@@ -101,7 +101,11 @@ class _Patches(Source):
 
 @register_set("photos")
 def open_photos(config: DataConfig) -> Sets:
-    """Patches of the embedded photographs, one class for each, recoloured at random."""
+    """Patches of the embedded photographs, one class for each, recoloured at random.
+
+    Raises:
+        UsageError: a path is given, or patches are too large.
+    """
     if config.path is not None:
         raise UsageError("data.path cannot be used with photos, which are built in; for your own images use --data.name folder")
     return _Patches(config.side, True), _Patches(config.side, False), list(PHOTOGRAPHS)

@@ -34,7 +34,11 @@ LABELS = ("cls", "json")  # endings of the files that hold an image's class
 
 
 def find_shards(root: Path, split: str, synonyms: Sequence[str]) -> list[Path]:
-    """The tars whose name, or whose folder's, has one of ``synonyms`` as a word."""
+    """The tars whose name, or whose folder's, has one of ``synonyms`` as a word.
+
+    Raises:
+        UsageError: there are none, or one of them is compressed.
+    """
     by_word = _by_word(root, synonyms)
     if found := next(filter(None, by_word), None):
         for file in filter(is_compressed, found):
@@ -129,7 +133,11 @@ class _Shard:
 
 
 def read_shards(root: Path, files: Sequence[Path]) -> Stored:
-    """Samples NAME.jpg (png, webp, ...) with NAME.cls, a number, or NAME.json, which holds ``label``; in the tars' order."""
+    """Samples NAME.jpg (png, webp, ...) with NAME.cls, a number, or NAME.json, which holds ``label``; in the tars' order.
+
+    Raises:
+        UsageError: a tar is damaged or compressed, a sample has no class, or there are no samples.
+    """
     samples: list[tuple[ByteRange, int]] = []
     passed = Passed()
     for file in files:
@@ -145,7 +153,11 @@ def read_shards(root: Path, files: Sequence[Path]) -> Stored:
 
 @register_set("wds/")
 def open_shards(config: DataConfig) -> Parts:
-    """WebDataset shards of training, test and, where there are both, validation images; classes are numbered."""
+    """WebDataset shards of training, test and, where there are both, validation images; classes are numbered.
+
+    Raises:
+        UsageError: there are none, or they hold no images with classes.
+    """
     root = folder_path(config, "shards such as NAME-train-0000.tar and NAME-val-0000.tar")
     train = read_shards(root, find_shards(root, "training", TRAIN))
     tests, others = (any(_by_word(root, words)) for words in (TEST[:1], VALIDATION))

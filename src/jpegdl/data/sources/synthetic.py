@@ -30,7 +30,11 @@ class _MadeUp(Source):
 
 @register_set("made-up")
 def open_made_up(config: DataConfig) -> Sets:
-    """Images that are generated, the same at every call, for trying settings out without any files."""
+    """Images that are generated, the same at every call, for trying settings out without any files.
+
+    Raises:
+        UsageError: a path is given.
+    """
     if config.path is not None:
         raise UsageError("data.path cannot be used with made-up, whose images are generated")
     classes = config.classes or MADE_UP_CLASSES

@@ -85,7 +85,11 @@ def download_folder(config: DataConfig) -> Path:
 
 
 def download_once(make: Callable[..., Any], name: str, root: Path) -> Any:
-    """``make(download=False)``, or where its files are missing ``make(download=True)`` in one process at a time."""
+    """``make(download=False)``, or where its files are missing ``make(download=True)`` in one process at a time.
+
+    Raises:
+        UsageError: the set is not there and cannot be downloaded.
+    """
     try:
         return make(download=False)
     except (OSError, RuntimeError):
@@ -111,7 +115,11 @@ def download_once(make: Callable[..., Any], name: str, root: Path) -> Any:
 
 @register_set(*SPLITS)
 def open_torchvision(config: DataConfig) -> Sets:
-    """One of :data:`SPLITS`."""
+    """One of :data:`SPLITS`.
+
+    Raises:
+        UsageError: the set is not there and cannot be downloaded.
+    """
     from torchvision import datasets
 
     kind, *splits = SPLITS[config.kind]
