@@ -194,7 +194,7 @@ def test_magnitude_on_photographs():
     loader = Data(DataConfig(size=32, resize=40)).calibration_dataloader()
     luma, chroma = magnitude_tables(loader, images=100)
     assert luma[0, 0] > luma[4, 4] > 0  # photographs have their energy at low frequencies
-    assert (chroma <= 1e-4).all()  # grey ones none in their colour
+    assert chroma[0, 0] > chroma[4, 4] > 0
 
 
 @pytest.mark.parametrize("images", [12, 7, 1])

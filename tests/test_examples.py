@@ -270,7 +270,12 @@ def test_ray_searches_on_training_images_alone(tmp_path):
 
     def printed():
         done = subprocess.run(
-            [sys.executable, str(script), *options], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+            [sys.executable, str(script), *options],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
         )
         return done.stdout.splitlines()[-1]
 

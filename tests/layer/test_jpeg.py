@@ -671,7 +671,7 @@ def test_the_pages_code_runs():
     assert names["luma"].grad.any()
     assert 0 < (names["attacked"] - names["images"]).abs().max() <= 8 / 255 + 1e-6
     assert names["output"].shape == names["images"].shape
-    assert (names["planes"] * 255 - names["pixels"]).abs().max() < 3
+    assert (names["nearly"] * 255 - names["pixels"]).abs().max() < 3
 
 
 def test_the_same_pixels_as_torchvisions_transform():

@@ -147,8 +147,8 @@ def test_square_is_the_black_box_and_sees_no_gradient(folders):
 
 def test_another_rounding_is_attacked_in_files_of_its_own(folders):
     folder, _ = folders
-    soft = attack_run(folder, _config(attacks=["fgsm"], eps=[4.0], eps_l2=[], jpeg=[]))
-    hard = attack_run(folder, _config(attacks=["fgsm"], eps=[4.0], eps_l2=[], jpeg=[], rounding="hard"))
+    soft = attack_run(folder, _config(attacks=["fgsm"], eps=[16.0], eps_l2=[], jpeg=[]))
+    hard = attack_run(folder, _config(attacks=["fgsm"], eps=[16.0], eps_l2=[], jpeg=[], rounding="hard"))
     assert json.loads((folder.path / "attack.json").read_text(encoding="utf-8")) == soft
     assert json.loads((folder.path / "attack-hard.json").read_text(encoding="utf-8")) == hard
     assert hard["rounding"] == "hard"
@@ -156,7 +156,7 @@ def test_another_rounding_is_attacked_in_files_of_its_own(folders):
     assert own["accuracy"] == hard["clean"]["accuracy"]  # its gradient is 0
     assert own["largest"] == 0
     assert hard["levels"][0]["accuracy"] < own["accuracy"]
-    random = attack_run(folder, _config(attacks=["fgsm"], eps=[4.0], eps_l2=[], jpeg=[], rounding="sample", draws=3))
+    random = attack_run(folder, _config(attacks=["fgsm"], eps=[16.0], eps_l2=[], jpeg=[], rounding="sample", draws=3))
     assert random["draws"] == 3
 
 

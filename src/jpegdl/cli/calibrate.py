@@ -36,7 +36,7 @@ class Calibrate(WithSettings):
             default=None,
             help="sensitivity or magnitude (default: magnitude where layer.tables is magnitude, else sensitivity)",
         )
-        parser.add_argument("--seed", type=int, default=0, help="seed of the plain run; with --photos, of which are drawn")
+        parser.add_argument("--seed", type=int, default=0, help="seed of the plain run, or of drawing photos")
         parser.add_argument("--model", type=str | None, default=None, help="take the sensitivities of this model.safetensors")
         parser.add_argument("--save", type=str, default="tables.json", help="the file to write")
         of_reader = "instead of a comparison: find the tables of files for this network, or for several; see compress"

@@ -19,6 +19,7 @@ PHOTOGRAPHS = (
     "immunohistochemistry", "moon", "page", "retina", "rocket", "stereo_motorcycle", "text",
 )  # fmt: skip
 PHOTO_TRAIN, PHOTO_TEST = 20, 100  # patches of each photograph
+_SERIES = {True: PHOTO_TRAIN, False: PHOTO_TEST}  # by which a patch's colours are drawn, however many there are
 
 
 def photograph(name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -83,14 +84,16 @@ class _Patches(Source):
 
     def __init__(self, side: int, train: bool) -> None:
         self._side, self._train = side, train
-        self._places = list(photo_patches(side, train=train, count=PHOTO_TRAIN if train else PHOTO_TEST))
+        self._count = PHOTO_TRAIN if train else PHOTO_TEST
+        self._places = list(photo_patches(side, train=train, count=self._count))
         self._rgb = {name: _rgb(name) for name in PHOTOGRAPHS}
         self.targets = [PHOTOGRAPHS.index(name) for name, _, _ in self._places]
 
     def read(self, index: int) -> Image.Image:
         name, top, left = self._places[index]
         patch = self._rgb[name].crop((left, top, left + self._side, top + self._side))
-        return patch.convert("RGB", _recolouring(np.random.default_rng([self._side, int(self._train), index])))
+        number = self.targets[index] * _SERIES[self._train] + index % self._count
+        return patch.convert("RGB", _recolouring(np.random.default_rng([self._side, int(self._train), number])))
 
     def name(self, index: int) -> str:
         return self.key(index)
