@@ -17,7 +17,15 @@ from numba import float32, int32, uint8
 from numba.core import types
 
 from jpegdl.kernels.cpu_blocks import GROUP
-from jpegdl.kernels.cpu_strips import bytes_at, fetch_strip_below, floats_at, kernel_sources, take
+from jpegdl.kernels.cpu_strips import (
+    bytes_at,
+    fetch_strip_below,
+    floats_at,
+    kernel_sources,
+    rows_of_chroma,
+    rows_to_finish,
+    take,
+)
 from jpegdl.kernels.cpu_vectors import LANES, named
 from jpegdl.kernels.cpu_whole import code, compiled, prepare
 
@@ -285,14 +293,9 @@ def _strips_of(load_row, store_row):
                     _copy(samples[c, 1], samples[c, 0])
                 if last <= 8:
                     _copy(samples[c, last], samples[c, last + 1])
-            first, end = 0, 0
-            if mine:
-                end = over - 1 if down == 2 and row < strips - 1 else min(over, height - over * row)
-            if down == 2 and row > 0 and strip > start:
-                first = -1
+            first, end = rows_to_finish(row, strips, down, height, strip > start, mine)
             for y in range(first, end):
-                near = (y + down) // down
-                far = near if down == 1 else near + 1 if y % 2 else near - 1
+                near, far = rows_of_chroma(y, down)
                 for c in range(2):
                     _upsample(samples[c, near], samples[c, far], down == 2, mixed, wide[c])
                 _colour(luma[y + 1], wide[0], wide[1], images.shape[3], pixels)

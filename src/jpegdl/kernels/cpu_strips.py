@@ -644,6 +644,25 @@ def _image_strips(job, start, stop):
             _store_row(pixels, job.whole, output[n], 8 * row + y)
 
 
+@_inlined
+def rows_to_finish(row, strips, down, height, goes_on, mine):
+    """Which rows of pixels can be finished once a strip of subsampled chroma is there, from and to, within that strip: with
+    4:2:0 the last one waits for the strip below, and -1 is the one that waited, if a thread ``goes_on`` from the one above."""
+    first, end, over = 0, 0, 8 * down
+    if mine:
+        end = over - 1 if down == 2 and row < strips - 1 else min(over, height - over * row)
+    if down == 2 and row > 0 and goes_on:
+        first = -1
+    return first, end
+
+
+@_inlined
+def rows_of_chroma(y, down):
+    """The nearest row of chroma to a row of pixels and the one on its other side; row 0 is the last of the strip above."""
+    near = (y + down) // down
+    return near, near if down == 1 else near + 1 if y % 2 else near - 1
+
+
 @_compiled
 def _subsampled_strips(job, start, stop):
     """Strips of chroma and of the luma that lies over it, there and back. A row of pixels on the border of two strips needs
@@ -681,14 +700,9 @@ def _subsampled_strips(job, start, stop):
                 _copy(samples[c, 1], samples[c, 0])
             if last <= 8:
                 _copy(samples[c, last], samples[c, last + 1])
-        first, end = 0, 0
-        if mine:
-            end = over - 1 if down == 2 and row < strips - 1 else min(over, height - over * row)
-        if down == 2 and row > 0 and strip > start:
-            first = -1
+        first, end = rows_to_finish(row, strips, down, height, strip > start, mine)
         for y in range(first, end):
-            near = (y + down) // down
-            far = near if down == 1 else near + 1 if y % 2 else near - 1
+            near, far = rows_of_chroma(y, down)
             for c in range(2):
                 _upsample(samples[c, near], samples[c, far], down, mixed, wide[c])
             _to_colour(luma[y + 1], wide[0], wide[1], pixels)
@@ -794,7 +808,7 @@ def _subsampled_gradient_strips(job, start, stop):
 
 
 def _team_of(strips):
-    @numba.njit(error_model="numpy", nogil=True, inline="always")
+    @_compiled
     @named(strips.__name__)
     def team(pointer):
         """What each thread does."""
