@@ -462,8 +462,12 @@ def test_a_kill_in_the_middle_leaves_whole_files(tmp_path):
     for name in there:
         Image.open(out / name).load()
     found = compress_folder(source, out, CompressConfig(tables="standard:90"))
-    assert (found["skipped"], found["written"]) == (len(there), 60 - len(there))
+    # A file is noted once it is in its place: where the kill fell between the two, it is made again, one a thread at most.
+    assert len(there) - 2 <= found["skipped"] <= len(there)
+    assert found["written"] == 60 - found["skipped"]
     assert len(files_in(out)) == 61
+    assert len({(out / name).read_bytes() for name in files_in(out) if name.endswith(".jpg")}) == 1
+    assert compress_folder(source, out, CompressConfig(tables="standard:90"))["skipped"] == 60
 
 
 def test_a_kill_before_anything_was_written_is_no_obstacle(source, tmp_path):
