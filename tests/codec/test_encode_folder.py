@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,9 @@ from PIL import Image, ImageCms
 from commands import start
 from jpegdl.codec import CompressConfig, Encoder, compress_folder
 from jpegdl.codec import encode_folder as module
-from jpegdl.codec.encode_folder import LOCK, MANIFEST, SOURCES
+from jpegdl.codec.config import MANIFEST
+from jpegdl.codec.encode_folder import SOURCES
+from jpegdl.codec.out_folder import LOCK, alone_in
 from jpegdl.data import photograph
 from jpegdl.errors import UsageError
 from jpegdl.tables import standard_tables, write_tables
@@ -480,14 +483,14 @@ def test_a_folder_that_cannot_be_written_to_is_named(source, tmp_path, monkeypat
     def fail(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "out" / LOCK))
 
-    monkeypatch.setattr(module.filelock.FileLock, "acquire", fail)
+    monkeypatch.setattr(filelock.FileLock, "acquire", fail)
     with pytest.raises(UsageError, match="Permission denied: nothing more can be written"):
         compress_folder(source, tmp_path / "out", STANDARD)
 
 
 def test_two_at_once_are_refused(source, tmp_path):
     out = tmp_path / "out"
-    with module.alone_in(out), pytest.raises(UsageError, match="by another process"):
+    with alone_in(out), pytest.raises(UsageError, match="by another process"):
         compress_folder(source, out, STANDARD)
     compress_folder(source, out, STANDARD)
 

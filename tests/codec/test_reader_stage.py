@@ -15,8 +15,9 @@ import jpegdl.cli
 from commands import start_command
 from factory import code_module
 from jpegdl.codec import CompressConfig, choose, compress_folder, open_reader
-from jpegdl.codec.config import PICTURE
-from jpegdl.codec.encode_folder import LOCK, MANIFEST, SOURCES
+from jpegdl.codec.config import MANIFEST, PICTURE
+from jpegdl.codec.encode_folder import SOURCES
+from jpegdl.codec.out_folder import LOCK
 from jpegdl.codec.reader_stage import _LOWEST_MU, search_mu
 from jpegdl.codec.trials import Shape, Tables, Trials, ask, decoded, make_trials
 from jpegdl.data import Data, DataConfig, photograph

@@ -9,7 +9,7 @@ from test_reader_stage import CODE, PHOTO
 
 import jpegdl.cli
 from factory import code_module
-from jpegdl.codec import CompressConfig, choose, compress_shards, open_reader
+from jpegdl.codec import CompressConfig, choose, compress_folder, compress_shards, open_reader
 from jpegdl.errors import UsageError
 
 
@@ -79,6 +79,11 @@ def test_it_goes_on_with_the_next_shard(shards, tmp_path, reader):
     assert (again["written"], again["skipped"], again["images"]) == (1, 1, 4)
     with pytest.raises(UsageError, match="robust"):
         compress_shards(paths, out, CompressConfig(reader=reader, bits_per_pixel=2.0, robust=False))
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    PHOTO.save(photos / "a.png")
+    with pytest.raises(UsageError, match="source, shards"):  # of photos in a folder
+        compress_folder(photos, out, config)
 
 
 def test_an_image_that_cannot_be_read_stays_and_is_named(shards, tmp_path, reader):

@@ -13,12 +13,11 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import filelock
 import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as v2
@@ -28,14 +27,13 @@ from jpegdl.codec.config import MANIFEST, PICTURE, CompressConfig, check_compres
 from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.folder_walk import SUFFIX, Entry, walk
 from jpegdl.codec.learned import Carried, Learned, as_json, carried, file_tables, learned_tables
+from jpegdl.codec.out_folder import Manifest, alone_in, writing
 from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
 from jpegdl.codec.reader_stage import ReaderStage, side_by_side, summary_of
 from jpegdl.data.sources.listing import Passed, is_archive, passed_in_words
-from jpegdl.earlier import DROPPED
 from jpegdl.errors import UsageError
-from jpegdl.files import is_stray, remove_strays, replacing, write_json, write_text
+from jpegdl.files import remove_strays, replacing, write_text
 
-LOCK = ".compress.lock"
 SOURCES = ".compress.sources"  # a line for each file that was made: what it was made of
 SAMPLES = 8  # images that tell how much of a layer the files carry
 LONGEST = 255  # bytes of a name that file systems take
@@ -44,7 +42,6 @@ WINDOW = 2  # tasks for each thread that are under way or waiting for one
 _SAMPLE_SIDE = 512  # pixels of each that are looked at, in the middle
 _SETTINGS = ("subsampling", "optimize", "progressive", "exact")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_FORMAT = 1  # of the manifest
 
 
 @dataclass(frozen=True)
@@ -199,51 +196,6 @@ def _places(source: Path, target: Path) -> tuple[Path, Path]:
     return root, out
 
 
-@contextmanager
-def alone_in(out: Path) -> Iterator[None]:
-    """Keep other processes from writing to the same folder, which is made.
-
-    Raises:
-        UsageError: it cannot be made, or another process writes to it.
-    """
-    lock = filelock.FileLock(out / LOCK)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{out} cannot be made: {error.strerror or error}; give another folder to write to") from error
-    with writing(out):
-        try:
-            lock.acquire(blocking=False)
-        except filelock.Timeout as taken:
-            raise UsageError(f"{out} is being written to by another process (it holds {lock.lock_file})") from taken
-    try:
-        remove_strays(out)
-        yield
-    finally:
-        lock.release()
-
-
-def holds_nothing(out: Path) -> bool:
-    """Return whether nothing has been made in a folder yet; a manifest alone is what a call left that failed before that."""
-    return all(path.name in (LOCK, MANIFEST) or is_stray(path) for path in out.iterdir())
-
-
-@contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Turn whatever keeps files from being written, which concerns all of them, into one line.
-
-    Raises:
-        UsageError: in place of OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(
-            f"{error.filename or out} {error.strerror or error}: nothing more can be written. What is there is "
-            "complete; run the same command again to go on"
-        ) from error
-
-
 class _Work:
     def __init__(
         self,
@@ -258,11 +210,11 @@ class _Work:
         self.done = self.total = 0
         self.names: dict[str, Path] = {}  # of files for readers, what each is made of
         self.over = False  # for threads that are in the middle of a task
+        self.manifest = Manifest(out, made.source, {"source": str(root), **made.settings()})
         self.sources = _Sources(out / SOURCES)
         self.begin = time.monotonic()
 
     def run(self) -> dict[str, Any]:
-        new = self._resume()
         one_case = (self.out / MANIFEST.upper()).exists()
 
         def entries() -> Iterator[Entry]:
@@ -284,8 +236,7 @@ class _Work:
         images = count.written + count.skipped + len(count.bad)
         others = count.others.suffixes
         if not images:
-            if new:
-                (self.out / MANIFEST).unlink(missing_ok=True)  # or another source would be refused
+            self.manifest.forget()
             raise UsageError(f"no images in {self.root}, {passed_in_words(others) if others else 'which holds no file'}")
         return {
             "images": images,
@@ -308,45 +259,12 @@ class _Work:
             "carried": lost and {**vars(lost), "faithful": lost.faithful, "words": str(lost)},
         }
 
-    def _resume(self) -> bool:
-        """Refuse a folder of other settings; else write these down, unless they are there. Returns whether they were not."""
-        settings = {"format": _FORMAT, "source": str(self.root), **self.maker.settings()}
-        file = self.out / MANIFEST
-        if file.is_file() and not holds_nothing(self.out):
-            try:
-                there = json.loads(file.read_text(encoding="utf-8"))["settings"]
-                differing = [name for name in settings if there.get(name) != settings[name]]
-                differing += [name for name, now in DROPPED.items() if there.get(name, now) != now]
-                source = there.get("source")
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise UsageError(f"{file} is damaged ({error}); delete {self.out}, or give another folder") from error
-            if differing == ["source"]:
-                raise UsageError(
-                    f"{self.out} holds files made from {source}, not from {self.root}; give another folder or, if the images "
-                    f"have only moved, write their new path into {file}"
-                )
-            if differing:
-                raise UsageError(
-                    f"{self.out} holds images made with other settings ({', '.join(differing)}); give another folder, or "
-                    "delete this one"
-                )
-            return False
-        if not holds_nothing(self.out):
-            raise UsageError(f"{self.out} is not empty and has no {MANIFEST}, so its files are unknown; give a new folder")
-        with writing(self.out):
-            write_json(file, {"from": self.maker.source, "settings": settings})
-        return True
-
     def _settled(self, stage: ReaderStage, entries: Callable[[], Iterator[Entry]]) -> float:
         """The mu of all files: that of the manifest, or found on some photos, and written there before any file is made."""
-        file = self.out / MANIFEST
-        there = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(there.get("mu"), float | int):
-            stage.mu = float(there["mu"])
+        stage.mu = self.manifest.mu if stage.mu is None else stage.mu
         mu = stage.settle(lambda count: self._some(entries(), count), self.total)
-        if there.get("mu") != mu:
-            with writing(self.out):
-                write_json(file, {**there, "mu": mu})
+        if self.manifest.mu != mu:
+            self.manifest.note(mu=mu)
         return mu
 
     def _some(self, entries: Iterator[Entry], count: int) -> Iterator[DecodedImage]:
@@ -362,13 +280,11 @@ class _Work:
         places = {name.lstrip("/").replace("//", "/"): path for name, path in self.names.items()}
         known = self.sources.made(self.names)
         made = {name.lstrip("/").replace("//", "/"): one for name, one in known.items()}
-        file = self.out / MANIFEST
-        there = json.loads(file.read_text(encoding="utf-8"))
         found = asdict(summary_of(made, self.maker))
-        with writing(self.out):
-            write_json(file, {**there, "found": found, "files": made})
-            if found["worst"]:
-                pairs = [(places[one["file"]], self.out / one["file"], one) for one in found["worst"]]
+        self.manifest.note(found=found, files=made)
+        if found["worst"]:
+            pairs = [(places[one["file"]], self.out / one["file"], one) for one in found["worst"]]
+            with writing(self.out):
                 write_text(self.out / PICTURE, side_by_side(pairs))
         return found
 

@@ -13,8 +13,9 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jpegdl.codec.config import MANIFEST, CompressConfig, check_compress
-from jpegdl.codec.encode_folder import CompressStanding, alone_in, holds_nothing, writing
+from jpegdl.codec.config import CompressConfig, check_compress
+from jpegdl.codec.encode_folder import CompressStanding
+from jpegdl.codec.out_folder import Manifest, alone_in, writing
 from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
 from jpegdl.codec.reader_stage import ReaderStage, summary_of
 from jpegdl.data.sources.listing import is_image, open_tar
@@ -22,7 +23,6 @@ from jpegdl.errors import UsageError
 from jpegdl.files import replacing, write_json
 
 SUFFIX = ".tar"
-_FORMAT = 1  # of the manifest
 _AHEAD = 4  # samples for each thread that wait for those before them
 
 
@@ -97,7 +97,9 @@ class _Shards:
         self.begin = time.monotonic()
 
     def run(self) -> dict[str, Any]:
-        self._manifest()
+        manifest = Manifest(self.out, self.stage.source, {"shards": True, **self.stage.settings()})
+        self.stage.mu = manifest.mu if self.stage.mu is None else self.stage.mu
+        manifest.note(mu=self.stage.settle(self._some))
         skipped, images = 0, 0
         with ThreadPoolExecutor(self.config.threads or self.stage.threads) as pool:
             for number, path in enumerate(self.paths):
@@ -114,9 +116,7 @@ class _Shards:
             made |= {f"{path.name}/{name}": one for name, one in there["files"].items()}
             bad += there["bad"]
         found = asdict(summary_of(made, self.stage))
-        with writing(self.out):
-            manifest = json.loads((self.out / MANIFEST).read_text(encoding="utf-8"))
-            write_json(self.out / MANIFEST, {**manifest, "found": found})
+        manifest.note(found=found)
         return {
             "shards": len(self.paths),
             "written": self.written,
@@ -131,29 +131,6 @@ class _Shards:
             "mu": self.stage.mu,
             "readers": found,
         }
-
-    def _manifest(self) -> None:
-        """Refuse a folder of other settings; else write these down, with mu."""
-        file = self.out / MANIFEST
-        settings = json.loads(json.dumps({"format": _FORMAT, "shards": True, **self.stage.settings()}))
-        there: dict[str, Any] = {}
-        if file.is_file() and not holds_nothing(self.out):
-            try:
-                there = json.loads(file.read_text(encoding="utf-8"))
-                differing = [name for name in settings if there["settings"].get(name) != settings[name]]
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise UsageError(f"{file} is damaged ({error}); delete {self.out}, or give another folder") from error
-            if differing:
-                named = ", ".join(differing)
-                raise UsageError(f"{self.out} holds shards made with other settings ({named}); give another folder")
-        elif not holds_nothing(self.out):
-            raise UsageError(f"{self.out} is not empty and has no {MANIFEST}, so its files are unknown; give a new folder")
-        if isinstance(there.get("mu"), float | int):
-            self.stage.mu = float(there["mu"])
-        mu = self.stage.settle(self._some)
-        if not there:
-            with writing(self.out):
-                write_json(file, {"from": self.stage.source, "settings": settings, "mu": mu})
 
     def _some(self, count: int) -> Iterator[DecodedImage]:
         """That many photos, equally many of the first of each shard."""
@@ -185,6 +162,9 @@ class _Shards:
                         bad.append({"file": f"{path.name}/{entry.name}", "why": done})
                         self.progress(CompressStanding(self.written, len(self.paths), 0.0, f"{path}/{entry.name}: {done}"))
                     elif done is not None:
+                        self.bytes += len(content)  # here, where one thread counts
+                        self.before += entry.size
+                        self.pixels += done.pop("pixels")
                         entry = entry.replace(name=str(PurePosixPath(entry.name).with_suffix(".jpg")), deep=False)
                         made[entry.name] = done
                     if entry.name in names:
@@ -225,10 +205,7 @@ class _Shards:
                 made, known = self.stage.encode(picture)
         except (*BAD, Other) as error:
             return content, why(error)
-        self.bytes += len(made)
-        self.before += len(content)
-        self.pixels += picture.image.width * picture.image.height
-        return made, known
+        return made, {**known, "pixels": picture.image.width * picture.image.height}
 
 
 def _entries(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
