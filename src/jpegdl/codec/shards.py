@@ -192,7 +192,9 @@ class _Shards:
                         made_of, before, pixels = done
                         name = str(PurePosixPath(name).with_suffix(".jpg"))
                         made[name] = made_of
-                        self.bytes, self.before, self.pixels = self.bytes + len(content), self.before + before, self.pixels + pixels
+                        self.bytes += len(content)
+                        self.before += before
+                        self.pixels += pixels
                     if name in names:
                         raise UsageError(f"{path} would have {name} twice: two images differ only in their suffix")
                     names.add(name)
