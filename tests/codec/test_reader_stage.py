@@ -66,6 +66,17 @@ class Colours(nn.Module):
         return torch.cat((differ, -differ), 1)
 
 def colours(): return PhotoReader(Colours(), "colours", size=24, resize=24, fast=False)
+class Blind(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
+
+    @torch.no_grad()
+    def forward(self, x):
+        return self.net(x)
+
+def blind(): return PhotoReader(Blind(), "blind", size=24, fast=False)
 def particular(): return made(0, particular=True)
 def follows(): return made(1, orientation="follow")
 """
@@ -286,6 +297,12 @@ def test_settings_that_cannot_be(source, tmp_path, readers, settings, named):
         compress_folder(source, tmp_path / "out", CompressConfig(**settings))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists() or not files_in(tmp_path / "out")
+
+
+def test_a_reader_without_gradients_is_named(source, tmp_path, readers):
+    with pytest.raises(UsageError, match="blind"):
+        compress_folder(source, tmp_path / "out", CompressConfig(reader=f"{readers}:blind", effort=3))
+    assert compress_folder(source, tmp_path / "two", CompressConfig(reader=f"{readers}:blind", effort=2))["written"] == 7
 
 
 def test_photos_that_cannot_be_read_are_named_and_all_others_done(source, tmp_path, readers):

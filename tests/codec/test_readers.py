@@ -1,5 +1,7 @@
 import json
 import sys
+import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -97,6 +99,82 @@ def test_what_is_no_reader_is_refused(network, named):
     with pytest.raises(UsageError, match=named) as error:
         reader(network)
     assert "\n" not in str(error.value)
+
+
+class Given(nn.Module):
+    """What ``made`` makes of the logits of three classes."""
+
+    def __init__(self, made):
+        super().__init__()
+        torch.manual_seed(0)
+        self.logits = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
+        self.made = made
+
+    def forward(self, x):
+        return self.made(9 * self.logits(x))
+
+
+@pytest.mark.parametrize(
+    ("made", "named"),
+    [
+        (lambda logits: logits[:, :1], "features"),
+        (lambda logits: logits + 0j, "logits"),
+        (lambda logits: nn_functional.dropout(logits), "random"),
+        (lambda logits: logits - logits.mean(0), "other images"),
+        (lambda logits: logits / {}["scale"], "KeyError"),
+        (lambda logits: 1 // 0, "ZeroDivisionError"),
+    ],
+)
+def test_answers_that_cannot_choose_are_refused(made, named):
+    with pytest.raises(UsageError, match=named) as error:
+        reader(Given(made))
+    assert "tiny" in str(error.value)
+
+
+def test_probabilities_are_taken_for_what_they_are():
+    views = torch.rand(4, 3, 32, 32)
+    wanted = reader(Given(lambda logits: logits)).answers(views)
+    given = reader(Given(lambda logits: logits.softmax(1)))
+    assert torch.allclose(given.answers(views), wanted, atol=1e-5)
+    assert float(wanted.exp().std()) > 0.05  # which logarithms of such numbers as logits would not show
+
+
+def test_one_number_has_distances():
+    one = reader(Given(lambda logits: logits[:, :1]), features=True)
+    assert one.answers(torch.rand(2, 3, 32, 32)).shape == (2, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("fast", [False, True])
+def test_networks_of_another_precision_compute_in_ours(dtype, fast):
+    views, exact = torch.rand(2, 3, 32, 32), reader()
+    torch.manual_seed(0)
+    network = Tiny().to(dtype)
+    assert torch.allclose(reader(network, fast=fast).answers(views), exact.answers(views), atol=0.02)
+    assert network.head.weight.dtype == dtype  # the caller's own stays
+
+
+def test_torchscript_reads():
+    views, exact = torch.rand(2, 3, 32, 32), reader()
+    torch.manual_seed(0)
+    for made in (torch.jit.script, lambda network: torch.jit.trace(network.eval(), views)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a PyTorch that calls it old
+            network = made(Tiny())
+        assert torch.allclose(reader(network).answers(views), exact.answers(views))
+
+
+def test_what_cannot_be_copied_is_named():
+    network = Tiny()
+    network.lock = threading.Lock()
+    with pytest.raises(UsageError, match="tiny cannot be copied"):
+        reader(network)
+
+
+def test_a_normalisation_of_ones_own_is_recorded():
+    records = [reader(mean=mean, std=(0.5, 0.5, 0.5)).record() for mean in ((0.5, 0.5, 0.5), (0.4, 0.5, 0.5))]
+    assert records[0] != records[1]
+    assert "mean" not in reader().record()  # as in records of before
 
 
 def test_readers_that_cannot_decide_together_are_refused(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,6 +120,48 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(shards, tmp_path, reader):
         compress_shards(paths, tmp_path / "full", config)
 
 
+def test_names_and_sizes_are_new_whatever_the_tar_says_of_them(tmp_path, reader):
+    """Extended headers of a tar hold names that are long or no ASCII, and sizes, and count for more than what is set."""
+    long, shard = f"{'n' * 120}.png", tmp_path / "train.tar"
+    names = [long, "caf\u00e9.png", "plain.png", "plain.cls", "big\u00e9.json"]
+    with tarfile.open(shard, "w", format=tarfile.PAX_FORMAT) as tar:
+        for i, name in enumerate(names):
+            entry, content = tarfile.TarInfo(name), png(3 * i) if name.endswith("png") else b"1"
+            entry.size, entry.mtime = len(content), 12.5
+            entry.pax_headers = {"size": str(len(content))}
+            tar.addfile(entry, io.BytesIO(content))
+    found = compress_shards([shard], tmp_path / "out", CompressConfig(reader=reader, mu=0.01))
+    after = entries(tmp_path / "out" / "train.tar")
+    assert list(after) == [name.replace(".png", ".jpg") for name in names]
+    images = [content for name, content in after.items() if name.endswith("jpg")]
+    for content in images:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()  # which fails where the end is missing
+    assert (found["bytes"], found["pixels"]) == (sum(map(len, images)), 3 * 48 * 40)
+
+
+def test_a_kill_between_a_shard_and_what_is_known_of_it(shards, tmp_path, reader, monkeypatch):
+    """The shard that was there before is of the same size, as tars are filled up to whole records."""
+    path, out, config = shards / "train-0.tar", tmp_path / "out", CompressConfig(reader=reader, mu=0.3)
+    compress_shards([path], out, config)
+    write(path, {"new.png": png(5), "new.cls": b"1", "two.png": png(9)})
+    wanted = {"new.jpg", "new.cls", "two.jpg"}
+
+    def killed(self, target):
+        if target.suffix == ".tar":
+            raise KeyboardInterrupt
+        return renamed(self, target)
+
+    renamed = Path.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            compress_shards([path], out, config)
+    assert set(entries(out / path.name)) != wanted
+    assert compress_shards([path], out, config)["written"] == 1
+    assert set(entries(out / path.name)) == wanted
+
+
 def test_the_command_takes_a_pattern(shards, tmp_path, reader, capsys):
     assert jpegdl.cli.main(["compress", str(shards / "*.tar"), str(tmp_path / "out"), "--reader", reader, "--mu", "1"]) == 0
     assert "2 shards written" in capsys.readouterr().out
@@ -128,8 +171,6 @@ def test_the_command_takes_a_pattern(shards, tmp_path, reader, capsys):
 
 def test_inside_ray(shards, tmp_path, reader, monkeypatch):
     """The worker of the example, and the whole of it where Ray is installed."""
-    from pathlib import Path
-
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
     import compress_ray
 

@@ -196,6 +196,11 @@ def _places(source: Path, target: Path) -> tuple[Path, Path]:
     return root, out
 
 
+def printable(text: str) -> str:
+    """Return text on one line, whatever names of files there are in it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class _Work:
     def __init__(
         self,
@@ -407,7 +412,7 @@ class _Work:
             line = None
             if done.bad is not None:
                 found.bad.append({"file": done.entry.inner, "why": done.bad})
-                line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in f"{done.entry.path}: {done.bad}")
+                line = printable(f"{done.entry.path}: {done.bad}")
             elif done.skipped:
                 found.skipped += 1
             elif not done.bytes:

@@ -37,6 +37,7 @@ FEATURES = "features:"  # in front of a name: what comes before the head, or all
 _FILTERS = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 _PIL_FILTERS = {2: "bilinear", 3: "bicubic"}  # numbers of Pillow's filters, as Hugging Face's files have them
 _TINY = 1e-12
+_ALIKE = 0.05  # of the largest number: by more than that, no rounding changes answers
 # Of EXIF orientations, which ones turn a photo upside down, left to right, and, after that, rows to columns.
 _UPSIDE_DOWN, _MIRRORED, _ON_ITS_SIDE = {3, 4, 6, 7}, {2, 3, 7, 8}, {5, 6, 7, 8}
 
@@ -57,7 +58,8 @@ class PhotoReader:
     """A network that files are made for, or judged by: what it sees of a photo, and what it says of that.
 
     Args:
-        network: from normalised images (N, 3, size, size) to logits (N, classes); or with ``features`` to anything of N rows.
+        network: from normalised images (N, 3, size, size) to logits (N, classes), or to probabilities, which are told by their
+            sum; or with ``features`` to anything of N rows. It is copied, and computes in eval mode.
             A :class:`jpegdl.layer.PrependedModel` has its normalisation, and its layer, already.
         name: for messages and records.
         size: side of the square that it sees, in pixels.
@@ -75,7 +77,8 @@ class PhotoReader:
         classes, features, name, size, resize, interpolation, orientation: as given; ``outputs`` is how many logits there are.
 
     Raises:
-        UsageError: the network takes more than images, fails on them, or gives no logits, or none that are finite.
+        UsageError: the network takes more than images, fails on them, or gives no logits, or none that are finite; its answers
+            hang on chance, or on the other images of a batch; it cannot be copied.
     """
 
     def __init__(
@@ -104,15 +107,49 @@ class PhotoReader:
         self.features, self.classes = features, None if classes is None else list(classes)
         self.device = compute_device(None if device is None else str(device))
         self.digest = digest or _digest_of(network)
+        self._normalised = {key: list(map(float, given)) for key, given in (("mean", mean), ("std", std)) if given is not None}
         model = network if isinstance(network, PrependedModel) else prepend(network, nn.Identity(), mean, std)
-        self._model = copy.deepcopy(model).eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._model = self._copied(model).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.outputs = self._tried()
         self._half = fast and _has_bfloat16(self.device)
-        with torch.no_grad():
-            self.outputs = self.answers(torch.full((2, 3, size, size), 0.5)).shape[1]
         if self._half:
             self._shorten()
         if self.classes is not None and not features and len(self.classes) != self.outputs:
             raise UsageError(f"{name} has {len(self.classes)} names of classes and gives {self.outputs} logits")
+
+    def _copied(self, model: PrependedModel) -> PrependedModel:
+        """A copy in eval mode and float32, to which no gradients go."""
+        try:
+            with torch.no_grad():  # or copies of what TorchScript holds would be results of a computation
+                copied = copy.deepcopy(model)
+        except Exception as error:  # whatever the user's classes raise
+            raise UsageError(f"reader {self.name} cannot be copied, with copy.deepcopy: {said(error)[:300]}") from error
+        copied.eval().requires_grad_(False)
+        return (
+            copied.float()
+            if {p.dtype for p in copied.parameters()} & {torch.float64, torch.float16, torch.bfloat16}
+            else copied
+        )
+
+    def _tried(self) -> int:
+        """Look at what it gives of three images, in full precision; return how many numbers that is."""
+        views = torch.rand((3, 3, self.size, self.size), generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            raw = self._numbers(views)
+            self._probabilities = not self.features and bool((raw >= 0).all() and ((raw.sum(1) - 1).abs() < 1e-3).all())
+            whole, alone = self.answers(views), self.answers(views[:1])
+        if whole.shape[1] == 1 and not self.features:
+            raise UsageError(
+                f"reader {self.name} gives one number, which does not tell classes apart: write {FEATURES}{self.name}, and "
+                "distances of that number count"
+            )
+        size = float(whole.abs().max())
+        if float((whole[0] - alone[0]).abs().max()) > _ALIKE * (size if self.features else max(1.0, size)):
+            raise UsageError(
+                f"reader {self.name} gives other answers when it is asked again, about one image of several alone: they are "
+                "random, or hang on the other images (dropout, or BatchNorm with the statistics of a batch), also in eval mode"
+            )
+        return whole.shape[1]
 
     def _shorten(self) -> None:
         """Keep the backbone's numbers in bfloat16, if it computes with those alone; otherwise PyTorch casts as it goes."""
@@ -125,14 +162,14 @@ class PhotoReader:
         except Exception:  # a network that makes float32 of its own
             self._model, self._pure = exact, False
 
-    _pure = False
+    _pure = _half = _probabilities = False
 
     def record(self) -> dict[str, Any]:
         """Return what ``compress.json`` tells of it: name, digest of its weights, and what it sees."""
         seen = {"size": self.size, "resize": self.resize, "interpolation": self.interpolation}
         if self.orientation != "stored":
             seen["orientation"] = self.orientation
-        return {"name": self.name, "digest": self.digest, **seen, "features": self.features}
+        return {"name": self.name, "digest": self.digest, **seen, **self._normalised, "features": self.features}
 
     # ------------------------------------------------------------------------------------------------------------- seeing
 
@@ -210,17 +247,25 @@ class PhotoReader:
         Raises:
             UsageError: it fails, gives something else, or numbers that are not finite.
         """
+        raw = self._numbers(views)
+        if self._probabilities:
+            raw = raw.clamp_min(_TINY).log()
+        return raw if self.features else raw.log_softmax(1)
+
+    def _numbers(self, views: Tensor) -> Tensor:
+        """What the network gives, (N, K) float32, on the CPU."""
         try:
             raw = self._said(views.to(self.device))
         except UsageError:
             raise
-        except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+        except Exception as error:  # whatever the user's code raises
             shape = tuple(views.shape)
             raise UsageError(f"reader {self.name} fails on images {shape}: {said(error)[:300]}") from error
         raw = getattr(raw, "logits", raw) if not self.features else getattr(raw, "pooler_output", raw)
         if isinstance(raw, tuple | list) and raw:
             raw = raw[0]
-        if not isinstance(raw, Tensor) or raw.ndim < 2 or len(raw) != len(views) or (raw.ndim > 2 and not self.features):
+        fits = isinstance(raw, Tensor) and raw.ndim >= 2 and len(raw) == len(views) and not raw.is_complex()
+        if not fits or (raw.ndim > 2 and not self.features):
             got = tuple(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
             raise UsageError(
                 f"reader {self.name} must give logits ({len(views)}, classes), got {got}; of a network that gives features, "
@@ -229,7 +274,7 @@ class PhotoReader:
         raw = raw.flatten(1).float().cpu()
         if not bool(raw.detach().isfinite().all()):
             raise NotFinite(f"reader {self.name} gives answers that are not finite, so they cannot choose a file")
-        return raw if self.features else raw.log_softmax(1)
+        return raw
 
     def _said(self, views: Tensor) -> Any:
         model = self._model

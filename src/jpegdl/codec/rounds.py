@@ -17,6 +17,7 @@ from jpegdl import functional as F
 from jpegdl.codec.levels import Array, cheap_levels, file_of_levels
 from jpegdl.codec.readers import PhotoReader
 from jpegdl.codec.trials import FINEST, LOOKS, Shape, Tables, Trials, decoded, levels_of, seen_bytes, together
+from jpegdl.errors import UsageError
 from jpegdl.functional import ZIGZAG
 from jpegdl.tables import standard_tables
 
@@ -133,6 +134,8 @@ def _look(moved: list[_Moved], readers: Sequence[PhotoReader], shape: Shape, num
                 answers, others = answers.chunk(2)
                 distance = reader.distance(wanted, answers)
                 total = _add(total, reader.distance(wanted, others))
+            if not (last or distance.requires_grad):
+                raise UsageError(f"effort 3 follows gradients, and reader {reader.name} gives none: take effort 1 or 2")
             total = _add(total, distance)
         each_distance.append(distance.detach().double().numpy())
         kept = (answers.argmax(1) == wanted.argmax(1)).tolist()

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jpegdl.codec.config import CompressConfig, check_compress
-from jpegdl.codec.encode_folder import CompressStanding
+from jpegdl.codec.encode_folder import CompressStanding, printable
 from jpegdl.codec.out_folder import Manifest, alone_in, writing
 from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
 from jpegdl.codec.reader_stage import ReaderStage, summary_of
@@ -24,6 +24,9 @@ from jpegdl.files import replacing, write_json
 
 SUFFIX = ".tar"
 _AHEAD = 4  # samples for each thread that wait for those before them
+#: Of an image that was made anew what is known of it, the bytes that it was made of, and its pixels; or why it stays as it is;
+#: None of files that are none.
+_Done = tuple[dict[str, Any], int, int] | str | None
 
 
 def compress_shards(
@@ -158,30 +161,31 @@ class _Shards:
         with writing(self.out), replacing(self.out / path.name) as new:
             with tarfile.open(new, "w") as tar:
                 for entry, content, done in self._members(path, pool):
+                    name = entry.name
                     if isinstance(done, str):
-                        bad.append({"file": f"{path.name}/{entry.name}", "why": done})
-                        self.progress(CompressStanding(self.written, len(self.paths), 0.0, f"{path}/{entry.name}: {done}"))
+                        bad.append({"file": f"{path.name}/{name}", "why": done})
+                        self.progress(CompressStanding(self.written, len(self.paths), 0.0, printable(f"{path}/{name}: {done}")))
                     elif done is not None:
-                        self.bytes += len(content)  # here, where one thread counts
-                        self.before += entry.size
-                        self.pixels += done.pop("pixels")
-                        entry = entry.replace(name=str(PurePosixPath(entry.name).with_suffix(".jpg")), deep=False)
-                        made[entry.name] = done
-                    if entry.name in names:
-                        raise UsageError(f"{path} would have {entry.name} twice: two images differ only in their suffix")
-                    names.add(entry.name)
-                    entry.size = len(content)
-                    tar.addfile(entry, io.BytesIO(content))
+                        made_of, before, pixels = done
+                        name = str(PurePosixPath(name).with_suffix(".jpg"))
+                        made[name] = made_of
+                        self.bytes += len(content)
+                        self.before += before
+                        self.pixels += pixels
+                    if name in names:
+                        raise UsageError(f"{path} would have {name} twice: two images differ only in their suffix")
+                    names.add(name)
+                    tar.addfile(_renamed(entry, name, len(content)), io.BytesIO(content))
             size = new.stat().st_size
+        with writing(self.out):
+            # Once it is in its place: if the process ends in between, it is made again. Sizes of tars are often the same.
             write_json(self._beside(path), {"made_of": state, "bytes": size, "bad": bad, "files": made})
         self.written += 1
         return len(made)
 
-    def _members(
-        self, path: Path, pool: ThreadPoolExecutor
-    ) -> Iterator[tuple[tarfile.TarInfo, bytes, dict[str, Any] | str | None]]:
+    def _members(self, path: Path, pool: ThreadPoolExecutor) -> Iterator[tuple[tarfile.TarInfo, bytes, _Done]]:
         """The files of a shard in its order: bytes, and what is known of images, or why one stays as it is."""
-        pending: deque[tuple[tarfile.TarInfo, bytes | Future[tuple[bytes, dict[str, Any] | str | None]]]] = deque()
+        pending: deque[tuple[tarfile.TarInfo, bytes | Future[tuple[bytes, _Done]]]] = deque()
         most = _AHEAD * (self.config.threads or self.stage.threads)
         for entry, content in _entries(path):
             later = pool.submit(self._one, entry.name, content) if is_image(entry.name) else content
@@ -192,12 +196,10 @@ class _Shards:
             yield self._finished(*pending.popleft())
 
     @staticmethod
-    def _finished(
-        entry: tarfile.TarInfo, later: bytes | Future[tuple[bytes, dict[str, Any] | str | None]]
-    ) -> tuple[tarfile.TarInfo, bytes, dict[str, Any] | str | None]:
+    def _finished(entry: tarfile.TarInfo, later: bytes | Future[tuple[bytes, _Done]]) -> tuple[tarfile.TarInfo, bytes, _Done]:
         return (entry, later, None) if isinstance(later, bytes) else (entry, *later.result())
 
-    def _one(self, name: str, content: bytes) -> tuple[bytes, dict[str, Any] | str | None]:
+    def _one(self, name: str, content: bytes) -> tuple[bytes, _Done]:
         try:
             stream = io.BytesIO(content)
             with self.stage.room_for(stream):
@@ -205,7 +207,20 @@ class _Shards:
                 made, known = self.stage.encode(picture)
         except (*BAD, Other) as error:
             return content, why(error)
-        return made, {**known, "pixels": picture.image.width * picture.image.height}
+        return made, (known, len(content), picture.image.width * picture.image.height)
+
+
+def _renamed(entry: tarfile.TarInfo, name: str, size: int) -> tarfile.TarInfo:
+    """What a tar says of a plain file, but for its name and size.
+
+    Made anew, as an entry keeps what its tar said in extended headers (of long names and those with accents, of sizes), which
+    would count for more than what is set; and how it was stored, such as with holes.
+    """
+    new = tarfile.TarInfo(name)
+    new.size = size
+    for kept in ("mtime", "mode", "uid", "gid", "uname", "gname"):
+        setattr(new, kept, getattr(entry, kept))
+    return new
 
 
 def _entries(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
