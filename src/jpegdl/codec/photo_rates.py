@@ -110,7 +110,7 @@ def rate_photos(
     """
     check_fields(config)
     if not config.qualities:
-        raise UsageError("qualities must name one at least, from 1 to 100")
+        raise UsageError("qualities must be one or more, from 1 to 100, got none")
     folder, files = photos_in(config.photos)
     model = open_reader(config.model, config.device)
     judges = [open_reader(name.strip(), config.device) for name in (config.judge or "").split(",") if name.strip()]
@@ -165,7 +165,7 @@ def photo_at(path: Path) -> DecodedImage:
         raise UsageError(f"{path}: {why(error)}") from error
     if max(photo.image.size) > LARGEST_SIDE:
         raise UsageError(
-            f"{path}: has {photo.image.width} x {photo.image.height} pixels, and a JPEG file {LARGEST_SIDE} a side"
+            f"{path}: has {photo.image.width} x {photo.image.height} pixels: a JPEG file has at most {LARGEST_SIDE} on a side"
         )
     return photo
 

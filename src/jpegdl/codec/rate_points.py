@@ -62,7 +62,7 @@ def check_curve_config(config: CurveConfig) -> None:
     """
     check_fields(config)
     if not config.qualities:
-        raise UsageError("qualities must name one at least, from 1 to 100")
+        raise UsageError("qualities must be one or more, from 1 to 100, got none")
     compute_device(config.device)
 
 
