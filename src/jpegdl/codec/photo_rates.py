@@ -45,13 +45,13 @@ class PhotoRateConfig:
     Args:
         model: the network, named as a reader is: see :func:`jpegdl.codec.open_reader`.
         photos: folder of photos. If it has one folder for each class of the model, these are the labels.
-        reader: network to make files for, beside default JPEG, or several with commas between; None for none.
-        judge: other networks that read all files too, with commas between.
+        reader: network to make files for, beside default JPEG, or several separated by commas; None for none.
+        judge: other networks that read all files too, separated by commas.
         effort: how files for the reader are made; see :class:`jpegdl.codec.Shape`.
         mus: values of mu to make them with.
         robust: see :class:`jpegdl.codec.Shape`.
         images: how many photos, evenly over the folder; null for all.
-        images_seed: seed that draws them, if they are not all.
+        images_seed: seed that draws them, if not all are taken.
         qualities: qualities of default JPEG, 1 to 100.
         subsampling: its chroma subsampling.
         device: auto (a GPU where there is one), cpu, cuda, ...

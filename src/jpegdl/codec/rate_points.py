@@ -35,7 +35,7 @@ class CurveConfig:
 
     Args:
         images: how many test images, evenly over the classes; null for all.
-        images_seed: seed that draws them, if they are not all.
+        images_seed: seed that draws them, if not all are taken.
         qualities: qualities of default JPEG (the standard tables), 1 to 100, to test the plain model with.
         subsampling: chroma subsampling of default JPEG: 4:4:4, 4:2:0 or both.
         optimize: fit Huffman codes to each image.

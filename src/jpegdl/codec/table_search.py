@@ -310,7 +310,7 @@ def search_folder(
 
     Args:
         photos: the folder, with its subfolders.
-        reader: one or more networks, with commas between; see :func:`jpegdl.codec.open_reader`.
+        reader: one or more networks, separated by commas; see :func:`jpegdl.codec.open_reader`.
         mu, subsampling: as there.
         images: how many photos, drawn by ``seed``; None for all.
         seed: of these, and of their order.
