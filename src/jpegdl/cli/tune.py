@@ -12,7 +12,7 @@ class Tune(WithSettings):
     more = (
         "The search varies learning rate, weight decay, batch size, schedule, crops, colours and epochs of both, and the "
         "layer's own learning rate, q_max and alpha. The test images are never read. A fifth of the training images is held "
-        "out, unless data.holdout or data.folds say otherwise. With data.folds and no data.fold, each trial trains on every fold."
+        "out, unless data.holdout or data.folds say otherwise. With data.folds alone, each trial trains on all folds."
     )
     new = True
     example = "jpegdl tune mine --data.path FOLDER --backbone resnet18 \\\n    --trials 20 --hours 3"
