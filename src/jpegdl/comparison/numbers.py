@@ -180,7 +180,9 @@ def verdict(summary: dict[str, Any]) -> str:
         f"{100 * gain['high']:+.2f}], p = {_p(p)}{holm_note}, {seeds} seeds{cost}."
     )
     winners = [arm for arm, entry in compared.items() if arm != best and _gained(entry["difference"])]
-    return sentence + (f" So {'do' if len(winners) > 1 else 'does'} {', '.join(winners)}." if winners and sure and gain["mean"] > 0 else "")
+    if not winners or not sure or gain["mean"] <= 0:
+        return sentence
+    return f"{sentence} So {'do' if len(winners) > 1 else 'does'} {', '.join(winners)}."
 
 
 def _too_short(summary: dict[str, Any]) -> bool:
