@@ -2,6 +2,7 @@
 # make test: install, then run all tests.   make quick: run those that need no training, in a minute.
 # make soak: run those that are too slow for every change, such as twenty kills at random moments.
 # make docs: build the site into build/site. Whatever Sphinx warns of is an error, dead links between pages too.
+# make links: ask the internet whether the addresses on the pages of the site are still there.
 # make test-lowest, make test-newest: run the tests in environments of their own, with the lowest versions that
 # pyproject.toml allows and with the newest there are.
 PYTHON ?= python3
@@ -11,7 +12,7 @@ VALUES := tests/test_functional.py tests/test_tables.py tests/test_recipes.py te
 
 SITE := build/site
 
-.PHONY: demo test quick soak docs test-lowest test-newest lint clean
+.PHONY: demo test quick soak docs links test-lowest test-newest lint clean
 
 demo: $(VENV)/.installed-demo
 	@echo 'Training a small network alone (plain) and behind the JPEG layer (jpeg-dl), with 3 seeds each,'
@@ -34,6 +35,9 @@ docs: $(VENV)/.installed-docs
 	@echo 'Building the site into $(SITE): about a minute. A warning or a dead link is an error.'
 	$(VENV)/bin/python -m sphinx -c docs -d build/doctrees -W --keep-going --quiet . $(SITE)
 	@echo 'Open $(SITE)/index.html'
+
+links: $(VENV)/.installed-docs
+	$(VENV)/bin/python -m sphinx -b linkcheck -c docs -d build/doctrees --quiet . build/links
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

@@ -31,6 +31,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "from_code",
+    "dark_pictures",
 ]
 
 myst_enable_extensions = ["deflist", "colon_fence"]

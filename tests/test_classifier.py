@@ -233,7 +233,7 @@ def test_turned_photos_are_counted_and_turned_where_training_did(trained, model,
     files = [tmp_path / name for name in ("a.png", "b.jpg", "c.tif", "d.png")]
     for file in files:
         image.save(file, **({} if file.name == "d.png" else {"exif": exif}))
-    with pytest.warns(UserWarning, match="3 of 4.*camera's note"):
+    with pytest.warns(UserWarning, match="3 of 4.*EXIF orientation"):
         stored = model.predict(files)
     assert stored[0] == stored[2] == stored[3]  # whatever the format
     follows = classifier.Classifier(

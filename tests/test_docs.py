@@ -195,11 +195,41 @@ def test_every_public_room_has_its_page_of_the_api():
     assert [name for name in jpegdl.__all__ if f"jpegdl.{name}\n" not in pages["jpegdl"]] == []
 
 
-def test_lines_of_pages_are_short():
+def all_markdown():
+    """On pages, in studies, beside the code."""
+    found = [page for folder in ("src", "studies", "tests", "examples", "benchmarks") for page in (ROOT / folder).rglob("*.md")]
+    others = [page for page in found if "runs" not in page.relative_to(ROOT).parts]
+    assert {"kernels", "headline", "oracle"} <= {page.parent.name for page in others}
+    return [*PAGES[1:], *ROOT.glob("*.md"), *others]
+
+
+def test_lines_of_markdown_are_short():
     """At most 100 characters, but for tables, and links that cannot be broken."""
-    for page in [*PAGES, *ROOT.glob("*.md")]:
+    for page in all_markdown():
         for line in page.read_text(encoding="utf-8").splitlines():
             assert len(line) <= 100 or line.startswith("|") or len(line.split()) == 1, f"{page.name}: {line}"
+
+
+def anchors(page):
+    """What GitHub and the site call the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_links_between_files_lead_somewhere():
+    """The site checks those of its pages; README is not one of them."""
+    count = 0
+    for page in all_markdown():
+        text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            if link.startswith(("http://", "https://")):
+                continue
+            name, _, anchor = link.partition("#")
+            target = page.parent / name if name else page
+            assert target.exists(), f"{page.relative_to(ROOT)}: {link}"
+            assert not anchor or anchor in anchors(target), f"{page.relative_to(ROOT)}: {link}"
+            count += 1
+    assert count > 200
 
 
 def test_the_cpu_build_is_installed_in_the_versions_that_make_keeps():

@@ -207,8 +207,8 @@ def _writer(change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda logits: logits + 0.01, "its logits are not PyTorch's (difference 0.01, allowed "),
-        (lambda logits: logits * torch.nan, "its logits are not PyTorch's (difference nan"),
+        (lambda logits: logits + 0.01, "its logits differ from PyTorch's by 0.01 (allowed: "),
+        (lambda logits: logits * torch.nan, "its logits differ from PyTorch's by nan (allowed"),
         (lambda logits: logits.no_such_method(), "does not run on images of 30x45 pixels: AttributeError"),
     ],
 )
@@ -223,7 +223,7 @@ def test_a_wrong_file_does_not_replace_the_one_there(change, message, tmp_path, 
 def test_a_failed_check_fails_the_command(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(export._WRITERS, "torch", _writer(torch.neg))
     assert main(["export", "--name", "mine", "--output", str(finished), str(tmp_path / "model.pt2")]) == 1
-    assert "is not written: its logits are not PyTorch's" in capsys.readouterr().err
+    assert "is not written: its logits differ from PyTorch's" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -84,7 +84,7 @@ def test_the_folder_that_was_meant(tmp_path):
     runs = tmp_path / "runs"
     assert folder_hint(runs / "mime") == folder_hint(runs / "mime/jpeg-dl/0", 3) == "did you mean mine?"
     assert folder_hint(runs / "mine/jpgdl/0", 3) == "did you mean jpeg-dl?"
-    assert folder_hint(runs / "mine/plain/0", 3) == "there are jpeg-dl"
+    assert folder_hint(runs / "mine/plain/0", 3) == "available: jpeg-dl"
     assert folder_hint(runs / "mine/jpeg-dl/0", 3) == folder_hint(tmp_path / "none/mine") == ""
 
 

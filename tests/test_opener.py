@@ -173,7 +173,7 @@ def turned_set(folder, kinds=("png", "tif")):
 def test_a_set_says_how_many_images_are_turned_and_turns_them_where_it_is_told(tmp_path):
     turned_set(tmp_path)
     stored = Data(DataConfig(path=str(tmp_path), size=32))
-    with pytest.warns(UserWarning, match="2 of 4.*camera's note.*--data.orientation follow"):
+    with pytest.warns(UserWarning, match="2 of 4.*EXIF orientation.*--data.orientation follow"):
         stored.load()
     assert torch.equal(stored.test[2][0], stored.test[3][0])  # PNG and TIFF
     follow = Data(DataConfig(path=str(tmp_path), size=32, orientation="follow"))
@@ -189,7 +189,7 @@ def test_a_set_says_how_many_images_are_turned_and_turns_them_where_it_is_told(t
 
 def test_a_set_that_is_not_kept_decoded_is_looked_at(tmp_path):
     turned_set(tmp_path)
-    with pytest.warns(UserWarning, match="2 of 4.*camera's note"):
+    with pytest.warns(UserWarning, match="2 of 4.*EXIF orientation"):
         Data(DataConfig(path=str(tmp_path), size=32, cache="none")).test.load()
 
 

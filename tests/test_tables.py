@@ -64,7 +64,7 @@ def test_tables_of_a_jpeg_file(tmp_path):
         ("a.json", json.dumps({"luma": [[1.0] * 8] * 8}), "holds no tables"),
         ("a.json", json.dumps({"luma": [[1.0] * 8] * 8, "chroma": 3}), r"chroma in .*\(8, 8\)"),
         ("a.json", json.dumps({"luma": [[0.0] * 8] * 8, "chroma": [[1.0] * 8] * 8}), "luma in .*greater than 0"),
-        ("a.jpg", "no image", "not a JPEG"),
+        ("a.jpg", "no image", "a.jpg cannot be read as a JPEG"),
     ],
 )
 def test_bad_files_are_named(tmp_path, name, content, message):
@@ -165,7 +165,7 @@ def test_tables_of_a_jpeg_file_go_by_component(tmp_path):
 
 
 def test_jpeg_files_whose_tables_are_not_of_luma_and_chroma(tmp_path):
-    with pytest.raises(UsageError, match="another table for Cb than for Cr"):
+    with pytest.raises(UsageError, match="different tables for Cb and Cr"):
         read_tables(_jpeg(tmp_path, 5, 6, 7))
     with pytest.raises(UsageError, match="a.jpg: it holds RGB as it is"):
         read_tables(_jpeg(tmp_path, 5, 6, keep_rgb=True))

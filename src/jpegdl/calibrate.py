@@ -77,7 +77,7 @@ def sensitivity_tables(
     sensitivity = total / blocks
     if not bool((sensitivity.isfinite() & (sensitivity > 0)).all()):
         raise UsageError(
-            "the loss's sensitivity is zero or not finite for some frequency, so no step follows from it: "
+            "the loss's sensitivity is zero or not finite for some frequency, so no step can be computed from it: "
             "the model is not trained, has diverged, or does not see every frequency"
         )
     luma, chroma = 1 / sensitivity[0], 2 / (sensitivity[1] + sensitivity[2])
@@ -152,7 +152,7 @@ def starting_tables(config: LayerConfig, data: "Data") -> tuple[Tensor, Tensor]:
         return read_tables(config.tables)
     if kind == "magnitude":
         return magnitude_tables(data.calibration_dataloader(), bits=config.bits or 11, images=config.images)
-    raise UsageError(f"{kind} tables come from a trained model: jpegdl compare and jpegdl train find it")
+    raise UsageError(f"{kind} tables come from a trained model: jpegdl compare and jpegdl train compute them")
 
 
 @contextmanager

@@ -143,8 +143,8 @@ class Classifier(nn.Module):
                 yield next(predictions) if isinstance(image, Tensor) else image
         if turned and self.config.data.orientation == "stored":
             warnings.warn(
-                f"{turned} of {len(photos)} photos have a camera's note that says to turn them (EXIF orientation); they are "
-                "taken as they are stored, as the images that the model was trained on",
+                f"{turned} of {len(photos)} photos should be turned, by their EXIF orientation; they are "
+                "read as they are stored, because the model was trained on such images",
                 stacklevel=2,
             )
 

@@ -200,14 +200,14 @@ def folder_hint(path: str | os.PathLike[str], levels: int = 1) -> str:
         levels: how many of its last parts may be misspelt: 3 for ``runs/NAME/ARM/SEED``.
 
     Returns:
-        ``did you mean NAME?``, or else ``there are`` and the names beside the first part that is not there; nothing where
+        ``did you mean NAME?``, or else ``available:`` and the names beside the first part that is not there; nothing where
         there is no folder beside it, or the whole path is there.
     """
     folder = Path(path)
     for part in [folder, *folder.parents][levels - 1 :: -1]:
         if not part.is_dir():
             there = sorted(other.name for other in part.parent.glob("*") if other.is_dir() and other.name != "locks")
-            return did_you_mean(part.name, there) or (f"there are {', '.join(there)}" if there else "")
+            return did_you_mean(part.name, there) or (f"available: {', '.join(there)}" if there else "")
     return ""
 
 

@@ -329,7 +329,7 @@ def reworded(own: jsonargparse.ArgumentParser, message: str, dashes: str = "") -
         name = _as_option(found[1], dashes) if action is None or action.option_strings else action.metavar
         return message if kind is None else f"{name} must be {in_words(kind)}, got {value}"
     if found := re.fullmatch(r"the following arguments are required: (\w+)", message):
-        return f"there is no {actions[found[1]].metavar}; --help says what goes there"
+        return f"{actions[found[1]].metavar} is missing; --help says what it is"
     if found := re.fullmatch(r"unrecognized arguments: (?:.* )?(-[^\s=]+).*", message, re.DOTALL):
         name = found[1]
     elif found := re.fullmatch(r"Group '(.+)' does not accept option '(.+)'", message):

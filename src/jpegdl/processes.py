@@ -66,7 +66,7 @@ def room_for_images() -> Iterator[None]:
         if not any(words in said for words in _NO_ROOM):
             raise
         raise UsageError(
-            "the processes that load images have too little shared memory (/dev/shm) to hand them over in: give the container "
+            "the processes that load images have too little shared memory (/dev/shm): give the container "
             f"more (docker run --shm-size 2g), or load in this process with --data.workers 0; {said}"
         ) from error
 

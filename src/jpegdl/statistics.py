@@ -222,7 +222,7 @@ def paired_words(arm: str, found: Mapping[str, Any], *, baseline: str = BASELINE
     """
     mean, count = f"{found['mean']:+.4g}", len(found["seeds"])
     alone = found.get("left_out", [])
-    left = f" Left out, as one of the two arms alone has them: seed{'s' if len(alone) > 1 else ''} {', '.join(alone)}."
+    left = f" Left out, because only one of the two arms has them: seed{'s' if len(alone) > 1 else ''} {', '.join(alone)}."
     if found["p"] is None:
         why = "one seed says nothing about chance" if count == 1 else "all seeds differ alike, and no test applies"
         return f"{arm}: {mean} against {baseline}; {why}.{left if alone else ''}"

@@ -189,10 +189,10 @@ def check_table(
         if not isinstance(table, Tensor):  # by way of NumPy, which knows neither default dtypes nor default devices
             array = np.asarray(table)
             if array.dtype.kind not in "iuf":
-                raise TypeError(f"{array.dtype} does not stand for numbers")
+                raise TypeError(f"{array.dtype} does not hold numbers")
             table = torch.from_numpy(array.astype(str(dtype).removeprefix("torch.")))
         if table.is_complex() or table.dtype == torch.bool:
-            raise TypeError(f"{table.dtype} does not stand for numbers")
+            raise TypeError(f"{table.dtype} does not hold numbers")
         tensor: Tensor = table.detach().to(dtype)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"{name} must be a number or an (8, 8) table of numbers, got {table!r}") from error
@@ -237,7 +237,7 @@ def write_tables(
     if kind not in KINDS:
         raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     if kind == "steps" and (lacking := sorted({"luma", "chroma"} - tables.keys())):
-        raise UsageError(f"{path} is not written: tables must hold luma and chroma, and {lacking[0]} is not there")
+        raise UsageError(f"{path} is not written: tables must hold luma and chroma, but {lacking[0]} is missing")
     if Path(path).suffix.lower() == TEXT:
         text = _as_text(path, tables, kind)
         write_text(path, text)
@@ -254,8 +254,8 @@ def write_tables(
         steps = table.float()  # in which they are trained, and the smallest is a little less than it is in float64
         if len(wrong := table[(steps < STEPS[0]) | (steps > STEPS[1])]):
             raise UsageError(
-                f"{path} is not written: {name} has a step of {wrong[0].item():g}, and steps from {STEPS[0]:g} (which a JPEG "
-                f"file rounds to 1) to {STEPS[1]} (the largest that it holds) are taken"
+                f"{path} is not written: {name} has a step of {wrong[0].item():g}; steps must be from {STEPS[0]:g} (which a "
+                f"JPEG file rounds to 1) to {STEPS[1]} (the largest that it holds)"
             )
     content = {
         "kind": kind,
@@ -336,11 +336,11 @@ def _of_jpeg(file: Path) -> tuple[tuple[Any, Any], str | None]:
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from error
     except (OSError, SyntaxError, ValueError, AttributeError) as error:
-        raise UsageError(f"{file} is not a JPEG file that can be read: {error}") from error
+        raise UsageError(f"{file} cannot be read as a JPEG file: {error}") from error
     if not chroma:
         return (luma, luma), None
     if not torch.equal(chroma[0], chroma[1]):
-        raise UsageError(f"{file} has another table for Cb than for Cr, and the layer has one for both")
+        raise UsageError(f"{file} has different tables for Cb and Cr, and the layer has one for both")
     return (luma, chroma[0]), sampling
 
 
@@ -362,11 +362,11 @@ def tables_by_component(image: Any) -> list[list[int]]:
     else:
         coloured = len(ids) == 4 and transform != 2
     if coloured:
-        raise UsageError(f"it holds {'RGB' if len(ids) == 3 else 'CMYK'} as it is, and no luma and chroma that tables are for")
+        raise UsageError(f"it holds {'RGB' if len(ids) == 3 else 'CMYK'} as it is, and tables are for luma and chroma")
     if len(ids) not in (1, 3, 4):
-        raise UsageError(f"it has {len(ids)} components, and tables are for one, of grey images, or three")
+        raise UsageError(f"it has {len(ids)} components, and tables are for one (grey images) or three")
     if missing := sorted({name for name in names if name not in image.quantization}):
-        raise UsageError(f"it names table {missing[0]}, which is not in it before the image begins")
+        raise UsageError(f"it uses table {missing[0]}, but does not define it before the image begins")
     return [list(image.quantization[name]) for name in names[:3]]
 
 

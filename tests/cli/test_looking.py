@@ -150,7 +150,7 @@ def test_a_wrong_device_is_one_line_in_every_command(seen, tmp_path, capsys):
 
 
 def test_bad_input_is_one_line(mine, capsys):
-    assert "no comparison in runs/mien: did you mean mine" in one_error(capsys, "attack", "--name", "mien", *QUICK)
+    assert "no comparison in runs/mien; did you mean mine" in one_error(capsys, "attack", "--name", "mien", *QUICK)
     for named, command in (
         (r"arm 'gain' in runs/mine.*: jpeg-dl, plain", ["attack", "mine", "--arms", "[gain]", *QUICK]),
         (r"arm jpeg-dl, seed 3 in runs/mine.*: 0, 1", ["explain", "mine", "--seeds", "3,"]),
@@ -160,7 +160,7 @@ def test_bad_input_is_one_line(mine, capsys):
     assert "eps must each be greater than 0, got -1" in one_error(capsys, "attack", "--name", "mine", "--eps", "[-1]", *QUICK)
     assert "no comparison in" in one_error(capsys, "report", "--name", "nothing")
     assert "no run is there; did you mean mine" in one_error(capsys, "evaluate", "--name", "mien")
-    assert "no run is there; there are 0, 1" in one_error(capsys, "evaluate", "--name", "mine", "--seed", "7")
+    assert "no run is there; available: 0, 1" in one_error(capsys, "evaluate", "--name", "mine", "--seed", "7")
     (mine / "jpeg-dl/0/attack.json").write_text("{", encoding="utf-8")
     assert "attack.json is damaged" in one_error(capsys, "report", "--name", "mine")
     assert run_command(capsys, "attack", "--name", "mine", "--eps", "[2]", *QUICK, "--arms", "[jpeg-dl]")[0] == 0
@@ -253,5 +253,5 @@ def test_compress_says_what_became_of_the_bytes(tmp_path, capsys):
         _, said, err = run_command(capsys, "compress", str(tmp_path / "in"), str(out), "--tables", f"standard:{quality}")
         ratio = (out / "1.jpg").stat().st_size / before
         assert f", x{ratio:.2f}" in said
-        assert ("LARGER than those they were made of" in said) is (ratio > 1) is larger
+        assert ("LARGER than the originals" in said) is (ratio > 1) is larger
         assert err == ""

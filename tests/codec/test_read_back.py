@@ -164,7 +164,7 @@ def test_a_damaged_files_json_is_one_error(run):
 
 
 def test_what_cannot_be_tested(run, tmp_path):
-    with pytest.raises(UsageError, match="give one of them"):
+    with pytest.raises(UsageError, match="exact is for files .* give only one"):
         file_report(run, tmp_path, exact=True)
     for name in ("a", "b"):
         (tmp_path / "other" / name).mkdir(parents=True)

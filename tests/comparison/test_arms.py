@@ -167,7 +167,7 @@ def test_tables_must_have_been_learned(tmp_path):
     (tmp_path / "arms" / "jpeg-dl" / "0" / "tables.json").write_text('{"after": {"luma": [[1]]}}', encoding="utf-8")
     with pytest.raises(UsageError, match="tables.json holds no tables"):
         train_arm(config, "learned-frozen", 0)
-    refused = {"does not learn two": LayerConfig(kind="log"), "learned alpha too": LayerConfig(trainable_alpha=True)}
+    refused = {"does not learn two": LayerConfig(kind="log"), "layer.trainable_alpha": LayerConfig(trainable_alpha=True)}
     for message, layer in refused.items():
         with pytest.raises(UsageError, match=message):
             train_arm(replace(config, name="other", layer=layer), "learned-frozen", 0)

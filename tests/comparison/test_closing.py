@@ -124,9 +124,9 @@ def test_the_summary_of_another_output(capsys, tmp_path):
 
 
 def test_no_summary(capsys, mine):
-    for name, hint in (("mime", "did you mean mine?"), ("zzz", "there are mine")):
+    for name, hint in (("mime", "did you mean mine?"), ("zzz", "available: mine")):
         assert main(["summary", "--name", name]) == 1
-        assert capsys.readouterr() == ("", f"jpegdl: error: no comparison in runs/{name}: {hint}\n")
+        assert capsys.readouterr() == ("", f"jpegdl: error: no comparison in runs/{name}; {hint}\n")
     (mine[0] / "summary.json").unlink()
     assert main(["summary", "--name", "mine"]) == 1
     assert "runs/mine/summary.json does not exist; jpegdl compare writes it" in capsys.readouterr().err

@@ -323,7 +323,7 @@ def test_the_verdict_says_what_is_shown_and_no_more():
     plain = _runs(0.50, 0.51, 0.52)
     gaining = _summary({"plain": plain, "jpeg-dl": _runs(0.61, 0.60, 0.63, seconds=11)})
     p = stats.ttest_rel([0.61, 0.60, 0.63], [0.50, 0.51, 0.52]).pvalue
-    assert verdict(gaining).startswith("jpeg-dl gains over plain: +10.33 points of test accuracy [")
+    assert verdict(gaining).startswith("jpeg-dl beats plain: +10.33 points of test accuracy [")
     assert f"p = {p:.3f}, 3 seeds, x1.10 training time." in verdict(gaining)
     losing = _summary({"plain": _runs(0.61, 0.60, 0.63), "jpeg-dl": plain})
     assert verdict(losing).startswith("jpeg-dl loses to plain: -10.33 points")
@@ -342,11 +342,11 @@ def test_the_verdict_over_several_arms_is_corrected():
     arms = {"plain": plain, "jpeg-dl": _runs(0.53, 0.55, 0.545), "gain": _runs(0.62, 0.60, 0.63)}
     summary = _summary(arms)
     assert summary["arms"]["jpeg-dl"]["difference"]["p"] < 0.05
-    assert verdict(summary).startswith("gain, the best of 2 arms, gains over plain: +10.67")
+    assert verdict(summary).startswith("gain, the best of 2 arms, beats plain: +10.67")
     assert "after Holm's correction" in verdict(summary)
-    assert verdict(summary).endswith("Gains too: jpeg-dl.")
+    assert verdict(summary).endswith("So does jpeg-dl.")
     noise = {f"arm{i}": _runs(0.5, 0.52, 0.5) for i in range(20)}
-    assert "Gains too" not in verdict(_summary({**arms, **noise}))
+    assert "So do" not in verdict(_summary({**arms, **noise}))
 
 
 def test_csv_holds_the_numbers_of_the_summary():

@@ -130,7 +130,7 @@ def _stopping(train, after):
 
 def test_a_trial_that_diverges_is_lost_and_counts(config, capfd, monkeypatch):
     def train(*arguments):
-        raise UsageError("the loss is nan in epoch 1, step 1: a smaller learning rate is the usual way out")
+        raise UsageError("the loss is nan in epoch 1, step 1: lower the learning rate")
 
     monkeypatch.setattr(tuning, "train_run", train)
     with pytest.raises(UsageError, match="no trial of plain.*loss is nan"):

@@ -281,7 +281,7 @@ def test_what_is_no_image_is_refused():
         def __getitem__(self, index):
             return Image.fromarray(np.random.default_rng().integers(0, 256, (8, 8, 3), dtype=np.uint8)), 0
 
-    assert "is another image each time: take what is random out" in refused(Random(), Squares())
+    assert "changes each time it is read: take random steps out" in refused(Random(), Squares())
 
 
 def test_classes_that_cannot_be_are_refused():

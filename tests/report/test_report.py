@@ -103,9 +103,7 @@ class _Reader(HTMLParser):
 
 def test_the_verdict_comes_first_and_the_rest_is_there(page):
     page = _Reader(page)
-    assert page.text.startswith(
-        "mine & <yours>: jpegdl report mine & <yours>: what the layer did jpeg-dl gains over plain: +6.00"
-    )
+    assert page.text.startswith("mine & <yours>: jpegdl report mine & <yours>: what the layer did jpeg-dl beats plain: +6.00")
     parts = [
         "x1.00 training time", "the recipe's layer, trained jointly", "paired t test", "How they compare", "What was learned",
         "before training", "What the level cap does", "How it was made", "backbone: cifar_resnet8", "torch 2.x", "a machine",

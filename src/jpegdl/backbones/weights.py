@@ -50,7 +50,7 @@ def read_weights(file: Path) -> State:
         raise UsageError(f"weights {file} must hold a state dict, tensors by name, got {_what(content)}")
     state = {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
     if other := content.keys() - state.keys():
-        raise UsageError(f"weights {file} must hold a state dict, tensors by name; {min(map(str, other))!r} is no tensor")
+        raise UsageError(f"weights {file} must hold a state dict, tensors by name; {min(map(str, other))!r} is not a tensor")
     check_finite(state, f"weights {file}")
     return state
 
@@ -59,7 +59,7 @@ def _safetensors(file: Path) -> Any:
     try:
         return safetensors.torch.load_file(file)
     except (safetensors.SafetensorError, OSError) as error:
-        raise UsageError(f"weights {file} are not a safetensors file that can be read ({error})") from error
+        raise UsageError(f"weights {file} cannot be read as a safetensors file ({error})") from error
 
 
 def _torch(file: Path) -> Any:
@@ -88,7 +88,7 @@ def check_finite(state: State, source: str) -> None:
     """
     for name, tensor in state.items():
         if not bool(tensor.isfinite().all()):
-            raise UsageError(f"{source} hold numbers that are not finite, in {name} first")
+            raise UsageError(f"{source} hold numbers that are not finite, first in {name}")
 
 
 def pretrained_weights(name: str, size: int) -> State:
@@ -150,7 +150,7 @@ def load_weights(model: nn.Module, state: State, classes: Sequence[str], source:
     if misfit := _misfit(state, own, head):
         more = f", {len(misfit)} in all" if len(misfit) > 3 else ""
         raise UsageError(
-            f"{source} do not fit {type(model).__name__}: {'; '.join(misfit[:3])}{more}; give the backbone that they are of"
+            f"{source} do not fit {type(model).__name__}: {'; '.join(misfit[:3])}{more}; give the backbone that they belong to"
         )
     known = state[head[0]].shape[0] if head and head[0] in state else 0
     rows = imagenet_rows(known, classes)
@@ -160,7 +160,7 @@ def load_weights(model: nn.Module, state: State, classes: Sequence[str], source:
         state = {name: tensor for name, tensor in state.items() if name not in head}
         knows = f"is for {known} classes" if known else "is missing"
         warnings.warn(
-            f"the head of {source} {knows}, and the data have {len(classes)}: a new one, with random weights, takes its place",
+            f"the head of {source} {knows}, and the data have {len(classes)}: it is replaced by a new one with random weights",
             stacklevel=2,
         )
     model.load_state_dict({**own, **state})
@@ -186,7 +186,7 @@ def _unwrapped(state: State, own: State, source: str) -> State:
         if prefix is None:
             break
         if prefix == "backbone." and any(name.startswith("layer.") for name in state):
-            warnings.warn(f"{source} are of a backbone and a layer: the backbone's are loaded, the layer's not", stacklevel=3)
+            warnings.warn(f"{source} are of a backbone and a layer: only the backbone's are loaded", stacklevel=3)
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     counts = {name: own[name] for name in own if name.endswith("num_batches_tracked")}  # which old PyTorch did not keep
     return {**counts, **state} if state.keys() & own.keys() else state

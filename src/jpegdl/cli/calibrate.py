@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 class Calibrate(WithSettings):
     about = "Compute quantization tables from images: a layer's first ones, or those of files for a network."
     more = (
-        "The data and the backbone are those of the trained plain model, whose run folder --name, --output and --seed point "
-        "to. Of the options below, --layer.q-max, images, calibration and bits say how to compute the tables; --data.path, "
-        "--data.workers and --device say where to find the images and what to compute on. With --model, and for magnitude "
-        "tables without a plain run, all options count. With --reader and --photos no run is needed: the tables are those of "
-        "JPEG files of such photos that cost this network least, and only --mu, --images, --subsampling, --seed, --device and "
-        "--save count."
+        "The data and the backbone are those of a trained plain model: --name, --output and --seed say which. --layer.q-max, "
+        "images, calibration and bits say how to compute the tables; --data.path, --data.workers and --device say where the "
+        "images are and what to compute on. All other options count only with --model, and for magnitude tables without a "
+        "plain run. With --reader and --photos you need no run: you get the tables with which JPEG files of such photos cost "
+        "this network least. Only --mu, --images, --subsampling, --seed, --device and --save count then."
     )
     example = "jpegdl calibrate mine --save tables.json"
     short = (

@@ -36,7 +36,7 @@ class Completion(Command):
         import shtab
 
         if chosen["shell"] not in shtab.SUPPORTED_SHELLS:
-            raise UsageError(f"the installed shtab knows no {chosen['shell']}; a newer one does: pip install -U shtab")
+            raise UsageError(f"the installed shtab does not support {chosen['shell']}; update it: pip install -U shtab")
         root = argparse.ArgumentParser(prog="jpegdl")
         root.add_argument("-V", "--version", action="store_true", help="print the version")
         tree = root.add_subparsers()

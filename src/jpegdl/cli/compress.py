@@ -56,7 +56,7 @@ class Compress(Command):
         say(f"{found['written']} images written, {found['skipped']} were there already; {found['subsampling']} chroma{rate}")
         if before := found["bytes_before"]:
             ratio = found["bytes"] / before
-            larger = "; the files are LARGER than those they were made of" if ratio > 1 else ""
+            larger = "; the files are LARGER than the originals" if ratio > 1 else ""
             say(f"{before / 1e6:.2f} MB became {found['bytes'] / 1e6:.2f} MB, x{ratio:.2f}{now}{larger}")
         if found["stale"]:
             say(f"{found['stale']} JPEG files in OUT no longer have an image in IN; they are kept")
@@ -87,7 +87,7 @@ def _say_of_shards(found: dict[str, Any]) -> None:
     say(f"{found['written']} shards written, {found['skipped']} were there already; {found['images']} images{rate}")
     _say_of_readers(found["readers"])
     if bad := found["bad"]:
-        raise UsageError(f"{len(bad)} of the images cannot be read and stay as they are: {bad[0]['file']}: {bad[0]['why']}")
+        raise UsageError(f"{len(bad)} images cannot be read and were copied unchanged: {bad[0]['file']}: {bad[0]['why']}")
 
 
 def _say_of_readers(found: dict[str, Any], where: str = "") -> None:

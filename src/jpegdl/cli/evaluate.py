@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Evaluate(WithSettings):
     about = "Test a finished run's model on the test images."
     more = (
-        "Its settings come from the run folder. Of the options below, --name, --output, --arm and --seed say which run; "
+        "Its settings come from the run folder. --name, --output, --arm and --seed say which run; "
         "--data.path, --data.workers, --device and --training.devices, num-nodes and strategy say where to find the images and "
         "what to compute on; all others count only with --model."
     )

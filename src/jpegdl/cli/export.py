@@ -9,7 +9,7 @@ from jpegdl.cli.output import say
 
 class Export(WithSettings):
     about = "Export a finished run's model as ONNX, for torch.export or for AOTInductor, and check the file."
-    more = "Of the options below, --name, --output, --arm and --seed say which run; all others count for nothing."
+    more = "--name, --output, --arm and --seed say which run. The options of a comparison, below, have no effect."
     usage = "[NAME] [--KEY VALUE ...] FILE"
     example = "jpegdl export mine model.onnx"
     extra = "export"

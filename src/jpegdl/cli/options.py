@@ -42,7 +42,7 @@ def comparison_folder(chosen: dict[str, Any]) -> Path:
     """
     folder: Path = Path(chosen["output"]).expanduser() / chosen["name"]
     if not folder.is_dir():
-        raise UsageError(f"no comparison in {folder}: {folder_hint(folder) or 'there are none'}")
+        raise UsageError(f"no comparison in {folder}; {folder_hint(folder) or 'none is there yet'}")
     return folder
 
 

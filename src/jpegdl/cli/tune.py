@@ -10,9 +10,9 @@ from jpegdl.cli.output import say, say_table
 class Tune(WithSettings):
     about = "Tune plain and the layer alike, on held-out images, and write a recipe."
     more = (
-        "Learning rate, weight decay, batch size, schedule, crops, colours and epochs of both; the layer's own learning rate, "
-        "q_max and alpha too. The test images are never read: a fifth of the training images is held out, or what data.holdout "
-        "or data.folds say; with data.folds and no data.fold, each trial is trained on every fold."
+        "The search varies learning rate, weight decay, batch size, schedule, crops, colours and epochs of both, and the "
+        "layer's own learning rate, q_max and alpha. The test images are never read. A fifth of the training images is held "
+        "out, unless data.holdout or data.folds say otherwise. With data.folds alone, each trial trains on all folds."
     )
     new = True
     example = "jpegdl tune mine --data.path FOLDER --backbone resnet18 \\\n    --trials 20 --hours 3"

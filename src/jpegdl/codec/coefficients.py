@@ -216,7 +216,7 @@ def _read(content: bytes) -> Coefficients:
         exif, icc, (width, height) = image.info.get("exif", b""), image.info.get("icc_profile"), image.size
     read = _levels(_without_notes(content))
     if not np.array_equal(read.qt[read.quant_tbl_no], tables.numpy()):
-        raise UsageError("it changes a table between its scans, so that its levels have no table of their own")
+        raise UsageError("it changes a table between its scans, so its levels have no single table")
     components = [read.Y] if len(tables) == 1 else [read.Y, read.Cb, read.Cr]
     levels = tuple(torch.from_numpy(component.astype(np.int32))[None] for component in components)
     return Coefficients(levels, tables, (height, width), subsampling, exif, icc)
@@ -231,7 +231,7 @@ def _subsampling(factors: list[tuple[int, int]]) -> str:
     name = next((name for name, factor in FACTORS.items() if ratios == {factor}), None)
     if name is None:
         samples = ", ".join(f"{h}x{v}" for v, h in factors)
-        raise UsageError(f"its components are sampled {samples}, which is none of {', '.join(FACTORS)}")
+        raise UsageError(f"its components are sampled {samples}, and only these can be read: {', '.join(FACTORS)}")
     return name
 
 

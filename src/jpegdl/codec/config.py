@@ -28,7 +28,7 @@ class CompressConfig:
             '.[codec]' in a checkout) and more time. Otherwise libjpeg computes them, without the cap.
         threads: how many images to encode at the same time. Default: one for each processor core that this process may use;
             with readers, as many as these read together.
-        reader: make files for this network, or for several, with commas between. It may be a run's folder, timm's name of a
+        reader: make files for this network, or for several, separated by commas. It may be a run's folder, timm's name of a
             model, torchvision/NAME, NAME@FILE with your own weights, a folder that save_pretrained wrote, or module:make.
             Put features: in front to compare features instead of classes. Its answers on the originals count; labels do not.
             It replaces tables, or joins them at effort 2 and 3.

@@ -77,7 +77,7 @@ class Encoder:
             ValueError: the image is too large for JPEG, or the EXIF block is.
         """
         if max(image.size) > LARGEST_SIDE:
-            raise ValueError(f"{image.width} x {image.height} pixels: a JPEG file holds {LARGEST_SIDE} on a side at most")
+            raise ValueError(f"{image.width} x {image.height} pixels: a JPEG file has at most {LARGEST_SIDE} on a side")
         if self.exact:
             return write_levels(self.levels(image), self._tables(image), image.size, self.subsampling, self.optimize, exif, icc)
         return self._by_pillow(image, exif, icc)

@@ -75,8 +75,8 @@ def of_run(folder: RunFolder) -> Learned:
     storable = storable_kinds()
     if layer.kind not in storable:
         raise UsageError(
-            f"the layer of {folder} is of kind {layer.kind!r}: a JPEG file has one pair of tables of steps, and can stand for "
-            f"the kinds {' and '.join(storable)} only"
+            f"the layer of {folder} is of kind {layer.kind!r}: JPEG files have one pair of tables, and can stand only for "
+            f"the kinds {' and '.join(storable)}"
         )
     if layer.rounding == "none":
         raise UsageError(f"the layer of {folder} does not quantize (layer.rounding none): no JPEG file does the same")

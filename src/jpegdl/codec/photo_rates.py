@@ -45,13 +45,13 @@ class PhotoRateConfig:
     Args:
         model: the network, named as a reader is: see :func:`jpegdl.codec.open_reader`.
         photos: folder of photos. If it has one folder for each class of the model, these are the labels.
-        reader: network to make files for, beside default JPEG, or several with commas between; None for none.
-        judge: other networks that read all files too, with commas between.
+        reader: network to make files for, beside default JPEG, or several separated by commas; None for none.
+        judge: other networks that read all files too, separated by commas.
         effort: how files for the reader are made; see :class:`jpegdl.codec.Shape`.
         mus: values of mu to make them with.
         robust: see :class:`jpegdl.codec.Shape`.
         images: how many photos, evenly over the folder; null for all.
-        images_seed: seed that draws them, if they are not all.
+        images_seed: seed that draws them, if not all are taken.
         qualities: qualities of default JPEG, 1 to 100.
         subsampling: its chroma subsampling.
         device: auto (a GPU where there is one), cpu, cuda, ...
@@ -110,7 +110,7 @@ def rate_photos(
     """
     check_fields(config)
     if not config.qualities:
-        raise UsageError("qualities must name one at least, from 1 to 100")
+        raise UsageError("qualities must be one or more, from 1 to 100, got none")
     folder, files = photos_in(config.photos)
     model = open_reader(config.model, config.device)
     judges = [open_reader(name.strip(), config.device) for name in (config.judge or "").split(",") if name.strip()]
@@ -165,7 +165,7 @@ def photo_at(path: Path) -> DecodedImage:
         raise UsageError(f"{path}: {why(error)}") from error
     if max(photo.image.size) > LARGEST_SIDE:
         raise UsageError(
-            f"{path}: has {photo.image.width} x {photo.image.height} pixels, and a JPEG file {LARGEST_SIDE} a side"
+            f"{path}: has {photo.image.width} x {photo.image.height} pixels: a JPEG file has at most {LARGEST_SIDE} on a side"
         )
     return photo
 

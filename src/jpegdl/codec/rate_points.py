@@ -35,7 +35,7 @@ class CurveConfig:
 
     Args:
         images: how many test images, evenly over the classes; null for all.
-        images_seed: seed that draws them, if they are not all.
+        images_seed: seed that draws them, if not all are taken.
         qualities: qualities of default JPEG (the standard tables), 1 to 100, to test the plain model with.
         subsampling: chroma subsampling of default JPEG: 4:4:4, 4:2:0 or both.
         optimize: fit Huffman codes to each image.
@@ -62,7 +62,7 @@ def check_curve_config(config: CurveConfig) -> None:
     """
     check_fields(config)
     if not config.qualities:
-        raise UsageError("qualities must name one at least, from 1 to 100")
+        raise UsageError("qualities must be one or more, from 1 to 100, got none")
     compute_device(config.device)
 
 

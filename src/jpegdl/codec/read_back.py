@@ -117,7 +117,7 @@ def file_report(
         UsageError: a run that is not finished, or whose layer no JPEG file can stand for; data of other classes; no images.
     """
     if exact and files is not None:
-        raise UsageError("exact says how files are made, and those in a folder are made already: give one of them")
+        raise UsageError("exact is for files that are made here, and those in a folder are made already: give only one of them")
     of_run(folder)
     model = digest_of_file(folder.model_file) if folder.model_file.is_file() else None  # open says what is missing
     opened, tell = open_for_test(folder, place or DataPlace(), device), progress or (lambda what, done, total: None)

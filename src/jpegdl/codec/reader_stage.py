@@ -406,7 +406,7 @@ def _learned(config: CompressConfig) -> tuple[torch.Tensor, torch.Tensor] | None
 def _names(given: str, setting: str) -> list[str]:
     names = [name.strip() for name in given.split(",")]
     if not all(names):
-        raise UsageError(f"{setting} must be one model or several with commas between them, got {given!r}")
+        raise UsageError(f"{setting} must be one model, or several separated by commas, got {given!r}")
     return names
 
 

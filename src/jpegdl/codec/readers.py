@@ -268,7 +268,7 @@ class PhotoReader:
         if not fits or (raw.ndim > 2 and not self.features):
             got = tuple(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
             raise UsageError(
-                f"reader {self.name} must give logits ({len(views)}, classes), got {got}; of a network that gives features, "
+                f"reader {self.name} must give logits ({len(views)}, classes), got {got}; if the network gives features, "
                 f"write {FEATURES}{self.name}"
             )
         raw = raw.flatten(1).float().cpu()

@@ -75,7 +75,7 @@ class FileCost:
 
     def __init__(self, photos: Sequence[Photo], readers: Sequence[PhotoReader], mu: float, subsampling: str = "4:2:0") -> None:
         if not len(photos):
-            raise UsageError("tables are searched on photos, and there are none")
+            raise UsageError("there are no photos to search tables on")
         if not mu >= 0 or not math.isfinite(mu):
             raise UsageError(f"mu must be a finite number, 0 or more, got {mu}")
         if subsampling not in ("4:4:4", "4:2:0"):
@@ -310,7 +310,7 @@ def search_folder(
 
     Args:
         photos: the folder, with its subfolders.
-        reader: one or more networks, with commas between; see :func:`jpegdl.codec.open_reader`.
+        reader: one or more networks, separated by commas; see :func:`jpegdl.codec.open_reader`.
         mu, subsampling: as there.
         images: how many photos, drawn by ``seed``; None for all.
         seed: of these, and of their order.

@@ -137,7 +137,7 @@ def ladders(shape: Shape) -> list[list[Tables]]:
         UsageError: there are no qualities.
     """
     if not shape.qualities:
-        raise UsageError("qualities must name one at least, from 1 to 100")
+        raise UsageError("qualities must be one or more, from 1 to 100, got none")
     above = {quality for quality in shape.qualities if quality >= shape.lowest}
     qualities = sorted(above if above and shape.floor is None else above | {shape.lowest})
     standard = [Tables("standard", quality, *standard_tables(quality)) for quality in qualities]
@@ -376,7 +376,7 @@ def make_trials(
     """
     picture = as_picture(photo)
     if max(picture.size) > 65500:
-        raise ValueError(f"{picture.width} x {picture.height} pixels: a JPEG file holds 65500 on a side at most")
+        raise ValueError(f"{picture.width} x {picture.height} pixels: a JPEG file has at most 65500 on a side")
     stored = torch.from_numpy(np.array(picture))
     stored = stored[None] if stored.ndim == 2 else stored.permute(2, 0, 1)
     # Whole numbers, as libjpeg computes them: files of standard tables are libjpeg's own, but for blocks that nobody sees.

@@ -130,13 +130,13 @@ def own_arms(arms: "list[Any] | dict[str, Any]") -> dict[str, Arm]:
         if not entry:
             continue
         if name in ARMS:
-            raise UsageError(f"arms: {name} is one of ours ({ARMS[name].about}): give an arm of your own another name")
+            raise UsageError(f"arms: {name} is a built-in arm ({ARMS[name].about}): give yours another name")
         if not re.fullmatch(r"\w[\w.+-]*", name):
-            raise UsageError(f"arms: {name!r} must be fit for a folder's name: use letters, digits, '.', '_', '+' and '-'")
+            raise UsageError(f"arms: {name!r} cannot be the name of a folder: use letters, digits, '.', '_', '+' and '-'")
         sections = {"about": str, "layer": dict, "data": dict, "training": dict}
         for section, content in entry.items():
             if section not in sections:
-                hint = did_you_mean(section, sections) or f"these are: {', '.join(sections)}"
+                hint = did_you_mean(section, sections) or f"accepted: {', '.join(sections)}"
                 raise UsageError(f"arms: {name}: {section!r} does not belong to an arm; {hint}")
             if not isinstance(content, sections[section]):
                 what = "text" if section == "about" else "settings"
@@ -235,5 +235,5 @@ def needed_arms(config: RunConfig, arm: str, own: Mapping[str, Arm] | None = Non
             f"arm {arm} cannot start from learned tables: with layer.kind {layer.kind} jpeg-dl does not learn two tables"
         )
     if layer.tables == "learned" and layer.trainable_alpha:
-        raise UsageError(f"arm {arm} takes learned tables alone, and layer.trainable_alpha would need its learned alpha too")
+        raise UsageError(f"arm {arm} takes over learned tables, but no learned alpha: layer.trainable_alpha must be false")
     return [source]

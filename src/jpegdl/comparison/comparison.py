@@ -254,8 +254,8 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
         summary |= {name: found[name] for name in notes if name in found}
     if odd := [name for name in summary["mixed"] if name.startswith((CODE, PARAMETERS))]:
         warnings.warn(
-            f"the runs in {config.folder} are not all of one model: {', '.join(odd)} changed between them; give the new one "
-            "another --name, or delete the older runs",
+            f"the runs in {config.folder} are of different models: {', '.join(odd)} changed between them; give the new "
+            "ones another --name, or delete the older ones",
             stacklevel=2,
         )
     written = {
@@ -271,7 +271,7 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
             draw_figures(config.folder, runs, summary)  # first, as it says which file of a run is damaged
             write_together({config.folder / name: text for name, text in written.items()})
     except OSError as error:
-        warnings.warn(f"the summary in {config.folder} is not up to date, it cannot be written: {error}", stacklevel=2)
+        warnings.warn(f"the summary in {config.folder} is out of date, because it cannot be written: {error}", stacklevel=2)
     if not results["plain"]:
         why = [{"arm": arm, "seed": seed, "why": failed[arm][seed]} for arm in failed for seed in sorted(failed[arm])]
         each = "; ".join(without_result(why))

@@ -173,14 +173,16 @@ def verdict(summary: dict[str, Any]) -> str:
         return f"{best}{first.rstrip(',')}: {points} against plain; {why}."
     p = gain.get("p_holm", gain["p"])
     sure = p < 0.05
-    what = "gains over" if sure and gain["mean"] > 0 else "loses to" if sure else "is not significantly different from"
+    what = "beats" if sure and gain["mean"] > 0 else "loses to" if sure else "is not significantly different from"
     holm_note = " after Holm's correction" if "p_holm" in gain else ""
     sentence = (
         f"{best}{first} {what} plain: {points} [{100 * gain['low']:+.2f}, "
         f"{100 * gain['high']:+.2f}], p = {_p(p)}{holm_note}, {seeds} seeds{cost}."
     )
     winners = [arm for arm, entry in compared.items() if arm != best and _gained(entry["difference"])]
-    return sentence + (f" Gains too: {', '.join(winners)}." if winners and sure and gain["mean"] > 0 else "")
+    if not winners or not sure or gain["mean"] <= 0:
+        return sentence
+    return f"{sentence} So {'do' if len(winners) > 1 else 'does'} {', '.join(winners)}."
 
 
 def _too_short(summary: dict[str, Any]) -> bool:

@@ -234,8 +234,8 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         if count and self._config.orientation == "stored":
             which = f"{'training' if self._train else 'test'} images{'' if all_decoded else ' looked at'}"
             warn_of_data(
-                f"{count} of {looked_at} {which} have a camera's note that says to turn them (EXIF orientation); they are "
-                "taken as they are stored, as torchvision and timm do: --data.orientation follow turns them"
+                f"{count} of {looked_at} {which} should be turned, by their EXIF orientation; they are "
+                "read as they are stored, as torchvision and timm do: --data.orientation follow turns them"
             )
 
     def __len__(self) -> int:

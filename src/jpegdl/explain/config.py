@@ -24,7 +24,7 @@ class ExplainConfig:
     Args:
         data: where the run's test images are now.
         images: measure on this many test images, evenly over the classes. Default: all.
-        images_seed: seed that draws them, if they are not all.
+        images_seed: seed that draws them, if not all are taken.
         frequencies: draw curves of these frequencies, each as [row, column] of a table, 0 to 7. The row is the vertical
             frequency.
         pictures: how many single images to show at each end: those that the layer helps most, and those that it harms most.

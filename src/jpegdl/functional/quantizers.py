@@ -99,7 +99,7 @@ def check_window(bits: int | None, window: int | None) -> None:
     cap = largest_level(bits)
     if window is None:
         if cap is None:
-            raise UsageError("window=None sums over the whole alphabet, which bits=None makes infinite; give one of them")
+            raise UsageError("window=None sums over the whole alphabet, which bits=None makes infinite; give one a number")
         return
     if isinstance(window, bool) or not isinstance(window, int) or window < 1 or window % 2 == 0:
         raise UsageError(f"window must be an odd positive integer, or None for the whole alphabet, got {window!r}")

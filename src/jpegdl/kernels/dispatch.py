@@ -286,7 +286,7 @@ def tried(device: torch.device, trial: Callable[[ModuleType], None]) -> ModuleTy
 def _module(images: Tensor, trip: Trip) -> ModuleType:
     kernels = _kernels(images.device, trip.subsampling != "4:4:4")
     if kernels is None:  # a program that was compiled where they work
-        raise UsageError(f"the fused kernels do not work on {images.device}; compile or export the model there")
+        raise UsageError(f"the fused kernels do not work on {images.device}; compile or export the model on such a device")
     return kernels
 
 

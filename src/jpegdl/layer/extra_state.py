@@ -53,8 +53,8 @@ def decode(record: Tensor) -> dict[str, Any] | None:
         return dict(json.loads(text))
     except (ValueError, TypeError, OverflowError) as error:
         warnings.warn(
-            f"_extra_state in the layer's state is not a record of its settings ({error}), as if something had computed with "
-            "it: the tables are loaded, but whether the state is that of a layer with these settings is not known. Leave "
+            f"_extra_state in the layer's state holds no settings ({error}), as if it had been averaged with "
+            "others. The tables are loaded, but the settings could not be checked. Leave "
             "'_extra_state' out of what you average",
             stacklevel=4,
         )

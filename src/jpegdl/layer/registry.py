@@ -241,7 +241,7 @@ def _warn_of_unused(config: LayerConfig) -> None:
         unused.append("tables")
     if unused:
         settings = ", ".join(f"layer.{name} {getattr(config, name)!r}" for name in unused)
-        warnings.warn(f"layer.kind {config.kind!r} does not take {settings}: without use for it", stacklevel=3)
+        warnings.warn(f"layer.kind {config.kind!r} does not take {settings}, and ignores it", stacklevel=3)
 
 
 def _try_layer(layer: nn.Module, name: str, size: int) -> None:
@@ -254,6 +254,7 @@ def _try_layer(layer: nn.Module, name: str, size: int) -> None:
         raise UsageError(f"layer.kind {name!r} fails on images {tuple(images.shape)}: {said(error)}") from error
     got = (tuple(out.shape), out.dtype) if isinstance(out, Tensor) else type(out).__name__
     if got != (tuple(images.shape), images.dtype):
-        raise UsageError(f"layer.kind {name!r} must give images {tuple(images.shape)} of {images.dtype} for such, got {got}")
+        wanted = f"{tuple(images.shape)} of {images.dtype}, as it was given"
+        raise UsageError(f"layer.kind {name!r} must give images {wanted}, got {got}")
     if not bool(out.isfinite().all()):
         raise UsageError(f"layer.kind {name!r} gives values that are not finite for grey images")

@@ -20,6 +20,7 @@ from jpegdl.report.section import PagePicture, Runs, Section, differs, drawn
 from jpegdl.runs import RunFolder
 
 _WHITE, _SMALLEST, _FILLED = 250, 24, 0.6  # the lightest that is drawn; of photographs, pixels on a side and share of a box
+_NARROWEST, _LONG, _MANY = 6, 100, 64  # of the scale of a map: pixels across and along, and colours
 _PAPER = 22  # of the dark page, see page.html
 MOST_EXPLAINED = 6  # runs that are shown, so that the page stays under 5 MB
 
@@ -122,19 +123,23 @@ def _data_url(image: Image.Image) -> str:
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def darkened(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def darkened(pixels: NDArray[np.uint8], *, photographs: bool = True) -> NDArray[np.uint8]:
     """Turn a drawing on white into one for a dark page: light and dark change places, hues stay, and so do the photographs.
 
     Args:
-        pixels: (H, W, 3). What is not white and fills most of a rectangle of some size is a photograph.
+        pixels: (H, W, 3). What is not white and fills most of a rectangle of some size is a photograph. A narrow one of many
+            colours is the scale of a map, and stays too.
+        photographs: whether there are any; otherwise everything turns.
     """
     labels, _ = ndimage.label((pixels < _WHITE).any(2))
-    photographs = np.zeros(labels.shape, bool)
-    for number, place in enumerate(ndimage.find_objects(labels), 1):
-        height, width = (edge.stop - edge.start for edge in place)
-        if min(height, width) >= _SMALLEST and (labels[place] == number).mean() > _FILLED:
-            photographs[place] = True
+    kept = np.zeros(labels.shape, bool)
+    for number, place in enumerate(ndimage.find_objects(labels) if photographs else [], 1):
+        sides = sorted(edge.stop - edge.start for edge in place)
+        if sides[0] < _NARROWEST or (labels[place] == number).mean() <= _FILLED:
+            continue
+        scale = sides[1] >= _LONG and len(np.unique(pixels[place].reshape(-1, 3), axis=0)) >= _MANY
+        kept[place] |= scale or sides[0] >= _SMALLEST
     turned = pixels.astype(np.int32)
     turned += 255 - turned.max(2, keepdims=True) - turned.min(2, keepdims=True)
     turned = _PAPER + turned.clip(0, 255) * (255 - _PAPER) // 255
-    return np.where(photographs[..., None], pixels, turned).astype(np.uint8)
+    return np.where(kept[..., None], pixels, turned).astype(np.uint8)

@@ -182,8 +182,8 @@ def check_same(results: Results) -> None:
     for arm, by_seed in results.items():
         if len({result["plain"] is None for result in by_seed.values()}) > 1:
             raise UsageError(
-                f"some seeds of {arm} were attacked with what fools the plain model too, and others without: there is no plain "
-                "model of theirs"
+                f"some seeds of {arm} have a plain model whose attacks were tried on them, and others have none: train "
+                "plain with those seeds too"
             )
     (first_name, first), *others = _all(results)
     for name, result in others:

@@ -39,7 +39,7 @@ class AttackConfig:
             rounding), none (that of the level cap alone) and identity (straight through the whole layer). The forward pass
             stays the same. own must be among them. Those that a layer does not have, or that equal another, are left out.
         rounding: replace the trained quantizer by this one before the attack, such as hard or sample. Default: keep it.
-        images: how many test images, drawn evenly over the classes; all, if there are no more.
+        images: how many test images, drawn evenly over the classes; all, if there are fewer.
         images_seed: seed that draws the images, and that everything random in attacks and corruptions depends on.
         draws: for a random layer (rounding sample): how many draws to average gradients over. As many draws vote on each
             answer.

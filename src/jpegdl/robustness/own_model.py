@@ -57,7 +57,7 @@ def attack_model(
     config = config or AttackConfig()
     check_attack(config)
     if config.rounding is not None:
-        raise UsageError("rounding is for runs, whose layer it is put into; --model says by itself what it does")
+        raise UsageError("rounding is for runs, and sets it in their layer; a --model is attacked as it is")
     if data.size is None and data.kind not in SMALL:
         raise UsageError("--model needs the side of the images that the model takes, in pixels: give --size")
     device = compute_device(config.device)
@@ -112,7 +112,7 @@ def _made(name: str, classes: int, size: int) -> tuple[PrependedModel, bool]:
     front, network = made if isinstance(made, tuple | list) and len(made) == 2 else (nn.Identity(), made)
     if not all(isinstance(part, nn.Module) for part in (front, network)):
         got = type(made).__name__
-        raise UsageError(f"--model {name} must return a torch.nn.Module, or a pair (preprocessing, network) of two, got {got}")
+        raise UsageError(f"--model {name} must return a torch.nn.Module, or a pair (preprocessing, network) of them, got {got}")
     if isinstance(network, PrependedModel) and isinstance(front, nn.Identity):
         model = copy.copy(network)
     else:

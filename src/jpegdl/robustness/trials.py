@@ -335,8 +335,8 @@ def _transfer_source(plain: RunFolder, attacked: OpenedRun) -> PrependedModel:
     opened = open_plain(plain, attacked)
     if (trained := opened.config.data.pixels) != (own := attacked.run.config.data.pixels):
         raise UsageError(
-            f"the model in {plain} takes images of {trained} pixels and that in {attacked.folder} of {own}: there is no "
-            "transfer"
+            f"the model in {plain} takes images of {trained} pixels and that in {attacked.folder} of {own}: attacks cannot "
+            "be transferred"
         )
     return opened.model
 

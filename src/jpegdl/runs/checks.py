@@ -30,15 +30,15 @@ def check_config(config: RunConfig) -> None:
     check_layer(config.layer, config.data.pixels)
     if config.training.rate.weight and config.layer.kind not in (*storable_kinds(), "none"):
         raise UsageError(
-            "training.rate is the rate of JPEG files, which have one pair of tables of steps, and layer.kind "
-            f"{config.layer.kind} is not of that sort; give {' or '.join(storable_kinds())}, or training.rate.weight 0"
+            "training.rate needs a layer with one pair of tables, as JPEG files have, which layer.kind "
+            f"{config.layer.kind} has not; give {' or '.join(storable_kinds())}, or training.rate.weight 0"
         )
     _check_training(config.training)
 
 
 def _check_training(training: TrainingConfig) -> None:
     if training.networks and training.train != "layer":
-        raise UsageError("training.networks need training.train layer: the tables train, the networks stay")
+        raise UsageError("training.networks need training.train layer, which trains the tables and keeps the networks")
     for name in ("optimizer", "layer_optimizer"):
         _check_optimizer(getattr(training, name), f"training.{name}", training.epochs)
     if training.optimizer.name == "log-adam":

@@ -187,7 +187,9 @@ class RunFolder:
         there = self.data()
         difference = data_difference({**there, "train": None, "validation": None}, found)
         if difference and class_difference(there["classes"], found["classes"]):
-            raise UsageError(f"the model in {self} knows other classes than these data ({difference}); give its own data")
+            raise UsageError(
+                f"the model in {self} knows other classes than these data ({difference}); give those of its training"
+            )
         if difference and there["train"].get("content") == found["test"]["content"]:
             return "they are the images that it was trained on"
         return difference

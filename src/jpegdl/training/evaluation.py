@@ -84,8 +84,8 @@ def _untrained(run: RunConfig, data: Data, seed: int) -> PrependedModel:
     """A backbone with trained weights, behind a layer that nothing has trained."""
     if layer_kind(run.layer).from_tables and table_source(run.layer) not in ("standard", "ones", "random", "file"):
         raise UsageError(
-            f"layer.tables {run.layer.tables} comes from training images or another run, and there is neither to evaluate "
-            "pretrained weights with: give --arm plain, or --layer.tables standard:Q, ones, random or a file"
+            f"layer.tables {run.layer.tables} needs training images or another run, and there is neither when pretrained "
+            "weights are evaluated: give --arm plain, or --layer.tables standard:Q, ones, random or a file"
         )
     backbone, head = starting_backbone(run, data.classes, seed, untrained=True)
     if head == "new":

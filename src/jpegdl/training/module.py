@@ -134,9 +134,7 @@ class JointTraining(lightning.LightningModule):
         loss, logits, parts = self._judged(images, target)
         if not torch.isfinite(loss):
             sound = bool(torch.isfinite(images).all())
-            way_out = (
-                "a smaller learning rate is the usual way out" if sound else "the batch has pixels that are NaN or infinite"
-            )
+            way_out = "lower the learning rate" if sound else "the batch has pixels that are NaN or infinite"
             saved = "; the last finished epoch is saved" if self.current_epoch else ""
             raise UsageError(
                 f"the loss is {loss.item()} in epoch {self.current_epoch + 1}, step {batch_idx + 1}: {way_out}. Training "
@@ -188,8 +186,8 @@ class JointTraining(lightning.LightningModule):
         # Before the checkpoint is written: a loss may be finite while the step that follows from it is not.
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             raise UsageError(
-                f"parameters are no longer finite after epoch {self.current_epoch + 1}: a smaller learning rate is the usual "
-                f"way out{'. The epoch before is saved' if self.current_epoch else ''}"
+                f"parameters are no longer finite after epoch {self.current_epoch + 1}: lower the learning "
+                f"rate{'. The epoch before is saved' if self.current_epoch else ''}"
             )
 
     def on_validation_epoch_start(self) -> None:

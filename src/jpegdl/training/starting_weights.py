@@ -82,9 +82,9 @@ def check_order(config: RunConfig, classes: Sequence[str], source: str) -> None:
     natural, imagefolders = sorted(classes, key=natural_key), sorted(classes)
     if config.data.kind in ORDERED and config.data.class_order is None and natural != imagefolders:
         warnings.warn(
-            f"{source} do not name their classes, which are taken for {_first(classes)}; torchvision's ImageFolder, and what "
-            f"is trained with it, has {_first(imagefolders)}: give --data.class-order sorted for weights of such a training, "
-            "natural for others",
+            f"{source} do not name their classes, taken to be {_first(classes)}; in torchvision's ImageFolder they are "
+            f"{_first(imagefolders)}. Give --data.class-order sorted if the weights were trained with ImageFolder, natural "
+            "otherwise",
             stacklevel=3,
         )
 
@@ -140,6 +140,6 @@ def check_head(config: RunConfig, head: Head) -> None:
         )
     if head == "new" and config.layer.kind != "none" and config.layer.tables == "pretrained":
         raise UsageError(
-            "layer.tables pretrained needs weights whose head fits the data's classes, and this head is a new one; "
+            "layer.tables pretrained needs weights whose head fits the data's classes, and this head is new; "
             "layer.tables sensitivity takes the sensitivities of the plain model after training"
         )

@@ -84,8 +84,8 @@ def open_hugging_face(config: DataConfig) -> Parts:
         return Parts(train, None, classes or numbered_classes(train))
     why = "; ".join(passed or problems)
     raise UsageError(
-        f"{config.kind} has no images to test on: tried the splits {', '.join(TEST_SPLITS)}, and --data.test-share 0.2 would "
-        f"take a fifth of the training images of each class ({why})"
+        f"{config.kind} has no images to test on: tried the splits {', '.join(TEST_SPLITS)} ({why}). "
+        f"--data.test-share 0.2 takes a fifth of the training images of each class"
     )
 
 

@@ -425,4 +425,4 @@ def _check_end(tar: tarfile.TarFile, label: str) -> None:
         warn_of_data(f"{label} has no end mark: it may have been cut off, with images lost")
     while block := stream.read(2**20):
         if block.strip(b"\0"):
-            raise UsageError(f"{label} goes on after its end, as a damaged tar does, or two in one file: unpack it with tar -i")
+            raise UsageError(f"{label} goes on after its end mark: it is damaged, or holds two tars: unpack it with tar -i")

@@ -82,8 +82,8 @@ class OwnImages(Source):
                 continue
             if not same:
                 raise UsageError(
-                    f"{self._label}[{index}] is another image each time: take what is random out of the data set's transform, "
-                    "as crops and other augmentation are drawn here (data.crop, flip, auto_augment, ...)"
+                    f"{self._label}[{index}] changes each time it is read: take random steps out of the data set's transform. "
+                    "Crops and other augmentation are settings (data.crop, flip, auto_augment, ...)"
                 )
             found[index] = target
         if problem and not found:
@@ -298,14 +298,14 @@ def _check_apart(parts: Mapping[str, Any], label: str) -> None:
     """Refuse two parts that are the same object, or subsets of one set that have images in common."""
     there = [(name, part) for name, part in parts.items() if part is not None]
     for (name, one), (other, another) in combinations(there, 2):
-        seen = f"the {other} would be of images trained on" if name == "train" else "the test would be of images looked at"
+        seen = f"the {other} would be on training images" if name == "train" else "the test would be on validation images"
         if one is another:
-            raise UsageError(f"{label}: {name} and {other} are the same object, so that {seen}")
+            raise UsageError(f"{label}: {name} and {other} are the same object, so {seen}")
         if not all(hasattr(part, "__len__") for part in (one, another)):
             continue  # said when it is opened
         (first, some), (second, others) = _origin(one), _origin(another)
         if first is second and (shared := len(set(some) & set(others))):
-            raise UsageError(f"{label}: {shared} images are in both {name} and {other}, so that {seen}")
+            raise UsageError(f"{label}: {shared} images are in both {name} and {other}, so {seen}")
 
 
 def _classes(given: Sequence[Any], parts: Sequence[Source], label: str) -> list[str]:
