@@ -139,7 +139,7 @@ def name_missing() -> None:
         sys.meta_path.insert(place, _Finder())
 
 
-def on_first_use(package: str, *_: object) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def on_first_use(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Make a package's ``__getattr__`` and ``__dir__``, which import what it hands on when it is first asked for.
 
     What it hands on, and from where, is said once: by the imports under ``if TYPE_CHECKING`` in its ``__init__.py``.
