@@ -41,26 +41,9 @@ __all__ = [
     "read_config",
 ]  # fmt: skip
 
-_HOMES = {
-    "Classifier": "classifier",
-    "CompareConfig": "comparison",
-    "compare": "comparison",
-    "JpegLayer": "layer",
-    "RandomJpeg": "layer",
-    "jpeg": "layer.jpeg_function",  # jpegdl.layer.jpeg is the module of JpegLayer
-    "load": "classifier",
-    "parameter_groups": "layer",
-    "prepend": "layer",
-    "read_config": "comparison.config",
-}
-_MODULES = (
-    "backbones", "calibrate", "classifier", "codec", "comparison", "data", "errors", "explain", "export", "functional", "layer",
-    "report", "robustness", "runs", "statistics", "tables", "training",
-)  # fmt: skip
-
 name_missing()
 
 if not TYPE_CHECKING:  # or every misspelt name would pass as Any
     from jpegdl.extras import on_first_use
 
-    __getattr__, __dir__ = on_first_use(__name__, _HOMES, _MODULES)
+    __getattr__, __dir__ = on_first_use(__name__)

@@ -1,7 +1,9 @@
 """The packages of the larger rooms: imported on first use, and one clear line where one of them is missing."""
 
+import ast
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -137,25 +139,31 @@ def name_missing() -> None:
         sys.meta_path.insert(place, _Finder())
 
 
-def on_first_use(
-    package: str, homes: Mapping[str, str], modules: Iterable[str] = ()
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def on_first_use(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Make a package's ``__getattr__`` and ``__dir__``, which import what it hands on when it is first asked for.
+
+    What it hands on, and from where, is said once: by the imports under ``if TYPE_CHECKING`` in its ``__init__.py``.
 
     Args:
         package: its ``__name__``.
-        homes: the modules of its names, relative to it.
-        modules: its own modules that are to be found as attributes.
 
     Returns:
         The two functions.
     """
-    modules = frozenset(modules)
+
+    @cache
+    def homes() -> dict[str, str]:
+        spec = sys.modules[package].__spec__
+        source = spec.loader.get_source(package)  # type: ignore[union-attr]  # of a module that is imported
+        parts = [part for part in ast.parse(source).body if isinstance(part, ast.If)]
+        for_types = [line for part in parts if ast.unparse(part.test) == "TYPE_CHECKING" for line in part.body]
+        imports = [line for line in for_types if isinstance(line, ast.ImportFrom)]
+        return {alias.name: str(line.module) for line in imports for alias in line.names}
 
     def get(name: str) -> Any:
-        if name not in homes and name not in modules:
+        if name not in homes():
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = import_module(f"{package}.{homes.get(name, name)}")
-        return getattr(module, name) if name in homes else module
+        home = homes()[name]
+        return import_module(f"{package}.{name}") if home == package else getattr(import_module(home), name)
 
-    return get, lambda: sorted({*vars(import_module(package)), *homes, *modules})
+    return get, lambda: sorted({*vars(sys.modules[package]), *homes()})

@@ -1,42 +1,14 @@
-"""All commands, in the order of the help."""
+"""All commands, in the order of the help: each is a class of its own name, in a module of that name."""
 
-from jpegdl.cli.attack import Attack
-from jpegdl.cli.calibrate import Calibrate
+from importlib import import_module
+
 from jpegdl.cli.command import Command
-from jpegdl.cli.compare import Compare
 from jpegdl.cli.completion import Completion
-from jpegdl.cli.compress import Compress
-from jpegdl.cli.evaluate import Evaluate
-from jpegdl.cli.explain import Explain
-from jpegdl.cli.export import Export
-from jpegdl.cli.paired import Paired
-from jpegdl.cli.predict import Predict
-from jpegdl.cli.rate import Rate
-from jpegdl.cli.recipes import Recipes
-from jpegdl.cli.report import Report
-from jpegdl.cli.summary import Summary
-from jpegdl.cli.train import Train
-from jpegdl.cli.tune import Tune
 
-COMMANDS: dict[str, Command] = {}
-COMMANDS |= {
-    command.name: command
-    for command in (
-        Compare(),
-        Train(),
-        Tune(),
-        Evaluate(),
-        Predict(),
-        Calibrate(),
-        Export(),
-        Compress(),
-        Rate(),
-        Summary(),
-        Paired(),
-        Attack(),
-        Explain(),
-        Report(),
-        Recipes(),
-        Completion(COMMANDS),  # which is to complete all of them, itself too
-    )
-}
+_NAMES = (
+    "compare", "train", "tune", "evaluate", "predict", "calibrate", "export", "compress", "rate", "summary", "paired", "attack",
+    "explain", "report", "recipes",
+)  # fmt: skip
+
+COMMANDS: dict[str, Command] = {name: getattr(import_module(f"jpegdl.cli.{name}"), name.capitalize())() for name in _NAMES}
+COMMANDS["completion"] = Completion(COMMANDS)  # which is to complete all of them, itself too

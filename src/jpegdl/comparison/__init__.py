@@ -16,18 +16,4 @@ __all__ = [
     "read_summary", "summarize_runs", "train_arm",
 ]  # fmt: skip
 
-_HOMES = {
-    "ARMS": "arms",
-    "CompareConfig": "config",
-    "Comparison": "comparison",
-    "Result": "comparison",
-    "calibrate_run": "steps",
-    "check_compare": "config",
-    "compare": "comparison",
-    "evaluate_run": "steps",
-    "read_summary": "summary",
-    "summarize_runs": "comparison",
-    "train_arm": "steps",
-}
-
-__getattr__, __dir__ = on_first_use(__name__, _HOMES)
+__getattr__, __dir__ = on_first_use(__name__)

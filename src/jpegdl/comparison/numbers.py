@@ -7,6 +7,7 @@ import math
 import re
 import statistics
 import textwrap
+from itertools import zip_longest
 from typing import Any
 
 from jpegdl.data.sources.listing import passed_in_words
@@ -264,8 +265,7 @@ def narrow_table(summary: dict[str, Any], width: int = 80) -> str:
     lines = []
     for row in rows:
         cells = [_broken(cell, size) for cell, size in zip(row, widths, strict=True)]
-        for number in range(max(map(len, cells))):
-            pieces = [cell[number] if number < len(cell) else "" for cell in cells]
+        for pieces in zip_longest(*cells, fillvalue=""):
             lines.append("  ".join(piece.ljust(size) for piece, size in zip(pieces, widths, strict=True)).rstrip())
         if row is rows[0]:
             lines.append("-" * min(width, sum(widths) + 2 * (len(widths) - 1)))
@@ -285,13 +285,9 @@ def _unbroken(rows: list[list[str]], column: int, smallest: int) -> int:
 
 def _broken(cell: str, width: int) -> list[str]:
     """A cell in lines, of whole pieces; a piece that is too long itself, between words."""
-    lines = [""]
-    for piece in _PIECES.findall(cell):
-        for part_of in [piece] if len(piece) <= width else piece.split():
-            if lines[-1] and len(lines[-1]) + 1 + len(part_of) > width:
-                lines.append("")
-            lines[-1] += f" {part_of}" if lines[-1] else part_of
-    return lines
+    glue = "\N{NO-BREAK SPACE}"
+    pieces = [piece.replace(" ", glue) if len(piece) <= width else piece for piece in _PIECES.findall(cell)]
+    return folded(" ".join(pieces), width).replace(glue, " ").split("\n")
 
 
 def folded(text: str, width: int = 80) -> str:

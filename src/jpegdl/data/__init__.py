@@ -24,19 +24,4 @@ __all__ = [
     "photo_patches", "photograph",
 ]  # fmt: skip
 
-_HOMES = {
-    "IGNORED": "sampling",
-    "PHOTOGRAPHS": "sources.photos",
-    "Data": "loaders",
-    "DataConfig": "config",
-    "EpochSampler": "sampling",
-    "ImageSet": "images",
-    "Parts": "sources.base",
-    "Sets": "sources.base",
-    "Source": "sources.base",
-    "TestTransform": "images",
-    "photo_patches": "sources.photos",
-    "photograph": "sources.photos",
-}
-
-__getattr__, __dir__ = on_first_use(__name__, _HOMES)
+__getattr__, __dir__ = on_first_use(__name__)

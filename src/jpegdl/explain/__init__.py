@@ -14,6 +14,4 @@ if TYPE_CHECKING:
 
 __all__ = ["ExplainConfig", "explain_comparison", "explain_run"]
 
-_HOMES = {"ExplainConfig": "config", "explain_comparison": "explain_runs", "explain_run": "parts"}
-
-__getattr__, __dir__ = on_first_use(__name__, _HOMES)
+__getattr__, __dir__ = on_first_use(__name__)

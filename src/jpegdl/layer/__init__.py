@@ -40,41 +40,4 @@ __all__ = [
     "layer_kind", "parameter_groups", "prepend", "register_layer", "storable_kinds", "table_source",
 ]  # fmt: skip
 
-_HOMES = {
-    "CompandingLayer": "companding",
-    "DEFAULT_ALPHA": "config",
-    "FaintDcLayer": "faint_dc",
-    "FeatureJpegLayer": "feature_maps",
-    "GainLayer": "gain",
-    "ImageDctLayer": "base",
-    "ImageLayer": "base",
-    "ImageNormalization": "normalization",
-    "JpegCascade": "cascade",
-    "JpegLayer": "jpeg",
-    "LAYER_KINDS": "registry",
-    "Layer": "base",
-    "LayerConfig": "config",
-    "LayerKind": "registry",
-    "LocalContrastLayer": "local_contrast",
-    "PrependedModel": "prepended",
-    "QuantizerOptions": "quantizing",
-    "QuantizingLayer": "quantizing",
-    "ROUNDINGS": "config",
-    "RandomJpeg": "random_jpeg",
-    "RegionalJpegLayer": "regional",
-    "Rounding": "config",
-    "STEP_RANGE": "quantizing",
-    "SubsampledJpegLayer": "subsampled",
-    "ZeroDcJpegLayer": "zero_dc",
-    "build_layer": "registry",
-    "check_layer": "registry",
-    "describe_tables": "describe",
-    "layer_kind": "registry",
-    "parameter_groups": "prepended",
-    "prepend": "prepended",
-    "register_layer": "registry",
-    "storable_kinds": "registry",
-    "table_source": "config",
-}
-
-__getattr__, __dir__ = on_first_use(__name__, _HOMES)
+__getattr__, __dir__ = on_first_use(__name__)

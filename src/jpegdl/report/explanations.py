@@ -16,8 +16,9 @@ from scipy import ndimage
 from jpegdl.comparison.summary import named_options
 from jpegdl.explain import explain_figures
 from jpegdl.files import read_json, reading
-from jpegdl.report.section import PagePicture, Runs, Section, differs, drawn
+from jpegdl.report.section import PagePicture, Runs, Section, drawn
 from jpegdl.runs import RunFolder
+from jpegdl.runs.pieces import outdated
 
 _WHITE, _SMALLEST, _FILLED = 250, 24, 0.6  # the lightest that is drawn; of photographs, pixels on a side and share of a box
 _NARROWEST, _LONG, _MANY = 6, 100, 64  # of the scale of a map: pixels across and along, and colours
@@ -85,7 +86,7 @@ def _explained(arm: str, seed: int, run: RunFolder, plain: RunFolder | None) -> 
         return
     title = f"A closer look at {arm}, seed {seed}"
     command = f"jpegdl explain {''.join(named_options(run.path.parent.parent))} --arms {arm} --seeds {seed},"
-    if why := differs(run, found, plain):
+    if why := outdated(run, found, plain):
         yield Section(title, lines=[f"Left out, as {why} since it was looked at; {command} does it again."])
         return
     parts = dict.fromkeys(part for part, *_ in _FIGURES if f"{part}.json" in found["files"])

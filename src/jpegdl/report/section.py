@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from jpegdl.report.svg import inline_svg
 from jpegdl.runs import RunFolder
+from jpegdl.runs.pieces import outdated
 from jpegdl.statistics import paired_difference
 
 Runs = dict[str, dict[int, RunFolder]]  # of each arm, by seed
@@ -57,24 +58,12 @@ def current(
         for seed, run in by_seed.items():
             if (found := read(run)) is None:
                 continue
-            if why := differs(run, found, runs.get("plain", {}).get(seed)):
+            if why := outdated(run, found, runs.get("plain", {}).get(seed)):
                 notes.append(f"{arm}, seed {seed}: left out, as {why} since it {again} again.")
                 continue
             yield arm, seed, found
             if found["other_images"]:
                 notes.append(f"{arm}, seed {seed}: not the images that the run was tested with: {found['other_images']}.")
-
-
-def differs(run: RunFolder, found: dict[str, Any], plain: RunFolder | None) -> str | None:
-    """Return why what was found of a run is not of the model that is there now or, where it is beside the plain one, of
-    that."""
-    made_of = found if "model" in found else found["made_of"]
-    rival = made_of.get("plain")
-    rival = rival["model"] if isinstance(rival, dict) else rival
-    if rival is not None and plain is not None and (what := plain.differs(rival)):
-        return f"the plain {plain.model_file.name} {what}"
-    what = run.differs(made_of.get("model"))
-    return what and f"its {run.model_file.name} {what}"
 
 
 def each_run(results: dict[str, dict[int, dict[str, Any]]]) -> list[list[str]]:

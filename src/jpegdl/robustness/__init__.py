@@ -21,28 +21,4 @@ __all__ = [
     "attack_text", "check_attack", "gradients_of", "model_folder", "read_attack", "with_earlier", "with_gradient",
 ]  # fmt: skip
 
-_HOMES = {
-    "ATTACKS": "config",
-    "AttackConfig": "config",
-    "AttackedComparison": "attack_runs",
-    "Examples": "attack_batch",
-    "GRADIENTS": "config",
-    "attack_comparison": "attack_runs",
-    "attack_figure": "attack_figures",
-    "attack_images": "attack_batch",
-    "attack_left_out": "attack_figures",
-    "attack_model": "own_model",
-    "attack_name": "results",
-    "attack_notes": "attack_figures",
-    "attack_rows": "attack_figures",
-    "attack_run": "trials",
-    "attack_text": "text",
-    "check_attack": "config",
-    "gradients_of": "surrogates",
-    "model_folder": "own_model",
-    "read_attack": "results",
-    "with_earlier": "results",
-    "with_gradient": "surrogates",
-}
-
-__getattr__, __dir__ = on_first_use(__name__, _HOMES)
+__getattr__, __dir__ = on_first_use(__name__)

@@ -6,6 +6,7 @@ from jpegdl.errors import UsageError
 from jpegdl.files import read_json, reading
 from jpegdl.robustness.attack_figures import Results, attack_rows, check_same
 from jpegdl.runs import RunFolder
+from jpegdl.runs.pieces import outdated
 
 _KEYS = (
     "model", "plain", "classes", "images", "indices", "data", "other_images", "clean", "levels", "masking", "corruptions",
@@ -65,10 +66,8 @@ def with_earlier(results: Results, runs: dict[str, dict[int, RunFolder]], roundi
 
 def _not_beside(found: dict[str, Any], run: RunFolder, plain: RunFolder | None, results: Results) -> str | None:
     """Return why what was found of a run earlier may not stand beside results; None where it may."""
-    if what := run.differs(found["model"]):
-        return f"its {run.model_file.name} {what} since"
-    if found["plain"] is not None and plain is not None and (what := plain.differs(found["plain"]["model"])):
-        return f"the plain {plain.model_file.name} {what} since"
+    if why := outdated(run, found, plain):
+        return f"{why} since"
     try:
         check_same({**results, "": {0: found}})
     except UsageError:

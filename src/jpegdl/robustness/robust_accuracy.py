@@ -1,10 +1,10 @@
 """What attacks that were made one by one say together: robust accuracy, who broke what, and signs of masked gradients."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import bdtr
 
 from jpegdl.robustness.config import BLACK_BOX
 
@@ -149,9 +149,7 @@ def masking(outcomes: list[AttackOutcome], check: list[AttackOutcome], right: Bi
 
 def sign_test(more: int, fewer: int) -> float:
     """The probability that of ``more + fewer`` tosses of a coin at least ``more`` are heads."""
-    tosses = more + fewer
-    tails: int = sum(math.comb(tosses, heads) for heads in range(more, tosses + 1))
-    return tails / int(2**tosses)
+    return float(bdtr(fewer, more + fewer, 0.5))
 
 
 def bits(flags: Bits) -> str:

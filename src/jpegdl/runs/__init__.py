@@ -15,18 +15,4 @@ __all__ = [
     "finished_runs", "load_model", "open_run",
 ]  # fmt: skip
 
-_HOMES = {
-    "DataPlace": "config",
-    "OptimizerConfig": "config",
-    "RateConfig": "config",
-    "RunConfig": "config",
-    "RunFolder": "folder",
-    "TrainedRun": "model",
-    "TrainingConfig": "config",
-    "check_config": "checks",
-    "finished_runs": "folder",
-    "load_model": "model",
-    "open_run": "model",
-}
-
-__getattr__, __dir__ = on_first_use(__name__, _HOMES)
+__getattr__, __dir__ = on_first_use(__name__)

@@ -16,7 +16,6 @@ import yaml
 from jpegdl.earlier import todays_record
 from jpegdl.errors import UsageError
 from jpegdl.files import (
-    digest_of_file,
     folder_hint,
     reading,
     remove_strays,
@@ -297,15 +296,6 @@ class RunFolder:
             way_out = f"delete {self.result_file}, and run the command that trained it again: the last epoch is there"
         with reading(file, way_out, zipfile.BadZipFile, yaml.YAMLError, safetensors.SafetensorError):
             yield
-
-    def differs(self, digest: str | None) -> str | None:
-        """Return what became of its trained model, "has changed" or "is gone", where it is not the one of that digest
-        (:func:`jpegdl.files.digest_of_file`); None if it is."""
-        try:
-            now = digest_of_file(self.model_file)
-        except FileNotFoundError:
-            return "is gone"
-        return None if now == digest else "has changed"
 
     @property
     def hint(self) -> str:

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jpegdl.files import claimed, remove_strays, write_json
+from jpegdl.files import claimed, digest_of_file, remove_strays, write_json
+from jpegdl.runs.folder import RunFolder
 
 
 class Pieces:
@@ -67,3 +68,23 @@ class Pieces:
 
     def _all(self, more: dict[str, Any] | None) -> dict[str, Any]:
         return {**self._made_of, **json.loads(json.dumps(more or {}))}
+
+
+def outdated(run: RunFolder, found: dict[str, Any], plain: RunFolder | None) -> str | None:
+    """Return why what a command found of a run is not of the model that is there now, or, where it is beside the plain one,
+    of that; None where it is."""
+    made_of = found if "model" in found else found["made_of"]
+    rival = made_of.get("plain")
+    rival = rival["model"] if isinstance(rival, dict) else rival
+    if rival is not None and plain is not None and (what := _differs(plain, rival)):
+        return f"the plain {plain.model_file.name} {what}"
+    what = _differs(run, made_of.get("model"))
+    return what and f"its {run.model_file.name} {what}"
+
+
+def _differs(run: RunFolder, digest: str | None) -> str | None:
+    """Return what became of a run's trained model, where it is not the one of that digest any more; None if it is."""
+    try:
+        return None if digest_of_file(run.model_file) == digest else "has changed"
+    except FileNotFoundError:
+        return "is gone"

@@ -14,4 +14,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Sets", "Source", "open_sets"]
 
-__getattr__, __dir__ = on_first_use(__name__, {"Sets": "base", "Source": "base", "open_sets": "registry"})
+__getattr__, __dir__ = on_first_use(__name__)

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -278,8 +279,9 @@ class Part(io.RawIOBase):
 
 
 class _Member(NamedTuple):
-    """A file in a tar; or, with ``link``, where a symbolic link leads to."""
+    """A file in a tar; or, with ``link``, where a symbolic link leads to. ``at`` is its place in the order of the tar."""
 
+    at: int
     start: int
     size: int
     link: tuple[str, ...] | None = None
@@ -301,10 +303,8 @@ def in_tar(tar: tarfile.TarFile, label: str, passed: Passed, *, twice: bool = Tr
         UsageError: a link leads out of the tar or in a ring, an entry's bytes cannot be read where they are, a name comes
             twice, or a second tar comes after the first.
     """
-    tree = _Tree(tar, label, passed, twice)
-    for parts, member in list(tree.content.items()):
-        if not any(map(hidden, parts)):
-            yield from tree.shown(parts, parts, member)
+    found = _Tree(tar, label, passed, twice).below((), (), frozenset({()}))
+    yield from ((parts, place) for _, parts, place in sorted(found, key=itemgetter(0)))
     _check_end(tar, label)
 
 
@@ -315,8 +315,7 @@ def _parts(name: str) -> tuple[str, ...]:
 class _Tree:
     def __init__(self, tar: tarfile.TarFile, label: str, passed: Passed, twice: bool) -> None:
         self.label, self.passed = label, passed
-        self.content: dict[tuple[str, ...], _Member | None] = {}  # None for folders
-        self.folders: dict[tuple[str, ...], list[tuple[str, ...]]] | None = None
+        self.content: dict[tuple[str, ...], _Member | None] = {}  # None for folders, with and without an entry of their own
         for entry in tar:
             parts = _parts(entry.name)
             if not parts:
@@ -324,7 +323,12 @@ class _Tree:
             member = self._member(entry, parts)
             if member is not None and self.content.pop(parts, None) is not None and not twice:
                 raise UsageError(f"{'/'.join(parts)} is in {label} twice: take one of the two out, or give it another name")
+            for length in range(1, len(parts)):
+                self.content.setdefault(parts[:length], None)
             self.content[parts] = member
+        self.children: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+        for parts in self.content:
+            self.children.setdefault(parts[:-1], []).append(parts)
 
     def _member(self, entry: tarfile.TarInfo, parts: tuple[str, ...]) -> _Member | None:
         if entry.isdir():
@@ -334,75 +338,51 @@ class _Tree:
         if entry.islnk():
             target = _parts(entry.linkname)
             if (found := self.content.get(target)) is not None:
-                return found
-            return _Member(0, 0, target)
+                return found._replace(at=entry.offset)
+            return _Member(entry.offset, 0, 0, target)
         if entry.issym():
             inner = posixpath.normpath(posixpath.join("/".join(parts[:-1]), entry.linkname))
-            return _Member(0, 0, tuple(inner.split("/")) if inner != "." else ())
+            return _Member(entry.offset, 0, 0, tuple(inner.split("/")) if inner != "." else ())
         if entry.isfile():
-            return _Member(entry.offset_data, entry.size)
-        return _Member(0, -1)  # a pipe or device
+            return _Member(entry.offset, entry.offset_data, entry.size)
+        return _Member(entry.offset, 0, -1)  # a pipe or device
 
-    def shown(
-        self, parts: tuple[str, ...], real: tuple[str, ...], member: _Member | None, within: frozenset[Any] = frozenset()
-    ) -> Iterator[tuple[tuple[str, ...], tuple[int, int] | None]]:
-        """Return what an entry stands for: itself, or all that a link leads to, under the name of the link."""
-        if member is None:
-            yield parts, None
-        elif member.link is None:
-            if member.size >= 0:
-                yield parts, (member.start, member.size)
-        else:
-            target = self._resolved(member.link)
-            found = None if target is None else self.content.get(target)
-            if target is not None and found is not None:
-                yield parts, (found.start, found.size)
-                return
-            if target is None or target not in self._children():
-                if not is_image(parts[-1]) and posixpath.splitext(parts[-1])[1]:
-                    self.passed.suffixes[BROKEN] += 1
-                    return
-                leads = "/".join(member.link) or "."
-                raise UsageError(
-                    f"{'/'.join(parts)} in {self.label} is a link to {leads}, which is not in it: pack with tar --dereference"
-                )
-            # A folder that the link is in, by whatever way, is entered already.
-            inside = {real[:length] for length in range(len(real))} | within
-            if target in inside:
-                self.passed.circles.append(f"{self.label}/{'/'.join(parts)}")
-                return
-            yield from self._below(parts, target, frozenset(inside | {target}))
+    def below(
+        self, shown: tuple[str, ...], folder: tuple[str, ...], within: frozenset[tuple[str, ...]], at: int | None = None
+    ) -> Iterator[tuple[int, tuple[str, ...], tuple[int, int] | None]]:
+        """List what is in a folder: its place in the order of the tar, its name, and where its bytes are.
 
-    def _below(
-        self, parts: tuple[str, ...], folder: tuple[str, ...], within: frozenset[Any]
-    ) -> Iterator[tuple[tuple[str, ...], tuple[int, int] | None]]:
-        yield parts, None
-        for child in self._children()[folder]:
+        Args:
+            shown: the name of the folder, by whatever link.
+            folder: its own name in the tar.
+            within: the folders that it is in, by whatever link, and itself.
+            at: the place of the link that leads to it; None where no link does.
+        """
+        for child in self.children.get(folder, ()):
             if hidden(child[-1]):
                 continue
-            shown = (*parts, child[-1])
-            member = self.content.get(child)
-            if member is None:
-                if child in within:
-                    self.passed.circles.append(f"{self.label}/{'/'.join(shown)}")
-                else:
-                    yield from self._below(shown, child, within | {child})
+            own, real, name = self.content[child], self._resolved(child), (*shown, child[-1])
+            order = at if at is not None or own is None else own.at
+            if real is None or (real and real not in self.content):
+                self._broken(name, own)
+            elif (member := self.content.get(real)) is not None:
+                if member.size >= 0:
+                    yield order or 0, name, (member.start, member.size)
+            elif real in within:
+                self.passed.circles.append(f"{self.label}/{'/'.join(name)}")
             else:
-                yield from self.shown(shown, child, member, within)
+                yield order or 0, name, None
+                yield from self.below(name, real, within | {real}, order)
 
-    def _children(self) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
-        """Return what is in each folder, those too that have no entry of their own."""
-        if self.folders is None:
-            self.folders = {(): []}
-            for parts, member in self.content.items():
-                for length in range(1, len(parts) + (member is None)):
-                    if parts[:length] not in self.folders:
-                        self.folders[parts[:length]] = []
-                        if self.content.get(parts[:length]) is None:
-                            self.folders[parts[: length - 1]].append(parts[:length])
-                if member is not None:
-                    self.folders[parts[:-1]].append(parts)
-        return self.folders
+    def _broken(self, name: tuple[str, ...], member: _Member | None) -> None:
+        """Count a link that leads nowhere; refuse it where an image or a class may be lost."""
+        if not is_image(name[-1]) and posixpath.splitext(name[-1])[1]:
+            self.passed.suffixes[BROKEN] += 1
+            return
+        leads = "/".join(member.link or ()) if member else ""
+        raise UsageError(
+            f"{'/'.join(name)} in {self.label} is a link to {leads or '.'}, which is not in it: pack with tar --dereference"
+        )
 
     def _resolved(self, target: tuple[str, ...]) -> tuple[str, ...] | None:
         """The file or folder that a path leads to, through links in its middle too; None if it leads nowhere in the tar."""
