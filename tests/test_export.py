@@ -1,6 +1,8 @@
+import importlib
 import json
 import logging
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -121,6 +123,21 @@ def test_roundings_as_they_are_in_eval_mode(rounding, tmp_path):
     _same(program(images), model.eval()(images))
 
 
+@pytest.mark.soak
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
+def test_aotinductor(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "torch._inductor.config.cpp_cache_precompile_headers", False
+    )  # worth their time from the second file on
+    model = prepend(Means(), JpegLayer(*TABLES, rounding="none")).eval()
+    check = export_model(model, tmp_path / "model.pt2", size=SIZE, format="aotinductor", metadata={"classes": ["a", "b", "c"]})
+    assert check.agreement == 1
+    compiled, images = torch._inductor.aoti_load_package(str(tmp_path / "model.pt2")), torch.rand(5, 3, *SIZE)
+    with torch.no_grad():
+        _same(compiled(images), model(images))
+    assert json.loads(compiled.get_metadata()["classes"]) == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize("strict", [False, True])
 def test_programs_know_nothing_of_this_package(strict):
     transforms._DCT_MATRICES.clear()
@@ -233,7 +250,7 @@ class Counting(Means):
         (lambda: prepend(Means(), SubsampledJpegLayer()), {"dynamic_size": True, "size": 24}, "multiples of 16, got 24x24"),
         (Means, {"size": 0}, "size must be a number of pixels, or height and width, got 0"),
         (Means, {"size": (8, 8, 8)}, "size must be a number of pixels"),
-        (Means, {"format": "tflite"}, "format must be one of onnx, torch, got 'tflite'"),
+        (Means, {"format": "tflite"}, "format must be one of onnx, torch, aotinductor, got 'tflite'"),
         (Means, {"path": "model.h5"}, "format of model.h5"),
         (Means, {"path": "model.onnx", "format": "torch"}, "by the suffix .pt2 alone, got model.onnx"),
         (Tupled, {}, "must give one tensor of logits, (N, classes), got tuple"),
@@ -252,6 +269,13 @@ def test_missing_packages(tmp_path, monkeypatch):
     monkeypatch.setattr("jpegdl.extras.installed", lambda name: False)
     with pytest.raises(UsageError, match=r"needs onnx, onnxscript, onnxruntime, which are not installed: pip .*export"):
         export_model(Means(), tmp_path / "model.onnx", size=16)
+
+
+def test_no_compiler(tmp_path):
+    # By its own patch: to undo a monkeypatch hides the setting, in PyTorch 2.14, from all that compiles later.
+    broken = importlib.import_module("torch._inductor.config").patch({"cpp.cxx": ("no-such-compiler",)})
+    with broken, pytest.raises(UsageError, match=r"AOTInductor needs a C\+\+"):
+        export_model(Means(), tmp_path / "model.pt2", size=16, format="aotinductor")
 
 
 def test_exporting_leaves_loggers_as_they_were(tmp_path):

@@ -1,4 +1,4 @@
-"""A trained model as a file for other programs, ONNX or torch.export, checked before it is there."""
+"""A trained model as a file for other programs: ONNX, torch.export or AOTInductor, checked before it is there."""
 
 import copy
 import json
@@ -26,7 +26,7 @@ from jpegdl.processes import quiet
 from jpegdl.runs import open_run
 from jpegdl.runs.folder import RunFolder
 
-Format = Literal["onnx", "torch"]
+Format = Literal["onnx", "torch", "aotinductor"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 LARGEST_ONNX = 2**31 - 2**20  # bytes of weights: what one protobuf message can hold
@@ -78,8 +78,8 @@ def export_model(
         model: from images (N, 3, H, W), RGB in [0, 1], to logits (N, classes), as :func:`jpegdl.prepend` makes one.
         path: the file. One that exists is replaced, but only by one that passes.
         size: (H, W) of the images in pixels, or one number for both; it need not be a multiple of 8.
-        format: onnx, or torch (a torch.export program, for ``torch.export.load``). Default: by the suffix, onnx for .onnx,
-            torch for .pt2.
+        format: onnx; torch (a torch.export program, for ``torch.export.load``); or aotinductor (compiled for this machine's
+            kind of CPU, for ``torch._inductor.aoti_load_package``). Default: by the suffix, onnx for .onnx, torch for .pt2.
         dynamic_size: take images of any size that is a multiple of 8 (of 16 with 4:2:0 chroma) as far as the backbone does;
             ``size`` is then an example of one.
         metadata: what else the file shall say of itself, by name; values are text, or anything that JSON has.
@@ -88,7 +88,7 @@ def export_model(
         What was compared.
 
     Raises:
-        UsageError: no such format or size, a package is missing, the model cannot be exported, or the
+        UsageError: no such format or size, a package or the C++ compiler is missing, the model cannot be exported, or the
             file's logits are not PyTorch's. No file is left then.
     """
     path, size = Path(path), _check_size(size)
@@ -166,7 +166,7 @@ def _check_format(path: Path, format: str | None) -> Format:
             else f"the format of {path.name} is not clear: name it .onnx or .pt2, or give format, one of {', '.join(FORMATS)}"
         )
     if chosen != "onnx" and path.suffix != ".pt2":
-        raise UsageError(f"PyTorch reads such files by the suffix .pt2 alone, got {path.name}")
+        raise UsageError(f"PyTorch opens {chosen} files only if their names end in .pt2, got {path.name}")
     if chosen == "onnx":
         require("ONNX export needs", *ONNX_PACKAGES)
     return chosen
@@ -259,9 +259,26 @@ def _write_torch(program: torch.export.ExportedProgram, file: Path, about: dict[
     return cast(Run, torch.export.load(file).module())
 
 
+def _write_aotinductor(program: torch.export.ExportedProgram, file: Path, about: dict[str, str]) -> Run:
+    from torch._inductor import aoti_compile_and_package, aoti_load_package
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise UsageError("AOTInductor needs a C++ compiler: install g++, or set the environment variable CXX to one") from error
+    try:
+        aoti_compile_and_package(program, package_path=str(file), inductor_configs={"aot_inductor.metadata": about})
+    except RuntimeError as error:  # all of Inductor's own
+        raise UsageError(f"AOTInductor cannot compile this model: {_short(error)}") from error
+    return cast(Run, aoti_load_package(str(file)))
+
+
 _WRITERS: dict[Format, Callable[[torch.export.ExportedProgram, Path, dict[str, str]], Run]] = {
     "onnx": _write_onnx,
     "torch": _write_torch,
+    "aotinductor": _write_aotinductor,
 }
 
 

@@ -8,8 +8,8 @@ from jpegdl.cli.output import say
 
 
 class Export(WithSettings):
-    about = "Export a finished run's model, as ONNX or for torch.export, and check the file."
-    more = "Of the options below, --name, --output, --arm and --seed say which run; all others count for nothing."
+    about = "Export a finished run's model as ONNX, for torch.export or for AOTInductor, and check the file."
+    more = "--name, --output, --arm and --seed say which run. The options of a comparison, below, have no effect."
     usage = "[NAME] [--KEY VALUE ...] FILE"
     example = "jpegdl export mine model.onnx"
     extra = "export"
@@ -22,9 +22,9 @@ class Export(WithSettings):
         parser.add_argument("file", type=str, metavar="FILE", help="the file to write, such as model.onnx or model.pt2")
         parser.add_argument(
             "--format",
-            type=Literal["onnx", "torch"] | None,
+            type=Literal["onnx", "torch", "aotinductor"] | None,
             default=None,
-            help="onnx or torch, a torch.export program (default: onnx for a file named .onnx, torch for .pt2)",
+            help="onnx, torch (torch.export) or aotinductor (default: onnx for a file named .onnx, torch for .pt2)",
         )
         parser.add_argument(
             "--size", type=int | list[int] | None, default=None, help="pixels, or height,width (default: as trained)"
