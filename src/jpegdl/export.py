@@ -102,7 +102,7 @@ def export_model(
         check = compare_exported(twin, run, [size] if unit is None else [size, (size[0] + unit, size[1] + 3 * unit)])
         if not check.difference <= check.allowed:  # NaN is not
             raise UsageError(
-                f"{path} is not written: its logits are not PyTorch's (difference {check.difference:.3g}, allowed "
+                f"{path} is not written: its logits differ from PyTorch's by {check.difference:.3g} (allowed: "
                 f"{check.allowed:.3g}); try another format ({', '.join(FORMATS)})"
             )
     return check
@@ -220,7 +220,7 @@ def _program(model: nn.Module, size: Size, unit: int | None) -> torch.export.Exp
         return torch.export.export(model, (torch.zeros(2, 3, *size),), dynamic_shapes=(shape,), strict=False)
     except Exception as error:  # whatever a model's own code or PyTorch's symbolic shapes raise
         what = "any number of images" if unit is None else "images of any number and size"
-        raise UsageError(f"torch.export cannot take this model for {what}: {_short(error)}") from error
+        raise UsageError(f"torch.export cannot export this model for {what}: {_short(error)}") from error
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
@@ -247,7 +247,7 @@ def _write_onnx(program: torch.export.ExportedProgram, file: Path, about: dict[s
         written.model.metadata_props.update(about)
         written.save(str(file), external_data=False)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise UsageError(f"torch.onnx cannot take this model: {_short(error)}") from error
+        raise UsageError(f"torch.onnx cannot export this model: {_short(error)}") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
