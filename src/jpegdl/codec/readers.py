@@ -271,10 +271,10 @@ class PhotoReader:
                 f"reader {self.name} must give logits ({len(views)}, classes), got {got}; if the network gives features, "
                 f"write {FEATURES}{self.name}"
             )
-        raw = raw.flatten(1).float().cpu()
-        if not bool(raw.detach().isfinite().all()):
+        found: Tensor = raw.flatten(1).float().cpu()
+        if not bool(found.detach().isfinite().all()):
             raise NotFinite(f"reader {self.name} gives answers that are not finite, so they cannot choose a file")
-        return raw
+        return found
 
     def _said(self, views: Tensor) -> Any:
         model = self._model
