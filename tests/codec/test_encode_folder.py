@@ -20,6 +20,7 @@ from jpegdl.codec import CompressConfig, Encoder, compress_folder
 from jpegdl.codec import encode_folder as module
 from jpegdl.codec.config import MANIFEST
 from jpegdl.codec.encode_folder import SOURCES
+from jpegdl.codec.folder_walk import walk
 from jpegdl.codec.out_folder import LOCK, alone_in
 from jpegdl.data import photograph
 from jpegdl.errors import UsageError
@@ -387,6 +388,26 @@ def test_links(source, tmp_path):
     found = compress_folder(source, out, STANDARD)
     assert files_in(out) == ["c.jpg", "cats/a.jpg", "cats/small/b.jpg", MANIFEST, "more/d.jpg", "one.jpg"]
     assert bad_of(found).keys() == {"cats/loop/", "more/back/"}
+
+
+def test_a_link_that_leads_nowhere_is_of_that_file_alone(source, tmp_path):
+    (source / "self.png").symlink_to("self.png")
+    (source / "there").symlink_to("back")
+    (source / "back").symlink_to("there")
+    (source / "gone.png").symlink_to("nothing.png")
+    found = compress_folder(source, tmp_path / "out", STANDARD)
+    assert (found["written"], bad_of(found).keys()) == (3, {"self.png", "there", "back", "gone.png"})
+
+
+def test_names_that_are_one_on_the_disk_that_is_written_to_are_refused(source):
+    """As on disks of Windows and Macs."""
+    (source / "Cats").mkdir()
+    (source / "Cats" / "d.png").write_bytes((source / "cats" / "a.png").read_bytes())
+    for name in ("E.png", "e.bmp", "caf\u00e9.png", "cafe\u0301.bmp"):
+        (source / name).write_bytes(b"")
+    refused = {one_case: [e.inner for e in walk(source, source / "out", one_case=one_case) if e.refused] for one_case in (0, 1)}
+    assert refused[0] == []
+    assert sorted(refused[1]) == sorted(["Cats/", "cats/", "E.png", "e.bmp", "caf\u00e9.png", "cafe\u0301.bmp"])
 
 
 def test_the_input_is_never_written_to(source, tmp_path):

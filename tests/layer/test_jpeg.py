@@ -448,6 +448,69 @@ def test_compiled_it_keeps_the_kernels():
     assert all("jpegdl.jpeg" in graph for graph in graphs)
 
 
+@pytest.mark.parametrize(
+    ("settings", "dtype"),
+    [
+        ({"gradient": "soft"}, torch.float32),
+        ({"rounding": "ste-matched"}, torch.float32),
+        ({"rounding": "ste-matched", "subsampling": "4:4:4"}, torch.bfloat16),
+        ({"rounding": "ste"}, torch.float64),
+        ({"rounding": "hard"}, torch.float64),
+    ],
+)
+def test_compiled_its_gradients_are_the_same_where_there_is_no_kernel_for_them(settings, dtype):
+    images = torch.rand(2, 3, 16, 24).to(dtype).requires_grad_()
+    quality = torch.tensor([20.0, 80.0], requires_grad=True)
+    upstream = torch.randn(2, 3, 16, 24).to(dtype)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x, q: jpeg(x, q, **settings), backend="aot_eager", fullgraph=True)
+    output, expected = compiled(images, quality), jpeg(images, quality, **settings)
+    assert torch.equal(output, expected)
+    found, wanted = (
+        torch.autograd.grad((y * upstream).sum(), (images, quality), retain_graph=True, materialize_grads=True)
+        for y in (output, expected)
+    )
+    assert float(wanted[1].abs().min()) > 0
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+    assert torch.equal(compiled(images.detach(), quality.detach()), expected)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rounding": "ste"},
+        {"rounding": "ste", "gradient": "soft"},
+        {"rounding": "ste-matched", "subsampling": "4:4:4"},
+        {"rounding": "hard"},
+        {"rounding": "soft"},
+        {"rounding": "soft", "pixels": "float"},
+        {"rounding": "none"},
+    ],
+    ids=lambda settings: " ".join(settings.values()),
+)
+def test_forward_mode_says_what_backward_says(settings):
+    """Along one direction, forward and back: u (J v) = (u J) v."""
+    images, tables = torch.rand(2, 3, 13, 18, dtype=torch.float64), torch.rand(2, 2, 8, 8, dtype=torch.float64) * 30 + 5
+
+    def codec(images, tables):
+        return jpeg(images, tables=tuple(tables), **settings)
+
+    ahead = torch.rand(images.shape, dtype=torch.float64) - 0.3, torch.rand(tables.shape, dtype=torch.float64)
+    back = torch.randn(images.shape, dtype=torch.float64)
+    values, tangent = torch.func.jvp(codec, (images, tables), ahead)
+    assert torch.equal(values, codec(images, tables))
+    leaves = images.requires_grad_(), tables.requires_grad_()
+    found = torch.autograd.grad((codec(*leaves) * back).sum(), leaves, materialize_grads=True)
+    wanted = sum(float((one * along).sum()) for one, along in zip(found, ahead, strict=True))
+    assert float((tangent * back).sum()) == pytest.approx(wanted, rel=1e-6)
+    assert abs(wanted) > 1e-3
+    with torch.no_grad(), torch.autograd.forward_ad.dual_level():  # which has nothing to do with going back
+        dual = [torch.autograd.forward_ad.make_dual(x.detach(), along) for x, along in zip(leaves, ahead, strict=True)]
+        again = torch.autograd.forward_ad.unpack_dual(codec(*dual)).tangent
+    assert torch.allclose(again, tangent)
+
+
 def test_exported_it_needs_nothing_of_this_package():
     class Codec(torch.nn.Module):
         def forward(self, images):

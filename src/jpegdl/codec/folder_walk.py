@@ -1,6 +1,7 @@
 """The files of a folder in a fixed order, through links but never in circles, and what each is to be called."""
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +47,8 @@ def walk(root: Path, target: Path, *, one_case: bool) -> Iterator[Entry]:
     Args:
         root: the folder, resolved.
         target: where files are written to, resolved: what lies in there, by whatever link, is refused.
-        one_case: whether names that differ in case alone are one name there.
+        one_case: whether names that differ in case alone are one name there; then those that differ in their Unicode form
+            alone are taken for one too, as on a Mac.
     """
     yield from _folder(root, "", target, one_case, above(root))
 
@@ -58,7 +60,10 @@ class _Kind(NamedTuple):
 
     @classmethod
     def of(cls, entry: "os.DirEntry[str]") -> "_Kind":
-        return cls(entry.is_dir(), entry.is_symlink(), entry.is_file(follow_symlinks=False))
+        try:
+            return cls(entry.is_dir(), entry.is_symlink(), entry.is_file(follow_symlinks=False))
+        except OSError:  # a link to itself, or to where nobody may look: of that file alone, which is opened later
+            return cls(folder=False, link=True, regular=False)
 
 
 def _folder(folder: Path, inner: str, target: Path, one_case: bool, within: Above) -> Iterator[Entry]:
@@ -80,7 +85,7 @@ def _folder(folder: Path, inner: str, target: Path, one_case: bool, within: Abov
     renamed = {name: f"{os.path.splitext(name)[0]}{SUFFIX}" for name in names if not inside[name].folder}  # noqa: PTH122 - for speed
 
     def same(name: str) -> str:
-        return name.casefold() if one_case else name
+        return unicodedata.normalize("NFC", name).casefold() if one_case else name
 
     # A note beside an image, a.txt beside a.png, does not take its name: the one that has an image's suffix gets it.
     claims = {name for name in renamed if is_image(name)}
@@ -96,8 +101,14 @@ def _folder(folder: Path, inner: str, target: Path, one_case: bool, within: Abov
             refused = rivals
         elif same(new) in taken:
             refused = f"would become {new}, which is a folder beside it: rename one"
-        elif inside[name].link and path.resolve().is_relative_to(target):
+        elif inside[name].link and Path(os.path.realpath(path)).is_relative_to(target):  # which takes links to themselves
             refused = f"is a link into {target}, which is written to"
         yield Entry(path, inner, name, new, inside[name].regular, None if name in claims else rivals, refused)
+    clashing = Counter(map(same, folders))
     for name in folders:
+        if clashing[same(name)] > 1:
+            others = ", ".join(other for other in folders if other != name and same(other) == same(name))
+            why = f"would be one folder with {others} where files are written to: rename all but one"
+            yield Entry(folder / name, f"{inner}{name}/", "", "", refused=why)
+            continue
         yield from _folder(folder / name, f"{inner}{name}/", target, one_case, inside_of)

@@ -6,7 +6,7 @@ frequency. These functions are the reference: they are written to be read, and c
 """
 
 from jpegdl.functional.bits import RUNS, SIZES, Symbols, code_lengths, coded_bits, expected_symbols, size_category
-from jpegdl.functional.checks import check_floating, check_images, check_pixels, check_shape
+from jpegdl.functional.checks import check_floating, check_images, check_pixels, check_shape, derived
 from jpegdl.functional.companders import log_compand, tanh_compand
 from jpegdl.functional.draws import DRAW_BITS, draw_seed, mixed, uniform_draws
 from jpegdl.functional.exact import (
@@ -67,11 +67,11 @@ __all__ = [
     "BLOCK", "CODES", "DCT", "DOUBLED", "DRAW_BITS", "FAR", "KB", "KG", "KR", "MCU", "RANDOM", "RUNS", "SAMPLING", "SIZES",
     "SOFT", "ZIGZAG", "Symbols", "block_dct", "block_idct", "check_coefficients", "check_floating", "check_images",
     "check_pixels", "check_rounding", "check_shape", "check_window", "chroma_factors", "code_lengths", "coded_bits",
-    "coefficient_levels", "coefficients_to_images", "crop_edges", "decode_levels", "draw_seed", "encode_coefficients",
-    "encode_levels", "error_slope", "estimated_scan_bits", "exact_round_trip", "expected_symbols", "full_precision",
-    "hard_quantize", "images_to_coefficients", "images_to_mcus", "images_to_planes", "in_scan_order", "largest_level",
-    "level_probabilities", "log_compand", "mcus_to_images", "mixed", "noise_quantize", "planes_to_images", "quantize",
-    "quantize_levels", "remove_dc", "repeat_edges", "resample_chroma", "rgb_to_ycbcr", "sample_quantize", "saturate",
-    "scan_bits", "size_category", "soft_quantize", "ste_quantize", "straight_pixels", "tanh_compand", "uniform_draws",
-    "unit_images", "ycbcr_to_rgb",
+    "coefficient_levels", "coefficients_to_images", "crop_edges", "decode_levels", "derived", "draw_seed",
+    "encode_coefficients", "encode_levels", "error_slope", "estimated_scan_bits", "exact_round_trip", "expected_symbols",
+    "full_precision", "hard_quantize", "images_to_coefficients", "images_to_mcus", "images_to_planes", "in_scan_order",
+    "largest_level", "level_probabilities", "log_compand", "mcus_to_images", "mixed", "noise_quantize", "planes_to_images",
+    "quantize", "quantize_levels", "remove_dc", "repeat_edges", "resample_chroma", "rgb_to_ycbcr", "sample_quantize",
+    "saturate", "scan_bits", "size_category", "soft_quantize", "ste_quantize", "straight_pixels", "tanh_compand",
+    "uniform_draws", "unit_images", "ycbcr_to_rgb",
 ]  # fmt: skip

@@ -33,6 +33,13 @@ def check_shape(x: Tensor, shape: Sequence[str | Any], name: str, *, empty: bool
     raise UsageError(f"{name} must be of shape ({', '.join(map(str, shape))}){letters}, got {tuple(x.shape)}")
 
 
+def derived(*tensors: Tensor) -> bool:
+    """Return whether a derivative of what is computed of these may be asked for: backward, or in forward mode."""
+    if torch.autograd.forward_ad._current_level >= 0:
+        return True
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
 def check_floating(x: Tensor, name: str) -> None:
     """Refuse a tensor of integers.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from jpegdl.errors import UsageError
+from jpegdl.functional.checks import derived
 from jpegdl.functional.draws import uniform_draws
 from jpegdl.settings import ROUNDINGS, Rounding
 
@@ -404,7 +405,7 @@ def ste_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8, matched:
     """
     q = broadcast_like(q, z, "q")
     scaled = z / q
-    if not (matched and q.requires_grad and torch.is_grad_enabled()):
+    if not (matched and derived(q)):
         return q * _cap(scaled.round().detach() + (scaled - scaled.detach()), bits)
     rounded = scaled.detach().round()
     levels, steps = _cap(rounded, bits), q.detach()

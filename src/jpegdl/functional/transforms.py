@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from torch.utils._python_dispatch import _disable_current_modes
 
 from jpegdl.errors import UsageError
-from jpegdl.functional.checks import check_floating, check_pixels, check_shape
+from jpegdl.functional.checks import check_floating, check_pixels, check_shape, derived
 
 BLOCK = 8
 #: Row-major positions in zigzag order: along the anti-diagonals, upwards on the even ones (ITU-T T.81, figure A.6).
@@ -237,7 +237,7 @@ def straight_pixels(images: Tensor) -> Tensor:
         The same shape and dtype.
     """
     values = (images.detach() * 255).round().clamp(0, 255) / 255
-    return values + (images - images.detach()).nan_to_num(0) if images.requires_grad else values
+    return values + (images - images.detach()).nan_to_num(0) if derived(images) else values
 
 
 def images_to_coefficients(images: Tensor) -> Tensor:

@@ -109,6 +109,14 @@ def _kernels(device: torch.device, kind: str) -> ModuleType | None:
     return tried(device, trial)
 
 
+def gradients_work(device: torch.device) -> bool:
+    """Return whether there is a kernel for the gradients of :func:`exact_gradients` on a device."""
+    return device.type in DEVICES and _kernels(device, "gradients") is not None
+
+
+gradients_work._dynamo_marked_constant = True  # type: ignore[attr-defined]  # see dispatch.py
+
+
 def compiling() -> bool:
     """Return whether torch.compile is at work, which takes this package's operators, and not torch.export, which cannot."""
     return torch.compiler.is_dynamo_compiling() and not exporting()

@@ -227,7 +227,7 @@ def check_generator(generator: Any) -> None:
 def _check_whole_images(luma: Tensor, chroma: Tensor, pixels: str) -> None:
     if pixels == "float":
         raise UsageError("pixels='float' needs images in floating point: images.float() / 255")
-    if torch.is_grad_enabled() and (luma.requires_grad or chroma.requires_grad):
+    if F.derived(luma, chroma):
         raise UsageError(
             "images of torch.uint8 come out as such, and no gradient could reach quality or tables: give images.float() / 255"
         )
@@ -319,7 +319,7 @@ def _bits(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, codes:
     luma, chroma = (straight(table, table.detach().round().clamp(1, LARGEST_STEP)) for table in (luma, chroma))
     pixels = images if images.dtype == torch.uint8 else to_pixels(images.detach())
     levels = F.encode_levels(pixels, luma, chroma, subsampling)
-    if not (torch.is_grad_enabled() and (images.requires_grad or luma.requires_grad or chroma.requires_grad)):
+    if not F.derived(images, luma, chroma):
         bits = F.scan_bits(levels, subsampling, codes).to(compute_dtype(images))
     else:
         planes = F.images_to_planes(F.straight_pixels(F.unit_images(images)), subsampling)

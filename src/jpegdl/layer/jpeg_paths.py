@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from jpegdl import functional as F
-from jpegdl.kernels import compiling, exact_gradients, exact_images, round_trip, to_pixels, unobserved
+from jpegdl.kernels import compiling, exact_gradients, exact_images, gradients_work, round_trip, to_pixels, unobserved
 from jpegdl.layer.base import compute_dtype
 
 
 def straight(x: Tensor, values: Tensor) -> Tensor:
     """``values``, with the gradient of ``x``."""
-    return values + (x - x.detach()) if x.requires_grad else values
+    return values + (x - x.detach()) if F.derived(x) else values
 
 
 def floating(
@@ -68,17 +68,24 @@ def exact_path(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, g
         luma, chroma: whole steps, (8, 8) or (N, 8, 8).
         subsampling, gradient, hardness: as in :func:`jpegdl.jpeg`.
     """
-    compute: Any = _Exact.apply
+    tensors = images, luma, chroma
+    wanted, forward_mode = F.derived(*tensors), torch.autograd.forward_ad._current_level >= 0
+    compute: Any = _operator
     if compiling():
-        compute = _operator
-    elif not (torch.is_grad_enabled() and (images.requires_grad or luma.requires_grad or chroma.requires_grad)):
+        # Nothing is differentiated inside an operator: its gradients are those of kernels, where there are such.
+        whole = not wanted or (gradient in ("ste", "hard") and images.dtype != torch.float64 and gradients_work(images.device))
+    elif not wanted:
         return exact_images(images, luma, chroma, subsampling)
-    elif torch.compiler.is_compiling() or not unobserved(images, luma, chroma):
-        # As single operations: tracers and torch.func see what is done.
-        smooth = _smooth(images, luma, chroma, subsampling, gradient, hardness)
-        return (exact_images(images, luma, chroma, subsampling).to(smooth.dtype) + (smooth - smooth.detach())).to(images.dtype)
-    output: Tensor = compute(images, luma, chroma, subsampling, gradient, hardness)
-    return output
+    else:
+        whole = not (forward_mode or torch.compiler.is_compiling()) and unobserved(*tensors)
+        compute = _Exact.apply if whole else _forward
+    if whole:
+        output: Tensor = compute(images, luma, chroma, subsampling, gradient, hardness)
+        return output
+    # As single operations: tracers, torch.func and forward mode see what is done.
+    smooth = _smooth(images, luma, chroma, subsampling, gradient, hardness)
+    values = compute(images.detach(), luma.detach(), chroma.detach(), subsampling, gradient, hardness)
+    return straight(smooth, values.to(smooth.dtype)).to(images.dtype)
 
 
 def _smooth(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
@@ -109,6 +116,8 @@ def _gradients(
     """Gradients to images and tables, of those that are needed; differentiable where a derivative of them will be asked for."""
     subsampling, gradient, hardness = settings
     again = torch.is_grad_enabled()
+    if not images.numel():
+        return [torch.zeros_like(x) if need else None for x, need in zip((images, luma, chroma), needs, strict=True)]
     tables = needs[1] or needs[2]
     if not again and (gradient in ("ste", "hard") or (gradient == "ste-matched" and not tables)):
         straight = gradient != "hard"
