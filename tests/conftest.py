@@ -5,9 +5,9 @@ import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,30 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
         return place
 
     return once
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The processes of pytest-xdist share the half minute that numba compiles in a new checkout, which each would take."""
+    if not hasattr(request.config, "workerinput"):
+        return
+    import numpy as np
+
+    from jpegdl.codec.levels import file_of_levels
+    from jpegdl.kernels import cpu
+
+    teams = [*cpu._EXACT_TEAMS, cpu.subsampled_gradient_team, cpu.subsampled_team, cpu.image_gradient_team, cpu.image_team]
+    parts = [partial(cpu._native, team) for team in teams]
+    parts.append(partial(file_of_levels, [np.zeros((1, 1, 8, 8))], [[1] * 64], (8, 8), "4:4:4"))
+    folder = tmp_path_factory.getbasetemp().parent
+    for patience in (0, 300):  # first what no other process has begun, then what others have not ended
+        for number, compiled in enumerate(parts):
+            done = folder / f"compiled-{number}"
+            with suppress(filelock.Timeout), filelock.FileLock(f"{done}.lock", timeout=patience):
+                if not done.exists():
+                    with suppress(Exception):  # the tests of what does not compile say so
+                        compiled()  # which numba writes to its cache
+                    done.touch()
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,5 @@
 """The Triton kernels of the exact round trip, interpreted where there is no GPU, and what Triton's compiler says."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -92,12 +89,15 @@ _ALL = tuple(
     for way in ("forward fp32 each=1", "backward bf16", "forward u8 down=1 whole=1", "backward fp32 each=1 down=1 even=0")
 )
 _COMPILED = """
-import sys
-sys.path.insert(0, sys.argv[1])
+import os, signal, sys
+signal.alarm(900)
+sys.path.insert(0, {benchmarks!r})
+os.environ.pop("TRITON_INTERPRET", None)
+os.environ["TRITON_CACHE_DIR"] = {cache!r}
 from triton_report import compiled, passes
-for name in sys.argv[2:]:
+for name in {names}:
     rounding, part, way, dtype, *changes = name.split()
-    changes = {key: int(value) for key, value in (change.split("=") for change in changes)}
+    changes = {{key: int(value) for key, value in (change.split("=") for change in changes)}}
     kernel, constants = passes(rounding, part, **changes)[way]
     made = compiled(kernel, 80, dtype, constants)
     print(name, ".version" in made.asm["ptx"], len(made.asm["cubin"]) > 1000)
@@ -105,17 +105,8 @@ for name in sys.argv[2:]:
 
 
 @pytest.mark.parametrize("names", [_SOME, pytest.param(_ALL, marks=pytest.mark.soak)], ids=["some", "all"])
-def test_the_kernels_compile_without_a_gpu(tmp_path, names):
+def test_the_kernels_compile_without_a_gpu(fresh, tmp_path, names):
     """Triton's interpreter takes more than its compiler does, which comes with Triton for NVIDIA's GPUs."""
     pytest.importorskip("triton.backends.nvidia")
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-c", _COMPILED, str(BENCHMARKS), *names],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**environment, "TRITON_CACHE_DIR": str(tmp_path)},
-        timeout=900,
-        encoding="utf-8",
-    )
+    done = fresh(_COMPILED.format(benchmarks=str(BENCHMARKS), cache=str(tmp_path), names=names))
     assert done.stdout.splitlines() == [f"{name} True True" for name in names], done.stderr[-2000:]

@@ -2,14 +2,15 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from lightning.pytorch.utilities import rank_zero_only
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from commands import start
 from jpegdl.comparison import CompareConfig, train_arm
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
@@ -42,11 +43,11 @@ def _train(folder, processes):
 
 def test_two_processes_train_what_one_does(tmp_path):
     _train(tmp_path / "one", 1)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*launch, __file__, str(tmp_path / "two")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300, encoding="utf-8")
-    assert done.returncode == 0, done.stderr
+    log = tmp_path / "log"
+    process = start(_launch, log, tmp_path / "two", daemon=False)
+    process.join(300)
+    process.kill()
+    assert process.exitcode == 0, log.read_text(encoding="utf-8")
     for arm in ("plain", "jpeg-dl"):
         one, two = (tmp_path / name / "run" / arm / "0" for name in ("one", "two"))
         results = [json.loads((folder / "result.json").read_text(encoding="utf-8")) for folder in (one, two)]
@@ -64,8 +65,21 @@ def test_two_processes_train_what_one_does(tmp_path):
     np.testing.assert_allclose(results[0]["saturation"], results[1]["saturation"], atol=2e-3)
 
 
-if __name__ == "__main__":
-    _train(sys.argv[1], int(os.environ["WORLD_SIZE"]))
+def _launch(log, folder):
+    """What ``torchrun --standalone --nproc_per_node=2`` does, with forks in place of processes that import everything."""
+    with log.open("w", encoding="utf-8") as stream:
+        os.dup2(stream.fileno(), 2)
+    torch.set_num_threads(1)
+    one_node = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id="test",
+        max_restarts=0, start_method="fork",
+    )  # fmt: skip
+    elastic_launch(one_node, _train_there)(folder)
+
+
+def _train_there(folder):
+    rank_zero_only.rank = int(os.environ["RANK"])  # which Lightning looks up while it is imported
+    _train(folder, 2)
 
 
 @pytest.mark.parametrize(
