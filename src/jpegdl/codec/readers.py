@@ -14,6 +14,7 @@ from typing import Any
 
 import timm
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
@@ -41,7 +42,6 @@ class NotFinite(UsageError):  # noqa: N818
 
 FEATURES = "features:"  # in front of a name: what comes before the head, or all that the network gives
 _FILTERS = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
-_PIL_FILTERS = {2: "bilinear", 3: "bicubic"}  # numbers of Pillow's filters, as Hugging Face's files have them
 _TINY = 1e-12
 _NOT_CROPPED = 384  # from this side on, transformers scales photos for ConvNeXt to a square
 # Of EXIF orientations, which ones turn a photo upside down, left to right, and, after that, rows to columns.
@@ -452,12 +452,12 @@ def _of_processor(folder: Path, size: Any) -> dict[str, Any]:
     share = getattr(processor, "crop_pct", None)
     if share is not None and kind.startswith("ConvNext") and side >= _NOT_CROPPED:
         square, share = True, None
-    normalises = getattr(processor, "do_normalize", True)
+    resample, normalises = getattr(processor, "resample", None), getattr(processor, "do_normalize", True)
     return {
         "size": crop or side,
         "resize": side if share is None else int(side / share),
         "squash": square,
-        "interpolation": _PIL_FILTERS.get(int(getattr(processor, "resample", None) or 2), "bicubic"),
+        "interpolation": Image.Resampling(2 if resample is None else resample).name.lower(),
         "mean": processor.image_mean if normalises else (0.0, 0.0, 0.0),
         "std": processor.image_std if normalises else (1.0, 1.0, 1.0),
         "processor": processor,
@@ -503,12 +503,11 @@ def _recorded_input(network: nn.Module) -> dict[str, Any]:
     crop = recorded.get("crop_mode") or "center"
     if crop not in ("center", "squash"):
         raise UsageError(f"crop_mode {crop!r} of a reader's pretrained_cfg is not known here: it must be center or squash")
-    interpolation = recorded.get("interpolation", "bicubic")
     return {
         "size": size,
         "resize": int(size / recorded.get("crop_pct", 1.0)),
         "squash": crop == "squash",
-        "interpolation": interpolation if interpolation in _FILTERS else "bicubic",
+        "interpolation": recorded.get("interpolation", "bicubic"),
     }
 
 
