@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from factory import small_config
@@ -178,8 +179,12 @@ def test_the_command(finished, tmp_path, capsys):
     assert "[0, 1], not normalised" in about["input"]
 
 
-def test_another_rounding(finished, tmp_path):
-    folder, file = RunFolder(finished / "mine/jpeg-dl/0"), tmp_path / "model.pt2"
+def test_another_rounding_of_a_run_whose_test_images_went_through_jpeg(finished, tmp_path):
+    folder, file = RunFolder(tmp_path / "0"), tmp_path / "model.pt2"
+    shutil.copytree(finished / "mine/jpeg-dl/0", folder.path)
+    settings = yaml.safe_load(folder.config_file.read_text(encoding="utf-8"))
+    settings["data"]["jpeg_test"] = 30
+    folder.config_file.write_text(yaml.safe_dump(settings), encoding="utf-8")
     export_run(folder, file, rounding="none")
     extra = {"jpegdl.json": ""}
     program, model = torch.export.load(file, extra_files=extra).module(), open_run(folder).model
@@ -188,6 +193,7 @@ def test_another_rounding(finished, tmp_path):
     with torch.no_grad():
         _same(program(images), model(images))
     assert json.loads(extra["jpegdl.json"])["rounding"] == "none"
+    assert "JPEG file of quality 30" in json.loads(extra["jpegdl.json"])["preprocessing"]
     with pytest.raises(UsageError, match="has no quantizer.* rounding 'hard'"):
         export_run(RunFolder(finished / "mine/plain/0"), file, rounding="hard")
 

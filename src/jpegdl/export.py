@@ -132,10 +132,11 @@ def export_run(
     set_rounding(run.model.layer, rounding, f"the layer of {folder}")
     data = run.config.data
     turned = "turned as the EXIF orientation says" if data.orientation == "follow" else "not turned"
+    file = "" if data.jpeg_test is None else f"; through a JPEG file of quality {data.jpeg_test}, 4:2:0"
     metadata = {
         "classes": run.classes,
         "preprocessing": f"{turned}; RGB; short side to {data.side} pixels ({data.filter}, antialiased); middle "
-        f"{data.pixels}x{data.pixels}; / 255",
+        f"{data.pixels}x{data.pixels}{file}; / 255",
         "backbone": run.config.backbone,
         "data": data.kind,
         "arm": settings["arm"],

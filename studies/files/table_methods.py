@@ -5,11 +5,13 @@
 All search for tables of least mean KL (EfficientNet-Lite0's answer on the original, on the file) + mu x bits per pixel of real
 files, 4:2:0 with fitted Huffman codes, on the same images without labels, from the same standard tables:
 
-- gradient: ``jpegdl.codec.search_tables``;
+- gradient: along that of ``jpegdl.jpeg`` and of its bits, straight through the rounding; after each pass over the images the
+  scale by cost, since the gradient says little of it;
 - sensitivity: entries in proportion to a power (-1, -1/2, -1/4) of how much the loss against the network's own first answer
   feels each frequency, the power and the scale by cost;
 - sorted random search: entries drawn from a range around the start and sorted along the zigzag (after arXiv 2003.02874);
-- coordinate search: six bands of frequencies of each table, up or down by 40 %, then by 20 %, as long as it helps.
+- coordinate search, as ``jpegdl.codec.search_tables``: six bands of frequencies of each table, up or down by 40 %, then by
+  20 %, as long as it helps.
 
 A line for each pair of tables that was found, and for each pair that was tested; what is there is not computed again.
 """
@@ -33,16 +35,16 @@ from PIL import Image
 from summarize import line
 from torch import Tensor, nn
 
-from jpegdl import prepend
+from jpegdl import jpeg, prepend
 from jpegdl.calibrate import sensitivity_tables
-from jpegdl.codec import Encoder, FileCost, PhotoReader, file_tables, open_reader, search_tables
+from jpegdl.codec import Encoder, FileCost, PhotoReader, file_tables, open_reader
+from jpegdl.codec.table_search import TRIES, band_search
 from jpegdl.functional import ZIGZAG
 from jpegdl.tables import standard_tables
 
 NETWORK = "tf_efficientnet_lite0"
 MUS = (2.0, 0.5)
-EVALUATIONS = 30  # of all images, of random and of coordinate search
-BANDS = (0, 1, 3, 6, 15, 36, 64)  # along the zigzag
+PASSES, BATCH, RATE = 4, 8, 0.1  # of the gradient: over the images, images for each step, how far a step moves logarithms
 Found = tuple[Tensor, Tensor]
 Pixels = list[Image.Image]
 
@@ -51,16 +53,58 @@ def unit(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
+def units(cost: FileCost) -> Tensor:
+    return torch.stack([unit(photo) for photo in cost.photos if isinstance(photo, Image.Image)])
+
+
 def gradient(cost: FileCost, start: Found, weights: Path) -> Found:
-    found = search_tables(cost.photos, cost.readers, cost.mu, subsampling=cost.subsampling)
-    return found.luma, found.chroma
+    images, standard = units(cost), torch.stack(start)
+    best, found, logs = cost(*standard)[0], standard, standard.log().requires_grad_()
+    optimizer = torch.optim.Adam([logs], RATE)
+    total = PASSES * -(-len(cost.photos) // BATCH)
+    slower = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total)
+    for number in range(PASSES):
+        order = np.random.default_rng((0, number)).permutation(len(cost.photos)).tolist()
+        for first in range(0, len(order), BATCH):
+            optimizer.zero_grad()
+            add_gradient(cost, images, order[first : first + BATCH], logs)
+            optimizer.step()
+            slower.step()
+            with torch.no_grad():
+                logs.clamp_(0, math.log(255))
+        now, there = best_scale(cost, logs.detach().exp())
+        with torch.no_grad():
+            logs.copy_(there.log())
+        if now < best:
+            best, found = now, there
+    return found[0], found[1]
+
+
+def add_gradient(cost: FileCost, images: Tensor, numbers: list[int], logs: Tensor) -> None:
+    (reader,) = cost.readers
+    luma, chroma = logs.exp().clamp(1, 255)  # of which exp(log) may be a little more
+    files, bits = jpeg(images[numbers], tables=(luma, chroma), gradient="ste-matched", return_bits="optimal")
+    seen = torch.stack([reader.view(file) for file in files])
+    own = torch.stack([answers for (answers,) in cost.own(numbers)])
+    (cost.mu * bits / SIDE**2 + reader.distance(own, reader.answers(seen))).mean().backward()
+
+
+def best_scale(cost: FileCost, steps: Tensor) -> tuple[float, Tensor]:
+    """What tables (2, 8, 8) cost that are finer or coarser than these, as far as it falls, and these tables."""
+    best, found = cost(*steps)[0], steps
+    for factor in (2**-0.25, 2**0.25):
+        improved = False
+        while (now := cost(*(there := (found * factor).clamp(1, 255)))[0]) < best:
+            best, found, improved = now, there, True
+        if improved:
+            break
+    return best, found
 
 
 def sensitivity(cost: FileCost, start: Found, weights: Path) -> Found:
     network = timm.create_model(NETWORK, checkpoint_path=str(weights))
     answers = torch.stack([one[0] for one in cost.own(range(len(cost.photos)))]).argmax(1)
-    images = torch.stack([unit(photo) for photo in cost.photos if isinstance(photo, Image.Image)])
-    batches = list(zip(torch.split(images, 8), torch.split(answers, 8), strict=True))
+    batches = list(zip(torch.split(units(cost), 8), torch.split(answers, 8), strict=True))
     shape = sensitivity_tables(prepend(network, nn.Identity()), batches, q_max=1.0)
     best, least = start, math.inf
     for power in (1.0, 0.5, 0.25):
@@ -89,7 +133,7 @@ def scaled(pair: Found, scale: float) -> Found:
 def sorted_random(cost: FileCost, start: Found, weights: Path) -> Found:
     random = np.random.default_rng(0)
     best, least = start, math.inf
-    for _ in range(EVALUATIONS):
+    for _ in range(TRIES):
         pair = []
         for table in start:
             middle = float(table.log().mean()) + math.log(2) * random.uniform(-0.75, 0.75)
@@ -105,27 +149,7 @@ def sorted_random(cost: FileCost, start: Found, weights: Path) -> Found:
 
 
 def coordinate(cost: FileCost, start: Found, weights: Path) -> Found:
-    zigzag = torch.empty(64, dtype=torch.long)
-    zigzag[list(ZIGZAG)] = torch.arange(64)
-    best, least, left = start, cost(*start)[0], EVALUATIONS
-    for far in (0.4, 0.2):
-        improved = True
-        while improved and left > 0:
-            improved = False
-            for number in range(2 * (len(BANDS) - 1)):
-                table, band = divmod(number, len(BANDS) - 1)
-                inside = ((zigzag >= BANDS[band]) & (zigzag < BANDS[band + 1])).view(8, 8)
-                for way in (1 + far, 1 / (1 + far)):
-                    if left < 1:
-                        return best
-                    pair = list(best)
-                    pair[table] = torch.where(inside, pair[table] * way, pair[table]).clamp(1, 255)
-                    left -= 1
-                    now = cost(*pair)[0]
-                    if now < least:
-                        best, least, improved = (pair[0], pair[1]), now, True
-                        break
-    return best
+    return band_search(cost, start, TRIES)
 
 
 METHODS: dict[str, Callable[[FileCost, Found, Path], Found]] = {
@@ -197,6 +221,8 @@ def test(pair: Found, images: Pixels, targets: list[int], reader: PhotoReader) -
 def table(lines: Lines, half: str, images: int) -> Iterator[dict[str, Any]]:
     """Bits saved at the same loss, and points at the same rate, against standard tables."""
     tested = {of[3:]: row for of, row in lines.there.items() if of[:3] == ("test", half, images)}
+    if any(("standard", quality) not in tested for quality in QUALITIES):  # not measured yet
+        return
     standard = [tested["standard", quality] for quality in QUALITIES]
     bits, loss, right = (np.array([row[name] for row in standard], dtype=float) for name in ("bits", "loss", "right"))
     for (method, mu), row in tested.items():
@@ -240,7 +266,7 @@ def main() -> None:
             found = lines.get(("search", half, method, mu), make)
             pair = torch.tensor(found["luma"]).float(), torch.tensor(found["chroma"]).float()
             lines.get(("test", half, len(tests), method, mu), partial(test, pair, tests, targets, reader))
-    rows = list(table(lines, half, len(tests)))
+    rows = [row for each in ("first", "second") for row in table(lines, each, len(tests))]
     with arguments.csv.open("w", encoding="utf-8", newline="") if arguments.csv else sys.stdout as file:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()

@@ -11,7 +11,7 @@ import jpegdl.cli
 from factory import code_module
 from jpegdl.codec import Encoder, PhotoRateConfig, open_reader, photo_rates, rate_photos
 from jpegdl.errors import UsageError
-from jpegdl.tables import standard_tables
+from jpegdl.tables import standard_tables, write_tables
 
 
 @pytest.fixture
@@ -83,6 +83,22 @@ def test_without_labels_agreement_counts(photos, network, tmp_path):
     assert "--reader" in found.lines[0]
 
 
+def test_a_reader_may_choose_from_tables_of_mine(photos, network, tmp_path):
+    """Steps of 1 make the nearest files; kept results are of the tables that the file held."""
+    file, ones = tmp_path / "mine.json", torch.ones(8, 8)
+    config = PhotoRateConfig(
+        network, str(photos), reader=network, effort=2, robust=False, qualities=[50], mus=[0.0], device="cpu"
+    )
+    without = rate_photos(config).rows[1]
+    config.tables, found = str(file), []
+    for step in (100.0, 1.0, 100.0):
+        write_tables(file, {"luma": step * ones, "chroma": step * ones})
+        found.append(rate_photos(config, None, tmp_path / "kept").rows[1])
+    assert found[1]["distance"] < without["distance"]
+    assert found[1]["bits_per_pixel"] > without["bits_per_pixel"]
+    assert found[0] == found[2] != found[1]
+
+
 def test_the_command(photos, network, tmp_path, capsys):
     options = ["--photos", str(photos), "--qualities", "10,80", "--to", str(tmp_path / "to"), "--device", "cpu"]
     assert jpegdl.cli.main(["rate", "--model", network, *options, "--reader", "rate_readers:two", "--mus", "1,0.1"]) == 0
@@ -103,6 +119,9 @@ def test_what_cannot_be(photos, network, tmp_path):
         ({"photos": str(tmp_path / "empty")}, "empty"),
         ({"qualities": [0]}, "qualities"),
         ({"qualities": []}, "qualities"),
+        ({"tables": "standard:50", "effort": 2}, "tables"),
+        ({"tables": "standard:50", "reader": network}, "tables"),
+        ({"tables": "nowhere.json", "reader": network, "effort": 2}, "nowhere"),
         ({"model": "no_such_network"}, "no_such_network"),
     ):
         with pytest.raises(UsageError, match=named):

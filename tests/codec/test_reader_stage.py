@@ -23,7 +23,7 @@ from jpegdl.codec.trials import Shape, Tables, Trials, ask, decoded, make_trials
 from jpegdl.data import Data, DataConfig, photograph
 from jpegdl.data.sources.listing import is_image
 from jpegdl.errors import UsageError
-from jpegdl.tables import standard_tables
+from jpegdl.tables import standard_tables, write_tables
 
 PHOTO = Image.fromarray(photograph("chelsea")).convert("RGB")
 CODE = """
@@ -251,6 +251,21 @@ def test_the_mu_that_is_found(readers):
     assert search_mu(several, shape, 100.0, None) == _LOWEST_MU
     with pytest.raises(UsageError, match="smallest"):
         search_mu(several, shape, 0.01, None)
+
+
+def test_tables_of_mine_are_among_those_to_choose_from(source, tmp_path, readers, capsys):
+    """With steps of 1 files are nearest to the originals: a reader takes them where bits cost nothing."""
+    ones = torch.ones(8, 8)
+    write_tables(tmp_path / "mine.json", {"luma": ones, "chroma": ones})
+    options = ["--reader", f"{readers}:one", "--effort", "2", "--tables", str(tmp_path / "mine.json"), "--mu", "0"]
+    assert jpegdl.cli.main(["compress", str(source), str(tmp_path / "out"), *options, "--robust", "false"]) == 0
+    made = json.loads((tmp_path / "out" / MANIFEST).read_text(encoding="utf-8"))["files"]
+    learned = [name for name, one in made.items() if one["kind"] == "learned"]
+    assert f"learned ({len(learned)})" in capsys.readouterr().out
+    for name in learned:
+        with Image.open(tmp_path / "out" / name) as file:
+            assert all(len(set(table)) == 1 for table in file.quantization.values())
+    assert any(made[name]["quality"] > 90 for name in learned)  # than which no standard table is finer
 
 
 def test_one_of_several_is_left_out(source, tmp_path, readers):

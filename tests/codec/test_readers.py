@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import timm
 import torch
+import yaml
 from PIL import Image
+from timm.data import create_transform
 from torch import nn
 from torch.nn import functional as nn_functional
 
-from jpegdl.codec import PhotoReader, open_reader, open_readers
+from jpegdl.backbones.build import own_input
+from jpegdl.codec import PhotoReader, open_reader, open_readers, readers
 from jpegdl.data import DataConfig, TestTransform, photograph
 from jpegdl.errors import UsageError
 
@@ -48,9 +51,37 @@ def test_what_a_reader_sees_is_what_a_test_of_a_run_sees(size, interpolation):
     assert float((seen * 255 - wanted.float() * 255).abs().max()) <= 1.01
 
 
+@pytest.mark.parametrize("quality", [5, 60])
+def test_a_view_goes_through_the_jpeg_of_its_test(quality):
+    image, one = PHOTO.resize((40, 40)), reader(jpeg=quality)
+    wanted = TestTransform(DataConfig(size=32, resize=40, jpeg_test=quality))(image)
+    pixels = as_tensor(image)
+    floating = (pixels / 255).requires_grad_()
+    view = one.view(floating)
+    assert torch.allclose(one.view(pixels), wanted, rtol=0, atol=1e-6)
+    assert torch.allclose(view, wanted, rtol=0, atol=1e-6)
+    assert not torch.allclose(reader().view(pixels), wanted, rtol=0, atol=0.01)
+    view.square().sum().backward()
+    assert float(floating.grad[:, 4:-4, 4:-4].abs().sum()) > 0
+    assert one.record()["jpeg"] == quality
+    with pytest.raises(UsageError, match="jpeg"):
+        reader(jpeg=0)
+
+
+@pytest.mark.parametrize("size", [(96, 70), (70, 300)])
+def test_a_reader_that_squashes_sees_what_timms_transform_gives(size):
+    image = PHOTO.resize(size)
+    seen = reader(squash=True).view(as_tensor(image))
+    wanted = create_transform(
+        (3, 32, 32), crop_pct=0.8, crop_mode="squash", interpolation="bicubic", mean=(0,) * 3, std=(1,) * 3
+    )
+    assert float((seen - wanted(image)).abs().max()) <= 1.01 / 255
+
+
+@pytest.mark.parametrize("squash", [False, True])
 @pytest.mark.parametrize("size", [(96, 70), (51, 200), (40, 40), (40, 64), (2000, 20)])
-def test_what_it_does_not_see_has_no_gradient(size):
-    one = reader()
+def test_what_it_does_not_see_has_no_gradient(size, squash):
+    one = reader(squash=squash)
     width, height = size
     pixels = torch.rand(3, height, width, requires_grad=True)
     one.view(pixels).clamp(0.001, 0.999).sum().backward()
@@ -226,12 +257,72 @@ def test_a_run_is_a_reader_with_its_layer(mine):
     views = torch.rand(2, 3, one.size, one.size)
     with torch.no_grad():
         wanted = model(views).log_softmax(1)
+    assert one.jpeg is None
     exact = PhotoReader(model.model, "same", size=one.size, fast=False)
     assert torch.allclose(exact.answers(views), wanted, atol=1e-5)
     model.save_pretrained(mine.parent / "saved")
     saved = open_reader(str(mine.parent / "saved"))
     assert saved.classes == model.classes
     assert torch.allclose(saved.answers(views), one.answers(views), atol=1e-5)
+
+
+def test_a_run_sees_the_jpeg_of_its_own_test_by_every_way_to_open_it(mine):
+    from jpegdl import load
+
+    run = mine / "plain" / "0"
+    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    settings["data"] |= {"jpeg_test": 7, "resize": 48, "interpolation": "bilinear", "orientation": "follow"}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    model = load(run)
+    model.save_pretrained(mine.parent / "saved")
+    image = PHOTO.crop((0, 0, 48, 48))
+    for name in (run, mine.parent / "saved"):
+        one = open_reader(str(name))
+        assert (one.jpeg, one.resize, one.interpolation, one.orientation) == (7, 48, "bilinear", "follow")
+        assert torch.allclose(one.view(as_tensor(image)), model.transform(image), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+def test_a_network_with_timms_record_sees_what_that_says(mode, tmp_path, monkeypatch):
+    (tmp_path / "recorded_readers.py").write_text(
+        "from torch import nn\n"
+        "def make():\n"
+        "    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+        f"    network.pretrained_cfg = dict(input_size=(3, 32, 32), crop_pct=0.8, crop_mode='{mode}')\n"
+        "    return network\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "recorded_readers", raising=False)
+    if mode == "border":
+        with pytest.raises(UsageError, match="border"):
+            open_reader("recorded_readers:make")
+        return
+    one = open_reader("recorded_readers:make")
+    assert (one.size, one.resize, one.squash) == (32, 40, mode == "squash")
+    sys.modules.pop("recorded_readers")
+
+
+def test_what_published_weights_see_is_timms_and_torchvisions():
+    """Of all networks whose record says that photos are squashed, and of some of those whose record does not."""
+    names = timm.list_models(pretrained=True)
+    squashed = [name for name in names if timm.models.get_pretrained_cfg(name).crop_mode == "squash"]
+    assert len(squashed) > 20
+    for name in [*squashed, *names[::100]]:
+        made, config = own_input(name), timm.models.get_pretrained_cfg(name)
+        assert (made.squash, made.size) == (config.crop_mode == "squash", config.input_size[-1])
+    assert not own_input("torchvision/resnet18").squash
+
+
+def test_published_weights_of_torchvision_get_the_normalisation_they_were_made_with(monkeypatch):
+    network = Tiny()
+    network.transform_input = False
+    monkeypatch.setattr(readers, "check_backbone", lambda *_, **__: None)
+    monkeypatch.setattr(readers, "build_backbone", lambda *_: network)
+    monkeypatch.setattr(readers, "pretrained_weights", lambda *_: network.state_dict())
+    monkeypatch.setattr(readers, "load_weights", lambda *_: None)
+    open_reader("torchvision/inception_v3")
+    assert network.transform_input
 
 
 def test_folders_that_hold_no_model(tmp_path):
@@ -245,13 +336,69 @@ def test_folders_that_hold_no_model(tmp_path):
         open_reader("no_such_network")
 
 
-def test_a_folder_of_transformers(tmp_path):
+@pytest.fixture
+def of_transformers(tmp_path):
+    """A folder with a network of transformers, and that network."""
     transformers = pytest.importorskip("transformers")
     config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], num_labels=4, layer_type="basic")
     torch.manual_seed(0)
     model = transformers.ResNetForImageClassification(config).eval()
     model.save_pretrained(tmp_path)
-    made = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True, "resample": 3}
+    return tmp_path, model
+
+
+OWN = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
+
+
+@pytest.mark.parametrize(
+    ("made", "seen"),
+    [
+        ({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 28}, **OWN}, (28, 32, False)),
+        ({"feature_extractor_type": "ConvNextFeatureExtractor", "size": 28, "crop_pct": 0.7, **OWN}, (28, 40, False)),
+        ({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 384}}, (384, 384, True)),
+        ({"size": {"shortest_edge": 28}, "crop_pct": 0.875}, (28, 32, False)),  # by the kind of network
+        ({"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}, (32, 32, True)),
+        ({"image_processor_type": "ViTImageProcessor", "size": 32, "do_normalize": False}, (32, 32, True)),
+        ({"image_processor_type": "CLIPImageProcessor", "size": 40, "crop_size": 32}, (32, 40, False)),
+    ],
+)
+def test_a_network_of_transformers_sees_what_its_image_processor_makes(of_transformers, made, seen):
+    from transformers import AutoImageProcessor
+
+    folder, model = of_transformers
+    (folder / "preprocessor_config.json").write_text(json.dumps(made), encoding="utf-8")
+    one = open_reader(str(folder), fast=False)
+    assert (one.size, one.resize, one.squash) == seen
+    pixels = as_tensor(PHOTO.resize((2 * one.resize, one.resize)))
+    wanted = AutoImageProcessor.from_pretrained(folder)(images=PHOTO.resize((2 * one.resize, one.resize)), return_tensors="pt")
+    with torch.no_grad():
+        assert torch.allclose(
+            one.answers(one.view(pixels)[None]), model(wanted["pixel_values"]).logits.log_softmax(1), atol=0.01
+        )
+
+
+def test_an_image_processor_that_does_something_else_is_refused(of_transformers):
+    folder, _ = of_transformers
+    for more, named in (
+        ({"do_rescale": False}, "ViTImageProcessor"),
+        ({"do_resize": False}, "ViTImageProcessor"),
+        ({"size": {"height": 32, "width": 48}}, "ViTImageProcessor"),
+        ({"resample": 1}, "lanczos"),
+    ):
+        made = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, **more}
+        (folder / "preprocessor_config.json").write_text(json.dumps(made), encoding="utf-8")
+        with pytest.raises(UsageError, match=named) as error:
+            open_reader(str(folder))
+        assert "\n" not in str(error.value)
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.warns(UserWarning, match=r"preprocessor_config\.json"):
+        assert open_reader(str(folder)).size == 224
+
+
+def test_a_folder_of_transformers(of_transformers):
+    tmp_path, model = of_transformers
+    made = {"image_processor_type": "BitImageProcessor"}
+    made |= {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True, "resample": 3}
     made |= {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(made), encoding="utf-8")
     one = open_reader(str(tmp_path))

@@ -1,4 +1,5 @@
 import io
+import math
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from test_shaping import PHOTO, reader
 
 from commands import one_error, run_command
 from factory import code_module
+from jpegdl import functional as F
 from jpegdl.codec import Encoder, FileCost, open_reader, search_folder, search_tables
 from jpegdl.codec.photo_rates import photo_at
 from jpegdl.codec.read_image import DecodedImage
+from jpegdl.codec.table_search import band_search
 from jpegdl.errors import UsageError
 from jpegdl.tables import read_tables, standard_tables, tables_by_component
 
@@ -38,7 +41,7 @@ def test_a_cost_is_that_of_real_files(subsampling):
 
 def test_tables_cost_less_than_the_best_standard_ones_and_are_what_is_said():
     one, mu = reader(), 0.3
-    found = search_tables(PHOTOS, one, mu, passes=8)
+    found = search_tables(PHOTOS, one, mu)
     cost = FileCost(PHOTOS, [one], mu)
     assert found.standard_cost == cost(*standard_tables(found.quality))[0]
     assert found.standard_cost <= min(cost(*standard_tables(quality))[0] for quality in (10, 50, 90))
@@ -49,11 +52,57 @@ def test_tables_cost_less_than_the_best_standard_ones_and_are_what_is_said():
         assert bool(((table == table.round()) & (table >= 1) & (table <= 255)).all())
 
 
-def test_a_seed_gives_the_same_tables():
-    first, again, other = (search_tables(PHOTOS * 3, reader(), 0.3, passes=2, seed=seed) for seed in (1, 1, 2))
-    assert torch.equal(first.luma, again.luma)
-    assert torch.equal(first.chroma, again.chroma)
-    assert not (torch.equal(first.luma, other.luma) and torch.equal(first.chroma, other.chroma))
+@pytest.mark.parametrize("tries", [1, 5])
+def test_no_more_pairs_are_tried_than_asked_for_and_progress_counts_their_files(tries):
+    told = []
+    photos = PHOTOS[:2] * 20  # more than go through a reader at once
+    search_tables(photos, reader(), 0.3, tries=tries, progress=lambda *said: told.append(said))
+    standard = FileCost(photos, [reader()], 0.3)
+    standard.quality()
+    assert told[-1][:2] == ("files", (len(standard.tried) + tries) * len(photos))
+    assert [done for _, done, _ in told[:3]] == [32, 40, 72]
+    assert told[-1][1] <= told[-1][2]
+
+
+def test_a_band_alone_that_the_reader_wants_is_found():
+    """Of a cost that is known: the tables of least cost have coarser DC of luma and finer high frequencies of chroma."""
+    start, zigzag = standard_tables(50), [F.ZIGZAG.index(place) for place in range(64)]
+    wanted = [table.flatten().clone() for table in start]
+    wanted[0][0] *= 1.4**2
+    wanted[1][[place >= 36 for place in zigzag]] /= 1.4 * 1.2
+
+    class Known(FileCost):
+        def __init__(self):
+            self.tried = {}
+
+        def __call__(self, luma, chroma):
+            off = [(found.flatten() / there).log().square().sum() for found, there in zip((luma, chroma), wanted, strict=True)]
+            cost = float(sum(off))
+            self.tried[luma.numpy().tobytes() + chroma.numpy().tobytes()] = (cost, cost, 0.0)
+            return cost, cost, 0.0
+
+    for found, there, first in zip(band_search(Known(), start, 200), wanted, start, strict=True):
+        assert float((found.flatten() / there).log().abs().max()) < 0.5 * math.log(1.2)  # no nearer one can be had
+        assert torch.equal(found.flatten() == first.flatten(), there == first.flatten())
+
+
+def test_a_pair_is_tried_once():
+    seen = []
+    cost = FileCost(PHOTOS[:1], [reader()], 1.0, looked=seen.append)
+    luma, chroma = standard_tables(30)
+    assert cost(luma, chroma) == cost(luma + 0.3, chroma - 0.3)
+    assert seen == [1]
+
+
+def test_files_are_opened_for_each_try_and_give_the_same(tmp_path):
+    files = [tmp_path / f"{number}.png" for number in range(len(PHOTOS))]
+    for photo, file in zip(PHOTOS, files, strict=True):
+        photo.save(file)
+    tables = standard_tables(20)
+    assert FileCost(files, [reader()], 0.3)(*tables) == FileCost(PHOTOS, [reader()], 0.3)(*tables)
+    (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
+    with pytest.raises(UsageError, match="notes"):
+        search_tables([*files, tmp_path / "notes.txt"], reader(), 0.3)
 
 
 def test_the_original_is_seen_to_the_last_level():
@@ -65,7 +114,7 @@ def test_the_original_is_seen_to_the_last_level():
 
 
 def test_bits_alone_take_the_coarsest_tables():
-    assert search_tables(PHOTOS[:1], reader(), 1e6, passes=1).quality == 6
+    assert search_tables(PHOTOS[:1], reader(), 1e6, tries=1).quality == 6
 
 
 def test_a_photo_is_seen_as_its_camera_held_it():
@@ -84,8 +133,7 @@ def test_a_photo_is_seen_as_its_camera_held_it():
         (PHOTOS, {"mu": -1.0}, "mu"),
         (PHOTOS, {"mu": float("nan")}, "mu"),
         (PHOTOS, {"subsampling": "4:1:1"}, "subsampling"),
-        (PHOTOS, {"passes": 0}, "passes"),
-        (PHOTOS, {"seed": -1}, "seed"),
+        (PHOTOS, {"tries": 0}, "tries"),
     ],
 )
 def test_what_cannot_be_is_named(photos, settings, named):
@@ -109,17 +157,28 @@ def folder(tmp_path):
 
 def test_the_command_writes_tables_that_files_are_made_with(folder, network, tmp_path, capsys):
     (folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    options = ["--photos", str(folder), "--mu", "0.3", "--device", "cpu", "--save", str(tmp_path / "tables.json")]
+    options = [
+        "--photos",
+        str(folder),
+        "--mu",
+        "0.3",
+        "--device",
+        "cpu",
+        "--save",
+        str(tmp_path / "tables.json"),
+        "--tries",
+        "4",
+    ]
     status, out, _ = run_command(capsys, "calibrate", "--reader", network, *options)
     assert status == 0
     assert "bad.png" in out
-    there = search_folder(str(folder), network, 0.3, device="cpu")
+    there = search_folder(str(folder), network, 0.3, tries=4, device="cpu")
     assert (there.images, there.total, len(there.bad)) == (4, 5, 1)
     assert all(map(torch.equal, read_tables(tmp_path / "tables.json"), (there.found.luma, there.found.chroma)))
     (folder / "bad.png").unlink()
     one = open_reader(network)
     photos = [photo_at(file) for file in (folder / "0" / "0.png", folder / "0" / "2.png", *sorted((folder / "1").iterdir()))]
-    alone = search_tables(photos, one, 0.3)
+    alone = search_tables(photos, one, 0.3, tries=4)
     assert torch.equal(alone.luma, there.found.luma)
 
     status, _, _ = run_command(
@@ -141,6 +200,7 @@ def test_the_command_writes_tables_that_files_are_made_with(folder, network, tmp
         (["--reader", "NETWORK", "--photos", "FOLDER", "--method", "magnitude"], "--method"),
         (["--reader", "NETWORK", "--photos", "FOLDER", "--mu", "-1"], "mu"),
         (["--reader", "NETWORK", "--photos", "FOLDER", "--images", "0"], "images"),
+        (["--reader", "NETWORK", "--photos", "FOLDER", "--tries", "0"], "tries"),
         (["--reader", "NETWORK", "--photos", "FOLDER", "--save", "nowhere/tables.json"], "nowhere"),
         (["--reader", "table_readers:broken", "--photos", "FOLDER"], "finite"),
     ],

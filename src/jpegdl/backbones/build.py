@@ -95,6 +95,7 @@ class OwnInput:
     size: int  # side of the square images, in pixels
     resize: int  # short side that images are scaled to before the crop to ``size``
     interpolation: str  # bicubic or bilinear
+    squash: bool = False  # whether images of any shape are scaled to a square of ``resize`` instead
 
 
 def own_input(name: str) -> OwnInput | None:
@@ -115,7 +116,7 @@ def own_input(name: str) -> OwnInput | None:
     made = resolve_data_config(pretrained_cfg=recorded.to_dict())  # type: ignore[no-untyped-call]
     size = made["input_size"][-1]
     interpolation = made["interpolation"] if made["interpolation"] in ("bicubic", "bilinear") else "bicubic"
-    return OwnInput(size, int(size / made["crop_pct"]), interpolation)
+    return OwnInput(size, int(size / made["crop_pct"]), interpolation, made["crop_mode"] == "squash")
 
 
 def pretrained_source(name: str) -> str | None:

@@ -20,7 +20,8 @@ class Calibrate(WithSettings):
         "images, calibration and bits say how to compute the tables; --data.path, --data.workers and --device say where the "
         "images are and what to compute on. All other options count only with --model, and for magnitude tables without a "
         "plain run. With --reader and --photos you need no run: you get the tables with which JPEG files of such photos cost "
-        "this network least. Only --mu, --images, --subsampling, --seed, --device and --save count then."
+        "this network least, found by trying coarser and finer steps. Only --mu, --images, --tries, --subsampling, --seed (it "
+        "draws the photos), --device and --save count then."
     )
     example = "jpegdl calibrate mine --save tables.json"
     short = (
@@ -43,6 +44,9 @@ class Calibrate(WithSettings):
         parser.add_argument("--photos", type=str | None, default=None, help="folder of photos for --reader; no labels are used")
         parser.add_argument("--mu", type=NotNegative, default=1.0, help="with --reader: what a bit per pixel is worth, in nats")
         parser.add_argument("--images", type=Count | None, default=128, help="with --reader: how many photos; null for all")
+        parser.add_argument(
+            "--tries", type=Count, default=30, help="with --reader: pairs of tables to try, each on files of all photos"
+        )
         parser.add_argument(
             "--subsampling", type=Literal["4:4:4", "4:2:0"], default="4:2:0", help="with --reader: of chroma, in the files"
         )
@@ -81,12 +85,12 @@ def _for_files(chosen: dict[str, Any]) -> None:
         raise UsageError(f"--{missing} is missing: tables of files for a network take --reader MODEL and --photos FOLDER")
     if given := [name for name in ("method", "model") if chosen[name] is not None]:
         raise UsageError(f"--{given[0]} is for a layer's first tables, and --reader for those of files: drop one")
-    with Bar(unit="photos") as bar:
+    with Bar(unit="files") as bar:
         there = search_folder(
             chosen["photos"],
             chosen["reader"],
             chosen["mu"],
-            **{name: chosen[name] for name in ("subsampling", "images", "seed", "device")},
+            **{name: chosen[name] for name in ("subsampling", "images", "tries", "seed", "device")},
             progress=bar.show,
         )
     for why in there.bad:

@@ -92,8 +92,8 @@ def _say_of_shards(found: dict[str, Any]) -> None:
 
 def _say_of_readers(found: dict[str, Any], where: str = "") -> None:
     """What files for readers came to, and what networks say of them that had no say."""
-    qualities = ", ".join(f"{quality} ({count})" for quality, count in found["qualities"].items())
-    say(f"mu {found['mu']:.3g}; qualities (files): {qualities}")
+    qualities, kinds = (", ".join(f"{name} ({count})" for name, count in found[key].items()) for key in ("qualities", "kinds"))
+    say(f"mu {found['mu']:.3g}; qualities (files): {qualities}; tables (files): {kinds}")
     what = {"readers": "reader", "left_out": "left out, with files the others chose", "judges": "judge, which had no say"}
     for key, words in what.items():
         for one in found[key]:

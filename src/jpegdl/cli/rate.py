@@ -30,6 +30,8 @@ class Rate(OnComparison):
         parser.add_argument("--reader", type=str | None, default=None, help="network to make files for, beside default JPEG")
         parser.add_argument("--judge", type=str | None, default=None, help="other networks that read all files too")
         parser.add_argument("--effort", type=Literal[1, 2, 3], default=1, help="effort for the reader's files, as in compress")
+        of_tables = "more tables for the reader to choose from, at effort 2 or 3; as in compress"
+        parser.add_argument("--tables", type=str | None, default=None, help=of_tables)
         parser.add_argument("--mus", type=list[float] | None, default=None, help="values of mu to make them with")
         parser.add_argument("--robust", type=bool, default=True, help="as in compress")
         parser.add_argument("--to", type=str, default="rate", help="folder to write rate.csv, .json and .png to, with --photos")
@@ -67,7 +69,8 @@ def _any_network(chosen: dict[str, Any]) -> None:
     if chosen["model"] is None or chosen["photos"] is None:
         missing = "model" if chosen["model"] is None else "photos"
         raise UsageError(f"--{missing} is missing: any network takes --model MODEL and --photos FOLDER")
-    given = {name: chosen[name] for name in ("model", "photos", "reader", "judge", "effort", "robust", "images_seed", "device")}
+    names = ("model", "photos", "reader", "judge", "effort", "tables", "robust", "images_seed", "device")
+    given = {name: chosen[name] for name in names}
     given |= {"subsampling": "4:2:0" if chosen["subsampling"] == "both" else chosen["subsampling"]}
     for name in ("mus", "images"):
         if chosen[name] is not None:

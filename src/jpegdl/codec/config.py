@@ -21,7 +21,7 @@ class CompressConfig:
         tables: instead of a run: standard:Q for the standard tables at quality Q, 1 to 100, or a file. The file may be JSON,
             .txt in libjpeg's text format (cjpeg -qtables), or a JPEG file, whose tables are taken.
         subsampling: of chroma: 4:4:4, or 4:2:0 (half the height and width). Default: as in the run's layer or in the file of
-            tables, else 4:4:4.
+            tables, else 4:4:4; with readers 4:2:0.
         optimize: fit the Huffman codes to each image. This makes smaller files with the same pixels, and takes more time.
         progressive: write progressive files.
         exact: compute levels as the layer does, in float32 and within its level cap. This takes jpeglib (pip install

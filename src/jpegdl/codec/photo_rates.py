@@ -19,8 +19,9 @@ from matplotlib.ticker import FuncFormatter
 from timm.data.imagenet_info import ImageNetInfo
 
 from jpegdl.codec.encoder import LARGEST_SIDE, Encoder, encoder_version
+from jpegdl.codec.learned import learned_tables
 from jpegdl.codec.levels import Array
-from jpegdl.codec.read_image import BAD, DecodedImage, open_picture, why
+from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
 from jpegdl.codec.readers import PhotoReader, check_together, open_reader
 from jpegdl.codec.shaping import tried
 from jpegdl.codec.trials import LOOKS, Shape, Trials, decoded, make_trials, seen_bytes
@@ -48,6 +49,7 @@ class PhotoRateConfig:
         reader: network to make files for, beside default JPEG, or several separated by commas; None for none.
         judge: other networks that read all files too, separated by commas.
         effort: how files for the reader are made; see :class:`jpegdl.codec.Shape`.
+        tables: more tables for the reader to choose from at effort 2 or 3: a file, or standard:Q; None for none.
         mus: values of mu to make them with.
         robust: see :class:`jpegdl.codec.Shape`.
         images: how many photos, evenly over the folder; null for all.
@@ -62,6 +64,7 @@ class PhotoRateConfig:
     reader: str | None = None
     judge: str | None = None
     effort: Literal[1, 2, 3] = 1
+    tables: str | None = None
     mus: list[NotNegative] = field(default_factory=lambda: [4.0, 2.0, 1.0, 0.5, 0.25, 0.1])
     robust: bool = True
     images: Count | None = 500
@@ -111,6 +114,8 @@ def rate_photos(
     check_fields(config)
     if not config.qualities:
         raise UsageError("qualities must be one or more, from 1 to 100, got none")
+    if config.tables is not None and (config.reader is None or config.effort < 2):
+        raise UsageError("tables are for a reader to choose from: they need --reader and effort 2 or 3")
     folder, files = photos_in(config.photos)
     model = open_reader(config.model, config.device)
     judges = [open_reader(name.strip(), config.device) for name in (config.judge or "").split(",") if name.strip()]
@@ -161,6 +166,8 @@ def photo_at(path: Path) -> DecodedImage:
     try:
         with path.open("rb") as stream:
             photo = open_picture(stream, path.name)
+    except Other:
+        raise UsageError(f"{path} is no image file") from None
     except BAD as error:
         raise UsageError(f"{path}: {why(error)}") from error
     if max(photo.image.size) > LARGEST_SIDE:
@@ -201,10 +208,13 @@ class _Measured:
         ]
         self.settings: list[tuple[str, float]] = [("default", quality) for quality in dict.fromkeys(config.qualities)]
         self.shapes: list[Shape] = []
+        self.tables: tuple[torch.Tensor, torch.Tensor] | None = None
         if readers:
             name = ", ".join(reader.name for reader in readers)
             self.settings += [(f"for {name}, effort {config.effort}", mu) for mu in config.mus]
-            plain = Shape(effort=config.effort, robust=config.robust, subsampling=config.subsampling)
+            learned = None if config.tables is None else learned_tables(None, config.tables)
+            self.tables = None if learned is None else (learned.luma, learned.chroma)
+            plain = Shape(effort=config.effort, robust=config.robust, subsampling=config.subsampling, learned=self.tables)
             self.shapes = [replace(plain, mu=mu) for mu in config.mus]
         self.pixels: list[int] = []
         self.targets: list[int] = []
@@ -218,6 +228,8 @@ class _Measured:
             name: value for name, value in asdict(self.config).items() if name not in ("images", "images_seed", "device")
         }
         networks = [network.record() for network in (*self.networks, *self.readers)]
+        if self.tables is not None:
+            settings["tables"] = [table.tolist() for table in self.tables]
         return {**settings, "photos": str(folder.resolve()), "networks": networks, "encoder": encoder_version()}
 
     def add(

@@ -436,6 +436,7 @@ class ReaderSummary:
     Attributes:
         files: how many.
         qualities: how many have which quality.
+        kinds: how many have which kind of tables: standard, finer chroma, learned or finest.
         readers: of each its ``name``, ``agreement`` (share of first answers that stay; None of features) and ``distance``
             (mean, nats).
         left_out: of each of several readers the same, on the files that the others choose.
@@ -446,6 +447,7 @@ class ReaderSummary:
 
     files: int
     qualities: dict[int, int]
+    kinds: dict[str, int]
     readers: list[dict[str, Any]]
     left_out: list[dict[str, Any]]
     judges: list[dict[str, Any]]
@@ -467,11 +469,12 @@ def summary_of(made: dict[str, dict[str, Any]], stage: ReaderStage) -> ReaderSum
             found.append({"name": reader.name, "agreement": None if reader.features else kept, "distance": distance})
         return found
 
-    qualities = [one["quality"] for one in made.values()]
+    qualities, kinds = ([one[key] for one in made.values()] for key in ("quality", "kind"))
     worst = sorted(made, key=lambda name: -max(made[name]["distance"]))[:WORST]
     return ReaderSummary(
         len(made),
         {quality: qualities.count(quality) for quality in sorted(set(qualities))},
+        {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
         of(None, stage.readers),
         of("left_out", stage.readers),
         of("judges", stage.judges),

@@ -1,15 +1,20 @@
 """Networks that read files: opened by name, each with its own scaling, crop and normalisation, differentiable."""
 
 import copy
+import functools
 import hashlib
 import inspect
 import json
+import math
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
@@ -23,9 +28,11 @@ from jpegdl.errors import UsageError
 from jpegdl.extras import require
 from jpegdl.files import digest_of_file
 from jpegdl.layer import PrependedModel, prepend
+from jpegdl.layer.jpeg_function import jpeg
 from jpegdl.runs import RunFolder
 from jpegdl.runs.device import compute_device
 from jpegdl.runs.model import open_run
+from jpegdl.settings import Quality, check_value
 from jpegdl.user_code import find_object, is_own, said
 
 
@@ -35,9 +42,9 @@ class NotFinite(UsageError):  # noqa: N818
 
 FEATURES = "features:"  # in front of a name: what comes before the head, or all that the network gives
 _FILTERS = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
-_PIL_FILTERS = {2: "bilinear", 3: "bicubic"}  # numbers of Pillow's filters, as Hugging Face's files have them
 _TINY = 1e-12
 _ALIKE = 0.05  # of the largest number: by more than that, no rounding changes answers
+_NOT_CROPPED = 384  # from this side on, transformers scales photos for ConvNeXt to a square
 # Of EXIF orientations, which ones turn a photo upside down, left to right, and, after that, rows to columns.
 _UPSIDE_DOWN, _MIRRORED, _ON_ITS_SIDE = {3, 4, 6, 7}, {2, 3, 7, 8}, {5, 6, 7, 8}
 
@@ -64,7 +71,10 @@ class PhotoReader:
         name: for messages and records.
         size: side of the square that it sees, in pixels.
         resize: short side that photos are scaled to before the middle is cut out; None for ``size``.
+        squash: scale photos to a square of ``resize``, whatever their shape, instead of their short side.
         interpolation: bicubic or bilinear.
+        jpeg: quality of a JPEG file, 4:2:0, that what it sees goes through at last, as in a run with ``data.jpeg_test``; None
+            for no file.
         orientation: follow where it sees photos turned as the camera's note (EXIF orientation) says; stored where it does not.
         mean, std: its normalisation, for images in [0, 1]. Default: see :func:`jpegdl.layer.prepend`.
         classes: their names, in the order of the logits; None where nobody knows.
@@ -74,7 +84,8 @@ class PhotoReader:
         fast: compute in bfloat16 where the processor has instructions for it.
 
     Attributes:
-        classes, features, name, size, resize, interpolation, orientation: as given; ``outputs`` is how many logits there are.
+        classes, features, name, size, resize, squash, interpolation, jpeg, orientation: as given.
+        outputs: how many logits, or features, there are.
 
     Raises:
         UsageError: the network takes more than images, fails on them, or gives no logits, or none that are finite; its answers
@@ -88,7 +99,9 @@ class PhotoReader:
         *,
         size: int = 224,
         resize: int | None = None,
+        squash: bool = False,
         interpolation: str = "bicubic",
+        jpeg: int | None = None,
         orientation: Orientation = "stored",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -102,7 +115,9 @@ class PhotoReader:
             raise UsageError(f"interpolation of {name} must be bicubic or bilinear, got {interpolation!r}")
         if orientation not in ("stored", "follow"):
             raise UsageError(f"orientation of {name} must be stored or follow, got {orientation!r}")
-        self.orientation = orientation
+        if jpeg is not None:
+            check_value(jpeg, Quality, f"jpeg of {name}")
+        self.squash, self.jpeg, self.orientation = squash, jpeg, orientation
         self.name, self.size, self.resize, self.interpolation = name, size, max(size, resize or size), interpolation
         self.features, self.classes = features, None if classes is None else list(classes)
         self.device = compute_device(None if device is None else str(device))
@@ -166,18 +181,28 @@ class PhotoReader:
 
     def record(self) -> dict[str, Any]:
         """Return what ``compress.json`` tells of it: name, digest of its weights, and what it sees."""
-        seen = {"size": self.size, "resize": self.resize, "interpolation": self.interpolation}
-        if self.orientation != "stored":
-            seen["orientation"] = self.orientation
+        seen: dict[str, Any] = {"size": self.size, "resize": self.resize, "interpolation": self.interpolation}
+        rare = {"squash": self.squash, "jpeg": self.jpeg, "orientation": self.orientation}
+        seen |= {key: value for key, value in rare.items() if value not in (False, None, "stored")}
         return {"name": self.name, "digest": self.digest, **seen, **self._normalised, "features": self.features}
 
     # ------------------------------------------------------------------------------------------------------------- seeing
 
     def scaled(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that a photo is scaled to; the same as in a run's test."""
+        if self.squash:
+            return self.resize, self.resize
         short = min(height, width)
-        most = LONGEST * short
-        return self.resize * min(height, most) // short, self.resize * min(width, most) // short
+        return self.resize * self._taken(height, short) // short, self.resize * self._taken(width, short) // short
+
+    def _taken(self, side: int, short: int) -> int:
+        """How much of a side is taken, before scaling."""
+        return side if self.squash else min(side, LONGEST * short)
+
+    @property
+    def normalisation(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each colour, (1, 3, 1, 1), for images in [0, 1]."""
+        return self._model.mean, self._model.std
 
     def _turns(self, note: int) -> bool:
         return note != 1 and self.orientation == "follow"
@@ -203,7 +228,7 @@ class PhotoReader:
         short = min(height, width)
         found = []
         for whole, cut in ((height, high), (width, wide)):
-            taken = min(whole, LONGEST * short)
+            taken = self._taken(whole, short)
             scale = taken / cut
             start = (whole - taken) // 2 + round((cut - self.size) / 2) * scale
             margin = 2 * max(scale, 1) if cut != taken else 0
@@ -224,14 +249,17 @@ class PhotoReader:
         if self._turns(note):
             pixels = upright(pixels, note)
         height, width = pixels.shape[-2:]
-        most = LONGEST * min(height, width)
-        if max(height, width) > most:
-            pixels = v2.center_crop(pixels, [min(height, most), min(width, most)])
+        taken = [self._taken(side, min(height, width)) for side in (height, width)]
+        if taken != [height, width]:
+            pixels = v2.center_crop(pixels, taken)
         goal = list(self.scaled(height, width))
         if list(pixels.shape[-2:]) != goal:
             pixels = v2.resize(pixels, goal, _FILTERS[self.interpolation], antialias=True)
         pixels = v2.center_crop(pixels, [self.size, self.size])
-        return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.clamp(0, 1)
+        pixels = pixels if pixels.dtype == torch.uint8 else pixels.clamp(0, 1)
+        if self.jpeg is not None:
+            pixels = jpeg(pixels, self.jpeg, subsampling="4:2:0")
+        return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
 
     # ----------------------------------------------------------------------------------------------------------- answering
 
@@ -339,9 +367,11 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
     if not plain.strip():
         raise UsageError("a reader is missing: give a run's folder, timm's name of a model, NAME@FILE or module:make")
     options: dict[str, Any] = {"features": features, "device": device, "fast": fast}
+    processor = None
     folder = Path(plain).expanduser()
     if folder.is_dir():
         network, found = _of_folder(folder)
+        processor = found.pop("processor", None)
     elif is_own(plain.partition("@")[0]):
         made = _own(*_with_file(plain))
         if isinstance(made, PhotoReader):
@@ -354,7 +384,10 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
         found["classes"] = None
     front, at, file = name.partition("@")
     shown = f"{front}@{Path(file).name}" if at else name  # as files and tables have it: where it is here does not matter
-    return PhotoReader(network, shown, **{**found, **options})
+    reader = PhotoReader(network, shown, **{**found, **options})
+    if processor is not None:
+        _check_view(reader, processor)
+    return reader
 
 
 def open_readers(names: Sequence[str], device: str | torch.device | None = "cpu", *, fast: bool = True) -> list[PhotoReader]:
@@ -430,6 +463,7 @@ def _of_data(config: DataConfig) -> dict[str, Any]:
         "size": config.pixels,
         "resize": config.side,
         "interpolation": config.filter,
+        "jpeg": config.jpeg_test,
         "orientation": config.orientation,
     }
 
@@ -440,25 +474,69 @@ def _of_transformers(folder: Path, there: dict[str, Any]) -> tuple[nn.Module, di
     classifies = any("ForImageClassification" in kind for kind in there.get("architectures") or ())
     kind = AutoModelForImageClassification if classifies else AutoModel
     network = kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    file = folder / "preprocessor_config.json"
-    made = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    crop = made.get("crop_size") if made.get("do_center_crop") else None
-    side, crop = (_side(given) for given in (made.get("size") or there.get("image_size") or 224, crop))
     labels = there.get("id2label") or {}
     classes = [labels[key] for key in sorted(labels, key=int)] if classifies and labels else None
-    return network, {
+    return network, {**_of_processor(folder, there.get("image_size")), "classes": classes}
+
+
+def _of_processor(folder: Path, size: Any) -> dict[str, Any]:
+    """What a network of transformers sees, by the image processor beside it; ``size`` is what its settings say."""
+    from transformers import AutoImageProcessor
+
+    if not (folder / "preprocessor_config.json").is_file():
+        size = size if isinstance(size, int) else 224
+        warnings.warn(
+            f"{folder} has no preprocessor_config.json: photos are scaled to {size} pixels and normalised as ImageNet's are",
+            stacklevel=2,
+        )
+        return {"size": size}
+    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    kind = type(processor).__name__
+    side, square = _side(processor.size)
+    crop, _ = _side(getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None)
+    share = getattr(processor, "crop_pct", None)
+    if share is not None and kind.startswith("ConvNext") and side >= _NOT_CROPPED:
+        square, share = True, None
+    resample, normalises = getattr(processor, "resample", None), getattr(processor, "do_normalize", True)
+    return {
         "size": crop or side,
-        "resize": side or crop,
-        "interpolation": _PIL_FILTERS.get(made.get("resample", 2), "bicubic"),
-        "mean": made.get("image_mean"),
-        "std": made.get("image_std"),
-        "classes": classes,
+        "resize": side if share is None else int(side / share),
+        "squash": square,
+        "interpolation": Image.Resampling(2 if resample is None else resample).name.lower(),
+        "mean": processor.image_mean if normalises else (0.0, 0.0, 0.0),
+        "std": processor.image_std if normalises else (1.0, 1.0, 1.0),
+        "processor": processor,
     }
 
 
-def _side(given: Any) -> int | None:
-    side = next(iter(given.values())) if isinstance(given, dict) else given
-    return None if side is None else int(side)
+def _side(given: Any) -> tuple[int, bool]:
+    """A size as image processors have it: its (first) side in pixels, 0 for none, and whether it is one of both sides."""
+    if given is None or isinstance(given, int):
+        return given or 0, False
+    get = given.get if isinstance(given, dict) else functools.partial(getattr, given)
+    short, high = get("shortest_edge", None), get("height", None)
+    return int(short or high or 0), not short
+
+
+def _check_view(reader: PhotoReader, processor: Any) -> None:
+    """Refuse a reader that sees something else of a photo than its image processor makes of it.
+
+    The photo is a ramp of colours: where a reader cuts, scales or normalises in another way, its ends have other values.
+    """
+    high, wide = 2 * reader.resize, 3 * reader.resize
+    down, across = torch.linspace(0, 255, high)[:, None].expand(high, wide), torch.linspace(0, 255, wide).expand(high, wide)
+    ramp = torch.stack((across, down, 255 - across)).round().to(torch.uint8)
+    made = processor(images=ramp.permute(1, 2, 0).numpy(), return_tensors="pt")["pixel_values"]
+    seen = reader.view(ramp)[None]
+    off = math.inf
+    if tuple(made.shape) == tuple(seen.shape):
+        mean, std = (torch.as_tensor(each).float().cpu().view(1, 3, 1, 1) for each in reader.normalisation)
+        off = float((made.float() * std + mean - seen).abs().max())
+    if off > 0.01 + 2.5 / reader.size:  # a pixel more or less where a crop is cut
+        raise UsageError(
+            f"reader {reader.name}: its image processor ({type(processor).__name__}) does more to a photo than scaling, a crop "
+            "of the middle and normalisation; give module:make, for a jpegdl.codec.PhotoReader whose view() does the same"
+        )
 
 
 def _recorded_input(network: nn.Module) -> dict[str, Any]:
@@ -467,11 +545,14 @@ def _recorded_input(network: nn.Module) -> dict[str, Any]:
     if not isinstance(recorded, dict) or "input_size" not in recorded:
         return {}
     size = recorded["input_size"][-1]
-    interpolation = recorded.get("interpolation", "bicubic")
+    crop = recorded.get("crop_mode") or "center"
+    if crop not in ("center", "squash"):
+        raise UsageError(f"crop_mode {crop!r} of a reader's pretrained_cfg is not known here: it must be center or squash")
     return {
         "size": size,
         "resize": int(size / recorded.get("crop_pct", 1.0)),
-        "interpolation": interpolation if interpolation in _FILTERS else "bicubic",
+        "squash": crop == "squash",
+        "interpolation": recorded.get("interpolation", "bicubic"),
     }
 
 
@@ -516,10 +597,12 @@ def _of_library(name: str, file: Path | None) -> tuple[nn.Module, dict[str, Any]
     network = build_backbone(name, classes, 0, size)
     source = f"the published weights of {name}" if file is None else f"weights {file}"
     load_weights(network, state, [str(number) for number in range(classes)], source)
-    found: dict[str, Any] = (
-        {} if made is None else {"size": made.size, "resize": made.resize, "interpolation": made.interpolation}
-    )
-    return network, {**found, **({} if file is None else {"digest": digest_of_file(file)})}
+    if file is None and hasattr(network, "transform_input"):  # torchvision's published weights of two networks want it
+        network.transform_input = True  # type: ignore[assignment]
+    return network, {
+        **({} if made is None else asdict(made)),
+        **({} if file is None else {"digest": digest_of_file(file)}),
+    }
 
 
 def _classes_of(name: str, size: int, state: dict[str, Tensor]) -> int:
