@@ -315,3 +315,27 @@ def test_the_tables_of_the_study_of_files(tmp_path, installed, monkeypatch, caps
     (tmp_path / "c.jsonl").write_text(_rows(6, ["4:2:0 30"], [0.81]), encoding="utf-8")
     with pytest.raises(SystemExit, match="other sizes"):
         summarize.load([tmp_path / "a.jsonl", tmp_path / "c.jsonl"])
+
+
+def test_a_third_network_reads_files_that_two_others_chose(tmp_path, installed, monkeypatch):
+    monkeypatch.syspath_prepend(STUDIES / "files")
+    summarize = importlib.import_module("summarize")
+    names, sizes = ["4:2:0 10", "4:2:0 30", "4:2:0 90", "guided-by-both 1.0 True"], [0.4, 0.8, 2.5, 0.5]
+
+    def worse(number, bits):
+        said = {"loss": [6 / one for one in bits], "right": [False] * 4, "distance": [9 / one for one in bits]}
+        return {**said, "kept": [True] * 4, "original": [0.7, True]}
+
+    (tmp_path / "a.jsonl").write_text(_rows(8, names, sizes, third=worse), encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text(_rows(8, ["4:2:0 10"], [0.4]), encoding="utf-8")
+    assert summarize.load([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])["who"] == ("reader", "judge")
+    data = summarize.load([tmp_path / "a.jsonl"])
+    kinds = {**summarize.made(data), **summarize.chosen(data)}
+    rows = {(row["files"], row["read by"]): row for row in summarize.table(data, kinds)}
+    assert {who for _, who in rows} == {"reader", "judge", "third"}
+    guided = rows["guided by both, mu 1.0, robust", "third"]
+    assert (guided["accuracy"], guided["bits per pixel"]) == ("0.0", f"{0.5 * 1.35:.3f}")
+    assert rows["guided by both, mu 1.0, robust", "judge"]["accuracy"] != "0.0"
+    # What the third says of files has no part in their choice, of which quality 10 is the least.
+    smooth = summarize.smoothed(data["reader", "distance"][:3]) + data["bits"][:3]
+    assert kinds["chosen by both, smoothed, floor 10"]["mu 1.0"].tolist() == smooth.argmin(0).tolist()

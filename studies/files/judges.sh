@@ -44,12 +44,17 @@ train)
   ;;
 files)
   judges ladder "$SET/photos" "$SET/files"
-  for network in ${READERS:-resnet8 vgg8}; do
+  for network in ${READERS:-resnet8 vgg8 both}; do
+    case $network in # who has a say, and who has none
+    resnet8) readers=$(run resnet8 plain 0) judge=$(run vgg8 plain 0) ;;
+    vgg8) readers=$(run vgg8 plain 0) judge=$(run resnet8 plain 0) ;;
+    both) readers=$(run resnet8 plain 0),$(run vgg8 plain 0) judge=$(run mobilenetv2 plain 0) ;;
+    esac
     for made in "1 0.25" "1 0.06" "3 0.25" "3 0.06"; do # small networks lose little: a bit is worth less than in views
       # shellcheck disable=SC2086 # word by word
       set -- $made
-      jpegdl compress "$SET/photos" "$SET/files/for $network/effort $1, mu $2" --reader "$(run $network plain 0)" \
-        --judge "$(run $([ $network = vgg8 ] && echo resnet8 || echo vgg8) plain 0)" --effort "$1" --mu "$2"
+      jpegdl compress "$SET/photos" "$SET/files/for $network/effort $1, mu $2" --reader "$readers" --judge "$judge" \
+        --effort "$1" --mu "$2"
     done
   done
   ;;

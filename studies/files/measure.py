@@ -4,6 +4,7 @@
 
 The middle 224 x 224 pixels of each image are stored, as ``studies/rate`` does it: what readers see, with no scaling in between.
 Images that OUT.jsonl has are passed over; a line is written whole or is measured again. ``summarize.py`` makes the tables.
+With ``--third`` Lite2 reads as well, and has no say: Lite0 and Lite1 guide files together.
 """
 
 import argparse
@@ -21,10 +22,12 @@ from PIL import Image
 
 from jpegdl.codec import Encoder, PhotoReader, Shape, each_file, open_reader
 from jpegdl.tables import standard_tables
-from jpegdl_studies.judges import lite1
+from jpegdl_studies.judges import lite1, lite2
 
 QUALITIES = (6, 8, 10, 15, 20, 30, 50, 65, 80, 90)
-GUIDED = tuple((mu, robust) for mu in (0.25, 1.0, 3.0) for robust in (True, False))
+Guided = tuple[tuple[float, bool], ...]  # mu, and whether robust
+GUIDED: Guided = tuple((mu, robust) for mu in (0.25, 1.0, 3.0) for robust in (True, False))
+BY_BOTH: Guided = ((0.25, True), (1.0, True))
 SIDE, BATCH = 224, 8
 Photo = tuple[str, int, Image.Image]
 
@@ -66,13 +69,13 @@ def read(readers: dict[str, PhotoReader], original: Image.Image, contents: list[
     return found
 
 
-def measure(
-    several: list[Photo], readers: dict[str, PhotoReader], guided: tuple[tuple[float, bool], ...]
-) -> list[dict[str, Any]]:
+def measure(several: list[Photo], readers: dict[str, PhotoReader], guided: Guided) -> list[dict[str, Any]]:
+    both = "third" in readers
+    guides = [readers["reader"], readers["judge"]] if both else [readers["reader"]]
     images = [image for *_, image in several]
     contents: list[list[bytes]] = [[] for _ in several]
     names = []
-    for subsampling in ("4:2:0", "4:4:4"):
+    for subsampling in ("4:2:0",) if both else ("4:2:0", "4:4:4"):
         for quality in QUALITIES:
             names.append(f"{subsampling} {quality}")
             encoder = Encoder(*standard_tables(quality), None, subsampling)
@@ -80,9 +83,9 @@ def measure(
                 contents[place].append(encoder.encode(image))
     seconds = {}
     for mu, robust in guided:
-        names.append(f"guided {mu} {robust}")
+        names.append(f"guided{'-by-both' if both else ''} {mu} {robust}")
         begin = time.process_time()
-        shaped = list(each_file(images, readers["reader"], Shape(mu=mu, effort=3, robust=robust), threads=1))
+        shaped = list(each_file(images, guides, Shape(mu=mu, effort=3, robust=robust), threads=1))
         seconds[names[-1]] = (time.process_time() - begin) / len(images)
         for place, file in enumerate(shaped):
             contents[place].append(file.content)
@@ -113,6 +116,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None, help="images, drawn with --seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--swap", action="store_true", help="Lite1 decides, and Lite0 judges")
+    parser.add_argument("--third", action="store_true", help="Lite0 and Lite1 decide, and Lite2 judges")
     parser.add_argument("--no-rounds", action="store_true", help="the choice of quality alone")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -120,6 +124,9 @@ def main() -> None:
     lite0.resize = SIDE
     pair = [lite0, lite1()]
     readers = dict(zip(("reader", "judge"), reversed(pair) if arguments.swap else pair, strict=True))
+    if arguments.third:
+        readers["third"] = lite2()
+    guided = () if arguments.no_rounds else BY_BOTH if arguments.third else GUIDED
     done = set()
     if arguments.out.is_file():
         for line in arguments.out.read_text(encoding="utf-8").splitlines():
@@ -131,7 +138,7 @@ def main() -> None:
 
     def flush() -> None:
         if batch:
-            rows = measure(batch, readers, () if arguments.no_rounds else GUIDED)
+            rows = measure(batch, readers, guided)
             with arguments.out.open("a", encoding="utf-8") as file:
                 file.write("".join(f"\n{json.dumps(row)}" for row in rows))
             print(f"{len(done)} images", flush=True)

@@ -30,7 +30,7 @@ LOWEST = 6  # quality that images are given to choose from
 LABEL, CLASSES, PIXELS = 10, 1000, 224**2  # bits of a stored label
 DRAWS = 400
 NEAR = 1e-9  # sums of the same numbers may differ by this
-WHO = ("reader", "judge")
+WHO = ("reader", "judge", "third")  # the last where measure.py had --third
 Numbers = NDArray[np.float64]
 Reference = tuple[Numbers, Numbers, Numbers]  # bits per pixel, loss and whether it is right: (qualities, images)
 
@@ -61,9 +61,10 @@ def load(paths: Sequence[Path]) -> dict[Any, Any]:
             print(f"{path}: {len(table) - len(images)} of {len(table)} images are left out, others lack them", file=sys.stderr)
     if not images:
         raise SystemExit("the files have no image in common")
-    keys = [(who, what) for who in WHO for what in ("loss", "right", "distance", "kept")]
+    who_read = tuple(who for who in WHO if all(who in table[images[0]] for table in files))
+    keys = [(who, what) for who in who_read for what in ("loss", "right", "distance", "kept")]
     lists: dict[Any, list[Any]] = {key: [] for key in ("bits", "psnr", "ssim", *keys)}
-    found: dict[Any, Any] = {"names": [], "seconds": {}, "images": images}
+    found: dict[Any, Any] = {"names": [], "seconds": {}, "images": images, "who": who_read}
     for path, table in zip(paths, files, strict=True):
         rows = [table[image] for image in images]
         for place, name in enumerate(rows[0]["names"]):
@@ -83,7 +84,7 @@ def load(paths: Sequence[Path]) -> dict[Any, Any]:
             for who, what in keys:
                 lists[who, what].append([float(row[who][what][place]) for row in rows])
         found["seconds"] |= {name: np.mean([row["seconds"][name] for row in rows]) for name in rows[0]["seconds"]}
-        for who in WHO:
+        for who in who_read:
             found[who, "original"] = np.array([row[who]["original"] for row in rows], dtype=float).T
         if "answers" in rows[0]:
             found["entropy"] = np.array([row["entropy"] for row in rows])
@@ -178,8 +179,8 @@ def made(data: dict[Any, Any]) -> Choices:
     for index, name in enumerate(data["names"]):
         kind, setting = name.rsplit(" ", 1)
         if name.startswith("guided"):
-            _, mu, robust = name.split()
-            kind, setting = f"guided{', robust' if robust == 'True' else ''}", f"mu {mu}"
+            guided, mu, robust = name.split()
+            kind, setting = f"{guided.replace('-', ' ')}{', robust' if robust == 'True' else ''}", f"mu {mu}"
         elif "4:" in kind:
             kind = f"libjpeg {kind}"
         found.setdefault(kind, {})[setting] = np.full(len(data["images"]), index)
@@ -196,6 +197,7 @@ def chosen(data: dict[Any, Any]) -> Choices:
         "chosen by the reader, smoothed, floor 10": np.where(qualities[:, None] < 10, np.inf, smoothed(reader)),
         "chosen by the judge (which then had a say)": judge,
         "chosen by both": (reader + judge) / 2,
+        "chosen by both, smoothed, floor 10": np.where(qualities[:, None] < 10, np.inf, smoothed((reader + judge) / 2)),
         "control: least squared error": 10 ** (-data["psnr"][menu] / 10) * 1e3,
     }
     alike: dict[str, tuple[Numbers, tuple[float, ...]]] = {"PSNR": (data["psnr"][menu], PSNRS)}
@@ -260,15 +262,15 @@ def label(data: dict[Any, Any], who: str) -> list[Numbers]:
 
 def table(data: dict[Any, Any], kinds: Choices) -> Iterator[dict[str, Any]]:
     plain = standard(data)
-    reference = {who: (data["bits"][plain], data[who, "loss"][plain], data[who, "right"][plain]) for who in WHO}
+    reference = {who: (data["bits"][plain], data[who, "loss"][plain], data[who, "right"][plain]) for who in data["who"]}
     for kind, settings in kinds.items():
         for setting, index in settings.items():
             front, comma, end = kind.partition(", robust")  # which stands last
             name = f"{front}{' ' if setting.isdecimal() and 'control' not in kind else ', '}{setting}{comma}{end}"
-            for who in WHO:
+            for who in data["who"]:
                 yield line(name, who, parts_of(data, who, index), reference[who])
     if "told" in data:
-        for who in WHO:
+        for who in data["who"]:
             yield line("control: ten bits, the reader's class of the original", who, label(data, who), reference[who])
 
 
@@ -289,7 +291,7 @@ def curves(data: dict[Any, Any], kinds: Choices) -> Iterator[dict[str, Any]]:
     each = weights(len(data["images"]))
     names = ("loss", "accuracy", "agreement", "psnr", "ssim")
     for kind, settings in kinds.items():
-        for who in WHO:
+        for who in data["who"]:
             parts = [np.stack(part) for part in zip(*(parts_of(data, who, index) for index in settings.values()), strict=True)]
             means = [each @ part.T for part in parts]  # (draws + 1, settings)
             seconds = [data["seconds"].get(f"{kind.removeprefix('libjpeg ')} {setting}", np.nan) for setting in settings]
@@ -342,7 +344,7 @@ def held_out(data: dict[Any, Any], share: float, sample: int, smooth: bool, draw
 def markdown(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Accuracy, or the loss, of every kind of file at every rate."""
     kinds = list(dict.fromkeys(row["files"] for row in rows))
-    for what, (who, name) in itertools.product(("accuracy", "loss"), zip(WHO, ("Lite0", "Lite1"), strict=True)):
+    for what, (who, name) in itertools.product(("accuracy", "loss"), zip(WHO, ("Lite0", "Lite1"), strict=False)):
         yield f"\n{what}, read by {name}\n"
         yield tables.header(["files", *map(str, RATES)])
         for kind in kinds:
@@ -369,7 +371,7 @@ def main() -> None:
     parser.add_argument("--rates", type=Path, default=None)
     arguments = parser.parse_args()
     data = load(arguments.lines)
-    for who in WHO:
+    for who in data["who"]:
         loss, right = data[who, "original"].mean(1)
         print(f"originals, {who}: loss {loss:.3f}, accuracy {100 * right:.1f} %", file=sys.stderr)
     for name, seconds in data["seconds"].items():
