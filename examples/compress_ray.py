@@ -3,18 +3,26 @@
     python examples/compress_ray.py IN OUT --reader MODEL [--judge MODEL] [--mu 1] [--effort 1] [--workers 2]
 
 IN and OUT are folders that all machines see. A photo whose file is there is passed over: run it again after whatever has
-stopped it. ``summary.json`` in OUT is one over all files, those of earlier calls too.
+stopped it. One that cannot be read is named at the end, and tried again the next time. Photos are turned as the camera's note
+says; other metadata is not kept. ``summary.json`` in OUT is one over all files, those of earlier calls too.
 """
 
 import argparse
+import io
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from jpegdl.codec import Shape, each_file, open_readers
+from jpegdl.codec import Shape, ShapedFile, each_file, open_readers
+from jpegdl.codec.read_image import BAD, Other, open_picture, why
+from jpegdl.codec.readers import NotFinite, upright
+from jpegdl.data.sources.listing import is_image
 
 
 class Compressor:
@@ -27,59 +35,89 @@ class Compressor:
         self.shape = Shape(mu=mu, effort=effort)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        names = [str(name) for name in batch["name"]]
-        photos = []
-        for name in names:
-            with Image.open(self.source / name) as image:
-                photos.append(image.convert("RGB"))
-        for name, photo, file in zip(names, photos, each_file(photos, self.readers, self.shape), strict=True):
-            place = self.target / Path(name).with_suffix(".jpg")
-            place.parent.mkdir(parents=True, exist_ok=True)
+        photos: dict[str, torch.Tensor] = {}
+        for name in map(str, batch["name"]):
+            try:
+                photos[name] = self._opened(name)
+            except (*BAD, Other) as error:
+                self._write(name, {"why": "is no image" if isinstance(error, Other) else why(error)})
+        files = self._files(list(photos.values()))
+        for (name, photo), file in zip(photos.items(), files, strict=True):
+            if isinstance(file, str):
+                self._write(name, {"why": file})
+                continue
             known = {"quality": file.quality, "rounds": file.rounds, "bits": 8 * len(file.content)}
-            known |= {"pixels": photo.width * photo.height, "kept": file.kept[0], "distance": file.distance}
+            known |= {"pixels": photo.shape[1] * photo.shape[2], "kept": file.kept[0], "distance": file.distance}
             if self.judge is not None:
                 known["judge_kept"] = self._same(photo, file.content)
-            # The photo's file last: where it is, all is known of it. Both are there whole or not at all.
-            for path, content in ((place.with_suffix(".json"), json.dumps(known).encode()), (place, file.content)):
-                part = path.with_name(f"{path.name}.part")
-                part.write_bytes(content)
-                part.replace(path)
+            self._write(name, known, file.content)
         return {"name": batch["name"]}
 
-    @torch.no_grad()
-    def _same(self, photo: Image.Image, content: bytes) -> bool:
-        """Whether the judge's first answer on the file is that on the photo."""
-        import io
+    def _opened(self, name: str) -> torch.Tensor:
+        """(1 or 3, H, W) uint8: the pixels of a photo, upright."""
+        with (self.source / name).open("rb") as stream:
+            picture = open_picture(stream, name)
+        pixels = torch.from_numpy(np.array(picture.image))
+        return upright(pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1), picture.note)
 
+    def _files(self, photos: Sequence[torch.Tensor]) -> list[ShapedFile | str]:
+        """The file of each photo, or why it has none."""
+        try:
+            return list(each_file(photos, self.readers, self.shape))
+        except (NotFinite, ValueError) as error:  # of one of them, which is found alone
+            return [str(error)] if len(photos) == 1 else [file for photo in photos for file in self._files([photo])]
+
+    def _write(self, name: str, known: dict[str, Any], content: bytes | None = None) -> None:
+        place = self.target / Path(name).with_suffix(".jpg")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        # The photo's file last: where it is, all is known of it. Both are there whole or not at all.
+        for path, text in ((place.with_suffix(".json"), json.dumps({"name": name, **known}).encode()), (place, content)):
+            if text is not None:
+                part = path.with_name(f"{path.name}.part")
+                part.write_bytes(text)
+                part.replace(path)
+
+    @torch.no_grad()
+    def _same(self, photo: torch.Tensor, content: bytes) -> bool:
+        """Whether the judge's first answer on the file is that on the photo."""
         with Image.open(io.BytesIO(content)) as file:
-            both = [torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) for image in (photo, file)]
-        first, second = self.judge.answers(torch.stack([self.judge.view(image) for image in both])).argmax(1).tolist()
+            seen = torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1)
+        both = torch.stack([self.judge.view(image) for image in (photo.expand(3, -1, -1), seen)])
+        first, second = self.judge.answers(both).argmax(1).tolist()
         return first == second
 
 
 def missing(source: Path, target: Path) -> list[str]:
-    """Photos that have no file yet."""
-    suffixes = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-    names = sorted(str(path.relative_to(source)) for path in source.rglob("*") if path.suffix.lower() in suffixes)
-    return [name for name in names if not (target / Path(name).with_suffix(".jpg")).is_file()]
+    """Photos that have no file yet.
+
+    Raises:
+        ValueError: two that would have one.
+    """
+    names = sorted(str(path.relative_to(source)) for path in source.rglob("*") if path.is_file() and is_image(path.name))
+    files = [str(Path(name).with_suffix(".jpg")) for name in names]
+    if twice := [name for name, count in Counter(files).items() if count > 1]:
+        rivals = [name for name, file in zip(names, files, strict=True) if file == twice[0]]
+        raise ValueError(f"{' and '.join(rivals)} would both become {twice[0]}: rename all but one")
+    return [name for name, file in zip(names, files, strict=True) if not (target / file).is_file()]
 
 
-def summary(target: Path) -> dict[str, float]:
-    """What all files in a folder came to; left in ``summary.json`` too."""
-    rows = [
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(target.rglob("*.json"))
-        if path.with_suffix(".jpg").is_file()
-    ]
-    found = {"files": len(rows), "bits_per_pixel": sum(row["bits"] for row in rows) / sum(row["pixels"] for row in rows)}
-    found |= {"agreement": float(np.mean([row["kept"] for row in rows]))}
-    if all("judge_kept" in row for row in rows):
-        found["judge_agreement"] = float(np.mean([row["judge_kept"] for row in rows]))
+def summary(target: Path) -> dict[str, Any]:
+    """What all files in a folder came to, and photos that have none; left in ``summary.json`` too."""
+    places = [path for path in sorted(target.rglob("*.json")) if path != target / "summary.json"]
+    notes = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in places]
+    rows = [note for path, note in notes if path.with_suffix(".jpg").is_file()]
+    found: dict[str, Any] = {"files": len(rows)}
+    if rows:
+        found["bits_per_pixel"] = sum(row["bits"] for row in rows) / sum(row["pixels"] for row in rows)
+        found["agreement"] = float(np.mean([row["kept"] for row in rows]))
+        if all("judge_kept" in row for row in rows):
+            found["judge_agreement"] = float(np.mean([row["judge_kept"] for row in rows]))
+    found["without"] = {note["name"]: note["why"] for path, note in notes if not path.with_suffix(".jpg").is_file()}
     (target / "summary.json").write_text(json.dumps(found), encoding="utf-8")
     return found
 
 
-def main(arguments: list[str] | None = None) -> dict[str, float]:
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)

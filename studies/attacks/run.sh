@@ -7,7 +7,7 @@ HERE=$(dirname "$0")
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 # ResNet-18.
-jpegdl compare --config dtd10 --data.path "$DTD10" --seeds 3 --jobs 1
+jpegdl compare --config dtd10 --training.precision 32-true --data.path "$DTD10" --seeds 3 --jobs 1
 jpegdl attack --name dtd10 --images 100 --eps 0.5,1,2 --attacks fgsm,pgd,apgd-ce --gradients own,ste \
   --corruptions '[]'
 jpegdl explain --name dtd10 --images 100

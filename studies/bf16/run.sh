@@ -12,6 +12,7 @@ shift 2
 HERE=$(dirname "$0")
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 for set in "dtd10 $DTD10" "flowers89 $FLOWERS89"; do
-  jpegdl compare --config dtd10 --config "$HERE/arms.yaml" --name "bf16-${set%% *}" --backbone cifar_resnet8 \
+  jpegdl compare --config dtd10 --training.precision 32-true \
+    --config "$HERE/arms.yaml" --name "bf16-${set%% *}" --backbone cifar_resnet8 \
     --data.path "${set#* }" --training.epochs 10 --data.workers 0 --seeds 3 --jobs 1 "$@"
 done

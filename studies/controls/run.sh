@@ -6,7 +6,8 @@ set -eu
 ARMS=$(python -c 'from jpegdl.comparison import ARMS; print(",".join(ARMS))')
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
-jpegdl compare --config dtd10 --data.path "$1" --name controls-dtd10 --arms "$ARMS" --seeds 1 --backbone cifar_resnet8 \
+jpegdl compare --config dtd10 --training.precision 32-true \
+  --data.path "$1" --name controls-dtd10 --arms "$ARMS" --seeds 1 --backbone cifar_resnet8 \
   --training.epochs 12 --training.test-every 12 --layer.images 400
 
 jpegdl compare --config cifar10 --data.name folder --data.path "$2" --name controls-cifar10 --arms "$ARMS" --seeds 1 \

@@ -16,7 +16,8 @@ IMAGES=100 EPOCHS=${EPOCHS:-40}
 for front in resnet8 v1_resnet8; do
   comparison=corruptions-$NAME-$EPOCHS arms=plain,jpeg-dl,local-contrast,faint-dc
   [ $front = resnet8 ] || { comparison=$comparison-v1 arms=plain; }
-  jpegdl compare --config dtd10 --name "$comparison" --data.path "$FOLDER" --backbone "jpegdl_studies.networks:$front" \
+  jpegdl compare --config dtd10 --training.precision 32-true \
+    --name "$comparison" --data.path "$FOLDER" --backbone "jpegdl_studies.networks:$front" \
     --arms "$arms" --training.epochs "$EPOCHS" --data.workers 0 --seeds 3 --jobs 1 "$@"
   jpegdl attack --name "$comparison" --arms "$arms" --eps '[]' --attacks '[]' --jpeg '[]' --images $IMAGES
 done

@@ -16,7 +16,8 @@ mkdir -p "$SET"
 compare() { # compare NETWORK BACKBONE ARMS SEEDS [--KEY VALUE ...]
   network=$1 backbone=$2 arms=$3 seeds=$4
   shift 4
-  jpegdl compare --config dtd10 --config "$HERE/judges.yaml" "$@" --output "$RUNS" --name "$NAME-$network" --backbone "$backbone" \
+  jpegdl compare --config dtd10 --training.precision 32-true \
+    --config "$HERE/judges.yaml" "$@" --output "$RUNS" --name "$NAME-$network" --backbone "$backbone" \
     --data.path "$SET" --data.size $SIDE --data.resize $SIDE --arms "$arms" --seeds "$seeds" --jobs 1
 }
 RESNET=jpegdl_studies.networks:resnet8

@@ -8,6 +8,7 @@ set -eu
 WEIGHTS=$1 NAME=$2 DATA=$3
 shift 3
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec jpegdl compare --config finetune --name "$NAME" --backbone tf_efficientnet_lite0 --weights "$WEIGHTS" --data.path "$DATA" \
+exec jpegdl compare --config finetune --training.precision 32-true \
+  --name "$NAME" --backbone tf_efficientnet_lite0 --weights "$WEIGHTS" --data.path "$DATA" \
   --data.size 128 --data.resize 146 --training.epochs 12 --training.test-every 4 --training.optimizer.lr 3e-4 \
   --training.head-lr 1e-2 --jobs 1 "$@"

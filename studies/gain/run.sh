@@ -6,5 +6,6 @@ NAME=$1 FOLDER=$2
 shift 2
 HERE=$(dirname "$0")
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-jpegdl compare --config dtd10 --config "$HERE/arms.yaml" --name "gain-$NAME" --data.path "$FOLDER" \
+jpegdl compare --config dtd10 --training.precision 32-true \
+  --config "$HERE/arms.yaml" --name "gain-$NAME" --data.path "$FOLDER" \
   --backbone jpegdl_studies.networks:resnet8 --seeds 5 --jobs 1 "$@"

@@ -8,7 +8,8 @@ WEIGHTS=$1 IMAGES=$2
 shift 2
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 for half in first second; do
-  jpegdl compare --config finetune --config rate --config "$HERE/arms.yaml" --name "rate-$half" --backbone tf_efficientnet_lite0 \
+  jpegdl compare --config finetune --training.precision 32-true \
+    --config rate --config "$HERE/arms.yaml" --name "rate-$half" --backbone tf_efficientnet_lite0 \
     --weights "$WEIGHTS" --data.name "jpegdl_studies.cuts:$half" --data.path "$IMAGES" --data.crop random --data.batch-size 16 \
     --training.train layer --training.epochs 3 --training.test-every 3 --training.layer-optimizer.lr 0.05 --seeds 1 --jobs 1 "$@"
   jpegdl rate --name "rate-$half" --qualities 5,6,7,8,9,10,15,20,25,30,35,40,45,50,55,60,65,70,75,80,85,90,95

@@ -5,7 +5,7 @@ set -eu
 FOLDER=$1
 shift
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-COMMON="--config dtd10 --config rate --data.path $FOLDER --seeds 1 --jobs 1"
+COMMON="--config dtd10 --training.precision 32-true --config rate --data.path $FOLDER --seeds 1 --jobs 1"
 TABLES="--training.train layer --training.epochs 8 --training.test-every 8 --training.layer-optimizer.lr 0.05"
 LARGE=runs/universal-plain/plain/0 SMALL=runs/rate-dtd10/plain/0
 

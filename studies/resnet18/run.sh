@@ -4,5 +4,5 @@
 set -eu
 DTD10=$1 FLOWERS89=$2
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-jpegdl compare --config dtd10 --data.path "$DTD10" --seeds 6
-jpegdl compare --config dtd10 --name flowers89 --data.path "$FLOWERS89" --seeds 3
+jpegdl compare --config dtd10 --training.precision 32-true --data.path "$DTD10" --seeds 6
+jpegdl compare --config dtd10 --training.precision 32-true --name flowers89 --data.path "$FLOWERS89" --seeds 3

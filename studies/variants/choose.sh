@@ -8,7 +8,7 @@ shift
 HERE=$(dirname "$0")
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 for fold in 0 1 2 3 4; do
-  jpegdl compare --config dtd10 --config "$HERE/arms.yaml" --name "variants-fold-$fold" \
+  jpegdl compare --config dtd10 --training.precision 32-true --config "$HERE/arms.yaml" --name "variants-fold-$fold" \
     --data.name "jpegdl_studies.cuts:fold_$fold" --data.path "$TRAIN" --backbone jpegdl_studies.networks:resnet8 \
     --seeds "$fold," --jobs 1 "$@"
 done

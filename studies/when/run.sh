@@ -12,7 +12,8 @@ compare() { # NAME, then settings
   name=$1
   shift
   # shellcheck disable=SC2086 # settings given to this script, word by word
-  jpegdl compare --config dtd10 --config "$HERE/arms.yaml" --backbone jpegdl_studies.networks:resnet8 --seeds 5 --jobs 1 \
+  jpegdl compare --config dtd10 --training.precision 32-true \
+    --config "$HERE/arms.yaml" --backbone jpegdl_studies.networks:resnet8 --seeds 5 --jobs 1 \
     --name "when-$name" "$@" $MORE
 }
 

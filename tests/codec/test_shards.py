@@ -178,6 +178,7 @@ def test_inside_ray(shards, tmp_path, reader, monkeypatch):
     (folder / "cats").mkdir(parents=True)
     for i in range(3):
         (folder / "cats" / f"{i}.png").write_bytes(png(7 * i))
+    (folder / "notes.txt").write_text("no photo", encoding="utf-8")
     assert compress_ray.missing(folder, out) == ["cats/0.png", "cats/1.png", "cats/2.png"]
     work = compress_ray.Compressor(str(folder), str(out), reader, "shard_readers:two", 0.3, 1)
     work({"name": np.array(["cats/0.png", "cats/2.png"])})
@@ -188,6 +189,26 @@ def test_inside_ray(shards, tmp_path, reader, monkeypatch):
     found = compress_ray.summary(out)
     assert found["files"] == 2
     assert {"agreement", "judge_agreement", "bits_per_pixel"} <= set(found)
+    assert found["without"] == {}
+    (folder / "dogs").mkdir()
+    (folder / "dogs" / "cut.png").write_bytes(png(3)[:60])
+    note = Image.Exif()
+    note[0x0112] = 6  # a quarter turn
+    with Image.open(folder / "cats" / "0.png") as image:
+        image.resize((40, 24)).convert("CMYK").save(folder / "dogs" / "turned.jpg", exif=note)
+    Image.fromarray(np.full((24, 40), 30_000, np.uint16)).save(folder / "dogs" / "deep.png")
+    work({"name": np.array(compress_ray.missing(folder, out))})
+    assert compress_ray.missing(folder, out) == ["dogs/cut.png"]
+    assert list(compress_ray.summary(out)["without"]) == ["dogs/cut.png"]
+    with Image.open(out / "dogs" / "turned.jpg") as turned, Image.open(out / "dogs" / "deep.jpg") as deep:
+        assert turned.size == (24, 40)
+        assert abs(np.array(deep).mean() - 30_000 / 257) < 3
+    (folder / "dogs" / "cut.png").unlink()
+    (folder / "cats" / "0.webp").write_bytes((folder / "cats" / "0.png").read_bytes())
+    with pytest.raises(ValueError, match=r"0\.png and .*0\.webp"):
+        compress_ray.missing(folder, out)
+    (folder / "cats" / "0.webp").unlink()
+    (out / "cats" / "1.jpg").unlink()
     pytest.importorskip("ray")
     again = compress_ray.main([str(folder), str(out), "--reader", reader, "--mu", "0.3", "--workers", "1"])
-    assert again["files"] == 3
+    assert again["files"] == 5

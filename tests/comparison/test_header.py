@@ -15,7 +15,7 @@ from jpegdl.runs import RunConfig, TrainingConfig
 def test_lines_fit_and_say_what_is_trained(tmp_path, monkeypatch, seconds):
     monkeypatch.setattr(header, "_step_seconds", lambda *_, bf16=False: 0.5 if bf16 else 1.0)
     monkeypatch.setattr(header, "_run_seconds", lambda *_: seconds)
-    monkeypatch.setattr(header, "_has_bf16", lambda _: True)
+    monkeypatch.setattr(header, "has_bfloat16", lambda _: True)
     config = small_comparison(tmp_path, seeds=2)
     config = replace(config, data=replace(config.data, holdout=0.25))
     text = header.header(config, Data(config.data), [(seed, arm) for seed in (0, 1) for arm in ("plain", "jpeg-dl")])

@@ -101,7 +101,7 @@ def test_images_in_no_class_folder_are_refused(tmp_path, tarred):
         root, name = tmp_path / "tars", "train.tar"
         for split in ("train", "test"):
             _tar(root / f"{split}.tar", tmp_path / split)
-    with pytest.raises(UsageError, match=rf"{name}/loose.png is in no class folder; expected {name}/CLASS/loose.png$"):
+    with pytest.raises(UsageError, match=rf"{name}/loose.png is in no class folder; expected {name}/CLASS/loose.png: move it"):
         _data(root)
 
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +12,7 @@ from jpegdl.comparison.arms import Arm, arm_config, arm_names, check_arm, needed
 from jpegdl.errors import UsageError
 from jpegdl.parsing import read_settings
 from jpegdl.runs import RunConfig, RunFolder, check_config
+from jpegdl.runs.config import AUTO, BFLOAT16, FLOAT32, Precision, with_precision
 from jpegdl.settings import Count, Seed, check_fields, check_value
 from jpegdl.training.plugins import check_plugins
 from jpegdl.user_code import is_own
@@ -53,6 +55,26 @@ class CompareConfig(RunConfig):
     seeds: Count | list[Seed] = 3
     jobs: Count | None = None
     tuned: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.training.precision == AUTO and (begun := self._begun_with()) is not None:
+            self.training = with_precision(self.training, *begun)
+        super().__post_init__()
+
+    def _begun_with(self) -> tuple[Precision, bool] | None:
+        """The precision of what the folder holds, if auto may mean it, and whether that keeps channels last."""
+        own: dict[str, Arm] = {}
+        with suppress(UsageError):  # said by check_compare
+            own = self.own_arms
+        runs = [file.parent for file in sorted(self.folder.glob("*/*/config.yaml"))]
+        for folder in runs + [file.parent for file in sorted(self.folder.glob("tuning/*/**/config.yaml"))]:
+            if folder.parent.name in own and "precision" in own[folder.parent.name].training:
+                continue
+            with suppress(UsageError):  # one that is damaged
+                training = RunFolder(folder).config().training
+                if training.precision in (FLOAT32, BFLOAT16):
+                    return training.precision, training.channels_last
+        return None
 
     @property
     def run(self) -> RunConfig:

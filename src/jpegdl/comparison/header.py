@@ -22,7 +22,7 @@ from jpegdl.layer import build_layer, layer_kind, prepend
 from jpegdl.processes import count_cores
 from jpegdl.random import isolated
 from jpegdl.runs import RunConfig
-from jpegdl.runs.device import compute_device
+from jpegdl.runs.device import compute_device, has_bfloat16
 from jpegdl.tables import standard_tables
 
 WIDTH = 80  # characters
@@ -48,6 +48,7 @@ def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
     rows["training"] = (
         f"{_some(plain.training.epochs, 'epoch')} of {_some(steps, 'step')} of {min(plain.data.batch_size, len(data.train))} "
         f"images, {optimizer.name}, rate {optimizer.lr:g} ({optimizer.schedule}), {plain.training.precision}"
+        f"{', channels last' if plain.training.channels_last else ''}"
     )
     arms = list(dict.fromkeys(arm for _, arm in asked))
     seeds = len({seed for seed, _ in asked})
@@ -132,7 +133,7 @@ def _time_rows(
             if first is not None:
                 rows["time"] += f"; {first} x{layer / plain:.2f}"
             mixed = config.training.precision in ("32-true", "32")
-            if total / jobs > _WORTH_IT and mixed and _has_bf16(device):
+            if total / jobs > _WORTH_IT and mixed and has_bfloat16(device):
                 run = config.arm_run("plain")
                 fast = _step_seconds(run, None, backbone, data, device, bf16=True) / plain
                 if fast < 0.95:
@@ -141,14 +142,6 @@ def _time_rows(
         torch.set_num_threads(before)
         backbone.to("cpu")
     return rows
-
-
-def _has_bf16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 by itself."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    known = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
-    return device.type == "cpu" and any(bool(has()) for has in known if has is not None)
 
 
 def _step_seconds(

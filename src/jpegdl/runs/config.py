@@ -11,11 +11,15 @@ from jpegdl.user_code import is_own
 
 Optimizer = Literal["sgd", "adam", "adamw", "log-adam"]
 Schedule = Literal["constant", "cosine", "onecycle", "multistep", "exponential"]
-#: As Lightning's Trainer takes them; the short ones are the same as 16-mixed, bf16-mixed, 32-true and 64-true.
+#: As Lightning's Trainer takes them, and auto; the short ones are the same as 16-mixed, bf16-mixed, 32-true and 64-true.
 Precision = Literal[
-    "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine",
+    "auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine",
     "transformer-engine-float16", "16", "bf16", "32", "64",
 ]  # fmt: skip
+
+AUTO = "auto"
+FLOAT32: Precision = "32-true"  # what auto is where bfloat16 would not pay
+BFLOAT16: Precision = "bf16-mixed"
 
 
 @dataclass
@@ -94,7 +98,8 @@ class TrainingConfig:
         sync_batchnorm: take batch statistics over all GPUs, as one GPU with the whole batch would. Not on CPUs. Otherwise
             each process normalises its own part of the batch, and the first one's running statistics are tested and kept.
         precision: 32-true, 16-mixed, bf16-mixed, ... as Lightning's Trainer takes it. The layer computes in float32 in all of
-            them.
+            them. auto: bf16-mixed with channels_last where the device computes in bfloat16 by itself, else 32-true. A
+            comparison keeps what it began with, on any machine.
         callbacks: Lightning's callbacks, or your own: a list of {class_path: my_module.MyCallback, init_args: {...}}, or of
             class paths. In text arguments, {arm}, {seed} and {folder} stand for the run's own. After an early stop, the last
             epoch is tested as usual.
@@ -130,12 +135,18 @@ class TrainingConfig:
         self.loggers = [spelled_out(entry) for entry in loggers if entry != TENSORBOARD]
 
 
+def with_precision(training: TrainingConfig, precision: Precision, channels_last: bool | None = None) -> TrainingConfig:
+    """Return settings with what ``precision`` auto means: one of two, and channels last with the faster one."""
+    last = precision == BFLOAT16 if channels_last is None else channels_last
+    return replace(training, precision=precision, channels_last=training.channels_last or last)
+
+
 @dataclass
 class RunConfig:
     """Everything that a single run's numbers depend on, except arm and seed.
 
     What ``data`` leaves open of size, resize and interpolation is filled in: where weights are loaded, or photographs are
-    trained on, with what the backbone's published weights were made for.
+    trained on, with what the backbone's published weights were made for. So is what ``training.precision`` auto means here.
     """
 
     backbone: str = "cifar_resnet8"
@@ -160,6 +171,10 @@ class RunConfig:
         if data.interpolation is None:
             data = replace(data, interpolation=own.interpolation if own else INTERPOLATIONS[0])  # type: ignore[arg-type]
         self.data = data
+        if self.training.precision == AUTO:
+            from jpegdl.runs.device import bfloat16_pays  # PyTorch, which to read a record takes long to import
+
+            self.training = with_precision(self.training, BFLOAT16 if bfloat16_pays(self.device) else FLOAT32)
 
     def at(self, here: "RunConfig") -> "RunConfig":
         """The same settings, but for where to compute and where files are: there those of ``here`` count, as far as given."""

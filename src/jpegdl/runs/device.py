@@ -40,6 +40,22 @@ def compute_device(name: str | None) -> torch.device:
     return torch.device(kind) if number is None else torch.device(kind, number)
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a device computes in bfloat16 by itself, so that it is faster than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    known = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return device.type == "cpu" and any(bool(has()) for has in known if has is not None)
+
+
+def bfloat16_pays(name: str) -> bool:
+    """Return what :func:`has_bfloat16` does of a device by its name (:func:`compute_device`); no where it is not here."""
+    try:
+        return has_bfloat16(compute_device(name))
+    except UsageError:  # said when it is to compute
+        return False
+
+
 def trainer_device(name: str, devices: int) -> dict[str, Any]:
     """Return the options of Lightning's Trainer for a device's name: ``accelerator``, and ``devices``.
 

@@ -162,7 +162,11 @@ def _read(root: Path) -> _Images:
         raise UsageError(f"no images can be read from {root} ({error}); expected one folder for each class") from error
     images = [one for one in found if one.parts[-1]]
     if loose := [one.parts[0] for one in images if len(one.parts) == 1]:
-        raise UsageError(f"{root / loose[0]} is in no class folder; expected {root.name}/CLASS/{loose[0]}")
+        more = f", and {len(loose) - 1} more" if len(loose) > 1 else ""
+        raise UsageError(
+            f"{root / loose[0]} is in no class folder{more}; expected {root.name}/CLASS/{loose[0]}: move it there, or out of "
+            f"{root.name}"
+        )
     passed.suffixes += Counter()  # without what is counted 0 times
     passed.warn_circles()
     if not images:
