@@ -284,6 +284,20 @@ def test_what_no_file_can_hold_is_refused_by_name(source, tmp_path):
     }
 
 
+@pytest.mark.parametrize("settings", [{}, {"exact": True}], ids=["pillow", "exact"])
+def test_what_is_too_long_for_a_file_costs_no_other_image(source, tmp_path, settings):
+    if settings:
+        pytest.importorskip("jpeglib")
+    exif = Image.Exif()
+    exif[0x927C] = b"x" * 66000  # a maker note, of which a PNG has room
+    RGB.save(source / "a.png", exif=exif)
+    Image.new("L", (65600, 1)).save(source / "b.png")
+    found = compress_folder(source, tmp_path / "out", CompressConfig(tables="standard:75", **settings))
+    assert found["written"] == 3
+    assert bad_of(found).keys() == {"a.png", "b.png"}
+    assert "EXIF" in bad_of(found)["a.png"]
+
+
 def test_orientation_and_profile_stay(tmp_path):
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
