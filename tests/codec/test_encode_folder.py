@@ -25,7 +25,7 @@ from jpegdl.codec.out_folder import LOCK, alone_in
 from jpegdl.data import photograph
 from jpegdl.errors import UsageError
 from jpegdl.tables import standard_tables, write_tables
-from odd import png
+from odd import chunk, png
 
 RGB = Image.fromarray(photograph("chelsea")).convert("RGB").resize((64, 48))
 STANDARD = CompressConfig(tables="standard:75", threads=2)
@@ -285,6 +285,35 @@ def test_what_no_file_can_hold_is_refused_by_name(source, tmp_path):
         "clear.png": "is transparent",
         "holed.png": "is transparent",
     }
+
+
+@pytest.mark.parametrize("samples", [1, 3], ids=["grey", "colour"])
+def test_a_value_of_16_bits_that_stands_for_transparency(tmp_path, samples):
+    """Pillow brings such pixels to 8 bits without it."""
+    (tmp_path / "in").mkdir()
+    pixels = np.full((8, 8 * samples), 0x1234, ">u2")
+    pixels[3, 3 * samples : 4 * samples] = 0x5678
+    data = b"".join(b"\0" + row.tobytes() for row in pixels)
+    for name, key in (("used", 0x5678), ("unused", 0x9ABC)):
+        parts = chunk(b"tRNS", key.to_bytes(2, "big") * samples)
+        (tmp_path / "in" / f"{name}.png").write_bytes(png(8, 8, parts, data, bits=16, kind=2 if samples == 3 else 0))
+    found = compress_folder(tmp_path / "in", tmp_path / "out", STANDARD)
+    assert found["written"] == 1
+    assert "transparent" in bad_of(found)["used.png"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"exact": True}], ids=["pillow", "exact"])
+def test_what_is_too_long_for_a_file_costs_no_other_image(source, tmp_path, settings):
+    if settings:
+        pytest.importorskip("jpeglib")
+    exif = Image.Exif()
+    exif[0x927C] = b"x" * 66000  # a maker note, of which a PNG has room
+    RGB.save(source / "a.png", exif=exif)
+    Image.new("L", (65600, 1)).save(source / "b.png")
+    found = compress_folder(source, tmp_path / "out", CompressConfig(tables="standard:75", **settings))
+    assert found["written"] == 3
+    assert bad_of(found).keys() == {"a.png", "b.png"}
+    assert "EXIF" in bad_of(found)["a.png"]
 
 
 def test_orientation_and_profile_stay(tmp_path):

@@ -99,6 +99,45 @@ def test_a_reader_may_choose_from_tables_of_mine(photos, network, tmp_path):
     assert found[0] == found[2] != found[1]
 
 
+def test_each_network_has_its_own_order_of_classes(photos, network, tmp_path, monkeypatch):
+    """The same network with its logits turned round knows the same."""
+    code = """
+from rate_readers import one
+from torch import nn
+from jpegdl.codec import PhotoReader
+
+class Turned(nn.Module):
+    def forward(self, x):
+        return one()._model(x).flip(1)
+
+def turned(classes=("d", "c", "b", "a")):
+    model = nn.Sequential(nn.Identity(), Turned())
+    model.pretrained_cfg = {"mean": (0, 0, 0), "std": (1, 1, 1)}
+    return PhotoReader(model, "turned", size=24, resize=28, fast=False, classes=classes)
+def strange(): return turned("wxyz")
+"""
+    (tmp_path / "more").mkdir()
+    named = code_module(tmp_path / "more", monkeypatch, "turned_readers", code)
+    judges = f"{named}:turned,{named}:strange"
+    found = rate_photos(PhotoRateConfig(network, str(photos), judge=judges, qualities=[10], device="cpu"))
+    own, turned, strange = found.rows
+    assert turned["accuracy"] == own["accuracy"]
+    assert own["accuracy"] > 0
+    assert strange["accuracy"] is None
+
+
+def test_what_was_measured_without_labels_is_measured_again_with_them(photos, network, tmp_path, monkeypatch):
+    monkeypatch.setattr(photo_rates, "_GROUP", 1)
+    config, keep = PhotoRateConfig(network, str(photos), qualities=[10], device="cpu"), tmp_path / "kept"
+    loose = photos / "z.png"  # is in no class folder
+    loose.write_bytes((photos / "a" / "0.png").read_bytes())
+    assert not rate_photos(config, None, keep).labelled
+    loose.unlink()
+    wanted = rate_photos(config).rows
+    assert wanted[0]["accuracy"] > 0
+    assert rate_photos(config, None, keep).rows == wanted
+
+
 def test_the_command(photos, network, tmp_path, capsys):
     options = ["--photos", str(photos), "--qualities", "10,80", "--to", str(tmp_path / "to"), "--device", "cpu"]
     assert jpegdl.cli.main(["rate", "--model", network, *options, "--reader", "rate_readers:two", "--mus", "1,0.1"]) == 0

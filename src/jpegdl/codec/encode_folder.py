@@ -33,6 +33,7 @@ from jpegdl.codec.reader_stage import ReaderStage, side_by_side, summary_of
 from jpegdl.data.sources.listing import Passed, is_archive, passed_in_words
 from jpegdl.errors import UsageError
 from jpegdl.files import remove_strays, replacing, write_text
+from jpegdl.opener import BadImage
 
 SOURCES = ".compress.sources"  # a line for each file that was made: what it was made of
 SAMPLES = 8  # images that tell how much of a layer the files carry
@@ -165,8 +166,15 @@ class _Tables:
         return nullcontext()
 
     def encode(self, picture: DecodedImage) -> tuple[bytes, None]:
-        """The file of an image."""
-        return self.encoder.encode(picture.image, picture.exif, picture.icc), None
+        """The file of an image.
+
+        Raises:
+            BadImage: the image, or what comes with it, is too large for a JPEG file.
+        """
+        try:
+            return self.encoder.encode(picture.image, picture.exif, picture.icc), None
+        except ValueError as error:
+            raise BadImage(str(error)) from error
 
 
 def _encoder(config: CompressConfig, learned: Learned, tables: tuple[torch.Tensor, torch.Tensor]) -> Encoder:

@@ -78,6 +78,7 @@ class Encoder:
         """
         if max(image.size) > LARGEST_SIDE:
             raise ValueError(f"{image.width} x {image.height} pixels: a JPEG file has at most {LARGEST_SIDE} on a side")
+        _check_exif(exif)
         if self.exact:
             return write_levels(self.levels(image), self._tables(image), image.size, self.subsampling, self.optimize, exif, icc)
         return self._by_pillow(image, exif, icc)
@@ -205,13 +206,19 @@ def segments(exif: bytes, icc: bytes | None) -> bytes:
     Raises:
         ValueError: the EXIF block is too long for one.
     """
-    if len(exif) > _SEGMENT:
-        raise ValueError("EXIF data is too long")
+    _check_exif(exif)
     parts = [(0xE1, exif)] if exif else []
     room = _SEGMENT - 14
     chunks = [icc[start : start + room] for start in range(0, len(icc), room)] if icc else []
     parts += [(0xE2, b"ICC_PROFILE\0" + bytes([i + 1, len(chunks)]) + chunk) for i, chunk in enumerate(chunks)]
     return b"".join(bytes([0xFF, marker]) + (len(data) + 2).to_bytes(2, "big") + data for marker, data in parts)
+
+
+def _check_exif(exif: bytes) -> None:
+    if len(exif) > _SEGMENT:
+        raise ValueError(
+            f"its EXIF block has {len(exif)} bytes, and a JPEG file holds {_SEGMENT}: save it without, say with exiftool -all="
+        )
 
 
 def _jpeglib() -> Any:

@@ -122,9 +122,11 @@ def rate_photos(
     readers = [open_reader(name.strip(), config.device) for name in (config.reader or "").split(",") if name.strip()]
     if readers:
         check_together(readers)
-    classes = _targets([] if any(len(parts) < 2 for parts in files) else sorted({parts[0] for parts in files}), model)
+    folders = [] if any(len(parts) < 2 for parts in files) else sorted({parts[0] for parts in files})
+    classes = _targets(folders, model)
     chosen = evenly([classes.get(parts[0], 0) for parts in files], config.images, config.images_seed)
-    measured = _Measured([model, *judges], readers, config, classes)
+    of_judges = [_targets_of_judge(folders, judge, model) if classes else {} for judge in judges]
+    measured = _Measured([model, *judges], readers, config, [classes, *of_judges])
     pieces = None if keep is None else Pieces(Path(keep).expanduser(), measured.made_of(folder))
     alone = nullcontext() if pieces is None else pieces.claimed(f"{pieces.folder} is being written to")
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool, alone:
@@ -179,12 +181,27 @@ def photo_at(path: Path) -> DecodedImage:
 
 def _targets(folders: Sequence[str], model: PhotoReader) -> dict[str, int]:
     """Which logit each folder's name stands for; nothing where they are not the model's classes."""
-    names = model.classes
-    if names is None and model.outputs == 1000 and not model.features:
-        names = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]
+    names = _names(model)
     if names is None or not folders or not set(folders) <= set(names):
         return {}
     return {name: names.index(name) for name in folders}
+
+
+def _targets_of_judge(folders: Sequence[str], judge: PhotoReader, model: PhotoReader) -> dict[str, int]:
+    """The same of another network, in its own order; one without names is taken to have the model's, if it has as many."""
+    if _names(judge) is None and judge.outputs == model.outputs and not judge.features:
+        return _targets(folders, model)
+    return _targets(folders, judge)
+
+
+def _names(model: PhotoReader) -> list[str] | None:
+    """The classes of a network, in the order of its logits, where that is known."""
+    if model.features:
+        return None
+    if model.classes is None and model.outputs == 1000:
+        names: list[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]
+        return names
+    return model.classes
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -200,9 +217,14 @@ class _Measured:
     """Photo by photo, what networks say of its files."""
 
     def __init__(
-        self, networks: list[PhotoReader], readers: list[PhotoReader], config: PhotoRateConfig, classes: dict[str, int]
+        self,
+        networks: list[PhotoReader],
+        readers: list[PhotoReader],
+        config: PhotoRateConfig,
+        classes: list[dict[str, int]],
     ) -> None:
-        self.networks, self.readers, self.config, self.classes = networks, readers, config, classes
+        self.networks, self.readers, self.config = networks, readers, config
+        self.classes = classes  # of each network, the logit that stands for a folder's name; empty where nothing is labelled
         self.encoders = [
             Encoder(*standard_tables(quality), None, config.subsampling) for quality in dict.fromkeys(config.qualities)
         ]
@@ -217,7 +239,6 @@ class _Measured:
             plain = Shape(effort=config.effort, robust=config.robust, subsampling=config.subsampling, learned=self.tables)
             self.shapes = [replace(plain, mu=mu) for mu in config.mus]
         self.pixels: list[int] = []
-        self.targets: list[int] = []
         self.sizes: list[list[int]] = []  # of each photo, bytes of each file
         self.said: list[list[Array]] = []  # of each photo, of each network (files + 1, 3): distance, kept, right
         self.bad: list[str] = []
@@ -236,19 +257,23 @@ class _Measured:
         self, folder: Path, several: Sequence[tuple[str, ...]], pool: ThreadPoolExecutor, pieces: Pieces | None = None
     ) -> None:
         """Let networks read the files of some photos, or take what they said before."""
-        name, of = "", {"of": [["/".join(parts), *_state(folder.joinpath(*parts))] for parts in several]}
+        name = ""
+        of = {"of": [["/".join(parts), *_state(folder.joinpath(*parts)), self._targets(parts)] for parts in several]}
         if pieces is not None:
             name = hashlib.sha256(json.dumps(of["of"]).encode()).hexdigest()[:24]
-        found = None if pieces is None else pieces.find(name, of, needed=("pixels", "targets", "sizes", "said", "bad"))
+        found = None if pieces is None else pieces.find(name, of, needed=("pixels", "sizes", "said", "bad"))
         if found is None:
             found = self._measured(folder, several, pool)
             if pieces is not None:
                 pieces.keep(name, of, found)
         self.pixels += found["pixels"]
-        self.targets += found["targets"]
         self.sizes += found["sizes"]
         self.said += [[np.array(said) for said in photo] for photo in found["said"]]
         self.bad += found["bad"]
+
+    def _targets(self, parts: tuple[str, ...]) -> list[int]:
+        """Of each network the logit of a photo's class; -1 where it has none."""
+        return [classes[parts[0]] if classes else -1 for classes in self.classes]
 
     def _measured(self, folder: Path, several: Sequence[tuple[str, ...]], pool: ThreadPoolExecutor) -> dict[str, Any]:
         pictures, targets, bad = [], [], []
@@ -258,17 +283,17 @@ class _Measured:
             except UsageError as error:
                 bad.append(str(error))
                 continue
-            targets.append(self.classes[parts[0]] if self.classes else -1)
+            targets.append(self._targets(parts))
         contents = [[encoder.encode(picture.image) for encoder in self.encoders] for picture in pictures]
         for found, more in zip(contents, self._for_readers(pictures, pool), strict=True):
             found += more
         said = [
-            [self._read(network, picture, files, target).tolist() for network in self.networks]
-            for picture, files, target in zip(pictures, contents, targets, strict=True)
+            [self._read(*of, picture, files).tolist() for of in zip(self.networks, each, strict=True)]
+            for picture, files, each in zip(pictures, contents, targets, strict=True)
         ]
         pixels = [picture.image.width * picture.image.height for picture in pictures]
         sizes = [[len(content) for content in files] for files in contents]
-        return {"pixels": pixels, "targets": targets, "sizes": sizes, "said": said, "bad": bad}
+        return {"pixels": pixels, "sizes": sizes, "said": said, "bad": bad}
 
     def _for_readers(self, pictures: Sequence[DecodedImage], pool: ThreadPoolExecutor) -> Iterator[list[bytes]]:
         if not self.shapes:
@@ -291,7 +316,7 @@ class _Measured:
         yield from found
 
     @torch.no_grad()
-    def _read(self, network: PhotoReader, picture: DecodedImage, contents: Sequence[bytes], target: int) -> Array:
+    def _read(self, network: PhotoReader, target: int, picture: DecodedImage, contents: Sequence[bytes]) -> Array:
         pixels = torch.from_numpy(np.array(picture.image.convert("RGB"))).permute(2, 0, 1)
         views = torch.stack(
             [seen_bytes(network, each, picture.note) for each in itertools.chain([pixels], map(decoded, contents))]
@@ -312,8 +337,7 @@ class _Measured:
             for place, (files, setting) in enumerate(self.settings):
                 distance, kept, right = said[:, number, place + 1].T
                 original = said[:, number, 0, 2]
-                # Of classes that another network may not know, the first one's alone are labels.
-                labelled = bool(self.classes) and network.outputs == self.networks[0].outputs and not network.features
+                labelled = bool(self.classes[number])
                 change = right - original if labelled else kept - 1
                 low, high = np.percentile(change[draws].mean(1), [2.5, 97.5])
                 points = None if network.features else 100 * float(change.mean())

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 from PIL import ExifTags, Image
 
 from jpegdl.data.images import bad_file
@@ -12,6 +13,7 @@ from jpegdl.data.sources.listing import UNREAD, is_image
 from jpegdl.opener import FORMATS, BadImage, NotAnImage, decoding, open_image
 
 BAD = (BadImage, OSError, MemoryError)
+_TRANSPARENT = "is transparent, which JPEG has no place for: put it on a background first"
 _RAW_EXIF = ("AVIF", "JPEG", "MPO", "PNG", "WEBP")  # formats that hold the block as JPEG does
 _SPACES = {"RGB": b"RGB ", "L": b"GRAY"}  # of ICC profiles, by the mode they fit
 
@@ -79,13 +81,27 @@ def _picture(source: Image.Image) -> DecodedImage:
 
 
 def _mode(image: Image.Image) -> Image.Image:
+    _refuse_keyed(image)
     image = eight_bits(image)
     if image.has_transparency_data:
         image = image.convert("LA" if image.mode in ("L", "LA", "La", "1") else "RGBA")
         if image.getchannel("A").getextrema()[0] != 255:
-            raise BadImage("is transparent, which JPEG has no place for: put it on a background first")
+            raise BadImage(_TRANSPARENT)
     grey = image.mode in ("1", "L", "LA")
     return image if image.mode in ("L", "RGB") else image.convert("L" if grey else "RGB")
+
+
+def _refuse_keyed(image: Image.Image) -> None:
+    """Refuse pixels of 16 bits of the value that stands for transparency, which Pillow loses on the way to 8 bits."""
+    key = image.info.get("transparency")
+    if isinstance(key, int) and image.mode not in ("1", "L", "P"):
+        seen = bool((np.asarray(image) == key).any())
+    elif isinstance(key, tuple) and max(key) > 255:  # of which Pillow has kept the upper byte of pixels
+        seen = bool((np.asarray(image) == [value >> 8 for value in key]).all(-1).any())
+    else:
+        return
+    if seen:
+        raise BadImage(_TRANSPARENT)
 
 
 def _exif(image: Image.Image) -> bytes:
