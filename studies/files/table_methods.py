@@ -37,13 +37,13 @@ from torch import Tensor, nn
 
 from jpegdl import jpeg, prepend
 from jpegdl.calibrate import sensitivity_tables
-from jpegdl.codec import Encoder, FileCost, PhotoReader, file_tables, open_reader
-from jpegdl.codec.table_search import TRIES, band_search
+from jpegdl.codec import Encoder, FileCost, PhotoReader, file_tables, open_reader, search_tables
 from jpegdl.functional import ZIGZAG
 from jpegdl.tables import standard_tables
 
 NETWORK = "tf_efficientnet_lite0"
 MUS = (2.0, 0.5)
+TRIES = 30  # files of all images, of random and of coordinate search
 PASSES, BATCH, RATE = 4, 8, 0.1  # of the gradient: over the images, images for each step, how far a step moves logarithms
 Found = tuple[Tensor, Tensor]
 Pixels = list[Image.Image]
@@ -86,7 +86,7 @@ def add_gradient(cost: FileCost, images: Tensor, numbers: list[int], logs: Tenso
     files, bits = jpeg(images[numbers], tables=(luma, chroma), gradient="ste-matched", return_bits="optimal")
     seen = torch.stack([reader.view(file) for file in files])
     own = torch.stack([answers for (answers,) in cost.own(numbers)])
-    (cost.mu * bits / SIDE**2 + reader.distance(own, reader.answers(seen))).mean().backward()
+    (cost.mu * bits / SIDE**2 + reader.distance(own, reader.answers(seen))).mean().backward()  # type: ignore[no-untyped-call]
 
 
 def best_scale(cost: FileCost, steps: Tensor) -> tuple[float, Tensor]:
@@ -149,7 +149,8 @@ def sorted_random(cost: FileCost, start: Found, weights: Path) -> Found:
 
 
 def coordinate(cost: FileCost, start: Found, weights: Path) -> Found:
-    return band_search(cost, start, TRIES)
+    found = search_tables(cost.photos, cost.readers, cost.mu, subsampling=cost.subsampling, tries=TRIES)
+    return found.luma, found.chroma
 
 
 METHODS: dict[str, Callable[[FileCost, Found, Path], Found]] = {

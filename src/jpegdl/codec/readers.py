@@ -490,7 +490,7 @@ def _of_processor(folder: Path, size: Any) -> dict[str, Any]:
             stacklevel=2,
         )
         return {"size": size}
-    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    processor: Any = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)  # type: ignore[no-untyped-call]
     kind = type(processor).__name__
     side, square = _side(processor.size)
     crop, _ = _side(getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None)

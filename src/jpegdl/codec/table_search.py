@@ -5,8 +5,9 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -122,19 +123,21 @@ class FileCost:
     def _measured(self, encoder: Encoder) -> Cost:
         distance, rate = 0.0, 0.0
         groups = [range(start, min(start + LOOKS, len(self.photos))) for start in range(0, len(self.photos), LOOKS)]
-        for numbers, (rates, views) in zip(groups, self._files(encoder, groups), strict=True):
-            rate += sum(rates)
-            answers_on_originals = zip(*self.own(numbers), strict=True)
-            for reader, seen, own in zip(self.readers, zip(*views, strict=True), answers_on_originals, strict=True):
-                answers = reader.answers(torch.stack(seen).float() / 255)
-                distance += float(reader.distance(torch.stack(own), answers).sum()) / len(self.readers)
-            if self.looked is not None:
-                self.looked(len(numbers))
+        with closing(self._files(encoder, groups)) as files:  # so that its threads end whatever happens
+            for numbers, made in zip(groups, files, strict=True):
+                rates, views = zip(*made, strict=True)
+                rate += sum(rates)
+                answers_on_originals = zip(*self.own(numbers), strict=True)
+                for reader, seen, own in zip(self.readers, zip(*views, strict=True), answers_on_originals, strict=True):
+                    answers = reader.answers(torch.stack(seen).float() / 255)
+                    distance += float(reader.distance(torch.stack(own), answers).sum()) / len(self.readers)
+                if self.looked is not None:
+                    self.looked(len(numbers))
         distance, rate = distance / len(self.photos), rate / len(self.photos)
         return distance + self.mu * rate, distance, rate
 
-    def _files(self, encoder: Encoder, groups: Sequence[range]) -> Iterator[tuple[tuple[float, ...], tuple[list[Tensor], ...]]]:
-        """Of each group of photos the sizes of files, and what readers see of them; threads make those of the next one."""
+    def _files(self, encoder: Encoder, groups: Sequence[range]) -> Generator[list[Seen], None, None]:
+        """The files of each group of photos; threads make those of the next one meanwhile."""
 
         def file(number: int) -> Seen:
             with self._opening:
@@ -152,8 +155,7 @@ class FileCost:
             later = [pool.submit(file, number) for number in groups[0]]
             for following in [*groups[1:], range(0)]:
                 now, later = later, [pool.submit(file, number) for number in following]
-                rates, views = zip(*(each.result() for each in now), strict=True)
-                yield rates, views
+                yield [each.result() for each in now]
         finally:
             pool.shutdown(cancel_futures=True)
 
