@@ -26,7 +26,7 @@ def measure(source: Path, options: list[str], busy: int) -> tuple[float, float]:
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
     try:
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "jpegdl.cli", "compare", *options, "--output", folder]
+            command = [sys.executable, "-m", "jpegdl", "compare", *options, "--output", folder]
             environment = {**os.environ, "PYTHONPATH": str(source / "src")}
             start = time.perf_counter()
             subprocess.run(command, env=environment, cwd=folder, check=True, capture_output=True)

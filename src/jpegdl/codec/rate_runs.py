@@ -11,8 +11,7 @@ from jpegdl.codec.rate_points import CurveConfig, check_curve_config, rate_run, 
 from jpegdl.codec.rate_results import rate_comparisons, rate_figure, rate_rows
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing, write_csv, write_json
-from jpegdl.runs import RunFolder
-from jpegdl.runs.folder import chosen_runs
+from jpegdl.runs import RunFolder, finished_runs
 from jpegdl.runs.progress import Progress, one_of_several
 
 
@@ -59,7 +58,7 @@ def rate_comparison(
     """
     config, place = config or CurveConfig(), Path(folder)
     check_curve_config(config)
-    runs = [(arm, seed, run) for arm, by_seed in chosen_runs(place, arms, seeds).items() for seed, run in by_seed.items()]
+    runs = [(arm, seed, run) for arm, by_seed in finished_runs(place, arms, seeds).items() for seed, run in by_seed.items()]
     left_out = []
     if arms is None:
         left_out = [

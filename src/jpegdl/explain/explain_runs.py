@@ -8,7 +8,6 @@ from typing import Any, Literal
 from jpegdl.explain.config import ExplainConfig, check_explain
 from jpegdl.explain.parts import explain_run
 from jpegdl.runs import finished_runs
-from jpegdl.runs.folder import chosen_runs
 from jpegdl.runs.progress import Progress, one_of_several
 
 
@@ -37,7 +36,7 @@ def explain_comparison(
     """
     config, place = config or ExplainConfig(), Path(folder)
     check_explain(config)
-    chosen = chosen_runs(place, arms, None if seeds == "lowest" else seeds)
+    chosen = finished_runs(place, arms, None if seeds == "lowest" else seeds)
     runs = [
         (arm, seed, run)
         for arm, by_seed in chosen.items()

@@ -14,7 +14,6 @@ from jpegdl.robustness.corruptions import CorruptedImages
 from jpegdl.robustness.results import attack_name, with_earlier
 from jpegdl.robustness.trials import attack_run
 from jpegdl.runs import RunFolder, finished_runs
-from jpegdl.runs.folder import chosen_runs
 from jpegdl.runs.progress import Progress, one_of_several
 
 
@@ -60,7 +59,7 @@ def attack_comparison(
     """
     config, place = config or AttackConfig(), Path(folder)
     check_attack(config)
-    runs = [(arm, seed, run) for arm, by_seed in chosen_runs(place, arms, seeds).items() for seed, run in by_seed.items()]
+    runs = [(arm, seed, run) for arm, by_seed in finished_runs(place, arms, seeds).items() for seed, run in by_seed.items()]
     finished = _in_order(place, finished_runs(place))
     plain = finished.get("plain", {})
     results: dict[str, dict[int, dict[str, Any]]] = {}

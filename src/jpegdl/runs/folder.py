@@ -305,18 +305,22 @@ class RunFolder:
 
 
 def finished_runs(
-    place: Path, arms: Sequence[str] | None = None, seeds: Sequence[int] | None = None
+    place: Path, arms: Sequence[str] | None = None, seeds: int | Sequence[int] | None = None
 ) -> dict[str, dict[int, RunFolder]]:
     """The finished runs in the folder of a comparison, of each arm by seed.
 
     Args:
         place: ``runs/NAME``.
         arms: those wanted; all that there are by default.
-        seeds: those wanted of each; all that there are by default.
+        seeds: a number n for 0 to n-1, or those wanted of each arm; all that there are by default.
 
     Raises:
-        UsageError: an arm that is wanted is not there; or a seed that is wanted, of one of them or, where all are, of any.
+        UsageError: an arm that is wanted is not there; a seed that is wanted, of one of them or, where all are, of any; or none
+            is wanted.
     """
+    wanted = range(seeds) if isinstance(seeds, int) else seeds
+    if (arms is not None and not arms) or (wanted is not None and not wanted):
+        raise UsageError("arms and seeds must name at least one run")
     found: dict[str, dict[int, RunFolder]] = {}
     for result in sorted(place.glob("*/*/result.json")):
         if result.parent.name.isdecimal():
@@ -327,30 +331,11 @@ def finished_runs(
             raise UsageError(f"no finished run of arm {arm!r} in {place}; available: {', '.join(there) or 'none'}")
     have = {f"arm {arm}": set(there[arm]) for arm in arms} if arms is not None else {"any arm": set().union(*there.values())}
     for whose, known in have.items():
-        if missing := set(seeds or []) - known:
+        if missing := set(wanted or []) - known:
             seeds_there = ", ".join(map(str, sorted(known))) or "none"
             raise UsageError(f"no finished run of {whose}, seed {min(missing)} in {place}; available seeds: {seeds_there}")
-    wanted = there if arms is None else {arm: there[arm] for arm in arms}
-    return {arm: {s: run for s, run in runs.items() if seeds is None or s in seeds} for arm, runs in wanted.items()}
-
-
-def chosen_runs(
-    place: Path, arms: Sequence[str] | None = None, seeds: int | Sequence[int] | None = None
-) -> dict[str, dict[int, RunFolder]]:
-    """Return the finished runs of a comparison that something is to be done with; see :func:`finished_runs`.
-
-    Args:
-        place: ``runs/NAME``.
-        arms: those wanted; all that there are by default.
-        seeds: a number n for 0 to n-1, or those wanted of each arm; all that there are by default.
-
-    Raises:
-        UsageError: one of them is not there, or none is wanted.
-    """
-    wanted = range(seeds) if isinstance(seeds, int) else seeds
-    if (arms is not None and not arms) or (wanted is not None and not wanted):
-        raise UsageError("arms and seeds must name at least one run")
-    return finished_runs(place, arms, wanted)
+    chosen = there if arms is None else {arm: there[arm] for arm in arms}
+    return {arm: {s: run for s, run in runs.items() if wanted is None or s in wanted} for arm, runs in chosen.items()}
 
 
 def _changed(now: dict[str, str], before: dict[str, str]) -> list[str]:
