@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,8 +26,6 @@ from jpegdl.processes import quiet
 from jpegdl.runs import open_run
 from jpegdl.runs.folder import RunFolder
 
-Format = Literal["onnx", "torch"]
-FORMATS: tuple[Format, ...] = get_args(Format)
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 LARGEST_ONNX = 2**31 - 2**20  # bytes of weights: what one protobuf message can hold
 TOLERANCE = 1e-4  # of logits, as a share of the largest where that is above 1
@@ -61,7 +59,6 @@ def export_model(
     path: str | Path,
     *,
     size: int | Size,
-    format: Format | None = None,
     dynamic_size: bool = False,
     metadata: dict[str, Any] | None = None,
 ) -> Check:
@@ -76,10 +73,9 @@ def export_model(
 
     Args:
         model: from images (N, 3, H, W), RGB in [0, 1], to logits (N, classes), as :func:`jpegdl.prepend` makes one.
-        path: the file. One that exists is replaced, but only by one that passes.
+        path: the file, whose suffix says what it is: .onnx, or .pt2 (a torch.export program, for ``torch.export.load``). One
+            that exists is replaced, but only by one that passes.
         size: (H, W) of the images in pixels, or one number for both; it need not be a multiple of 8.
-        format: onnx, or torch (a torch.export program, for ``torch.export.load``). Default: by the suffix, onnx for .onnx,
-            torch for .pt2.
         dynamic_size: take images of any size that is a multiple of 8 (of 16 with 4:2:0 chroma) as far as the backbone does;
             ``size`` is then an example of one.
         metadata: what else the file shall say of itself, by name; values are text, or anything that JSON has.
@@ -88,11 +84,11 @@ def export_model(
         What was compared.
 
     Raises:
-        UsageError: no such format or size, a package is missing, the model cannot be exported, or the
-            file's logits are not PyTorch's. No file is left then.
+        UsageError: no such suffix or size, a package is missing, the model cannot be exported, or the file's logits are not
+            PyTorch's. No file is left then.
     """
     path, size = Path(path), _check_size(size)
-    writer = _WRITERS[_check_format(path, format)]
+    writer = _writer(path)
     twin = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     unit = _unit(twin, size) if dynamic_size else None
     about = {**_about(twin, size, unit), **{name: _text(value) for name, value in (metadata or {}).items()}}
@@ -103,7 +99,7 @@ def export_model(
         if not check.difference <= check.allowed:  # NaN is not
             raise UsageError(
                 f"{path} is not written: its logits are not PyTorch's (difference {check.difference:.3g}, allowed "
-                f"{check.allowed:.3g}); try another format ({', '.join(FORMATS)})"
+                f"{check.allowed:.3g}); try another suffix ({', '.join(_WRITERS)})"
             )
     return check
 
@@ -113,7 +109,6 @@ def export_run(
     path: str | Path,
     *,
     size: int | Size | None = None,
-    format: Format | None = None,
     dynamic_size: bool = False,
     rounding: Rounding | None = None,
 ) -> Check:
@@ -121,7 +116,7 @@ def export_run(
 
     Args:
         folder: the run's.
-        path, format, dynamic_size: as in :func:`export_model`.
+        path, dynamic_size: as in :func:`export_model`.
         size: as in :func:`export_model`; default: that of the run's own images.
         rounding: quantizer to put in place of the trained one, such as hard.
 
@@ -144,7 +139,7 @@ def export_run(
         "layer_settings": settings["layer"],
         "training_settings": settings["training"],
     }
-    return export_model(run.model, path, size=size or data.pixels, format=format, dynamic_size=dynamic_size, metadata=metadata)
+    return export_model(run.model, path, size=size or data.pixels, dynamic_size=dynamic_size, metadata=metadata)
 
 
 # ------------------------------------------------------------------------------------------------- what can be exported
@@ -155,21 +150,6 @@ def _check_size(size: Any) -> Size:
     if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
         raise UsageError(f"size must be a number of pixels, or height and width, got {size!r}")
     return cast(Size, sides)
-
-
-def _check_format(path: Path, format: str | None) -> Format:
-    chosen = format or {".onnx": "onnx", ".pt2": "torch"}.get(path.suffix)
-    if chosen not in FORMATS:
-        raise UsageError(
-            f"format must be one of {', '.join(FORMATS)}, got {format!r}"
-            if format
-            else f"the format of {path.name} is not clear: name it .onnx or .pt2, or give format, one of {', '.join(FORMATS)}"
-        )
-    if chosen != "onnx" and path.suffix != ".pt2":
-        raise UsageError(f"PyTorch reads such files by the suffix .pt2 alone, got {path.name}")
-    if chosen == "onnx":
-        require("ONNX export needs", *ONNX_PACKAGES)
-    return chosen
 
 
 def _unit(model: nn.Module, size: Size) -> int:
@@ -233,7 +213,7 @@ def _write_onnx(program: torch.export.ExportedProgram, file: Path, about: dict[s
         tensor.numel() * tensor.element_size() for tensor in (*program.state_dict.values(), *program.constants.values())
     )
     if weights > LARGEST_ONNX:
-        raise UsageError(f"an ONNX file holds at most 2 GB of weights, got {weights / 1e9:.1f} GB; take another format")
+        raise UsageError(f"an ONNX file holds at most 2 GB of weights, got {weights / 1e9:.1f} GB; write a .pt2 file")
     try:
         written = torch.onnx.export(
             program,
@@ -259,10 +239,16 @@ def _write_torch(program: torch.export.ExportedProgram, file: Path, about: dict[
     return cast(Run, torch.export.load(file).module())
 
 
-_WRITERS: dict[Format, Callable[[torch.export.ExportedProgram, Path, dict[str, str]], Run]] = {
-    "onnx": _write_onnx,
-    "torch": _write_torch,
-}
+Writer = Callable[[torch.export.ExportedProgram, Path, dict[str, str]], Run]
+_WRITERS: dict[str, Writer] = {".onnx": _write_onnx, ".pt2": _write_torch}
+
+
+def _writer(path: Path) -> Writer:
+    if path.suffix not in _WRITERS:
+        raise UsageError(f"the suffix of {path.name} must be .onnx, or .pt2 for a torch.export program")
+    if path.suffix == ".onnx":
+        require("ONNX export needs", *ONNX_PACKAGES)
+    return _WRITERS[path.suffix]
 
 
 def _short(error: BaseException) -> str:

@@ -63,7 +63,6 @@ def _printed(shell):
         (["jpegdl", "predict", "photo.jpg", "--to"], ["--top"]),
         (["jpegdl", "compare", "--data.path", "pho"], ["photos"]),
         (["jpegdl", "summary", "--format", ""], ["csv", "json", "latex", "table"]),
-        (["jpegdl", "export", "--format", "o"], ["onnx"]),
         (["jpegdl", "completion", ""], ["bash", "fish", "tcsh", "zsh"]),
         (["jpegdl", "compare", "--data.crop", ""], ["random", "resized"]),
         (["jpegdl", "evaluate", "--rounding", "ha"], ["hard"]),

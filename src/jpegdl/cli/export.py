@@ -1,6 +1,6 @@
 """``jpegdl export``."""
 
-from typing import Any, Literal
+from typing import Any
 
 from jpegdl.cli.command import Parser, WithSettings
 from jpegdl.cli.options import RUN, add_run, picked_comparison
@@ -13,18 +13,14 @@ class Export(WithSettings):
     usage = "[NAME] [--KEY VALUE ...] FILE"
     example = "jpegdl export mine model.onnx"
     extra = "export"
-    short = ("file", *RUN, "format", "size", "dynamic_size", "rounding")
+    short = ("file", *RUN, "size", "dynamic_size", "rounding")
 
     def add(self, parser: Parser) -> None:
         from jpegdl.layer import Rounding
 
         add_run(parser)
-        parser.add_argument("file", type=str, metavar="FILE", help="the file to write, such as model.onnx or model.pt2")
         parser.add_argument(
-            "--format",
-            type=Literal["onnx", "torch"] | None,
-            default=None,
-            help="onnx or torch, a torch.export program (default: onnx for a file named .onnx, torch for .pt2)",
+            "file", type=str, metavar="FILE", help="the file to write: model.onnx, or model.pt2 for torch.export"
         )
         parser.add_argument(
             "--size", type=int | list[int] | None, default=None, help="pixels, or height,width (default: as trained)"
@@ -40,7 +36,7 @@ class Export(WithSettings):
 
         config = picked_comparison(chosen)
         check_run(config, chosen["arm"], chosen["seed"])
-        options = {name: chosen[name] for name in ("size", "format", "dynamic_size", "rounding")}
+        options = {name: chosen[name] for name in ("size", "dynamic_size", "rounding")}
         check = export_run(config.run_folder(chosen["arm"], chosen["seed"]), chosen["file"], **options)
         sizes = " and ".join(f"{height}x{width}" for height, width in check.sizes)
         say(

@@ -29,7 +29,6 @@ BRIEF = {
     "layer.q_max": "largest luma step, in JPEG table units",
     "layer.images": "use at most this many training images",
     "method": "sensitivity or magnitude (default: sensitivity)",
-    "format": "onnx or torch (default: by the name)",
     "dynamic_size": "take any multiple of 8 pixels",
     "eps": "largest changes, in 1/255 (default: 1, 2, 4 and 8)",
     "attacks": "which attacks (default: all but fab-t)",
