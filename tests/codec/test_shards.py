@@ -161,6 +161,8 @@ def test_the_command_takes_a_pattern(shards, tmp_path, reader, capsys):
     assert jpegdl.cli.main(["compress", str(shards / "*.tar"), str(tmp_path / "out"), "--reader", reader, "--mu", "1"]) == 0
     assert "2 shards written" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "compress.json").read_text(encoding="utf-8"))["found"]["files"] == 6
+    assert jpegdl.cli.main(["compress", str(shards / "train-1.tar"), str(tmp_path / "one"), "--reader", reader]) == 0
+    assert "1 shards written" in capsys.readouterr().out
     assert jpegdl.cli.main(["compress", str(shards / "*.nothing"), str(tmp_path / "out"), "--reader", reader]) == 1
 
 

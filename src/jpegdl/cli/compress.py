@@ -72,10 +72,12 @@ class Compress(Command):
 
 
 def _shards(source: str) -> list[Path]:
-    """The tars that a pattern with * stands for, in order; none where it is a folder's name."""
-    if "*" not in source or Path(source).exists():
-        return []
+    """A tar, or those that a pattern with * stands for, in order; none where it is a folder's name."""
     path = Path(source).expanduser()
+    if path.is_file() and path.suffix == ".tar":
+        return [path]
+    if "*" not in source or path.exists():
+        return []
     found = sorted(path.parent.glob(path.name))
     if not found:
         raise UsageError(f"no files match {source}")
