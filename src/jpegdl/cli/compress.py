@@ -87,6 +87,8 @@ def _shards(source: str) -> list[Path]:
 def _say_of_shards(found: dict[str, Any]) -> None:
     rate = "" if found["bits_per_pixel"] is None else f", {found['bits_per_pixel']:.2f} bits per pixel of those written now"
     say(f"{found['written']} shards written, {found['skipped']} were there already; {found['images']} images{rate}")
+    if found["beside"]:
+        say(f"{found['beside']} pictures beside an image of their sample, such as masks, stay as they are")
     _say_of_readers(found["readers"])
     if bad := found["bad"]:
         raise UsageError(f"{len(bad)} of the images cannot be read and stay as they are: {bad[0]['file']}: {bad[0]['why']}")
