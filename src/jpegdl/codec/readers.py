@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -35,6 +35,7 @@ class NotFinite(UsageError):  # noqa: N818
 
 FEATURES = "features:"  # in front of a name: what comes before the head, or all that the network gives
 _FILTERS = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
+_WHOLE = 384  # pixels from which on ConvNeXt's processor cuts nothing off
 _PIL_FILTERS = {2: "bilinear", 3: "bicubic"}  # numbers of Pillow's filters, as Hugging Face's files have them
 _TINY = 1e-12
 _ALIKE = 0.05  # of the largest number: by more than that, no rounding changes answers
@@ -64,6 +65,7 @@ class PhotoReader:
         name: for messages and records.
         size: side of the square that it sees, in pixels.
         resize: short side that photos are scaled to before the middle is cut out; None for ``size``.
+        crop: center; or squash, where both sides are scaled to ``resize``, whatever shape the photo has.
         interpolation: bicubic or bilinear.
         orientation: follow where it sees photos turned as the camera's note (EXIF orientation) says; stored where it does not.
         mean, std: its normalisation, for images in [0, 1]. Default: see :func:`jpegdl.layer.prepend`.
@@ -74,7 +76,8 @@ class PhotoReader:
         fast: compute in bfloat16 where the processor has instructions for it.
 
     Attributes:
-        classes, features, name, size, resize, interpolation, orientation: as given; ``outputs`` is how many logits there are.
+        classes, features, name, size, resize, crop, interpolation, orientation: as given; ``outputs`` is how many logits there
+            are.
 
     Raises:
         UsageError: the network takes more than images, fails on them, or gives no logits, or none that are finite; its answers
@@ -88,6 +91,7 @@ class PhotoReader:
         *,
         size: int = 224,
         resize: int | None = None,
+        crop: Literal["center", "squash"] = "center",
         interpolation: str = "bicubic",
         orientation: Orientation = "stored",
         mean: Sequence[float] | None = None,
@@ -102,7 +106,9 @@ class PhotoReader:
             raise UsageError(f"interpolation of {name} must be bicubic or bilinear, got {interpolation!r}")
         if orientation not in ("stored", "follow"):
             raise UsageError(f"orientation of {name} must be stored or follow, got {orientation!r}")
-        self.orientation = orientation
+        if crop not in ("center", "squash"):
+            raise UsageError(f"crop of {name} must be center or squash, got {crop!r}")
+        self.orientation, self.crop = orientation, crop
         self.name, self.size, self.resize, self.interpolation = name, size, max(size, resize or size), interpolation
         self.features, self.classes = features, None if classes is None else list(classes)
         self.device = compute_device(None if device is None else str(device))
@@ -169,15 +175,22 @@ class PhotoReader:
         seen = {"size": self.size, "resize": self.resize, "interpolation": self.interpolation}
         if self.orientation != "stored":
             seen["orientation"] = self.orientation
+        if self.crop != "center":
+            seen["crop"] = self.crop
         return {"name": self.name, "digest": self.digest, **seen, **self._normalised, "features": self.features}
 
     # ------------------------------------------------------------------------------------------------------------- seeing
 
     def scaled(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that a photo is scaled to; the same as in a run's test."""
-        short = min(height, width)
-        most = LONGEST * short
+        """Height and width that a photo is scaled to; the same as in a run's test, unless it is squashed."""
+        if self.crop == "squash":
+            return self.resize, self.resize
+        short, most = min(height, width), self._most(height, width)
         return self.resize * min(height, most) // short, self.resize * min(width, most) // short
+
+    def _most(self, height: int, width: int) -> int:
+        """How long a side may be for all of it to be scaled."""
+        return LONGEST * min(height, width) if self.crop == "center" else max(height, width)
 
     def _turns(self, note: int) -> bool:
         return note != 1 and self.orientation == "follow"
@@ -200,10 +213,9 @@ class PhotoReader:
                 left, right = width - right, width - left
             return top, left, bottom, right
         high, wide = self.scaled(height, width)
-        short = min(height, width)
         found = []
         for whole, cut in ((height, high), (width, wide)):
-            taken = min(whole, LONGEST * short)
+            taken = min(whole, self._most(height, width))
             scale = taken / cut
             start = (whole - taken) // 2 + round((cut - self.size) / 2) * scale
             margin = 2 * max(scale, 1) if cut != taken else 0
@@ -224,7 +236,7 @@ class PhotoReader:
         if self._turns(note):
             pixels = upright(pixels, note)
         height, width = pixels.shape[-2:]
-        most = LONGEST * min(height, width)
+        most = self._most(height, width)
         if max(height, width) > most:
             pixels = v2.center_crop(pixels, [min(height, most), min(width, most)])
         goal = list(self.scaled(height, width))
@@ -442,13 +454,21 @@ def _of_transformers(folder: Path, there: dict[str, Any]) -> tuple[nn.Module, di
     network = kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     file = folder / "preprocessor_config.json"
     made = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    crop = made.get("crop_size") if made.get("do_center_crop") else None
-    side, crop = (_side(given) for given in (made.get("size") or there.get("image_size") or 224, crop))
+    given, crop = made.get("size") or there.get("image_size") or 224, _side(made.get("crop_size"))
+    side = _side(given)
+    squashed = False
+    if not made.get("do_center_crop"):
+        share, crop = made.get("crop_pct"), None
+        if share and side and side < _WHOLE:  # as ConvNeXt's processor has it
+            side, crop = int(side / share), side
+        else:  # to be square, photos have lost their shape
+            squashed = made.get("do_resize", True) and not (isinstance(given, dict) and "shortest_edge" in given and not share)
     labels = there.get("id2label") or {}
     classes = [labels[key] for key in sorted(labels, key=int)] if classifies and labels else None
     return network, {
         "size": crop or side,
         "resize": side or crop,
+        "crop": "squash" if squashed else "center",
         "interpolation": _PIL_FILTERS.get(made.get("resample", 2), "bicubic"),
         "mean": made.get("image_mean"),
         "std": made.get("image_std"),
@@ -459,6 +479,20 @@ def _of_transformers(folder: Path, there: dict[str, Any]) -> tuple[nn.Module, di
 def _side(given: Any) -> int | None:
     side = next(iter(given.values())) if isinstance(given, dict) else given
     return None if side is None else int(side)
+
+
+def _crop_of(network: nn.Module) -> dict[str, Any]:
+    """How timm says that photos come to be square, where that is not by cutting out the middle.
+
+    Raises:
+        UsageError: in a way that readers do not know.
+    """
+    recorded = getattr(network, "pretrained_cfg", None) or {}
+    mode, sides = recorded.get("crop_mode", "center"), recorded.get("input_size", (3, 0, 0))[-2:]
+    if mode not in ("center", "squash") or sides[0] != sides[1]:
+        what = f"crop mode {mode}" if sides[0] == sides[1] else f"{sides[0]} x {sides[1]} pixels"
+        raise UsageError(f"the network was trained on photos with {what}, and readers see squares, of the middle or squashed")
+    return {"crop": mode}
 
 
 def _recorded_input(network: nn.Module) -> dict[str, Any]:
@@ -472,6 +506,7 @@ def _recorded_input(network: nn.Module) -> dict[str, Any]:
         "size": size,
         "resize": int(size / recorded.get("crop_pct", 1.0)),
         "interpolation": interpolation if interpolation in _FILTERS else "bicubic",
+        **_crop_of(network),
     }
 
 
@@ -517,7 +552,9 @@ def _of_library(name: str, file: Path | None) -> tuple[nn.Module, dict[str, Any]
     source = f"the published weights of {name}" if file is None else f"weights {file}"
     load_weights(network, state, [str(number) for number in range(classes)], source)
     found: dict[str, Any] = (
-        {} if made is None else {"size": made.size, "resize": made.resize, "interpolation": made.interpolation}
+        {}
+        if made is None
+        else {"size": made.size, "resize": made.resize, "interpolation": made.interpolation, **_crop_of(network)}
     )
     return network, {**found, **({} if file is None else {"digest": digest_of_file(file)})}
 
