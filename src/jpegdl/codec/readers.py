@@ -283,10 +283,10 @@ class PhotoReader:
                 f"reader {self.name} must give logits ({len(views)}, classes), got {got}; of a network that gives features, "
                 f"write {FEATURES}{self.name}"
             )
-        raw = raw.flatten(1).float().cpu()
-        if not bool(raw.detach().isfinite().all()):
+        numbers: Tensor = raw.flatten(1).float().cpu()
+        if not bool(numbers.detach().isfinite().all()):
             raise NotFinite(f"reader {self.name} gives answers that are not finite, so they cannot choose a file")
-        return raw
+        return numbers
 
     def _said(self, views: Tensor) -> Any:
         model = self._model

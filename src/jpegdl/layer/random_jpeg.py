@@ -125,7 +125,7 @@ class RandomJpeg(nn.Module):
             generator = torch.Generator()
             generator.set_state(torch.frombuffer(bytearray(kept), dtype=torch.uint8))
             state = {**state, "generator": generator}
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
 
     def draw(self, count: int) -> Draws:
         """Draw for so many images or videos; :meth:`forward` calls it once for each batch."""
