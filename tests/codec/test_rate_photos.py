@@ -110,11 +110,11 @@ class Turned(nn.Module):
     def forward(self, x):
         return one()._model(x).flip(1)
 
-def turned(classes=("d", "c", "b", "a")):
+def turned(classes=("d", "c", "b", "a"), name="turned"):
     model = nn.Sequential(nn.Identity(), Turned())
     model.pretrained_cfg = {"mean": (0, 0, 0), "std": (1, 1, 1)}
-    return PhotoReader(model, "turned", size=24, resize=28, fast=False, classes=classes)
-def strange(): return turned("wxyz")
+    return PhotoReader(model, name, size=24, resize=28, fast=False, classes=classes)
+def strange(): return turned("wxyz", "strange")
 """
     (tmp_path / "more").mkdir()
     named = code_module(tmp_path / "more", monkeypatch, "turned_readers", code)
@@ -162,6 +162,7 @@ def test_what_cannot_be(photos, network, tmp_path):
         ({"tables": "standard:50", "reader": network}, "tables"),
         ({"tables": "nowhere.json", "reader": network, "effort": 2}, "nowhere"),
         ({"model": "no_such_network"}, "no_such_network"),
+        ({"judge": f"rate_readers:two,{network}"}, "net 0"),
     ):
         with pytest.raises(UsageError, match=named):
             rate_photos(PhotoRateConfig(**{"model": network, "photos": str(photos), "device": "cpu", **settings}))

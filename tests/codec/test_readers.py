@@ -411,6 +411,57 @@ def test_a_folder_of_transformers(of_transformers):
     assert torch.allclose(one.answers(views), wanted, atol=0.05)  # bfloat16, where the processor has it
 
 
+@pytest.mark.parametrize(
+    ("processor", "made", "seen"),
+    [
+        ("ViTImageProcessor", {"size": {"height": 32, "width": 32}}, (32, 32, True)),
+        ("ConvNextImageProcessor", {"size": {"shortest_edge": 28}, "crop_pct": 0.875}, (28, 32, False)),
+        ("CLIPImageProcessor", {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}}, (32, 40, False)),
+    ],
+)
+def test_photos_as_processors_of_transformers_make_them(tmp_path, processor, made, seen):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], num_labels=4, layer_type="basic")
+    transformers.ResNetForImageClassification(config).save_pretrained(tmp_path)
+    process = getattr(transformers, processor)(**made, resample=3)
+    process.save_pretrained(tmp_path)
+    one = open_reader(str(tmp_path))
+    assert (one.size, one.resize, one.squash) == seen
+    photo = PHOTO.crop((0, 0, 96, 50))
+    mean, std = (torch.tensor(getattr(process, key)).view(3, 1, 1) for key in ("image_mean", "image_std"))
+    wanted = process(photo, return_tensors="pt")["pixel_values"][0] * std + mean
+    assert float((one.view(as_tensor(photo)) - wanted).abs().mean()) < 0.01
+
+
+def test_a_squashed_photo_is_seen_whole():
+    one = reader(squash=True)
+    wide = torch.rand(3, 50, 5000, requires_grad=True)
+    view = one.view(wide)
+    assert view.shape == (3, 32, 32)
+    view.clamp(0.001, 0.999).sum().backward()
+    top, left, bottom, right = one.sees(50, 5000)
+    rows, columns = (wide.grad.abs().sum(dims).nonzero() for dims in ((0, 2), (0, 1)))
+    assert top <= int(rows.min()) < int(rows.max()) < bottom
+    assert left <= int(columns.min()) < int(columns.max()) < right
+    assert right - left > 0.75 * 5000  # 32 of 40 pixels, and what scaling takes in around them
+    assert one.record()["squash"] is True
+
+
+def test_what_timm_says_of_crops_is_followed():
+    recorded = {"input_size": (3, 32, 32), "crop_pct": 0.8, "interpolation": "bicubic"}
+    for more, wanted in (({"crop_mode": "squash"}, True), ({}, False), ({"crop_mode": "border"}, None)):
+        network = Tiny()
+        network.pretrained_cfg = recorded | more
+        if wanted is None:
+            with pytest.raises(UsageError, match="border"):
+                readers._recorded_input(network)
+        else:
+            assert readers._recorded_input(network)["squash"] is wanted
+    network.pretrained_cfg = recorded | {"input_size": (3, 32, 16)}
+    with pytest.raises(UsageError, match="32 x 16"):
+        readers._recorded_input(network)
+
+
 @pytest.mark.parametrize("note", range(1, 9))
 def test_a_reader_that_follows_the_cameras_note_sees_what_a_run_sees_of_the_file(note, tmp_path):
     image, exif = PHOTO, Image.Exif()

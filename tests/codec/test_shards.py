@@ -140,6 +140,25 @@ def test_names_and_sizes_are_new_whatever_the_tar_says_of_them(tmp_path, reader)
     assert (found["bytes"], found["pixels"]) == (sum(map(len, images)), 3 * 48 * 40)
 
 
+def test_other_pictures_of_a_sample_stay_as_they_are(shards, tmp_path, reader, capsys):
+    """A mask would not be one after JPEG."""
+    samples = {"./a.png": png(0), "./a.seg.png": png(1), "./a.cls": b"1", "b.v2.png": png(2), "b.v2.cls": b"0"}
+    samples["d/c.1.png"] = png(3)
+    write(shards / "train-0.tar", samples)
+    given = [str(shards / "train-0.tar"), str(tmp_path / "out"), "--reader", reader]
+    assert jpegdl.cli.main(["compress", *given]) == 0
+    after = entries(tmp_path / "out" / "train-0.tar")
+    assert list(after) == ["./a.jpg", "./a.seg.png", "./a.cls", "b.v2.jpg", "b.v2.cls", "d/c.1.jpg"]
+    assert after["./a.seg.png"] == samples["./a.seg.png"]
+    assert "1 pictures beside" in capsys.readouterr().out
+
+
+def test_shards_without_an_image_are_said(shards, tmp_path, reader):
+    write(shards / "train-0.tar", {"a.cls": b"1"})
+    with pytest.raises(UsageError, match="no images"):
+        compress_shards([shards / "train-0.tar"], tmp_path / "out", CompressConfig(reader=reader))
+
+
 def test_a_kill_between_a_shard_and_what_is_known_of_it(shards, tmp_path, reader, monkeypatch):
     """The shard that was there before is of the same size, as tars are filled up to whole records."""
     path, out, config = shards / "train-0.tar", tmp_path / "out", CompressConfig(reader=reader, mu=0.3)
@@ -166,6 +185,8 @@ def test_the_command_takes_a_pattern(shards, tmp_path, reader, capsys):
     assert jpegdl.cli.main(["compress", str(shards / "*.tar"), str(tmp_path / "out"), "--reader", reader, "--mu", "1"]) == 0
     assert "2 shards written" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "compress.json").read_text(encoding="utf-8"))["found"]["files"] == 6
+    assert jpegdl.cli.main(["compress", str(shards / "train-1.tar"), str(tmp_path / "one"), "--reader", reader]) == 0
+    assert "1 shards written" in capsys.readouterr().out
     assert jpegdl.cli.main(["compress", str(shards / "*.nothing"), str(tmp_path / "out"), "--reader", reader]) == 1
 
 

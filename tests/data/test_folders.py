@@ -305,6 +305,16 @@ def test_which_of_two_places_is_read_is_said(tmp_path, recwarn):
     assert [str(warning.message) for warning in said] == expected[1:]
 
 
+def test_a_folder_of_the_same_classes_that_is_not_read_is_said(tmp_path, recwarn):
+    for name in ("train/a/1.png", "train/b/2.png", "test/a/3.png", "test/b/4.png", "valid/a/5.png", "notes/figure.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (len(name), 0, ord(name[-5]))).save(tmp_path / name)
+    _data(tmp_path)
+    (said,) = [str(warning.message) for warning in recwarn]
+    assert "valid/" in said
+    assert "notes" not in said
+
+
 def test_shards_that_are_not_read_are_said(tmp_path):
     for name in ("test-0", "test-1", "val-0"):
         (tmp_path / f"{name}.tar").touch()

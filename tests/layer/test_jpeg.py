@@ -1,11 +1,13 @@
 """``jpegdl.jpeg`` against the files that Pillow writes with libjpeg-turbo, and its gradients against their formulas."""
 
+import copy
 import io
 import itertools
 import pickle
 import re
 import sys
 import warnings
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -686,7 +688,13 @@ class Samples(torch.utils.data.Dataset):
 
 def test_random_jpeg_in_workers():
     transform = RandomJpeg((1, 100), generator=torch.Generator().manual_seed(0))
-    assert repr(pickle.loads(pickle.dumps(transform))) == repr(transform)
+    transform.draw(3)
+    for copied in (pickle.loads(pickle.dumps(transform)), copy.deepcopy(transform)):
+        assert repr(copied) == repr(transform)
+        assert copied.generator.initial_seed() == 0
+        assert torch.equal(copied.draw(9).quality, copy.deepcopy(transform).draw(9).quality)
+    # To workers that are spawned, tensors go as shared memory, and that of a passing tensor is gone when they come for it.
+    assert b"storage" not in bytes(ForkingPickler.dumps(transform))
 
     def epoch(seed):
         torch.manual_seed(seed)

@@ -72,10 +72,12 @@ class Compress(Command):
 
 
 def _shards(source: str) -> list[Path]:
-    """The tars that a pattern with * stands for, in order; none where it is a folder's name."""
-    if "*" not in source or Path(source).exists():
-        return []
+    """A tar, or those that a pattern with * stands for, in order; none where it is a folder's name."""
     path = Path(source).expanduser()
+    if path.is_file() and path.suffix == ".tar":
+        return [path]
+    if "*" not in source or path.exists():
+        return []
     found = sorted(path.parent.glob(path.name))
     if not found:
         raise UsageError(f"no files match {source}")
@@ -85,6 +87,8 @@ def _shards(source: str) -> list[Path]:
 def _say_of_shards(found: dict[str, Any]) -> None:
     rate = "" if found["bits_per_pixel"] is None else f", {found['bits_per_pixel']:.2f} bits per pixel of those written now"
     say(f"{found['written']} shards written, {found['skipped']} were there already; {found['images']} images{rate}")
+    if found["beside"]:
+        say(f"{found['beside']} pictures beside an image of their sample, such as masks, stay as they are")
     _say_of_readers(found["readers"])
     if bad := found["bad"]:
         raise UsageError(f"{len(bad)} images cannot be read and were copied unchanged: {bad[0]['file']}: {bad[0]['why']}")

@@ -107,8 +107,8 @@ def _folder(folder: Path, inner: str, target: Path, one_case: bool, within: Abov
     clashing = Counter(map(same, folders))
     for name in folders:
         if clashing[same(name)] > 1:
-            others = ", ".join(other for other in folders if other != name and same(other) == same(name))
-            why = f"would be one folder with {others} where files are written to: rename all but one"
+            twins = ", ".join(other for other in folders if other != name and same(other) == same(name))
+            why = f"would be one folder with {twins} where files are written to: rename all but one"
             yield Entry(folder / name, f"{inner}{name}/", "", "", refused=why)
             continue
         yield from _folder(folder / name, f"{inner}{name}/", target, one_case, inside_of)

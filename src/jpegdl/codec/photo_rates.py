@@ -120,6 +120,9 @@ def rate_photos(
     model = open_reader(config.model, config.device)
     judges = [open_reader(name.strip(), config.device) for name in (config.judge or "").split(",") if name.strip()]
     readers = [open_reader(name.strip(), config.device) for name in (config.reader or "").split(",") if name.strip()]
+    names = [network.name for network in (model, *judges)]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"two networks that read files are called {twice}: drop one, or give its weights another name")
     if readers:
         check_together(readers)
     folders = [] if any(len(parts) < 2 for parts in files) else sorted({parts[0] for parts in files})

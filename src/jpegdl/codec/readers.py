@@ -544,7 +544,9 @@ def _recorded_input(network: nn.Module) -> dict[str, Any]:
     recorded = getattr(network, "pretrained_cfg", None) or {}
     if not isinstance(recorded, dict) or "input_size" not in recorded:
         return {}
-    size = recorded["input_size"][-1]
+    height, size = recorded["input_size"][-2:]
+    if height != size:
+        raise UsageError(f"a reader's pretrained_cfg has images of {height} x {size} pixels: they must be square")
     crop = recorded.get("crop_mode") or "center"
     if crop not in ("center", "squash"):
         raise UsageError(f"crop_mode {crop!r} of a reader's pretrained_cfg is not known here: it must be center or squash")

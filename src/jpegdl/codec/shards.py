@@ -4,13 +4,14 @@ import io
 import itertools
 import json
 import os
+import posixpath
 import tarfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from jpegdl.codec.config import CompressConfig, check_compress
@@ -37,7 +38,8 @@ def compress_shards(
 ) -> dict[str, Any]:
     """Write tars of samples anew, their images as JPEG files for readers, named .jpg; all else in them stays as it is.
 
-    A shard is there whole or not at all, under its own name, and what is known of its files beside it, in ``NAME.tar.json``.
+    Another picture of a sample, such as the mask ``a.seg.png`` beside ``a.png``, stays as it is too. A shard is there whole or
+    not at all, under its own name, and what is known of its files beside it, in ``NAME.tar.json``.
     The same call goes on with the next one. An image that cannot be read stays as it is, and is named. One process at a time
     writes to a folder: on several machines give each a folder, and other shards.
 
@@ -48,12 +50,14 @@ def compress_shards(
         progress: told how many shards are done.
 
     Returns:
-        ``shards``, ``written`` and ``skipped`` (shards), ``images``, ``bad`` (``file`` and ``why``), ``bytes``,
+        ``shards``, ``written`` and ``skipped`` (shards), ``images``, ``beside`` (other pictures of samples), ``bad`` (``file``
+        and ``why``), ``bytes``,
         ``bytes_before`` and ``pixels`` of the images written now, ``bits_per_pixel`` of these, ``seconds``, ``mu``, and
         ``readers``: what :func:`jpegdl.codec.compress_folder` says of them, over all shards.
 
     Raises:
-        UsageError: settings that cannot be, no shards, one that cannot be read, a target in use or of other settings.
+        UsageError: settings that cannot be, no shards, no image in them, one that cannot be read, a target in use or of other
+            settings.
     """
     check_compress(config)
     if config.reader is None:
@@ -113,11 +117,14 @@ class _Shards:
                 seconds = time.monotonic() - self.begin
                 self.progress(CompressStanding(number + 1, len(self.paths), images / seconds if seconds else 0.0))
         made: dict[str, dict[str, Any]] = {}
-        bad = []
+        bad, beside = [], 0
         for path in self.paths:
             there = json.loads(self._beside(path).read_text(encoding="utf-8"))
             made |= {f"{path.name}/{name}": one for name, one in there["files"].items()}
             bad += there["bad"]
+            beside += there.get("beside", 0)  # earlier versions did not know of such
+        if not made and not bad:
+            raise UsageError(f"no images in shard {self.paths[0]} or in {len(self.paths) - 1} more")
         found = asdict(summary_of(made, self.stage))
         manifest.note(found=found)
         return {
@@ -125,6 +132,7 @@ class _Shards:
             "written": self.written,
             "skipped": skipped,
             "images": len(made),
+            "beside": beside,
             "bad": bad,
             "bytes": self.bytes,
             "bytes_before": self.before,
@@ -157,17 +165,17 @@ class _Shards:
         made: dict[str, dict[str, Any]] = {}
         bad: list[dict[str, str]] = []
         names: set[str] = set()
-        state = _state(path)
+        state, beside = _state(path), _beside_an_image(path)
         with writing(self.out), replacing(self.out / path.name) as new:
             with tarfile.open(new, "w") as tar:
-                for entry, content, done in self._members(path, pool):
+                for entry, content, done in self._members(path, pool, beside):
                     name = entry.name
                     if isinstance(done, str):
                         bad.append({"file": f"{path.name}/{name}", "why": done})
                         self.progress(CompressStanding(self.written, len(self.paths), 0.0, printable(f"{path}/{name}: {done}")))
                     elif done is not None:
                         made_of, before, pixels = done
-                        name = str(PurePosixPath(name).with_suffix(".jpg"))
+                        name = f"{posixpath.splitext(name)[0]}.jpg"
                         made[name] = made_of
                         self.bytes += len(content)
                         self.before += before
@@ -179,16 +187,19 @@ class _Shards:
             size = new.stat().st_size
         with writing(self.out):
             # Once it is in its place: if the process ends in between, it is made again. Sizes of tars are often the same.
-            write_json(self._beside(path), {"made_of": state, "bytes": size, "bad": bad, "files": made})
+            write_json(self._beside(path), {"made_of": state, "bytes": size, "beside": len(beside), "bad": bad, "files": made})
         self.written += 1
         return len(made)
 
-    def _members(self, path: Path, pool: ThreadPoolExecutor) -> Iterator[tuple[tarfile.TarInfo, bytes, _Done]]:
+    def _members(
+        self, path: Path, pool: ThreadPoolExecutor, beside: set[str]
+    ) -> Iterator[tuple[tarfile.TarInfo, bytes, _Done]]:
         """The files of a shard in its order: bytes, and what is known of images, or why one stays as it is."""
         pending: deque[tuple[tarfile.TarInfo, bytes | Future[tuple[bytes, _Done]]]] = deque()
         most = _AHEAD * (self.config.threads or self.stage.threads)
         for entry, content in _entries(path):
-            later = pool.submit(self._one, entry.name, content) if is_image(entry.name) else content
+            made = is_image(entry.name) and entry.name not in beside
+            later = pool.submit(self._one, entry.name, content) if made else content
             pending.append((entry, later))
             if len(pending) >= most:
                 yield self._finished(*pending.popleft())
@@ -242,9 +253,27 @@ def _entries(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
         raise UsageError(f"shard {path} cannot be read: {error}") from error
 
 
+def _beside_an_image(path: Path) -> set[str]:
+    """The images of a shard that are other pictures of a sample, as its reader has it: a.seg.png beside a.png."""
+    try:
+        with open_tar(path) as tar:
+            images = [name for name in tar.getnames() if is_image(name)]
+    except (OSError, tarfile.TarError) as error:
+        raise UsageError(f"shard {path} cannot be read: {error}") from error
+    stems = {posixpath.splitext(name)[0] for name in images}
+    found = set()
+    for name in images:
+        folder, base = posixpath.split(name)
+        first = posixpath.join(folder, base.partition(".")[0])
+        if first in stems and first != posixpath.splitext(name)[0]:
+            found.add(name)
+    return found
+
+
 def _photos(path: Path) -> Iterator[DecodedImage]:
+    beside = _beside_an_image(path)
     for entry, content in _entries(path):
-        if is_image(entry.name):
+        if is_image(entry.name) and entry.name not in beside:
             try:
                 yield open_picture(io.BytesIO(content), entry.name)
             except (*BAD, Other):

@@ -114,6 +114,19 @@ class RandomJpeg(nn.Module):
             leaves[place] = _like(self._compressed(frames, draws, each).reshape(image.shape), image)
         return tree_unflatten(leaves, structure)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # PyTorch pickles a generator with a tensor that is gone when a worker, one that is not forked, comes to fetch it.
+        kept = None if self.generator is None else self.generator.get_state().numpy().tobytes()
+        return {**self.__dict__, "generator": kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        kept = state["generator"]
+        if isinstance(kept, bytes):
+            generator = torch.Generator()
+            generator.set_state(torch.frombuffer(bytearray(kept), dtype=torch.uint8))
+            state = {**state, "generator": generator}
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+
     def draw(self, count: int) -> Draws:
         """Draw for so many images or videos; :meth:`forward` calls it once for each batch."""
         generator, (low, high) = self._generator(), self.quality

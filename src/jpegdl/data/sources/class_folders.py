@@ -71,6 +71,13 @@ def _validation(root: Path) -> Path | None:
     return next((path for path in others if not path.samefile(test[0])), None) if test else None
 
 
+def _others(root: Path, classes: Iterable[str]) -> list[str]:
+    """Return the folders beside the parts that hold class folders too, such as valid/."""
+    beside = [path for path in sorted(root.iterdir()) if path.is_dir() and not hidden(path.name)]
+    named = [path for path in beside if path.name not in (*TRAIN, *TEST)]
+    return [_shown(path) for path in named if any((path / name).is_dir() for name in classes)]
+
+
 def _shown(path: Path) -> str:
     return path.name if path.suffix else f"{path.name}/"
 
@@ -244,6 +251,9 @@ def open_folder(config: DataConfig) -> Parts:
         raise UsageError(f"{root} has one class only, {classes[0]!r}; expected one folder for each of two or more")
     if empty := sorted(set().union(*(part.folders for part in parts.values())) - used["training"], key=natural_key):
         warn_of_data(f"class folders in {root} that hold no image are left out: {some_of(list(map(repr, empty)), 5)}")
+    if parts["training"].root != root and (others := _others(root, classes)):
+        what = "folders of the same classes: a part for validation is named val/ or validation/, beside test/"
+        warn_of_data(f"not read in {root}: {some_of(others, 3)}, with {what}")
     index = {name: i for i, name in enumerate(classes)}
     sources = {part: images.source(index) for part, images in parts.items()}
     return Parts(sources["training"], sources.get("test"), classes, sources.get("validation"))
