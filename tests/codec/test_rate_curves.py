@@ -5,12 +5,14 @@ import io
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 
 import bjontegaard
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -328,6 +330,22 @@ def test_mistakes_are_one_line(place, capsys, tmp_path):
     found = rate_run(damaged, replace(FEW, qualities=[50]))  # what cannot be read is measured again
     assert [point["tables"] for point in found["points"]] == ["standard:50"]
     assert read_rate(damaged) == found
+
+
+def test_a_run_whose_test_images_are_files_already_is_left_out_with_a_word(tmp_path):
+    plain, other = tmp_path / "plain", tmp_path / "jpeg-75"
+    made(tmp_path, "plain")
+    shutil.copytree(plain, other)
+    file = other / "0" / "config.yaml"
+    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    settings["data"]["jpeg_test"] = 75
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    found = rate_comparison(tmp_path, replace(FEW, qualities=[50]))
+    assert {row["arm"] for row in found.rows} == {"plain"}
+    assert "data.jpeg_test" in found.left_out[0]
+    shutil.rmtree(plain)
+    with pytest.raises(UsageError, match=r"data\.jpeg_test"):
+        rate_comparison(tmp_path, replace(FEW, qualities=[50]))
 
 
 def test_a_layer_without_a_file_is_left_out_with_a_word(tmp_path, capsys):

@@ -67,8 +67,14 @@ def check_curve_config(config: CurveConfig) -> None:
 
 
 def why_no_files(folder: RunFolder) -> str | None:
-    """Return why no JPEG file can stand for the layer of a finished run, in words; None if one can, or if there is no layer."""
-    if folder.config().layer.kind == "none":
+    """Return why no JPEG file of its test images can stand for the layer of a finished run, in words; None if one can."""
+    config = folder.config()
+    if config.data.jpeg_test is not None:
+        return (
+            f"the test images of {folder} go through JPEG of quality {config.data.jpeg_test} (data.jpeg_test): files made of "
+            "them would be files of files, smaller than those of the images"
+        )
+    if config.layer.kind == "none":
         return None
     try:
         of_run(folder)
