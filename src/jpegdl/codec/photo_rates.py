@@ -218,7 +218,8 @@ class _Measured:
             name: value for name, value in asdict(self.config).items() if name not in ("images", "images_seed", "device")
         }
         networks = [network.record() for network in (*self.networks, *self.readers)]
-        return {**settings, "photos": str(folder.resolve()), "networks": networks, "encoder": encoder_version()}
+        shape = {"shape": self.shapes[0].record()} if self.shapes else {}
+        return {**settings, "photos": str(folder.resolve()), "networks": networks, "encoder": encoder_version(), **shape}
 
     def add(
         self, folder: Path, several: Sequence[tuple[str, ...]], pool: ThreadPoolExecutor, pieces: Pieces | None = None

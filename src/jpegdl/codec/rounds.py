@@ -66,7 +66,7 @@ class _Moved:
         self.trials, self.tables, self.shape = trials, tables, shape
         planes = len(trials.coefficients)
         self.steps = tables.steps(planes)
-        floor = Tables("", shape.lowest, *standard_tables(shape.lowest)).steps(planes)
+        floor = Tables("", shape.unseen, *standard_tables(shape.unseen)).steps(planes)
         self.still = levels_of(trials.coefficients, trials.seen, tables, floor)  # of what nobody sees
         self.at = [z / step for z, step in zip(trials.coefficients, self.steps, strict=True)]
         low = tables.luma.numpy().ravel()[list(ZIGZAG[:_LOW])]
