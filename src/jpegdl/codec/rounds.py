@@ -54,7 +54,8 @@ def guide_trials(several: list[Trials], readers: Sequence[PhotoReader], shape: S
 
 def _start(trials: Trials, shape: Shape) -> Tables:
     """The tables whose file is best once rounds have done their work."""
-    cost = _LEFT * together(trials.judged(shape), shape) + shape.mu * trials.rates
+    gained = (1 - _LEFT) * together(trials.distances, shape)
+    cost = together(trials.judged(shape), shape) - gained + shape.mu * trials.rates
     finest = [tables.kind == FINEST for tables in trials.tables]  # whose chroma has another size
     return trials.tables[int(np.where(finest, np.inf, cost).argmin())]
 
