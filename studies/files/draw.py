@@ -36,7 +36,7 @@ SHOWN = {  # curves: how rows of the table begin and end, name, colour, line
     ("webp ", ""): ("WebP", "C4", "-"),
     ("avif ", ""): ("AVIF", "C5", "-"),
     ("control: least 1 - SSIM, ", ""): ("libjpeg, quality by SSIM + bits", "C7", ":"),
-    ("chosen by the reader, smoothed, floor 10, ", ""): ("libjpeg, quality by Lite0", "C0", "-"),
+    ("chosen by the reader, mu ", "robust"): ("libjpeg, quality by Lite0", "C0", "-"),
     ("guided, mu ", "robust"): ("guided by Lite0", "C3", "-"),
 }
 LEAST, MOST = 0.18, 2.6  # bits per pixel that are shown

@@ -177,7 +177,7 @@ def _keep(out: Path, found: dict[str, Any]) -> None:
     new.rename(out)
 
 
-def _answers(folder: Path) -> dict[str, dict[str, dict[str, Numbers]]]:
+def answers_in(folder: Path) -> dict[str, dict[str, dict[str, Numbers]]]:
     """By network, by folder of files."""
     found: dict[str, dict[str, dict[str, Numbers]]] = defaultdict(dict)
     for path in sorted(folder.rglob("*.npz")):
@@ -194,7 +194,7 @@ def _reference(by_files: dict[str, dict[str, Numbers]], lost: str) -> tuple[Numb
 def tables(folders: list[Path]) -> Iterator[dict[str, Any]]:
     """What files save for whom, against default libjpeg read by the same network in the same way."""
     for folder in folders:
-        for network, by_files in _answers(folder).items():
+        for network, by_files in answers_in(folder).items():
             if missing := {"originals", *STEPS} - set(by_files):
                 print(f"{folder}: {network} has not read {', '.join(sorted(missing))} yet: left out", file=sys.stderr)
                 continue
@@ -215,7 +215,7 @@ def tables(folders: list[Path]) -> Iterator[dict[str, Any]]:
 def seeds(folders: list[Path], networks: str, baseline: str) -> Iterator[dict[str, Any]]:
     """Two ways to train, NAME-SEED and BASELINE-SEED, on each kind of file, paired over seeds."""
     for folder in folders:
-        answers = _answers(folder)
+        answers = answers_in(folder)
         pairs = [(name, name.replace(networks, baseline)) for name in answers if name.startswith(f"{networks}-")]
         pairs = [(one, other) for one, other in pairs if other in answers]
         for name in answers[pairs[0][0]] if pairs else ():

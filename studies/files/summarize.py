@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jpegdl.codec.trials import OTHERS
 from jpegdl_studies import tables
 
 MUS = (4.0, 2.0, 1.0, 0.5, 0.25, 0.12, 0.06)
@@ -91,13 +92,6 @@ def load(paths: Sequence[Path]) -> dict[Any, Any]:
             found["told"] = np.array([row["answers"]["reader"] == row["target"] for row in rows])
             found["alike"] = np.array([row["answers"]["reader"] == row["answers"]["judge"] for row in rows])
     return {**found, **{key: np.array(values) for key, values in lists.items()}}
-
-
-def smoothed(distances: Numbers) -> Numbers:
-    """With those of the next qualities, 1 : 2 : 1, as ``jpegdl compress --robust`` has it."""
-    wide = np.concatenate((distances[:1], distances, distances[-1:]))
-    found: Numbers = (wide[:-2] + 2 * wide[1:-1] + wide[2:]) / 4
-    return found
 
 
 def between(bits: float, loss: float, right: float, reference: tuple[Numbers, ...]) -> tuple[float, float]:
@@ -194,7 +188,7 @@ def chosen(data: dict[Any, Any]) -> Choices:
     bits, reader, judge = data["bits"][menu], data["reader", "distance"][menu], data["judge", "distance"][menu]
     rules = {
         "chosen by the reader": reader,
-        "chosen by the reader, smoothed, floor 10": np.where(qualities[:, None] < 10, np.inf, smoothed(reader)),
+        "chosen by the reader, robust": reader + OTHERS / qualities[:, None],
         "chosen by the judge (which then had a say)": judge,
         "chosen by both": (reader + judge) / 2,
         "chosen by both, smoothed, floor 10": np.where(qualities[:, None] < 10, np.inf, smoothed((reader + judge) / 2)),
@@ -310,7 +304,7 @@ def curves(data: dict[Any, Any], kinds: Choices) -> Iterator[dict[str, Any]]:
                 yield {**found, "seconds": f"{time:.5f}"}
 
 
-def held_out(data: dict[Any, Any], share: float, sample: int, smooth: bool, draws: int = 100) -> tuple[float, float, float]:
+def held_out(data: dict[Any, Any], share: float, sample: int, robust: bool, draws: int = 100) -> tuple[float, float, float]:
     """Let mu be found on some images as ``jpegdl compress --agree`` finds it; what there is on all others.
 
     Returns:
@@ -318,8 +312,8 @@ def held_out(data: dict[Any, Any], share: float, sample: int, smooth: bool, draw
     """
     plain = [index for index in standard(data) if quality_of(data["names"][index]) >= LOWEST]
     bits, kept, distances = data["bits"][plain], data["reader", "kept"][plain], data["reader", "distance"][plain]
-    if smooth:
-        distances = smoothed(distances)
+    if robust:
+        distances = distances + OTHERS / np.array([[quality_of(data["names"][index])] for index in plain])
     mus = np.exp(np.linspace(np.log(1e-4), np.log(1e3), 200))
     count = bits.shape[1]
     images = np.arange(count)
@@ -379,10 +373,10 @@ def main() -> None:
     count = data["bits"].shape[1]
     sample = min(256, count // 2)
     for share in (0.9, 0.95, 0.98):
-        for smooth in (True, False):
-            mean, spread, bits = held_out(data, share, sample, smooth)
+        for robust in (True, False):
+            mean, spread, bits = held_out(data, share, sample, robust)
             print(
-                f"agree {share}, {'robust' if smooth else 'not robust'}: mu found on {sample} of {count} images, the others: "
+                f"agree {share}, {'robust' if robust else 'not robust'}: mu found on {sample} of {count} images, the others: "
                 f"{100 * mean:.1f} % ± {100 * spread:.1f} over draws, {bits:.2f} bits per pixel",
                 file=sys.stderr,
             )

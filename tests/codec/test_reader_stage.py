@@ -186,6 +186,20 @@ def test_files_for_other_readers_are_not_mixed(source, tmp_path, readers, other)
         compress_folder(source, tmp_path / "out", CompressConfig(tables="standard:50"))
 
 
+def test_files_of_another_version_s_rule_are_not_mixed(source, tmp_path, readers):
+    for robust in (True, False):
+        config, out = CompressConfig(reader=f"{readers}:one", mu=1.0, robust=robust), tmp_path / f"out{robust}"
+        compress_folder(source, out, config)
+        there = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        assert there["settings"].pop("others", None) == (1.0 if robust else None)  # as it was when distances were smoothed
+        (out / MANIFEST).write_text(json.dumps(there), encoding="utf-8")
+        if robust:
+            with pytest.raises(UsageError, match="others"):
+                compress_folder(source, out, config)
+        else:
+            assert compress_folder(source, out, config)["written"] == 0
+
+
 def test_rounds_and_the_rate_that_is_wanted(source, tmp_path, readers):
     rates = {}
     for effort in (1, 2, 3):

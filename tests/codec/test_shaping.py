@@ -12,7 +12,7 @@ from jpegdl.codec import Encoder, PhotoReader, Shape, choose, each_file, guide
 from jpegdl.codec import trials as trials_module
 from jpegdl.codec.rounds import _to_coefficients
 from jpegdl.codec.shaping import batches
-from jpegdl.codec.trials import QUALITIES, Trials, blocks_seen, decoded, ladders, make_trials, smoothed
+from jpegdl.codec.trials import QUALITIES, Trials, blocks_seen, decoded, ladders, make_trials
 from jpegdl.data import photograph
 from jpegdl.errors import UsageError
 from jpegdl.tables import standard_tables
@@ -44,8 +44,9 @@ def reader(seed=0, sharp=60.0, **options):
 def test_bits_alone_or_answers_alone():
     one = reader()
     cheap = choose(PHOTOS, one, 1e6)
-    assert [file.quality for file in cheap] == [10] * 3  # the floor
-    assert [file.quality for file in choose(PHOTOS, one, 1e6, robust=False)] == [min(QUALITIES)] * 3
+    assert [file.quality for file in cheap] == [min(QUALITIES)] * 3
+    assert [file.quality for file in guide(PHOTOS, one, 1e6)] == [10] * 3  # the floor
+    assert [file.quality for file in guide(PHOTOS, one, 1e6, robust=False)] == [min(QUALITIES)] * 3
     assert [file.quality for file in choose(PHOTOS, one, 1e6, floor=37)] == [37] * 3
     free = choose(PHOTOS, one, 0.0, robust=False)
     assert all(file.distance <= other.distance for file, other in zip(free, cheap, strict=True))
@@ -139,7 +140,7 @@ def test_rounds_bring_answers_back(robust):
     moved = guide(PHOTOS, one, mu, robust=robust)
     cost = [[file.distance + mu * file.bits_per_pixel for file in files] for files in (plain, moved)]
     assert any(file.rounds for file in moved)
-    if not robust:  # what is compared there is smoothed
+    if not robust:  # what is compared there is more than the distance
         assert all(after <= before + 1e-9 for before, after in zip(*cost, strict=True))
     assert sum(cost[1]) < sum(cost[0])
     for photo, file in zip(PHOTOS, moved, strict=True):
@@ -156,12 +157,27 @@ def test_several_readers_mean_and_worst():
             assert len(file.kept) == 2
 
 
-def test_smoothing():
-    assert np.allclose(smoothed(np.array([4.0, 2.0, 0.0, 8.0])), [3.5, 2.0, 2.5, 6.0])
-    trials = Trials((1, 1), [], [b""] * 4, [], [0, 0, 1, 2], np.array([[4.0, 2.0, 9.0, 1.0]]), np.zeros((1, 4), bool), [0] * 4)
-    standard = Shape()
-    trials.tables = ladders(standard)[0][:1] * 4
-    assert np.allclose(trials.judged(standard), [[3.5, 2.5, 9.0, 1.0]])  # rounds stay as they are
+def test_a_photo_that_is_easy_for_its_reader_need_not_be_so_for_others():
+    tables = ladders(Shape())[0]
+    assert [each.quality for each in tables] == list(QUALITIES)
+    count = len(tables)
+    nothing = np.zeros((1, count))
+    trials = Trials(
+        (100, 100), [], [b""] * count, tables, [0] * count, nothing, nothing > 1, [1000 + 10 * q for q in QUALITIES]
+    )
+    assert np.allclose(trials.judged(Shape()), [[1 / q for q in QUALITIES]])
+    assert trials.best(Shape(robust=False), 0.1) == 0
+    # 1 / q + mu x 0.008 q: least where q is the root of 1 / (0.008 mu).
+    assert [QUALITIES[trials.best(Shape(), 1 / (0.008 * q * q))] for q in QUALITIES] == list(QUALITIES)
+    assert not trials.distances.any()  # what is said of files is what was found
+
+
+def test_parts_that_no_reader_sees_do_for_others():
+    photo, one = PHOTO.resize((160, 64)), reader(size=32, resize=64)
+    for shape, unseen in ((Shape(), 10), (Shape(robust=False), min(QUALITIES)), (Shape(floor=30), 30)):
+        trials, plain = (make_trials(photo, [one], each) for each in (shape, Shape(qualities=(unseen,), floor=unseen)))
+        edges = [decoded(each.files[place])[..., :24].float() for each, place in ((trials, -1), (plain, 0))]
+        assert (edges[0] - edges[1]).abs().mean() < 1  # of quality 90, on another grid
 
 
 def test_an_iterator_takes_no_more_than_it_needs():
@@ -221,7 +237,8 @@ def test_learned_tables_are_one_more_kind():
     learned = found[2]
     qualities = [tables.quality for tables in learned]
     assert qualities == sorted(set(qualities))
-    assert qualities[0] >= 10
+    assert qualities[0] >= min(QUALITIES)
+    assert ladders(Shape(effort=3, learned=(luma, chroma)))[2][0].quality >= 10
     assert any(torch.equal(tables.luma, (luma * 0.9).round()) for tables in learned)
     assert len(ladders(Shape(learned=(luma, chroma)))) == 1
     # Tables by which nothing is lost that this reader looks for win over those by which much is.

@@ -38,10 +38,10 @@ class CompressConfig:
         mu: what a bit per pixel is worth, in nats of the readers' answers. More makes smaller files. Default: 1.
         bits_per_pixel: instead of mu: the bits per pixel of all files together.
         agree: instead of mu: the share of photos whose first answer must stay, such as 0.99.
-        robust: make files that other networks read well too: smooth over neighbouring qualities, take gradients over several
-            views, and set a floor of quality.
-        floor: the lowest quality of a photo. Parts of a photo that no reader sees get this quality. Default: 10 if robust,
-            else 6.
+        robust: make files that other networks read well too: allow for what these may lose more, and at effort 3 take gradients
+            over several views.
+        floor: the lowest quality of a photo. Parts of a photo that no reader sees get this quality. Default: 6; if robust, 10
+            at effort 3 and for such parts.
         several: with several readers, whether the mean of their distances counts, or the worst.
         rounds: how many steps along the gradient, at effort 3.
         device: what readers compute on: auto (a GPU where there is one), cpu, cuda, ...

@@ -233,13 +233,12 @@ class _Measured:
         ]
         self.settings: list[tuple[str, float]] = [("default", quality) for quality in dict.fromkeys(config.qualities)]
         self.shapes: list[Shape] = []
-        self.tables: tuple[torch.Tensor, torch.Tensor] | None = None
         if readers:
             name = ", ".join(reader.name for reader in readers)
             self.settings += [(f"for {name}, effort {config.effort}", mu) for mu in config.mus]
             learned = None if config.tables is None else learned_tables(None, config.tables)
-            self.tables = None if learned is None else (learned.luma, learned.chroma)
-            plain = Shape(effort=config.effort, robust=config.robust, subsampling=config.subsampling, learned=self.tables)
+            tables = None if learned is None else (learned.luma, learned.chroma)
+            plain = Shape(effort=config.effort, robust=config.robust, subsampling=config.subsampling, learned=tables)
             self.shapes = [replace(plain, mu=mu) for mu in config.mus]
         self.pixels: list[int] = []
         self.sizes: list[list[int]] = []  # of each photo, bytes of each file
@@ -249,12 +248,13 @@ class _Measured:
     def made_of(self, folder: Path) -> dict[str, Any]:
         """Return what all that is found hangs on, besides the photos."""
         settings = {
-            name: value for name, value in asdict(self.config).items() if name not in ("images", "images_seed", "device")
+            name: value
+            for name, value in asdict(self.config).items()
+            if name not in ("images", "images_seed", "device", "tables")  # whose numbers the shape records
         }
         networks = [network.record() for network in (*self.networks, *self.readers)]
-        if self.tables is not None:
-            settings["tables"] = [table.tolist() for table in self.tables]
-        return {**settings, "photos": str(folder.resolve()), "networks": networks, "encoder": encoder_version()}
+        shape = {"shape": self.shapes[0].record()} if self.shapes else {}
+        return {**settings, "photos": str(folder.resolve()), "networks": networks, "encoder": encoder_version(), **shape}
 
     def add(
         self, folder: Path, several: Sequence[tuple[str, ...]], pool: ThreadPoolExecutor, pieces: Pieces | None = None

@@ -74,8 +74,8 @@ def rate_comparison(
         told = one_of_several(progress, f"{arm}, seed {seed}", number, len(runs))
         results.setdefault(arm, {})[seed] = rate_run(run, config, told)
     if not results:
-        why = "; ".join(left_out)
-        raise UsageError(f"no run in {place} is plain, and none has a layer that files can stand for: {why}")
+        reasons = "; ".join(left_out)
+        raise UsageError(f"no run in {place} is plain, and none has a layer that files can stand for: {reasons}")
     rows, compared = rate_rows(results), rate_comparisons(results)
     files = [place / name for name in ("rate.csv", "rate.json", "rate.png")]
     write_csv(files[0], rows)

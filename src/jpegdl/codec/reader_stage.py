@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -125,14 +125,10 @@ class ReaderStage:
     def settings(self) -> dict[str, Any]:
         """Return what the files hang on, for ``compress.json``."""
         wanted = {name: getattr(self.config, name) for name in ("mu", "bits_per_pixel", "agree")}
-        shape = {name: value for name, value in asdict(self.shape).items() if name not in ("mu", "learned")}
-        if self.shape.learned is not None:
-            shape["tables"] = [table.tolist() for table in self.shape.learned]
         return {
             "readers": [reader.record() for reader in self.readers],
             "judges": [judge.record() for judge in self.judges],
-            **shape,
-            "qualities": list(self.shape.qualities),
+            **self.shape.record(),
             **wanted,
         }
 
@@ -251,7 +247,7 @@ class ReaderStage:
         if self.mu is not None:
             return self.mu
         wanted = "agree" if self.config.agree is not None else "bits_per_pixel"
-        still = replace(self.shape, effort=min(self.shape.effort, 2))
+        still = replace(self.shape, effort=2, floor=self.shape.lowest) if self.shape.effort > 2 else self.shape
         sample = self._sample(pictures(SAMPLE[wanted]), still)
         if not sample:
             raise UsageError(f"{wanted} needs photos to find mu on, and none can be read; give mu")

@@ -55,7 +55,8 @@ def guide_trials(several: list[Trials], readers: Sequence[PhotoReader], shape: S
 
 def _start(trials: Trials, shape: Shape) -> Tables:
     """The tables whose file is best once rounds have done their work."""
-    cost = _LEFT * together(trials.judged(shape), shape) + shape.mu * trials.rates
+    gained = (1 - _LEFT) * together(trials.distances, shape)
+    cost = together(trials.judged(shape), shape) - gained + shape.mu * trials.rates
     finest = [tables.kind == FINEST for tables in trials.tables]  # whose chroma has another size
     return trials.tables[int(np.where(finest, np.inf, cost).argmin())]
 
@@ -67,7 +68,7 @@ class _Moved:
         self.trials, self.tables, self.shape = trials, tables, shape
         planes = len(trials.coefficients)
         self.steps = tables.steps(planes)
-        floor = Tables("", shape.lowest, *standard_tables(shape.lowest)).steps(planes)
+        floor = Tables("", shape.unseen, *standard_tables(shape.unseen)).steps(planes)
         self.still = levels_of(trials.coefficients, trials.seen, tables, floor)  # of what nobody sees
         self.at = [z / step for z, step in zip(trials.coefficients, self.steps, strict=True)]
         low = tables.luma.numpy().ravel()[list(ZIGZAG[:_LOW])]
