@@ -1,7 +1,8 @@
 #!/bin/sh
 # Files for one small network, read by those of other families: studies/files/judges.sh NAME FOLDER OUT PART, with FOLDER where
 # train.tar and test.tar of NAME (dtd10, flowers89 or cifar10) are. Parts: train, files, read, along, on-files (with RATE=bits per
-# pixel). Other crops: WEIGHTS=FILE studies/files/judges.sh imagenet FOLDER OUT views, with images.tar. Killed, it resumes.
+# pixel), along-tuned (with WEIGHTS=FILE of tf_efficientnet_lite0). Other crops: WEIGHTS=FILE studies/files/judges.sh imagenet
+# FOLDER OUT views, with images.tar. Killed, it resumes.
 set -eu
 NAME=$1 FOLDER=$2 OUT=$3 PART=$4
 shift 4
@@ -33,7 +34,7 @@ train)
   done
   judges squares "$FOLDER/test.tar" "$SET/photos" --side $SIDE --of-each-class "${PHOTOS:-$([ "$NAME" = flowers89 ] && echo 6 || echo 60)}"
   if [ "$NAME" = cifar10 ]; then # of 32 pixels: without a stride in the first convolution, and crops that cifar10's recipe has
-    set -- --data.crop random --data.pad 4
+    set -- --data.crop random --data.pad 4 --training.epochs 10 --training.test_every 10
     compare resnet8 cifar_resnet8 plain 2 "$@"
     compare vgg8 cifar_vgg8 plain 1 "$@"
     compare mobilenetv2 cifar_mobilenetv2 plain 1 "$@"
@@ -74,6 +75,24 @@ along) # half of each training batch out of files, three seeds; then files for t
   judges ladder "$SET/photos" "$SET/along"
   judges read "$SET/photos" "$SET/along" "$OUT/along/$NAME" "$@"
   ;;
+along-tuned) # the same for EfficientNet-Lite0 from its weights, photos of 128 pixels; a few epochs, as weights need no more
+  SET=$OUT/$NAME-128
+  for part in train test; do
+    judges squares "$FOLDER/$part.tar" "$SET/$part" --side 128
+  done
+  judges squares "$FOLDER/test.tar" "$SET/photos" --side 128 --of-each-class "${PHOTOS:-$([ "$NAME" = flowers89 ] && echo 6 || echo 60)}"
+  jpegdl compare --config finetune --config "$HERE/judges.yaml" --output "$RUNS" --name "$NAME-lite0" \
+    --backbone tf_efficientnet_lite0 --weights "$WEIGHTS" --data.path "$SET" --data.size 128 --data.resize 128 \
+    --training.epochs 8 --training.test_every 8 --arms plain,some-files --seeds 3 --jobs 1
+  for arm in plain some-files; do
+    jpegdl compress "$SET/photos" "$SET/along/for $arm/effort 3, mu 0.25" --reader "$(run lite0 $arm 0)" --effort 3 --mu 0.25
+    for seed in 0 1 2; do
+      set -- "$@" "$arm-$seed=$(run lite0 $arm $seed)"
+    done
+  done
+  judges ladder "$SET/photos" "$SET/along"
+  judges read "$SET/photos" "$SET/along" "$OUT/along/$NAME-128" "$@"
+  ;;
 on-files) # trained on files for VGG-8, of RATE bits per pixel, and tested on originals
   judges_of="$(run vgg8 plain 0)"
   for effort in 1 3; do
@@ -102,7 +121,7 @@ views) # files for Lite0's own view, the middle 224 of 256 pixels, seen in other
   judges read "$SET/photos" "$SET/files" "$OUT/answers/$NAME" lite0="$reader" lite1=$judge --views
   ;;
 *)
-  echo "no part $PART: train, files, read, along, on-files or views" >&2
+  echo "no part $PART: train, files, read, along, along-tuned, on-files or views" >&2
   exit 2
   ;;
 esac

@@ -1,6 +1,6 @@
 """Photos a second that ``jpegdl compress --reader`` makes at each effort, for EfficientNet-Lite0, of 224 x 224 pixels.
 
-    python studies/files/speed.py --images ../shared/data/imagenet1000/images.tar --weights FILE [--limit 64] [--threads 2]
+    python studies/files/speed.py --images ../shared/data/imagenet1000/images.tar --weights FILE [--limit 32] [--threads 2]
 
 The whole command counts, from opening the reader to the last file in its place; photos are read from PNG files. Efforts take
 turns, three times; of each the median is printed, by the clock and by the processor. mu is 1. Run it on an idle machine, with
@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True, help="of tf_efficientnet_lite0")
-    parser.add_argument("--limit", type=int, default=64, help="photos, drawn with a seed")
+    parser.add_argument("--limit", type=int, default=32, help="photos, drawn with a seed")
     parser.add_argument("--threads", type=int, default=2, help="of the encoder and of the reader")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
