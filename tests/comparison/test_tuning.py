@@ -1,5 +1,6 @@
 """``jpegdl tune``: trials on held-out training images, and the recipe that comes of them."""
 
+import csv
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -80,6 +81,17 @@ def test_a_trial_counts_by_its_mean_over_folds(config, monkeypatch, capfd):
     assert tuning.tune(config, trials=1) == found
     with pytest.raises(UsageError, match="other settings or data"):
         tuning.tune(replace(config, data=replace(config.data, fold=0)), trials=1)
+
+
+def test_trials_end_early_by_the_loss_on_the_held_out_images(config, capfd):
+    """Which after a few epochs says more than how many images of a handful are right."""
+    config = replace(config, training=replace(config.training, epochs=2))
+    tuning.tune(config, trials=1)
+    for arm in ("plain", "jpeg-dl"):
+        (trial,) = tuning._ended(config, arm)
+        rows = csv.DictReader((tuning._place(config, trial) / "metrics.csv").read_text(encoding="utf-8").splitlines())
+        losses = [float(row["val_loss"]) for row in rows]
+        assert trial.intermediate_values == {14: pytest.approx(-losses[0], abs=1e-4)}
 
 
 def _noting_tables(make, made):

@@ -1,7 +1,7 @@
 """Tuning plain and the layer alike, on images held out of training: ``jpegdl tune``.
 
-Trials are Optuna's, in a journal in the folder of the comparison, where several processes find them; a trial that does badly
-after a ninth or a third of its epochs ends there (successive halving). The test images are never read.
+Trials are Optuna's, in a journal in the folder of the comparison, where several processes find them; a trial whose loss is
+among the largest after a ninth or a third of its epochs ends there (successive halving). The test images are never read.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ from jpegdl.processes import count_cores, end_with
 from jpegdl.runs import RunConfig, RunFolder
 from jpegdl.runs.device import compute_device
 from jpegdl.runs.progress import write_line
-from jpegdl.runs.record import settings_of, share
+from jpegdl.runs.record import settings_of
 from jpegdl.training import train_run
 
 _BOTH = ("plain", "jpeg-dl")  # both are tuned, with as many trials each, or neither
@@ -148,7 +148,7 @@ def _check_same(config: CompareConfig, data: list[Data], seed: int) -> None:
     """Refuse to add trials to those of other settings or data."""
     file = config.folder / "tuning" / "of.json"
     own = replace(config.run, device="auto")
-    content: dict[str, Any] = {"settings": settings_of(own, "tuning", seed), "data": data[0].fingerprint}
+    content: dict[str, Any] = {"settings": settings_of(own, "tuning", seed), "data": data[0].fingerprint, "by": "loss"}
     if len(data) > 1:
         content["folds"] = [each.fingerprint for each in data]
     content["settings"]["data"].update(path=None, workers=0)
@@ -315,7 +315,10 @@ def _settings(run: RunConfig, chosen: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Judge(Callback):
-    """Tells the pruner how a trial does, and ends it where that says so."""
+    """Tells the pruner how a trial does, and ends it where that says so.
+
+    By the loss: early on few of the held-out images are right, and by how many a trial would end or go on by chance.
+    """
 
     def __init__(self, trial: Any, epochs: int) -> None:
         self._trial, self._epochs = trial, epochs
@@ -324,7 +327,7 @@ class _Judge(Callback):
         epoch = trainer.current_epoch + 1
         if trainer.state.fn != TrainerFn.FITTING or epoch >= self._epochs:
             return
-        self._trial.report(share(*module.counts[module.part]), -(-_STEPS * epoch // self._epochs))
+        self._trial.report(-float(trainer.callback_metrics[f"{module.part}_loss"]), -(-_STEPS * epoch // self._epochs))
         if self._trial.should_prune():
             trainer.should_stop = True
 
