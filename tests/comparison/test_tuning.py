@@ -159,6 +159,22 @@ def test_the_recipes_own_settings_are_a_trial(config):
         )
 
 
+def test_what_is_tried_first(config, monkeypatch, capfd):
+    tried = []
+
+    def train(run, data, make, folder, arm, *rest):
+        tried.append((arm, run.training.epochs, run.training.optimizer.lr, run.data.batch_size))
+        return real(run, data, make, folder, arm, *rest)
+
+    real = tuning.train_run
+    monkeypatch.setattr(tuning, "train_run", train)
+    tuning.tune(config, trials=2)
+    own = config.training.optimizer.lr, config.data.batch_size
+    assert tried[:2] == [("plain", 1, *own), ("plain", 2, *own)]  # the recipe, and for twice as long
+    best = tuning._best(config, "plain", 2).user_attrs["settings"]["training"]["epochs"]
+    assert tried[2:] == [("jpeg-dl", 1, *own), ("jpeg-dl", 2, *own)]  # 2: plain's best, or the recipe for twice as long
+
+
 @pytest.mark.parametrize("tuned", [{"arms": {"jpeg-dl": {"seeds": 3}}}, {"trials": 3}, {"arms": [1]}])
 def test_what_tune_did_not_write_is_refused(config, tuned):
     with pytest.raises(UsageError, match="tuned"):

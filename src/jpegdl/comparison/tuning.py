@@ -90,7 +90,8 @@ def tune(config: CompareConfig, trials: int = 20, hours: float | None = None, se
     """Tune plain, then the layer from the tables of the best plain model, with the same number of trials.
 
     Learning rate, weight decay, batch size, schedule, crops, colours and epochs of both; the layer's learning rate, its q_max
-    and alpha (or hardness) too. The recipe's own settings are the first trial of each, and plain's best the layer's second.
+    and alpha (or hardness) too. The recipe's own settings are the first trial of each, plain's best the layer's second, and the
+    recipe trained longest the next, as nothing changed our own verdicts more.
     What was interrupted goes on with the same call; one that asks for more trials adds to those that there are. Writes
     ``tuned.yaml`` into the folder of the comparison.
 
@@ -196,10 +197,11 @@ def _requeue(task: _Task, best: Any) -> None:
         if params := trial.params or trial.system_attrs.get("fixed_params"):
             study.enqueue_trial(params)
     if not study.trials:
-        own = _recipes_own(task.run)
-        study.enqueue_trial(own)
-        if best is not None and task.trials > 1 and own | best.params != own:  # twice the same would share a folder
-            study.enqueue_trial(own | best.params)
+        own, longest = _recipes_own(task.run), _spaces(task.run)[1]["epochs"][-1]
+        first = [own, *([] if best is None else [own | best.params]), own | {"epochs": longest}]
+        for number, chosen in enumerate(first[: task.trials]):
+            if chosen not in first[:number]:  # twice the same would share a folder
+                study.enqueue_trial(chosen)
 
 
 def _ended(config: CompareConfig, arm: str) -> list[Any]:
