@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import struct
 import warnings
 import zlib
@@ -17,7 +18,7 @@ from commands import one_error, run_command
 from jpegdl.codec import CompressConfig, compress_folder
 from jpegdl.data import Data, DataConfig, TestTransform
 from jpegdl.data.pixels import eight_bits, middle, orientation_note, resized, to_rgb
-from jpegdl.errors import UsageError
+from jpegdl.errors import DataWarning, UsageError
 from jpegdl.opener import BadImage, NotAnImage, open_image
 from odd import png
 
@@ -185,6 +186,26 @@ def test_a_set_says_how_many_images_are_turned_and_turns_them_where_it_is_told(t
     assert torch.equal(follow.test[2][0], torch.rot90(stored.test[2][0], -1, (1, 2)))
     with pytest.raises(UsageError, match="data.orientation.*'up'"):
         Data(DataConfig(path=str(tmp_path), orientation="up"))
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_what_is_said_of_held_out_images_calls_them_so(tmp_path, blind):
+    turned_set(tmp_path)
+    for name in "ab":
+        (tmp_path / "validation" / name).mkdir(parents=True)
+        Image.fromarray(GRADIENT).save(tmp_path / "validation" / name / "c.png", exif=note(6))
+    shutil.copy(tmp_path / "train" / "a" / "train.png", tmp_path / "validation" / "a" / "d.png")
+    data = Data(DataConfig(path=str(tmp_path), size=32))
+    data = data.blind() if blind else data
+    with pytest.warns(DataWarning) as caught:
+        data.load()
+    with pytest.warns(DataWarning) as also:
+        _ = data.fingerprint
+    said = [str(each.message) for each in [*caught, *also]]
+    assert sum("2 of 3 held-out images have" in text for text in said) == 1
+    assert sum("of 3 held-out images is a training image too" in text for text in said) == 1
+    assert sum("held-out picture" in text for text in said) == 1  # c.png is in both classes
+    assert any("test images" in text for text in said) == (not blind)
 
 
 def test_a_set_that_is_not_kept_decoded_is_looked_at(tmp_path):

@@ -20,6 +20,11 @@ from jpegdl import JpegLayer, parameter_groups, prepend
 from jpegdl.data import Data, DataConfig
 
 
+def network(data: Data) -> nn.Module:
+    """Make a network for these classes; apart from ``train``, as Ray cannot send a function with ``torch`` and ``.classes``."""
+    return timm.create_model("resnet10t", num_classes=len(data.classes))
+
+
 def train(chosen: dict[str, Any], options: argparse.Namespace) -> None:
     """Train one trial, and report the loss on the held-out images after each epoch."""
     limit = None if options.data else 108  # of the embedded photographs, a few of each
@@ -27,7 +32,7 @@ def train(chosen: dict[str, Any], options: argparse.Namespace) -> None:
     held_out = data.test  # what is held out; the test images are not there
     torch.manual_seed(0)
     layer = JpegLayer.from_quality(chosen["quality"], alpha=chosen["alpha"])
-    model = prepend(timm.create_model("resnet10t", num_classes=len(data.classes)), layer)
+    model = prepend(network(data), layer)
     optimizer = torch.optim.AdamW(parameter_groups(model, lr=1e-3, layer_lr=chosen["layer_lr"], weight_decay=0.05))
     first = 0
     if (checkpoint := tune.get_checkpoint()) is not None:

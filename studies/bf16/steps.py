@@ -6,12 +6,13 @@ Three networks, alone and behind the layer, forward and backward on noise; the w
 import time
 from itertools import product
 
+import timm
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+import jpegdl.backbones  # noqa: F401 - registers cifar_resnet8
 from jpegdl import JpegLayer, prepend
-from jpegdl.backbones.build import build_backbone
 from jpegdl_studies.tables import header, row
 
 
@@ -33,7 +34,7 @@ def main() -> None:
         for layer in (False, True):
             ways = {}
             for bf16, last in product((False, True), repeat=2):
-                backbone = build_backbone(name, 10, 0, pixels)
+                backbone = timm.create_model(name, num_classes=10)
                 model = prepend(backbone, JpegLayer.from_quality(75) if layer else nn.Identity()).train()
                 if last:
                     model.backbone.to(memory_format=torch.channels_last)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from commands import one_error, run_command, start_command
 from jpegdl import cli
 from jpegdl.cli import main
+from jpegdl.errors import DataWarning
 from jpegdl.parsing import parse
 
 SMALL = [
@@ -313,3 +315,18 @@ def test_a_comparison_leaves_a_page_and_its_commands(capsys, tmp_path, monkeypat
     assert run_command(capsys, *again)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")} == before
     assert len((folder / "commands.txt").read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_the_same_warning_is_said_once_a_command(capsys, monkeypatch):
+    """Also where other warnings were caught meanwhile, after which Python would show it again."""
+
+    def run(arguments):
+        for text in ("first", "second", "first"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("always")
+                warnings.warn(text, DataWarning, stacklevel=1)
+
+    monkeypatch.setattr("jpegdl.cli.main._run", run)
+    for _ in range(2):
+        assert main(["compare"]) == 0
+        assert capsys.readouterr().err.splitlines() == [f"jpegdl: warning: {text}" for text in ("first", "second")]

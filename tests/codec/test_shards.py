@@ -1,5 +1,8 @@
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -231,5 +234,15 @@ def test_inside_ray(shards, tmp_path, reader, monkeypatch):
     (folder / "cats" / "0.webp").unlink()
     (out / "cats" / "1.jpg").unlink()
     pytest.importorskip("ray")
-    again = compress_ray.main([str(folder), str(out), "--reader", reader, "--mu", "0.3", "--workers", "1"])
-    assert again["files"] == 5
+    # In a process of its own, whose own classes Ray hands to its workers.
+    options = ["--reader", reader, "--mu", "0.3", "--workers", "1"]
+    paths = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "", "RAY_USAGE_STATS_ENABLED": "0"}
+    subprocess.run(
+        [sys.executable, compress_ray.__file__, str(folder), str(out), *options],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads((out / "summary.json").read_text(encoding="utf-8"))["files"] == 5

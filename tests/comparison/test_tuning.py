@@ -1,5 +1,6 @@
 """``jpegdl tune``: trials on held-out training images, and the recipe that comes of them."""
 
+import csv
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -82,6 +83,17 @@ def test_a_trial_counts_by_its_mean_over_folds(config, monkeypatch, capfd):
         tuning.tune(replace(config, data=replace(config.data, fold=0)), trials=1)
 
 
+def test_trials_end_early_by_the_loss_on_the_held_out_images(config, capfd):
+    """Which after a few epochs says more than how many images of a handful are right."""
+    config = replace(config, training=replace(config.training, epochs=2))
+    tuning.tune(config, trials=1)
+    for arm in ("plain", "jpeg-dl"):
+        (trial,) = tuning._ended(config, arm)
+        rows = csv.DictReader((tuning._place(config, trial) / "metrics.csv").read_text(encoding="utf-8").splitlines())
+        losses = [float(row["val_loss"]) for row in rows]
+        assert trial.intermediate_values == {14: pytest.approx(-losses[0], abs=1e-4)}
+
+
 def _noting_tables(make, made):
     def making(run, data, seed, needed):
         if run.layer.kind != "none":
@@ -145,6 +157,22 @@ def test_the_recipes_own_settings_are_a_trial(config):
         assert tuning.with_changes(run, settings, "test") == replace(run, layer=replace(run.layer, alpha=run.layer.alpha)) or (
             arm == "jpeg-dl" and settings["layer"]["alpha"] == 5
         )
+
+
+def test_what_is_tried_first(config, monkeypatch, capfd):
+    tried = []
+
+    def train(run, data, make, folder, arm, *rest):
+        tried.append((arm, run.training.epochs, run.training.optimizer.lr, run.data.batch_size))
+        return real(run, data, make, folder, arm, *rest)
+
+    real = tuning.train_run
+    monkeypatch.setattr(tuning, "train_run", train)
+    tuning.tune(config, trials=2)
+    own = config.training.optimizer.lr, config.data.batch_size
+    assert tried[:2] == [("plain", 1, *own), ("plain", 2, *own)]  # the recipe, and for twice as long
+    best = tuning._best(config, "plain", 2).user_attrs["settings"]["training"]["epochs"]
+    assert tried[2:] == [("jpeg-dl", 1, *own), ("jpeg-dl", 2, *own)]  # 2: plain's best, or the recipe for twice as long
 
 
 @pytest.mark.parametrize("tuned", [{"arms": {"jpeg-dl": {"seeds": 3}}}, {"trials": 3}, {"arms": [1]}])

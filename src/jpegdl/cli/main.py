@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with interrupts, warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\..*|torch\.optim\.lr_scheduler")
-            warnings.showwarning = lambda message, *_: print_error(f"warning: {one_line(message)}")
+            warnings.showwarning = _said_once()
             _find_own_modules()
             _run(arguments)
     except BaseException as error:
@@ -71,6 +72,18 @@ def _as_it_is(error: UnicodeError) -> tuple[bytes, int]:
     odd = error.object[error.start : error.end]
     parts = (c.encode("ascii", "surrogateescape" if "\udc80" <= c <= "\udcff" else "backslashreplace") for c in odd)
     return b"".join(parts), error.end
+
+
+def _said_once() -> Callable[..., None]:
+    """Return what to show warnings with: the same words only once, as each run or trial that lists the same data says them."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: object) -> None:
+        if (text := one_line(message)) not in said:
+            said.add(text)
+            print_error(f"warning: {text}")
+
+    return show
 
 
 def _find_own_modules() -> None:

@@ -1,7 +1,7 @@
 """Tuning plain and the layer alike, on images held out of training: ``jpegdl tune``.
 
-Trials are Optuna's, in a journal in the folder of the comparison, where several processes find them; a trial that does badly
-after a ninth or a third of its epochs ends there (successive halving). The test images are never read.
+Trials are Optuna's, in a journal in the folder of the comparison, where several processes find them; a trial whose loss is
+among the largest after a ninth or a third of its epochs ends there (successive halving). The test images are never read.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ from jpegdl.processes import count_cores, end_with
 from jpegdl.runs import RunConfig, RunFolder
 from jpegdl.runs.device import compute_device
 from jpegdl.runs.progress import write_line
-from jpegdl.runs.record import settings_of, share
+from jpegdl.runs.record import settings_of
 from jpegdl.training import train_run
 
 _BOTH = ("plain", "jpeg-dl")  # both are tuned, with as many trials each, or neither
@@ -90,7 +90,8 @@ def tune(config: CompareConfig, trials: int = 20, hours: float | None = None, se
     """Tune plain, then the layer from the tables of the best plain model, with the same number of trials.
 
     Learning rate, weight decay, batch size, schedule, crops, colours and epochs of both; the layer's learning rate, its q_max
-    and alpha (or hardness) too. The recipe's own settings are the first trial of each, and plain's best the layer's second.
+    and alpha (or hardness) too. The recipe's own settings are the first trial of each, plain's best the layer's second, and the
+    recipe trained longest the next, as nothing changed our own verdicts more.
     What was interrupted goes on with the same call; one that asks for more trials adds to those that there are. Writes
     ``tuned.yaml`` into the folder of the comparison.
 
@@ -148,7 +149,7 @@ def _check_same(config: CompareConfig, data: list[Data], seed: int) -> None:
     """Refuse to add trials to those of other settings or data."""
     file = config.folder / "tuning" / "of.json"
     own = replace(config.run, device="auto")
-    content: dict[str, Any] = {"settings": settings_of(own, "tuning", seed), "data": data[0].fingerprint}
+    content: dict[str, Any] = {"settings": settings_of(own, "tuning", seed), "data": data[0].fingerprint, "by": "loss"}
     if len(data) > 1:
         content["folds"] = [each.fingerprint for each in data]
     content["settings"]["data"].update(path=None, workers=0)
@@ -196,10 +197,11 @@ def _requeue(task: _Task, best: Any) -> None:
         if params := trial.params or trial.system_attrs.get("fixed_params"):
             study.enqueue_trial(params)
     if not study.trials:
-        own = _recipes_own(task.run)
-        study.enqueue_trial(own)
-        if best is not None and task.trials > 1 and own | best.params != own:  # twice the same would share a folder
-            study.enqueue_trial(own | best.params)
+        own, longest = _recipes_own(task.run), _spaces(task.run)[1]["epochs"][-1]
+        first = [own, *([] if best is None else [own | best.params]), own | {"epochs": longest}]
+        for number, chosen in enumerate(first[: task.trials]):
+            if chosen not in first[:number]:  # twice the same would share a folder
+                study.enqueue_trial(chosen)
 
 
 def _ended(config: CompareConfig, arm: str) -> list[Any]:
@@ -315,7 +317,10 @@ def _settings(run: RunConfig, chosen: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Judge(Callback):
-    """Tells the pruner how a trial does, and ends it where that says so."""
+    """Tells the pruner how a trial does, and ends it where that says so.
+
+    By the loss: early on few of the held-out images are right, and by how many a trial would end or go on by chance.
+    """
 
     def __init__(self, trial: Any, epochs: int) -> None:
         self._trial, self._epochs = trial, epochs
@@ -324,7 +329,7 @@ class _Judge(Callback):
         epoch = trainer.current_epoch + 1
         if trainer.state.fn != TrainerFn.FITTING or epoch >= self._epochs:
             return
-        self._trial.report(share(*module.counts[module.part]), -(-_STEPS * epoch // self._epochs))
+        self._trial.report(-float(trainer.callback_metrics[f"{module.part}_loss"]), -(-_STEPS * epoch // self._epochs))
         if self._trial.should_prune():
             trainer.should_stop = True
 

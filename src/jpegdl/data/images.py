@@ -46,14 +46,16 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         source: images and their class indices.
         config: crop, flip, other augmentation, JPEG, and what to do with corrupt files.
         train: whether these are the training images.
+        called: what messages call them. Default: training or test.
 
     Attributes:
         targets: class indices of the images in use: without the corrupt ones, once :meth:`load` has decoded them all.
         left_out: the names of those, where they are left out.
     """
 
-    def __init__(self, source: Source, config: DataConfig, *, train: bool) -> None:
+    def __init__(self, source: Source, config: DataConfig, *, train: bool, called: str | None = None) -> None:
         self._source, self._config, self._train = source, config, train
+        self.called = called or ("training" if train else "test")
         self._full = train and config.crop == "resized"  # whether whole images are needed
         self.targets: Sequence[int] = source.targets
         self._indices: Sequence[int] = range(len(source.targets))  # in the source, of the images in use
@@ -124,7 +126,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
 
     def undecoded(self, config: DataConfig) -> "ImageSet":
         """The same images under a config that chooses the same, to be decoded as it says."""
-        return ImageSet(self._source, config, train=self._train)
+        return ImageSet(self._source, config, train=self._train, called=self.called)
 
     @functools.cached_property
     def contents(self) -> np.ndarray[Any, np.dtype[np.bytes_]]:
@@ -232,7 +234,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
                 with suppress(*_BAD_FILE):  # said when it is decoded
                     count += orientation_note(self._source.read(index)) != 1
         if count and self._config.orientation == "stored":
-            which = f"{'training' if self._train else 'test'} images{'' if all_decoded else ' looked at'}"
+            which = f"{self.called} images{'' if all_decoded else ' looked at'}"
             warn_of_data(
                 f"{count} of {looked_at} {which} should be turned, by their EXIF orientation; they are "
                 "read as they are stored, as torchvision and timm do: --data.orientation follow turns them"

@@ -67,7 +67,7 @@ class Data(lightning.LightningDataModule):
         self.classes = [as_text(name) for name in classes]
         _check_memory(config, max(len(part.targets) for part in (train, test, validation) if part is not None))
         self.train, self.test = ImageSet(train, config, train=True), ImageSet(test, config, train=False)
-        self.validation = None if validation is None else ImageSet(validation, config, train=False)
+        self.validation = None if validation is None else ImageSet(validation, config, train=False, called="held-out")
 
     def with_config(self, config: DataConfig) -> "Data":
         """The data of ``config`` with the same seed.
@@ -136,7 +136,8 @@ class Data(lightning.LightningDataModule):
                 found[f"{name}_in_train"] = shared
                 are = "is a training image too" if shared == 1 else "are training images too"
                 warn_of_data(
-                    f"{shared} of {len(part.contents)} {name} images {are}: accuracy on them says how well they are remembered"
+                    f"{shared} of {len(part.contents)} {part.called} images {are}: accuracy on them says how well they are "
+                    "remembered"
                 )
         if not apart and (several := self._several_classes()):
             found["several_classes"] = several
@@ -148,7 +149,7 @@ class Data(lightning.LightningDataModule):
         """Return how many pictures of each part come under more than one class, by the part's name; warns of them."""
         found = {}
         for part, images in self.parts.items():
-            name = "training" if part == "train" else part
+            name = images.called
             if not (pictures := images.in_several_classes()):
                 continue
             found[part] = len(pictures)

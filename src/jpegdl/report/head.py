@@ -21,6 +21,8 @@ def page_head(runs: Runs, summary: dict[str, Any]) -> Rows:
         counts = {part: data.get(part, {}).get("images") for part in ("train", "validation", "test")}
         names = {"train": "training", "validation": "held out of training", "test": "test"}
         images = ", ".join(f"{count:,} {names[part]}" for part, count in counts.items() if count)
+        if images and (corrupt := len(summary.get("left_out") or ())):
+            images += f"; {corrupt} of these cannot be decoded, and {'is' if corrupt == 1 else 'are'} left out"
         classes = len(data["classes"])
         rows.append(("Data", f"{summary['data']}: {classes} classes (chance {100 / classes:.3g} %)"))
         rows += [("Images", images)] if images else []
@@ -34,7 +36,7 @@ def page_head(runs: Runs, summary: dict[str, Any]) -> Rows:
         optimizer = config.training.optimizer
         epochs = f"{config.training.epochs} epoch{'' if config.training.epochs == 1 else 's'}"
         how = f"{epochs}, batches of {config.data.batch_size}, {optimizer.name}, rate {optimizer.lr:g}"
-        rows.append(("Training of plain", f"{how} ({optimizer.schedule})"))
+        rows.append(("Training of plain", f"{how} ({optimizer.schedule}), {config.training.precision}"))
     with suppress(OSError):
         last = max(folder.result_file.stat().st_mtime for folder in folders)
         rows.append(("Finished", f"{datetime.datetime.fromtimestamp(last):%Y-%m-%d}"))

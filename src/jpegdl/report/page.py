@@ -82,8 +82,8 @@ def _untuned(summary: dict[str, Any]) -> str:
     if summary.get("tuned") or len(summary["arms"]) < 2 or summary["data"] == "made-up":
         return ""
     return (
-        "Plain was not tuned with jpegdl tune. Better settings may give plain part of this gain too. In our own runs they "
-        "gave it most of the gain: see docs/explanation/results.md."
+        "Plain was not tuned with jpegdl tune. Better settings may give plain part of a gain too. In our own runs on flowers "
+        "they gave it most of the gain: see docs/explanation/results.md."
     )
 
 
