@@ -48,7 +48,7 @@ class StepsMoved(Callback):
 
 
 class Ledger(Logger):
-    """One line of JSON for each tested epoch, in a file for each run."""
+    """One line of JSON for each epoch, with the accuracy on the held-out images, in a file for each run."""
 
     def __init__(self, file: str) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Ledger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        if "test_accuracy" in metrics:
+        if "val_accuracy" in metrics:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with self.file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({**self.run, "accuracy": metrics["test_accuracy"]}) + "\n")
+                stream.write(json.dumps({**self.run, "accuracy": metrics["val_accuracy"]}) + "\n")

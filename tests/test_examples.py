@@ -214,7 +214,7 @@ def test_own_callbacks(example, tmp_path):
     moved = [float(row["steps_moved"]) for row in rows]
     assert 0 < moved[0] < moved[1]
     ledger = [json.loads(line) for line in (run / "ledger.jsonl").read_text(encoding="utf-8").splitlines()]
-    shares = [float(row["test_accuracy"]) for row in rows]
+    shares = [float(row["val_accuracy"]) for row in rows]
     assert [entry["accuracy"] for entry in ledger] == pytest.approx(shares, rel=1e-6)  # Lightning's metrics are float32
     assert ledger[0]["arm"] == "jpeg-dl"
     assert (run / "csv" / "version_0" / "metrics.csv").is_file()

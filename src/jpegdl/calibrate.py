@@ -27,7 +27,7 @@ SMALLEST_RANDOM_STEP = 0.01
 def sensitivity_tables(
     model: nn.Module, loader: Batches, *, q_max: float = 5.0, images: int = 5000, train_mode: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Steps inversely proportional to how much the loss feels each DCT coefficient.
+    """Compute steps inversely proportional to how much the loss feels each DCT coefficient.
 
     S_f = mean over images and blocks of (dLoss / dz_f)^2, the loss being each image's cross-entropy; q_Y = c / S_Y and
     q_C = 2 c / (S_Cb + S_Cr), with the scale c such that the largest luma step is ``q_max``. A loss averaged over batches of
@@ -86,7 +86,7 @@ def sensitivity_tables(
 
 
 def magnitude_tables(loader: Batches, *, bits: int = 11, images: int | None = None) -> tuple[Tensor, Tensor]:
-    """Steps proportional to the mean magnitude of each DCT coefficient: q_f = 2 mean|z_f| / sqrt(2^(bits-1)).
+    """Compute steps proportional to the mean magnitude of each DCT coefficient: q_f = 2 mean|z_f| / sqrt(2^(bits-1)).
 
     Args:
         loader: batches of (images in [0, 1], anything); in each of several processes, those of its share.
@@ -126,7 +126,7 @@ def model_tables(config: LayerConfig, model: nn.Module, data: "Data") -> tuple[T
 
 
 def starting_tables(config: LayerConfig, data: "Data") -> tuple[Tensor, Tensor]:
-    """The (luma, chroma) tables that settings ask for, where they need no other run.
+    """Return the (luma, chroma) tables that settings ask for, where they need no other run.
 
     Args:
         config: settings of the layer: ``tables``, and what that kind of tables needs.

@@ -124,7 +124,7 @@ class Classifier(nn.Module):
         return predictions if several else predictions[0]
 
     def predict_each(self, photos: Iterable[Photo], top: int = 1) -> Iterator[Prediction | UsageError]:
-        """The same photo by photo, in batches: a prediction for each, or the error for a file that cannot be read.
+        """Return the same photo by photo, in batches: a prediction for each, or the error for a file that cannot be read.
 
         Raises:
             TypeError, UsageError: as :meth:`predict`, but for files.
@@ -288,7 +288,7 @@ def _find_run(path: Path) -> RunFolder:
 
 
 def find_photos(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The image files among paths: files as they are given, of folders all images in them, however deep, in order of name.
+    """Find the image files among paths: files as they are given, and all images in folders, however deep, in order of name.
 
     Links to folders are followed, but not in circles; what is no image is passed over with a warning.
 

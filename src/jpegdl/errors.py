@@ -30,7 +30,7 @@ def some_of(names: Sequence[str], most: int) -> str:
 
 
 def did_you_mean(given: str, accepted: Iterable[str]) -> str:
-    """The part of a message that names what a misspelt name may have been meant for.
+    """Return the part of a message that names what a misspelt name may have been meant for.
 
     Names may be dotted, and their last parts alone may be like: ``alpha`` and ``training.lr`` stand for ``layer.alpha`` and
     ``training.optimizer.lr``.

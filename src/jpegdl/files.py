@@ -193,7 +193,7 @@ def _short(value: Any) -> Any:
 
 
 def folder_hint(path: str | os.PathLike[str], levels: int = 1) -> str:
-    """The part of a message that says which folder was meant, where one is not there.
+    """Return the part of a message that says which folder was meant, where one is not there.
 
     Args:
         path: such as ``runs/NAME``.
@@ -212,7 +212,7 @@ def folder_hint(path: str | os.PathLike[str], levels: int = 1) -> str:
 
 
 def digest_of_file(path: str | os.PathLike[str]) -> str:
-    """A digest of a file's content, 16 hex digits."""
+    """Return a digest of a file's content, 16 hex digits."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 

@@ -68,7 +68,7 @@ def _defined(arms: Any, own: jsonargparse.ArgumentParser) -> Any:
 
 
 def no_recipe(name: str, what: str = "no recipe {!r}") -> str:
-    """The message for the name of a recipe that there is not."""
+    """Return the message for the name of a recipe that there is not."""
     hint = did_you_mean(name, RECIPES)
     return f"{what.format(name)}; {hint and f'{hint} '}recipes: {', '.join(RECIPES)}"
 
@@ -147,7 +147,7 @@ def _type_text(kind: Any) -> str:
 
 
 def plain_parser(usage: str, about: str) -> jsonargparse.ArgumentParser:
-    """The parser of one command, which raises where the arguments are wrong."""
+    """Return the parser of one command, which raises where the arguments are wrong."""
     own = jsonargparse.ArgumentParser(
         usage=usage, description=about, exit_on_error=False, allow_abbrev=False, add_help=False, formatter_class=_Help
     )
@@ -158,7 +158,7 @@ def plain_parser(usage: str, about: str) -> jsonargparse.ArgumentParser:
 
 
 def settings_parser(usage: str, about: str, settings: type) -> jsonargparse.ArgumentParser:
-    """One that takes ``--config`` and an option for each entry of a dataclass."""
+    """Return one that takes ``--config`` and an option for each entry of a dataclass."""
     own = plain_parser(usage, about)
     own.add_argument(
         "--config", action=_Recipe, help=f"a YAML file, or a recipe: {', '.join(RECIPES)}; if several are given, the last wins"

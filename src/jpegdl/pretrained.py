@@ -297,7 +297,7 @@ def upload(folder: Path, repository: str, private: bool) -> str:
 
 
 def download(repository: str, revision: str | None) -> Path:
-    """The folder that the files of a repository on the Hugging Face Hub are in, downloaded unless they are there.
+    """Return the folder that the files of a repository on the Hugging Face Hub are in, downloaded unless they are there.
 
     Raises:
         UsageError: as :func:`upload`.

@@ -60,7 +60,7 @@ def standard_tables(quality: int) -> tuple[Tensor, Tensor]: ...
 @overload
 def standard_tables(quality: Tensor, *, rounded: bool = True) -> tuple[Tensor, Tensor]: ...
 def standard_tables(quality: int | Tensor, *, rounded: bool = True) -> tuple[Tensor, Tensor]:
-    """The standard tables at a quality factor, as libjpeg scales them; for a tensor of qualities, differentiable.
+    """Return the standard tables at a quality factor, as libjpeg scales them; for a tensor of qualities, differentiable.
 
     A quality q scales the tables of Annex K by 5000 / q percent below 50, by 200 - 2 q from there on, to steps from 1 to 255.
     An entry at either end of that range has no gradient.
@@ -167,7 +167,7 @@ def can_be_looked_at(tensor: Tensor) -> bool:
 def check_table(
     table: Any, name: str, leading: tuple[int, ...] = (), dtype: torch.dtype = torch.float32, device: torch.device | None = None
 ) -> Tensor:
-    """``table`` (a tensor, array or nested list) as a table of usable steps.
+    """Return ``table`` (a tensor, array or nested list) as a table of usable steps.
 
     Args:
         table: (8, 8), or ``(*leading, 8, 8)``.

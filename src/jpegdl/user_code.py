@@ -68,7 +68,7 @@ def said(error: BaseException) -> str:
 
 
 def blamed(error: BaseException, names: Iterable[str]) -> str | None:
-    """The first of some names of own code whose file an error came by; None if it came by none of them."""
+    """Return the first of some names of own code whose file an error came by; None if it came by none of them."""
     files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
     for name in names:
         if is_own(name) and getattr(sys.modules.get(name.partition(":")[0]), "__file__", None) in files:
@@ -84,7 +84,7 @@ def _is_users(file: Path) -> bool:
 
 
 def source_digest(name: str) -> str | None:
-    """A digest of the file of code that a name's module was imported from, 16 hex digits; None where it has none."""
+    """Return a digest of the file of code that a name's module was imported from, 16 hex digits; None where it has none."""
     module = sys.modules.get(name.partition(":")[0])
     file = getattr(module, "__file__", None)
     return None if file is None else digest_of_file(file)

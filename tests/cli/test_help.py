@@ -136,7 +136,7 @@ def test_help_all(capsys):
     ("command", "texts"),
     [
         ("evaluate", ["all others count only with --model", "--data.workers, --device and --training.devices, num-nodes"]),
-        ("calibrate", ["With --model, and for magnitude tables without a plain run, all options count"]),
+        ("calibrate", ["All other options count only with --model, and for magnitude tables without a plain run"]),
     ],
 )
 def test_help_says_which_settings_count(capsys, command, texts):

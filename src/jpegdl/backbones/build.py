@@ -131,7 +131,7 @@ def pretrained_source(name: str) -> str | None:
 
 
 def build_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
-    """A model with random weights, the same for the same seed; the user's own with those that its code gives it.
+    """Return a model with random weights, the same for the same seed; the user's own with those that its code gives it.
 
     Args:
         name: timm's name of it, with or without the tag of trained weights, which are not loaded here; ``torchvision/`` and

@@ -30,7 +30,7 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
 
 def read_weights(file: Path) -> State:
-    """The tensors by name in a file of weights or in a checkpoint, as they stand there.
+    """Return the tensors by name in a file of weights or in a checkpoint, as they stand there.
 
     Args:
         file: safetensors, or what ``torch.save`` wrote; of a checkpoint the entry with the weights is taken, a moving average
@@ -221,7 +221,7 @@ def _converted(model: nn.Module, state: State) -> State:
 
 
 def head_names(model: nn.Module, classes: int) -> list[str]:
-    """Names of the parameters of a backbone's head, the layer that gives its ``classes`` logits.
+    """Return names of the parameters of a backbone's head, the layer that gives its ``classes`` logits.
 
     They are those of what timm records as its classifier, else of the last module with that many outputs.
     """

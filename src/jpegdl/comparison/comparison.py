@@ -157,7 +157,7 @@ def _in_order(config: CompareConfig) -> list[str]:
 
 
 def with_objects(config: CompareConfig) -> CompareConfig:
-    """The same settings, for a data set that is given as Python objects.
+    """Return the same settings, for a data set that is given as Python objects.
 
     Raises:
         UsageError: they name a data set, or several jobs.

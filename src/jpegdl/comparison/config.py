@@ -96,7 +96,7 @@ class CompareConfig(RunConfig):
         return own_arms(self.arms)
 
     def arm_run(self, arm: str) -> RunConfig:
-        """The settings of one arm.
+        """Return the settings of one arm.
 
         Raises:
             UsageError: there is no such arm.
@@ -106,7 +106,7 @@ class CompareConfig(RunConfig):
         return with_changes(config, found, f"tuned: arms: {arm}") if found else config
 
     def needed_arms(self, arm: str) -> list[str]:
-        """The arms whose finished run, of the same seed, an arm starts from.
+        """Return the arms whose finished run, of the same seed, an arm starts from.
 
         Raises:
             UsageError: there is no such arm, or it cannot start as it is to.

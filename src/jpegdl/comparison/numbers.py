@@ -111,7 +111,7 @@ def _images(result: dict[str, Any]) -> int | None:
 
 
 def recounted(summary: dict[str, Any]) -> dict[str, Any]:
-    """A summary with the numbers of images that its accuracies stand for, and what follows from these.
+    """Return a summary with the numbers of images that its accuracies stand for, and what follows from these.
 
     Earlier versions kept float32 shares; p values of differences that are all the same were then made of their rounding.
     """
@@ -200,7 +200,7 @@ def _gained(difference: dict[str, Any]) -> bool:
 
 
 def summary_csv(summary: dict[str, Any]) -> str:
-    """The summary as CSV, a line an arm: accuracies and differences are shares, 0 to 1; what is not known is empty."""
+    """Return the summary as CSV, a line an arm: accuracies and differences are shares, 0 to 1; what is not known is empty."""
     rows = []
     for arm, entry in summary["arms"].items():
         gain = entry["difference"] or {}
@@ -213,7 +213,7 @@ def summary_csv(summary: dict[str, Any]) -> str:
 
 
 def summary_latex(summary: dict[str, Any]) -> str:
-    """The summary as a LaTeX table (packages booktabs and caption's usual), with what the numbers are in its caption."""
+    """Return the summary as a LaTeX table (packages booktabs and caption's usual), with what the numbers are in its caption."""
     header, *rows = summary_rows(summary)
     lines = [
         r"\begin{table}",
@@ -243,7 +243,7 @@ def _latex(text: str) -> str:
 
 
 def summary_table(summary: dict[str, Any]) -> str:
-    """The summary as a Markdown table, aligned for the terminal too, and the notes below it."""
+    """Return the summary as a Markdown table, aligned for the terminal too, and the notes below it."""
     rows = summary_rows(summary)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
@@ -252,7 +252,7 @@ def summary_table(summary: dict[str, Any]) -> str:
 
 
 def narrow_table(summary: dict[str, Any], width: int = 80) -> str:
-    """The summary for a screen: a table whose cells are wrapped, and the notes below it, in lines of at most ``width``
+    """Return the summary for a screen: a table whose cells are wrapped, and the notes below it, in lines of at most ``width``
     characters, unless a single word needs more."""
     header, *body = summary_rows(summary)
     rows = [[_NARROW.get(cell, cell) for cell in header], *body]
@@ -291,12 +291,12 @@ def _broken(cell: str, width: int) -> list[str]:
 
 
 def folded(text: str, width: int = 80) -> str:
-    """A line of text in lines of at most ``width`` characters; a longer word keeps a line of its own."""
+    """Return a line of text in lines of at most ``width`` characters; a longer word keeps a line of its own."""
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def summary_rows(summary: dict[str, Any]) -> list[list[str]]:
-    """The summary's table as text: the header, then a row an arm."""
+    """Return the summary's table as text: the header, then a row an arm."""
     several = len(summary["arms"]) > 2
     header = ["arm", "test accuracy, %", "difference from plain [95 % interval]", "p"]
     header += [*(["p (Holm)"] if several else []), "extra parameters", "training time"]
@@ -335,7 +335,7 @@ def _p(p: float | None) -> str:
 
 
 def summary_notes(summary: dict[str, Any]) -> list[str]:
-    """The notes below the table, in Markdown, a line each."""
+    """Return the notes below the table, in Markdown, a line each."""
     seeds, arms = summary["seeds"], summary["arms"].values()
     if not any(entry["seeds"] for entry in arms):
         how = "and no run of it has a result."

@@ -44,7 +44,7 @@ class Schedule:
         return not self.waiting and not self._running
 
     def take(self) -> Run | None:
-        """The next run that can begin, if one can; from now on it counts as in training."""
+        """Return the next run that can begin, if one can; from now on it counts as in training."""
         for seed, arm in list(self.waiting):
             needed = self.config.needed_arms(arm)
             if lost := [other for other in needed if seed in self.failures.get(other, {})]:

@@ -118,14 +118,14 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         self._augment = v2.Compose([crop, *flips, *colours, *files, to_unit, *erase])
 
     def with_config(self, config: DataConfig) -> "ImageSet":
-        """The same decoded images under a config that differs in ``jpeg_train`` and ``jpeg_test`` only."""
+        """Return the same decoded images under a config that differs in ``jpeg_train`` and ``jpeg_test`` only."""
         other = copy.copy(self)
         other._config = config
         other._set_transforms()
         return other
 
     def undecoded(self, config: DataConfig) -> "ImageSet":
-        """The same images under a config that chooses the same, to be decoded as it says."""
+        """Return the same images under a config that chooses the same, to be decoded as it says."""
         return ImageSet(self._source, config, train=self._train, called=self.called)
 
     @functools.cached_property
@@ -244,7 +244,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         return len(self.targets)
 
     def key(self, index: int) -> str:
-        """A name of an image that does not depend on where the set is kept: of class folders CLASS/.../NAME."""
+        """Return a name of an image that does not depend on where the set is kept: of class folders CLASS/.../NAME."""
         return self._source.key(self._indices[index])
 
     def stored_size(self, index: int) -> tuple[int, int]:

@@ -70,7 +70,7 @@ class Data(lightning.LightningDataModule):
         self.validation = None if validation is None else ImageSet(validation, config, train=False, called="held-out")
 
     def with_config(self, config: DataConfig) -> "Data":
-        """The data of ``config`` with the same seed.
+        """Return the data of ``config`` with the same seed.
 
         Where these choose the same images, nothing is listed again, and what is to be said of them is said once; where only
         JPEG settings differ, nothing is decoded again.
@@ -100,7 +100,7 @@ class Data(lightning.LightningDataModule):
         return {"train": self.train, "test": self.test, **held_out}
 
     def blind(self) -> "Data":
-        """The same data without its test images, for tuning: what is held out of training is what is tested on.
+        """Return the same data without its test images, for tuning: what is held out of training is what is tested on.
 
         Raises:
             UsageError: nothing is held out.
@@ -191,7 +191,7 @@ class Data(lightning.LightningDataModule):
         return self._in_order(self.test if self.validation is None else self.validation)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Test images, center crop, in order: each once over all processes.
+        """Return test images, center crop, in order: each once over all processes.
 
         Every process gets equally many batches; entries that fill up have the target ``IGNORED``.
         """
@@ -203,7 +203,7 @@ class Data(lightning.LightningDataModule):
         return self._loader(images, sampler=sampler, batch_size=max(self.config.batch_size, TEST_BATCH))
 
     def calibration_dataloader(self, augmented: bool = False) -> DataLoader[Any]:
-        """Training images in an order of the seed's; each once over all processes, and no other entry.
+        """Return training images in an order of the seed's; each once over all processes, and no other entry.
 
         They are the center crops or, ``augmented``, as in the first epoch of training, in batches of that size.
         """

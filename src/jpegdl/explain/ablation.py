@@ -56,7 +56,7 @@ def _no_unquantizing(layer: QuantizingLayer) -> str | None:
 
 
 def alternative(layer: ImageDctLayer, kind: str, z: Tensor) -> Tensor:
-    """All coefficients as they would be with ``kind`` done to every frequency; the shape of ``z``.
+    """Return all coefficients as they would be with ``kind`` done to every frequency; the shape of ``z``.
 
     The layer's own quantizer does it, with one setting changed.
     """

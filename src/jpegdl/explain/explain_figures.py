@@ -26,12 +26,12 @@ _BITS = {
 
 
 def tables_figure(name: str, content: dict[str, Any]) -> Figure | None:
-    """Tables before and after training, and their change; None where no table is one for all blocks."""
+    """Draw tables before and after training, and their change; None where no table is one for all blocks."""
     return change_figure(name, content["kind"], [content], grey=content["grey"])
 
 
 def history_figure(name: str, content: dict[str, Any]) -> Figure:
-    """Steps by epoch, the chosen frequencies in colour and all others in grey."""
+    """Draw steps by epoch, the chosen frequencies in colour and all others in grey."""
     figure = Figure(figsize=(12, 4.6), layout="constrained")
     low, _ = content["range"]
     for axes, plane in zip(figure.subplots(1, 2), _PLANES, strict=True):
@@ -170,7 +170,7 @@ def _signed(value: float) -> str:
 
 
 def picture_figure(name: str, content: dict[str, Any], shown: "ShownImage") -> Figure:
-    """One image: before and after the layer, what the bands lost, attention and first feature maps of both models."""
+    """Draw one image: before and after the layer, what the bands lost, attention and first feature maps of both models."""
     numbers, models = shown.numbers, content["models"]
     figure = Figure(figsize=(14, 7.4), layout="constrained")
     panels = figure.subplots(2, 4)

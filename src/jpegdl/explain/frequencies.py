@@ -17,7 +17,7 @@ _INNER = 0.999  # share of the coefficients that a transfer curve spans
 
 
 def measure(subject: Subject, left_out: list[dict[str, str]]) -> dict[str, Any]:
-    """All measurements per frequency, in one pass over the test images, ready for JSON.
+    """Return all measurements per frequency, in one pass over the test images, ready for JSON.
 
     Args:
         subject: what to measure.

@@ -97,7 +97,7 @@ def _features_and_logits(backbone: nn.Module, x: Tensor) -> tuple[Tensor, Tensor
 
 @torch.no_grad()
 def first_maps(model: PrependedModel, images: Tensor) -> tuple[Tensor, str]:
-    """The feature maps of a backbone's first stage.
+    """Return the feature maps of a backbone's first stage.
 
     Returns:
         maps: (N, C, h, w), the output of the stage that timm lists first, or else of the first convolution.

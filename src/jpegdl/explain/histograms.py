@@ -33,7 +33,7 @@ class Counts:
         )
 
     def of(self, frequency: int) -> tuple[Tensor, Tensor]:
-        """The numbers that occur at a frequency, 0 to 63, ascending, and their weights in float64."""
+        """Return the numbers that occur at a frequency, 0 to 63, ascending, and their weights in float64."""
         numbers = self._keys - frequency * _SPAN
         here = numbers.abs() < _SPAN // 2
         return numbers[here], self._weights[here]

@@ -50,7 +50,7 @@ class Subject(OpenedRun):
         return self.images(self.config.images, self.config.images_seed)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The test images in use, in order: indices (N,), images (N, 3, H, W) in [0, 1] and classes (N,), on the device.
+        """Return the test images in use, in order: indices (N,), images (N, 3, H, W) in [0, 1] and classes (N,), on the device.
 
         What is random in a layer is drawn anew from the number of the batch, so that it is the same in each pass.
         """
@@ -79,7 +79,7 @@ def open_subject(folder: RunFolder, config: ExplainConfig, plain: RunFolder | No
 
 
 def dct_layer(layer: nn.Module) -> ImageDctLayer:
-    """The layer, where it works on the DCT coefficients of images.
+    """Return the layer, where it works on the DCT coefficients of images.
 
     Raises:
         NotApplicable: it does not.

@@ -9,7 +9,7 @@ from jpegdl.layer import STEP_RANGE, JpegLayer, layer_kind
 
 
 def trained_tables(subject: Subject) -> dict[str, Any]:
-    """The tables before and after training: ``kind``, ``before`` and ``after``, each by name.
+    """Return the tables before and after training: ``kind``, ``before`` and ``after``, each by name.
 
     Raises:
         NotApplicable: the run has none.
@@ -25,7 +25,7 @@ def trained_tables(subject: Subject) -> dict[str, Any]:
 
 
 def read_history(subject: Subject) -> dict[str, Any]:
-    """The steps by epoch.
+    """Return the steps by epoch.
 
     Returns:
         ``epoch``, 0 for before training; ``luma`` and ``chroma``, (epochs, 8, 8) steps; ``frequencies``, the chosen ones;

@@ -40,8 +40,8 @@ class Layer(nn.Module):
     """A layer that gives back what it takes: the same shape, dtype and memory format.
 
     In between it takes three steps, which can be called by themselves too: :meth:`to_coefficients`, :meth:`alter`,
-    :meth:`to_images`. A subclass overrides those that it does in another way, and obeyed it is in all that the layer does; one
-    that is at work on something else than coefficients overrides :meth:`round_trip`. In :meth:`check` it says what it refuses.
+    :meth:`to_images`. A subclass overrides those that it does in another way, and the layer uses them throughout. One that
+    does not work on coefficients overrides :meth:`round_trip`. :meth:`check` says what it refuses.
 
     Parameters stay float32 or float64 whatever a model is cast to: ``model.half()`` would turn small steps into 0, and after
     ``model.bfloat16()`` they would be too coarse to train. What goes in and out may be of half precision.
@@ -231,8 +231,8 @@ class Layer(nn.Module):
 class ImageLayer(Layer):
     """A layer for RGB images, (N, 3, H, W): floating point in [0, 1], or uint8 in 0..255.
 
-    Values out of that range are computed with as they are. Of its first batch in eager mode a layer looks whether they are
-    those of images, and warns where they are not; later batches are not looked at, since a GPU would have to be waited for.
+    Values outside of that range are used as they are. In eager mode a layer checks whether the values of its first batch are
+    those of images, and warns if they are not. It does not check later batches: that would make it wait for the GPU.
     """
 
     _looked = False

@@ -61,7 +61,7 @@ def _at_blocks(table: Tensor, z: Tensor) -> Tensor:
 
 
 def exact_path(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, gradient: str, hardness: float) -> Tensor:
-    """The file's images, with the gradient of another quantizer.
+    """Return the file's images, with the gradient of another quantizer.
 
     Args:
         images: (N, C, H, W), floating point in [0, 1] or uint8.

@@ -221,7 +221,7 @@ class QuantizingLayer(Layer):
     def project_(self) -> None:
         """Bring trainable steps back into :attr:`step_range`, and a trained alpha or hardness to at least 1e-5, in place.
 
-        Optimizers, ``train``, ``eval`` and ``state_dict`` have this done: there is no need to call it.
+        Optimizers, ``train``, ``eval`` and ``state_dict`` call this, so you need not.
         """
         for name in self.table_names:
             project(getattr(self, name), *self.step_range)

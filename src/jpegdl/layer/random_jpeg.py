@@ -28,7 +28,7 @@ class RandomJpeg(nn.Module):
     All frames of a ``tv_tensors.Video`` have the same draws, as torchvision's ``v2.JPEG`` has it, each video its own.
 
     The images are those of real files, bit for bit, and differentiable: see :func:`jpegdl.jpeg`. It does the same in training
-    and evaluation, as augmentations do. It stands in ``torchvision.transforms.v2.Compose``, before ``Normalize``, in
+    and evaluation, as augmentations do. It works in ``torchvision.transforms.v2.Compose``, before ``Normalize``, in
     ``nn.Sequential``, kornia's containers, or a model.
 
     Args:
@@ -81,7 +81,7 @@ class RandomJpeg(nn.Module):
         self._seeded_for: int | None = None
 
     def forward(self, *inputs: Any) -> Any:
-        """Compress images, and hand on what is none.
+        """Compress images, and hand on everything else.
 
         Args:
             inputs: (..., 3, H, W) RGB, 1 in place of 3 for grey; uint8, or floating point in [0, 1]. Or what torchvision's v2

@@ -31,7 +31,7 @@ class Recipe:
 
 
 def read_recipe(name: str) -> Recipe:
-    """The recipe of that name.
+    """Return the recipe of that name.
 
     Raises:
         UsageError: there is none.
@@ -47,7 +47,7 @@ def read_recipe(name: str) -> Recipe:
 
 
 def list_recipes() -> str:
-    """All recipes with what they reproduce, for reading, in lines of at most :data:`WIDTH` characters."""
+    """Return all recipes with what they reproduce, for reading, in lines of at most :data:`WIDTH` characters."""
     recipes = [_described(read_recipe(name)) for name in RECIPES]
     return "\n\n".join([*recipes, USE])
 

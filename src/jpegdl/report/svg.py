@@ -32,7 +32,7 @@ _ON_TURNED = {"#000000": "#020202", "#ffffff": "#fdfdfd"}  # of numbers in such 
 
 
 def inline_svg(figure: Figure, prefix: str, alt: str) -> str:
-    """A figure as an ``<svg>`` element to put into a page.
+    """Return a figure as an ``<svg>`` element to put into a page.
 
     Args:
         figure: any; its background is left out.

@@ -21,7 +21,7 @@ _WHERE = ("data", "data.path", "data.workers", "device")  # of the settings
 
 
 def attack_rows(results: Results) -> list[dict[str, Any]]:
-    """One row for each accuracy.
+    """Return one row for each accuracy.
 
     Returns:
         Each with ``arm``, ``seed``, ``rounding``, ``norm``, ``eps`` (in units of pixels from 0 to 1), ``eps_255`` (in 1/255),
@@ -89,7 +89,7 @@ def attack_left_out(results: Results) -> list[str]:
 
 
 def attack_figure(results: Results, arms: Sequence[str] = ()) -> Figure | None:
-    """Accuracy against eps: of each arm, adaptive (solid) and through the layer's own gradient alone (dashed).
+    """Draw accuracy against eps: of each arm, adaptive (solid) and through the layer's own gradient alone (dashed).
 
     With several seeds the lines are means, and bands their 95 % intervals (Student's t over the seeds); with two, whose
     interval would say nothing, thin lines are the seeds.

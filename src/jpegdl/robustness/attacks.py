@@ -38,7 +38,7 @@ class GradientSource:
 
 
 def fgsm(source: GradientSource, images: Tensor, labels: Tensor, norm: str, eps: float) -> Tensor:
-    """One step of length ``eps`` along the gradient's sign (Linf) or the gradient (L2), clipped to [0, 1].
+    """Take one step of length ``eps`` along the gradient's sign (Linf) or the gradient (L2), clipped to [0, 1].
 
     Args:
         source: of gradients.

@@ -15,7 +15,7 @@ _KEYS = (
 
 
 def read_attack(run: RunFolder, rounding: str | None = None) -> dict[str, Any] | None:
-    """A run's ``attack.json``, or that of the attack behind another ``rounding``; None where there is none.
+    """Return a run's ``attack.json``, or that of the attack behind another ``rounding``; None where there is none.
 
     Raises:
         UsageError: it is damaged.
@@ -30,7 +30,7 @@ def read_attack(run: RunFolder, rounding: str | None = None) -> dict[str, Any] |
 
 
 def attack_name(rounding: str | None) -> str:
-    """The name, without its ending, of all files of an attack."""
+    """Return the name, without its ending, of all files of an attack."""
     return "attack" if rounding is None else f"attack-{rounding}"
 
 

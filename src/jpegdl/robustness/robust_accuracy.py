@@ -43,7 +43,7 @@ class AttackOutcome:
 
 
 def levels(outcomes: list[AttackOutcome], right: Bits) -> list[dict[str, Any]]:
-    """One entry for each norm and eps, ascending.
+    """Return one entry for each norm and eps, ascending.
 
     An image that is broken at one eps is broken at every larger one in that norm, since what broke it lies within that too.
 
@@ -148,17 +148,17 @@ def masking(outcomes: list[AttackOutcome], check: list[AttackOutcome], right: Bi
 
 
 def sign_test(more: int, fewer: int) -> float:
-    """The probability that of ``more + fewer`` tosses of a coin at least ``more`` are heads."""
+    """Return the probability that of ``more + fewer`` tosses of a coin at least ``more`` are heads."""
     return float(bdtr(fewer, more + fewer, 0.5))
 
 
 def bits(flags: Bits) -> str:
-    """One digit for each image, 1 for yes."""
+    """Return one digit for each image, 1 for yes."""
     return "".join("01"[int(flag)] for flag in flags)
 
 
 def from_bits(text: str) -> Bits:
-    """The inverse of :func:`bits`."""
+    """Return the inverse of :func:`bits`."""
     return np.array([digit == "1" for digit in text], dtype=np.bool_)
 
 

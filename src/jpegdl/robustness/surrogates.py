@@ -36,7 +36,7 @@ def gradients_of(layer: nn.Module) -> tuple[str, ...]:
 
 
 def with_gradient(model: PrependedModel, gradient: str) -> PrependedModel:
-    """A model whose logits are those of ``model``, bit for bit, and whose gradient by the images is another.
+    """Return a model whose logits are those of ``model``, bit for bit, and whose gradient by the images is another.
 
     Args:
         model: any layer in front of any backbone; it is left as it is, and shares its backbone and layer with the result.

@@ -82,7 +82,7 @@ class RunFolder:
     # ------------------------------------------------------------------------------------------------------ settings
 
     def settings(self) -> dict[str, Any]:
-        """The run's settings with its arm and seed; what they do not know yet has today's default.
+        """Return the run's settings with its arm and seed; what they do not know yet has today's default.
 
         Of what is no more the rest of a run is read: a model is tested alike, however it was trained (:meth:`difference`).
 
@@ -100,7 +100,7 @@ class RunFolder:
             return settings_of(from_dict(RunConfig, known), arm, seed), gone
 
     def config(self) -> RunConfig:
-        """The settings that the run was trained with.
+        """Return the settings that the run was trained with.
 
         Raises:
             UsageError: they are missing or damaged.
@@ -109,7 +109,7 @@ class RunFolder:
         return cast(RunConfig, from_dict(RunConfig, {name: there[name] for name in there.keys() - {"arm", "seed"}}))
 
     def difference(self, config: RunConfig, arm: str, seed: int) -> str | None:
-        """The first setting of the run that differs from these, in words; None if none does.
+        """Return the first setting of the run that differs from these, in words; None if none does.
 
         Raises:
             UsageError: the run's settings are missing or damaged.
@@ -214,7 +214,7 @@ class RunFolder:
             return counted(_json(self.result_file, _RESULT))
 
     def metrics(self) -> list[dict[str, float]]:
-        """The record of the run, an entry an epoch, without what was not measured in that epoch.
+        """Return the record of the run, an entry an epoch, without what was not measured in that epoch.
 
         Raises:
             UsageError: it is not there or damaged.
@@ -226,7 +226,7 @@ class RunFolder:
             return rows
 
     def tables(self) -> dict[str, Any]:
-        """The layer's tables before and after training: ``before`` and ``after``, and what they are.
+        """Return the layer's tables before and after training: ``before`` and ``after``, and what they are.
 
         Raises:
             UsageError: they are not there or damaged.
@@ -307,7 +307,7 @@ class RunFolder:
 def finished_runs(
     place: Path, arms: Sequence[str] | None = None, seeds: int | Sequence[int] | None = None
 ) -> dict[str, dict[int, RunFolder]]:
-    """The finished runs in the folder of a comparison, of each arm by seed.
+    """Return the finished runs in the folder of a comparison, of each arm by seed.
 
     Args:
         place: ``runs/NAME``.

@@ -102,7 +102,7 @@ class Line:
 
 
 def bar(total: float, form: str, *, row: int | None = None, initial: float = 0, postfix: str = "") -> "tqdm[Any]":
-    """A bar on stderr that fits the terminal; one with a row, of several, goes when it is closed."""
+    """Return a bar on stderr that fits the terminal; one with a row, of several, goes when it is closed."""
     columns = min(shutil.get_terminal_size().columns - 1, _WIDEST)
     return tqdm(
         total=total, initial=initial, postfix=postfix, bar_format=form, ncols=columns, file=sys.stderr, position=row,

@@ -34,7 +34,7 @@ def settings_of(config: RunConfig, arm: str, seed: int) -> dict[str, Any]:
 
 
 def from_dict(kind: type, content: Any) -> Any:
-    """A dataclass from nested dictionaries; what they leave out takes its default.
+    """Return a dataclass from nested dictionaries; what they leave out takes its default.
 
     Raises:
         ValueError: an entry that it does not have.
@@ -48,7 +48,7 @@ def from_dict(kind: type, content: Any) -> Any:
 
 
 def first_difference(there: Any, here: Any, path: str = "") -> str | None:
-    """In words, which of two records' settings differs first; None if none does."""
+    """Return in words which of two records' settings differs first; None if none does."""
     if isinstance(there, dict) and isinstance(here, dict):
         for key in {**there, **here}:
             if found := first_difference(there.get(key), here.get(key), f"{path}.{key}" if path else str(key)):
@@ -81,7 +81,7 @@ _NO_IMAGES: dict[str, Any] = {"images": 0, "content": None}  # of a part that th
 
 
 def data_difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
-    """In words, what of two data sets' fingerprints differs first; None if they are the same."""
+    """Return in words what of two data sets' fingerprints differs first; None if they are the same."""
     if difference := class_difference(there["classes"], here["classes"]):
         return difference
     for part, name in (("train", "training"), ("test", "test"), ("validation", "validation")):
@@ -123,7 +123,7 @@ _NOT_TESTED = {"train": None, "validation": None}
 
 
 def other_test_images(there: dict[str, Any], here: dict[str, Any]) -> str | None:
-    """In words, how the test images of a result, ``here``, differ from those of another; None if not, as far as both say.
+    """Return in words how the test images of a result, ``here``, differ from those of another; None if not, as far as both say.
 
     Both are the content of a ``result.json``.
     """
@@ -138,12 +138,12 @@ def other_test_images(there: dict[str, Any], here: dict[str, Any]) -> str | None
 
 
 def digest_of_weights(config: RunConfig) -> str | None:
-    """A digest of the file that the backbone's weights come from, where one does."""
+    """Return a digest of the file that the backbone's weights come from, where one does."""
     return None if config.weights is None else digest_of_file(Path(config.weights))
 
 
 def digest_of_tables(config: RunConfig) -> str | None:
-    """A digest of the file that initial tables come from, where one does."""
+    """Return a digest of the file that initial tables come from, where one does."""
     if config.layer.kind == "none" or table_source(config.layer) != "file":
         return None
     return digest_of_file(Path(config.layer.tables))

@@ -15,7 +15,7 @@ from jpegdl.runs.config import OptimizerConfig
 def build_optimizer(
     config: OptimizerConfig, parameters: Iterable[nn.Parameter] | list[dict[str, Any]]
 ) -> torch.optim.Optimizer:
-    """The optimizer that settings ask for; of one group of parameters or, as in torch.optim, of several."""
+    """Return the optimizer that settings ask for; of one group of parameters or, as in torch.optim, of several."""
     if config.name == "sgd":
         return torch.optim.SGD(parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
     kinds: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "log-adam": LogAdam}

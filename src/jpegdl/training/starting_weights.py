@@ -23,7 +23,7 @@ from jpegdl.user_code import is_own
 def starting_backbone(
     config: RunConfig, classes: Sequence[str], seed: int, *, untrained: bool = False
 ) -> tuple[nn.Module, Head]:
-    """The backbone with the weights that settings ask for, and what became of their head.
+    """Return the backbone with the weights that settings ask for, and what became of their head.
 
     Args:
         config: ``weights``, a file, comes before ``pretrained``, the library's own; without both the weights
@@ -100,7 +100,7 @@ def _other_order(config: RunConfig) -> str:
 
 
 def other_networks(config: RunConfig, classes: Sequence[str]) -> list[PrependedModel]:
-    """The networks of ``training.networks``, frozen, in eval mode and without the layers they were trained with.
+    """Return the networks of ``training.networks``, frozen, in eval mode and without the layers they were trained with.
 
     Raises:
         UsageError: a folder holds no trained model, or one that knows other classes.

@@ -39,19 +39,19 @@ class Source:
         raise NotImplementedError
 
     def key(self, index: int) -> str:
-        """A name of the image that does not depend on where the set is kept, or in what kind of archive."""
+        """Return a name of the image that does not depend on where the set is kept, or in what kind of archive."""
         return str(index)
 
     def size(self, index: int) -> int:
-        """The size of the image's file in bytes; 0 where it has none of its own."""
+        """Return the size of the image's file in bytes; 0 where it has none of its own."""
         return 0
 
     def content(self, index: int) -> str:
-        """A digest of what an image's file holds; where it has none, of its pixels."""
+        """Return a digest of what an image's file holds; where it has none, of its pixels."""
         return pixel_digest(self.read(index))
 
     def contents(self, indices: Sequence[int]) -> list[str]:
-        """The same of several images; ``UNKNOWN`` where one cannot be read."""
+        """Return the same of several images; ``UNKNOWN`` where one cannot be read."""
         found = []
         for index in indices:
             try:

@@ -207,7 +207,7 @@ def class_key(config: DataConfig) -> Callable[[str], Any]:
 
 
 def open_test(config: DataConfig) -> tuple[Source, Source, list[str]]:
-    """The test images of class folders alone; the training images are none.
+    """Return the test images of class folders alone; the training images are none.
 
     They are those of :func:`open_folder`; a folder (or a tar) that has neither part is taken for the test part itself.
 

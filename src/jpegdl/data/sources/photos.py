@@ -23,7 +23,7 @@ _SERIES = {True: PHOTO_TRAIN, False: PHOTO_TEST}  # by which a patch's colours a
 
 
 def photograph(name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """One of :data:`PHOTOGRAPHS` as it ships: (H, W, 3) or (H, W), 0..255."""
+    """Return one of :data:`PHOTOGRAPHS` as it ships: (H, W, 3) or (H, W), 0..255."""
     require("the photographs need", "skimage")
     import skimage.data
 

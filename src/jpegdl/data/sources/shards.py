@@ -34,7 +34,7 @@ LABELS = ("cls", "json")  # endings of the files that hold an image's class
 
 
 def find_shards(root: Path, split: str, synonyms: Sequence[str]) -> list[Path]:
-    """The tars whose name, or whose folder's, has one of ``synonyms`` as a word.
+    """Return the tars whose name, or whose folder's, has one of ``synonyms`` as a word.
 
     Raises:
         UsageError: there are none, or one of them is compressed.

@@ -72,7 +72,7 @@ def _targets(part: Any) -> Any:
 
 
 def class_names(part: Any, targets: Sequence[int]) -> list[str]:
-    """The names that a data set gives its classes, or their numbers."""
+    """Return the names that a data set gives its classes, or their numbers."""
     return [str(name) for name in getattr(part, "classes", range(max(targets) + 1))]
 
 
@@ -115,7 +115,7 @@ def download_once(make: Callable[..., Any], name: str, root: Path) -> Any:
 
 @register_set(*SPLITS)
 def open_torchvision(config: DataConfig) -> Sets:
-    """One of :data:`SPLITS`.
+    """Return one of :data:`SPLITS`.
 
     Raises:
         UsageError: the set is not there and cannot be downloaded.
