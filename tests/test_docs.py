@@ -190,8 +190,10 @@ def test_every_page_is_in_a_table_of_contents():
 
 def test_every_public_room_has_its_page_of_the_api():
     pages = {page.stem: page.read_text(encoding="utf-8") for page in (DOCS / "reference" / "api").glob("*.md")}
-    assert set(jpegdl._MODULES) <= pages.keys()
-    assert all(f".. automodule:: jpegdl.{name}\n" in pages[name] for name in jpegdl._MODULES)
+    rooms = re.findall(r"from jpegdl import (\w+) as", Path(jpegdl.__file__).read_text(encoding="utf-8"))
+    assert len(rooms) > 10
+    assert set(rooms) <= pages.keys()
+    assert all(f".. automodule:: jpegdl.{name}\n" in pages[name] for name in rooms)
     assert [name for name in jpegdl.__all__ if f"jpegdl.{name}\n" not in pages["jpegdl"]] == []
 
 

@@ -193,7 +193,6 @@ class JointTraining(lightning.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._saturation, self._images = torch.zeros(3, 8, 8, device=self.device), torch.zeros((), device=self.device)
         self._coloured = torch.zeros((), device=self.device)  # batches
-        self._counts = torch.zeros(2, dtype=torch.int64, device=self.device)
         self._said: list[Tensor] = []
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -201,7 +200,6 @@ class JointTraining(lightning.LightningModule):
         logits, real = self.model(images), target != IGNORED
         self.test_loss.update(cross_entropy(logits[real].float(), target[real], reduction="none"))
         self.test_accuracy.update(logits, target)
-        self._counts += torch.stack([(logits.argmax(1) == target)[real].sum(), real.sum()])
         self.log(f"{self.part}_loss", self.test_loss, batch_size=len(images))
         self.log(f"{self.part}_accuracy", self.test_accuracy, batch_size=len(images))
         self._said.append(_said(logits, target))
@@ -211,17 +209,15 @@ class JointTraining(lightning.LightningModule):
             self._images += real.sum()
 
     def on_validation_epoch_end(self) -> None:
-        total, images, coloured, counts = (
-            self.trainer.strategy.reduce(x, reduce_op="sum")
-            for x in (self._saturation, self._images, self._coloured, self._counts)
+        total, images, coloured = (
+            self.trainer.strategy.reduce(x, reduce_op="sum") for x in (self._saturation, self._images, self._coloured)
         )
-        correct, tested = counts.tolist()
-        self.counts[self.part] = correct, tested
         self.test_grey = not coloured
         said: Any = self.all_gather(torch.cat(self._said))
         if said.ndim == 3:  # processes take turns, image by image
             said = said.transpose(0, 1).reshape(-1, said.shape[-1])
-        self.predictions[self.part] = said[said[:, 0] != IGNORED].cpu()
+        found = self.predictions[self.part] = said[said[:, 0] != IGNORED].cpu()
+        self.counts[self.part] = int((found[:, 0] == found[:, 1]).sum()), len(found)
         if self.saturation is not None:
             self.test_saturation = total / images
 
