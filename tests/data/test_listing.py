@@ -189,6 +189,22 @@ def test_links_to_folders_in_tars(tmp_path):
     assert found == [("ant/0.png", "ant"), ("ant/more/1.png", "ant"), ("bee/1.png", "bee"), ("bee/back/0.png", "bee")]
 
 
+def test_files_below_the_name_of_a_file_or_a_link_in_a_tar_are_not_lost(tmp_path):
+    """As ``tar -r`` leaves them where a file or a link has become a folder."""
+    root = _tars(
+        tmp_path,
+        ("ant/0.png", _png(1)),
+        ("ant/more", None, "../bee"),
+        ("ant/more/1.png", _png(2)),
+        ("ant/old.png", _png(3)),
+        ("ant/old.png/2.png", _png(4)),
+        ("bee/0.png", _png(5)),
+    )
+    assert [key for key, name in _list(root) if name == "ant"] == [
+        "ant/0.png", "ant/more/0.png", "ant/more/1.png", "ant/old.png", "ant/old.png/2.png",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("link", ["../gone.png", "/data/0.png", "../../0.png", "1.png"])
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
 def test_links_that_lead_out_of_a_tar_are_refused(tmp_path, link, kind):

@@ -361,7 +361,8 @@ class _Tree:
         for child in self.children.get(folder, ()):
             if hidden(child[-1]):
                 continue
-            own, real, name = self.content[child], self._resolved(child), (*shown, child[-1])
+            own, name = self.content[child], (*shown, child[-1])
+            real = child if own is None or own.link is None else self._resolved(own.link)
             order = at if at is not None or own is None else own.at
             if real is None or (real and real not in self.content):
                 self._broken(name, own)
@@ -373,6 +374,8 @@ class _Tree:
             else:
                 yield order or 0, name, None
                 yield from self.below(name, real, within | {real}, order)
+            if own is not None and child in self.children:  # a tar may hold files below the name of a file or of a link
+                yield from self.below(name, child, within | {child}, at)
 
     def _broken(self, name: tuple[str, ...], member: _Member | None) -> None:
         """Count a link that leads nowhere; refuse it where an image or a class may be lost."""
