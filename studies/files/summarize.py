@@ -191,7 +191,7 @@ def chosen(data: dict[Any, Any]) -> Choices:
         "chosen by the reader, robust": reader + OTHERS / qualities[:, None],
         "chosen by the judge (which then had a say)": judge,
         "chosen by both": (reader + judge) / 2,
-        "chosen by both, smoothed, floor 10": np.where(qualities[:, None] < 10, np.inf, smoothed((reader + judge) / 2)),
+        "chosen by both, robust": (reader + judge) / 2 + OTHERS / qualities[:, None],
         "control: least squared error": 10 ** (-data["psnr"][menu] / 10) * 1e3,
     }
     alike: dict[str, tuple[Numbers, tuple[float, ...]]] = {"PSNR": (data["psnr"][menu], PSNRS)}
