@@ -211,6 +211,27 @@ def test_arrays_and_tensors_are_photos_too():
             choose([bad], one)
     with pytest.raises(ValueError, match="finite"):
         choose([tensor / 255 * float("nan")], one)
+    for single in (PHOTOS[0], array, tensor):  # whose rows are no photos
+        with pytest.raises(TypeError, match="several"):
+            choose(single, one)
+
+
+def test_images_of_any_mode_are_stored_as_compress_stores_them():
+    one, grey = reader(), PHOTOS[0].convert("L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)  # which Pillow alone would clip to white
+    assert len({file.content for file in choose([grey, deep], one, 0.1)}) == 1
+    clear = PHOTOS[0].convert("RGBA")
+    assert choose([clear], one, 0.1)[0].content == choose([PHOTOS[0]], one, 0.1)[0].content
+    clear.putalpha(128)
+    for bad, named in ((clear, "transparent"), (grey.convert("F"), "range"), (Image.new("RGB", (0, 4)), "pixels")):
+        with pytest.raises(ValueError, match=named):
+            choose([bad], one)
+
+
+def test_what_is_no_reader_is_refused():
+    for bad in (torch.nn.Identity(), [torch.nn.Identity()], 3):
+        with pytest.raises(UsageError, match="PhotoReader"):
+            choose(PHOTOS, bad)
 
 
 @pytest.mark.parametrize(

@@ -513,6 +513,16 @@ def test_forward_mode_says_what_backward_says(settings):
     assert torch.allclose(again, tangent)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_a_number_as_quality_compiles_in_one_graph_at_the_first_call(monkeypatch, mode):
+    images = torch.rand(2, 3, 16, 24)
+    wanted = jpeg(images, 50)
+    monkeypatch.setattr(jpeg_function, "_KNOWN", {})
+    torch._dynamo.reset()
+    with mode():
+        assert torch.equal(torch.compile(lambda x: jpeg(x, 50), backend="aot_eager", fullgraph=True)(images), wanted)
+
+
 def test_exported_it_needs_nothing_of_this_package():
     class Codec(torch.nn.Module):
         def forward(self, images):

@@ -76,11 +76,16 @@ def _picture(source: Image.Image) -> DecodedImage:
     if frames > 1 and source.format != "MPO":
         raise BadImage(f"has {frames} pictures ({source.format}), and a JPEG file holds one")
     loaded(source)
-    image = _mode(source)
+    image = storable(source)
     return DecodedImage(image, _exif(source), _profile(source, image.mode))
 
 
-def _mode(image: Image.Image) -> Image.Image:
+def storable(image: Image.Image) -> Image.Image:
+    """Bring a decoded image to mode L or RGB, of 8 bits.
+
+    Raises:
+        BadImage: its pixels have no fixed range, or are transparent.
+    """
     _refuse_keyed(image)
     image = eight_bits(image)
     if image.has_transparency_data:

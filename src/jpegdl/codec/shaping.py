@@ -5,8 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from jpegdl.codec.readers import PhotoReader, check_together, open_readers
 from jpegdl.codec.rounds import guide_trials
@@ -18,8 +20,17 @@ LARGEST_BATCH = 2**23  # pixels of photos that are in work at once
 
 
 def as_readers(readers: PhotoReader | str | Sequence[PhotoReader | str]) -> list[PhotoReader]:
-    """Return readers opened; names are opened as :func:`jpegdl.codec.open_reader` does."""
+    """Return readers opened; names are opened as :func:`jpegdl.codec.open_reader` does.
+
+    Raises:
+        UsageError: something else is among them.
+    """
+    if isinstance(readers, nn.Module) or not isinstance(readers, PhotoReader | str | Sequence):
+        readers = [readers]  # type: ignore[list-item]  # and is refused
     given = [readers] if isinstance(readers, PhotoReader | str) else list(readers)
+    for reader in given:
+        if not isinstance(reader, PhotoReader | str):
+            raise UsageError(f"a reader must be a PhotoReader or a name, got {type(reader).__name__}: PhotoReader(network)")
     opened = [reader if isinstance(reader, PhotoReader) else open_readers([reader])[0] for reader in given]
     check_together(opened)
     return opened
@@ -74,7 +85,13 @@ def each_file(
 
 
 def batches(photos: Iterable[PhotoLike]) -> Iterator[list[Image.Image]]:
-    """Photos a few at a time, fewer of large ones."""
+    """Photos a few at a time, fewer of large ones.
+
+    Raises:
+        TypeError: one photo, whose rows would be taken for photos.
+    """
+    if isinstance(photos, Image.Image) or (isinstance(photos, np.ndarray | Tensor) and photos.ndim == 3 and 3 in photos.shape):
+        raise TypeError("photos must be several, got one: [photo]")
     batch: list[Image.Image] = []
     pixels = 0
     for photo in photos:

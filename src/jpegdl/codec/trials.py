@@ -21,6 +21,7 @@ from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.codec.levels import Array, file_of_levels, nearest_levels
+from jpegdl.codec.read_image import storable
 from jpegdl.codec.readers import PhotoReader
 from jpegdl.errors import UsageError
 from jpegdl.settings import Count, NotNegative, Quality, Range
@@ -285,14 +286,16 @@ def as_picture(photo: PhotoLike) -> Image.Image:
     """Return a photo as an image, mode RGB or L.
 
     Args:
-        photo: a PIL image; (H, W, 3) or (H, W) uint8 as NumPy has images; or (3, H, W) or (1, H, W) as PyTorch has them, uint8
-            or floating point in [0, 1].
+        photo: a PIL image, of which the pixels count, and no note to turn them; (H, W, 3) or (H, W) uint8 as NumPy has images;
+            or (3, H, W) or (1, H, W) as PyTorch has them, uint8 or floating point in [0, 1].
 
     Raises:
-        TypeError, ValueError: something else.
+        TypeError, ValueError: something else, or what a JPEG file has no place for.
     """
     if isinstance(photo, Image.Image):
-        return photo if photo.mode in ("L", "RGB") else photo.convert("RGB")
+        if not all(photo.size):
+            raise ValueError(f"a photo must have pixels, got one of {photo.width} x {photo.height}")
+        return storable(photo)
     if isinstance(photo, Tensor):
         if photo.ndim != 3 or photo.shape[0] not in (1, 3):
             raise ValueError(f"a photo must be (3, H, W) or (1, H, W), got {tuple(photo.shape)}")

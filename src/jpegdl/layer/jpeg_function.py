@@ -266,8 +266,9 @@ def _standard(quality: float | Tensor, images: Tensor, exact: bool) -> Tables:
     key = float(quality), exact, compute_dtype(images), images.device
     if key in _KNOWN:
         return _KNOWN[key]
-    ordinary = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
-    with ordinary:  # born in inference mode, they could never be saved for a later backward
+    # Born in inference mode, they could never be saved for a later backward. Dynamo cannot ask for it.
+    inference = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
+    with torch.inference_mode(False) if inference else nullcontext():
         luma, chroma = standard_tables(torch.tensor(key[0], dtype=key[2], device="cpu"), rounded=exact)
         luma, chroma = luma.to(images.device), chroma.to(images.device)
     if type(luma) is Tensor and not torch.compiler.is_compiling() and unobserved(luma) and len(_KNOWN) < 1000:
