@@ -35,8 +35,9 @@ def pytest_collectstart() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """What has been imported by now is no garbage: to look for some in it takes more than half a second each time."""
+    """What has been imported by now is no garbage, but it takes half a second each time that some is looked for."""
     gc.freeze()
+    gc.set_threshold(*gc.get_threshold()[:2], 100)
     gc.enable()
 
 

@@ -88,11 +88,8 @@ def test_huggingface_from_scratch(example):
 
 def test_huggingface_checkpoint(example, tmp_path):
     """Size, normalisation and weights are the checkpoint's; its classifier gives way to one for the photographs."""
-    from transformers import (
-        ViTConfig,
-        ViTForImageClassification,
-        ViTImageProcessor,
-    )  # seconds, in every process of pytest-xdist
+    # Here alone: to import it takes seconds.
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
     config = ViTConfig(
         image_size=80,
