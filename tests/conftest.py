@@ -1,5 +1,6 @@
 """Fixtures shared by all tests; what lies in ../shared is skipped where it is missing."""
 
+import gc
 import hashlib
 import io
 import os
@@ -24,11 +25,20 @@ ORACLE_CASES = ("bits11_tied", "fine_saturating", "noise_coarse", "soft", "typic
 
 def pytest_collectstart() -> None:
     """Not at import: the process that hands tests out to others collects none, and need not load PyTorch before they start."""
+    gc.disable()
     import torch
 
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton: its kernels run on the CPU, slowly
     torch.set_num_threads(1)  # pytest-xdist runs one process per core
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What has been imported by now is no garbage, but it takes half a second each time that some is looked for."""
+    gc.freeze()
+    gc.set_threshold(*gc.get_threshold()[:2], 100)
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

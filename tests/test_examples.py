@@ -13,7 +13,6 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 import jpegdl.backbones  # noqa: F401  registers the CIFAR networks
 from jpegdl import JpegLayer, prepend
@@ -89,6 +88,9 @@ def test_huggingface_from_scratch(example):
 
 def test_huggingface_checkpoint(example, tmp_path):
     """Size, normalisation and weights are the checkpoint's; its classifier gives way to one for the photographs."""
+    # Here alone: to import it takes seconds.
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
     config = ViTConfig(
         image_size=80,
         patch_size=16,

@@ -427,6 +427,7 @@ def test_the_reviews_files(name, expected):
         assert image.size == expected
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_comparison_says_which_images_were_left_out(tmp_path, capsys):
     broken_set(tmp_path / "set")
     common = ["compare", "--config", "demo", "--arms", "[plain]", "--seeds", "2", "--jobs", "2", "--training.epochs", "1"]

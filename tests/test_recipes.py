@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from timm.models import efficientformer
 
 from jpegdl.backbones.build import build_backbone
 from jpegdl.cli import main
@@ -219,6 +220,14 @@ def test_every_backbone_of_a_recipe_takes_its_images(monkeypatch, name, backbone
         assert model(torch.empty(2, 3, config.data.size, config.data.size)).shape == (2, 7)
 
 
+@pytest.fixture
+def small_transformer(monkeypatch):
+    """The one backbone that takes images of 224 pixels alone has a layer a stage, and narrow ones."""
+    monkeypatch.setitem(efficientformer.EfficientFormer_depth, "l1", (1, 1, 1, 2))
+    monkeypatch.setitem(efficientformer.EfficientFormer_width, "l1", (8, 16, 24, 32))
+
+
+@pytest.mark.usefixtures("small_transformer")
 @pytest.mark.parametrize("name", COMPLETE)
 def test_two_steps_of_every_recipe(monkeypatch, tmp_path, name):
     config = _config(monkeypatch, "--config", name, "--config", "smoke", "--device", "cpu")

@@ -8,7 +8,6 @@ import re
 import shutil
 from dataclasses import replace
 
-import bjontegaard
 import numpy as np
 import pytest
 import torch
@@ -262,6 +261,8 @@ rising = st.lists(st.floats(0.01, 1), min_size=4, max_size=8)
 
 @given(rising, rising, rising, rising)
 def test_measures_are_those_of_the_bjontegaard_package(a, b, c, d):
+    import bjontegaard  # which takes a second, with Matplotlib's interactive part
+
     rates, accuracies = np.cumsum(a), np.cumsum(b[: len(a)] + [0.1] * (len(a) - len(b)))
     others, other_accuracies = np.cumsum(c), np.cumsum(d[: len(c)] + [0.1] * (len(c) - len(d)))
     if min(rates[-1], others[-1]) > 1.01 * max(rates[0], others[0]):

@@ -11,7 +11,9 @@ def test_no_two_compiled_functions_have_one_name():
     import jpegdl.codec.levels
     import jpegdl.kernels.cpu  # noqa: F401
 
+    gc.unfreeze()  # or it would not tell of what was imported with the tests
     functions = {id(found): found.py_func for found in gc.get_objects() if issubclass(type(found), Dispatcher)}.values()
+    gc.freeze()
     ours = [function for function in functions if function.__module__.startswith("jpegdl.")]
     names = Counter(f"{function.__module__}.{function.__qualname__}" for function in ours)
     assert len(names) > 50
