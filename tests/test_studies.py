@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -315,3 +316,23 @@ def test_the_tables_of_the_study_of_files(tmp_path, installed, monkeypatch, caps
     (tmp_path / "c.jsonl").write_text(_rows(6, ["4:2:0 30"], [0.81]), encoding="utf-8")
     with pytest.raises(SystemExit, match="other sizes"):
         summarize.load([tmp_path / "a.jsonl", tmp_path / "c.jsonl"])
+
+
+def test_rules_of_choice_for_the_reader_and_for_others(installed, monkeypatch):
+    monkeypatch.syspath_prepend(STUDIES / "files")
+    rules = importlib.import_module("rules")
+    sizes = np.geomspace(0.3, 2.5, 10)[:, None] * np.ones(8)
+    easy = 0.02 / sizes[:, :4] ** 2
+    hard = 0.5 / sizes[:, :4] ** 2
+    reader, other = np.concatenate((easy, hard), 1), np.concatenate((hard, easy), 1)
+    rates, mus = np.array([0.5, 0.9]), np.geomspace(8, 0.02, 40)
+
+    def saved(rule, *losses, distances=reader):
+        return [found[0] for found in rules.saved(sizes, distances, np.stack(losses), rule, rates, mus, 0)]
+
+    for rule in ("the distance alone", "+ 1 / quality"):  # photos that are alike have nothing to choose
+        assert np.allclose(saved(rule, hard, distances=hard), 0)
+    alone, more = saved("the distance alone", reader, other), saved("+ 1 / quality", reader, other)
+    assert (alone[0] > more[0]).all()
+    assert (more[0] > 0).all()
+    assert (alone[1] < more[1]).all()
