@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -336,6 +337,26 @@ def test_a_third_network_reads_files_that_two_others_chose(tmp_path, installed, 
     guided = rows["guided by both, mu 1.0, robust", "third"]
     assert (guided["accuracy"], guided["bits per pixel"]) == ("0.0", f"{0.5 * 1.35:.3f}")
     assert rows["guided by both, mu 1.0, robust", "judge"]["accuracy"] != "0.0"
-    # What the third says of files has no part in their choice, of which quality 10 is the least.
-    smooth = summarize.smoothed(data["reader", "distance"][:3]) + data["bits"][:3]
-    assert kinds["chosen by both, smoothed, floor 10"]["mu 1.0"].tolist() == smooth.argmin(0).tolist()
+    # What the third says of files has no part in their choice.
+    judged = data["reader", "distance"][:3] + 1 / np.array([[10.0], [30.0], [90.0]]) + data["bits"][:3]
+    assert kinds["chosen by both, robust"]["mu 1.0"].tolist() == judged.argmin(0).tolist()
+
+
+def test_rules_of_choice_for_the_reader_and_for_others(installed, monkeypatch):
+    monkeypatch.syspath_prepend(STUDIES / "files")
+    rules = importlib.import_module("rules")
+    sizes = np.geomspace(0.3, 2.5, 10)[:, None] * np.ones(8)
+    easy = 0.02 / sizes[:, :4] ** 2
+    hard = 0.5 / sizes[:, :4] ** 2
+    reader, other = np.concatenate((easy, hard), 1), np.concatenate((hard, easy), 1)
+    rates, mus = np.array([0.5, 0.9]), np.geomspace(8, 0.02, 40)
+
+    def saved(rule, *losses, distances=reader):
+        return [found[0] for found in rules.saved(sizes, distances, np.stack(losses), rule, rates, mus, 0)]
+
+    for rule in ("the distance alone", "+ 1 / quality"):  # photos that are alike have nothing to choose
+        assert np.allclose(saved(rule, hard, distances=hard), 0)
+    alone, more = saved("the distance alone", reader, other), saved("+ 1 / quality", reader, other)
+    assert (alone[0] > more[0]).all()
+    assert (more[0] > 0).all()
+    assert (alone[1] < more[1]).all()

@@ -45,8 +45,7 @@ def test_bits_alone_or_answers_alone():
     one = reader()
     cheap = choose(PHOTOS, one, 1e6)
     assert [file.quality for file in cheap] == [min(QUALITIES)] * 3
-    assert [file.quality for file in guide(PHOTOS, one, 1e6)] == [10] * 3  # the floor
-    assert [file.quality for file in guide(PHOTOS, one, 1e6, robust=False)] == [min(QUALITIES)] * 3
+    assert [file.quality for file in guide(PHOTOS, one, 1e6)] == [min(QUALITIES)] * 3
     assert [file.quality for file in choose(PHOTOS, one, 1e6, floor=37)] == [37] * 3
     free = choose(PHOTOS, one, 0.0, robust=False)
     assert all(file.distance <= other.distance for file, other in zip(free, cheap, strict=True))
@@ -259,7 +258,6 @@ def test_learned_tables_are_one_more_kind():
     qualities = [tables.quality for tables in learned]
     assert qualities == sorted(set(qualities))
     assert qualities[0] >= min(QUALITIES)
-    assert ladders(Shape(effort=3, learned=(luma, chroma)))[2][0].quality >= 10
     assert any(torch.equal(tables.luma, (luma * 0.9).round()) for tables in learned)
     assert len(ladders(Shape(learned=(luma, chroma)))) == 1
     # Tables by which nothing is lost that this reader looks for win over those by which much is.

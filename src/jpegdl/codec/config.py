@@ -40,8 +40,8 @@ class CompressConfig:
         agree: instead of mu: the share of photos whose first answer must stay, such as 0.99.
         robust: make files that other networks read well too: allow for what these may lose more, and at effort 3 take gradients
             over several views.
-        floor: the lowest quality of a photo. Parts of a photo that no reader sees get this quality. Default: 6; if robust, 10
-            at effort 3 and for such parts.
+        floor: the lowest quality of a photo. Parts of a photo that no reader sees get this quality. Default: 6, but 10 for such
+            parts if robust.
         several: with several readers, whether the mean of their distances counts, or the worst.
         rounds: how many steps along the gradient, at effort 3.
         device: what readers compute on: auto (a GPU where there is one), cpu, cuda, ...

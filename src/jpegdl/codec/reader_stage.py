@@ -247,7 +247,7 @@ class ReaderStage:
         if self.mu is not None:
             return self.mu
         wanted = "agree" if self.config.agree is not None else "bits_per_pixel"
-        still = replace(self.shape, effort=2, floor=self.shape.lowest) if self.shape.effort > 2 else self.shape
+        still = replace(self.shape, effort=min(self.shape.effort, 2))
         sample = self._sample(pictures(SAMPLE[wanted]), still)
         if not sample:
             raise UsageError(f"{wanted} needs photos to find mu on, and none can be read; give mu")

@@ -29,7 +29,7 @@ from jpegdl.tables import standard_tables
 
 #: Qualities of libjpeg's scale that files are made at to choose from.
 QUALITIES = (6, 8, 10, 15, 20, 30, 50, 65, 80, 90)
-FLOOR = 10  # of quality, where files are to do for other networks too: of what no reader sees, and of what a gradient moves
+UNSEEN = 10  # quality of what no reader sees, where files are to do for other networks too
 #: Over the quality: nats that other networks are taken to lose more than the readers, about a tenth of what one trained on
 #: ImageNet loses on average. A photo that is easy for its readers need not be so for others.
 OTHERS = 1.0
@@ -56,7 +56,7 @@ class Shape:
         robust: make files that other networks read well too: add 1 / quality to each file's distance, and at effort 3 take
             gradients over mirrored, shifted and scaled views.
         floor: the lowest quality, 1 to 100. Parts of a photo that no reader sees get this quality. None means the lowest of
-            ``qualities``; if ``robust``, 10 at effort 3 and for such parts.
+            ``qualities``, but 10 for such parts if ``robust``.
         several: with several readers, whether the mean of their distances counts, or the worst.
         subsampling: chroma subsampling: 4:4:4, 4:2:2 or 4:2:0.
         rounds: how many rounds of gradient, at effort 3.
@@ -82,12 +82,12 @@ class Shape:
     @property
     def lowest(self) -> int:
         """The lowest quality of a file."""
-        return self.unseen if self.floor is not None or self.effort > 2 else min(self.qualities)
+        return self.floor if self.floor is not None else min(self.qualities)
 
     @property
     def unseen(self) -> int:
         """The quality of what no reader sees, in files that are not coarser."""
-        return self.floor if self.floor is not None else FLOOR if self.robust else min(self.qualities)
+        return UNSEEN if self.floor is None and self.robust else self.lowest
 
     def record(self) -> dict[str, Any]:
         """Return what files hang on besides ``mu``, for those who note it."""
