@@ -326,7 +326,7 @@ def test_the_same_warning_is_said_once_a_command(capsys, monkeypatch):
                 warnings.simplefilter("always")
                 warnings.warn(text, DataWarning, stacklevel=1)
 
-    monkeypatch.setattr("jpegdl.cli.main._run", run)
+    monkeypatch.setattr(sys.modules["jpegdl.cli.main"], "_run", run)
     for _ in range(2):
         assert main(["compare"]) == 0
         assert capsys.readouterr().err.splitlines() == [f"jpegdl: warning: {text}" for text in ("first", "second")]

@@ -159,7 +159,10 @@ def test_the_recipes_own_settings_are_a_trial(config):
         )
 
 
-def test_what_is_tried_first(config, monkeypatch, capfd):
+def test_what_is_tried_first_is_tried_to_its_end(config, monkeypatch, capfd):
+    import optuna
+
+    monkeypatch.setattr(optuna.trial.Trial, "should_prune", lambda self: True)
     tried = []
 
     def train(run, data, make, folder, arm, *rest):
@@ -171,8 +174,11 @@ def test_what_is_tried_first(config, monkeypatch, capfd):
     tuning.tune(config, trials=2)
     own = config.training.optimizer.lr, config.data.batch_size
     assert tried[:2] == [("plain", 1, *own), ("plain", 2, *own)]  # the recipe, and for twice as long
-    best = tuning._best(config, "plain", 2).user_attrs["settings"]["training"]["epochs"]
     assert tried[2:] == [("jpeg-dl", 1, *own), ("jpeg-dl", 2, *own)]  # 2: plain's best, or the recipe for twice as long
+    assert all(trial.state.name == "COMPLETE" for arm in ("plain", "jpeg-dl") for trial in tuning._ended(config, arm))
+    tuning.tune(config, trials=3)
+    third = tuning._ended(config, "plain")[2]
+    assert third.user_attrs["settings"]["training"]["epochs"] == 1 or third.state.name == "PRUNED"  # drawn
 
 
 @pytest.mark.parametrize("tuned", [{"arms": {"jpeg-dl": {"seeds": 3}}}, {"trials": 3}, {"arms": [1]}])

@@ -48,6 +48,7 @@ _STEPS = 27  # that a training has for the pruner, however many its epochs: rung
 _FACTOR = 3
 #: What a learning rate that is too large ends in: the trial is lost, and the others go on.
 _LOST = ("the loss is", "no longer finite", "has no memory left")
+_WHOLE = "whole"  # of a trial: it is not drawn, and never ended early
 _RECIPES = "recipe's"  # in a choice: as the recipe has it
 
 
@@ -195,13 +196,13 @@ def _requeue(task: _Task, best: Any) -> None:
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         study.set_user_attr(f"interrupted {trial.number}", True)
         if params := trial.params or trial.system_attrs.get("fixed_params"):
-            study.enqueue_trial(params)
+            study.enqueue_trial(params, user_attrs={_WHOLE: trial.user_attrs.get(_WHOLE, False)})
     if not study.trials:
         own, longest = _recipes_own(task.run), _spaces(task.run)[1]["epochs"][-1]
         first = [own, *([] if best is None else [own | best.params]), own | {"epochs": longest}]
         for number, chosen in enumerate(first[: task.trials]):
             if chosen not in first[:number]:  # twice the same would share a folder
-                study.enqueue_trial(chosen)
+                study.enqueue_trial(chosen, user_attrs={_WHOLE: True})
 
 
 def _ended(config: CompareConfig, arm: str) -> list[Any]:
@@ -210,7 +211,7 @@ def _ended(config: CompareConfig, arm: str) -> list[Any]:
     return [
         trial
         for trial in study.get_trials(deepcopy=False)
-        if trial.state.is_finished() and f"interrupted {trial.number}" not in study.user_attrs and trial.user_attrs
+        if trial.state.is_finished() and f"interrupted {trial.number}" not in study.user_attrs and "folder" in trial.user_attrs
     ]
 
 
@@ -330,7 +331,7 @@ class _Judge(Callback):
         if trainer.state.fn != TrainerFn.FITTING or epoch >= self._epochs:
             return
         self._trial.report(-float(trainer.callback_metrics[f"{module.part}_loss"]), -(-_STEPS * epoch // self._epochs))
-        if self._trial.should_prune():
+        if self._trial.should_prune() and not self._trial.user_attrs.get(_WHOLE):
             trainer.should_stop = True
 
 
@@ -422,7 +423,7 @@ def _train(task: _Task, data: list[Data], study: Any, trial: Any, chosen: dict[s
             trained, early = result["epochs"], result["epochs"] < epochs
             if not early and len(shares) < len(data):
                 trial.report(statistics.fmean(shares), _STEPS * len(shares))
-                early = trial.should_prune()
+                early = trial.should_prune() and not trial.user_attrs.get(_WHOLE)
             if early:
                 break
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""What a training step takes in bf16-mixed and with channels last, over float32's: python studies/bf16/steps.py
+"""What a training step takes in bf16-mixed and with channels last, over float32's: python studies/bf16/step_times.py
 
 Three networks, alone and behind the layer, forward and backward on noise; the ways take turns, the shortest of six counts.
 """
