@@ -354,7 +354,7 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
     if tuned := summary.get("tuned"):
         notes.append(tuned_in_words(tuned))
     if images := summary.get("test_images"):
-        notes.append(f"{images} test images: one of them is {100 / images:.2g} points.")
+        notes.append(f"{images} test images: one of them is {100 / images:.2g} point{'' if images == 100 else 's'}.")
     if shared := summary.get("test_in_train"):
         notes.append(
             f"{shared} of these {'is also a' if shared == 1 else 'are also'} training image{'' if shared == 1 else 's'}."
