@@ -8,6 +8,7 @@ stopped it. ``summary.json`` in OUT is one over all files, those of earlier call
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +59,18 @@ class Compressor:
 
 
 def missing(source: Path, target: Path) -> list[str]:
-    """Photos that have no file yet."""
+    """Photos that have no file yet.
+
+    Raises:
+        SystemExit: two would have the same one.
+    """
     suffixes = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
     names = sorted(str(path.relative_to(source)) for path in source.rglob("*") if path.suffix.lower() in suffixes)
-    return [name for name in names if not (target / Path(name).with_suffix(".jpg")).is_file()]
+    files = {name: str(Path(name).with_suffix(".jpg")) for name in names}
+    taken = Counter(files.values())
+    if twice := [name for name, file in files.items() if taken[file] > 1]:
+        raise SystemExit(f"{', '.join(twice[:4])}: some would become one file; rename all but one")
+    return [name for name, file in files.items() if not (target / file).is_file()]
 
 
 def summary(target: Path) -> dict[str, float]:
