@@ -110,7 +110,7 @@ def check_qualities(quality: Tensor) -> Tensor:
 def _scaled_by(quality: Tensor, rounded: bool) -> Tensor:
     """(2, *quality.shape, 8, 8), luma and chroma."""
     # Made from lists, a table would be copied to a GPU at each call: it waits.
-    base = torch.tensor((_LUMA, _CHROMA), dtype=quality.dtype).to(quality.device, non_blocking=True)
+    base = torch.tensor((_LUMA, _CHROMA), dtype=quality.dtype, device="cpu").to(quality.device, non_blocking=True)
     base = base.reshape(2, *(1,) * quality.ndim, BLOCK, BLOCK)
 
     def scaled(quality: Tensor) -> Tensor:

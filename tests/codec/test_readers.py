@@ -246,6 +246,10 @@ def test_a_network_by_name_with_weights_of_mine(tmp_path):
     bare = open_reader(f"features:{name}@{tmp_path / 'w.pth'}")
     assert bare.features
     assert bare.outputs > 7
+    torch.save(timm.create_model(name, num_classes=0).state_dict(), tmp_path / "headless.pth")
+    with pytest.raises(UsageError, match="no head.*features:"):  # a random one would answer
+        open_reader(f"{name}@{tmp_path / 'headless.pth'}")
+    assert open_reader(f"features:{name}@{tmp_path / 'headless.pth'}").outputs == bare.outputs
 
 
 def test_a_run_is_a_reader_with_its_layer(mine):

@@ -105,6 +105,14 @@ def test_copies_under_other_names_are_a_leak_with_their_number(tmp_path):
         assert _found(tmp_path / "tars")["test_in_train"] == 3
 
 
+def test_test_images_that_are_looked_at_in_training_are_said(tmp_path):
+    _fill(tmp_path, 0)
+    shutil.copytree(tmp_path / "test", tmp_path / "validation")
+    (tmp_path / "validation" / "a" / "0.bmp").unlink()
+    with pytest.warns(UserWarning, match="^7 of 8 test images are validation images"):
+        _found(tmp_path)
+
+
 def test_a_picture_under_two_classes_is_said_with_its_names(tmp_path, recwarn):
     """A copy, a link to a file, and a picture that comes twice under one class, which is no contradiction."""
     train = _fill(tmp_path, 0) / "train"

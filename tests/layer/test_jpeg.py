@@ -17,6 +17,7 @@ from functorch.compile import make_boxed_func
 from PIL import Image
 from skimage import data
 from torch._dynamo.backends.common import aot_autograd
+from torch._subclasses import FakeTensorMode
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -511,6 +512,31 @@ def test_forward_mode_says_what_backward_says(settings):
         dual = [torch.autograd.forward_ad.make_dual(x.detach(), along) for x, along in zip(leaves, ahead, strict=True)]
         again = torch.autograd.forward_ad.unpack_dual(codec(*dual)).tangent
     assert torch.allclose(again, tangent)
+
+
+def test_its_first_call_may_be_with_tensors_that_have_no_memory():
+    exact._kernels.cache_clear()
+    images = torch.rand(2, 3, 16, 24)
+    with FakeTensorMode() as mode:
+        assert jpeg(mode.from_tensor(images), 50).shape == images.shape
+    assert torch.equal(jpeg(images, 50), jpeg(images, torch.tensor(50)))
+
+
+@pytest.mark.parametrize("rounding", ["ste", "ste-matched", "soft"])
+def test_a_default_device_of_the_users_is_for_other_tensors(rounding):
+    exact._kernels.cache_clear()
+    images, quality = torch.rand(2, 3, 16, 24).requires_grad_(), torch.tensor([20.0, 70.0], requires_grad=True)
+
+    def found():
+        files, bits = jpeg(images, quality, rounding=rounding, return_bits=True)
+        generator = torch.Generator().manual_seed(0)
+        others = jpeg(images.detach(), 50), RandomJpeg((20, 60), p=0.5, generator=generator)(images.detach())
+        return files, bits, *others, *torch.autograd.grad(files.square().sum() + bits.sum(), (images, quality))
+
+    with torch.device("meta"):
+        elsewhere = found()
+    for one, other in zip(elsewhere, found(), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])

@@ -73,7 +73,8 @@ def _torch(file: Path) -> Any:
         ) from error
     except Exception as error:  # torch.load raises whatever its readers met
         text = str(error).strip().partition("\n")[0]
-        raise UsageError(f"weights {file} cannot be read: {text or type(error).__name__}") from error
+        kind = "" if len(text.split()) > 1 else f"{type(error).__name__} "
+        raise UsageError(f"weights {file} cannot be read: {kind}{text}") from error
 
 
 def _what(content: Any) -> str:

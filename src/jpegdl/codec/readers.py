@@ -378,7 +378,7 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
             return made
         network, found = made, _recorded_input(made)
     else:
-        network, found = _of_library(*_with_file(plain))
+        network, found = _of_library(*_with_file(plain), features=features)
     if features:
         network = _without_head(network)
         found["classes"] = None
@@ -587,7 +587,7 @@ def _own(name: str, file: Path | None) -> Any:
     return made
 
 
-def _of_library(name: str, file: Path | None) -> tuple[nn.Module, dict[str, Any]]:
+def _of_library(name: str, file: Path | None, *, features: bool) -> tuple[nn.Module, dict[str, Any]]:
     try:
         check_backbone(name, trained=True)
     except UsageError as error:
@@ -598,7 +598,11 @@ def _of_library(name: str, file: Path | None) -> tuple[nn.Module, dict[str, Any]
     classes = _classes_of(name, size, state)
     network = build_backbone(name, classes, 0, size)
     source = f"the published weights of {name}" if file is None else f"weights {file}"
-    load_weights(network, state, [str(number) for number in range(classes)], source)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="the head of")  # is new: for features it does not matter
+        head = load_weights(network, state, [str(number) for number in range(classes)], source)
+    if head == "new" and not features:
+        raise UsageError(f"{source} have no head for {name}, so they know no classes: write {FEATURES}, and distances count")
     if file is None and hasattr(network, "transform_input"):  # torchvision's published weights of two networks want it
         network.transform_input = True  # type: ignore[assignment]
     return network, {

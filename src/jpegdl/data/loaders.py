@@ -25,6 +25,11 @@ BATCH_BYTES = 2**36
 _NAMED = 3  # of the pictures under several classes, and of the images that show one, in messages
 
 
+def _shared(part: ImageSet, other: ImageSet) -> int:
+    """How many images of a part are in another one too."""
+    return int((np.isin(part.contents, other.contents) & (part.contents != b"")).sum())
+
+
 def chosen_images(config: DataConfig) -> str:
     """Return what of settings may choose images: without those that only say what becomes of them in training."""
     augmentation = ("auto_augment", "color_jitter", "erase", "flip", "jpeg_test", "jpeg_train", "pad", "scale")
@@ -132,13 +137,18 @@ class Data(lightning.LightningDataModule):
         for name, part in self.parts.items():
             if name == "train" or apart:
                 continue
-            if shared := int((np.isin(part.contents, self.train.contents) & (part.contents != b"")).sum()):
+            if shared := _shared(part, self.train):
                 found[f"{name}_in_train"] = shared
                 are = "is a training image too" if shared == 1 else "are training images too"
                 warn_of_data(
                     f"{shared} of {len(part.contents)} {part.called} images {are}: accuracy on them says how well they are "
                     "remembered"
                 )
+        if not apart and self.validation is not None and (shared := _shared(self.test, self.validation)):
+            are = "is a validation image too" if shared == 1 else "are validation images too"
+            warn_of_data(
+                f"{shared} of {len(self.test)} test images {are}: what is chosen by those is no longer tested on others"
+            )
         if not apart and (several := self._several_classes()):
             found["several_classes"] = several
         if passed := sum((Counter(part.passed_over) for part in self.parts.values()), Counter()):

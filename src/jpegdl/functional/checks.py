@@ -37,7 +37,11 @@ def derived(*tensors: Tensor) -> bool:
     """Return whether a derivative of what is computed of these may be asked for: backward, or in forward mode."""
     if torch.autograd.forward_ad._current_level >= 0:
         return True
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if torch.is_grad_enabled():
+        for tensor in tensors:  # any() takes longer, and single images are small
+            if tensor.requires_grad:
+                return True
+    return False
 
 
 def check_floating(x: Tensor, name: str) -> None:

@@ -249,5 +249,6 @@ def _optimal(numbers: list[int]) -> tuple[tuple[int, ...], bytes]:
 def _costs(dc: _Code, ac: _Code) -> tuple[Tensor, Tensor]:
     """(SIZES,) and (RUNS, SIZES): lengths of the codes, the longest where there is none."""
     known = [[length or _LONGEST for length in code.lengths] for code in (dc, ac)]
-    by_run = torch.tensor(known[1]).reshape(RUNS, 16)
-    return torch.tensor(known[0][:SIZES]), torch.cat((by_run, torch.full((RUNS, SIZES - 16), _LONGEST)), 1)
+    by_run = torch.tensor(known[1], device="cpu").reshape(RUNS, 16)
+    by_size = torch.tensor(known[0][:SIZES], device="cpu")
+    return by_size, torch.cat((by_run, torch.full((RUNS, SIZES - 16), _LONGEST, device="cpu")), 1)

@@ -164,7 +164,7 @@ def _template(shape: torch.Size, tables: int, each: bool, trip: Trip) -> Job:
 
 def _summed(team: Callable[..., None], job: Job, strips: int, held: dict[str, Tensor]) -> Tensor:
     """Run a team that sums up gradients of tables: (T, sums, 64), or (N, T, sums, 64), float64, in the order of the strips."""
-    held["partial"] = torch.zeros(job.n, strips, job.tables, SUMS, dtype=torch.float32)
+    held["partial"] = torch.zeros(job.n, strips, job.tables, SUMS, dtype=torch.float32, device="cpu")
     _share_out(team, job, job.n * strips, held)
     q = held["q"]
     sums = held["partial"].sum(1 if job.each else (0, 1), dtype=torch.float64)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
@@ -268,8 +269,10 @@ def tried(device: torch.device, trial: Callable[[ModuleType], None]) -> ModuleTy
         return None
     try:
         kernels = importlib.import_module(f"jpegdl.kernels.{device.type}")
-        # Compilers fail at first use: no C compiler, a GPU too old, a full disk.
-        trial(kernels)
+        # Compilers fail at first use: no C compiler, a GPU too old, a full disk. Outside of all modes, in some of which tensors
+        # have no memory.
+        with _disable_current_modes(), torch._C.DisableTorchFunction():
+            trial(kernels)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:

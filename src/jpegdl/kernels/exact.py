@@ -26,9 +26,10 @@ def exact_images(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str)
         TypeError, UsageError: another dtype, shape or subsampling.
     """
     images, luma, chroma = images.detach(), luma.detach(), chroma.detach()
-    if images.device.type in DEVICES and images.numel() and not torch.compiler.is_compiling():
+    plain = images.device.type in DEVICES and images.numel() and not torch.compiler.is_compiling()
+    if plain and unobserved(images, luma, chroma):  # asked first: a trial of kernels takes memory as it is, too
         factors, kernels = F.chroma_factors(subsampling), _kernels(images.device, "bytes" if _as_bytes(images) else "floats")
-        if kernels is not None and unobserved(images, luma, chroma):
+        if kernels is not None:
             return _fused(kernels, images, luma, chroma, factors)
     return _readable(images, luma, chroma, subsampling)
 

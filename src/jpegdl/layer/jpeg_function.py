@@ -264,7 +264,8 @@ def _standard(quality: float | Tensor, images: Tensor, exact: bool) -> Tables:
     if isinstance(quality, bool) or not isinstance(quality, Real) or not 1 <= quality <= 100:
         raise UsageError(f"quality must be a number from 1 to 100, or a tensor of such, got {quality!r}")
     key = float(quality), exact, compute_dtype(images), images.device
-    if key in _KNOWN:
+    # In a mode of PyTorch's, such as that of stand-ins for tensors, all are to be made anew.
+    if key in _KNOWN and (torch.compiler.is_compiling() or not torch._C._len_torch_dispatch_stack()):
         return _KNOWN[key]
     # Born in inference mode, they could never be saved for a later backward. Dynamo cannot ask for it.
     inference = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()

@@ -130,9 +130,9 @@ class RandomJpeg(nn.Module):
     def draw(self, count: int) -> Draws:
         """Draw for so many images or videos; :meth:`forward` calls it once for each batch."""
         generator, (low, high) = self._generator(), self.quality
-        quality = torch.randint(low, high + 1, (count,), generator=generator)
-        sampling = torch.randint(len(self.subsampling), (count,), generator=generator)
-        return Draws(quality, sampling, torch.rand(count, generator=generator) < self.p)
+        quality = torch.randint(low, high + 1, (count,), generator=generator, device="cpu")
+        sampling = torch.randint(len(self.subsampling), (count,), generator=generator, device="cpu")
+        return Draws(quality, sampling, torch.rand(count, generator=generator, device="cpu") < self.p)
 
     def _generator(self) -> torch.Generator | None:
         worker = get_worker_info()
@@ -153,7 +153,7 @@ class RandomJpeg(nn.Module):
             quality: int | Tensor = int(draws.quality[0])
             if len(draws.applied) > 1:
                 quality = draws.quality[chosen].repeat_interleave(each).to(images.device, torch.float32)
-            places = (chosen[:, None] * each + torch.arange(each)).flatten().to(images.device)
+            places = (chosen[:, None] * each + torch.arange(each, device="cpu")).flatten().to(images.device)
             part = jpeg(
                 images if whole else images[places],
                 quality,
