@@ -9,9 +9,10 @@ from PIL import Image
 from jpegdl import functional as F
 from jpegdl.codec import Encoder
 from jpegdl.codec.encoder import segments
-from jpegdl.codec.levels import _ZZ, cheap_levels, file_of_levels, fitted_codes
+from jpegdl.codec.levels import _LONGEST, _ZZ, _fit, cheap_levels, file_of_levels, fitted_codes
 from jpegdl.codec.read_back import header_bytes
 from jpegdl.data import photograph
+from jpegdl.functional import scan
 from jpegdl.tables import standard_tables
 
 PHOTO = Image.fromarray(photograph("chelsea")).convert("RGB").resize((96, 80))
@@ -41,6 +42,23 @@ def test_a_file_of_libjpegs_levels_is_libjpegs_file(size, subsampling, mode):
         planes = tuple(torch.from_numpy(plane)[None] for plane in levels)
         bits = int(F.scan_bits(planes, subsampling, "optimal"))
         assert 8 * (len(own) - header_bytes(own) - 2) == bits
+
+
+def test_codes_are_those_of_the_readable_path():
+    """Also where Huffman's own would be far longer than 16 bits, and must be made shorter."""
+    draw, longest = np.random.default_rng(0), []
+    for case in range(12):
+        count = int(draw.integers(1, 257))
+        kinds = draw.integers(1, 4, count), np.exp(draw.uniform(0, 20, count)), 2.0 ** np.minimum(np.arange(count), 40)
+        numbers = np.zeros(256, np.int64)
+        numbers[draw.permutation(256)[:count]] = kinds[case % 3]
+        words, lengths, counts, symbols = (np.zeros(width, np.int64) for width in (256, 256, _LONGEST + 1, 256))
+        _fit(numbers, words, lengths, counts, symbols)
+        expected = scan._optimal(numbers.tolist())
+        assert (tuple(counts[1:]), bytes(symbols[:count].tolist())) == expected
+        assert (words.tolist(), lengths.tolist()) == scan._code(*expected)
+        longest.append(int(lengths.max()))
+    assert min(longest) < max(longest) == _LONGEST
 
 
 def test_segments_are_kept():
