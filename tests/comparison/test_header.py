@@ -13,7 +13,7 @@ from jpegdl.runs import RunConfig, TrainingConfig
 
 @pytest.mark.parametrize("seconds", [0.2, 50, 130, 4000, 90000, 1e6])
 def test_lines_fit_and_say_what_is_trained(tmp_path, monkeypatch, seconds):
-    monkeypatch.setattr(header, "_step_seconds", lambda *_, bf16=False: 0.5 if bf16 else 1.0)
+    monkeypatch.setattr(header, "_step_seconds", lambda run, *_: 0.5 if run.training.channels_last else 1.0)
     monkeypatch.setattr(header, "_run_seconds", lambda *_: seconds)
     monkeypatch.setattr(header, "has_bfloat16", lambda _: True)
     config = small_comparison(tmp_path, seeds=2)
@@ -31,7 +31,7 @@ def test_lines_fit_and_say_what_is_trained(tmp_path, monkeypatch, seconds):
         assert said in whole
     assert "cifar_resnet8" in whole
     assert "two trainings" in whole
-    assert ("bf16-mixed takes x0.50" in whole) == (4 * seconds > 120)
+    assert ("precision auto takes x0.50" in whole) == (4 * seconds > 120)
 
 
 def test_a_comparison_says_it_once_and_not_when_nothing_is_left(tmp_path, no_figures):

@@ -22,6 +22,7 @@ from jpegdl.layer import build_layer, layer_kind, prepend
 from jpegdl.processes import count_cores
 from jpegdl.random import isolated
 from jpegdl.runs import RunConfig
+from jpegdl.runs.config import BFLOAT16, with_precision
 from jpegdl.runs.device import compute_device, has_bfloat16
 from jpegdl.tables import standard_tables
 
@@ -65,6 +66,8 @@ def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
     if not config.together:
         with suppress(Exception):  # whatever the user's model raises: it is said when it trains
             rows |= _time_rows(config, data, left, backbone, device, threads, max(1, jobs))
+    if done:  # a comparison keeps its precision
+        rows.pop("faster", None)
     if starts := [arm for arm in arms if config.needed_arms(arm) and arm != "plain"]:
         needed = config.needed_arms(starts[0])[0]
         rows["cost"] = (
@@ -135,18 +138,17 @@ def _time_rows(
             mixed = config.training.precision in ("32-true", "32")
             if total / jobs > _WORTH_IT and mixed and has_bfloat16(device):
                 run = config.arm_run("plain")
-                fast = _step_seconds(run, None, backbone, data, device, bf16=True) / plain
+                run = replace(run, training=with_precision(run.training, BFLOAT16))
+                fast = _step_seconds(run, None, backbone, data, device) / plain
                 if fast < 0.95:
-                    rows["faster"] = f"--training.precision bf16-mixed takes x{fast:.2f} of that for a step, measured here"
+                    rows["faster"] = f"--training.precision auto takes x{fast:.2f} of that for a step, measured here"
     finally:
         torch.set_num_threads(before)
         backbone.to("cpu")
     return rows
 
 
-def _step_seconds(
-    run: RunConfig, arm: str | None, backbone: nn.Module, data: Data, device: torch.device, *, bf16: bool = False
-) -> float:
+def _step_seconds(run: RunConfig, arm: str | None, backbone: nn.Module, data: Data, device: torch.device) -> float:
     """Measure one training step on noise, forward and backward, in seconds: the shortest of a few, unless one takes long."""
     layer: nn.Module = nn.Identity()
     if arm is not None:
@@ -158,7 +160,7 @@ def _step_seconds(
     images = torch.rand(batch, 3, run.data.pixels, run.data.pixels, device=device)
     target = torch.zeros(batch, dtype=torch.long, device=device)
     kind = {"bf16-mixed": torch.bfloat16, "bf16": torch.bfloat16, "16-mixed": torch.float16, "16": torch.float16}
-    dtype = torch.bfloat16 if bf16 else kind.get(run.training.precision)
+    dtype = kind.get(run.training.precision)
 
     def step(images: torch.Tensor = images, target: torch.Tensor = target) -> float:
         start = time.perf_counter()
