@@ -219,7 +219,7 @@ def _writer(change):
     ],
 )
 def test_a_wrong_file_does_not_replace_the_one_there(change, message, tmp_path, monkeypatch):
-    monkeypatch.setitem(export._WRITERS, ".pt2", _writer(change))
+    monkeypatch.setitem(export._WRITERS, "torch", _writer(change))
     (tmp_path / "model.pt2").write_bytes(b"old")
     with pytest.raises(UsageError, match=re.escape(message)):
         export_model(prepend(Means(), nn.Identity()), tmp_path / "model.pt2", size=SIZE)
@@ -227,7 +227,7 @@ def test_a_wrong_file_does_not_replace_the_one_there(change, message, tmp_path, 
 
 
 def test_a_failed_check_fails_the_command(finished, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(export._WRITERS, ".pt2", _writer(torch.neg))
+    monkeypatch.setitem(export._WRITERS, "torch", _writer(torch.neg))
     assert main(["export", "--name", "mine", "--output", str(finished), str(tmp_path / "model.pt2")]) == 1
     assert "is not written: its logits differ from PyTorch's" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -32,12 +32,12 @@ def main() -> None:
     for name, pixels, batch in (("resnet18", 64, 32), ("cifar_resnet8", 64, 32), ("resnet18", 224, 8)):
         images = torch.rand(batch, 3, pixels, pixels)
         for layer in (False, True):
-            ways = {}
+            ways: dict[tuple[bool, bool], nn.Module] = {}
             for bf16, last in product((False, True), repeat=2):
                 backbone = timm.create_model(name, num_classes=10)
                 model = prepend(backbone, JpegLayer.from_quality(75) if layer else nn.Identity()).train()
                 if last:
-                    model.backbone.to(memory_format=torch.channels_last)
+                    model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
                 ways[bf16, last] = model
             times = [{way: step(model, images, way[0]) for way, model in ways.items()} for _ in range(6)]
             first, *others = (min(each[way] for each in times) for way in product((False, True), repeat=2))

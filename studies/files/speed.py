@@ -43,7 +43,12 @@ def main() -> None:
             for effort in EFFORTS:
                 for robust in (True, False):
                     config = CompressConfig(
-                        reader=reader, effort=effort, mu=1.0, robust=robust, threads=arguments.threads, device="cpu"
+                        reader=reader,
+                        effort=effort,  # type: ignore[arg-type]
+                        mu=1.0,
+                        robust=robust,
+                        threads=arguments.threads,
+                        device="cpu",
                     )
                     start = time.perf_counter(), time.process_time()
                     with contextlib.redirect_stderr(io.StringIO()):
