@@ -21,7 +21,7 @@ def step(model: nn.Module, images: torch.Tensor, bf16: bool) -> float:
     start = time.perf_counter()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         loss = cross_entropy(model(images).float(), labels)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     model.zero_grad(set_to_none=True)
     return time.perf_counter() - start
 
@@ -33,14 +33,14 @@ def main() -> None:
         images = torch.rand(batch, 3, pixels, pixels)
         for layer in (False, True):
             ways: dict[tuple[bool, bool], nn.Module] = {}
-            for bf16, last in product((False, True), repeat=2):
+            for bf16, last in product((False, True), (False, True)):
                 backbone = timm.create_model(name, num_classes=10)
                 model = prepend(backbone, JpegLayer.from_quality(75) if layer else nn.Identity()).train()
                 if last:
                     model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
                 ways[bf16, last] = model
             times = [{way: step(model, images, way[0]) for way, model in ways.items()} for _ in range(6)]
-            first, *others = (min(each[way] for each in times) for way in product((False, True), repeat=2))
+            first, *others = (min(each[way] for each in times) for way in product((False, True), (False, True)))
             print(
                 row(
                     [
