@@ -37,7 +37,7 @@ def pytest_collectstart() -> None:
 def pytest_collection_finish() -> None:
     """What has been imported by now is no garbage, but it takes half a second each time that some is looked for."""
     gc.freeze()
-    gc.set_threshold(*gc.get_threshold()[:2], 100)
+    gc.set_threshold(*gc.get_threshold()[:2], 300)
     gc.enable()
 
 
