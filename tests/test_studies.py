@@ -318,6 +318,15 @@ def test_the_tables_of_the_study_of_files(tmp_path, installed, monkeypatch, caps
         summarize.load([tmp_path / "a.jsonl", tmp_path / "c.jsonl"])
 
 
+def test_of_rates_that_lose_alike_the_smallest_counts(installed, monkeypatch):
+    monkeypatch.syspath_prepend(STUDIES / "files")
+    between = importlib.import_module("summarize").between
+    rates, losses = np.array([1.0, 2, 4, 8]), np.array([0.8, 0.4, 0.6, 0.2])
+    assert between(1, 0.6, 0, (rates, losses, losses))[0] == pytest.approx(100 * (1 - 1 / 2**0.5))  # not 75
+    assert between(1, 0.4, 0, (rates, losses, losses))[0] == pytest.approx(50)
+    assert np.isnan(between(1, 0.1, 0, (rates, losses, losses))[0])
+
+
 def test_a_third_network_reads_files_that_two_others_chose(tmp_path, installed, monkeypatch):
     monkeypatch.syspath_prepend(STUDIES / "files")
     summarize = importlib.import_module("summarize")

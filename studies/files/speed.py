@@ -14,13 +14,14 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
 import torch
 from measure import images_of
 
 from jpegdl.codec import CompressConfig, compress_folder
 
-EFFORTS = (1, 2, 3)
+EFFORTS: tuple[Literal[1, 2, 3], ...] = (1, 2, 3)
 ROUNDS = 3
 
 

@@ -95,12 +95,15 @@ def load(paths: Sequence[Path]) -> dict[Any, Any]:
 
 
 def between(bits: float, loss: float, right: float, reference: tuple[Numbers, ...]) -> tuple[float, float]:
-    """Percent of bits saved at the loss, points at the rate; nan where the reference does not reach."""
+    """Percent of bits saved at the loss, points at the rate; nan where the reference does not reach.
+
+    Where a higher rate of the reference loses more, as it can where images were JPEG files before, its smallest rate counts.
+    """
     rates, losses, rights = reference  # rates ascend
+    losses = np.minimum.accumulate(losses)
     saved = np.nan
     if losses.min() - NEAR <= loss <= losses.max() + NEAR:
-        order = np.argsort(losses)
-        saved = 100 * (1 - bits / np.exp(np.interp(loss, losses[order], np.log(rates[order]))))
+        saved = 100 * (1 - bits / np.exp(np.interp(loss, losses[::-1], np.log(rates[::-1]))))
     points = np.nan
     if rates.min() - NEAR <= bits <= rates.max() + NEAR:
         points = 100 * (right - np.interp(np.log(bits), np.log(rates), rights))
