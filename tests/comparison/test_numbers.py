@@ -379,7 +379,7 @@ def test_notes_say_how_much_one_image_is_and_when_times_are_too_short():
 def test_notes_name_the_part_whose_pictures_come_under_several_classes():
     counts = {"train": 1, "test": 2, "validation": 3}
     notes = " ".join(summary_notes({**_summary({"plain": _runs(0.5)}), "several_classes": counts}))
-    assert all(words in notes for words in ("1 training picture", "2 test pictures", "3 validation pictures"))
+    assert all(words in notes for words in ("1 training picture", "2 test pictures", "3 held-out pictures"))
 
 
 def test_latex_escapes_what_latex_reads():

@@ -360,7 +360,7 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
             f"{shared} of these {'is also a' if shared == 1 else 'are also'} training image{'' if shared == 1 else 's'}."
         )
     for images_of, count in summary.get("several_classes", {}).items():
-        whose = "training" if images_of == "train" else images_of
+        whose = {"train": "training", "validation": "held-out"}.get(images_of, images_of)
         notes.append(f"{count} {whose} picture{' is' if count == 1 else 's are'} in more than one class.")
     if passed := summary.get("passed_over"):
         notes.append(f"Passed over {passed_in_words(passed)}.")
