@@ -258,9 +258,9 @@ class Counting(Means):
         (Means, {"size": (8, 8, 8)}, "size must be a number of pixels"),
         (Means, {"format": "tflite"}, "format must be one of onnx, torch, aotinductor, got 'tflite'"),
         (Means, {"path": "model.h5"}, "format of model.h5"),
-        (Means, {"path": "model.onnx", "format": "torch"}, "by the suffix .pt2 alone, got model.onnx"),
+        (Means, {"path": "model.onnx", "format": "torch"}, ".pt2, got model.onnx"),
         (Tupled, {}, "must give one tensor of logits, (N, classes), got tuple"),
-        (Counting, {}, "torch.export cannot take this model for any number of images: "),
+        (Counting, {}, "torch.export cannot export this model for any number of images: "),
     ],
 )
 def test_what_cannot_be_exported(build, options, message, tmp_path):

@@ -171,7 +171,7 @@ def test_jpeg_files_whose_tables_are_not_of_luma_and_chroma(tmp_path):
         read_tables(_jpeg(tmp_path, 5, 6, keep_rgb=True))
     with pytest.raises(UsageError, match="a.jpg: it holds CMYK as it is"):
         read_tables(_jpeg(tmp_path, 5, 6, image="CMYK"))
-    with pytest.raises(UsageError, match="it names table 3, which is not in it"):
+    with pytest.raises(UsageError, match="it uses table 3, but does not define it"):
         read_tables(_patched(_jpeg(tmp_path, 5, 6), 0xC0, 13, [3]))
 
 
@@ -189,7 +189,7 @@ def test_steps_that_are_none_are_not_written(tmp_path, name, message, bad):
 def test_steps_that_no_jpeg_file_holds_are_not_written(tmp_path, step):
     table = torch.ones(8, 8)
     table[3, 4] = step
-    message = rf"chroma has a step of {step:g}, and steps from 1e-05 \(which a JPEG file rounds to 1\) to 65535"
+    message = rf"chroma has a step of {step:g}; steps must be from 1e-05 \(which a JPEG file rounds to 1\) to 65535"
     with pytest.raises(UsageError, match=message):
         write_tables(tmp_path / "a.json", {"luma": torch.ones(8, 8), "chroma": table})
     assert not any(tmp_path.iterdir())

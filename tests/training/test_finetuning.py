@@ -214,9 +214,8 @@ def test_weights_of_another_class_order(config, tmp_path):
             warnings.simplefilter("always")
             found[order, state is natural] = evaluate_run(changed, "plain", 0)["loss"]
         said = [str(warning.message) for warning in recorded if "ImageFolder" in str(warning.message)]
-        assert [text.partition(", which ")[2].partition(": ")[0] for text in said] == [
-            "are taken for 1, 2, 3, 4, ...; torchvision's ImageFolder, and what is trained with it, has 1, 10, 11, 12, ..."
-        ] * (order is None)
+        assert len(said) == (order is None)
+        assert all("taken to be 1, 2, 3, 4, ...;" in text and "1, 10, 11, 12, ..." in text for text in said)
     assert found[None, True] == found["natural", True] == pytest.approx(found["sorted", False], rel=1e-6)
     assert found[None, False] != pytest.approx(found["natural", True], rel=1e-3)
 
