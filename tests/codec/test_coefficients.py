@@ -98,6 +98,16 @@ def test_planes_are_what_layers_and_functions_take():
     assert read(encoded(grey=True)).planes[1] is None
 
 
+def test_levels_of_any_integer_dtype_are_decoded():
+    found = read(encoded(quality=90, subsampling="4:2:0"))
+    tables, size = (found.luma, found.chroma), found.size
+    wanted = F.decode_levels(found.levels, *tables, size, "4:2:0")
+    narrow = tuple(levels.to(torch.int16) for levels in found.levels)
+    assert torch.equal(F.decode_levels(narrow, *(table.to(torch.uint8) for table in tables), size, "4:2:0"), wanted)
+    with pytest.raises(TypeError, match="integer"):
+        F.decode_levels(tuple(levels.float() for levels in found.levels), *tables, size, "4:2:0")
+
+
 def test_planes_of_narrow_integers_are_whole():
     wide = Coefficients((torch.full((1, 1, 1, 8, 8), 900),), torch.full((1, 8, 8), 200), (8, 8))
     narrow = Coefficients((wide.levels[0].to(torch.int16),), wide.tables.to(torch.uint8), (8, 8))
