@@ -109,6 +109,11 @@ def round_numbers(values: Array) -> tuple[float, float, list[float]]:
     return ticks[0], ticks[-1], ticks if len(ticks) <= 8 else [tick for tick in ticks if tick in numbers[::3]]
 
 
+def as_drawn(name: str) -> str:
+    """Return the user's name for something as figures can show it: dollars make no formula, and it is text."""
+    return name.encode(errors="backslashreplace").decode().replace("$", r"\$")
+
+
 def short(value: float) -> str:
     """Write two digits in as little room as they take: 0.021, 127, 1e-5."""
     if value == 0 or 1e-3 <= abs(value) < 1e5:

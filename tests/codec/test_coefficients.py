@@ -98,6 +98,22 @@ def test_planes_are_what_layers_and_functions_take():
     assert read(encoded(grey=True)).planes[1] is None
 
 
+def test_levels_of_any_integer_dtype_are_decoded():
+    found = read(encoded(quality=90, subsampling="4:2:0"))
+    tables, size = (found.luma, found.chroma), found.size
+    wanted = F.decode_levels(found.levels, *tables, size, "4:2:0")
+    narrow = tuple(levels.to(torch.int16) for levels in found.levels)
+    assert torch.equal(F.decode_levels(narrow, *(table.to(torch.uint8) for table in tables), size, "4:2:0"), wanted)
+    with pytest.raises(TypeError, match="integer"):
+        F.decode_levels(tuple(levels.float() for levels in found.levels), *tables, size, "4:2:0")
+
+
+def test_planes_of_narrow_integers_are_whole():
+    wide = Coefficients((torch.full((1, 1, 1, 8, 8), 900),), torch.full((1, 8, 8), 200), (8, 8))
+    narrow = Coefficients((wide.levels[0].to(torch.int16),), wide.tables.to(torch.uint8), (8, 8))
+    assert torch.equal(narrow.planes[0], wide.planes[0])
+
+
 def test_440_comes_back_too():
     """Pillow does not write it: the levels of 4:2:2, block by block on its side."""
     content = encoded(33, 40, quality=70, subsampling="4:2:2")
@@ -216,6 +232,7 @@ TABLES = torch.ones(3, 8, 8, dtype=torch.int32)
         ({"tables": TABLES[:1]}, "tables"),
         ({"size": (9, 17)}, "levels of Y"),
         ({"size": (0, 16)}, r"\(0, 16\)"),
+        ({"size": (16.0, 16)}, "16.0"),
     ],
 )
 def test_parts_that_do_not_belong_together_are_refused(change, message):

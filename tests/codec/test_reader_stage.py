@@ -14,7 +14,7 @@ from PIL import Image
 import jpegdl.cli
 from commands import start_command
 from factory import code_module
-from jpegdl.codec import CompressConfig, choose, compress_folder, open_reader
+from jpegdl.codec import CompressConfig, choose, compress_folder, encode_folder, open_reader
 from jpegdl.codec.config import MANIFEST, PICTURE
 from jpegdl.codec.encode_folder import SOURCES
 from jpegdl.codec.out_folder import LOCK
@@ -332,6 +332,20 @@ def test_a_reader_without_gradients_is_named(source, tmp_path, readers):
     with pytest.raises(UsageError, match="blind"):
         compress_folder(source, tmp_path / "out", CompressConfig(reader=f"{readers}:blind", effort=3))
     assert compress_folder(source, tmp_path / "two", CompressConfig(reader=f"{readers}:blind", effort=2))["written"] == 7
+
+
+def test_a_photo_that_is_gone_before_it_is_shown_is_no_failure(source, tmp_path, readers, monkeypatch):
+    made = encode_folder.side_by_side
+
+    def gone(pairs):
+        for original, *_ in pairs:
+            original.unlink()
+        return made(pairs)
+
+    monkeypatch.setattr(encode_folder, "side_by_side", gone)
+    found = compress_folder(source, tmp_path / "out", CompressConfig(reader=f"{readers}:one"))
+    assert (found["written"], found["bad"]) == (7, [])
+    assert (tmp_path / "out" / PICTURE).is_file()
 
 
 def test_photos_that_cannot_be_read_are_named_and_all_others_done(source, tmp_path, readers):

@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import matplotlib
@@ -387,3 +388,13 @@ def test_figures_are_pictures(tmp_path):
     with Image.open(tmp_path / "tables-jpeg-dl.png") as picture:
         picture.load()
         assert picture.size == (1080, 684)
+
+
+@pytest.mark.parametrize("name", ["US$ and A$", "$a_$", r"\\$", "lat\udcff", "a\nb"])
+def test_the_users_names_are_drawn_as_they_are(name):
+    """Between dollars matplotlib would see a formula, and of what is no text it draws nothing."""
+    figure, drawn = Figure(), heatmaps.as_drawn(name)
+    figure.text(0.1, 0.5, drawn)
+    figure.savefig(io.BytesIO())
+    assert not matplotlib.cbook.is_math_text(drawn)
+    assert drawn.replace(r"\$", "$").startswith(name[:3])

@@ -63,7 +63,7 @@ class Coefficients:
         if len(self.levels) not in (1, 3):
             raise UsageError(f"levels must be those of Y, or of Y, Cb and Cr, got {len(self.levels)} tensors")
         height, width = self.size
-        if not (1 <= height <= LARGEST_SIDE and 1 <= width <= LARGEST_SIDE):
+        if not all(isinstance(side, int) and 1 <= side <= LARGEST_SIDE for side in (height, width)):
             raise UsageError(f"size must be (H, W), each from 1 to {LARGEST_SIDE} pixels, got {self.size}")
         for tensor, name in ((self.tables, "tables"), *((levels, "levels") for levels in self.levels)):
             if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
@@ -114,7 +114,7 @@ class Coefficients:
             chroma: (N, 2, rows, columns, 8, 8), of Cb and Cr; None for grey images. With 4:4:4, ``torch.cat(planes, 1)`` is
             what ``JpegLayer.alter`` takes.
         """
-        y, *chroma = ((levels * table).float() for levels, table in zip(self.levels, self.tables, strict=True))
+        y, *chroma = ((levels.long() * table.long()).float() for levels, table in zip(self.levels, self.tables, strict=True))
         return y[:, None], torch.stack(chroma, 1) if chroma else None
 
 

@@ -28,7 +28,7 @@ from jpegdl.codec.trials import LOOKS, Shape, Trials, decoded, make_trials, seen
 from jpegdl.data.sources.listing import Passed, in_folder, natural_key, warn_passed
 from jpegdl.errors import UsageError
 from jpegdl.files import replacing, write_csv, write_json
-from jpegdl.heatmaps import CURVES
+from jpegdl.heatmaps import CURVES, as_drawn
 from jpegdl.random import evenly
 from jpegdl.runs.pieces import Pieces
 from jpegdl.runs.progress import Progress
@@ -416,7 +416,7 @@ def photo_rate_figure(found: PhotoRate) -> Figure:
         rows = sorted(rows, key=lambda row: row["bits_per_pixel"])
         line = "--" if files == "default" else "-"
         rates, values = [row["bits_per_pixel"] for row in rows], [row[key] for row in rows]
-        colour, label = CURVES[number % len(CURVES)], f"{files}, read by {read_by}"
+        colour, label = CURVES[number % len(CURVES)], as_drawn(f"{files}, read by {read_by}")
         axes.plot(rates, values, line, marker="o", markersize=3, color=colour, label=label)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))

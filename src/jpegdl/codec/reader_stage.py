@@ -19,7 +19,7 @@ from jpegdl.codec.config import CompressConfig
 from jpegdl.codec.encoder import segments
 from jpegdl.codec.learned import learned_tables
 from jpegdl.codec.levels import Array
-from jpegdl.codec.read_image import BAD, DecodedImage, open_picture
+from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture
 from jpegdl.codec.readers import NotFinite, PhotoReader, open_reader, open_readers
 from jpegdl.codec.shaping import LARGEST_BATCH, check_file_shape, tried
 from jpegdl.codec.trials import LOOKS, QUALITIES, Shape, ShapedFile, Trials, decoded, make_trials, seen_bytes, together
@@ -492,10 +492,10 @@ def side_by_side(pairs: Sequence[tuple[Path, Path, dict[str, Any]]]) -> str:
         name = "".join(c if c.isascii() and c.isprintable() else "?" for c in one["file"])
         pen.text((4, top + 2), f"{name}: distance {one['distance']:.2f}, quality {one['quality']}", fill="black")
         for place, path in enumerate((original, file)):
-            with path.open("rb") as stream:
+            with suppress(*BAD, Other), path.open("rb") as stream:  # of a photo that has gone meanwhile, its place stays white
                 image = open_picture(stream, path.name).image.convert("RGB")
-            image.thumbnail((_SIDE, _SIDE))
-            whole.paste(image, (place * _SIDE, top + _LINE))
+                image.thumbnail((_SIDE, _SIDE))
+                whole.paste(image, (place * _SIDE, top + _LINE))
     drawn = io.BytesIO()
     whole.save(drawn, "png")
     picture = base64.b64encode(drawn.getvalue()).decode()

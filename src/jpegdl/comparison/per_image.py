@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from jpegdl.comparison.summary import named_options
 from jpegdl.errors import UsageError
+from jpegdl.heatmaps import as_drawn
 from jpegdl.runs import RunFolder
 from jpegdl.runs.predictions import Predictions, confusion, predictions_file, read_predictions
 from jpegdl.statistics import mcnemar, wilson
@@ -72,8 +73,9 @@ def confusion_figure(arms: dict[str, list[Predictions]]) -> Figure:
         few = len(classes) <= 20
         axes.set(title=arm, xlabel="taken for", ylabel="class")
         if few:
-            axes.set_xticks(range(len(classes)), [_short(name) for name in classes], rotation=90, fontsize=7)
-            axes.set_yticks(range(len(classes)), [_short(name) for name in classes], fontsize=7)
+            names = [as_drawn(_short(name)) for name in classes]
+            axes.set_xticks(range(len(classes)), names, rotation=90, fontsize=7)
+            axes.set_yticks(range(len(classes)), names, fontsize=7)
     assert image is not None
     figure.colorbar(image, ax=list(grid), label="share of the class, %", shrink=0.8)
     return figure

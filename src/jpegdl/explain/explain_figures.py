@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from jpegdl.explain.config import ALPHA, KINDS, SMALLEST_MAP
-from jpegdl.heatmaps import CURVES, Array, change_figure, hatch, heat, shares_figure, short
+from jpegdl.heatmaps import CURVES, Array, as_drawn, change_figure, hatch, heat, shares_figure, short
 
 if TYPE_CHECKING:
     from jpegdl.explain.single_images import ShownImage
@@ -176,13 +176,13 @@ def picture_figure(name: str, content: dict[str, Any], shown: "ShownImage") -> F
     panels = figure.subplots(2, 4)
     before, after = (x.permute(1, 2, 0).numpy() for x in (shown.image, shown.output))
     scale = numbers["difference_scale"]
-    _image(panels[0, 0], before, f"input, test image {numbers['index']}: {numbers['class']}")
+    _image(panels[0, 0], before, f"input, test image {numbers['index']}: {as_drawn(numbers['class'])}")
     _image(panels[0, 1], np.clip(after, 0, 1), "layer output (clipped to be shown)")
     _image(panels[0, 2], np.clip(0.5 + scale * (after - before), 0, 1), f"output − input, ×{scale:g} around grey")
     _bands(panels[0, 3], numbers["energy"], bool((shown.image == shown.image[:1]).all()))
     for column, model in enumerate(models):
         chance = 100 * numbers["probability"][model]
-        title = f"{model}: {numbers['predicted'][model]},\ntrue class {chance:.1f} %"
+        title = f"{model}: {as_drawn(numbers['predicted'][model])},\ntrue class {chance:.1f} %"
         if model in shown.attention:
             _attention(panels[1, column], np.clip(before, 0, 1), shown.attention[model].numpy(), f"Grad-CAM++, {title}")
         else:

@@ -132,11 +132,14 @@ def decode_levels(
         (N, 3, H, W) RGB, or (N, 1, H, W) grey, uint8.
 
     Raises:
+        TypeError: levels of a floating-point dtype.
         UsageError: another subsampling.
 
     Source: libjpeg-turbo's jidctint.c, jdsample.c, jdcolor.c.
     """
     down, across = chroma_factors(subsampling)
+    if levels[0].is_floating_point():
+        raise TypeError(f"levels must be whole numbers of an integer dtype, got {levels[0].dtype}: levels.round().int()")
     y = crop_edges(_decoded(levels[0], luma), size)
     if len(levels) == 1:
         return y[:, None].to(torch.uint8)
