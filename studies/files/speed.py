@@ -45,7 +45,7 @@ def main() -> None:
                 for robust in (True, False):
                     config = CompressConfig(
                         reader=reader,
-                        effort=effort,  # type: ignore[arg-type]
+                        effort=effort,
                         mu=1.0,
                         robust=robust,
                         threads=arguments.threads,
@@ -58,9 +58,9 @@ def main() -> None:
                     seconds.setdefault((effort, robust), []).append(found)
     print("| effort | robust | photos a second | seconds of one core a photo |")
     print("|---|---|---|---|")
-    for (effort, robust), several in seconds.items():
+    for (made, robust), several in seconds.items():
         clock, processor = (statistics.median(part) / arguments.limit for part in zip(*several, strict=True))
-        print(f"| {effort} | {'yes' if robust else 'no'} | {1 / clock:.1f} | {processor:.3f} |")
+        print(f"| {made} | {'yes' if robust else 'no'} | {1 / clock:.1f} | {processor:.3f} |")
 
 
 if __name__ == "__main__":
