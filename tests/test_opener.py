@@ -202,7 +202,7 @@ def test_what_is_said_of_held_out_images_calls_them_so(tmp_path, blind):
     with pytest.warns(DataWarning) as also:
         _ = data.fingerprint
     said = [str(each.message) for each in [*caught, *also]]
-    assert sum("2 of 3 held-out images have" in text for text in said) == 1
+    assert sum("2 of 3 held-out images should be turned" in text for text in said) == 1
     assert sum("of 3 held-out images is a training image too" in text for text in said) == 1
     assert sum("held-out picture" in text for text in said) == 1  # c.png is in both classes
     assert any("test images" in text for text in said) == (not blind)

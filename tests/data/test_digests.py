@@ -109,7 +109,7 @@ def test_test_images_that_are_looked_at_in_training_are_said(tmp_path):
     _fill(tmp_path, 0)
     shutil.copytree(tmp_path / "test", tmp_path / "validation")
     (tmp_path / "validation" / "a" / "0.bmp").unlink()
-    with pytest.warns(UserWarning, match="^7 of 8 test images are validation images"):
+    with pytest.warns(UserWarning, match="^7 of 8 test images are held-out images"):
         _found(tmp_path)
 
 

@@ -58,7 +58,7 @@ def test_what_has_begun_keeps_its_precision(machine, tmp_path, no_figures, first
     done = compare(_auto(config, seeds=2))
     wanted = "bf16-mixed" if first else "32-true"
     assert [result.folder.config().training.precision for result in done.results] == [wanted] * 2
-    assert yaml.safe_load((done.folder / "compare.yaml").read_text())["training"]["precision"] == wanted
+    assert yaml.safe_load((done.folder / "compare.yaml").read_text(encoding="utf-8"))["training"]["precision"] == wanted
     assert _auto(config, name="other").training.precision == ("32-true" if first else "bf16-mixed")
 
 

@@ -145,7 +145,7 @@ class Data(lightning.LightningDataModule):
                     "remembered"
                 )
         if not apart and self.validation is not None and (shared := _shared(self.test, self.validation)):
-            are = "is a validation image too" if shared == 1 else "are validation images too"
+            are = "is a held-out image too" if shared == 1 else "are held-out images too"
             warn_of_data(
                 f"{shared} of {len(self.test)} test images {are}: what is chosen by those is no longer tested on others"
             )
