@@ -358,13 +358,14 @@ def test_rules_of_choice_for_the_reader_and_for_others(installed, monkeypatch):
     easy = 0.02 / sizes[:, :4] ** 2
     hard = 0.5 / sizes[:, :4] ** 2
     reader, other = np.concatenate((easy, hard), 1), np.concatenate((hard, easy), 1)
-    rates, mus = np.array([0.5, 0.9]), np.geomspace(8, 0.02, 40)
+    rates, mus = np.array([0.9, 1.2]), np.geomspace(8, 0.02, 40)
 
     def saved(rule, *losses, distances=reader):
         return [found[0] for found in rules.saved(sizes, distances, np.stack(losses), rule, rates, mus, 0)]
 
     for rule in ("the distance alone", "+ 1 / quality"):  # photos that are alike have nothing to choose
-        assert np.allclose(saved(rule, hard, distances=hard), 0)
+        alike = np.tile(hard, 2)
+        assert np.allclose(saved(rule, alike, distances=alike), 0)
     alone, more = saved("the distance alone", reader, other), saved("+ 1 / quality", reader, other)
     assert (alone[0] > more[0]).all()
     assert (more[0] > 0).all()
