@@ -1,10 +1,11 @@
 """Photos a second that ``jpegdl compress --reader`` makes at each effort, for EfficientNet-Lite0, of 224 x 224 pixels.
 
     python studies/files/speed.py --images ../shared/data/imagenet1000/images.tar --weights FILE [--limit 32] [--threads 2]
+        [--rounds 3]
 
 The whole command counts, from opening the reader to the last file in its place; photos are read from PNG files. Efforts take
-turns, three times; of each the median is printed, by the clock and by the processor. mu is 1. Run it on an idle machine, with
-OMP_NUM_THREADS=1 for one core.
+turns; of each the median is printed, by the clock and by the processor. mu is 1. On a busy machine only the processor's time
+tells something.
 """
 
 import argparse
@@ -22,7 +23,6 @@ from measure import images_of
 from jpegdl.codec import CompressConfig, compress_folder
 
 EFFORTS: tuple[Literal[1, 2, 3], ...] = (1, 2, 3)
-ROUNDS = 3
 
 
 def main() -> None:
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="of tf_efficientnet_lite0")
     parser.add_argument("--limit", type=int, default=32, help="photos, drawn with a seed")
     parser.add_argument("--threads", type=int, default=2, help="of the encoder and of the reader")
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     reader = f"tf_efficientnet_lite0@{arguments.weights.resolve()}"
@@ -40,7 +41,7 @@ def main() -> None:
         photos.mkdir()
         for number, (*_, image) in enumerate(images_of(arguments.images, arguments.limit, 0)):
             image.save(photos / f"{number:04}.png")
-        for turn in range(ROUNDS):
+        for turn in range(arguments.rounds):
             for effort in EFFORTS:
                 for robust in (True, False):
                     config = CompressConfig(
