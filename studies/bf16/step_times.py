@@ -4,7 +4,6 @@ Three networks, alone and behind the layer, forward and backward on noise; the w
 """
 
 import time
-from itertools import product
 
 import timm
 import torch
@@ -14,6 +13,8 @@ from torch.nn.functional import cross_entropy
 import jpegdl.backbones  # noqa: F401 - registers cifar_resnet8
 from jpegdl import JpegLayer, prepend
 from jpegdl_studies.tables import header, row
+
+WAYS = ((False, False), (False, True), (True, False), (True, True))  # whether in bf16, and with channels last
 
 
 def step(model: nn.Module, images: torch.Tensor, bf16: bool) -> float:
@@ -33,14 +34,14 @@ def main() -> None:
         images = torch.rand(batch, 3, pixels, pixels)
         for layer in (False, True):
             ways: dict[tuple[bool, bool], nn.Module] = {}
-            for bf16, last in product((False, True), (False, True)):
+            for bf16, last in WAYS:
                 backbone = timm.create_model(name, num_classes=10)
                 model = prepend(backbone, JpegLayer.from_quality(75) if layer else nn.Identity()).train()
                 if last:
                     model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
                 ways[bf16, last] = model
             times = [{way: step(model, images, way[0]) for way, model in ways.items()} for _ in range(6)]
-            first, *others = (min(each[way] for each in times) for way in product((False, True), (False, True)))
+            first, *others = (min(each[way] for each in times) for way in WAYS)
             print(
                 row(
                     [
