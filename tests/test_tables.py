@@ -208,7 +208,7 @@ def test_what_is_written_is_read_back(tmp_path, dtype):
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"luma": torch.ones(8, 8)}, "tables must hold luma and chroma, and chroma is not there"),
+        ({"luma": torch.ones(8, 8)}, "tables must hold luma and chroma, but chroma is missing"),
         ({"luma": torch.ones(8, 8), "chroma": torch.ones(2, 8, 8)}, r"chroma must be of shape \(8, 8\), got \(2, 8, 8\)"),
     ],
 )
