@@ -272,8 +272,8 @@ def test_all_commands_know_the_same_quantizers(tmp_path, module):
 @pytest.mark.parametrize(
     ("arms", "message"),
     [
-        ({"plain": None, "jpeg-dl": {"layer": {"bits": 4}}}, "arms: jpeg-dl is one of ours .*another name"),
-        ({"plain": None, "a/b": {"layer": {"bits": 4}}}, "arms: 'a/b' must be fit for a folder"),
+        ({"plain": None, "jpeg-dl": {"layer": {"bits": 4}}}, "arms: jpeg-dl is a built-in arm .*another name"),
+        ({"plain": None, "a/b": {"layer": {"bits": 4}}}, "arms: 'a/b' cannot be the name of a folder"),
         ({"plain": None, "mine": {"layr": {}}}, "arms: mine: 'layr' does not belong to an arm; did you mean layer"),
         ({"plain": None, "mine": {"layer": 5}}, "arms: mine: layer must be settings, got 5"),
         ({"plain": None, "mine": 5}, "arms: mine must hold about, layer, data and training, or nothing, got 5"),

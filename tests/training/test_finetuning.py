@@ -195,7 +195,7 @@ def test_pretrained_weights_are_evaluated_without_a_run(config, tmp_path, capsys
     assert f"{config.weights} (cifar_resnet8, jpeg-dl, seed 0, rounding hard)\ntest accuracy" in printed
     assert "of 8 images" in printed
     assert main(["evaluate", *arguments]) == 1
-    assert "layer.tables sensitivity comes from training images or another run" in capsys.readouterr().err
+    assert "layer.tables sensitivity needs training images or another run" in capsys.readouterr().err
 
 
 def test_weights_of_another_class_order(config, tmp_path):
