@@ -549,6 +549,26 @@ def test_a_number_as_quality_compiles_in_one_graph_at_the_first_call(monkeypatch
         assert torch.equal(torch.compile(lambda x: jpeg(x, 50), backend="aot_eager", fullgraph=True)(images), wanted)
 
 
+@pytest.mark.parametrize("gradient", ["ste", "ste-matched", "hard", "soft"])
+def test_gradients_pass_through_vmap(gradient):
+    """Of a batched tensor nothing says that a gradient will be asked for outside."""
+    images = torch.rand(3, 3, 9, 17, dtype=torch.float64, requires_grad=True)
+    quality = torch.tensor([20.0, 50.0, 90.0], dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn(images.shape, dtype=torch.float64)
+    rounding = "soft" if gradient == "soft" else "ste"
+    for settings in ({"gradient": gradient}, {"rounding": rounding}, {"rounding": gradient}):
+        whole = jpeg(images, quality, **settings)
+        each = torch.vmap(lambda x, q, s=settings: jpeg(x, q, **s))(images, quality)
+        assert torch.allclose(each, whole)
+        found, wanted = (
+            torch.autograd.grad((y * upstream).sum(), (images, quality), materialize_grads=True) for y in (each, whole)
+        )
+        for one, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one, other)
+    bytes_ = (images.detach() * 255).to(torch.uint8)
+    assert torch.equal(torch.vmap(lambda x: jpeg(x, 50))(bytes_), jpeg(bytes_, 50))
+
+
 def test_exported_it_needs_nothing_of_this_package():
     class Codec(torch.nn.Module):
         def forward(self, images):

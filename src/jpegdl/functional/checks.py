@@ -37,11 +37,13 @@ def derived(*tensors: Tensor) -> bool:
     """Return whether a derivative of what is computed of these may be asked for: backward, or in forward mode."""
     if torch.autograd.forward_ad._current_level >= 0:
         return True
-    if torch.is_grad_enabled():
-        for tensor in tensors:  # any() takes longer, and single images are small
-            if tensor.requires_grad:
-                return True
-    return False
+    if not torch.is_grad_enabled():
+        return False
+    for tensor in tensors:  # any() takes longer, and single images are small
+        if tensor.requires_grad:
+            return True
+    # Within vmap, tensors do not say what those outside of it ask for.
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def check_floating(x: Tensor, name: str) -> None:

@@ -227,7 +227,7 @@ def check_generator(generator: Any) -> None:
 def _check_whole_images(luma: Tensor, chroma: Tensor, pixels: str) -> None:
     if pixels == "float":
         raise UsageError("pixels='float' needs images in floating point: images.float() / 255")
-    if F.derived(luma, chroma):
+    if torch.is_grad_enabled() and (luma.requires_grad or chroma.requires_grad):
         raise UsageError(
             "images of torch.uint8 come out as such, and no gradient could reach quality or tables: give images.float() / 255"
         )

@@ -69,7 +69,8 @@ def exact_path(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, g
         subsampling, gradient, hardness: as in :func:`jpegdl.jpeg`.
     """
     tensors = images, luma, chroma
-    wanted, forward_mode = F.derived(*tensors), torch.autograd.forward_ad._current_level >= 0
+    wanted = images.dtype != torch.uint8 and F.derived(*tensors)
+    forward_mode = torch.autograd.forward_ad._current_level >= 0
     compute: Any = _operator
     if compiling():
         # Nothing is differentiated inside an operator: its gradients are those of kernels, where there are such.
