@@ -267,7 +267,7 @@ def test_warnings_and_errors_come_as_if_from_this_process(tmp_path, capfd):
 
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
-    [("precision", "fp16", "training.precision must be one of 32-true, 16-mixed, .*, got 'fp16'$"),
+    [("precision", "fp16", "training.precision must be one of auto, 32-true, 16-mixed, .*, got 'fp16'$"),
      ("device", "fpga", "device must be auto, cpu, .*got 'fpga'"), ("strategy", "dpp", "invalid strategy name")],
 )  # fmt: skip
 def test_what_no_run_could_begin_with_is_one_error_before_any_begins(tmp_path, setting, value, message):
