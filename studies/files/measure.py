@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("--swap", action="store_true", help="Lite1 decides, and Lite0 judges")
     parser.add_argument("--third", action="store_true", help="Lite0 and Lite1 decide, and Lite2 judges")
     parser.add_argument("--no-rounds", action="store_true", help="the choice of quality alone")
+    parser.add_argument("--mus", type=float, nargs="+", help="of guided files: these alone, robust")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     lite0 = open_reader(f"tf_efficientnet_lite0@{arguments.weights}")
@@ -126,7 +127,8 @@ def main() -> None:
     readers = dict(zip(("reader", "judge"), reversed(pair) if arguments.swap else pair, strict=True))
     if arguments.third:
         readers["third"] = lite2()
-    guided = () if arguments.no_rounds else BY_BOTH if arguments.third else GUIDED
+    guided: Guided = () if arguments.no_rounds else BY_BOTH if arguments.third else GUIDED
+    guided = guided if arguments.mus is None else tuple((mu, True) for mu in arguments.mus)
     done = set()
     if arguments.out.is_file():
         for line in arguments.out.read_text(encoding="utf-8").splitlines():
