@@ -320,7 +320,7 @@ def test_a_bad_file_is_one_line_and_the_others_are_done(trained, capsys, tmp_pat
         (["{photo}", "--arm", "gain"], "no finished run of arm 'gain'"),
         (["{photo}", "--top", "5"], "top must be at least 1 and at most 2"),
         (["{empty}"], "holds no image file (.png, "),
-        ([], "there is no PHOTO"),
+        ([], "PHOTO is missing"),
     ],
 )
 def test_a_mistake_gets_one_line(trained, capsys, tmp_path, arguments, message):
