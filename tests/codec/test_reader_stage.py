@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -184,6 +185,32 @@ def test_files_for_other_readers_are_not_mixed(source, tmp_path, readers, other)
         compress_folder(source, tmp_path / "out", CompressConfig(**{"reader": f"{readers}:one", "mu": 1.0, **other}))
     with pytest.raises(UsageError, match="other settings"):
         compress_folder(source, tmp_path / "out", CompressConfig(tables="standard:50"))
+
+
+def test_readers_look_on_each_core_and_leave_threads_as_they_were(source, tmp_path, readers):
+    before = torch.get_num_threads()
+    for number in range(12):
+        shutil.copy(source / "grey.png", source / f"more{number}.png")
+    files = {}
+    try:
+        for cores in (1, 3):
+            torch.set_num_threads(cores)
+            out = tmp_path / str(cores)
+            compress_folder(source, out, CompressConfig(reader=f"{readers}:one", mu=1.0, threads=6))
+            files[cores] = {name: content for name, content in files_in(out).items() if name.endswith(".jpg")}
+            assert torch.get_num_threads() == cores
+    finally:
+        torch.set_num_threads(before)
+    assert files[1] == files[3]
+    assert len(files[1]) > 12
+
+
+def test_files_with_tables_of_mine_are_not_mixed_with_others(source, tmp_path, readers):
+    config, out = CompressConfig(reader=f"{readers}:one", mu=1.0, effort=2, tables="standard:40"), tmp_path / "out"
+    compress_folder(source, out, config)
+    with pytest.raises(UsageError, match="tables"):
+        compress_folder(source, out, replace(config, tables=None))
+    assert compress_folder(source, out, config)["written"] == 0
 
 
 def test_files_of_another_version_s_rule_are_not_mixed(source, tmp_path, readers):

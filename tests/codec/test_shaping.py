@@ -169,6 +169,8 @@ def test_a_photo_that_is_easy_for_its_reader_need_not_be_so_for_others():
     # 1 / q + mu x 0.008 q: least where q is the root of 1 / (0.008 mu).
     assert [QUALITIES[trials.best(Shape(), 1 / (0.008 * q * q))] for q in QUALITIES] == list(QUALITIES)
     assert not trials.distances.any()  # what is said of files is what was found
+    trials.features = True  # whose distances are in no unit that others' losses have
+    assert not trials.judged(Shape()).any()
 
 
 def test_parts_that_no_reader_sees_do_for_others():

@@ -89,9 +89,8 @@ class Manifest:
         try:
             said: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
             there = said["settings"]
-            former = {"shards": None, **DROPPED}  # what may be there and is not in all settings
             differing = [name for name in settings if there.get(name) != settings[name]]
-            differing += [name for name in former if name not in settings and there.get(name, former[name]) != former[name]]
+            differing += [name for name in there if name not in settings and there[name] != DROPPED.get(name)]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{self._file} is damaged ({error}); delete {self.out}, or give another folder") from error
         if differing == ["source"]:

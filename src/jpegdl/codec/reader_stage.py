@@ -51,13 +51,13 @@ class _Waiting:
     made: dict[str, Any] | None = None
     content: bytes = b""
     error: Exception | None = None
-    done: bool = False
+    done: threading.Event = field(default_factory=threading.Event)
 
 
 class ReaderStage:
     """Makes files for readers; its :meth:`encode` is called in several threads.
 
-    Whoever comes first when no reader is at work lets them look at all photos that wait; meanwhile others make the files of the
+    Whoever comes first when a core is free lets readers look at all photos that wait; meanwhile others make the files of the
     next ones.
 
     Args:
@@ -100,7 +100,10 @@ class ReaderStage:
         if self.mu is None and config.bits_per_pixel is None and config.agree is None:
             self.mu = 1.0
         self._waiting: list[_Waiting] = []
-        self._gather, self._at_work = threading.Lock(), threading.Lock()
+        self._gather, self._own = threading.Lock(), threading.local()
+        # On a processor each thread looks with one core: readers that share several leave them idle between operations.
+        self._cores = torch.get_num_threads()
+        self._looking = threading.BoundedSemaphore(self._cores if self.readers[0].device.type == "cpu" else 1)
         self._room = _Room(LARGEST_BATCH)
         self._pool = ThreadPoolExecutor(max(1, torch.get_num_threads()))
 
@@ -120,7 +123,7 @@ class ReaderStage:
     @property
     def threads(self) -> int:
         """How many photos wait for readers at a time, where nobody says."""
-        return max(4, LOOKS // 2 if self.shape.effort > 2 else LOOKS // 8)
+        return max(4, 2 * self._cores, LOOKS // 2 if self.shape.effort > 2 else LOOKS // 8)
 
     def settings(self) -> dict[str, Any]:
         """Return what the files hang on, for ``compress.json``."""
@@ -135,6 +138,7 @@ class ReaderStage:
     def close(self) -> None:
         """End its threads."""
         self._pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(self._cores)  # for threads to come, too
 
     # ---------------------------------------------------------------------------------------------------------- one photo
 
@@ -161,7 +165,7 @@ class ReaderStage:
             self._answered(one)
         except NotFinite:  # of which photo, of those that were looked at together, each finds out alone
             one = self._trials(picture)
-            with self._at_work:
+            with self._looking:
                 self._serve([one])
             if isinstance(one.error, NotFinite):
                 raise BadImage(str(one.error)) from one.error
@@ -188,16 +192,20 @@ class ReaderStage:
     def _answered(self, one: _Waiting) -> None:
         with self._gather:
             self._waiting.append(one)
-        with self._at_work:
-            if not one.done:
-                with self._gather:
-                    several, self._waiting = self._waiting, []
+        with self._looking:
+            with self._gather:
+                several, self._waiting = self._waiting, []
+            if several:
                 self._serve(several)
+        one.done.wait()  # for who took it along
         if one.error is not None:
             raise one.error
 
     def _serve(self, several: list[_Waiting]) -> None:
         try:
+            if self.readers[0].device.type == "cpu" and not getattr(self._own, "alone", False):
+                torch.set_num_threads(1)  # of this thread
+                self._own.alone = True
             assert self.mu is not None
             found = self._shaped(several, self.mu)
             said = self._verdicts(several, [file.content for file, _ in found])
@@ -208,7 +216,7 @@ class ReaderStage:
                 one.error = error
         finally:
             for one in several:
-                one.done = True
+                one.done.set()
 
     def _shaped(self, several: Sequence[_Waiting], mu: float) -> list[tuple[ShapedFile, list[tuple[float, bool]]]]:
         shape = replace(self.shape, mu=mu)

@@ -99,12 +99,19 @@ class FileCost:
         self._own: dict[int, list[Tensor]] = {}
         self._opening = threading.Lock()  # a sequence that makes photos is the user's, and may not expect threads
 
+    def _photo(self, number: int) -> Photo:
+        with self._opening:
+            photo = self.photos[number]
+            if isinstance(photo, Image.Image):
+                photo.load()
+        return photo
+
     @torch.no_grad()
     def own(self, numbers: Sequence[int]) -> list[list[Tensor]]:
         """Return of each photo of these numbers the readers' answers on the original."""
         for number in numbers:
             if number not in self._own:
-                picture, note = opened(self.photos[number])
+                picture, note = opened(self._photo(number))
                 pixels = stored_pixels(picture)
                 self._own[number] = [
                     reader.answers(seen_bytes(reader, pixels, note)[None].float() / 255)[0] for reader in self.readers
@@ -140,11 +147,7 @@ class FileCost:
         """The files of each group of photos; threads make those of the next one meanwhile."""
 
         def file(number: int) -> Seen:
-            with self._opening:
-                photo = self.photos[number]
-                if isinstance(photo, Image.Image):
-                    photo.load()
-            picture, note = opened(photo)
+            picture, note = opened(self._photo(number))
             content = encoder.encode(picture)
             pixels = decoded(content)
             bits = 8 * len(content) / (picture.width * picture.height)

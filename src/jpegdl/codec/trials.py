@@ -53,8 +53,8 @@ class Shape:
         mu: what a bit per pixel is worth, in nats. A larger mu makes smaller files.
         effort: 1 chooses the quality of each photo, 2 chooses among more kinds of files, and 3 also moves the rounding of
             coefficients.
-        robust: make files that other networks read well too: add 1 / quality to each file's distance, and at effort 3 take
-            gradients over mirrored, shifted and scaled views.
+        robust: make files that other networks read well too: add 1 / quality to each file's distance, unless it is one of
+            features, and at effort 3 take gradients over mirrored, shifted and scaled views.
         floor: the lowest quality, 1 to 100. Parts of a photo that no reader sees get this quality. None means the lowest of
             ``qualities``, but 10 for such parts if ``robust``.
         several: with several readers, whether the mean of their distances counts, or the worst.
@@ -219,6 +219,7 @@ class Trials:
         seen: of each plane, (rows, columns): which blocks any reader sees.
         segments: marker segments of the file.
         note: EXIF orientation among them, 1 to 8.
+        features: whether distances are of features, which are in no unit that others' losses have.
     """
 
     size: tuple[int, int]
@@ -235,6 +236,7 @@ class Trials:
     seen: list[Array] = field(default_factory=list)
     segments: bytes = b""
     note: int = 1
+    features: bool = False
 
     @property
     def pixels(self) -> int:
@@ -256,7 +258,7 @@ class Trials:
 
     def judged(self, shape: Shape) -> Array:
         """(readers, files): distances, and where files are to do for other networks too what these may lose more."""
-        if not shape.robust:
+        if not shape.robust or self.features:
             return self.distances
         found: Array = self.distances + OTHERS / np.array([tables.quality for tables in self.tables])
         return found
@@ -404,6 +406,7 @@ def make_trials(
     nothing = np.zeros((len(readers), len(files)))
     trials = Trials(picture.size, views, files, tables, [0] * len(files), nothing, nothing > 0, [len(each) for each in files])
     trials.segments, trials.note, trials.drawn = segments, note, zlib.crc32(files[-1]) / 2**32
+    trials.features = any(reader.features for reader in readers)
     if shape.effort > 2:
         trials.coefficients = coefficients
     trials.seen = seen
