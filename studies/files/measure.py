@@ -129,18 +129,31 @@ def main() -> None:
         readers["third"] = lite2()
     guided: Guided = () if arguments.no_rounds else BY_BOTH if arguments.third else GUIDED
     guided = guided if arguments.mus is None else tuple((mu, True) for mu in arguments.mus)
+    made_with = json.loads(
+        json.dumps(
+            {
+                "networks": {name: reader.record() for name, reader in readers.items()},
+                "guided": guided,
+                "shape": Shape().record(),
+                "seed": arguments.seed,
+            }
+        )
+    )
     done = set()
     if arguments.out.is_file():
         for line in arguments.out.read_text(encoding="utf-8").splitlines():
             try:
-                done.add(json.loads(line)["image"])
+                row = json.loads(line)
             except ValueError:  # half a line, of a process that was killed
                 continue
+            if row.get("made_with") != made_with:
+                raise SystemExit(f"{arguments.out} has lines of other networks, files or rules: give another file")
+            done.add(row["image"])
     batch: list[Photo] = []
 
     def flush() -> None:
         if batch:
-            rows = measure(batch, readers, guided)
+            rows = [{**row, "made_with": made_with} for row in measure(batch, readers, guided)]
             with arguments.out.open("a", encoding="utf-8") as file:
                 file.write("".join(f"\n{json.dumps(row)}" for row in rows))
             print(f"{len(done)} images", flush=True)
