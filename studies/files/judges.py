@@ -38,7 +38,6 @@ from jpegdl.tables import standard_tables
 
 STEPS = {f"libjpeg/quality-{quality:02}": quality for quality in QUALITIES}  # folders of the reference's files
 BATCH = 32
-SEES = ("loss", "right", "kept", "distance")
 
 
 def squares(tar: Path, out: Path, side: int, of_each_class: int | None, classes: int | None, seed: int) -> None:

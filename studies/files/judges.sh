@@ -17,7 +17,7 @@ mkdir -p "$SET"
 compare() { # compare NETWORK BACKBONE ARMS SEEDS [--KEY VALUE ...]
   network=$1 backbone=$2 arms=$3 seeds=$4
   shift 4
-  jpegdl compare --config dtd10 --training.precision 32-true \
+  jpegdl compare --config dtd10 \
     --config "$HERE/judges.yaml" "$@" --output "$RUNS" --name "$NAME-$network" --backbone "$backbone" \
     --data.path "$SET" --data.size $SIDE --data.resize $SIDE --arms "$arms" --seeds "$seeds" --jobs 1
 }
@@ -34,7 +34,7 @@ train)
   done
   judges squares "$FOLDER/test.tar" "$SET/photos" --side $SIDE --of-each-class "${PHOTOS:-$([ "$NAME" = flowers89 ] && echo 6 || echo 60)}"
   if [ "$NAME" = cifar10 ]; then # of 32 pixels: without a stride in the first convolution, and crops that cifar10's recipe has
-    set -- --data.crop random --data.pad 4 --training.epochs 10 --training.test_every 10
+    set -- --data.crop random --data.pad 4 --training.epochs 10 --training.test-every 10
     compare resnet8 cifar_resnet8 plain 2 "$@"
     compare vgg8 cifar_vgg8 plain 1 "$@"
     compare mobilenetv2 cifar_mobilenetv2 plain 1 "$@"
@@ -83,7 +83,7 @@ along-tuned) # the same for EfficientNet-Lite0 from its weights, photos of 128 p
   judges squares "$FOLDER/test.tar" "$SET/photos" --side 128 --of-each-class "${PHOTOS:-$([ "$NAME" = flowers89 ] && echo 6 || echo 60)}"
   jpegdl compare --config finetune --config "$HERE/judges.yaml" --output "$RUNS" --name "$NAME-lite0" \
     --backbone tf_efficientnet_lite0 --weights "$WEIGHTS" --data.path "$SET" --data.size 128 --data.resize 128 \
-    --training.epochs 8 --training.test_every 8 --arms plain,some-files --seeds 3 --jobs 1
+    --training.epochs 8 --training.test-every 8 --arms plain,some-files --seeds 3 --jobs 1
   for arm in plain some-files; do
     jpegdl compress "$SET/photos" "$SET/along/for $arm/effort 3, mu 0.25" --reader "$(run lite0 $arm 0)" --effort 3 --mu 0.25
     for seed in 0 1 2; do

@@ -28,6 +28,8 @@ MUS = (4.0, 2.0, 1.0, 0.5, 0.25, 0.12, 0.06)
 RATES = (0.2, 0.28, 0.39, 0.54, 0.75, 1.04, 1.44, 2.0)  # bits per pixel
 PSNRS, SSIMS = (24, 26, 28, 30, 32, 34, 36), (0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98)  # of images that are to be alike good
 SLOPES = (-2, -1, -0.5, 0.5, 1, 2)  # qualities up, of ten, for an image whose entropy is one deviation above the mean
+EARLIER = "earlier"  # guided files that are robust by the rule before: distances smoothed over qualities, none below 10
+ROBUST = {"True": ", robust", EARLIER: ", robust by the earlier rule", "False": ""}
 LOWEST = 6  # quality that images are given to choose from
 LABEL, CLASSES, PIXELS = 10, 1000, 224**2  # bits of a stored label
 DRAWS = 400
@@ -70,6 +72,8 @@ def load(paths: Sequence[Path]) -> dict[Any, Any]:
     for path, table in zip(paths, files, strict=True):
         rows = [table[image] for image in images]
         for place, name in enumerate(rows[0]["names"]):
+            if "made_with" not in rows[0] and name.endswith(" True"):
+                name = name.removesuffix("True") + EARLIER
             bits = [row["bits_per_pixel"][place] for row in rows]
             ssim = [row["ssim"][place] if "ssim" in row else np.nan for row in rows]
             if name in found["names"]:
@@ -178,7 +182,7 @@ def made(data: dict[Any, Any]) -> Choices:
         kind, setting = name.rsplit(" ", 1)
         if name.startswith("guided"):
             guided, mu, robust = name.split()
-            kind, setting = f"{guided.replace('-', ' ')}{', robust' if robust == 'True' else ''}", f"mu {mu}"
+            kind, setting = f"{guided.replace('-', ' ')}{ROBUST[robust]}", f"mu {mu}"
         elif "4:" in kind:
             kind = f"libjpeg {kind}"
         found.setdefault(kind, {})[setting] = np.full(len(data["images"]), index)
