@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import warnings
 
 import huggingface_hub.constants
 import pytest
@@ -11,7 +12,7 @@ import torch
 import torchvision
 from torch import nn
 
-from jpegdl.backbones.build import build_backbone, check_backbone, own_input
+from jpegdl.backbones.build import build_backbone, check_backbone, input_of, own_input
 from jpegdl.backbones.weights import head_names, imagenet_rows, load_weights, pretrained_weights, read_weights
 from jpegdl.comparison import CompareConfig, check_compare
 from jpegdl.data import DataConfig
@@ -234,6 +235,24 @@ def test_the_weights_own_images(name, expected):
     assert (data.size, data.resize, data.interpolation) == expected
     data = CompareConfig(backbone=name, weights="a.pth").run.data
     assert (data.size, data.resize, data.interpolation) == expected
+
+
+def test_photos_that_are_prepared_in_another_way_than_for_the_weights_are_warned_of(monkeypatch):
+    name = "coat_lite_medium_384"
+    with pytest.warns(UserWarning, match=f"{name}.*squashes"):
+        data = RunConfig(backbone=name, pretrained=True).data
+    assert data.size == 384
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        RunConfig(backbone=name, pretrained=True, data=data)  # as a record is read
+        RunConfig(backbone=name)
+        RunConfig(backbone="resnet18", pretrained=True)
+    for more in ({"input_size": (3, 64, 48)}, {"crop_mode": "border"}, {"interpolation": "lanczos"}):
+        own = input_of({"input_size": (3, 48, 48), **more})
+        monkeypatch.setattr("jpegdl.backbones.build.own_input", lambda _, own=own: own)
+        with pytest.warns(UserWarning, match=r"64 x 48|border|lanczos"):
+            data = RunConfig(backbone=name, pretrained=True).data
+        assert (data.size, data.interpolation) == (48, "bicubic")
 
 
 def test_what_is_given_wins_and_random_weights_have_the_old_defaults():

@@ -3,7 +3,7 @@
 import difflib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,21 @@ class OwnInput:
     resize: int  # short side that images are scaled to before the crop to ``size``
     interpolation: str  # bicubic or bilinear
     squash: bool = False  # whether images of any shape are scaled to a square of ``resize`` instead
+    unlike: str = ""  # what the record says that cannot be done here, and what can be
+
+
+def input_of(recorded: Mapping[str, Any]) -> OwnInput:
+    """Return what a record as timm's (``pretrained_cfg``) says of images, with ``unlike`` where that cannot be done here."""
+    height, size = recorded["input_size"][-2:]
+    crop, interpolation = recorded.get("crop_mode") or "center", recorded.get("interpolation") or "bicubic"
+    unlike = ""
+    if height != size:
+        unlike = f"images of {height} x {size} pixels: they must be square"
+    elif crop not in ("center", "squash"):
+        unlike = f"crop_mode {crop!r}: it must be center or squash"
+    elif interpolation not in ("bicubic", "bilinear"):
+        unlike, interpolation = f"interpolation {interpolation!r}: it must be bicubic or bilinear", "bicubic"
+    return OwnInput(size, int(size / recorded.get("crop_pct", 1.0)), interpolation, crop == "squash", unlike)
 
 
 def own_input(name: str) -> OwnInput | None:
@@ -113,10 +128,7 @@ def own_input(name: str) -> OwnInput | None:
         return None
     if recorded is None:
         return None
-    made = resolve_data_config(pretrained_cfg=recorded.to_dict())  # type: ignore[no-untyped-call]
-    size = made["input_size"][-1]
-    interpolation = made["interpolation"] if made["interpolation"] in ("bicubic", "bilinear") else "bicubic"
-    return OwnInput(size, int(size / made["crop_pct"]), interpolation, made["crop_mode"] == "squash")
+    return input_of(resolve_data_config(pretrained_cfg=recorded.to_dict()))  # type: ignore[no-untyped-call]
 
 
 def pretrained_source(name: str) -> str | None:

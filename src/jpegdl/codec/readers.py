@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
 from jpegdl import pretrained
-from jpegdl.backbones.build import build_backbone, check_backbone, own_input
+from jpegdl.backbones.build import OwnInput, build_backbone, check_backbone, input_of, own_input
 from jpegdl.backbones.weights import check_finite, head_names, load_weights, pretrained_weights, read_weights
 from jpegdl.data.config import DataConfig, Orientation
 from jpegdl.data.pixels import LONGEST
@@ -30,7 +30,7 @@ from jpegdl.files import digest_of_file
 from jpegdl.layer import PrependedModel, prepend
 from jpegdl.layer.jpeg_function import jpeg
 from jpegdl.runs import RunFolder
-from jpegdl.runs.device import compute_device
+from jpegdl.runs.device import compute_device, has_bfloat16
 from jpegdl.runs.model import open_run
 from jpegdl.settings import Quality, check_value
 from jpegdl.user_code import find_object, is_own, said
@@ -126,7 +126,7 @@ class PhotoReader:
         model = network if isinstance(network, PrependedModel) else prepend(network, nn.Identity(), mean, std)
         self._model = self._copied(model).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.outputs = self._tried()
-        self._half = fast and _has_bfloat16(self.device)
+        self._half = fast and has_bfloat16(self.device)
         if self._half:
             self._shorten()
         if self.classes is not None and not features and len(self.classes) != self.outputs:
@@ -325,14 +325,6 @@ class PhotoReader:
         if self.features:
             return (seen - own).square().sum(1) / own.square().sum(1).clamp_min(_TINY)
         return (own.exp() * (own - seen)).sum(1)
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    """By what the processor is, not by a clock: the same files at each call."""
-    if device.type != "cpu":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    looks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(look is not None and look() for look in looks)
 
 
 def _digest_of(network: nn.Module) -> str:
@@ -544,18 +536,14 @@ def _recorded_input(network: nn.Module) -> dict[str, Any]:
     recorded = getattr(network, "pretrained_cfg", None) or {}
     if not isinstance(recorded, dict) or "input_size" not in recorded:
         return {}
-    height, size = recorded["input_size"][-2:]
-    if height != size:
-        raise UsageError(f"a reader's pretrained_cfg has images of {height} x {size} pixels: they must be square")
-    crop = recorded.get("crop_mode") or "center"
-    if crop not in ("center", "squash"):
-        raise UsageError(f"crop_mode {crop!r} of a reader's pretrained_cfg is not known here: it must be center or squash")
-    return {
-        "size": size,
-        "resize": int(size / recorded.get("crop_pct", 1.0)),
-        "squash": crop == "squash",
-        "interpolation": recorded.get("interpolation", "bicubic"),
-    }
+    return _seen(input_of(recorded), "a reader")
+
+
+def _seen(made: OwnInput, whose: str) -> dict[str, Any]:
+    """Options of a reader for the images that a network was made for."""
+    if made.unlike:
+        raise UsageError(f"the record (pretrained_cfg) of {whose} has {made.unlike}")
+    return {name: value for name, value in asdict(made).items() if name != "unlike"}
 
 
 def _own(name: str, file: Path | None) -> Any:
@@ -593,6 +581,7 @@ def _of_library(name: str, file: Path | None, *, features: bool) -> tuple[nn.Mod
     except UsageError as error:
         raise UsageError(f"reader {name!r} is neither a folder here nor a known network: {error}") from error
     made = own_input(name)
+    seen = {} if made is None else _seen(made, name)
     size = 224 if made is None else made.size
     state = pretrained_weights(name, size) if file is None else read_weights(file)
     classes = _classes_of(name, size, state)
@@ -605,10 +594,7 @@ def _of_library(name: str, file: Path | None, *, features: bool) -> tuple[nn.Mod
         raise UsageError(f"{source} have no head for {name}, so they know no classes: write {FEATURES}, and distances count")
     if file is None and hasattr(network, "transform_input"):  # torchvision's published weights of two networks want it
         network.transform_input = True  # type: ignore[assignment]
-    return network, {
-        **({} if made is None else asdict(made)),
-        **({} if file is None else {"digest": digest_of_file(file)}),
-    }
+    return network, {**seen, **({} if file is None else {"digest": digest_of_file(file)})}
 
 
 def _classes_of(name: str, size: int, state: dict[str, Tensor]) -> int:

@@ -1,13 +1,17 @@
 """The settings of a training run."""
 
+import warnings
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jpegdl.data.config import DEFAULT_SIZE, INTERPOLATIONS, SMALL, DataConfig
 from jpegdl.layer.config import LayerConfig
 from jpegdl.runs.class_paths import TENSORBOARD, spelled_out
 from jpegdl.settings import Count, NotNegative, Positive, Range
 from jpegdl.user_code import is_own
+
+if TYPE_CHECKING:
+    from jpegdl.backbones.build import OwnInput
 
 Optimizer = Literal["sgd", "adam", "adamw", "log-adam"]
 Schedule = Literal["constant", "cosine", "onecycle", "multistep", "exponential"]
@@ -165,6 +169,8 @@ class RunConfig:
             own = own_input(self.backbone)
             if not self.trained and own is not None and own.size <= DEFAULT_SIZE:
                 own = None
+        if own and self.trained and None in (data.size, data.interpolation):  # which in a record nothing is
+            _warn_unlike(self.backbone, own)
         if data.size is None:
             resize = own.resize if own and data.resize is None else data.resize
             data = replace(data, size=own.size if own else DEFAULT_SIZE, resize=resize)
@@ -187,6 +193,18 @@ class RunConfig:
     def trained(self) -> bool:
         """Whether the backbone may start from trained weights: given ones, or those that the user's own code gives it."""
         return self.pretrained or self.weights is not None or is_own(self.backbone)
+
+
+def _warn_unlike(backbone: str, own: "OwnInput") -> None:
+    """Warn where images are prepared in another way than for the published weights' own test."""
+    if own.unlike:
+        here = f"here photos are scaled ({own.interpolation}), and the middle is cut out, a square"
+        warnings.warn(f"the record (pretrained_cfg) of {backbone} has {own.unlike}; {here}", stacklevel=4)
+    elif own.squash:
+        warnings.warn(
+            f"{backbone}: its own test squashes photos to a square; here the middle is cut out, so it may do better or worse",
+            stacklevel=4,
+        )
 
 
 @dataclass
