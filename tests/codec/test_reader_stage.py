@@ -476,4 +476,6 @@ def test_a_share_that_a_sample_promises_has_a_margin():
     few = unseen[:60]
     mu = search_mu(few, shape, None, 0.95, whole=True)  # no sample: counted, to the photo
     assert np.mean([trials.kept[0, trials.best(shape, mu)] for trials in few]) >= 0.95
+    # Not only just: in other batches distances differ by a last digit.
+    assert np.mean([trials.kept[0, trials.best(shape, 1.0001 * mu)] for trials in few]) >= 0.95
     assert np.mean([trials.kept[0, trials.best(shape, 1.05 * mu)] for trials in few]) < 0.95

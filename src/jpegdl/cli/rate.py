@@ -64,6 +64,7 @@ class Rate(OnComparison):
 def _any_network(chosen: dict[str, Any]) -> None:
     """What files of a folder of photos cost a network that no run here trained."""
     from jpegdl.codec import PhotoRateConfig, rate_photos, write_photo_rate
+    from jpegdl.codec.photo_rates import points_are_of
     from jpegdl.runs.progress import Bar
 
     if chosen["model"] is None or chosen["photos"] is None:
@@ -82,11 +83,13 @@ def _any_network(chosen: dict[str, Any]) -> None:
         found = rate_photos(config, bar.show, to / "pieces")
     for why in found.bad:
         say(f"left out: {why}")
-    for (files, read_by), rows in groupby(found.rows, lambda row: (row["files"], row["read_by"])):
+    for (files, read_by), rows_of_it in groupby(found.rows, lambda row: (row["files"], row["read_by"])):
         default = files == "default"
         say(f"{'default JPEG' if default else f'files {files}'}, read by {read_by}")
-        table = [["quality" if default else "mu", "bits per pixel", "MB", "agreement, %", "distance", "points"]]
-        for row in rows:
+        several = list(rows_of_it)
+        points_of = "points" if several[0]["points"] is None else f"points of {points_are_of(several[0])}"
+        table = [["quality" if default else "mu", "bits per pixel", "MB", "agreement, %", "distance", points_of]]
+        for row in several:
             agreement, points = "", ""
             if row["points"] is not None:
                 agreement = f"{100 * row['agreement']:.1f}"
@@ -98,6 +101,8 @@ def _any_network(chosen: dict[str, Any]) -> None:
     for line in found.lines:
         say(line)
     what = "of accuracy" if found.labelled else "of agreement (no folder names the network's classes)"
+    if found.labelled and len({points_are_of(row) for row in found.rows}) > 1:
+        what += " (of agreement for a network that does not know the folders' classes)"
     some = f"{found.images} of {found.total} photos" if found.images < found.total else f"{found.total} photos"
     say(f"Points are {what}, against the originals, over {some}, with 95 % intervals")
     files = write_photo_rate(found, config, to)

@@ -82,7 +82,8 @@ class PhotoRate:
         rows: each with ``files`` (default or the readers' names), ``setting`` (quality or mu), ``read_by``,
             ``bits_per_pixel`` of whole files, ``megabytes`` (10^6 bytes, of the whole folder), ``agreement`` (share of first
             answers that stay, None of features), ``distance`` (mean, nats), ``accuracy`` (0 to 1), ``points`` (of accuracy, or
-            where nothing is labelled of agreement, against the originals, in percent) with a 95 % interval over photos.
+            of agreement if the network does not know the folders' classes; against the originals, in percent) with a 95 %
+            interval over photos.
         lines: the same in words, one for each quality.
         images, total: photos that were read, and how many there are.
         labelled: whether the folders are the model's classes.
@@ -377,9 +378,15 @@ def _in_words(rows: list[dict[str, Any]], model: PhotoReader, readers: Sequence[
         line += f"distance {row['distance']:.3f}, {row['megabytes']:.2f} MB for your folder"
         if readers:
             size = _size_at(row["distance"], chosen)
-            line += "; with --reader: " + ("no --mus gives that distance" if size is None else f"{size:.2f} MB")
+            way = "larger" if row["distance"] > chosen[0]["distance"] else "smaller"  # mu: then the distance is, too
+            line += "; with --reader: " + (f"not known, add a {way} mu to --mus" if size is None else f"{size:.2f} MB")
         lines.append(line)
     return lines
+
+
+def points_are_of(row: dict[str, Any]) -> str:
+    """Return what the points of a row are of: only a network that knows the folders' classes has an accuracy."""
+    return "agreement" if row["accuracy"] is None else "accuracy"
 
 
 def _size_at(distance: float, chosen: Sequence[dict[str, Any]]) -> float | None:
@@ -421,7 +428,7 @@ def photo_rate_figure(found: PhotoRate) -> Figure:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.set_xlabel("bits per pixel of the files")
-    points = "points of accuracy" if found.labelled else "points of agreement"
+    points = f"points of {' or '.join(sorted({points_are_of(row) for row in found.rows}))}"
     axes.set_ylabel(f"{points}, against the originals" if key == "points" else "distance of features")
     axes.grid(alpha=0.25)
     axes.legend(fontsize=7, frameon=False)

@@ -31,6 +31,7 @@ WORST = 5  # photos that are named
 _SIDE, _LINE = 320, 16  # pixels of each photo in the picture of the worst, and above it for words
 _LOWEST_MU, _HIGHEST_MU = 1e-4, 1e3
 _HALVINGS = 30
+_BELOW = 0.999  # of the mu at which one answer more changes
 _TRIES = 4  # with gradients, which hang on mu themselves
 _WITH_ROUNDS = 48  # photos of each
 #: Of photos, where a share of first answers is wanted: they get a file that the answers stay on. Of the others more may
@@ -343,7 +344,13 @@ def search_mu(
         rate, kept, error = _outcome(several, shape, float(np.exp(middle)), whole=whole)
         enough = rate > bits_per_pixel if bits_per_pixel is not None else _kept_enough(kept, error, agree or 0.0)
         low, high = (middle, high) if enough else (low, middle)
-    return float(np.exp(high if bits_per_pixel is not None else low))
+    if bits_per_pixel is not None:
+        return float(np.exp(high))
+    # At this mu two files of one photo cost the same. Later its readers answer in another batch, whose last digits differ,
+    # and would choose the file that changes the answer.
+    found, below = float(np.exp(low)), float(np.exp(low)) * _BELOW
+    _, kept, error = _outcome(several, shape, below, whole=whole)
+    return below if _kept_enough(kept, error, agree or 0.0) else found
 
 
 def _kept_enough(kept: float, error: float, agree: float) -> bool:
