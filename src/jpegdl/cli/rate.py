@@ -85,8 +85,10 @@ def _any_network(chosen: dict[str, Any]) -> None:
     for (files, read_by), rows in groupby(found.rows, lambda row: (row["files"], row["read_by"])):
         default = files == "default"
         say(f"{'default JPEG' if default else f'files {files}'}, read by {read_by}")
-        table = [["quality" if default else "mu", "bits per pixel", "MB", "agreement, %", "distance", "points"]]
-        for row in rows:
+        several = list(rows)
+        points = f"points of {of}" if (of := several[0]["points_of"]) else "points"
+        table = [["quality" if default else "mu", "bits per pixel", "MB", "agreement, %", "distance", points]]
+        for row in several:
             agreement, points = "", ""
             if row["points"] is not None:
                 agreement = f"{100 * row['agreement']:.1f}"
@@ -97,8 +99,10 @@ def _any_network(chosen: dict[str, Any]) -> None:
         say("")
     for line in found.lines:
         say(line)
-    what = "of accuracy" if found.labelled else "of agreement (no folder names the network's classes)"
+    what = " or ".join(sorted({f"of {row['points_of']}" for row in found.rows if row["points_of"]}))
+    if "agreement" in what:
+        what += " (where the folders are not a network's classes)"
     some = f"{found.images} of {found.total} photos" if found.images < found.total else f"{found.total} photos"
-    say(f"Points are {what}, against the originals, over {some}, with 95 % intervals")
+    say(f"Points are {what}, against the originals, over {some}, with 95 % intervals" if what else f"Over {some}")
     files = write_photo_rate(found, config, to)
     say(f"Written: {', '.join(map(str, files))}")
