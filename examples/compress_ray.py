@@ -3,13 +3,15 @@
     python examples/compress_ray.py IN OUT --reader MODEL [--judge MODEL] [--mu 1] [--effort 1] [--workers 2]
 
 IN and OUT are folders that all machines see. A photo whose file is there is passed over: run it again after whatever has
-stopped it. One that cannot be read is named at the end, and tried again the next time. Photos are turned as the camera's note
-says; other metadata is not kept. ``summary.json`` in OUT is one over all files, those of earlier calls too.
+stopped it. One that cannot be read is named at the end, and tried again the next time. Photos are turned as their EXIF
+orientation says; other metadata is not kept. ``summary.json`` in OUT is one over all files, those of earlier calls too, so
+``settings.json`` keeps what they were made with, and other settings are refused.
 """
 
 import argparse
 import io
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,9 @@ from jpegdl.codec import Shape, ShapedFile, each_file, open_readers
 from jpegdl.codec.read_image import BAD, Other, open_picture, why
 from jpegdl.codec.readers import NotFinite, upright
 from jpegdl.data.sources.listing import is_image
+from jpegdl.errors import UsageError
+
+OWN = ("settings.json", "summary.json")  # in OUT, of no photo
 
 
 class Compressor:
@@ -91,19 +96,37 @@ def missing(source: Path, target: Path) -> list[str]:
     """Photos that have no file yet.
 
     Raises:
-        ValueError: two that would have one.
+        UsageError: two that would have one, or one whose notes would be in the place of files of OUT.
     """
     names = sorted(str(path.relative_to(source)) for path in source.rglob("*") if path.is_file() and is_image(path.name))
     files = [str(Path(name).with_suffix(".jpg")) for name in names]
     if twice := [name for name, count in Counter(files).items() if count > 1]:
         rivals = [name for name, file in zip(names, files, strict=True) if file == twice[0]]
-        raise ValueError(f"{' and '.join(rivals)} would both become {twice[0]}: rename all but one")
+        raise UsageError(f"{' and '.join(rivals)} would both become {twice[0]}: rename all but one")
+    if taken := [name for name in names if str(Path(name).with_suffix(".json")) in OWN]:
+        raise UsageError(f"{taken[0]} would have its notes in {Path(taken[0]).with_suffix('.json')}, which is OUT's: rename it")
     return [name for name, file in zip(names, files, strict=True) if not (target / file).is_file()]
+
+
+def settle(target: Path, settings: dict[str, Any]) -> None:
+    """Note what the files of a folder are made with, or refuse to go on with something else.
+
+    Raises:
+        UsageError: names what differs.
+    """
+    file = target / OWN[0]
+    if not file.is_file():
+        target.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(settings), encoding="utf-8")
+        return
+    there = json.loads(file.read_text(encoding="utf-8"))
+    if other := [f"{name} {there.get(name)}, not {value}" for name, value in settings.items() if there.get(name) != value]:
+        raise UsageError(f"the files in {target} are made with {'; '.join(other)}: give the same, or another folder")
 
 
 def summary(target: Path) -> dict[str, Any]:
     """What all files in a folder came to, and photos that have none; left in ``summary.json`` too."""
-    places = [path for path in sorted(target.rglob("*.json")) if path != target / "summary.json"]
+    places = [path for path in sorted(target.rglob("*.json")) if path not in [target / name for name in OWN]]
     notes = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in places]
     rows = [note for path, note in notes if path.with_suffix(".jpg").is_file()]
     found: dict[str, Any] = {"files": len(rows)}
@@ -128,10 +151,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=32)
     options = parser.parse_args(arguments)
-    import ray
-
     names = missing(options.source, options.target)
+    settle(options.target, {name: getattr(options, name) for name in ("reader", "judge", "mu", "effort")})
     if names:
+        import ray
+
         given = (str(options.source), str(options.target), options.reader, options.judge, options.mu, options.effort)
         data = ray.data.from_items([{"name": name} for name in names])
         work = data.map_batches(
@@ -144,4 +168,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UsageError as error:
+        sys.exit(f"error: {error}")

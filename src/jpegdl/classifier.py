@@ -74,8 +74,8 @@ class Classifier(nn.Module):
         model: the layer, normalisation and the backbone, a :class:`jpegdl.layer.PrependedModel`.
         classes: names of the classes, in the order of the logits.
         transform: from a PIL image of any size and mode to (3, size, size) in [0, 1], the very pixels that a test of the model
-            sees: RGB, scaled to a short side of ``data.resize``, the middle. A camera's note to turn the image (EXIF
-            orientation) is followed where ``data.orientation`` said so in training.
+            sees: RGB, scaled to a short side of ``data.resize``, the middle. The EXIF orientation is followed where
+            ``data.orientation`` said so in training.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Classifier(nn.Module):
         return predictions if several else predictions[0]
 
     def predict_each(self, photos: Iterable[Photo], top: int = 1) -> Iterator[Prediction | UsageError]:
-        """Return the same photo by photo, in batches: a prediction for each, or the error for a file that cannot be read.
+        """Predict photo by photo, in batches: a prediction for each, or the error for a file that cannot be read.
 
         Raises:
             TypeError, UsageError: as :meth:`predict`, but for files.
@@ -149,7 +149,7 @@ class Classifier(nn.Module):
             )
 
     def _read(self, photo: Photo) -> tuple[Tensor | UsageError, int]:
-        """The photo as the model takes it, and how a camera's note says to turn it, 1 for not at all."""
+        """The photo as the model takes it, and its EXIF orientation, where it is to be turned, 1 for not at all."""
         if not isinstance(photo, Image.Image | str | os.PathLike):
             raise TypeError(
                 f"a photo must be a PIL image or the path of a file, got {type(photo).__name__}; "

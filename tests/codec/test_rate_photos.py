@@ -9,7 +9,7 @@ from test_reader_stage import CODE, PHOTO
 
 import jpegdl.cli
 from factory import code_module
-from jpegdl.codec import Encoder, PhotoRateConfig, open_reader, photo_rates, rate_photos
+from jpegdl.codec import Encoder, PhotoRateConfig, open_reader, photo_rate_figure, photo_rates, rate_photos
 from jpegdl.errors import UsageError
 from jpegdl.tables import standard_tables, write_tables
 
@@ -124,6 +124,14 @@ def strange(): return turned("wxyz", "strange")
     assert turned["accuracy"] == own["accuracy"]
     assert own["accuracy"] > 0
     assert strange["accuracy"] is None
+    assert [row["points_of"] for row in found.rows] == ["accuracy", "accuracy", "agreement"]
+    axes = photo_rate_figure(found).axes[0]
+    assert axes.get_ylabel() == "points of accuracy or of agreement, against the originals"
+    assert [text.get_text().rpartition(" ")[2] for text in axes.get_legend().get_texts()] == [
+        "accuracy",
+        "accuracy",
+        "agreement",
+    ]
 
 
 def test_what_was_measured_without_labels_is_measured_again_with_them(photos, network, tmp_path, monkeypatch):

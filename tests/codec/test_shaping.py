@@ -37,7 +37,7 @@ def network(seed=0, classes=5):
 def reader(seed=0, sharp=60.0, **options):
     model = network(seed)
     with torch.no_grad():
-        model[-1].weight *= sharp  # answers that hang on details
+        model[-1].weight *= sharp  # answers that depend on details
     return PhotoReader(model, f"net {seed}", **{"size": 32, "resize": 36, "fast": False, **options})
 
 

@@ -153,13 +153,16 @@ def test_other_pictures_of_a_sample_stay_as_they_are(shards, tmp_path, reader, c
     after = entries(tmp_path / "out" / "train-0.tar")
     assert list(after) == ["./a.jpg", "./a.seg.png", "./a.cls", "b.v2.jpg", "b.v2.cls", "d/c.1.jpg"]
     assert after["./a.seg.png"] == samples["./a.seg.png"]
-    assert "1 pictures beside" in capsys.readouterr().out
+    assert "1 picture beside an image of its sample, such as a mask, stays" in capsys.readouterr().out
 
 
 def test_shards_without_an_image_are_said(shards, tmp_path, reader):
     write(shards / "train-0.tar", {"a.cls": b"1"})
-    with pytest.raises(UsageError, match="no images"):
-        compress_shards([shards / "train-0.tar"], tmp_path / "out", CompressConfig(reader=reader))
+    write(shards / "train-1.tar", {"b.cls": b"1"})
+    paths = sorted(shards.glob("*.tar"))
+    for given, said in ((paths[:1], r"no images in shard .*train-0\.tar$"), (paths, r"train-0\.tar or in 1 more$")):
+        with pytest.raises(UsageError, match=said):
+            compress_shards(given, tmp_path / "out", CompressConfig(reader=reader))
 
 
 def test_a_kill_between_a_shard_and_what_is_known_of_it(shards, tmp_path, reader, monkeypatch):
@@ -189,7 +192,7 @@ def test_the_command_takes_a_pattern(shards, tmp_path, reader, capsys):
     assert "2 shards written" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "compress.json").read_text(encoding="utf-8"))["found"]["files"] == 6
     assert jpegdl.cli.main(["compress", str(shards / "train-1.tar"), str(tmp_path / "one"), "--reader", reader]) == 0
-    assert "1 shards written" in capsys.readouterr().out
+    assert "1 shard written" in capsys.readouterr().out
     assert jpegdl.cli.main(["compress", str(shards / "*.nothing"), str(tmp_path / "out"), "--reader", reader]) == 1
 
 
@@ -229,20 +232,34 @@ def test_inside_ray(shards, tmp_path, reader, monkeypatch):
         assert abs(np.array(deep).mean() - 30_000 / 257) < 3
     (folder / "dogs" / "cut.png").unlink()
     (folder / "cats" / "0.webp").write_bytes((folder / "cats" / "0.png").read_bytes())
-    with pytest.raises(ValueError, match=r"0\.png and .*0\.webp"):
+    with pytest.raises(UsageError, match=r"0\.png and .*0\.webp"):
         compress_ray.missing(folder, out)
     (folder / "cats" / "0.webp").unlink()
+    (folder / "settings.png").write_bytes(png(3))
+    with pytest.raises(UsageError, match=r"settings\.png"):
+        compress_ray.missing(folder, out)
+    (folder / "settings.png").unlink()
+    settings = {"reader": reader, "judge": None, "mu": 0.3, "effort": 1}
+    for _ in range(2):
+        compress_ray.settle(out, settings)
+    assert compress_ray.summary(out)["files"] == 5
+    for name, other in (("reader", "another"), ("judge", "another"), ("mu", 0.4), ("effort", 2)):
+        with pytest.raises(UsageError, match=f"{name} .*{other}"):
+            compress_ray.settle(out, settings | {name: other})
+    with pytest.raises(UsageError, match="mu 0.3, not 1.0"):
+        compress_ray.main([str(folder), str(out), "--reader", reader])
     (out / "cats" / "1.jpg").unlink()
     pytest.importorskip("ray")
     # In a process of its own, whose own classes Ray hands to its workers.
     options = ["--reader", reader, "--mu", "0.3", "--workers", "1"]
     paths = os.pathsep.join(filter(None, sys.path))
     environment = {**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "", "RAY_USAGE_STATS_ENABLED": "0"}
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, compress_ray.__file__, str(folder), str(out), *options],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
-        check=True,
+        text=True,
     )
+    assert done.returncode == 0, done.stderr
     assert json.loads((out / "summary.json").read_text(encoding="utf-8"))["files"] == 5

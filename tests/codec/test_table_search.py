@@ -201,6 +201,7 @@ def test_the_command_writes_tables_that_files_are_made_with(folder, network, tmp
         (["--reader", "NETWORK", "--photos", "FOLDER", "--mu", "-1"], "mu"),
         (["--reader", "NETWORK", "--photos", "FOLDER", "--images", "0"], "images"),
         (["--reader", "NETWORK", "--photos", "FOLDER", "--tries", "0"], "tries"),
+        (["--reader", "NETWORK", "--photos", "FOLDER", "--images-seed", "-1"], "seed"),
         (["--reader", "NETWORK", "--photos", "FOLDER", "--save", "nowhere/tables.json"], "nowhere"),
         (["--reader", "table_readers:broken", "--photos", "FOLDER"], "finite"),
     ],

@@ -7,7 +7,7 @@ from jpegdl.cli.command import Parser, WithSettings
 from jpegdl.cli.options import model_file, picked_comparison
 from jpegdl.cli.output import say
 from jpegdl.errors import UsageError
-from jpegdl.settings import Count, NotNegative
+from jpegdl.settings import Count, NotNegative, Seed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,8 +20,8 @@ class Calibrate(WithSettings):
         "images, calibration and bits say how to compute the tables; --data.path, --data.workers and --device say where the "
         "images are and what to compute on. All other options count only with --model, and for magnitude tables without a "
         "plain run. With --reader and --photos you need no run: you get the tables with which JPEG files of such photos cost "
-        "this network least, found by trying coarser and finer steps. Only --mu, --images, --tries, --subsampling, --seed (it "
-        "draws the photos), --device and --save count then."
+        "this network least, found by trying coarser and finer steps. Only --mu, --images, --tries, --subsampling, "
+        "--images-seed, --device and --save count then."
     )
     example = "jpegdl calibrate mine --save tables.json"
     short = (
@@ -36,7 +36,7 @@ class Calibrate(WithSettings):
             default=None,
             help="sensitivity or magnitude (default: magnitude where layer.tables is magnitude, else sensitivity)",
         )
-        parser.add_argument("--seed", type=int, default=0, help="seed of the plain run, or of drawing photos")
+        parser.add_argument("--seed", type=int, default=0, help="seed of the plain run")
         parser.add_argument("--model", type=str | None, default=None, help="take the sensitivities of this model.safetensors")
         parser.add_argument("--save", type=str, default="tables.json", help="the file to write")
         of_reader = "instead of a comparison: find the tables of files for this network, or for several; see compress"
@@ -44,6 +44,7 @@ class Calibrate(WithSettings):
         parser.add_argument("--photos", type=str | None, default=None, help="folder of photos for --reader; no labels are used")
         parser.add_argument("--mu", type=NotNegative, default=1.0, help="with --reader: what a bit per pixel is worth, in nats")
         parser.add_argument("--images", type=Count | None, default=128, help="with --reader: how many photos; null for all")
+        parser.add_argument("--images-seed", type=Seed, default=0, help="with --reader: seed that draws them")
         parser.add_argument(
             "--tries", type=Count, default=30, help="with --reader: pairs of tables to try, each on files of all photos"
         )
@@ -90,7 +91,7 @@ def _for_files(chosen: dict[str, Any]) -> None:
             chosen["photos"],
             chosen["reader"],
             chosen["mu"],
-            **{name: chosen[name] for name in ("subsampling", "images", "tries", "seed", "device")},
+            **{name: chosen[name] for name in ("subsampling", "images", "tries", "images_seed", "device")},
             progress=bar.show,
         )
     for why in there.bad:

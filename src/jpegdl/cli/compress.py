@@ -86,8 +86,14 @@ def _shards(source: str) -> list[Path]:
 
 def _say_of_shards(found: dict[str, Any]) -> None:
     rate = "" if found["bits_per_pixel"] is None else f", {found['bits_per_pixel']:.2f} bits per pixel of those written now"
-    say(f"{found['written']} shards written, {found['skipped']} were there already; {found['images']} images{rate}")
-    if found["beside"]:
+    shards, images = (
+        f"{found[key]} {what}{'s' * (found[key] != 1)}" for key, what in (("written", "shard"), ("images", "image"))
+    )
+    were = "was" if found["skipped"] == 1 else "were"
+    say(f"{shards} written, {found['skipped']} {were} there already; {images}{rate}")
+    if found["beside"] == 1:
+        say("1 picture beside an image of its sample, such as a mask, stays as it is")
+    elif found["beside"]:
         say(f"{found['beside']} pictures beside an image of their sample, such as masks, stay as they are")
     _say_of_readers(found["readers"])
     if bad := found["bad"]:

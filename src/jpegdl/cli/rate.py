@@ -64,7 +64,6 @@ class Rate(OnComparison):
 def _any_network(chosen: dict[str, Any]) -> None:
     """What files of a folder of photos cost a network that no run here trained."""
     from jpegdl.codec import PhotoRateConfig, rate_photos, write_photo_rate
-    from jpegdl.codec.photo_rates import points_are_of
     from jpegdl.runs.progress import Bar
 
     if chosen["model"] is None or chosen["photos"] is None:
@@ -87,8 +86,8 @@ def _any_network(chosen: dict[str, Any]) -> None:
         default = files == "default"
         say(f"{'default JPEG' if default else f'files {files}'}, read by {read_by}")
         several = list(rows_of_it)
-        points_of = "points" if several[0]["points"] is None else f"points of {points_are_of(several[0])}"
-        table = [["quality" if default else "mu", "bits per pixel", "MB", "agreement, %", "distance", points_of]]
+        points = f"points of {of}" if (of := several[0]["points_of"]) else "points"
+        table = [["quality" if default else "mu", "bits per pixel", "MB", "agreement, %", "distance", points]]
         for row in several:
             agreement, points = "", ""
             if row["points"] is not None:
@@ -100,10 +99,10 @@ def _any_network(chosen: dict[str, Any]) -> None:
         say("")
     for line in found.lines:
         say(line)
-    what = "of accuracy" if found.labelled else "of agreement (no folder names the network's classes)"
-    if found.labelled and len({points_are_of(row) for row in found.rows}) > 1:
-        what += " (of agreement for a network that does not know the folders' classes)"
+    what = " or ".join(sorted({f"of {row['points_of']}" for row in found.rows if row["points_of"]}))
+    if "agreement" in what:
+        what += " (where the folders are not a network's classes)"
     some = f"{found.images} of {found.total} photos" if found.images < found.total else f"{found.total} photos"
-    say(f"Points are {what}, against the originals, over {some}, with 95 % intervals")
+    say(f"Points are {what}, against the originals, over {some}, with 95 % intervals" if what else f"Over {some}")
     files = write_photo_rate(found, config, to)
     say(f"Written: {', '.join(map(str, files))}")

@@ -156,7 +156,7 @@ class _Tables:
         return as_json(self.encoder.luma, self.encoder.chroma)
 
     def settings(self) -> dict[str, Any]:
-        """Return what the files hang on."""
+        """Return what the files depend on."""
         encoder = self.encoder
         limits = None if not encoder.exact or encoder.limits is None else [limit.tolist() for limit in encoder.limits]
         return {"tables": self.tables, "limits": limits, **{name: getattr(encoder, name) for name in _SETTINGS}}

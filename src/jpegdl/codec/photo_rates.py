@@ -81,9 +81,9 @@ class PhotoRate:
     Attributes:
         rows: each with ``files`` (default or the readers' names), ``setting`` (quality or mu), ``read_by``,
             ``bits_per_pixel`` of whole files, ``megabytes`` (10^6 bytes, of the whole folder), ``agreement`` (share of first
-            answers that stay, None of features), ``distance`` (mean, nats), ``accuracy`` (0 to 1), ``points`` (of accuracy, or
-            of agreement if the network does not know the folders' classes; against the originals, in percent) with a 95 %
-            interval over photos.
+            answers that stay, None of features), ``distance`` (mean, nats), ``accuracy`` (0 to 1), ``points`` against the
+            originals, in percent, with a 95 % interval over photos, and ``points_of``: accuracy, or agreement where the folders
+            are not this network's classes.
         lines: the same in words, one for each quality.
         images, total: photos that were read, and how many there are.
         labelled: whether the folders are the model's classes.
@@ -247,7 +247,7 @@ class _Measured:
         self.bad: list[str] = []
 
     def made_of(self, folder: Path) -> dict[str, Any]:
-        """Return what all that is found hangs on, besides the photos."""
+        """Return what all that is found depends on, besides the photos."""
         settings = {
             name: value
             for name, value in asdict(self.config).items()
@@ -356,6 +356,7 @@ class _Measured:
                         "distance": float(distance.mean()),
                         "accuracy": float(right.mean()) if labelled else None,
                         "points": points,
+                        "points_of": None if points is None else "accuracy" if labelled else "agreement",
                         "points_low": None if points is None else 100 * float(low),
                         "points_high": None if points is None else 100 * float(high),
                     }
@@ -382,11 +383,6 @@ def _in_words(rows: list[dict[str, Any]], model: PhotoReader, readers: Sequence[
             line += "; with --reader: " + (f"not known, add a {way} mu to --mus" if size is None else f"{size:.2f} MB")
         lines.append(line)
     return lines
-
-
-def points_are_of(row: dict[str, Any]) -> str:
-    """Return what the points of a row are of: only a network that knows the folders' classes has an accuracy."""
-    return "agreement" if row["accuracy"] is None else "accuracy"
 
 
 def _size_at(distance: float, chosen: Sequence[dict[str, Any]]) -> float | None:
@@ -419,17 +415,18 @@ def photo_rate_figure(found: PhotoRate) -> Figure:
     curves: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in found.rows:
         curves.setdefault((row["files"], row["read_by"]), []).append(row)
+    kinds = sorted({row["points_of"] for row in found.rows} - {None})
     for number, ((files, read_by), rows) in enumerate(curves.items()):
+        of = f": {rows[0]['points_of']}" if key == "points" and len(kinds) > 1 else ""
         rows = sorted(rows, key=lambda row: row["bits_per_pixel"])
         line = "--" if files == "default" else "-"
         rates, values = [row["bits_per_pixel"] for row in rows], [row[key] for row in rows]
-        colour, label = CURVES[number % len(CURVES)], as_drawn(f"{files}, read by {read_by}")
+        colour, label = CURVES[number % len(CURVES)], as_drawn(f"{files}, read by {read_by}{of}")
         axes.plot(rates, values, line, marker="o", markersize=3, color=colour, label=label)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.set_xlabel("bits per pixel of the files")
-    points = f"points of {' or '.join(sorted({points_are_of(row) for row in found.rows}))}"
-    axes.set_ylabel(f"{points}, against the originals" if key == "points" else "distance of features")
+    axes.set_ylabel(f"points of {' or of '.join(kinds)}, against the originals" if key == "points" else "distance of features")
     axes.grid(alpha=0.25)
     axes.legend(fontsize=7, frameon=False)
     return figure

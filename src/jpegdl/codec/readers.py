@@ -50,7 +50,7 @@ _UPSIDE_DOWN, _MIRRORED, _ON_ITS_SIDE = {3, 4, 6, 7}, {2, 3, 7, 8}, {5, 6, 7, 8}
 
 
 def upright(pixels: Tensor, note: int) -> Tensor:
-    """Return pixels as a camera's note says to look at them.
+    """Return pixels turned as the EXIF orientation says.
 
     Args:
         pixels: (..., H, W), as they are stored.
@@ -75,7 +75,7 @@ class PhotoReader:
         interpolation: bicubic or bilinear.
         jpeg: quality of a JPEG file, 4:2:0, that what it sees goes through at last, as in a run with ``data.jpeg_test``; None
             for no file.
-        orientation: follow where it sees photos turned as the camera's note (EXIF orientation) says; stored where it does not.
+        orientation: follow where it sees photos turned as the EXIF orientation says; stored where it does not.
         mean, std: its normalisation, for images in [0, 1]. Default: see :func:`jpegdl.layer.prepend`.
         classes: their names, in the order of the logits; None where nobody knows.
         features: it gives features: then squared distances, relative to the original's, stand in place of the KL divergence.
@@ -89,7 +89,7 @@ class PhotoReader:
 
     Raises:
         UsageError: the network takes more than images, fails on them, or gives no logits, or none that are finite; its answers
-            hang on chance, or on the other images of a batch; it cannot be copied.
+            depend on chance, or on the other images of a batch; it cannot be copied.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class PhotoReader:
         if float((whole[0] - alone[0]).abs().max()) > _ALIKE * (size if self.features else max(1.0, size)):
             raise UsageError(
                 f"reader {self.name} gives other answers when it is asked again, about one image of several alone: they are "
-                "random, or hang on the other images (dropout, or BatchNorm with the statistics of a batch), also in eval mode"
+                "random, or depend on the other images, also in eval mode (dropout, or BatchNorm with a batch's statistics)"
             )
         return whole.shape[1]
 

@@ -124,7 +124,8 @@ class _Shards:
             bad += there["bad"]
             beside += there.get("beside", 0)  # earlier versions did not know of such
         if not made and not bad:
-            raise UsageError(f"no images in shard {self.paths[0]} or in {len(self.paths) - 1} more")
+            more = f" or in {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
+            raise UsageError(f"no images in shard {self.paths[0]}{more}")
         found = asdict(summary_of(made, self.stage))
         manifest.note(found=found)
         return {

@@ -284,7 +284,7 @@ def search_folder(
     subsampling: str = "4:2:0",
     images: int | None = 128,
     tries: int = TRIES,
-    seed: int = 0,
+    images_seed: int = 0,
     device: str | None = "auto",
     progress: Progress | None = None,
 ) -> FolderTables:
@@ -294,9 +294,9 @@ def search_folder(
         photos: the folder, with its subfolders.
         reader: one or more networks, separated by commas; see :func:`jpegdl.codec.open_reader`.
         mu, subsampling: as there.
-        images: how many photos, drawn by ``seed``; None for all.
+        images: how many photos, drawn by ``images_seed``; None for all.
         tries: as there.
-        seed: of the drawing of photos.
+        images_seed: seed that draws them, if not all are taken.
         device: auto (a GPU where there is one), cpu, cuda, ...
         progress: as there.
 
@@ -305,9 +305,9 @@ def search_folder(
     """
     if images is not None:
         check_value(images, Count, "images")
-    check_value(seed, Seed, "seed")
+    check_value(images_seed, Seed, "images_seed")
     folder, every = photos_in(photos)
-    files = [folder.joinpath(*every[index]) for index in evenly([0] * len(every), images, seed)]
+    files = [folder.joinpath(*every[index]) for index in evenly([0] * len(every), images, images_seed)]
     readers = open_readers([name.strip() for name in reader.split(",")], device)
     good, bad = [], []
     for file in files:

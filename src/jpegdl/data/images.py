@@ -62,7 +62,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         self._cache: list[Tensor] | None = None
         self._loaded = False
         self.left_out: list[str] = []
-        self._turned: list[int] = []  # decoded images that a camera's note says to turn; threads add to it
+        self._turned: list[int] = []  # decoded images that the EXIF orientation says to turn; threads add to it
         self._set_transforms()
 
     def load(self) -> None:

@@ -15,7 +15,7 @@ SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 LONGEST = 64  # of an image that is more than so many times as long as wide, the middle is taken
 
 _NO_RANGE = "have no fixed range to scale to 0..255: save it with 8 or 16 bits, unsigned"
-# What a camera's note (EXIF orientation) asks for, and what undoes it.
+# What an EXIF orientation asks for, and what undoes it.
 _TURNS = {
     2: (Transpose.FLIP_LEFT_RIGHT, Transpose.FLIP_LEFT_RIGHT),
     3: (Transpose.ROTATE_180, Transpose.ROTATE_180),
@@ -41,7 +41,7 @@ def loaded(image: Image.Image) -> tuple[Image.Image, Transpose | None, Transpose
 
     Returns:
         (image, to_stored, to_upright): the image itself, and how to turn it to get its pixels as they are stored, and as the
-        camera's note says; None for not at all. Pillow turns TIFF files when it decodes them, and no others.
+        EXIF orientation says; None for not at all. Pillow turns TIFF files when it decodes them, and no others.
 
     Raises:
         BadImage: it cannot be decoded, has no pixels, or too many.
@@ -101,7 +101,7 @@ def to_rgb(image: Image.Image, orientation: Orientation = "stored") -> Image.Ima
     - Grey of up to 16 bits is scaled by its range, see :func:`eight_bits`.
     - 1-bit, grey, palette, CMYK, YCbCr and others are converted as Pillow does.
     - Transparency is dropped, and the colours below it come to light: nothing says what would be behind the image.
-    - Pixels come as they are stored, in all formats, or turned as the camera's note (EXIF orientation) says.
+    - Pixels come as they are stored, in all formats, or turned as the EXIF orientation says.
 
     Raises:
         BadImage: it cannot be decoded, or its pixels have no fixed range or a mode that Pillow does not convert.

@@ -34,7 +34,14 @@ def check_shape(x: Tensor, shape: Sequence[str | Any], name: str, *, empty: bool
 
 
 def derived(*tensors: Tensor) -> bool:
-    """Return whether a derivative of what is computed of these may be asked for: backward, or in forward mode."""
+    """Return whether a derivative may be asked for: backward, or in forward mode.
+
+    Args:
+        *tensors: what something is to be computed from, of any shape.
+
+    Returns:
+        True also where only what is outside of a transform of ``torch.func`` could tell.
+    """
     if torch.autograd.forward_ad._current_level >= 0:
         return True
     if not torch.is_grad_enabled():

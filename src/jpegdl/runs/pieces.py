@@ -71,8 +71,13 @@ class Pieces:
 
 
 def outdated(run: RunFolder, found: dict[str, Any], plain: RunFolder | None) -> str | None:
-    """Return why what a command found of a run is not of the model that is there now, or, where it is beside the plain one,
-    of that; None where it is."""
+    """Return why a result is out of date, as its run's model, or the plain one beside it, has changed; None if it is not.
+
+    Args:
+        run: whose result it is.
+        found: the result, with the digests of the models that it was made with.
+        plain: the plain run of the same seed; None where there is none to look at.
+    """
     made_of = found if "model" in found else found["made_of"]
     rival = made_of.get("plain")
     rival = rival["model"] if isinstance(rival, dict) else rival
