@@ -26,6 +26,7 @@ from jpegdl.codec.read_image import BAD, Other, open_picture, why
 from jpegdl.codec.readers import NotFinite, upright
 from jpegdl.data.sources.listing import is_image
 from jpegdl.errors import UsageError
+from jpegdl.files import write_json
 
 OWN = ("settings.json", "summary.json")  # in OUT, of no photo
 
@@ -117,7 +118,7 @@ def settle(target: Path, settings: dict[str, Any]) -> None:
     file = target / OWN[0]
     if not file.is_file():
         target.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(settings), encoding="utf-8")
+        write_json(file, settings)
         return
     there = json.loads(file.read_text(encoding="utf-8"))
     if other := [f"{name} {there.get(name)}, not {value}" for name, value in settings.items() if there.get(name) != value]:

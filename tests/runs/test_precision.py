@@ -71,6 +71,21 @@ def test_an_arm_with_a_precision_of_its_own_says_nothing_of_the_others(machine, 
     assert _auto(config).arm_run("half").training.precision == "bf16-mixed"
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_an_arm_whose_own_precision_is_auto_keeps_what_it_has_begun_with(machine, tmp_path, first):
+    machine(first)
+    own = {"plain": None, "fast": {"layer": {"kind": "none"}, "training": {"precision": "auto"}}}
+    config = small_comparison(tmp_path, arms=own, epochs=1, seeds=1)
+    train_arm(config, "plain", 0)
+    train_arm(config, "fast", 0)
+    machine(not first)
+    begun = config.arm_run("fast").training
+    assert (begun.precision, begun.channels_last) == (("bf16-mixed", True) if first else ("32-true", False))
+    assert config.arm_run("plain").training.precision == "32-true"
+    train_arm(config, "fast", 0)  # finished: would be refused with another precision
+    assert replace(config, name="other").arm_run("fast").training.channels_last != first
+
+
 def test_runs_of_float32_are_gone_on_with_by_a_recipe_with_auto(machine, tmp_path):
     machine(True)
     config = small_comparison(tmp_path, arms=["plain"], epochs=1, seeds=1)

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,14 +61,19 @@ class CompareConfig(RunConfig):
             self.training = with_precision(self.training, *begun)
         super().__post_init__()
 
-    def _begun_with(self) -> tuple[Precision, bool] | None:
-        """The precision of what the folder holds, if auto may mean it, and whether that keeps channels last."""
+    def _begun_with(self, arm: str | None = None) -> tuple[Precision, bool] | None:
+        """The precision of what the folder holds, if auto may mean it, and whether that keeps channels last.
+
+        Args:
+            arm: look at the runs of this one alone. Default: of all without a precision of their own.
+        """
         own: dict[str, Arm] = {}
         with suppress(UsageError):  # said by check_compare
             own = self.own_arms
-        runs = [file.parent for file in sorted(self.folder.glob("*/*/config.yaml"))]
-        for folder in runs + [file.parent for file in sorted(self.folder.glob("tuning/*/**/config.yaml"))]:
-            if folder.parent.name in own and "precision" in own[folder.parent.name].training:
+        any_of = "*" if arm is None else arm
+        runs = [file.parent for file in sorted(self.folder.glob(f"{any_of}/*/config.yaml"))]
+        for folder in runs + [file.parent for file in sorted(self.folder.glob(f"tuning/{any_of}/**/config.yaml"))]:
+            if arm is None and folder.parent.name in own and "precision" in own[folder.parent.name].training:
                 continue
             with suppress(UsageError):  # one that is damaged
                 training = RunFolder(folder).config().training
@@ -101,7 +106,11 @@ class CompareConfig(RunConfig):
         Raises:
             UsageError: there is no such arm.
         """
-        config = arm_config(self.run, arm, self.own_arms)
+        own = self.own_arms
+        if arm in own and own[arm].training.get("precision") == AUTO and (begun := self._begun_with(arm)) is not None:
+            kept = {"precision": begun[0], **({"channels_last": True} if begun[1] else {})}
+            own[arm] = replace(own[arm], training=own[arm].training | kept)
+        config = arm_config(self.run, arm, own)
         found = ((self.tuned or {}).get("arms") or {}).get(arm)
         return with_changes(config, found, f"tuned: arms: {arm}") if found else config
 

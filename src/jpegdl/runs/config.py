@@ -103,7 +103,7 @@ class TrainingConfig:
             each process normalises its own part of the batch, and the first one's running statistics are tested and kept.
         precision: 32-true, 16-mixed, bf16-mixed, ... as Lightning's Trainer takes it. The layer computes in float32 in all of
             them. auto: bf16-mixed with channels_last where the device computes in bfloat16 by itself, else 32-true. A
-            comparison keeps what it began with, on any machine.
+            comparison keeps what it began with, on any machine, and so does an arm with its own precision.
         callbacks: Lightning's callbacks, or your own: a list of {class_path: my_module.MyCallback, init_args: {...}}, or of
             class paths. In text arguments, {arm}, {seed} and {folder} stand for the run's own. After an early stop, the last
             epoch is tested as usual.
