@@ -63,7 +63,7 @@ class Manifest:
     Args:
         out: the folder.
         source: whose tables or answers made the files, in words.
-        settings: what the files hang on.
+        settings: what the files depend on.
 
     Attributes:
         new: whether nothing had been made in the folder.

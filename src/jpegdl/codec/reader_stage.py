@@ -32,7 +32,7 @@ _SIDE, _LINE = 320, 16  # pixels of each photo in the picture of the worst, and 
 _LOWEST_MU, _HIGHEST_MU = 1e-4, 1e3
 _HALVINGS = 30
 _BELOW = 0.999  # of the mu at which one answer more changes
-_TRIES = 4  # with gradients, which hang on mu themselves
+_TRIES = 4  # with gradients, which depend on mu themselves
 _WITH_ROUNDS = 48  # photos of each
 #: Of photos, where a share of first answers is wanted: they get a file that the answers stay on. Of the others more may
 #: change, and what a sample of them says, which is off by chance, counts as much less.
@@ -127,7 +127,7 @@ class ReaderStage:
         return max(4, 2 * self._cores, LOOKS // 2 if self.shape.effort > 2 else LOOKS // 8)
 
     def settings(self) -> dict[str, Any]:
-        """Return what the files hang on, for ``compress.json``."""
+        """Return what the files depend on, for ``compress.json``."""
         wanted = {name: getattr(self.config, name) for name in ("mu", "bits_per_pixel", "agree")}
         return {
             "readers": [reader.record() for reader in self.readers],
@@ -287,7 +287,7 @@ class ReaderStage:
     def _with_rounds(
         self, mu: float, sample: Sequence[Trials], still: Shape, pictures: Callable[[int], Iterator[DecodedImage]]
     ) -> float:
-        """From the mu of files that nobody moved to that of files with rounds of gradient, which hang on it themselves."""
+        """From the mu of files that nobody moved to that of files with rounds of gradient, which depend on it themselves."""
         wanted, agree = self.config.bits_per_pixel, self.config.agree
         target, last = wanted, mu
         for _ in range(_TRIES):

@@ -90,7 +90,7 @@ class Shape:
         return UNSEEN if self.floor is None and self.robust else self.lowest
 
     def record(self) -> dict[str, Any]:
-        """Return what files hang on besides ``mu``, for those who note it."""
+        """Return what files depend on besides ``mu``, for those who note it."""
         found = {name: value for name, value in asdict(self).items() if name not in ("mu", "learned")}
         if self.learned is not None:
             found["tables"] = [table.tolist() for table in self.learned]
