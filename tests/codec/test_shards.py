@@ -259,7 +259,7 @@ def test_inside_ray(shards, tmp_path, reader, monkeypatch):
         cwd=tmp_path,
         env=environment,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     assert json.loads((out / "summary.json").read_text(encoding="utf-8"))["files"] == 5
