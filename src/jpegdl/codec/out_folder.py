@@ -112,7 +112,11 @@ class Manifest:
         return float(mu) if isinstance(mu, float | int) else None
 
     def note(self, **more: Any) -> None:
-        """Write it, with what else is to be known of the files."""
+        """Write it, with what else is to be known of the files.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
         with writing(self.out):
             write_json(self._file, self._said | more)
         self._said |= more

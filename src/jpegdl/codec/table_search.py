@@ -235,7 +235,19 @@ def search_tables(
 
 
 def band_search(cost: FileCost, start: tuple[Tensor, Tensor], tries: int) -> tuple[Tensor, Tensor]:
-    """Return the tables that cost least of those that are tried from ``start`` on, band by band; each (8, 8), not rounded."""
+    """Return the tables that cost least of those that are tried, band by band.
+
+    Args:
+        cost: of files with two tables; it keeps what was tried.
+        start: luma and chroma, each (8, 8), to begin with.
+        tries: how many more pairs to measure.
+
+    Returns:
+        Luma and chroma, each (8, 8), not rounded.
+
+    Raises:
+        UsageError: a reader fails on a photo or its answers are not finite.
+    """
     best, most = torch.stack(start), len(cost.tried) + tries
     least = cost(*best)[0]
     bands = []
