@@ -24,6 +24,19 @@ compare() { # compare NETWORK BACKBONE ARMS SEEDS [--KEY VALUE ...]
 RESNET=jpegdl_studies.networks:resnet8
 run() { echo "$RUNS/$NAME-$1/$2/$3"; }
 
+files_along() { # files_along NETWORK MU ANSWERS: files guided for seed 0 of each arm, read by all seeds of both
+  network=$1 mu=$2 answers=$3
+  set --
+  for arm in plain some-files; do
+    jpegdl compress "$SET/photos" "$SET/along/for $arm/effort 3, mu $mu" --reader "$(run "$network" $arm 0)" --effort 3 --mu "$mu"
+    for seed in 0 1 2; do
+      set -- "$@" "$arm-$seed=$(run "$network" $arm $seed)"
+    done
+  done
+  judges ladder "$SET/photos" "$SET/along"
+  judges read "$SET/photos" "$SET/along" "$OUT/along/$answers" "$@"
+}
+
 case $PART in
 train)
   for part in train test; do
@@ -66,14 +79,7 @@ read)
   ;;
 along) # half of each training batch out of files, three seeds; then files for that network
   compare resnet8 $RESNET plain,some-files 3
-  for arm in plain some-files; do
-    jpegdl compress "$SET/photos" "$SET/along/for $arm/effort 3, mu 0.06" --reader "$(run resnet8 $arm 0)" --effort 3 --mu 0.06
-    for seed in 0 1 2; do
-      set -- "$@" "$arm-$seed=$(run resnet8 $arm $seed)"
-    done
-  done
-  judges ladder "$SET/photos" "$SET/along"
-  judges read "$SET/photos" "$SET/along" "$OUT/along/$NAME" "$@"
+  files_along resnet8 0.06 "$NAME"
   ;;
 along-tuned) # the same for EfficientNet-Lite0 from its weights, photos of 128 pixels; a few epochs, as weights need no more
   SET=$OUT/$NAME-128
@@ -84,14 +90,7 @@ along-tuned) # the same for EfficientNet-Lite0 from its weights, photos of 128 p
   jpegdl compare --config finetune --config "$HERE/judges.yaml" --output "$RUNS" --name "$NAME-lite0" \
     --backbone tf_efficientnet_lite0 --weights "$WEIGHTS" --data.path "$SET" --data.size 128 --data.resize 128 \
     --training.epochs 8 --training.test-every 8 --arms plain,some-files --seeds 3 --jobs 1
-  for arm in plain some-files; do
-    jpegdl compress "$SET/photos" "$SET/along/for $arm/effort 3, mu 0.25" --reader "$(run lite0 $arm 0)" --effort 3 --mu 0.25
-    for seed in 0 1 2; do
-      set -- "$@" "$arm-$seed=$(run lite0 $arm $seed)"
-    done
-  done
-  judges ladder "$SET/photos" "$SET/along"
-  judges read "$SET/photos" "$SET/along" "$OUT/along/$NAME-128" "$@"
+  files_along lite0 0.25 "$NAME-128"
   ;;
 on-files) # trained on files for VGG-8, of RATE bits per pixel, and tested on originals
   judges_of="$(run vgg8 plain 0)"

@@ -76,8 +76,7 @@ class Encoder:
         Raises:
             ValueError: the image is too large for JPEG, or the EXIF block is.
         """
-        if max(image.size) > LARGEST_SIDE:
-            raise ValueError(f"{image.width} x {image.height} pixels: a JPEG file has at most {LARGEST_SIDE} on a side")
+        check_sides(image)
         _check_exif(exif)
         if self.exact:
             return write_levels(self.levels(image), self._tables(image), image.size, self.subsampling, self.optimize, exif, icc)
@@ -212,6 +211,16 @@ def segments(exif: bytes, icc: bytes | None) -> bytes:
     chunks = [icc[start : start + room] for start in range(0, len(icc), room)] if icc else []
     parts += [(0xE2, b"ICC_PROFILE\0" + bytes([i + 1, len(chunks)]) + chunk) for i, chunk in enumerate(chunks)]
     return b"".join(bytes([0xFF, marker]) + (len(data) + 2).to_bytes(2, "big") + data for marker, data in parts)
+
+
+def check_sides(image: Image.Image) -> None:
+    """Refuse an image that no JPEG file has room for.
+
+    Raises:
+        ValueError: a side is too long.
+    """
+    if max(image.size) > LARGEST_SIDE:
+        raise ValueError(f"{image.width} x {image.height} pixels: a JPEG file has at most {LARGEST_SIDE} on a side")
 
 
 def _check_exif(exif: bytes) -> None:

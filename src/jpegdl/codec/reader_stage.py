@@ -101,10 +101,11 @@ class ReaderStage:
         if self.mu is None and config.bits_per_pixel is None and config.agree is None:
             self.mu = 1.0
         self._waiting: list[_Waiting] = []
-        self._gather, self._own = threading.Lock(), threading.local()
+        self._gather = threading.Lock()
         # On a processor each thread looks with one core: readers that share several leave them idle between operations.
         self._cores = torch.get_num_threads()
-        self._looking = threading.BoundedSemaphore(self._cores if self.readers[0].device.type == "cpu" else 1)
+        self._apart = self.readers[0].device.type == "cpu"
+        self._looking = threading.BoundedSemaphore(self._cores if self._apart else 1)
         self._room = _Room(LARGEST_BATCH)
         self._pool = ThreadPoolExecutor(max(1, torch.get_num_threads()))
 
@@ -204,9 +205,8 @@ class ReaderStage:
 
     def _serve(self, several: list[_Waiting]) -> None:
         try:
-            if self.readers[0].device.type == "cpu" and not getattr(self._own, "alone", False):
+            if self._apart:
                 torch.set_num_threads(1)  # of this thread
-                self._own.alone = True
             assert self.mu is not None
             found = self._shaped(several, self.mu)
             said = self._verdicts(several, [file.content for file, _ in found])

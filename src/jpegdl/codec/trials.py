@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from jpegdl import functional as F
+from jpegdl.codec.encoder import check_sides
 from jpegdl.codec.levels import Array, file_of_levels, nearest_levels
 from jpegdl.codec.read_image import storable
 from jpegdl.codec.readers import PhotoReader
@@ -377,8 +378,7 @@ def make_trials(
         ValueError: the photo cannot be put into a JPEG file.
     """
     picture = as_picture(photo)
-    if max(picture.size) > 65500:
-        raise ValueError(f"{picture.width} x {picture.height} pixels: a JPEG file has at most 65500 on a side")
+    check_sides(picture)
     stored = torch.from_numpy(np.array(picture))
     stored = stored[None] if stored.ndim == 2 else stored.permute(2, 0, 1)
     # Whole numbers, as libjpeg computes them: files of standard tables are libjpeg's own, but for blocks that nobody sees.
