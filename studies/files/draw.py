@@ -37,7 +37,7 @@ SHOWN = {  # curves: how rows of the table begin and end, name, colour, line
     ("avif ", ""): ("AVIF", "C5", "-"),
     ("control: least 1 - SSIM, ", ""): ("libjpeg, quality by SSIM + bits", "C7", ":"),
     ("chosen by the reader, mu ", "robust"): ("libjpeg, quality by Lite0", "C0", "-"),
-    ("guided, mu ", "robust by the earlier rule"): ("guided by Lite0", "C3", "-"),
+    ("guided, mu ", "robust"): ("guided by Lite0", "C3", "-"),
 }
 LEAST, MOST = 0.18, 2.6  # bits per pixel that are shown
 COLOURS = 128  # of the picture

@@ -26,7 +26,7 @@ from jpegdl_studies.judges import lite1, lite2
 
 QUALITIES = (6, 8, 10, 15, 20, 30, 50, 65, 80, 90)
 Guided = tuple[tuple[float, bool], ...]  # mu, and whether robust
-GUIDED: Guided = tuple((mu, robust) for mu in (0.25, 1.0, 3.0) for robust in (True, False))
+GUIDED: Guided = ((0.25, True), (1.0, True), (0.25, False), (1.0, False), (3.0, False))
 BY_BOTH: Guided = ((0.25, True), (1.0, True))
 SIDE, BATCH = 224, 8
 Photo = tuple[str, int, Image.Image]

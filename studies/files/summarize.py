@@ -28,8 +28,7 @@ MUS = (4.0, 2.0, 1.0, 0.5, 0.25, 0.12, 0.06)
 RATES = (0.2, 0.28, 0.39, 0.54, 0.75, 1.04, 1.44, 2.0)  # bits per pixel
 PSNRS, SSIMS = (24, 26, 28, 30, 32, 34, 36), (0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98)  # of images that are to be alike good
 SLOPES = (-2, -1, -0.5, 0.5, 1, 2)  # qualities up, of ten, for an image whose entropy is one deviation above the mean
-EARLIER = "earlier"  # guided files that are robust by the rule before: distances smoothed over qualities, none below 10
-ROBUST = {"True": ", robust", EARLIER: ", robust by the earlier rule", "False": ""}
+ROBUST = {"True": ", robust", "False": ""}
 LOWEST = 6  # quality that images are given to choose from
 LABEL, CLASSES, PIXELS = 10, 1000, 224**2  # bits of a stored label
 DRAWS = 400
@@ -56,9 +55,10 @@ def rows_of(path: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def load(paths: Sequence[Path]) -> dict[Any, Any]:
-    """Arrays (names, images) of all files, of the images that all of them have."""
+def load(paths: Sequence[Path], after: int = 0) -> dict[Any, Any]:
+    """Arrays (names, images) of all files, of the images that all of them have, without the first ones of the first file."""
     files = [rows_of(path) for path in paths]
+    files[0] = dict(list(files[0].items())[after:])
     images = [image for image in files[0] if all(image in table for table in files)]
     for path, table in zip(paths, files, strict=True):
         if len(table) > len(images):
@@ -72,8 +72,6 @@ def load(paths: Sequence[Path]) -> dict[Any, Any]:
     for path, table in zip(paths, files, strict=True):
         rows = [table[image] for image in images]
         for place, name in enumerate(rows[0]["names"]):
-            if "made_with" not in rows[0] and name.endswith(" True"):
-                name = name.removesuffix("True") + EARLIER
             bits = [row["bits_per_pixel"][place] for row in rows]
             ssim = [row["ssim"][place] if "ssim" in row else np.nan for row in rows]
             if name in found["names"]:
@@ -371,8 +369,9 @@ def main() -> None:
     parser.add_argument("lines", type=Path, nargs="+")
     parser.add_argument("--csv", type=Path, default=None)
     parser.add_argument("--rates", type=Path, default=None)
+    parser.add_argument("--after", type=int, default=0, help="leave the first images of the first file out")
     arguments = parser.parse_args()
-    data = load(arguments.lines)
+    data = load(arguments.lines, arguments.after)
     for who in data["who"]:
         loss, right = data[who, "original"].mean(1)
         print(f"originals, {who}: loss {loss:.3f}, accuracy {100 * right:.1f} %", file=sys.stderr)
