@@ -13,7 +13,7 @@ by row, luma first, and comments from # to the end of the line. A single table i
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, overload
 
@@ -100,10 +100,7 @@ def check_qualities(quality: Tensor) -> Tensor:
     """
     if quality.ndim > 1 or quality.is_complex() or quality.dtype == torch.bool:
         raise UsageError(f"quality must hold numbers, of shape () or (N,), got {quality.dtype}, {tuple(quality.shape)}")
-    if can_be_looked_at(quality):
-        wrong = quality[~((quality >= 1) & (quality <= 100))]  # NaN too
-        if wrong.numel():
-            raise UsageError(f"quality must be from 1 to 100, got {wrong.flatten()[0].item():g}")
+    check_values(quality, lambda quality: (quality >= 1) & (quality <= 100), "quality must be from 1 to 100")
     return quality if quality.dtype == torch.float64 else quality.float()
 
 
@@ -158,10 +155,28 @@ def is_abstract(tensor: Tensor) -> bool:
     return tensor.is_meta or isinstance(tensor, FakeTensor)
 
 
-def can_be_looked_at(tensor: Tensor) -> bool:
-    """Return whether what is done may depend on a tensor's values: it has some, and no compiler or transform stands between."""
-    hidden = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    return not is_abstract(tensor) and not hidden
+def check_values(tensor: Tensor, sound: Callable[[Tensor], Tensor], message: str) -> None:
+    """Refuse a tensor with a value that is not sound; compiled and exported code looks when it runs. One that has no values
+    passes, and so does one that is transformed (``torch.func``) within compiled code.
+
+    Args:
+        tensor: of any shape, also one that a transform of ``torch.func`` wraps.
+        sound: tells it of each value; of NaN it must say no.
+        message: of the error.
+
+    Raises:
+        UsageError: it says which value; RuntimeError from compiled code.
+    """
+    if torch.compiler.is_compiling():
+        if not torch._C._are_functorch_transforms_active():  # with which there is no such check
+            torch._assert_async(sound(tensor.detach()).all(), message)
+        return
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    if not is_abstract(tensor):
+        wrong = tensor[~sound(tensor)]
+        if wrong.numel():
+            raise UsageError(f"{message}, got {wrong.flatten()[0].item():g}")
 
 
 def check_table(

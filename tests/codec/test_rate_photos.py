@@ -157,6 +157,10 @@ def test_the_command(photos, network, tmp_path, capsys):
     assert (tmp_path / "to" / "rate.png").stat().st_size > 0
     assert jpegdl.cli.main(["rate", *options]) == 1
     assert "--model" in capsys.readouterr().err
+    assert jpegdl.cli.main(["rate", "--model", network, *options, "--arms", "plain", "--data.path", "x"]) == 1
+    assert "--arms, --data.path count for nothing" in capsys.readouterr().err
+    assert jpegdl.cli.main(["rate", "mine", "--reader", network]) == 1
+    assert "--reader counts for nothing" in capsys.readouterr().err
 
 
 def test_what_cannot_be(photos, network, tmp_path):
@@ -171,6 +175,7 @@ def test_what_cannot_be(photos, network, tmp_path):
         ({"tables": "nowhere.json", "reader": network, "effort": 2}, "nowhere"),
         ({"model": "no_such_network"}, "no_such_network"),
         ({"judge": f"rate_readers:two,{network}"}, "net 0"),
+        ({"effort": 3, "mus": [1.0]}, "effort, mus need --reader"),
     ):
         with pytest.raises(UsageError, match=named):
             rate_photos(PhotoRateConfig(**{"model": network, "photos": str(photos), "device": "cpu", **settings}))

@@ -30,6 +30,7 @@ PHOTO = Image.fromarray(photograph("chelsea")).convert("RGB")
 CODE = """
 import torch
 from torch import nn
+from jpegdl import JpegLayer, prepend
 from jpegdl.codec import PhotoReader
 
 class Particular(nn.Module):
@@ -78,7 +79,12 @@ class Blind(nn.Module):
         return self.net(x)
 
 def blind(): return PhotoReader(Blind(), "blind", size=24, fast=False)
+def hard():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
+    return PhotoReader(prepend(net, JpegLayer.from_quality(50, rounding="hard")), "hard", size=24, fast=False)
 def particular(): return made(0, particular=True)
+def of_features(): return made(1, features=True)
 def follows(): return made(1, orientation="follow")
 """
 
@@ -230,14 +236,17 @@ def test_files_of_another_version_s_rule_are_not_mixed(source, tmp_path, readers
 def test_rounds_and_the_rate_that_is_wanted(source, tmp_path, readers):
     rates = {}
     for effort in (1, 2, 3):
-        config = CompressConfig(reader=f"{readers}:one", bits_per_pixel=1.2, effort=effort, rounds=2)
+        rounds = {"rounds": 2} if effort == 3 else {}
+        config = CompressConfig(reader=f"{readers}:one", bits_per_pixel=1.2, effort=effort, **rounds)
         found = compress_folder(source, tmp_path / f"out{effort}", config)
         rates[effort] = found["bits_per_pixel"]
     assert rates[1] <= 1.2 * 1.0001
     assert rates[2] <= 1.2 * 1.0001
     assert rates[3] <= 1.2 * 1.2
     there = json.loads((tmp_path / "out3" / MANIFEST).read_text(encoding="utf-8"))
-    assert any(one["rounds"] for one in there["files"].values())
+    rounds = [one["rounds"] for one in there["files"].values()]
+    assert any(rounds)
+    assert found["readers"]["rounds"] == {number: rounds.count(number) for number in sorted(set(rounds))}
 
 
 def test_the_share_of_first_answers_that_stay(source, tmp_path, readers):
@@ -334,6 +343,10 @@ def test_one_of_several_is_left_out(source, tmp_path, readers):
         ({"tables": "standard:50", "model": "run", "reader": "few_readers:one"}, "both"),
         ({"tables": "standard:50", "mu": 1.0}, "mu"),
         ({"tables": "standard:50", "effort": 1}, "effort"),
+        ({"tables": "standard:50", "robust": False}, "robust"),
+        ({"tables": "standard:50", "several": "worst", "device": "cpu"}, "several, device need"),
+        ({"reader": "few_readers:one", "effort": 2, "rounds": 2}, "rounds"),
+        ({"reader": "few_readers:one", "several": "worst"}, "several"),
         ({"reader": "few_readers:one", "effort": 0}, "effort 0"),
         ({"reader": "few_readers:one", "mu": 1.0, "agree": 0.9}, "mu and agree"),
         ({"reader": "few_readers:one", "agree": 1.5}, "agree"),
@@ -345,7 +358,9 @@ def test_one_of_several_is_left_out(source, tmp_path, readers):
         ({"reader": "few_readers:broken"}, "finite"),
         ({"reader": "few_readers:one", "judge": "few_readers:one"}, "judge"),
         ({"reader": "no_such_network"}, "no_such_network"),
-        ({"reader": "features:few_readers:one", "agree": 0.9, "bits_per_pixel": 1.0}, "agree"),
+        ({"reader": "features:few_readers:one", "mu": 1.0}, "features=True"),
+        ({"reader": "few_readers:of_features", "agree": 0.9}, "agree"),
+        ({"reader": "few_readers:one", "agree": 0.9, "bits_per_pixel": 1.0}, "agree"),
     ],
 )
 def test_settings_that_cannot_be(source, tmp_path, readers, settings, named):
@@ -355,10 +370,23 @@ def test_settings_that_cannot_be(source, tmp_path, readers, settings, named):
     assert not (tmp_path / "out").exists() or not files_in(tmp_path / "out")
 
 
-def test_a_reader_without_gradients_is_named(source, tmp_path, readers):
-    with pytest.raises(UsageError, match="blind"):
-        compress_folder(source, tmp_path / "out", CompressConfig(reader=f"{readers}:blind", effort=3))
-    assert compress_folder(source, tmp_path / "two", CompressConfig(reader=f"{readers}:blind", effort=2))["written"] == 7
+@pytest.mark.parametrize("name", ["blind", "hard"])
+def test_a_reader_whose_gradients_move_nothing_is_named(source, tmp_path, readers, name):
+    with pytest.raises(UsageError, match=name):
+        compress_folder(source, tmp_path / "out", CompressConfig(reader=f"{readers}:{name}", effort=3))
+    with pytest.raises(UsageError, match=name):
+        choose([PHOTO], f"{readers}:{name}", effort=3)
+    assert compress_folder(source, tmp_path / "two", CompressConfig(reader=f"{readers}:{name}", effort=2))["written"] == 7
+
+
+def test_a_judge_whose_answers_are_not_finite_is_called_a_judge(source, tmp_path, readers):
+    Image.new("RGB", (40, 40)).save(source / "black.png")
+    config = CompressConfig(reader=f"{readers}:two", judge=f"{readers}:particular", mu=0.5)
+    (bad,) = compress_folder(source, tmp_path / "out", config)["bad"]
+    assert bad["file"] == "black.png"
+    assert "net 0 gives answers that are not finite" in bad["why"]
+    assert "judge" in bad["why"]
+    assert "reader" not in bad["why"]
 
 
 def test_a_photo_that_is_gone_before_it_is_shown_is_no_failure(source, tmp_path, readers, monkeypatch):
@@ -390,8 +418,23 @@ def test_the_command(source, tmp_path, readers, capsys):
     assert "net 1" in said
     assert "bits per pixel" in said
     shutil.rmtree(tmp_path / "out")
-    assert jpegdl.cli.main(["compress", str(source), str(tmp_path / "out"), *options[:2]]) == 0
-    assert "--judge" in capsys.readouterr().out
+    assert jpegdl.cli.main(["compress", str(source), str(tmp_path / "out"), *options[:2], "--effort", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "--judge" in said
+    assert "rounds (files): " in said
+
+
+def test_one_photo_is_one(source, tmp_path, readers, capsys):
+    shutil.rmtree(source / "cats")
+    command = ["compress", str(source), str(tmp_path / "out"), "--reader", f"{readers}:one"]
+    assert jpegdl.cli.main(command) == 0
+    assert "1 image written, 0 were there already" in capsys.readouterr().out
+    (source / "grey.png").rename(source / "gray.png")
+    (source / "bad.png").write_bytes(b"nothing")
+    assert jpegdl.cli.main(command) == 1
+    out, err = capsys.readouterr()
+    assert "1 JPEG file in OUT no longer has an image" in out
+    assert "1 of 2 images is not written, see above; the other is written" in err
 
 
 def test_a_kill_in_the_middle_leaves_whole_files(source, tmp_path, readers):
@@ -430,7 +473,8 @@ def test_a_turned_photo_is_seen_as_the_reader_would_see_the_file(tmp_path, reade
     exif[0x0112] = 6
     (tmp_path / "in").mkdir()
     PHOTO.crop((30, 20, 130, 76)).save(tmp_path / "in" / "turned.png", exif=exif)
-    config = CompressConfig(reader=f"{readers}:follows", judge=f"{readers}:three", mu=0.1, effort=effort, rounds=1)
+    rounds = {"rounds": 1} if effort == 3 else {}
+    config = CompressConfig(reader=f"{readers}:follows", judge=f"{readers}:three", mu=0.1, effort=effort, **rounds)
     compress_folder(tmp_path / "in", tmp_path / "out", config)
     made = json.loads((tmp_path / "out" / MANIFEST).read_text(encoding="utf-8"))["files"]["turned.jpg"]
     with Image.open(tmp_path / "out" / "turned.jpg") as file, Image.open(tmp_path / "in" / "turned.png") as original:

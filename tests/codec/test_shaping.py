@@ -8,7 +8,7 @@ from PIL import Image
 from torch import nn
 
 from jpegdl import functional as F
-from jpegdl.codec import Encoder, PhotoReader, Shape, choose, each_file, guide
+from jpegdl.codec import Encoder, PhotoReader, Shape, choose, each_file, guide, open_photo
 from jpegdl.codec import trials as trials_module
 from jpegdl.codec.rounds import _to_coefficients
 from jpegdl.codec.shaping import batches
@@ -39,6 +39,20 @@ def reader(seed=0, sharp=60.0, **options):
     with torch.no_grad():
         model[-1].weight *= sharp  # answers that depend on details
     return PhotoReader(model, f"net {seed}", **{"size": 32, "resize": 36, "fast": False, **options})
+
+
+def test_a_photo_s_file_keeps_what_came_with_it(tmp_path):
+    exif, one = Image.Exif(), reader()
+    exif[0x0112], exif[0x010E] = 6, "mine"
+    PHOTOS[0].save(tmp_path / "turned.png", exif=exif)
+    (file,), (again,) = choose([tmp_path / "turned.png"], one), choose([open_photo(tmp_path / "turned.png")], one)
+    assert file.content == again.content
+    with Image.open(io.BytesIO(file.content)) as image:
+        assert (image.size, dict(image.getexif())) == (PHOTOS[0].size, dict(exif))
+    with pytest.raises(TypeError, match="several"):
+        choose(str(tmp_path / "turned.png"), one)
+    with pytest.raises(UsageError, match="none.png"):
+        choose([tmp_path / "none.png"], one)
 
 
 def test_bits_alone_or_answers_alone():

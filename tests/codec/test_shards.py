@@ -6,6 +6,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 from PIL import Image
@@ -208,6 +209,9 @@ def test_inside_ray(shards, tmp_path, reader, monkeypatch):
     (folder / "notes.txt").write_text("no photo", encoding="utf-8")
     assert compress_ray.missing(folder, out) == ["cats/0.png", "cats/1.png", "cats/2.png"]
     work = compress_ray.Compressor(str(folder), str(out), reader, "shard_readers:two", 0.3, 1)
+    out.mkdir()
+    for _ in range(2):
+        compress_ray.settle(out, work.settings())
     work({"name": np.array(["cats/0.png", "cats/2.png"])})
     with Image.open(folder / "cats" / "2.png") as image:
         (wanted,) = choose([image], reader, 0.3)
@@ -215,7 +219,8 @@ def test_inside_ray(shards, tmp_path, reader, monkeypatch):
     assert compress_ray.missing(folder, out) == ["cats/1.png"]
     found = compress_ray.summary(out)
     assert found["files"] == 2
-    assert {"agreement", "judge_agreement", "bits_per_pixel"} <= set(found)
+    assert list(found["agreement"]) == ["net 0"]
+    assert {"judge_agreement", "bits_per_pixel"} <= set(found)
     assert found["without"] == {}
     (folder / "dogs").mkdir()
     (folder / "dogs" / "cut.png").write_bytes(png(3)[:60])
@@ -227,9 +232,11 @@ def test_inside_ray(shards, tmp_path, reader, monkeypatch):
     work({"name": np.array(compress_ray.missing(folder, out))})
     assert compress_ray.missing(folder, out) == ["dogs/cut.png"]
     assert list(compress_ray.summary(out)["without"]) == ["dogs/cut.png"]
-    with Image.open(out / "dogs" / "turned.jpg") as turned, Image.open(out / "dogs" / "deep.jpg") as deep:
-        assert turned.size == (24, 40)
-        assert abs(np.array(deep).mean() - 30_000 / 257) < 3
+    compress_folder(folder, tmp_path / "other", CompressConfig(reader=reader, mu=0.3, device="cpu"))
+    for name in ("cats/0.jpg", "dogs/turned.jpg", "dogs/deep.jpg"):
+        assert (out / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+    with Image.open(out / "dogs" / "turned.jpg") as turned:
+        assert turned.getexif()[0x0112] == 6
     (folder / "dogs" / "cut.png").unlink()
     (folder / "cats" / "0.webp").write_bytes((folder / "cats" / "0.png").read_bytes())
     with pytest.raises(UsageError, match=r"0\.png and .*0\.webp"):
@@ -239,19 +246,22 @@ def test_inside_ray(shards, tmp_path, reader, monkeypatch):
     with pytest.raises(UsageError, match=r"settings\.png"):
         compress_ray.missing(folder, out)
     (folder / "settings.png").unlink()
-    settings = {"reader": reader, "judge": None, "mu": 0.3, "effort": 1}
-    for _ in range(2):
-        compress_ray.settle(out, settings)
+    with pytest.raises(UsageError, match="inside"):
+        compress_ray.missing(folder, folder / "out")
     assert compress_ray.summary(out)["files"] == 5
-    for name, other in (("reader", "another"), ("judge", "another"), ("mu", 0.4), ("effort", 2)):
-        with pytest.raises(UsageError, match=f"{name} .*{other}"):
-            compress_ray.settle(out, settings | {name: other})
-    with pytest.raises(UsageError, match="mu 0.3, not 1.0"):
-        compress_ray.main([str(folder), str(out), "--reader", reader])
+    for change in ({"reader": "shard_readers:two"}, {"judge": None}, {"mu": 0.4}, {"effort": 2}, {"source": str(shards)}):
+        given = {"reader": reader, "judge": "shard_readers:two", "mu": 0.3, "effort": 1, "source": str(folder), **change}
+        other = compress_ray.Compressor(target=str(out), **given)
+        with pytest.raises(UsageError, match=next(iter(change))):
+            compress_ray.settle(out, other.settings())
+    with pytest.raises(UsageError, match="features"):
+        compress_ray.Compressor(str(folder), str(out), reader, "shard_readers:of_features", 0.3, 1)
+    options = ["--reader", reader, "--judge", "shard_readers:two", "--mu", "0.3", "--workers", "1"]
+    with filelock.FileLock(out / ".lock"), pytest.raises(UsageError, match="another call"):
+        compress_ray.main([str(folder), str(out), *options])
     (out / "cats" / "1.jpg").unlink()
     pytest.importorskip("ray")
     # In a process of its own, whose own classes Ray hands to its workers.
-    options = ["--reader", reader, "--mu", "0.3", "--workers", "1"]
     paths = os.pathsep.join(filter(None, sys.path))
     environment = {**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "", "RAY_USAGE_STATS_ENABLED": "0"}
     done = subprocess.run(

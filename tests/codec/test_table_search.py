@@ -12,8 +12,7 @@ from commands import one_error, run_command
 from factory import code_module
 from jpegdl import functional as F
 from jpegdl.codec import Encoder, FileCost, open_reader, search_folder, search_tables
-from jpegdl.codec.photo_rates import photo_at
-from jpegdl.codec.read_image import DecodedImage
+from jpegdl.codec.read_image import DecodedImage, open_photo
 from jpegdl.codec.table_search import band_search
 from jpegdl.errors import UsageError
 from jpegdl.tables import read_tables, standard_tables, tables_by_component
@@ -177,7 +176,7 @@ def test_the_command_writes_tables_that_files_are_made_with(folder, network, tmp
     assert all(map(torch.equal, read_tables(tmp_path / "tables.json"), (there.found.luma, there.found.chroma)))
     (folder / "bad.png").unlink()
     one = open_reader(network)
-    photos = [photo_at(file) for file in (folder / "0" / "0.png", folder / "0" / "2.png", *sorted((folder / "1").iterdir()))]
+    photos = [open_photo(file) for file in (folder / "0" / "0.png", folder / "0" / "2.png", *sorted((folder / "1").iterdir()))]
     alone = search_tables(photos, one, 0.3, tries=4)
     assert torch.equal(alone.luma, there.found.luma)
 
@@ -198,6 +197,9 @@ def test_the_command_writes_tables_that_files_are_made_with(folder, network, tmp
         (["--reader", "NETWORK", "--photos", "none"], "none"),
         (["--reader", "no_such_network", "--photos", "FOLDER"], "no_such_network"),
         (["--reader", "NETWORK", "--photos", "FOLDER", "--method", "magnitude"], "--method"),
+        (["--reader", "NETWORK", "--photos", "FOLDER", "--seed", "3"], "--seed counts for nothing"),
+        (["--reader", "NETWORK", "--photos", "FOLDER", "--layer.alpha", "3", "--seed", "1"], "--layer.alpha, --seed count"),
+        (["--tries", "7", "--layer.images", "8"], "--tries counts for nothing"),
         (["--reader", "NETWORK", "--photos", "FOLDER", "--mu", "-1"], "mu"),
         (["--reader", "NETWORK", "--photos", "FOLDER", "--images", "0"], "images"),
         (["--reader", "NETWORK", "--photos", "FOLDER", "--tries", "0"], "tries"),

@@ -651,10 +651,11 @@ def test_where_nothing_is_writable_but_temporary_folders(fresh, tmp_path):
         "from numba.core import caching\n"
         "caching.CacheImpl._locator_classes = [caching.UserProvidedCacheLocator]\n"
         "import torch\n"
-        "from jpegdl.kernels import cpu\n"
-        "from jpegdl.kernels.trip import Trip\n"
-        "images, steps = torch.full((1, 3, 8, 8), 0.25), torch.ones(3, 8, 8)\n"
-        "assert torch.allclose(cpu.forward(images, steps, None, None, Trip('hard', bits=None)), images, atol=0.01)\n"
+        "from jpegdl import JpegLayer\n"
+        "images, ones = torch.full((1, 3, 8, 8), 0.25), torch.ones(8, 8)\n"
+        "with torch.no_grad():\n"
+        "    found = JpegLayer(ones, ones, rounding='hard', bits=None)(images)\n"
+        "assert torch.allclose(found, images, atol=0.01)\n"
     )
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("jpegdl-numba-*"))

@@ -569,6 +569,26 @@ def test_gradients_pass_through_vmap(gradient):
     assert torch.equal(torch.vmap(lambda x: jpeg(x, 50))(bytes_), jpeg(bytes_, 50))
 
 
+@pytest.mark.parametrize("bad", [200.0, 0.0, torch.nan])
+def test_values_out_of_range_are_refused_within_transforms_and_compiled_code(bad):
+    """Clamped, they would be another quality without a word."""
+    images, quality, table = torch.rand(2, 3, 8, 8), torch.tensor([50.0, bad]), torch.full((8, 8), bad)
+    table[0, 0] = -1
+    for transformed in (
+        lambda: torch.vmap(jpeg)(images, quality),
+        lambda: torch.func.grad(lambda q: jpeg(images, q).sum())(quality),
+        lambda: torch.func.jvp(lambda q: jpeg(images, q, rounding="soft"), (quality,), (torch.ones(2),)),
+        lambda: torch.vmap(torch.func.grad(lambda q, x: jpeg(x, q).sum()))(quality, images),
+    ):
+        with pytest.raises(UsageError, match=f"quality must be from 1 to 100, got {bad:g}"):
+            transformed()
+    with pytest.raises(UsageError, match="luma must be greater than 0"):
+        torch.vmap(lambda x: jpeg(x, tables=(table, table)))(images)
+    compiled = torch.compile(lambda x, q: jpeg(x, q), backend="aot_eager", fullgraph=True)
+    with pytest.raises(RuntimeError, match="quality must be from 1 to 100"):
+        compiled(images, quality)
+
+
 def test_exported_it_needs_nothing_of_this_package():
     class Codec(torch.nn.Module):
         def forward(self, images):

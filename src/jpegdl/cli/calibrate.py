@@ -4,13 +4,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jpegdl.cli.command import Parser, WithSettings
-from jpegdl.cli.options import model_file, picked_comparison
+from jpegdl.cli.options import model_file, picked_comparison, refuse_idle
 from jpegdl.cli.output import say
 from jpegdl.errors import UsageError
+from jpegdl.files import printable
 from jpegdl.settings import Count, NotNegative, Seed
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+#: Options that count for the tables of files alone.
+_FOR_FILES = ("reader", "photos", "mu", "images", "images_seed", "tries", "subsampling")
 
 
 class Calibrate(WithSettings):
@@ -59,8 +64,10 @@ class Calibrate(WithSettings):
         if not Path(chosen["save"]).absolute().parent.is_dir():
             raise UsageError(f"--save {chosen['save']}: the folder {Path(chosen['save']).parent} does not exist")
         if chosen["reader"] is not None or chosen["photos"] is not None:
+            refuse_idle(self, chosen, [*_FOR_FILES, "device", "save"], "with --reader and --photos")
             _for_files(chosen)
             return
+        refuse_idle(self, chosen, [name for name in chosen if name not in _FOR_FILES], "without --reader and --photos")
         config = picked_comparison(chosen)
         method = chosen["method"] or ("magnitude" if config.layer.tables == "magnitude" else "sensitivity")
         luma, chroma = calibrate_run(config, chosen["seed"], method, model_file(chosen))
@@ -84,8 +91,6 @@ def _for_files(chosen: dict[str, Any]) -> None:
     if chosen["reader"] is None or chosen["photos"] is None:
         missing = "reader" if chosen["reader"] is None else "photos"
         raise UsageError(f"--{missing} is missing: tables of files for a network take --reader MODEL and --photos FOLDER")
-    if given := [name for name in ("method", "model") if chosen[name] is not None]:
-        raise UsageError(f"--{given[0]} is for a layer's first tables, and --reader for those of files: drop one")
     with Bar(unit="files") as bar:
         there = search_folder(
             chosen["photos"],
@@ -95,7 +100,7 @@ def _for_files(chosen: dict[str, Any]) -> None:
             progress=bar.show,
         )
     for why in there.bad:
-        say(f"left out: {why}")
+        say(printable(f"left out: {why}"))
     found = there.found
     write_tables(chosen["save"], {"luma": found.luma, "chroma": found.chroma}, subsampling=chosen["subsampling"])
     _say_tables(found.luma, found.chroma)

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from jpegdl.cli.command import Command, Parser
 from jpegdl.cli.options import pick
-from jpegdl.cli.output import say
+from jpegdl.cli.output import counted, say
 from jpegdl.errors import UsageError
+from jpegdl.files import printable
 
 if TYPE_CHECKING:
     from jpegdl.codec import CompressStanding
@@ -48,27 +49,29 @@ class Compress(Command):
             else:
                 found = compress_folder(chosen["source"], chosen["target"], config, show)
         if shards:
-            _say_of_shards(found)
+            _say_of_shards(found, config.effort)
             return
         pixels = found["pixels"]
         now = " of those written now" if found["skipped"] else ""
         rate = f", {8 * found['bytes'] / pixels:.2f} bits per pixel{now}" if pixels else ""
-        say(f"{found['written']} images written, {found['skipped']} were there already; {found['subsampling']} chroma{rate}")
+        say(f"{counted(found['written'], 'image')} written, {_there(found)}; {found['subsampling']} chroma{rate}")
         if before := found["bytes_before"]:
             ratio = found["bytes"] / before
             larger = "; the files are LARGER than the originals" if ratio > 1 else ""
             say(f"{before / 1e6:.2f} MB became {found['bytes'] / 1e6:.2f} MB, x{ratio:.2f}{now}{larger}")
-        if found["stale"]:
+        if found["stale"] == 1:
+            say("1 JPEG file in OUT no longer has an image in IN; it is kept")
+        elif found["stale"]:
             say(f"{found['stale']} JPEG files in OUT no longer have an image in IN; they are kept")
         if found["others"]:
             say(f"Passed over {found['others_in_words']}")
         if found["readers"]:
-            _say_of_readers(found["readers"], "; compress.html in OUT shows them")
+            _say_of_readers(found["readers"], config.effort, "; compress.html in OUT shows them")
         if found["carried"]:
             say(found["carried"]["words"])
         if bad := found["bad"]:
             are = "are" if len(bad) > 1 else "is"
-            raise UsageError(f"{len(bad)} of the images {are} not written, see above; all others are written")
+            raise UsageError(f"{len(bad)} of {counted(found['images'], 'image')} {are} not written, see above{_others(found)}")
 
 
 def _shards(source: str) -> list[Path]:
@@ -84,26 +87,36 @@ def _shards(source: str) -> list[Path]:
     return found
 
 
-def _say_of_shards(found: dict[str, Any]) -> None:
+def _there(found: dict[str, Any]) -> str:
+    return f"{found['skipped']} {'was' if found['skipped'] == 1 else 'were'} there already"
+
+
+def _others(found: dict[str, Any]) -> str:
+    left = found["images"] - len(found["bad"])
+    return "" if not left else "; the other is written" if left == 1 else "; all others are written"
+
+
+def _say_of_shards(found: dict[str, Any], effort: int | None) -> None:
     rate = "" if found["bits_per_pixel"] is None else f", {found['bits_per_pixel']:.2f} bits per pixel of those written now"
-    shards, images = (
-        f"{found[key]} {what}{'s' * (found[key] != 1)}" for key, what in (("written", "shard"), ("images", "image"))
-    )
-    were = "was" if found["skipped"] == 1 else "were"
-    say(f"{shards} written, {found['skipped']} {were} there already; {images}{rate}")
+    say(f"{counted(found['written'], 'shard')} written, {_there(found)}; {counted(found['images'], 'image')}{rate}")
     if found["beside"] == 1:
         say("1 picture beside an image of its sample, such as a mask, stays as it is")
     elif found["beside"]:
         say(f"{found['beside']} pictures beside an image of their sample, such as masks, stay as they are")
-    _say_of_readers(found["readers"])
+    _say_of_readers(found["readers"], effort)
     if bad := found["bad"]:
-        raise UsageError(f"{len(bad)} images cannot be read and were copied unchanged: {bad[0]['file']}: {bad[0]['why']}")
+        were = "was" if len(bad) == 1 else "were"
+        words = f"{counted(len(bad), 'image')} cannot be read and {were} copied unchanged"
+        raise UsageError(printable(f"{words}: {bad[0]['file']}: {bad[0]['why']}"))
 
 
-def _say_of_readers(found: dict[str, Any], where: str = "") -> None:
+def _say_of_readers(found: dict[str, Any], effort: int | None, where: str = "") -> None:
     """What files for readers came to, and what networks say of them that had no say."""
-    qualities, kinds = (", ".join(f"{name} ({count})" for name, count in found[key].items()) for key in ("qualities", "kinds"))
-    say(f"mu {found['mu']:.3g}; qualities (files): {qualities}; tables (files): {kinds}")
+    qualities, kinds, rounds = (
+        ", ".join(f"{name} ({count})" for name, count in found[key].items()) for key in ("qualities", "kinds", "rounds")
+    )
+    moved = f"; rounds (files): {rounds}" if effort == 3 else ""
+    say(f"mu {found['mu']:.3g}; qualities (files): {qualities}; tables (files): {kinds}{moved}")
     what = {"readers": "reader", "left_out": "left out, with files the others chose", "judges": "judge, which had no say"}
     for key, words in what.items():
         for one in found[key]:
@@ -113,4 +126,4 @@ def _say_of_readers(found: dict[str, Any], where: str = "") -> None:
         say("No other network has read the files; give one with --judge MODEL")
     if found["worst"]:
         named = ", ".join(f"{one['file']} ({one['distance']:.2f}, quality {one['quality']})" for one in found["worst"])
-        say(f"Furthest from their originals: {named}{where}")
+        say(f"Furthest from their originals: {printable(named)}{where}")

@@ -1,15 +1,16 @@
 """Options that several commands share, and what is made of them."""
 
+from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jpegdl._version import __version__
-from jpegdl.cli.command import Parser
+from jpegdl.cli.command import Command, Parser
 from jpegdl.cli.output import is_first_process
-from jpegdl.errors import UsageError
+from jpegdl.errors import UsageError, some_of
 from jpegdl.files import folder_hint
 
 if TYPE_CHECKING:
@@ -56,6 +57,40 @@ def note_command(folder: Path, chosen: dict[str, Any]) -> None:
 def pick(kind: type[T], chosen: dict[str, Any]) -> T:
     """Return the settings of one kind, a dataclass, of all that was chosen."""
     return kind(**{field.name: chosen[field.name] for field in fields(kind)})  # type: ignore[arg-type]
+
+
+def refuse_idle(command: Command, chosen: dict[str, Any], counting: Collection[str], when: str) -> None:
+    """Refuse options that count for nothing.
+
+    Args:
+        command: whose options they are.
+        chosen: all that was chosen.
+        counting: the names of those that count.
+        when: that is so, in words.
+
+    Raises:
+        UsageError: names those that are not as they are where nobody gives them.
+    """
+    own = command.parser()
+    usual = vars(own.instantiate(own.get_defaults()))
+    idle = [
+        option
+        for name, value in usual.items()
+        if name in chosen and name not in counting
+        for option in _differing(name, chosen[name], value)
+    ]
+    if idle:
+        counts, it = ("counts", "it") if len(idle) == 1 else ("count", "them")
+        raise UsageError(f"{when}, {some_of(idle, 3)} {counts} for nothing: drop {it}")
+
+
+def _differing(name: str, given: Any, usual: Any) -> Iterator[str]:
+    """The options of a setting, or of those in it, whose values are not the usual ones."""
+    if is_dataclass(usual) and type(given) is type(usual):
+        for field in fields(usual):
+            yield from _differing(f"{name}.{field.name}", getattr(given, field.name), getattr(usual, field.name))
+    elif given != usual:
+        yield f"--{name.replace('_', '-')}"
 
 
 def picked_comparison(chosen: dict[str, Any]) -> "CompareConfig":

@@ -5,9 +5,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jpegdl.cli.command import OnComparison, Parser
-from jpegdl.cli.options import add_seeds, comparison_folder, note_command, pick
-from jpegdl.cli.output import say, say_table
+from jpegdl.cli.options import add_seeds, comparison_folder, note_command, pick, refuse_idle
+from jpegdl.cli.output import counted, say, say_table
 from jpegdl.errors import UsageError
+from jpegdl.files import printable
+
+#: Options that count for any network, and for that and a comparison.
+_WITH_PHOTOS = ("model", "photos", "reader", "judge", "effort", "tables", "mus", "robust", "to")
+_WITH_BOTH = ("images", "images_seed", "qualities", "subsampling", "device")
 
 
 class Rate(OnComparison):
@@ -41,8 +46,11 @@ class Rate(OnComparison):
         from jpegdl.runs.progress import Bar
 
         if chosen["model"] is not None or chosen["photos"] is not None:
+            refuse_idle(self, chosen, [*_WITH_PHOTOS, *_WITH_BOTH], "with --model and --photos")
             _any_network(chosen)
             return
+        without = [name for name in chosen if name not in _WITH_PHOTOS]
+        refuse_idle(self, chosen, without, "without --model and --photos")
         folder = comparison_folder(chosen)
         with Bar(unit="points") as bar:
             found = rate_comparison(
@@ -81,7 +89,7 @@ def _any_network(chosen: dict[str, Any]) -> None:
     with Bar(unit="photos") as bar:
         found = rate_photos(config, bar.show, to / "pieces")
     for why in found.bad:
-        say(f"left out: {why}")
+        say(printable(f"left out: {why}"))
     for (files, read_by), rows_of_it in groupby(found.rows, lambda row: (row["files"], row["read_by"])):
         default = files == "default"
         say(f"{'default JPEG' if default else f'files {files}'}, read by {read_by}")
@@ -102,7 +110,7 @@ def _any_network(chosen: dict[str, Any]) -> None:
     what = " or ".join(sorted({f"of {row['points_of']}" for row in found.rows if row["points_of"]}))
     if "agreement" in what:
         what += " (where the folders are not a network's classes)"
-    some = f"{found.images} of {found.total} photos" if found.images < found.total else f"{found.total} photos"
+    some = f"{found.images} of {counted(found.total, 'photo')}" if found.images < found.total else counted(found.total, "photo")
     say(f"Points are {what}, against the originals, over {some}, with 95 % intervals" if what else f"Over {some}")
     files = write_photo_rate(found, config, to)
     say(f"Written: {', '.join(map(str, files))}")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jpegdl.codec.encode_folder import CompressStanding, compress_folder
     from jpegdl.codec.encoder import Encoder
     from jpegdl.codec.learned import Learned, file_tables, learned_tables
-    from jpegdl.codec.photo_rates import PhotoRate, PhotoRateConfig, photo_rate_figure, rate_photos, write_photo_rate
+    from jpegdl.codec.photo_rates import PhotoRate, PhotoRateConfig, photo_rate_figure, photos_in, rate_photos, write_photo_rate
     from jpegdl.codec.rate_points import CurveConfig, check_curve_config, rate_run, read_rate, why_no_files
     from jpegdl.codec.rate_results import (
         RATE_COLUMNS,
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     )
     from jpegdl.codec.rate_runs import RatedComparison, rate_comparison
     from jpegdl.codec.read_back import file_report, keep_file_report, read_file_report, stored_in_words
-    from jpegdl.codec.readers import PhotoReader, open_reader, open_readers
+    from jpegdl.codec.read_image import DecodedImage, open_photo
+    from jpegdl.codec.readers import NotFinite, PhotoReader, open_reader, open_readers
     from jpegdl.codec.shaping import choose, each_file, guide
     from jpegdl.codec.shards import compress_shards
     from jpegdl.codec.table_search import FileCost, FolderTables, FoundTables, search_folder, search_tables
@@ -46,11 +47,13 @@ __all__ = [
     "CompressStanding",
     "Curve",
     "CurveConfig",
+    "DecodedImage",
     "Encoder",
     "FileCost",
     "FolderTables",
     "FoundTables",
     "Learned",
+    "NotFinite",
     "PhotoRate",
     "PhotoRateConfig",
     "PhotoReader",
@@ -70,9 +73,11 @@ __all__ = [
     "guide",
     "keep_file_report",
     "learned_tables",
+    "open_photo",
     "open_reader",
     "open_readers",
     "photo_rate_figure",
+    "photos_in",
     "rate_comparison",
     "rate_comparisons",
     "rate_curves",

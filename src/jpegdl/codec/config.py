@@ -1,12 +1,12 @@
 """How to compress a folder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from jpegdl.errors import UsageError
 from jpegdl.settings import Count, NotNegative, Positive, Quality, Range, check_fields
 
-_OF_READERS = ("judge", "mu", "bits_per_pixel", "agree", "floor")
+_OF_READERS = ("judge", "effort", "mu", "bits_per_pixel", "agree", "robust", "floor", "several", "rounds", "device")
 #: Beside it, of files for readers: those furthest from their originals. No image, or who trains on the folder would meet it.
 PICTURE = "compress.html"
 MANIFEST = "compress.json"  # in a folder of compressed images: which settings made them
@@ -80,10 +80,11 @@ def check_compress(config: CompressConfig) -> None:
             f"got {'both' if given else 'neither'}"
         )
     check_fields(config)
+    unusual = [setting.name for setting in fields(config) if getattr(config, setting.name) != setting.default]
     if config.reader is None:
-        of_readers = [name for name in _OF_READERS if getattr(config, name) is not None] + ["effort"] * bool(config.effort)
-        if of_readers:
-            raise UsageError(f"{', '.join(of_readers)} needs --reader MODEL, whose answers count")
+        if of_readers := [name for name in unusual if name in _OF_READERS and (name, config.effort) != ("effort", 0)]:
+            need = "needs" if len(of_readers) == 1 else "need"
+            raise UsageError(f"{', '.join(of_readers)} {need} --reader MODEL, whose answers count")
         if config.exact and config.progressive:
             raise UsageError(
                 "exact and progressive cannot be combined: jpeglib writes levels to sequential files only; drop one"
@@ -95,6 +96,10 @@ def check_compress(config: CompressConfig) -> None:
         raise UsageError("effort 0 makes files from tables alone: give --tables or --model, or an effort from 1 to 3")
     if wrong := [name for name in ("exact", "progressive") if getattr(config, name)] + ["optimize"] * (not config.optimize):
         raise UsageError(f"{', '.join(wrong)}: files for readers are sequential, with optimal codes; drop it, or the reader")
+    if "rounds" in unusual and config.effort != 3:
+        raise UsageError("rounds are steps along the gradient, which need effort 3")
+    if "several" in unusual and "," not in config.reader:
+        raise UsageError("several says how the distances of several readers count, and there is one: give more, or drop it")
     targets = [name for name in ("mu", "bits_per_pixel", "agree") if getattr(config, name) is not None]
     if len(targets) > 1:
         raise UsageError(f"give only one of mu, bits_per_pixel and agree, got {' and '.join(targets)}")

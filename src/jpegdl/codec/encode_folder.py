@@ -32,7 +32,7 @@ from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
 from jpegdl.codec.reader_stage import ReaderStage, side_by_side, summary_of
 from jpegdl.data.sources.listing import Passed, is_archive, passed_in_words
 from jpegdl.errors import UsageError
-from jpegdl.files import remove_strays, replacing, write_text
+from jpegdl.files import printable, remove_strays, replacing, write_text
 from jpegdl.opener import BadImage
 
 SOURCES = ".compress.sources"  # a line for each file that was made: what it was made of
@@ -204,11 +204,6 @@ def _places(source: Path, target: Path) -> tuple[Path, Path]:
     return root, out
 
 
-def printable(text: str) -> str:
-    """Return text on one line, whatever names of files there are in it."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 class _Work:
     def __init__(
         self,
@@ -237,7 +232,7 @@ class _Work:
             self.total += 1
         lost, mu = None, None
         if isinstance(self.maker, ReaderStage):
-            mu = self._settled(self.maker, entries)
+            mu = self.maker.settle(lambda count: self._some(entries(), count), self.manifest, self.total)
         else:
             lost = self._carried(self.maker, entries())
         self.begin = time.monotonic()
@@ -271,14 +266,6 @@ class _Work:
             "readers": None if mu is None else self._of_readers(),
             "carried": lost and {**vars(lost), "faithful": lost.faithful, "words": str(lost)},
         }
-
-    def _settled(self, stage: ReaderStage, entries: Callable[[], Iterator[Entry]]) -> float:
-        """The mu of all files: that of the manifest, or found on some photos, and written there before any file is made."""
-        stage.mu = self.manifest.mu if stage.mu is None else stage.mu
-        mu = stage.settle(lambda count: self._some(entries(), count), self.total)
-        if self.manifest.mu != mu:
-            self.manifest.note(mu=mu)
-        return mu
 
     def _some(self, entries: Iterator[Entry], count: int) -> Iterator[DecodedImage]:
         """That many photos, from all over the folder; those that cannot be read are passed over."""
@@ -420,6 +407,7 @@ class _Work:
             line = None
             if done.bad is not None:
                 found.bad.append({"file": done.entry.inner, "why": done.bad})
+                self.names.pop(f"{done.entry.folder}/{done.entry.new}", None)  # a file of it is of what it was before
                 line = printable(f"{done.entry.path}: {done.bad}")
             elif done.skipped:
                 found.skipped += 1

@@ -18,11 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from timm.data.imagenet_info import ImageNetInfo
 
-from jpegdl.codec.encoder import LARGEST_SIDE, Encoder, encoder_version
+from jpegdl.codec.encoder import Encoder, encoder_version
 from jpegdl.codec.learned import learned_tables
 from jpegdl.codec.levels import Array
-from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
+from jpegdl.codec.read_image import DecodedImage, open_photo
 from jpegdl.codec.readers import PhotoReader, check_together, open_reader
+from jpegdl.codec.rounds import check_gradients
 from jpegdl.codec.shaping import tried
 from jpegdl.codec.trials import LOOKS, Shape, Trials, decoded, make_trials, seen_bytes
 from jpegdl.data.sources.listing import Passed, in_folder, natural_key, warn_passed
@@ -117,6 +118,10 @@ def rate_photos(
         raise UsageError("qualities must be one or more, from 1 to 100, got none")
     if config.tables is not None and (config.reader is None or config.effort < 2):
         raise UsageError("tables are for a reader to choose from: they need --reader and effort 2 or 3")
+    usual = PhotoRateConfig(config.model, config.photos)
+    idle = [name for name in ("effort", "mus", "robust") if getattr(config, name) != getattr(usual, name)]
+    if config.reader is None and idle:
+        raise UsageError(f"{', '.join(idle)} {'needs' if len(idle) == 1 else 'need'} --reader, for which files are made")
     folder, files = photos_in(config.photos)
     model = open_reader(config.model, config.device)
     judges = [open_reader(name.strip(), config.device) for name in (config.judge or "").split(",") if name.strip()]
@@ -126,6 +131,7 @@ def rate_photos(
         raise UsageError(f"two networks that read files are called {twice}: drop one, or give its weights another name")
     if readers:
         check_together(readers)
+        check_gradients(readers, Shape(effort=config.effort))
     folders = [] if any(len(parts) < 2 for parts in files) else sorted({parts[0] for parts in files})
     classes = _targets(folders, model)
     chosen = evenly([classes.get(parts[0], 0) for parts in files], config.images, config.images_seed)
@@ -161,26 +167,6 @@ def photos_in(photos: str) -> tuple[Path, list[tuple[str, ...]]]:
     if not files:
         raise UsageError(f"folder {folder} holds no image file")
     return folder, files
-
-
-def photo_at(path: Path) -> DecodedImage:
-    """Return a photo of a folder, read.
-
-    Raises:
-        UsageError: names it, and says why it cannot be read.
-    """
-    try:
-        with path.open("rb") as stream:
-            photo = open_picture(stream, path.name)
-    except Other:
-        raise UsageError(f"{path} is no image file") from None
-    except BAD as error:
-        raise UsageError(f"{path}: {why(error)}") from error
-    if max(photo.image.size) > LARGEST_SIDE:
-        raise UsageError(
-            f"{path}: has {photo.image.width} x {photo.image.height} pixels: a JPEG file has at most {LARGEST_SIDE} on a side"
-        )
-    return photo
 
 
 def _targets(folders: Sequence[str], model: PhotoReader) -> dict[str, int]:
@@ -283,7 +269,7 @@ class _Measured:
         pictures, targets, bad = [], [], []
         for parts in several:
             try:
-                pictures.append(photo_at(folder.joinpath(*parts)))
+                pictures.append(open_photo(folder.joinpath(*parts)))
             except UsageError as error:
                 bad.append(str(error))
                 continue
@@ -305,7 +291,7 @@ class _Measured:
             return
 
         def made(shape: Shape) -> list[Trials]:
-            trials = [pool.submit(make_trials, picture.image, self.readers, shape, note=picture.note) for picture in pictures]
+            trials = [pool.submit(make_trials, picture, self.readers, shape, bare=True) for picture in pictures]
             several = [each.result() for each in trials]
             tried(several, self.readers, shape, pool)
             return several

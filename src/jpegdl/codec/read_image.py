@@ -1,5 +1,6 @@
 """One file of any format to what a JPEG file can hold: pixels, EXIF block, ICC profile."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -7,9 +8,11 @@ from typing import IO
 import numpy as np
 from PIL import ExifTags, Image
 
+from jpegdl.codec.encoder import check_sides
 from jpegdl.data.images import bad_file
 from jpegdl.data.pixels import eight_bits, loaded, orientation_note
 from jpegdl.data.sources.listing import UNREAD, is_image
+from jpegdl.errors import UsageError
 from jpegdl.opener import FORMATS, BadImage, NotAnImage, decoding, open_image
 
 BAD = (BadImage, OSError, MemoryError)
@@ -24,7 +27,7 @@ class Other(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """What is written.
+    """A photo as a JPEG file can hold it.
 
     Attributes:
         image: mode L or RGB.
@@ -44,6 +47,29 @@ class DecodedImage:
         there = Image.new("L", (1, 1))
         there.info["exif"] = self.exif
         return orientation_note(there)
+
+
+def open_photo(path: str | os.PathLike[str]) -> DecodedImage:
+    """Return a photo of any format that Pillow reads as a photograph, as ``jpegdl compress`` does.
+
+    Args:
+        path: of its file.
+
+    Raises:
+        UsageError: names the file, and says why it cannot be read, or put into a JPEG file.
+    """
+    file = Path(path).expanduser()
+    try:
+        with file.open("rb") as stream:
+            photo = open_picture(stream, file.name)
+        check_sides(photo.image)
+    except Other:
+        raise UsageError(f"{file} is no image file") from None
+    except BAD as error:
+        raise UsageError(f"{file}: {why(error)}") from error
+    except ValueError as error:  # a side is too long
+        raise UsageError(f"{file}: {error}") from error
+    return photo
 
 
 def open_picture(stream: IO[bytes], name: str) -> DecodedImage:

@@ -16,11 +16,12 @@ import torch
 from PIL import Image, ImageDraw
 
 from jpegdl.codec.config import CompressConfig
-from jpegdl.codec.encoder import segments
 from jpegdl.codec.learned import learned_tables
 from jpegdl.codec.levels import Array
+from jpegdl.codec.out_folder import Manifest
 from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture
 from jpegdl.codec.readers import NotFinite, PhotoReader, open_reader, open_readers
+from jpegdl.codec.rounds import check_gradients
 from jpegdl.codec.shaping import LARGEST_BATCH, check_file_shape, tried
 from jpegdl.codec.trials import LOOKS, QUALITIES, Shape, ShapedFile, Trials, decoded, make_trials, seen_bytes, together
 from jpegdl.errors import UsageError
@@ -95,6 +96,7 @@ class ReaderStage:
             keep=0.0 if config.agree is None else _KEEP,
         )
         check_file_shape(self.shape)
+        check_gradients(self.readers, self.shape)
         if config.agree is not None and self.readers[0].features:
             raise UsageError("agree counts first answers, which features do not have: give mu or bits_per_pixel")
         self.mu = config.mu if config.bits_per_pixel is None and config.agree is None else None
@@ -178,8 +180,7 @@ class ReaderStage:
 
     def _trials(self, picture: DecodedImage) -> _Waiting:
         try:
-            shape, extra = replace(self.shape, mu=self.mu or 0.0), segments(picture.exif, picture.icc)
-            trials = make_trials(picture.image, self.readers, shape, extra, picture.note, self._pool)
+            trials = make_trials(picture, self.readers, replace(self.shape, mu=self.mu or 0.0), self._pool)
         except BadImage:
             raise
         except ValueError as error:
@@ -234,7 +235,10 @@ class ReaderStage:
             seen = torch.stack(
                 [seen_bytes(judge, decoded(content), one.trials.note) for one, content in zip(several, contents, strict=True)]
             )
-            both = torch.cat([judge.answers(part.float() / 255) for part in torch.split(torch.cat((own, seen)), LOOKS)])
+            try:
+                both = torch.cat([judge.answers(part.float() / 255) for part in torch.split(torch.cat((own, seen)), LOOKS)])
+            except NotFinite as error:
+                raise NotFinite(f"{error}; it is a judge: without it there would be a file") from error
             answers, others = both.chunk(2)
             kept = answers.argmax(1) == others.argmax(1)
             for place, distance in enumerate(judge.distance(answers, others).tolist()):
@@ -243,18 +247,26 @@ class ReaderStage:
 
     # ------------------------------------------------------------------------------------------------------------------ mu
 
-    def settle(self, pictures: Callable[[int], Iterator[DecodedImage]], total: int | None = None) -> float:
-        """Find the mu that gives what is wanted, on some photos of the folder.
+    def settle(self, pictures: Callable[[int], Iterator[DecodedImage]], manifest: Manifest, total: int | None = None) -> float:
+        """Return the mu of all files of a folder, which is noted there before any is made: what is given, or what the folder
+        has, or what is found on some photos to give what is wanted.
 
         Args:
             pictures: gives that many photos, from all over the folder, and all where they are not twice as many.
+            manifest: of the folder.
             total: how many there are, if that is known: what a sample says of the others is the surer the fewer these are.
 
         Raises:
             UsageError: there is none, or no mu gives it.
         """
-        if self.mu is not None:
-            return self.mu
+        self.mu = manifest.mu if self.mu is None else self.mu
+        if self.mu is None:
+            self.mu = self._found(pictures, total)
+        if manifest.mu != self.mu:
+            manifest.note(mu=self.mu)
+        return self.mu
+
+    def _found(self, pictures: Callable[[int], Iterator[DecodedImage]], total: int | None) -> float:
         wanted = "agree" if self.config.agree is not None else "bits_per_pixel"
         still = replace(self.shape, effort=min(self.shape.effort, 2))
         sample = self._sample(pictures(SAMPLE[wanted]), still)
@@ -264,16 +276,13 @@ class ReaderStage:
         mu = search_mu(sample, still, self.config.bits_per_pixel, self.config.agree, whole=whole)
         if self.shape.effort > 2:
             mu = self._with_rounds(mu, sample, still, pictures)
-        self.mu = mu
         return mu
 
     def _sample(self, pictures: Iterator[DecodedImage], shape: Shape) -> list[Trials]:
         found = []
         for picture in pictures:
             try:
-                trials = make_trials(
-                    picture.image, self.readers, shape, segments(picture.exif, picture.icc), picture.note, self._pool
-                )
+                trials = make_trials(picture, self.readers, shape, self._pool)
             except ValueError:  # which is said when its turn comes
                 continue
             try:
@@ -448,6 +457,7 @@ class ReaderSummary:
         files: how many.
         qualities: how many have which quality.
         kinds: how many have which kind of tables: standard, finer chroma, learned or finest.
+        rounds: how many were moved in how many rounds of gradient.
         readers: of each its ``name``, ``agreement`` (share of first answers that stay; None of features) and ``distance``
             (mean, nats).
         left_out: of each of several readers the same, on the files that the others choose.
@@ -459,6 +469,7 @@ class ReaderSummary:
     files: int
     qualities: dict[int, int]
     kinds: dict[str, int]
+    rounds: dict[int, int]
     readers: list[dict[str, Any]]
     left_out: list[dict[str, Any]]
     judges: list[dict[str, Any]]
@@ -480,12 +491,13 @@ def summary_of(made: dict[str, dict[str, Any]], stage: ReaderStage) -> ReaderSum
             found.append({"name": reader.name, "agreement": None if reader.features else kept, "distance": distance})
         return found
 
-    qualities, kinds = ([one[key] for one in made.values()] for key in ("quality", "kind"))
+    qualities, kinds, rounds = ([one[key] for one in made.values()] for key in ("quality", "kind", "rounds"))
     worst = sorted(made, key=lambda name: -max(made[name]["distance"]))[:WORST]
     return ReaderSummary(
         len(made),
         {quality: qualities.count(quality) for quality in sorted(set(qualities))},
         {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
+        {number: rounds.count(number) for number in sorted(set(rounds))},
         of(None, stage.readers),
         of("left_out", stage.readers),
         of("judges", stage.judges),

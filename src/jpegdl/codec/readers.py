@@ -37,7 +37,7 @@ from jpegdl.user_code import find_object, is_own, said
 
 
 class NotFinite(UsageError):  # noqa: N818
-    """What a reader says of something is not finite."""
+    """What a network says of a photo or its file is not finite."""
 
 
 FEATURES = "features:"  # in front of a name: what comes before the head, or all that the network gives
@@ -138,7 +138,7 @@ class PhotoReader:
             with torch.no_grad():  # or copies of what TorchScript holds would be results of a computation
                 copied = copy.deepcopy(model)
         except Exception as error:  # whatever the user's classes raise
-            raise UsageError(f"reader {self.name} cannot be copied, with copy.deepcopy: {said(error)[:300]}") from error
+            raise UsageError(f"{self.name} cannot be copied, with copy.deepcopy: {said(error)[:300]}") from error
         copied.eval().requires_grad_(False)
         return (
             copied.float()
@@ -155,13 +155,13 @@ class PhotoReader:
             whole, alone = self.answers(views), self.answers(views[:1])
         if whole.shape[1] == 1 and not self.features:
             raise UsageError(
-                f"reader {self.name} gives one number, which does not tell classes apart: write {FEATURES}{self.name}, and "
+                f"{self.name} gives one number, which does not tell classes apart: write {FEATURES}{self.name}, and "
                 "distances of that number count"
             )
         size = float(whole.abs().max())
         if float((whole[0] - alone[0]).abs().max()) > _ALIKE * (size if self.features else max(1.0, size)):
             raise UsageError(
-                f"reader {self.name} gives other answers when it is asked again, about one image of several alone: they are "
+                f"{self.name} gives other answers when it is asked again, about one image of several alone: they are "
                 "random, or depend on the other images, also in eval mode (dropout, or BatchNorm with a batch's statistics)"
             )
         return whole.shape[1]
@@ -288,7 +288,7 @@ class PhotoReader:
             raise
         except Exception as error:  # whatever the user's code raises
             shape = tuple(views.shape)
-            raise UsageError(f"reader {self.name} fails on images {shape}: {said(error)[:300]}") from error
+            raise UsageError(f"{self.name} fails on images {shape}: {said(error)[:300]}") from error
         raw = getattr(raw, "logits", raw) if not self.features else getattr(raw, "pooler_output", raw)
         if isinstance(raw, tuple | list) and raw:
             raw = raw[0]
@@ -296,12 +296,12 @@ class PhotoReader:
         if not fits or (raw.ndim > 2 and not self.features):
             got = tuple(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
             raise UsageError(
-                f"reader {self.name} must give logits ({len(views)}, classes), got {got}; if the network gives features, "
+                f"{self.name} must give logits ({len(views)}, classes), got {got}; if the network gives features, "
                 f"write {FEATURES}{self.name}"
             )
         found: Tensor = raw.flatten(1).float().cpu()
         if not bool(found.detach().isfinite().all()):
-            raise NotFinite(f"reader {self.name} gives answers that are not finite, so they cannot choose a file")
+            raise NotFinite(f"{self.name} gives answers that are not finite")
         return found
 
     def _said(self, views: Tensor) -> Any:
@@ -357,7 +357,7 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
     plain = name.removeprefix(FEATURES)
     features = plain != name
     if not plain.strip():
-        raise UsageError("a reader is missing: give a run's folder, timm's name of a model, NAME@FILE or module:make")
+        raise UsageError("a network is missing: give a run's folder, timm's name of a model, NAME@FILE or module:make")
     options: dict[str, Any] = {"features": features, "device": device, "fast": fast}
     processor = None
     folder = Path(plain).expanduser()
@@ -367,6 +367,8 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
     elif is_own(plain.partition("@")[0]):
         made = _own(*_with_file(plain))
         if isinstance(made, PhotoReader):
+            if features and not made.features:
+                raise UsageError(f"{plain} makes a PhotoReader: have it give features with PhotoReader(..., features=True)")
             return made
         network, found = made, _recorded_input(made)
     else:
@@ -526,7 +528,7 @@ def _check_view(reader: PhotoReader, processor: Any) -> None:
         off = float((made.float() * std + mean - seen).abs().max())
     if off > 0.01 + 2.5 / reader.size:  # a pixel more or less where a crop is cut
         raise UsageError(
-            f"reader {reader.name}: its image processor ({type(processor).__name__}) does more to a photo than scaling, a crop "
+            f"{reader.name}: its image processor ({type(processor).__name__}) does more to a photo than scaling, a crop "
             "of the middle and normalisation; give module:make, for a jpegdl.codec.PhotoReader whose view() does the same"
         )
 
@@ -536,7 +538,7 @@ def _recorded_input(network: nn.Module) -> dict[str, Any]:
     recorded = getattr(network, "pretrained_cfg", None) or {}
     if not isinstance(recorded, dict) or "input_size" not in recorded:
         return {}
-    return _seen(input_of(recorded), "a reader")
+    return _seen(input_of(recorded), "a network")
 
 
 def _seen(made: OwnInput, whose: str) -> dict[str, Any]:
@@ -547,14 +549,14 @@ def _seen(made: OwnInput, whose: str) -> dict[str, Any]:
 
 
 def _own(name: str, file: Path | None) -> Any:
-    made: Any = find_object(name, "reader")
+    made: Any = find_object(name, "network")
     if not isinstance(made, nn.Module | PhotoReader):
         if not callable(made):
-            raise UsageError(f"reader {name} must be a torch.nn.Module or make one, got {type(made).__name__}")
+            raise UsageError(f"network {name} must be a torch.nn.Module or make one, got {type(made).__name__}")
         try:
             inspect.signature(made).bind()
         except TypeError as error:
-            raise UsageError(f"reader {name} must be callable without arguments: {error}") from error
+            raise UsageError(f"network {name} must be callable without arguments: {error}") from error
         except ValueError:  # it has no signature: calling it will tell
             pass
         try:
@@ -562,15 +564,15 @@ def _own(name: str, file: Path | None) -> Any:
         except UsageError:  # of a PhotoReader that it makes, and says so
             raise
         except (Exception, SystemExit) as error:  # whatever the user's code raises
-            raise UsageError(f"reader {name} failed, called without arguments: {said(error)}") from error
+            raise UsageError(f"network {name} failed, called without arguments: {said(error)}") from error
     if isinstance(made, PhotoReader):
         return made
     if not isinstance(made, nn.Module):
-        raise UsageError(f"reader {name} must be a torch.nn.Module or make one, got {type(made).__name__}")
+        raise UsageError(f"network {name} must be a torch.nn.Module or make one, got {type(made).__name__}")
     if file is not None:
         load_weights(made, read_weights(file), (), f"weights {file}")
     check_finite(
-        {key: value for key, value in made.state_dict().items() if isinstance(value, Tensor)}, f"reader {name}: weights"
+        {key: value for key, value in made.state_dict().items() if isinstance(value, Tensor)}, f"network {name}: weights"
     )
     return made
 

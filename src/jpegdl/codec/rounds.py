@@ -30,6 +30,26 @@ _LEFT = 0.3
 _SHIFT = 3  # pixels
 
 
+def check_gradients(readers: Sequence[PhotoReader], shape: Shape) -> None:
+    """Refuse readers whose gradients move nothing, where files are to be guided by them.
+
+    Raises:
+        UsageError: names the reader.
+    """
+    for reader in readers if shape.effort > 2 else ():
+        noise = torch.rand((2, 3, reader.size, reader.size), generator=torch.Generator().manual_seed(1))
+        smooth = torch.linspace(0, 1, reader.size).expand(1, 3, reader.size, reader.size)
+        views = torch.cat((noise, smooth, 0.5 + (noise - 0.5) / 8)).requires_grad_()
+        with torch.enable_grad():
+            answers = reader.answers(views)
+            moves = answers.requires_grad and bool(torch.autograd.grad(answers.square().sum(), views)[0].any())
+        if not moves:
+            raise UsageError(
+                f"effort 3 follows gradients, and {reader.name} passes none on to photos, as with layer.rounding hard: take "
+                "effort 1 or 2"
+            )
+
+
 def guide_trials(several: list[Trials], readers: Sequence[PhotoReader], shape: Shape, pool: ThreadPoolExecutor) -> None:
     """Add files made in rounds of gradient to the trials of several photos.
 
@@ -135,8 +155,6 @@ def _look(moved: list[_Moved], readers: Sequence[PhotoReader], shape: Shape, num
                 answers, others = answers.chunk(2)
                 distance = reader.distance(wanted, answers)
                 total = _add(total, reader.distance(wanted, others))
-            if not (last or distance.requires_grad):
-                raise UsageError(f"effort 3 follows gradients, and reader {reader.name} gives none: take effort 1 or 2")
             total = _add(total, distance)
         each_distance.append(distance.detach().double().numpy())
         kept = (answers.argmax(1) == wanted.argmax(1)).tolist()

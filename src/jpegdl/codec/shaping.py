@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from jpegdl.codec.read_image import DecodedImage
 from jpegdl.codec.readers import PhotoReader, check_together, open_readers
-from jpegdl.codec.rounds import guide_trials
-from jpegdl.codec.trials import LOOKS, PhotoLike, Shape, ShapedFile, Trials, as_picture, ask, ladders, make_trials
+from jpegdl.codec.rounds import check_gradients, guide_trials
+from jpegdl.codec.trials import LOOKS, PhotoLike, Shape, ShapedFile, Trials, as_photo, ask, ladders, make_trials
 from jpegdl.errors import UsageError
 from jpegdl.settings import check_fields
 
@@ -58,7 +60,7 @@ def each_file(
     """Make files for readers, photo by photo, in a pipeline that holds no more photos at a time than a batch.
 
     Args:
-        photos: any number of them, see :func:`as_picture`.
+        photos: any number of them, see :func:`as_photo`.
         readers: one or more, opened or by name.
         shape: how to make them; ``effort`` says whether only the quality is chosen, or the rounding moves too.
         threads: threads that make files while the readers look at others. Default: one for each core.
@@ -73,6 +75,7 @@ def each_file(
     shape = shape or Shape()
     check_file_shape(shape)
     opened = as_readers(readers)
+    check_gradients(opened, shape)
     with ThreadPoolExecutor(threads or (torch.get_num_threads())) as pool:
         pending: list[Future[Trials]] = []
         for several in batches(photos):
@@ -84,23 +87,24 @@ def each_file(
             yield from _finish(pending, opened, shape, pool)
 
 
-def batches(photos: Iterable[PhotoLike]) -> Iterator[list[Image.Image]]:
+def batches(photos: Iterable[PhotoLike]) -> Iterator[list[DecodedImage]]:
     """Photos a few at a time, fewer of large ones.
 
     Raises:
         TypeError: one photo, whose rows would be taken for photos.
     """
-    if isinstance(photos, Image.Image) or (isinstance(photos, np.ndarray | Tensor) and photos.ndim == 3 and 3 in photos.shape):
+    rows = isinstance(photos, np.ndarray | Tensor) and photos.ndim == 3 and 3 in photos.shape
+    if rows or isinstance(photos, Image.Image | DecodedImage | str | Path):
         raise TypeError("photos must be several, got one: [photo]")
-    batch: list[Image.Image] = []
+    batch: list[DecodedImage] = []
     pixels = 0
     for photo in photos:
-        picture = as_picture(photo)
-        size = picture.width * picture.height
+        one = as_photo(photo)
+        size = one.image.width * one.image.height
         if batch and (pixels + size > LARGEST_BATCH or len(batch) >= LOOKS):
             yield batch
             batch, pixels = [], 0
-        batch.append(picture)
+        batch.append(one)
         pixels += size
     if batch:
         yield batch
@@ -131,7 +135,7 @@ def choose(
     """Make a JPEG file of each photo, and let readers choose its quality by their own answers on the original.
 
     Args:
-        photos: see :func:`as_picture`.
+        photos: see :func:`as_photo`.
         readers: one or more, opened or by name, see :func:`jpegdl.codec.open_reader`.
         mu: what a bit per pixel is worth, in nats.
         settings: further settings of :class:`Shape`.

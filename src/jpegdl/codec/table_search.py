@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,11 +18,11 @@ from torch import Tensor
 
 from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.learned import LARGEST, file_tables
-from jpegdl.codec.photo_rates import photo_at, photos_in
-from jpegdl.codec.read_image import DecodedImage
+from jpegdl.codec.photo_rates import photos_in
+from jpegdl.codec.read_image import open_photo
 from jpegdl.codec.readers import PhotoReader, open_readers
 from jpegdl.codec.shaping import as_readers
-from jpegdl.codec.trials import LOOKS, QUALITIES, PhotoLike, as_picture, decoded, seen_bytes
+from jpegdl.codec.trials import LOOKS, QUALITIES, PhotoLike, as_photo, decoded, seen_bytes
 from jpegdl.errors import UsageError
 from jpegdl.functional import ZIGZAG
 from jpegdl.random import evenly
@@ -36,7 +35,6 @@ _FIRST = 30  # quality, from which the best standard tables are looked for
 _BANDS = (0, 1, 3, 6, 15, 36, 64)  # of frequencies along the zigzag that become coarser or finer together
 _FAR = (1.4, 1.2)  # how much coarser or finer, first and then
 
-Photo = PhotoLike | DecodedImage | Path
 Cost = tuple[float, float, float]  # cost, distance, bits per pixel
 Seen = tuple[float, list[Tensor]]  # bits per pixel of a file, and what each reader sees of it
 
@@ -82,7 +80,7 @@ class FileCost:
 
     def __init__(
         self,
-        photos: Sequence[Photo],
+        photos: Sequence[PhotoLike],
         readers: Sequence[PhotoReader],
         mu: float,
         subsampling: str = "4:2:0",
@@ -99,7 +97,7 @@ class FileCost:
         self._own: dict[int, list[Tensor]] = {}
         self._opening = threading.Lock()  # a sequence that makes photos is the user's, and may not expect threads
 
-    def _photo(self, number: int) -> Photo:
+    def _photo(self, number: int) -> PhotoLike:
         with self._opening:
             photo = self.photos[number]
             if isinstance(photo, Image.Image):
@@ -111,8 +109,8 @@ class FileCost:
         """Return of each photo of these numbers the readers' answers on the original."""
         for number in numbers:
             if number not in self._own:
-                picture, note = opened(self._photo(number))
-                pixels = stored_pixels(picture)
+                photo = as_photo(self._photo(number))
+                pixels, note = stored_pixels(photo.image), photo.note
                 self._own[number] = [
                     reader.answers(seen_bytes(reader, pixels, note)[None].float() / 255)[0] for reader in self.readers
                 ]
@@ -147,7 +145,8 @@ class FileCost:
         """The files of each group of photos; threads make those of the next one meanwhile."""
 
         def file(number: int) -> Seen:
-            picture, note = opened(self._photo(number))
+            photo = as_photo(self._photo(number))
+            picture, note = photo.image, photo.note
             content = encoder.encode(picture)
             pixels = decoded(content)
             bits = 8 * len(content) / (picture.width * picture.height)
@@ -175,19 +174,13 @@ class FileCost:
         return QUALITIES[place]
 
 
-def opened(photo: Photo) -> tuple[Image.Image, int]:
-    """Return a photo as a picture, mode RGB or L, and its EXIF orientation where it is known, else 1."""
-    photo = photo_at(photo) if isinstance(photo, Path) else photo
-    return (photo.image, photo.note) if isinstance(photo, DecodedImage) else (as_picture(photo), 1)
-
-
 def stored_pixels(picture: Image.Image) -> Tensor:
     """Return its pixels, (3, H, W) uint8; grey ones three times."""
     return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
 
 
 def search_tables(
-    photos: Sequence[Photo],
+    photos: Sequence[PhotoLike],
     readers: PhotoReader | str | Sequence[PhotoReader | str],
     mu: float = 1.0,
     *,
@@ -324,7 +317,7 @@ def search_folder(
     good, bad = [], []
     for file in files:
         try:
-            photo_at(file)
+            open_photo(file)
         except UsageError as error:
             bad.append(str(error))
         else:

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -20,9 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 from jpegdl import functional as F
-from jpegdl.codec.encoder import check_sides
+from jpegdl.codec.encoder import check_sides, segments
 from jpegdl.codec.levels import Array, file_of_levels, nearest_levels
-from jpegdl.codec.read_image import storable
+from jpegdl.codec.read_image import DecodedImage, open_photo, storable
 from jpegdl.codec.readers import PhotoReader
 from jpegdl.errors import UsageError
 from jpegdl.settings import Count, NotNegative, Quality, Range
@@ -43,7 +44,7 @@ _LARGE = 2**22  # pixels of a photo whose files are made side by side
 LOOKS = 32  # that go through a reader at once
 
 Share = Annotated[float, Range(0, 1)]
-PhotoLike = Image.Image | np.ndarray[Any, Any] | Tensor
+PhotoLike = Image.Image | np.ndarray[Any, Any] | Tensor | DecodedImage | Path
 
 
 @dataclass(frozen=True)
@@ -285,16 +286,23 @@ def together(distances: Array, shape: Shape) -> Array:
     return found
 
 
-def as_picture(photo: PhotoLike) -> Image.Image:
-    """Return a photo as an image, mode RGB or L.
+def as_photo(photo: PhotoLike) -> DecodedImage:
+    """Return a photo as a JPEG file can hold it.
 
     Args:
-        photo: a PIL image, of which the pixels count, and no note to turn them; (H, W, 3) or (H, W) uint8 as NumPy has images;
-            or (3, H, W) or (1, H, W) as PyTorch has them, uint8 or floating point in [0, 1].
+        photo: the path of a file, or what :func:`jpegdl.codec.open_photo` returns: then files have its EXIF block and ICC
+            profile; a PIL image, of which the pixels count, and no note to turn them; (H, W, 3) or (H, W) uint8 as NumPy has
+            images; or (3, H, W) or (1, H, W) as PyTorch has them, uint8 or floating point in [0, 1].
 
     Raises:
         TypeError, ValueError: something else, or what a JPEG file has no place for.
     """
+    photo = open_photo(photo) if isinstance(photo, Path) else photo
+    return photo if isinstance(photo, DecodedImage) else DecodedImage(_as_picture(photo), b"", None)
+
+
+def _as_picture(photo: Image.Image | np.ndarray[Any, Any] | Tensor) -> Image.Image:
+    """As an image, mode RGB or L."""
     if isinstance(photo, Image.Image):
         if not all(photo.size):
             raise ValueError(f"a photo must have pixels, got one of {photo.width} x {photo.height}")
@@ -311,7 +319,7 @@ def as_picture(photo: PhotoLike) -> Image.Image:
         photo = photo.permute(1, 2, 0).cpu().numpy()
         photo = photo[..., 0] if photo.shape[-1] == 1 else photo
     if not isinstance(photo, np.ndarray):
-        raise TypeError(f"a photo must be a PIL image, an array or a tensor, got {type(photo).__name__}")
+        raise TypeError(f"a photo must be a Path, a PIL image, an array or a tensor, got {type(photo).__name__}")
     if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or (photo.ndim == 3 and photo.shape[-1] != 3) or not photo.size:
         raise ValueError(f"a photo must be uint8, (H, W, 3) or (H, W), got {photo.dtype} {photo.shape}")
     return Image.fromarray(photo)
@@ -360,24 +368,24 @@ def make_trials(
     photo: PhotoLike,
     readers: Sequence[PhotoReader],
     shape: Shape,
-    segments: bytes = b"",
-    note: int = 1,
     pool: ThreadPoolExecutor | None = None,
+    *,
+    bare: bool = False,
 ) -> Trials:
     """Make the files of one photo, and what each reader sees of them; in any thread.
 
     Args:
-        photo: as it is stored.
+        photo: see :func:`as_photo`.
         readers: that look at the files.
         shape: how they are made.
-        segments: marker segments to put into each.
-        note: EXIF orientation among these, 1 to 8.
         pool: of threads that make the files of a large photo side by side, since such photos are in work one at a time.
+        bare: leave out its EXIF block and ICC profile.
 
     Raises:
         ValueError: the photo cannot be put into a JPEG file.
     """
-    picture = as_picture(photo)
+    whole = as_photo(photo)
+    picture, note, between = whole.image, whole.note, b"" if bare else segments(whole.exif, whole.icc)
     check_sides(picture)
     stored = torch.from_numpy(np.array(picture))
     stored = stored[None] if stored.ndim == 2 else stored.permute(2, 0, 1)
@@ -394,7 +402,7 @@ def make_trials(
     def file(each: Tables) -> tuple[bytes, list[Tensor]]:
         of_planes, seen_of_them, subsampling = planes[each.kind == FINEST]
         levels = levels_of(of_planes, seen_of_them, each, floor)
-        content = file_of_levels(levels, each.of(len(levels)), picture.size, subsampling, segments)
+        content = file_of_levels(levels, each.of(len(levels)), picture.size, subsampling, between)
         pixels = decoded(content)
         return content, [seen_bytes(reader, pixels, note) for reader in readers]
 
@@ -405,7 +413,7 @@ def make_trials(
     views = [torch.stack(each) for each in zip(original, *(seen for _, seen in made), strict=True)]
     nothing = np.zeros((len(readers), len(files)))
     trials = Trials(picture.size, views, files, tables, [0] * len(files), nothing, nothing > 0, [len(each) for each in files])
-    trials.segments, trials.note, trials.drawn = segments, note, zlib.crc32(files[-1]) / 2**32
+    trials.segments, trials.note, trials.drawn = between, note, zlib.crc32(files[-1]) / 2**32
     trials.features = any(reader.features for reader in readers)
     if shape.effort > 2:
         trials.coefficients = coefficients

@@ -15,7 +15,7 @@ from jpegdl.layer.base import compute_dtype, warn_unless_images
 from jpegdl.layer.config import ROUNDINGS, Rounding
 from jpegdl.layer.jpeg_paths import exact_path, floating, straight
 from jpegdl.layer.quantizing import check_hardness
-from jpegdl.tables import can_be_looked_at, check_qualities, standard_tables
+from jpegdl.tables import check_qualities, check_values, standard_tables
 
 Tables = tuple[Tensor, Tensor]
 Gradient = Literal["ste", "ste-matched", "hard", "soft"]
@@ -119,7 +119,8 @@ def jpeg(
     Raises:
         TypeError: ``images`` is not a tensor, or has another dtype.
         UsageError: another shape; a quality outside of 1 to 100; a table with a step that is not greater than 0; both or
-            neither of quality and tables; an unknown choice.
+            neither of quality and tables; an unknown choice. Compiled code raises RuntimeError for such a quality or step, when
+            it runs. Under ``torch.vmap`` within compiled code nothing looks, and the quality or step is clamped.
 
     Source: ITU-T T.81; libjpeg-turbo. The gradients: Bengio et al. 2013; "JPEG Inspired Deep Learning" (ICLR 2025).
 
@@ -286,12 +287,10 @@ def _table(table: Any, name: str, exact: bool) -> Tensor:
         raise UsageError(f"{name} must hold numbers, of shape (8, 8) or (N, 8, 8), got {steps.dtype}, {tuple(steps.shape)}")
     if steps.dtype != torch.float64:
         steps = steps.float()
-    if can_be_looked_at(steps):
-        largest = LARGEST_STEP if exact else 1e12
-        wrong = steps[~((steps > 0) & (steps <= largest))]
-        if wrong.numel():
-            bound = f" and at most {largest:g}, as in a baseline file" if exact else " and finite"
-            raise UsageError(f"{name} must be greater than 0{bound}, everywhere, got {wrong.flatten()[0].item():g}")
+    largest = LARGEST_STEP if exact else 1e12
+    bound = f"at most {largest:g}, as in a baseline file" if exact else "finite"
+    message = f"{name} must be greater than 0 and {bound}, everywhere"
+    check_values(steps, lambda steps: (steps > 0) & (steps <= largest), message)
     return straight(steps, steps.detach().round().clamp(min=1)) if exact else steps
 
 
