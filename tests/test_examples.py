@@ -300,3 +300,13 @@ def test_class_folders_of_ones_own(trainer, tmp_path, script):
         Image.new("RGB", (70, 66), (index * 9, 90, 200 * (index % 2))).save(tmp_path / part / kind / f"{index}.png")
     model = trainer(script, "timm")(["--data", str(tmp_path), "--epochs", "1"])
     assert model(torch.rand(1, 3, 64, 64)).shape == (1, 2)
+
+
+def test_trainers_report_all_test_images(example, monkeypatch, capsys):
+    """A folder's images come class by class, so those of the first batch would be of few classes."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples" / "trainers")
+    always_0 = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    always_0[2].load_state_dict({"weight": torch.zeros(2, 3), "bias": torch.tensor([1.0, 0.0])})
+    test = torch.utils.data.TensorDataset(torch.rand(80, 3, 8, 8), torch.arange(80) // 64)
+    example("photographs").report(prepend(always_0, JpegLayer()), test)
+    assert capsys.readouterr().out.startswith("80.0% of 80 test images")

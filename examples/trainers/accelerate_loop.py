@@ -8,7 +8,7 @@ import argparse
 import timm
 import torch
 from accelerate import Accelerator
-from photographs import image_sets
+from photographs import image_sets, report
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -35,10 +35,8 @@ def main(arguments: list[str] | None = None) -> PrependedModel:
                 accelerator.backward(nn.functional.cross_entropy(model(images), labels))
                 optimizer.step()
                 optimizer.zero_grad()
-    trained: PrependedModel = accelerator.unwrap_model(model).eval()
-    images, labels = next(iter(DataLoader(test, 64)))
-    correct = trained(images.to(accelerator.device)).argmax(1).cpu() == labels
-    print(f"{correct.float().mean():.1%} of {len(labels)} test images; {trained.layer}")
+    trained: PrependedModel = accelerator.unwrap_model(model)
+    report(trained, test)
     return trained
 
 

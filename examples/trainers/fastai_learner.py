@@ -9,7 +9,7 @@ import argparse
 import timm
 from fastai.callback.core import CancelFitException
 from fastai.vision.all import Callback, DataLoader, DataLoaders, Learner, accuracy, params
-from photographs import image_sets
+from photographs import image_sets, report
 from torch import nn
 
 from jpegdl import JpegLayer, prepend
@@ -55,8 +55,7 @@ def main(arguments: list[str] | None = None) -> PrependedModel:
     no_decay(learner, 1)
     with learner.no_bar():
         learner.fit_one_cycle(options.epochs, lr_max=[1e-3, 3e-3])  # of the backbone, of the layer
-    learner.model.eval()
-    print(model.layer)
+    report(model, test)
     return model
 
 

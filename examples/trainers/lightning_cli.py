@@ -1,12 +1,12 @@
-"""A JPEG layer in LightningCLI, chosen in YAML:
+"""A JPEG layer in LightningCLI, chosen in YAML. --data.folder FOLDER takes class folders of your own:
 
 python examples/trainers/lightning_cli.py fit --config examples/trainers/lightning_cli.yaml
 """
 
 import lightning
-from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_module import Classification
-from photographs import image_sets
+from photographs import image_sets, report
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -29,8 +29,15 @@ class Images(lightning.LightningDataModule):
         return DataLoader(self.test_set, 64)
 
 
+class CommandLine(LightningCLI):
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
+
+
 def main(arguments: list[str] | None = None) -> LightningCLI:
-    return LightningCLI(Classification, Images, args=arguments, save_config_callback=None)
+    done = CommandLine(Classification, Images, args=arguments, save_config_callback=None)
+    report(done.model.model, done.datamodule.test_set)
+    return done
 
 
 if __name__ == "__main__":

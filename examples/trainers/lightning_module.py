@@ -5,7 +5,7 @@ import argparse
 import lightning
 import timm
 import torch
-from photographs import image_sets
+from photographs import image_sets, report
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> PrependedModel:
         max_epochs=options.epochs, max_steps=options.steps, logger=False, enable_checkpointing=False, enable_progress_bar=False
     )
     trainer.fit(module, DataLoader(train, 16, shuffle=True), DataLoader(test, 64))
-    print({name: value.item() for name, value in trainer.callback_metrics.items()}, module.model.layer)
+    report(module.model, test)
     return module.model
 
 

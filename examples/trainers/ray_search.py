@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> tune.ResultGrid:
         )
     found = tuner.fit()
     best = found.get_best_result("loss", "min")
-    print(best.config, best.metrics["loss"])
+    print(f"{best.config}: loss {best.metrics['loss']:.3f} on the held-out images")
     return found
 
 

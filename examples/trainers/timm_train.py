@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 import timm
-from photographs import image_sets
+from photographs import image_sets, report
 from timm.models import register_model
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
@@ -52,9 +52,7 @@ def main(arguments: list[str] | None = None) -> PrependedModel:
             optimizer.step()  # and the steps of the layer are in range: nothing else to call
             average.update(model)
         scheduler.step(epoch + 1)
-    images, labels = next(iter(DataLoader(test, 64)))
-    accuracy = (average.module.eval()(images).argmax(1) == labels).float().mean().item()
-    print(f"{accuracy:.1%} of {len(labels)} test images; {model.layer}")
+    report(average.module, test)
     return model
 
 

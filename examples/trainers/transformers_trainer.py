@@ -8,7 +8,7 @@ import tempfile
 from typing import Any
 
 import torch
-from photographs import SIZE, image_sets
+from photographs import SIZE, image_sets, report
 from transformers import AutoModelForImageClassification, Trainer, TrainingArguments, ViTConfig
 
 from jpegdl import JpegLayer, parameter_groups, prepend
@@ -50,12 +50,11 @@ def main(arguments: list[str] | None = None) -> PrependedModel:
             settings,
             data_collator=collate,
             train_dataset=train,
-            eval_dataset=test,
             # Without these the Trainer makes one optimizer with one rate, and spares the tables in weight decay too.
             optimizers=(optimizer, None),
         )
         trainer.train()
-        print(trainer.evaluate(), model.layer)
+    report(model, test)
     return model
 
 

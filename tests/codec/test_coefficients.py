@@ -108,6 +108,22 @@ def test_levels_of_any_integer_dtype_are_decoded():
         F.decode_levels(tuple(levels.float() for levels in found.levels), *tables, size, "4:2:0")
 
 
+@pytest.mark.parametrize(
+    ("made", "said", "size"),
+    [("4:4:4", "4:2:0", (33, 40)), ("4:2:0", "4:4:4", (33, 40)), ("4:2:2", "4:2:0", (33, 40)), ("4:2:0", "4:2:0", (48, 40))],
+)
+def test_levels_of_another_sampling_or_size_are_refused(made, said, size):
+    """They would be other images: a quarter of the chroma, enlarged, or less than the size that was asked for."""
+    found = read(encoded(quality=90, subsampling=made))
+    assert found.size == (33, 40)
+    with pytest.raises(UsageError, match=r"must be of shape \(N, "):
+        F.decode_levels(found.levels, found.luma, found.chroma, size, said)
+    with pytest.raises(UsageError, match=r"must be of shape \(N, "):
+        F.planes_to_images(*found.planes, size, said)
+    with pytest.raises(UsageError, match="2 tensors"):
+        F.decode_levels(found.levels[:2], found.luma, found.chroma, found.size, made)
+
+
 def test_planes_of_narrow_integers_are_whole():
     wide = Coefficients((torch.full((1, 1, 1, 8, 8), 900),), torch.full((1, 8, 8), 200), (8, 8))
     narrow = Coefficients((wide.levels[0].to(torch.int16),), wide.tables.to(torch.uint8), (8, 8))

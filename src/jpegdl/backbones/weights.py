@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import pickle
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 _ENTRIES = ("state_dict_ema", "model_ema", "ema", "state_dict", "model")
 #: What wrappers put in front of names: DDP, torch.compile, Lightning modules, this project's models.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+#: The way out where published weights cannot be had.
+_FILE = "--weights FILE, or NAME@FILE for a network that reads files"
 
 
 def read_weights(file: Path) -> State:
@@ -104,7 +107,7 @@ def pretrained_weights(name: str, size: int) -> State:
     """
     source = pretrained_source(name)
     if not source:
-        raise UsageError(f"pretrained: no weights of backbone {name!r} are published; give a file with weights")
+        raise UsageError(f"pretrained: no weights of backbone {name!r} are published; give a file: {_FILE}")
     try:
         if name.startswith(TORCHVISION):
             short = name.removeprefix(TORCHVISION)
@@ -117,10 +120,9 @@ def pretrained_weights(name: str, size: int) -> State:
                     raise
                 model = timm.create_model(name, pretrained=True)
     except Exception as error:  # whatever the network's and the libraries' layers raise
-        reason = " ".join(str(error).split())
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 120, placeholder=" ...")
         raise UsageError(
-            f"the pretrained weights of {name!r} could not be fetched from {source} ({type(error).__name__}: {reason[:200]}); "
-            "without a network give a file with weights"
+            f"the pretrained weights of {name!r} could not be fetched from {source} ({reason}); offline, give a file: {_FILE}"
         ) from error
     state = model.state_dict()
     check_finite(state, f"the pretrained weights of {name!r}")

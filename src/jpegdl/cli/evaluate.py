@@ -125,7 +125,7 @@ def _evaluate_files(config: "CompareConfig", arm: str, seed: int, files: str) ->
         say(f"Not the same images: the first rows are of the run's own {counts[0]}, those of real files of {counts[1]}")
     if found["other_images"]:
         say(f"These are not the images that the run was tested with: {found['other_images']}")
-    rows = [["", "accuracy, %", "images", "bits per pixel", "24 bits over these"]]
+    rows = [["", "accuracy, %", "images", "bits per pixel", "times smaller than raw"]]
     for row in found["rows"]:
         bits, ratio = ("" if row[name] is None else f"{row[name]:.2f}" for name in ("bits_per_pixel", "ratio"))
         rows.append([row["name"], f"{100 * row['accuracy']:.2f}", str(row["images"]), bits, ratio])

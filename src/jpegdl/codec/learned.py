@@ -134,23 +134,22 @@ class Carried:
         return self.displaced <= 0.01 and (self.capped or self.held_back <= 0.001)
 
     def __str__(self) -> str:
-        said = (
-            f"{100 * self.displaced:.1f} % of the coefficients in the files are more than a learned step from the layer's, "
-            f"{100 * self.other_levels:.1f} % are on another level, and they are {self.rms:.2f} grey levels off (RMS)"
-        )
-        reasons = []
-        if self.below_half:
-            reasons.append(f"{self.below_half} of 128 steps are below 0.5, and a file's least is 1")
-        if self.held_back > 0.001:
-            how = "and so do the files" if self.capped else "and the files do not: exact files do"
-            reasons.append(f"the layer's level cap holds {100 * self.held_back:.1f} % of the coefficients back, {how}")
-        if self.clipped:
-            reasons.append(f"{self.clipped} of 128 steps are beyond the largest entry")
         verdict = "The files stand for the layer" if self.faithful else "The files do not stand for the layer"
-        advice = (
-            "" if self.faithful else ". Keep the layer in front of the network that reads them, or test it without one first"
-        )
-        return f"{verdict}: {said}" + (f" ({'; '.join(reasons)})" if reasons else "") + advice
+        said = [
+            f"{verdict}: {100 * self.displaced:.1f} % of their coefficients are more than a learned step from the layer's, "
+            f"{100 * self.other_levels:.1f} % are on another level",
+            f"The difference is {self.rms:.2f} grey levels (RMS)",
+        ]
+        if self.below_half:
+            said.append(f"{self.below_half} of 128 steps are below 0.5, and a file's smallest step is 1")
+        if self.held_back > 0.001:
+            files = "in the files too" if self.capped else "but not in the files (--exact true does so)"
+            said.append(f"The level cap holds {100 * self.held_back:.1f} % of the coefficients back in the layer, {files}")
+        if self.clipped:
+            said.append(f"{self.clipped} of 128 steps are beyond the largest entry, {LARGEST}")
+        if not self.faithful:
+            said.append("Keep the layer in front of the network that reads them, or first test the network without it")
+        return ". ".join(said)
 
 
 @torch.no_grad()

@@ -64,7 +64,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """How many times less than 24 bits per pixel it is."""
+        """How many times smaller it is than 24-bit RGB."""
         return None if not self.bits_per_pixel else STORED / self.bits_per_pixel
 
 
@@ -101,7 +101,7 @@ def file_report(
         progress: told which row is being made, images done, and their number.
 
     Returns:
-        ``rows``, each with ``name``, ``accuracy``, ``images``, ``bits_per_pixel``, ``header`` and ``ratio`` (24 over them);
+        ``rows``, each with ``name``, ``accuracy``, ``images``, ``bits_per_pixel``, ``header`` and ``ratio`` (24 / bits);
         ``tables``, those of files made here (None with ``files``); ``carried``, how much of the layer files with such tables
         carry; ``other_images``, how the run's own test images differ from those it was tested with (None if they do not);
         ``files``, the folder, and ``stored``, what is in it (None without ``files``): ``tables`` (own, where all files have

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from jpegdl.errors import UsageError
+from jpegdl.functional.checks import check_shape
 from jpegdl.functional.transforms import BLOCK, crop_edges, repeat_edges
 
 #: Pixels that share one chroma sample, down and across.
@@ -133,18 +134,25 @@ def decode_levels(
 
     Raises:
         TypeError: levels of a floating-point dtype.
-        UsageError: another subsampling.
+        UsageError: another subsampling, or levels of images of another size or subsampling.
 
     Source: libjpeg-turbo's jidctint.c, jdsample.c, jdcolor.c.
     """
     down, across = chroma_factors(subsampling)
-    if levels[0].is_floating_point():
-        raise TypeError(f"levels must be whole numbers of an integer dtype, got {levels[0].dtype}: levels.round().int()")
+    if len(levels) not in (1, 3):
+        raise UsageError(f"levels must be those of Y, or of Y, Cb and Cr, got {len(levels)} tensors")
+    # Samples beyond the edge of the image are left out of the upsampling filter.
+    sampled = -(-size[0] // down), -(-size[1] // across)
+    for index, part in enumerate(levels):
+        if part.is_floating_point():
+            raise TypeError(f"levels must be whole numbers of an integer dtype, got {part.dtype}: levels.round().int()")
+        height, width = sampled if index else size
+        kind = f"planes of {subsampling} chroma" if index else "images"
+        shape = ("N", -(-height // BLOCK), -(-width // BLOCK), BLOCK, BLOCK)
+        check_shape(part, shape, f"levels of {height}x{width} {kind}")
     y = crop_edges(_decoded(levels[0], luma), size)
     if len(levels) == 1:
         return y[:, None].to(torch.uint8)
-    # Samples beyond the edge of the image are left out of the upsampling filter.
-    sampled = -(-size[0] // down), -(-size[1] // across)
     planes = [crop_edges(_decoded(part, chroma), sampled) for part in levels[1:]]
     if (down, across) != (1, 1):
         planes = [crop_edges(_upsampled(plane, down), size) for plane in planes]

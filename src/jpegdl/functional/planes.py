@@ -9,7 +9,16 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from jpegdl.errors import UsageError
 from jpegdl.functional.exact import chroma_factors
-from jpegdl.functional.transforms import BLOCK, block_dct, block_idct, crop_edges, repeat_edges, rgb_to_ycbcr, ycbcr_to_rgb
+from jpegdl.functional.transforms import (
+    BLOCK,
+    block_dct,
+    block_idct,
+    check_coefficients,
+    crop_edges,
+    repeat_edges,
+    rgb_to_ycbcr,
+    ycbcr_to_rgb,
+)
 
 DOUBLED = 2  #: A plane of at most so many chroma samples across is brought back by doubling them, without a filter.
 
@@ -55,13 +64,19 @@ def planes_to_images(luma: Tensor, chroma: Tensor | None, size: tuple[int, int],
     Returns:
         (N, 3, H, W) RGB, or (N, 1, H, W) grey where ``chroma`` is None; nominally in [0, 1].
 
+    Raises:
+        UsageError: another subsampling, or coefficients of images of another size or subsampling.
+
     Source: libjpeg's jdsample.c.
     """
     down, across = chroma_factors(subsampling)
+    check_coefficients(luma, 1, size)
     y = crop_edges(block_idct(luma), size)
     if chroma is None:
         return (y + 128) / 255
-    samples = crop_edges(block_idct(chroma), (-(-size[0] // down), -(-size[1] // across)))
+    sampled = -(-size[0] // down), -(-size[1] // across)
+    check_coefficients(chroma, 2, sampled, of=f"planes of {subsampling} chroma")
+    samples = crop_edges(block_idct(chroma), sampled)
     return (ycbcr_to_rgb(torch.cat((y, _upsampled(samples, size, down, across)), 1)) + 128) / 255
 
 

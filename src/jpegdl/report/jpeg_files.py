@@ -90,7 +90,7 @@ def read_back_sections(runs: Runs) -> Iterator[Section]:
         return
     if any(sum(other == arm for other, *_ in alike) > 1 for arm, *_ in alike):
         lines.append("Seeds that read other kinds of files, or other images, have rows of their own.")
-    rows = [["arm", "files", "what the model reads", "accuracy, %", "images", "bits per pixel", "24 bits over these", "seeds"]]
+    rows = [["arm", "files", "what is read", "accuracy, %", "images", "bits per pixel", "times smaller than raw", "seeds"]]
     for (arm, words, _), some in alike.items():
         for each in zip(*(found["rows"] for found in some), strict=True):
             bits = [row["bits_per_pixel"] for row in each if row["bits_per_pixel"]]

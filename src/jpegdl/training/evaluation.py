@@ -91,7 +91,7 @@ def _untrained(run: RunConfig, data: Data, seed: int) -> PrependedModel:
     if head == "new":
         raise UsageError(
             f"the weights' head does not fit the {len(data.classes)} classes of the data, so there is nothing to evaluate "
-            "before training"
+            "before training; train a new head first: jpegdl compare --config finetune"
         )
     tables = starting_tables(run.layer, data) if layer_kind(run.layer).from_tables else None
     return prepend(backbone, build_layer(run.layer, tables, run.data.pixels))
