@@ -80,8 +80,10 @@ def _is_field(app: Sphinx, what: str, name: str, thing: object, *_: object) -> b
     return True if isinstance(thing, _collections._tuplegetter) else None
 
 
-def _plain_types(app: Sphinx, what: str, name: str, thing: object, options: object, *texts: str | None) -> tuple[str | None, ...]:
-    """Return a signature with the types that readers know: bounds of settings stand in words beside it, roundings have a name."""
+def _plain_types(
+    app: Sphinx, what: str, name: str, thing: object, options: object, *texts: str | None
+) -> tuple[str | None, ...]:
+    """Return a signature with plain types: bounds of settings stand in words beside it, and roundings have a name."""
     roundings = f"Literal[{', '.join(map(repr, ROUNDINGS))}]"
     bounded = re.compile(r"(?:typing\.)?Annotated\[(\w+), Range\([^()]*\)\]")
     return tuple(text and bounded.sub(r"\1", text).replace(roundings, "Rounding") for text in texts)

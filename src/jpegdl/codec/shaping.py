@@ -55,12 +55,12 @@ def each_file(
     *,
     threads: int | None = None,
 ) -> Iterator[ShapedFile]:
-    """Make files for readers, photo by photo, in a pipeline that holds no more photos at a time than a batch.
+    """Make files for readers, photo by photo. No more photos than a batch are held at a time.
 
     Args:
-        photos: any number of them, see :func:`as_picture`.
+        photos: any number of them, as in :func:`choose`.
         readers: one or more, opened or by name.
-        shape: how to make them; ``effort`` says whether only the quality is chosen, or the rounding moves too.
+        shape: how to make them. Default: ``Shape()``, which chooses the quality alone.
         threads: threads that make files while the readers look at others. Default: one for each core.
 
     Yields:
@@ -68,7 +68,7 @@ def each_file(
 
     Raises:
         UsageError: see :func:`open_reader`, :func:`check_file_shape`.
-        TypeError, ValueError: a photo that is none.
+        TypeError, ValueError: something is not a photo.
     """
     shape = shape or Shape()
     check_file_shape(shape)
@@ -131,10 +131,11 @@ def choose(
     """Make a JPEG file of each photo, and let readers choose its quality by their own answers on the original.
 
     Args:
-        photos: see :func:`as_picture`.
+        photos: PIL images, or (H, W, 3), (H, W), (3, H, W) or (1, H, W) arrays and tensors: uint8, or floating point in [0, 1].
+            EXIF orientations are not followed.
         readers: one or more, opened or by name, see :func:`jpegdl.codec.open_reader`.
         mu: what a bit per pixel is worth, in nats.
-        settings: further settings of :class:`Shape`.
+        settings: other settings of :class:`Shape`, by name.
 
     Returns:
         A :class:`ShapedFile` for each photo.

@@ -225,7 +225,7 @@ def parameter_groups(model: nn.Module, lr: float, layer_lr: float, weight_decay:
         without decay where there are any, the layers' where they have any. Frozen parameters are in none.
 
     Raises:
-        UsageError: there is no layer in ``model``, or a rate or the decay is no number from 0 up.
+        UsageError: there is no layer in ``model``, or a rate or the decay is not a number, or negative.
 
     Example:
         >>> import timm, torch
