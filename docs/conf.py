@@ -1,6 +1,7 @@
 """The site: ``make docs``. Its source is the whole repository, so that links between pages are those that they have there."""
 
 import _collections
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from sphinx.application import Sphinx  # noqa: E402
 from sphinx.ext.napoleon import GoogleDocstring  # noqa: E402
 
 from jpegdl import __version__  # noqa: E402
+from jpegdl.layer import ROUNDINGS  # noqa: E402
 
 project = "jpegdl"
 author = "The jpegdl developers"
@@ -47,7 +49,6 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 maximum_signature_line_length = 90
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
-napoleon_attr_annotations = True
 
 html_theme = "furo"
 html_title = f"jpegdl {release}"
@@ -79,9 +80,19 @@ def _is_field(app: Sphinx, what: str, name: str, thing: object, *_: object) -> b
     return True if isinstance(thing, _collections._tuplegetter) else None
 
 
+def _plain_types(
+    app: Sphinx, what: str, name: str, thing: object, options: object, *texts: str | None
+) -> tuple[str | None, ...]:
+    """Return a signature with plain types: bounds of settings stand in words beside it, and roundings have a name."""
+    roundings = f"Literal[{', '.join(map(repr, ROUNDINGS))}]"
+    bounded = re.compile(r"(?:typing\.)?Annotated\[(\w+), Range\([^()]*\)\]")
+    return tuple(text and bounded.sub(r"\1", text).replace(roundings, "Rounding") for text in texts)
+
+
 def setup(app: Sphinx) -> None:
     """Leave out what is said twice."""
     app.connect("autodoc-skip-member", _is_field)
+    app.connect("autodoc-process-signature", _plain_types)
 
 
 GoogleDocstring._consume_returns_section = _returns

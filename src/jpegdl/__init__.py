@@ -1,7 +1,7 @@
 """A trainable JPEG layer in front of any PyTorch vision model.
 
-What is not used is not imported: the layer needs PyTorch and NumPy (and numba to be fast on the CPU), the larger rooms the
-packages of their extras, and ``import jpegdl`` itself nothing at all.
+Modules are imported on first use, so ``import jpegdl`` costs nothing. The layer needs PyTorch and NumPy, and numba to be fast
+on a CPU. The other modules need the packages of their extras.
 """
 
 from typing import TYPE_CHECKING

@@ -58,24 +58,24 @@ class Prediction:
 
 
 class Classifier(nn.Module):
-    """A trained model with all that its use takes: which classes it knows, and how photos become its input.
+    """A trained model, ready for use: it knows its classes, and how to prepare photos.
 
-    :func:`load` and :meth:`from_pretrained` make one. Called with a batch (N, 3, size, size) of un-normalised images in [0, 1],
-    as :attr:`transform` makes them, it gives logits (N, classes).
+    :func:`load` and :meth:`from_pretrained` make one. Call it with a batch (N, 3, size, size) of images in [0, 1], not
+    normalised, as :attr:`transform` makes them. It returns logits (N, classes).
 
     Args:
         model: from such a batch to logits.
         classes: names of the classes, in the order of the logits.
-        config: the settings it was trained with. Of ``config.data``, those of the test images say how photos are prepared;
-            ``config.backbone`` and ``config.layer`` build the model anew where it is loaded from a saved folder.
-        measured: what is known of its test: arm, seed, accuracy (0 to 1), loss, and more; for the model card.
+        config: the settings that it was trained with. ``config.data`` says how photos are prepared. ``config.backbone`` and
+            ``config.layer`` build the model again when it is loaded from a saved folder.
+        measured: what its test gave: arm, seed, accuracy (0 to 1), loss, and more; for the model card.
 
     Attributes:
         model: the layer, normalisation and the backbone, a :class:`jpegdl.layer.PrependedModel`.
         classes: names of the classes, in the order of the logits.
-        transform: from a PIL image of any size and mode to (3, size, size) in [0, 1], the very pixels that a test of the model
-            sees: RGB, scaled to a short side of ``data.resize``, the middle. The EXIF orientation is followed where
-            ``data.orientation`` said so in training.
+        transform: takes a PIL image of any size and mode, and returns (3, size, size) float32 RGB in [0, 1]: the same pixels
+            that a test of the model sees. It scales the image to a short side of ``data.resize``, and takes the middle. It
+            follows the EXIF orientation if training did (``data.orientation``).
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Classifier(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, size, size) RGB in [0, 1], un-normalised, to logits (N, classes)."""
+        """Compute logits (N, classes) of images (N, 3, size, size): RGB in [0, 1], not normalised."""
         logits: Tensor = self.model(images)
         return logits
 
@@ -96,17 +96,17 @@ class Classifier(nn.Module):
     @overload
     def predict(self, photos: list[P] | tuple[P, ...], top: int = 1) -> list[Prediction]: ...
     def predict(self, photos: Any, top: int = 1) -> Prediction | list[Prediction]:
-        """Say what is on one photo, or on each of several; the model is put in eval mode.
+        """Predict what one photo shows, or each of several. This puts the model in eval mode.
 
         Args:
             photos: a PIL image, the path of an image file, or a list of these.
-            top: how many of the likeliest classes to tell.
+            top: how many of the likeliest classes to return.
 
         Returns:
             A :class:`Prediction`; for a list, a list of them.
 
         Raises:
-            TypeError: something else than a photo.
+            TypeError: something is not a photo.
             UsageError: a file that cannot be read, or more classes than there are.
 
         Example:
@@ -124,10 +124,10 @@ class Classifier(nn.Module):
         return predictions if several else predictions[0]
 
     def predict_each(self, photos: Iterable[Photo], top: int = 1) -> Iterator[Prediction | UsageError]:
-        """Predict photo by photo, in batches: a prediction for each, or the error for a file that cannot be read.
+        """Predict many photos, in batches, and yield a prediction for each, or the error if its file cannot be read.
 
         Raises:
-            TypeError, UsageError: as :meth:`predict`, but for files.
+            TypeError, UsageError: as :meth:`predict`, except for files that cannot be read.
         """
         if not 1 <= top <= len(self.classes):
             raise UsageError(f"top must be at least 1 and at most {len(self.classes)}, the number of classes, got {top}")
@@ -178,15 +178,15 @@ class Classifier(nn.Module):
         ]
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Save it as a folder to hand on, which :func:`load` and :meth:`from_pretrained` open.
+        """Save the model as a folder that :func:`load` and :meth:`from_pretrained` open.
 
-        ``config.json`` is that of timm, with a section on the layer and one on the run; ``model.safetensors`` holds the
-        backbone's weights under its own names, ``layer.safetensors`` the layer's tables, and ``README.md`` is a model card with
-        what was measured. timm opens the backbone, where it is one of timm's:
-        ``timm.create_model("local-dir:FOLDER", pretrained=True)``. No path of this machine is written down.
+        ``config.json`` has timm's format, with a section on the layer and one on the run. ``model.safetensors`` holds the
+        backbone's weights under its own names, and ``layer.safetensors`` the layer's tables. ``README.md`` is a model card with
+        what was measured. If the backbone is one of timm's, timm opens it too:
+        ``timm.create_model("local-dir:FOLDER", pretrained=True)``. No path of this machine is written.
 
         Args:
-            folder: a new or empty one, or one that was saved like this before: its files are replaced.
+            folder: a new or empty one, or one that this method wrote before; then its files are replaced.
 
         Raises:
             UsageError: the folder holds something else.
@@ -197,12 +197,12 @@ class Classifier(nn.Module):
         """Upload what :meth:`save_pretrained` writes to the Hugging Face Hub, with the token of ``hf auth login``.
 
         Args:
-            repository: its name there, such as user/flowers; made if it does not exist. Files of the same names, the model card
-                too, are replaced.
-            private: whether a new repository is.
+            repository: its name on the Hub, such as user/flowers. It is created if it does not exist. Files of the same names
+                are replaced, the model card too.
+            private: make a new repository private.
 
         Returns:
-            Its address.
+            The repository's address.
 
         Raises:
             UsageError: ``huggingface_hub`` is not installed, or the upload failed.
@@ -234,12 +234,12 @@ class Classifier(nn.Module):
 def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Classifier:
     """Open a trained model for use, in eval mode.
 
-    The data it was trained on are not needed; of a run's folder, ``config.yaml``, ``data.json`` and ``model.safetensors`` are.
+    The training data are not needed. Of a run's folder, ``config.yaml``, ``data.json`` and ``model.safetensors`` are.
 
     Args:
-        folder: a run's folder, ``runs/NAME/ARM/SEED``, or one that :meth:`Classifier.save_pretrained` wrote. Of
-            ``runs/NAME/ARM`` the lowest seed that is trained is opened, and of ``runs/NAME`` that of the arm jpeg-dl: whichever
-            is best on the test images does not matter.
+        folder: a run's folder, ``runs/NAME/ARM/SEED``, or one that :meth:`Classifier.save_pretrained` wrote. For
+            ``runs/NAME/ARM`` it opens the lowest seed that is trained, and for ``runs/NAME`` that of the arm jpeg-dl. It never
+            chooses by test accuracy.
         device: where to put the model: auto, cpu, gpu, cuda, cuda:N, mps, or any of PyTorch's own.
 
     Raises:

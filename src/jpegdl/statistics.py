@@ -1,4 +1,4 @@
-"""Differences of two ways to train, paired over seeds or images: for the results of a comparison here, and for anybody's."""
+"""Differences of two ways to train, paired over seeds or images. They work on results of this package, and on any others."""
 
 import csv
 import io
@@ -24,12 +24,12 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float], unit: 
 
     Args:
         values, baseline: pair by pair.
-        unit: the smallest difference that can be, as of one image; differences that lie closer together are equal, but for how
-            numbers are rounded. Default: what float32 tells apart.
+        unit: the smallest difference that is possible, such as that of one image. Differences that are closer together count as
+            equal: only rounding tells them apart. Default: the precision of float32.
 
     Returns:
-        ``mean``, ``low``, ``high`` in the units of the values, and ``p``. The last three are None where the test says
-        nothing: fewer than two pairs, or all differences equal.
+        ``mean``, ``low``, ``high`` in the units of the values, and ``p``. The last three are None if the test is not possible:
+        with fewer than two pairs, or if all differences are equal.
     """
     differences = [value - base for value, base in zip(values, baseline, strict=True)]
     mean, freedom = statistics.fmean(differences), len(differences) - 1
@@ -46,9 +46,9 @@ def half_interval(values: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p values for testing several hypotheses at once; in the order given.
+    """Correct p values for testing several hypotheses at once; return them in the order given.
 
-    Calling everything up to 0.05 significant is wrong in any of the tests at most once in 20 times.
+    Call all corrected values up to 0.05 significant: at most once in 20 times, any of these calls is wrong.
 
     Source: S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
@@ -60,7 +60,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def add_holm(differences: Sequence[dict[str, Any]]) -> None:
-    """Add ``p_holm`` to what :func:`paired_difference` says of several: ``p`` corrected for as many as are tested, or None."""
+    """Add ``p_holm`` to several results of :func:`paired_difference`, in place: ``p``, corrected for their number; None if
+    ``p`` is."""
     tested = [difference for difference in differences if difference["p"] is not None]
     for difference in differences:
         difference["p_holm"] = None
@@ -73,8 +74,8 @@ def bootstrap(
 ) -> tuple[float, float] | None:
     """Compute a 95 % interval of the mean difference of paired values, by drawing the pairs again (percentiles).
 
-    It takes no normal distribution, and of few pairs is too narrow: below about 10 Student's (:func:`paired_difference`) is
-    the one to go by.
+    It assumes no normal distribution. With few pairs it is too narrow: below about 10, use Student's
+    (:func:`paired_difference`).
 
     Args:
         values, baseline: pair by pair.
@@ -82,7 +83,7 @@ def bootstrap(
         seed: of the draws.
 
     Returns:
-        Its ends, in the units of the values; None of fewer than two pairs.
+        (low, high), in the units of the values; None with fewer than two pairs.
 
     Source: B. Efron, "Bootstrap methods: another look at the jackknife", 1979.
     """
@@ -95,7 +96,14 @@ def bootstrap(
 
 
 def wilson(correct: float, images: int) -> tuple[float, float]:
-    """Compute the 95 % interval of a share of images that are right, by Wilson's score; (0, 1) of none.
+    """Compute the 95 % interval of an accuracy, by Wilson's score.
+
+    Args:
+        correct: how many images are right.
+        images: how many images there are.
+
+    Returns:
+        (low, high), 0 to 1; (0, 1) if there are no images.
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
     """
@@ -111,11 +119,11 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """Compute the exact two-sided p value of McNemar's test.
 
     Args:
-        only_first: images that the first model alone has right.
-        only_second: images that the second alone has right.
+        only_first: how many images only the first model has right.
+        only_second: how many images only the second has right.
 
     Returns:
-        How likely so uneven a split is where both are as good: binomial, 1 where there is no such image.
+        The probability of a split at least this uneven if both models are equally good (binomial); 1 if there is no such image.
     """
     if abs(only_first - only_second) <= 1:  # as even as can be
         return 1.0
@@ -126,8 +134,12 @@ def paired_interval(lost: int, gained: int, images: int) -> tuple[float, float]:
     """Compute the 95 % interval of a difference of two shares of the same images.
 
     Args:
-        lost, gained: how many images only the first, only the second has right.
-        images: of how many.
+        lost: how many images only the first model has right.
+        gained: how many images only the second has right.
+        images: how many images there are.
+
+    Returns:
+        (low, high) of the second model's accuracy less the first's, -1 to 1.
 
     Source: Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions": Wald's, with half
     an image added to each of the four cells.
@@ -142,16 +154,16 @@ def paired(source: str | os.PathLike[str], *, baseline: str = BASELINE, value: s
     """Compare the arms of a table of results with one of them, seed by seed.
 
     Args:
-        source: a CSV file, a line a run, with the columns ``arm``, ``seed`` and ``value`` at least; where semicolons or tabs
-            separate them, a comma in a number is its decimal point.
+        source: a CSV file with one line for each run, and at least the columns ``arm``, ``seed`` and ``value``. If semicolons
+            or tabs separate them, a comma in a number is its decimal point.
         baseline: the arm that the others are compared with.
         value: the column of what is compared, such as shares or percentages that are right.
 
     Returns:
-        Of every other arm: ``seeds``, those that both have; ``left_out``, those that one of the two alone has; ``mean``,
+        For every other arm: ``seeds``, those that both have; ``left_out``, those that only one of the two has; ``mean``,
         ``low``, ``high`` and ``p`` of the difference (:func:`paired_difference`); ``bootstrap``, its interval by
-        :func:`bootstrap`; ``p_holm``, ``p`` corrected for the number of arms that are tested (:func:`holm`). None where there
-        is no such number.
+        :func:`bootstrap`; ``p_holm``, ``p`` corrected for the number of arms that are tested (:func:`holm`). A number that
+        cannot be computed is None.
 
     Raises:
         UsageError: no such file, a column is missing or there twice, a line of too many cells, a value is no finite number, a
@@ -218,7 +230,8 @@ def _read(file: Path, value: str) -> dict[str, dict[str, float]]:
 def paired_words(arm: str, found: Mapping[str, Any], *, baseline: str = BASELINE, several: bool = False) -> str:
     """Say in a sentence what :func:`paired` found of one arm.
 
-    An arm is better or worse where p, corrected where there are ``several`` arms, is below 0.05; else nothing is shown.
+    An arm is better or worse if p is below 0.05; p is corrected if there are ``several`` arms. Otherwise the sentence says that
+    nothing is shown.
     """
     mean, count = f"{found['mean']:+.4g}", len(found["seeds"])
     alone = found.get("left_out", [])

@@ -68,8 +68,8 @@ def standard_tables(quality: int | Tensor, *, rounded: bool = True) -> tuple[Ten
     Args:
         quality: 1 (coarsest) to 100 (all steps 1): an integer, or a floating-point tensor of shape () or (N,), each rounded to
             the nearest integer for the values, with the gradient of the scaling at the quality given.
-        rounded: of a tensor alone: whether steps are whole numbers, as in a file, their gradient straight through the
-            rounding. Otherwise they follow the scaling as it stands, at the quality given: what gradients tell is then true.
+        rounded: for a tensor: make steps whole numbers, as in a file, with the gradient straight through the rounding. If
+            False, steps follow the scaling at the quality given, with its true gradient.
 
     Returns:
         (luma, chroma), each (8, 8), integers from 1 to 255 as float32; each (N, 8, 8) for N qualities, float64 where these are.
@@ -93,10 +93,10 @@ def standard_tables(quality: int | Tensor, *, rounded: bool = True) -> tuple[Ten
 
 
 def check_qualities(quality: Tensor) -> Tensor:
-    """Return a tensor of qualities as float32, or as the float64 that it is; the values of a GPU are waited for.
+    """Return a tensor of qualities as float32, or float64 if it is that. On a GPU this waits for the values.
 
     Raises:
-        UsageError: not of shape () or (N,), complex or boolean, or a quality that is not a number from 1 to 100.
+        UsageError: its shape is not () or (N,), its dtype is complex or boolean, or a quality is not a number from 1 to 100.
     """
     if quality.ndim > 1 or quality.is_complex() or quality.dtype == torch.bool:
         raise UsageError(f"quality must hold numbers, of shape () or (N,), got {quality.dtype}, {tuple(quality.shape)}")
@@ -151,7 +151,7 @@ def from_zigzag(sequence: Tensor) -> Tensor:
 
 
 def is_abstract(tensor: Tensor) -> bool:
-    """Return whether a tensor has a shape and no values."""
+    """Return whether a tensor has a shape but no values."""
     return tensor.is_meta or isinstance(tensor, FakeTensor)
 
 
@@ -189,14 +189,14 @@ def check_table(
         name: what the message of an error starts with.
         leading: how many tables there should be, along each dimension; a single one is repeated.
         dtype: float32 or float64.
-        device: where to; None for that of a tensor, or else PyTorch's default one.
+        device: of the result. None for the device of a tensor, or else PyTorch's default device.
 
     Returns:
-        ``(*leading, 8, 8)``, a copy. Of a tensor on the meta device, which has no values, the shape alone is checked.
+        ``(*leading, 8, 8)``, a copy. A tensor on the meta device has no values: only its shape is checked.
 
     Raises:
-        UsageError: not of that shape, or an entry that is not finite, not positive or beyond what float32 can compute with
-            (1e-12 to 1e12).
+        UsageError: another shape; or an entry that is not finite, not positive, or beyond what float32 can compute with (1e-12
+            to 1e12).
     """
     try:
         if device is None:
@@ -235,19 +235,20 @@ def write_tables(
     window: int | None = None,
     subsampling: str = "4:4:4",
 ) -> None:
-    """Write named (8, 8) tables as JSON, exact to the last bit, or to a .txt file in libjpeg's text format; atomic.
+    """Write named (8, 8) tables as JSON, exact to the last bit, or to a .txt file in libjpeg's text format. A file is never
+    left half-written.
 
     Args:
         path: the file, replaced if there.
         tables: at least ``luma`` and ``chroma``.
         kind: what the numbers are, one of :data:`KINDS`.
-        bits, window: of the layer they are meant for, as in :class:`jpegdl.JpegLayer`; None where none is meant.
+        bits, window: of the layer that they are meant for, as in :class:`jpegdl.JpegLayer`; None if for no layer.
         subsampling: of chroma in the images they are meant for, 4:4:4 or 4:2:0.
 
     Raises:
-        UsageError: another kind; an entry that is not finite or, but for gains, not greater than 0; steps that
-            :func:`read_tables` would not read back: none for luma or chroma, another shape, or beyond 1e-5 to 65535; or the
-            text format is to hold something else than steps that are integers from 1 to 32767, all that libjpeg takes.
+        UsageError: there is no such kind. An entry is not finite or, except for gains, not greater than 0. :func:`read_tables`
+            would not read the steps back: luma or chroma is missing, a shape is another, or a step is not from 1e-5 to 65535.
+            Or the text format, which holds whole numbers from 1 to 32767, cannot hold them.
     """
     if kind not in KINDS:
         raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
@@ -283,9 +284,9 @@ def write_tables(
 
 
 def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of a run's ``tables.json``: the description of its layer after training, with the tables of both.
+    """Return the content of a run's ``tables.json``: its layer after training, with the tables before and after.
 
-    Each is what :func:`jpegdl.layer.describe_tables` says of the layer.
+    Both arguments come from :func:`jpegdl.layer.describe_tables`.
     """
     return {
         **{name: value for name, value in after.items() if name != "tables"},
@@ -297,12 +298,12 @@ def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> dic
 def read_tables(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
     """Read the luma and chroma table of steps from JSON or a .txt file (:func:`write_tables`), or from a JPEG file.
 
-    From a run's ``tables.json``, the tables after training are read. Of a JPEG file they are those that its luma and its chroma
-    name; that of a grey image is used for both.
+    From a run's ``tables.json`` it reads the tables after training. From a JPEG file it reads the tables that luma and chroma
+    name. The table of a grey image is used for both.
 
     Raises:
-        UsageError: no such file, no tables in it, or tables of something else than steps; a JPEG file with two tables for
-            chroma, or without luma and chroma.
+        UsageError: there is no such file, it has no tables, or they are not of steps; a JPEG file has two tables for chroma, or
+            neither luma nor chroma.
 
     Example:
         >>> from jpegdl.tables import read_tables, standard_tables, write_tables
@@ -323,8 +324,8 @@ def meant_for(path: str | os.PathLike[str]) -> tuple[int | None, str | None]:
     """Return what the tables in a file are meant for.
 
     Returns:
-        (bits, subsampling): of the level cap, None for no cap or where nothing says; of chroma, 4:4:4 or 4:2:0, None where
-        nothing says, or it is another one.
+        (bits, subsampling). Bits of the level cap: None for no cap, or if the file does not say. Chroma subsampling, 4:4:4 or
+        4:2:0: None if the file does not say, or has another one.
     """
     file = Path(path)
     read_tables(file)  # says what is wrong with it
@@ -368,7 +369,7 @@ def tables_by_component(image: Any) -> list[list[int]]:
         image: a ``PIL.JpegImagePlugin.JpegImageFile``.
 
     Raises:
-        UsageError: its components are not luma and chroma, or a table that they name is not there.
+        UsageError: its components are not luma and chroma, or they name a table that is not there.
     """
     ids, names = [component[0] for component in image.layer], [component[3] for component in image.layer]
     transform = image.info.get("adobe_transform")

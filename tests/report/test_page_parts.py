@@ -81,8 +81,11 @@ def test_a_drawing_turns_dark_and_its_photographs_stay():
     drawing[100, 10:150] = 0  # a line
     scale = np.linspace((68, 1, 84), (253, 231, 37), 120).astype(np.uint8)[:, None]  # of a map, 8 pixels wide
     drawing[0:120, 180:188] = scale
+    drawing[60, 188:192] = 0  # and a tick on it
     turned = darkened(drawing)
     assert (turned[:, 180:188] == scale).all()
+    assert (turned[60, 188:192] == 255).all()
+    assert (turned[:60, 188:192] == 22).all()
     assert (darkened(drawing, photographs=False)[10:50, 10:60] != photograph).any()
     assert (turned[10:50, 10:60] == photograph).all()
     assert (turned[0, 0] == 22).all()

@@ -41,7 +41,7 @@ _Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Curve:
-    """Points of one network or, where each point is trained for itself, of one way to train, with one seed.
+    """Accuracy at several file sizes, with one seed: of one network, or of arms that were trained for one point each.
 
     Attributes:
         name: default JPEG with its chroma subsampling, or what the names of its arms have in common.
@@ -86,12 +86,12 @@ class Curve:
 
 
 def rate_curves(results: Rates) -> list[Curve]:
-    """The curves that the points of several runs make, default JPEG first.
+    """Return the curves through the points of several runs, default JPEG first.
 
     Arms whose names are the same up to a number at their end, such as ``rate-0.1`` and ``rate-0.3``, are one curve.
 
     Raises:
-        UsageError: the runs were tested on different images, or their files made with different settings.
+        UsageError: the runs were tested on different images, or their files were made with different settings.
     """
     _check_same(results)
     curves: dict[tuple[str, int], list[dict[str, Any]]] = {}
@@ -174,15 +174,17 @@ class Between:
 
 
 def bd_accuracy(rates: _Array, accuracies: _Array, reference_rates: _Array, reference_accuracies: _Array) -> _Array:
-    """Mean difference of accuracy, or of what else depends on the rate, to a reference over the rates that both reach, log
-    scale, pchip.
+    """Compute the Bjontegaard difference of accuracies: the mean over the bits per pixel that both curves reach.
+
+    Curves are interpolated by pchip over the logarithm of the bits. Losses may stand in place of accuracies.
 
     Args:
         rates, reference_rates: bits per pixel, ascending.
         accuracies, reference_accuracies: of the same points; either may have leading axes, (..., points).
 
     Returns:
-        In units of the accuracies, positive where the first is better; of the leading axes' shape.
+        The mean difference from the reference, in units of the accuracies, positive if the first is larger. It has the shape of
+        the leading axes.
 
     Raises:
         ValueError: there are fewer than 3 points, two of the same rate, or no common rates.
@@ -223,9 +225,10 @@ def _mean(x: _Array, y: _Array, low: float, high: float) -> _Array:
 
 
 def bd_rate(rates: _Array, accuracies: _Array, reference_rates: _Array, reference_accuracies: _Array) -> float:
-    """Mean ratio of rates over the accuracies that both curves reach, less 1: -0.5 for half the bits; pchip.
+    """Compute the Bjontegaard rate: the mean ratio of bits at the same accuracy, less 1. -0.5 is half the bits.
 
-    For the rate at the same loss give losses with a minus.
+    Curves are interpolated by pchip. For the bits at the same loss, give losses with a minus sign. Arguments are those of
+    :func:`bd_accuracy`.
 
     Raises:
         ValueError: an accuracy falls or stays the same as the rate rises, there are fewer than 3 points, or no common

@@ -39,15 +39,15 @@ class Coefficients:
     Attributes:
         levels: of Y, Cb and Cr, or of a grey image's Y alone: each (N, rows, columns, 8, 8), integers, rows the vertical
             frequency, as :func:`jpegdl.functional.encode_levels` makes and :func:`jpegdl.functional.decode_levels` takes them.
-            Y has ceil(H/8) x ceil(W/8) blocks, Cb and Cr as many as ceil(H/down) x ceil(W/across) samples fill.
+            Y has ceil(H/8) x ceil(W/8) blocks. Cb and Cr have as many as cover ceil(H/down) x ceil(W/across) samples.
         tables: (3, 8, 8) steps of Y, Cb and Cr, or (1, 8, 8) of a grey image's Y; integers from 1 to 32767.
-        size: (H, W) of the images in pixels, as they are stored: a note to turn them is not followed.
+        size: (H, W) of the images in pixels, as they are stored. The EXIF orientation is not followed.
         subsampling: of chroma, 4:4:4, 4:2:2, 4:2:0 or 4:4:0; 4:4:4 for grey images.
-        exif: EXIF block, which may hold the note to turn the image.
+        exif: EXIF block, which may hold an orientation.
         icc: ICC profile, or None.
 
     Raises:
-        UsageError: parts that do not belong together.
+        UsageError: the parts do not fit together.
     """
 
     levels: tuple[Tensor, ...]
@@ -86,10 +86,10 @@ class Coefficients:
 
     @property
     def chroma(self) -> Tensor:
-        """(8, 8): the steps of Cb and Cr, of Y where there are none.
+        """(8, 8): the steps of Cb and Cr; of a grey image, those of Y.
 
         Raises:
-            UsageError: Cb has another table than Cr; ``tables`` has both.
+            UsageError: Cb and Cr have different tables; ``tables`` has both.
         """
         if len(self.tables) == 3 and not torch.equal(self.tables[1], self.tables[2]):
             raise UsageError("Cb and Cr have different tables, so there is no single chroma table: use tables[1] and tables[2]")
@@ -97,7 +97,7 @@ class Coefficients:
 
     @property
     def orientation(self) -> int:
-        """How to turn the stored pixels, 1 (as they are) to 8: the EXIF block's note."""
+        """The EXIF orientation: how to turn the stored pixels, 1 (as they are) to 8."""
         if not self.exif:
             return 1
         notes = Image.Exif()
@@ -110,9 +110,9 @@ class Coefficients:
         """Levels times steps, float32, as the layers and :func:`jpegdl.functional.planes_to_images` have them.
 
         Returns:
-            luma: (N, 1, rows, columns, 8, 8) DCT coefficients for pixels in 0..255.
-            chroma: (N, 2, rows, columns, 8, 8), of Cb and Cr; None for grey images. With 4:4:4, ``torch.cat(planes, 1)`` is
-            what ``JpegLayer.alter`` takes.
+            (luma, chroma). Luma is (N, 1, rows, columns, 8, 8) DCT coefficients for pixels in 0..255. Chroma, of Cb and Cr, is
+            (N, 2, rows, columns, 8, 8); None for grey images. With 4:4:4, ``torch.cat(planes, 1)`` is what ``JpegLayer.alter``
+            takes.
         """
         y, *chroma = ((levels.long() * table.long()).float() for levels, table in zip(self.levels, self.tables, strict=True))
         return y[:, None], torch.stack(chroma, 1) if chroma else None

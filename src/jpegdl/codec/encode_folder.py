@@ -47,7 +47,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class CompressStanding:
-    """How far a folder is.
+    """Progress on a folder.
 
     Attributes:
         done, total: files looked at, and how many there are.

@@ -36,12 +36,12 @@ def encoder_version() -> str:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Encodes images with a pair of tables.
+    """An encoder of images with a pair of tables.
 
     Args:
         luma, chroma: integer tables, each (8, 8); :func:`jpegdl.codec.file_tables` makes them.
-        limits: the largest magnitudes of coefficients of luma and chroma, each (8, 8), that ``exact`` brings others back to:
-            the level cap times the learned step. None for no cap.
+        limits: for ``exact``: the largest magnitudes of coefficients of luma and chroma, each (8, 8): the level cap times the
+            learned step. Larger coefficients are clipped. None for no cap.
         subsampling: of chroma, 4:4:4 or 4:2:0.
         optimize: fit Huffman codes to each image.
         progressive: write progressive files.
@@ -66,7 +66,7 @@ class Encoder:
             _jpeglib()
 
     def encode(self, image: Image.Image, exif: bytes = b"", icc: bytes | None = None) -> bytes:
-        """A JPEG file.
+        """Return a JPEG file.
 
         Args:
             image: mode L or RGB.
@@ -83,7 +83,7 @@ class Encoder:
         return self._by_pillow(image, exif, icc)
 
     def levels(self, image: Image.Image) -> list[np.ndarray[Any, Any]]:
-        """Levels of Y, and of Cb and Cr unless the image is grey, each (rows, columns, 8, 8) blocks, int16."""
+        """Return the levels of Y, and of Cb and Cr unless the image is grey: each (rows, columns, 8, 8), int16."""
         pixels = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)[None].float() / 255
         luma, chroma = self.limits or (None, None)
         found = []

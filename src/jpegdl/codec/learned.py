@@ -20,12 +20,12 @@ LARGEST = 255  # in a table of 8-bit entries, which every decoder reads
 
 @dataclass(frozen=True)
 class Learned:
-    """Tables of steps with what they are meant for.
+    """A pair of tables, and what it is meant for.
 
     Attributes:
         luma, chroma: steps of any size, each (8, 8), in JPEG table units.
-        bits: of the level cap that they were learned with, which a JPEG file has no field for; None for no cap.
-        subsampling: of chroma, 4:4:4 or 4:2:0; None where nothing says.
+        bits: of the level cap that they were learned with; None for no cap. A JPEG file does not record it.
+        subsampling: of chroma, 4:4:4 or 4:2:0; None if it is not recorded.
         source: where they come from, in words.
     """
 
@@ -36,7 +36,7 @@ class Learned:
     source: str
 
     def layer(self, subsampling: str | None = None) -> JpegLayer:
-        """The layer that these are the tables of, with hard rounding; ``subsampling`` in place of its own."""
+        """Return the layer with these tables, with hard rounding. ``subsampling`` replaces its own."""
         kind = SubsampledJpegLayer if (subsampling or self.subsampling) == "4:2:0" else JpegLayer
         return kind(self.luma, self.chroma, bits=self.bits, rounding="hard").requires_grad_(False)
 
@@ -88,10 +88,10 @@ def of_run(folder: RunFolder) -> Learned:
 def file_tables(luma: Tensor, chroma: Tensor) -> tuple[Tensor, Tensor]:
     """Round learned steps to the entries of a JPEG file's tables: to the nearest integer from 1 up.
 
-    Of the rules nearest, nearest on a logarithmic scale, up and down it is the one whose files are closest to what the layer
-    itself makes of photographs, or within 1 % of it (root mean square difference of the coefficients; tests/codec/test_codec.py
-    measures it for steps from 0.05 to 60). Up makes smaller files and down larger ones, but either is another quality than the
-    one that was learned.
+    Its files are the closest to what the layer itself makes of photographs, or within 1 % of the closest. The others tried are
+    the nearest on a logarithmic scale, up, and down (root mean square difference of the coefficients, steps from 0.05 to 60:
+    tests/codec/test_codec.py). Up makes smaller files and down larger ones, but of another quality than the one that was
+    learned.
 
     Args:
         luma, chroma: steps > 0, each (8, 8).

@@ -102,7 +102,7 @@ class PhotoRate:
 def rate_photos(
     config: PhotoRateConfig, progress: Progress | None = None, keep: str | os.PathLike[str] | None = None
 ) -> PhotoRate:
-    """Let a network read files of photos, of default JPEG and for readers; nothing is trained, and no run is needed.
+    """Measure what JPEG files of photos cost a network: default JPEG, and files for readers. Nothing is trained.
 
     Args:
         config: what to measure.
@@ -384,7 +384,7 @@ def _size_at(distance: float, chosen: Sequence[dict[str, Any]]) -> float | None:
 
 
 def write_photo_rate(found: PhotoRate, config: PhotoRateConfig, folder: Path) -> list[Path]:
-    """Leave ``rate.csv``, ``.json`` and ``.png`` in a folder."""
+    """Write ``rate.csv``, ``.json`` and ``.png`` to a folder, and return their paths."""
     files = [folder / name for name in ("rate.csv", "rate.json", "rate.png")]
     write_csv(files[0], found.rows)
     write_json(files[1], {"settings": asdict(config), "encoder": encoder_version(), **asdict(found)})
@@ -394,7 +394,8 @@ def write_photo_rate(found: PhotoRate, config: PhotoRateConfig, folder: Path) ->
 
 
 def photo_rate_figure(found: PhotoRate) -> Figure:
-    """Draw points lost, or of features distances, against bits per pixel; a curve for each kind of file and network."""
+    """Draw the points that are lost, or the distances of features, against bits per pixel, a curve for each kind of file and
+    network."""
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.subplots()
     key = "points" if all(row["points"] is not None for row in found.rows) else "distance"

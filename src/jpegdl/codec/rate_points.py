@@ -55,7 +55,7 @@ class CurveConfig:
 
 
 def check_curve_config(config: CurveConfig) -> None:
-    """Refuse settings that cannot be.
+    """Refuse settings that cannot be used.
 
     Raises:
         UsageError: names the setting, what it is and what it may be.
@@ -84,12 +84,12 @@ def why_no_files(folder: RunFolder) -> str | None:
 
 
 def rate_run(folder: RunFolder, config: CurveConfig, progress: Progress | None = None) -> dict[str, Any]:
-    """Test a finished run on real JPEG files of its test images, and leave ``rate.json`` in its folder.
+    """Test a finished run on real JPEG files of its test images, and write ``rate.json`` to its folder.
 
     Each test image is encoded as the model sees it, scaled and cropped; the network, without its layer, reads the decoded
-    files. A run without a layer is tested with default JPEG, at every quality and subsampling; another with its own tables,
-    rounded to whole numbers, and its layer's subsampling. What is there of the same model, images and settings is not measured
-    again.
+    files. A run without a layer is tested with default JPEG, at every quality and subsampling. A run with a layer is tested
+    with its own tables, rounded to whole numbers, and its own subsampling. What was measured before, with the same model,
+    images and settings, is kept.
 
     Args:
         folder: of a finished run.
@@ -146,7 +146,7 @@ def _key(point: dict[str, Any]) -> tuple[str, str | None]:
 
 
 def read_rate(folder: RunFolder) -> dict[str, Any] | None:
-    """A run's ``rate.json``, as :func:`rate_run` returns it; None where there is none.
+    """Read a run's ``rate.json``, as :func:`rate_run` returned it; None if there is none.
 
     Raises:
         UsageError: it is damaged.

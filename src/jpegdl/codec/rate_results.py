@@ -29,7 +29,7 @@ def rate_rows(results: Rates) -> list[dict[str, Any]]:
 
 
 def rate_comparisons(results: Rates) -> list[Between]:
-    """Every curve that is none of default JPEG, against default JPEG with either subsampling."""
+    """Return how far each curve lies from those of default JPEG, one for each chroma subsampling."""
     curves = rate_curves(results)
     names = list(dict.fromkeys(curve.name for curve in curves))
     images = next((r["images"] for by_seed in results.values() for r in by_seed.values()), 0)
@@ -38,7 +38,7 @@ def rate_comparisons(results: Rates) -> list[Between]:
 
 
 def rate_text(between: Between) -> str:
-    """Return what lies between two curves, in a sentence or two."""
+    """Return how far a curve lies from its reference, in a sentence or two."""
     head = f"{between.curve} against {between.reference}: "
     accuracy, loss = between.accuracy, between.loss
     if accuracy.mean is None or between.rates is None:
@@ -128,8 +128,9 @@ def _percent(share: float) -> str:
 
 
 def rate_figure(results: Rates) -> Figure:
-    """Accuracy in percent and, where it was kept, test loss against bits per pixel, log scale; means over seeds, with bars of a
-    standard deviation."""
+    """Draw accuracy in percent, and the test loss if it was kept, against bits per pixel on a logarithmic scale.
+
+    Points are means over seeds. Bars are one standard deviation."""
     curves = rate_curves(results)
     with_loss = all("loss" in point for curve in curves for point in curve.points)
     figure = Figure(figsize=(12.5 if with_loss else 7.2, 4.6), layout="constrained")

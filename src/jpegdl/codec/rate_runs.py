@@ -42,9 +42,9 @@ def rate_comparison(
     seeds: int | Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> RatedComparison:
-    """Measure the runs of a comparison on real JPEG files; leave ``rate.csv``, ``.json`` and ``.png`` in its folder.
+    """Measure the runs of a comparison on real JPEG files, and write ``rate.csv``, ``.json`` and ``.png`` to its folder.
 
-    In the folder of each run it leaves what :func:`rate_run` does; points that are there already are not measured again.
+    In the folder of each run it writes what :func:`rate_run` does. Points that are there already are not measured again.
 
     Args:
         folder: of the comparison, ``runs/NAME``.

@@ -170,12 +170,12 @@ def file_report(
 
 
 def keep_file_report(folder: RunFolder, found: dict[str, Any]) -> None:
-    """Leave what :func:`file_report` found of files in a folder in the run's ``files.json``, for the report."""
+    """Write what :func:`file_report` found of a folder of files to the run's ``files.json``, for the report."""
     write_json(folder.path / FILES, found)
 
 
 def read_file_report(folder: RunFolder) -> dict[str, Any] | None:
-    """A run's ``files.json``, as :func:`file_report` returned it; None where there is none.
+    """Read a run's ``files.json``, as :func:`file_report` returned it; None if there is none.
 
     Raises:
         UsageError: it is damaged.

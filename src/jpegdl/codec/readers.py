@@ -65,21 +65,22 @@ class PhotoReader:
     """A network that files are made for, or judged by: what it sees of a photo, and what it says of that.
 
     Args:
-        network: from normalised images (N, 3, size, size) to logits (N, classes), or to probabilities, which are told by their
-            sum; or with ``features`` to anything of N rows. It is copied, and computes in eval mode.
-            A :class:`jpegdl.layer.PrependedModel` has its normalisation, and its layer, already.
+        network: takes normalised images (N, 3, size, size). It returns logits (N, classes), or probabilities, which are known
+            by their sum; with ``features``, anything of N rows. It is copied, and computes in eval mode. A
+            :class:`jpegdl.layer.PrependedModel` has its own normalisation, and its layer.
         name: for messages and records.
         size: side of the square that it sees, in pixels.
         resize: short side that photos are scaled to before the middle is cut out; None for ``size``.
         squash: scale photos to a square of ``resize``, whatever their shape, instead of their short side.
         interpolation: bicubic or bilinear.
-        jpeg: quality of a JPEG file, 4:2:0, that what it sees goes through at last, as in a run with ``data.jpeg_test``; None
-            for no file.
-        orientation: follow where it sees photos turned as the EXIF orientation says; stored where it does not.
+        jpeg: what it sees goes through a JPEG file (4:2:0) of this quality, as in a run with ``data.jpeg_test``; None for no
+            file.
+        orientation: follow if it sees photos turned as their EXIF orientation says; stored if it does not.
         mean, std: its normalisation, for images in [0, 1]. Default: see :func:`jpegdl.layer.prepend`.
         classes: their names, in the order of the logits; None where nobody knows.
-        features: it gives features: then squared distances, relative to the original's, stand in place of the KL divergence.
-        digest: of its weights; None to make one.
+        features: the network returns features. Their squared distance, relative to the original's squared length, replaces the
+            KL divergence.
+        digest: of its weights; None computes it.
         device: where to compute.
         fast: compute in bfloat16 where the processor has instructions for it.
 
@@ -180,7 +181,7 @@ class PhotoReader:
     _pure = _half = _probabilities = False
 
     def record(self) -> dict[str, Any]:
-        """Return what ``compress.json`` tells of it: name, digest of its weights, and what it sees."""
+        """Return what ``compress.json`` records of it: name, digest of its weights, and what it sees."""
         seen: dict[str, Any] = {"size": self.size, "resize": self.resize, "interpolation": self.interpolation}
         rare = {"squash": self.squash, "jpeg": self.jpeg, "orientation": self.orientation}
         seen |= {key: value for key, value in rare.items() if value not in (False, None, "stored")}
@@ -189,7 +190,7 @@ class PhotoReader:
     # ------------------------------------------------------------------------------------------------------------- seeing
 
     def scaled(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that a photo is scaled to; the same as in a run's test."""
+        """Return the (height, width) that a photo is scaled to, in pixels, as in a run's test."""
         if self.squash:
             return self.resize, self.resize
         short = min(height, width)
@@ -201,17 +202,17 @@ class PhotoReader:
 
     @property
     def normalisation(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each colour, (1, 3, 1, 1), for images in [0, 1]."""
+        """Return mean and standard deviation of each colour, each (1, 3, 1, 1), for images in [0, 1]."""
         return self._model.mean, self._model.std
 
     def _turns(self, note: int) -> bool:
         return note != 1 and self.orientation == "follow"
 
     def sees(self, height: int, width: int, note: int = 1) -> tuple[int, int, int, int]:
-        """(top, left, bottom, right) of what it sees of a photo, in pixels, with what bicubic scaling takes in around it.
+        """Return (top, left, bottom, right) of what it sees of a photo, in pixels, with the margin that bicubic scaling reads.
 
         Args:
-            height, width: of the photo as it is stored, and so is what is returned.
+            height, width: of the photo as it is stored, in pixels. The result is in the same pixels.
             note: EXIF orientation of the file.
         """
         if self._turns(note):
@@ -273,7 +274,7 @@ class PhotoReader:
             (N, classes) logarithms of probabilities, in nats, or (N, K) features; float32, on the CPU.
 
         Raises:
-            UsageError: it fails, gives something else, or numbers that are not finite.
+            UsageError: the network fails, returns something else, or numbers that are not finite.
         """
         raw = self._numbers(views)
         if self._probabilities:
@@ -352,7 +353,7 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
         fast: see :class:`PhotoReader`.
 
     Raises:
-        UsageError: there is no such thing, or it is none that reads images; see :class:`PhotoReader`.
+        UsageError: there is no such network, or it does not read images; see :class:`PhotoReader`.
     """
     plain = name.removeprefix(FEATURES)
     features = plain != name
@@ -385,10 +386,10 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
 
 
 def open_readers(names: Sequence[str], device: str | torch.device | None = "cpu", *, fast: bool = True) -> list[PhotoReader]:
-    """Open several that are to decide together.
+    """Open several readers that decide together.
 
     Raises:
-        UsageError: see :func:`open_reader`; one is named twice, or they do not answer the same question.
+        UsageError: see :func:`open_reader`; or one is named twice, or their answers are not of the same kind.
     """
     if len(set(names)) < len(names):
         raise UsageError(f"a reader is named twice: {', '.join(names)}")

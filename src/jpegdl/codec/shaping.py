@@ -57,12 +57,12 @@ def each_file(
     *,
     threads: int | None = None,
 ) -> Iterator[ShapedFile]:
-    """Make files for readers, photo by photo, in a pipeline that holds no more photos at a time than a batch.
+    """Make files for readers, photo by photo. No more photos than a batch are held at a time.
 
     Args:
         photos: any number of them, see :func:`as_photo`.
         readers: one or more, opened or by name.
-        shape: how to make them; ``effort`` says whether only the quality is chosen, or the rounding moves too.
+        shape: how to make them. Default: ``Shape()``, which chooses the quality alone.
         threads: threads that make files while the readers look at others. Default: one for each core.
 
     Yields:
@@ -70,7 +70,7 @@ def each_file(
 
     Raises:
         UsageError: see :func:`open_reader`, :func:`check_file_shape`.
-        TypeError, ValueError: a photo that is none.
+        TypeError, ValueError: something is not a photo.
     """
     shape = shape or Shape()
     check_file_shape(shape)
@@ -138,7 +138,7 @@ def choose(
         photos: see :func:`as_photo`.
         readers: one or more, opened or by name, see :func:`jpegdl.codec.open_reader`.
         mu: what a bit per pixel is worth, in nats.
-        settings: further settings of :class:`Shape`.
+        settings: other settings of :class:`Shape`, by name.
 
     Returns:
         A :class:`ShapedFile` for each photo.

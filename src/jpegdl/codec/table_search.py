@@ -62,20 +62,20 @@ class FoundTables:
 
 
 class FileCost:
-    """What real files of certain photos cost readers, with any tables: mean distance + mu x bits per pixel.
+    """The cost of real files of given photos, for any tables: mean distance of the readers + mu x bits per pixel.
 
     Args:
         photos: at least one; see :func:`search_tables`.
         readers: whose answers on the originals count; of several, the mean of their distances.
         mu: what a bit per pixel is worth, in nats.
         subsampling: of chroma: 4:4:4 or 4:2:0.
-        looked: is told how many files were made and read, after each few.
+        looked: called every few files with the number of files that were made and read.
 
     Attributes:
-        tried: what each pair of tables cost; a pair is tried once.
+        tried: the cost of each pair of tables. A pair is tried once.
 
     Raises:
-        UsageError: no photos, or settings that cannot be.
+        UsageError: no photos, or settings that cannot be used.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class FileCost:
 
     @torch.no_grad()
     def own(self, numbers: Sequence[int]) -> list[list[Tensor]]:
-        """Return of each photo of these numbers the readers' answers on the original."""
+        """Return the readers' answers on the originals of these photos, photo by photo."""
         for number in numbers:
             if number not in self._own:
                 photo = as_photo(self._photo(number))
@@ -162,7 +162,7 @@ class FileCost:
             pool.shutdown(cancel_futures=True)
 
     def quality(self) -> int:
-        """Return the quality of the standard tables that cost least, of those that files for readers are tried at."""
+        """Return the quality whose standard tables cost least, among those that files for readers are tried at."""
 
         def cost(place: int) -> float:
             return self(*standard_tables(QUALITIES[place]))[0]
@@ -190,9 +190,9 @@ def search_tables(
 ) -> FoundTables:
     """Find one pair of tables for files of such photos, by real files of all photos: what readers lose, and bits.
 
-    It begins with the standard tables that cost least. Then six bands of frequencies of each table become coarser or finer, by
-    40 % and in the end by 20 %, one after another, as long as files cost less. No labels are used. On other photos tables may
-    do worse than on these: give a hundred or more.
+    The search begins with the standard tables that cost least. It makes six bands of frequencies of each table coarser or
+    finer, one after another, by 40 % and in the end by 20 %, as long as files cost less. No labels are used. On other photos
+    the tables may do worse than on these: give a hundred or more.
 
     Args:
         photos: see :func:`jpegdl.codec.choose`; or files, each of which is opened for each try, so that many large ones do not
@@ -201,10 +201,11 @@ def search_tables(
         mu: what a bit per pixel is worth, in nats. More makes smaller files.
         subsampling: of chroma: 4:4:4 or 4:2:0.
         tries: pairs of tables to try at most, besides standard ones; files of all photos are made for each.
-        progress: is told how many files of how many, at most, are made and read.
+        progress: called with how many files are made and read, and how many there are at most.
 
     Raises:
-        UsageError, TypeError, ValueError: settings that cannot be, a photo that is none, answers that are not finite.
+        UsageError, TypeError, ValueError: settings that cannot be used, something that is not a photo, answers that are not
+            finite.
 
     Example::
 

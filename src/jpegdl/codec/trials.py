@@ -88,11 +88,11 @@ class Shape:
 
     @property
     def unseen(self) -> int:
-        """The quality of what no reader sees, in files that are not coarser."""
+        """The quality of parts that no reader sees, in files that are not coarser."""
         return UNSEEN if self.floor is None and self.robust else self.lowest
 
     def record(self) -> dict[str, Any]:
-        """Return what files depend on besides ``mu``, for those who note it."""
+        """Return the settings besides ``mu`` that files depend on, ready for JSON."""
         found = {name: value for name, value in asdict(self).items() if name not in ("mu", "learned")}
         if self.learned is not None:
             found["tables"] = [table.tolist() for table in self.learned]
@@ -103,7 +103,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class ShapedFile:
-    """A file that readers chose.
+    """A JPEG file that readers chose.
 
     Attributes:
         content: the JPEG file.

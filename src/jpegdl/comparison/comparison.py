@@ -104,18 +104,17 @@ def compare(
     """Train every arm with every seed, and compare with plain. Finished runs are kept, interrupted ones resume.
 
     In every arm the same seed means the same initial backbone, order and augmentation. Several machines that share the run
-    folder may run the same comparison at once: each takes runs that no other is training, and waits for those. An arm that
-    fails with some seed, because its loss is no longer finite, say, does not stop the others. Writes the summary
-    (``summary.json``, ``.md``, ``.csv`` and ``.tex``) and the figures to the run folder: of everything there that was trained
-    with these settings, whatever part of it this call asks for; and the settings, ``compare.yaml``, for ``--config``.
+    folder may run the same comparison at once: each takes runs that no other is training, and waits for those. If an arm fails
+    with some seed, because its loss is no longer finite, say, the others go on. The summary (``summary.json``, ``.md``,
+    ``.csv`` and ``.tex``) and the figures go to the run folder. They cover all runs there with these settings, also those that
+    this call did not ask for. ``compare.yaml`` holds the settings, for ``--config``.
 
     Args:
         config: what to compare.
         sets: the data set as Python objects, (train, test) or (train, test, classes), in place of one by name: two map-style
             data sets of (image, class index), as torchvision's without transforms, and the names of the classes. The runs then
             train one after another, in this process.
-        announce: told, before anything is trained, what is about to be, and how long it will take
-            (:func:`jpegdl.comparison.header.header`).
+        announce: called with a text before anything is trained: what will be trained, and how long it will take.
 
     Raises:
         UsageError: settings that cannot be used, runs of other settings or data in the folder, or no plain run to compare with.

@@ -96,7 +96,7 @@ class CompareConfig(RunConfig):
         """The user's own arms among them.
 
         Raises:
-            UsageError: a definition that is none.
+            UsageError: a definition cannot be used.
         """
         return own_arms(self.arms)
 
@@ -115,10 +115,10 @@ class CompareConfig(RunConfig):
         return with_changes(config, found, f"tuned: arms: {arm}") if found else config
 
     def needed_arms(self, arm: str) -> list[str]:
-        """Return the arms whose finished run, of the same seed, an arm starts from.
+        """Return the arms that an arm starts from: their runs of the same seed have to be finished.
 
         Raises:
-            UsageError: there is no such arm, or it cannot start as it is to.
+            UsageError: there is no such arm, or nothing that it can start from.
         """
         return needed_arms(self.run, arm, self.own_arms)
 

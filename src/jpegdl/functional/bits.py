@@ -48,19 +48,19 @@ def expected_symbols(z: Tensor, q: Tensor, hardness: float, *, most: int | None 
     """Compute the expected numbers of the symbols that an encoder makes of some blocks, differentiable in ``z`` and ``q``.
 
     Args:
-        z: (R, B, 8, 8), coefficients of R rows of B blocks, each row in the order in which they are encoded and with a DC
-            prediction that starts anew.
+        z: (R, B, 8, 8), coefficients of R rows of B blocks. Blocks are in the order in which they are encoded. In each row the
+            DC prediction starts again.
         q: steps > 0, (8, 8).
-        hardness: of P(k | z), greater than 0. Small ones leave zeros that are not quite zero, of which a block has many: from
-            about 8 on counts are close to those of rounded levels, and gradients reach about 1 / hardness of a step to each
-            side of a threshold.
-        most: of how many blocks, drawn at random, to count the AC symbols; numbers are scaled up to all. None for all.
+        hardness: of P(k | z), greater than 0. From about 8 on, counts are close to those of rounded levels. If it is small,
+            zeros are not quite zero, and a block has many of them. Gradients reach about 1 / hardness of a step to each side of
+            a threshold.
+        most: count the AC symbols of this many blocks, drawn at random, and scale up. None for all.
 
     Returns:
         Sums over all blocks, dtype of ``z``.
 
     Raises:
-        UsageError: shapes are others.
+        UsageError: ``z`` or ``q`` has another shape.
     """
     check_shape(z, ("R", "B", BLOCK, BLOCK), "z")
     check_shape(q, (BLOCK, BLOCK), "q")
@@ -117,11 +117,11 @@ def _ac_symbols(scaled: Tensor, hardness: float) -> Tensor:
 
 
 def code_lengths(symbols: Symbols) -> Symbols:
-    """Return the lengths in bits, -log2 of each symbol's share, of codes that are fitted to such numbers of symbols."""
+    """Return the lengths in bits of codes that are fitted to these numbers of symbols: -log2 of each symbol's share."""
     return Symbols(*(-(part / part.sum().clamp(min=_FEWEST)).clamp(min=_FEWEST).log2() for part in symbols))
 
 
 def coded_bits(symbols: Symbols, lengths: Symbols) -> Tensor:
-    """Return the bits that symbols take with codes of such lengths, those of sign and magnitude included; a scalar."""
+    """Return the bits, of shape (), that symbols take with codes of these lengths, and the bits of sign and magnitude."""
     sizes = torch.arange(SIZES, dtype=symbols.dc.dtype, device=symbols.dc.device)
     return (symbols.dc * (lengths.dc + sizes)).sum() + (symbols.ac * (lengths.ac + sizes)).sum()

@@ -14,9 +14,9 @@ def check_shape(x: Tensor, shape: Sequence[str | Any], name: str, *, empty: bool
 
     Args:
         x: the tensor.
-        shape: a number for each length that must be that, and a letter for one that may be any.
+        shape: for each dimension, its length, or a letter if it may have any length.
         name: what to call the tensor.
-        empty: whether lengths with a letter, but for the first, may be 0.
+        empty: accept 0 for a length with a letter. The first may always be 0.
 
     Raises:
         UsageError: says what was given and what is accepted.
@@ -40,7 +40,7 @@ def derived(*tensors: Tensor) -> bool:
         *tensors: what something is to be computed from, of any shape.
 
     Returns:
-        True also where only what is outside of a transform of ``torch.func`` could tell.
+        True also if only the code outside of a transform of ``torch.func`` could tell.
     """
     if torch.autograd.forward_ad._current_level >= 0:
         return True
@@ -68,10 +68,10 @@ _OF_PIXELS = (torch.float32, torch.uint8, torch.float16, torch.bfloat16, torch.f
 
 
 def check_pixels(images: Any) -> None:
-    """Refuse numbers that are neither pixels in [0, 1] nor in 0..255.
+    """Refuse a dtype that pixels cannot have: they are floating point in [0, 1], or uint8 in 0..255.
 
     Raises:
-        TypeError: ``images`` are no tensor, or neither floating point of 16 bits or more nor uint8.
+        TypeError: ``images`` is not a tensor, or neither floating point of 16 bits or more nor uint8.
     """
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a torch.Tensor, got {type(images).__name__}")
@@ -82,11 +82,11 @@ def check_pixels(images: Any) -> None:
 
 
 def check_images(images: Any, *, grey: bool = False) -> None:
-    """Refuse what is no batch of RGB images, (N, 3, H, W), floating point or uint8, of at least one pixel.
+    """Refuse anything but a batch of RGB images, (N, 3, H, W), floating point or uint8, of at least one pixel.
 
     Args:
         images: anything.
-        grey: whether (N, 1, H, W) will do too.
+        grey: accept (N, 1, H, W) too.
 
     Raises:
         TypeError: not a tensor, or of another dtype.

@@ -23,11 +23,11 @@ _GOLDEN_32 = 0x9E3779B9
 
 
 def draw_seed(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw a seed for :func:`uniform_draws`, (), int64, on the device of ``images``, without waiting for it.
+    """Draw a seed for :func:`uniform_draws`: shape (), int64, on the device of ``images``. This does not wait for the device.
 
     Args:
-        images: whose device counts.
-        generator: source of randomness there; None for PyTorch's own.
+        images: a tensor on the device.
+        generator: source of randomness on that device; None for PyTorch's own.
     """
     return torch.randint(2**63 - 1, (), device=images.device, generator=generator)
 
@@ -41,7 +41,8 @@ def uniform_draws(seed: Tensor, shape: tuple[int, ...] | torch.Size, *, plane: i
         plane: number of the first plane.
 
     Returns:
-        float32 of that shape, on the seed's device. Those of an image, a plane, a block do not depend on how many there are.
+        float32 of that shape, on the seed's device. The numbers of an image, a plane or a block do not depend on how many there
+        are.
     """
     n, planes, rows, columns = shape[:4]
 

@@ -33,7 +33,7 @@ def chroma_factors(subsampling: str) -> tuple[int, int]:
     """Return how many pixels share one chroma sample, (down, across).
 
     Raises:
-        UsageError: ``subsampling`` is none of 4:4:4, 4:2:2 and 4:2:0.
+        UsageError: ``subsampling`` is not 4:4:4, 4:2:2 or 4:2:0.
     """
     if not isinstance(subsampling, str) or subsampling not in SAMPLING:
         raise UsageError(f"subsampling must be one of {', '.join(SAMPLING)}, got {subsampling!r}")

@@ -34,8 +34,8 @@ def images_to_planes(images: Tensor, subsampling: str = "4:2:0") -> tuple[Tensor
         subsampling: of chroma, 4:4:4, 4:2:2 or 4:2:0; of no account for grey images.
 
     Returns:
-        luma: (N, 1, ceil(H/8), ceil(W/8), 8, 8) coefficients for pixels in 0..255.
-        chroma: (N, 2, h, w, 8, 8), of Cb and Cr; None for grey images.
+        (luma, chroma). Luma is (N, 1, ceil(H/8), ceil(W/8), 8, 8) coefficients for pixels in 0..255. Chroma, of Cb and Cr, is
+        (N, 2, h, w, 8, 8), with as many blocks as cover its samples; None for grey images.
 
     Raises:
         UsageError: another shape or subsampling.

@@ -69,10 +69,10 @@ def quantize(
 
 
 def check_rounding(rounding: str) -> None:
-    """Refuse what is no rounding.
+    """Refuse the name of a rounding that does not exist.
 
     Raises:
-        UsageError: ``rounding`` is none of :data:`jpegdl.layer.ROUNDINGS`.
+        UsageError: ``rounding`` is not one of :data:`jpegdl.layer.ROUNDINGS`.
     """
     if rounding not in ROUNDINGS:
         raise UsageError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {rounding!r}")
@@ -388,15 +388,15 @@ def sample_quantize(
 def ste_quantize(z: Tensor, q: Tensor | float, *, bits: int | None = 8, matched: bool = False) -> Tensor:
     r"""Apply the hard quantizer with a straight-through gradient: rounding passes the gradient on, the cap stops it.
 
-    The gradient of a step is the sum of g (k - z/q). That is what its coefficients' squared error D(q) = sum (q k - z)^2 says
-    where D grows as q^2, among many levels. Of a coarse step it is wrong: where all levels are 0, D no longer depends on q,
-    but each coefficient goes on saying that a coarser step costs 2 D. ``matched`` scales the sum by d log D / d log q / 2, of
-    the coefficients at hand, so that a step is told the truth about the squared error at both ends, and about the loss as far
-    as this follows the error.
+    The gradient of a step is the sum of g (k - z/q). It is right about the squared error D(q) = sum (q k - z)^2 of its
+    coefficients if D grows as q^2, as it does with many levels. It is wrong for a coarse step: if all levels are 0, D no longer
+    depends on q, but the gradient still says that a coarser step costs more. ``matched`` scales the sum by d log D / d log q /
+    2 of these coefficients. The gradient is then right about the squared error at both ends, and about the loss as far as the
+    loss follows the error.
 
     Args:
         z, q, bits: as in :func:`hard_quantize`.
-        matched: scale the gradient of each entry of ``q`` to the error of all coefficients that it stands for.
+        matched: scale the gradient of each entry of ``q`` by the error of all coefficients that it quantizes.
 
     Returns:
         Shape and dtype of ``z``; the values of :func:`hard_quantize`.
@@ -419,7 +419,16 @@ FAR = 1.2  # steps this much finer and coarser are what a slope is taken from
 
 
 def error_slope(here: Tensor, coarser: Tensor, finer: Tensor) -> Tensor:
-    """Compute d log D / d log q, from 0 to 3, of squared errors D: at steps q, at ``FAR`` times and at a ``FAR``-th of them."""
+    """Compute d log D / d log q, from 0 to 3, of squared errors D.
+
+    Args:
+        here: D at steps q, any shape.
+        coarser: D at ``FAR`` q, the same shape.
+        finer: D at q / ``FAR``, the same shape.
+
+    Returns:
+        The same shape.
+    """
     rise = (coarser - finer) / (2 * math.log(FAR))
     return (rise / here.clamp(min=torch.finfo(here.dtype).tiny)).clamp(0, 3)
 

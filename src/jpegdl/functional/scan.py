@@ -51,13 +51,14 @@ class _Code(NamedTuple):
 
 
 def in_scan_order(blocks: Tensor, factors: tuple[int, int]) -> Tensor:
-    """Blocks of a plane in the order of a file whose minimum coded unit has ``factors`` (down, across) of them.
+    """Return the blocks of a plane in the order of a file.
 
-    Units are whole: where the plane ends within one, an encoder fills it up with blocks that cost least, flat ones with the DC
-    of the block before.
+    Minimum coded units are whole. Where the plane ends within one, an encoder fills it with the blocks that cost least: flat
+    ones, with the DC of the block before.
 
     Args:
         blocks: (N, rows, columns, 8, 8), levels or coefficients.
+        factors: (down, across), how many blocks of the plane a minimum coded unit has.
 
     Returns:
         (N, units, down * across, 8, 8).
@@ -91,11 +92,11 @@ def scan_bits(levels: tuple[Tensor, ...], subsampling: str = "4:2:0", codes: str
         codes: ``"standard"`` Huffman codes, or ``"optimal"`` ones as libjpeg fits them to each file.
 
     Returns:
-        (N,), int64, bits: whole bytes, with those that are stuffed in after 0xFF; of codes, fitted or not, and of the rest of
-        the header it knows nothing.
+        (N,), int64, in bits: whole bytes, with those that are stuffed in after 0xFF. The header does not count, nor do the
+        codes in it.
 
     Raises:
-        UsageError: another kind of codes or subsampling; levels that a baseline file cannot hold.
+        UsageError: there are no such codes or no such subsampling, or a baseline file cannot hold the levels.
     """
     return torch.tensor([bits for bits, _ in _scans(levels, subsampling, codes)], device=levels[0].device)
 

@@ -112,9 +112,9 @@ _NOTHING = nullcontext()
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[None]:
-    """Leave autocast on the device of ``x``; the meta device, on which shapes alone are computed, knows none.
+    """Return a context without autocast on the device of ``x``. The meta device, on which only shapes are computed, has none.
 
-    Nothing is entered where nothing is to be left: exported programs would have a part of their own for it.
+    If autocast is off, the context does nothing: an exported program would otherwise hold it as a part of its own.
     """
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if kind != "meta" and torch.is_autocast_enabled(kind) else _NOTHING
@@ -356,9 +356,9 @@ def check_coefficients(z: Tensor, planes: int | str, size: tuple[int, int], unit
 
     Args:
         z: coefficients.
-        planes: how many blocks there are at one place; a letter for any number.
+        planes: how many blocks stand at one place; a letter for any number.
         size: (H, W) of the images.
-        unit: how many pixels of a side the blocks at one place stand for.
+        unit: side of the square that the blocks at one place cover, in pixels.
         of: what to call the images.
 
     Raises:

@@ -41,7 +41,7 @@ _MARKS_ON_CPU = ~_PLAIN["cpu"]
 
 
 def eager_round_trip(images: Tensor, q: Tensor, alpha: Tensor | None, seed: Tensor | None, trip: Trip) -> Tensor:
-    """The round trip from :mod:`jpegdl.functional`, in the dtype of ``images``; see :func:`round_trip`."""
+    """Compute the round trip by :mod:`jpegdl.functional`, in the dtype of ``images``; see :func:`round_trip`."""
     x = F.straight_pixels(images) if trip.whole else images
     parts: list[Tensor | None] = []
     for z, planes in zip(F.images_to_planes(x, trip.subsampling), (slice(1), slice(1, None)), strict=True):
@@ -74,13 +74,13 @@ def round_trip(
     whole: bool = False,
     seed: Tensor | None = None,
 ) -> Tensor:
-    """Colour, chroma sampling, DCT, a quantizer and back, computed in float32 (float64 for float64 images).
+    """Take images through colour, chroma sampling, DCT and a quantizer, and back, in float32 (float64 for float64 images).
 
     Args:
         images: (N, 3, H, W) RGB or (N, 1, H, W) grey, floating point in [0, 1] or uint8 in 0..255.
         q: steps, floating point, on the images' device: (T, 8, 8), or (N, T, 8, 8) with those of each image; T 3 for Y, Cb and
             Cr, or 2 where Cb and Cr share one. Of grey images, the first alone counts.
-        alpha: as ``q``: the larger, the harder the quantizer; for the roundings soft and sample.
+        alpha: for the roundings soft and sample: sharpness of the quantizer, shaped like ``q``. Larger is harder.
         rounding: one of :data:`jpegdl.layer.ROUNDINGS`.
         subsampling: of chroma, 4:4:4, 4:2:2 or 4:2:0.
         bits, window: as in :func:`jpegdl.functional.soft_quantize`.
@@ -120,18 +120,19 @@ def round_trip(
 def round_trip_of_tables(
     images: Tensor, tables: tuple[Tensor, ...], alphas: tuple[Tensor, ...], within: tuple[float, float], trip: Trip
 ) -> Tensor | None:
-    """Take images through :func:`round_trip` on the CPU where no gradient is asked for, with tables as they lie: to put them
-    into one tensor and to look at them takes as long as a small image.
+    """Take images through :func:`round_trip` on the CPU, without gradients.
+
+    Tables are used where they lie: to put them into one tensor would take as long as a small image.
 
     Args:
-        images: as there, three channels.
+        images: as there, (N, 3, H, W).
         tables: steps of luma and of chroma, each (8, 8).
-        alphas: as these; none for a rounding that is not soft.
-        within: the least and the largest step.
-        trip: the rest.
+        alphas: sharpness of luma and of chroma, each (8, 8); empty for a rounding that is not soft.
+        within: the smallest and the largest step that are allowed.
+        trip: the other settings.
 
     Returns:
-        As there; None where that is not all there is to do: steps lie elsewhere, or a kernel may not be taken.
+        As there; None if the kernel cannot do it: steps are on another device or out of range, or no kernel may be used.
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or not images.is_cpu or images.dtype != torch.float32:
         return None
@@ -211,10 +212,10 @@ def _fusible(images: Tensor, q: Tensor, alpha: Tensor | None, seed: Tensor | Non
 
 
 def unobserved(*tensors: Tensor) -> bool:
-    """Whether nobody wants to see PyTorch's single operations, and all numbers lie in memory as they are; for eager calls.
+    """Return whether a kernel may read these tensors: nothing traces PyTorch's operations, and memory holds their values.
 
-    Kernels read memory without asking PyTorch: a tracer would take what they computed for a constant, and a tensor that is
-    marked as negated, batched, sparse or a stand-in for another has other numbers in memory, or none.
+    Kernels read memory without PyTorch. A tracer would take their result for a constant. A tensor that is marked as negated,
+    that is batched or sparse, or that stands for another, has other numbers in memory, or none.
     """
     if (
         torch._C._get_tracing_state() is not None
@@ -234,7 +235,7 @@ def unobserved(*tensors: Tensor) -> bool:
 
 
 def exporting() -> bool:
-    """Whether torch.export is at work: its programs are for places that know nothing of this package's operators."""
+    """Return whether torch.export is at work. Its programs run where this package's operators are not known."""
     # PyTorch 2.6 has no such flag; its torch.export does without dynamo unless it is told to be strict.
     return bool(getattr(torch.compiler, "_is_exporting_flag", False))
 

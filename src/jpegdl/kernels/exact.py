@@ -45,17 +45,17 @@ def exact_gradients(
     want_images: bool,
     want_tables: bool,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None] | None:
-    """Return gradients of :func:`exact_images`, once differentiable, where there is a kernel for them.
+    """Compute the gradients of :func:`exact_images` by a kernel, if there is one. They are differentiable once.
 
     Args:
         images, luma, chroma, subsampling: as there.
-        grad: of its output.
-        straight: through the rounding of levels: a step's gradient is the sum of g_z (k - z / q), otherwise of g_z k.
-        want_images: to images, where roundings pass it on.
-        want_tables: to the steps.
+        grad: gradient of its output, of the same shape.
+        straight: pass the gradient through the rounding of levels: a step's is the sum of g_z (k - z / q), otherwise of g_z k.
+        want_images: compute the gradient to images.
+        want_tables: compute the gradients to luma and chroma.
 
     Returns:
-        Of images, luma and chroma, shaped like them, None for what is not wanted; None where there is no kernel.
+        The gradients to images, luma and chroma, shaped like them; None for one that is not wanted. None if there is no kernel.
     """
     images, luma, chroma = images.detach(), luma.detach(), chroma.detach()
     plain = images.device.type in DEVICES and images.numel() and images.dtype != torch.float64
@@ -119,12 +119,12 @@ gradients_work._dynamo_marked_constant = True  # type: ignore[attr-defined]  # s
 
 
 def compiling() -> bool:
-    """Return whether torch.compile is at work, which takes this package's operators, and not torch.export, which cannot."""
+    """Return whether torch.compile is at work, and not torch.export. Only the former can use this package's operators."""
     return torch.compiler.is_dynamo_compiling() and not exporting()
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """Floating point in [0, 1] to uint8, rounded and clipped; NaN becomes 0."""
+    """Convert floating point in [0, 1] to uint8 in 0..255, of the same shape, rounded and clipped. NaN becomes 0."""
     return (images.to(_precision(images)) * 255).round().clamp(0, 255).nan_to_num(0).to(torch.uint8)
 
 

@@ -39,15 +39,15 @@ def in_kernel(subsampling: str | None = None) -> Callable[[Method], Method]:
 class Layer(nn.Module):
     """A layer that gives back what it takes: the same shape, dtype and memory format.
 
-    In between it takes three steps, which can be called by themselves too: :meth:`to_coefficients`, :meth:`alter`,
-    :meth:`to_images`. A subclass overrides those that it does in another way, and the layer uses them throughout. One that
-    does not work on coefficients overrides :meth:`round_trip`. :meth:`check` says what it refuses.
+    It works in three steps, which can also be called alone: :meth:`to_coefficients`, :meth:`alter` and :meth:`to_images`. A
+    subclass overrides those that it does in another way. One that does not work on coefficients overrides :meth:`round_trip`.
+    :meth:`check` refuses what the layer cannot take.
 
     Parameters stay float32 or float64 whatever a model is cast to: ``model.half()`` would turn small steps into 0, and after
-    ``model.bfloat16()`` they would be too coarse to train. What goes in and out may be of half precision.
+    ``model.bfloat16()`` they would be too coarse to train. Images may be of half precision.
 
-    The state dict has one entry besides parameters and buffers, ``_extra_state``: the layer's :attr:`settings`, as bytes in a
-    uint8 tensor. Loading refuses the state of a layer with other settings; a state without that entry loads as any other.
+    Besides parameters and buffers, the state dict has the entry ``_extra_state``: the layer's :attr:`settings`, as bytes in a
+    uint8 tensor. Loading refuses the state of a layer with other settings. A state without that entry loads too.
     """
 
     #: What the numbers in its tables are, one of :data:`jpegdl.tables.KINDS`; None where it has no tables.
@@ -66,7 +66,7 @@ class Layer(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All there is to know of the layer besides its tables, as JSON has it: its class, and what a subclass adds."""
+        """The settings of the layer, without its tables, ready for JSON: its class, and what a subclass adds."""
         return {"layer": type(self).__name__}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class Layer(nn.Module):
         raise NotImplementedError
 
     def check(self, images: Tensor) -> None:
-        """Refuse what :meth:`forward` cannot take; it looks once a batch.
+        """Refuse what :meth:`forward` cannot take. Called once for each batch.
 
         Raises:
             TypeError: not a tensor, or of a dtype that the layer does not take.
@@ -180,7 +180,7 @@ class Layer(nn.Module):
         """Look at the values of a first batch, and warn where they are none that the layer is for."""
 
     def project_(self) -> None:
-        """Bring parameters back into their range, in place: a subclass with such says how.
+        """Bring parameters back into their range, in place. A subclass whose parameters have a range overrides it.
 
         It is called for you: after each step of a PyTorch optimizer that trains the layer, and by ``train``, ``eval`` and
         ``state_dict``.
@@ -231,8 +231,8 @@ class Layer(nn.Module):
 class ImageLayer(Layer):
     """A layer for RGB images, (N, 3, H, W): floating point in [0, 1], or uint8 in 0..255.
 
-    Values outside of that range are used as they are. In eager mode a layer checks whether the values of its first batch are
-    those of images, and warns if they are not. It does not check later batches: that would make it wait for the GPU.
+    Values outside of that range are used as they are. In eager mode a layer warns if the values of its first batch are not
+    those of images. It does not check later batches: it would have to wait for the GPU.
     """
 
     _looked = False
@@ -262,7 +262,7 @@ class ImageLayer(Layer):
 
 
 class ImageDctLayer(ImageLayer):
-    """A layer at work on the coefficients of Y, Cb and Cr, as JPEG has them: a subclass need only override :meth:`alter`."""
+    """A layer that works on the DCT coefficients of Y, Cb and Cr. A subclass need only override :meth:`alter`."""
 
     planes: int = 3
     #: Of chroma: 4:4:4 for none.

@@ -18,14 +18,14 @@ from jpegdl.layer.registry import register_layer
 class JpegCascade(ImageLayer, nn.ModuleList):
     """Layers in a row, each with its own tables: the output of one is the input of the next.
 
-    ``cascade[i]`` and ``len(cascade)`` are the layers; the state dict holds theirs as ``0.luma``, ``1.luma`` and so on. Between
-    layers images stay float32 (float64 for float64 images), and are neither rounded nor clipped.
+    ``cascade[i]`` is a layer, and ``len(cascade)`` their number. The state dict holds their tables as ``0.luma``, ``1.luma``
+    and so on. Between layers images stay float32 (float64 for float64 images), and are neither rounded nor clipped.
 
     Args:
         layers: one or more layers from images to images, a :class:`jpegdl.JpegLayer` or any of its variants.
 
     Raises:
-        UsageError: no layers, or something else among them.
+        UsageError: there are no layers, or one of them is not a module.
 
     Source: the variant in the public code of "JPEG Inspired Deep Learning" (ICLR 2025).
 
@@ -64,7 +64,7 @@ class JpegCascade(ImageLayer, nn.ModuleList):
 
         Returns:
             (3, 8, 8) for Y, Cb, Cr: the mean of the layers' own :meth:`jpegdl.JpegLayer.saturation`, each for the images that
-            reach it; all 0 where none quantizes. One layer's own is ``cascade[1].saturation(cascade[:1](images))``.
+            reach it; all 0 if none quantizes. ``cascade[1].saturation(cascade[:1](images))`` is that of one layer.
         """
         self.check(images)
         shares, x = [], F.unit_images(images)

@@ -61,10 +61,10 @@ class LayerConfig:
 
 
 def table_source(config: LayerConfig) -> str:
-    """Tell the kind of initial tables: sensitivity, pretrained, magnitude, ones, random, learned, standard or file.
+    """Return the kind of initial tables: sensitivity, pretrained, magnitude, ones, random, learned, standard or file.
 
     Raises:
-        UsageError: neither a known kind nor an existing file.
+        UsageError: ``config.tables`` is neither a known kind nor an existing file.
     """
     kind, _, quality = config.tables.partition(":")
     if config.tables in ("sensitivity", "pretrained", "magnitude", "ones", "random", "learned"):

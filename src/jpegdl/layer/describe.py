@@ -12,7 +12,7 @@ def describe_tables(layer: nn.Module) -> dict[str, Any]:
     """Describe a layer's tables and what they mean, ready for JSON.
 
     Args:
-        layer: any module; of one that is not of this package, or made of several, the layers in it are described.
+        layer: any module. If it holds layers of this package, or is a cascade, each of them is described.
 
     Returns:
         ``layer``, the name of its class; ``kind``, what the numbers in its tables are (one of :data:`jpegdl.tables.KINDS`,

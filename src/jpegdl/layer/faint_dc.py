@@ -17,8 +17,8 @@ FACTOR = 1 / 32  # brings DC to about the size at which the published layer caps
 class FaintDcLayer(ImageDctLayer):
     """Multiply the DC coefficient of every block of Y, Cb and Cr, and leave all others as they are: z_00 -> factor z_00.
 
-    Linear and untrained. It does to brightness about what the cap of a trained :class:`jpegdl.JpegLayer` does, and leaves
-    everything else as it is.
+    The layer is linear, and nothing in it trains. It does to brightness about what the level cap of a trained
+    :class:`jpegdl.JpegLayer` does.
 
     Args:
         factor: of DC, a finite number.

@@ -19,10 +19,10 @@ from jpegdl.tables import standard_tables
 class JpegLayer(QuantizingLayer, ImageDctLayer):
     r"""A JPEG round trip that trains: colour, DCT, quantization with trainable steps, and back.
 
-    Images in [0, 1] (or uint8) come out as images in [0, 1], neither rounded nor clipped. Trainable are the two quantization
-    tables, 128 numbers: ``layer.luma`` and ``layer.chroma``, parameters of shape (8, 8), rows the vertical frequency, in JPEG
-    table units (the orthonormal DCT of pixels in 0..255). With levels k in -L..L, L = 2^(bits-1) - 1, the ``rounding`` is one
-    of
+    It takes images in [0, 1], or uint8 in 0..255, and returns images in [0, 1], neither rounded nor clipped. Its two
+    quantization tables train, 128 numbers: ``layer.luma`` and ``layer.chroma``, parameters of shape (8, 8). Rows are the
+    vertical frequency. Steps are in JPEG table units: those of the orthonormal DCT of pixels in 0..255. With levels k in -L..L,
+    L = 2^(bits-1) - 1, the ``rounding`` is one of
 
     - ``"soft"``: Q_d(z) = sum_k q k P(k | z), P(k | z) = softmax_k(-alpha (z - q k)^2); differentiable, what trains.
     - ``"hard"``: Q_u(z) = q clamp(round(z / q), -L, L); what a JPEG encoder does.
@@ -32,8 +32,9 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
     - ``"noise"``: uniform noise one step wide in training, hard in evaluation.
     - ``"none"``: clamp(z, -L q, L q); the level cap alone, without quantization.
 
-    ``layer.rounding`` may be set at any time. Arithmetic is float32 under any autocast (float64 for float64 images), and tables
-    stay float32 or float64 when a model is cast to half precision; images of half precision go in and come out.
+    ``layer.rounding`` may be set at any time. The layer computes in float32 under any autocast, and in float64 for float64
+    images. Tables stay float32 or float64 when a model is cast to half precision. Images of half precision come out in half
+    precision.
 
     The layer is three steps: ``layer.to_images(layer.alter(layer.to_coefficients(images)), size)``. A subclass changes those
     that it overrides, in every rounding: :meth:`alter`, what happens to coefficients; :meth:`to_coefficients` and
@@ -44,8 +45,8 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
         luma, chroma: initial steps of Y and of Cb and Cr, a number or (8, 8); finite and > 0. Kept in float32, or in float64
             where given as float64 tensors or arrays.
         alpha: sharpness of P(k | z), in 1 / step^2; larger is harder. A number or (8, 8), or a (luma, chroma) pair of such.
-        hardness: tie alpha = hardness / q^2 instead, anew at every forward, without a gradient through the tie. It is the
-            sharpness in units of the step, and has no unit.
+        hardness: instead of alpha: take alpha = hardness / q^2 at every forward, without a gradient through this q. It has no
+            unit.
         bits: the level cap L = 2^(bits-1) - 1, 2 to 16; None for no cap.
         window: odd number of levels that P sums over; None for the whole alphabet.
         rounding: one of the seven above.
@@ -53,7 +54,7 @@ class JpegLayer(QuantizingLayer, ImageDctLayer):
             ``hardness``, train that instead, for each frequency: ``hardness_luma`` and ``hardness_chroma``, each (8, 8), start
             there, and alpha = hardness / q^2 has no gradient to q through the tie.
 
-    Tables for each image of a batch, (N, 8, 8), such as a network predicts, take the place of the parameters by
+    To give each image of a batch its own tables, (N, 8, 8), such as a network predicts, call
     ``torch.func.functional_call(layer, {"luma": luma, "chroma": chroma}, images)``: see the example.
 
     Raises:

@@ -74,9 +74,9 @@ def jpeg(
     libjpeg-turbo (Pillow, OpenCV, torchvision) writes and decodes it, on any device. These roundings differ in their
     gradients, which are those of :class:`jpegdl.JpegLayer`:
 
-    - ``"ste"``: straight through all roundings. To images, that of colour, chroma subsampling and DCT there and back; to a
-      step q, the sum of g_z (k - z / q), with z the encoder's coefficients that have it, k their levels in the file, and g_z
-      the gradient that reaches them.
+    - ``"ste"``: straight through all roundings. The gradient to images is that of colour, chroma subsampling and DCT, there and
+      back. The gradient to a step q is the sum of g_z (k - z / q) over the coefficients that q quantizes: z is the encoder's
+      coefficient, k its level in the file, and g_z the gradient that reaches it.
     - ``"ste-matched"``: the same, but a step's gradient is scaled by how the rounding errors of its coefficients grow with it.
     - ``"hard"``: the true gradient almost everywhere: 0 to images, the sum of g_z k to a step.
 
@@ -101,20 +101,20 @@ def jpeg(
             straight through. For grey images only luma counts.
         subsampling: chroma subsampling: 4:4:4, 4:2:2 or 4:2:0. Grey images have none.
         rounding: one of the seven above.
-        gradient: for the exact roundings, whose gradient to take: ``"ste"``, ``"ste-matched"``, ``"hard"`` or ``"soft"``, which
-            is what ``rounding="soft"`` has of the same images. None for the rounding's own.
+        gradient: which gradient the exact roundings have: ``"ste"``, ``"ste-matched"``, ``"hard"``, or ``"soft"``, that of
+            ``rounding="soft"`` on the same images. None: the rounding's own.
         pixels: ``"float"`` keeps pixels unrounded and unclipped on both sides, for the roundings in floating point.
         hardness: hardness of P(k | z), greater than 0 and at most 1e6. Larger is harder.
         generator: source of randomness on the images' device, for ``"sample"`` and ``"noise"``. Default: PyTorch's own.
-        return_bits: return the size of each file's scan too, with ``"standard"`` Huffman codes (True), the default of encoders,
-            or with ``"optimal"`` ones.
+        return_bits: also return the size of each file's scan, its coded coefficients. ``"standard"`` or True counts standard
+            Huffman codes, the default of encoders; ``"optimal"`` counts codes that are fitted to each file.
 
     Returns:
         The same shape and dtype. uint8 images come out as uint8, as in torchvision's transforms, without gradients. For
         gradients to quality or tables, give floating point.
-        With ``return_bits`` also the bits, (N,), or () for a single image: those of the file with the nearest whole steps,
-        whatever the rounding, without its header, to the last stuffed byte. Their gradient is that of the expected bits of
-        levels drawn around the coefficients: see :func:`jpegdl.functional.expected_symbols`. NaN for an image with NaN.
+        With ``return_bits`` also the bits, (N,), or () for a single image. They count the scan of the file with the nearest
+        whole steps, whatever the rounding, without the header. Their gradient is that of the expected bits of levels drawn
+        around the coefficients: see :func:`jpegdl.functional.expected_symbols`. They are NaN for an image with NaN.
 
     Raises:
         TypeError: ``images`` is not a tensor, or has another dtype.

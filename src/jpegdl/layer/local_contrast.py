@@ -67,10 +67,11 @@ class LocalContrastLayer(ImageLayer):
         return _along(_along(planes, window, 3), window, 2).reshape(x.shape)
 
     def contrast(self, x: Tensor, around: Tensor) -> Tensor:
-        """Return the contrast of pixels with the mean around them, brought to images.
+        """Return x' of the formula above: the contrast of pixels with the mean around them.
 
         Args:
-            x, around: (N, C, H, W), the second from :meth:`around`.
+            x: (N, C, H, W), float32 or float64.
+            around: m of the formula, from :meth:`around`, of the same shape.
 
         Returns:
             The same shape and dtype.

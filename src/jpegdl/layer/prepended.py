@@ -66,12 +66,13 @@ def _named_images(forward: Callable[..., Any]) -> Callable[..., Any]:
 class PrependedModel(nn.Module, Generic[L_co]):
     """``layer``, then normalisation, then ``backbone``: images in [0, 1] in, the backbone's output out.
 
-    Further arguments of ``forward`` reach the backbone; ``pixel_values=`` is another name for the images. Questions of timm and
-    Transformers are answered as the backbone does: ``num_classes``, ``config``, ``get_classifier()``, ``forward_features()``
-    and so on; ``pretrained_cfg`` says mean 0 and std 1, which is what images are to be normalised with in front of the layer.
+    Further arguments of ``forward`` reach the backbone; ``pixel_values=`` is another name for the images. What timm and
+    Transformers ask of a model is passed on to the backbone: ``num_classes``, ``config``, ``get_classifier()``,
+    ``forward_features()`` and so on. ``pretrained_cfg`` says mean 0 and std 1, since images are not normalised in front of the
+    layer.
 
-    ``mean`` and ``std`` are not part of the state dict: it holds ``layer.*`` and ``backbone.*``, nothing else. To a type
-    checker ``PrependedModel[JpegLayer]`` says which layer ``model.layer`` is.
+    The state dict holds ``layer.*`` and ``backbone.*``, but not ``mean`` and ``std``. For type checkers,
+    ``PrependedModel[JpegLayer]`` says which layer ``model.layer`` is.
     """
 
     layer: L_co
@@ -93,11 +94,11 @@ class PrependedModel(nn.Module, Generic[L_co]):
         """Take (N, 3, H, W) RGB in [0, 1] through the layer, and return what the backbone returns.
 
         Args:
-            images: as the layer takes them; or give them as ``pixel_values``. Further arguments go to the backbone: ``labels``
-                of a Transformers model, say.
+            images: as the layer takes them; or give them as ``pixel_values``. Other arguments go to the backbone, such as
+                ``labels`` of a Transformers model.
 
         Raises:
-            TypeError: no images, or twice.
+            TypeError: images are not given, or given twice.
         """
         return self.after_layer(self._through_layer(images))
 
@@ -116,15 +117,15 @@ class PrependedModel(nn.Module, Generic[L_co]):
         return (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
 
     def without_layer(self) -> "PrependedModel[nn.Identity]":
-        """Return the same backbone, not copied, with nothing but its normalisation in front of it; in eval mode."""
+        """Return the same backbone, not copied, behind its normalisation alone; in eval mode."""
         normalisation = self.mean.flatten().tolist(), self.std.flatten().tolist()
         return PrependedModel(self.backbone, nn.Identity(), *normalisation).to(self.mean.device).eval()
 
     # -------------------------------------------------------------------------- what timm and Transformers ask of a model
 
     def no_weight_decay(self) -> set[str]:
-        """Return the names of parameters that weight decay would spoil, for timm's optimizers: the layer's, and those that the
-        backbone names."""
+        """Return the names of parameters without weight decay, for timm's optimizers: the layer's, and those that the backbone
+        names."""
         of_backbone: Any = getattr(self.backbone, "no_weight_decay", set)()
         of_layer = {f"layer.{name}" for name, _ in self.layer.named_parameters()}
         return of_layer | {f"backbone.{name}" for name in of_backbone}
@@ -225,7 +226,7 @@ def parameter_groups(model: nn.Module, lr: float, layer_lr: float, weight_decay:
         without decay where there are any, the layers' where they have any. Frozen parameters are in none.
 
     Raises:
-        UsageError: there is no layer in ``model``, or a rate or the decay is no number from 0 up.
+        UsageError: there is no layer in ``model``, or a rate or the decay is not a number, or negative.
 
     Example:
         >>> import timm, torch

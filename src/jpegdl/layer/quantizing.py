@@ -50,13 +50,13 @@ def quantizer_options(config: LayerConfig) -> QuantizerOptions:
 
 
 class QuantizingLayer(Layer):
-    """A layer that quantizes; a subclass names its tables, and says in :attr:`steps` and :attr:`alpha` which plane has which.
+    """A layer that quantizes. A subclass names its tables; :attr:`steps` and :attr:`alpha` say which plane has which.
 
-    Steps stay in :attr:`step_range` whatever trains them: [1e-5, 255], as in the published training, or wider where the layer
-    was built with or has loaded steps beyond. Nothing has to be called for it.
+    Steps stay in :attr:`step_range` whatever trains them: [1e-5, 255], as in the published training. The range is wider if the
+    layer was built with steps beyond it, or has loaded such steps. You need not call anything.
 
-    For each name in ``tables`` there is a parameter of that name, the steps. Of the same shape is either ``alpha_NAME``, a
-    buffer or a parameter, or, where hardness is given and trained, the parameter ``hardness_NAME``.
+    For each name in ``tables`` there is a parameter of that name, the steps. Beside it stands ``alpha_NAME``, a buffer or a
+    parameter of the same shape. If hardness is given and trained, the parameter ``hardness_NAME`` takes its place.
 
     Args:
         tables: initial steps by name, each (..., 8, 8).
@@ -181,7 +181,7 @@ class QuantizingLayer(Layer):
 
     @in_kernel("4:4:4")
     def at_blocks(self, tables: Tensor) -> Tensor:
-        """Shape ``tables``, which are like :attr:`steps`, so that they broadcast to coefficients."""
+        """Return ``tables``, shaped like :attr:`steps`, in a shape that broadcasts to coefficients (N, planes, h, w, 8, 8)."""
         return tables[..., None, None, :, :]
 
     @in_kernel()
@@ -195,15 +195,15 @@ class QuantizingLayer(Layer):
 
     @property
     def rounding_now(self) -> Rounding:
-        """The rounding of the mode that the layer is in: ``noise`` is ``hard`` in evaluation."""
+        """The rounding in the layer's mode: ``noise`` is ``hard`` in evaluation."""
         return "hard" if self.rounding == "noise" and not self.training else self.rounding
 
     @torch.no_grad()
     def saturation(self, images: Tensor) -> Tensor:
         """Measure how much of each frequency the level cap holds back.
 
-        With fine steps and few bits a layer saturates low frequencies more than it quantizes them: this tells the two apart. It
-        looks at the coefficients and the steps, whatever ``rounding`` is.
+        With fine steps and few bits a layer saturates low frequencies more than it quantizes them. This tells the two apart. It
+        compares coefficients with steps, whatever ``rounding`` is.
 
         Args:
             images: a batch as :meth:`forward` takes it.

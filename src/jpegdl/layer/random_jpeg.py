@@ -25,20 +25,21 @@ class Draws(NamedTuple):
 class RandomJpeg(nn.Module):
     """Compress each image at a random quality, with a random chroma subsampling.
 
-    All frames of a ``tv_tensors.Video`` have the same draws, as torchvision's ``v2.JPEG`` has it, each video its own.
+    All frames of a ``tv_tensors.Video`` share one draw, as in torchvision's ``v2.JPEG``. Each video has its own.
 
     The images are those of real files, bit for bit, and differentiable: see :func:`jpegdl.jpeg`. It does the same in training
     and evaluation, as augmentations do. It works in ``torchvision.transforms.v2.Compose``, before ``Normalize``, in
     ``nn.Sequential``, kornia's containers, or a model.
 
     Args:
-        quality: a pair (lowest, highest), both included, from which whole qualities are drawn evenly; or the one to use.
-        subsampling: those to draw from evenly, 4:4:4, 4:2:2 or 4:2:0; or the one to use.
+        quality: a pair (lowest, highest), 1 to 100, both included, from which whole qualities are drawn evenly; or the only
+            one.
+        subsampling: those to draw from evenly: 4:4:4, 4:2:2, 4:2:0; or the only one.
         p: the share of images that is compressed; the others stay as they are.
         rounding, gradient, hardness: as in :func:`jpegdl.jpeg`.
-        generator: source of the draws, on the CPU; None for PyTorch's own, which ``torch.manual_seed`` seeds and which
-            differs in each worker of a DataLoader. There, a generator of one's own is seeded anew from its seed and the
-            worker's, or all workers would draw the same.
+        generator: source of randomness, on the CPU. None takes PyTorch's own, which ``torch.manual_seed`` seeds and which
+            differs in each worker of a DataLoader. In a worker, your own generator is seeded again, from its seed and the
+            worker's. Otherwise all workers would draw the same.
 
     Raises:
         UsageError: an argument is out of its range.
@@ -84,16 +85,16 @@ class RandomJpeg(nn.Module):
         """Compress images, and hand on everything else.
 
         Args:
-            inputs: (..., 3, H, W) RGB, 1 in place of 3 for grey; uint8, or floating point in [0, 1]. Or what torchvision's v2
-                transforms take: any structure of tuples, lists and dicts, in which ``tv_tensors.Image`` and ``Video`` are
-                compressed, or else one tensor alone: a dict's ``"image"``, as Albumentations has it, or the first. Images of
-                one sample that are equally many have the same draws.
+            inputs: (..., 3, H, W) RGB or (..., 1, H, W) grey, uint8, or floating point in [0, 1]. Or any structure of tuples,
+                lists and dicts, as torchvision's v2 transforms take it. Every ``tv_tensors.Image`` and ``Video`` in it is
+                compressed. If there is none, one tensor is: a dict's ``"image"``, as in Albumentations, or the first. Tensors
+                of one sample with the same number of images share their draws.
 
         Returns:
             The same structure, types, shapes and dtypes.
 
         Raises:
-            TypeError, UsageError: no image in it, or one that :func:`jpegdl.jpeg` refuses.
+            TypeError, UsageError: there is no image, or :func:`jpegdl.jpeg` refuses it.
         """
         sample = inputs if len(inputs) > 1 else inputs[0] if inputs else None
         if isinstance(sample, dict) and _mark(sample.get("image")) == "none" and not _marked_among(tree_leaves(sample)):
@@ -128,7 +129,7 @@ class RandomJpeg(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
 
     def draw(self, count: int) -> Draws:
-        """Draw for so many images or videos; :meth:`forward` calls it once for each batch."""
+        """Draw for ``count`` images or videos. :meth:`forward` calls this once for each batch."""
         generator, (low, high) = self._generator(), self.quality
         quality = torch.randint(low, high + 1, (count,), generator=generator, device="cpu")
         sampling = torch.randint(len(self.subsampling), (count,), generator=generator, device="cpu")

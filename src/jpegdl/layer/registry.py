@@ -37,13 +37,14 @@ class LayerKind:
     """One kind of layer.
 
     Attributes:
-        build: makes it from its settings, its initial tables and the side of the square images it will see, in pixels.
-        tables: what the numbers in its tables are, one of :data:`jpegdl.tables.KINDS`; None where it has no tables.
+        build: makes the layer from its settings, its initial tables and the side of the square images that it will see, in
+            pixels.
+        tables: what the numbers in its tables are, one of :data:`jpegdl.tables.KINDS`; None if it has no tables.
         from_tables: whether it starts from a (luma, chroma) pair of quantization tables.
         single: whether it has one (luma, chroma) pair of tables for the whole image, which another layer may start from.
         about: what it is, in a few words.
         layer: its class, where it is registered.
-        subsampling: of the chroma of JPEG files that can stand for it; None where none can.
+        subsampling: chroma subsampling of JPEG files that can stand for it; None if no file can.
     """
 
     build: Callable[[LayerConfig, Tables, int], nn.Module]
@@ -63,20 +64,20 @@ _registered: dict[str, LayerKind] = {
 def register_layer(
     name: str, about: str, *, tables: str | None = None, single: bool = True, storable: bool = False
 ) -> Callable[[type[L]], type[L]]:
-    """Make a kind of a layer: ``--layer.kind NAME`` builds it by its ``from_config``, and ``--arms NAME`` compares it.
+    """Register a layer as a kind. ``--layer.kind NAME`` then builds it by its ``from_config``, and ``--arms NAME`` compares it.
 
     Args:
         name: of the kind.
         about: what it is, in a few words; tables and reports say so.
-        tables: what the numbers in its tables are, where its class does not say (``table_kind``).
+        tables: what the numbers in its tables are, if its class has no ``table_kind``.
         single: whether it has one pair of tables for the whole image.
         storable: whether JPEG files can stand for it.
 
     Returns:
-        What is put above the class.
+        The decorator of the class.
 
     Raises:
-        ValueError: another layer is of that kind.
+        ValueError: another layer has that name.
 
     Example::
 
@@ -125,15 +126,15 @@ LAYER_KINDS: Mapping[str, LayerKind] = _Kinds()
 
 
 def storable_kinds() -> dict[str, str]:
-    """Return the kinds that a JPEG file can stand for, as it has one pair of tables of steps, with its chroma subsampling."""
+    """Return the kinds of layers that a JPEG file can stand for, each with its chroma subsampling."""
     return {name: kind.subsampling for name, kind in LAYER_KINDS.items() if kind.subsampling is not None}
 
 
 def layer_kind(config: LayerConfig) -> LayerKind:
-    """Find the record of the kind that ``config`` names, one of ours or the user's own.
+    """Return the record of the kind that ``config`` names, one of this package or the user's own.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such kind.
     """
     if is_own(config.kind):
         return _own_kind(config.kind)

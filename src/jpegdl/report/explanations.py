@@ -21,7 +21,7 @@ from jpegdl.runs import RunFolder
 from jpegdl.runs.pieces import outdated
 
 _WHITE, _SMALLEST, _FILLED = 250, 24, 0.6  # the lightest that is drawn; of photographs, pixels on a side and share of a box
-_NARROWEST, _LONG, _MANY = 6, 100, 64  # of the scale of a map: pixels across and along, and colours
+_NARROWEST, _LONG, _SLIM, _MANY = 6, 100, 8, 64  # of the scale of a map: pixels across and along, their ratio, and colours
 _PAPER = 22  # of the dark page, see page.html
 MOST_EXPLAINED = 6  # runs that are shown, so that the page stays under 5 MB
 
@@ -129,17 +129,22 @@ def darkened(pixels: NDArray[np.uint8], *, photographs: bool = True) -> NDArray[
 
     Args:
         pixels: (H, W, 3). What is not white and fills most of a rectangle of some size is a photograph. A narrow one of many
-            colours is the scale of a map, and stays too.
+            colours is the scale of a map, and stays too, without its ticks.
         photographs: whether there are any; otherwise everything turns.
     """
     labels, _ = ndimage.label((pixels < _WHITE).any(2))
     kept = np.zeros(labels.shape, bool)
     for number, place in enumerate(ndimage.find_objects(labels) if photographs else [], 1):
-        sides = sorted(edge.stop - edge.start for edge in place)
-        if sides[0] < _NARROWEST or (labels[place] == number).mean() <= _FILLED:
+        drawn_here = labels[place] == number
+        if min(drawn_here.shape) < _NARROWEST or drawn_here.mean() <= _FILLED:
             continue
-        scale = sides[1] >= _LONG and len(np.unique(pixels[place].reshape(-1, 3), axis=0)) >= _MANY
-        kept[place] |= scale or sides[0] >= _SMALLEST
+        across, along = sorted(drawn_here.shape)
+        long = along >= max(_LONG, _SLIM * across)
+        if long and len(np.unique(pixels[place].reshape(-1, 3), axis=0)) >= _MANY:
+            bar = drawn_here.mean(int(np.argmax(drawn_here.shape)), keepdims=True) > _FILLED
+            kept[place] |= ndimage.binary_fill_holes(drawn_here) & bar  # the ticks that hang on it turn like other lines
+        elif across >= _SMALLEST:
+            kept[place] = True
     turned = pixels.astype(np.int32)
     turned += 255 - turned.max(2, keepdims=True) - turned.min(2, keepdims=True)
     turned = _PAPER + turned.clip(0, 255) * (255 - _PAPER) // 255
