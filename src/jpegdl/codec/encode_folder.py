@@ -32,7 +32,7 @@ from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
 from jpegdl.codec.reader_stage import ReaderStage, side_by_side, summary_of
 from jpegdl.data.sources.listing import Passed, is_archive, passed_in_words
 from jpegdl.errors import UsageError
-from jpegdl.files import remove_strays, replacing, write_text
+from jpegdl.files import printable, remove_strays, replacing, write_text
 from jpegdl.opener import BadImage
 
 SOURCES = ".compress.sources"  # a line for each file that was made: what it was made of
@@ -202,11 +202,6 @@ def _places(source: Path, target: Path) -> tuple[Path, Path]:
     if out.is_relative_to(root) or root.is_relative_to(out):
         raise UsageError(f"{target} and {source} overlap, so images could be overwritten; give a folder beside it")
     return root, out
-
-
-def printable(text: str) -> str:
-    """Return text on one line, whatever names of files there are in it."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class _Work:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from jpegdl.codec.config import CompressConfig, check_compress
-from jpegdl.codec.encode_folder import CompressStanding, printable
+from jpegdl.codec.encode_folder import CompressStanding
 from jpegdl.codec.out_folder import Manifest, alone_in, writing
 from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
 from jpegdl.codec.reader_stage import ReaderStage, summary_of
 from jpegdl.data.sources.listing import is_image, open_tar
 from jpegdl.errors import UsageError
-from jpegdl.files import replacing, write_json
+from jpegdl.files import printable, replacing, write_json
 
 SUFFIX = ".tar"
 _AHEAD = 4  # samples for each thread that wait for those before them

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jpegdl.earlier import RENAMED
-from jpegdl.errors import UsageError
+from jpegdl.errors import UsageError, how_many
 from jpegdl.heatmaps import CURVES
 from jpegdl.runs.record import same_images
 from jpegdl.statistics import half_interval
@@ -120,7 +120,8 @@ def attack_figure(results: Results, arms: Sequence[str] = ()) -> Figure | None:
         "bands: 95 % interval of the mean over seeds" if seeds > 2 else "thin: each of two seeds" if seeds == 2 else "one seed"
     )
     figure.suptitle(
-        f"solid: every attack, image by image; dashed: the layer's own gradient alone\n{images} images; {bands}", fontsize=9
+        f"solid: every attack, image by image; dashed: the layer's own gradient alone\n{how_many(images, 'image')}; {bands}",
+        fontsize=9,
     )
     return figure
 
