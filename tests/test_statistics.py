@@ -132,7 +132,7 @@ def test_the_command_keeps_to_80_columns(tmp_path, capsys):
     assert max(map(len, lines)) <= 80
     assert lines[1] == "a-name-of-30-characters-or-more"
     assert next(line for line in lines if line.startswith("x")).startswith(r"x\ny")
-    assert lines[0].index("difference") + len("difference") == lines[2].index("+71.81") + len("+71.81")
+    assert lines[0].index("difference") + len("difference") == lines[2].index("+72.31") + len("+72.31")
 
 
 def test_wilsons_interval():

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from jpegdl.earlier import RENAMED
 from jpegdl.errors import UsageError, how_many
-from jpegdl.heatmaps import CURVES
+from jpegdl.heatmaps import CURVES, as_drawn
 from jpegdl.runs.record import same_images
 from jpegdl.statistics import half_interval
 
@@ -130,7 +130,7 @@ def _draw_norm(axes: Axes, norm: str, results: Results, arms: list[str]) -> None
     for arm, by_seed in results.items():
         place = arms.index(arm)
         colour, marker = CURVES[place % len(CURVES)], "os^"[place // len(CURVES) % 3]
-        for part, style, label in (("accuracy", "-", arm), ("own_gradient", "--", None)):
+        for part, style, label in (("accuracy", "-", as_drawn(arm)), ("own_gradient", "--", None)):
             curves = [_curve(result, norm, part) for result in by_seed.values()]
             if not all(curves):
                 continue

@@ -148,8 +148,8 @@ def _held_out(parts: Parts, config: DataConfig, label: str, test_only: bool) -> 
         what = f"data.holdout {config.holdout:g}" if config.folds is None else f"data.folds {config.folds}, fold {config.fold}"
         raise UsageError(f"{what}: {label} has too few training images to hold any out: {len(targets)}")
     if without := sorted(set(targets).difference(targets[index] for index in chosen)):
-        names = [repr(str(parts.classes[index])) for index in without]
-        warn_of_data(f"no image is held out of {some_of(names, _NAMED)}, for want of images: only other classes are looked at")
+        names = some_of([repr(str(parts.classes[index])) for index in without], _NAMED)
+        warn_of_data(f"{label}: nothing is held out of {names}, which have too few training images")
     train, validation = _apart(parts.train, chosen)
     return parts._replace(train=train, validation=validation)
 
