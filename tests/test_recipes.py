@@ -220,16 +220,15 @@ def test_every_backbone_of_a_recipe_takes_its_images(monkeypatch, name, backbone
         assert model(torch.empty(2, 3, config.data.size, config.data.size)).shape == (2, 7)
 
 
-@pytest.fixture
-def small_transformer(monkeypatch):
-    """The one backbone that takes images of 224 pixels alone has a layer a stage, and narrow ones."""
-    monkeypatch.setitem(efficientformer.EfficientFormer_depth, "l1", (1, 1, 1, 2))
-    monkeypatch.setitem(efficientformer.EfficientFormer_width, "l1", (8, 16, 24, 32))
+_SMALL = [pytest.param(name, True, id=name) for name in COMPLETE]
+_WHOLE = pytest.param("finegrained-transformer", False, marks=pytest.mark.soak, id="efficientformer_l1-whole")
 
 
-@pytest.mark.usefixtures("small_transformer")
-@pytest.mark.parametrize("name", COMPLETE)
-def test_two_steps_of_every_recipe(monkeypatch, tmp_path, name):
+@pytest.mark.parametrize(("name", "small"), [*_SMALL, _WHOLE])
+def test_two_steps_of_every_recipe(monkeypatch, tmp_path, name, small):
+    if small:  # the one backbone that takes images of 224 pixels alone has a layer a stage, and narrow ones
+        monkeypatch.setitem(efficientformer.EfficientFormer_depth, "l1", (1, 1, 1, 2))
+        monkeypatch.setitem(efficientformer.EfficientFormer_width, "l1", (8, 16, 24, 32))
     config = _config(monkeypatch, "--config", name, "--config", "smoke", "--device", "cpu")
     assert config.folder == Path("runs/smoke") / name
     config.output = str(tmp_path)

@@ -47,7 +47,10 @@ def test_another_column_and_what_no_test_says_anything_of(tmp_path):
     file = _write(tmp_path, [("a", "s", 0.5), ("b", "s", 0.6)], ("arm", "seed", "f1"))
     found = paired(file, baseline="a", value="f1")["b"]
     assert found["mean"] == pytest.approx(0.1)
-    assert [found[name] for name in ("low", "high", "p", "p_holm", "bootstrap")] == [None] * 5
+    nothing = ("low", "high", "p", "p_holm", "bootstrap")
+    assert [found[name] for name in nothing] == [None] * 5
+    alike = paired(_write(tmp_path, _runs(plain=[1, 2], x=[2, 3])))["x"]
+    assert [alike[name] for name in nothing] == [None] * 5
     assert "one seed says nothing about chance" in paired_words("b", found, baseline="a")
 
 
@@ -120,6 +123,16 @@ def test_the_command(tmp_path, capsys):
     assert "No such file" in one_error(capsys, "paired", str(tmp_path / "none.csv"))
     file.write_bytes("arm,seed,accuracy\nplain,0,1\nmäß,0,2\n".encode("latin-1"))
     assert "UTF-8" in one_error(capsys, "paired", str(file))
+
+
+def test_the_command_keeps_to_80_columns(tmp_path, capsys):
+    names = {"a-name-of-30-characters-or-more": OTHER, "x\ny": PLAIN[::-1]}
+    _, out, _ = run_command(capsys, "paired", str(_write(tmp_path, [*_runs(plain=[-0.0123] * 4, **names)])))
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[1] == "a-name-of-30-characters-or-more"
+    assert next(line for line in lines if line.startswith("x")).startswith(r"x\ny")
+    assert lines[0].index("difference") + len("difference") == lines[2].index("+72.31") + len("+72.31")
 
 
 def test_wilsons_interval():

@@ -29,6 +29,17 @@ def some_of(names: Sequence[str], most: int) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def how_many(count: int, one: str, several: str | None = None) -> str:
+    """Return a number with its noun: ``1 image``, ``1,602 images``.
+
+    Args:
+        count: how many.
+        one: the noun for one.
+        several: the noun for none or several; default: with an s.
+    """
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
+
+
 def did_you_mean(given: str, accepted: Iterable[str]) -> str:
     """Return the part of a message that names what a misspelt name may have been meant for.
 

@@ -224,6 +224,11 @@ def as_text(name: str) -> str:
     return name
 
 
+def printable(text: str) -> str:
+    """Return text on one line, whatever names of files there are in it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class BusyError(UsageError):
     """Another process is at work there."""
 

@@ -111,7 +111,8 @@ def round_numbers(values: Array) -> tuple[float, float, list[float]]:
 
 def as_drawn(name: str) -> str:
     """Return the user's name for something as figures can show it: dollars make no formula, and it is text."""
-    return name.encode(errors="backslashreplace").decode().replace("$", r"\$")
+    text = name.encode(errors="backslashreplace").decode().replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text  # a label that begins so is none to Matplotlib
 
 
 def short(value: float) -> str:

@@ -183,7 +183,8 @@ def paired(source: str | os.PathLike[str], *, baseline: str = BASELINE, value: s
         own, base = ([each[seed] for seed in seeds] for each in (by_seed, plain))
         left_out = [seed for seed in {**plain, **by_seed} if seed not in seeds]
         both = {"seeds": seeds, "left_out": left_out}
-        found[arm] = {**both, **paired_difference(own, base), "bootstrap": bootstrap(own, base)}
+        tested = paired_difference(own, base)
+        found[arm] = {**both, **tested, "bootstrap": None if tested["p"] is None else bootstrap(own, base)}
     add_holm(list(found.values()))
     return found
 
@@ -242,6 +243,6 @@ def paired_words(arm: str, found: Mapping[str, Any], *, baseline: str = BASELINE
     p = found["p_holm"] if several else found["p"]
     what = "is not significantly different from" if p >= 0.05 else "is above" if found["mean"] > 0 else "is below"
     return (
-        f"{arm} {what} {baseline}: {mean} [{found['low']:+.4g}, {found['high']:+.4g}], "
+        f"{arm} {what} {baseline}: {mean} [{found['low']:+.3g}, {found['high']:+.3g}], "
         f"p = {p:.2g}{' after Holm' if several else ''}, {count} seeds.{left if alone else ''}"
     )

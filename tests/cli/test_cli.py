@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -330,3 +331,18 @@ def test_the_same_warning_is_said_once_a_command(capsys, monkeypatch):
     for _ in range(2):
         assert main(["compare"]) == 0
         assert capsys.readouterr().err.splitlines() == [f"jpegdl: warning: {text}" for text in ("first", "second")]
+
+
+def test_predict_keeps_a_name_on_its_line(tmp_path, monkeypatch, capsys):
+    photo = tmp_path / "a\n\x1b[31mb.png"
+    photo.touch()
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    found = SimpleNamespace(labels=("two\nlines", "one"), probabilities=(0.75, 0.25))
+    model = SimpleNamespace(classes=["one", "two\nlines"], predict_each=lambda photos, top: [found for _ in photos])
+    monkeypatch.setattr("jpegdl.classifier.load", lambda *_: model)
+    status, out, _ = run_command(capsys, "predict", "--name", "mine", "--top", "2", photo.name)
+    assert status == 0
+    header, *lines = out.splitlines()
+    assert [line.split() for line in lines] == [[r"a\n\x1b[31mb.png", r"two\nlines", "75.00", "%"], ["one", "25.00", "%"]]
+    assert header.index("label") == lines[0].index("two") == lines[1].index("one")

@@ -390,11 +390,14 @@ def test_figures_are_pictures(tmp_path):
         assert picture.size == (1080, 684)
 
 
-@pytest.mark.parametrize("name", ["US$ and A$", "$a_$", r"\\$", "lat\udcff", "a\nb"])
+@pytest.mark.parametrize("name", ["US$ and A$", "$a_$", "_mine", r"\\$", "lat\udcff", "a\nb"])
 def test_the_users_names_are_drawn_as_they_are(name):
-    """Between dollars matplotlib would see a formula, and of what is no text it draws nothing."""
+    """Between dollars matplotlib would see a formula, of what is no text it draws nothing, and "_" hides a label."""
     figure, drawn = Figure(), heatmaps.as_drawn(name)
     figure.text(0.1, 0.5, drawn)
     figure.savefig(io.BytesIO())
     assert not matplotlib.cbook.is_math_text(drawn)
-    assert drawn.replace(r"\$", "$").startswith(name[:3])
+    assert drawn.replace(r"\$", "$").strip().startswith(name[:3])
+    figure.subplots().plot([0, 1], label=drawn)
+    figure.axes[0].legend()
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [drawn]

@@ -62,6 +62,7 @@ def test_equal_logits_do_not_count_as_right():
 
 def test_predictions_are_read_as_they_were_written(tmp_path, drawn):
     found = _predictions(*drawn)
+    found.images[:5] = ['a,b"c".png', "=1+1.png", "two\nlines.png", "two\r\nlines.png", "no text \udcff.png"]
     write_predictions(tmp_path / "p.csv", found)
     again = read_predictions(tmp_path / "p.csv", CLASSES)
     assert again.images == found.images

@@ -11,8 +11,10 @@ from factory import small_comparison
 from jpegdl.cli import main
 from jpegdl.comparison import compare, tuning
 from jpegdl.comparison.config import check_compare, read_config
+from jpegdl.comparison.numbers import tuned_in_words
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
+from jpegdl.runs.config import OptimizerConfig
 
 pytest.importorskip("optuna")
 
@@ -179,6 +181,46 @@ def test_what_is_tried_first_is_tried_to_its_end(config, monkeypatch, capfd):
     tuning.tune(config, trials=3)
     third = tuning._ended(config, "plain")[2]
     assert third.user_attrs["settings"]["training"]["epochs"] == 1 or third.state.name == "PRUNED"  # drawn
+
+
+def test_the_recipes_accuracy_is_the_recipes_whenever_it_was_tried(config, monkeypatch, capfd):
+    """Interrupted, it is tried again after those that waited behind it."""
+    monkeypatch.setattr(tuning, "train_run", _stopping(_train_nothing, after=1))
+    with pytest.raises(KeyboardInterrupt):
+        tuning.tune(config, trials=2)
+    monkeypatch.setattr(tuning, "train_run", _train_nothing)
+    found = tuning.tune(config, trials=2)
+    assert (found["plain"].recipe, found["plain"].accuracy) == (pytest.approx(0.1), pytest.approx(0.2))
+
+
+def _train_nothing(run, data, make, folder, arm, *rest):
+    return {"accuracy": run.training.epochs / 10, "epochs": run.training.epochs}
+
+
+def test_a_recipe_beyond_the_usual_bounds_is_tried_as_it_is(config):
+    run = replace(config.run, training=replace(config.training, optimizer=OptimizerConfig(lr=20.0, weight_decay=3.0)))
+    numbers, _ = tuning._spaces(run)
+    for name, value in (("lr", 20.0), ("weight_decay", 3.0)):
+        assert numbers[name][0] < value <= numbers[name][1]
+
+
+def test_what_was_tuned_for_something_else_is_said(config, monkeypatch, capfd):
+    monkeypatch.setattr(tuning, "train_run", _train_nothing)
+    tuning.tune(config, trials=1)
+    tuned = read_config(config.folder / tuning.TUNED)
+    trained = Data(tuned.data).fingerprint
+    assert tuned.changed_since_tuned(trained) == []
+    held = replace(tuned, data=replace(tuned.data, holdout=0.2))
+    assert held.changed_since_tuned(Data(held.data).fingerprint) == []
+    fewer = replace(tuned, data=replace(tuned.data, limit=12))
+    assert fewer.changed_since_tuned(Data(fewer.data).fingerprint) == ["other training images"]
+    changed = replace(tuned, backbone="cifar_resnet20", training=replace(tuned.training, epochs=7)).changed_since_tuned(trained)
+    assert changed == ["backbone cifar_resnet20, tuned cifar_resnet8", "training.epochs 7, tuned 1"]
+    old = replace(tuned, tuned={name: value for name, value in tuned.tuned.items() if name != "of"})
+    assert old.changed_since_tuned(trained) == []
+    words = tuned_in_words({"trials": 1, "images": 1, "changed": changed})
+    assert "1 trial each, on 1 image held" in words
+    assert changed[0] in words
 
 
 @pytest.mark.parametrize("tuned", [{"arms": {"jpeg-dl": {"seeds": 3}}}, {"trials": 3}, {"arms": [1]}])

@@ -101,6 +101,16 @@ def test_a_folder_for_validation_beside_the_test(parts, name):
     assert [len(part) for part in Data(DataConfig(path=str(parts), size=8, limit=3)).parts.values()] == [3, 3]
 
 
+@pytest.mark.parametrize("split", [{"holdout": 0.5}, {"folds": 2, "fold": 0}])
+def test_a_class_that_nothing_can_be_held_out_of_is_named(parts, split):
+    _images(parts / "train" / "c", 1)
+    _images(parts / "test" / "c", 1, 900)
+    with pytest.warns(DataWarning, match="held out of 'c'"):
+        data = Data(DataConfig(path=str(parts), size=8, **split))
+    assert set(data.validation.targets) == {0, 1}
+    assert 2 in data.train.targets
+
+
 def test_classes_of_the_validation_are_those_of_training(parts):
     _images(parts / "val" / "c", 2)
     with pytest.raises(UsageError, match="c has no training image"):

@@ -44,6 +44,8 @@ def test_it_warns_where_plain_was_not_tuned():
     arms = {"plain": SimpleNamespace(), "jpeg-dl": SimpleNamespace()}
     assert "not tuned" in page._untuned({"arms": arms, "data": "photos"})
     assert page._untuned({"arms": arms, "data": "photos", "tuned": {"trials": 3}}) == ""
+    changed = {"trials": 3, "changed": ["backbone resnet18, tuned resnet50"]}
+    assert "for this comparison" in page._untuned({"arms": arms, "data": "photos", "tuned": changed})
     assert page._untuned({"arms": {"plain": None}, "data": "photos"}) == ""
 
 

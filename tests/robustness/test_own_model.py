@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from jpegdl.cli import main
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.robustness import AttackConfig, attack_model
+from jpegdl.robustness.attack_batch import answers
 
 DATA = DataConfig(name="own_network:images", size=8)
 CONFIG = AttackConfig(
@@ -39,6 +41,23 @@ class _Rounded(nn.Module):
         return (images.detach() * 63).round() / 63
 
 
+class _Noisy(nn.Module):
+    def forward(self, images):
+        return images + 0.1 * torch.randn_like(images)
+
+
+class _NumPy(nn.Module):
+    """Fails where a gradient is asked for, and only there."""
+
+    def forward(self, images):
+        return torch.from_numpy(images.numpy())
+
+
+class _Detached(_Mean):
+    def forward(self, images):
+        return super().forward(images).detach()
+
+
 class _Smaller(nn.Module):
     def forward(self, images):
         return images[..., ::2, ::2]
@@ -50,6 +69,10 @@ def own(monkeypatch):
     module.plain, module.front = _Mean, lambda: (_Rounded(), _Mean())
     module.smaller = lambda num_classes: (_Smaller(), _Mean())
     module.images = lambda: (_images(), _images(), ["dark", "light"])
+    module.random = lambda: (_Noisy(), _Mean())
+    module.without = _Detached
+    module.softmax = lambda: nn.Sequential(_Mean(), nn.Softmax(1))
+    module.numpy = lambda: (_NumPy(), _Mean())
     module.bad, module.three = lambda: 3, lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     monkeypatch.setitem(sys.modules, "own_network", module)
 
@@ -71,10 +94,37 @@ def test_a_masked_gradient_shows(own, tmp_path):
 def test_preprocessing_that_changes_the_size_has_its_own_gradient_alone(own, tmp_path):
     found = attack_model("own_network:smaller", DATA, CONFIG, folder=tmp_path)
     assert [trial["gradient"] for trial in found["levels"][0]["trials"]] == ["own"]
+    assert "not of this layer" in found["left_out"]["gradient identity"]
+
+
+def test_a_model_whose_answers_differ_is_asked_several_times(own, tmp_path):
+    assert attack_model("own_network:plain", DATA, CONFIG, folder=tmp_path)["draws"] is None
+    assert attack_model("own_network:random", DATA, replace(CONFIG, draws=3), folder=tmp_path)["draws"] == 3
+
+
+def test_a_network_without_a_gradient_has_one_of_0(own, tmp_path):
+    found = attack_model("own_network:without", DATA, replace(CONFIG, attacks=["fgsm"]), folder=tmp_path)
+    assert found["levels"][0]["accuracy"] == found["clean"]["accuracy"] == 1
+    assert found["masking"]["flags"]
+
+
+def test_nan_is_no_answer():
+    class Broken(nn.Module):
+        def forward(self, images):
+            return torch.tensor([[torch.nan, 0.0], [1.0, 0.0]])
+
+    assert answers(Broken(), torch.zeros(2, 3, 8, 8), torch.tensor([0, 0])).tolist() == [False, True]
 
 
 @pytest.mark.parametrize(
-    ("name", "named"), [("bad", "torch.nn.Module"), ("three", r"logits \(2, 2\)"), ("nothing", "no 'nothing'")]
+    ("name", "named"),
+    [
+        ("bad", "torch.nn.Module"),
+        ("three", r"logits \(2, 2\)"),
+        ("nothing", "no 'nothing'"),
+        ("softmax", "probabilities"),
+        ("numpy", "own_network:numpy.*gradient"),
+    ],
 )
 def test_what_is_no_model_of_the_data(own, tmp_path, name, named):
     with pytest.raises(UsageError, match=named):

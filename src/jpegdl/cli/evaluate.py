@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from jpegdl.cli.command import Parser, WithSettings
 from jpegdl.cli.options import RUN, add_run, model_file, picked_comparison
 from jpegdl.cli.output import say, say_table
-from jpegdl.errors import UsageError
+from jpegdl.errors import UsageError, how_many
 
 if TYPE_CHECKING:
     from jpegdl.comparison import CompareConfig
@@ -55,7 +55,8 @@ class Evaluate(WithSettings):
         if metrics["other_images"]:
             say(f"These are not the images that the run was tested with: {metrics['other_images']}")
         say(f"{metrics['model']} ({metrics['backbone']}, {metrics['arm']}, seed {metrics['seed']}{rounding})")
-        say(f"test accuracy {100 * metrics['accuracy']:.2f} % of {metrics['images']} images, loss {metrics['loss']:.4f}")
+        images = how_many(metrics["images"], "image")
+        say(f"test accuracy {100 * metrics['accuracy']:.2f} % of {images}, loss {metrics['loss']:.4f}")
         _say_more(metrics)
         _keep(config.run_folder(chosen["arm"], chosen["seed"]), metrics, chosen)
 

@@ -5,6 +5,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from jpegdl.files import printable
+
+WIDTH = 80  # characters of a line
+
 
 def say(text: str) -> None:
     """Print it once, however many processes train."""
@@ -54,11 +58,21 @@ def shown_table(summary: dict[str, Any]) -> str:
 
 
 def say_table(rows: Sequence[Sequence[str]], left: int = 1) -> None:
-    """Print rows of text in columns, the first ``left`` of them flush left, the others flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    """Print rows of text in columns, the first ``left`` of them flush left, the others flush right.
+
+    Where a line would have more than 80 characters, first cells that are too long have a line of their own.
+    """
+    rows = [[printable(cell) for cell in row] for row in rows]
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    room = WIDTH - sum(others) - 2 * len(others)
+    if first > room:
+        first = max((len(row[0]) for row in rows if len(row[0]) <= room), default=2)
     for row in rows:
-        cells = [
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        if len(row[0]) > first:
+            say(row[0])
+        cells = ["" if len(row[0]) > first else row[0], *row[1:]]
+        aligned = [
+            f"{cell:{'<' if i < left else '>'}{width}}"
+            for i, (cell, width) in enumerate(zip(cells, [first, *others], strict=True))
         ]
-        say("  ".join(cells))
+        say("  ".join(aligned).rstrip())

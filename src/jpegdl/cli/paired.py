@@ -4,6 +4,7 @@ from typing import Any
 
 from jpegdl.cli.command import Command, Parser
 from jpegdl.cli.output import say, say_table
+from jpegdl.files import printable
 
 
 class Paired(Command):
@@ -19,16 +20,18 @@ class Paired(Command):
         parser.add_argument("--value", type=str, default=VALUE, help="the column to compare")
 
     def run(self, chosen: dict[str, Any]) -> None:
+        from jpegdl.comparison.numbers import folded
         from jpegdl.statistics import paired, paired_words
 
         found = paired(chosen["file"], baseline=chosen["baseline"], value=chosen["value"])
-        table = [["arm", "seeds", f"difference from {chosen['baseline']}", "t, 95 %", "bootstrap, 95 %", "p", "p (Holm)"]]
+        several = len(found) > 1
+        table = [["arm", "seeds", "difference", "t, 95 %", "bootstrap, 95 %", "p", *(["p (Holm)"] if several else [])]]
         for arm, entry in found.items():
             student = None if entry["low"] is None else (entry["low"], entry["high"])
-            intervals = ["" if ends is None else f"[{ends[0]:+.4g}, {ends[1]:+.4g}]" for ends in (student, entry["bootstrap"])]
-            ps = ["" if p is None else f"{p:.2g}" for p in (entry["p"], entry["p_holm"])]
+            intervals = ["" if ends is None else f"[{ends[0]:+.3g}, {ends[1]:+.3g}]" for ends in (student, entry["bootstrap"])]
+            ps = ["" if p is None else f"{p:.2g}" for p in (entry["p"], *([entry["p_holm"]] if several else []))]
             table.append([arm, str(len(entry["seeds"])), f"{entry['mean']:+.4g}", *intervals, *ps])
         say_table(table)
-        say("")
         for arm, entry in found.items():
-            say(paired_words(arm, entry, baseline=chosen["baseline"], several=len(found) > 1))
+            sentence = printable(paired_words(arm, entry, baseline=chosen["baseline"], several=several))
+            say(f"\n{folded(sentence)}")

@@ -8,7 +8,7 @@ from jpegdl.cli.command import OnComparison, Parser
 from jpegdl.cli.options import comparison_folder
 from jpegdl.cli.output import one_line, print_error
 from jpegdl.errors import UsageError
-from jpegdl.files import as_text
+from jpegdl.files import as_text, printable
 
 
 class Predict(OnComparison):
@@ -41,9 +41,10 @@ class Predict(OnComparison):
             folder = folder / arm / ("" if seed is None else str(seed))
         model = load(folder, compute_device(chosen["device"]))
         photos = find_photos(chosen["photos"])
-        widths = [max(map(len, names)) for names in (["photo", *map(str, photos)], ["label", *model.classes])]
+        shown, label_of = [printable(str(photo)) for photo in photos], {name: printable(name) for name in model.classes}
+        widths = [max(map(len, names)) for names in (["photo", *shown], ["label", *label_of.values()])]
         unread, header = 0, "" if chosen["json"] else f"{'photo':{widths[0]}}  {'label':{widths[1]}}  probability"
-        for photo, found in zip(photos, model.predict_each(photos, chosen["top"]), strict=True):
+        for photo, name, found in zip(photos, shown, model.predict_each(photos, chosen["top"]), strict=True):
             if header and not isinstance(found, UsageError):
                 print(header)
                 header = ""
@@ -54,6 +55,6 @@ class Predict(OnComparison):
                 print(json.dumps({"photo": as_text(str(photo)), "labels": found.labels, "probabilities": found.probabilities}))
             else:
                 for rank, (label, share) in enumerate(zip(found.labels, found.probabilities, strict=True)):
-                    print(f"{'' if rank else str(photo):{widths[0]}}  {label:{widths[1]}}  {100 * share:9.2f} %")
+                    print(f"{'' if rank else name:{widths[0]}}  {label_of[label]:{widths[1]}}  {100 * share:9.2f} %")
         if unread:
             raise UsageError(f"{unread} of {len(photos)} photos cannot be read")

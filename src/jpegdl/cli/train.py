@@ -5,6 +5,7 @@ from typing import Any
 from jpegdl.cli.command import Parser, WithSettings
 from jpegdl.cli.options import TRAINING, add_run, note_command, picked_comparison
 from jpegdl.cli.output import say
+from jpegdl.errors import how_many
 
 
 class Train(WithSettings):
@@ -27,5 +28,5 @@ class Train(WithSettings):
             note_command(config.folder, chosen)
         say(f"{result['arm']}, seed {result['seed']}: test accuracy {100 * result['accuracy']:.2f} %")
         if (held_out := result.get("validation")) is not None:
-            say(f"on the {held_out['images']} images held out of training: {100 * held_out['accuracy']:.2f} %")
+            say(f"on the {how_many(held_out['images'], 'image')} held out of training: {100 * held_out['accuracy']:.2f} %")
         say(f"Run folder: {config.folder / chosen['arm'] / str(chosen['seed'])}")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from jpegdl.codec.bjontegaard import DEFAULT, Between, Curve, Difference, Rates, compare_curves, rate_curves
-from jpegdl.heatmaps import CURVES
+from jpegdl.heatmaps import CURVES, as_drawn
 
 _GREYS = {f"{DEFAULT}4:4:4": ("0.35", "-"), f"{DEFAULT}4:2:0": ("0.55", "--")}
 REFERENCES = tuple(_GREYS)
@@ -141,7 +141,7 @@ def rate_figure(results: Rates) -> Figure:
             rates, means, spreads = _means([curve for curve in curves if curve.name == name], key, scale)
             colour, line = _GREYS.get(name, (CURVES[number % len(CURVES)], "-"))
             number += name not in _GREYS
-            style = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3, "capsize": 2, "label": name}
+            style = {"color": colour, "linestyle": line, "marker": "o", "markersize": 3, "capsize": 2, "label": as_drawn(name)}
             axes.errorbar(rates, means, yerr=spreads, **style)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))

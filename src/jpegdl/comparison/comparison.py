@@ -246,7 +246,10 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
     results = {"plain": {}, **results}
     summary = {"name": config.name, "backbone": config.backbone, "data": config.data.kind, **summarize(results, failed)}
     if config.tuned is not None:
-        summary["tuned"] = {name: value for name, value in config.tuned.items() if name != "arms"}
+        summary["tuned"] = {name: value for name, value in config.tuned.items() if name not in ("arms", "of")}
+        if results["plain"]:
+            record = next(iter(results["plain"].values())).get("data", {})
+            summary["tuned"]["changed"] = config.changed_since_tuned(record)
     if results["plain"]:
         found = next(iter(results["plain"].values())).get("data", {})
         notes = ("passed_over", "test_in_train", "several_classes", "left_out")

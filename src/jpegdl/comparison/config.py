@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from jpegdl.errors import UsageError
 from jpegdl.parsing import read_settings
 from jpegdl.runs import RunConfig, RunFolder, check_config
 from jpegdl.runs.config import AUTO, BFLOAT16, FLOAT32, Precision, with_precision
-from jpegdl.settings import Count, Seed, check_fields, check_value
+from jpegdl.settings import Count, Seed, as_typed, check_fields, check_value
 from jpegdl.training.plugins import check_plugins
 from jpegdl.user_code import is_own
 
@@ -122,6 +122,20 @@ class CompareConfig(RunConfig):
         """
         return needed_arms(self.run, arm, self.own_arms)
 
+    def changed_since_tuned(self, found: Mapping[str, Any]) -> list[str]:
+        """Say what of plain is not as jpegdl tune had it, or found it.
+
+        Args:
+            found: the record of the data that plain was trained on.
+        """
+        then: dict[str, Any] = dict((self.tuned or {}).get("of") or {})
+        images: dict[str, Any] = then.pop("train", {})
+        changed = _changes(then, asdict(self.arm_run("plain")))
+        now, beside = found.get("train", {}), found.get("validation", {})
+        count = now.get("images", 0) + (beside.get("images", 0) if self.data.holdout or self.data.folds else 0)
+        same = images.get("content") == now.get("content") if count == now.get("images") else images.get("images") == count
+        return changed + (["other training images"] if images and now and not same else [])
+
     @property
     def together(self) -> bool:
         """Whether several processes train each run."""
@@ -185,6 +199,17 @@ def check_compare(config: CompareConfig) -> None:
             f"({config.training.num_nodes}) processes train each run, got {config.jobs}"
         )
     check_place(config)
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
+    """Name the settings that are not what they were, with both values."""
+    found: list[str] = []
+    for name, value in then.items():
+        if isinstance(value, dict):
+            found += _changes(value, now.get(name) or {}, f"{path}{name}.")
+        elif name not in now or now[name] != value:
+            found.append(f"{path}{name} {as_typed(now.get(name))}, tuned {as_typed(value)}")
+    return found
 
 
 def _check_tuned(tuned: dict[str, Any] | None) -> None:

@@ -16,7 +16,7 @@ from jpegdl.comparison.arms import ARMS
 from jpegdl.comparison.numbers import no_difference, part
 from jpegdl.files import replacing
 from jpegdl.functional import largest_level
-from jpegdl.heatmaps import CURVES, DRAWN, change_figure, hatch, shares_figure
+from jpegdl.heatmaps import CURVES, DRAWN, as_drawn, change_figure, hatch, shares_figure
 from jpegdl.layer import layer_kind
 from jpegdl.runs import RunFolder
 from jpegdl.user_code import is_own
@@ -61,7 +61,7 @@ def accuracy_figure(runs: dict[str, BySeed], summary: dict[str, Any]) -> Figure:
     ranked = sorted(lines, key=lambda arm: -summary["arms"][arm]["mean"])  # as the curves end, the highest first
     for arm in ranked:
         final = f"{'' if shown == 'test' else 'test '}{100 * summary['arms'][arm]['mean']:.1f} %"
-        lines[arm].set_label(f"{arm}: {final}{part(list(metrics[arm]), len(summary['seeds']))}")
+        lines[arm].set_label(f"{as_drawn(arm)}: {final}{part(list(metrics[arm]), len(summary['seeds']))}")
     axes.set(ylabel=f"{part_name} accuracy, %", title=_whose(summary, thin))
     handles = [lines[arm] for arm in ranked]
     if len(lines) <= 5:
@@ -104,7 +104,7 @@ def curves_figure(runs: dict[str, BySeed], summary: dict[str, Any], without: tup
         axes.set_ylabel(label)
         if not lines:
             hatch(axes, "", "not measured")
-    figure.legend(handles.values(), handles, loc="outside right upper", fontsize=8)
+    figure.legend(handles.values(), map(as_drawn, handles), loc="outside right upper", fontsize=8)
     figure.suptitle(_whose(summary, thin))
     return figure
 

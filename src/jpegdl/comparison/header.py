@@ -17,7 +17,7 @@ from jpegdl.comparison.jobs import count_jobs
 from jpegdl.comparison.schedule import Run
 from jpegdl.data import Data
 from jpegdl.data.config import DEFAULT_SIZE, SMALL
-from jpegdl.errors import UsageError
+from jpegdl.errors import UsageError, how_many
 from jpegdl.layer import build_layer, layer_kind, prepend
 from jpegdl.processes import count_cores
 from jpegdl.random import isolated
@@ -46,22 +46,24 @@ def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
     parameters = sum(p.numel() for p in backbone.parameters())
     rows["network"] = f"{config.backbone}, {_millions(parameters)} parameters{', pretrained' if config.trained else ''}"
     optimizer, steps = plain.training.optimizer, max(1, len(data.train) // plain.data.batch_size)
+    batch = how_many(min(plain.data.batch_size, len(data.train)), "image")
     rows["training"] = (
-        f"{_some(plain.training.epochs, 'epoch')} of {_some(steps, 'step')} of {min(plain.data.batch_size, len(data.train))} "
-        f"images, {optimizer.name}, rate {optimizer.lr:g} ({optimizer.schedule}), {plain.training.precision}"
+        f"{how_many(plain.training.epochs, 'epoch')} of {how_many(steps, 'step')} of {batch}, {optimizer.name}, "
+        f"rate {optimizer.lr:g} ({optimizer.schedule}), {plain.training.precision}"
         f"{', channels last' if plain.training.channels_last else ''}"
     )
     arms = list(dict.fromkeys(arm for _, arm in asked))
     seeds = len({seed for seed, _ in asked})
     done = len(asked) - len(left)
-    rows["runs"] = f"{_some(len(arms), 'arm')} x {_some(seeds, 'seed')}: {', '.join(arms)}" + (f"; {done} done" if done else "")
+    rows["runs"] = f"{how_many(len(arms), 'arm')} x {how_many(seeds, 'seed')}: {', '.join(arms)}"
+    rows["runs"] += f"; {done} done" if done else ""
     jobs = min(count_jobs(config), len(left))
     threads = torch.get_num_threads() if jobs <= 1 else max(1, min(torch.get_num_threads(), count_cores() // jobs))
     try:
         device = compute_device(config.device)
     except UsageError:  # one that Lightning alone knows
         device = torch.device("cpu")
-    side = f"{_some(jobs, 'run')} at a time" + (f", {_some(threads, 'thread')} each" if device.type == "cpu" else "")
+    side = f"{how_many(jobs, 'run')} at a time" + (f", {how_many(threads, 'thread')} each" if device.type == "cpu" else "")
     rows["device"] = f"{device.type}, {side}"
     if not config.together:
         with suppress(Exception):  # whatever the user's model raises: it is said when it trains
@@ -81,10 +83,6 @@ def _wrapped(name: str, text: str) -> str:
     return "\n".join(f"{name if i == 0 else '':<10}{line}" for i, line in enumerate(lines))
 
 
-def _some(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def _millions(count: int) -> str:
     return f"{count / 1e6:.3g} million" if count >= 1e6 else f"{count:,}"
 
@@ -94,8 +92,8 @@ def _data_line(config: CompareConfig, data: Data) -> str:
     held_out = "" if data.validation is None else f", {len(data.validation):,} held out of training"
     classes = len(data.classes)
     return (
-        f"{config.data.kind}{where}: {_some(classes, 'class').replace('classs', 'classes')} (chance {100 / classes:.3g} %), "
-        f"{len(data.train):,} training images{held_out}, {len(data.test):,} test images"
+        f"{config.data.kind}{where}: {how_many(classes, 'class', 'classes')} (chance {100 / classes:.3g} %), "
+        f"{how_many(len(data.train), 'training image')}{held_out}, {how_many(len(data.test), 'test image')}"
     )
 
 
@@ -200,4 +198,4 @@ def _duration(seconds: float) -> str:
         if seconds >= 1.5 * length:
             count: Any = f"{seconds / length:.2g}" if seconds < 10 * length else f"{seconds / length:.0f}"
             return f"{count} {unit}s"
-    return "a minute" if seconds > 45 else _some(max(1, round(seconds)), "second")
+    return "a minute" if seconds > 45 else how_many(max(1, round(seconds)), "second")

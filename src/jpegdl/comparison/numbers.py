@@ -11,6 +11,7 @@ from itertools import zip_longest
 from typing import Any
 
 from jpegdl.data.sources.listing import passed_in_words
+from jpegdl.errors import how_many
 from jpegdl.files import csv_text
 from jpegdl.runs.record import counted, other_test_images
 from jpegdl.statistics import add_holm, paired_difference
@@ -354,7 +355,9 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
     if tuned := summary.get("tuned"):
         notes.append(tuned_in_words(tuned))
     if images := summary.get("test_images"):
-        notes.append(f"{images} test images: one of them is {100 / images:.2g} point{'' if images == 100 else 's'}.")
+        notes.append(
+            f"{how_many(images, 'test image')}: one of them is {100 / images:.2g} point{'' if images == 100 else 's'}."
+        )
     if shared := summary.get("test_in_train"):
         notes.append(
             f"{shared} of these {'is also a' if shared == 1 else 'are also'} training image{'' if shared == 1 else 's'}."
@@ -393,9 +396,12 @@ def tuned_in_words(tuned: dict[str, Any]) -> str:
     """Say how ``jpegdl tune`` went about it."""
     best, folds = tuned.get("held_out_accuracy", {}), tuned.get("folds")
     reached = ", ".join(f"{arm} {100 * share:.1f} %" for arm, share in best.items())
+    changed = "; ".join(tuned.get("changed", []))
     return (
-        f"plain and jpeg-dl were tuned alike, with {tuned.get('trials')} trials each, on {tuned.get('images')} images held "
-        f"out of training{f', in {folds} folds' if folds else ''}{f' (best there: {reached})' if reached else ''}."
+        f"plain and jpeg-dl were tuned alike, with {how_many(tuned.get('trials', 0), 'trial')} each, on "
+        f"{how_many(tuned.get('images', 0), 'image')} held out of training{f', in {folds} folds' if folds else ''}"
+        f"{f' (best there: {reached})' if reached else ''}."
+        f"{f' This comparison is not what was tuned: {changed}.' if changed else ''}"
     )
 
 

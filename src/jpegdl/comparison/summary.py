@@ -101,7 +101,7 @@ def _columns(rows: list[tuple[str, str]]) -> list[str]:
         if max(width, len(first)) + len(second) <= _WIDTH - 4:
             lines.append(f"  {first:{width}}  {second}")
         else:
-            lines += [f"  {first}", f"      {second}"]
+            lines += [f"  {first}", *(f"      {line}" for line in folded(second, _WIDTH - 6).split("\n"))]
     return lines
 
 

@@ -226,9 +226,11 @@ def _best(config: CompareConfig, arm: str, count: int | None) -> Any:
 
 
 def _found(config: CompareConfig, arm: str, count: int) -> Tuned:
-    best, first = _best(config, arm, count), _ended(config, arm)[0]
-    own = first.value if first.state.name == "COMPLETE" else None
-    return Tuned(count, best.value, own, best.user_attrs["settings"])
+    best, run = _best(config, arm, count), config.arm_run(arm)
+    recipes = _settings(run, _recipes_own(run))  # which after an interruption may have come later than others
+    own = (trial for trial in _ended(config, arm)[:count] if trial.user_attrs["settings"] == recipes)
+    first = next((trial.value for trial in own if trial.state.name == "COMPLETE"), None)
+    return Tuned(count, best.value, first, best.user_attrs["settings"])
 
 
 def _place(config: CompareConfig, trial: Any) -> Path:
@@ -239,8 +241,8 @@ def _place(config: CompareConfig, trial: Any) -> Path:
 
 
 def _around(value: float, low: float, high: float) -> tuple[float, float]:
-    """The bounds of a search on a logarithmic scale: a factor of ten to both sides."""
-    return max(low, value / 10), min(high, value * 10)
+    """The bounds of a search on a logarithmic scale: a factor of ten to both sides, and the value itself whatever it is."""
+    return min(value, max(low, value / 10)), max(value, min(high, value * 10))
 
 
 def _spaces(run: RunConfig) -> tuple[dict[str, tuple[float, float]], dict[str, list[str]]]:
@@ -486,6 +488,7 @@ def _write(config: CompareConfig, given: Any, found: dict[str, Tuned], data: lis
     tuned.tuned = {
         "trials": found["plain"].trials,
         "images": sum(len(each.test) for each in data),
+        "of": {**_tuned_for(base, found["plain"].settings), "train": Data(given, seed).train.fingerprint},
         **({"folds": len(data)} if len(data) > 1 else {}),
         "seed": seed,
         "held_out_accuracy": {arm: best.accuracy for arm, best in found.items()},
@@ -500,6 +503,12 @@ def _write(config: CompareConfig, given: Any, found: dict[str, Tuned], data: lis
         "# found for jpeg-dl is laid over them, under tuned. Trained on all training images: jpegdl compare --config FILE\n"
     )
     write_text(config.folder / TUNED, head + text)
+
+
+def _tuned_for(run: RunConfig, settings: dict[str, Any]) -> dict[str, Any]:
+    """What was found, and what it was found for: with other settings it is nothing that was tuned."""
+    data = {"size": run.data.size, "resize": run.data.resize, **settings["data"]}
+    return {"backbone": run.backbone, "pretrained": run.pretrained, **settings, "data": data}
 
 
 def _difference(there: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:

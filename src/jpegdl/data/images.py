@@ -23,7 +23,7 @@ from jpegdl.data.digests import DIGITS
 from jpegdl.data.pixels import middle, orientation_note, resized, to_rgb
 from jpegdl.data.sampling import IGNORED, Key
 from jpegdl.data.sources.base import Source
-from jpegdl.errors import UsageError, warn_of_data
+from jpegdl.errors import UsageError, how_many, warn_of_data
 from jpegdl.layer.jpeg_function import jpeg
 from jpegdl.opener import BadImage
 from jpegdl.random import seeded
@@ -194,7 +194,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         self._indices = sound
         self.left_out = list(bad)
         if bad:
-            text = f"left out {len(bad)} of {len(indices)} images that cannot be decoded: {_listed(bad)}"
+            text = f"left out {len(bad)} of {how_many(len(indices), 'image')} that cannot be decoded: {_listed(bad)}"
             warn_of_data(" ".join(text.split()))
         self._cache = [cast(Tensor, found[index]) for index in self._indices] if keep else None
         self.targets = [self._source.targets[index] for index in self._indices]
@@ -338,7 +338,7 @@ def _listed(bad: Mapping[str, str]) -> str:
 def _refusal(bad: Mapping[str, str], count: int, skipping: bool) -> str:
     """Put them into one line: the last of what a loader process hands on."""
     if skipping:
-        return f"none of the {count} images can be decoded: {_listed(bad)}"
+        return f"none of {how_many(count, 'image')} can be decoded: {_listed(bad)}"
     text, them = f"{len(bad)} of {count} images cannot be decoded: {_listed(bad)}", "them"
     if len(bad) == 1:
         ((name, reason),) = bad.items()

@@ -15,7 +15,7 @@ from jpegdl.codec import (
     read_rate,
     stored_in_words,
 )
-from jpegdl.errors import UsageError
+from jpegdl.errors import UsageError, how_many
 from jpegdl.report.section import Results, Runs, Section, current, drawn, each_run, mean_text
 
 
@@ -79,7 +79,7 @@ def read_back_sections(runs: Runs) -> Iterator[Section]:
     for arm, seed, found in current(runs, read_file_report, again, lines):
         stored = found["stored"]
         words = f". {found['carried']['words']}" if stored["tables"] == "own" else ""
-        files = f"{stored['test']['images']} files in {found['files']}"
+        files = f"{how_many(stored['test']['images'], 'file')} in {found['files']}"
         lines.append(f"{arm}, seed {seed}: {files}, {stored_in_words(stored)}{words}.")
         if stored.get("images"):
             lines.append(f"{arm}, seed {seed}: {stored['images']}")

@@ -79,11 +79,12 @@ def _page(folder: Path, summary: dict[str, Any]) -> str:
 
 def _untuned(summary: dict[str, Any]) -> str:
     """Return what is to be said where plain was not tuned."""
-    if summary.get("tuned") or len(summary["arms"]) < 2 or summary["data"] == "made-up":
+    tuned = summary.get("tuned")
+    if (tuned and not tuned.get("changed")) or len(summary["arms"]) < 2 or summary["data"] == "made-up":
         return ""
     return (
-        "Plain was not tuned with jpegdl tune. Better settings may give plain part of a gain too. In our own runs on flowers "
-        "they gave it most of the gain: see docs/explanation/results.md."
+        f"Plain was not tuned with jpegdl tune{' for this comparison' if tuned else ''}. Better settings may give plain part "
+        "of a gain too. In our own runs on flowers they gave it most of the gain: see docs/explanation/results.md."
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from jpegdl.errors import UsageError
+from jpegdl.errors import UsageError, how_many
 from jpegdl.report.section import Results, Runs, Section, current, difference_text, drawn, each_run, filled_columns, mean_text
 from jpegdl.robustness import GRADIENTS, attack_figure, attack_left_out, attack_notes, read_attack
 
@@ -38,7 +38,7 @@ def attacked_sections(runs: Runs) -> Iterator[Section]:
             f"run: {_tried(results)}. More attacks could only lower the accuracy. What is usually published is FGSM and PGD of "
             "5 steps, with the layer's own gradient. They flatter a layer whose gradient says little. 'own gradient' "
             "counts all attacks that follow it. "
-            f"{first['images']} images; means over seeds, ± sample sd; differences from plain paired over seeds.",
+            f"{how_many(first['images'], 'image')}; means over seeds, ± sample sd; differences from plain paired over seeds.",
             lines=[*notes, *attack_left_out(results), *_masking_lines(results)],
             table=_attack_table(results),
             pictures=pictures,
@@ -51,7 +51,7 @@ def attacked_sections(runs: Runs) -> Iterator[Section]:
                 if name == "corruptions"
                 else "Accuracy by the quality of the files (4:2:0)."
             )
-            text = f"{how} {first['images']} images; means over seeds, ± sample sd."
+            text = f"{how} {how_many(first['images'], 'image')}; means over seeds, ± sample sd."
             yield Section(what, text, lines=notes, table=_shifted_table(results, name))
             notes = []
     if notes:
@@ -87,7 +87,7 @@ def _masking_lines(results: Results) -> list[str]:
         looked.append(f"{check['attack']} leaves nothing at {check['eps_255']:g}/255")
     if not looked:
         return ["No attack tested whether gradients are masked."]
-    return [f"No sign of masked gradients on these {every[0]['images']} images: {'; '.join(looked)}."]
+    return [f"No sign of masked gradients, looked for on {how_many(every[0]['images'], 'image')}: {'; '.join(looked)}."]
 
 
 def _attack_table(results: Results) -> list[list[str]]:

@@ -126,7 +126,8 @@ def answers(model: nn.Module, images: Tensor, labels: Tensor, draws: int = 1) ->
     right = torch.zeros_like(labels)
     with isolated(JUDGING):
         for _ in range(draws):
-            right += model(images).argmax(1) == labels
+            logits = model(images)
+            right += (logits.argmax(1) == labels) & logits.isfinite().all(1)  # NaN is no answer
     return 2 * right > draws
 
 

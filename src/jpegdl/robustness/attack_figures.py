@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jpegdl.earlier import RENAMED
-from jpegdl.errors import UsageError
-from jpegdl.heatmaps import CURVES
+from jpegdl.errors import UsageError, how_many
+from jpegdl.heatmaps import CURVES, as_drawn
 from jpegdl.runs.record import same_images
 from jpegdl.statistics import half_interval
 
@@ -120,7 +120,8 @@ def attack_figure(results: Results, arms: Sequence[str] = ()) -> Figure | None:
         "bands: 95 % interval of the mean over seeds" if seeds > 2 else "thin: each of two seeds" if seeds == 2 else "one seed"
     )
     figure.suptitle(
-        f"solid: every attack, image by image; dashed: the layer's own gradient alone\n{images} images; {bands}", fontsize=9
+        f"solid: every attack, image by image; dashed: the layer's own gradient alone\n{how_many(images, 'image')}; {bands}",
+        fontsize=9,
     )
     return figure
 
@@ -129,7 +130,7 @@ def _draw_norm(axes: Axes, norm: str, results: Results, arms: list[str]) -> None
     for arm, by_seed in results.items():
         place = arms.index(arm)
         colour, marker = CURVES[place % len(CURVES)], "os^"[place // len(CURVES) % 3]
-        for part, style, label in (("accuracy", "-", arm), ("own_gradient", "--", None)):
+        for part, style, label in (("accuracy", "-", as_drawn(arm)), ("own_gradient", "--", None)):
             curves = [_curve(result, norm, part) for result in by_seed.values()]
             if not all(curves):
                 continue

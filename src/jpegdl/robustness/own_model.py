@@ -5,7 +5,7 @@ import functools
 import hashlib
 import inspect
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from jpegdl.data.config import SMALL
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig, PrependedModel, prepend
 from jpegdl.robustness.config import AttackConfig, check_attack
+from jpegdl.robustness.surrogates import OFFERED, RANDOM
 from jpegdl.robustness.trials import attack_opened
 from jpegdl.runs import RunConfig, RunFolder
 from jpegdl.runs.device import compute_device
@@ -41,7 +42,8 @@ def attack_model(
         name: ``my_package.my_module:make``, a function (or class) that returns a model, called with ``num_classes`` where it
             has such a parameter: from images (N, 3, H, W) in [0, 1] to logits, normalisation included; or a pair
             (preprocessing, network), whose preprocessing is attacked through its own gradient and around it (identity), so
-            that a gradient that is masked shows. Preprocessing without a gradient has one of 0.
+            that a gradient that is masked shows. What has no gradient has one of 0. Where answers differ from call to call,
+            gradients and answers are those of ``config.draws`` calls.
         data: the test images, and their size.
         config: what to attack with; its ``rounding`` and ``data`` have no use here.
         folder: where what is found goes, in a folder of the model's name.
@@ -62,9 +64,7 @@ def attack_model(
         raise UsageError("--model needs the side of the images that the model takes, in pixels: give --size")
     device = compute_device(config.device)
     opened_data = Data(data, test_only=True)
-    model, keeps_shape = _made(name, len(opened_data.classes), data.pixels)
-    if not keeps_shape:
-        config = replace(config, gradients=[gradient for gradient in config.gradients if gradient != "identity"])
+    model = _made(name, len(opened_data.classes), data.pixels)
     place = model_folder(folder, name)
     place.path.mkdir(parents=True, exist_ok=True)
     run = TrainedRun(place, RunConfig(name, data=data, layer=LayerConfig(kind="none")), model, opened_data.classes)
@@ -98,8 +98,8 @@ class _OpenedModel(OpenedRun):
         return digest.hexdigest()
 
 
-def _made(name: str, classes: int, size: int) -> tuple[PrependedModel, bool]:
-    """The model, and whether what is in front of it leaves images their shape."""
+def _made(name: str, classes: int, size: int) -> PrependedModel:
+    """The model, which has answered once."""
     make = find_object(name, "--model")
     try:
         takes = "num_classes" in inspect.signature(make).parameters
@@ -116,43 +116,41 @@ def _made(name: str, classes: int, size: int) -> tuple[PrependedModel, bool]:
     if isinstance(network, PrependedModel) and isinstance(front, nn.Identity):
         model = copy.copy(network)
     else:
-        layer = front if isinstance(front, nn.Identity) else _WithGradient(front)
-        model = prepend(_Whole(network), layer, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    images = torch.full((2, 3, size, size), 0.5)
+        layer = front if isinstance(front, nn.Identity) else _Part(front)
+        model = prepend(_Part(network), layer, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    what = f"images (2, 3, {size}, {size})"
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).requires_grad_()
     try:
-        with torch.no_grad():
-            shown, logits = model.eval().layer(images), model(images)
+        shown, logits, again = model.eval().layer(images), model(images), model(images)
+        if isinstance(logits, Tensor) and logits.requires_grad:
+            torch.autograd.grad(logits.sum(), images)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"--model {name} fails on images (2, 3, {size}, {size}): {said(error)}") from error
+        raise UsageError(f"--model {name} fails on {what}, or in its gradient by them: {said(error)}") from error
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (2, classes) or not bool(logits.isfinite().all()):
         got = f"{tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise UsageError(
-            f"--model {name} must give finite logits (2, {classes}) for images (2, 3, {size}, {size}), one for each class of "
-            f"the data, got {got}"
+            f"--model {name} must give finite logits (2, {classes}) for {what}, one for each class of the data, got {got}"
         )
-    return model, shown.shape == images.shape
+    if bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all()):
+        raise UsageError(
+            f"--model {name} gives probabilities, whose gradient vanishes where it is sure: return logits, as before softmax"
+        )
+    if not torch.allclose(logits, again, rtol=1e-3, atol=1e-4):
+        setattr(model.layer, RANDOM, True)
+    if shown.shape != images.shape:
+        setattr(model.layer, OFFERED, ("own",))
+    return model
 
 
-class _Whole(nn.Module):
-    """A network as it is; timm's record of how it is to be normalised is not looked at, as it does that itself."""
+class _Part(nn.Module):
+    """A part of a model as it is, with a gradient of 0 where it has none; what timm notes in a network is not looked at."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, part: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.part = part
 
     def forward(self, images: Tensor) -> Any:
-        return self.network(images)
-
-
-class _WithGradient(nn.Module):
-    """Preprocessing whose gradient is 0 where it has none."""
-
-    def __init__(self, front: nn.Module) -> None:
-        super().__init__()
-        self.front = front
-
-    def forward(self, images: Tensor) -> Tensor:
-        output: Tensor = self.front(images)
-        if torch.is_grad_enabled() and images.requires_grad and not output.requires_grad:
+        output = self.part(images)
+        if torch.is_grad_enabled() and images.requires_grad and isinstance(output, Tensor) and not output.requires_grad:
             return output + 0 * images.sum()
         return output

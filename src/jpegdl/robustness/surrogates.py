@@ -10,10 +10,13 @@ from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel, Rounding, prepend
 from jpegdl.layer.roundings import quantizers
 
+#: What a layer may be noted to be, by attributes: one whose answers differ from call to call; one with these gradients alone.
+RANDOM, OFFERED = "answers_differ", "offered_gradients"
+
 
 def is_random(layer: nn.Module) -> bool:
-    """Return whether the layer draws levels at random in eval mode."""
-    return any(quantizer.rounding == "sample" for quantizer in quantizers(layer))
+    """Return whether the layer draws levels at random in eval mode, or is noted as one whose answers differ."""
+    return hasattr(layer, RANDOM) or any(quantizer.rounding == "sample" for quantizer in quantizers(layer))
 
 
 def gradients_of(layer: nn.Module) -> tuple[str, ...]:
@@ -25,6 +28,8 @@ def gradients_of(layer: nn.Module) -> tuple[str, ...]:
     """
     if isinstance(layer, nn.Identity):
         return ("own",)
+    if (offered := getattr(layer, OFFERED, None)) is not None:
+        return cast(tuple[str, ...], offered)
     found = quantizers(layer)
     roundings = {quantizer.rounding for quantizer in found}
     names = ["own"]

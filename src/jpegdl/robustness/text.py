@@ -1,7 +1,11 @@
 """The result of an attack in words."""
 
+import textwrap
 from typing import Any
 
+from jpegdl.errors import how_many
+
+_WIDTH = 80  # characters of a line
 _GRADIENTS = {
     "own": "the layer's own gradient",
     "ste": "the straight-through gradient",
@@ -16,7 +20,7 @@ def attack_text(result: dict[str, Any]) -> str:
     """Return what :func:`jpegdl.robustness.attack_run` found, a few lines for a terminal."""
     rounding = f", rounding {result['rounding']}" if result["rounding"] else ""
     lines = [
-        f"{result['arm']}, seed {result['seed']}{rounding}: {result['images']} test images, "
+        f"{result['arm']}, seed {result['seed']}{rounding}: {how_many(result['images'], 'test image')}, "
         f"{_percent(result['clean']['accuracy'])} right unchanged, {_percent(result['chance'])} by chance"
     ]
     if result["other_images"]:
@@ -35,7 +39,8 @@ def attack_text(result: dict[str, Any]) -> str:
         elif not result["rounding"] and result["arm"] == "plain":
             by = won["attack"]
         adaptive, fools = _percent(level["accuracy"]), _fools_plain(level)
-        lines.append(f"{level['norm']:<5} {eps:>17}  {own:>12}  {adaptive:>10}  {fools:>9}  {by}")
+        row = f"{level['norm']:<5} {eps:>17}  {own:>12}  {adaptive:>10}  {fools:>9}  "
+        lines += textwrap.wrap(by, _WIDTH, initial_indent=row, subsequent_indent=" " * len(row), break_on_hyphens=False)
     for flag in result["masking"]["flags"]:
         lines.append(f"! {flag['norm']}, {flag['eps_255']:g}/255: {flag['text']}")
     for name, why in result["left_out"].items():
@@ -48,7 +53,12 @@ def attack_text(result: dict[str, Any]) -> str:
     if result["jpeg"]:
         by = ", ".join(f"{quality}: {_percent(share)}" for quality, share in result["jpeg"]["by"].items())
         lines.append(f"JPEG files by quality: mean {_percent(result['jpeg']['mean'])} ({by})")
-    return "\n".join(lines)
+    return "\n".join(_folded(line) for line in lines)
+
+
+def _folded(line: str) -> str:
+    """A line in lines of at most 80 characters; those of the table are so already."""
+    return line if len(line) <= _WIDTH else textwrap.fill(line, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _fools_plain(level: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jpegdl.errors import UsageError
 from jpegdl.files import digest_of_file, write_csv, write_json
@@ -172,13 +172,14 @@ class _Attack:
             chosen += [(attack, gradient) for gradient in gradients]
             if self.plain is not None and attack in TRANSFERRED:
                 chosen.append((attack, TRANSFER))
-        if self.plain is None and offered != ("own",) and set(self.config.attacks) & set(TRANSFERRED):
+        layer = not isinstance(self.model.layer, nn.Identity)  # without one there is nothing to go around
+        if self.plain is None and layer and set(self.config.attacks) & set(TRANSFERRED):
             left_out["transfer"] = "there is no plain model to take it from, and robust accuracy may be lower with one"
         for gradient in offered if self.config.attacks else ():
             if gradient not in gradients:
                 left_out[f"gradient {gradient}"] = "not asked for, and robust accuracy may be lower with it"
         for gradient in self.config.gradients:
-            if gradient not in offered and offered != ("own",):  # without a layer there is nothing to go around
+            if gradient not in offered and layer:
                 left_out[f"gradient {gradient}"] = "not of this layer, or the same as another of its gradients"
         asked = [Trial(*which, norm, eps) for norm, eps in self.config.budgets for which in chosen]
         check = []

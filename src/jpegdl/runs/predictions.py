@@ -73,7 +73,7 @@ def read_predictions(file: Path, classes: list[str]) -> Predictions:
     """
     index = {name: number for number, name in enumerate(classes)}
     with reading(file, "run jpegdl evaluate on the run's own images to write it again", csv.Error):
-        with file.open(newline="", encoding="utf-8") as stream:
+        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:  # names as files have them
             rows = list(csv.DictReader(stream))
         return Predictions(
             [row["image"] for row in rows],

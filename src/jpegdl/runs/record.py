@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 
 from jpegdl._version import __version__
 from jpegdl.data.config import CLASS_ORDERS, OBJECT
+from jpegdl.errors import how_many
 from jpegdl.files import digest_of_file
 from jpegdl.layer.config import DEFAULT_ALPHA, table_source
 from jpegdl.runs.class_paths import module_and_class
@@ -93,7 +94,7 @@ def data_difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
             why = "; the version that recorded it passed over .gif, .jfif and others, and links in tars" if older else ""
             if part == "validation" and not then["images"]:
                 why = "; --data.holdout 0 goes on without them"
-            return f"{then['images']} {name} images then, {now['images']} now{why}"
+            return f"{how_many(then['images'], f'{name} image')} then, {now['images']:,} now{why}"
         if not same_images(then, now):
             return f"as many {name} images, but other ones, or of other classes"
     return None

@@ -19,10 +19,11 @@ from jpegdl.data.config import OBJECT, DataConfig
 from jpegdl.data.sources.base import Parts, Sets, Source
 from jpegdl.data.sources.labels import check_classes, check_range
 from jpegdl.data.sources.listing import warn_passed
-from jpegdl.errors import UsageError, warn_of_data
+from jpegdl.errors import UsageError, some_of, warn_of_data
 from jpegdl.random import dealt, evenly, stratified
 from jpegdl.user_code import is_own
 
+_NAMED = 3  # of the classes that nothing is held out of, in a message
 Opener = Callable[[DataConfig], Sets]
 T = TypeVar("T", bound=Opener)
 
@@ -146,6 +147,9 @@ def _held_out(parts: Parts, config: DataConfig, label: str, test_only: bool) -> 
     if not chosen:
         what = f"data.holdout {config.holdout:g}" if config.folds is None else f"data.folds {config.folds}, fold {config.fold}"
         raise UsageError(f"{what}: {label} has too few training images to hold any out: {len(targets)}")
+    if without := sorted(set(targets).difference(targets[index] for index in chosen)):
+        names = some_of([repr(str(parts.classes[index])) for index in without], _NAMED)
+        warn_of_data(f"{label}: nothing is held out of {names}, which have too few training images")
     train, validation = _apart(parts.train, chosen)
     return parts._replace(train=train, validation=validation)
 
