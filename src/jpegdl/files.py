@@ -233,11 +233,6 @@ class BusyError(UsageError):
     """Another process is at work there."""
 
 
-def printable(text: str) -> str:
-    """Return text on one line, whatever names of files there are in it."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 @contextmanager
 def claimed(lock: str | os.PathLike[str], what: str) -> Iterator[None]:
     """Keep other processes, on this machine or another that shares the folder, from doing the same inside.

@@ -22,11 +22,6 @@ def say_aside(text: str) -> None:
         print(f"{text}\n", file=sys.stderr, flush=True)
 
 
-def counted(number: int, what: str) -> str:
-    """Return ``1 image`` or ``2 images``."""
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
 def is_first_process() -> bool:
     """Return whether this process is the one that speaks and writes, of several that train one model."""
     loaded = sys.modules.get("lightning.pytorch.utilities.rank_zero")  # where it is not, nothing was trained
