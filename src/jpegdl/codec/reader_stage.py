@@ -406,6 +406,7 @@ def _as_made(file: ShapedFile, left_out: list[tuple[float, bool]], judged: list[
         "quality": file.quality,
         "kind": file.kind,
         "rounds": file.rounds,
+        "bytes": len(file.content),
         "bits_per_pixel": round(file.bits_per_pixel, 5),
         "distance": [round(distance, 5) for distance in file.distances],
         "kept": list(file.kept),
@@ -458,6 +459,7 @@ class ReaderSummary:
         qualities: how many have which quality.
         kinds: how many have which kind of tables: standard, finer chroma, learned or finest.
         rounds: how many were moved in how many rounds of gradient.
+        bits_per_pixel: bits of all files over pixels of all photos; None where files were made by earlier versions.
         readers: of each its ``name``, ``agreement`` (share of first answers that stay; None of features) and ``distance``
             (mean, nats).
         left_out: of each of several readers the same, on the files that the others choose.
@@ -470,6 +472,7 @@ class ReaderSummary:
     qualities: dict[int, int]
     kinds: dict[str, int]
     rounds: dict[int, int]
+    bits_per_pixel: float | None
     readers: list[dict[str, Any]]
     left_out: list[dict[str, Any]]
     judges: list[dict[str, Any]]
@@ -498,12 +501,20 @@ def summary_of(made: dict[str, dict[str, Any]], stage: ReaderStage) -> ReaderSum
         {quality: qualities.count(quality) for quality in sorted(set(qualities))},
         {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
         {number: rounds.count(number) for number in sorted(set(rounds))},
+        _rate(list(made.values())),
         of(None, stage.readers),
         of("left_out", stage.readers),
         of("judges", stage.judges),
         [{"file": name, "distance": max(made[name]["distance"]), "quality": made[name]["quality"]} for name in worst],
         stage.mu or 0.0,
     )
+
+
+def _rate(made: Sequence[dict[str, Any]]) -> float | None:
+    """Bits of all files over pixels of all photos; None where the bytes of one are not known, or there is none."""
+    if not made or any("bytes" not in one for one in made):
+        return None
+    return sum(one["bytes"] for one in made) / sum(one["bytes"] / one["bits_per_pixel"] for one in made)
 
 
 def side_by_side(pairs: Sequence[tuple[Path, Path, dict[str, Any]]]) -> str:
