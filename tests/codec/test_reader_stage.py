@@ -354,6 +354,8 @@ def test_one_of_several_is_left_out(source, tmp_path, readers):
         ({"reader": "few_readers:one", "progressive": True}, "progressive"),
         ({"reader": "few_readers:one", "exact": True}, "exact"),
         ({"reader": "few_readers:one,"}, "reader"),
+        ({"reader": "few_readers:one", "judge": ""}, "judge"),
+        ({"reader": "few_readers:one", "judge": "few_readers:two,few_readers:two"}, "judge names few_readers:two twice"),
         ({"reader": "few_readers:one,few_readers:others"}, "classes"),
         ({"reader": "few_readers:broken"}, "finite"),
         ({"reader": "few_readers:one", "judge": "few_readers:one"}, "judge"),

@@ -22,7 +22,7 @@ from jpegdl.codec.encoder import Encoder, encoder_version
 from jpegdl.codec.learned import learned_tables
 from jpegdl.codec.levels import Array
 from jpegdl.codec.read_image import DecodedImage, open_photo
-from jpegdl.codec.readers import PhotoReader, check_together, open_reader
+from jpegdl.codec.readers import PhotoReader, check_together, names_in, open_reader
 from jpegdl.codec.rounds import check_gradients
 from jpegdl.codec.shaping import tried
 from jpegdl.codec.trials import LOOKS, Shape, Trials, decoded, make_trials, seen_bytes
@@ -124,8 +124,10 @@ def rate_photos(
         raise UsageError(f"{', '.join(idle)} {'needs' if len(idle) == 1 else 'need'} --reader, for which files are made")
     folder, files = photos_in(config.photos)
     model = open_reader(config.model, config.device)
-    judges = [open_reader(name.strip(), config.device) for name in (config.judge or "").split(",") if name.strip()]
-    readers = [open_reader(name.strip(), config.device) for name in (config.reader or "").split(",") if name.strip()]
+    judges, readers = (
+        [] if given is None else [open_reader(name, config.device) for name in names_in(given, setting)]
+        for setting, given in (("judge", config.judge), ("reader", config.reader))
+    )
     names = [network.name for network in (model, *judges)]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"two networks that read files are called {twice}: drop one, or give its weights another name")
@@ -135,8 +137,8 @@ def rate_photos(
     folders = [] if any(len(parts) < 2 for parts in files) else sorted({parts[0] for parts in files})
     classes = _targets(folders, model)
     chosen = evenly([classes.get(parts[0], 0) for parts in files], config.images, config.images_seed)
-    of_judges = [_targets_of_judge(folders, judge, model) if classes else {} for judge in judges]
-    measured = _Measured([model, *judges], readers, config, [classes, *of_judges])
+    targets = [_targets_of_judge(folders, judge, model) if classes else {} for judge in judges]
+    measured = _Measured([model, *judges], readers, config, [classes, *targets])
     pieces = None if keep is None else Pieces(Path(keep).expanduser(), measured.made_of(folder))
     alone = nullcontext() if pieces is None else pieces.claimed(f"{pieces.folder} is being written to")
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool, alone:

@@ -20,7 +20,7 @@ from jpegdl.codec.learned import learned_tables
 from jpegdl.codec.levels import Array
 from jpegdl.codec.out_folder import Manifest
 from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture
-from jpegdl.codec.readers import NotFinite, PhotoReader, open_reader, open_readers
+from jpegdl.codec.readers import NotFinite, PhotoReader, names_in, open_reader, open_readers
 from jpegdl.codec.rounds import check_gradients
 from jpegdl.codec.shaping import LARGEST_BATCH, check_file_shape, tried
 from jpegdl.codec.trials import LOOKS, QUALITIES, Shape, ShapedFile, Trials, decoded, make_trials, seen_bytes, together
@@ -76,13 +76,12 @@ class ReaderStage:
         assert config.reader is not None
         self.config = config
         fast = config.agree is None  # bfloat16 alone changes one first answer of a hundred
-        self.readers = open_readers(_names(config.reader, "reader"), config.device, fast=fast)
-        self.judges = (
-            [open_reader(name, config.device, fast=fast) for name in _names(config.judge, "judge")] if config.judge else []
-        )
+        self.readers = open_readers(names_in(config.reader, "reader"), config.device, fast=fast)
+        judges = [] if config.judge is None else names_in(config.judge, "judge")
+        self.judges = [open_reader(name, config.device, fast=fast) for name in judges]
         if both := {one.digest for one in self.readers} & {one.digest for one in self.judges}:
             named = next(one.name for one in self.judges if one.digest in both)
-            raise UsageError(f"judge {named} is one of the readers; give a network that has no say in the files")
+            raise UsageError(f"judge {named} has the weights of a reader; give a network that has no say in the files")
         self.shape = Shape(
             effort=config.effort or 1,
             robust=config.robust,
@@ -424,13 +423,6 @@ def _learned(config: CompressConfig) -> tuple[torch.Tensor, torch.Tensor] | None
     return found.luma, found.chroma
 
 
-def _names(given: str, setting: str) -> list[str]:
-    names = [name.strip() for name in given.split(",")]
-    if not all(names):
-        raise UsageError(f"{setting} must be one model, or several separated by commas, got {given!r}")
-    return names
-
-
 class _Room:
     """No more pixels at a time than this; a photo that is larger has it all for itself."""
 
@@ -514,7 +506,7 @@ def _rate(made: Sequence[dict[str, Any]]) -> float | None:
     """Bits of all files over pixels of all photos; None where the bytes of one are not known, or there is none."""
     if not made or any("bytes" not in one for one in made):
         return None
-    return sum(one["bytes"] for one in made) / sum(one["bytes"] / one["bits_per_pixel"] for one in made)
+    return float(sum(one["bytes"] for one in made) / sum(one["bytes"] / one["bits_per_pixel"] for one in made))
 
 
 def side_by_side(pairs: Sequence[tuple[Path, Path, dict[str, Any]]]) -> str:

@@ -299,19 +299,19 @@ class PhotoReader:
             raw = self._said(views.to(self.device))
         except UsageError:
             raise
-        except Exception as error:  # whatever the user's code raises
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
             shape = tuple(views.shape)
             raise UsageError(f"{self.name} fails on images {shape}: {said(error)[:300]}") from error
-        raw = getattr(raw, "logits", raw) if not self.features else getattr(raw, "pooler_output", raw)
+        wanted = "pooler_output" if self.features else "logits"
+        raw = raw.get(wanted, raw) if isinstance(raw, dict) else getattr(raw, wanted, raw)
         if isinstance(raw, tuple | list) and raw:
             raw = raw[0]
         fits = isinstance(raw, Tensor) and raw.ndim >= 2 and len(raw) == len(views) and not raw.is_complex()
         if not fits or (raw.ndim > 2 and not self.features):
             got = tuple(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
-            raise UsageError(
-                f"{self.name} must give logits ({len(views)}, classes), got {got}; if the network gives features, "
-                f"write {FEATURES}{self.name}"
-            )
+            hint = "" if self.features else f"; if the network gives features, write {FEATURES}{self.name}"
+            wanted = f"features ({len(views)}, ...)" if self.features else f"logits ({len(views)}, classes)"
+            raise UsageError(f"{self.name} must give {wanted}, got {got}{hint}")
         found: Tensor = raw.flatten(1).float().cpu()
         return found
 
@@ -397,6 +397,20 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
     return reader
 
 
+def names_in(given: str, setting: str) -> list[str]:
+    """Return the names of networks, separated by commas.
+
+    Raises:
+        UsageError: one is missing, or named twice.
+    """
+    names = [name.strip() for name in given.split(",")]
+    if not all(names):
+        raise UsageError(f"{setting} must be one model, or several separated by commas, got {given!r}")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"{setting} names {twice} twice: drop one")
+    return names
+
+
 def open_readers(names: Sequence[str], device: str | torch.device | None = "cpu", *, fast: bool = True) -> list[PhotoReader]:
     """Open several that are to decide together.
 
@@ -414,14 +428,14 @@ def check_together(readers: Sequence[PhotoReader]) -> None:
     """Refuse readers whose distances cannot be compared.
 
     Raises:
-        UsageError: there is none; two are the same network, of which neither could be left out; some give features and others
+        UsageError: there is none; two have the same weights; some give features and others
             logits; or they know different classes.
     """
     if not readers:
         raise UsageError("give at least one reader")
     first, names = readers[0], {reader.digest: reader.name for reader in readers}
     if twice := next((reader for reader in readers if names[reader.digest] != reader.name), None):
-        raise UsageError(f"{twice.name} and {names[twice.digest]} are the same network: drop one")
+        raise UsageError(f"{twice.name} and {names[twice.digest]} have the same weights: drop one")
     for other in readers[1:]:
         if other.features != first.features:
             raise UsageError(f"{first.name} and {other.name}: one gives features, the other logits; give readers of one kind")
@@ -597,7 +611,7 @@ def _of_library(name: str, file: Path | None, *, features: bool) -> tuple[nn.Mod
     try:
         check_backbone(name, trained=True)
     except UsageError as error:
-        raise UsageError(f"reader {name!r} is neither a folder here nor a known network: {error}") from error
+        raise UsageError(f"{name!r} is neither a folder here nor a known network: {error}") from error
     made = own_input(name)
     seen = {} if made is None else _seen(made, name)
     size = 224 if made is None else made.size
