@@ -27,7 +27,7 @@ from jpegdl.codec.rounds import check_gradients
 from jpegdl.codec.shaping import tried
 from jpegdl.codec.trials import LOOKS, Shape, Trials, decoded, make_trials, seen_bytes
 from jpegdl.data.sources.listing import Passed, in_folder, natural_key, warn_passed
-from jpegdl.errors import UsageError
+from jpegdl.errors import UsageError, some_of, warn_of_data
 from jpegdl.files import replacing, write_csv, write_json
 from jpegdl.heatmaps import CURVES, as_drawn
 from jpegdl.random import evenly
@@ -134,8 +134,12 @@ def rate_photos(
     if readers:
         check_together(readers)
         check_gradients(readers, Shape(effort=config.effort))
-    folders = [] if any(len(parts) < 2 for parts in files) else sorted({parts[0] for parts in files})
+    loose, named = [parts[0] for parts in files if len(parts) < 2], {parts[0] for parts in files if len(parts) > 1}
+    folders, known = [] if loose else sorted(named), set(_names(model) or ())
     classes = _targets(folders, model)
+    if not classes and named & known:
+        odd = some_of([*loose, *sorted(named - known)], 3)
+        warn_of_data(f"no labels are used, as {odd} in {folder} stand for no class of {model.name}")
     chosen = evenly([classes.get(parts[0], 0) for parts in files], config.images, config.images_seed)
     targets = [_targets_of_judge(folders, judge, model) if classes else {} for judge in judges]
     measured = _Measured([model, *judges], readers, config, [classes, *targets])
