@@ -10,7 +10,7 @@ from test_reader_stage import CODE, PHOTO
 import jpegdl.cli
 from factory import code_module
 from jpegdl.codec import Encoder, PhotoRateConfig, open_reader, photo_rate_figure, photo_rates, rate_photos
-from jpegdl.errors import UsageError
+from jpegdl.errors import DataWarning, UsageError
 from jpegdl.tables import standard_tables, write_tables
 
 
@@ -139,8 +139,13 @@ def test_what_was_measured_without_labels_is_measured_again_with_them(photos, ne
     config, keep = PhotoRateConfig(network, str(photos), qualities=[10], device="cpu"), tmp_path / "kept"
     loose = photos / "z.png"  # is in no class folder
     loose.write_bytes((photos / "a" / "0.png").read_bytes())
-    assert not rate_photos(config, None, keep).labelled
+    with pytest.warns(DataWarning, match=r"no labels .* z\.png"):
+        assert not rate_photos(config, None, keep).labelled
     loose.unlink()
+    (photos / "a").rename(photos / "A")
+    with pytest.warns(DataWarning, match="A in "):
+        assert not rate_photos(config).labelled
+    (photos / "A").rename(photos / "a")
     wanted = rate_photos(config).rows
     assert wanted[0]["accuracy"] > 0
     assert rate_photos(config, None, keep).rows == wanted

@@ -165,6 +165,18 @@ def test_a_folder_for_a_reader_is_a_data_set_as_any_other(source, tmp_path, read
     assert not [path for path in out.iterdir() if is_image(path.name)]
 
 
+def test_notes_beside_photos_leave_the_sample_as_it_is(source, tmp_path, readers, monkeypatch):
+    """In their order each note comes before its photo: of every fourth file all would be notes."""
+    monkeypatch.setattr("jpegdl.codec.reader_stage.SAMPLE", {"bits_per_pixel": 3, "agree": 3})
+    (source / "grey.png").unlink()
+    config, mu = CompressConfig(reader=f"{readers}:one", bits_per_pixel=1.5), {}
+    for name in ("alone", "noted"):
+        mu[name] = compress_folder(source, tmp_path / name, config)["mu"]
+        for photo in (source / "cats").glob("*.png"):
+            photo.with_suffix(".cls").write_text("1", encoding="utf-8")
+    assert mu["noted"] == mu["alone"]
+
+
 def test_it_goes_on_with_what_it_knows(source, tmp_path, readers):
     config = CompressConfig(reader=f"{readers}:one", bits_per_pixel=1.5)
     whole = compress_folder(source, tmp_path / "out", config)
@@ -354,6 +366,8 @@ def test_one_of_several_is_left_out(source, tmp_path, readers):
         ({"reader": "few_readers:one", "progressive": True}, "progressive"),
         ({"reader": "few_readers:one", "exact": True}, "exact"),
         ({"reader": "few_readers:one,"}, "reader"),
+        ({"reader": "few_readers:one", "judge": ""}, "judge"),
+        ({"reader": "few_readers:one", "judge": "few_readers:two,few_readers:two"}, "judge names few_readers:two twice"),
         ({"reader": "few_readers:one,few_readers:others"}, "classes"),
         ({"reader": "few_readers:broken"}, "finite"),
         ({"reader": "few_readers:one", "judge": "few_readers:one"}, "judge"),
@@ -401,6 +415,20 @@ def test_a_photo_that_is_gone_before_it_is_shown_is_no_failure(source, tmp_path,
     found = compress_folder(source, tmp_path / "out", CompressConfig(reader=f"{readers}:one"))
     assert (found["written"], found["bad"]) == (7, [])
     assert (tmp_path / "out" / PICTURE).is_file()
+
+
+def test_the_summary_leaves_out_the_file_of_a_photo_that_is_another_now(source, tmp_path, readers):
+    config = CompressConfig(reader=f"{readers}:one", mu=1.0)
+    assert compress_folder(source, tmp_path / "out", config)["readers"]["files"] == 7
+    (source / "cats" / "2.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    found = compress_folder(source, tmp_path / "out", config)
+    assert (len(found["bad"]), found["skipped"], found["readers"]["files"]) == (1, 6, 6)
+    bits = pixels = 0
+    for file in (tmp_path / "out").rglob("*.jpg"):
+        if file.name != "2.jpg":
+            with Image.open(file) as image:
+                bits, pixels = bits + 8 * file.stat().st_size, pixels + image.width * image.height
+    assert found["readers"]["bits_per_pixel"] == pytest.approx(bits / pixels, rel=1e-5)
 
 
 def test_photos_that_cannot_be_read_are_named_and_all_others_done(source, tmp_path, readers):

@@ -153,6 +153,31 @@ class Given(nn.Module):
         return self.made(9 * self.logits(x))
 
 
+def test_answers_that_say_nothing_of_a_file():
+    """Labels that may come together, the same whatever there is to see, and numbers whose logarithms overflow."""
+
+    class Says(nn.Module):
+        def __init__(self, says):
+            super().__init__()
+            torch.manual_seed(0)
+            self.net, self.says = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8)), says
+
+        def forward(self, x):
+            return self.says(self.net(x))
+
+    for says, named in (
+        (torch.sigmoid, "sigmoid"),
+        (lambda y: 0 * y, "same answer"),
+        (lambda y: 3e38 * y.sign(), "finite"),
+    ):
+        with pytest.raises(UsageError, match=named):
+            PhotoReader(Says(says), size=16, fast=False)
+    assert PhotoReader(Says(torch.sigmoid), size=16, fast=False, features=True).outputs == 8
+    alike = [PhotoReader(Says(lambda y: y), name, size=16, fast=False) for name in ("one", "two")]
+    with pytest.raises(UsageError, match="two and one have|one and two have"):
+        readers.check_together(alike)
+
+
 @pytest.mark.parametrize(
     ("made", "named"),
     [

@@ -110,8 +110,15 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(shards, tmp_path, reader):
     for given, named in (([], "no shards"), ([shards / "none.tar"], "none.tar"), ([paths[0], paths[0]], "train-0")):
         with pytest.raises(UsageError, match=named):
             compress_shards(given, tmp_path / "out", config)
-    for name in ("twice.tar", "bad.tar"):
-        with pytest.raises(UsageError, match=name):
+    write(shards / "again.tar", {"a.png": png(0)})
+    with tarfile.open(shards / "again.tar", "a") as tar:
+        tar.addfile(tarfile.TarInfo("a.png"))
+    for name, said in (
+        ("twice.tar", "a.bmp and a.png would both become a.jpg"),
+        ("again.tar", "a.png is there"),
+        ("bad.tar", ""),
+    ):
+        with pytest.raises(UsageError, match=f"{name}.*{said}"):
             compress_shards([shards / name], tmp_path / "out", config)
         assert not list((tmp_path / "out").glob("*.tar*"))
     with pytest.raises(UsageError, match="reader"):

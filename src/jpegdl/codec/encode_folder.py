@@ -30,7 +30,7 @@ from jpegdl.codec.learned import Carried, Learned, as_json, carried, file_tables
 from jpegdl.codec.out_folder import Manifest, alone_in, writing
 from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
 from jpegdl.codec.reader_stage import ReaderStage, side_by_side, summary_of
-from jpegdl.data.sources.listing import Passed, is_archive, passed_in_words
+from jpegdl.data.sources.listing import Passed, is_archive, is_image, passed_in_words
 from jpegdl.errors import UsageError
 from jpegdl.files import printable, remove_strays, replacing, write_text
 from jpegdl.opener import BadImage
@@ -215,7 +215,7 @@ class _Work:
     ) -> None:
         self.root, self.out, self.config, self.maker = root, out, config, made
         self.progress, self.found = progress, _Found()
-        self.done = self.total = 0
+        self.done = self.total = self.named = 0  # files; and those of them that are named as images are
         self.names: dict[str, Path] = {}  # of files for readers, what each is made of
         self.over = False  # for threads that are in the middle of a task
         self.manifest = Manifest(out, made.source, {"source": str(root), **made.settings()})
@@ -228,11 +228,12 @@ class _Work:
         def entries() -> Iterator[Entry]:
             return walk(self.root, self.out, one_case=one_case)
 
-        for _ in entries():
+        for entry in entries():
             self.total += 1
+            self.named += entry.refused is None and is_image(entry.name)
         lost, mu = None, None
         if isinstance(self.maker, ReaderStage):
-            mu = self.maker.settle(lambda count: self._some(entries(), count), self.manifest, self.total)
+            mu = self.maker.settle(lambda count: self._some(entries(), count), self.manifest, self.named or self.total)
         else:
             lost = self._carried(self.maker, entries())
         self.begin = time.monotonic()
@@ -268,9 +269,13 @@ class _Work:
         }
 
     def _some(self, entries: Iterator[Entry], count: int) -> Iterator[DecodedImage]:
-        """That many photos, from all over the folder; those that cannot be read are passed over."""
-        for entry in itertools.islice(entries, 0, None, max(1, self.total // count)):
-            if entry.refused is None and entry.path.is_file():
+        """That many photos, from all over the folder; those that cannot be read are passed over.
+
+        Of files named as images are, where there are any: with a note before each, every second file would be none.
+        """
+        named = (entry for entry in entries if entry.refused is None and (is_image(entry.name) or not self.named))
+        for entry in itertools.islice(named, 0, None, max(1, (self.named or self.total) // count)):
+            if entry.path.is_file():
                 with suppress(*BAD, Other), entry.path.open("rb") as stream:
                     yield open_picture(stream, entry.name)
 
@@ -295,16 +300,11 @@ class _Work:
         if whole and learned.bits is None:
             return None
         images: list[torch.Tensor] = []
-        for entry in itertools.islice(entries, 0, None, max(1, self.total // (2 * SAMPLES))):
-            if entry.refused is None and len(images) < SAMPLES and entry.path.is_file():
-                try:
-                    with entry.path.open("rb") as stream:
-                        image = open_picture(stream, entry.name).image.convert("RGB")
-                except (*BAD, Other):
-                    continue
-                left, top = (max(0, (side - _SAMPLE_SIDE) // 2) for side in image.size)
-                middle = image.crop((left, top, min(image.width, left + _SAMPLE_SIDE), min(image.height, top + _SAMPLE_SIDE)))
-                images.append(v2.pil_to_tensor(middle)[None].float() / 255)
+        for picture in itertools.islice(self._some(entries, 2 * SAMPLES), SAMPLES):
+            image = picture.image.convert("RGB")
+            left, top = (max(0, (side - _SAMPLE_SIDE) // 2) for side in image.size)
+            middle = image.crop((left, top, min(image.width, left + _SAMPLE_SIDE), min(image.height, top + _SAMPLE_SIDE)))
+            images.append(v2.pil_to_tensor(middle)[None].float() / 255)
         if not images:
             return None
         return carried(learned, tables, images, subsampling=by.encoder.subsampling, capped=by.encoder.exact)

@@ -22,12 +22,12 @@ from jpegdl.codec.encoder import Encoder, encoder_version
 from jpegdl.codec.learned import learned_tables
 from jpegdl.codec.levels import Array
 from jpegdl.codec.read_image import DecodedImage, open_photo
-from jpegdl.codec.readers import PhotoReader, check_together, open_reader
+from jpegdl.codec.readers import PhotoReader, check_together, names_in, open_reader
 from jpegdl.codec.rounds import check_gradients
 from jpegdl.codec.shaping import tried
 from jpegdl.codec.trials import LOOKS, Shape, Trials, decoded, make_trials, seen_bytes
 from jpegdl.data.sources.listing import Passed, in_folder, natural_key, warn_passed
-from jpegdl.errors import UsageError
+from jpegdl.errors import UsageError, some_of, warn_of_data
 from jpegdl.files import replacing, write_csv, write_json
 from jpegdl.heatmaps import CURVES, as_drawn
 from jpegdl.random import evenly
@@ -124,19 +124,25 @@ def rate_photos(
         raise UsageError(f"{', '.join(idle)} {'needs' if len(idle) == 1 else 'need'} --reader, for which files are made")
     folder, files = photos_in(config.photos)
     model = open_reader(config.model, config.device)
-    judges = [open_reader(name.strip(), config.device) for name in (config.judge or "").split(",") if name.strip()]
-    readers = [open_reader(name.strip(), config.device) for name in (config.reader or "").split(",") if name.strip()]
+    judges, readers = (
+        [] if given is None else [open_reader(name, config.device) for name in names_in(given, setting)]
+        for setting, given in (("judge", config.judge), ("reader", config.reader))
+    )
     names = [network.name for network in (model, *judges)]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"two networks that read files are called {twice}: drop one, or give its weights another name")
     if readers:
         check_together(readers)
         check_gradients(readers, Shape(effort=config.effort))
-    folders = [] if any(len(parts) < 2 for parts in files) else sorted({parts[0] for parts in files})
+    loose, named = [parts[0] for parts in files if len(parts) < 2], {parts[0] for parts in files if len(parts) > 1}
+    folders, known = [] if loose else sorted(named), set(_names(model) or ())
     classes = _targets(folders, model)
+    if not classes and named & known:
+        odd = some_of([*loose, *sorted(named - known)], 3)
+        warn_of_data(f"no labels are used, as {odd} in {folder} stand for no class of {model.name}")
     chosen = evenly([classes.get(parts[0], 0) for parts in files], config.images, config.images_seed)
-    of_judges = [_targets_of_judge(folders, judge, model) if classes else {} for judge in judges]
-    measured = _Measured([model, *judges], readers, config, [classes, *of_judges])
+    targets = [_targets_of_judge(folders, judge, model) if classes else {} for judge in judges]
+    measured = _Measured([model, *judges], readers, config, [classes, *targets])
     pieces = None if keep is None else Pieces(Path(keep).expanduser(), measured.made_of(folder))
     alone = nullcontext() if pieces is None else pieces.claimed(f"{pieces.folder} is being written to")
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool, alone:

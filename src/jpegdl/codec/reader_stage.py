@@ -20,7 +20,7 @@ from jpegdl.codec.learned import learned_tables
 from jpegdl.codec.levels import Array
 from jpegdl.codec.out_folder import Manifest
 from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture
-from jpegdl.codec.readers import NotFinite, PhotoReader, open_reader, open_readers
+from jpegdl.codec.readers import NotFinite, PhotoReader, names_in, open_reader, open_readers
 from jpegdl.codec.rounds import check_gradients
 from jpegdl.codec.shaping import LARGEST_BATCH, check_file_shape, tried
 from jpegdl.codec.trials import LOOKS, QUALITIES, Shape, ShapedFile, Trials, decoded, make_trials, seen_bytes, together
@@ -76,13 +76,12 @@ class ReaderStage:
         assert config.reader is not None
         self.config = config
         fast = config.agree is None  # bfloat16 alone changes one first answer of a hundred
-        self.readers = open_readers(_names(config.reader, "reader"), config.device, fast=fast)
-        self.judges = (
-            [open_reader(name, config.device, fast=fast) for name in _names(config.judge, "judge")] if config.judge else []
-        )
+        self.readers = open_readers(names_in(config.reader, "reader"), config.device, fast=fast)
+        judges = [] if config.judge is None else names_in(config.judge, "judge")
+        self.judges = [open_reader(name, config.device, fast=fast) for name in judges]
         if both := {one.digest for one in self.readers} & {one.digest for one in self.judges}:
             named = next(one.name for one in self.judges if one.digest in both)
-            raise UsageError(f"judge {named} is one of the readers; give a network that has no say in the files")
+            raise UsageError(f"judge {named} has the weights of a reader; give a network that has no say in the files")
         self.shape = Shape(
             effort=config.effort or 1,
             robust=config.robust,
@@ -406,6 +405,7 @@ def _as_made(file: ShapedFile, left_out: list[tuple[float, bool]], judged: list[
         "quality": file.quality,
         "kind": file.kind,
         "rounds": file.rounds,
+        "bytes": len(file.content),
         "bits_per_pixel": round(file.bits_per_pixel, 5),
         "distance": [round(distance, 5) for distance in file.distances],
         "kept": list(file.kept),
@@ -421,13 +421,6 @@ def _learned(config: CompressConfig) -> tuple[torch.Tensor, torch.Tensor] | None
         return None
     found = learned_tables(config.model, config.tables)
     return found.luma, found.chroma
-
-
-def _names(given: str, setting: str) -> list[str]:
-    names = [name.strip() for name in given.split(",")]
-    if not all(names):
-        raise UsageError(f"{setting} must be one model, or several separated by commas, got {given!r}")
-    return names
 
 
 class _Room:
@@ -458,6 +451,7 @@ class ReaderSummary:
         qualities: how many have which quality.
         kinds: how many have which kind of tables: standard, finer chroma, learned or finest.
         rounds: how many were moved in how many rounds of gradient.
+        bits_per_pixel: bits of all files over pixels of all photos; None where files were made by earlier versions.
         readers: of each its ``name``, ``agreement`` (share of first answers that stay; None of features) and ``distance``
             (mean, nats).
         left_out: of each of several readers the same, on the files that the others choose.
@@ -470,6 +464,7 @@ class ReaderSummary:
     qualities: dict[int, int]
     kinds: dict[str, int]
     rounds: dict[int, int]
+    bits_per_pixel: float | None
     readers: list[dict[str, Any]]
     left_out: list[dict[str, Any]]
     judges: list[dict[str, Any]]
@@ -498,12 +493,20 @@ def summary_of(made: dict[str, dict[str, Any]], stage: ReaderStage) -> ReaderSum
         {quality: qualities.count(quality) for quality in sorted(set(qualities))},
         {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
         {number: rounds.count(number) for number in sorted(set(rounds))},
+        _rate(list(made.values())),
         of(None, stage.readers),
         of("left_out", stage.readers),
         of("judges", stage.judges),
         [{"file": name, "distance": max(made[name]["distance"]), "quality": made[name]["quality"]} for name in worst],
         stage.mu or 0.0,
     )
+
+
+def _rate(made: Sequence[dict[str, Any]]) -> float | None:
+    """Bits of all files over pixels of all photos; None where the bytes of one are not known, or there is none."""
+    if not made or any("bytes" not in one for one in made):
+        return None
+    return float(sum(one["bytes"] for one in made) / sum(one["bytes"] / one["bits_per_pixel"] for one in made))
 
 
 def side_by_side(pairs: Sequence[tuple[Path, Path, dict[str, Any]]]) -> str:

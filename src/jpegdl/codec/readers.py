@@ -43,6 +43,7 @@ class NotFinite(UsageError):  # noqa: N818
 FEATURES = "features:"  # in front of a name: what comes before the head, or all that the network gives
 _FILTERS = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 _TINY = 1e-12
+_MANY = 8  # logits, of which chance alone puts hardly ever all between 0 and 1
 _ALIKE = 0.05  # of the largest number: by more than that, no rounding changes answers
 _NOT_CROPPED = 384  # from this side on, transformers scales photos for ConvNeXt to a square
 # Of EXIF orientations, which ones turn a photo upside down, left to right, and, after that, rows to columns.
@@ -150,10 +151,19 @@ class PhotoReader:
     def _tried(self) -> int:
         """Look at what it gives of three images, in full precision; return how many numbers that is."""
         views = torch.rand((3, 3, self.size, self.size), generator=torch.Generator().manual_seed(0))
+        views[1:] *= 0.5  # one brighter than the others
         with torch.no_grad():
             raw = self._numbers(views)
             self._probabilities = not self.features and bool((raw >= 0).all() and ((raw.sum(1) - 1).abs() < 1e-3).all())
             whole, alone = self.answers(views), self.answers(views[:1])
+        if bool((whole == whole[0]).all()):
+            raise UsageError(f"{self.name} gives the same answer to any image, so that it would take any file")
+        independent = raw.shape[1] >= _MANY and bool(((raw >= 0) & (raw <= 1)).all())
+        if independent and not self.features and not self._probabilities:
+            raise UsageError(
+                f"{self.name} gives numbers from 0 to 1 that do not add up to 1, as a sigmoid does for labels that may come "
+                f"together; classes need logits, or probabilities: or write {FEATURES}{self.name}, and distances count"
+            )
         if whole.shape[1] == 1 and not self.features:
             raise UsageError(
                 f"{self.name} gives one number, which does not tell classes apart: write {FEATURES}{self.name}, and "
@@ -279,7 +289,10 @@ class PhotoReader:
         raw = self._numbers(views)
         if self._probabilities:
             raw = raw.clamp_min(_TINY).log()
-        return raw if self.features else raw.log_softmax(1)
+        found = raw if self.features else raw.log_softmax(1)
+        if not bool(found.detach().isfinite().all()):
+            raise NotFinite(f"{self.name} gives answers that are not finite")
+        return found
 
     def _numbers(self, views: Tensor) -> Tensor:
         """What the network gives, (N, K) float32, on the CPU."""
@@ -287,22 +300,20 @@ class PhotoReader:
             raw = self._said(views.to(self.device))
         except UsageError:
             raise
-        except Exception as error:  # whatever the user's code raises
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
             shape = tuple(views.shape)
             raise UsageError(f"{self.name} fails on images {shape}: {said(error)[:300]}") from error
-        raw = getattr(raw, "logits", raw) if not self.features else getattr(raw, "pooler_output", raw)
+        wanted = "pooler_output" if self.features else "logits"
+        raw = raw.get(wanted, raw) if isinstance(raw, dict) else getattr(raw, wanted, raw)
         if isinstance(raw, tuple | list) and raw:
             raw = raw[0]
         fits = isinstance(raw, Tensor) and raw.ndim >= 2 and len(raw) == len(views) and not raw.is_complex()
         if not fits or (raw.ndim > 2 and not self.features):
             got = tuple(raw.shape) if isinstance(raw, Tensor) else type(raw).__name__
-            raise UsageError(
-                f"{self.name} must give logits ({len(views)}, classes), got {got}; if the network gives features, "
-                f"write {FEATURES}{self.name}"
-            )
+            hint = "" if self.features else f"; if the network gives features, write {FEATURES}{self.name}"
+            wanted = f"features ({len(views)}, ...)" if self.features else f"logits ({len(views)}, classes)"
+            raise UsageError(f"{self.name} must give {wanted}, got {got}{hint}")
         found: Tensor = raw.flatten(1).float().cpu()
-        if not bool(found.detach().isfinite().all()):
-            raise NotFinite(f"{self.name} gives answers that are not finite")
         return found
 
     def _said(self, views: Tensor) -> Any:
@@ -329,8 +340,10 @@ class PhotoReader:
 
 
 def _digest_of(network: nn.Module) -> str:
-    """16 hex digits, of all that it has learned."""
+    """16 hex digits, of all that it has learned; of a network that learns nothing, of what it is made of."""
     digest = hashlib.sha256()
+    if not network.state_dict():
+        digest.update(repr(network).encode())
     for name, tensor in sorted(network.state_dict().items()):
         if isinstance(tensor, Tensor):
             digest.update(name.encode())
@@ -385,6 +398,20 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
     return reader
 
 
+def names_in(given: str, setting: str) -> list[str]:
+    """Return the names of networks, separated by commas.
+
+    Raises:
+        UsageError: one is missing, or named twice.
+    """
+    names = [name.strip() for name in given.split(",")]
+    if not all(names):
+        raise UsageError(f"{setting} must be one model, or several separated by commas, got {given!r}")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"{setting} names {twice} twice: drop one")
+    return names
+
+
 def open_readers(names: Sequence[str], device: str | torch.device | None = "cpu", *, fast: bool = True) -> list[PhotoReader]:
     """Open several readers that decide together.
 
@@ -402,11 +429,14 @@ def check_together(readers: Sequence[PhotoReader]) -> None:
     """Refuse readers whose distances cannot be compared.
 
     Raises:
-        UsageError: there is none; some give features and others logits; or they know different classes.
+        UsageError: there is none; two have the same weights; some give features and others
+            logits; or they know different classes.
     """
     if not readers:
         raise UsageError("give at least one reader")
-    first = readers[0]
+    first, names = readers[0], {reader.digest: reader.name for reader in readers}
+    if twice := next((reader for reader in readers if names[reader.digest] != reader.name), None):
+        raise UsageError(f"{twice.name} and {names[twice.digest]} have the same weights: drop one")
     for other in readers[1:]:
         if other.features != first.features:
             raise UsageError(f"{first.name} and {other.name}: one gives features, the other logits; give readers of one kind")
@@ -582,7 +612,7 @@ def _of_library(name: str, file: Path | None, *, features: bool) -> tuple[nn.Mod
     try:
         check_backbone(name, trained=True)
     except UsageError as error:
-        raise UsageError(f"reader {name!r} is neither a folder here nor a known network: {error}") from error
+        raise UsageError(f"{name!r} is neither a folder here nor a known network: {error}") from error
     made = own_input(name)
     seen = {} if made is None else _seen(made, name)
     size = 224 if made is None else made.size

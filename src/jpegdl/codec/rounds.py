@@ -20,6 +20,7 @@ from jpegdl.codec.trials import FINEST, LOOKS, Shape, Tables, Trials, decoded, l
 from jpegdl.errors import UsageError
 from jpegdl.functional import ZIGZAG
 from jpegdl.tables import standard_tables
+from jpegdl.user_code import said
 
 RHO = 0.05  # squared steps that a bit is worth in rounding
 STEP = 0.05  # of the mean step of the low frequencies: how far a round moves coefficients, root mean square
@@ -42,7 +43,10 @@ def check_gradients(readers: Sequence[PhotoReader], shape: Shape) -> None:
         views = torch.cat((noise, smooth, 0.5 + (noise - 0.5) / 8)).requires_grad_()
         with torch.enable_grad():
             answers = reader.answers(views)
-            moves = answers.requires_grad and bool(torch.autograd.grad(answers.square().sum(), views)[0].any())
+            try:
+                moves = answers.requires_grad and bool(torch.autograd.grad(answers.square().sum(), views)[0].any())
+            except Exception as error:  # whatever the user's code raises
+                raise UsageError(f"effort 3 follows gradients, and that of {reader.name} fails: {said(error)[:300]}") from error
         if not moves:
             raise UsageError(
                 f"effort 3 follows gradients, and {reader.name} passes none on to photos, as with layer.rounding hard: take "

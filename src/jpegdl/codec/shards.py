@@ -164,7 +164,7 @@ class _Shards:
     def _shard(self, path: Path, pool: ThreadPoolExecutor) -> int:
         made: dict[str, dict[str, Any]] = {}
         bad: list[dict[str, str]] = []
-        names: set[str] = set()
+        names: dict[str, str] = {}  # in the new shard, and in the old one
         state, beside = _state(path), _beside_an_image(path)
         with writing(self.out), replacing(self.out / path.name) as new:
             with tarfile.open(new, "w") as tar:
@@ -180,9 +180,10 @@ class _Shards:
                         self.bytes += len(content)
                         self.before += before
                         self.pixels += pixels
-                    if name in names:
-                        raise UsageError(f"{path} would have {name} twice: two images differ only in their suffix")
-                    names.add(name)
+                    if (other := names.get(name)) is not None:
+                        both = "is there twice" if other == entry.name else f"and {other} would both become {name}"
+                        raise UsageError(printable(f"{path}: {entry.name} {both}; write the shard anew without one of them"))
+                    names[name] = entry.name
                     tar.addfile(_renamed(entry, name, len(content)), io.BytesIO(content))
             size = new.stat().st_size
         with writing(self.out):

@@ -20,7 +20,7 @@ from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.learned import LARGEST, file_tables
 from jpegdl.codec.photo_rates import photos_in
 from jpegdl.codec.read_image import open_photo
-from jpegdl.codec.readers import PhotoReader, open_readers
+from jpegdl.codec.readers import PhotoReader, names_in, open_readers
 from jpegdl.codec.shaping import as_readers
 from jpegdl.codec.trials import LOOKS, QUALITIES, PhotoLike, as_photo, decoded, seen_bytes
 from jpegdl.errors import UsageError
@@ -314,7 +314,7 @@ def search_folder(
     check_value(images_seed, Seed, "images_seed")
     folder, every = photos_in(photos)
     files = [folder.joinpath(*every[index]) for index in evenly([0] * len(every), images, images_seed)]
-    readers = open_readers([name.strip() for name in reader.split(",")], device)
+    readers = open_readers(names_in(reader, "reader"), device)
     good, bad = [], []
     for file in files:
         try:

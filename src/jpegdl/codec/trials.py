@@ -112,7 +112,7 @@ class ShapedFile:
         rounds: of gradient that went into it.
         distance: of the readers' answers to those on the original, mean or worst, in nats.
         distances: of each reader.
-        kept: of each reader, whether its first answer is still that on the original.
+        kept: of each reader, whether its first answer is still that on the original; False of features, which have none.
         bits_per_pixel: of the whole file.
     """
 
