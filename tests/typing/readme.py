@@ -31,10 +31,10 @@ def codec(images: Tensor) -> None:
 
     from jpegdl import RandomJpeg, jpeg
 
-    files = jpeg(images, quality=torch.tensor([10, 20, 30, 50, 70, 80, 90, 95]))  # one for each image
+    decoded = jpeg(images, quality=torch.tensor([10, 20, 30, 50, 70, 80, 90, 95]))  # one per image
     noisy = RandomJpeg(quality=(30, 95))(images)  # an augmentation, or noise to train through
 
-    assert_type(files, Tensor)
+    assert_type(decoded, Tensor)
 
 
 def use() -> None:
