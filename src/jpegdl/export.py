@@ -117,7 +117,7 @@ def export_run(
     dynamic_size: bool = False,
     rounding: Rounding | None = None,
 ) -> Check:
-    """:func:`export_model` for a finished run. The file says what its classes are and how it was trained.
+    """Export a finished run as :func:`export_model` does. The file records its classes and how it was trained.
 
     Args:
         folder: the run's.

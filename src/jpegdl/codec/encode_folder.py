@@ -82,31 +82,34 @@ def compress_folder(
     """Write every image in a folder, and in those within it, as a JPEG file with learned tables.
 
     The tree stays as it is, each image under its own name with the suffix .jpg. Every file is there whole or not at all, with
-    the time stamp of what it was made of. ``compress.json`` says which settings they were made with, and
-    ``.compress.sources`` what each was made of: the same call goes on where it was interrupted, and makes anew only what has
-    changed since. Images that cannot be compressed are named, and
-    all others done; files that neither are nor claim to be images are passed over.
+    the time stamp of its original. ``compress.json`` says which settings the files were made with, and ``.compress.sources``
+    what each was made of. The same call goes on where it was interrupted, and makes only those files again whose original has
+    changed. Images that cannot be compressed are named, and all others done. Files that neither are nor claim to be images are
+    passed over.
 
     Args:
         source: folder of images of any format that Pillow reads as photographs.
-        target: folder to write to, outside of ``source``; empty, or with what the same settings made of it before.
+        target: folder to write to, outside of ``source``: empty, or written with the same settings before.
         config: tables, and how to encode.
-        progress: told how far it is.
+        progress: called with how far it is.
 
     Returns:
-        ``images`` (in all: written, skipped and bad), ``written``, ``skipped`` (there already), ``bad`` (a list of ``file``
-        and ``why``), ``others`` (files that are no images, but
-        for those that systems leave in folders), ``others_in_words`` (their number by suffix),
-        ``stale`` (JPEG files in folders of ``target`` that have no image
-        in ``source`` any more), ``subsampling`` (of chroma), ``bytes`` and ``pixels`` of those written and ``bytes_before``,
-        of the files they were made of, ``bits_per_pixel`` of these (None if none was), ``seconds``, ``images_per_second``,
-        ``tables`` (luma and chroma, as in the files; None of files for readers), ``carried``: how much of the layer the files
-        carry, on some of the images (None where nothing can be lost), with ``words``; ``mu`` and ``readers`` of files for
-        readers: see :class:`jpegdl.codec.reader_stage.ReaderSummary`.
+        - ``images``: how many there are: written, skipped and bad. ``written``. ``skipped``: there already. ``bad``: a list of
+          ``file`` and ``why``.
+        - ``others``: files that are not images, without those that systems leave in folders. ``others_in_words``: their number
+          by suffix.
+        - ``stale``: JPEG files in folders of ``target`` that have no image in ``source`` any more.
+        - ``bytes`` and ``pixels`` of the files written now, ``bytes_before`` of their originals, and ``bits_per_pixel``; None
+          if none was written.
+        - ``seconds``, ``images_per_second``.
+        - ``tables``: luma and chroma as in the files; None for readers. ``subsampling``: of chroma.
+        - ``carried``: how much of the layer the files carry, measured on some of the images, with ``words``; None if nothing
+          can be lost.
+        - ``mu`` and ``readers``: of files for readers; see :class:`jpegdl.codec.reader_stage.ReaderSummary`.
 
     Raises:
-        UsageError: settings that cannot be; no folder or no images; a target inside the source, in use, or of other
-            settings; nothing more can be written.
+        UsageError: settings cannot be used; there is no such folder, or no image in it; the target is inside the source, in
+            use, or of other settings; or nothing more can be written.
     """
     check_compress(config)
     root, out = _places(Path(source).expanduser(), Path(target).expanduser())

@@ -111,7 +111,7 @@ def rate_photos(
             and measures anew only what has changed since. None keeps nothing.
 
     Raises:
-        UsageError: settings that cannot be, no photos, or a network that cannot be opened.
+        UsageError: settings that cannot be used, no photos, or a network that cannot be opened.
     """
     check_fields(config)
     if not config.qualities:

@@ -97,16 +97,18 @@ def rate_run(folder: RunFolder, config: CurveConfig, progress: Progress | None =
         progress: is told what is being measured, which one it is, and how many there are.
 
     Returns:
-        The content of ``rate.json``: ``arm``, ``seed``, ``images`` (how many), ``other_images`` (how they differ from those of
-        the run's own test; None if not), ``accuracy`` (of the model as it is, 0 to 1), ``hard`` (with its layer rounding; None
-        without one), ``made_of``, and ``points``, each with ``tables`` (standard:Q, or own), ``subsampling``, ``accuracy``
-        (0 to 1), ``loss`` (mean cross-entropy, nats), ``bits_per_pixel`` (of whole files), ``header`` (bits of these that are
-        headers), ``right`` and ``losses`` (of each image: a bit, and a float16, as hexadecimal digits) and ``entries`` (of own
-        tables).
+        The content of ``rate.json``:
+
+        - ``arm``, ``seed``, and ``images``: how many. ``made_of``: what the numbers depend on.
+        - ``other_images``: how they differ from those of the run's own test; None if they do not.
+        - ``accuracy``: of the model as it is, 0 to 1. ``hard``: with its layer rounding; None without a layer.
+        - ``points``, each with ``tables`` (standard:Q, or own), ``subsampling``, ``accuracy`` (0 to 1), ``loss`` (mean
+          cross-entropy, nats), ``bits_per_pixel`` (of whole files), ``header`` (bits of these that are headers), ``right`` and
+          ``losses`` (for each image a bit, and a float16, as hexadecimal digits) and ``entries`` (of own tables).
 
     Raises:
-        UsageError: a setting that cannot be, a run that is not finished, a layer that no JPEG file can stand for, or data of
-            other classes.
+        UsageError: a setting that cannot be used, a run that is not finished, a layer that no JPEG file can stand for, or data
+            of other classes.
     """
     check_curve_config(config)
     if why := why_no_files(folder):

@@ -15,9 +15,13 @@ REFERENCES = tuple(_GREYS)
 
 
 def rate_rows(results: Rates) -> list[dict[str, Any]]:
-    """One row for each point: ``curve``, ``arm``, ``seed``, ``tables``, ``subsampling``, ``bits_per_pixel`` (of whole files),
-    ``header`` (bits of these that are headers), ``accuracy`` and ``hard`` (0 to 1; of the decoded files, and of the model with
-    its layer rounding), ``loss`` (nats, of the decoded files; None where it was not kept), ``images``."""
+    """Return one row for each point of several runs.
+
+    Returns:
+        Each with ``curve``, ``arm``, ``seed``, ``tables``, ``subsampling``, ``bits_per_pixel`` (of whole files), ``header``
+        (bits of these that are headers), ``accuracy`` (of the decoded files, 0 to 1), ``hard`` (of the model with its layer
+        rounding, 0 to 1), ``loss`` (of the decoded files, nats; None if it was not kept) and ``images``.
+    """
     rows = []
     for curve in rate_curves(results):
         for point in curve.points:
@@ -56,9 +60,12 @@ RATE_COLUMNS = ["curve", "against default JPEG", "bits per pixel", "of", "mean [
 
 
 def rate_table(compared: Sequence[Between]) -> list[list[str]]:
-    """The same of many, rows of :data:`RATE_COLUMNS`, one of the accuracy, in points, and one of the loss, in nats: the rates
-    that both curves reach; the mean with its interval over test images and, of several seeds, that over seeds; the least and
-    the most, and at how many bits per pixel; the BD-rate. Left out where :func:`rate_notes` says why."""
+    """Return how far curves lie from their references, as rows of :data:`RATE_COLUMNS`.
+
+    Each pair of curves has a row for the accuracy, in points, and one for the loss, in nats: the bits per pixel that both
+    reach; the mean difference, with its interval over test images and, with several seeds, that over seeds; the smallest and
+    the largest difference, and where; and the BD-rate. :func:`rate_notes` says why a figure is missing.
+    """
     rows = []
     for between in compared:
         if between.rates is None:
@@ -130,7 +137,8 @@ def _percent(share: float) -> str:
 def rate_figure(results: Rates) -> Figure:
     """Draw accuracy in percent, and the test loss if it was kept, against bits per pixel on a logarithmic scale.
 
-    Points are means over seeds. Bars are one standard deviation."""
+    Points are means over seeds. Bars are one standard deviation.
+    """
     curves = rate_curves(results)
     with_loss = all("loss" in point for curve in curves for point in curve.points)
     figure = Figure(figsize=(12.5 if with_loss else 7.2, 4.6), layout="constrained")

@@ -83,10 +83,10 @@ def file_report(
     """Test a finished run soft, hard, and on real JPEG files with its tables.
 
     Without ``files``, each test image is encoded as the model sees it, scaled and cropped, and all rows are of the same
-    pixels. With ``files``, the rows of real files are those in that folder, decoded, scaled and cropped as the run's images
-    are; their bits per pixel are of the files as they are stored. Files are the run's test images where class and name say so,
-    but for the suffix: all rows are then of those that are in both. Where there are none, or they do not look like them, there
-    are the rows of real files alone. Decoders round to 8 bits and clip, the layer does neither.
+    pixels. With ``files``, real files are those in that folder, decoded, scaled and cropped as the run's images are. Their bits
+    per pixel are those of the stored files. If class and name, without suffix, say that files are the run's test images, all
+    rows are of the images that both have. If no file is, or files do not look like their images, there are only the rows of
+    real files. Decoders round to 8 bits and clip; the layer does neither.
 
     Args:
         folder: the run's.
@@ -101,17 +101,19 @@ def file_report(
         progress: told which row is being made, images done, and their number.
 
     Returns:
-        ``rows``, each with ``name``, ``accuracy``, ``images``, ``bits_per_pixel``, ``header`` and ``ratio`` (24 / bits);
-        ``tables``, those of files made here (None with ``files``); ``carried``, how much of the layer files with such tables
-        carry; ``other_images``, how the run's own test images differ from those it was tested with (None if they do not);
-        ``files``, the folder, and ``stored``, what is in it (None without ``files``): ``tables`` (own, where all files have
-        this run's tables; other, mixed, or None where none is a JPEG file), ``digest`` of all their tables, ``formats``,
-        ``subsampling`` of the JPEG files, ``of_layer`` (that of the run), ``exact`` (whether they were made with the level cap,
-        as the ``compress.json`` above them says; None where none does), and ``test``, the number of images and a digest of
-        their names and sizes; ``same``, whether all rows are of the same images (None where names cannot tell, as the run's own
-        are not in class folders), ``missing`` (test images without a file), ``foreign`` (files that are none of them),
-        ``unlike`` (files that do not look like the image of their name), and ``images``, these in words. ``model``, digest of
-        the model's file, ``arm`` and ``seed`` say whose numbers they are.
+        - ``rows``, each with ``name``, ``accuracy`` (0 to 1), ``images``, ``bits_per_pixel``, ``header`` (bits of these that
+          are headers) and ``ratio`` (24 over the bits per pixel).
+        - ``tables``: those of files made here; None with ``files``. ``carried``: how much of the layer such files carry.
+        - ``other_images``: how the test images differ from those of the run's own test; None if they do not.
+        - ``files``: the folder; None without ``files``.
+        - ``stored``: what is in it; None without ``files``. It has ``tables`` (own, other, mixed, or None if none is a JPEG
+          file), ``digest`` of all tables, ``formats``, ``subsampling``, ``of_layer`` (that of the run), ``exact`` (made within
+          the level cap, by the ``compress.json`` above them; None if there is none) and ``test`` (number of images, and a
+          digest of their names and sizes).
+        - ``same``: whether all rows are of the same images; None if names cannot tell. ``missing``: test images without a
+          file. ``foreign``: files that are no test image. ``unlike``: files that do not look like the image of their name.
+          ``images``: these in words.
+        - ``model`` (digest of its file), ``arm`` and ``seed``: whose numbers they are.
 
     Raises:
         UsageError: a run that is not finished, or whose layer no JPEG file can stand for; data of other classes; no images.

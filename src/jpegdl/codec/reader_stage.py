@@ -69,7 +69,7 @@ class ReaderStage:
         mu: nats that a bit per pixel is worth; None until :meth:`settle`.
 
     Raises:
-        UsageError: a reader or judge cannot be opened; settings that cannot be.
+        UsageError: a reader or judge cannot be opened; or settings cannot be used.
     """
 
     def __init__(self, config: CompressConfig) -> None:

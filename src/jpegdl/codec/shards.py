@@ -36,28 +36,28 @@ def compress_shards(
     config: CompressConfig,
     progress: Callable[[CompressStanding], None] | None = None,
 ) -> dict[str, Any]:
-    """Write tars of samples anew, their images as JPEG files for readers, named .jpg; all else in them stays as it is.
+    """Copy tars of samples, with their images as JPEG files for readers, named .jpg. Everything else in them stays as it is.
 
     Another picture of a sample, such as the mask ``a.seg.png`` beside ``a.png``, stays as it is too. A shard is there whole or
-    not at all, under its own name, and what is known of its files beside it, in ``NAME.tar.json``.
-    The same call goes on with the next one. An image that cannot be read stays as it is, and is named. One process at a time
-    writes to a folder: on several machines give each a folder, and other shards.
+    not at all, under its own name. ``NAME.tar.json`` beside it says how its files were made. The same call goes on where it was
+    interrupted. An image that cannot be read stays as it is, and is named. One process at a time writes to a folder: with
+    several machines, give each its own folder and shards.
 
     Args:
         shards: tar files, not compressed, of different names.
-        target: folder to write to; empty, or with what the same settings made before.
-        config: with ``reader``.
-        progress: told how many shards are done.
+        target: folder to write to: empty, or written with the same settings before.
+        config: settings, with ``reader``.
+        progress: called with how many shards are done.
 
     Returns:
-        ``shards``, ``written`` and ``skipped`` (shards), ``images``, ``beside`` (other pictures of samples), ``bad`` (``file``
-        and ``why``), ``bytes``,
-        ``bytes_before`` and ``pixels`` of the images written now, ``bits_per_pixel`` of these, ``seconds``, ``mu``, and
-        ``readers``: what :func:`jpegdl.codec.compress_folder` says of them, over all shards.
+        - ``shards``: how many there are; ``written`` and ``skipped`` of them.
+        - ``images``; ``beside``: other pictures of samples; ``bad``: a list of ``file`` and ``why``.
+        - ``bytes``, ``bytes_before``, ``pixels`` and ``bits_per_pixel`` of the images written now; ``seconds``.
+        - ``mu`` and ``readers``: as :func:`jpegdl.codec.compress_folder` returns them, over all shards.
 
     Raises:
-        UsageError: settings that cannot be, no shards, no image in them, one that cannot be read, a target in use or of other
-            settings.
+        UsageError: settings cannot be used; there are no shards, or no image in them; a shard cannot be read; the target is in
+            use, or of other settings.
     """
     check_compress(config)
     if config.reader is None:

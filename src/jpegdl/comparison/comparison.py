@@ -230,9 +230,9 @@ def _known_arms(config: CompareConfig) -> list[str]:
 
 
 def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> Comparison:
-    """Say what came out of all runs in the folder that were trained with these settings; write it down, with figures.
+    """Summarize all runs in the folder that were trained with these settings, and write the summary and its figures.
 
-    A folder that cannot be written to is warned of, and the summary returned all the same.
+    If the folder cannot be written to, this warns, and returns the summary all the same.
 
     Args:
         config: the comparison.

@@ -37,7 +37,7 @@ def _claimed(config: CompareConfig, arm: str, seed: int) -> AbstractContextManag
 def train_arm(
     config: CompareConfig, arm: str, seed: int, data: Data | None = None, display: Display | None = None
 ) -> dict[str, Any]:
-    """Train one arm with one seed in the comparison's run folder, or resume it; returns its result if it is finished.
+    """Train one arm with one seed in the comparison's folder, or resume it, and return its result.
 
     Args:
         config: the comparison.

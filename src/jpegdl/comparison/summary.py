@@ -106,7 +106,7 @@ def _columns(rows: list[tuple[str, str]]) -> list[str]:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """Read the summary that a comparison left in its folder. Warn of runs there that it does not show as they are.
+    """Read the summary of a comparison from its folder. Warn of runs there that have changed since.
 
     Raises:
         UsageError: there is none, or it is damaged.

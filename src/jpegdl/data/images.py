@@ -66,7 +66,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         self._set_transforms()
 
     def load(self) -> None:
-        """Decode all images, where they are kept decoded; the next time there is nothing to do.
+        """Decode all images, if they are kept decoded. Further calls do nothing.
 
         Raises:
             UsageError: one of them cannot be decoded.
@@ -80,7 +80,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         self._loaded = True
 
     def check(self) -> None:
-        """Decode all images once without keeping them, where training would keep them: what is wrong with one shows now.
+        """Decode all images once, without keeping them, to find those that are damaged, if training would keep them decoded.
 
         Raises:
             UsageError: names those that cannot be decoded.
@@ -263,10 +263,9 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
 
 
 class TestTransform:
-    """From a PIL image to what a test sees of it: RGB, scaled to a short side of ``data.side``, its middle.
+    """A transform from a PIL image to what a test sees of it: RGB, scaled to a short side of ``data.side``, its middle.
 
-    A file whose pixels are as stored in a data set gives the very pixels of ``Data(config).test[i][0]``; ``data.jpeg_test``
-    counts too.
+    It returns the same pixels as ``Data(config).test[i][0]``, (3, size, size) float32 in [0, 1], with ``data.jpeg_test`` too.
 
     Args:
         config: ``size``, ``resize``, ``interpolation``, ``orientation`` and ``jpeg_test`` count.

@@ -40,7 +40,7 @@ def chosen_images(config: DataConfig) -> str:
 class Data(lightning.LightningDataModule):
     """The loaders of one data set, each of this process's share; for ``Trainer(use_distributed_sampler=False)``.
 
-    To make one lists the images; they are decoded by :meth:`load`, or when the first loader is asked for.
+    Making one lists the images. :meth:`load` decodes them, or the first loader does.
 
     Args:
         config: what to load.
@@ -177,7 +177,7 @@ class Data(lightning.LightningDataModule):
         return [name for part in self.parts.values() for name in part.left_out]
 
     def load(self) -> None:
-        """Decode the images that are kept decoded; the next time there is nothing to do.
+        """Decode the images that are kept decoded. Further calls do nothing.
 
         Raises:
             UsageError: an image cannot be decoded.
@@ -186,7 +186,8 @@ class Data(lightning.LightningDataModule):
             part.load()
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Augmented training images, in an order of the seed's and the epoch's; the last, smaller batch is dropped.
+        """Return the loader of augmented training images, in an order that depends on seed and epoch. A last, smaller batch is
+        dropped.
 
         Any number of processes sees the same images in the same steps, where the global batch is the same.
         """
@@ -201,7 +202,7 @@ class Data(lightning.LightningDataModule):
         return self._in_order(self.test if self.validation is None else self.validation)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Return test images, center crop, in order: each once over all processes.
+        """Return the loader of test images, center crop, in order, each once over all processes.
 
         Every process gets equally many batches; entries that fill up have the target ``IGNORED``.
         """
@@ -213,7 +214,8 @@ class Data(lightning.LightningDataModule):
         return self._loader(images, sampler=sampler, batch_size=max(self.config.batch_size, TEST_BATCH))
 
     def calibration_dataloader(self, augmented: bool = False) -> DataLoader[Any]:
-        """Return training images in an order of the seed's; each once over all processes, and no other entry.
+        """Return a loader of training images in an order that depends on the seed, each once over all processes, and nothing
+        else.
 
         They are the center crops or, ``augmented``, as in the first epoch of training, in batches of that size.
         """

@@ -1,6 +1,7 @@
-"""What a finished run's layer has learned, in pictures and numbers, and what its model looks at.
+"""What the layer of a finished run has learned, in pictures and numbers, and what its model looks at.
 
-:func:`explain_run` writes all of it into ``explain/`` of the run folder, :func:`explain_comparison` for several runs.
+:func:`explain_run` writes all of it into ``explain/`` of a run's folder, and :func:`explain_comparison` does so for several
+runs.
 """
 
 from typing import TYPE_CHECKING

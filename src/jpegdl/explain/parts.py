@@ -44,9 +44,9 @@ def explain_run(
 ) -> dict[str, Any]:
     """Explain a finished run: tables, their way there, what happens at each frequency, single images, frequency ablation.
 
-    Files go into ``explain/`` of the run folder, for each part a JSON file, with what it was made of, and its pictures. Parts
-    that are there already, made of the same model, data and settings, are left as they are; a part of others is made
-    again. The ablation goes on where it was interrupted.
+    Files go into ``explain/`` of the run folder: for each part its pictures, and a JSON file that says what they were made of.
+    A part that is there already, made of the same model, data and settings, is kept. Other parts are made again. The ablation
+    goes on where it was interrupted.
 
     Args:
         folder: the run.
@@ -55,14 +55,13 @@ def explain_run(
         progress: told how far it is.
 
     Returns:
-        The content of ``explain/explain.json``: ``made_of``, with digests of the ``model`` and of the ``plain`` one (None
-        without); ``files``, names in ``explain/``; ``left_out``, each with ``what`` and
-        ``why``; ``other_images``, how the test images differ from those of the run's own test (None if they do not);
-        ``words``, what came out, in sentences.
+        The content of ``explain/explain.json``: ``made_of``, with digests of ``model`` and ``plain`` (None without one);
+        ``files``, names in ``explain/``; ``left_out``, each with ``what`` and ``why``; ``other_images``, how the test images
+        differ from those of the run's own test (None if they do not); ``words``, the findings in sentences.
 
     Raises:
-        UsageError: a setting that cannot be, a run that is not finished or is damaged, other data, or another process explains
-            the same run.
+        UsageError: a setting cannot be used, the run is not finished or damaged, the data are others, or another process
+            explains the same run.
     """
     check_explain(config)
     subject = open_subject(folder, config, plain)

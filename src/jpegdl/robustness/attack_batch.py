@@ -21,11 +21,11 @@ SALT, JUDGING = 0xA77AC4, 0x1ED6E  # the second is the seed of the draws that a 
 
 @dataclass(frozen=True)
 class Examples:
-    """What an attack made of a batch.
+    """Adversarial examples: what an attack made of a batch.
 
     Attributes:
         images: (N, 3, H, W) in [0, 1], within eps of the originals.
-        fooled: (N,) bool, which of them the model itself takes for another class.
+        fooled: (N,) bool, which of them the model itself puts into a wrong class.
         distances: (N,) float64, how far each was moved, in the attack's norm and units of pixels from 0 to 1.
     """
 
@@ -50,24 +50,25 @@ def attack_images(
 ) -> Examples:
     """Attack a model on a batch of images.
 
-    Whatever gradient the attack takes, what it made is brought to within ``eps`` and [0, 1], and judged by ``model`` itself.
+    Whatever gradient the attack follows, its images are clipped to ``eps`` and to [0, 1], and ``model`` itself judges them.
 
     Args:
         model: in eval mode.
         images: (N, 3, H, W) float32 in [0, 1].
-        labels: (N,) class indices. Images that the model takes for another class to begin with count as fooled.
+        labels: (N,) class indices. An image that the model gets wrong to begin with counts as fooled.
         attack: one of :data:`jpegdl.robustness.ATTACKS`.
         norm: Linf or L2.
         eps: largest change, in units of pixels from 0 to 1.
-        gradient: through what the attack sees the layer; see :func:`jpegdl.robustness.with_gradient`. Of no use to square.
+        gradient: which gradient of the layer the attack follows; see :func:`jpegdl.robustness.with_gradient`. square follows
+            none.
         source: another model, from images to logits, whose gradient is followed instead (a transfer attack).
-        draws: where the layer is random, gradients are averaged over so many passes, and the answer is that of the majority.
-        queries: of square.
-        seed: of all that is random.
+        draws: if the layer is random, average gradients over this many passes, and take the answer of the majority.
+        queries: how many images square may try for each image.
+        seed: of everything random.
 
     Raises:
-        UsageError: a model in training mode, an unknown attack, norm or gradient, eps that is not above 0, a transfer with an
-            attack that none is made with, or too few classes.
+        UsageError: the model is in training mode; the attack, norm or gradient is unknown; eps is not above 0; the attack
+            cannot transfer; or there are too few classes.
     """
     if attack not in ATTACKS:
         raise UsageError(f"attack must be one of {', '.join(ATTACKS)}, got {attack!r}")

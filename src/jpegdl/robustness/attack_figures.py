@@ -61,7 +61,7 @@ def _rows(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def attack_notes(results: Results) -> list[str]:
-    """Return what a reader of these results side by side has to know, in sentences."""
+    """Return what one must know to compare these results, in sentences."""
     notes = []
     if len({tuple(by_seed) for by_seed in results.values()}) > 1:
         notes.append("Not all arms were attacked in the same seeds: a part of their differences may come from that.")
@@ -76,7 +76,7 @@ def attack_notes(results: Results) -> list[str]:
 
 
 def attack_left_out(results: Results) -> list[str]:
-    """Return what was not done, and why, in sentences."""
+    """Return what was not done in these attacks, and why, in sentences."""
     whose: dict[str, list[str]] = {}
     for name, result in _all(results):
         for what, why in result["left_out"].items():
@@ -91,18 +91,18 @@ def attack_left_out(results: Results) -> list[str]:
 def attack_figure(results: Results, arms: Sequence[str] = ()) -> Figure | None:
     """Draw accuracy against eps: of each arm, adaptive (solid) and through the layer's own gradient alone (dashed).
 
-    With several seeds the lines are means, and bands their 95 % intervals (Student's t over the seeds); with two, whose
-    interval would say nothing, thin lines are the seeds.
+    With several seeds, lines are means, and bands their 95 % intervals (Student's t over the seeds). The interval of two seeds
+    would say nothing: thin lines show them instead.
 
     Args:
         results: of runs that were attacked with the same settings on the same images.
         arms: all arms of the comparison, in order, so that each has the colour of the other figures; default: those attacked.
 
     Returns:
-        One panel a norm; None where nothing was attacked.
+        A figure with one panel for each norm; None if nothing was attacked.
 
     Raises:
-        UsageError: they were not.
+        UsageError: the runs were attacked with different settings or on different images.
     """
     check_same(results)
     norms = list(dict.fromkeys(level["norm"] for _, result in _all(results) for level in result["levels"]))

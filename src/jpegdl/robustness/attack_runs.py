@@ -22,8 +22,8 @@ class AttackedComparison:
     """What came out of the attacks on a comparison.
 
     Attributes:
-        results: of each arm, by seed, the content of ``attack.json``; see :func:`attack_run`. With those of earlier calls that
-            can stand beside them.
+        results: of each arm, by seed, the content of ``attack.json``; see :func:`attack_run`. Results of earlier calls that can
+            be compared with them are included.
         notes: what a reader of the numbers must know, in sentences.
         files: what was written to the comparison's folder.
     """
@@ -42,9 +42,9 @@ def attack_comparison(
     progress: Progress | None = None,
     each: Callable[[dict[str, Any]], None] | None = None,
 ) -> AttackedComparison:
-    """Attack the runs of a comparison, and leave ``attack.csv`` and ``attack.png`` in its folder.
+    """Attack the runs of a comparison, and write ``attack.csv`` and ``attack.png`` to its folder.
 
-    In the folder of each run it leaves what :func:`attack_run` does; what is there already is not done again.
+    In the folder of each run it writes what :func:`attack_run` does. What is there already is not done again.
 
     Args:
         folder: of the comparison, ``runs/NAME``.
@@ -52,7 +52,7 @@ def attack_comparison(
         arms: whose runs; None for all.
         seeds: a number n for 0 to n-1, or a list; None for all there are.
         progress: told how far the whole is.
-        each: given the result of every run as soon as it is there.
+        each: called with the result of every run as soon as it is there.
 
     Raises:
         UsageError: see :func:`attack_run`; or a run is not there.

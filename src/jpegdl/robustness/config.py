@@ -71,7 +71,7 @@ class AttackConfig:
 
     @property
     def budgets(self) -> list[tuple[str, float]]:
-        """Norm and largest change, in units of pixels from 0 to 1, ascending within each norm."""
+        """Pairs of norm and largest change, with pixels from 0 to 1, ascending within each norm."""
         return [("Linf", eps / 255) for eps in sorted(self.eps)] + [("L2", eps) for eps in sorted(self.eps_l2)]
 
 

@@ -36,24 +36,24 @@ def attack_model(
     folder: str | PathLike[str],
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Attack a model of the user's own on test images of a data set, and leave ``attack.json`` and ``attack.csv``.
+    """Attack the user's own model on test images of a data set, and write ``attack.json`` and ``attack.csv``.
 
     Args:
         name: ``my_package.my_module:make``, a function (or class) that returns a model, called with ``num_classes`` where it
-            has such a parameter: from images (N, 3, H, W) in [0, 1] to logits, normalisation included; or a pair
-            (preprocessing, network), whose preprocessing is attacked through its own gradient and around it (identity), so
-            that a gradient that is masked shows. What has no gradient has one of 0. Where answers differ from call to call,
-            gradients and answers are those of ``config.draws`` calls.
+            has such a parameter: from images (N, 3, H, W) in [0, 1] to logits (N, classes), normalisation included. Or it
+            returns a pair (preprocessing, network): attacks then follow the preprocessing's own gradient, and also pass around
+            it (identity), so that a masked gradient shows. What has no gradient counts as having gradient 0. If answers
+            differ from call to call, gradients and answers are means over ``config.draws`` calls.
         data: the test images, and their size.
-        config: what to attack with; its ``rounding`` and ``data`` have no use here.
-        folder: where what is found goes, in a folder of the model's name.
+        config: what to attack with. ``rounding`` and ``data`` are not used.
+        folder: the results go into a folder of the model's name in it.
         progress: see :func:`jpegdl.robustness.attack_run`.
 
     Returns:
         See :func:`jpegdl.robustness.attack_run`; its ``arm`` is ``name``, and its ``seed`` 0.
 
     Raises:
-        UsageError: no such function, it fails, or what it returns is no such model; see also
+        UsageError: there is no such function, it fails, or it returns something else; see also
             :func:`jpegdl.robustness.attack_run`.
     """
     config = config or AttackConfig()
@@ -74,7 +74,7 @@ def attack_model(
 
 
 def model_folder(folder: str | PathLike[str], name: str) -> RunFolder:
-    """Return where in ``folder`` :func:`attack_model` leaves what it finds of the model ``name``."""
+    """Return the folder in ``folder`` to which :func:`attack_model` writes the results of the model ``name``."""
     return RunFolder(Path(folder) / re.sub(r"[^\w.-]", "-", name) / "0")
 
 

@@ -15,7 +15,7 @@ _KEYS = (
 
 
 def read_attack(run: RunFolder, rounding: str | None = None) -> dict[str, Any] | None:
-    """Return a run's ``attack.json``, or that of the attack behind another ``rounding``; None where there is none.
+    """Read a run's ``attack.json``, or that of an attack with another ``rounding``; None if there is none.
 
     Raises:
         UsageError: it is damaged.
@@ -30,21 +30,21 @@ def read_attack(run: RunFolder, rounding: str | None = None) -> dict[str, Any] |
 
 
 def attack_name(rounding: str | None) -> str:
-    """Return the name, without its ending, of all files of an attack."""
+    """Return the name of an attack's files, without the ending."""
     return "attack" if rounding is None else f"attack-{rounding}"
 
 
 def with_earlier(results: Results, runs: dict[str, dict[int, RunFolder]], rounding: str | None) -> tuple[Results, list[str]]:
-    """Results, and those of earlier calls that may stand beside them.
+    """Add the results of earlier calls that can be compared with these.
 
     Args:
         results: what this call found.
         runs: all finished runs of the comparison.
-        rounding: what ``results`` were attacked behind, where that is not the trained one.
+        rounding: the quantizer that ``results`` were attacked with, if it is not the trained one.
 
     Returns:
-        Results of all these runs that were attacked with the same settings on the same images and whose model is still the one
-        that was attacked, in the order of ``runs``; and, in sentences, which earlier ones are left out and why.
+        The results, in the order of ``runs``, of all runs that were attacked with the same settings on the same images, and
+        whose model has not changed since. And which earlier results are left out and why, in sentences.
     """
     together: Results = {}
     notes = []

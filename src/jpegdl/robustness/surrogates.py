@@ -22,9 +22,9 @@ def is_random(layer: nn.Module) -> bool:
 def gradients_of(layer: nn.Module) -> tuple[str, ...]:
     """Return which gradients an attack may see a layer through, as far as they differ.
 
-    own; identity, unless the layer is one; ste of layers that quantize, unless they have that gradient already or do not
-    round; none, where several that have a level cap quantize one after the other. (Of a single layer none has the gradient of
-    ste but for coefficients less than half a step beyond the cap.)
+    These are own; identity, unless the layer is one; ste for layers that quantize, unless they have that gradient already or do
+    not round; and none for several layers in a row that have a level cap. (In a single layer, none differs from ste only for
+    coefficients less than half a step beyond the cap.)
     """
     if isinstance(layer, nn.Identity):
         return ("own",)
@@ -41,15 +41,15 @@ def gradients_of(layer: nn.Module) -> tuple[str, ...]:
 
 
 def with_gradient(model: PrependedModel, gradient: str) -> PrependedModel:
-    """Return a model whose logits are those of ``model``, bit for bit, and whose gradient by the images is another.
+    """Return a model with the logits of ``model``, bit for bit, and another gradient to the images.
 
     Args:
-        model: any layer in front of any backbone; it is left as it is, and shares its backbone and layer with the result.
+        model: any layer in front of any backbone. It is not changed; the result shares its backbone and layer.
         gradient: own, and then ``model`` itself is returned; ste, straight through the rounding and stopped by the level cap;
             none, that of the level cap alone; identity, straight through the whole layer.
 
     Raises:
-        UsageError: a gradient that the layer cannot have.
+        UsageError: the layer cannot have that gradient.
 
     Source: Athalye et al. 2018, backward pass differentiable approximation.
     """

@@ -51,7 +51,7 @@ def attack_run(
     progress: Progress | None = None,
     corrupted: CorruptedImages | None = None,
 ) -> dict[str, Any]:
-    """Attack what a run trained, and leave ``attack.json`` and ``attack.csv`` in its folder.
+    """Attack what a run trained, and write ``attack.json`` and ``attack.csv`` to its folder.
 
     Every finished piece (an attack with a gradient at an eps; a corruption) is kept in the folder's ``attack/``, so that
     another call with the same settings does only what is missing. With a ``rounding`` other than the trained one the files are
@@ -61,21 +61,24 @@ def attack_run(
         folder: of a finished run.
         config: what to attack with.
         plain: the run of the plain model of the same seed, for transfers from it; None for no transfers.
-        progress: is told how far it is, after each batch: what is being done, and how many pieces of how many are.
+        progress: called after each batch with what is being done, how many pieces are done, and how many there are.
         corrupted: keeps corrupted images for the next run.
 
     Returns:
-        The content of ``attack.json``, accuracies as shares from 0 to 1: ``arm``, ``seed``, ``backbone``, ``model`` (digest of
-        its file), ``rounding`` (None
-        without a quantizer), ``draws`` (None where nothing is random); ``classes`` (how many), ``chance``, ``images``
-        (attacked), ``indices`` (theirs among the test images), ``data`` (name, classes and test images), ``other_images``
-        (how they differ from those of the run's own test; None if not); ``clean``, with ``accuracy`` and ``correct``;
-        ``plain``, the same for the plain model, or None; ``levels`` and ``masking``, see
-        :mod:`jpegdl.robustness.robust_accuracy`; ``left_out``, by name why something was not done, so that accuracies are
-        without it; ``corruptions``, ``jpeg``; ``settings`` and ``versions``.
+        The content of ``attack.json``, with accuracies from 0 to 1:
+
+        - ``arm``, ``seed``, ``backbone``, ``model`` (digest of its file), ``rounding`` (None without a quantizer) and ``draws``
+          (None if nothing is random).
+        - ``classes`` (how many), ``chance``, ``images`` (how many were attacked), ``indices`` (theirs among the test images),
+          ``data`` (name, classes and test images) and ``other_images`` (how they differ from those of the run's own test; None
+          if they do not).
+        - ``clean``, with ``accuracy`` and ``correct``; ``plain``, the same for the plain model, or None.
+        - ``levels`` and ``masking``: see :mod:`jpegdl.robustness.robust_accuracy`. ``corruptions``, ``jpeg``.
+        - ``left_out``: what was not done, by name, and why. Accuracies are without it.
+        - ``settings`` and ``versions``.
 
     Raises:
-        UsageError: a setting that cannot be, a missing package, no trained model, other classes, no GPU where one is asked
+        UsageError: a setting that cannot be used, a missing package, no trained model, other classes, no GPU where one is asked
             for, images too small for corruptions, a GPU without enough memory, or another process attacks the same run.
     """
     check_attack(config)

@@ -1,4 +1,4 @@
-"""What training leaves: the settings of a run, its folder, its record and its model. Nothing here trains."""
+"""Finished and unfinished runs: settings, folder, record and model. Nothing here trains."""
 
 from typing import TYPE_CHECKING
 

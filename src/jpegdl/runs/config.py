@@ -149,8 +149,9 @@ def with_precision(training: TrainingConfig, precision: Precision, channels_last
 class RunConfig:
     """Everything that a single run's numbers depend on, except arm and seed.
 
-    What ``data`` leaves open of size, resize and interpolation is filled in: where weights are loaded, or photographs are
-    trained on, with what the backbone's published weights were made for. So is what ``training.precision`` auto means here.
+    If ``data`` does not set size, resize or interpolation, they are filled in. If weights are loaded, or photographs are
+    trained on, they are what the backbone's published weights were made for. ``training.precision`` auto is replaced by what it
+    means on this machine.
     """
 
     backbone: str = "cifar_resnet8"
@@ -183,7 +184,7 @@ class RunConfig:
             self.training = with_precision(self.training, BFLOAT16 if bfloat16_pays(self.device) else FLOAT32)
 
     def at(self, here: "RunConfig") -> "RunConfig":
-        """The same settings, but for where to compute and where files are: there those of ``here`` count, as far as given."""
+        """Return the same settings, with the device and the place of the data of ``here``, as far as given."""
         data = replace(self.data, path=here.data.path or self.data.path, workers=here.data.workers)
         where = {name: getattr(here.training, name) for name in ("devices", "num_nodes", "strategy")}
         training = replace(self.training, **where, callbacks=[], loggers=[])  # nothing is trained, and they need not be there
@@ -191,7 +192,7 @@ class RunConfig:
 
     @property
     def trained(self) -> bool:
-        """Whether the backbone may start from trained weights: given ones, or those that the user's own code gives it."""
+        """Whether the backbone may start from trained weights: given ones, or those that the user's own code loads."""
         return self.pretrained or self.weights is not None or is_own(self.backbone)
 
 

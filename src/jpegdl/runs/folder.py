@@ -71,20 +71,21 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether there is a result, the file that is written last."""
+        """Whether there is a result, which is the last file that is written."""
         return self.result_file.is_file()
 
     @property
     def started(self) -> bool:
-        """Whether there is something that training would go on from, or a result."""
+        """Whether there is a result, or something from which training would resume."""
         return self.finished or self.checkpoint.is_file()
 
     # ------------------------------------------------------------------------------------------------------ settings
 
     def settings(self) -> dict[str, Any]:
-        """Return the run's settings with its arm and seed; what they do not know yet has today's default.
+        """Return the run's settings with its arm and seed. Settings that are newer than the run have their default.
 
-        Of what is no more the rest of a run is read: a model is tested alike, however it was trained (:meth:`difference`).
+        Settings that no longer exist are left out: a model is tested in the same way, however it was trained
+        (:meth:`difference`).
 
         Raises:
             UsageError: ``config.yaml`` is missing, damaged, or of a newer version.
@@ -109,7 +110,7 @@ class RunFolder:
         return cast(RunConfig, from_dict(RunConfig, {name: there[name] for name in there.keys() - {"arm", "seed"}}))
 
     def difference(self, config: RunConfig, arm: str, seed: int) -> str | None:
-        """Return the first setting of the run that differs from these, in words; None if none does.
+        """Return, in words, the first setting of the run that differs from these; None if none does.
 
         Raises:
             UsageError: the run's settings are missing or damaged.
@@ -120,7 +121,7 @@ class RunFolder:
         return first_difference(there, settings_of(config, arm, seed))
 
     def check(self, config: RunConfig, arm: str, seed: int) -> None:
-        """Refuse a folder that holds a run with other settings; one without a finished epoch may have any.
+        """Refuse a folder that holds a run with other settings. A run without a finished epoch is not refused.
 
         Raises:
             UsageError: names the first setting that differs.
@@ -133,7 +134,7 @@ class RunFolder:
 
         Args:
             found: the data set there is now, :attr:`jpegdl.data.Data.fingerprint`.
-            config: the settings now; the content of the files of weights and tables that they name counts as data.
+            config: the settings now. The contents of files of weights and tables that they name count as data.
 
         Raises:
             UsageError: says what differs.
@@ -155,7 +156,7 @@ class RunFolder:
         raise UsageError(f"{self} {why}; give another --name, or delete the folder")
 
     def check_code(self, config: RunConfig) -> None:
-        """Warn where the user's own code is not what it was; a comment may be all that changed."""
+        """Warn if the user's own code has changed since training. The change may be a comment alone."""
         before, now = self.data().get("code", {}), digests_of_code(config)
         if changed := _changed({name: digest for name, digest in now.items() if name in before}, before):
             warnings.warn(
@@ -175,13 +176,13 @@ class RunFolder:
             return _json(self.data_file, _DATA)
 
     def other_images(self, found: dict[str, Any]) -> str | None:
-        """Return how these test images differ from those that the run was tested with, in words; None if they do not.
+        """Return, in words, how these test images differ from those that the run was tested with; None if they do not.
 
         Args:
             found: the data set there is now, :attr:`jpegdl.data.Data.fingerprint`; its training images do not count.
 
         Raises:
-            UsageError: the classes differ, so that the model's answers would be compared with those of other classes.
+            UsageError: the classes differ, so the model's answers cannot be compared with them.
         """
         there = self.data()
         difference = data_difference({**there, "train": None, "validation": None}, found)
@@ -194,7 +195,7 @@ class RunFolder:
         return difference
 
     def begin(self, config: RunConfig, arm: str, seed: int, found: dict[str, Any]) -> None:
-        """Write the settings and which data they met."""
+        """Write the settings, and which data the run uses."""
         remove_strays(self.path)
         write_text(self.config_file, yaml.safe_dump(settings_of(config, arm, seed), sort_keys=False))
         digests = {"weights": digest_of_weights(config), "tables": digest_of_tables(config), "code": digests_of_code(config)}
@@ -204,8 +205,10 @@ class RunFolder:
     # ------------------------------------------------------------------------------------------------------- results
 
     def result(self) -> dict[str, Any]:
-        """Return what came out: accuracy (share of the test images, 0 to 1), ``correct`` of ``images``, loss, parameters,
-        seconds, saturation, data, versions. Results of earlier versions, which kept float32 shares alone, are counted here.
+        """Return the result: accuracy (0 to 1), ``correct`` of ``images``, loss (nats), parameters, seconds, saturation, data,
+        versions.
+
+        Earlier versions kept only float32 accuracies; ``correct`` is then computed from them.
 
         Raises:
             UsageError: it is not there or damaged.
@@ -214,7 +217,7 @@ class RunFolder:
             return counted(_json(self.result_file, _RESULT))
 
     def metrics(self) -> list[dict[str, float]]:
-        """Return the record of the run, an entry an epoch, without what was not measured in that epoch.
+        """Return the record of the run, an entry for each epoch, without what was not measured in that epoch.
 
         Raises:
             UsageError: it is not there or damaged.
@@ -226,7 +229,7 @@ class RunFolder:
             return rows
 
     def tables(self) -> dict[str, Any]:
-        """Return the layer's tables before and after training: ``before`` and ``after``, and what they are.
+        """Return the layer's tables ``before`` and ``after`` training, and what they are.
 
         Raises:
             UsageError: they are not there or damaged.
@@ -238,8 +241,8 @@ class RunFolder:
             return tables
 
     def layer_history(self) -> dict[str, Any]:
-        """``layer.npz``, the layer epoch by epoch: ``epoch`` (epochs,); ``steps``, ``alpha`` and ``saturation``, each
-        (epochs, 3, 8, 8) for Y, Cb and Cr. Layers without a table for each of these have none.
+        """Return ``layer.npz``, the layer epoch by epoch: ``epoch`` (epochs,); ``steps``, ``alpha`` and ``saturation``, each
+        (epochs, 3, 8, 8) for Y, Cb and Cr. What a layer has no tables for is missing.
 
         Raises:
             UsageError: it is not there or damaged.
@@ -248,7 +251,7 @@ class RunFolder:
             return with_all({name: stored[name] for name in stored.files}, {"epoch", "steps", "saturation"})
 
     def failure(self, config: RunConfig, arm: str, seed: int) -> str | None:
-        """Return why the last training with these settings stopped; None if nothing is known of it, or if it is finished."""
+        """Return why the last training with these settings stopped; None if that is not known, or if it is finished."""
         if self.finished or not self.failure_file.is_file():
             return None
         with self.reading(self.failure_file):
@@ -258,7 +261,7 @@ class RunFolder:
             return str(there["message"]) if same else None
 
     def write_metrics(self, rows: list[dict[str, float]]) -> None:
-        """Write ``metrics.csv``, an entry an epoch."""
+        """Write ``metrics.csv``, a line for each epoch."""
         write_csv(self.metrics_file, rows, exact=True)
 
     def write_layer(self, columns: dict[str, Any]) -> None:
@@ -267,7 +270,7 @@ class RunFolder:
             np.savez_compressed(stream, **columns)
 
     def write_model(self, model: "nn.Module", classes: list[str]) -> None:
-        """Write ``model.safetensors``, with the names of the classes that its logits stand for."""
+        """Write ``model.safetensors``, with the names of the classes of its logits."""
         from safetensors.torch import save  # PyTorch, which who reads a folder need not wait for
 
         # Copies, as safetensors takes no tensors that share memory, and some models tie weights.
@@ -280,17 +283,17 @@ class RunFolder:
         write_json(self.tables_file, tables)
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Write ``result.json``: from now on the run is finished."""
+        """Write ``result.json``. From then on the run is finished."""
         write_json(self.result_file, result)
         self.failure_file.unlink(missing_ok=True)
 
     def write_failure(self, message: str, config: RunConfig, arm: str, seed: int) -> None:
-        """Write down why training with these settings stopped."""
+        """Write ``failure.json``: why training with these settings stopped."""
         write_json(self.failure_file, {"message": message, "settings": settings_of(config, arm, seed)})
 
     @contextmanager
     def reading(self, file: Path) -> Iterator[None]:
-        """Whatever a damaged or missing file raises, as one error that names it and the way out."""
+        """Turn whatever a damaged or missing file raises into one error that names the file and the way out."""
         way_out = f"delete {self} to train that run again"
         if file not in (self.config_file, self.data_file) and self.checkpoint.is_file():
             way_out = f"delete {self.result_file}, and run the command that trained it again: the last epoch is there"
@@ -299,7 +302,7 @@ class RunFolder:
 
     @property
     def hint(self) -> str:
-        """What was meant where no run is there, as the end of a message; see :func:`jpegdl.files.folder_hint`."""
+        """The end of a message about a run that is not there: what may be meant. See :func:`jpegdl.files.folder_hint`."""
         hint = folder_hint(self.path, 3)
         return f"; {hint}" if hint else ""
 
@@ -311,12 +314,11 @@ def finished_runs(
 
     Args:
         place: ``runs/NAME``.
-        arms: those wanted; all that there are by default.
-        seeds: a number n for 0 to n-1, or those wanted of each arm; all that there are by default.
+        arms: which arms; all by default.
+        seeds: a number n for 0 to n-1, or a list, for each arm; all by default.
 
     Raises:
-        UsageError: an arm that is wanted is not there; a seed that is wanted, of one of them or, where all are, of any; or none
-            is wanted.
+        UsageError: an arm or a seed is not there, or none is asked for.
     """
     wanted = range(seeds) if isinstance(seeds, int) else seeds
     if (arms is not None and not arms) or (wanted is not None and not wanted):

@@ -34,7 +34,7 @@ class TrainedRun:
 
 
 def open_run(folder: RunFolder) -> TrainedRun:
-    """Open what a run trained; needs its ``config.yaml``, ``data.json`` and ``model.safetensors`` alone.
+    """Open what a run trained. Only its ``config.yaml``, ``data.json`` and ``model.safetensors`` are needed.
 
     Raises:
         UsageError: the run is not finished, or a file of it is missing or damaged.
@@ -66,11 +66,11 @@ def load_model(file: Path, model: PrependedModel, classes: list[str]) -> None:
     Args:
         file: the weights.
         model: what they go into.
-        classes: names of the classes that its logits are to stand for; a file that does not name its own may be of any.
+        classes: names of the classes that its logits stand for. A file without names of classes is taken for any classes.
 
     Raises:
-        UsageError: no such file, not a safetensors file, weights that are not finite, those of another architecture, or of a
-            model of other classes.
+        UsageError: there is no such file, it is not a safetensors file, its weights are not finite, or it is of another
+            architecture or of other classes.
     """
     if not file.is_file():
         raise UsageError(f"no model file {file}; train it first")

@@ -1,4 +1,4 @@
-"""Joint training of a backbone and a layer with Lightning; what it leaves is read by :mod:`jpegdl.runs`."""
+"""Joint training of a backbone and a layer with Lightning. :mod:`jpegdl.runs` reads what it writes."""
 
 from jpegdl.training.evaluation import evaluate
 from jpegdl.training.module import JointTraining

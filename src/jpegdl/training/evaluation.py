@@ -99,9 +99,17 @@ def _untrained(run: RunConfig, data: Data, seed: int) -> PrependedModel:
 
 @quiet(*LIGHTNING)
 def evaluate(model: PrependedModel, data: Data, config: RunConfig) -> dict[str, Any]:
-    """Return ``accuracy`` (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, ``loss``, the
-    mean cross-entropy, ``metrics`` (:func:`jpegdl.runs.metrics.describe`) and ``predictions`` of a model on the test
-    images."""
+    """Test a model on the test images of a data set.
+
+    Args:
+        model: from images (N, 3, H, W) in [0, 1] to logits (N, classes).
+        data: the data set.
+        config: what to compute on, and with which precision.
+
+    Returns:
+        ``accuracy`` (0 to 1), ``correct`` and ``images`` (how many), ``loss`` (mean cross-entropy, nats), ``metrics``
+        (:func:`jpegdl.runs.metrics.describe`) and ``predictions``.
+    """
     module = JointTraining(model, config.training, len(data.classes), seed=0)
     trainer = make_trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     with starting(), room_for_images():

@@ -22,29 +22,28 @@ from jpegdl.training.optimizers import build_optimizer, build_scheduler
 
 
 class JointTraining(lightning.LightningModule):
-    """Training of backbone and layer together on one objective, each with its own optimizer; or of the layer alone.
+    """Training of backbone and layer together on one loss, each with its own optimizer; or of the layer alone.
 
-    After every step the layer's parameters are projected to their range, where it has one. Training stops, before any parameter
-    is touched, at a loss that is not finite. A layer without trainable parameters has no optimizer. Entries of test batches
-    whose target is ``IGNORED`` are no part of any metric; accuracy in training is that of the class with the larger share,
-    where images are mixed.
+    After every step the layer's parameters are projected to their range, if they have one. If a loss is not finite, training
+    stops before any parameter changes. A layer without trainable parameters has no optimizer. Entries of test batches with the
+    target ``IGNORED`` do not count. If images are mixed, accuracy in training goes by the class with the larger share.
 
     Args:
         model: from :func:`jpegdl.prepend`. Its layer may be replaced as long as training has not started.
         config: optimizers, schedules, and what is done to targets and gradients.
         classes: number of classes.
-        seed: of everything random in training (dropout, random quantizers, mixing), drawn anew from (seed, epoch, batch,
-            process). In tests it is drawn from the batch's number and the process's alone.
+        seed: of everything random in training (dropout, random quantizers, mixing), which is drawn from (seed, epoch, batch,
+            process). In tests it is drawn from the batch and the process alone.
 
     Attributes:
         test_saturation: (3, 8, 8), the share of coefficients at the level cap over the test images, at the last test; None
             before it, and for layers without a cap.
         test_grey: whether all test images are grey, at the last test; None before it.
-        part: which images ``val_dataloader`` gives, ``test`` or ``val``: what is measured on them is logged under that name.
-        predictions: of each part, what was said of each image when it was last looked at, in the order of the data set, on the
-            CPU: (images, 5) float32, class, predicted class, its probability, rank of the class, cross-entropy in nats.
-        counts: of each part, how many images the model had right, and how many there were, when it was last looked at. The
-            metrics are float32, which no share of these is exactly.
+        part: which images ``val_dataloader`` returns, ``test`` or ``val``. Their metrics are logged under that name.
+        predictions: of each part, the last predictions, in the order of the data set, on the CPU: (images, 5) float32: class,
+            predicted class, its probability, rank of the class, cross-entropy in nats.
+        counts: of each part, how many images the model had right in the last test, and how many there were. They are exact,
+            unlike the float32 metrics.
     """
 
     def __init__(self, model: PrependedModel, config: TrainingConfig, classes: int, seed: int) -> None:
@@ -68,16 +67,17 @@ class JointTraining(lightning.LightningModule):
 
     @property
     def saturation(self) -> Callable[[Tensor], Tensor] | None:
-        """The layer's: images (N, 3, H, W) to the share of coefficients at the level cap, (3, 8, 8); None if it has none."""
+        """The layer's method: from images (N, 3, H, W) to the share of coefficients at the level cap, (3, 8, 8); None if it has
+        none."""
         return getattr(self.model.layer, "saturation", None)
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to train."""
+        """Whether nothing trains."""
         return not any(parameter.requires_grad for parameter in self.model.parameters())
 
     def train(self, mode: bool = True) -> Self:
-        """Only the layer, where the backbone is frozen: its BatchNorm and dropout stay in eval mode."""
+        """Set training mode. A frozen backbone stays in eval mode, with its BatchNorm and dropout."""
         super().train(mode)
         if self.config.train == "layer":
             self.model.backbone.eval()

@@ -160,26 +160,29 @@ def train_run(
     display: Display | None = None,
     watching: Sequence[Callback] = (),
 ) -> dict[str, Any]:
-    """Train one arm with one seed, or resume where it was interrupted; leave a finished run folder.
+    """Train one arm with one seed, or resume it where it was interrupted, and return its result.
 
     Args:
         config: all settings.
         data: made with the same seed.
-        make_layer: gives an untrained layer; ``nn.Identity`` for a plain model. Called once the processes know one another,
-            on the device of each; not where the run is finished.
+        make_layer: returns an untrained layer; ``nn.Identity`` for a plain model. It is called on the device of each process,
+            once the processes are connected; not at all if the run is finished.
         folder: the run's own. A result there means that the run is finished: it is returned as it is.
         arm: name of the arm, for the record.
         seed: of the backbone's initial weights and everything random in training.
         display: shows how far the run is. Default: a line on stderr.
-        watching: callbacks beside the user's own that are no setting, as they change nothing but when it ends.
+        watching: callbacks besides the user's own. They are not settings, since they change only when training ends.
 
     Returns:
-        The result: accuracy (share of the test images, 0 to 1), how many are ``correct`` of how many ``images``, loss, these
-        four of the ``validation`` images where there are any, ``metrics`` (see :func:`jpegdl.runs.metrics.describe`; what
-        was said of each image is in ``predictions.csv``), epochs trained, seconds spent on training batches, head (own,
-        selected or new, see :func:`jpegdl.training.starting_weights.starting_backbone`), numbers of parameters (all of them;
-        the layer's trainable ones), saturation (None if the layer has no cap), whether the test images are grey, data,
-        versions, and digests of the user's own ``code``, by module.
+        The content of ``result.json``:
+
+        - ``accuracy`` (0 to 1), ``correct``, ``images`` and ``loss`` of the test images; ``validation``, the same four of the
+          validation images, if there are any.
+        - ``metrics``: see :func:`jpegdl.runs.metrics.describe`. ``predictions.csv`` has the prediction for each image.
+        - the epochs trained, the seconds spent on training batches, the numbers of parameters (all, and the layer's trainable
+          ones), and the head: own, selected or new, see :func:`jpegdl.training.starting_weights.starting_backbone`.
+        - the saturation of the layer (None without a level cap), and whether the test images are grey.
+        - the data, the versions, and digests of the user's own ``code``, by module.
 
     Raises:
         UsageError: the loss is not finite, a callback or logger fails, the folder holds other settings, other data or a

@@ -31,11 +31,11 @@ class Source:
     passed_over: Mapping[str, int] = MappingProxyType({})
 
     def read(self, index: int) -> Image.Image:
-        """The image in any size and mode; OSError where its file cannot be decoded."""
+        """Return the image, in any size and mode; OSError if its file cannot be decoded."""
         raise NotImplementedError
 
     def name(self, index: int) -> str:
-        """The image's file or origin, for messages."""
+        """Return the image's file or origin, for messages."""
         raise NotImplementedError
 
     def key(self, index: int) -> str:
@@ -51,7 +51,7 @@ class Source:
         return pixel_digest(self.read(index))
 
     def contents(self, indices: Sequence[int]) -> list[str]:
-        """Return the same of several images; ``UNKNOWN`` where one cannot be read."""
+        """Return the digests of several images; ``UNKNOWN`` for one that cannot be read."""
         found = []
         for index in indices:
             try:

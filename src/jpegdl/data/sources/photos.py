@@ -38,8 +38,7 @@ def _rgb(name: str) -> Image.Image:
 
 
 def photo_patches(side: int, *, train: bool, count: int) -> Iterator[tuple[str, int, int]]:
-    """Return where the patches of ``photos`` are: (photograph, top, left), ``count`` of each photograph, the same at every
-    call.
+    """Return where the patches of ``photos`` are: (photograph, top, left), ``count`` of each photograph, always the same.
 
     A photograph is divided like a chessboard into squares of twice the patch's side; training patches are within the black
     squares and test patches within the white ones, so that no pixel is in both.

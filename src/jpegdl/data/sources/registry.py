@@ -78,7 +78,7 @@ def set_names() -> list[str]:
 
 
 def open_sets(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_only: bool = False) -> Parts:
-    """Training, test and validation images, nothing decoded yet, and the names of the classes.
+    """Open the training, test and validation images of a set, without decoding them, and the names of its classes.
 
     Args:
         config: which set, and what of it is held out.
