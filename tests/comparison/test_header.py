@@ -32,6 +32,15 @@ def test_lines_fit_and_say_what_is_trained(tmp_path, monkeypatch, seconds):
     assert "cifar_resnet8" in whole
     assert "two trainings" in whole
     assert ("precision auto takes x0.50" in whole) == (4 * seconds > 120)
+    assert "steps in all" not in whole  # which of made-up images means nothing
+
+
+def test_few_steps_are_not_taken_without_a_word(tmp_path, monkeypatch):
+    monkeypatch.setattr(header, "_time_rows", lambda *_: {})
+    config = small_comparison(tmp_path, data=DataConfig(limit=36, size=16, resize=20, batch_size=8), epochs=49, arms=["plain"])
+    assert "196 steps in all" in " ".join(header.header(config, Data(config.data), [(0, "plain")]).split())
+    config.training.epochs = 50
+    assert "in all" not in header.header(config, Data(config.data), [(0, "plain")])
 
 
 def test_a_comparison_says_it_once_and_not_when_nothing_is_left(tmp_path, no_figures):

@@ -30,6 +30,7 @@ WIDTH = 80  # characters
 _ENOUGH = 2.0  # seconds, that one measurement takes at most where a step takes less
 _WORTH_IT = 120.0  # seconds of training, beyond which a shorter way is looked for
 _LOOKED_AT = 9  # images
+_FEW = 200  # steps, below which a network from random weights has hardly begun
 
 
 def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
@@ -52,6 +53,11 @@ def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
         f"rate {optimizer.lr:g} ({optimizer.schedule}), {plain.training.precision}"
         f"{', channels last' if plain.training.channels_last else ''}"
     )
+    if (total := plain.training.epochs * steps) < _FEW and not config.trained and config.data.kind != "made-up":
+        rows["training"] += (
+            f"; {how_many(total, 'step')} in all, which teaches a new network little: a smaller --data.batch-size or more "
+            "--training.epochs make more"
+        )
     arms = list(dict.fromkeys(arm for _, arm in asked))
     seeds = len({seed for seed, _ in asked})
     done = len(asked) - len(left)
