@@ -52,7 +52,7 @@ def test_both_are_tuned_alike_and_compared_with_what_was_found(config, monkeypat
     assert tuned.arm_run("faint-dc").training == tuned.arm_run("plain").training
     done = compare(replace(tuned, seeds=1, jobs=1))
     assert "tuned alike, with 2 trials each" in done.table
-    with pytest.raises(UsageError, match=r"other settings or data .*data\.size was 16, now 8"):
+    with pytest.raises(UsageError, match=r"other settings or data .*data\.resize was 20, now 8"):
         tuning.tune(replace(config, data=replace(config.data, size=8, resize=8)), trials=2)
 
 
