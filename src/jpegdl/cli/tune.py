@@ -1,10 +1,11 @@
 """``jpegdl tune``."""
 
+import shlex
 from typing import Any
 
 from jpegdl.cli.command import Parser, WithSettings
 from jpegdl.cli.options import TRAINING, note_command, picked_comparison
-from jpegdl.cli.output import say, say_table
+from jpegdl.cli.output import say, say_folded, say_table
 from jpegdl.errors import how_many
 
 
@@ -29,7 +30,6 @@ class Tune(WithSettings):
         parser.add_argument("--tune-seed", type=Seed, default=0, help="seed for the draws of settings, and for the runs")
 
     def run(self, chosen: dict[str, Any]) -> None:
-        from jpegdl.comparison.numbers import folded
         from jpegdl.comparison.tuning import TUNED, tune
 
         config = picked_comparison(chosen)
@@ -44,8 +44,6 @@ class Tune(WithSettings):
             rows.append([arm, "-" if best.recipe is None else f"{100 * best.recipe:.1f}", f"{100 * best.accuracy:.1f}"])
         say_table(rows)
         if trials < chosen["trials"]:
-            say(
-                folded(f"There was time for {trials} of {chosen['trials']} trials for each arm; run the same command to go on.")
-            )
+            say_folded(f"There was time for {trials} of {chosen['trials']} trials for each arm; run the same command to go on.")
         say("\nNext: train both with what was found, on all training images, and test:")
-        say(f"  jpegdl compare --config {config.folder / TUNED}")
+        say(f"  jpegdl compare --config {shlex.quote(str(config.folder / TUNED))}")
