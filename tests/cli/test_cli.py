@@ -38,7 +38,7 @@ def test_compare_then_the_single_steps(capsys, tmp_path, monkeypatch):
 
     status, out, _ = run_command(capsys, "evaluate", "--name", "demo", "--seed", "1")
     assert status == 0
-    assert "cifar_resnet8, jpeg-dl, seed 1, rounding soft" in out
+    assert "cifar_resnet8, jpeg-dl, seed 1, rounding soft" in " ".join(out.split())
     assert f"test accuracy {100 * accuracy:.2f} %" in out
     run = tmp_path / "runs/demo/jpeg-dl/1"
     status, out, _ = run_command(capsys, "evaluate", "--config", f"{run}/config.yaml", "--model", f"{run}/model.safetensors")

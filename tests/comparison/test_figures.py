@@ -87,10 +87,17 @@ def test_curves_are_means_where_all_seeds_were_tested(tmp_path):
     assert list(mean.get_xdata()) == [2, 4]
     assert list(mean.get_ydata()) == pytest.approx([30, 60])
     assert len(lines["gain: 85.0 % (2 of 3 seeds)"].get_xdata()) == 0
-    thin = [list(line.get_xdata()) for line in axes.lines if line.get_linewidth() < 1]
-    assert thin == [[1, 2, 4], [2, 3, 4, 6], [1], [2]]
+    thin = [line for line in axes.lines if line.get_linewidth() < 1]
+    assert [list(line.get_xdata()) for line in thin] == [[1, 2, 4], [2, 3, 4, 6], [1], [2]]
+    assert [line.get_marker() for line in thin] == ["", "", "_", "_"]  # of one point there is no line
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["gain: 85.0 % (2 of 3 seeds)", "plain: 60.0 % (2 of 3 seeds)"]  # the better one first
+
+
+def test_one_epoch_is_epoch_one(tmp_path):
+    runs = {"plain": {0: _run(tmp_path, "plain", 0, 0.6, {1: 0.6})}}
+    (axes,) = accuracy_figure(runs, _summary(runs)).axes
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
 
 
 def test_the_legend_of_many_arms_is_beside_the_curves_and_inside_the_picture(tmp_path):

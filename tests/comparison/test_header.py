@@ -1,6 +1,7 @@
 """What a comparison says before it trains."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,6 +33,43 @@ def test_lines_fit_and_say_what_is_trained(tmp_path, monkeypatch, seconds):
     assert "cifar_resnet8" in whole
     assert "two trainings" in whole
     assert ("precision auto takes x0.50" in whole) == (4 * seconds > 120)
+    assert "steps in all" not in whole  # which of made-up images means nothing
+
+
+def test_few_steps_are_not_taken_without_a_word(tmp_path, monkeypatch):
+    monkeypatch.setattr(header, "_time_rows", lambda *_: {})
+    config = small_comparison(tmp_path, data=DataConfig(limit=36, size=16, resize=20, batch_size=8), epochs=49, arms=["plain"])
+    assert "196 steps in all" in " ".join(header.header(config, Data(config.data), [(0, "plain")]).split())
+    config.training.epochs = 50
+    assert "in all" not in header.header(config, Data(config.data), [(0, "plain")])
+
+
+def test_the_time_counts_what_steps_wait_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(header, "count_cores", lambda: 4)
+    config = small_comparison(tmp_path, epochs=10, test_every=10)
+    run, data = config.run, Data(config.data)  # 24 images in batches of 8, 3 steps an epoch, and 24 for the test
+    assert header._run_seconds(run, data, 1.0, 0.0) == pytest.approx(30 + 1)
+    assert header._run_seconds(run, data, 1.0, 0.25) == pytest.approx(30 * (1 + 8 * 0.25) + 1)
+    run = replace(run, data=replace(run.data, workers=9))
+    assert header._run_seconds(run, data, 1.0, 0.25) == pytest.approx(30 + 1)  # four load 8 images in half a second
+    assert header._run_seconds(run, data, 1.0, 1.0) == pytest.approx(30 * 2 + 1)
+    monkeypatch.setattr(header, "_step_seconds", lambda *_: 0.001)
+    monkeypatch.setattr(type(data.train), "seconds", lambda self: 0.002)
+    assert "16 ms more to wait for images" in " ".join(header.header(config, data, [(0, "plain")]).split())
+
+
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_an_images_seconds_are_those_of_every_epoch(monkeypatch, cache):
+    images, clock = Data(DataConfig(name="made-up", size=8, limit=20, cache=cache)).train, [0.0]
+
+    def decode(self, index):
+        clock[0] += 2.0
+        return decoded(self, index)
+
+    decoded = type(images)._decode
+    monkeypatch.setattr(type(images), "_decode", decode)
+    monkeypatch.setattr("jpegdl.data.images.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    assert images.seconds() == (2.0 if cache == "none" else 0.0)
 
 
 def test_a_comparison_says_it_once_and_not_when_nothing_is_left(tmp_path, no_figures):

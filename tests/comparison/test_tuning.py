@@ -52,7 +52,7 @@ def test_both_are_tuned_alike_and_compared_with_what_was_found(config, monkeypat
     assert tuned.arm_run("faint-dc").training == tuned.arm_run("plain").training
     done = compare(replace(tuned, seeds=1, jobs=1))
     assert "tuned alike, with 2 trials each" in done.table
-    with pytest.raises(UsageError, match="other settings or data"):
+    with pytest.raises(UsageError, match=r"other settings or data .*data\.resize was 20, now 8"):
         tuning.tune(replace(config, data=replace(config.data, size=8, resize=8)), trials=2)
 
 
@@ -195,6 +195,19 @@ def test_the_recipes_accuracy_is_the_recipes_whenever_it_was_tried(config, monke
 
 def _train_nothing(run, data, make, folder, arm, *rest):
     return {"accuracy": run.training.epochs / 10, "epochs": run.training.epochs}
+
+
+def test_a_journal_that_was_cut_off_goes_on(config, monkeypatch, capfd):
+    monkeypatch.setattr(tuning, "train_run", _train_nothing)
+    found = tuning.tune(config, trials=1)
+    journal = config.folder / "tuning" / "journal.log"
+    (journal.parent / "journal.log.lock").symlink_to(journal)  # as a killed process of Optuna's own locks would leave it
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + whole.splitlines(keepends=True)[-1][:-9])
+    assert tuning.tune(config, trials=1) == found
+    journal.write_bytes(whole.replace(b'"op_code"', b'"op', 1))
+    with pytest.raises(UsageError, match="journal.log is damaged"):
+        tuning.tune(config, trials=1)
 
 
 def test_a_recipe_beyond_the_usual_bounds_is_tried_as_it_is(config):

@@ -192,7 +192,7 @@ def test_pretrained_weights_are_evaluated_without_a_run(config, tmp_path, capsys
     hard = ["--layer.tables", "standard:10", "--layer.rounding", "hard", "--device", "cpu"]
     assert main(["evaluate", *arguments, *hard]) == 0
     printed = capsys.readouterr().out
-    assert f"{config.weights} (cifar_resnet8, jpeg-dl, seed 0, rounding hard)\ntest accuracy" in printed
+    assert f"{config.weights} (cifar_resnet8, jpeg-dl, seed 0, rounding hard) test accuracy" in " ".join(printed.split())
     assert "of 8 images" in printed
     assert main(["evaluate", *arguments]) == 1
     assert "layer.tables sensitivity needs training images or another run" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from typing import Any
 
 from jpegdl.cli.command import OnComparison, Parser
 from jpegdl.cli.options import add_seeds, comparison_folder, note_command, pick
-from jpegdl.cli.output import say
+from jpegdl.cli.output import say, say_folded
 from jpegdl.errors import UsageError
 
 
@@ -48,10 +48,10 @@ class Attack(OnComparison):
                 each=lambda result: bar.say(f"{attack_text(result)}\n"),
             )
         for note in found.notes:
-            say(note)
+            say_folded(note)
         note_command(folder, chosen)
         page = "jpegdl report adds them to its page" if config.rounding is None else "the page of jpegdl report is without them"
-        say(f"Written to {folder}: {', '.join(file.name for file in found.files)}; {page}")
+        say_folded(f"Written to {folder}: {', '.join(file.name for file in found.files)}; {page}")
 
 
 def _attack_model(chosen: dict[str, Any]) -> None:

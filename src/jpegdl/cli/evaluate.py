@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from jpegdl.cli.command import Parser, WithSettings
 from jpegdl.cli.options import RUN, add_run, model_file, picked_comparison
-from jpegdl.cli.output import say, say_table
+from jpegdl.cli.output import say, say_folded, say_table
 from jpegdl.errors import UsageError, how_many
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class Evaluate(WithSettings):
         metrics = evaluate_run(config, chosen["arm"], chosen["seed"], model_file(chosen), chosen["rounding"])
         rounding = f", rounding {metrics['rounding']}" if metrics["rounding"] else ""
         if metrics["other_images"]:
-            say(f"These are not the images that the run was tested with: {metrics['other_images']}")
-        say(f"{metrics['model']} ({metrics['backbone']}, {metrics['arm']}, seed {metrics['seed']}{rounding})")
+            say_folded(f"These are not the images that the run was tested with: {metrics['other_images']}")
+        say_folded(f"{metrics['model']} ({metrics['backbone']}, {metrics['arm']}, seed {metrics['seed']}{rounding})")
         images = how_many(metrics["images"], "image")
         say(f"test accuracy {100 * metrics['accuracy']:.2f} % of {images}, loss {metrics['loss']:.4f}")
         _say_more(metrics)
@@ -97,7 +97,8 @@ def _keep(folder: "RunFolder", metrics: dict[str, Any], chosen: dict[str, Any]) 
     own = metrics["model"] == str(folder.model_file) and chosen["rounding"] is None and not metrics["other_images"]
     if own and predictions_of({metrics["arm"]: {metrics["seed"]: folder}})[1]:
         write_predictions(predictions_file(folder), metrics["predictions"])
-        say(f"\nWritten: {predictions_file(folder)}; jpegdl report adds it to its page")
+        say("")
+        say_folded(f"Written: {predictions_file(folder)}; jpegdl report adds it to its page")
 
 
 def _evaluate_files(config: "CompareConfig", arm: str, seed: int, files: str) -> None:

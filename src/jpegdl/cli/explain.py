@@ -4,7 +4,7 @@ from typing import Any
 
 from jpegdl.cli.command import OnComparison, Parser
 from jpegdl.cli.options import add_seeds, comparison_folder, note_command, pick
-from jpegdl.cli.output import say
+from jpegdl.cli.output import say, say_folded
 from jpegdl.errors import UsageError
 
 
@@ -45,13 +45,13 @@ class Explain(OnComparison):
             if len(found) > 1:
                 say(f"{arm}, seed {seed}:")
             for sentence in index["words"]:
-                say(sentence)
+                say_folded(sentence)
             for entry in index["left_out"]:
-                say(f"left out: {entry['what']}, {entry['why']}")
+                say_folded(f"left out: {entry['what']}, {entry['why']}")
             place = folder / arm / str(seed) / "explain"
-            say(f"Written to {place}: {', '.join(pictures)}; jpegdl report adds them to its page")
+            say_folded(f"Written to {place}: {', '.join(pictures)}; jpegdl report adds them to its page")
         if len(nothing) == len(found):
             raise UsageError(nothing[0])
         for why_not in nothing:
-            say(why_not)
+            say_folded(why_not)
         note_command(folder, chosen)

@@ -16,6 +16,13 @@ def say(text: str) -> None:
         print(text)
 
 
+def say_folded(text: str) -> None:
+    """Print a sentence, or names one after the other, in lines of at most 80 characters."""
+    from jpegdl.comparison.numbers import folded
+
+    say(folded(printable(text), WIDTH))
+
+
 def say_aside(text: str) -> None:
     """Print it once on stderr, beside what the command gives, and a blank line after it."""
     if is_first_process():

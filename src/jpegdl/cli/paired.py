@@ -3,8 +3,7 @@
 from typing import Any
 
 from jpegdl.cli.command import Command, Parser
-from jpegdl.cli.output import say, say_table
-from jpegdl.files import printable
+from jpegdl.cli.output import say, say_folded, say_table
 
 
 class Paired(Command):
@@ -20,7 +19,6 @@ class Paired(Command):
         parser.add_argument("--value", type=str, default=VALUE, help="the column to compare")
 
     def run(self, chosen: dict[str, Any]) -> None:
-        from jpegdl.comparison.numbers import folded
         from jpegdl.statistics import paired, paired_words
 
         found = paired(chosen["file"], baseline=chosen["baseline"], value=chosen["value"])
@@ -33,5 +31,5 @@ class Paired(Command):
             table.append([arm, str(len(entry["seeds"])), f"{entry['mean']:+.4g}", *intervals, *ps])
         say_table(table)
         for arm, entry in found.items():
-            sentence = printable(paired_words(arm, entry, baseline=chosen["baseline"], several=several))
-            say(f"\n{folded(sentence)}")
+            say("")
+            say_folded(paired_words(arm, entry, baseline=chosen["baseline"], several=several))

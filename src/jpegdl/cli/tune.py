@@ -1,10 +1,12 @@
 """``jpegdl tune``."""
 
+import shlex
 from typing import Any
 
 from jpegdl.cli.command import Parser, WithSettings
 from jpegdl.cli.options import TRAINING, note_command, picked_comparison
-from jpegdl.cli.output import say, say_table
+from jpegdl.cli.output import say, say_folded, say_table
+from jpegdl.errors import how_many
 
 
 class Tune(WithSettings):
@@ -36,12 +38,12 @@ class Tune(WithSettings):
         finally:
             note_command(config.folder, chosen)
         trials = next(iter(found.values())).trials
-        say(f"\nBest of {trials} trial{'' if trials == 1 else 's'} each, accuracy on the held-out training images:")
+        say(f"\nBest of {how_many(trials, 'trial')} each, accuracy on the held-out training images:")
         rows = [["arm", "recipe, %", "tuned, %"]]
         for arm, best in found.items():
             rows.append([arm, "-" if best.recipe is None else f"{100 * best.recipe:.1f}", f"{100 * best.accuracy:.1f}"])
         say_table(rows)
         if trials < chosen["trials"]:
-            say(f"There was time for {trials} of {chosen['trials']} trials for each arm; run the same command again to go on.")
+            say_folded(f"There was time for {trials} of {chosen['trials']} trials for each arm; run the same command to go on.")
         say("\nNext: train both with what was found, on all training images, and test:")
-        say(f"  jpegdl compare --config {config.folder / TUNED}")
+        say(f"  jpegdl compare --config {shlex.quote(str(config.folder / TUNED))}")

@@ -141,13 +141,14 @@ def _plot(axes: Axes, metrics: Metrics, column: str, factor: float, thin: bool) 
             continue
         if thin:
             for curve in curves:
-                axes.plot(list(curve), list(curve.values()), color=colour, alpha=0.3, linewidth=0.8)
+                mark = "_" if len(curve) == 1 else ""  # a line of one point would not be seen
+                axes.plot(list(curve), list(curve.values()), marker=mark, color=colour, alpha=0.3, linewidth=0.8)
         mean, style = [np.mean([curve[epoch] for curve in curves]) for epoch in there], ("-", "--", ":")[i // 10 % 3]
         (lines[arm],) = axes.plot(
             there, mean, color=colour, linestyle=style, linewidth=2, marker="o", markersize=3.5, label=arm
         )
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.25)
     return lines
 

@@ -30,6 +30,7 @@ WIDTH = 80  # characters
 _ENOUGH = 2.0  # seconds, that one measurement takes at most where a step takes less
 _WORTH_IT = 120.0  # seconds of training, beyond which a shorter way is looked for
 _LOOKED_AT = 9  # images
+_FEW = 200  # steps, below which a network from random weights has hardly begun
 
 
 def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
@@ -52,6 +53,11 @@ def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
         f"rate {optimizer.lr:g} ({optimizer.schedule}), {plain.training.precision}"
         f"{', channels last' if plain.training.channels_last else ''}"
     )
+    if (total := plain.training.epochs * steps) < _FEW and not config.trained and config.data.kind != "made-up":
+        rows["training"] += (
+            f"; {how_many(total, 'step')} in all, which teaches a new network little: a smaller --data.batch-size or more "
+            "--training.epochs make more"
+        )
     arms = list(dict.fromkeys(arm for _, arm in asked))
     seeds = len({seed for seed, _ in asked})
     done = len(asked) - len(left)
@@ -129,10 +135,13 @@ def _time_rows(
             plain = _step_seconds(config.arm_run("plain"), None, backbone, data, device)
             first = next((arm for _, arm in left if layer_kind(config.arm_run(arm).layer).from_tables), None)
             layer = plain if first is None else _step_seconds(config.arm_run(first), first, backbone, data, device)
-            total = sum(_run_seconds(config.arm_run(arm), data, layer if arm != "plain" else plain) for _, arm in left)
-            rows = {"time": f"about {_duration(total / jobs)}: {_seconds(plain)} a step, measured"}
+            image = data.train.seconds()
+            total = sum(_run_seconds(config.arm_run(arm), data, layer if arm != "plain" else plain, image) for _, arm in left)
+            rows = {"time": f"about {_duration(total / jobs)} of training: {_seconds(plain)} a step, measured"}
             if first is not None:
                 rows["time"] += f"; {first} x{layer / plain:.2f}"
+            if (loading := _waited(config.arm_run("plain"), data, plain, image)) > plain / 10:
+                rows["time"] += f"; {_seconds(loading)} more to wait for images: more --data.workers shorten that"
             mixed = config.training.precision in ("32-true", "32")
             if total / jobs > _WORTH_IT and mixed and has_bfloat16(device):
                 run = config.arm_run("plain")
@@ -181,12 +190,23 @@ def _step_seconds(run: RunConfig, arm: str | None, backbone: nn.Module, data: Da
     return best
 
 
-def _run_seconds(run: RunConfig, data: Data, step: float) -> float:
-    """How long one run takes: its steps, and its tests at a third of a step's time an image."""
-    training, batch = run.training, max(1, min(run.data.batch_size, len(data.train)))
+def _batch(run: RunConfig, data: Data) -> int:
+    return max(1, min(run.data.batch_size, len(data.train)))
+
+
+def _waited(run: RunConfig, data: Data, step: float, image: float) -> float:
+    """For how long a step waits for its images: all of their time where nobody loads them meanwhile."""
+    loading, workers = image * _batch(run, data), min(run.data.workers, count_cores())
+    return max(0.0, loading / workers - step) if workers else loading
+
+
+def _run_seconds(run: RunConfig, data: Data, step: float, image: float) -> float:
+    """How long one run takes: its steps and what they wait for, and its tests at a third of a step's time an image."""
+    training, batch = run.training, _batch(run, data)
     tests = max(1, training.epochs // training.test_every)
     looked_at = len(data.test) if data.validation is None else len(data.validation)
-    return step * (training.epochs * max(1, len(data.train) // batch) + tests * looked_at / batch / 3)
+    steps = training.epochs * max(1, len(data.train) // batch)
+    return steps * (step + _waited(run, data, step, image)) + step * tests * looked_at / batch / 3
 
 
 def _seconds(value: float) -> str:

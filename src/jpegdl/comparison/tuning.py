@@ -32,13 +32,13 @@ from jpegdl.comparison.workers import worker_environment
 from jpegdl.data import Data
 from jpegdl.errors import DataWarning, UsageError
 from jpegdl.extras import require
-from jpegdl.files import claimed, write_text
+from jpegdl.files import claimed, reading, write_text, write_together
 from jpegdl.layer import layer_kind
 from jpegdl.processes import count_cores, end_with
 from jpegdl.runs import RunConfig, RunFolder
 from jpegdl.runs.device import compute_device
 from jpegdl.runs.progress import write_line
-from jpegdl.runs.record import settings_of
+from jpegdl.runs.record import first_difference, settings_of
 from jpegdl.training import train_run
 
 _BOTH = ("plain", "jpeg-dl")  # both are tuned, with as many trials each, or neither
@@ -129,6 +129,7 @@ def tune(config: CompareConfig, trials: int = 20, hours: float | None = None, se
     data = _data_of(config, seed, folds)
     with claimed(config.folder / "locks" / "tuning", f"{config.folder} is being tuned"):
         _check_same(config, data, seed)
+        _without_torn_line(_journal(config))
         for arm in _BOTH:
             best = _best(config, "plain", None) if arm == "jpeg-dl" else None
             until = None if hours is None else time.time() + hours * 1800
@@ -155,10 +156,39 @@ def _check_same(config: CompareConfig, data: list[Data], seed: int) -> None:
         content["folds"] = [each.fingerprint for each in data]
     content["settings"]["data"].update(path=None, workers=0)
     text = json.dumps(content, indent=1, sort_keys=True)
-    if file.is_file() and file.read_text(encoding="utf-8") != text:
-        raise UsageError(f"{file.parent} holds trials of other settings or data; give another --name, or delete the folder")
+    if file.is_file() and (there := file.read_text(encoding="utf-8")) != text:
+        with reading(file, "delete the folder, or give another --name"):
+            then, now = json.loads(there), json.loads(text)
+            difference = first_difference(then["settings"], now["settings"]) or first_difference(then, now)
+        raise UsageError(
+            f"{file.parent} holds trials of other settings or data ({difference}); give another --name, or delete the folder"
+        )
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, text)
+
+
+class _Lock:
+    """Optuna's lock of a journal, which the operating system gives back when a process is killed."""
+
+    def __init__(self, file: Path) -> None:
+        self._lock = filelock.FileLock(file)
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def _journal(config: CompareConfig) -> Path:
+    return config.folder / "tuning" / "journal.log"
+
+
+def _without_torn_line(journal: Path) -> None:
+    """Take off what a full disk or a power failure left of a last line, which the next one would be appended to."""
+    if journal.is_file() and (content := journal.read_bytes()) and not content.endswith(b"\n"):
+        write_together({journal: content[: content.rfind(b"\n") + 1]})
 
 
 def _study(config: CompareConfig, arm: str, seed: int = 0) -> Any:
@@ -167,10 +197,12 @@ def _study(config: CompareConfig, arm: str, seed: int = 0) -> Any:
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
+    journal = _journal(config)
+    lock: Any = _Lock(config.folder / "locks" / "journal")
+    with warnings.catch_warnings(), reading(journal, "delete the folder that it is in, or give another --name"):
         warnings.simplefilter("ignore")  # which of its parts are experimental
         return optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(config.folder / "tuning" / "journal.log"))),
+            storage=JournalStorage(JournalFileBackend(str(journal), lock_obj=lock)),
             study_name=arm,
             direction="maximize",
             sampler=_sampler(seed),

@@ -44,7 +44,7 @@ def history_figure(name: str, content: dict[str, Any]) -> Figure:
             axes.plot(content["epoch"], steps[:, row, column], color=colour, linewidth=2, label=f"({row}, {column})")
         axes.axhline(low, color="magenta", linestyle="--", linewidth=1, label=f"floor, {low:g}")
         axes.set(yscale="log", xlabel="epoch (0: before training)", ylabel="step, JPEG table units")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_title(f"{plane}\n{_folded(content['words'][plane])}", fontsize=9)
         axes.legend(fontsize=8, title="(row, column)", title_fontsize=8)
         axes.grid(alpha=0.25)
