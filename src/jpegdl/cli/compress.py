@@ -117,7 +117,7 @@ def _say_of_readers(found: dict[str, Any], effort: int | None, where: str = "") 
     )
     moved = f"; rounds (files): {rounds}" if effort == 3 else ""
     rate = "" if found["bits_per_pixel"] is None else f", {found['bits_per_pixel']:.3g} bits per pixel"
-    whole = f"{counted(found['files'], 'file')} in all{rate}, mu {found['mu']:.3g}"
+    whole = f"{how_many(found['files'], 'file')} in all{rate}, mu {found['mu']:.3g}"
     say(f"{whole}; qualities (files): {qualities}; tables (files): {kinds}{moved}")
     what = {"readers": "reader", "left_out": "left out, with files the others chose", "judges": "judge, which had no say"}
     for key, words in what.items():
