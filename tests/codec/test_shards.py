@@ -113,11 +113,8 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(shards, tmp_path, reader):
     write(shards / "again.tar", {"a.png": png(0)})
     with tarfile.open(shards / "again.tar", "a") as tar:
         tar.addfile(tarfile.TarInfo("a.png"))
-    for name, said in (
-        ("twice.tar", "a.bmp and a.png would both become a.jpg"),
-        ("again.tar", "a.png is there"),
-        ("bad.tar", ""),
-    ):
+    both = "a.bmp and a.png would both become a.jpg"
+    for name, said in (("twice.tar", both), ("again.tar", "a.png is there twice"), ("bad.tar", "")):
         with pytest.raises(UsageError, match=f"{name}.*{said}"):
             compress_shards([shards / name], tmp_path / "out", config)
         assert not list((tmp_path / "out").glob("*.tar*"))
@@ -239,7 +236,12 @@ def test_inside_ray(shards, tmp_path, reader, monkeypatch):
     work({"name": np.array(compress_ray.missing(folder, out))})
     assert compress_ray.missing(folder, out) == ["dogs/cut.png"]
     assert list(compress_ray.summary(out)["without"]) == ["dogs/cut.png"]
-    compress_folder(folder, tmp_path / "other", CompressConfig(reader=reader, mu=0.3, device="cpu"))
+    config = CompressConfig(reader=reader, judge="shard_readers:two", mu=0.3, device="cpu")
+    wanted, found = compress_folder(folder, tmp_path / "other", config)["readers"], compress_ray.summary(out)
+    assert found["files"] == wanted["files"] == 5
+    assert found["bits_per_pixel"] == pytest.approx(wanted["bits_per_pixel"], rel=1e-4)
+    assert found["agreement"] == {"net 0": wanted["readers"][0]["agreement"]}
+    assert found["judge_agreement"] == wanted["judges"][0]["agreement"]
     for name in ("cats/0.jpg", "dogs/turned.jpg", "dogs/deep.jpg"):
         assert (out / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
     with Image.open(out / "dogs" / "turned.jpg") as turned:
