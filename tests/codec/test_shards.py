@@ -161,6 +161,16 @@ def test_other_pictures_of_a_sample_stay_as_they_are(shards, tmp_path, reader, c
     assert "1 picture beside an image of its sample, such as a mask, stays" in capsys.readouterr().out
 
 
+def test_what_is_hidden_in_a_shard_stays_as_it_is(shards, tmp_path, reader):
+    hidden = {"._a.png": b"of a Mac", "__MACOSX/._b.png": b"too", ".c.png": png(1)}
+    write(shards / "train-0.tar", {**hidden, "./a.png": png(0)})
+    found = compress_shards([shards / "train-0.tar"], tmp_path / "out", CompressConfig(reader=reader))
+    assert (found["images"], found["bad"]) == (1, [])
+    after = entries(tmp_path / "out" / "train-0.tar")
+    assert list(after) == [*hidden, "./a.jpg"]
+    assert {name: after[name] for name in hidden} == hidden
+
+
 def test_shards_without_an_image_are_said(shards, tmp_path, reader):
     write(shards / "train-0.tar", {"a.cls": b"1"})
     write(shards / "train-1.tar", {"b.cls": b"1"})
