@@ -1,5 +1,7 @@
 import csv
 import io
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,8 +166,21 @@ def test_the_command(photos, network, tmp_path, capsys):
     assert "--model" in capsys.readouterr().err
     assert jpegdl.cli.main(["rate", "--model", network, *options, "--arms", "plain", "--data.path", "x"]) == 1
     assert "--arms, --data.path count for nothing" in capsys.readouterr().err
+    assert jpegdl.cli.main(["rate", "--model", network, *options, "--to", str(photos / "to")]) == 1
+    assert "inside" in capsys.readouterr().err
     assert jpegdl.cli.main(["rate", "mine", "--reader", network]) == 1
     assert "--reader counts for nothing" in capsys.readouterr().err
+
+
+def test_a_photo_on_which_answers_are_not_finite_is_named(photos, network, tmp_path):
+    wanted = rate_photos(PhotoRateConfig(network, str(photos), qualities=[10], device="cpu")).rows
+    Image.new("RGB", (40, 40)).save(photos / "a" / "black.png")
+    config = PhotoRateConfig("rate_readers:particular", str(photos), qualities=[10], device="cpu")
+    for more in ({}, {"reader": "rate_readers:particular", "mus": [1.0]}):
+        found = rate_photos(replace(config, **more))
+        assert [Path(line.partition(": ")[0]).name for line in found.bad] == ["black.png"]
+        assert "finite" in found.bad[0]
+        assert found.rows[0]["distance"] == pytest.approx(wanted[0]["distance"], rel=1e-4)
 
 
 def test_what_cannot_be(photos, network, tmp_path):

@@ -372,6 +372,7 @@ def test_one_of_several_is_left_out(source, tmp_path, readers):
         ({"reader": "few_readers:broken"}, "finite"),
         ({"reader": "few_readers:one", "judge": "few_readers:one"}, "judge"),
         ({"reader": "no_such_network"}, "no_such_network"),
+        ({"reader": "no_such_network@"}, "NAME@FILE"),
         ({"reader": "features:few_readers:one", "mu": 1.0}, "features=True"),
         ({"reader": "few_readers:of_features", "agree": 0.9}, "agree"),
         ({"reader": "few_readers:one", "agree": 0.9, "bits_per_pixel": 1.0}, "agree"),
@@ -415,6 +416,20 @@ def test_a_photo_that_is_gone_before_it_is_shown_is_no_failure(source, tmp_path,
     found = compress_folder(source, tmp_path / "out", CompressConfig(reader=f"{readers}:one"))
     assert (found["written"], found["bad"]) == (7, [])
     assert (tmp_path / "out" / PICTURE).is_file()
+
+
+def test_a_folder_s_own_notes_that_are_damaged(source, tmp_path, readers):
+    out, config = tmp_path / "out", CompressConfig(reader=f"{readers}:one", bits_per_pixel=1.5)
+    wanted = compress_folder(source, out, config)["readers"]
+    notes, manifest = out / SOURCES, (out / MANIFEST).read_text(encoding="utf-8")
+    notes.write_text(notes.read_text(encoding="utf-8").replace('"kept"', '"keep"', 1), encoding="utf-8")
+    again = compress_folder(source, out, config)
+    assert (again["written"], again["readers"]) == (1, wanted)
+    there = json.loads(manifest)
+    for mu in (float("nan"), -1, "much"):
+        (out / MANIFEST).write_text(json.dumps({**there, "mu": mu}), encoding="utf-8")
+        with pytest.raises(UsageError, match="damaged .*mu"):
+            compress_folder(source, out, config)
 
 
 def test_the_summary_leaves_out_the_file_of_a_photo_that_is_another_now(source, tmp_path, readers):

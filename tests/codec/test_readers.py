@@ -405,6 +405,24 @@ def of_transformers(tmp_path):
     return tmp_path, model
 
 
+def test_a_classifier_of_transformers_gives_features(of_transformers):
+    folder, model = of_transformers
+    with pytest.warns(UserWarning, match="preprocessor"):
+        one = open_reader(f"features:{folder}", fast=False)
+    views = torch.rand(2, 3, one.size, one.size)
+    mean, std = one.normalisation
+    with torch.no_grad():
+        wanted = model.resnet((views - mean) / std).pooler_output.flatten(1)
+    assert torch.allclose(one.answers(views), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [dict, tuple, list])
+def test_what_holds_logits_is_looked_into(kind):
+    views, wanted = torch.rand(2, 3, 32, 32), reader(Given(lambda logits: logits))
+    given = reader(Given(lambda logits: {"logits": logits, "loss": None} if kind is dict else kind((logits, logits[:, :1]))))
+    assert torch.equal(given.answers(views), wanted.answers(views))
+
+
 OWN = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
 
 

@@ -110,14 +110,11 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(shards, tmp_path, reader):
     for given, named in (([], "no shards"), ([shards / "none.tar"], "none.tar"), ([paths[0], paths[0]], "train-0")):
         with pytest.raises(UsageError, match=named):
             compress_shards(given, tmp_path / "out", config)
-    write(shards / "again.tar", {"a.png": png(0)})
+    write(shards / "again.tar", {"a.cls": b"1"})
     with tarfile.open(shards / "again.tar", "a") as tar:
-        tar.addfile(tarfile.TarInfo("a.png"))
-    for name, said in (
-        ("twice.tar", "a.bmp and a.png would both become a.jpg"),
-        ("again.tar", "a.png is there"),
-        ("bad.tar", ""),
-    ):
+        tar.addfile(tarfile.TarInfo("a.cls"))
+    both = "a.bmp and a.png would both become a.jpg"
+    for name, said in (("twice.tar", both), ("again.tar", "a.cls is there twice"), ("bad.tar", "")):
         with pytest.raises(UsageError, match=f"{name}.*{said}"):
             compress_shards([shards / name], tmp_path / "out", config)
         assert not list((tmp_path / "out").glob("*.tar*"))
@@ -162,6 +159,16 @@ def test_other_pictures_of_a_sample_stay_as_they_are(shards, tmp_path, reader, c
     assert list(after) == ["./a.jpg", "./a.seg.png", "./a.cls", "b.v2.jpg", "b.v2.cls", "d/c.1.jpg"]
     assert after["./a.seg.png"] == samples["./a.seg.png"]
     assert "1 picture beside an image of its sample, such as a mask, stays" in capsys.readouterr().out
+
+
+def test_what_is_hidden_in_a_shard_stays_as_it_is(shards, tmp_path, reader):
+    hidden = {"._a.png": b"of a Mac", "__MACOSX/._b.png": b"too", ".c.png": png(1)}
+    write(shards / "train-0.tar", {**hidden, "./a.png": png(0)})
+    found = compress_shards([shards / "train-0.tar"], tmp_path / "out", CompressConfig(reader=reader))
+    assert (found["images"], found["bad"]) == (1, [])
+    after = entries(tmp_path / "out" / "train-0.tar")
+    assert list(after) == [*hidden, "./a.jpg"]
+    assert {name: after[name] for name in hidden} == hidden
 
 
 def test_shards_without_an_image_are_said(shards, tmp_path, reader):
@@ -239,7 +246,12 @@ def test_inside_ray(shards, tmp_path, reader, monkeypatch):
     work({"name": np.array(compress_ray.missing(folder, out))})
     assert compress_ray.missing(folder, out) == ["dogs/cut.png"]
     assert list(compress_ray.summary(out)["without"]) == ["dogs/cut.png"]
-    compress_folder(folder, tmp_path / "other", CompressConfig(reader=reader, mu=0.3, device="cpu"))
+    config = CompressConfig(reader=reader, judge="shard_readers:two", mu=0.3, device="cpu")
+    wanted, found = compress_folder(folder, tmp_path / "other", config)["readers"], compress_ray.summary(out)
+    assert found["files"] == wanted["files"] == 5
+    assert found["bits_per_pixel"] == pytest.approx(wanted["bits_per_pixel"], rel=1e-4)
+    assert found["agreement"] == {"net 0": wanted["readers"][0]["agreement"]}
+    assert found["judge_agreement"] == wanted["judges"][0]["agreement"]
     for name in ("cats/0.jpg", "dogs/turned.jpg", "dogs/deep.jpg"):
         assert (out / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
     with Image.open(out / "dogs" / "turned.jpg") as turned:

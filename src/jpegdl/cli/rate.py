@@ -86,6 +86,10 @@ def _any_network(chosen: dict[str, Any]) -> None:
     if chosen["qualities"] != list(range(5, 100, 5)):  # the default of comparisons
         given["qualities"] = chosen["qualities"]
     config, to = PhotoRateConfig(**given), Path(chosen["to"]).expanduser()
+    if to.resolve().is_relative_to(Path(config.photos).expanduser().resolve()):
+        raise UsageError(
+            f"--to {to} is inside {config.photos}, and its picture would be a photo of the next call: give a folder beside it"
+        )
     with Bar(unit="photos") as bar:
         found = rate_photos(config, bar.show, to / "pieces")
     for why in found.bad:

@@ -29,7 +29,7 @@ from jpegdl.codec.folder_walk import SUFFIX, Entry, walk
 from jpegdl.codec.learned import Carried, Learned, as_json, carried, file_tables, learned_tables
 from jpegdl.codec.out_folder import Manifest, alone_in, writing
 from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
-from jpegdl.codec.reader_stage import ReaderStage, side_by_side, summary_of
+from jpegdl.codec.reader_stage import NEEDED, ReaderStage, side_by_side, summary_of
 from jpegdl.data.sources.listing import Passed, is_archive, is_image, passed_in_words
 from jpegdl.errors import UsageError
 from jpegdl.files import printable, remove_strays, replacing, write_text
@@ -501,6 +501,8 @@ class _Sources:
             for line in stream:
                 with suppress(ValueError, TypeError):  # half a line, of a process that was killed
                     name, seen, digest, size, *made = json.loads(line)
+                    if made and not set(made[0]) >= NEEDED:  # not ours: its file is made again
+                        continue
                     self._known[name] = _Source(tuple(seen), digest, size, *made)
 
     def size(self, name: str) -> int | None:

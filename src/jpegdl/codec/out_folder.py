@@ -1,6 +1,7 @@
 """A folder that compressed images are written to: one process at a time, and what it says of itself in ``compress.json``."""
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,9 +108,15 @@ class Manifest:
 
     @property
     def mu(self) -> float | None:
-        """What a bit per pixel was worth in its files; None where that has not been found yet."""
+        """What a bit per pixel was worth in its files; None where that has not been found yet.
+
+        Raises:
+            UsageError: what stands there is no such number.
+        """
         mu = self._said.get("mu")
-        return float(mu) if isinstance(mu, float | int) else None
+        if mu is not None and not (isinstance(mu, float | int) and 0 <= mu < math.inf):
+            raise UsageError(f"{self._file} is damaged (mu is {mu}); delete {self.out}, or give another folder")
+        return None if mu is None else float(mu)
 
     def note(self, **more: Any) -> None:
         """Write it, with what else is to be known of the files.

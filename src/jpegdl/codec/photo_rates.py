@@ -22,7 +22,7 @@ from jpegdl.codec.encoder import Encoder, encoder_version
 from jpegdl.codec.learned import learned_tables
 from jpegdl.codec.levels import Array
 from jpegdl.codec.read_image import DecodedImage, open_photo
-from jpegdl.codec.readers import PhotoReader, check_together, names_in, open_reader
+from jpegdl.codec.readers import NotFinite, PhotoReader, check_together, names_in, open_reader
 from jpegdl.codec.rounds import check_gradients
 from jpegdl.codec.shaping import tried
 from jpegdl.codec.trials import LOOKS, Shape, Trials, decoded, make_trials, seen_bytes
@@ -272,6 +272,16 @@ class _Measured:
         return [classes[parts[0]] if classes else -1 for classes in self.classes]
 
     def _measured(self, folder: Path, several: Sequence[tuple[str, ...]], pool: ThreadPoolExecutor) -> dict[str, Any]:
+        """What networks say of the files of some photos; one on which an answer is not finite is found alone, and named."""
+        try:
+            return self._said_of(folder, several, pool)
+        except NotFinite as error:
+            if len(several) == 1:
+                return {"pixels": [], "sizes": [], "said": [], "bad": [f"{folder.joinpath(*several[0])}: {error}"]}
+            parts = [self._measured(folder, [one], pool) for one in several]
+            return {key: [each for part in parts for each in part[key]] for key in parts[0]}
+
+    def _said_of(self, folder: Path, several: Sequence[tuple[str, ...]], pool: ThreadPoolExecutor) -> dict[str, Any]:
         pictures, targets, bad = [], [], []
         for parts in several:
             try:

@@ -400,6 +400,10 @@ def _left_out(trials: Trials, shape: Shape, mu: float) -> list[tuple[float, bool
     return found
 
 
+#: Of each file, what a summary needs.
+NEEDED = {"quality", "kind", "rounds", "bits_per_pixel", "distance", "kept"}
+
+
 def _as_made(file: ShapedFile, left_out: list[tuple[float, bool]], judged: list[tuple[float, bool]]) -> dict[str, Any]:
     made: dict[str, Any] = {
         "quality": file.quality,

@@ -303,8 +303,8 @@ class PhotoReader:
         except (Exception, SystemExit) as error:  # whatever the user's code raises
             shape = tuple(views.shape)
             raise UsageError(f"{self.name} fails on images {shape}: {said(error)[:300]}") from error
-        wanted = "pooler_output" if self.features else "logits"
-        raw = raw.get(wanted, raw) if isinstance(raw, dict) else getattr(raw, wanted, raw)
+        for part in ("pooler_output", "logits") if self.features else ("logits",):  # without a head, logits are features
+            raw = raw.get(part, raw) if isinstance(raw, dict) else getattr(raw, part, raw)
         if isinstance(raw, tuple | list) and raw:
             raw = raw[0]
         fits = isinstance(raw, Tensor) and raw.ndim >= 2 and len(raw) == len(views) and not raw.is_complex()
@@ -451,6 +451,8 @@ def check_together(readers: Sequence[PhotoReader]) -> None:
 
 def _with_file(name: str) -> tuple[str, Path | None]:
     plain, at, file = name.partition("@")
+    if at and not (plain and file):
+        raise UsageError(f"{name!r} must be NAME@FILE: a network, and the file of its weights")
     return plain, Path(file).expanduser() if at else None
 
 

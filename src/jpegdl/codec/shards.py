@@ -19,7 +19,7 @@ from jpegdl.codec.encode_folder import CompressStanding
 from jpegdl.codec.out_folder import Manifest, alone_in, writing
 from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
 from jpegdl.codec.reader_stage import ReaderStage, summary_of
-from jpegdl.data.sources.listing import is_image, open_tar
+from jpegdl.data.sources.listing import hidden, is_image, open_tar
 from jpegdl.errors import UsageError
 from jpegdl.files import printable, replacing, write_json
 
@@ -199,7 +199,7 @@ class _Shards:
         pending: deque[tuple[tarfile.TarInfo, bytes | Future[tuple[bytes, _Done]]]] = deque()
         most = _AHEAD * (self.config.threads or self.stage.threads)
         for entry, content in _entries(path):
-            made = is_image(entry.name) and entry.name not in beside
+            made = _is_photo(entry.name) and entry.name not in beside
             later = pool.submit(self._one, entry.name, content) if made else content
             pending.append((entry, later))
             if len(pending) >= most:
@@ -254,11 +254,16 @@ def _entries(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
         raise UsageError(f"shard {path} cannot be read: {error}") from error
 
 
+def _is_photo(name: str) -> bool:
+    """Whether it is named as an image is, and not hidden, as what a Mac puts into tars beside each file."""
+    return is_image(name) and not any(hidden(part) for part in name.split("/") if part not in (".", ".."))
+
+
 def _beside_an_image(path: Path) -> set[str]:
     """The images of a shard that are other pictures of a sample, as its reader has it: a.seg.png beside a.png."""
     try:
         with open_tar(path) as tar:
-            images = [name for name in tar.getnames() if is_image(name)]
+            images = [name for name in tar.getnames() if _is_photo(name)]
     except (OSError, tarfile.TarError) as error:
         raise UsageError(f"shard {path} cannot be read: {error}") from error
     stems = {posixpath.splitext(name)[0] for name in images}
@@ -274,7 +279,7 @@ def _beside_an_image(path: Path) -> set[str]:
 def _photos(path: Path) -> Iterator[DecodedImage]:
     beside = _beside_an_image(path)
     for entry, content in _entries(path):
-        if is_image(entry.name) and entry.name not in beside:
+        if _is_photo(entry.name) and entry.name not in beside:
             try:
                 yield open_picture(io.BytesIO(content), entry.name)
             except (*BAD, Other):

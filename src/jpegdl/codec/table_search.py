@@ -20,7 +20,7 @@ from jpegdl.codec.encoder import Encoder
 from jpegdl.codec.learned import LARGEST, file_tables
 from jpegdl.codec.photo_rates import photos_in
 from jpegdl.codec.read_image import open_photo
-from jpegdl.codec.readers import PhotoReader, names_in, open_readers
+from jpegdl.codec.readers import NotFinite, PhotoReader, names_in, open_readers
 from jpegdl.codec.shaping import as_readers
 from jpegdl.codec.trials import LOOKS, QUALITIES, PhotoLike, as_photo, decoded, seen_bytes
 from jpegdl.errors import UsageError
@@ -111,9 +111,11 @@ class FileCost:
             if number not in self._own:
                 photo = as_photo(self._photo(number))
                 pixels, note = stored_pixels(photo.image), photo.note
-                self._own[number] = [
-                    reader.answers(seen_bytes(reader, pixels, note)[None].float() / 255)[0] for reader in self.readers
-                ]
+                views = [seen_bytes(reader, pixels, note)[None].float() / 255 for reader in self.readers]
+                try:
+                    self._own[number] = [reader.answers(view)[0] for reader, view in zip(self.readers, views, strict=True)]
+                except NotFinite as error:
+                    raise NotFinite(f"{self._photo(number)}: {error}: leave it out") from error
         return [self._own[number] for number in numbers]
 
     def __call__(self, luma: Tensor, chroma: Tensor) -> Cost:
