@@ -120,6 +120,9 @@ def test_levels_of_another_sampling_or_size_are_refused(made, said, size):
         F.decode_levels(found.levels, found.luma, found.chroma, size, said)
     with pytest.raises(UsageError, match=r"must be of shape \(N, "):
         F.planes_to_images(*found.planes, size, said)
+    if said != made:
+        with pytest.raises(UsageError, match=f"planes of {said} images"):
+            F.scan_bits(found.levels, said)
     with pytest.raises(UsageError, match="2 tensors"):
         F.decode_levels(found.levels[:2], found.luma, found.chroma, found.size, made)
 

@@ -42,7 +42,8 @@ class Compress(Command):
             def show(standing: "CompressStanding") -> None:
                 if standing.bad is not None:
                     bar.error(standing.bad)
-                bar.show(f"{standing.images_per_second:.0f} images/s", standing.done, standing.total)
+                speed = standing.images_per_second
+                bar.show(f"{speed:.{0 if speed >= 10 else 1}f} images/s", standing.done, standing.total)
 
             if shards:
                 found = compress_shards(shards, chosen["target"], config, show)

@@ -96,7 +96,8 @@ def scan_bits(levels: tuple[Tensor, ...], subsampling: str = "4:2:0", codes: str
         codes in it.
 
     Raises:
-        UsageError: there are no such codes or no such subsampling, or a baseline file cannot hold the levels.
+        UsageError: there are no such codes or no such subsampling, the levels are those of another subsampling, or a baseline
+            file cannot hold them.
     """
     return torch.tensor([bits for bits, _ in _scans(levels, subsampling, codes)], device=levels[0].device)
 
@@ -147,6 +148,9 @@ def _scans(levels: tuple[Tensor, ...], subsampling: str, codes: str) -> list[tup
         dc = units[..., 0].flatten(1)
         before = torch.cat((torch.zeros_like(dc[:, :1]), dc[:, :-1]), 1)
         parts.append(torch.cat(((dc - before).reshape(*units.shape[:-1], 1), units[..., 1:]), -1))
+    if len({part.shape[:2] for part in parts}) > 1:
+        shapes = ", ".join(str(tuple(plane.shape)) for plane in levels)
+        raise UsageError(f"levels of shapes {shapes} are not those of the planes of {subsampling} images")
     blocks = torch.cat(parts, 2)  # (N, units, blocks in a unit, 64)
     chroma = torch.arange(blocks.shape[2], device=blocks.device) >= factors[0] * factors[1]
     if blocks.numel() and (int(blocks[..., 0].abs().max()) > 2047 or int(blocks[..., 1:].abs().max()) > 1023):
