@@ -173,7 +173,7 @@ def photo_at(path: Path) -> DecodedImage:
         with path.open("rb") as stream:
             photo = open_picture(stream, path.name)
     except Other:
-        raise UsageError(f"{path} is no image file") from None
+        raise UsageError(f"{path} is not an image file") from None
     except BAD as error:
         raise UsageError(f"{path}: {why(error)}") from error
     if max(photo.image.size) > LARGEST_SIDE:
