@@ -26,19 +26,19 @@ from jpegdl.codec.trials import LOOKS, QUALITIES, Shape, ShapedFile, Trials, dec
 from jpegdl.errors import UsageError
 from jpegdl.opener import BadImage, open_image
 
-SAMPLE = {"bits_per_pixel": 64, "agree": 256}  # photos that mu is found on, by what is wanted of them
-WORST = 5  # photos that are named
+SAMPLE = {"bits_per_pixel": 64, "agree": 256}  # how many photos to find mu on, by what is asked for
+WORST = 5  # how many photos to name
 _SIDE, _LINE = 320, 16  # pixels of each photo in the picture of the worst, and above it for words
 _LOWEST_MU, _HIGHEST_MU = 1e-4, 1e3
 _HALVINGS = 30
-_BELOW = 0.999  # of the mu at which one answer more changes
-_TRIES = 4  # with gradients, which depend on mu themselves
+_BELOW = 0.999  # times the mu at which one more answer changes
+_TRIES = 4  # with gradients, since they depend on mu too
 _WITH_ROUNDS = 48  # photos of each
 #: Of photos, where a share of first answers is wanted: they get a file that the answers stay on. Of the others more may
 #: change, and what a sample of them says, which is off by chance, counts as much less.
 _KEEP = 2 / 3
 _FINE = 95  # a quality more there: some answers change on any coarser file, and some on any with subsampled chroma
-_CLOSE = 0.03  # to the rate that is wanted: near enough
+_CLOSE = 0.03  # near enough to the rate that is asked for
 #: A share is met on a sample where, with 99 % certainty, that of all photos is no further below what is wanted.
 _CERTAIN, _SLACK = 2.326, 0.005
 
@@ -74,7 +74,7 @@ class ReaderStage:
     def __init__(self, config: CompressConfig) -> None:
         assert config.reader is not None
         self.config = config
-        fast = config.agree is None  # bfloat16 alone changes one first answer of a hundred
+        fast = config.agree is None  # bfloat16 alone changes one first answer in a hundred
         self.readers = open_readers(_names(config.reader, "reader"), config.device, fast=fast)
         self.judges = (
             [open_reader(name, config.device, fast=fast) for name in _names(config.judge, "judge")] if config.judge else []
@@ -102,7 +102,7 @@ class ReaderStage:
             self.mu = 1.0
         self._waiting: list[_Waiting] = []
         self._gather = threading.Lock()
-        # On a processor each thread looks with one core: readers that share several leave them idle between operations.
+        # On a CPU each thread computes on one core: a reader on several cores leaves them idle between operations.
         self._cores = torch.get_num_threads()
         self._apart = self.readers[0].device.type == "cpu"
         self._looking = threading.BoundedSemaphore(self._cores if self._apart else 1)
@@ -124,7 +124,7 @@ class ReaderStage:
 
     @property
     def threads(self) -> int:
-        """How many photos wait for readers at a time, where nobody says."""
+        """How many photos may wait for readers at a time, by default."""
         return max(4, 2 * self._cores, LOOKS // 2 if self.shape.effort > 2 else LOOKS // 8)
 
     def settings(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class ReaderStage:
     def room_for(self, stream: IO[bytes]) -> Iterator[None]:
         """Wait until there is memory for the photo of a file, which is to be decoded and encoded within."""
         pixels = 0
-        with suppress(*BAD):  # which it says itself, when it is decoded
+        with suppress(*BAD):  # decoding it says what is wrong
             pixels = math.prod(open_image(stream).size)
         stream.seek(0)
         with self._room.for_pixels(pixels):
@@ -165,7 +165,7 @@ class ReaderStage:
         one = self._trials(picture)
         try:
             self._answered(one)
-        except NotFinite:  # of which photo, of those that were looked at together, each finds out alone
+        except NotFinite:  # one photo of the batch: each is tried alone to find out which
             one = self._trials(picture)
             with self._looking:
                 self._serve([one])
@@ -199,7 +199,7 @@ class ReaderStage:
                 several, self._waiting = self._waiting, []
             if several:
                 self._serve(several)
-        one.done.wait()  # for who took it along
+        one.done.wait()  # another thread answers for this photo in its batch
         if one.error is not None:
             raise one.error
 
@@ -274,13 +274,13 @@ class ReaderStage:
                 trials = make_trials(
                     picture.image, self.readers, shape, segments(picture.exif, picture.icc), picture.note, self._pool
                 )
-            except ValueError:  # which is said when its turn comes
+            except ValueError:  # the error is given when its turn comes
                 continue
             try:
                 tried([trials], self.readers, shape, self._pool)
             except NotFinite:
                 continue
-            trials.files, trials.seen, trials.own = [], [], []  # of many photos there would be no end of them
+            trials.files, trials.seen, trials.own = [], [], []  # otherwise many photos would fill memory
             found.append(trials)
         return found
 
@@ -507,7 +507,7 @@ def side_by_side(pairs: Sequence[tuple[Path, Path, dict[str, Any]]]) -> str:
         name = "".join(c if c.isascii() and c.isprintable() else "?" for c in one["file"])
         pen.text((4, top + 2), f"{name}: distance {one['distance']:.2f}, quality {one['quality']}", fill="black")
         for place, path in enumerate((original, file)):
-            with suppress(*BAD, Other), path.open("rb") as stream:  # of a photo that has gone meanwhile, its place stays white
+            with suppress(*BAD, Other), path.open("rb") as stream:  # the place of a photo that is gone by now stays white
                 image = open_picture(stream, path.name).image.convert("RGB")
                 image.thumbnail((_SIDE, _SIDE))
                 whole.paste(image, (place * _SIDE, top + _LINE))

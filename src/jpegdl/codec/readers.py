@@ -37,13 +37,13 @@ from jpegdl.user_code import find_object, is_own, said
 
 
 class NotFinite(UsageError):  # noqa: N818
-    """What a reader says of something is not finite."""
+    """The answer of a reader is not finite."""
 
 
-FEATURES = "features:"  # in front of a name: what comes before the head, or all that the network gives
+FEATURES = "features:"  # in front of a name: compare what comes before the head, or all that the network returns
 _FILTERS = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 _TINY = 1e-12
-_ALIKE = 0.05  # of the largest number: by more than that, no rounding changes answers
+_ALIKE = 0.05  # share of the largest number: rounding changes answers by less
 _NOT_CROPPED = 384  # from this side on, transformers scales photos for ConvNeXt to a square
 # Of EXIF orientations, which ones turn a photo upside down, left to right, and, after that, rows to columns.
 _UPSIDE_DOWN, _MIRRORED, _ON_ITS_SIDE = {3, 4, 6, 7}, {2, 3, 7, 8}, {5, 6, 7, 8}
@@ -136,7 +136,7 @@ class PhotoReader:
     def _copied(self, model: PrependedModel) -> PrependedModel:
         """A copy in eval mode and float32, to which no gradients go."""
         try:
-            with torch.no_grad():  # or copies of what TorchScript holds would be results of a computation
+            with torch.no_grad():  # otherwise copies of TorchScript tensors would not be leaves
                 copied = copy.deepcopy(model)
         except Exception as error:  # whatever the user's classes raise
             raise UsageError(f"reader {self.name} cannot be copied, with copy.deepcopy: {said(error)[:300]}") from error
@@ -148,7 +148,7 @@ class PhotoReader:
         )
 
     def _tried(self) -> int:
-        """Look at what it gives of three images, in full precision; return how many numbers that is."""
+        """Check its answers on three images, in full precision; return how many numbers an answer has."""
         views = torch.rand((3, 3, self.size, self.size), generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             raw = self._numbers(views)
@@ -168,14 +168,14 @@ class PhotoReader:
         return whole.shape[1]
 
     def _shorten(self) -> None:
-        """Keep the backbone's numbers in bfloat16, if it computes with those alone; otherwise PyTorch casts as it goes."""
+        """Keep the backbone's weights in bfloat16, if it works with those alone; otherwise autocast casts them each time."""
         exact, self._model = self._model, copy.deepcopy(self._model)
         try:
             self._model.backbone.to(torch.bfloat16)
             with torch.no_grad():
                 self._said(torch.full((2, 3, self.size, self.size), 0.5, device=self.device))
             self._pure = True
-        except Exception:  # a network that makes float32 of its own
+        except Exception:  # the network makes float32 tensors itself
             self._model, self._pure = exact, False
 
     _pure = _half = _probabilities = False
@@ -197,7 +197,7 @@ class PhotoReader:
         return self.resize * self._taken(height, short) // short, self.resize * self._taken(width, short) // short
 
     def _taken(self, side: int, short: int) -> int:
-        """How much of a side is taken, before scaling."""
+        """Return how much of a side is seen, before scaling."""
         return side if self.squash else min(side, LONGEST * short)
 
     @property
@@ -329,7 +329,7 @@ class PhotoReader:
 
 
 def _digest_of(network: nn.Module) -> str:
-    """16 hex digits, of all that it has learned."""
+    """Return a digest of all its weights, 16 hex digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         if isinstance(tensor, Tensor):
@@ -376,7 +376,7 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
         network = _without_head(network)
         found["classes"] = None
     front, at, file = name.partition("@")
-    shown = f"{front}@{Path(file).name}" if at else name  # as files and tables have it: where it is here does not matter
+    shown = f"{front}@{Path(file).name}" if at else name  # in files and tables; the folder does not matter
     reader = PhotoReader(network, shown, **{**found, **options})
     if processor is not None:
         _check_view(reader, processor)
