@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 
 from jpegdl.codec.config import CompressConfig
 from jpegdl.codec.encoder import segments
@@ -28,7 +28,7 @@ from jpegdl.opener import BadImage, open_image
 
 SAMPLE = {"bits_per_pixel": 64, "agree": 256}  # how many photos to find mu on, by what is asked for
 WORST = 5  # how many photos to name
-_SIDE, _LINE = 320, 16  # pixels of each photo in the picture of the worst, and above it for words
+_SIDE = 320  # pixels of a side of each photo on the page of the worst
 _LOWEST_MU, _HIGHEST_MU = 1e-4, 1e3
 _HALVINGS = 30
 _BELOW = 0.999  # times the mu at which one more answer changes
@@ -495,25 +495,39 @@ def summary_of(made: dict[str, dict[str, Any]], stage: ReaderStage) -> ReaderSum
 
 
 def side_by_side(pairs: Sequence[tuple[Path, Path, dict[str, Any]]]) -> str:
-    """Return a page, HTML, with a picture of originals beside their files, one pair below the other.
+    """Return a page, HTML, that shows originals beside their files, one pair below the other.
 
     Args:
         pairs: the original, the file, and its ``file`` (name), ``distance`` and ``quality``.
     """
-    whole = Image.new("RGB", (2 * _SIDE, len(pairs) * (_SIDE + _LINE)), "white")
-    pen = ImageDraw.Draw(whole)
-    for number, (original, file, one) in enumerate(pairs):
-        top = number * (_SIDE + _LINE)
-        name = "".join(c if c.isascii() and c.isprintable() else "?" for c in one["file"])
-        pen.text((4, top + 2), f"{name}: distance {one['distance']:.2f}, quality {one['quality']}", fill="black")
-        for place, path in enumerate((original, file)):
-            with suppress(*BAD, Other), path.open("rb") as stream:  # the place of a photo that is gone by now stays white
-                image = open_picture(stream, path.name).image.convert("RGB")
-                image.thumbnail((_SIDE, _SIDE))
-                whole.paste(image, (place * _SIDE, top + _LINE))
-    drawn = io.BytesIO()
-    whole.save(drawn, "png")
-    picture = base64.b64encode(drawn.getvalue()).decode()
-    title = "Originals, and on their right the files furthest from them"
-    head = f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
-    return f'{head}<p>{title}</p>\n<img alt="{title}" src="data:image/png;base64,{picture}">\n'
+    title = "The photos whose answers moved furthest"
+    figures = []
+    for original, file, one in pairs:
+        name = escape("".join(c if c.isprintable() else "?" for c in one["file"]))
+        pictures = f"{_small(original, f'{name}, the original')}{_small(file, f'{name}, the file')}"
+        words = f"{name}: distance {one['distance']:.2f}, quality {one['quality']}"
+        figures.append(f"<figure><figcaption>{words}</figcaption>{pictures}</figure>\n")
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
+<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: {2 * _SIDE + 8}px; margin: 1.5rem auto; padding: 0 1rem }}
+figure {{ margin: 1.5rem 0 }} figcaption {{ overflow-wrap: anywhere }}
+img {{ width: calc(50% - 4px); vertical-align: top }} img + img {{ margin-left: 8px }}
+</style>
+<h1>{title}</h1>
+<p>Left: the original. Right: its file.</p>
+{"".join(figures)}"""
+
+
+def _small(path: Path, alt: str) -> str:
+    """Return a picture of a photo, at most ``_SIDE`` pixels on a side, as part of a page."""
+    stream = io.BytesIO()
+    try:
+        with path.open("rb") as file:
+            image = open_picture(file, path.name).image.convert("RGB")
+    except (*BAD, Other):  # the photo is gone by now
+        return f"<span>{alt}: cannot be read</span>"
+    image.thumbnail((_SIDE, _SIDE))
+    image.save(stream, "png")
+    return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}">'

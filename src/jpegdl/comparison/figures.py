@@ -147,7 +147,7 @@ def _plot(axes: Axes, metrics: Metrics, column: str, factor: float, thin: bool) 
             there, mean, color=colour, linestyle=style, linewidth=2, marker="o", markersize=3.5, label=arm
         )
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.25)
     return lines
 
