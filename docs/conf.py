@@ -49,6 +49,7 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 maximum_signature_line_length = 90
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_attr_annotations = False  # the signature has them
 
 html_theme = "furo"
 html_title = f"jpegdl {release}"
@@ -84,9 +85,9 @@ def _plain_types(
     app: Sphinx, what: str, name: str, thing: object, options: object, *texts: str | None
 ) -> tuple[str | None, ...]:
     """Return a signature with plain types: bounds of settings stand in words beside it, and roundings have a name."""
-    roundings = f"Literal[{', '.join(map(repr, ROUNDINGS))}]"
-    bounded = re.compile(r"(?:typing\.)?Annotated\[(\w+), Range\([^()]*\)\]")
-    return tuple(text and bounded.sub(r"\1", text).replace(roundings, "Rounding") for text in texts)
+    roundings = re.compile(r"~?(typing\.)?Literal\[" + ", ".join(map(repr, ROUNDINGS)) + r"\]")
+    bounded = re.compile(r"~?(?:typing\.)?Annotated\[(\w+), [~\w.]*Range\([^()]*\)\]")
+    return tuple(text and roundings.sub("Rounding", bounded.sub(r"\1", text)) for text in texts)
 
 
 def setup(app: Sphinx) -> None:

@@ -22,6 +22,7 @@ from jpegdl.settings import as_typed, in_words
 
 S = TypeVar("S")
 NO_SETTINGS = ("help", "help_all", "print_config")  # options that every command has beside its own
+_PRINT = "print the settings as YAML, and exit; =skip_default leaves out those that have their default"
 
 
 class _Recipe(jsonargparse.ActionConfigFile):  # type: ignore[misc, name-defined]
@@ -107,10 +108,14 @@ class _Help(jsonargparse.DefaultHelpFormatter):
     """Help that fits the terminal, says bounds in words, and nothing of the options that add to a list."""
 
     def start_section(self, heading: str | None) -> None:
-        super().start_section(heading and textwrap.fill(heading, self._width - 1))
+        super().start_section(heading and textwrap.fill(_lower(heading), self._width - 1))
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = super()._get_help_string(action).replace("``", "")
+        if action.dest in NO_SETTINGS:
+            text = _PRINT if action.dest == "print_config" else _lower(text)
+        elif text.startswith("Path to a configuration file"):
+            text = "a YAML file with these settings"
         if action.default is argparse.SUPPRESS:
             return text
         return text.replace("%(default)s", as_typed(action.default).replace("%", "%%"))
@@ -130,6 +135,11 @@ class _Help(jsonargparse.DefaultHelpFormatter):
             return text
         finally:
             action.option_strings, action.metavar = every, metavar
+
+
+def _lower(text: str) -> str:
+    """A text that begins as all others do, with a small letter, but for JPEG and its like."""
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
 
 
 def _type_text(kind: Any) -> str:

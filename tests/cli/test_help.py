@@ -129,7 +129,7 @@ def test_help_all(capsys):
     ):
         assert text in " ".join(out.split())
     for name in EVERY:
-        assert "--help-all Explain all options" in " ".join(_out(capsys, name, "--help-all").split())
+        assert "--help-all explain all options" in " ".join(_out(capsys, name, "--help-all").split())
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import re
 import shutil
 import sys
 import time
@@ -131,9 +132,12 @@ def test_a_folder_for_a_reader(source, tmp_path, readers):
     assert (first["quality"], first["rounds"]) == (wanted.quality, 0)
     assert first["distance"] == [round(wanted.distance, 5)]
     said = found["readers"]
-    picture = (tmp_path / "out" / PICTURE).read_text(encoding="utf-8").partition("base64,")[2].partition('"')[0]
-    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
-        assert image.height == 5 * (320 + 16)
+    pictures = re.findall(r'base64,([^"]+)"', (tmp_path / "out" / PICTURE).read_text(encoding="utf-8"))
+    assert len(pictures) == 2 * 5
+    stem = said["worst"][0]["file"].removesuffix(".jpg")
+    for picture, path in zip(pictures, (next(source.glob(f"{stem}.*")), tmp_path / "out" / f"{stem}.jpg"), strict=False):
+        with Image.open(io.BytesIO(base64.b64decode(picture))) as shown, Image.open(path) as stored:
+            assert np.array_equal(shown, stored.convert("RGB"))  # smaller than what pages scale down
     assert said["files"] == 7
     assert sum(said["qualities"].values()) == 7
     assert said["readers"][0]["agreement"] == np.mean([one["kept"][0] for one in there["files"].values()])

@@ -62,7 +62,7 @@ def _safetensors(file: Path) -> Any:
     try:
         return safetensors.torch.load_file(file)
     except (safetensors.SafetensorError, OSError) as error:
-        raise UsageError(f"weights {file} cannot be read as a safetensors file ({error})") from error
+        raise UsageError(f"weights {file} cannot be read as a safetensors file ({error}); save or download it again") from error
 
 
 def _torch(file: Path) -> Any:

@@ -18,7 +18,7 @@ class Explain(OnComparison):
         from jpegdl.explain import ExplainConfig
 
         parser.add_argument("--arms", type=list[str], default=["jpeg-dl"], help="which arms to explain")
-        add_seeds(parser, "the lowest there is of each arm")
+        add_seeds(parser, "the lowest of each arm")
         parser.add_class_arguments(ExplainConfig)
 
     def run(self, chosen: dict[str, Any]) -> None:

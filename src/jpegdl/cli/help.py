@@ -1,6 +1,7 @@
 """Help that is short: all commands at a glance, and of one command what most people need."""
 
 import argparse
+import re
 import shutil
 import textwrap
 from collections.abc import Mapping
@@ -49,7 +50,7 @@ BRIEF = {
     "threads": "images to encode at a time (default: one per core)",
     "reader": "the network to make files for",
     "judge": "another network, which only reads the files",
-    "effort": "1: qualities, 2: more kinds, 3: gradients too",
+    "effort": "1: qualities (default), 2: more kinds, 3: gradients",
     "mu": "what a bit per pixel is worth, in nats (default: 1)",
     "agree": "instead of mu: share of first answers to keep",
     "from_files": "test on these JPEG files too, in class folders",
@@ -83,7 +84,7 @@ def short_help(command: Command) -> str:
 
     parser = command.parser()
     actions = {action.dest: action for action in parser._actions if action.dest not in NO_SETTINGS}
-    shown = [actions[name] for name in command.short or actions]
+    shown = sorted((actions[name] for name in command.short or actions), key=lambda action: bool(action.option_strings))
     names = [_name(action) for action in shown]
     indent = max(map(len, names)) + 4
     lines = [f"  {name}".ljust(indent) + explanation(action) for name, action in zip(names, shown, strict=True)]
@@ -110,6 +111,8 @@ def explanation(action: argparse.Action) -> str:
     whole = " ".join((action.help or "").replace("``", "").split()).rstrip(".")
     line = whole + _default(action, whole)
     brief = BRIEF.get(action.dest, whole)
+    if "(default:" not in brief and (said := re.search(r"\(default: [^)]*\)$|Default: \w+$", whole)):
+        brief += f" ({said[0].strip('()').lower()})"
     return line if len(line) <= LINE else brief + _default(action, brief)
 
 

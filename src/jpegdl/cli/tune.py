@@ -26,7 +26,8 @@ class Tune(WithSettings):
         from jpegdl.settings import Count, Positive, Seed
 
         parser.add_argument("--trials", type=Count, default=20, help="trials for plain, and as many for the layer")
-        parser.add_argument("--hours", type=Positive | None, default=None, help="start no trial after this many hours")
+        of_hours = "start no trial after this many hours (default: no limit)"
+        parser.add_argument("--hours", type=Positive | None, default=None, help=of_hours)
         parser.add_argument("--tune-seed", type=Seed, default=0, help="seed for the draws of settings, and for the runs")
 
     def run(self, chosen: dict[str, Any]) -> None:

@@ -38,8 +38,8 @@ from jpegdl.opener import BadImage
 SOURCES = ".compress.sources"  # a line for each file that was made: what it was made of
 SAMPLES = 8  # images that tell how much of a layer the files carry
 LONGEST = 255  # bytes of a name that file systems take
-TASK = 16  # files that a thread takes at a time: to hand over one by one costs as much as to encode
-WINDOW = 2  # tasks for each thread that are under way or waiting for one
+TASK = 16  # files that a thread takes at a time: handing them over one by one costs as much as encoding
+WINDOW = 2  # tasks under way or waiting, for each thread
 _SAMPLE_SIDE = 512  # pixels of each that are looked at, in the middle
 _SETTINGS = ("subsampling", "optimize", "progressive", "exact")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -140,7 +140,7 @@ class _Tables:
 
     @property
     def threads(self) -> int:
-        """Images in work at the same time, where nobody says."""
+        """How many images to work on at the same time by default."""
         return _cores()
 
     @property
@@ -165,7 +165,7 @@ class _Tables:
         return {"tables": self.tables, "limits": limits, **{name: getattr(encoder, name) for name in _SETTINGS}}
 
     def room_for(self, stream: IO[bytes]) -> AbstractContextManager[None]:
-        """There is always room: files with given tables take little."""
+        """Do not wait: files with given tables take little memory."""
         return nullcontext()
 
     def encode(self, picture: DecodedImage) -> tuple[bytes, None]:
@@ -360,7 +360,7 @@ class _Work:
 
     def _one(self, entry: Entry, place: "_Place") -> "_Done":
         try:
-            if not entry.regular and not stat.S_ISREG(entry.path.stat().st_mode):  # to open a pipe would take for ever
+            if not entry.regular and not stat.S_ISREG(entry.path.stat().st_mode):  # opening a pipe would wait for ever
                 return _Done(entry, bad="is no regular file")
             with entry.path.open("rb") as stream:
                 before = os.fstat(stream.fileno())
@@ -399,7 +399,7 @@ class _Work:
             with replacing(place.made() / entry.new, make_folder=False, slot=slot) as new:
                 new.write_bytes(content)
                 os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
-            # Once it is in its place: if the process ends in between, it is made again, and never taken for another's.
+            # Only after the file is in its place: if the process ends in between, the file is made again.
             self.sources.keep(name, _Source(seen, digest, len(content), made))
         return _Done(entry, len(content), before.st_size, pixels)
 
@@ -499,7 +499,7 @@ class _Sources:
         self._stream: io.FileIO | None = None
         with suppress(FileNotFoundError), file.open("rb") as stream:
             for line in stream:
-                with suppress(ValueError, TypeError):  # half a line, of a process that was killed
+                with suppress(ValueError, TypeError):  # half a line, left by a process that was killed
                     name, seen, digest, size, *made = json.loads(line)
                     if made and not set(made[0]) >= NEEDED:  # not ours: its file is made again
                         continue
@@ -532,7 +532,7 @@ class _Sources:
         return {name: made for name, made in known.items() if made is not None}
 
     def close(self) -> None:
-        """Write no more."""
+        """Close the journal."""
         if self._stream is not None:
             self._stream.close()
 

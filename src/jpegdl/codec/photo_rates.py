@@ -176,7 +176,7 @@ def photos_in(photos: str) -> tuple[Path, list[tuple[str, ...]]]:
 
 
 def _targets(folders: Sequence[str], model: PhotoReader) -> dict[str, int]:
-    """Which logit each folder's name stands for; nothing where they are not the model's classes."""
+    """Return the logit of each folder's name; nothing if they are not the model's classes."""
     names = _names(model)
     if names is None or not folders or not set(folders) <= set(names):
         return {}
@@ -184,14 +184,14 @@ def _targets(folders: Sequence[str], model: PhotoReader) -> dict[str, int]:
 
 
 def _targets_of_judge(folders: Sequence[str], judge: PhotoReader, model: PhotoReader) -> dict[str, int]:
-    """The same of another network, in its own order; one without names is taken to have the model's, if it has as many."""
+    """Return the logits of another network, in its own order. Without names, it is taken to have the model's, if as many."""
     if _names(judge) is None and judge.outputs == model.outputs and not judge.features:
         return _targets(folders, model)
     return _targets(folders, judge)
 
 
 def _names(model: PhotoReader) -> list[str] | None:
-    """The classes of a network, in the order of its logits, where that is known."""
+    """Return the classes of a network, in the order of its logits, if they are known."""
     if model.features:
         return None
     if model.classes is None and model.outputs == 1000:
@@ -201,7 +201,7 @@ def _names(model: PhotoReader) -> list[str] | None:
 
 
 def _state(path: Path) -> tuple[int, int]:
-    """Size and time stamp of a file; nothing of one that is not there."""
+    """Return the size and time stamp of a file; nothing if it is not there."""
     try:
         status = path.stat()
     except OSError:
@@ -220,7 +220,7 @@ class _Measured:
         classes: list[dict[str, int]],
     ) -> None:
         self.networks, self.readers, self.config = networks, readers, config
-        self.classes = classes  # of each network, the logit that stands for a folder's name; empty where nothing is labelled
+        self.classes = classes  # of each network, the logit of each folder's name; empty if photos have no labels
         self.encoders = [
             Encoder(*standard_tables(quality), None, config.subsampling) for quality in dict.fromkeys(config.qualities)
         ]
@@ -268,7 +268,7 @@ class _Measured:
         self.bad += found["bad"]
 
     def _targets(self, parts: tuple[str, ...]) -> list[int]:
-        """Of each network the logit of a photo's class; -1 where it has none."""
+        """Return, for each network, the logit of a photo's class; -1 if it has none."""
         return [classes[parts[0]] if classes else -1 for classes in self.classes]
 
     def _measured(self, folder: Path, several: Sequence[tuple[str, ...]], pool: ThreadPoolExecutor) -> dict[str, Any]:
@@ -381,7 +381,7 @@ def _in_words(rows: list[dict[str, Any]], model: PhotoReader, readers: Sequence[
         line += f"distance {row['distance']:.3f}, {row['megabytes']:.2f} MB for your folder"
         if readers:
             size = _size_at(row["distance"], chosen)
-            way = "larger" if row["distance"] > chosen[0]["distance"] else "smaller"  # mu: then the distance is, too
+            way = "larger" if row["distance"] > chosen[0]["distance"] else "smaller"  # mu, and with it the distance
             line += "; with --reader: " + (f"not known, add a {way} mu to --mus" if size is None else f"{size:.2f} MB")
         lines.append(line)
     return lines

@@ -121,11 +121,11 @@ def file_report(
     if exact and files is not None:
         raise UsageError("exact is for files that are made here, and those in a folder are made already: give only one of them")
     of_run(folder)
-    model = digest_of_file(folder.model_file) if folder.model_file.is_file() else None  # open says what is missing
+    model = digest_of_file(folder.model_file) if folder.model_file.is_file() else None  # opening it says what is missing
     opened, tell = open_for_test(folder, place or DataPlace(), device), progress or (lambda what, done, total: None)
     run, data = opened.run, opened.data
     layer = _layer(run.model)
-    learned = replace(of_run(folder), luma=layer.luma.detach().cpu(), chroma=layer.chroma.detach().cpu())  # what is in use
+    learned = replace(of_run(folder), luma=layer.luma.detach().cpu(), chroma=layer.chroma.detach().cpu())  # the steps in use
     data.load()
     tables = file_tables(learned.luma, learned.chroma)
     cap = F.largest_level(learned.bits)
@@ -295,10 +295,10 @@ class _Test:
             workers=0,
             cache="none",
         )
-        from jpegdl.data import Data  # Lightning, which who only reads what was found need not wait for
+        from jpegdl.data import Data  # imports Lightning, which readers of finished results do not need
 
         data = Data(config, test_only=True)
-        self.run.folder.other_images(data.fingerprint)  # refuses other classes; that the bytes are others is the point
+        self.run.folder.other_images(data.fingerprint)  # refuses other classes; other bytes are expected
         counts = _Counts()
         pairs = _pairs(test, data)
         if pairs:
@@ -318,7 +318,7 @@ class _Test:
 
 
 class _Counts:
-    """How many images are right in place of the layer, and with it."""
+    """Count the images that are right, with files in place of the layer, and with the layer."""
 
     def __init__(self) -> None:
         self.images = self.bare = self.full = 0
@@ -336,7 +336,7 @@ class _Counts:
 
 
 class FileSizes:
-    """How large files are, and their headers."""
+    """Sizes of files, and of their headers."""
 
     def __init__(self) -> None:
         self.files = self.bytes = self.headers = 0

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 
 from jpegdl.codec.config import CompressConfig
 from jpegdl.codec.learned import learned_tables
@@ -27,19 +27,19 @@ from jpegdl.codec.trials import LOOKS, QUALITIES, Shape, ShapedFile, Trials, dec
 from jpegdl.errors import UsageError
 from jpegdl.opener import BadImage, open_image
 
-SAMPLE = {"bits_per_pixel": 64, "agree": 256}  # photos that mu is found on, by what is wanted of them
-WORST = 5  # photos that are named
-_SIDE, _LINE = 320, 16  # pixels of each photo in the picture of the worst, and above it for words
+SAMPLE = {"bits_per_pixel": 64, "agree": 256}  # how many photos to find mu on, by what is asked for
+WORST = 5  # how many photos to name
+_SIDE = 320  # pixels of a side of each photo on the page of the worst
 _LOWEST_MU, _HIGHEST_MU = 1e-4, 1e3
 _HALVINGS = 30
-_BELOW = 0.999  # of the mu at which one answer more changes
-_TRIES = 4  # with gradients, which depend on mu themselves
+_BELOW = 0.999  # times the mu at which one more answer changes
+_TRIES = 4  # with gradients, since they depend on mu too
 _WITH_ROUNDS = 48  # photos of each
 #: Of photos, where a share of first answers is wanted: they get a file that the answers stay on. Of the others more may
 #: change, and what a sample of them says, which is off by chance, counts as much less.
 _KEEP = 2 / 3
 _FINE = 95  # a quality more there: some answers change on any coarser file, and some on any with subsampled chroma
-_CLOSE = 0.03  # to the rate that is wanted: near enough
+_CLOSE = 0.03  # near enough to the rate that is asked for
 #: A share is met on a sample where, with 99 % certainty, that of all photos is no further below what is wanted.
 _CERTAIN, _SLACK = 2.326, 0.005
 
@@ -103,7 +103,7 @@ class ReaderStage:
             self.mu = 1.0
         self._waiting: list[_Waiting] = []
         self._gather = threading.Lock()
-        # On a processor each thread looks with one core: readers that share several leave them idle between operations.
+        # On a CPU each thread computes on one core: a reader on several cores leaves them idle between operations.
         self._cores = torch.get_num_threads()
         self._apart = self.readers[0].device.type == "cpu"
         self._looking = threading.BoundedSemaphore(self._cores if self._apart else 1)
@@ -125,7 +125,7 @@ class ReaderStage:
 
     @property
     def threads(self) -> int:
-        """How many photos wait for readers at a time, where nobody says."""
+        """How many photos may wait for readers at a time, by default."""
         return max(4, 2 * self._cores, LOOKS // 2 if self.shape.effort > 2 else LOOKS // 8)
 
     def settings(self) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class ReaderStage:
     def room_for(self, stream: IO[bytes]) -> Iterator[None]:
         """Wait until there is memory for the photo of a file, which is to be decoded and encoded within."""
         pixels = 0
-        with suppress(*BAD):  # which it says itself, when it is decoded
+        with suppress(*BAD):  # decoding it says what is wrong
             pixels = math.prod(open_image(stream).size)
         stream.seek(0)
         with self._room.for_pixels(pixels):
@@ -166,7 +166,7 @@ class ReaderStage:
         one = self._trials(picture)
         try:
             self._answered(one)
-        except NotFinite:  # of which photo, of those that were looked at together, each finds out alone
+        except NotFinite:  # one photo of the batch: each is tried alone to find out which
             one = self._trials(picture)
             with self._looking:
                 self._serve([one])
@@ -199,7 +199,7 @@ class ReaderStage:
                 several, self._waiting = self._waiting, []
             if several:
                 self._serve(several)
-        one.done.wait()  # for who took it along
+        one.done.wait()  # another thread answers for this photo in its batch
         if one.error is not None:
             raise one.error
 
@@ -288,7 +288,7 @@ class ReaderStage:
                 tried([trials], self.readers, shape, self._pool)
             except NotFinite:
                 continue
-            trials.files, trials.seen, trials.own = [], [], []  # of many photos there would be no end of them
+            trials.files, trials.seen, trials.own = [], [], []  # otherwise many photos would fill memory
             found.append(trials)
         return found
 
@@ -514,25 +514,39 @@ def _rate(made: Sequence[dict[str, Any]]) -> float | None:
 
 
 def side_by_side(pairs: Sequence[tuple[Path, Path, dict[str, Any]]]) -> str:
-    """Return a page, HTML, with a picture of originals beside their files, one pair below the other.
+    """Return a page, HTML, that shows originals beside their files, one pair below the other.
 
     Args:
         pairs: the original, the file, and its ``file`` (name), ``distance`` and ``quality``.
     """
-    whole = Image.new("RGB", (2 * _SIDE, len(pairs) * (_SIDE + _LINE)), "white")
-    pen = ImageDraw.Draw(whole)
-    for number, (original, file, one) in enumerate(pairs):
-        top = number * (_SIDE + _LINE)
-        name = "".join(c if c.isascii() and c.isprintable() else "?" for c in one["file"])
-        pen.text((4, top + 2), f"{name}: distance {one['distance']:.2f}, quality {one['quality']}", fill="black")
-        for place, path in enumerate((original, file)):
-            with suppress(*BAD, Other), path.open("rb") as stream:  # of a photo that has gone meanwhile, its place stays white
-                image = open_picture(stream, path.name).image.convert("RGB")
-                image.thumbnail((_SIDE, _SIDE))
-                whole.paste(image, (place * _SIDE, top + _LINE))
-    drawn = io.BytesIO()
-    whole.save(drawn, "png")
-    picture = base64.b64encode(drawn.getvalue()).decode()
-    title = "Originals, and on their right the files furthest from them"
-    head = f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
-    return f'{head}<p>{title}</p>\n<img alt="{title}" src="data:image/png;base64,{picture}">\n'
+    title = "The photos whose answers moved furthest"
+    figures = []
+    for original, file, one in pairs:
+        name = escape("".join(c if c.isprintable() else "?" for c in one["file"]))
+        pictures = f"{_small(original, f'{name}, the original')}{_small(file, f'{name}, the file')}"
+        words = f"{name}: distance {one['distance']:.2f}, quality {one['quality']}"
+        figures.append(f"<figure><figcaption>{words}</figcaption>{pictures}</figure>\n")
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
+<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: {2 * _SIDE + 8}px; margin: 1.5rem auto; padding: 0 1rem }}
+figure {{ margin: 1.5rem 0 }} figcaption {{ overflow-wrap: anywhere }}
+img {{ width: calc(50% - 4px); vertical-align: top }} img + img {{ margin-left: 8px }}
+</style>
+<h1>{title}</h1>
+<p>Left: the original. Right: its file.</p>
+{"".join(figures)}"""
+
+
+def _small(path: Path, alt: str) -> str:
+    """Return a picture of a photo, at most ``_SIDE`` pixels on a side, as part of a page."""
+    stream = io.BytesIO()
+    try:
+        with path.open("rb") as file:
+            image = open_picture(file, path.name).image.convert("RGB")
+    except (*BAD, Other):  # the photo is gone by now
+        return f"<span>{alt}: cannot be read</span>"
+    image.thumbnail((_SIDE, _SIDE))
+    image.save(stream, "png")
+    return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}">'

@@ -40,7 +40,7 @@ class NotFinite(UsageError):  # noqa: N818
     """What a network says of a photo or its file is not finite."""
 
 
-FEATURES = "features:"  # in front of a name: what comes before the head, or all that the network gives
+FEATURES = "features:"  # in front of a name: compare what comes before the head, or all that the network returns
 _FILTERS = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 _TINY = 1e-12
 _MANY = 8  # logits, of which chance alone puts hardly ever all between 0 and 1
@@ -137,7 +137,7 @@ class PhotoReader:
     def _copied(self, model: PrependedModel) -> PrependedModel:
         """A copy in eval mode and float32, to which no gradients go."""
         try:
-            with torch.no_grad():  # or copies of what TorchScript holds would be results of a computation
+            with torch.no_grad():  # otherwise copies of TorchScript tensors would not be leaves
                 copied = copy.deepcopy(model)
         except Exception as error:  # whatever the user's classes raise
             raise UsageError(f"{self.name} cannot be copied, with copy.deepcopy: {said(error)[:300]}") from error
@@ -149,7 +149,7 @@ class PhotoReader:
         )
 
     def _tried(self) -> int:
-        """Look at what it gives of three images, in full precision; return how many numbers that is."""
+        """Check its answers on three images, in full precision; return how many numbers an answer has."""
         views = torch.rand((3, 3, self.size, self.size), generator=torch.Generator().manual_seed(0))
         views[1:] *= 0.5  # one brighter than the others
         with torch.no_grad():
@@ -178,14 +178,14 @@ class PhotoReader:
         return whole.shape[1]
 
     def _shorten(self) -> None:
-        """Keep the backbone's numbers in bfloat16, if it computes with those alone; otherwise PyTorch casts as it goes."""
+        """Keep the backbone's weights in bfloat16, if it works with those alone; otherwise autocast casts them each time."""
         exact, self._model = self._model, copy.deepcopy(self._model)
         try:
             self._model.backbone.to(torch.bfloat16)
             with torch.no_grad():
                 self._said(torch.full((2, 3, self.size, self.size), 0.5, device=self.device))
             self._pure = True
-        except Exception:  # a network that makes float32 of its own
+        except Exception:  # the network makes float32 tensors itself
             self._model, self._pure = exact, False
 
     _pure = _half = _probabilities = False
@@ -207,7 +207,7 @@ class PhotoReader:
         return self.resize * self._taken(height, short) // short, self.resize * self._taken(width, short) // short
 
     def _taken(self, side: int, short: int) -> int:
-        """How much of a side is taken, before scaling."""
+        """Return how much of a side is seen, before scaling."""
         return side if self.squash else min(side, LONGEST * short)
 
     @property
@@ -391,7 +391,7 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
         network = _without_head(network)
         found["classes"] = None
     front, at, file = name.partition("@")
-    shown = f"{front}@{Path(file).name}" if at else name  # as files and tables have it: where it is here does not matter
+    shown = f"{front}@{Path(file).name}" if at else name  # in files and tables; the folder does not matter
     reader = PhotoReader(network, shown, **{**found, **options})
     if processor is not None:
         _check_view(reader, processor)

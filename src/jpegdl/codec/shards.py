@@ -79,7 +79,7 @@ def compress_shards(
 
 def _check(paths: Sequence[Path]) -> None:
     if not paths:
-        raise UsageError("there are no shards")
+        raise UsageError("no shards are given: name tar files, such as FOLDER/*.tar")
     for path in paths:
         if not path.is_file():
             raise UsageError(f"there is no shard {path}")

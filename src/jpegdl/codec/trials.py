@@ -31,7 +31,7 @@ from jpegdl.tables import standard_tables
 
 #: Qualities of libjpeg's scale that files are made at to choose from.
 QUALITIES = (6, 8, 10, 15, 20, 30, 50, 65, 80, 90)
-UNSEEN = 10  # quality of what no reader sees, where files are to do for other networks too
+UNSEEN = 10  # quality of parts that no reader sees, if files are for other networks too
 #: Over the quality: nats that other networks are taken to lose more than the readers, about a tenth of what one trained on
 #: ImageNet loses on average. A photo that is easy for its readers need not be so for others.
 OTHERS = 1.0
@@ -41,7 +41,7 @@ FINEST, _FINEST = "finest", (95, 100)  # a kind of tables, and its qualities
 _SCALES = tuple(2 ** (power / 2) for power in range(6, -7, -1))  # of learned tables
 _STRIP = 128  # rows of a photo, whole units of any subsampling: what is computed of more does not stay in a processor's cache
 _LARGE = 2**22  # pixels of a photo whose files are made side by side
-LOOKS = 32  # that go through a reader at once
+LOOKS = 32  # files that go through a reader at once
 
 Share = Annotated[float, Range(0, 1)]
 PhotoLike = Image.Image | np.ndarray[Any, Any] | Tensor | DecodedImage | Path
@@ -142,7 +142,7 @@ class Tables:
     chroma: Tensor
 
     def of(self, planes: int) -> list[list[int]]:
-        """As a file has them."""
+        """The tables as a file has them."""
         return [[int(entry) for entry in table.flatten().tolist()] for table in (self.luma, self.chroma)[: min(planes, 2)]]
 
     def steps(self, planes: int) -> list[Array]:
@@ -181,7 +181,7 @@ def ladders(shape: Shape) -> list[list[Tables]]:
 
 
 def _scaled(luma: Tensor, chroma: Tensor, lowest: int) -> list[Tables]:
-    """Learned tables, coarser and finer, from coarse to fine; none coarser than the floor."""
+    """Return learned tables at several scales, from coarse to fine; none coarser than the floor."""
     sizes = {quality: _mean_step(standard_tables(quality)[0]) for quality in range(lowest, 101)}
     found: dict[int, Tables] = {}
     for scale in _SCALES:
@@ -194,7 +194,7 @@ def _scaled(luma: Tensor, chroma: Tensor, lowest: int) -> list[Tables]:
 
 
 def _mean_step(table: Tensor) -> float:
-    """Logarithm of the geometric mean."""
+    """Return the logarithm of the geometric mean."""
     return float(table.float().log().mean())
 
 
@@ -203,7 +203,7 @@ def _mean_step(table: Tensor) -> float:
 
 @dataclass
 class Trials:
-    """The files of one photo that there are to choose from, and what readers say of them.
+    """The files of one photo to choose from, and the readers' answers on them.
 
     Attributes:
         size: (width, height) in pixels.
@@ -242,7 +242,7 @@ class Trials:
 
     @property
     def pixels(self) -> int:
-        """How many it has."""
+        """How many files there are."""
         return self.size[0] * self.size[1]
 
     @property
@@ -266,7 +266,7 @@ class Trials:
         return found
 
     def chosen(self, index: int, shape: Shape) -> ShapedFile:
-        """The file of that index."""
+        """Return the file of that index."""
         content, tables = self.files[index], self.tables[index]
         return ShapedFile(
             content,

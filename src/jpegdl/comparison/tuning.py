@@ -43,13 +43,13 @@ from jpegdl.training import train_run
 
 _BOTH = ("plain", "jpeg-dl")  # both are tuned, with as many trials each, or neither
 TUNED = "tuned.yaml"
-_HOLDOUT = 0.2  # of the training images, where the settings hold nothing out
-_STEPS = 27  # that a training has for the pruner, however many its epochs: rungs after 3, 9 and all of them
+_HOLDOUT = 0.2  # share of the training images, if the settings hold nothing out
+_STEPS = 27  # the pruner divides each training into these, whatever its epochs: rungs after 3, 9 and 27
 _FACTOR = 3
-#: What a learning rate that is too large ends in: the trial is lost, and the others go on.
+#: Errors that a learning rate that is too large ends in: the trial is lost, and the others go on.
 _LOST = ("the loss is", "no longer finite", "has no memory left")
-_WHOLE = "whole"  # of a trial: it is not drawn, and never ended early
-_RECIPES = "recipe's"  # in a choice: as the recipe has it
+_WHOLE = "whole"  # marks a trial that is not drawn, and never ended early
+_RECIPES = "recipe's"  # a choice: what the recipe has
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Tuned:
 
 @dataclass(frozen=True)
 class _Task:
-    """What one process works on: an arm's trials, until there are so many or it is so late."""
+    """The work of one process: an arm's trials, until there are enough or time is up."""
 
     config: CompareConfig
     arm: str
@@ -72,7 +72,7 @@ class _Task:
     seed: int
     until: float | None  # time.time()
     tables: Path | None  # the folder of the plain trial that sensitivity tables come from
-    folds: tuple[int | None, ...]  # that each trial is trained on, and its accuracy the mean over; one where there is no mean
+    folds: tuple[int | None, ...]  # each trial is trained on all of them, and its accuracy is their mean
 
     @property
     def folder(self) -> Path:
@@ -233,7 +233,7 @@ def _requeue(task: _Task, best: Any) -> None:
         own, longest = _recipes_own(task.run), _spaces(task.run)[1]["epochs"][-1]
         first = [own, *([] if best is None else [own | best.params]), own | {"epochs": longest}]
         for number, chosen in enumerate(first[: task.trials]):
-            if chosen not in first[:number]:  # twice the same would share a folder
+            if chosen not in first[:number]:  # the same settings twice would share a folder
                 study.enqueue_trial(chosen, user_attrs={_WHOLE: True})
 
 
@@ -513,7 +513,7 @@ class _Silent:
 
 def _write(config: CompareConfig, given: Any, found: dict[str, Tuned], data: list[Data], seed: int) -> None:
     """Write the recipe: plain's settings for all arms, and the layer's own for jpeg-dl."""
-    given = replace(given, holdout=None, folds=None, fold=None)  # what was tuned on is trained on too
+    given = replace(given, holdout=None, folds=None, fold=None)  # the final runs train on the held-out images too
     base = with_changes(replace(config.run, data=given), found["plain"].settings, "tuned")
     layer = with_changes(replace(config, data=given).arm_run("jpeg-dl"), found["jpeg-dl"].settings, "tuned")
     tuned = CompareConfig(**{**vars(config), **vars(base), "name": f"{config.name}-tuned", "tuned": None})

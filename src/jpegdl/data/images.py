@@ -76,7 +76,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         if self._loaded or not self._indices:
             return
         kept = self.kept_decoded
-        if kept or self._config.skip_corrupt:  # which are left out is to be known before the first batch
+        if kept or self._config.skip_corrupt:  # the first batch needs to know which are left out
             self._decode_all(keep=kept)
         self._warn_of_turned(kept or self._config.skip_corrupt)
         self._loaded = True
@@ -199,7 +199,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
                 image = self._decode(index)
                 return image if keep else None
             except BadImage as error:
-                return error.with_traceback(None)  # which holds what was decoded of it
+                return error.with_traceback(None)  # the traceback holds the pixels decoded so far
 
         indices = range(len(self.targets))
         with ThreadPoolExecutor(max(1, self._config.workers)) as pool:
@@ -248,7 +248,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
             some = range(0, looked_at, max(1, looked_at // _LOOKED_AT))
             count, looked_at = 0, len(some)
             for index in some:
-                with suppress(*_BAD_FILE):  # said when it is decoded
+                with suppress(*_BAD_FILE):  # decoding it says what is wrong
                     count += orientation_note(self._source.read(index)) != 1
         if count and self._config.orientation == "stored":
             which = f"{self.called} images{'' if all_decoded else ' looked at'}"
@@ -293,7 +293,7 @@ class TestTransform:
         interpolation: how the image is scaled.
     """
 
-    __test__ = False  # pytest takes it for one of its own
+    __test__ = False  # it is not a test of pytest
 
     def __init__(self, config: DataConfig) -> None:
         self.size, self.side, self.interpolation = config.pixels, config.side, config.filter

@@ -239,7 +239,7 @@ class Data(lightning.LightningDataModule):
 class TestImages(lightning.LightningDataModule):
     """The test images of a data set where Lightning asks for those to look at while training."""
 
-    __test__ = False  # pytest takes it for one of its own
+    __test__ = False  # it is not a test of pytest
 
     def __init__(self, data: Data) -> None:
         super().__init__()

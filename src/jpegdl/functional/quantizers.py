@@ -112,7 +112,7 @@ def broadcast_like(value: Tensor | float, z: Tensor, name: str) -> Tensor:
     """Return ``value`` as a tensor of z's dtype and device that broadcasts to z."""
     if not z.is_floating_point():
         raise TypeError(f"z must be floating point, got {z.dtype}")
-    if isinstance(value, (int, float)) and not 0 < value < math.inf:  # no union: torch.compile of 2.6 does not know them
+    if isinstance(value, (int, float)) and not 0 < value < math.inf:  # torch.compile of 2.6 knows no unions
         raise UsageError(f"{name} must be finite and greater than 0, got {value}")
     tensor = torch.as_tensor(value, dtype=z.dtype, device=z.device)
     if tensor.ndim > z.ndim or any(tensor.shape[-i] not in (1, z.shape[-i]) for i in range(1, tensor.ndim + 1)):
@@ -266,7 +266,7 @@ def soft_quantize(
     compute: Any = _SoftQuantize.apply
     if not torch.compiler.is_compiling():
         if torch._C._get_tracing_state() is not None:
-            compute = _soft_quantize  # what torch.jit.trace makes is to be saved, and to run without Python
+            compute = _soft_quantize  # a traced program has to run without Python
         elif torch.autograd.forward_ad._current_level >= 0:
             compute = _SoftQuantizeBothWays.apply
     output: Tensor = compute(z, broadcast_like(q, z, "q"), broadcast_like(alpha, z, "alpha"), bits, window)
@@ -381,7 +381,7 @@ def sample_quantize(
         for j in range(count - 1):
             below = below + torch.exp(logit(lowest + j))
             passed = passed + (below < draw)
-        sample = q * (nearest + lowest + passed) + 0 * offset  # so that a NaN coefficient stays NaN
+        sample = q * (nearest + lowest + passed) + 0 * offset  # keeps a NaN coefficient NaN
     return sample + (soft - soft.detach())
 
 

@@ -53,7 +53,7 @@ _SOFT, _SAMPLE, _HARD, _STE, _NOISE, _NONE = (
 )
 
 _compiled: Callable[..., Any] = numba.njit(fastmath=set(FLAGS), error_model="numpy", nogil=True)
-# Where each call would count references to its arrays, which takes longer than what it does to them.
+# Without this, each call would count references to its arrays, which takes longer than its work.
 _inlined: Callable[..., Any] = numba.njit(fastmath=set(FLAGS), error_model="numpy", nogil=True, forceinline=True)
 
 R, G, B = float32(KR), float32(KG), float32(KB)
@@ -75,7 +75,7 @@ def _fetch(numbers, index):
 
 @_compiled
 def fetch_strip_below(image, row):
-    """Have the row of (C, H, W) that lies 8 further down brought into the cache, or that of the next image in a batch."""
+    """Fetch into the cache the row of (C, H, W) that lies 8 further down, or that of the next image in the batch."""
     channels, height, width = image.shape
     below = row + 8 if row + 8 < height else channels * height + row % 8
     for c in range(channels):
@@ -86,7 +86,7 @@ def fetch_strip_below(image, row):
 
 @_compiled
 def _load_row(image, row, whole, pixels):
-    """A row of (C, H, W) in [0, 1] to pixels of 0..255, ``whole`` ones where it says so; whether there is NaN."""
+    """Load a row of (C, H, W) in [0, 1] as pixels of 0..255, rounded if ``whole``; return whether there is NaN."""
     bad = np.int32(0)
     fetch_strip_below(image, row)
     for c in range(image.shape[0]):
@@ -104,14 +104,14 @@ def _load_row(image, row, whole, pixels):
 
 @_compiled
 def _store_row(pixels, whole, image, row):
-    """The inverse of _load_row, of pixels."""
+    """Store a row of pixels: the inverse of _load_row."""
     for c in range(image.shape[0]):
         if whole:
             for x in range(image.shape[2]):
                 value = np.rint(pixels[c, x])
                 value = float32(0) if value < float32(0) else value
                 value = float32(255) if value > float32(255) else value
-                # The quotient as PyTorch has it, which with fast math would be a product with the inverse: and what that lacks.
+                # PyTorch divides; fast math would multiply by the inverse. So correct the product by what it lacks.
                 quotient = value * float32(1 / 255)
                 image[c, row, x] = quotient + (value - quotient * float32(255)) * float32(1 / 255)
         else:
@@ -124,7 +124,7 @@ def _store_row(pixels, whole, image, row):
 
 @_compiled
 def _repeat_edge(row, width):
-    """The last of ``width`` samples up to whole blocks, and zeros up to whole groups."""
+    """Repeat the last of ``width`` samples up to whole blocks, and put zeros up to whole groups."""
     whole = (width + 7) // 8 * 8
     for x in range(width, whole):
         row[x] = row[width - 1]
@@ -153,7 +153,7 @@ def clear(row):
 
 @_compiled
 def _load(image, top, whole, pixels, planes):
-    """A strip of the image's level-shifted planes, as many as there are: Y, or Y, Cb and Cr; whether there is NaN."""
+    """Load a strip of the image's level-shifted planes, Y or Y, Cb and Cr; return whether there is NaN."""
     channels, height, width = image.shape
     bad = False
     for y in range(8):
@@ -183,7 +183,7 @@ def _load(image, top, whole, pixels, planes):
 
 @_compiled
 def _to_colour(luma, cb, cr, pixels):
-    """A row of planes to one of pixels."""
+    """Convert a row of planes to a row of pixels."""
     for x in range(pixels.shape[1]):
         y = luma[x] + float32(128)
         pixels[0, x] = y + cr[x] * CR_TO_R
@@ -262,7 +262,7 @@ def _add(source, target):
 
 @_compiled
 def _luma_of(pixels, luma):
-    """Level-shifted Y of a row of pixels, and its edge repeated."""
+    """Compute the level-shifted Y of a row of pixels, and repeat its edge."""
     width = pixels.shape[1]
     for x in range(width):
         luma[x] = (R * pixels[0, x] + G * pixels[1, x] + B * pixels[2, x]) - float32(128)
@@ -432,7 +432,7 @@ def _split_mix(x):
 
 @_inlined
 def _make_keys(seed, plane, row, column, keys):
-    """Of the blocks side by side, from column ``column`` on: see jpegdl.functional.draws. ``seed`` is the image's own."""
+    """Draw for the blocks side by side, from column ``column`` on: see jpegdl.functional.draws. ``seed`` is the image's."""
     for block in range(BESIDE):
         place = (uint64(plane) << uint64(40)) + (uint64(row) << uint64(20)) + uint64(column + block)
         key = _split_mix(uint64(seed + place * _GOLDEN))
@@ -493,7 +493,7 @@ def _differentiate(kind, z, grad, table, sums, cap, far, keys):
 
 @_compiled
 def _code_plane(kind, plane, table, cap, seed, number, row, keys, z):
-    """All blocks of a strip of one plane there and back, in place."""
+    """Take all blocks of a strip of one plane through the DCT and the quantizer, and back, in place."""
     width = plane.shape[1]
     for x in range(0, width, LANES):
         if kind in (_SAMPLE, _NOISE):
@@ -522,16 +522,16 @@ def _differentiate_plane(kind, plane, grad, table, sums, cap, far, seed, number,
 
 
 class Job(ctypes.Structure):
-    """What a team of threads works on. All of them are given the same one, and take pieces of it until none is left."""
+    """The work of a team of threads. All get the same job, and take pieces of it until none is left."""
 
     _fields_ = (
-        ("taken", ctypes.c_int64),  # pieces so far; the first, as take finds it there
+        ("taken", ctypes.c_int64),  # how many pieces are taken so far
         ("pieces", ctypes.c_int64),
         ("strips", ctypes.c_int64),
         *((name, ctypes.c_int64) for name in ("n", "channels", "height", "width", "down", "across", "rows", "columns")),
         # The rounding's number; whether pixels are whole; tables of an image, whether each image has its own.
         *((name, ctypes.c_int64) for name in ("kind", "whole", "tables", "each", "seed")),
-        ("beyond", ctypes.c_int64),  # set where a step lies beyond low and high
+        ("beyond", ctypes.c_int64),  # set to 1 if a step lies outside of low and high
         *((name, ctypes.c_float) for name in ("cap", "far", "low", "high")),
         # Where float32 lie: of (n, channels, height, width), of (n or 1, tables, 8, 8), and of (strips, tables, SUMS). Bytes
         # (n): whether an image has NaN, if whole. 0 for what there is not.
@@ -544,7 +544,7 @@ JOB = types.CPointer(numba.from_dtype(np.dtype(Job)))
 
 @intrinsic
 def take(typing: Any, job: Any) -> Any:
-    """The number of pieces that were taken, which grows by one, whoever else takes one at the same time."""
+    """Take the next piece and return its number. No other thread gets the same one."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         taken = builder.bitcast(arguments[0], ir.IntType(64).as_pointer())
@@ -591,7 +591,7 @@ def _seed_of(job, n):
 
 @_compiled
 def _room(count):
-    """Room for numbers from the start of a cache line on: vectors that lie across two take several times as long."""
+    """Return room for numbers that starts at a cache line: vectors that cross two lines take several times as long."""
     room = np.empty(count + 16, np.float32)
     start = (-room.ctypes.data % 64) // 4
     return room[start : start + count]

@@ -151,7 +151,7 @@ def _forward_kernel(
 def _spoil_kernel(
     output, bad, count, height, width, on, oc, oh, ow, channels: tl.constexpr, blocks: tl.constexpr, even: tl.constexpr
 ):
-    """NaN throughout images that have some."""
+    """Make an image NaN throughout if it has NaN somewhere."""
     image, y, x, exists = places(tl.program_id(0), 0, count, height, width, blocks)
     spoiled = exists & (tl.load(bad + image, mask=exists, other=0) != 0)
     if tl.max(spoiled.to(tl.int32), axis=0) > 0:
@@ -190,7 +190,7 @@ def _differentiated(
     key, exists = _key(seed, place, plane, rounding), place[3][:, None]
     number: tl.constexpr = (plane if plane < tables else tables - 1) - first
     low, high = to_coefficients(left, right, blocks, exact)
-    if rounding == MATCHED:  # which sums up what has no gradient, too
+    if rounding == MATCHED:  # it also sums up coefficients without a gradient
         low, high = tl.where(exists, low, 0.0), tl.where(exists, high, 0.0)
     grad_low, grad_high = to_coefficients(grad_left, grad_right, blocks, False)
     steps, sharpness = _tables(q, alpha, group, plane, 0, rounding, tables, blocks)

@@ -106,7 +106,7 @@ def round_trip(
         images = images.resolve_neg()  # complex numbers' conjugates hand out real views whose memory holds the negative
     alpha = alpha if trip.soft else None
     if _fusible(images, q, alpha, seed, trip):
-        # The operator costs a quarter of a millisecond more than the function that it is made of, and that some microseconds.
+        # The operator costs 0.25 ms more than the function inside it, which costs some microseconds.
         call: Any = _Fused.apply
         if torch.compiler.is_compiling():
             call = _round_trip
@@ -236,7 +236,7 @@ def unobserved(*tensors: Tensor) -> bool:
 
 def exporting() -> bool:
     """Return whether torch.export is at work. Its programs run where this package's operators are not known."""
-    # PyTorch 2.6 has no such flag; its torch.export does without dynamo unless it is told to be strict.
+    # PyTorch 2.6 has no such flag; there, torch.export works without dynamo unless it is strict.
     return bool(getattr(torch.compiler, "_is_exporting_flag", False))
 
 
@@ -270,7 +270,7 @@ def tried(device: torch.device, trial: Callable[[ModuleType], None]) -> ModuleTy
         return None
     try:
         kernels = importlib.import_module(f"jpegdl.kernels.{device.type}")
-        # Compilers fail at first use: no C compiler, a GPU too old, a full disk. Outside of all modes, in some of which tensors
+        # Compilers fail at first use: no C compiler, an old GPU, a full disk. Leave all modes: in some of them tensors
         # have no memory.
         with _disable_current_modes(), torch._C.DisableTorchFunction():
             trial(kernels)
@@ -289,7 +289,7 @@ def tried(device: torch.device, trial: Callable[[ModuleType], None]) -> ModuleTy
 
 def _module(images: Tensor, trip: Trip) -> ModuleType:
     kernels = _kernels(images.device, trip.subsampling != "4:4:4")
-    if kernels is None:  # a program that was compiled where they work
+    if kernels is None:  # the program was compiled on another machine, where they work
         raise UsageError(f"the fused kernels do not work on {images.device}; compile or export the model on such a device")
     return kernels
 

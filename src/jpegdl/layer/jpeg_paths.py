@@ -11,7 +11,7 @@ from jpegdl.layer.base import compute_dtype
 
 
 def straight(x: Tensor, values: Tensor) -> Tensor:
-    """``values``, with the gradient of ``x``."""
+    """Return ``values`` with the gradient of ``x``."""
     return values + (x - x.detach()) if F.derived(x) else values
 
 
@@ -73,7 +73,7 @@ def exact_path(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, g
     forward_mode = torch.autograd.forward_ad._current_level >= 0
     compute: Any = _operator
     if compiling():
-        # Nothing is differentiated inside an operator: its gradients are those of kernels, where there are such.
+        # Nothing is differentiated inside an operator: kernels compute its gradients, if there are any.
         whole = not wanted or (gradient in ("ste", "hard") and images.dtype != torch.float64 and gradients_work(images.device))
     elif not wanted:
         return exact_images(images, luma, chroma, subsampling)
@@ -83,7 +83,7 @@ def exact_path(images: Tensor, luma: Tensor, chroma: Tensor, subsampling: str, g
     if whole:
         output: Tensor = compute(images, luma, chroma, subsampling, gradient, hardness)
         return output
-    # As single operations: tracers, torch.func and forward mode see what is done.
+    # In single operations, which tracers, torch.func and forward mode can follow.
     smooth = _smooth(images, luma, chroma, subsampling, gradient, hardness)
     values = compute(images.detach(), luma.detach(), chroma.detach(), subsampling, gradient, hardness)
     return straight(smooth, values.to(smooth.dtype)).to(images.dtype)
@@ -130,7 +130,7 @@ def _gradients(
     if tuple(needs) == (True, False, False) and not again and gradient in ("ste", "ste-matched"):
         return [_through_sampling(grad, images, subsampling), None, None]
     with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
-        # In a graph of their own: an operator is given tensors without one.
+        # In a graph of their own, since an operator gets tensors without one.
         tensors = [
             x if again else x.detach().requires_grad_(need) for x, need in zip((images, luma, chroma), needs, strict=True)
         ]
@@ -143,7 +143,7 @@ def _gradients(
 
 
 class _Exact(torch.autograd.Function):
-    """A file's images, with the gradient of another quantizer's. Saved are the arguments alone."""
+    """The images of a file, with the gradient of another quantizer. It saves its arguments alone."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, luma: Tensor, chroma: Tensor, *settings: Any) -> Tensor:

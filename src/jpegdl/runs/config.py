@@ -82,8 +82,8 @@ class TrainingConfig:
         optimizer: the backbone's optimizer.
         head_lr: learning rate of the backbone's head, the layer that gives the logits, with the schedule of optimizer. A new
             head on pretrained weights needs a larger one. null for optimizer.lr.
-        layer_optimizer: the optimizer of the layer's parameters: tables, and alpha if it trains. Weight decay 0, as published.
-        rate: what files with the layer's tables cost; see docs/how-to/codec.md.
+        layer_optimizer: the optimizer of the layer's parameters, tables and trained alpha; without weight decay, as published.
+        rate: the cost of files with the layer's tables; see docs/how-to/codec.md.
         networks: folders of finished runs, RUNS/NAME/ARM/SEED. With train layer, their networks judge the layer too: the
             task's loss is the mean over all networks. Their own layers are left out, and their weights stay.
         label_smoothing: share of the target that is spread over all classes, 0 to 1.

@@ -271,7 +271,7 @@ class RunFolder:
 
     def write_model(self, model: "nn.Module", classes: list[str]) -> None:
         """Write ``model.safetensors``, with the names of the classes of its logits."""
-        from safetensors.torch import save  # PyTorch, which who reads a folder need not wait for
+        from safetensors.torch import save  # imports PyTorch, which readers of a folder do not need
 
         # Copies, as safetensors takes no tensors that share memory, and some models tie weights.
         state = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}

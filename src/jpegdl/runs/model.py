@@ -77,7 +77,7 @@ def load_model(file: Path, model: PrependedModel, classes: list[str]) -> None:
     try:
         state = safetensors.torch.load_file(file)
     except (safetensors.SafetensorError, OSError) as error:
-        raise UsageError(f"{file} cannot be read as a safetensors file ({error})") from error
+        raise UsageError(f"{file} cannot be read as a safetensors file ({error}); save or download it again") from error
     load_state(state, file, model)
     if (named := named_classes(file)) is not None and (difference := class_difference(named, classes)):
         raise UsageError(f"the model in {file} knows other classes than these data ({difference}); give those of its training")

@@ -43,7 +43,7 @@ class _SyncBatchNorm(LayerSync):
         return convert_sync_batchnorm(model)  # type: ignore[no-any-return, no-untyped-call]
 
     def revert(self, model: nn.Module) -> nn.Module:
-        return model  # its weights alone are of use after training
+        return model  # after training only its weights are needed
 
 
 class OneScale(MixedPrecision):
