@@ -228,7 +228,11 @@ def test_what_was_tuned_for_something_else_is_said(config, monkeypatch, capfd):
     fewer = replace(tuned, data=replace(tuned.data, limit=12))
     assert fewer.changed_since_tuned(Data(fewer.data).fingerprint) == ["other training images"]
     changed = replace(tuned, backbone="cifar_resnet20", training=replace(tuned.training, epochs=7)).changed_since_tuned(trained)
-    assert changed == ["backbone cifar_resnet20, tuned cifar_resnet8", "training.epochs 7, tuned 1"]
+    assert changed == ["backbone was cifar_resnet8, now cifar_resnet20", "training.epochs was 1, now 7"]
+    layer = replace(tuned, layer=replace(tuned.layer, q_max=9.5))
+    assert layer.changed_since_tuned(trained) == ["layer.q_max was 5.0, now 9.5"]
+    kept = replace(layer, tuned={**tuned.tuned, "arms": {"jpeg-dl": {"layer": {"q_max": 7.0}}}})
+    assert "jpeg-dl keeps" in kept.changed_since_tuned(trained)[0]
     old = replace(tuned, tuned={name: value for name, value in tuned.tuned.items() if name != "of"})
     assert old.changed_since_tuned(trained) == []
     words = tuned_in_words({"trials": 1, "images": 1, "changed": changed})
@@ -236,7 +240,7 @@ def test_what_was_tuned_for_something_else_is_said(config, monkeypatch, capfd):
     assert changed[0] in words
 
 
-@pytest.mark.parametrize("tuned", [{"arms": {"jpeg-dl": {"seeds": 3}}}, {"trials": 3}, {"arms": [1]}])
+@pytest.mark.parametrize("tuned", [{"arms": {"jpeg-dl": {"seeds": 3}}}, {"trials": 3}, {"arms": [1]}, {"arms": {}, "of": 3}])
 def test_what_tune_did_not_write_is_refused(config, tuned):
     with pytest.raises(UsageError, match="tuned"):
         check_compare(replace(config, tuned=tuned))

@@ -58,6 +58,8 @@ def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
             f"; {how_many(total, 'step')} in all, which teaches a new network little: a smaller --data.batch-size or more "
             "--training.epochs make more"
         )
+    if config.tuned and (changed := config.changed_since_tuned(data.fingerprint)):
+        rows["tuned"] = f"not for this comparison: {'; '.join(changed)}"
     arms = list(dict.fromkeys(arm for _, arm in asked))
     seeds = len({seed for seed, _ in asked})
     done = len(asked) - len(left)

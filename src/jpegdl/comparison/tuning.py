@@ -520,7 +520,7 @@ def _write(config: CompareConfig, given: Any, found: dict[str, Tuned], data: lis
     tuned.tuned = {
         "trials": found["plain"].trials,
         "images": sum(len(each.test) for each in data),
-        "of": {**_tuned_for(base, found["plain"].settings), "train": Data(given, seed).train.fingerprint},
+        "of": {**_tuned_for(base, found), "train": Data(given, seed).train.fingerprint},
         **({"folds": len(data)} if len(data) > 1 else {}),
         "seed": seed,
         "held_out_accuracy": {arm: best.accuracy for arm, best in found.items()},
@@ -537,10 +537,16 @@ def _write(config: CompareConfig, given: Any, found: dict[str, Tuned], data: lis
     write_text(config.folder / TUNED, head + text)
 
 
-def _tuned_for(run: RunConfig, settings: dict[str, Any]) -> dict[str, Any]:
-    """What was found, and what it was found for: with other settings it is nothing that was tuned."""
-    data = {"size": run.data.size, "resize": run.data.resize, **settings["data"]}
-    return {"backbone": run.backbone, "pretrained": run.pretrained, **settings, "data": data}
+def _tuned_for(base: RunConfig, found: dict[str, Tuned]) -> dict[str, Any]:
+    """What was found for all arms, what it was found for, and what of the layer's settings it is laid over."""
+    plain, layer = found["plain"].settings, found["jpeg-dl"].settings.get("layer", {})
+    return {
+        "backbone": base.backbone,
+        "pretrained": base.pretrained,
+        **plain,
+        "data": {"size": base.data.size, "resize": base.data.resize, **plain["data"]},
+        "layer": {name: getattr(base.layer, name) for name in layer},
+    }
 
 
 def _difference(there: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
