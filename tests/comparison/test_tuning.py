@@ -197,6 +197,18 @@ def _train_nothing(run, data, make, folder, arm, *rest):
     return {"accuracy": run.training.epochs / 10, "epochs": run.training.epochs}
 
 
+def test_where_the_recipe_is_plains_best_the_longer_one_is_the_layers_second(config, monkeypatch, capfd):
+    tried = []
+
+    def train(run, data, make, folder, arm, *rest):
+        tried.append((arm, run.training.epochs))
+        return {"accuracy": 1 / run.training.epochs, "epochs": run.training.epochs}
+
+    monkeypatch.setattr(tuning, "train_run", train)
+    tuning.tune(config, trials=2)
+    assert tried == [("plain", 1), ("plain", 2), ("jpeg-dl", 1), ("jpeg-dl", 2)]
+
+
 def test_a_journal_that_was_cut_off_goes_on(config, monkeypatch, capfd):
     monkeypatch.setattr(tuning, "train_run", _train_nothing)
     found = tuning.tune(config, trials=1)

@@ -232,9 +232,9 @@ def _requeue(task: _Task, best: Any) -> None:
     if not study.trials:
         own, longest = _recipes_own(task.run), _spaces(task.run)[1]["epochs"][-1]
         first = [own, *([] if best is None else [own | best.params]), own | {"epochs": longest}]
-        for number, chosen in enumerate(first[: task.trials]):
-            if chosen not in first[:number]:  # twice the same would share a folder
-                study.enqueue_trial(chosen, user_attrs={_WHOLE: True})
+        different = [chosen for number, chosen in enumerate(first) if chosen not in first[:number]]  # as their folders are
+        for chosen in different[: task.trials]:
+            study.enqueue_trial(chosen, user_attrs={_WHOLE: True})
 
 
 def _ended(config: CompareConfig, arm: str) -> list[Any]:
