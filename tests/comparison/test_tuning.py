@@ -1,6 +1,9 @@
 """``jpegdl tune``: trials on held-out training images, and the recipe that comes of them."""
 
 import csv
+import io
+import os
+import pickle
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -195,6 +198,35 @@ def test_the_recipes_accuracy_is_the_recipes_whenever_it_was_tried(config, monke
 
 def _train_nothing(run, data, make, folder, arm, *rest):
     return {"accuracy": run.training.epochs / 10, "epochs": run.training.epochs}
+
+
+def test_workers_are_told_whose_they_are(config, monkeypatch):
+    """One that is starting when its parent is killed would take another process for it, and train on."""
+    started = []
+
+    class Worker:
+        returncode = 0
+
+        def __init__(self, command, **_):
+            started.append(command[-1])
+            self.stdin = io.BytesIO()
+
+        def poll(self):
+            return 0
+
+        kill = wait = poll
+
+    monkeypatch.setattr(tuning.subprocess, "Popen", Worker)
+    tuning._work_side_by_side(tuning._Task(replace(config, jobs=2), "plain", 2, 0, None, None, (None,)), [])
+    assert len(started) == 2
+    assert all(f"serve_trials({os.getpid()})" in code for code in started)
+    parents = []
+    task = pickle.dumps(tuning._Task(config, "plain", 0, 0, None, None, (None,)))
+    monkeypatch.setattr(tuning, "end_with", parents.append)
+    monkeypatch.setattr(tuning, "_data_of", lambda *_: [])
+    monkeypatch.setattr(tuning.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(task)))
+    tuning.serve_trials(12345)
+    assert parents == [12345]
 
 
 def test_where_the_recipe_is_plains_best_the_longer_one_is_the_layers_second(config, monkeypatch, capfd):

@@ -377,7 +377,7 @@ def _work_side_by_side(task: _Task, data: list[Data]) -> None:
     if jobs == 1:
         _work(task, data)
         return
-    code = "from jpegdl.comparison.tuning import serve_trials; serve_trials()"
+    code = f"from jpegdl.comparison.tuning import serve_trials; serve_trials({os.getpid()})"
     environments = [worker_environment(row, max(1, cores // jobs), task.config.device) for row in range(jobs)]
     command = [sys.executable, "-P", "-c", code]
     workers = [
@@ -402,9 +402,13 @@ def _work_side_by_side(task: _Task, data: list[Data]) -> None:
         raise UsageError("a process that trained trials stopped with an error, see above; run the same command again to go on")
 
 
-def serve_trials() -> None:
-    """Train trials of the task that comes on standard input."""
-    end_with(os.getppid())
+def serve_trials(parent: int) -> None:
+    """Train trials of the task that comes on standard input, for as long as ``parent`` lives.
+
+    Args:
+        parent: id of the process that started this one, which may have been killed before this one can ask who it is.
+    """
+    end_with(parent)
     warnings.simplefilter("ignore", DataWarning)  # the parent has listed the same data
     warnings.filterwarnings("ignore", module=r"lightning\..*|torch\.optim\.lr_scheduler")
     task: _Task = pickle.load(sys.stdin.buffer)
@@ -455,7 +459,7 @@ def _train(task: _Task, data: list[Data], study: Any, trial: Any, chosen: dict[s
             result = _train_fold(task, images, run, place, fold, watching)
             shares.append(result["accuracy"])
             trained, early = result["epochs"], result["epochs"] < epochs
-            if not early and len(shares) < len(data):
+            if not early and len(shares) < len(data) and epochs > 1:  # of one epoch there is no loss to go by before
                 trial.report(statistics.fmean(shares), _STEPS * len(shares))
                 early = trial.should_prune() and not trial.user_attrs.get(_WHOLE)
             if early:
