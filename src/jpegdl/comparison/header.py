@@ -143,7 +143,9 @@ def _time_rows(
             if first is not None:
                 rows["time"] += f"; {first} x{layer / plain:.2f}"
             if (loading := _waited(config.arm_run("plain"), data, plain, image)) > plain / 10:
-                rows["time"] += f"; {_seconds(loading)} more to wait for images: more --data.workers shorten that"
+                rows["time"] += f"; {_seconds(loading)} more to wait for images"
+                if device.type != "cpu" and config.data.workers < count_cores():  # where the CPU trains, they take its time
+                    rows["time"] += ", which more --data.workers shorten"
             mixed = config.training.precision in ("32-true", "32")
             if total / jobs > _WORTH_IT and mixed and has_bfloat16(device):
                 run = config.arm_run("plain")
