@@ -125,7 +125,7 @@ def test_an_arm_that_is_attacked_alone_stands_beside_what_was_found_of_others(se
 def test_runs_that_were_attacked_differently_are_not_put_side_by_side(seen, capsys):
     status, out, _ = run_command(capsys, "attack", "--name", "mine", "--eps", "[1]", *QUICK, "--arms", "[plain]")
     assert status == 0
-    assert re.search(r"Without jpeg-dl, seed 0.*other settings.*other images", out)
+    assert re.search(r"Without jpeg-dl, seed 0.*other settings.*other images", " ".join(out.split()))
     assert {row["arm"] for row in csv.DictReader((seen / "attack.csv").open(encoding="utf-8"))} == {"plain"}
     assert "The runs cannot be compared" in _page(capsys)
 

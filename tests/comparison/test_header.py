@@ -47,12 +47,12 @@ def test_few_steps_are_not_taken_without_a_word(tmp_path, monkeypatch):
 def test_the_time_counts_what_steps_wait_for(tmp_path, monkeypatch):
     monkeypatch.setattr(header, "count_cores", lambda: 4)
     config = small_comparison(tmp_path, epochs=10, test_every=10)
-    run, data = config.run, Data(config.data)  # 24 images in batches of 8, 3 steps an epoch, and 24 for the test
-    assert header._run_seconds(run, data, 1.0, 0.0) == pytest.approx(30 + 1)
-    assert header._run_seconds(run, data, 1.0, 0.25) == pytest.approx(30 * (1 + 8 * 0.25) + 1)
+    run, data = config.run, Data(config.data)  # 24 images in batches of 8, 3 steps an epoch, and 12 for the test
+    assert header._run_seconds(run, data, 1.0, 0.0) == pytest.approx(30.5)
+    assert header._run_seconds(run, data, 1.0, 0.25) == pytest.approx(30 * (1 + 8 * 0.25) + 0.5)
     run = replace(run, data=replace(run.data, workers=9))
-    assert header._run_seconds(run, data, 1.0, 0.25) == pytest.approx(30 + 1)  # four load 8 images in half a second
-    assert header._run_seconds(run, data, 1.0, 1.0) == pytest.approx(30 * 2 + 1)
+    assert header._run_seconds(run, data, 1.0, 0.25) == pytest.approx(30.5)  # four load 8 images in half a second
+    assert header._run_seconds(run, data, 1.0, 1.0) == pytest.approx(30 * 2 + 0.5)
     monkeypatch.setattr(header, "_step_seconds", lambda *_: 0.001)
     monkeypatch.setattr(type(data.train), "seconds", lambda self: 0.002)
     assert "16 ms more to wait for images" in " ".join(header.header(config, data, [(0, "plain")]).split())

@@ -1,6 +1,9 @@
 """``jpegdl tune``: trials on held-out training images, and the recipe that comes of them."""
 
 import csv
+import io
+import os
+import pickle
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -197,6 +200,47 @@ def _train_nothing(run, data, make, folder, arm, *rest):
     return {"accuracy": run.training.epochs / 10, "epochs": run.training.epochs}
 
 
+def test_workers_are_told_whose_they_are(config, monkeypatch):
+    """One that is starting when its parent is killed would take another process for it, and train on."""
+    started = []
+
+    class Worker:
+        returncode = 0
+
+        def __init__(self, command, **_):
+            started.append(command[-1])
+            self.stdin = io.BytesIO()
+
+        def poll(self):
+            return 0
+
+        kill = wait = poll
+
+    monkeypatch.setattr(tuning.subprocess, "Popen", Worker)
+    tuning._work_side_by_side(tuning._Task(replace(config, jobs=2), "plain", 2, 0, None, None, (None,)), [])
+    assert len(started) == 2
+    assert all(f"serve_trials({os.getpid()})" in code for code in started)
+    parents = []
+    task = pickle.dumps(tuning._Task(config, "plain", 0, 0, None, None, (None,)))
+    monkeypatch.setattr(tuning, "end_with", parents.append)
+    monkeypatch.setattr(tuning, "_data_of", lambda *_: [])
+    monkeypatch.setattr(tuning.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(task)))
+    tuning.serve_trials(12345)
+    assert parents == [12345]
+
+
+def test_where_the_recipe_is_plains_best_the_longer_one_is_the_layers_second(config, monkeypatch, capfd):
+    tried = []
+
+    def train(run, data, make, folder, arm, *rest):
+        tried.append((arm, run.training.epochs))
+        return {"accuracy": 1 / run.training.epochs, "epochs": run.training.epochs}
+
+    monkeypatch.setattr(tuning, "train_run", train)
+    tuning.tune(config, trials=2)
+    assert tried == [("plain", 1), ("plain", 2), ("jpeg-dl", 1), ("jpeg-dl", 2)]
+
+
 def test_a_journal_that_was_cut_off_goes_on(config, monkeypatch, capfd):
     monkeypatch.setattr(tuning, "train_run", _train_nothing)
     found = tuning.tune(config, trials=1)
@@ -228,7 +272,11 @@ def test_what_was_tuned_for_something_else_is_said(config, monkeypatch, capfd):
     fewer = replace(tuned, data=replace(tuned.data, limit=12))
     assert fewer.changed_since_tuned(Data(fewer.data).fingerprint) == ["other training images"]
     changed = replace(tuned, backbone="cifar_resnet20", training=replace(tuned.training, epochs=7)).changed_since_tuned(trained)
-    assert changed == ["backbone cifar_resnet20, tuned cifar_resnet8", "training.epochs 7, tuned 1"]
+    assert changed == ["backbone was cifar_resnet8, now cifar_resnet20", "training.epochs was 1, now 7"]
+    layer = replace(tuned, layer=replace(tuned.layer, q_max=9.5))
+    assert layer.changed_since_tuned(trained) == ["layer.q_max was 5.0, now 9.5"]
+    kept = replace(layer, tuned={**tuned.tuned, "arms": {"jpeg-dl": {"layer": {"q_max": 7.0}}}})
+    assert "jpeg-dl keeps" in kept.changed_since_tuned(trained)[0]
     old = replace(tuned, tuned={name: value for name, value in tuned.tuned.items() if name != "of"})
     assert old.changed_since_tuned(trained) == []
     words = tuned_in_words({"trials": 1, "images": 1, "changed": changed})
@@ -236,7 +284,7 @@ def test_what_was_tuned_for_something_else_is_said(config, monkeypatch, capfd):
     assert changed[0] in words
 
 
-@pytest.mark.parametrize("tuned", [{"arms": {"jpeg-dl": {"seeds": 3}}}, {"trials": 3}, {"arms": [1]}])
+@pytest.mark.parametrize("tuned", [{"arms": {"jpeg-dl": {"seeds": 3}}}, {"trials": 3}, {"arms": [1]}, {"arms": {}, "of": 3}])
 def test_what_tune_did_not_write_is_refused(config, tuned):
     with pytest.raises(UsageError, match="tuned"):
         check_compare(replace(config, tuned=tuned))

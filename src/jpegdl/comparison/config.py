@@ -123,18 +123,22 @@ class CompareConfig(RunConfig):
         return needed_arms(self.run, arm, self.own_arms)
 
     def changed_since_tuned(self, found: Mapping[str, Any]) -> list[str]:
-        """Say what of plain is not as jpegdl tune had it, or found it.
+        """Say what is not as it was when jpegdl tune had found it.
 
         Args:
-            found: the record of the data that plain was trained on.
+            found: the record of the data that plain is trained on.
         """
         then: dict[str, Any] = dict((self.tuned or {}).get("of") or {})
         images: dict[str, Any] = then.pop("train", {})
-        changed = _changes(then, asdict(self.arm_run("plain")))
-        now, beside = found.get("train", {}), found.get("validation", {})
-        count = now.get("images", 0) + (beside.get("images", 0) if self.data.holdout or self.data.folds else 0)
-        same = images.get("content") == now.get("content") if count == now.get("images") else images.get("images") == count
-        return changed + (["other training images"] if images and now and not same else [])
+        changed = []
+        for name, value, now in _changes(then, asdict(self.run)):
+            keeping = [arm for arm, own in (self.tuned or {}).get("arms", {}).items() if name in _leaves(own)]
+            kept = f" ({', '.join(keeping)} keeps what was found for it)" if keeping else ""
+            changed.append(f"{name} was {as_typed(value)}, now {as_typed(now)}{kept}")
+        part, beside = found.get("train", {}), found.get("validation", {})
+        count = part.get("images", 0) + (beside.get("images", 0) if self.data.holdout or self.data.folds else 0)
+        same = images.get("content") == part.get("content") if count == part.get("images") else images.get("images") == count
+        return changed + (["other training images"] if images and part and not same else [])
 
     @property
     def together(self) -> bool:
@@ -201,22 +205,27 @@ def check_compare(config: CompareConfig) -> None:
     check_place(config)
 
 
-def _changes(then: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
-    """Name the settings that are not what they were, with both values."""
-    found: list[str] = []
-    for name, value in then.items():
-        if isinstance(value, dict):
-            found += _changes(value, now.get(name) or {}, f"{path}{name}.")
-        elif name not in now or now[name] != value:
-            found.append(f"{path}{name} {as_typed(now.get(name))}, tuned {as_typed(value)}")
+def _leaves(settings: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= _leaves(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
     return found
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The settings that are not what they were: name, value then, value now."""
+    here = _leaves(now)
+    return [(name, value, here.get(name)) for name, value in _leaves(then).items() if here.get(name) != value]
 
 
 def _check_tuned(tuned: dict[str, Any] | None) -> None:
     arms = (tuned or {}).get("arms")
     sections = {"data", "layer", "training"}
     if tuned is not None and not (
-        isinstance(arms, dict) and all(isinstance(found, dict) and found.keys() <= sections for found in arms.values())
+        isinstance(arms, dict)
+        and isinstance(tuned.get("of", {}), dict)
+        and all(isinstance(found, dict) and found.keys() <= sections for found in arms.values())
     ):
         raise UsageError(f"tuned is what jpegdl tune writes, with the settings of each arm under arms, got {tuned!r}")
 

@@ -58,6 +58,8 @@ def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
             f"; {how_many(total, 'step')} in all, which teaches a new network little: a smaller --data.batch-size or more "
             "--training.epochs make more"
         )
+    if config.tuned and (changed := config.changed_since_tuned(data.fingerprint)):
+        rows["tuned"] = f"not for this comparison: {'; '.join(changed)}"
     arms = list(dict.fromkeys(arm for _, arm in asked))
     seeds = len({seed for seed, _ in asked})
     done = len(asked) - len(left)
@@ -141,7 +143,9 @@ def _time_rows(
             if first is not None:
                 rows["time"] += f"; {first} x{layer / plain:.2f}"
             if (loading := _waited(config.arm_run("plain"), data, plain, image)) > plain / 10:
-                rows["time"] += f"; {_seconds(loading)} more to wait for images: more --data.workers shorten that"
+                rows["time"] += f"; {_seconds(loading)} more to wait for images"
+                if device.type != "cpu" and config.data.workers < count_cores():  # where the CPU trains, they take its time
+                    rows["time"] += ", which more --data.workers shorten"
             mixed = config.training.precision in ("32-true", "32")
             if total / jobs > _WORTH_IT and mixed and has_bfloat16(device):
                 run = config.arm_run("plain")

@@ -232,9 +232,9 @@ def _requeue(task: _Task, best: Any) -> None:
     if not study.trials:
         own, longest = _recipes_own(task.run), _spaces(task.run)[1]["epochs"][-1]
         first = [own, *([] if best is None else [own | best.params]), own | {"epochs": longest}]
-        for number, chosen in enumerate(first[: task.trials]):
-            if chosen not in first[:number]:  # the same settings twice would share a folder
-                study.enqueue_trial(chosen, user_attrs={_WHOLE: True})
+        different = [chosen for number, chosen in enumerate(first) if chosen not in first[:number]]  # as their folders are
+        for chosen in different[: task.trials]:
+            study.enqueue_trial(chosen, user_attrs={_WHOLE: True})
 
 
 def _ended(config: CompareConfig, arm: str) -> list[Any]:
@@ -377,7 +377,7 @@ def _work_side_by_side(task: _Task, data: list[Data]) -> None:
     if jobs == 1:
         _work(task, data)
         return
-    code = "from jpegdl.comparison.tuning import serve_trials; serve_trials()"
+    code = f"from jpegdl.comparison.tuning import serve_trials; serve_trials({os.getpid()})"
     environments = [worker_environment(row, max(1, cores // jobs), task.config.device) for row in range(jobs)]
     command = [sys.executable, "-P", "-c", code]
     workers = [
@@ -402,9 +402,13 @@ def _work_side_by_side(task: _Task, data: list[Data]) -> None:
         raise UsageError("a process that trained trials stopped with an error, see above; run the same command again to go on")
 
 
-def serve_trials() -> None:
-    """Train trials of the task that comes on standard input."""
-    end_with(os.getppid())
+def serve_trials(parent: int) -> None:
+    """Train trials of the task that comes on standard input, for as long as ``parent`` lives.
+
+    Args:
+        parent: id of the process that started this one, which may have been killed before this one can ask who it is.
+    """
+    end_with(parent)
     warnings.simplefilter("ignore", DataWarning)  # the parent has listed the same data
     warnings.filterwarnings("ignore", module=r"lightning\..*|torch\.optim\.lr_scheduler")
     task: _Task = pickle.load(sys.stdin.buffer)
@@ -455,7 +459,7 @@ def _train(task: _Task, data: list[Data], study: Any, trial: Any, chosen: dict[s
             result = _train_fold(task, images, run, place, fold, watching)
             shares.append(result["accuracy"])
             trained, early = result["epochs"], result["epochs"] < epochs
-            if not early and len(shares) < len(data):
+            if not early and len(shares) < len(data) and epochs > 1:  # of one epoch there is no loss to go by before
                 trial.report(statistics.fmean(shares), _STEPS * len(shares))
                 early = trial.should_prune() and not trial.user_attrs.get(_WHOLE)
             if early:
@@ -520,7 +524,7 @@ def _write(config: CompareConfig, given: Any, found: dict[str, Tuned], data: lis
     tuned.tuned = {
         "trials": found["plain"].trials,
         "images": sum(len(each.test) for each in data),
-        "of": {**_tuned_for(base, found["plain"].settings), "train": Data(given, seed).train.fingerprint},
+        "of": {**_tuned_for(base, found), "train": Data(given, seed).train.fingerprint},
         **({"folds": len(data)} if len(data) > 1 else {}),
         "seed": seed,
         "held_out_accuracy": {arm: best.accuracy for arm, best in found.items()},
@@ -537,10 +541,16 @@ def _write(config: CompareConfig, given: Any, found: dict[str, Tuned], data: lis
     write_text(config.folder / TUNED, head + text)
 
 
-def _tuned_for(run: RunConfig, settings: dict[str, Any]) -> dict[str, Any]:
-    """What was found, and what it was found for: with other settings it is nothing that was tuned."""
-    data = {"size": run.data.size, "resize": run.data.resize, **settings["data"]}
-    return {"backbone": run.backbone, "pretrained": run.pretrained, **settings, "data": data}
+def _tuned_for(base: RunConfig, found: dict[str, Tuned]) -> dict[str, Any]:
+    """What was found for all arms, what it was found for, and what of the layer's settings it is laid over."""
+    plain, layer = found["plain"].settings, found["jpeg-dl"].settings.get("layer", {})
+    return {
+        "backbone": base.backbone,
+        "pretrained": base.pretrained,
+        **plain,
+        "data": {"size": base.data.size, "resize": base.data.resize, **plain["data"]},
+        "layer": {name: getattr(base.layer, name) for name in layer},
+    }
 
 
 def _difference(there: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:

@@ -354,7 +354,7 @@ def _listed(bad: Mapping[str, str]) -> str:
 def _refusal(bad: Mapping[str, str], count: int, skipping: bool) -> str:
     """Put them into one line: the last of what a loader process hands on."""
     if skipping:
-        return f"none of {how_many(count, 'image')} can be decoded: {_listed(bad)}"
+        return f"none of the {how_many(count, 'image')} can be decoded: {_listed(bad)}"
     text, them = f"{len(bad)} of {count} images cannot be decoded: {_listed(bad)}", "them"
     if len(bad) == 1:
         ((name, reason),) = bad.items()
