@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from jpegdl.cli.command import Command, Parser
 from jpegdl.cli.options import pick
-from jpegdl.cli.output import counted, say
+from jpegdl.cli.output import plural, say
 from jpegdl.errors import UsageError
 from jpegdl.files import printable
 
@@ -54,7 +54,7 @@ class Compress(Command):
         pixels = found["pixels"]
         now = " of those written now" if found["skipped"] else ""
         rate = f", {8 * found['bytes'] / pixels:.2f} bits per pixel{now}" if pixels else ""
-        say(f"{counted(found['written'], 'image')} written, {_there(found)}; {found['subsampling']} chroma{rate}")
+        say(f"{plural(found['written'], 'image')} written, {_there(found)}; {found['subsampling']} chroma{rate}")
         if before := found["bytes_before"]:
             ratio = found["bytes"] / before
             larger = "; the files are LARGER than the originals" if ratio > 1 else ""
@@ -71,7 +71,7 @@ class Compress(Command):
             say(found["carried"]["words"])
         if bad := found["bad"]:
             are = "are" if len(bad) > 1 else "is"
-            raise UsageError(f"{len(bad)} of {counted(found['images'], 'image')} {are} not written, see above{_others(found)}")
+            raise UsageError(f"{len(bad)} of {plural(found['images'], 'image')} {are} not written, see above{_others(found)}")
 
 
 def _shards(source: str) -> list[Path]:
@@ -98,7 +98,7 @@ def _others(found: dict[str, Any]) -> str:
 
 def _say_of_shards(found: dict[str, Any], effort: int | None) -> None:
     rate = "" if found["bits_per_pixel"] is None else f", {found['bits_per_pixel']:.2f} bits per pixel of those written now"
-    say(f"{counted(found['written'], 'shard')} written, {_there(found)}; {counted(found['images'], 'image')}{rate}")
+    say(f"{plural(found['written'], 'shard')} written, {_there(found)}; {plural(found['images'], 'image')}{rate}")
     if found["beside"] == 1:
         say("1 picture beside an image of its sample, such as a mask, stays as it is")
     elif found["beside"]:
@@ -106,7 +106,7 @@ def _say_of_shards(found: dict[str, Any], effort: int | None) -> None:
     _say_of_readers(found["readers"], effort)
     if bad := found["bad"]:
         were = "was" if len(bad) == 1 else "were"
-        words = f"{counted(len(bad), 'image')} cannot be read and {were} copied unchanged"
+        words = f"{plural(len(bad), 'image')} cannot be read and {were} copied unchanged"
         raise UsageError(printable(f"{words}: {bad[0]['file']}: {bad[0]['why']}"))
 
 
@@ -117,7 +117,7 @@ def _say_of_readers(found: dict[str, Any], effort: int | None, where: str = "") 
     )
     moved = f"; rounds (files): {rounds}" if effort == 3 else ""
     rate = "" if found["bits_per_pixel"] is None else f", {found['bits_per_pixel']:.3g} bits per pixel"
-    whole = f"{counted(found['files'], 'file')} in all{rate}, mu {found['mu']:.3g}"
+    whole = f"{plural(found['files'], 'file')} in all{rate}, mu {found['mu']:.3g}"
     say(f"{whole}; qualities (files): {qualities}; tables (files): {kinds}{moved}")
     what = {"readers": "reader", "left_out": "left out, with files the others chose", "judges": "judge, which had no say"}
     for key, words in what.items():

@@ -18,7 +18,7 @@ def say_aside(text: str) -> None:
         print(f"{text}\n", file=sys.stderr, flush=True)
 
 
-def counted(number: int, what: str) -> str:
+def plural(number: int, what: str) -> str:
     """Return ``1 image`` or ``2 images``."""
     return f"{number} {what}{'s' * (number != 1)}"
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from jpegdl.cli.command import OnComparison, Parser
 from jpegdl.cli.options import add_seeds, comparison_folder, note_command, pick, refuse_idle
-from jpegdl.cli.output import counted, say, say_table
+from jpegdl.cli.output import plural, say, say_table
 from jpegdl.errors import UsageError
 from jpegdl.files import printable
 
@@ -114,7 +114,7 @@ def _any_network(chosen: dict[str, Any]) -> None:
     what = " or ".join(sorted({f"of {row['points_of']}" for row in found.rows if row["points_of"]}))
     if "agreement" in what:
         what += " (where the folders are not a network's classes)"
-    some = f"{found.images} of {counted(found.total, 'photo')}" if found.images < found.total else counted(found.total, "photo")
+    some = f"{found.images} of {plural(found.total, 'photo')}" if found.images < found.total else plural(found.total, "photo")
     say(f"Points are {what}, against the originals, over {some}, with 95 % intervals" if what else f"Over {some}")
     files = write_photo_rate(found, config, to)
     say(f"Written: {', '.join(map(str, files))}")
