@@ -134,22 +134,23 @@ def settle(target: Path, settings: dict[str, Any]) -> None:
 
 
 def summary(target: Path) -> dict[str, Any]:
-    """What all files in a folder came to, and photos that have none; left in ``summary.json`` too."""
+    """What all files in a folder came to, and photos that are there and have none; left in ``summary.json`` too."""
+    settings = json.loads((target / OWN[0]).read_text(encoding="utf-8"))
     places = [path for path in sorted(target.rglob("*.json")) if path not in [target / name for name in OWN]]
     notes = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in places]
     rows = [note for path, note in notes if path.with_suffix(".jpg").is_file()]
     found: dict[str, Any] = {"files": len(rows)}
     if rows:
-        readers = json.loads((target / OWN[0]).read_text(encoding="utf-8"))["readers"]
         found["bits_per_pixel"] = sum(row["bits"] for row in rows) / sum(row["pixels"] for row in rows)
         found["agreement"] = {  # of features there is none
             reader["name"]: float(np.mean([row["kept"][number] for row in rows]))
-            for number, reader in enumerate(readers)
+            for number, reader in enumerate(settings["readers"])
             if not reader["features"]
         }
         if all("judge_kept" in row for row in rows):
             found["judge_agreement"] = float(np.mean([row["judge_kept"] for row in rows]))
-    found["without"] = {note["name"]: note["why"] for path, note in notes if not path.with_suffix(".jpg").is_file()}
+    left = [note for path, note in notes if not path.with_suffix(".jpg").is_file()]
+    found["without"] = {note["name"]: note["why"] for note in left if (Path(settings["source"]) / note["name"]).is_file()}
     write(target / OWN[1], json.dumps(found).encode())
     return found
 

@@ -11,6 +11,7 @@ import argparse
 import importlib
 import io
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import skimage.data
@@ -20,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 
 from jpegdl import RandomJpeg
-from jpegdl.layer.jpeg_function import Gradient
 
 BITS, SIDE, STRENGTH = 16, 64, 0.02  # the pattern is at most 5 grey levels high
 QUALITY = 50  # of the files
@@ -73,7 +73,7 @@ def crops(count: int, generator: torch.Generator) -> Tensor:
 def noise_of(kind: str, hardness: float) -> Noise:
     """What lies between encoder and decoder in training."""
     if kind in ("jpegdl", "straight"):
-        gradient: Gradient = "soft" if kind == "jpegdl" else "ste"
+        gradient: Literal["soft", "ste"] = "soft" if kind == "jpegdl" else "ste"
         return RandomJpeg(quality=RANGE, subsampling="4:2:0", gradient=gradient, hardness=hardness)
     if kind == "uniform":
         return RandomJpeg(quality=RANGE, subsampling="4:2:0", rounding="noise")

@@ -186,8 +186,8 @@ def test_some_images_of_a_batch_come_out_of_files(installed):
     assert (stored == seen).flatten(2).all(2).any(0).equal(changed)
 
 
-def test_studies_use_public_names(installed):
-    for file in STUDIES.rglob("*.py"):
+def test_studies_and_examples_use_public_names(installed):
+    for file in [*STUDIES.rglob("*.py"), *(ROOT / "examples").rglob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.ImportFrom) or not node.module:
                 continue

@@ -156,6 +156,11 @@ class PhotoReader:
             raw = self._numbers(views)
             self._probabilities = not self.features and bool((raw >= 0).all() and ((raw.sum(1) - 1).abs() < 1e-3).all())
             whole, alone = self.answers(views), self.answers(views[:1])
+        if whole.shape[1] == 1 and not self.features:
+            raise UsageError(
+                f"{self.name} gives one number, which does not tell classes apart: write {FEATURES}{self.name}, and "
+                "distances of that number count"
+            )
         if bool((whole == whole[0]).all()):
             raise UsageError(f"{self.name} gives the same answer to any image, so that it would take any file")
         independent = raw.shape[1] >= _MANY and bool(((raw >= 0) & (raw <= 1)).all())
@@ -163,11 +168,6 @@ class PhotoReader:
             raise UsageError(
                 f"{self.name} gives numbers from 0 to 1 that do not add up to 1, as a sigmoid does for labels that may come "
                 f"together; classes need logits, or probabilities: or write {FEATURES}{self.name}, and distances count"
-            )
-        if whole.shape[1] == 1 and not self.features:
-            raise UsageError(
-                f"{self.name} gives one number, which does not tell classes apart: write {FEATURES}{self.name}, and "
-                "distances of that number count"
             )
         size = float(whole.abs().max())
         if float((whole[0] - alone[0]).abs().max()) > _ALIKE * (size if self.features else max(1.0, size)):
