@@ -55,7 +55,9 @@ def test_what_each_quality_costs(photos, network):
     assert row["agreement"] == pytest.approx(np.mean(kept))
     assert row["accuracy"] == pytest.approx(np.mean(right))
     assert row["points"] == pytest.approx(100 * (np.mean(right) - np.mean(before)))
-    assert row["points_low"] <= row["points"] <= row["points_high"]
+    lost, gained = (sum(a > b for a, b in zip(*pair, strict=True)) for pair in ((before, right), (right, before)))
+    assert (row["points_low"], row["points_high"]) == pytest.approx([100 * end for end in paired_interval(lost, gained, 5)])
+    assert row["points_high"] - row["points_low"] > 10  # of five photos, even where no answer changes
     assert "quality 10" in found.lines[0]
 
 
@@ -82,6 +84,9 @@ def test_without_labels_agreement_counts(photos, network, tmp_path):
     for row in found.rows:
         assert row["accuracy"] is None
         assert row["points"] == pytest.approx(100 * (row["agreement"] - 1))
+        low, high = wilson(5 * row["agreement"], 5)
+        assert (row["points_low"], row["points_high"]) == pytest.approx((100 * (low - 1), 100 * (high - 1)))
+        assert row["points_low"] < -10
     assert "--reader" in found.lines[0]
 
 

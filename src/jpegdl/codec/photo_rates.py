@@ -34,9 +34,9 @@ from jpegdl.random import evenly
 from jpegdl.runs.pieces import Pieces
 from jpegdl.runs.progress import Progress
 from jpegdl.settings import Count, NotNegative, Quality, Seed, check_fields
+from jpegdl.statistics import paired_interval, wilson
 from jpegdl.tables import standard_tables
 
-_DRAWS = 1000
 _GROUP = 8  # photos at a time
 
 
@@ -337,7 +337,6 @@ class _Measured:
         """Of each kind of file, for each network."""
         said: Array = np.array(self.said)
         sizes, pixels = np.array(self.sizes), np.array(self.pixels)
-        draws = np.random.default_rng(0).integers(0, len(pixels), (_DRAWS, len(pixels)))
         found = []
         for number, network in enumerate(self.networks):
             for place, (files, setting) in enumerate(self.settings):
@@ -345,7 +344,10 @@ class _Measured:
                 original = said[:, number, 0, 2]
                 labelled = bool(self.classes[number])
                 change = right - original if labelled else kept - 1
-                low, high = np.percentile(change[draws].mean(1), [2.5, 97.5])
+                if labelled:
+                    low, high = paired_interval(int((change < 0).sum()), int((change > 0).sum()), len(change))
+                else:
+                    low, high = (end - 1 for end in wilson(float(kept.sum()), len(kept)))
                 points = None if network.features else 100 * float(change.mean())
                 found.append(
                     {
@@ -359,8 +361,8 @@ class _Measured:
                         "accuracy": float(right.mean()) if labelled else None,
                         "points": points,
                         "points_of": None if points is None else "accuracy" if labelled else "agreement",
-                        "points_low": None if points is None else 100 * float(low),
-                        "points_high": None if points is None else 100 * float(high),
+                        "points_low": None if points is None else 100 * low,
+                        "points_high": None if points is None else 100 * high,
                     }
                 )
         return found
