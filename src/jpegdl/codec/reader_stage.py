@@ -155,7 +155,7 @@ class ReaderStage:
             yield
 
     def encode(self, picture: DecodedImage) -> tuple[bytes, dict[str, Any]]:
-        """The file of a photo, and what is to be known of it.
+        """Return the file of a photo, and what to record of it.
 
         Raises:
             BadImage: the photo cannot be put into a JPEG file.

@@ -85,7 +85,7 @@ def each_file(
 
 
 def batches(photos: Iterable[PhotoLike]) -> Iterator[list[Image.Image]]:
-    """Photos a few at a time, fewer of large ones.
+    """Yield photos a few at a time, fewer of large ones.
 
     Raises:
         TypeError: one photo, whose rows would be taken for photos.
