@@ -176,7 +176,7 @@ def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], *
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]], *, exact: bool = False) -> str:
-    """Rows, whose columns are all the names in them, as CSV; what is None or missing is empty.
+    """Return rows, whose columns are all the names in them, as CSV; what is None or missing is empty.
 
     Floating-point numbers have 6 significant digits, about what float32 knows: 0.66, not 0.6600000262;
     all of their digits where ``exact``, for what is read back.

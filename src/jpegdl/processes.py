@@ -119,7 +119,8 @@ def quiet(*names: str) -> Iterator[None]:
 
 
 def count_cores() -> int:
-    """CPU cores that this process may use: those it is bound to, or as much time as its container has, whichever is less."""
+    """Count the CPU cores that this process may use: those it is bound to, or as much time as its container has, whichever is
+    less."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):  # cgroups, version 2 and version 1
         with suppress(OSError, ValueError):  # "max" is no number: all there is

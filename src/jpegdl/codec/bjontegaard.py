@@ -75,11 +75,11 @@ class Curve:
         return np.array([point["loss"] for point in self.points])
 
     def each_loss(self, images: int) -> _Array:
-        """(points, images): the cross-entropy of each test image at each point, nats."""
+        """Return (points, images): the cross-entropy of each test image at each point, nats."""
         return np.stack([np.frombuffer(bytes.fromhex(p["losses"]), "<f2")[:images].astype(float) for p in self.points])
 
     def right(self, images: int) -> NDArray[np.bool_]:
-        """(points, images): which of the test images each point is right about."""
+        """Return (points, images), bool: which of the test images each point is right about."""
         return np.stack(
             [np.unpackbits(np.frombuffer(bytes.fromhex(p["right"]), np.uint8))[:images].astype(bool) for p in self.points]
         )
@@ -195,7 +195,7 @@ def bd_accuracy(rates: _Array, accuracies: _Array, reference_rates: _Array, refe
 
 
 def common(first: _Array, second: _Array) -> tuple[float, float]:
-    """The least and the largest value that lie in the range of both.
+    """Return the least and the largest value that lie in the range of both.
 
     Raises:
         ValueError: there are fewer than 3 points, two of the same value, or no common values.
@@ -214,7 +214,7 @@ def common(first: _Array, second: _Array) -> tuple[float, float]:
 
 
 def between_points(rates: _Array, values: _Array, at: _Array) -> _Array:
-    """The values of a curve at other rates within its own, log scale, pchip."""
+    """Return the values of a curve at other rates within its own, log scale, pchip."""
     return np.asarray(PchipInterpolator(np.log(rates), values)(np.log(at)))
 
 

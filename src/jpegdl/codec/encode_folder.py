@@ -169,7 +169,7 @@ class _Tables:
         return nullcontext()
 
     def encode(self, picture: DecodedImage) -> tuple[bytes, None]:
-        """The file of an image.
+        """Return the file of an image.
 
         Raises:
             BadImage: the image, or what comes with it, is too large for a JPEG file.

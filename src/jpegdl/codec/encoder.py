@@ -136,7 +136,7 @@ def _saved(image: Image.Image, options: dict[str, Any]) -> bytes:
 
 
 def planes(pixels: Tensor, subsampling: str) -> list[Tensor]:
-    """DCT coefficients of Y, Cb and Cr as they lie in the image.
+    """Return the DCT coefficients of Y, Cb and Cr as they lie in the image.
 
     Args:
         pixels: (1, 3, H, W) in [0, 1].
@@ -164,7 +164,7 @@ def write_levels(
     exif: bytes = b"",
     icc: bytes | None = None,
 ) -> bytes:
-    """A JPEG file of these very levels, by jpeglib.
+    """Return a JPEG file of these levels, by jpeglib.
 
     Args:
         levels: of Y, or of Y, Cb and Cr, each (rows, columns, 8, 8).

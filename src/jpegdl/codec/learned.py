@@ -64,7 +64,7 @@ def learned_tables(model: str | None, tables: str | None) -> Learned:
 
 
 def of_run(folder: RunFolder) -> Learned:
-    """The tables that a run's layer has learned.
+    """Return the tables that a run's layer has learned.
 
     Raises:
         UsageError: the run is not finished, or its layer is none that a JPEG file can stand for.
@@ -193,5 +193,5 @@ def carried(
 
 
 def as_json(luma: Tensor, chroma: Tensor) -> dict[str, Any]:
-    """Integer tables as nested lists."""
+    """Return integer tables as nested lists."""
     return {name: table.int().tolist() for name, table in (("luma", luma), ("chroma", chroma))}

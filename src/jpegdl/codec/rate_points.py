@@ -166,7 +166,7 @@ class _RateTest:
         self.chosen = opened.images(config.images, config.images_seed)
 
     def without_files(self) -> dict[str, Any]:
-        """Accuracies of the model as it is, and with hard rounding."""
+        """Return the accuracies of the model as it is, and with hard rounding."""
         found = {"accuracy": float(self._answers(self.model)[0].mean()), "hard": None}
         if isinstance(self.model.layer, JpegLayer):
             rounding, self.model.layer.rounding = self.model.layer.rounding, "hard"
@@ -175,12 +175,12 @@ class _RateTest:
         return found
 
     def standard(self, tables: str, subsampling: str) -> dict[str, Any]:
-        """The point of default JPEG."""
+        """Return the point of default JPEG."""
         learned = learned_tables(None, tables)
         return self._point(tables, Encoder(learned.luma, learned.chroma, None, subsampling, optimize=self.config.optimize))
 
     def own(self, folder: RunFolder) -> dict[str, Any]:
-        """The point of the layer's own tables."""
+        """Return the point of the layer's own tables."""
         learned, layer = of_run(folder), self.model.layer
         assert isinstance(layer, JpegLayer)
         tables = file_tables(layer.luma.detach().cpu(), layer.chroma.detach().cpu())

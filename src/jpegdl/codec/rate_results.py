@@ -55,7 +55,7 @@ def rate_text(between: Between) -> str:
     return text + f" Test loss {_nats(loss.mean)} nats at the same rate{_around(loss, between.seeds, _nats, 'loss')}"
 
 
-#: Of :func:`rate_table`.
+#: The columns of :func:`rate_table`.
 RATE_COLUMNS = ["curve", "against default JPEG", "bits per pixel", "of", "mean [95 %]", "least", "most", "bits at the same"]
 
 

@@ -235,7 +235,7 @@ class _Test:
 
     @torch.no_grad()
     def without_files(self, data: "Data", chosen: list[int], optimize: bool) -> list[Row]:
-        """The rows soft and hard."""
+        """Return the rows soft and hard."""
         soft, hard, count, stored = 0, 0, 0, FileSizes()
         storable = True
         for images, targets in self.batches(data, chosen, "soft and hard"):
@@ -267,7 +267,7 @@ class _Test:
 
     @torch.no_grad()
     def of_crops(self, data: "Data", chosen: list[int], encoder: Encoder) -> list[Row]:
-        """The rows of files made of the very pixels that the model sees."""
+        """Return the rows of files made of the very pixels that the model sees."""
         counts, size = _Counts(), FileSizes()
         for images, targets in self.batches(data, chosen, "real file"):
             counts.add(self, torch.stack([size.through(image, encoder) for image in images]), targets)
@@ -277,7 +277,7 @@ class _Test:
     def of_folder(
         self, files: Path, wanted: int | None, own: tuple[Tensor, Tensor], test: "Data"
     ) -> tuple[list[Row], dict[str, Any]]:
-        """The rows of the files in a folder, and what these are.
+        """Return the rows of the files in a folder, and what these are.
 
         Args:
             files: the folder.
@@ -345,7 +345,7 @@ class FileSizes:
         self.files, self.bytes, self.headers = self.files + 1, self.bytes + len(file), self.headers + header_bytes(file)
 
     def through(self, image: Tensor, encoder: Encoder) -> Tensor:
-        """An image (3, H, W) in [0, 1] as it comes out of a JPEG file, whose size counts."""
+        """Return an image (3, H, W) in [0, 1] as it comes out of a JPEG file, whose size counts."""
         file = encoder.encode(v2.to_pil_image((image * 255).round().to(torch.uint8)))
         self.add(file)
         with Image.open(io.BytesIO(file)) as there:
@@ -358,7 +358,7 @@ class FileSizes:
 
 
 def header_bytes(file: bytes) -> int:
-    """Bytes of a JPEG file before its first entropy-coded data (ITU-T T.81, B.1.1.4: each segment has its length)."""
+    """Return the bytes of a JPEG file before its first entropy-coded data (ITU-T T.81, B.1.1.4: segments have a length)."""
     place = 2
     while file[place + 1] != 0xDA:  # start of scan
         place += 2 + int.from_bytes(file[place + 2 : place + 4], "big")

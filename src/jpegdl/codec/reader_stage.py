@@ -156,7 +156,7 @@ class ReaderStage:
             yield
 
     def encode(self, picture: DecodedImage) -> tuple[bytes, dict[str, Any]]:
-        """The file of a photo, and what is to be known of it.
+        """Return the file of a photo, and what to record of it.
 
         Raises:
             BadImage: the photo cannot be put into a JPEG file.
@@ -546,7 +546,7 @@ def _small(path: Path, alt: str) -> str:
         with path.open("rb") as file:
             image = open_picture(file, path.name).image.convert("RGB")
     except (*BAD, Other):  # the photo is gone by now
-        return f"<span>{alt}: cannot be read</span>"
+        return f"<p>{alt}: cannot be read</p>"
     image.thumbnail((_SIDE, _SIDE))
     image.save(stream, "png")
     return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}">'

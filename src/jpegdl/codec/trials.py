@@ -326,7 +326,7 @@ def _as_picture(photo: Image.Image | np.ndarray[Any, Any] | Tensor) -> Image.Ima
 
 
 def decoded(content: bytes) -> Tensor:
-    """(3, H, W) uint8: the pixels of a file, grey ones three times."""
+    """Return the pixels of a file, (3, H, W) uint8; grey ones three times."""
     with Image.open(io.BytesIO(content)) as image:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 

@@ -154,7 +154,7 @@ def _plot(axes: Axes, metrics: Metrics, column: str, factor: float, thin: bool) 
 
 
 def gains_figure(summary: dict[str, Any]) -> Figure | None:
-    """Each arm's difference from plain: of each seed, their mean and its 95 % interval. None where there is no other arm."""
+    """Draw each arm's difference from plain: seeds, their mean and its 95 % interval. None if there is no other arm."""
     others = {arm: entry for arm, entry in summary["arms"].items() if arm != "plain"}
     if not others:
         return None
@@ -191,7 +191,7 @@ def gains_figure(summary: dict[str, Any]) -> Figure | None:
 
 
 def compared_tables_figure(arm: str, runs: BySeed) -> Figure | None:
-    """Tables before and after training, mean over the seeds, and what changed; None for an arm without any for all blocks."""
+    """Draw tables before and after training, mean over seeds, and what changed; None for an arm without one for all blocks."""
     kind = _table_kind(next(iter(runs.values()))) if runs else None
     if kind not in DRAWN:
         return None
@@ -212,7 +212,7 @@ def _are_grey(runs: BySeed) -> bool:
 
 
 def compared_saturation_figure(arm: str, runs: BySeed) -> Figure | None:
-    """Share of the test images' coefficients at the level cap, mean over the seeds. None for an arm without a cap."""
+    """Draw the share of the test images' coefficients at the level cap, mean over the seeds. None for an arm without a cap."""
     shares = [run.result()["saturation"] for run in runs.values()]
     if not all(np.shape(share) == (3, 8, 8) for share in shares) or not shares:
         return None

@@ -23,26 +23,27 @@ NOT_TRAINED = "not trained"  # why a seed that other arms have is missing, where
 
 
 def summarize(results: dict[str, dict[int, dict[str, Any]]], failed: dict[str, dict[int, str]]) -> dict[str, Any]:
-    """Arms in numbers.
+    """Return the arms of a comparison in numbers, ready for JSON.
 
     Args:
-        results: of each arm, by seed, what its ``result.json`` holds. ``plain`` has at least one; a result whose loss or
+        results: of each arm, by seed, what its ``result.json`` holds. ``plain`` has at least one. A result whose loss or
             accuracy is not finite counts as failed.
         failed: of each arm, by seed, why it has no result.
 
     Returns:
-        ``seeds``: all seeds that any arm has. ``arms``, each with ``seeds``, those it has a result for; ``accuracy``, one per
-        seed, their ``mean`` and sample ``sd`` (None for fewer than two); ``difference`` from plain, paired over the seeds that
-        both have and were tested on the same images with: those ``seeds``, and what
-        :func:`jpegdl.statistics.paired_difference` returns for them, with ``p_holm`` where there are more than two arms (None
-        for plain, and where there is no such seed);
-        ``other_images``, how the test images of the others differ from plain's (None if none do); ``layer_parameters``,
-        ``parameters``;
-        ``time_ratio``, the median over those seeds of training time relative to plain's. An arm without any result has None
-        for all its numbers. ``failed``: of every missing run its ``arm``, ``seed`` and ``why``. ``versions`` and ``machine``
-        of the first run; ``test_images``, how many there were; ``plain_seconds``, the median training time of plain; ``mixed``:
-        by name, all values of those entries that differ between runs, of the files of the user's own code, and of an arm's
-        ``parameters``.
+        - ``seeds``: all seeds that any arm has.
+        - ``arms``, each with ``seeds`` that have a result; ``accuracy``, one for each seed, their ``mean`` and sample ``sd``
+          (None with fewer than two); ``layer_parameters``, ``parameters``; ``time_ratio``, the median over seeds of its
+          training time relative to plain's. An arm without a result has None for all its numbers.
+        - ``difference`` of each arm from plain, paired over the seeds that both have and were tested on the same images with:
+          those ``seeds``, and what :func:`jpegdl.statistics.paired_difference` returns for them, with ``p_holm`` if there are
+          more than two arms; None for plain, and without such a seed. ``other_images``: how the test images of the other seeds
+          differ from plain's; None if none do.
+        - ``failed``: of every missing run its ``arm``, ``seed`` and ``why``.
+        - ``versions`` and ``machine`` of the first run; ``test_images``, how many there were; ``plain_seconds``, the median
+          training time of plain.
+        - ``mixed``: by name, all values of those entries that differ between runs, of the files of the user's own code, and of
+          an arm's ``parameters``.
     """
     reasons = {arm: dict(failed.get(arm, {})) for arm in [*results, *failed]}
     sound: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in reasons}

@@ -265,7 +265,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         return self._source.key(self._indices[index])
 
     def stored_size(self, index: int) -> tuple[int, int]:
-        """Width and height of an image as it is stored; whatever its reader raises where it cannot be opened."""
+        """Return the width and height of an image as it is stored, in pixels; raise what its reader raises."""
         return self._source.read(self._indices[index]).size
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:

@@ -14,7 +14,7 @@ Key = int | tuple[int, int] | None  # an image's index; with the seed of its aug
 
 
 def processes() -> tuple[int, int]:
-    """This process's rank and the number of processes that share the work."""
+    """Return this process's rank and the number of processes that share the work."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1

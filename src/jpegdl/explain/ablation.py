@@ -202,7 +202,8 @@ def ablate(
     save: Callable[[Counted], None],
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """The whole ablation, ready for JSON: ``images``, ``accuracy`` of the unaltered model, and ``variants`` (:func:`judge`).
+    """Return the whole ablation, ready for JSON: ``images``, ``accuracy`` of the unaltered model, and ``variants``
+    (:func:`judge`).
 
     Raises:
         NotApplicable: the layer does not work on DCT coefficients, or its batches are empty.

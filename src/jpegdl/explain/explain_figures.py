@@ -53,7 +53,7 @@ def history_figure(name: str, content: dict[str, Any]) -> Figure:
 
 
 def saturation_figure(name: str, content: dict[str, Any]) -> Figure | None:
-    """Share of coefficients at the level cap; None where there is no cap."""
+    """Draw the share of coefficients at the level cap; None where there is no cap."""
     if content["saturation"] is None:
         return None
     shares = {words: np.array(content["saturation"][plane]) for plane, words in _PLANES.items()}
@@ -64,7 +64,7 @@ def saturation_figure(name: str, content: dict[str, Any]) -> Figure | None:
 
 
 def bits_figure(name: str, content: dict[str, Any]) -> Figure | None:
-    """Bits per frequency of what goes in and of what is left; None where neither is known."""
+    """Draw the bits per frequency of what goes in and of what is left; None where neither is known."""
     if content["bits"] is None:
         return None
     bits = dict(content["bits"])
@@ -88,7 +88,7 @@ def bits_figure(name: str, content: dict[str, Any]) -> Figure | None:
 
 
 def transfer_figure(name: str, content: dict[str, Any]) -> Figure | None:
-    """Q(z) of single frequencies over the data's histogram of z; None where there are no such curves."""
+    """Draw Q(z) of single frequencies over the data's histogram of z; None where there are no such curves."""
     if content["transfer"] is None:
         return None
     curves = [curve for curve in content["transfer"] if not (content["grey"] and curve["plane"] == "chroma")]

@@ -129,7 +129,7 @@ class _Measured:
                 self.soft[plane].add(*(x.movedim(2, 1).flatten(0, 1) for x in (levels, shares)))
 
     def bits(self) -> dict[str, Any]:
-        """Entropies in bits, (8, 8) by plane; None of what was not counted."""
+        """Return entropies in bits, (8, 8) by plane; None of what was not counted."""
 
         def of(counts: dict[str, Counts]) -> dict[str, Any]:
             return {plane: counts[plane].entropies().tolist() for plane in counts}

@@ -11,7 +11,7 @@ from jpegdl.layer import PrependedModel
 
 
 def grad_cam(model: PrependedModel, images: Tensor, classes: Tensor) -> tuple[Tensor, str]:
-    r"""Grad-CAM++: which places of a backbone's last feature map of at least 3 x 3 places speak for a class.
+    r"""Compute Grad-CAM++: which places of a backbone's last feature map of at least 3 x 3 places speak for a class.
 
     With the feature map A of channels c, and the gradient g = d logit / dA::
 

@@ -39,7 +39,7 @@ class Counts:
         return numbers[here], self._weights[here]
 
     def entropies(self) -> Tensor:
-        """(8, 8) float64: the entropy at each frequency, -sum p log2 p over the shares p of its numbers, in bits."""
+        """Return (8, 8) float64: the entropy at each frequency, -sum p log2 p over the shares p of its numbers, in bits."""
         bits = []
         for frequency in range(FREQUENCIES):
             weights = self.of(frequency)[1]

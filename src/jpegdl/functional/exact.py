@@ -263,7 +263,7 @@ def _shifted(x: Any, bits: int) -> Any:
 
 
 def forward_pass(x: Sequence[Any], *, first: bool) -> list[Any]:
-    """The 8-point DCT, times sqrt(8), and times 4 between the two passes, of which the first is along rows.
+    """Compute the 8-point DCT, times sqrt(8), and times 4 between the two passes, of which the first is along rows.
 
     Args:
         x: eight of anything that has +, -, *, << and >> of integers with 32 bits: tensors, or a processor's vectors.
@@ -282,7 +282,7 @@ def forward_pass(x: Sequence[Any], *, first: bool) -> list[Any]:
 
 
 def inverse_pass(z: Sequence[Any], *, first: bool) -> list[Any]:
-    """The inverse of both passes of :func:`forward_pass`: the first along columns, the last gives pixels less 128.
+    """Compute the inverse of both passes of :func:`forward_pass`: the first along columns, the last gives pixels less 128.
 
     Args:
         z, first: as there.

@@ -41,7 +41,7 @@ _LONG = 8  # strips of 4:2:0 that lie below one another: at each end, chroma of 
 
 
 def forward(images: Tensor, q: Tensor, alpha: Tensor | None, seed: Tensor | None, trip: Trip) -> Tensor:
-    """Images through the codec; see :func:`jpegdl.kernels.round_trip`.
+    """Take images through the codec; see :func:`jpegdl.kernels.round_trip`.
 
     Args:
         images: (N, C, H, W) of any strides, C 3 or 1, floating point in [0, 1] or uint8.
@@ -177,7 +177,7 @@ def _of_blocks(sums: Tensor) -> Tensor:
 
 
 def exact(images: Tensor, luma: Tensor, chroma: Tensor, factors: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-    """The exact round trip.
+    """Compute the exact round trip.
 
     Args:
         images: (N, C, H, W), C 1 or 3, of any strides, float32 in [0, 1] or uint8.
@@ -208,7 +208,7 @@ def exact_backward(
     want_images: bool,
     want_tables: bool,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of the exact round trip: straight through its roundings, or those that it has.
+    """Compute gradients of the exact round trip: straight through its roundings, or those that it has.
 
     Args:
         images, luma, chroma, factors: as in :func:`exact`; images in floating point.

@@ -268,7 +268,7 @@ def _backward_kernel(
 
 
 def forward(images: Tensor, q: Tensor, alpha: Tensor | None, seed: Tensor | None, trip: Trip) -> Tensor:
-    """Images through the codec; see :func:`jpegdl.kernels.round_trip`.
+    """Take images through the codec; see :func:`jpegdl.kernels.round_trip`.
 
     Args:
         images: (N, C, H, W) of any strides, C 3 or 1, floating point in [0, 1] or uint8.
@@ -364,7 +364,7 @@ def _differentiate(
 
 
 def exact(images: Tensor, luma: Tensor, chroma: Tensor, factors: tuple[int, int]) -> tuple[Tensor, None]:
-    """The exact round trip.
+    """Compute the exact round trip.
 
     Args:
         images: (N, C, H, W), C 1 or 3, of any strides, float32 in [0, 1] or uint8.
@@ -390,7 +390,7 @@ def exact_backward(
     want_images: bool,
     want_tables: bool,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of the exact round trip: straight through its roundings, or those that it has.
+    """Compute gradients of the exact round trip: straight through its roundings, or those that it has.
 
     Args:
         images, luma, chroma, factors: as in :func:`exact`; images in floating point.

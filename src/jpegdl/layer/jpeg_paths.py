@@ -26,7 +26,7 @@ def floating(
     *,
     whole: bool,
 ) -> Tensor:
-    """Colour, chroma subsampling, DCT, a quantizer and back, in floating point.
+    """Take images through colour, chroma subsampling, DCT and a quantizer, and back, in floating point.
 
     Args:
         images: (N, C, H, W), float32 or float64 in [0, 1].

@@ -122,8 +122,8 @@ def attack_images(
 
 @torch.no_grad()
 def answers(model: nn.Module, images: Tensor, labels: Tensor, draws: int = 1) -> Tensor:
-    """(N,) bool: which images a model takes for what they are, in more than half of ``draws`` passes with random numbers of one
-    seed."""
+    """Return (N,) bool: which images a model takes for what they are, in more than half of ``draws`` passes with random numbers
+    of one seed."""
     right = torch.zeros_like(labels)
     with isolated(JUDGING):
         for _ in range(draws):

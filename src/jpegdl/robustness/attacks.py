@@ -67,7 +67,7 @@ def pgd(
     restarts: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Steps of 2.5 eps / ``steps`` along the gradient, each followed by a projection, from random starts.
+    """Take steps of 2.5 eps / ``steps`` along the gradient, each followed by a projection, from random starts.
 
     Where there are several, the first of them starts from the image itself, as steps from a random start in L2 end a little
     beside the worst case. An image is done with at the first step, or start, at which it is taken for another class, of a
@@ -109,7 +109,8 @@ def pgd(
 
 
 def project_to_ball(moved: Tensor, images: Tensor, norm: str, eps: float) -> Tensor:
-    """``moved`` brought back to within ``eps`` of ``images``, and into [0, 1]; where it is not a number, the image itself."""
+    """Return ``moved`` brought back to within ``eps`` of ``images``, and into [0, 1]; where it is not a number, the image
+    itself."""
     change = torch.where(moved.isfinite(), moved - images, 0)
     if norm == "Linf":
         change = change.clamp(-eps, eps)
@@ -119,7 +120,7 @@ def project_to_ball(moved: Tensor, images: Tensor, norm: str, eps: float) -> Ten
 
 
 def distance(moved: Tensor, images: Tensor, norm: str) -> Tensor:
-    """(N,): how far each image was moved, float64, in units of ``images``."""
+    """Return (N,): how far each image was moved, float64, in units of ``images``."""
     change = (moved - images).double().flatten(1)
     return change.abs().amax(1) if norm == "Linf" else torch.linalg.vector_norm(change, dim=1)
 

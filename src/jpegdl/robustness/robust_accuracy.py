@@ -85,7 +85,7 @@ def levels(outcomes: list[AttackOutcome], right: Bits) -> list[dict[str, Any]]:
 
 
 def masking(outcomes: list[AttackOutcome], check: list[AttackOutcome], right: Bits, chance: float) -> dict[str, Any]:
-    """Signs that gradients say too little, so that white-box attacks look weaker than the model is.
+    """Return signs that gradients say too little, so that white-box attacks look weaker than the model is.
 
     Args:
         outcomes: of the attacks asked for.

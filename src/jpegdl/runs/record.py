@@ -24,7 +24,7 @@ WHERE = ("data.path", "data.workers", "device", "training.loggers")
 
 
 def settings_of(config: RunConfig, arm: str, seed: int) -> dict[str, Any]:
-    """Settings as they are written and compared: what stands for a default is spelled out."""
+    """Return settings as they are written and compared: what stands for a default is spelled out."""
     settings = {"arm": arm, "seed": seed, **asdict(config)}
     if settings["data"]["class_order"] == CLASS_ORDERS[0]:  # the default, which earlier versions did not write down
         settings["data"]["class_order"] = None
@@ -61,7 +61,8 @@ def first_difference(there: Any, here: Any, path: str = "") -> str | None:
 
 
 def class_difference(there: list[str], here: list[str]) -> str | None:
-    """In words, how the classes of two data sets differ; None if they are the same, or but for the Unicode form of names."""
+    """Return, in words, how the classes of two data sets differ; None if they are the same, or but for the Unicode form of
+    names."""
     there, here = ([unicodedata.normalize("NFC", name) for name in names] for names in (there, here))
     if odd := sorted(set(there) ^ set(here)):
         more = f" ({len(odd)} classes differ)" if len(odd) > 1 else ""
@@ -151,7 +152,7 @@ def digest_of_tables(config: RunConfig) -> str | None:
 
 
 def digests_of_networks(config: RunConfig) -> dict[str, str]:
-    """Digests of the other networks that judge the layer, by the folders of their runs."""
+    """Return digests of the other networks that judge the layer, by the folders of their runs."""
     return {folder: digest_of_file(Path(folder) / "model.safetensors") for folder in config.training.networks}
 
 
@@ -172,9 +173,9 @@ def versions() -> dict[str, str]:
 
 
 def digests_of_code(config: RunConfig) -> dict[str, str]:
-    """Digests of the files with the user's own code that a run depends on: by the names in its settings and, where there are
-    any or the data set is given as Python objects, of all other modules that are the user's own and imported, by ``module``,
-    since those may have a hand in it. Without what is not imported, as callbacks are not to evaluate a run."""
+    """Return digests of the files with the user's own code that a run depends on: by the names in its settings and, where there
+    are any or the data set is given as Python objects, of all other modules that are the user's own and imported, by
+    ``module``, since those may have a hand in it. Without what is not imported, as callbacks are not to evaluate a run."""
     entries = [entry for entry in (*config.training.callbacks, *config.training.loggers) if isinstance(entry, dict)]
     paths = [entry["class_path"] for entry in entries]
     own = [":".join(module_and_class(path)) for path in paths if not path.startswith("lightning.")]

@@ -47,7 +47,7 @@ class LogAdam(torch.optim.Adam):
 
 
 def build_scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> LRScheduler:
-    """A learning-rate schedule to be stepped after every batch; ``epochs`` and ``steps`` are those of the whole training.
+    """Build a learning-rate schedule to be stepped after every batch; ``epochs`` and ``steps`` are those of the whole training.
 
     With T steps, w of them warm-up, the rate of step t = 0 .. T - 1 is each group's own times t / w in the warm-up, and then
 

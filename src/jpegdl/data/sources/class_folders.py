@@ -224,7 +224,8 @@ def open_test(config: DataConfig) -> tuple[Source, Source, list[str]]:
 
 @register_set("folder", open_test=open_test)
 def open_folder(config: DataConfig) -> Parts:
-    """Class folders for training and test; or for each a tar of them, a tar of one tar for each class, or a folder of these.
+    """Open class folders for training and test; or for each a tar of them, a tar of one tar for each class, or a folder of
+    these.
 
     A class folder that holds no image in either part is left out, with a warning. A part for validation beside the test part
     is taken for that. With ``data.test_share`` there need be no test part; then the folder (or a tar) may be class folders.

@@ -59,7 +59,7 @@ def _column(file: Path) -> dict[str, str]:
 
 @register_set("cub200")
 def open_cub200(config: DataConfig) -> Sets:
-    """CUB-200-2011, official split: 5,994 training and 5,794 test images of 200 birds.
+    """Open CUB-200-2011, official split: 5,994 training and 5,794 test images of 200 birds.
 
     Raises:
         UsageError: a file of the archive is missing or damaged.
@@ -84,7 +84,7 @@ def open_cub200(config: DataConfig) -> Sets:
 
 @register_set("dogs")
 def open_dogs(config: DataConfig) -> Sets:
-    """Stanford Dogs, official split: 12,000 training and 8,580 test images of 120 breeds.
+    """Open Stanford Dogs, official split: 12,000 training and 8,580 test images of 120 breeds.
 
     Raises:
         UsageError: a file of the archives is missing or damaged.

@@ -12,7 +12,7 @@ from jpegdl.errors import UsageError
 
 @register_set("imagenet")
 def open_imagenet(config: DataConfig) -> Parts:
-    """ImageNet-1K: folders or tars of WordNet ids (n01440764, ...), or WebDataset shards.
+    """Open ImageNet-1K: folders or tars of WordNet ids (n01440764, ...), or WebDataset shards.
 
     Raises:
         UsageError: neither is there, or the classes are not WordNet ids.

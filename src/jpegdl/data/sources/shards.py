@@ -153,7 +153,7 @@ def read_shards(root: Path, files: Sequence[Path]) -> Stored:
 
 @register_set("wds/")
 def open_shards(config: DataConfig) -> Parts:
-    """WebDataset shards of training, test and, where there are both, validation images; classes are numbered.
+    """Open WebDataset shards of training, test and, where there are both, validation images; classes are numbered.
 
     Raises:
         UsageError: there are none, or they hold no images with classes.

@@ -30,7 +30,7 @@ class _MadeUp(Source):
 
 @register_set("made-up")
 def open_made_up(config: DataConfig) -> Sets:
-    """Images that are generated, the same at every call, for trying settings out without any files.
+    """Open images that are generated, the same at every call, for trying settings out without any files.
 
     Raises:
         UsageError: a path is given.
