@@ -216,6 +216,8 @@ def test_workers_are_told_whose_they_are(config, monkeypatch):
 
         kill = wait = poll
 
+    for name in ("tuning", "locks"):
+        (config.folder / name).mkdir(parents=True)
     monkeypatch.setattr(tuning.subprocess, "Popen", Worker)
     tuning._work_side_by_side(tuning._Task(replace(config, jobs=2), "plain", 2, 0, None, None, (None,)), [])
     assert len(started) == 2

@@ -87,7 +87,9 @@ def _masking_lines(results: Results) -> list[str]:
         looked.append(f"{check['attack']} leaves nothing at {check['eps_255']:g}/255")
     if not looked:
         return ["No attack tested whether gradients are masked."]
-    return [f"No sign of masked gradients, looked for on {how_many(every[0]['images'], 'image')}: {'; '.join(looked)}."]
+    images = every[0]["images"]
+    these = "this image" if images == 1 else f"these {images:,} images"
+    return [f"No sign of masked gradients on {these}: {'; '.join(looked)}."]
 
 
 def _attack_table(results: Results) -> list[list[str]]:
