@@ -225,8 +225,8 @@ def as_text(name: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text on one line, whatever names of files there are in it."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """Return text on one line, whatever names of files there are in it; bytes that are no text of the system's stay."""
+    return re.sub("[\0-\x1f\x7f\u2028\u2029]", lambda one: ascii(one[0])[1:-1], text)
 
 
 class BusyError(UsageError):

@@ -13,6 +13,7 @@ import jpegdl.cli
 from factory import code_module
 from jpegdl.codec import Encoder, PhotoRateConfig, open_reader, photo_rate_figure, photo_rates, rate_photos
 from jpegdl.errors import DataWarning, UsageError
+from jpegdl.statistics import paired_interval, wilson
 from jpegdl.tables import standard_tables, write_tables
 
 
