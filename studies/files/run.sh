@@ -11,7 +11,7 @@ run() {
 }
 run measure.py "$out/lite0.jsonl" --images "$data" --weights "$weights" "$@"
 run encoders.py "$out/encoders.jsonl" --images "$data" --weights "$weights" "$@"
-run measure.py "$out/lite1.jsonl" --images "$data" --weights "$weights" --swap "$@"
+run measure.py "$out/lite1.jsonl" --images "$data" --weights "$weights" --swap --mus 1.0 0.25 "$@"
 run summarize.py "$out/lite0.jsonl" "$out/encoders.jsonl" --csv "$out/lite0.csv" --rates "$out/rates.csv"
 run summarize.py "$out/lite1.jsonl" --csv "$out/lite1.csv"
 run draw.py curves "$out/curves.png" "$out/lite0.csv"
