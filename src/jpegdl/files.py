@@ -226,7 +226,7 @@ def as_text(name: str) -> str:
 
 def printable(text: str) -> str:
     """Return text on one line, whatever names of files there are in it; bytes that are no text of the system's stay."""
-    return re.sub("[\0-\x1f\x7f\u2028\u2029]", lambda one: ascii(one[0])[1:-1], text)
+    return re.sub("[\0-\x1f\x7f-\x9f\u2028\u2029]", lambda one: ascii(one[0])[1:-1], text)
 
 
 class BusyError(UsageError):

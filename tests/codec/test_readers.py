@@ -178,6 +178,17 @@ def test_answers_that_say_nothing_of_a_file():
         readers.check_together(alike)
 
 
+def test_a_network_that_is_sure_of_noise_is_taken():
+    """Its probabilities of two pictures of noise are 1 and 0, to the last bit."""
+
+    class Sure(nn.Module):
+        def forward(self, x):
+            smooth = 100.0 * ((x[..., 1:] - x[..., :-1]).abs().mean((1, 2, 3)) < 0.3)
+            return torch.stack((torch.full_like(smooth, 50.0), smooth), 1).softmax(1)
+
+    assert PhotoReader(Sure(), size=32, fast=False).outputs == 2
+
+
 @pytest.mark.parametrize(
     ("made", "named"),
     [

@@ -46,7 +46,8 @@ def test_a_photo_s_file_keeps_what_came_with_it(tmp_path):
     exif[0x0112], exif[0x010E] = 6, "mine"
     PHOTOS[0].save(tmp_path / "turned.png", exif=exif)
     (file,), (again,) = choose([tmp_path / "turned.png"], one), choose([open_photo(tmp_path / "turned.png")], one)
-    assert file.content == again.content
+    (by_name,) = choose([str(tmp_path / "turned.png")], one)
+    assert file.content == again.content == by_name.content
     with Image.open(io.BytesIO(file.content)) as image:
         assert (image.size, dict(image.getexif())) == (PHOTOS[0].size, dict(exif))
     with pytest.raises(TypeError, match="several"):
@@ -220,7 +221,8 @@ def test_arrays_and_tensors_are_photos_too():
         (tensor / 255 * 2, ValueError),
         (tensor.int(), TypeError),
         (array[..., :2], ValueError),
-        ("a", TypeError),
+        ("no such file", UsageError),
+        (b"a", TypeError),
     ):
         with pytest.raises(error):
             choose([bad], one)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.special import stdtrit
 
-from jpegdl.errors import UsageError
+from jpegdl.errors import UsageError, how_many
 from jpegdl.runs.record import same_images
 
 #: By arm and seed, what :func:`jpegdl.codec.rate_run` returned.
@@ -202,9 +202,7 @@ def common(first: _Array, second: _Array) -> tuple[float, float]:
     """
     for values in (first, second):
         if len(values) < FEWEST:
-            raise ValueError(
-                f"a curve has {len(values)} point{'s' if len(values) != 1 else ''}, and at least {FEWEST} are needed"
-            )
+            raise ValueError(f"a curve has {how_many(len(values), 'point')}, and at least {FEWEST} are needed")
         if (np.diff(values) <= 0).any():
             raise ValueError("two points of a curve have the same value, or they are not in order")
     low, high = max(first[0], second[0]), min(first[-1], second[-1])

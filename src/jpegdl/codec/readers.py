@@ -151,7 +151,8 @@ class PhotoReader:
     def _tried(self) -> int:
         """Check its answers on three images, in full precision; return how many numbers an answer has."""
         views = torch.rand((3, 3, self.size, self.size), generator=torch.Generator().manual_seed(0))
-        views[1:] *= 0.5  # one brighter than the others
+        views[1] *= 0.5  # the first is brighter than the others
+        views[2] = torch.linspace(0, 0.5, self.size)  # all noise may be one class, of which a network is sure
         with torch.no_grad():
             raw = self._numbers(views)
             self._probabilities = not self.features and bool((raw >= 0).all() and ((raw.sum(1) - 1).abs() < 1e-3).all())
@@ -429,8 +430,8 @@ def check_together(readers: Sequence[PhotoReader]) -> None:
     """Refuse readers whose distances cannot be compared.
 
     Raises:
-        UsageError: there is none; two have the same weights; some give features and others
-            logits; or they know different classes.
+        UsageError: there is none; two have the same weights; some give features and others logits; or they know different
+            classes.
     """
     if not readers:
         raise UsageError("give at least one reader")

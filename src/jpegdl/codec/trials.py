@@ -44,7 +44,7 @@ _LARGE = 2**22  # pixels of a photo whose files are made side by side
 LOOKS = 32  # files that go through a reader at once
 
 Share = Annotated[float, Range(0, 1)]
-PhotoLike = Image.Image | np.ndarray[Any, Any] | Tensor | DecodedImage | Path
+PhotoLike = Image.Image | np.ndarray[Any, Any] | Tensor | DecodedImage | Path | str
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ class Trials:
 
     @property
     def pixels(self) -> int:
-        """How many files there are."""
+        """How many pixels the photo has."""
         return self.size[0] * self.size[1]
 
     @property
@@ -297,7 +297,7 @@ def as_photo(photo: PhotoLike) -> DecodedImage:
     Raises:
         TypeError, ValueError: something else, or what a JPEG file has no place for.
     """
-    photo = open_photo(photo) if isinstance(photo, Path) else photo
+    photo = open_photo(photo) if isinstance(photo, Path | str) else photo
     return photo if isinstance(photo, DecodedImage) else DecodedImage(_as_picture(photo), b"", None)
 
 
@@ -319,7 +319,7 @@ def _as_picture(photo: Image.Image | np.ndarray[Any, Any] | Tensor) -> Image.Ima
         photo = photo.permute(1, 2, 0).cpu().numpy()
         photo = photo[..., 0] if photo.shape[-1] == 1 else photo
     if not isinstance(photo, np.ndarray):
-        raise TypeError(f"a photo must be a Path, a PIL image, an array or a tensor, got {type(photo).__name__}")
+        raise TypeError(f"a photo must be a path, a PIL image, an array or a tensor, got {type(photo).__name__}")
     if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or (photo.ndim == 3 and photo.shape[-1] != 3) or not photo.size:
         raise ValueError(f"a photo must be uint8, (H, W, 3) or (H, W), got {photo.dtype} {photo.shape}")
     return Image.fromarray(photo)

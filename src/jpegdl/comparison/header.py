@@ -55,8 +55,8 @@ def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
     )
     if (total := plain.training.epochs * steps) < _FEW and not config.trained and config.data.kind != "made-up":
         rows["training"] += (
-            f"; {how_many(total, 'step')} in all, which teaches a new network little: a smaller --data.batch-size or more "
-            "--training.epochs make more"
+            f"; {how_many(total, 'step')} in all, few for a new network: a smaller --data.batch-size or more "
+            "--training.epochs gives more"
         )
     if config.tuned and (changed := config.changed_since_tuned(data.fingerprint)):
         rows["tuned"] = f"not for this comparison: {'; '.join(changed)}"

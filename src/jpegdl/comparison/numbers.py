@@ -370,9 +370,8 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
         notes.append(f"Passed over {passed_in_words(passed)}.")
     if left_out := summary.get("left_out"):
         some = ", ".join(left_out[:NAMED]) + (", ..." if len(left_out) > NAMED else "")
-        one = len(left_out) == 1
         notes.append(
-            f"Left out {len(left_out)} image{'' if one else 's'} that cannot be decoded: {some}"
+            f"Left out {how_many(len(left_out), 'image')} that cannot be decoded: {some}"
             f"{'' if len(left_out) <= NAMED else ' (all of them: data.left_out in each result.json)'}."
         )
     for arm, entry in summary["arms"].items():

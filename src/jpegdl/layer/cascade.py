@@ -25,7 +25,7 @@ class JpegCascade(ImageLayer, nn.ModuleList):
         layers: one or more layers from images to images, a :class:`jpegdl.JpegLayer` or any of its variants.
 
     Raises:
-        UsageError: there are no layers, or one of them is not a module.
+        UsageError: there are no layers, or one of them is not a layer from images to images.
 
     Source: the variant in the public code of "JPEG Inspired Deep Learning" (ICLR 2025).
 

@@ -4,7 +4,7 @@ import datetime
 from contextlib import suppress
 from typing import Any
 
-from jpegdl.errors import UsageError
+from jpegdl.errors import UsageError, how_many
 from jpegdl.report.section import Runs
 
 Rows = list[tuple[str, str]]
@@ -34,7 +34,7 @@ def page_head(runs: Runs, summary: dict[str, Any]) -> Rows:
         parameters = summary["arms"]["plain"].get("parameters")
         rows.append(("Network", summary["backbone"] + (f", {parameters:,} parameters" if parameters else "") + start))
         optimizer = config.training.optimizer
-        epochs = f"{config.training.epochs} epoch{'' if config.training.epochs == 1 else 's'}"
+        epochs = how_many(config.training.epochs, "epoch")
         how = f"{epochs}, batches of {config.data.batch_size}, {optimizer.name}, rate {optimizer.lr:g}"
         rows.append(("Training of plain", f"{how} ({optimizer.schedule}), {config.training.precision}"))
     with suppress(OSError):

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from PIL import features
 
-from jpegdl.errors import UsageError, some_of, warn_of_data
+from jpegdl.errors import UsageError, how_many, some_of, warn_of_data
 from jpegdl.files import as_text
 
 # Those that some builds of Pillow read, and whether this one does.
@@ -103,9 +103,8 @@ def warn_unread(root: object, split: str, read: str, others: Sequence[str]) -> N
 
 def passed_in_words(suffixes: Mapping[str, int]) -> str:
     """Return ``3 files: 2 .heic, 1 .txt``, the most first."""
-    total = sum(suffixes.values())
     each = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items(), key=lambda item: (-item[1], item[0])))
-    return f"{total} file{'s' if total > 1 else ''}: {each}"
+    return f"{how_many(sum(suffixes.values()), 'file')}: {each}"
 
 
 def _suffix(name: str) -> str:

@@ -149,7 +149,7 @@ def _held_out(parts: Parts, config: DataConfig, label: str, test_only: bool) -> 
         raise UsageError(f"{what}: {label} has too few training images to hold any out: {len(targets)}")
     if without := sorted(set(targets).difference(targets[index] for index in chosen)):
         names = some_of([repr(str(parts.classes[index])) for index in without], _NAMED)
-        warn_of_data(f"{label}: nothing is held out of {names}, which have too few training images")
+        warn_of_data(f"{label}: nothing is held out of {names}: too few training images")
     train, validation = _apart(parts.train, chosen)
     return parts._replace(train=train, validation=validation)
 
