@@ -87,7 +87,7 @@ class FileCost:
         looked: Callable[[int], None] | None = None,
     ) -> None:
         if not len(photos):
-            raise UsageError("give at least one photo to search tables on")
+            raise UsageError("photos must hold at least one to search tables on")
         if not mu >= 0 or not math.isfinite(mu):
             raise UsageError(f"mu must be a finite number, 0 or more, got {mu}")
         if subsampling not in ("4:4:4", "4:2:0"):
