@@ -214,3 +214,10 @@ def test_no_text_in_the_encoding_of_the_system(root):
         for call in _system_encoded(ast.parse(file.read_text(encoding="utf-8")))
     ]
     assert not found, "\n".join(["give them an encoding:", *found])
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x85b", "a\x9b31mb", "a\u2028b", "a\x7fb"])
+def test_a_name_keeps_to_its_line(name):
+    shown = files.printable(f"{name} \u4e2d \udcff")
+    assert shown == ascii(name)[1:-1] + " \u4e2d \udcff"  # letters of any script stay, and bytes that are no text
+    assert len(shown.splitlines()) == 1
