@@ -226,7 +226,9 @@ def as_text(name: str) -> str:
 
 def printable(text: str) -> str:
     """Return text on one line, whatever names of files there are in it; bytes that are no text of the system's stay."""
-    return re.sub("[\0-\x1f\x7f-\x9f\u2028\u2029]", lambda one: ascii(one[0])[1:-1], text)
+    # In an encoding of 8 bits, a letter of a name in UTF-8 can read as one of U+0080 to U+009F.
+    upper = "\x7f-\x9f" if sys.getfilesystemencoding() == "utf-8" else "\x7f"
+    return re.sub(f"[\0-\x1f{upper}\u2028\u2029]", lambda one: ascii(one[0])[1:-1], text)
 
 
 class BusyError(UsageError):
