@@ -166,7 +166,7 @@ def check_values(tensor: Tensor, sound: Callable[[Tensor], Tensor], message: str
 
     Raises:
         UsageError: it says which value; RuntimeError from compiled code, on CUDA by an assertion on the device, after which
-                PyTorch needs a new process.
+            PyTorch needs a new process.
     """
     if torch.compiler.is_compiling():
         if not torch._C._are_functorch_transforms_active():  # with which there is no such check
