@@ -1,6 +1,7 @@
-"""The one exception for what a user can mend, and the hint that goes with a misspelt name."""
+"""The one exception for what a user can mend, the hint that goes with a misspelt name, and how a terminal's lines are made."""
 
 import difflib
+import textwrap
 import warnings
 from collections.abc import Iterable, Sequence
 
@@ -27,6 +28,14 @@ def warn_of_data(text: str) -> None:
 def some_of(names: Sequence[str], most: int) -> str:
     """Return ``a, b and 3 more``: as many names as a message has room for."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+WIDTH = 80  #: Characters of a line in a terminal.
+
+
+def folded(text: str, width: int = WIDTH) -> str:
+    """Return a line of text in lines of at most ``width`` characters; a longer word keeps a line of its own."""
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def how_many(count: int, one: str, several: str | None = None) -> str:

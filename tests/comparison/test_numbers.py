@@ -10,7 +10,6 @@ from scipy import stats
 from factory import fake_result, fake_summary
 from jpegdl.comparison.numbers import (
     NOT_TRAINED,
-    folded,
     narrow_table,
     recounted,
     summarize,
@@ -22,6 +21,7 @@ from jpegdl.comparison.numbers import (
     verdict,
     without_result,
 )
+from jpegdl.errors import folded
 from jpegdl.statistics import holm, paired_difference
 
 

@@ -5,9 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from jpegdl.errors import WIDTH, folded
 from jpegdl.files import printable
-
-WIDTH = 80  # characters of a line
 
 
 def say(text: str) -> None:
@@ -18,9 +17,7 @@ def say(text: str) -> None:
 
 def say_folded(text: str) -> None:
     """Print a sentence, or names one after the other, in lines of at most 80 characters."""
-    from jpegdl.comparison.numbers import folded
-
-    say(folded(printable(text), WIDTH))
+    say(folded(printable(text)))
 
 
 def say_aside(text: str) -> None:

@@ -17,7 +17,7 @@ from jpegdl.comparison.jobs import count_jobs
 from jpegdl.comparison.schedule import Run
 from jpegdl.data import Data
 from jpegdl.data.config import DEFAULT_SIZE, SMALL
-from jpegdl.errors import UsageError, how_many
+from jpegdl.errors import WIDTH, UsageError, how_many
 from jpegdl.layer import build_layer, layer_kind, prepend
 from jpegdl.processes import count_cores
 from jpegdl.random import isolated
@@ -26,7 +26,6 @@ from jpegdl.runs.config import BFLOAT16, with_precision
 from jpegdl.runs.device import compute_device, has_bfloat16
 from jpegdl.tables import standard_tables
 
-WIDTH = 80  # characters
 _ENOUGH = 2.0  # seconds, that one measurement takes at most where a step takes less
 _WORTH_IT = 120.0  # seconds of training, beyond which a shorter way is looked for
 _LOOKED_AT = 9  # images

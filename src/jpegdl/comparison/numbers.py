@@ -6,12 +6,11 @@ Accuracies and differences are shares, 0 to 1, except in the display.
 import math
 import re
 import statistics
-import textwrap
 from itertools import zip_longest
 from typing import Any
 
 from jpegdl.data.sources.listing import passed_in_words
-from jpegdl.errors import how_many
+from jpegdl.errors import folded, how_many
 from jpegdl.files import csv_text
 from jpegdl.runs.record import counted, other_test_images
 from jpegdl.statistics import add_holm, paired_difference
@@ -290,11 +289,6 @@ def _broken(cell: str, width: int) -> list[str]:
     glue = "\N{NO-BREAK SPACE}"
     pieces = [piece.replace(" ", glue) if len(piece) <= width else piece for piece in _PIECES.findall(cell)]
     return folded(" ".join(pieces), width).replace(glue, " ").split("\n")
-
-
-def folded(text: str, width: int = 80) -> str:
-    """Return a line of text in lines of at most ``width`` characters; a longer word keeps a line of its own."""
-    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def summary_rows(summary: dict[str, Any]) -> list[list[str]]:

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jpegdl.comparison.numbers import folded, recounted, summary_csv, summary_table, verdict
-from jpegdl.errors import UsageError
+from jpegdl.comparison.numbers import recounted, summary_csv, summary_table, verdict
+from jpegdl.errors import WIDTH, UsageError, folded
 from jpegdl.files import reading
 from jpegdl.runs.record import counted
-
-_WIDTH = 80  # characters of a line
 
 #: What each file in the folder of a comparison shows; ARM, SEED and * stand for any.
 SHOWN = {
@@ -51,7 +49,7 @@ def closing(folder: Path, summary: dict[str, Any]) -> str:
     """Return what a finished comparison says below its table."""
     files = [(shown.name, shown.about) for shown in shown_files(folder)]
     blocks = (
-        [folded(verdict(summary), _WIDTH)],
+        [folded(verdict(summary), WIDTH)],
         [f"Run folder: {folder}", *_columns(files)],
         ["Next:", *_columns(_next(folder, summary))],
     )
@@ -95,13 +93,13 @@ def named_options(folder: Path) -> tuple[str, str]:
 
 def _columns(rows: list[tuple[str, str]]) -> list[str]:
     """Two columns in lines of at most 80 characters; what does not fit beside its first column goes below it."""
-    width = max((len(first) for first, second in rows if len(first) + len(second) <= _WIDTH - 4), default=0)
+    width = max((len(first) for first, second in rows if len(first) + len(second) <= WIDTH - 4), default=0)
     lines = []
     for first, second in rows:
-        if max(width, len(first)) + len(second) <= _WIDTH - 4:
+        if max(width, len(first)) + len(second) <= WIDTH - 4:
             lines.append(f"  {first:{width}}  {second}")
         else:
-            lines += [f"  {first}", *(f"      {line}" for line in folded(second, _WIDTH - 6).split("\n"))]
+            lines += [f"  {first}", *(f"      {line}" for line in folded(second, WIDTH - 6).split("\n"))]
     return lines
 
 

@@ -3,9 +3,8 @@
 import textwrap
 from typing import Any
 
-from jpegdl.errors import how_many
+from jpegdl.errors import WIDTH, how_many
 
-_WIDTH = 80  # characters of a line
 _GRADIENTS = {
     "own": "the layer's own gradient",
     "ste": "the straight-through gradient",
@@ -40,7 +39,7 @@ def attack_text(result: dict[str, Any]) -> str:
             by = won["attack"]
         adaptive, fools = _percent(level["accuracy"]), _fools_plain(level)
         row = f"{level['norm']:<5} {eps:>17}  {own:>12}  {adaptive:>10}  {fools:>9}  "
-        lines += textwrap.wrap(by, _WIDTH, initial_indent=row, subsequent_indent=" " * len(row), break_on_hyphens=False)
+        lines += textwrap.wrap(by, WIDTH, initial_indent=row, subsequent_indent=" " * len(row), break_on_hyphens=False)
     for flag in result["masking"]["flags"]:
         lines.append(f"! {flag['norm']}, {flag['eps_255']:g}/255: {flag['text']}")
     for name, why in result["left_out"].items():
@@ -58,7 +57,7 @@ def attack_text(result: dict[str, Any]) -> str:
 
 def _folded(line: str) -> str:
     """A line in lines of at most 80 characters; those of the table are so already."""
-    return line if len(line) <= _WIDTH else textwrap.fill(line, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return line if len(line) <= WIDTH else textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _fools_plain(level: dict[str, Any]) -> str:
