@@ -35,6 +35,8 @@ class Compressor:
         self.judge = open_reader(judge) if judge else None
         if self.judge is not None and self.judge.features:
             raise UsageError(f"judge {judge} gives features, and its first answers are what counts here")
+        if self.judge is not None and self.judge.digest in {reader.digest for reader in self.readers}:
+            raise UsageError(f"judge {judge} has the weights of a reader: give a network that has no say in the files")
         self.shape = Shape(mu=mu, effort=effort)
 
     def settings(self) -> dict[str, Any]:

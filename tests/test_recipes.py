@@ -14,7 +14,7 @@ from jpegdl.backbones.build import build_backbone
 from jpegdl.cli import main
 from jpegdl.comparison import CompareConfig, check_compare, train_arm
 from jpegdl.errors import UsageError
-from jpegdl.recipes import RECIPES, WIDTH, list_recipes, read_recipe
+from jpegdl.recipes import RECIPES, list_recipes, read_recipe
 from jpegdl.training import JointTraining
 from jpegdl.training.optimizers import build_optimizer, build_scheduler
 
@@ -259,7 +259,7 @@ def test_the_list_and_a_single_recipe(capsys):
     assert main(["recipes"]) == 0
     listed = capsys.readouterr().out
     assert listed == f"{list_recipes()}\n"
-    assert max(map(len, listed.splitlines())) <= WIDTH
+    assert max(map(len, listed.splitlines())) <= 80
     for name in RECIPES:
         assert f"{name}\n  " in listed
         recipe = read_recipe(name)

@@ -99,7 +99,7 @@ def evenly(targets: Sequence[int], count: int | None, seed: int | None = None) -
 
 
 def stratified(targets: Sequence[int], share: float, seed: int, purpose: str) -> list[int]:
-    """Choose a share of each class, at random: at least one image, and never all.
+    """Choose a share of each class, at random: never all, and at least one image where there are two.
 
     The draw is a function of its arguments alone, on any machine and with any version of NumPy.
 

@@ -177,7 +177,7 @@ def test_too_few_points_are_said():
     found = compare_curves([Curve("a", 0, points), Curve("b", 0, points)], "a", "b", 8)
     assert found.accuracy.mean is None
     assert "1 point, and at least 3" in found.accuracy.why
-    assert "no figure" in rate_text(found)
+    assert "no number" in rate_text(found)
     apart = compare_curves([Curve("a", 0, points), Curve("b", 1, points)], "a", "b", 8)
     assert apart.accuracy.why == apart.loss.why == "they have no seed in common"
 
@@ -239,7 +239,7 @@ def test_the_table_and_why_it_has_gaps():
     assert rate_notes(compared) == [
         "a against default JPEG 4:2:0: no mean ratio of rates at the same loss, "
         "the reference's loss does not fall all the way: 0.400 nats and then 0.500 nats.",
-        "b against default JPEG 4:4:4; b against default JPEG 4:2:0: no figure, the curves have no rates in common.",
+        "b against default JPEG 4:4:4; b against default JPEG 4:2:0: no number, the curves have no rates in common.",
     ]
 
 

@@ -174,8 +174,13 @@ def test_answers_that_say_nothing_of_a_file():
             PhotoReader(Says(says), size=16, fast=False)
     assert PhotoReader(Says(torch.sigmoid), size=16, fast=False, features=True).outputs == 8
     alike = [PhotoReader(Says(lambda y: y), name, size=16, fast=False) for name in ("one", "two")]
-    with pytest.raises(UsageError, match="two and one have|one and two have"):
+    with pytest.raises(UsageError, match="one and two have the same weights"):
         readers.check_together(alike)
+    with pytest.raises(UsageError, match="the same weights"):
+        readers.check_together([alike[0], alike[0]])
+    readers.check_together(
+        [alike[0], PhotoReader(Says(lambda y: y), "near", size=16, resize=24, fast=False)]
+    )  # sees another part
 
 
 def test_a_network_that_is_sure_of_noise_is_taken():

@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 import os
@@ -101,6 +102,51 @@ def test_an_image_that_cannot_be_read_stays_and_is_named(shards, tmp_path, reade
     assert set(after) == {"a.png", "b.jpg"}
     again = compress_shards([shards / "train-2.tar"], tmp_path / "out", CompressConfig(reader=reader))
     assert again["bad"] == found["bad"]  # is not forgotten
+
+
+def damaged(path, how):
+    """A shard of three samples whose second cannot be reached."""
+    write(path, {f"{i}.png": png(i) for i in range(3)})
+    content = bytearray(path.read_bytes())
+    with tarfile.open(path) as tar:
+        second = tar.getmembers()[1]
+    if how == "cut":
+        del content[second.offset_data + 100 :]
+    elif how == "cut in a header":
+        del content[second.offset + 100 :]
+    elif how == "header":
+        content[second.offset + 10 : second.offset + 60] = b"\xff" * 50
+    elif how == "zeros":
+        content[second.offset : second.offset + 512] = bytes(512)
+    else:
+        assert how == "gzip"
+        content = gzip.compress(content)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["cut", "cut in a header", "header", "zeros", "gzip"])
+def test_a_damaged_shard_is_left_out_and_named_and_the_others_are_made(shards, tmp_path, reader, how):
+    damaged(shards / "train-0.tar", how)
+    paths, out, said = sorted(shards.glob("*.tar")), tmp_path / "out", []
+    config = CompressConfig(reader=reader, bits_per_pixel=2.0)
+    found = compress_shards(paths, out, config, lambda standing: said.append(standing.bad))
+    assert [one["shard"] for one in found["left_out"]] == [str(paths[0])]
+    assert (found["written"], found["skipped"], found["images"]) == (1, 0, 3)
+    assert [text for text in said if text] == [found["left_out"][0]["why"]]
+    assert str(paths[0]) in found["left_out"][0]["why"]
+    assert sorted(path.name for path in out.glob("*.tar*")) == ["train-1.tar", "train-1.tar.json"]
+    write(paths[0], {f"{i}.png": png(i) for i in range(3)})  # mended
+    again = compress_shards(paths, out, config)
+    assert (again["left_out"], again["written"], again["skipped"], again["images"]) == ([], 1, 1, 6)
+
+
+def test_the_command_says_which_shard_is_left_out_and_fails(shards, tmp_path, reader, capsys):
+    damaged(shards / "train-0.tar", "header")
+    assert jpegdl.cli.main(["compress", str(shards / "*.tar"), str(tmp_path / "out"), "--reader", reader]) == 1
+    printed = capsys.readouterr()
+    assert "1 shard written" in printed.out
+    assert printed.err.count(str(shards / "train-0.tar")) == 1
+    assert "1 of 2 shards is not written" in printed.err
 
 
 def test_what_cannot_be_is_refused_and_leaves_nothing(shards, tmp_path, reader):
@@ -222,6 +268,8 @@ def test_inside_ray(shards, tmp_path, reader, monkeypatch):
         (folder / "cats" / f"{i}.png").write_bytes(png(7 * i))
     (folder / "notes.txt").write_text("no photo", encoding="utf-8")
     assert compress_ray.missing(folder, out) == ["cats/0.png", "cats/1.png", "cats/2.png"]
+    with pytest.raises(UsageError, match="weights of a reader"):
+        compress_ray.Compressor(str(folder), str(out), reader, reader, 0.3, 1)
     work = compress_ray.Compressor(str(folder), str(out), reader, "shard_readers:two", 0.3, 1)
     out.mkdir()
     for _ in range(2):
@@ -268,7 +316,7 @@ def test_inside_ray(shards, tmp_path, reader, monkeypatch):
     with pytest.raises(UsageError, match="inside"):
         compress_ray.missing(folder, folder / "out")
     assert compress_ray.summary(out)["files"] == 5
-    for change in ({"reader": "shard_readers:two"}, {"judge": None}, {"mu": 0.4}, {"effort": 2}, {"source": str(shards)}):
+    for change in ({"reader": "shard_readers:three"}, {"judge": None}, {"mu": 0.4}, {"effort": 2}, {"source": str(shards)}):
         given = {"reader": reader, "judge": "shard_readers:two", "mu": 0.3, "effort": 1, "source": str(folder), **change}
         other = compress_ray.Compressor(target=str(out), **given)
         with pytest.raises(UsageError, match=next(iter(change))):

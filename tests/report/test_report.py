@@ -295,7 +295,7 @@ def test_accuracy_against_bits_of_real_files(config):
     _rated(config, "rate-1", [("own", 0.4, 0.5)], model="others")
     page = write_report(config.folder).read_text(encoding="utf-8")
     assert re.search(r"rate-1, seed 0: .*model.safetensors .*changed.*measured", page)
-    assert "no figure, a curve has 2 points" in page
+    assert "no number, a curve has 2 points" in page
     _rated(config, "rate-1", [("own", 0.4, 0.5)], other_images="7 test images then, 8 now", images=7)
     page = write_report(config.folder).read_text(encoding="utf-8")
     assert "tested with: 7 test images then" in page

@@ -105,10 +105,16 @@ def _say_of_shards(found: dict[str, Any], effort: int | None) -> None:
     elif found["beside"]:
         say(f"{found['beside']} pictures beside an image of their sample, such as masks, stay as they are")
     _say_of_readers(found["readers"], effort)
+    wrong = []
+    if left := found["left_out"]:
+        are = "is" if len(left) == 1 else "are"
+        wrong.append(f"{len(left)} of {how_many(found['shards'], 'shard')} {are} not written, see above")
     if bad := found["bad"]:
         were = "was" if len(bad) == 1 else "were"
         words = f"{how_many(len(bad), 'image')} cannot be read and {were} copied unchanged"
-        raise UsageError(printable(f"{words}: {bad[0]['file']}: {bad[0]['why']}"))
+        wrong.append(printable(f"{words}: {bad[0]['file']}: {bad[0]['why']}"))
+    if wrong:
+        raise UsageError("; ".join(wrong))
 
 
 def _say_of_readers(found: dict[str, Any], effort: int | None, where: str = "") -> None:

@@ -46,7 +46,7 @@ def rate_text(between: Between) -> str:
     head = f"{between.curve} against {between.reference}: "
     accuracy, loss = between.accuracy, between.loss
     if accuracy.mean is None or between.rates is None:
-        return f"{head}no figure, {accuracy.why}."
+        return f"{head}no number, {accuracy.why}."
     low, high = between.rates
     text = f"{head}{_points(accuracy.mean)} points of accuracy on average between {low:.2f} and {high:.2f} bits per pixel"
     text += _around(accuracy, between.seeds, _points, "accuracy")
@@ -81,13 +81,13 @@ def rate_table(compared: Sequence[Between]) -> list[list[str]]:
 
 
 def rate_notes(compared: Sequence[Between]) -> list[str]:
-    """Return why figures are missing from :func:`rate_table`: a sentence for each reason."""
+    """Return why numbers are missing from :func:`rate_table`: a sentence for each reason."""
     notes: dict[tuple[str, str], list[str]] = {}
     for between in compared:
         who = f"{between.curve} against {between.reference}"
         for difference, what in ((between.accuracy, "accuracy"), (between.loss, "loss")):
             if between.rates is None:
-                missing = "no figure"
+                missing = "no number"
             elif difference.mean is None:
                 missing = f"nothing of the {what}"
             else:

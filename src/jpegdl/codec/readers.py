@@ -430,14 +430,15 @@ def check_together(readers: Sequence[PhotoReader]) -> None:
     """Refuse readers whose distances cannot be compared.
 
     Raises:
-        UsageError: there is none; two have the same weights; some give features and others logits; or they know different
-            classes.
+        UsageError: there is none; two have the same weights and see photos alike; some give features and others logits; or
+            they know different classes.
     """
     if not readers:
         raise UsageError("give at least one reader")
-    first, names = readers[0], {reader.digest: reader.name for reader in readers}
-    if twice := next((reader for reader in readers if names[reader.digest] != reader.name), None):
-        raise UsageError(f"{twice.name} and {names[twice.digest]} have the same weights: drop one")
+    first, seen = readers[0], [reader.record() | {"name": None} for reader in readers]
+    for number, one in enumerate(seen):
+        if (before := seen.index(one)) < number:
+            raise UsageError(f"{readers[before].name} and {readers[number].name} have the same weights: drop one")
     for other in readers[1:]:
         if other.features != first.features:
             raise UsageError(f"{first.name} and {other.name}: one gives features, the other logits; give readers of one kind")

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from jpegdl.codec.encode_folder import CompressStanding
 from jpegdl.codec.out_folder import Manifest, alone_in, writing
 from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
 from jpegdl.codec.reader_stage import ReaderStage, summary_of
-from jpegdl.data.sources.listing import hidden, is_image, open_tar
+from jpegdl.data.sources.listing import check_end, hidden, is_image, open_tar
 from jpegdl.errors import UsageError
 from jpegdl.files import printable, replacing, write_json
 
@@ -40,8 +41,8 @@ def compress_shards(
 
     Another picture of a sample, such as the mask ``a.seg.png`` beside ``a.png``, stays as it is too. A shard is there whole or
     not at all, under its own name. ``NAME.tar.json`` beside it says how its files were made. The same call goes on where it was
-    interrupted. An image that cannot be read stays as it is, and is named. One process at a time writes to a folder: with
-    several machines, give each its own folder and shards.
+    interrupted. An image that cannot be read stays as it is, and is named. A shard that cannot be read is left out, and named.
+    One process at a time writes to a folder: with several machines, give each its own folder and shards.
 
     Args:
         shards: tar files, not compressed, of different names.
@@ -50,14 +51,14 @@ def compress_shards(
         progress: called with how many shards are done.
 
     Returns:
-        - ``shards``: how many there are; ``written`` and ``skipped`` of them.
+        - ``shards``: how many there are; ``written`` and ``skipped`` of them; ``left_out``: a list of ``shard`` and ``why``.
         - ``images``; ``beside``: other pictures of samples; ``bad``: a list of ``file`` and ``why``.
         - ``bytes``, ``bytes_before``, ``pixels`` and ``bits_per_pixel`` of the images written now; ``seconds``.
         - ``mu`` and ``readers``: as :func:`jpegdl.codec.compress_folder` returns them, over all shards.
 
     Raises:
-        UsageError: settings cannot be used; there are no shards, or no image in them; a shard cannot be read; the target is in
-            use, or of other settings.
+        UsageError: settings cannot be used; there are no shards, or no image in them; none of them can be read; the target is
+            in use, or of other settings.
     """
     check_compress(config)
     if config.reader is None:
@@ -90,6 +91,10 @@ def _check(paths: Sequence[Path]) -> None:
         raise UsageError(f"shard {other} is not a {SUFFIX} file")
 
 
+class _ShardError(UsageError):
+    """A shard that cannot be made anew, whatever the others are."""
+
+
 class _Shards:
     def __init__(
         self,
@@ -106,18 +111,26 @@ class _Shards:
     def run(self) -> dict[str, Any]:
         manifest = Manifest(self.out, self.stage.source, {"shards": True, **self.stage.settings()})
         self.stage.settle(self._some, manifest)
-        skipped, images = 0, 0
+        skipped, images, left_out = 0, 0, {}
         with ThreadPoolExecutor(self.config.threads or self.stage.threads) as pool:
             for number, path in enumerate(self.paths):
                 if self._there(path):
                     skipped += 1
                 else:
-                    images += self._shard(path, pool)
+                    try:
+                        images += self._shard(path, pool)
+                    except _ShardError as error:
+                        left_out[path] = str(error)
+                        self._say(str(error))
                 seconds = time.monotonic() - self.begin
                 self.progress(CompressStanding(number + 1, len(self.paths), images / seconds if seconds else 0.0))
+        if len(left_out) == len(self.paths):
+            raise UsageError(next(iter(left_out.values())))
         made: dict[str, dict[str, Any]] = {}
         bad, beside = [], 0
         for path in self.paths:
+            if path in left_out:
+                continue
             there = json.loads(self._beside(path).read_text(encoding="utf-8"))
             made |= {f"{path.name}/{name}": one for name, one in there["files"].items()}
             bad += there["bad"]
@@ -131,6 +144,7 @@ class _Shards:
             "shards": len(self.paths),
             "written": self.written,
             "skipped": skipped,
+            "left_out": [{"shard": str(path), "why": why} for path, why in left_out.items()],
             "images": len(made),
             "beside": beside,
             "bad": bad,
@@ -142,6 +156,9 @@ class _Shards:
             "mu": self.stage.mu,
             "readers": found,
         }
+
+    def _say(self, text: str) -> None:
+        self.progress(CompressStanding(self.written, len(self.paths), 0.0, printable(text)))
 
     def _some(self, count: int) -> Iterator[DecodedImage]:
         """That many photos, equally many of the first of each shard."""
@@ -172,7 +189,7 @@ class _Shards:
                     name = entry.name
                     if isinstance(done, str):
                         bad.append({"file": f"{path.name}/{name}", "why": done})
-                        self.progress(CompressStanding(self.written, len(self.paths), 0.0, printable(f"{path}/{name}: {done}")))
+                        self._say(f"{path}/{name}: {done}")
                     elif done is not None:
                         made_of, before, pixels = done
                         name = f"{posixpath.splitext(name)[0]}.jpg"
@@ -182,7 +199,7 @@ class _Shards:
                         self.pixels += pixels
                     if (other := names.get(name)) is not None:
                         both = "is there twice" if other == entry.name else f"and {other} would both become {name}"
-                        raise UsageError(printable(f"{path}: {entry.name} {both}; write the shard anew without one of them"))
+                        raise _ShardError(printable(f"{path}: {entry.name} {both}; write the shard anew without one of them"))
                     names[name] = entry.name
                     tar.addfile(_renamed(entry, name, len(content)), io.BytesIO(content))
             size = new.stat().st_size
@@ -239,19 +256,27 @@ def _entries(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     """The files in a tar, in its order.
 
     Raises:
-        UsageError: it cannot be read, or holds links.
+        _ShardError: it cannot be read, or holds links.
     """
+    with _reading(path) as tar:
+        for entry in tar:
+            if entry.isdir():
+                continue
+            stream = tar.extractfile(entry) if entry.isreg() else None
+            if stream is None:
+                raise _ShardError(f"{entry.name} in {path} is a link or a device: a shard may hold only files")
+            yield entry, stream.read()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[tarfile.TarFile]:
     try:
         with open_tar(path) as tar:
-            for entry in tar:
-                if entry.isdir():
-                    continue
-                stream = tar.extractfile(entry) if entry.isreg() else None
-                if stream is None:
-                    raise UsageError(f"{entry.name} in {path} is a link or a device: a shard may hold only files")
-                yield entry, stream.read()
+            yield tar
+    except UsageError as error:  # which names it
+        raise _ShardError(str(error)) from error
     except (OSError, tarfile.TarError) as error:
-        raise UsageError(f"shard {path} cannot be read: {error}") from error
+        raise _ShardError(f"shard {path} cannot be read: {error}") from error
 
 
 def _is_photo(name: str) -> bool:
@@ -261,11 +286,9 @@ def _is_photo(name: str) -> bool:
 
 def _beside_an_image(path: Path) -> set[str]:
     """The images of a shard that are other pictures of a sample, as its reader has it: a.seg.png beside a.png."""
-    try:
-        with open_tar(path) as tar:
-            images = [name for name in tar.getnames() if _is_photo(name)]
-    except (OSError, tarfile.TarError) as error:
-        raise UsageError(f"shard {path} cannot be read: {error}") from error
+    with _reading(path) as tar:
+        images = [name for name in tar.getnames() if _is_photo(name)]
+        check_end(tar, f"shard {path}")
     stems = {posixpath.splitext(name)[0] for name in images}
     found = set()
     for name in images:
@@ -277,15 +300,18 @@ def _beside_an_image(path: Path) -> set[str]:
 
 
 def _photos(path: Path) -> Iterator[DecodedImage]:
-    beside = _beside_an_image(path)
-    for entry, content in _entries(path):
-        if _is_photo(entry.name) and entry.name not in beside:
-            try:
-                yield open_picture(io.BytesIO(content), entry.name)
-            except (*BAD, Other):
-                continue
+    """The images of a shard that can be read, as far as it can be read itself: what cannot is said when its turn comes."""
+    with suppress(_ShardError):
+        beside = _beside_an_image(path)
+        for entry, content in _entries(path):
+            if _is_photo(entry.name) and entry.name not in beside:
+                with suppress(*BAD, Other):
+                    yield open_picture(io.BytesIO(content), entry.name)
 
 
 def _state(path: Path) -> list[int]:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise _ShardError(f"shard {path} cannot be read: {error}") from error
     return [status.st_size, status.st_mtime_ns]

@@ -1,6 +1,5 @@
 """What is about to be trained, and how long it will take: the lines before a comparison."""
 
-import textwrap
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from jpegdl.comparison.jobs import count_jobs
 from jpegdl.comparison.schedule import Run
 from jpegdl.data import Data
 from jpegdl.data.config import DEFAULT_SIZE, SMALL
-from jpegdl.errors import WIDTH, UsageError, how_many
+from jpegdl.errors import UsageError, folded, how_many
 from jpegdl.layer import build_layer, layer_kind, prepend
 from jpegdl.processes import count_cores
 from jpegdl.random import isolated
@@ -82,12 +81,7 @@ def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
         rows["cost"] = (
             f"{', '.join(starts)}: tables start from the trained {needed} of the same seed, so each run needs two trainings"
         )
-    return "\n".join(_wrapped(name, text) for name, text in rows.items())
-
-
-def _wrapped(name: str, text: str) -> str:
-    lines = textwrap.wrap(text, WIDTH - 10, break_on_hyphens=False)
-    return "\n".join(f"{name if i == 0 else '':<10}{line}" for i, line in enumerate(lines))
+    return "\n".join(folded(text, first=f"{name:<10}", later=" " * 10) for name, text in rows.items())
 
 
 def _millions(count: int) -> str:

@@ -47,9 +47,9 @@ class DataConfig:
         limit: use at most this many training images and this many test images, spread evenly over the classes.
         test_share: if a set has no test images, take this share of each class as the test images. For one folder of class
             folders (or a tar of them), hfds/, and your own.
-        holdout: hold this share of each class, at least one image, out of training. Callbacks, early stopping and tuning then
-            go by these images (val_loss, val_accuracy), and the test images are read once, at the end. Default: the images in
-            validation/ or val/, if there is a test/ too. 0 for none.
+        holdout: hold this share of each class out of training, at least one image of a class with two or more. Callbacks,
+            early stopping and tuning then go by these images (val_loss, val_accuracy), and the test images are read once, at
+            the end. Default: the images in validation/ or val/, if there is a test/ too. 0 for none.
         folds: instead of a share, deal each class of the training images into this many folds, and hold one of them out.
         fold: which of the folds to hold out, 0 to folds - 1.
         split_seed: seed of these splits, which are the same for every arm and seed.

@@ -1,18 +1,15 @@
 """The recipes: a YAML file for each published protocol, the demo's, and two to give after any other."""
 
 import re
-import textwrap
 from dataclasses import dataclass
 from importlib import resources
 
 import yaml
 
-from jpegdl.errors import UsageError
+from jpegdl.errors import UsageError, folded
 
 FOLDER = resources.files(__name__)
 RECIPES = sorted(file.name.removesuffix(".yaml") for file in FOLDER.iterdir() if file.name.endswith(".yaml"))
-WIDTH = 96  # of the list, in characters
-
 _FACT = re.compile(r"^# (row|data|backbones|published): (.+)$", re.MULTILINE)
 
 
@@ -47,7 +44,7 @@ def read_recipe(name: str) -> Recipe:
 
 
 def list_recipes() -> str:
-    """Return all recipes with what they reproduce, for reading, in lines of at most :data:`WIDTH` characters."""
+    """Return all recipes with what they reproduce, for reading, in lines of at most 80 characters."""
     recipes = [_described(read_recipe(name)) for name in RECIPES]
     return "\n\n".join([*recipes, USE])
 
@@ -55,14 +52,16 @@ def list_recipes() -> str:
 USE = """\
 One row of a table is one command; give each its own --name:
   jpegdl compare --config cifar100 --backbone cifar_vgg13 --name cifar100-vgg13
-The same cut down to seconds, on made-up images, to check that everything runs:
+Cut down to seconds, on made-up images, to check that everything runs:
   jpegdl compare --config cifar100 --config smoke
-A shorter run; milestones and warm-up that are shares of the epochs keep the schedule's shape:
-  jpegdl compare --config cifar100 --training.epochs 60 --name cifar100-short
+Shorter; milestones and warm-up that are shares of the epochs move with them:
+  jpegdl compare --config cifar100 --training.epochs 60 --name short
 Tables trained for small files too, and accuracy against the bits of real files:
-  jpegdl compare --config dtd10 --config rate --data.path FOLDER && jpegdl rate rate
+  jpegdl compare --config dtd10 --config rate --data.path FOLDER
+  jpegdl rate rate
 To change more, save a recipe and edit it:
-  jpegdl recipes cifar100 > mine.yaml && jpegdl compare --config mine.yaml --name mine"""
+  jpegdl recipes cifar100 > mine.yaml
+  jpegdl compare --config mine.yaml --name mine"""
 
 
 def _described(recipe: Recipe) -> str:
@@ -74,5 +73,6 @@ def _described(recipe: Recipe) -> str:
         "published": recipe.published,
     }
     lines = [f"  {key + ':':<11}{value}" for key, value in facts.items() if value]
-    wrapped = [textwrap.fill(line, WIDTH, subsequent_indent=" " * 13, break_on_hyphens=False) for line in lines]
-    return "\n".join([recipe.name, textwrap.fill(recipe.about, WIDTH, initial_indent="  ", subsequent_indent="  "), *wrapped])
+    return "\n".join(
+        [recipe.name, folded(recipe.about, first="  ", later="  "), *(folded(line, later=" " * 13) for line in lines)]
+    )

@@ -1,9 +1,8 @@
 """The result of an attack in words."""
 
-import textwrap
 from typing import Any
 
-from jpegdl.errors import WIDTH, how_many
+from jpegdl.errors import WIDTH, folded, how_many
 
 _GRADIENTS = {
     "own": "the layer's own gradient",
@@ -39,7 +38,7 @@ def attack_text(result: dict[str, Any]) -> str:
             by = won["attack"]
         adaptive, fools = _percent(level["accuracy"]), _fools_plain(level)
         row = f"{level['norm']:<5} {eps:>17}  {own:>12}  {adaptive:>10}  {fools:>9}  "
-        lines += textwrap.wrap(by, WIDTH, initial_indent=row, subsequent_indent=" " * len(row), break_on_hyphens=False)
+        lines.append(folded(by, first=row, later=" " * len(row)))
     for flag in result["masking"]["flags"]:
         lines.append(f"! {flag['norm']}, {flag['eps_255']:g}/255: {flag['text']}")
     for name, why in result["left_out"].items():
@@ -52,12 +51,8 @@ def attack_text(result: dict[str, Any]) -> str:
     if result["jpeg"]:
         by = ", ".join(f"{quality}: {_percent(share)}" for quality, share in result["jpeg"]["by"].items())
         lines.append(f"JPEG files by quality: mean {_percent(result['jpeg']['mean'])} ({by})")
-    return "\n".join(_folded(line) for line in lines)
-
-
-def _folded(line: str) -> str:
-    """A line in lines of at most 80 characters; those of the table are so already."""
-    return line if len(line) <= WIDTH else textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    # Those of the table are short, and have spaces of their own.
+    return "\n".join(line if len(line) <= WIDTH or "\n" in line else folded(line, later="  ") for line in lines)
 
 
 def _fools_plain(level: dict[str, Any]) -> str:

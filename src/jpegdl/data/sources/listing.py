@@ -304,7 +304,7 @@ def in_tar(tar: tarfile.TarFile, label: str, passed: Passed, *, twice: bool = Tr
     """
     found = _Tree(tar, label, passed, twice).below((), (), frozenset({()}))
     yield from ((parts, place) for _, parts, place in sorted(found, key=itemgetter(0)))
-    _check_end(tar, label)
+    check_end(tar, label)
 
 
 def _parts(name: str) -> tuple[str, ...]:
@@ -399,8 +399,18 @@ class _Tree:
         return None
 
 
-def _check_end(tar: tarfile.TarFile, label: str) -> None:
-    """Refuse what ``cat one.tar two.tar`` makes, where the second would be passed over; and warn of a tar that just stops."""
+def check_end(tar: tarfile.TarFile, label: str) -> None:
+    """Refuse a tar that goes on after what was read of it, and warn of one that just stops.
+
+    ``tarfile`` ends without a word at a damaged header, and at the end of the first of two tars that ``cat`` put together.
+
+    Args:
+        tar: read to its end.
+        label: its name, for messages.
+
+    Raises:
+        UsageError: something comes after its end.
+    """
     stream: Any = tar.fileobj
     stream.seek(tar.offset)
     if not stream.read(1):
