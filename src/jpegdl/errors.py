@@ -36,15 +36,18 @@ WIDTH = 80  #: Characters of a line in a terminal.
 def folded(text: str, width: int = WIDTH, first: str = "", later: str = "") -> str:
     """Return a line of text in lines of at most ``width`` characters; a longer word, such as a path, keeps a line of its own.
 
+    A number and its % stay together.
+
     Args:
         text: words, between single spaces.
         width: characters.
         first: what the first line begins with.
         later: what each other line begins with.
     """
+    glued = text.replace(" %", "\0%")
     return textwrap.fill(
-        text, width, initial_indent=first, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
-    )
+        glued, width, initial_indent=first, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
+    ).replace("\0", " ")
 
 
 def how_many(count: int, one: str, several: str | None = None) -> str:

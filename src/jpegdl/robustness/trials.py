@@ -178,11 +178,10 @@ class _Attack:
         layer = not isinstance(self.model.layer, nn.Identity)  # without one there is nothing to go around
         if self.plain is None and layer and set(self.config.attacks) & set(TRANSFERRED):
             left_out["transfer"] = "there is no plain model to take it from, and robust accuracy may be lower with one"
-        for gradient in offered if self.config.attacks else ():
-            if gradient not in gradients:
+        for gradient in dict.fromkeys([*offered, *self.config.gradients]) if self.config.attacks else ():
+            if gradient not in gradients and gradient in offered:
                 left_out[f"gradient {gradient}"] = "not asked for, and robust accuracy may be lower with it"
-        for gradient in self.config.gradients:
-            if gradient not in offered and layer:
+            elif gradient not in offered and layer:
                 left_out[f"gradient {gradient}"] = "not of this layer, or the same as another of its gradients"
         asked = [Trial(*which, norm, eps) for norm, eps in self.config.budgets for which in chosen]
         check = []
