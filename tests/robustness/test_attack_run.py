@@ -238,7 +238,7 @@ def test_what_robust_accuracy_lacks_is_said(folders):
     assert "left out: transfer, there is no plain model to take it from" in attack_text(result)
     assert attack_run(folder, config, plain)["left_out"].keys() == {"gradient ste", "gradient identity"}
     assert attack_run(plain, config)["left_out"] == {}
-    nothing = replace(config, attacks=[], jpeg=[30], gradients=["own", "ste", "none"])  # there is nothing to leave out
+    nothing = replace(config, attacks=[], eps=[], jpeg=[30], gradients=["own", "ste", "none"])  # there is nothing to leave out
     result = attack_run(folder, nothing)
     assert result["left_out"] == {}
     assert "left out" not in attack_text(result)
