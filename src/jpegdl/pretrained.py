@@ -24,7 +24,7 @@ from jpegdl.files import write_together
 from jpegdl.layer import PrependedModel, describe_tables, prepend
 from jpegdl.runs import RunConfig, RunFolder
 from jpegdl.runs.model import build_model, load_state
-from jpegdl.runs.record import WHERE, from_dict
+from jpegdl.runs.record import WHERE, from_dict, tested_images
 from jpegdl.user_code import is_own
 
 CONFIG, BACKBONE, LAYER, CARD = "config.json", "model.safetensors", "layer.safetensors", "README.md"
@@ -100,13 +100,16 @@ def measurements(run: RunFolder) -> dict[str, Any] | None:
     if not run.finished:
         return None
     result = run.result()
+    data, tested = result["data"], tested_images(result)
+    looked_at = {"test": tested, "validation": result.get("validation", {}).get("images")}
+    elsewhere = sum(data[part]["images"] - count for part, count in looked_at.items() if count is not None)
     names = ("arm", "seed", "accuracy", "loss", "versions", "machine")
     summary = run.path.parent.parent / "summary.md"
     return {
         **{name: result[name] for name in names if name in result},
-        "data": result["data"]["name"],
-        "train_images": result["data"]["train"]["images"],
-        "test_images": result["data"]["test"]["images"],
+        "data": data["name"],
+        "train_images": data["train"]["images"] - (len(data.get("left_out", ())) - elsewhere),  # corrupt ones count in neither
+        "test_images": tested,
         # Without the list of runs that failed: why may name folders of this machine.
         "table": summary.read_text(encoding="utf-8").partition("\nWithout a result:")[0].strip() if summary.is_file() else None,
     }

@@ -188,6 +188,20 @@ def test_archives_are_unpacked_whole_or_not_at_all(cub, content):
     assert [path.name for path in cub.iterdir()] == ["CUB_200_2011.tgz"]
 
 
+def test_an_archive_that_goes_on_after_a_damaged_header_is_refused(cub):
+    archive = cub / "CUB_200_2011.tar"
+    _tar(archive, cub, "CUB_200_2011")
+    shutil.rmtree(cub / "CUB_200_2011")
+    with tarfile.open(archive) as tar:
+        last = tar.getmembers()[-1].offset
+    content = bytearray(archive.read_bytes())
+    content[last + 148 : last + 156] = b"damaged!"  # its checksum
+    archive.write_bytes(content)
+    with pytest.raises(UsageError, match=r"CUB_200_2011.tar goes on after its end mark"):
+        _data("cub200", cub)
+    assert [path.name for path in cub.iterdir()] == [archive.name]
+
+
 def test_archives_write_nowhere_else(tmp_path):
     with tarfile.open(tmp_path / "bad.tar", "w") as tar:
         inside = tarfile.TarInfo("inside")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from factory import made_up_config, make_run
+from factory import code_module, made_up_config, make_run
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.explain import ExplainConfig, explain_comparison, explain_run, explain_runs
@@ -313,3 +313,11 @@ def test_the_lowest_seed_of_each_arm_and_one_progress_of_all(tmp_path, monkeypat
     found = explain_comparison(tmp_path, QUICK, arms=arms, seeds="lowest", progress=lambda *each: told.append(each[1:]))
     assert {arm: list(by_seed) for arm, by_seed in found.items()} == {"jpeg-dl": [3], "cap-only": [1]}
     assert told == [(4, 8), (8, 8)]
+
+
+def test_a_layer_that_a_function_of_ones_own_makes_has_tables(tmp_path, monkeypatch):
+    code = "from jpegdl import JpegLayer\n\n\ndef make(luma, chroma):\n    return JpegLayer(luma, chroma)\n"
+    name = code_module(tmp_path, monkeypatch, "layers_of_ones_own", code)
+    done = explain_run(make_run(tmp_path / "run", made_up_config(kind=f"{name}:make"), steps=0), QUICK)
+    assert "tables.json" in done["files"]
+    assert done["left_out"] == []

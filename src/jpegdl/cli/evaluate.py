@@ -95,9 +95,17 @@ def _keep(folder: "RunFolder", metrics: dict[str, Any], chosen: dict[str, Any]) 
         write_predictions(Path(chosen["predictions"]), metrics["predictions"])
         say(f"\nWritten: {chosen['predictions']}")
     own = metrics["model"] == str(folder.model_file) and chosen["rounding"] is None and not metrics["other_images"]
-    if own and predictions_of({metrics["arm"]: {metrics["seed"]: folder}})[1]:
+    if not own or not predictions_of({metrics["arm"]: {metrics["seed"]: folder}})[1]:
+        return
+    before = folder.result().get("correct") if folder.finished else None
+    say("")
+    if before not in (None, metrics["correct"]):  # which the page would refuse
+        say_folded(
+            f"The predictions are not kept in {folder}: its own test had {before:,} of these images right, and this one has "
+            f"{metrics['correct']:,}. Another device or other versions may do that."
+        )
+    else:
         write_predictions(predictions_file(folder), metrics["predictions"])
-        say("")
         say_folded(f"Written: {predictions_file(folder)}; jpegdl report adds it to its page")
 
 

@@ -17,9 +17,7 @@ from jpegdl.comparison.numbers import no_difference, part
 from jpegdl.files import replacing
 from jpegdl.functional import largest_level
 from jpegdl.heatmaps import CURVES, DRAWN, as_drawn, change_figure, hatch, shares_figure
-from jpegdl.layer import layer_kind
 from jpegdl.runs import RunFolder
-from jpegdl.user_code import is_own
 
 BySeed = dict[int, RunFolder]
 
@@ -192,19 +190,10 @@ def gains_figure(summary: dict[str, Any]) -> Figure | None:
 
 def compared_tables_figure(arm: str, runs: BySeed) -> Figure | None:
     """Draw tables before and after training, mean over seeds, and what changed; None for an arm without one for all blocks."""
-    kind = _table_kind(next(iter(runs.values()))) if runs else None
+    kind = next(iter(runs.values())).table_kind() if runs else None
     if kind not in DRAWN:
         return None
     return change_figure(arm, kind, [run.tables() for run in runs.values()], grey=_are_grey(runs))
-
-
-def _table_kind(run: RunFolder) -> str | None:
-    """Return what the numbers in a run's tables are; of a layer of the user's own, whose code may not be here, its file says
-    it."""
-    layer = run.config().layer
-    if not is_own(layer.kind):
-        return layer_kind(layer).tables
-    return run.tables().get("kind") if run.tables_file.is_file() else None
 
 
 def _are_grey(runs: BySeed) -> bool:

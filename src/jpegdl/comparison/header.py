@@ -43,9 +43,9 @@ def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
     with isolated():
         backbone = build_backbone(config.backbone, len(data.classes), 0, plain.data.pixels)
     parameters = sum(p.numel() for p in backbone.parameters())
-    rows["network"] = f"{config.backbone}, {_millions(parameters)} parameters{', pretrained' if config.trained else ''}"
-    optimizer, steps = plain.training.optimizer, max(1, len(data.train) // plain.data.batch_size)
-    batch = how_many(min(plain.data.batch_size, len(data.train)), "image")
+    rows["network"] = f"{config.backbone}, {_millions(parameters)} parameters{', pretrained' if config.given_weights else ''}"
+    optimizer, steps = plain.training.optimizer, max(1, len(data.train) // plain.batch)
+    batch = how_many(min(plain.batch, len(data.train)), "image")
     rows["training"] = (
         f"{how_many(plain.training.epochs, 'epoch')} of {how_many(steps, 'step')} of {batch}, {optimizer.name}, "
         f"rate {optimizer.lr:g} ({optimizer.schedule}), {plain.training.precision}"

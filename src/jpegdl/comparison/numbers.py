@@ -12,7 +12,7 @@ from typing import Any
 from jpegdl.data.sources.listing import passed_in_words
 from jpegdl.errors import folded, how_many
 from jpegdl.files import csv_text
-from jpegdl.runs.record import counted, other_test_images
+from jpegdl.runs.record import counted, other_test_images, tested_images
 from jpegdl.statistics import add_holm, paired_difference
 
 SHORT = 10.0  # seconds of training below which the ratio of two times is mostly noise
@@ -65,7 +65,7 @@ def summarize(results: dict[str, dict[int, dict[str, Any]]], failed: dict[str, d
             for seed in seeds
             if seed not in by_seed
         ],
-        "test_images": _images(found[0]) if found else None,
+        "test_images": tested_images(found[0]) if found else None,
         "plain_seconds": statistics.median([run["train_seconds"] for run in sound["plain"].values()] or [0.0]),
         "versions": found[0].get("versions", {}) if found else {},
         "machine": found[0].get("machine", "") if found else "",
@@ -82,7 +82,7 @@ def _arm(arm: str, runs: dict[int, dict[str, Any]], plain: dict[int, dict[str, A
     ratios = [runs[seed]["train_seconds"] / plain[seed]["train_seconds"] for seed in common]
     return {
         "seeds": list(runs),
-        **_of_accuracies(own, base, same, _images(runs[same[0]]) if same else None),
+        **_of_accuracies(own, base, same, tested_images(runs[same[0]]) if same else None),
         "other_images": next(iter(others.values()), None),
         "layer_parameters": first.get("layer_parameters"),
         "parameters": first.get("parameters"),
@@ -103,12 +103,6 @@ def _of_accuracies(own: dict[int, float], plain: dict[int, float], same: list[in
         "sd": statistics.stdev(accuracy) if len(accuracy) > 1 else None,
         "difference": difference,
     }
-
-
-def _images(result: dict[str, Any]) -> int | None:
-    """Return how many test images there were."""
-    images: int | None = result.get("images") or result.get("data", {}).get("test", {}).get("images")
-    return images
 
 
 def recounted(summary: dict[str, Any]) -> dict[str, Any]:
