@@ -255,3 +255,24 @@ def test_compress_says_what_became_of_the_bytes(tmp_path, capsys):
         assert f", x{ratio:.2f}" in said
         assert ("LARGER than the originals" in said) is (ratio > 1) is larger
         assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--data.size", "24"], "--data.size counts for nothing"),
+        (["--data.jpeg-test", "30", "--layer.bits", "4"], "--data.jpeg-test, --layer.bits count for nothing"),
+        (["--arms", "plain"], "--arm is jpeg-dl"),
+        (["--seeds", "1,"], "--seed is 0"),
+    ],
+)
+def test_settings_that_are_not_the_runs_own_are_refused(mine, tmp_path, capsys, options, named):
+    assert named in one_error(capsys, "evaluate", "mine", *options)
+    assert named in one_error(capsys, "evaluate", "mine", "--from-files", str(tmp_path), *options)
+    assert named in one_error(capsys, "export", "mine", "model.onnx", *options)
+
+
+def test_settings_that_are_the_runs_own_are_not(mine, capsys):
+    where = ["--data.workers", "1", "--device", "cpu"]
+    for own in (["--data.size", "16"], ["--config", str(mine / "compare.yaml")], ["--arms", "plain", "--arm", "plain"]):
+        assert run_command(capsys, "evaluate", "mine", *own, *where)[::2] == (0, "")

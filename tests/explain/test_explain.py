@@ -315,9 +315,15 @@ def test_the_lowest_seed_of_each_arm_and_one_progress_of_all(tmp_path, monkeypat
     assert told == [(4, 8), (8, 8)]
 
 
-def test_a_layer_that_a_function_of_ones_own_makes_has_tables(tmp_path, monkeypatch):
-    code = "from jpegdl import JpegLayer\n\n\ndef make(luma, chroma):\n    return JpegLayer(luma, chroma)\n"
-    name = code_module(tmp_path, monkeypatch, "layers_of_ones_own", code)
+@pytest.mark.parametrize(
+    ("made", "why"), [("JpegLayer(luma, chroma)", []), ("Sequential(JpegLayer(), GainLayer())", ["mixed"])]
+)
+def test_a_layer_that_a_function_of_ones_own_makes_has_tables(tmp_path, monkeypatch, made, why):
+    code = "from torch.nn import Sequential\nfrom jpegdl.layer import GainLayer, JpegLayer\n\n\n"
+    name = code_module(
+        tmp_path, monkeypatch, f"layers_of_ones_own_{len(why)}", f"{code}def make(luma, chroma):\n    return {made}\n"
+    )
     done = explain_run(make_run(tmp_path / "run", made_up_config(kind=f"{name}:make"), steps=0), QUICK)
     assert "tables.json" in done["files"]
-    assert done["left_out"] == []
+    assert ("tables.png" in done["files"]) != bool(why)
+    assert [entry["why"].split()[2] for entry in done["left_out"] if entry["what"] == "picture of the tables"] == why

@@ -15,6 +15,7 @@ from jpegdl.files import folder_hint
 
 if TYPE_CHECKING:
     from jpegdl.comparison import CompareConfig
+    from jpegdl.runs import RunFolder
 
 T = TypeVar("T")
 COMMANDS_FILE = "commands.txt"  # which the report shows
@@ -65,7 +66,7 @@ def refuse_idle(command: Command, chosen: dict[str, Any], counting: Collection[s
     Args:
         command: whose options they are.
         chosen: all that was chosen.
-        counting: the names of those that count.
+        counting: the names of those that count, dotted within others.
         when: that is so, in words.
 
     Raises:
@@ -74,10 +75,11 @@ def refuse_idle(command: Command, chosen: dict[str, Any], counting: Collection[s
     own = command.parser()
     usual = vars(own.instantiate(own.get_defaults()))
     idle = [
-        option
+        f"--{option.replace('_', '-')}"
         for name, value in usual.items()
         if name in chosen and name not in counting
         for option in _differing(name, chosen[name], value)
+        if option not in counting
     ]
     if idle:
         counts, it = ("counts", "it") if len(idle) == 1 else ("count", "them")
@@ -85,12 +87,55 @@ def refuse_idle(command: Command, chosen: dict[str, Any], counting: Collection[s
 
 
 def _differing(name: str, given: Any, usual: Any) -> Iterator[str]:
-    """The options of a setting, or of those in it, whose values are not the usual ones."""
+    """A setting, or those in it by their dotted names, whose values are not the usual ones."""
     if is_dataclass(usual) and type(given) is type(usual):
         for field in fields(usual):
             yield from _differing(f"{name}.{field.name}", getattr(given, field.name), getattr(usual, field.name))
     elif given != usual:
-        yield f"--{name.replace('_', '-')}"
+        yield name
+
+
+#: Settings of a finished run that may be others: where its images are, and what to compute on.
+_HERE = (
+    *("data.path", "data.workers", "device", "training.devices", "training.num_nodes", "training.strategy"),
+    *("training.callbacks", "training.loggers"),
+)
+
+
+def refuse_unlike(command: Command, chosen: dict[str, Any], folder: "RunFolder") -> None:
+    """Refuse settings that are neither a finished run's own, which are in use, nor say where its images are or what to compute
+    on.
+
+    Raises:
+        UsageError: names those that somebody gave; the folder holds no settings; or another run may be meant.
+    """
+    from jpegdl.runs import RunConfig
+    from jpegdl.runs.record import from_dict, settings_of
+
+    config, arm, seed = picked_comparison(chosen), chosen["arm"], chosen["seed"]
+    for option, given, there in (("arm", arm, config.arm_names), ("seed", seed, config.seed_list)):
+        if given not in there and given == command.parser().get_default(option):  # which nobody gave, then
+            raise UsageError(f"--{option} is {given} where none is given, and --{option}s {there} has no such: give --{option}")
+    run = config.run
+    with suppress(UsageError):  # an arm of the user's own that these settings do not define
+        run = config.arm_run(arm)
+    named = {name: value for name, value in settings_of(run, arm, seed).items() if name not in ("arm", "seed")}
+    pairs, own = from_dict(RunConfig, named), folder.config()
+    parts = [field.name for field in fields(RunConfig)]
+    unlike = {name for part in parts for name in _differing(part, getattr(pairs, part), getattr(own, part))} - {*_HERE}
+    if unlike:
+        every = {name for part in parts for name in _names(part, getattr(own, part))}
+        others = [name for name in chosen if name not in parts]
+        refuse_idle(command, chosen, [*others, *(every - unlike)], f"for {folder}, whose own settings are in use")
+
+
+def _names(name: str, value: Any) -> Iterator[str]:
+    """A setting, or those in it, by their dotted names."""
+    if is_dataclass(value):
+        for field in fields(value):
+            yield from _names(f"{name}.{field.name}", getattr(value, field.name))
+    else:
+        yield name
 
 
 def picked_comparison(chosen: dict[str, Any]) -> "CompareConfig":

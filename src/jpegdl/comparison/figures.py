@@ -205,8 +205,9 @@ def compared_saturation_figure(arm: str, runs: BySeed) -> Figure | None:
     shares = [run.result()["saturation"] for run in runs.values()]
     if not all(np.shape(share) == (3, 8, 8) for share in shares) or not shares:
         return None
-    cap = largest_level(next(iter(runs.values())).config().layer.bits)
-    if cap is None:
+    first = next(iter(runs.values()))
+    layer = first.tables() if first.tables_file.is_file() else {}  # a layer of the user's own may have a cap of its own
+    if (cap := largest_level(layer.get("bits", first.config().layer.bits))) is None:
         return None
     named = dict(zip(("Y", "Cb", "Cr"), np.mean(shares, axis=0), strict=True))
     figure = shares_figure(named, f"coefficients at level −{cap} or {cap}, %", grey=_are_grey(runs))
