@@ -276,3 +276,14 @@ def test_settings_that_are_the_runs_own_are_not(mine, capsys):
     where = ["--data.workers", "1", "--device", "cpu"]
     for own in (["--data.size", "16"], ["--config", str(mine / "compare.yaml")], ["--arms", "plain", "--arm", "plain"]):
         assert run_command(capsys, "evaluate", "mine", *own, *where)[::2] == (0, "")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "explain", "attack"])
+def test_every_command_says_that_images_are_others(mine, capsys, command):
+    file = mine / "jpeg-dl/0/data.json"
+    there = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**there, "test": {**there["test"], "content": "another"}}), encoding="utf-8")
+    few = {"explain": ["--ablation", "false", "--pictures", "0"], "attack": [*QUICK, "--arms", "jpeg-dl,", "--eps", "2,"]}
+    status, out, err = run_command(capsys, command, "mine", "--device", "cpu", *few.get(command, []))
+    assert status == 0, err
+    assert "other ones" in " ".join(out.split())

@@ -119,6 +119,7 @@ def test_from_training_to_page(tmp_path, capsys, no_figures):
     assert main(["evaluate", *place, "--arm", "plain", "--predictions", str(other), "--device", "cpu"]) == 0
     assert all(len(line) <= 80 for line in capsys.readouterr().out.splitlines() if str(tmp_path) not in line)
     assert other.read_bytes() == (folder.path / "predictions.csv").read_bytes() == kept
+    assert "jpegdl evaluate --name mine" in (config.folder / "commands.txt").read_text(encoding="utf-8")
     for damaged in (b"", kept[:-40], b"\xff\x00", kept.replace(b"class", b"kind", 1)):
         (folder.path / "predictions.csv").write_bytes(damaged)
         assert len(predictions_of({"plain": {0: folder}})[1]) == 1

@@ -110,6 +110,13 @@ def test_a_run_whose_layer_draws_at_random_is_asked_several_times_too(own, tmp_p
         assert attack_run(folder, replace(CONFIG, attacks=["fgsm"], draws=3))["draws"] == draws
 
 
+def test_that_files_of_the_test_come_before_the_attack_is_said(tmp_path):
+    config = made_up_config()
+    config.data.jpeg_test = 30
+    found = attack_run(make_run(tmp_path, config, steps=0), replace(CONFIG, attacks=["fgsm"]))
+    assert "after that JPEG file" in found["left_out"]["data.jpeg_test 30"]
+
+
 def test_a_network_without_a_gradient_has_one_of_0(own, tmp_path):
     found = attack_model("own_network:without", DATA, replace(CONFIG, attacks=["fgsm"]), folder=tmp_path)
     assert found["levels"][0]["accuracy"] == found["clean"]["accuracy"] == 1

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jpegdl.cli.command import Parser, WithSettings
-from jpegdl.cli.options import RUN, add_run, model_file, picked_comparison, refuse_unlike
+from jpegdl.cli.options import RUN, add_run, model_file, note_command, picked_comparison, refuse_unlike
 from jpegdl.cli.output import say, say_folded, say_table
 from jpegdl.errors import UsageError, how_many
 
@@ -53,6 +53,7 @@ class Evaluate(WithSettings):
             if folder.config_file.is_file():
                 refuse_unlike(self, chosen, folder)
             _evaluate_files(config, chosen["arm"], chosen["seed"], chosen["from_files"])
+            note_command(config.folder, chosen)
             return
         if chosen["model"] is None and folder.config_file.is_file() and not without_run(config, folder):
             refuse_unlike(self, chosen, folder)
@@ -112,6 +113,7 @@ def _keep(folder: "RunFolder", metrics: dict[str, Any], chosen: dict[str, Any]) 
         )
     else:
         write_predictions(predictions_file(folder), metrics["predictions"])
+        note_command(folder.path.parent.parent, chosen)
         say_folded(f"Written: {predictions_file(folder)}; jpegdl report adds it to its page")
 
 

@@ -185,6 +185,8 @@ class _Attack:
         for gradient in self.config.gradients:
             if gradient not in offered and layer:
                 left_out[f"gradient {gradient}"] = "not of this layer, or the same as another of its gradients"
+        if (quality := self.trained.data.jpeg_test) is not None:
+            left_out[f"data.jpeg_test {quality}"] = "images are changed after that JPEG file, and go through none again"
         asked = [Trial(*which, norm, eps) for norm, eps in self.config.budgets for which in chosen]
         check = []
         if self.config.eps and any(attack in WHITE_BOX for attack in self.config.attacks):
