@@ -18,7 +18,7 @@ class Evaluate(WithSettings):
     more = (
         "Its settings come from the run folder. --name, --output, --arm and --seed say which run; "
         "--data.path, --data.workers, --device and --training.devices, num-nodes and strategy say where to find the images and "
-        "what to compute on; all others count only with --model. Without it, those that are not the run's own are refused."
+        "what to compute on; all others count only with --model. Without it, options that are not the run's own are refused."
     )
     example = "jpegdl evaluate mine --rounding hard"
     short = (*RUN, "predictions", "rounding", "model", "from_files", "data.path", "data.workers", "device")
@@ -51,12 +51,12 @@ class Evaluate(WithSettings):
             if odd := [name for name in ("predictions", "rounding", "model") if chosen[name] is not None]:
                 raise UsageError(f"--{odd[0]} is for the run's own test images: leave it out, or --from-files")
             if folder.config_file.is_file():
-                refuse_unlike(self, chosen, folder)
+                refuse_unlike(chosen, folder)
             _evaluate_files(config, chosen["arm"], chosen["seed"], chosen["from_files"])
             note_command(config.folder, chosen)
             return
         if chosen["model"] is None and folder.config_file.is_file() and not without_run(config, folder):
-            refuse_unlike(self, chosen, folder)
+            refuse_unlike(chosen, folder)
         metrics = evaluate_run(config, chosen["arm"], chosen["seed"], model_file(chosen), chosen["rounding"])
         rounding = f", rounding {metrics['rounding']}" if metrics["rounding"] else ""
         if metrics["other_images"]:

@@ -45,7 +45,7 @@ class Export(WithSettings):
         check_run(config, chosen["arm"], chosen["seed"])
         folder = config.run_folder(chosen["arm"], chosen["seed"])
         if folder.config_file.is_file():
-            refuse_unlike(self, chosen, folder)
+            refuse_unlike(chosen, folder)
         options = {name: chosen[name] for name in ("size", "format", "dynamic_size", "rounding")}
         check = export_run(folder, chosen["file"], **options)
         sizes = " and ".join(f"{height}x{width}" for height, width in check.sizes)

@@ -1,5 +1,6 @@
 """Options that several commands share, and what is made of them."""
 
+import shlex
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
@@ -66,7 +67,7 @@ def refuse_idle(command: Command, chosen: dict[str, Any], counting: Collection[s
     Args:
         command: whose options they are.
         chosen: all that was chosen.
-        counting: the names of those that count, dotted within others.
+        counting: the names of those that count.
         when: that is so, in words.
 
     Raises:
@@ -75,67 +76,69 @@ def refuse_idle(command: Command, chosen: dict[str, Any], counting: Collection[s
     own = command.parser()
     usual = vars(own.instantiate(own.get_defaults()))
     idle = [
-        f"--{option.replace('_', '-')}"
+        option
         for name, value in usual.items()
         if name in chosen and name not in counting
         for option in _differing(name, chosen[name], value)
-        if option not in counting
     ]
+    _refuse(idle, when)
+
+
+def _refuse(idle: list[str], when: str) -> None:
     if idle:
         counts, it = ("counts", "it") if len(idle) == 1 else ("count", "them")
         raise UsageError(f"{when}, {some_of(idle, 3)} {counts} for nothing: drop {it}")
 
 
-def _differing(name: str, given: Any, usual: Any) -> Iterator[str]:
-    """A setting, or those in it by their dotted names, whose values are not the usual ones."""
-    if is_dataclass(usual) and type(given) is type(usual):
-        for field in fields(usual):
-            yield from _differing(f"{name}.{field.name}", getattr(given, field.name), getattr(usual, field.name))
-    elif given != usual:
-        yield name
-
-
 #: Settings of a finished run that may be others: where its images are, and what to compute on.
-_HERE = (
-    *("data.path", "data.workers", "device", "training.devices", "training.num_nodes", "training.strategy"),
-    *("training.callbacks", "training.loggers"),
-)
+_HERE = ("data.path", "data.workers", "device", "training.devices", "training.num-nodes", "training.strategy")
 
 
-def refuse_unlike(command: Command, chosen: dict[str, Any], folder: "RunFolder") -> None:
-    """Refuse settings that are neither a finished run's own, which are in use, nor say where its images are or what to compute
-    on.
+def refuse_unlike(chosen: dict[str, Any], folder: "RunFolder") -> None:
+    """Refuse options that are neither a finished run's own settings, which are in use, nor say where its images are or what to
+    compute on. A recipe or file with other settings is no option, as it may be there to name the comparison.
 
     Raises:
-        UsageError: names those that somebody gave; the folder holds no settings; or another run may be meant.
+        UsageError: names them; the folder holds no settings; or --arms and --seeds do not name the run.
     """
     from jpegdl.runs import RunConfig
     from jpegdl.runs.record import from_dict, settings_of
 
+    words = [word.partition("=")[0].replace("_", "-") for word in shlex.split(chosen[COMMAND_LINE]) if word.startswith("--")]
     config, arm, seed = picked_comparison(chosen), chosen["arm"], chosen["seed"]
-    for option, given, there in (("arm", arm, config.arm_names), ("seed", seed, config.seed_list)):
-        if given not in there and given == command.parser().get_default(option):  # which nobody gave, then
-            raise UsageError(f"--{option} is {given} where none is given, and --{option}s {there} has no such: give --{option}")
+    for name, one, several in (("arm", arm, config.arm_names), ("seed", seed, config.seed_list)):
+        if f"--{name}s" in words and f"--{name}" not in words and one not in several:
+            raise UsageError(f"--{name}s does not say which run, and the default is --{name} {one}: give --{name}")
     run = config.run
     with suppress(UsageError):  # an arm of the user's own that these settings do not define
         run = config.arm_run(arm)
-    named = {name: value for name, value in settings_of(run, arm, seed).items() if name not in ("arm", "seed")}
-    pairs, own = from_dict(RunConfig, named), folder.config()
-    parts = [field.name for field in fields(RunConfig)]
-    unlike = {name for part in parts for name in _differing(part, getattr(pairs, part), getattr(own, part))} - {*_HERE}
-    if unlike:
-        every = {name for part in parts for name in _names(part, getattr(own, part))}
-        others = [name for name in chosen if name not in parts]
-        refuse_idle(command, chosen, [*others, *(every - unlike)], f"for {folder}, whose own settings are in use")
+    here = from_dict(
+        RunConfig, {name: value for name, value in settings_of(run, arm, seed).items() if name not in ("arm", "seed")}
+    )
+    own = folder.config()
+    unlike = [
+        option
+        for field in fields(own)
+        for option in _differing(field.name, getattr(here, field.name), getattr(own, field.name))
+    ]
+    idle = [
+        option for option in unlike if option.removeprefix("--") not in _HERE and any(_says(word, option) for word in words)
+    ]
+    _refuse(idle, f"for {folder}, whose own settings are in use")
 
 
-def _names(name: str, value: Any) -> Iterator[str]:
-    """A setting, or those in it, by their dotted names."""
-    if is_dataclass(value):
-        for field in fields(value):
-            yield from _names(f"{name}.{field.name}", getattr(value, field.name))
-    else:
-        yield name
+def _says(word: str, option: str) -> bool:
+    """Whether an option as it was typed is this one, or holds it."""
+    return word == option or option.startswith(f"{word}.")
+
+
+def _differing(name: str, given: Any, usual: Any) -> Iterator[str]:
+    """The options of a setting, or of those in it, whose values are not the usual ones."""
+    if is_dataclass(usual) and type(given) is type(usual):
+        for field in fields(usual):
+            yield from _differing(f"{name}.{field.name}", getattr(given, field.name), getattr(usual, field.name))
+    elif given != usual:
+        yield f"--{name.replace('_', '-')}"
 
 
 def picked_comparison(chosen: dict[str, Any]) -> "CompareConfig":
