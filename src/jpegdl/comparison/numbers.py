@@ -10,14 +10,14 @@ from itertools import zip_longest
 from typing import Any
 
 from jpegdl.data.sources.listing import passed_in_words
-from jpegdl.errors import folded, how_many
+from jpegdl.errors import folded, how_many, some_of
 from jpegdl.files import csv_text
 from jpegdl.runs.record import counted, other_test_images, tested_images
 from jpegdl.statistics import add_holm, paired_difference
 
 SHORT = 10.0  # seconds of training below which the ratio of two times is mostly noise
 CODE, PARAMETERS = "code of ", "parameters of "  # what is mixed, before a module's name and an arm's
-NAMED = 5  # of the images that were left out
+NAMED = 5  # of the images, or runs, that were left out
 NOT_TRAINED = "not trained"  # why a seed that other arms have is missing, where nothing went wrong
 
 
@@ -365,6 +365,8 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
     for arm, entry in summary["arms"].items():
         if other := entry.get("other_images"):
             notes.append(f"{arm} was tested on other images than plain ({other}), so there is no difference.")
+    if others := summary.get("other_settings"):
+        notes.append(f"Not in this table, because their settings are others: {some_of(others, NAMED)}.")
     if _too_short(summary):
         notes.append(f"Plain trained for {summary['plain_seconds']:.1f} seconds, too short to compare training times.")
     if summary["mixed"]:
