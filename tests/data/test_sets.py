@@ -348,7 +348,10 @@ def _check_imagenet(data, classes=IDS):
 
 def test_imagenet_as_folders(tmp_path):
     _imagenet(tmp_path)
-    _check_imagenet(_data("imagenet", tmp_path))
+    whole = _data("imagenet", tmp_path)
+    _check_imagenet(whole)
+    shutil.rmtree(tmp_path / "train")
+    assert Data(whole.config, test_only=True).test.fingerprint == whole.test.fingerprint
 
 
 @pytest.mark.parametrize("nested", [False, True])

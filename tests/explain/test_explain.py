@@ -164,6 +164,14 @@ def test_what_a_random_layer_draws_for_pictures_is_the_same_in_each_call(tmp_pat
     assert _content(folder, "images")["shown"] == before
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_it_says_that_the_table_was_measured_in_another_precision(tmp_path, precision):
+    config = made_up_config()
+    config.training.precision = precision
+    words = explain_run(make_run(tmp_path, config, steps=0), QUICK)["words"]
+    assert any(precision in sentence for sentence in words) == (precision != "32-true")
+
+
 def test_grey_images(tmp_path):
     for place in ("train/a", "train/b", "test/a", "test/b"):
         (tmp_path / "images" / place).mkdir(parents=True)

@@ -198,6 +198,8 @@ class _Maker:
         words = list(self.contents.get("training", {}).get("words", {}).values())
         if ablation := self.contents.get("ablation"):
             words += _ablation_words(ablation)
+        if (precision := self.subject.run.config.training.precision) not in ("32-true", "32"):
+            words.append(f"Measured in float32. The run's own test was in {precision}: an image at the edge may differ there.")
         return words
 
 
