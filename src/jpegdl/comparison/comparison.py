@@ -254,7 +254,7 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
             summary["tuned"]["changed"] = config.changed_since_tuned(record)
     if results["plain"]:
         found = next(iter(results["plain"].values())).get("data", {})
-        notes = ("passed_over", "test_in_train", "several_classes", "left_out")
+        notes = ("passed_over", "test_in_train", "test_in_validation", "several_classes", "left_out")
         summary |= {name: found[name] for name in notes if name in found}
     if odd := [name for name in summary["mixed"] if name.startswith((CODE, PARAMETERS))]:
         warnings.warn(

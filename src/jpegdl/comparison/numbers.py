@@ -347,10 +347,10 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
         notes.append(
             f"{how_many(images, 'test image')}: one of them is {100 / images:.2g} point{'' if images == 100 else 's'}."
         )
-    if shared := summary.get("test_in_train"):
-        notes.append(
-            f"{shared} of these {'is also a' if shared == 1 else 'are also'} training image{'' if shared == 1 else 's'}."
-        )
+    for where, kind in (("train", "training"), ("validation", "held-out")):
+        if shared := summary.get(f"test_in_{where}"):
+            are = f"is also a {kind} image" if shared == 1 else f"are also {kind} images"
+            notes.append(f"{shared} of these {are}.")
     for images_of, count in summary.get("several_classes", {}).items():
         whose = {"train": "training", "validation": "held-out"}.get(images_of, images_of)
         notes.append(f"{count} {whose} picture{' is' if count == 1 else 's are'} in more than one class.")
