@@ -111,13 +111,17 @@ def other_networks(config: RunConfig, classes: Sequence[str]) -> list[PrependedM
     """Return the networks of ``training.networks``, frozen, in eval mode and without the layers they were trained with.
 
     Raises:
-        UsageError: a folder holds no trained model, or one that knows other classes.
+        UsageError: a folder holds no trained model, or one that knows other classes or images of another size.
     """
     found: list[PrependedModel] = []
     for name in config.training.networks:
         run = open_run(RunFolder(Path(name).expanduser()))
         if difference := class_difference(list(classes), run.classes):
             raise UsageError(f"training.networks: {name} knows other classes than the data: {difference}")
+        if (trained := run.config.data.pixels) != config.data.pixels:
+            raise UsageError(
+                f"training.networks: {name} was trained on images of {trained} pixels, and data.size is {config.data.pixels}"
+            )
         found.append(run.model.without_layer().requires_grad_(False))
     return found
 
