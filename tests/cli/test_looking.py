@@ -273,6 +273,11 @@ def test_settings_that_are_not_the_runs_own_are_refused(mine, tmp_path, capsys, 
     assert named in one_error(capsys, "export", "mine", "model.onnx", *options)
 
 
+@pytest.mark.parametrize("options", [["--arms", "plain,"], ["--seeds", "5,"]])
+def test_several_do_not_say_which_run_to_train(mine, capsys, options):
+    assert f"give {options[0][:-1]}" in one_error(capsys, "train", "mine", *options)
+
+
 def test_settings_that_are_the_runs_own_are_not(mine, capsys):
     where = ["--data.workers", "1", "--device", "cpu"]
     for own in (["--data.size", "16"], ["--config", "demo"], ["--arms", "plain", "--arm", "plain"]):

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jpegdl.cli.command import Parser, WithSettings
-from jpegdl.cli.options import RUN, add_run, model_file, note_command, picked_comparison, refuse_unlike
+from jpegdl.cli.options import RUN, add_run, check_which, model_file, note_command, picked_comparison, refuse_unlike
 from jpegdl.cli.output import say, say_folded, say_table
 from jpegdl.errors import UsageError, how_many
 
@@ -43,6 +43,7 @@ class Evaluate(WithSettings):
         from jpegdl.comparison import evaluate_run
         from jpegdl.comparison.steps import without_run
 
+        check_which(chosen)
         config = picked_comparison(chosen)
         folder = config.run_folder(chosen["arm"], chosen["seed"])
         if chosen["predictions"] is not None and Path(chosen["predictions"]).is_dir():  # before a test that may take long

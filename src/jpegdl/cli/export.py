@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from jpegdl.cli.command import Parser, WithSettings
-from jpegdl.cli.options import RUN, add_run, picked_comparison, refuse_unlike
+from jpegdl.cli.options import RUN, add_run, check_which, picked_comparison, refuse_unlike
 from jpegdl.cli.output import say
 
 
@@ -41,6 +41,7 @@ class Export(WithSettings):
         from jpegdl.comparison.config import check_run
         from jpegdl.export import export_run
 
+        check_which(chosen)
         config = picked_comparison(chosen)
         check_run(config, chosen["arm"], chosen["seed"])
         folder = config.run_folder(chosen["arm"], chosen["seed"])

@@ -99,32 +99,41 @@ def refuse_unlike(chosen: dict[str, Any], folder: "RunFolder") -> None:
     compute on. A recipe or file with other settings is no option, as it may be there to name the comparison.
 
     Raises:
-        UsageError: names them; the folder holds no settings; or --arms and --seeds do not name the run.
+        UsageError: names them; or the folder holds no settings.
     """
     from jpegdl.runs import RunConfig
     from jpegdl.runs.record import from_dict, settings_of
 
-    words = [word.partition("=")[0].replace("_", "-") for word in shlex.split(chosen[COMMAND_LINE]) if word.startswith("--")]
-    config, arm, seed = picked_comparison(chosen), chosen["arm"], chosen["seed"]
-    for name, one, several in (("arm", arm, config.arm_names), ("seed", seed, config.seed_list)):
-        if f"--{name}s" in words and f"--{name}" not in words and one not in several:
-            raise UsageError(f"--{name}s does not say which run, and the default is --{name} {one}: give --{name}")
+    config, words = picked_comparison(chosen), _typed(chosen)
     run = config.run
     with suppress(UsageError):  # an arm of the user's own that these settings do not define
-        run = config.arm_run(arm)
-    here = from_dict(
-        RunConfig, {name: value for name, value in settings_of(run, arm, seed).items() if name not in ("arm", "seed")}
-    )
+        run = config.arm_run(chosen["arm"])
+    settings = settings_of(run, chosen["arm"], chosen["seed"])
+    here = from_dict(RunConfig, {name: value for name, value in settings.items() if name not in ("arm", "seed")})
     own = folder.config()
-    unlike = [
-        option
-        for field in fields(own)
-        for option in _differing(field.name, getattr(here, field.name), getattr(own, field.name))
-    ]
+    unlike = [name for part in fields(own) for name in _differing(part.name, getattr(here, part.name), getattr(own, part.name))]
     idle = [
         option for option in unlike if option.removeprefix("--") not in _HERE and any(_says(word, option) for word in words)
     ]
     _refuse(idle, f"for {folder}, whose own settings are in use")
+
+
+def check_which(chosen: dict[str, Any]) -> None:
+    """Refuse to take the default run where options for several, --arms or --seeds, mean another.
+
+    Raises:
+        UsageError: names the option that says which run.
+    """
+    config, words = picked_comparison(chosen), _typed(chosen)
+    for name, several in (("arm", config.arm_names), ("seed", config.seed_list)):
+        if f"--{name}s" in words and f"--{name}" not in words and chosen[name] not in several:
+            raise UsageError(f"--{name}s does not say which run, and the default is --{name} {chosen[name]}: give --{name}")
+
+
+def _typed(chosen: dict[str, Any]) -> list[str]:
+    """The options on the command line, as help writes them."""
+    words = shlex.split(chosen[COMMAND_LINE])
+    return [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
 
 
 def _says(word: str, option: str) -> bool:
