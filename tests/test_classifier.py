@@ -469,6 +469,19 @@ def test_the_card_holds_what_was_measured(trained, tmp_path, model):
     assert "No measurement came with this model." in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("arm", "tables", "command"),
+    [
+        ("ste", "sensitivity", "compare --arms '[plain, ste]'"),
+        ("fixed-50", "standard:50", "train --arm fixed-50"),
+        ("an-arm-of-mine", "standard:50", "compare --arms '[plain, jpeg-dl]'"),
+    ],
+)
+def test_the_cards_command_trains_the_arm(model, arm, tables, command):
+    config = replace(model.config, layer=replace(model.config.layer, tables=tables))
+    assert f"\njpegdl {command} --seed" in pretrained._results(config, {**model.measured, "arm": arm})
+
+
 def test_the_card_counts_images_without_corrupt_ones(tmp_path):
     data = {"name": "folder", **{part: {"images": 20} for part in ("train", "validation", "test")}, "left_out": list("abcdef")}
     run = fake_run(tmp_path, "plain", data=data, correct=9, images=18, validation={"images": 17})

@@ -247,11 +247,15 @@ backbone = timm.create_model("{"local-dir" if name == "FOLDER" else "hf-hub"}:{n
 def _results(config: RunConfig, measured: dict[str, Any] | None) -> str:
     if measured is None:
         return "No measurement came with this model."
+    from jpegdl.comparison.arms import ARMS  # jsonargparse, which to load a model need not wait for
+
     arm, seed = measured["arm"], measured["seed"]
     versions = ", ".join(f"{name} {version}" for name, version in measured.get("versions", {}).items())
-    command = ["train", "--arm", arm, "--seed", str(seed)]
-    if arm == "jpeg-dl":  # whose tables may come from the plain model
-        command = ["compare", "--arms", "[plain, jpeg-dl]", "--seeds", f"[{seed}]"]
+    plain = config.layer.kind == "none"
+    known = arm if arm in ARMS else "plain" if plain else "jpeg-dl"  # which with these settings is what the user's own arm is
+    command = ["train", "--arm", known, "--seed", str(seed)]
+    if known == "jpeg-dl" or (config.layer.tables == "sensitivity" and not plain):  # tables may come from the plain model
+        command = ["compare", "--arms", f"[plain, {known}]", "--seeds", f"[{seed}]"]
     parts = [
         f"This model, arm {arm} with seed {seed}: test accuracy {100 * measured['accuracy']:.2f} %, loss "
         f"{measured['loss']:.4f}, on {measured['test_images']} images of `{measured['data']}`, after training on "
