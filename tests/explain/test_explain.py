@@ -335,3 +335,16 @@ def test_a_layer_that_a_function_of_ones_own_makes_has_tables(tmp_path, monkeypa
     assert "tables.json" in done["files"]
     assert ("tables.png" in done["files"]) != bool(why)
     assert [entry["why"].split()[2] for entry in done["left_out"] if entry["what"] == "picture of the tables"] == why
+
+
+@pytest.mark.parametrize("method", ["forward", "round_trip"])
+def test_of_a_layer_that_does_more_than_its_steps_no_number_is_given(tmp_path, monkeypatch, method):
+    own = f"    def {method}(self, x):\n        return (x + super().{method}(x)) / 2\n"
+    code = f"from jpegdl import JpegLayer\n\n\nclass Half(JpegLayer):\n{own}"
+    name = code_module(tmp_path, monkeypatch, f"layers_with_{method}", code)
+    folder = make_run(tmp_path / "run", made_up_config(kind=f"{name}:Half"), steps=0)
+    done = explain_run(folder, replace(QUICK, ablation=True))
+    left_out = {entry["what"]: entry["why"] for entry in done["left_out"]}
+    assert left_out["ablation"] == left_out["bits per frequency"] == left_out["transfer curves"]
+    assert f"Half has a {method} of its own" in left_out["ablation"]
+    assert {"tables.json", "training.json", "frequencies.json", "images.json"} <= {*done["files"]}  # which are as true
