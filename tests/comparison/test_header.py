@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from factory import code_module, small_comparison
+from factory import code_module, fake_run, small_comparison
 from jpegdl.cli import main
-from jpegdl.comparison import compare, header
+from jpegdl.comparison import compare, header, jobs
 from jpegdl.data import Data, DataConfig
 from jpegdl.runs import RunConfig, TrainingConfig, open_run
 from jpegdl.training import evaluate
@@ -51,6 +51,16 @@ def test_several_processes_share_an_epoch_out(tmp_path):
     config.training.devices = 2
     text = " ".join(header.header(config, Data(config.data), [(0, "plain")]).split())
     assert "2 epochs of 1 step of 16 images" in text  # 24, in batches of 8 for each of the two
+
+
+def test_the_last_run_has_the_threads_of_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(jobs, "count_cores", lambda: 4)
+    monkeypatch.setattr(header, "_time_rows", lambda *_: {})
+    config = small_comparison(tmp_path, arms=["plain"], seeds=2, jobs=2)
+    fake_run(config.folder, "plain", 0)
+    text = header.header(config, Data(config.data), [(0, "plain"), (1, "plain")])
+    assert "1 run at a time, 2 threads each" in " ".join(text.split())
 
 
 def test_a_model_of_ones_own_is_not_called_pretrained(tmp_path, monkeypatch):

@@ -350,6 +350,10 @@ def test_imagenet_as_folders(tmp_path):
     _imagenet(tmp_path)
     whole = _data("imagenet", tmp_path)
     _check_imagenet(whole)
+    _save(tmp_path / "train" / IDS[0] / "another.JPEG", 9)
+    _save(tmp_path / "train" / IDS[1] / "another.JPEG", 9)
+    split = Data(DataConfig(name="imagenet", path=str(tmp_path / "train"), size=8, test_share=0.5))
+    assert split.train.targets == split.test.targets == [0, 1]
     shutil.rmtree(tmp_path / "train")
     assert Data(whole.config, test_only=True).test.fingerprint == whole.test.fingerprint
 

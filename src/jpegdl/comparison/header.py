@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from jpegdl.backbones.build import build_backbone
 from jpegdl.comparison.config import CompareConfig
-from jpegdl.comparison.jobs import count_jobs
+from jpegdl.comparison.jobs import count_jobs, threads_each
 from jpegdl.comparison.schedule import Run
 from jpegdl.data import Data
 from jpegdl.data.config import DEFAULT_SIZE, SMALL
@@ -64,7 +64,7 @@ def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
     rows["runs"] = f"{how_many(len(arms), 'arm')} x {how_many(seeds, 'seed')}: {', '.join(arms)}"
     rows["runs"] += f"; {done} done" if done else ""
     jobs = min(count_jobs(config), len(left))
-    threads = torch.get_num_threads() if jobs <= 1 else max(1, min(torch.get_num_threads(), count_cores() // jobs))
+    threads = threads_each(config)
     try:
         device = compute_device(config.device)
     except UsageError:  # one that Lightning alone knows

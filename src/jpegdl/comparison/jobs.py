@@ -30,8 +30,7 @@ def train_runs(config: CompareConfig, asked: list[Run], data: Data | None) -> Fa
     """
     jobs = count_jobs(config)
     schedule = Schedule(config, asked, jobs)
-    threads = torch.get_num_threads()
-    share = threads if jobs == 1 else max(1, min(threads, count_cores() // jobs))
+    threads, share = torch.get_num_threads(), threads_each(config)
     if jobs > 1 and len(schedule.waiting) > 1:
         train_side_by_side(config, schedule, jobs, share)
         return schedule.failures
@@ -41,6 +40,12 @@ def train_runs(config: CompareConfig, asked: list[Run], data: Data | None) -> Fa
     finally:
         torch.set_num_threads(threads)
     return schedule.failures
+
+
+def threads_each(config: CompareConfig) -> int:
+    """Return how many threads of PyTorch each run has, however many are left to train."""
+    threads, jobs = torch.get_num_threads(), count_jobs(config)
+    return threads if jobs == 1 else max(1, min(threads, count_cores() // jobs))
 
 
 def count_jobs(config: CompareConfig) -> int:

@@ -28,7 +28,8 @@ def open_imagenet(config: DataConfig, folders: Callable[[DataConfig], Sets] = op
         UsageError: neither is there, or the classes are not WordNet ids.
     """
     root = folder_path(config, "train/ and val/ of WordNet ids (or train.tar and val.tar, or WebDataset shards)")
-    if not any((root / name).exists() for split in (TRAIN, TEST) for name in (*split, *(f"{part}.tar" for part in split))):
+    there = any((root / name).exists() for split in (TRAIN, TEST) for name in (*split, *(f"{part}.tar" for part in split)))
+    if not there and config.test_share is None:  # else the class folders may be there themselves
         if any(root.glob("ILSVRC2012_img_*.tar")):
             raise UsageError(
                 f"{root} holds ImageNet's archives as downloaded; torchvision.datasets.ImageNet(PATH, 'train') and (PATH, "
