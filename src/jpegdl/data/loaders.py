@@ -190,7 +190,8 @@ class Data(lightning.LightningDataModule):
         """Return the loader of augmented training images, in an order that depends on seed and epoch. A last, smaller batch is
         dropped.
 
-        Any number of processes sees the same images in the same steps, where the global batch is the same.
+        Any number of processes sees the same images in the same steps, where the global batch is the same. In a loop of your
+        own, call ``loader.sampler.set_epoch(epoch)`` before each epoch: Lightning does, and without it all are the first.
         """
         self.train.load()
         rank, world = processes()
