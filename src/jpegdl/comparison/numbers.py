@@ -162,11 +162,13 @@ def verdict(summary: dict[str, Any]) -> str:
     first = "" if len(compared) == 1 else f", the best of {len(compared)} arms,"
     if summary["data"] == "made-up":
         return "Made-up images: these numbers mean nothing."
+    winners = [arm for arm, entry in compared.items() if arm != best and _gained(entry["difference"])]
+    others = f" But {', '.join(winners)} beat{'' if len(winners) > 1 else 's'} plain." if winners else ""
     if gain["p"] is None:
         why = "all seeds differ alike, and no test applies"
         if seeds == 1:
             why = "one seed says nothing about chance: give at least 3"
-        return f"{best}{first.rstrip(',')}: {points} against plain; {why}."
+        return f"{best}{first.rstrip(',')}: {points} against plain; {why}.{others}"
     p = gain.get("p_holm", gain["p"])
     sure = p < 0.05
     what = "beats" if sure and gain["mean"] > 0 else "loses to" if sure else "is not significantly different from"
@@ -175,9 +177,8 @@ def verdict(summary: dict[str, Any]) -> str:
         f"{best}{first} {what} plain: {points} [{100 * gain['low']:+.2f}, "
         f"{100 * gain['high']:+.2f}], p = {_p(p)}{holm_note}, {seeds} seeds{cost}."
     )
-    winners = [arm for arm, entry in compared.items() if arm != best and _gained(entry["difference"])]
-    if not winners or not sure or gain["mean"] <= 0:
-        return sentence
+    if not winners or not sure:
+        return f"{sentence}{others}"
     return f"{sentence} So {'do' if len(winners) > 1 else 'does'} {', '.join(winners)}."
 
 
