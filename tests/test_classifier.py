@@ -22,7 +22,7 @@ from PIL import Image
 
 import jpegdl
 import jpegdl.backbones
-from factory import small_comparison
+from factory import fake_run, small_comparison
 from jpegdl import classifier, pretrained
 from jpegdl.cli import main
 from jpegdl.comparison import compare
@@ -467,6 +467,26 @@ def test_the_card_holds_what_was_measured(trained, tmp_path, model):
         assert str(trained[0].parent) not in (tmp_path / file).read_text(encoding="utf-8")
     jpegdl.Classifier(model.model, CLASSES, model.config).save_pretrained(tmp_path)
     assert "No measurement came with this model." in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arm", "tables", "command"),
+    [
+        ("ste", "sensitivity", "compare --arms '[plain, ste]'"),
+        ("fixed-50", "standard:50", "train --arm fixed-50"),
+        ("an-arm-of-mine", "standard:50", "compare --arms '[plain, jpeg-dl]'"),
+    ],
+)
+def test_the_cards_command_trains_the_arm(model, arm, tables, command):
+    config = replace(model.config, layer=replace(model.config.layer, tables=tables))
+    assert f"\njpegdl {command} --seed" in pretrained._results(config, {**model.measured, "arm": arm})
+
+
+def test_the_card_counts_images_without_corrupt_ones(tmp_path):
+    data = {"name": "folder", **{part: {"images": 20} for part in ("train", "validation", "test")}, "left_out": list("abcdef")}
+    run = fake_run(tmp_path, "plain", data=data, correct=9, images=18, validation={"images": 17})
+    measured = pretrained.measurements(run)
+    assert (measured["test_images"], measured["train_images"]) == (18, 19)  # of six, 2 are in the test and 3 held out
 
 
 def test_the_cards_command_has_the_runs_settings(trained, tmp_path, model, monkeypatch, capsys):

@@ -257,10 +257,22 @@ def test_lightnings_command_line_makes_the_layer_from_yaml(trainer):
     assert done.trainer.global_step == 2
 
 
-def test_optuna_searches_on_training_images_alone(trainer):
-    study = trainer("optuna_search", "optuna")(["--trials", "2", "--epochs", "1", "--steps", "1"])
+def test_optuna_searches_on_training_images_alone(trainer, monkeypatch):
+    drawn = []
+    images = [(0, 0)] * 16  # each with the seed of its augmentation
+    monkeypatch.setattr("jpegdl.data.loaders.EpochSampler.__iter__", lambda self: drawn.append(self.epoch) or iter(images))
+    study = trainer("optuna_search", "optuna")(["--trials", "2", "--epochs", "2", "--steps", "1"])
     assert set(study.best_params) == {"quality", "alpha", "layer_lr"}
     assert len(study.trials) == 2
+    assert drawn == [0, 1, 0, 1]  # each epoch in another order
+
+
+def test_class_folders_of_the_trainers_are_the_same_for_training_and_test(trainer, tmp_path):
+    for place in ("train/a", "train/b", "train/c", "test/b", "test/c"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("RGB", (64, 64)).save(tmp_path / place / "1.png")
+    with pytest.raises(SystemExit, match="only one of train/ and test/ has .* a$"):
+        trainer("lightning_module", "lightning")(["--data", str(tmp_path), "--steps", "1"])
 
 
 def test_ray_searches_on_training_images_alone(tmp_path):

@@ -36,9 +36,11 @@ def main(arguments: list[str] | None = None) -> optuna.Study:
         )
         layer_lr = trial.suggest_float("layer_lr", 1e-4, 1e-1, log=True)
         optimizer = torch.optim.AdamW(parameter_groups(model, lr=1e-3, layer_lr=layer_lr, weight_decay=0.05))
-        for _ in range(options.epochs):
+        loader = data.train_dataloader()
+        for epoch in range(options.epochs):
+            loader.sampler.set_epoch(epoch)  # another order and other flips than in the epoch before
             model.train()
-            for _, (batch, labels) in zip(range(options.steps), data.train_dataloader(), strict=False):
+            for _, (batch, labels) in zip(range(options.steps), loader, strict=False):
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(model(batch), labels).backward()
                 optimizer.step()

@@ -22,6 +22,9 @@ def image_sets(folder: str | None) -> tuple[Dataset[tuple[Tensor, Tensor]], Data
     """
     if folder is not None:
         train, test = (datasets.ImageFolder(f"{folder}/{part}", TO_UNIT) for part in ("train", "test"))
+        if train.classes != test.classes:  # each numbers its own: a class more or less would shift the others
+            odd = sorted(set(train.classes) ^ set(test.classes))
+            raise SystemExit(f"{folder}: only one of train/ and test/ has the classes {', '.join(odd[:5])}")
         return train, test, len(train.classes)
     data = Data(DataConfig(name="photos", size=SIZE, batch_size=16))
     sets = []

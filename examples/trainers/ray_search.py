@@ -41,9 +41,11 @@ def train(chosen: dict[str, Any], options: argparse.Namespace) -> None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["epoch"] + 1
+    loader = data.train_dataloader()
     for epoch in range(first, options.epochs):
+        loader.sampler.set_epoch(epoch)  # another order and other flips than in the epoch before, in a resumed trial too
         model.train()
-        for _, (batch, labels) in zip(range(options.steps), data.train_dataloader(), strict=False):
+        for _, (batch, labels) in zip(range(options.steps), loader, strict=False):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(batch), labels).backward()
             optimizer.step()

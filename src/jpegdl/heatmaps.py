@@ -33,7 +33,8 @@ _DIFFERENCES = {-1.0: "−1", -0.5: "−0.5", 0.0: "0", 0.5: "+0.5", 1.0: "+1"}
 
 
 def change_figure(name: str, kind: str, entries: list[dict[str, Any]], *, grey: bool) -> Figure | None:
-    """Draw tables before and after training, mean over runs, and what changed. None where no table is one for all blocks.
+    """Draw tables before and after training, mean over runs, and what changed. None where no table is one for all blocks, or
+    its numbers are of no kind that is drawn.
 
     Steps and scales have their geometric mean and the ratio of the two, gains the arithmetic mean and the difference.
 
@@ -45,7 +46,7 @@ def change_figure(name: str, kind: str, entries: list[dict[str, Any]], *, grey: 
     """
     planes = [name for name in entries[0]["after"] if name.rpartition(".")[2] in ("luma", "chroma")]
     names = [name for name in planes if np.shape(entries[0]["after"][name]) == (8, 8)]  # regions have one each
-    if not names:
+    if not names or kind not in DRAWN:
         return None
     masked = [grey and "chroma" in table for table in names]
     figure = Figure(figsize=(12, 0.6 + sum(0.9 if mask else 3.5 for mask in masked)), layout="constrained")

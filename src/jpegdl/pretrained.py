@@ -24,7 +24,7 @@ from jpegdl.files import write_together
 from jpegdl.layer import PrependedModel, describe_tables, prepend
 from jpegdl.runs import RunConfig, RunFolder
 from jpegdl.runs.model import build_model, load_state
-from jpegdl.runs.record import WHERE, from_dict
+from jpegdl.runs.record import WHERE, from_dict, tested_images
 from jpegdl.user_code import is_own
 
 CONFIG, BACKBONE, LAYER, CARD = "config.json", "model.safetensors", "layer.safetensors", "README.md"
@@ -100,13 +100,16 @@ def measurements(run: RunFolder) -> dict[str, Any] | None:
     if not run.finished:
         return None
     result = run.result()
+    data, tested = result["data"], tested_images(result)
+    looked_at = {"test": tested, "validation": result.get("validation", {}).get("images")}
+    elsewhere = sum(data[part]["images"] - count for part, count in looked_at.items() if count is not None)
     names = ("arm", "seed", "accuracy", "loss", "versions", "machine")
     summary = run.path.parent.parent / "summary.md"
     return {
         **{name: result[name] for name in names if name in result},
-        "data": result["data"]["name"],
-        "train_images": result["data"]["train"]["images"],
-        "test_images": result["data"]["test"]["images"],
+        "data": data["name"],
+        "train_images": data["train"]["images"] - (len(data.get("left_out", ())) - elsewhere),  # corrupt ones count in neither
+        "test_images": tested,
         # Without the list of runs that failed: why may name folders of this machine.
         "table": summary.read_text(encoding="utf-8").partition("\nWithout a result:")[0].strip() if summary.is_file() else None,
     }
@@ -244,11 +247,15 @@ backbone = timm.create_model("{"local-dir" if name == "FOLDER" else "hf-hub"}:{n
 def _results(config: RunConfig, measured: dict[str, Any] | None) -> str:
     if measured is None:
         return "No measurement came with this model."
+    from jpegdl.comparison.arms import ARMS  # jsonargparse, which to load a model need not wait for
+
     arm, seed = measured["arm"], measured["seed"]
     versions = ", ".join(f"{name} {version}" for name, version in measured.get("versions", {}).items())
-    command = ["train", "--arm", arm, "--seed", str(seed)]
-    if arm == "jpeg-dl":  # whose tables may come from the plain model
-        command = ["compare", "--arms", "[plain, jpeg-dl]", "--seeds", f"[{seed}]"]
+    plain = config.layer.kind == "none"
+    known = arm if arm in ARMS else "plain" if plain else "jpeg-dl"  # which with these settings is what the user's own arm is
+    command = ["train", "--arm", known, "--seed", str(seed)]
+    if known == "jpeg-dl" or (config.layer.tables == "sensitivity" and not plain):  # tables may come from the plain model
+        command = ["compare", "--arms", f"[plain, {known}]", "--seeds", f"[{seed}]"]
     parts = [
         f"This model, arm {arm} with seed {seed}: test accuracy {100 * measured['accuracy']:.2f} %, loss "
         f"{measured['loss']:.4f}, on {measured['test_images']} images of `{measured['data']}`, after training on "

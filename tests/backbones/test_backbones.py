@@ -5,11 +5,13 @@ import re
 import pytest
 import timm
 import torch
+import torchvision
 from torch import nn
 
-from jpegdl.backbones.build import check_backbone
+from jpegdl.backbones.build import build_backbone, check_backbone
 from jpegdl.backbones.mobilenetv2 import CifarMobileNetV2
 from jpegdl.errors import UsageError
+from jpegdl.layer import prepend
 
 # Parameters at 100 classes in millions, as published for the networks of RepDistiller's protocol, and the map of
 # features that a 32x32 image ends as.
@@ -287,3 +289,12 @@ def test_names_of_architectures_are_taken(name):
 def test_similar_names_are_suggested(name, message):
     with pytest.raises(UsageError, match=message):
         check_backbone(name)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_v2_l", "resnet18"])
+def test_a_network_of_torchvisions_is_normalised_for_as_its_weights_ask(name):
+    with torch.device("meta"):  # one has 119 million parameters
+        backbone = build_backbone(f"torchvision/{name}", 7, 0, 64)
+    model, asked = prepend(backbone, nn.Identity()), torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    assert model.mean.flatten().tolist() == pytest.approx(asked.mean)
+    assert model.std.flatten().tolist() == pytest.approx(asked.std)

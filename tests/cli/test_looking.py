@@ -255,3 +255,42 @@ def test_compress_says_what_became_of_the_bytes(tmp_path, capsys):
         assert f", x{ratio:.2f}" in said
         assert ("LARGER than the originals" in said) is (ratio > 1) is larger
         assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--data.size", "24"], "--data.size counts for nothing"),
+        (["--data.jpeg_test=30", "--layer.bits", "4"], "--data.jpeg-test, --layer.bits count for nothing"),
+        (["--data", "{flip: false}"], "count for nothing"),
+        (["--arms", "plain"], "the default is --arm jpeg-dl"),
+        (["--seeds", "1,"], "the default is --seed 0"),
+    ],
+)
+def test_settings_that_are_not_the_runs_own_are_refused(mine, tmp_path, capsys, options, named):
+    assert named in one_error(capsys, "evaluate", "mine", *options)
+    assert named in one_error(capsys, "evaluate", "mine", "--from-files", str(tmp_path), *options)
+    assert named in one_error(capsys, "export", "mine", "model.onnx", *options)
+
+
+@pytest.mark.parametrize("options", [["--arms", "plain,"], ["--seeds", "5,"]])
+def test_several_do_not_say_which_run_to_train(mine, capsys, options):
+    assert f"give {options[0][:-1]}" in one_error(capsys, "train", "mine", *options)
+
+
+def test_settings_that_are_the_runs_own_are_not(mine, capsys):
+    where = ["--data.workers", "1", "--device", "cpu"]
+    for own in (["--data.size", "16"], ["--config", "demo"], ["--arms", "plain", "--arm", "plain"]):
+        status, _, err = run_command(capsys, "evaluate", "--name", "mine", *own, *where)
+        assert status == 0, err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "explain", "attack"])
+def test_every_command_says_that_images_are_others(mine, capsys, command):
+    file = mine / "jpeg-dl/0/data.json"
+    there = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**there, "test": {**there["test"], "content": "another"}}), encoding="utf-8")
+    few = {"explain": ["--ablation", "false", "--pictures", "0"], "attack": [*QUICK, "--arms", "jpeg-dl,", "--eps", "2,"]}
+    status, out, err = run_command(capsys, command, "mine", "--device", "cpu", *few.get(command, []))
+    assert status == 0, err
+    assert "other ones" in " ".join(out.split())

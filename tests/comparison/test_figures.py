@@ -328,6 +328,13 @@ def test_saturation_has_one_range_and_says_what_it_is(tmp_path, share):
     )
 
 
+def test_the_cap_is_that_of_the_layer_itself(tmp_path):
+    """One of the user's own need not take the cap from the settings."""
+    run = _run(tmp_path, "jpeg-dl", saturation=np.zeros((3, 8, 8)).tolist(), bits=8)
+    run.write_tables({"kind": "steps", "bits": 4, "before": {}, "after": {}})
+    assert "level cap ±7 " in compared_saturation_figure("jpeg-dl", {0: run}).get_suptitle()
+
+
 def test_no_saturation_without_a_cap(tmp_path):
     assert compared_saturation_figure("plain", {0: _run(tmp_path, "plain")}) is None
     shares = np.zeros((3, 8, 8)).tolist()

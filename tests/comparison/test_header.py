@@ -4,12 +4,14 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from factory import small_comparison
+from factory import code_module, fake_run, small_comparison
 from jpegdl.cli import main
-from jpegdl.comparison import compare, header
+from jpegdl.comparison import compare, header, jobs
 from jpegdl.data import Data, DataConfig
-from jpegdl.runs import RunConfig, TrainingConfig
+from jpegdl.runs import RunConfig, TrainingConfig, open_run
+from jpegdl.training import evaluate
 
 
 @pytest.mark.parametrize("seconds", [0.2, 50, 130, 4000, 90000, 1e6])
@@ -42,6 +44,30 @@ def test_few_steps_are_not_taken_without_a_word(tmp_path, monkeypatch):
     assert "196 steps in all" in " ".join(header.header(config, Data(config.data), [(0, "plain")]).split())
     config.training.epochs = 50
     assert "in all" not in header.header(config, Data(config.data), [(0, "plain")])
+
+
+def test_several_processes_share_an_epoch_out(tmp_path):
+    config = small_comparison(tmp_path)
+    config.training.devices = 2
+    text = " ".join(header.header(config, Data(config.data), [(0, "plain")]).split())
+    assert "2 epochs of 1 step of 16 images" in text  # 24, in batches of 8 for each of the two
+
+
+def test_the_last_run_has_the_threads_of_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(jobs, "count_cores", lambda: 4)
+    monkeypatch.setattr(header, "_time_rows", lambda *_: {})
+    config = small_comparison(tmp_path, arms=["plain"], seeds=2, jobs=2)
+    fake_run(config.folder, "plain", 0)
+    text = header.header(config, Data(config.data), [(0, "plain"), (1, "plain")])
+    assert "1 run at a time, 2 threads each" in " ".join(text.split())
+
+
+def test_a_model_of_ones_own_is_not_called_pretrained(tmp_path, monkeypatch):
+    code = "from jpegdl.backbones import cifar_resnet8 as make\n"
+    module = code_module(tmp_path, monkeypatch, "ones_own_network", code)
+    config = small_comparison(tmp_path, backbone=f"{module}:make")
+    assert "pretrained" not in header.header(config, Data(config.data), [(0, "plain")])
 
 
 def test_the_time_counts_what_steps_wait_for(tmp_path, monkeypatch):
@@ -108,6 +134,9 @@ def test_channels_last_trains(tmp_path, no_figures):
         done = compare(replace(config, name=name, training=training))
         accuracies.append(done.results[0].loss)
     assert accuracies[1] == pytest.approx(accuracies[0], rel=1e-3)
+    opened = open_run(done.results[0].folder)
+    evaluate(opened.model, Data(opened.config.data), opened.config)  # as it was tested after training
+    assert opened.model.backbone.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
     assert TrainingConfig().channels_last is False
 
 

@@ -382,6 +382,19 @@ def test_notes_name_the_part_whose_pictures_come_under_several_classes():
     assert all(words in notes for words in ("1 training picture", "2 test pictures", "3 held-out pictures"))
 
 
+@pytest.mark.parametrize("noisy", [(0.9,), (0.5, 0.9, 0.5)])
+def test_the_verdict_names_an_arm_that_gained_behind_one_that_may_not_have(noisy):
+    arms = {"plain": _runs(0.50, 0.51, 0.52), "gain": _runs(*noisy), "jpeg-dl": _runs(0.60, 0.612, 0.621)}
+    assert verdict(_summary(arms)).startswith("gain, the best of 2 arms")
+    assert verdict(_summary(arms)).endswith(" But jpeg-dl beats plain.")
+
+
+def test_notes_say_which_test_images_were_seen_before():
+    notes = summary_notes({**_summary({"plain": _runs(0.5)}), "test_in_train": 1, "test_in_validation": 2})
+    assert "1 of these is also a training image." in notes
+    assert "2 of these are also held-out images." in notes
+
+
 def test_latex_escapes_what_latex_reads():
     summary = _summary({"plain": _runs(0.50, 0.51), "my_arm": _runs(0.48, 0.50)}, backbone="net_a & b")
     text = summary_latex(summary)

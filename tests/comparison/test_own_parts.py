@@ -3,6 +3,7 @@
 import importlib
 import shutil
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 import jpegdl
 from factory import small_comparison
 from jpegdl.comparison import CompareConfig, check_compare, compare, evaluate_run, train_arm
+from jpegdl.comparison.summary import read_summary
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.layer import JpegLayer, LayerConfig, build_layer, check_layer, layer_kind
@@ -92,6 +94,10 @@ def test_a_model_a_layer_and_arms_of_the_users_own(tmp_path, parts):
     ):
         later = compare(plain_settings)
     assert list(later.summary["arms"]) == ["plain", "jpeg-dl"]
+    assert "settings are others: dead-zone/0, slow/0." in later.table
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # that compare were to be run again
+        assert read_summary(later.folder) == later.summary
 
 
 @pytest.mark.usefixtures("few_photos", "no_figures")

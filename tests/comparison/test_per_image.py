@@ -16,8 +16,9 @@ from jpegdl.comparison.per_image import class_accuracies, paired_images, predict
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.report import write_report
+from jpegdl.report.classes import image_sections
 from jpegdl.runs.metrics import describe
-from jpegdl.runs.predictions import Predictions, confusion, read_predictions, write_predictions
+from jpegdl.runs.predictions import Predictions, confusion, predictions_file, read_predictions, write_predictions
 from jpegdl.training.module import _said
 
 CLASSES = [f"class, {number}" for number in range(7)]
@@ -118,11 +119,20 @@ def test_from_training_to_page(tmp_path, capsys, no_figures):
     assert main(["evaluate", *place, "--arm", "plain", "--predictions", str(other), "--device", "cpu"]) == 0
     assert all(len(line) <= 80 for line in capsys.readouterr().out.splitlines() if str(tmp_path) not in line)
     assert other.read_bytes() == (folder.path / "predictions.csv").read_bytes() == kept
+    assert "jpegdl evaluate --name mine" in (config.folder / "commands.txt").read_text(encoding="utf-8")
     for damaged in (b"", kept[:-40], b"\xff\x00", kept.replace(b"class", b"kind", 1)):
         (folder.path / "predictions.csv").write_bytes(damaged)
         assert len(predictions_of({"plain": {0: folder}})[1]) == 1
     assert main(["evaluate", *place, "--arm", "plain", "--device", "cpu"]) == 0
     assert (folder.path / "predictions.csv").read_bytes() == kept
+    (folder.path / "predictions.csv").unlink()
+    folder.write_result({**result, "correct": result["correct"] - 1})  # as of a device on which an image falls the other way
+    capsys.readouterr()
+    assert main(["evaluate", *place, "--arm", "plain", "--device", "cpu"]) == 0
+    assert "jpegdl report adds it" not in capsys.readouterr().out  # which would refuse it
+    assert not (folder.path / "predictions.csv").exists()
+    folder.write_result(result)
+    (folder.path / "predictions.csv").write_bytes(kept)
     assert "is a folder" in one_error(capsys, "evaluate", *place, "--arm", "plain", "--predictions", str(tmp_path))
     assert "--predictions" in one_error(
         capsys, "evaluate", *place, "--arm", "plain", "--predictions", "x.csv", "--from-files", str(tmp_path)
@@ -130,3 +140,21 @@ def test_from_training_to_page(tmp_path, capsys, no_figures):
     assert "p (McNemar)" in write_report(config.folder).read_text(encoding="utf-8")
     assert len(Data(folder.config().data).train) == 18
     assert math.isfinite(result["metrics"]["nll"])
+
+
+@pytest.mark.parametrize("content", ["same", "other"])
+def test_the_page_pairs_what_the_table_pairs(tmp_path, drawn, content):
+    """Images of the same names may be others."""
+    said, results, runs = _predictions(*drawn), {}, {}
+    for arm, held in (("plain", "same"), ("jpeg-dl", content)):
+        part = {"images": len(said), "digest": held, "content": held}
+        data = {"name": "folder", "classes": CLASSES, "tables": None, "train": part, "test": part}
+        run = factory.fake_run(tmp_path, arm, accuracy=float(said.right.mean()), data=data)
+        write_predictions(predictions_file(run), said)
+        runs[arm], results[arm] = {0: run}, {0: run.result()}
+    summary = factory.fake_summary(results)
+    sections = {section.title: section for section in image_sections(runs, summary)}
+    paired = summary["arms"]["jpeg-dl"]["difference"] is not None
+    assert paired == (content == "same")
+    assert ("Image by image" in sections) == paired
+    assert any("difference" in row[0] for row in sections["Beyond accuracy"].table) == paired

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 
 from factory import small_comparison
@@ -295,3 +296,20 @@ def test_what_tune_did_not_write_is_refused(config, tuned):
 def test_settings_within_that_there_are_not(config):
     with pytest.raises(UsageError, match="nothing"):
         check_compare(replace(config, tuned={"arms": {"jpeg-dl": {"training": {"nothing": 3}}}}))
+
+
+def test_trials_take_every_gpu_as_runs_do(tmp_path, monkeypatch):
+    def start(*_, **__):
+        raise InterruptedError
+
+    rows = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for counted in (torch.cuda, torch.accelerator):
+        monkeypatch.setattr(counted, "device_count", lambda: 2)
+    monkeypatch.setattr(tuning, "_ended", lambda *_: [])
+    monkeypatch.setattr(tuning, "worker_environment", lambda row, *_: rows.append(row))
+    monkeypatch.setattr(tuning.subprocess, "Popen", start)
+    config = small_comparison(tmp_path, device="auto", jobs=None)
+    with pytest.raises(InterruptedError):
+        tuning._work_side_by_side(tuning._Task(config, "plain", 5, 0, None, None, (None,)), [])
+    assert rows == [0, 1]

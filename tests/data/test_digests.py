@@ -110,7 +110,7 @@ def test_test_images_that_are_looked_at_in_training_are_said(tmp_path):
     shutil.copytree(tmp_path / "test", tmp_path / "validation")
     (tmp_path / "validation" / "a" / "0.bmp").unlink()
     with pytest.warns(UserWarning, match="^7 of 8 test images are held-out images"):
-        _found(tmp_path)
+        assert _found(tmp_path)["test_in_validation"] == 7
 
 
 def test_a_picture_under_two_classes_is_said_with_its_names(tmp_path, recwarn):

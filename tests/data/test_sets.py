@@ -188,6 +188,20 @@ def test_archives_are_unpacked_whole_or_not_at_all(cub, content):
     assert [path.name for path in cub.iterdir()] == ["CUB_200_2011.tgz"]
 
 
+def test_an_archive_that_goes_on_after_a_damaged_header_is_refused(cub):
+    archive = cub / "CUB_200_2011.tar"
+    _tar(archive, cub, "CUB_200_2011")
+    shutil.rmtree(cub / "CUB_200_2011")
+    with tarfile.open(archive) as tar:
+        last = tar.getmembers()[-1].offset
+    content = bytearray(archive.read_bytes())
+    content[last + 148 : last + 156] = b"damaged!"  # its checksum
+    archive.write_bytes(content)
+    with pytest.raises(UsageError, match=r"CUB_200_2011.tar goes on after its end mark"):
+        _data("cub200", cub)
+    assert [path.name for path in cub.iterdir()] == [archive.name]
+
+
 def test_archives_write_nowhere_else(tmp_path):
     with tarfile.open(tmp_path / "bad.tar", "w") as tar:
         inside = tarfile.TarInfo("inside")
@@ -334,7 +348,14 @@ def _check_imagenet(data, classes=IDS):
 
 def test_imagenet_as_folders(tmp_path):
     _imagenet(tmp_path)
-    _check_imagenet(_data("imagenet", tmp_path))
+    whole = _data("imagenet", tmp_path)
+    _check_imagenet(whole)
+    _save(tmp_path / "train" / IDS[0] / "another.JPEG", 9)
+    _save(tmp_path / "train" / IDS[1] / "another.JPEG", 9)
+    split = Data(DataConfig(name="imagenet", path=str(tmp_path / "train"), size=8, test_share=0.5))
+    assert split.train.targets == split.test.targets == [0, 1]
+    shutil.rmtree(tmp_path / "train")
+    assert Data(whole.config, test_only=True).test.fingerprint == whole.test.fingerprint
 
 
 @pytest.mark.parametrize("nested", [False, True])

@@ -162,6 +162,11 @@ def test_python_objects():
         Data(DataConfig(name="object", size=8), sets=(train, None))
     with pytest.raises(UsageError, match="validation are the same"):
         Data(DataConfig(name="object", size=8), sets=(train, test, None, test))
+    other.targets[3] = 2
+    with pytest.warns(UserWarning, match="validation are of 'z' too"):
+        Data(DataConfig(name="object", size=8), sets=(train, test, ["x", "y", "z"], other))
+    with pytest.raises(UsageError, match=r"data\.test_share 0\.2.*leave it out"):
+        Data(DataConfig(name="object", size=8, test_share=0.2), sets=(train, test))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from factory import made_up_config, make_run
+from factory import code_module, made_up_config, make_run
 from jpegdl.data import Data, DataConfig
 from jpegdl.errors import UsageError
 from jpegdl.explain import ExplainConfig, explain_comparison, explain_run, explain_runs
@@ -164,6 +164,14 @@ def test_what_a_random_layer_draws_for_pictures_is_the_same_in_each_call(tmp_pat
     assert _content(folder, "images")["shown"] == before
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_it_says_that_the_table_was_measured_in_another_precision(tmp_path, precision):
+    config = made_up_config()
+    config.training.precision = precision
+    words = explain_run(make_run(tmp_path, config, steps=0), QUICK)["words"]
+    assert any(precision in sentence for sentence in words) == (precision != "32-true")
+
+
 def test_grey_images(tmp_path):
     for place in ("train/a", "train/b", "test/a", "test/b"):
         (tmp_path / "images" / place).mkdir(parents=True)
@@ -313,3 +321,30 @@ def test_the_lowest_seed_of_each_arm_and_one_progress_of_all(tmp_path, monkeypat
     found = explain_comparison(tmp_path, QUICK, arms=arms, seeds="lowest", progress=lambda *each: told.append(each[1:]))
     assert {arm: list(by_seed) for arm, by_seed in found.items()} == {"jpeg-dl": [3], "cap-only": [1]}
     assert told == [(4, 8), (8, 8)]
+
+
+@pytest.mark.parametrize(
+    ("made", "why"), [("JpegLayer(luma, chroma)", []), ("Sequential(JpegLayer(), GainLayer())", ["mixed"])]
+)
+def test_a_layer_that_a_function_of_ones_own_makes_has_tables(tmp_path, monkeypatch, made, why):
+    code = "from torch.nn import Sequential\nfrom jpegdl.layer import GainLayer, JpegLayer\n\n\n"
+    name = code_module(
+        tmp_path, monkeypatch, f"layers_of_ones_own_{len(why)}", f"{code}def make(luma, chroma):\n    return {made}\n"
+    )
+    done = explain_run(make_run(tmp_path / "run", made_up_config(kind=f"{name}:make"), steps=0), QUICK)
+    assert "tables.json" in done["files"]
+    assert ("tables.png" in done["files"]) != bool(why)
+    assert [entry["why"].split()[2] for entry in done["left_out"] if entry["what"] == "picture of the tables"] == why
+
+
+@pytest.mark.parametrize("method", ["forward", "round_trip"])
+def test_of_a_layer_that_does_more_than_its_steps_no_number_is_given(tmp_path, monkeypatch, method):
+    own = f"    def {method}(self, x):\n        return (x + super().{method}(x)) / 2\n"
+    code = f"from jpegdl import JpegLayer\n\n\nclass Half(JpegLayer):\n{own}"
+    name = code_module(tmp_path, monkeypatch, f"layers_with_{method}", code)
+    folder = make_run(tmp_path / "run", made_up_config(kind=f"{name}:Half"), steps=0)
+    done = explain_run(folder, replace(QUICK, ablation=True))
+    left_out = {entry["what"]: entry["why"] for entry in done["left_out"]}
+    assert left_out["ablation"] == left_out["bits per frequency"] == left_out["transfer curves"]
+    assert f"Half has a {method} of its own" in left_out["ablation"]
+    assert {"tables.json", "training.json", "frequencies.json", "images.json"} <= {*done["files"]}  # which are as true

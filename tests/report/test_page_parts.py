@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from factory import fake_run, fake_summary
+from factory import code_module, fake_run, fake_summary
 from jpegdl.comparison import CompareConfig
 from jpegdl.heatmaps import heat
 from jpegdl.report import page
@@ -34,10 +34,21 @@ def test_the_head_says_on_what_and_with_what(tmp_path):
     assert "; 2 of these cannot be decoded" in dict(page_head(runs, corrupt))["Images"]
     assert head["Size"] == "32 x 32 pixels"
     assert "cifar_resnet8, 1,000 parameters" in head["Network"]
+    assert "from random weights" in head["Network"]
     assert "Finished" in head
     (config.folder / "plain/0/data.json").write_text("{", encoding="utf-8")
     assert "Data" not in dict(page_head(runs, fake_summary({"plain": {0: runs["plain"][0].result()}})))
     assert page_head({}, {}) == []
+
+
+def test_the_head_of_several_processes_and_of_a_network_of_ones_own(tmp_path, monkeypatch):
+    name = code_module(tmp_path, monkeypatch, "network_of_ones_own", "def make(num_classes): ...\n")
+    config = CompareConfig(name="mine", output=str(tmp_path), backbone=f"{name}:make")
+    config.training.devices, config.training.num_nodes = 2, 3
+    run = fake_run(config.folder, "plain", 0, 0.5, config=config.arm_run("plain"))
+    head = dict(page_head({"plain": {0: run}}, fake_summary({"plain": {0: run.result()}})))
+    assert "batches of 192," in head["Training of plain"]  # 32 in each process
+    assert "weights" not in head["Network"]  # what it begins with is not known
 
 
 def test_it_warns_where_plain_was_not_tuned():

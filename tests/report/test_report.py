@@ -234,6 +234,10 @@ def test_attacks_side_by_side(config):
     assert "Attacked with different versions: torch 2.x and 3.x." in page
     assert "Left out of jpeg-dl, seed 2: gradient none, not asked for." in page
     for seed in range(3):
+        _attack(config, "jpeg-dl", seed, 0.6 + 0.01 * seed)  # as without an attack
+    page = _Reader(write_report(config.folder).read_text(encoding="utf-8")).text
+    assert re.search(r"jpeg-dl Linf 1/255 [^L]* nothing 0, 1, 2", page)  # as the command says
+    for seed in range(3):
         for arm in ("plain", "jpeg-dl"):
             _attack(config, arm, seed, 0.5, levels=[])
     page = write_report(config.folder).read_text(encoding="utf-8")

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from factory import made_up_config, make_run
 from jpegdl.cli import main
 from jpegdl.data import DataConfig
 from jpegdl.errors import UsageError
-from jpegdl.robustness import AttackConfig, attack_model
+from jpegdl.robustness import AttackConfig, attack_model, attack_run
 from jpegdl.robustness.attack_batch import answers
 
 DATA = DataConfig(name="own_network:images", size=8)
@@ -100,6 +101,20 @@ def test_preprocessing_that_changes_the_size_has_its_own_gradient_alone(own, tmp
 def test_a_model_whose_answers_differ_is_asked_several_times(own, tmp_path):
     assert attack_model("own_network:plain", DATA, CONFIG, folder=tmp_path)["draws"] is None
     assert attack_model("own_network:random", DATA, replace(CONFIG, draws=3), folder=tmp_path)["draws"] == 3
+
+
+def test_a_run_whose_layer_draws_at_random_is_asked_several_times_too(own, tmp_path):
+    sys.modules["own_network"].Noisy = _Noisy
+    for kind, draws in (("own_network:Noisy", 3), ("jpeg", None)):
+        folder = make_run(tmp_path / kind.partition(":")[0], made_up_config(kind=kind), steps=0)
+        assert attack_run(folder, replace(CONFIG, attacks=["fgsm"], draws=3))["draws"] == draws
+
+
+def test_that_files_of_the_test_come_before_the_attack_is_said(tmp_path):
+    config = made_up_config()
+    config.data.jpeg_test = 30
+    found = attack_run(make_run(tmp_path, config, steps=0), replace(CONFIG, attacks=["fgsm"]))
+    assert "after that JPEG file" in found["left_out"]["data.jpeg_test 30"]
 
 
 def test_a_network_without_a_gradient_has_one_of_0(own, tmp_path):

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import unicodedata
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from jpegdl.errors import DataWarning, UsageError
 from jpegdl.layer import JpegLayer, LayerConfig, prepend
 from jpegdl.runs import OptimizerConfig, RateConfig, RunFolder, finished_runs, open_run
 from jpegdl.runs.model import load_state
+from jpegdl.runs.opened import open_plain
 from jpegdl.tables import write_tables
 
 pytestmark = pytest.mark.usefixtures("few_photos")
@@ -394,3 +397,15 @@ def test_a_model_of_earlier_versions_whose_record_of_its_layer_is_shorter_is_loa
     state["layer._extra_state"] = torch.tensor(list(record.replace(b"8", b"9")), dtype=torch.uint8)
     with pytest.raises(UsageError, match="bits=9"):  # read, not passed over
         load_state(state, tmp_path / "model.safetensors", model)
+
+
+def test_classes_in_another_unicode_form_are_the_same(make_once, tmp_path):
+    plain = make_once(tmp_path, arm="plain", steps=0)
+    names = [f"caf\u00e9 {number}" for number in range(4)]
+    content = json.loads(plain.data_file.read_text(encoding="utf-8"))
+    plain.data_file.write_text(json.dumps({**content, "classes": names}), encoding="utf-8")
+    beside = SimpleNamespace(run=SimpleNamespace(classes=[unicodedata.normalize("NFD", name) for name in names]), device="cpu")
+    assert open_plain(plain, beside).classes == names
+    beside.run.classes = names[::-1]
+    with pytest.raises(UsageError, match="another order"):
+        open_plain(plain, SimpleNamespace(**vars(beside), folder="here"))

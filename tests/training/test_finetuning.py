@@ -239,6 +239,14 @@ def test_a_runs_class_order_is_recorded_and_obeyed(config, tmp_path, arm):
     named = replace(other, weights=str(folder.model_file), name="named")
     with pytest.raises(UsageError, match="classes in another order, 1, 10, 2, and the data have 1, 2, 10: give .*, sorted$"):
         train_arm(named, "plain", 0)
+    _images(tmp_path / "others", ["cat", "dog", "owl"], (("train", 2), ("test", 2)))
+    others = replace(named, data=replace(data, path=str(tmp_path / "others")), name="others")  # three of another kind
+    with pytest.raises(UsageError, match="know other classes than these data.*'1'"):
+        train_arm(others, "plain", 0)
+    with pytest.raises(UsageError, match="know other classes than these data.*'1'"):
+        evaluate_run(others, "plain", 0)
+    with pytest.warns(UserWarning, match="know other classes than these data.*'1'"):
+        train_arm(replace(others, training=replace(others.training, train="both")), "plain", 0)
 
 
 def test_a_subset_of_imagenet_is_evaluated_on_its_rows(config, tmp_path):

@@ -332,3 +332,7 @@ def test_networks_that_cannot_judge_are_refused(tmp_path, run_once):
     run_once(replace(small_config(epochs=1), layer=LayerConfig(kind="none")), tmp_path / "plain", "plain")
     with pytest.raises(UsageError, match="knows other classes"):
         other_networks(judged_by([tmp_path / "plain"], config), ["a", "b"])
+    judged, classes = judged_by([tmp_path / "plain"], config), RunFolder(tmp_path / "plain").data()["classes"]
+    assert len(other_networks(judged, classes)) == 1
+    with pytest.raises(UsageError, match="trained on images of 16 pixels, and data.size is 24"):
+        other_networks(replace(judged, data=replace(judged.data, size=24)), classes)

@@ -5,7 +5,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -166,8 +166,11 @@ def build_backbone(name: str, classes: int, seed: int, size: int) -> nn.Module:
     for options in attempts:
         seed_everything(seed)
         try:
-            model: nn.Module = create(num_classes=classes, **options)
-            return model
+            model: Any = create(num_classes=classes, **options)
+            if name.startswith(TORCHVISION):  # which keeps them with the weights; where there are none, prepend would guess
+                made = torchvision.models.get_model_weights(name.removeprefix(TORCHVISION)).DEFAULT.transforms()
+                model.pretrained_cfg = {"mean": tuple(made.mean), "std": tuple(made.std)}
+            return cast(nn.Module, model)
         except Exception as error:  # whatever the model's own code raises
             if sized in str(error) and options:
                 continue

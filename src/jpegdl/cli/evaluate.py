@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jpegdl.cli.command import Parser, WithSettings
-from jpegdl.cli.options import RUN, add_run, model_file, picked_comparison
+from jpegdl.cli.options import RUN, add_run, check_which, model_file, note_command, picked_comparison, refuse_unlike
 from jpegdl.cli.output import say, say_folded, say_table
 from jpegdl.errors import UsageError, how_many
 
@@ -18,7 +18,7 @@ class Evaluate(WithSettings):
     more = (
         "Its settings come from the run folder. --name, --output, --arm and --seed say which run; "
         "--data.path, --data.workers, --device and --training.devices, num-nodes and strategy say where to find the images and "
-        "what to compute on; all others count only with --model."
+        "what to compute on; all others count only with --model. Without it, options that are not the run's own are refused."
     )
     example = "jpegdl evaluate mine --rounding hard"
     short = (*RUN, "predictions", "rounding", "model", "from_files", "data.path", "data.workers", "device")
@@ -41,15 +41,23 @@ class Evaluate(WithSettings):
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.comparison import evaluate_run
+        from jpegdl.comparison.steps import without_run
 
+        check_which(chosen)
         config = picked_comparison(chosen)
+        folder = config.run_folder(chosen["arm"], chosen["seed"])
         if chosen["predictions"] is not None and Path(chosen["predictions"]).is_dir():  # before a test that may take long
             raise UsageError(f"--predictions {chosen['predictions']} is a folder; give a file, such as predictions.csv in it")
         if chosen["from_files"] is not None:
             if odd := [name for name in ("predictions", "rounding", "model") if chosen[name] is not None]:
                 raise UsageError(f"--{odd[0]} is for the run's own test images: leave it out, or --from-files")
+            if folder.config_file.is_file():
+                refuse_unlike(chosen, folder)
             _evaluate_files(config, chosen["arm"], chosen["seed"], chosen["from_files"])
+            note_command(config.folder, chosen)
             return
+        if chosen["model"] is None and folder.config_file.is_file() and not without_run(config, folder):
+            refuse_unlike(chosen, folder)
         metrics = evaluate_run(config, chosen["arm"], chosen["seed"], model_file(chosen), chosen["rounding"])
         rounding = f", rounding {metrics['rounding']}" if metrics["rounding"] else ""
         if metrics["other_images"]:
@@ -58,7 +66,7 @@ class Evaluate(WithSettings):
         images = how_many(metrics["images"], "image")
         say(f"test accuracy {100 * metrics['accuracy']:.2f} % of {images}, loss {metrics['loss']:.4f}")
         _say_more(metrics)
-        _keep(config.run_folder(chosen["arm"], chosen["seed"]), metrics, chosen)
+        _keep(folder, metrics, chosen)
 
 
 def _say_more(metrics: dict[str, Any]) -> None:
@@ -95,9 +103,18 @@ def _keep(folder: "RunFolder", metrics: dict[str, Any], chosen: dict[str, Any]) 
         write_predictions(Path(chosen["predictions"]), metrics["predictions"])
         say(f"\nWritten: {chosen['predictions']}")
     own = metrics["model"] == str(folder.model_file) and chosen["rounding"] is None and not metrics["other_images"]
-    if own and predictions_of({metrics["arm"]: {metrics["seed"]: folder}})[1]:
+    if not own or not predictions_of({metrics["arm"]: {metrics["seed"]: folder}})[1]:
+        return
+    before = folder.result().get("correct") if folder.finished else None
+    say("")
+    if before not in (None, metrics["correct"]):  # which the page would refuse
+        say_folded(
+            f"The predictions are not kept in {folder}: its own test had {before:,} of these images right, and this one has "
+            f"{metrics['correct']:,}. Another device or other versions may do that."
+        )
+    else:
         write_predictions(predictions_file(folder), metrics["predictions"])
-        say("")
+        note_command(folder.path.parent.parent, chosen)
         say_folded(f"Written: {predictions_file(folder)}; jpegdl report adds it to its page")
 
 

@@ -44,6 +44,8 @@ class Explain(OnComparison):
                 continue
             if len(found) > 1:
                 say(f"{arm}, seed {seed}:")
+            if index["other_images"]:
+                say_folded(f"These are not the images that the run was tested with: {index['other_images']}")
             for sentence in index["words"]:
                 say_folded(sentence)
             for entry in index["left_out"]:

@@ -3,13 +3,16 @@
 from typing import Any, Literal
 
 from jpegdl.cli.command import Parser, WithSettings
-from jpegdl.cli.options import RUN, add_run, picked_comparison
+from jpegdl.cli.options import RUN, add_run, check_which, picked_comparison, refuse_unlike
 from jpegdl.cli.output import say
 
 
 class Export(WithSettings):
     about = "Export a finished run's model as ONNX, for torch.export or for AOTInductor, and check the file."
-    more = "--name, --output, --arm and --seed say which run. The options of a comparison, below, have no effect."
+    more = (
+        "--name, --output, --arm and --seed say which run. The options of a comparison, below, have no effect: those that are "
+        "not the run's own are refused."
+    )
     usage = "[NAME] [--KEY VALUE ...] FILE"
     example = "jpegdl export mine model.onnx"
     extra = "export"
@@ -38,10 +41,14 @@ class Export(WithSettings):
         from jpegdl.comparison.config import check_run
         from jpegdl.export import export_run
 
+        check_which(chosen)
         config = picked_comparison(chosen)
         check_run(config, chosen["arm"], chosen["seed"])
+        folder = config.run_folder(chosen["arm"], chosen["seed"])
+        if folder.config_file.is_file():
+            refuse_unlike(chosen, folder)
         options = {name: chosen[name] for name in ("size", "format", "dynamic_size", "rounding")}
-        check = export_run(config.run_folder(chosen["arm"], chosen["seed"]), chosen["file"], **options)
+        check = export_run(folder, chosen["file"], **options)
         sizes = " and ".join(f"{height}x{width}" for height, width in check.sizes)
         say(
             f"Checked against PyTorch on {check.images} photographs ({sizes} pixels): logits differ by at most "

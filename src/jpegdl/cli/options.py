@@ -1,5 +1,6 @@
 """Options that several commands share, and what is made of them."""
 
+import shlex
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
@@ -15,6 +16,7 @@ from jpegdl.files import folder_hint
 
 if TYPE_CHECKING:
     from jpegdl.comparison import CompareConfig
+    from jpegdl.runs import RunFolder
 
 T = TypeVar("T")
 COMMANDS_FILE = "commands.txt"  # which the report shows
@@ -79,9 +81,64 @@ def refuse_idle(command: Command, chosen: dict[str, Any], counting: Collection[s
         if name in chosen and name not in counting
         for option in _differing(name, chosen[name], value)
     ]
+    _refuse(idle, when)
+
+
+def _refuse(idle: list[str], when: str) -> None:
     if idle:
         counts, it = ("counts", "it") if len(idle) == 1 else ("count", "them")
         raise UsageError(f"{when}, {some_of(idle, 3)} {counts} for nothing: drop {it}")
+
+
+#: Settings of a finished run that may be others: where its images are, and what to compute on.
+_HERE = ("data.path", "data.workers", "device", "training.devices", "training.num-nodes", "training.strategy")
+
+
+def refuse_unlike(chosen: dict[str, Any], folder: "RunFolder") -> None:
+    """Refuse options that are neither a finished run's own settings, which are in use, nor say where its images are or what to
+    compute on. A recipe or file with other settings is no option, as it may be there to name the comparison.
+
+    Raises:
+        UsageError: names them; or the folder holds no settings.
+    """
+    from jpegdl.runs import RunConfig
+    from jpegdl.runs.record import from_dict, settings_of
+
+    config, words = picked_comparison(chosen), _typed(chosen)
+    run = config.run
+    with suppress(UsageError):  # an arm of the user's own that these settings do not define
+        run = config.arm_run(chosen["arm"])
+    settings = settings_of(run, chosen["arm"], chosen["seed"])
+    here = from_dict(RunConfig, {name: value for name, value in settings.items() if name not in ("arm", "seed")})
+    own = folder.config()
+    unlike = [name for part in fields(own) for name in _differing(part.name, getattr(here, part.name), getattr(own, part.name))]
+    idle = [
+        option for option in unlike if option.removeprefix("--") not in _HERE and any(_says(word, option) for word in words)
+    ]
+    _refuse(idle, f"for {folder}, whose own settings are in use")
+
+
+def check_which(chosen: dict[str, Any]) -> None:
+    """Refuse to take the default run where options for several, --arms or --seeds, mean another.
+
+    Raises:
+        UsageError: names the option that says which run.
+    """
+    config, words = picked_comparison(chosen), _typed(chosen)
+    for name, several in (("arm", config.arm_names), ("seed", config.seed_list)):
+        if f"--{name}s" in words and f"--{name}" not in words and chosen[name] not in several:
+            raise UsageError(f"--{name}s does not say which run, and the default is --{name} {chosen[name]}: give --{name}")
+
+
+def _typed(chosen: dict[str, Any]) -> list[str]:
+    """The options on the command line, as help writes them."""
+    words = shlex.split(chosen[COMMAND_LINE])
+    return [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+
+
+def _says(word: str, option: str) -> bool:
+    """Whether an option as it was typed is this one, or holds it."""
+    return word == option or option.startswith(f"{word}.")
 
 
 def _differing(name: str, given: Any, usual: Any) -> Iterator[str]:

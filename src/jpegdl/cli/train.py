@@ -3,7 +3,7 @@
 from typing import Any
 
 from jpegdl.cli.command import Parser, WithSettings
-from jpegdl.cli.options import TRAINING, add_run, note_command, picked_comparison
+from jpegdl.cli.options import TRAINING, add_run, check_which, note_command, picked_comparison
 from jpegdl.cli.output import say
 from jpegdl.errors import how_many
 
@@ -21,6 +21,7 @@ class Train(WithSettings):
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.comparison import train_arm
 
+        check_which(chosen)
         config = picked_comparison(chosen)
         try:
             result = train_arm(config, chosen["arm"], chosen["seed"])

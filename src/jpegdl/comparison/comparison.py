@@ -241,10 +241,12 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
     Raises:
         UsageError: no plain run is finished, or a file of a finished run is damaged.
     """
-    runs, failed = _found_runs(config, failures or {})
+    runs, failed, others = _found_runs(config, failures or {})
     results = {arm: {seed: run.result() for seed, run in by_seed.items()} for arm, by_seed in runs.items()}
     results = {"plain": {}, **results}
     summary = {"name": config.name, "backbone": config.backbone, "data": config.data.kind, **summarize(results, failed)}
+    if others:
+        summary["other_settings"] = others
     if config.tuned is not None:
         summary["tuned"] = {name: value for name, value in config.tuned.items() if name not in ("arms", "of")}
         if results["plain"]:
@@ -252,7 +254,7 @@ def summarize_runs(config: CompareConfig, failures: Failures | None = None) -> C
             summary["tuned"]["changed"] = config.changed_since_tuned(record)
     if results["plain"]:
         found = next(iter(results["plain"].values())).get("data", {})
-        notes = ("passed_over", "test_in_train", "several_classes", "left_out")
+        notes = ("passed_over", "test_in_train", "test_in_validation", "several_classes", "left_out")
         summary |= {name: found[name] for name in notes if name in found}
     if odd := [name for name in summary["mixed"] if name.startswith((CODE, PARAMETERS))]:
         warnings.warn(
@@ -292,20 +294,23 @@ def _in_rows(runs: Runs, results: dict[str, dict[int, dict[str, Any]]], summary:
     return found
 
 
-def _found_runs(config: CompareConfig, failures: Failures) -> tuple[Runs, Failures]:
-    """Finished runs of these settings, and those that failed, asked for or not; plain and jpeg-dl first."""
-    known = _known_arms(config)
+def _found_runs(config: CompareConfig, failures: Failures) -> tuple[Runs, Failures, list[str]]:
+    """Finished runs of these settings, and those that failed, asked for or not; plain and jpeg-dl first. And as ARM/SEED those
+    of other settings."""
+    known, others = _known_arms(config), list[str]()
     for path in sorted(config.folder.glob("*/*/result.json")):
         if (arm := path.parts[-3]) not in known:
             warnings.warn(f"left out of the summary: {path.parent}, as these settings do not define an arm {arm}", stacklevel=3)
+            others.append("/".join(path.parts[-3:-1]))
     runs: Runs = {}
     failed: Failures = {arm: dict(seeds) for arm, seeds in failures.items()}
     for arm, seed, folder in _runs_there(config):
         run = config.arm_run(arm)
         if folder.started and (differing := folder.difference(run, arm, seed)):
             warnings.warn(f"left out of the summary: {folder}, a run with other settings ({differing})", stacklevel=3)
+            others.append(f"{arm}/{seed}")
         elif folder.finished:
             runs.setdefault(arm, {})[seed] = folder
         elif why := failures.get(arm, {}).get(seed) or folder.failure(run, arm, seed):
             failed.setdefault(arm, {})[seed] = why
-    return runs, {arm: failed[arm] for arm in dict.fromkeys([*_in_order(config), *failed]) if arm in failed}
+    return runs, {arm: failed[arm] for arm in dict.fromkeys([*_in_order(config), *failed]) if arm in failed}, others

@@ -17,9 +17,7 @@ from jpegdl.comparison.numbers import no_difference, part
 from jpegdl.files import replacing
 from jpegdl.functional import largest_level
 from jpegdl.heatmaps import CURVES, DRAWN, as_drawn, change_figure, hatch, shares_figure
-from jpegdl.layer import layer_kind
 from jpegdl.runs import RunFolder
-from jpegdl.user_code import is_own
 
 BySeed = dict[int, RunFolder]
 
@@ -192,19 +190,10 @@ def gains_figure(summary: dict[str, Any]) -> Figure | None:
 
 def compared_tables_figure(arm: str, runs: BySeed) -> Figure | None:
     """Draw tables before and after training, mean over seeds, and what changed; None for an arm without one for all blocks."""
-    kind = _table_kind(next(iter(runs.values()))) if runs else None
+    kind = next(iter(runs.values())).table_kind() if runs else None
     if kind not in DRAWN:
         return None
     return change_figure(arm, kind, [run.tables() for run in runs.values()], grey=_are_grey(runs))
-
-
-def _table_kind(run: RunFolder) -> str | None:
-    """Return what the numbers in a run's tables are; of a layer of the user's own, whose code may not be here, its file says
-    it."""
-    layer = run.config().layer
-    if not is_own(layer.kind):
-        return layer_kind(layer).tables
-    return run.tables().get("kind") if run.tables_file.is_file() else None
 
 
 def _are_grey(runs: BySeed) -> bool:
@@ -216,8 +205,9 @@ def compared_saturation_figure(arm: str, runs: BySeed) -> Figure | None:
     shares = [run.result()["saturation"] for run in runs.values()]
     if not all(np.shape(share) == (3, 8, 8) for share in shares) or not shares:
         return None
-    cap = largest_level(next(iter(runs.values())).config().layer.bits)
-    if cap is None:
+    first = next(iter(runs.values()))
+    layer = first.tables() if first.tables_file.is_file() else {}  # a layer of the user's own may have a cap of its own
+    if (cap := largest_level(layer.get("bits", first.config().layer.bits))) is None:
         return None
     named = dict(zip(("Y", "Cb", "Cr"), np.mean(shares, axis=0), strict=True))
     figure = shares_figure(named, f"coefficients at level −{cap} or {cap}, %", grey=_are_grey(runs))

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from jpegdl.backbones.build import build_backbone
 from jpegdl.comparison.config import CompareConfig
-from jpegdl.comparison.jobs import count_jobs
+from jpegdl.comparison.jobs import count_jobs, threads_each
 from jpegdl.comparison.schedule import Run
 from jpegdl.data import Data
 from jpegdl.data.config import DEFAULT_SIZE, SMALL
@@ -43,9 +43,9 @@ def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
     with isolated():
         backbone = build_backbone(config.backbone, len(data.classes), 0, plain.data.pixels)
     parameters = sum(p.numel() for p in backbone.parameters())
-    rows["network"] = f"{config.backbone}, {_millions(parameters)} parameters{', pretrained' if config.trained else ''}"
-    optimizer, steps = plain.training.optimizer, max(1, len(data.train) // plain.data.batch_size)
-    batch = how_many(min(plain.data.batch_size, len(data.train)), "image")
+    rows["network"] = f"{config.backbone}, {_millions(parameters)} parameters{', pretrained' if config.given_weights else ''}"
+    optimizer, steps = plain.training.optimizer, max(1, len(data.train) // plain.batch)
+    batch = how_many(min(plain.batch, len(data.train)), "image")
     rows["training"] = (
         f"{how_many(plain.training.epochs, 'epoch')} of {how_many(steps, 'step')} of {batch}, {optimizer.name}, "
         f"rate {optimizer.lr:g} ({optimizer.schedule}), {plain.training.precision}"
@@ -64,7 +64,7 @@ def header(config: CompareConfig, data: Data, asked: Sequence[Run]) -> str:
     rows["runs"] = f"{how_many(len(arms), 'arm')} x {how_many(seeds, 'seed')}: {', '.join(arms)}"
     rows["runs"] += f"; {done} done" if done else ""
     jobs = min(count_jobs(config), len(left))
-    threads = torch.get_num_threads() if jobs <= 1 else max(1, min(torch.get_num_threads(), count_cores() // jobs))
+    threads = threads_each(config)
     try:
         device = compute_device(config.device)
     except UsageError:  # one that Lightning alone knows

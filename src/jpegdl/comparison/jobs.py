@@ -30,8 +30,7 @@ def train_runs(config: CompareConfig, asked: list[Run], data: Data | None) -> Fa
     """
     jobs = count_jobs(config)
     schedule = Schedule(config, asked, jobs)
-    threads = torch.get_num_threads()
-    share = threads if jobs == 1 else max(1, min(threads, count_cores() // jobs))
+    threads, share = torch.get_num_threads(), threads_each(config)
     if jobs > 1 and len(schedule.waiting) > 1:
         train_side_by_side(config, schedule, jobs, share)
         return schedule.failures
@@ -43,20 +42,31 @@ def train_runs(config: CompareConfig, asked: list[Run], data: Data | None) -> Fa
     return schedule.failures
 
 
+def threads_each(config: CompareConfig) -> int:
+    """Return how many threads of PyTorch each run has, however many are left to train."""
+    threads, jobs = torch.get_num_threads(), count_jobs(config)
+    return threads if jobs == 1 else max(1, min(threads, count_cores() // jobs))
+
+
 def count_jobs(config: CompareConfig) -> int:
-    """Return how many runs train at a time: what the settings say, else one per GPU or CPU core; never more than there is
-    work for."""
+    """Return how many runs train at a time: :func:`wanted_jobs`, but never more than there is work for."""
     if config.together:
         return 1
     arms = set(config.arm_names)
     started_from = {needed for arm in arms for needed in config.needed_arms(arm)}
     most = len(config.seed_list) * len(arms - started_from)  # a run and what it starts from never train at a time
+    return min(wanted_jobs(config), most)
+
+
+def wanted_jobs(config: CompareConfig) -> int:
+    """Return how many runs or trials are to train at a time, where there are enough: what the settings say, else one per GPU or
+    CPU core."""
     if config.jobs is not None:
-        return min(config.jobs, most)
+        return config.jobs
     with suppress(UsageError):  # no such device here, and no use for one where all is trained
         if (device := compute_device(config.device)).type != "cpu":
-            return min(1 if device.index is not None else torch.accelerator.device_count(), most)
-    return min(count_cores(), most)
+            return 1 if device.index is not None else torch.accelerator.device_count()
+    return count_cores()
 
 
 def _train_one_by_one(config: CompareConfig, schedule: Schedule, data: Data | None) -> None:

@@ -10,14 +10,14 @@ from itertools import zip_longest
 from typing import Any
 
 from jpegdl.data.sources.listing import passed_in_words
-from jpegdl.errors import folded, how_many
+from jpegdl.errors import folded, how_many, some_of
 from jpegdl.files import csv_text
-from jpegdl.runs.record import counted, other_test_images
+from jpegdl.runs.record import counted, other_test_images, tested_images
 from jpegdl.statistics import add_holm, paired_difference
 
 SHORT = 10.0  # seconds of training below which the ratio of two times is mostly noise
 CODE, PARAMETERS = "code of ", "parameters of "  # what is mixed, before a module's name and an arm's
-NAMED = 5  # of the images that were left out
+NAMED = 5  # of the images, or runs, that were left out
 NOT_TRAINED = "not trained"  # why a seed that other arms have is missing, where nothing went wrong
 
 
@@ -65,7 +65,7 @@ def summarize(results: dict[str, dict[int, dict[str, Any]]], failed: dict[str, d
             for seed in seeds
             if seed not in by_seed
         ],
-        "test_images": _images(found[0]) if found else None,
+        "test_images": tested_images(found[0]) if found else None,
         "plain_seconds": statistics.median([run["train_seconds"] for run in sound["plain"].values()] or [0.0]),
         "versions": found[0].get("versions", {}) if found else {},
         "machine": found[0].get("machine", "") if found else "",
@@ -82,7 +82,7 @@ def _arm(arm: str, runs: dict[int, dict[str, Any]], plain: dict[int, dict[str, A
     ratios = [runs[seed]["train_seconds"] / plain[seed]["train_seconds"] for seed in common]
     return {
         "seeds": list(runs),
-        **_of_accuracies(own, base, same, _images(runs[same[0]]) if same else None),
+        **_of_accuracies(own, base, same, tested_images(runs[same[0]]) if same else None),
         "other_images": next(iter(others.values()), None),
         "layer_parameters": first.get("layer_parameters"),
         "parameters": first.get("parameters"),
@@ -103,12 +103,6 @@ def _of_accuracies(own: dict[int, float], plain: dict[int, float], same: list[in
         "sd": statistics.stdev(accuracy) if len(accuracy) > 1 else None,
         "difference": difference,
     }
-
-
-def _images(result: dict[str, Any]) -> int | None:
-    """Return how many test images there were."""
-    images: int | None = result.get("images") or result.get("data", {}).get("test", {}).get("images")
-    return images
 
 
 def recounted(summary: dict[str, Any]) -> dict[str, Any]:
@@ -168,11 +162,13 @@ def verdict(summary: dict[str, Any]) -> str:
     first = "" if len(compared) == 1 else f", the best of {len(compared)} arms,"
     if summary["data"] == "made-up":
         return "Made-up images: these numbers mean nothing."
+    winners = [arm for arm, entry in compared.items() if arm != best and _gained(entry["difference"])]
+    others = f" But {', '.join(winners)} beat{'' if len(winners) > 1 else 's'} plain." if winners else ""
     if gain["p"] is None:
         why = "all seeds differ alike, and no test applies"
         if seeds == 1:
             why = "one seed says nothing about chance: give at least 3"
-        return f"{best}{first.rstrip(',')}: {points} against plain; {why}."
+        return f"{best}{first.rstrip(',')}: {points} against plain; {why}.{others}"
     p = gain.get("p_holm", gain["p"])
     sure = p < 0.05
     what = "beats" if sure and gain["mean"] > 0 else "loses to" if sure else "is not significantly different from"
@@ -181,9 +177,8 @@ def verdict(summary: dict[str, Any]) -> str:
         f"{best}{first} {what} plain: {points} [{100 * gain['low']:+.2f}, "
         f"{100 * gain['high']:+.2f}], p = {_p(p)}{holm_note}, {seeds} seeds{cost}."
     )
-    winners = [arm for arm, entry in compared.items() if arm != best and _gained(entry["difference"])]
-    if not winners or not sure or gain["mean"] <= 0:
-        return sentence
+    if not winners or not sure:
+        return f"{sentence}{others}"
     return f"{sentence} So {'do' if len(winners) > 1 else 'does'} {', '.join(winners)}."
 
 
@@ -353,10 +348,10 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
         notes.append(
             f"{how_many(images, 'test image')}: one of them is {100 / images:.2g} point{'' if images == 100 else 's'}."
         )
-    if shared := summary.get("test_in_train"):
-        notes.append(
-            f"{shared} of these {'is also a' if shared == 1 else 'are also'} training image{'' if shared == 1 else 's'}."
-        )
+    for where, kind in (("train", "training"), ("validation", "held-out")):
+        if shared := summary.get(f"test_in_{where}"):
+            are = f"is also a {kind} image" if shared == 1 else f"are also {kind} images"
+            notes.append(f"{shared} of these {are}.")
     for images_of, count in summary.get("several_classes", {}).items():
         whose = {"train": "training", "validation": "held-out"}.get(images_of, images_of)
         notes.append(f"{count} {whose} picture{' is' if count == 1 else 's are'} in more than one class.")
@@ -371,6 +366,8 @@ def summary_notes(summary: dict[str, Any]) -> list[str]:
     for arm, entry in summary["arms"].items():
         if other := entry.get("other_images"):
             notes.append(f"{arm} was tested on other images than plain ({other}), so there is no difference.")
+    if others := summary.get("other_settings"):
+        notes.append(f"Not in this table, because their settings are others: {some_of(others, NAMED)}.")
     if _too_short(summary):
         notes.append(f"Plain trained for {summary['plain_seconds']:.1f} seconds, too short to compare training times.")
     if summary["mixed"]:

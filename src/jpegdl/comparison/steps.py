@@ -139,15 +139,15 @@ def evaluate_run(
     """
     check_run(config, arm, seed)
     folder = config.run_folder(arm, seed)
-    if model_file is None and not _without_run(config, folder):
+    if model_file is None and not without_run(config, folder):
         found = evaluate_trained(folder, config.run, rounding, sets)
     else:
         found = evaluate_weights(config.arm_run(arm), seed, model_file, rounding, sets)
     return {**found, "arm": arm, "seed": seed}
 
 
-def _without_run(config: CompareConfig, folder: RunFolder) -> bool:
-    """Return whether the settings ask for trained weights that no finished run in the folder began with."""
+def without_run(config: CompareConfig, folder: RunFolder) -> bool:
+    """Return whether settings ask :func:`evaluate_run` for trained weights that no finished run in the folder began with."""
     if not config.trained or not folder.finished:
         return config.trained
     own = folder.config()

@@ -128,6 +128,8 @@ def _tells_of(summary: dict[str, Any], result: Path) -> bool:
     arm, seed = result.parts[-3:-1]
     if any((entry["arm"], str(entry["seed"])) == (arm, seed) for entry in summary["failed"]):
         return True
+    if f"{arm}/{seed}" in summary.get("other_settings", ()):
+        return True
     entry = summary["arms"].get(arm, {"seeds": [], "accuracy": []})
     accuracies = dict(zip(map(str, entry["seeds"]), entry["accuracy"], strict=True))
     try:

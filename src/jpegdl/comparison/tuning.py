@@ -27,6 +27,7 @@ from torch import nn
 
 from jpegdl.comparison.arms import with_changes
 from jpegdl.comparison.config import CompareConfig, check_compare
+from jpegdl.comparison.jobs import wanted_jobs
 from jpegdl.comparison.steps import make_layer
 from jpegdl.comparison.workers import worker_environment
 from jpegdl.data import Data
@@ -123,6 +124,7 @@ def tune(config: CompareConfig, trials: int = 20, hours: float | None = None, se
     if config.together:
         raise UsageError("jpegdl tune trains each run in one process: set training.devices and training.num_nodes to 1")
     check_compare(replace(config, arms=list(_BOTH)))
+    compute_device(config.device)  # which each of several processes would refuse
     for arm in _BOTH:
         if layer_kind(config.arm_run(arm).layer).from_tables and config.arm_run(arm).layer.tables == "learned":
             raise UsageError("layer.tables learned need a trained arm jpeg-dl, so jpegdl tune cannot start from them")
@@ -372,8 +374,7 @@ class _Judge(Callback):
 def _work_side_by_side(task: _Task, data: list[Data]) -> None:
     """Train trials until there are enough, here or in several processes."""
     cores = count_cores()
-    wanted = task.config.jobs or (1 if compute_device(task.config.device).type == "cuda" else cores)
-    jobs = max(1, min(wanted, task.trials - len(_ended(task.config, task.arm))))
+    jobs = max(1, min(wanted_jobs(task.config), task.trials - len(_ended(task.config, task.arm))))
     if jobs == 1:
         _work(task, data)
         return

@@ -127,9 +127,9 @@ class Data(lightning.LightningDataModule):
         It is the same wherever the set is kept, and for folders and tars of them. ``content`` differs where an image is added,
         removed, changed or of another class; each file is read for it once, see :mod:`jpegdl.data.digests`. Nothing is decoded
         but what has no files. ``digest`` is what earlier versions wrote, of names, sizes and classes. ``validation`` is there
-        where images are held out of training. ``test_in_train`` and ``validation_in_train``, where they are there, say how many
-        images of the one part are training images too; ``several_classes``, how many pictures of each part come under more
-        than one class; ``passed_over``, how many files were no images, by suffix.
+        where images are held out of training. ``test_in_train``, ``validation_in_train`` and ``test_in_validation``, where
+        they are there, say how many images of the one part are in the other too; ``several_classes``, how many pictures of
+        each part come under more than one class; ``passed_over``, how many files were no images, by suffix.
         """
         found: dict[str, Any] = {"name": self.config.kind, "classes": list(self.classes)}
         found |= {name: part.fingerprint for name, part in self.parts.items()}
@@ -145,6 +145,7 @@ class Data(lightning.LightningDataModule):
                     "remembered"
                 )
         if not apart and self.validation is not None and (shared := _shared(self.test, self.validation)):
+            found["test_in_validation"] = shared
             are = "is a held-out image too" if shared == 1 else "are held-out images too"
             warn_of_data(
                 f"{shared} of {len(self.test)} test images {are}: what is chosen by those is no longer tested on others"
@@ -189,7 +190,8 @@ class Data(lightning.LightningDataModule):
         """Return the loader of augmented training images, in an order that depends on seed and epoch. A last, smaller batch is
         dropped.
 
-        Any number of processes sees the same images in the same steps, where the global batch is the same.
+        Any number of processes sees the same images in the same steps, where the global batch is the same. In a loop of your
+        own, call ``loader.sampler.set_epoch(epoch)`` before each epoch: Lightning does, and without it all are the first.
         """
         self.train.load()
         rank, world = processes()

@@ -13,6 +13,7 @@ from jpegdl.explain.single_images import show
 from jpegdl.explain.subject import NotApplicable, Subject, open_subject
 from jpegdl.explain.table_history import read_history, trained_tables
 from jpegdl.files import digest_of_file, replacing
+from jpegdl.heatmaps import DRAWN
 from jpegdl.processes import room_for_images
 from jpegdl.runs import RunFolder
 from jpegdl.runs.pieces import Pieces
@@ -149,7 +150,8 @@ class _Maker:
         content = trained_tables(self.subject)
         figure = explain_figures.tables_figure(self.subject.name, content)
         if figure is None:
-            left_out.append({"what": "picture of the tables", "why": "no table is one for all blocks"})
+            why = "no table is one for all blocks" if content["kind"] in DRAWN else f"what is {content['kind']} is not drawn"
+            left_out.append({"what": "picture of the tables", "why": why})
         return content, {"tables.png": figure}
 
     def _training(self, left_out: list[dict[str, str]]) -> _Made:
@@ -196,6 +198,8 @@ class _Maker:
         words = list(self.contents.get("training", {}).get("words", {}).values())
         if ablation := self.contents.get("ablation"):
             words += _ablation_words(ablation)
+        if (precision := self.subject.run.config.training.precision) not in ("32-true", "32"):
+            words.append(f"Measured in float32. The run's own test was in {precision}: an image at the edge may differ there.")
         return words
 
 

@@ -85,6 +85,10 @@ def dct_layer(layer: nn.Module) -> ImageDctLayer:
         NotApplicable: it does not.
     """
     if isinstance(layer, ImageDctLayer):
+        kind = type(layer)
+        for method in (kind.forward, kind.round_trip):
+            if not method.__module__.startswith("jpegdl.layer."):  # of the user's own: the three steps are not all it does
+                raise NotApplicable(f"{kind.__name__} has a {method.__name__} of its own, of which its coefficients say a part")
         return layer
     if isinstance(layer, nn.Identity):
         raise NotApplicable("the run has no layer")

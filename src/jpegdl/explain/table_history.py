@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from jpegdl.explain.subject import NotApplicable, Subject
-from jpegdl.layer import STEP_RANGE, JpegLayer, layer_kind
+from jpegdl.layer import STEP_RANGE, JpegLayer
 
 
 def trained_tables(subject: Subject) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def trained_tables(subject: Subject) -> dict[str, Any]:
         NotApplicable: the run has none.
     """
     folder = subject.run.folder
-    kind = layer_kind(subject.run.config.layer).tables
+    kind = folder.table_kind()
     if kind is None:
         raise NotApplicable("the layer has no tables")
     if not folder.tables_file.is_file():

@@ -11,21 +11,25 @@ from jpegdl.runs.predictions import Predictions
 Found = dict[str, dict[int, Predictions]]  # of each arm, by seed
 
 
-def image_sections(runs: Runs) -> Iterator[Section]:
-    """Show metrics beyond accuracy, classes, confusions, and arms paired over images."""
+def image_sections(runs: Runs, summary: dict[str, Any]) -> Iterator[Section]:
+    """Show metrics beyond accuracy, classes, confusions, and arms paired over images.
+
+    An arm is held against plain in the seeds of the summary's difference alone: in others, it had other test images.
+    """
     found, notes = predictions_of(runs)
     if not found:
         yield Section("Beyond accuracy", lines=notes)
         return
+    paired = {arm: (entry["difference"] or {}).get("seeds", []) for arm, entry in summary["arms"].items()}
     yield Section(
         "Beyond accuracy",
         "Means over seeds, ± sample sd. Balanced accuracy: the mean of the classes' accuracies. Calibration error: how far "
         "confidence and accuracy are apart, 0 at best (expected calibration error, 15 bins). Negative log-likelihood: loss, "
         "in nats.",
         lines=notes,
-        table=_metrics_table(found),
+        table=_metrics_table(found, paired),
     )
-    if pairs := list(_paired_rows(found)):
+    if pairs := list(_paired_rows(found, paired)):
         yield Section(
             "Image by image",
             "An arm and plain of the same seed, on the same test images. McNemar's exact test compares these two trained "
@@ -58,15 +62,15 @@ _SHOWN = {
 }
 
 
-def _metrics_table(found: Found) -> list[list[str]]:
-    """Means over seeds, and below each arm its difference from plain, paired over the seeds that both have."""
+def _metrics_table(found: Found, paired: dict[str, list[int]]) -> list[list[str]]:
+    """Means over seeds, and below each arm its difference from plain, over the seeds that are ``paired``."""
     said = {arm: {seed: describe(one) for seed, one in by_seed.items()} for arm, by_seed in found.items()}
     rows = [["arm", *(title for title, _ in _SHOWN.values()), "seeds"]]
     for arm, by_seed in said.items():
         cells = [mean_text([one[name] for one in by_seed.values()], factor) for name, (_, factor) in _SHOWN.items()]
         rows.append([arm, *cells, ", ".join(map(str, by_seed))])
-        common = sorted(by_seed.keys() & said.get("plain", {}).keys())
-        if arm == "plain" or not common:
+        common = [seed for seed in paired[arm] if seed in by_seed and seed in said.get("plain", {})]
+        if not common:
             continue
         pairs = [([by_seed[seed][name] for seed in common], [said["plain"][seed][name] for seed in common]) for name in _SHOWN]
         factors = [factor for _, factor in _SHOWN.values()]
@@ -75,11 +79,11 @@ def _metrics_table(found: Found) -> list[list[str]]:
     return filled_columns(rows)
 
 
-def _paired_rows(found: Found) -> Iterator[list[str]]:
+def _paired_rows(found: Found, paired: dict[str, list[int]]) -> Iterator[list[str]]:
     for arm, by_seed in found.items():
         for seed, one in by_seed.items():
             plain: Any = found.get("plain", {}).get(seed)
-            if arm == "plain" or plain is None or (pair := paired_images(one, plain)) is None:
+            if seed not in paired[arm] or plain is None or (pair := paired_images(one, plain)) is None:
                 continue
             counts = [str(pair[name]) for name in ("both", "only_arm", "only_plain", "neither")]
             yield [arm, str(seed), *counts, f"{pair['p']:.2g}" if pair["p"] >= 0.0001 else "< 0.0001"]

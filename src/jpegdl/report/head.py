@@ -30,12 +30,13 @@ def page_head(runs: Runs, summary: dict[str, Any]) -> Rows:
         config = first.config()
         pixels, side = config.data.pixels, config.data.side
         rows.append(("Size", f"{pixels} x {pixels} pixels" + (f", cut from {side}" if side != pixels else "")))
-        start = ", from trained weights" if config.trained else ", from random weights"
+        unknown = config.trained and not config.given_weights  # the user's own code may load some
+        start = "" if unknown else ", from trained weights" if config.trained else ", from random weights"
         parameters = summary["arms"]["plain"].get("parameters")
         rows.append(("Network", summary["backbone"] + (f", {parameters:,} parameters" if parameters else "") + start))
         optimizer = config.training.optimizer
         epochs = how_many(config.training.epochs, "epoch")
-        how = f"{epochs}, batches of {config.data.batch_size}, {optimizer.name}, rate {optimizer.lr:g}"
+        how = f"{epochs}, batches of {config.batch}, {optimizer.name}, rate {optimizer.lr:g}"
         rows.append(("Training of plain", f"{how} ({optimizer.schedule}), {config.training.precision}"))
     with suppress(OSError):
         last = max(folder.result_file.stat().st_mtime for folder in folders)

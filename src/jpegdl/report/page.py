@@ -114,7 +114,7 @@ def _about(arm: str, settings: str) -> str:
 def _sections(folder: Path, runs: Runs, summary: dict[str, Any]) -> Iterator[Section]:
     """Return what there is to show, in the order of the page."""
     yield Section("How they compare", pictures=list(_comparing(runs, summary)))
-    yield from image_sections(runs)
+    yield from image_sections(runs, summary)
     with_layer = [arm for arm, by_seed in runs.items() if by_seed and arm != "plain"]
     shown = _gaining_most(with_layer, summary)
     left = len(with_layer) - len(shown)

@@ -6,6 +6,7 @@ from typing import Any
 from jpegdl.errors import UsageError, how_many
 from jpegdl.report.section import Results, Runs, Section, current, difference_text, drawn, each_run, filled_columns, mean_text
 from jpegdl.robustness import GRADIENTS, attack_figure, attack_left_out, attack_notes, read_attack
+from jpegdl.robustness.text import nothing_broken
 
 
 def attacked_sections(runs: Runs) -> Iterator[Section]:
@@ -109,9 +110,16 @@ def _attack_table(results: Results) -> list[list[str]]:
             published = [mean_text([_alone(entry, attack) for entry in here]) for attack in ("fgsm", "pgd")]
             own, adaptive = (mean_text([entry[part] for entry in here]) for part in ("own_gradient", "accuracy"))
             to_plain = _to_plain(arm, results, index)
-            won = "; ".join(dict.fromkeys(f"{entry['won']['attack']}, {entry['won']['gradient']}" for entry in here))
-            rows.append([arm, level["norm"], eps, *published, own, adaptive, to_plain, won, seeds])
+            won = [
+                nothing_broken(result["levels"][index], result["clean"]["accuracy"]) or _won(result["levels"][index])
+                for result in some
+            ]
+            rows.append([arm, level["norm"], eps, *published, own, adaptive, to_plain, "; ".join(dict.fromkeys(won)), seeds])
     return filled_columns(rows)
+
+
+def _won(level: dict[str, Any]) -> str:
+    return f"{level['won']['attack']}, {level['won']['gradient']}"
 
 
 def _alone(level: dict[str, Any], attack: str) -> float | None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel, Rounding, prepend
 from jpegdl.layer.roundings import quantizers
+from jpegdl.random import isolated
 
 #: What a layer may be noted to be, by attributes: one whose answers differ from call to call; one with these gradients alone.
 RANDOM, OFFERED = "answers_differ", "offered_gradients"
@@ -17,6 +18,15 @@ RANDOM, OFFERED = "answers_differ", "offered_gradients"
 def is_random(layer: nn.Module) -> bool:
     """Return whether the layer draws levels at random in eval mode, or is noted as one whose answers differ."""
     return hasattr(layer, RANDOM) or any(quantizer.rounding == "sample" for quantizer in quantizers(layer))
+
+
+@torch.no_grad()
+def note_if_random(model: PrependedModel, images: Tensor) -> None:
+    """Note a model's layer as one whose answers differ from call to call, where those to these images (N, 3, H, W) do."""
+    with isolated():
+        one, again = model(images), model(images)
+    if not torch.allclose(one, again, rtol=1e-3, atol=1e-4, equal_nan=True):
+        setattr(model.layer, RANDOM, True)
 
 
 def gradients_of(layer: nn.Module) -> tuple[str, ...]:

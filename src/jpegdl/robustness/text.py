@@ -29,13 +29,8 @@ def attack_text(result: dict[str, Any]) -> str:
         eps = f"{level['eps_255']:g}/255" if level["norm"] == "Linf" else f"{level['eps']:g} = {level['eps_255']:g}/255"
         own = "" if level["own_gradient"] is None else _percent(level["own_gradient"])
         won = level["won"]
-        by = f"{won['attack']}, {_GRADIENTS[won['gradient']]}"
-        if level["accuracy"] == result["clean"]["accuracy"]:
-            by = "nothing"
-        elif all(trial["accuracy"] == result["clean"]["accuracy"] for trial in level["trials"]):
-            by = "nothing but at a smaller eps"
-        elif not result["rounding"] and result["arm"] == "plain":
-            by = won["attack"]
+        whose = "" if not result["rounding"] and result["arm"] == "plain" else f", {_GRADIENTS[won['gradient']]}"
+        by = nothing_broken(level, result["clean"]["accuracy"]) or f"{won['attack']}{whose}"
         adaptive, fools = _percent(level["accuracy"]), _fools_plain(level)
         row = f"{level['norm']:<5} {eps:>17}  {own:>12}  {adaptive:>10}  {fools:>9}  "
         lines.append(folded(by, first=row, later=" " * len(row)))
@@ -53,6 +48,13 @@ def attack_text(result: dict[str, Any]) -> str:
         lines.append(f"JPEG files by quality: mean {_percent(result['jpeg']['mean'])} ({by})")
     # Those of the table are short, and have spaces of their own.
     return "\n".join(line if len(line) <= WIDTH or "\n" in line else folded(line, later="  ") for line in lines)
+
+
+def nothing_broken(level: dict[str, Any], clean: float) -> str | None:
+    """Say that no attack broke an image at a level of a result, where none did; ``clean``: the accuracy without attacks."""
+    if level["accuracy"] == clean:
+        return "nothing"
+    return "nothing but at a smaller eps" if all(trial["accuracy"] == clean for trial in level["trials"]) else None
 
 
 def _fools_plain(level: dict[str, Any]) -> str:

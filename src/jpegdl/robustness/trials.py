@@ -31,7 +31,7 @@ from jpegdl.robustness.robust_accuracy import (
     levels,
     masking,
 )
-from jpegdl.robustness.surrogates import gradients_of, is_random
+from jpegdl.robustness.surrogates import gradients_of, is_random, note_if_random
 from jpegdl.runs import RunFolder
 from jpegdl.runs.config import DataPlace
 from jpegdl.runs.opened import OpenedRun, open_for_test, open_plain
@@ -131,6 +131,7 @@ class _Attack:
         self.plain = None if plain is None else _transfer_source(plain, opened)
         self.indices, self.images, self.labels = self._images()
         self.file = folder.path / attack_name(config.rounding)
+        note_if_random(self.model, self._batch(slice(0, 2))[0])  # with code of the user's own in it, it may be
         self.draws = config.draws if is_random(self.model.layer) else 1
         self.pieces = Pieces(self.file, self._made_of())
         self._plain_digest = None if plain is None else digest_of_file(plain.model_file)
@@ -183,6 +184,8 @@ class _Attack:
                 left_out[f"gradient {gradient}"] = "not asked for, and robust accuracy may be lower with it"
             elif gradient not in offered and layer:
                 left_out[f"gradient {gradient}"] = "not of this layer, or the same as another of its gradients"
+        if (quality := self.trained.data.jpeg_test) is not None:
+            left_out[f"data.jpeg_test {quality}"] = "images are changed after that JPEG file, and go through none again"
         asked = [Trial(*which, norm, eps) for norm, eps in self.config.budgets for which in chosen]
         check = []
         if self.config.eps and any(attack in WHITE_BOX for attack in self.config.attacks):

@@ -191,9 +191,19 @@ class RunConfig:
         return replace(self, data=data, training=training, device=here.device)
 
     @property
+    def batch(self) -> int:
+        """Training images of a step, over all processes."""
+        return self.data.batch_size * self.training.devices * self.training.num_nodes
+
+    @property
+    def given_weights(self) -> bool:
+        """Whether the backbone starts from trained weights that settings name."""
+        return self.pretrained or self.weights is not None
+
+    @property
     def trained(self) -> bool:
         """Whether the backbone may start from trained weights: given ones, or those that the user's own code loads."""
-        return self.pretrained or self.weights is not None or is_own(self.backbone)
+        return self.given_weights or is_own(self.backbone)
 
 
 def _warn_unlike(backbone: str, own: "OwnInput") -> None:

@@ -38,6 +38,7 @@ from jpegdl.runs.record import (
     from_dict,
     settings_of,
 )
+from jpegdl.user_code import is_own
 
 if TYPE_CHECKING:
     from torch import nn
@@ -239,6 +240,21 @@ class RunFolder:
             if not all(isinstance(tables[when], dict) for when in ("before", "after")):
                 raise ValueError("no tables in it")
             return tables
+
+    def table_kind(self) -> str | None:
+        """Return what the numbers in the layer's tables are, one of :data:`jpegdl.tables.KINDS`; None of a layer without.
+
+        Of a layer of the user's own, whose code may not be here or not say it, ``tables.json`` does.
+
+        Raises:
+            UsageError: a file of the run is missing or damaged.
+        """
+        from jpegdl.layer import layer_kind  # PyTorch, which most readers of a folder need not wait for
+
+        layer = self.config().layer
+        if not is_own(layer.kind):
+            return layer_kind(layer).tables
+        return self.tables().get("kind") if self.tables_file.is_file() else None
 
     def layer_history(self) -> dict[str, Any]:
         """Return ``layer.npz``, the layer epoch by epoch: ``epoch`` (epochs,); ``steps``, ``alpha`` and ``saturation``, each

@@ -113,8 +113,7 @@ def open_plain(folder: RunFolder, beside: OpenedRun) -> TrainedRun:
         UsageError: it is not finished or damaged, or knows other classes.
     """
     plain = open_run(folder)
-    if plain.classes != beside.run.classes:
-        difference = class_difference(plain.classes, beside.run.classes)
+    if difference := class_difference(plain.classes, beside.run.classes):
         raise UsageError(f"{folder} knows other classes than {beside.folder} ({difference}): give a plain run of the same data")
     plain.model.to(beside.device).requires_grad_(False)
     return plain

@@ -121,6 +121,12 @@ def counted(result: dict[str, Any]) -> dict[str, Any]:
     return {**result, "accuracy": share(result["correct"], result["images"])}
 
 
+def tested_images(result: dict[str, Any]) -> int | None:
+    """Return how many images a run's result is of, without corrupt ones that were left out; None where it does not say."""
+    images: int | None = result.get("images") or result.get("data", {}).get("test", {}).get("images")
+    return images
+
+
 _NOT_TESTED = {"train": None, "validation": None}
 
 
@@ -132,9 +138,7 @@ def other_test_images(there: dict[str, Any], here: dict[str, Any]) -> str | None
     then, now = (result.get("data") or {} for result in (there, here))
     if not all({"images", "digest"} <= record.get("test", {}).keys() and "classes" in record for record in (then, now)):
         return None
-    # Corrupt ones that were left out count in the data, not in the result.
-    before, after = (result.get("images", data["test"]["images"]) for result, data in ((there, then), (here, now)))
-    if before != after:
+    if (before := tested_images(there)) != (after := tested_images(here)):
         return f"{after} in place of {before}"
     return data_difference({**then, **_NOT_TESTED}, {**now, **_NOT_TESTED})
 

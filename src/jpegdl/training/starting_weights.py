@@ -40,9 +40,10 @@ def starting_backbone(
         UsageError: it cannot be built, or the weights cannot be had, read or fitted.
     """
     backbone = build_backbone(config.backbone, len(classes), seed, config.data.pixels)
+    # Else what it begins with is trained.
+    as_it_is = untrained or config.training.train == "layer" or config.layer.tables == "pretrained"
     if config.weights is None and is_own(config.backbone):
-        # Else what it begins with is trained.
-        if untrained or config.training.train == "layer" or config.layer.tables == "pretrained":
+        if as_it_is:
             check_order(config, classes, f"the weights that {config.backbone} may begin with")
         return backbone, "own"
     if not config.trained:
@@ -53,23 +54,25 @@ def starting_backbone(
         state, source = pretrained_weights(config.backbone, config.data.pixels), f"the pretrained weights of {config.backbone}"
     head = load_weights(backbone, state, classes, source)
     if head == "own":
-        check_order(config, classes, source)
+        check_order(config, classes, source, as_it_is=as_it_is)
     return backbone, head
 
 
-def check_order(config: RunConfig, classes: Sequence[str], source: str) -> None:
-    """Hold the order of the data's classes against that of weights from elsewhere.
+def check_order(config: RunConfig, classes: Sequence[str], source: str, *, as_it_is: bool = True) -> None:
+    """Hold the data's classes and their order against those of weights from elsewhere, with a head for as many.
 
-    Where the weights do not name their classes, warn if torchvision's ImageFolder has them in another order than this package,
-    and ``data.class_order`` does not say which of the two is meant.
+    Where the weights name other classes, warn if the head is trained. Where they do not name their classes, warn if
+    torchvision's ImageFolder has them in another order than this package, and ``data.class_order`` does not say which of the
+    two is meant.
 
     Args:
         config: ``data`` and ``weights`` count.
         classes: names of the classes, in the order of the logits.
         source: where the weights are from, for messages.
+        as_it_is: whether the head's answers count before it is trained.
 
     Raises:
-        UsageError: the weights name the same classes in another order.
+        UsageError: the weights name the same classes in another order; or, with ``as_it_is``, other classes.
     """
     named = None if config.weights is None else named_classes(Path(config.weights))
     if named is not None:
@@ -78,6 +81,11 @@ def check_order(config: RunConfig, classes: Sequence[str], source: str) -> None:
                 f"{source} know the classes in another order, {_first(named)}, and the data have {_first(classes)}: give the "
                 f"--data.class-order that they were trained with{_other_order(config)}"
             )
+        if (difference := class_difference(named, list(classes))) is not None:
+            other = f"{source} know other classes than these data, as many ({difference})"
+            if as_it_is:
+                raise UsageError(f"{other}; give data of those")
+            warnings.warn(f"{other}: training starts from a head for those", stacklevel=3)
         return
     natural, imagefolders = sorted(classes, key=natural_key), sorted(classes)
     if config.data.kind in ORDERED and config.data.class_order is None and natural != imagefolders:
@@ -103,13 +111,17 @@ def other_networks(config: RunConfig, classes: Sequence[str]) -> list[PrependedM
     """Return the networks of ``training.networks``, frozen, in eval mode and without the layers they were trained with.
 
     Raises:
-        UsageError: a folder holds no trained model, or one that knows other classes.
+        UsageError: a folder holds no trained model, or one that knows other classes or images of another size.
     """
     found: list[PrependedModel] = []
     for name in config.training.networks:
         run = open_run(RunFolder(Path(name).expanduser()))
         if difference := class_difference(list(classes), run.classes):
             raise UsageError(f"training.networks: {name} knows other classes than the data: {difference}")
+        if (trained := run.config.data.pixels) != config.data.pixels:
+            raise UsageError(
+                f"training.networks: {name} was trained on images of {trained} pixels, and data.size is {config.data.pixels}"
+            )
         found.append(run.model.without_layer().requires_grad_(False))
     return found
 

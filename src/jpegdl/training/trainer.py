@@ -197,8 +197,6 @@ def train_run(
     data.load()
     backbone, head = starting_backbone(config, data.classes, seed)
     check_head(config, head)
-    if training.channels_last:
-        backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = prepend(backbone, nn.Identity())
     module = JointTraining(model, training, len(data.classes), seed)
     module.part = "test" if data.validation is None and not data.blinded else "val"

@@ -7,6 +7,7 @@ from pathlib import Path
 from jpegdl.data.config import DataConfig
 from jpegdl.data.sources.base import Sets, folder_path
 from jpegdl.data.sources.encoded import ByteRange, Stored
+from jpegdl.data.sources.listing import check_end
 from jpegdl.data.sources.registry import register_set
 from jpegdl.errors import UsageError
 
@@ -17,13 +18,14 @@ def extract(archive: Path, folder: Path) -> None:
     Another process may do the same at the same time.
 
     Raises:
-        UsageError: the archive is damaged or unsafe, or this place is not writable.
+        UsageError: the archive is damaged or unsafe, goes on after its end, or this place is not writable.
     """
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
             content = Path(temporary) / "content"
             with tarfile.open(archive) as tar:
                 tar.extractall(content, filter="data")
+                check_end(tar, str(archive))
             inner = content / folder.name
             (inner if inner.is_dir() else content).rename(folder)
     except (tarfile.TarError, OSError, EOFError) as error:

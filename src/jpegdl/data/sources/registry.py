@@ -99,6 +99,7 @@ def open_sets(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_o
         parts = Parts(*open_own(config, sets, test_only=test_only and config.test_share is None))
         label = "the data set given as Python objects" if config.kind == OBJECT else label
         if parts.test is not None:
+            _refuse_test_share(config, label, test_only)
             return _held_out(parts, config, label, test_only)
     else:
         prefix, slash, _ = config.kind.partition("/")
@@ -112,8 +113,8 @@ def open_sets(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_o
             raise UsageError(f"{label} has no test images")
         chosen = stratified(train.targets, config.test_share, config.split_seed, "test")
         train, test = _apart(train, chosen)
-    elif config.test_share is not None and not test_only:
-        raise UsageError(f"data.test_share {config.test_share:g}: {label} has test images of its own; leave it out")
+    else:
+        _refuse_test_share(config, label, test_only)
     check_classes(train, test, classes, label)
     if config.limit is not None:
         train, test = (Chosen(part, evenly(part.targets, config.limit)) for part in (train, test))
@@ -121,6 +122,11 @@ def open_sets(config: DataConfig, sets: tuple[Any, ...] | None = None, *, test_o
             validation = Chosen(validation, evenly(validation.targets, config.limit))
         check_classes(train, test, classes, f"data.limit {config.limit} of {label}", limited=True)
     return _held_out(Parts(train, test, classes, validation), config, label, test_only)
+
+
+def _refuse_test_share(config: DataConfig, label: str, test_only: bool) -> None:
+    if config.test_share is not None and not test_only:
+        raise UsageError(f"data.test_share {config.test_share:g}: {label} has test images of its own; leave it out")
 
 
 def _held_out(parts: Parts, config: DataConfig, label: str, test_only: bool) -> Parts:
@@ -131,6 +137,9 @@ def _held_out(parts: Parts, config: DataConfig, label: str, test_only: bool) -> 
     if not asked:
         if parts.validation is not None:
             check_range((parts.validation,), len(parts.classes))
+            if unseen := sorted(set(parts.validation.targets) - set(parts.train.targets)):
+                names = some_of([repr(str(parts.classes[index])) for index in unseen], _NAMED)
+                warn_of_data(f"{label}: the images for validation are of {names} too, and no training image is")
         return parts
     if config.holdout == 0 and config.folds is None:
         return parts._replace(validation=None)
