@@ -31,7 +31,8 @@ class JpegFiles(Dataset[tuple[Tensor, Tensor, int]]):
 
     def __init__(self, folder: Path, *, train: bool) -> None:
         self.classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-        self.files = [(file, i) for i, name in enumerate(self.classes) for file in sorted((folder / name).glob("*.jpg"))]
+        self.files = [(file, i) for i, name in enumerate(self.classes) for file in sorted((folder / name).iterdir())]
+        self.files = [(file, label) for file, label in self.files if file.suffix.lower() in (".jpg", ".jpeg")]
         self.train = train
 
     def __len__(self) -> int:
@@ -131,8 +132,12 @@ def main(arguments: list[str] | None = None) -> tuple[Network, float]:
         folder = options.data or Path(temporary)
         if options.data is None:
             write_files(folder, options.files)
-        network = train(JpegFiles(folder / "train", train=True), options.steps, options.batch_size)
-        share = accuracy(network, JpegFiles(folder / "test", train=False))
+        files, tests = JpegFiles(folder / "train", train=True), JpegFiles(folder / "test", train=False)
+        if files.classes != tests.classes:  # each numbers its own
+            odd = ", ".join(sorted(set(files.classes) ^ set(tests.classes)))
+            raise SystemExit(f"{folder}: only one of train/ and test/ has the classes {odd}")
+        network = train(files, options.steps, options.batch_size)
+        share = accuracy(network, tests)
     print(f"{100 * share:.1f} % of the test files are told by their coefficients")
     return network, share
 

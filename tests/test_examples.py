@@ -136,6 +136,12 @@ def test_dct_input(example, tmp_path):
     assert chroma.shape == (128, 4, 4)
     for name in module.main([*TWO_STEPS, "--data", str(tmp_path)])[0].state_dict():
         assert name in network.state_dict()
+    first = sorted((tmp_path / "test" / "coffee").iterdir())[0]
+    first.rename(first.with_suffix(".JPEG"))
+    assert len(module.JpegFiles(tmp_path / "test", train=False)) == 4
+    (tmp_path / "test" / "apple").mkdir()
+    with pytest.raises(SystemExit, match="apple"):
+        module.main([*TWO_STEPS, "--data", str(tmp_path)])
 
 
 def test_predicted_tables(example):

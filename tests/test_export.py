@@ -175,6 +175,7 @@ def test_the_command(finished, tmp_path, capsys):
     assert json.loads(about["classes"]) == opened.classes
     assert (about["arm"], about["seed"], about["size"], about["rounding"]) == ("jpeg-dl", "0", "16x16", "soft")
     assert about["preprocessing"].startswith("not turned; RGB; short side to 20 pixels")
+    assert "takes" not in about["preprocessing"]
     assert json.loads(about["training_settings"])["epochs"] == 1
     assert "[0, 1], not normalised" in about["input"]
 
@@ -185,15 +186,18 @@ def test_another_rounding_of_a_run_whose_test_images_went_through_jpeg(finished,
     settings = yaml.safe_load(folder.config_file.read_text(encoding="utf-8"))
     settings["data"]["jpeg_test"] = 30
     folder.config_file.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    export_run(folder, file, rounding="none")
+    export_run(folder, file, rounding="none", size=24)
     extra = {"jpegdl.json": ""}
     program, model = torch.export.load(file, extra_files=extra).module(), open_run(folder).model
-    images = torch.rand(3, 3, 16, 16)
+    images = torch.rand(3, 3, 24, 24)
     model.layer.rounding = "none"
     with torch.no_grad():
         _same(program(images), model(images))
     assert json.loads(extra["jpegdl.json"])["rounding"] == "none"
-    assert "JPEG file of quality 30" in json.loads(extra["jpegdl.json"])["preprocessing"]
+    said = json.loads(extra["jpegdl.json"])["preprocessing"]
+    assert "JPEG file of quality 30" in said
+    assert "middle 16x16" in said
+    assert "takes 24x24" in said
     with pytest.raises(UsageError, match="has no quantizer.* rounding 'hard'"):
         export_run(RunFolder(finished / "mine/plain/0"), file, rounding="hard")
 

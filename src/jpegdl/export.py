@@ -133,10 +133,12 @@ def export_run(
     data = run.config.data
     turned = "turned as the EXIF orientation says" if data.orientation == "follow" else "not turned"
     file = "" if data.jpeg_test is None else f"; through a JPEG file of quality {data.jpeg_test}, 4:2:0"
+    height, width = _check_size(size or data.pixels)
+    other = "" if (height, width) == (data.pixels, data.pixels) else f". So it was tested; the file takes {height}x{width}"
     metadata = {
         "classes": run.classes,
         "preprocessing": f"{turned}; RGB; short side to {data.side} pixels ({data.filter}, antialiased); middle "
-        f"{data.pixels}x{data.pixels}{file}; / 255",
+        f"{data.pixels}x{data.pixels}{file}; / 255{other}",
         "backbone": run.config.backbone,
         "data": data.kind,
         "arm": settings["arm"],
