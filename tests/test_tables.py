@@ -219,6 +219,12 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path, tables, message):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_file_that_would_be_read_as_an_image_is_not_written(tmp_path):
+    with pytest.raises(UsageError, match=r"a\.JPG would be read as a JPEG image"):
+        write_tables(tmp_path / "a.JPG", {"luma": torch.ones(8, 8), "chroma": torch.ones(8, 8)})
+    assert not any(tmp_path.iterdir())
+
+
 def test_gains_may_be_zero_or_negative(tmp_path):
     table = torch.ones(8, 8)
     table[3, 4], table[0, 0] = -0.5, 0.0

@@ -248,11 +248,13 @@ def write_tables(
 
     Raises:
         UsageError: there is no such kind. An entry is not finite or, except for gains, not greater than 0. :func:`read_tables`
-            would not read the steps back: luma or chroma is missing, a shape is another, or a step is not from 1e-5 to 65535.
-            Or the text format, which holds whole numbers from 1 to 32767, cannot hold them.
+            would not read the steps back: the file is named as JPEG images are, luma or chroma is missing, a shape is another,
+            or a step is not from 1e-5 to 65535. Or the text format, which holds whole numbers from 1 to 32767, cannot hold
+            them.
     """
     if kind not in KINDS:
         raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    check_name(path)
     if kind == "steps" and (lacking := sorted({"luma", "chroma"} - tables.keys())):
         raise UsageError(f"{path} is not written: tables must hold luma and chroma, but {lacking[0]} is missing")
     if Path(path).suffix.lower() == TEXT:
@@ -282,6 +284,16 @@ def write_tables(
         "tables": {name: table.tolist() for name, table in tables.items()},
     }
     write_json(path, content)
+
+
+def check_name(path: str | os.PathLike[str]) -> None:
+    """Refuse a file to write tables to that would be read as a JPEG image.
+
+    Raises:
+        UsageError: says how to name it.
+    """
+    if Path(path).suffix.lower() in JPEG:
+        raise UsageError(f"{path} would be read as a JPEG image: name a file of tables .json, or {TEXT} for libjpeg's format")
 
 
 def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import csv
 import io
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,6 +160,31 @@ def test_what_was_measured_without_labels_is_measured_again_with_them(photos, ne
     assert rate_photos(config, None, keep).rows == wanted
 
 
+def test_the_name_of_a_class_in_its_other_unicode_form_is_the_same(photos, network, tmp_path, monkeypatch):
+    """Names of classes are composed, and folders of a Mac are not."""
+    code = """
+from rate_readers import one
+
+def named(*classes):
+    reader = one()
+    reader.classes = list(classes)
+    return reader
+
+def accented(): return named("\\u00e9", "b", "c", "d")
+def twice(): return named("b", "a", "c", "b")
+"""
+    (tmp_path / "more").mkdir()
+    module = code_module(tmp_path / "more", monkeypatch, "accented_readers", code)
+    plain = rate_photos(PhotoRateConfig(network, str(photos), qualities=[10], device="cpu")).rows
+    (photos / "a").rename(photos / "e\u0301")
+    found = rate_photos(PhotoRateConfig(f"{module}:accented", str(photos), qualities=[10], device="cpu"))
+    assert found.labelled
+    assert found.rows[0]["accuracy"] == plain[0]["accuracy"]
+    (photos / "e\u0301").rename(photos / "a")
+    with pytest.raises(UsageError, match="two classes called b"):
+        rate_photos(PhotoRateConfig(f"{module}:twice", str(photos), qualities=[10], device="cpu"))
+
+
 def test_the_command(photos, network, tmp_path, capsys):
     options = ["--photos", str(photos), "--qualities", "10,80", "--to", str(tmp_path / "to"), "--device", "cpu"]
     assert jpegdl.cli.main(["rate", "--model", network, *options, "--reader", "rate_readers:two", "--mus", "1,0.1"]) == 0
@@ -196,6 +222,7 @@ def test_what_cannot_be(photos, network, tmp_path):
         ({"photos": str(tmp_path / "empty")}, "empty"),
         ({"qualities": [0]}, "qualities"),
         ({"qualities": []}, "qualities"),
+        ({"mus": [], "reader": network}, "mus"),
         ({"tables": "standard:50", "effort": 2}, "tables"),
         ({"tables": "standard:50", "reader": network}, "tables"),
         ({"tables": "nowhere.json", "reader": network, "effort": 2}, "nowhere"),
@@ -239,3 +266,13 @@ def test_it_goes_on_where_it_was_interrupted(photos, network, tmp_path, monkeypa
     config.mus = [0.4]
     rate_photos(config, None, keep)
     assert len(looked) == 5
+    rate_photos(config, None, keep)
+    assert len(looked) == 5
+    PHOTO.crop((5, 5, 66, 60)).save(photos / "b" / "1.png", compress_level=0)
+    before = (photos / "b" / "1.png").stat()
+    rate_photos(config, None, keep)
+    PHOTO.crop((9, 5, 70, 60)).save(photos / "b" / "1.png", compress_level=0)  # of the same size and time stamp
+    os.utime(photos / "b" / "1.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (photos / "b" / "1.png").stat().st_size == before.st_size
+    rate_photos(config, None, keep)
+    assert len(looked) == 7

@@ -1,9 +1,11 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torchvision.transforms.v2 import functional as v2
 
@@ -173,6 +175,14 @@ def test_what_cannot_be_tested(run, tmp_path):
         file_report(run, tmp_path / "other")
     with pytest.raises(UsageError, match="kind 'zero-dc'"):
         file_report(make_run(tmp_path / "zero", made_up_config(kind="zero-dc"), steps=0))
+    # Soft and hard would be of images after JPEG, and real files of others.
+    shutil.copytree(run.path, tmp_path / "jpeg")
+    settings = yaml.safe_load((tmp_path / "jpeg" / "config.yaml").read_text(encoding="utf-8"))
+    settings["data"]["jpeg_test"] = 75
+    (tmp_path / "jpeg" / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    for files in (None, tmp_path / "other"):
+        with pytest.raises(UsageError, match=r"data\.jpeg_test"):
+            file_report(RunFolder(tmp_path / "jpeg"), files)
 
 
 # ------------------------------------------------------------------------------- whether files are the run's test images

@@ -205,6 +205,9 @@ def test_the_command_writes_tables_that_files_are_made_with(folder, network, tmp
         (["--reader", "NETWORK", "--photos", "FOLDER", "--tries", "0"], "tries"),
         (["--reader", "NETWORK", "--photos", "FOLDER", "--images-seed", "-1"], "seed"),
         (["--reader", "NETWORK", "--photos", "FOLDER", "--save", "nowhere/tables.json"], "nowhere"),
+        (["--reader", "NETWORK", "--photos", "FOLDER", "--save", "."], "is a folder"),
+        (["--reader", "NETWORK", "--photos", "FOLDER", "--save", "tables.jpg"], "read as a JPEG image"),
+        (["--save", "tables.txt"], "whole numbers"),
         (["--reader", "table_readers:broken", "--photos", "FOLDER"], "finite"),
     ],
 )

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from jpegdl.codec.encoder import Encoder, encoder_version
 from jpegdl.codec.learned import as_json, file_tables, learned_tables, of_run
-from jpegdl.codec.read_back import FileSizes
+from jpegdl.codec.read_back import FileSizes, files_of_files
 from jpegdl.errors import UsageError
 from jpegdl.files import read_json
 from jpegdl.layer import JpegLayer, PrependedModel
@@ -68,13 +68,9 @@ def check_curve_config(config: CurveConfig) -> None:
 
 def why_no_files(folder: RunFolder) -> str | None:
     """Return why no JPEG file of its test images can stand for the layer of a finished run, in words; None if one can."""
-    config = folder.config()
-    if config.data.jpeg_test is not None:
-        return (
-            f"the test images of {folder} go through JPEG of quality {config.data.jpeg_test} (data.jpeg_test): files made of "
-            "them would be files of files, smaller than those of the images"
-        )
-    if config.layer.kind == "none":
+    if why := files_of_files(folder):
+        return why
+    if folder.config().layer.kind == "none":
         return None
     try:
         of_run(folder)

@@ -116,11 +116,14 @@ def file_report(
         - ``model`` (digest of its file), ``arm`` and ``seed``: whose numbers they are.
 
     Raises:
-        UsageError: a run that is not finished, or whose layer no JPEG file can stand for; data of other classes; no images.
+        UsageError: a run that is not finished, or whose layer no JPEG file can stand for, or with ``data.jpeg_test``; data of
+            other classes; no images.
     """
     if exact and files is not None:
         raise UsageError("exact is for files that are made here, and those in a folder are made already: give only one of them")
     of_run(folder)
+    if why := files_of_files(folder):
+        raise UsageError(why)
     model = digest_of_file(folder.model_file) if folder.model_file.is_file() else None  # opening it says what is missing
     opened, tell = open_for_test(folder, place or DataPlace(), device), progress or (lambda what, done, total: None)
     run, data = opened.run, opened.data
@@ -169,6 +172,17 @@ def file_report(
         "model": model,
         **{name: folder.settings()[name] for name in ("arm", "seed")},
     }
+
+
+def files_of_files(folder: RunFolder) -> str | None:
+    """Return why no files can be made of what a run's model sees of its test images, in words; None if they can."""
+    quality = folder.config().data.jpeg_test
+    if quality is None:
+        return None
+    return (
+        f"the test images of {folder} go through JPEG of quality {quality} (data.jpeg_test): files made of them would be files "
+        "of files, smaller than those of the images"
+    )
 
 
 def keep_file_report(folder: RunFolder, found: dict[str, Any]) -> None:
