@@ -120,6 +120,10 @@ def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
             "--method must be one of sensitivity, magnitude or null, got guess",
         ),
         (["calibrate", "--config", "demo"], "train arm plain with seed 0 first"),
+        (
+            ["calibrate", "--config", "demo", "--method", "magnitude", "--model", "any.safetensors"],
+            "drop --model any.safetensors",
+        ),
         (["xyzzy"], "no command 'xyzzy'; commands: compare, train, "),
         (["--config", "demo", "compare"], "no command '--config'; commands: compare, train, "),
         (

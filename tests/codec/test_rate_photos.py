@@ -1,5 +1,6 @@
 import csv
 import io
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -192,8 +193,13 @@ def test_the_command(photos, network, tmp_path, capsys):
     with (tmp_path / "to" / "rate.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["setting"]) for row in rows] == [10, 80, 1, 0.1]
-    assert (tmp_path / "to" / "rate.json").is_file()
+    settings = json.loads((tmp_path / "to" / "rate.json").read_text(encoding="utf-8"))["settings"]
+    assert (settings["images"], settings["mus"]) == (500, [1, 0.1])
     assert (tmp_path / "to" / "rate.png").stat().st_size > 0
+    every = list(map(str, range(5, 100, 5)))  # what comparisons take by default
+    assert jpegdl.cli.main(["rate", "--model", network, *options, "--images", "null", "--qualities", ",".join(every)]) == 0
+    settings = json.loads((tmp_path / "to" / "rate.json").read_text(encoding="utf-8"))["settings"]
+    assert (settings["images"], settings["qualities"]) == (None, list(map(int, every)))
     assert jpegdl.cli.main(["rate", *options]) == 1
     assert "--model" in capsys.readouterr().err
     assert jpegdl.cli.main(["rate", "--model", network, *options, "--arms", "plain", "--data.path", "x"]) == 1

@@ -230,6 +230,27 @@ def test_files_of_all_test_images_or_of_some(pictures, tmp_path):
     assert [row["images"] for row in file_report(run, some, images=4)["rows"]] == [4] * 4
 
 
+def test_files_of_a_run_that_kept_a_share_of_its_images_for_the_test(pictures, tmp_path):
+    """The files of one folder of classes: those that it was trained on count for nothing, neither as right nor as bits."""
+    settings = RunFolder(pictures / "run").config()
+    data = replace(settings.data, path=str(pictures / "data" / "train"), test_share=0.25)
+    trained(replace(settings, data=data), tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    files = _copies(pictures, tmp_path / "files", "train", wanted=12)
+    whole = file_report(run, files)
+    images = Data(data, test_only=True).test
+    tested = [(files / images.key(i)).with_suffix(".jpg") for i in range(len(images))]
+    assert len(tested) == 6
+    assert [row["images"] for row in whole["rows"]] == [6] * 4
+    for file in set(files.glob("*/*.jpg")) - set(tested):
+        file.write_bytes(file.read_bytes() + bytes(5000))
+    assert by_name(whole)["real file"]["bits_per_pixel"] == sum(8 * file.stat().st_size for file in tested) / (6 * 400)
+    assert file_report(run, files)["rows"] == whole["rows"]
+    for file in set(files.glob("*/*.jpg")) - set(tested):
+        file.unlink()
+    assert file_report(run, files)["rows"] == whole["rows"]
+
+
 @pytest.mark.parametrize(
     ("names", "said"), [("x{}", "None of the 16 files is one of the run's 16"), ("{}", "do not look like")]
 )

@@ -305,6 +305,7 @@ class _Test:
             path=str(files),
             classes=None,
             limit=None,
+            test_share=None,
             jpeg_test=None,
             workers=0,
             cache="none",
