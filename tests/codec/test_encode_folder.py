@@ -152,10 +152,15 @@ def test_files_whose_image_is_gone_are_counted(source, tmp_path):
     (source / "c.jpg").rename(source / "d.jpg")
     (source / "cats" / "a.png").unlink()
     found = compress_folder(source, out, STANDARD)
-    assert (found["written"], found["stale"]) == (1, 1)  # of cats, no image is left that leads there
+    assert (found["written"], found["stale"]) == (1, 2)  # in cats no image is left
+    (source / "cats" / "a.txt").write_text("of the image that was there", encoding="utf-8")
     shutil.copy(source / "d.jpg", source / "cats" / "z.jpg")
     assert compress_folder(source, out, STANDARD)["stale"] == 2
     assert (out / "c.jpg").is_file()
+    shutil.rmtree(source / "cats")  # a class
+    assert compress_folder(source, out, STANDARD)["stale"] == 4
+    (out / "c.jpg").unlink()
+    assert compress_folder(source, out, STANDARD)["stale"] == 3
 
 
 def test_a_source_without_images_leaves_the_target_as_good_as_new(source, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image, JpegImagePlugin
 from test_reader_stage import CODE
-from test_shaping import PHOTO, reader
+from test_shaping import PHOTO, cut_off, reader
 
 from commands import one_error, run_command
 from factory import code_module
@@ -138,6 +138,14 @@ def test_a_photo_is_seen_as_its_camera_held_it():
 def test_what_cannot_be_is_named(photos, settings, named):
     with pytest.raises(UsageError, match=named):
         search_tables(photos, reader(), **settings)
+
+
+def test_one_photo_is_not_several():
+    for single in (PHOTOS[0], np.array(PHOTOS[0]), "photo.png"):  # an array's rows would be grey photos
+        with pytest.raises(TypeError, match="several"):
+            search_tables(single, reader())
+    with pytest.raises(ValueError, match="truncated"):
+        search_tables([cut_off()], reader())
 
 
 @pytest.fixture

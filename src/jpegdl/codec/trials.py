@@ -25,6 +25,7 @@ from jpegdl.codec.encoder import check_sides, segments
 from jpegdl.codec.levels import Array, file_of_levels, nearest_levels
 from jpegdl.codec.read_image import DecodedImage, open_photo, storable
 from jpegdl.codec.readers import PhotoReader
+from jpegdl.data.pixels import loaded
 from jpegdl.errors import UsageError
 from jpegdl.settings import Count, NotNegative, Quality, Range
 from jpegdl.tables import standard_tables
@@ -304,12 +305,11 @@ def as_photo(photo: PhotoLike) -> DecodedImage:
 def _as_picture(photo: Image.Image | np.ndarray[Any, Any] | Tensor) -> Image.Image:
     """As an image, mode RGB or L."""
     if isinstance(photo, Image.Image):
-        if not all(photo.size):
-            raise ValueError(f"a photo must have pixels, got one of {photo.width} x {photo.height}")
+        loaded(photo)  # it may be open, and not decoded
         return storable(photo)
     if isinstance(photo, Tensor):
-        if photo.ndim != 3 or photo.shape[0] not in (1, 3):
-            raise ValueError(f"a photo must be (3, H, W) or (1, H, W), got {tuple(photo.shape)}")
+        if photo.ndim != 3 or photo.shape[0] not in (1, 3) or not photo.numel():
+            raise ValueError(f"a photo must be (3, H, W) or (1, H, W), and have pixels, got {tuple(photo.shape)}")
         if photo.is_floating_point():
             if not bool(photo.isfinite().all()) or float(photo.min()) < 0 or float(photo.max()) > 1:
                 raise ValueError("a photo in floating point must lie in [0, 1], and be finite")
