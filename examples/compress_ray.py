@@ -31,13 +31,14 @@ class Compressor:
 
     def __init__(self, source: str, target: str, reader: str, judge: str | None, mu: float, effort: int) -> None:
         self.source, self.target = Path(source), Path(target)
-        self.readers = open_readers(reader.split(","))
+        self.readers = open_readers([name.strip() for name in reader.split(",")])
         self.judge = open_reader(judge) if judge else None
         if self.judge is not None and self.judge.features:
             raise UsageError(f"judge {judge} gives features, and its first answers are what counts here")
         if self.judge is not None and self.judge.digest in {reader.digest for reader in self.readers}:
             raise UsageError(f"judge {judge} has the weights of a reader: give a network that has no say in the files")
         self.shape = Shape(mu=mu, effort=effort)
+        list(each_file([], self.readers, self.shape))  # refuses settings before any photo is named for them
 
     def settings(self) -> dict[str, Any]:
         """What the files depend on."""

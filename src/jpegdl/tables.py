@@ -257,6 +257,10 @@ def write_tables(
     check_name(path)
     if kind == "steps" and (lacking := sorted({"luma", "chroma"} - tables.keys())):
         raise UsageError(f"{path} is not written: tables must hold luma and chroma, but {lacking[0]} is missing")
+    of_steps = [(name, tables[name]) for name in ("luma", "chroma")] if kind == "steps" else []
+    for name, table in of_steps:
+        if table.shape != (BLOCK, BLOCK):
+            raise UsageError(f"{path} is not written: {name} must be of shape (8, 8), got {tuple(table.shape)}")
     if Path(path).suffix.lower() == TEXT:
         text = _as_text(path, tables, kind)
         write_text(path, text)
@@ -266,10 +270,7 @@ def write_tables(
         if len(wrong):
             what = "be finite" if kind == "gains" else "be finite and greater than 0 everywhere"
             raise UsageError(f"{path} is not written: {name} must {what}, got {wrong[0].item():g}")
-    for name in ("luma", "chroma") if kind == "steps" else ():
-        table = tables[name]
-        if table.shape != (BLOCK, BLOCK):
-            raise UsageError(f"{path} is not written: {name} must be of shape (8, 8), got {tuple(table.shape)}")
+    for name, table in of_steps:
         steps = table.float()  # in which they are trained, and the smallest is a little less than it is in float64
         if len(wrong := table[(steps < STEPS[0]) | (steps > STEPS[1])]):
             raise UsageError(

@@ -13,7 +13,7 @@ from test_reader_stage import CODE, PHOTO
 
 import jpegdl.cli
 from factory import code_module
-from jpegdl.codec import Encoder, PhotoRateConfig, open_reader, photo_rate_figure, photo_rates, rate_photos
+from jpegdl.codec import Encoder, PhotoRateConfig, open_reader, photo_rate_figure, photo_rates, rate_photos, shaping
 from jpegdl.errors import DataWarning, UsageError
 from jpegdl.statistics import paired_interval, wilson
 from jpegdl.tables import standard_tables, write_tables
@@ -107,6 +107,17 @@ def test_a_reader_may_choose_from_tables_of_mine(photos, network, tmp_path):
     assert found[1]["distance"] < without["distance"]
     assert found[1]["bits_per_pixel"] > without["bits_per_pixel"]
     assert found[0] == found[2] != found[1]
+
+
+@pytest.mark.parametrize("effort", [1, 3])
+def test_no_more_large_photos_are_in_work_than_in_each_file(photos, network, monkeypatch, effort):
+    config = PhotoRateConfig(network, str(photos), reader=network, qualities=[10], mus=[0.3, 0.1], effort=effort, device="cpu")
+    wanted, together, tried = rate_photos(config), [], photo_rates.tried
+    monkeypatch.setattr(photo_rates, "tried", lambda several, *rest: together.append(len(several)) or tried(several, *rest))
+    monkeypatch.setattr(shaping, "LARGEST_BATCH", 2 * 60 * 50)
+    found = rate_photos(config)
+    assert max(together) == 2
+    assert [row["bits_per_pixel"] for row in found.rows] == [row["bits_per_pixel"] for row in wanted.rows]
 
 
 def test_each_network_has_its_own_order_of_classes(photos, network, tmp_path, monkeypatch):

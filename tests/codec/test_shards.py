@@ -368,6 +368,9 @@ def test_inside_ray(shards, tmp_path, reader, monkeypatch):
             compress_ray.settle(out, other.settings())
     with pytest.raises(UsageError, match="features"):
         compress_ray.Compressor(str(folder), str(out), reader, "shard_readers:of_features", 0.3, 1)
+    for mu, effort, name, said in ((-1.0, 1, "one", "mu"), (0.3, 7, "one", "effort"), (0.3, 3, "blind", "blind")):
+        with pytest.raises(UsageError, match=said):
+            compress_ray.Compressor(str(folder), str(out), f"shard_readers:{name}", None, mu, effort)
     options = ["--reader", reader, "--judge", "shard_readers:two", "--mu", "0.3", "--workers", "1"]
     with filelock.FileLock(out / ".lock"), pytest.raises(UsageError, match="another call"):
         compress_ray.main([str(folder), str(out), *options])

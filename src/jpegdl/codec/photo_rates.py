@@ -25,7 +25,7 @@ from jpegdl.codec.levels import Array
 from jpegdl.codec.read_image import DecodedImage, open_photo
 from jpegdl.codec.readers import NotFinite, PhotoReader, check_together, names_in, open_reader
 from jpegdl.codec.rounds import check_gradients
-from jpegdl.codec.shaping import tried
+from jpegdl.codec.shaping import batches, tried
 from jpegdl.codec.trials import LOOKS, Shape, Trials, decoded, make_trials, seen_bytes
 from jpegdl.data.sources.listing import Passed, in_folder, natural_key, warn_passed
 from jpegdl.errors import UsageError, some_of, warn_of_data
@@ -321,10 +321,13 @@ class _Measured:
             return
 
         def made(shape: Shape) -> list[Trials]:
-            trials = [pool.submit(make_trials, picture, self.readers, shape, bare=True) for picture in pictures]
-            several = [each.result() for each in trials]
-            tried(several, self.readers, shape, pool)
-            return several
+            found = []
+            for few in batches(pictures):
+                trials = [pool.submit(make_trials, picture, self.readers, shape, bare=True) for picture in few]
+                several = [each.result() for each in trials]
+                tried(several, self.readers, shape, pool)
+                found += several
+            return found
 
         if self.shapes[0].effort < 3:
             yield from ([each.files[each.best(shape, shape.mu)] for shape in self.shapes] for each in made(self.shapes[0]))
