@@ -181,6 +181,17 @@ def test_a_damaged_shard_is_left_out_and_named_and_the_others_are_made(shards, t
     assert (again["left_out"], again["written"], again["skipped"], again["images"]) == ([], 1, 1, 6)
 
 
+def test_a_shard_that_is_left_out_in_its_middle_counts_for_nothing(shards, tmp_path, reader):
+    config = CompressConfig(reader=reader, mu=0.3)
+    wanted = compress_shards([shards / "train-1.tar"], tmp_path / "one", config)
+    samples = {f"{i}.png": png(i) for i in range(3)}
+    write(shards / "train-0.tar", {**samples, "0.webp": png(1)})  # there were three files by then
+    found = compress_shards(sorted(shards.glob("*.tar")), tmp_path / "both", config)
+    assert len(found["left_out"]) == 1
+    for name in ("images", "bytes", "bytes_before", "pixels", "bits_per_pixel"):
+        assert found[name] == wanted[name]
+
+
 def test_the_command_says_which_shard_is_left_out_and_fails(shards, tmp_path, reader, capsys):
     damaged(shards / "train-0.tar", "header")
     assert jpegdl.cli.main(["compress", str(shards / "*.tar"), str(tmp_path / "out"), "--reader", reader]) == 1

@@ -225,7 +225,9 @@ def made_exact(files: Path) -> bool | None:
     none says."""
     for folder in (files.resolve(), *files.resolve().parents):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return bool(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["settings"]["exact"])
+            return bool(
+                json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["settings"].get("exact")
+            )  # none for readers
     return None
 
 

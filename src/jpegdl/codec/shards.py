@@ -182,6 +182,7 @@ class _Shards:
     def _shard(self, path: Path, pool: ThreadPoolExecutor) -> int:
         made: dict[str, dict[str, Any]] = {}
         bad: list[dict[str, str]] = []
+        sizes: list[tuple[int, int, int]] = []
         names: dict[str, str] = {}  # in the new shard, and in the old one
         state, beside = [*_seen(path), _digest(path)], _beside_an_image(path)
         with writing(self.out), replacing(self.out / path.name) as new:
@@ -195,9 +196,7 @@ class _Shards:
                         made_of, before, pixels = done
                         name = f"{posixpath.splitext(name)[0]}.jpg"
                         made[name] = made_of
-                        self.bytes += len(content)
-                        self.before += before
-                        self.pixels += pixels
+                        sizes.append((len(content), before, pixels))
                     if (other := names.get(posixpath.normpath(name))) is not None:
                         both = "is there twice" if other == entry.name else f"and {other} would both become {name}"
                         raise _ShardError(printable(f"{path}: {entry.name} {both}; write the shard anew without one of them"))
@@ -208,6 +207,7 @@ class _Shards:
             # Once it is in its place: if the process ends in between, it is made again. Sizes of tars are often the same.
             write_json(self._beside(path), {"made_of": state, "bytes": size, "beside": len(beside), "bad": bad, "files": made})
         self.written += 1
+        self.bytes, self.before, self.pixels = map(sum, zip((self.bytes, self.before, self.pixels), *sizes, strict=True))
         return len(made)
 
     def _members(
