@@ -20,7 +20,8 @@ from jpegdl.codec import (
     read_file_report,
     stored_in_words,
 )
-from jpegdl.codec.read_back import header_bytes
+from jpegdl.codec.config import MANIFEST
+from jpegdl.codec.read_back import header_bytes, made_exact
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.runs import RunFolder, open_run
@@ -152,6 +153,17 @@ def test_what_files_carry_is_told_of_these_files(tmp_path):
     unknown = file_report(run, tmp_path / "exact")
     assert unknown["stored"]["exact"] is None
     assert "taken as made without the cap" in unknown["carried"]["words"]
+
+
+@pytest.mark.parametrize(
+    ("content", "exact"),
+    [({"exact": True}, True), ({"exact": False}, False), ({"readers": []}, False), ([], None), (None, None)],
+)
+def test_whether_files_are_exact_is_known_from_what_made_them(tmp_path, content, exact):
+    (tmp_path / "class").mkdir()
+    if content is not None:
+        (tmp_path / MANIFEST).write_text(json.dumps({"settings": content}), encoding="utf-8")
+    assert made_exact(tmp_path / "class") is exact
 
 
 def test_a_damaged_files_json_is_one_error(run):

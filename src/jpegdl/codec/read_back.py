@@ -224,10 +224,9 @@ def made_exact(files: Path) -> bool | None:
     """Return whether files were made with exact levels, by the ``compress.json`` in their folder or above it; None where
     none says."""
     for folder in (files.resolve(), *files.resolve().parents):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            return bool(
-                json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["settings"].get("exact")
-            )  # none for readers
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            settings = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["settings"]
+            return bool(settings.get("exact"))  # of which those of files for readers say nothing
     return None
 
 
