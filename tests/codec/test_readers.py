@@ -17,6 +17,7 @@ from jpegdl.backbones.build import own_input
 from jpegdl.codec import PhotoReader, open_reader, open_readers, readers
 from jpegdl.data import DataConfig, TestTransform, photograph
 from jpegdl.errors import UsageError
+from jpegdl.runs import RunFolder
 
 PHOTO = Image.fromarray(photograph("chelsea")).convert("RGB").resize((96, 70))
 
@@ -299,6 +300,24 @@ def test_a_network_by_name_with_weights_of_mine(tmp_path):
     with pytest.raises(UsageError, match="no head.*features:"):  # a random one would answer
         open_reader(f"{name}@{tmp_path / 'headless.pth'}")
     assert open_reader(f"features:{name}@{tmp_path / 'headless.pth'}").outputs == bare.outputs
+
+
+def test_weights_of_a_run_name_their_classes(tmp_path, monkeypatch):
+    """Labels of photos go by these names, whose order is the run's own."""
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "import torch\nfrom torch import nn\ndef make(): return nn.Sequential(nn.Flatten(), nn.Linear(3 * 224**2, 2))\n"
+    (tmp_path / "flat_readers.py").write_text(text, encoding="utf-8")
+    for name, network, classes in (
+        ("cifar_resnet8", timm.create_model("cifar_resnet8", num_classes=3), ["b", "c", "a"]),
+        ("flat_readers:make", nn.Sequential(nn.Flatten(), nn.Linear(3 * 224**2, 2)), ["b", "a"]),
+    ):
+        RunFolder(tmp_path).write_model(network, classes)
+        one = open_reader(f"{name}@{tmp_path}/model.safetensors")
+        assert (one.name, one.classes) == (f"{name}@model.safetensors", classes)
+        RunFolder(tmp_path).write_model(network, [*classes, "more"])
+        with pytest.raises(UsageError, match="names of classes"):
+            open_reader(f"{name}@{tmp_path}/model.safetensors")
+    sys.modules.pop("flat_readers")
 
 
 def test_a_run_is_a_reader_with_its_layer(mine):

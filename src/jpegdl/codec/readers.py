@@ -31,7 +31,7 @@ from jpegdl.layer import PrependedModel, prepend
 from jpegdl.layer.jpeg_function import jpeg
 from jpegdl.runs import RunFolder
 from jpegdl.runs.device import compute_device, has_bfloat16
-from jpegdl.runs.model import open_run
+from jpegdl.runs.model import named_classes, open_run
 from jpegdl.settings import Quality, check_value
 from jpegdl.user_code import find_object, is_own, said
 
@@ -376,23 +376,25 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
     options: dict[str, Any] = {"features": features, "device": device, "fast": fast}
     processor = None
     folder = Path(plain).expanduser()
+    plain_name, weights = (plain, None) if folder.is_dir() else _with_file(plain)
     if folder.is_dir():
         network, found = _of_folder(folder)
         processor = found.pop("processor", None)
-    elif is_own(plain.partition("@")[0]):
-        made = _own(*_with_file(plain))
+    elif is_own(plain_name):
+        made = _own(plain_name, weights)
         if isinstance(made, PhotoReader):
             if features and not made.features:
                 raise UsageError(f"{plain} makes a PhotoReader: have it give features with PhotoReader(..., features=True)")
             return made
         network, found = made, _recorded_input(made)
     else:
-        network, found = _of_library(*_with_file(plain), features=features)
+        network, found = _of_library(plain_name, weights, features=features)
+    if weights is not None:  # of a run they name their classes
+        found["classes"] = named_classes(weights)
     if features:
         network = _without_head(network)
         found["classes"] = None
-    front, at, file = name.partition("@")
-    shown = f"{front}@{Path(file).name}" if at else name  # in files and tables; the folder does not matter
+    shown = name if weights is None else f"{name.partition('@')[0]}@{weights.name}"  # in files and tables; no folder matters
     reader = PhotoReader(network, shown, **{**found, **options})
     if processor is not None:
         _check_view(reader, processor)
