@@ -18,6 +18,7 @@ from jpegdl.opener import FORMATS, BadImage, NotAnImage, decoding, open_image
 BAD = (BadImage, OSError, MemoryError)
 _TRANSPARENT = "is transparent, which JPEG has no place for: put it on a background first"
 _RAW_EXIF = ("AVIF", "JPEG", "MPO", "PNG", "WEBP")  # formats that hold the block as JPEG does
+_XMP = {"xmp", "XML:com.adobe.xmp"}  # where Pillow looks for an orientation that EXIF does not say
 _SPACES = {"RGB": b"RGB ", "L": b"GRAY"}  # of ICC profiles, by the mode they fit
 
 
@@ -150,6 +151,8 @@ def exif_of(image: Image.Image) -> bytes:
     may."""
     raw: bytes = image.info.get("exif", b"") if image.format in _RAW_EXIF else b""
     raw = raw if not raw or raw.startswith(b"Exif\0\0") else b"Exif\0\0" + raw
+    if raw and not image.info.keys() & _XMP:
+        return raw
     turned = orientation_note(image)
     if turned == note_in(raw) or image.format == "TIFF":  # which Pillow has turned already
         return raw
