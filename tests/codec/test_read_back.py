@@ -21,7 +21,7 @@ from jpegdl.codec import (
     stored_in_words,
 )
 from jpegdl.codec.config import MANIFEST
-from jpegdl.codec.read_back import header_bytes, made_exact
+from jpegdl.codec.read_back import are_right, header_bytes, made_exact
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.runs import RunFolder, open_run
@@ -164,6 +164,11 @@ def test_whether_files_are_exact_is_known_from_what_made_them(tmp_path, content,
     if content is not None:
         (tmp_path / MANIFEST).write_text(json.dumps({"settings": content}), encoding="utf-8")
     assert made_exact(tmp_path / "class") is exact
+
+
+def test_what_is_not_finite_is_no_answer():
+    logits = torch.tensor([[float("nan")] * 3, [3.0, 1, 2], [float("inf"), 1, 2], [1, 2, 3]])
+    assert are_right(logits, torch.tensor([0, 0, 0, 0])).tolist() == [False, True, False, False]
 
 
 def test_a_damaged_files_json_is_one_error(run):

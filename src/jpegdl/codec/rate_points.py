@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from jpegdl.codec.encoder import Encoder, encoder_version
 from jpegdl.codec.learned import as_json, file_tables, learned_tables, of_run
-from jpegdl.codec.read_back import FileSizes, files_of_files
+from jpegdl.codec.read_back import FileSizes, are_right, files_of_files
 from jpegdl.errors import UsageError
 from jpegdl.files import read_json
 from jpegdl.layer import JpegLayer, PrependedModel
@@ -207,6 +207,6 @@ class _RateTest:
         for images, targets in DataLoader(Subset(self.data.test, self.chosen), self.config.batch_size):
             seen = images if stored is None else torch.stack([stored(image) for image in images])
             logits = model(seen.to(self.device)).cpu().double()
-            right.append((logits.argmax(1) == targets).numpy())
+            right.append(are_right(logits, targets).numpy())
             losses.append(nn_functional.cross_entropy(logits, targets, reduction="none").numpy())
         return np.concatenate(right), np.concatenate(losses)

@@ -246,7 +246,7 @@ class _Test:
             self.tell(name, done, len(chosen))
 
     def right(self, model: nn.Module, images: Tensor, targets: Tensor) -> int:
-        return int((model(images.to(self.device)).argmax(1).cpu() == targets).sum())
+        return int(are_right(model(images.to(self.device)).cpu(), targets).sum())
 
     @torch.no_grad()
     def without_files(self, data: "Data", chosen: list[int], optimize: bool) -> list[Row]:
@@ -331,6 +331,11 @@ class _Test:
             **_sameness(pairs, _pairs(test, data), test, data),
             "indices": [image for image, _ in pairs or []],
         }
+
+
+def are_right(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return which of logits (N, classes) are right, (N,) bool; those that are not finite are no answer, whatever is largest."""
+    return (logits.argmax(1) == targets) & logits.isfinite().all(1)
 
 
 class _Counts:
