@@ -334,7 +334,7 @@ class _Test:
 
 
 def are_right(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return which of logits (N, classes) are right, (N,) bool; those that are not finite are no answer, whatever is largest."""
+    """Return which of logits (N, classes) are right, (N,) bool; those that are not finite are no answer."""
     return (logits.argmax(1) == targets) & logits.isfinite().all(1)
 
 
