@@ -59,6 +59,7 @@ class Calibrate(WithSettings):
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.comparison import calibrate_run
+        from jpegdl.layer import layer_kind
         from jpegdl.tables import write_tables
 
         chosen["save"] = _place(chosen["save"], whole=chosen["reader"] is not None)
@@ -71,7 +72,9 @@ class Calibrate(WithSettings):
         method = chosen["method"] or ("magnitude" if config.layer.tables == "magnitude" else "sensitivity")
         luma, chroma = calibrate_run(config, chosen["seed"], method, model_file(chosen))
         _say_tables(luma, chroma)
-        write_tables(chosen["save"], {"luma": luma, "chroma": chroma}, bits=config.layer.bits, window=config.layer.window)
+        meant_for = {name: getattr(config.layer, name) for name in ("bits", "window")}
+        meant_for["subsampling"] = layer_kind(config.layer).subsampling or "4:4:4"
+        write_tables(chosen["save"], {"luma": luma, "chroma": chroma}, **meant_for)
         say(f"Written to {chosen['save']}")
 
 
