@@ -303,7 +303,11 @@ def test_what_tables_are_meant_for(tmp_path):
     (tmp_path / "a.json").write_text(
         json.dumps({"tables": {k: v.tolist() for k, v in tables.items()}, "bits": 40}), encoding="utf-8"
     )
-    with pytest.raises(UsageError, match="bits must be"):
+    with pytest.raises(UsageError, match=r"a\.json: bits must be"):
         meant_for(tmp_path / "a.json")
+    for wrong in ({"bits": 40}, {"subsampling": "4:2:2"}):  # which would not be read back
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            write_tables(tmp_path / "c.json", tables, **wrong)
+    assert not (tmp_path / "c.json").exists()
     with pytest.raises(UsageError, match="no table file"):
         meant_for(tmp_path / "b.json")

@@ -247,7 +247,7 @@ def write_tables(
         subsampling: of chroma in the images they are meant for, 4:4:4 or 4:2:0.
 
     Raises:
-        UsageError: there is no such kind. An entry is not finite or, except for gains, not greater than 0. :func:`read_tables`
+        UsageError: there is no such kind, bits or subsampling. An entry is not finite or, except for gains, not greater than 0. :func:`read_tables`
             would not read the steps back: the file is named as JPEG images are, luma or chroma is missing, a shape is another,
             or a step is not from 1e-5 to 65535. Or the text format, which holds whole numbers from 1 to 32767, cannot hold
             them.
@@ -255,6 +255,9 @@ def write_tables(
     if kind not in KINDS:
         raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     check_name(path)
+    largest_level(bits)  # says so where it is none
+    if subsampling not in SUBSAMPLINGS:
+        raise UsageError(f"subsampling must be one of {', '.join(SUBSAMPLINGS)}, got {subsampling!r}")
     if kind == "steps" and (lacking := sorted({"luma", "chroma"} - tables.keys())):
         raise UsageError(f"{path} is not written: tables must hold luma and chroma, but {lacking[0]} is missing")
     of_steps = [(name, tables[name]) for name in ("luma", "chroma")] if kind == "steps" else []
@@ -349,7 +352,10 @@ def meant_for(path: str | os.PathLike[str]) -> tuple[int | None, str | None]:
         return None, None
     content = json.loads(read_text(file))
     bits, subsampling = content.get("bits"), content.get("subsampling")
-    largest_level(bits)  # says so where it is none
+    try:
+        largest_level(bits)
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from error
     return bits, subsampling if subsampling in SUBSAMPLINGS else None
 
 
