@@ -247,10 +247,10 @@ def write_tables(
         subsampling: of chroma in the images they are meant for, 4:4:4 or 4:2:0.
 
     Raises:
-        UsageError: there is no such kind, bits or subsampling. An entry is not finite or, except for gains, not greater than 0. :func:`read_tables`
-            would not read the steps back: the file is named as JPEG images are, luma or chroma is missing, a shape is another,
-            or a step is not from 1e-5 to 65535. Or the text format, which holds whole numbers from 1 to 32767, cannot hold
-            them.
+        UsageError: there is no such kind, bits or subsampling. An entry is not finite or, except for gains, not greater than 0.
+            :func:`read_tables` would not read the steps back: the file is named as JPEG images are, luma or chroma is missing,
+            a shape is another, or a step is not from 1e-5 to 65535. Or the text format, which holds whole numbers from 1 to
+            32767, cannot hold them.
     """
     if kind not in KINDS:
         raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
