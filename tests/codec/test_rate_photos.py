@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -293,3 +294,7 @@ def test_it_goes_on_where_it_was_interrupted(photos, network, tmp_path, monkeypa
     assert (photos / "b" / "1.png").stat().st_size == before.st_size
     rate_photos(config, None, keep)
     assert len(looked) == 7
+    code = Path(sys.modules["rate_readers"].__file__)  # of the same weights, and other answers for all that is known
+    code.write_text(code.read_text(encoding="utf-8") + "# changed", encoding="utf-8")
+    rate_photos(config, None, keep)
+    assert len(looked) == 10

@@ -259,7 +259,8 @@ class _Measured:
             for name, value in asdict(self.config).items()
             if name not in ("images", "images_seed", "device", "tables")  # whose numbers the shape records
         }
-        networks = [network.record() for network in (*self.networks, *self.readers)]
+        every = (*self.networks, *self.readers)
+        networks = [{**network.record(), **({"code": network.code} if network.code else {})} for network in every]
         shape = {"shape": self.shapes[0].record()} if self.shapes else {}
         return {**settings, "photos": str(folder.resolve()), "networks": networks, "encoder": encoder_version(), **shape}
 

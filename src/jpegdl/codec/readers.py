@@ -33,7 +33,7 @@ from jpegdl.runs import RunFolder
 from jpegdl.runs.device import compute_device, has_bfloat16
 from jpegdl.runs.model import named_classes, open_run
 from jpegdl.settings import Quality, check_value
-from jpegdl.user_code import find_object, is_own, said
+from jpegdl.user_code import find_object, is_own, said, source_digest
 
 
 class NotFinite(UsageError):  # noqa: N818
@@ -88,6 +88,7 @@ class PhotoReader:
     Attributes:
         classes, features, name, size, resize, squash, interpolation, jpeg, orientation: as given.
         outputs: how many logits, or features, there are.
+        code: digest of the file with the user's own code that makes it; None where :func:`open_reader` found none.
 
     Raises:
         UsageError: the network takes more than images, fails on them, or gives no logits, or none that are finite; its answers
@@ -189,6 +190,7 @@ class PhotoReader:
         except Exception:  # the network makes float32 tensors itself
             self._model, self._pure = exact, False
 
+    code: str | None = None
     _pure = _half = _probabilities = False
 
     def record(self) -> dict[str, Any]:
@@ -385,6 +387,7 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
         if isinstance(made, PhotoReader):
             if features and not made.features:
                 raise UsageError(f"{plain} makes a PhotoReader: have it give features with PhotoReader(..., features=True)")
+            made.code = source_digest(plain_name)
             return made
         network, found = made, _recorded_input(made)
     else:
@@ -396,6 +399,8 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
         found["classes"] = None
     shown = name if weights is None else f"{name.partition('@')[0]}@{weights.name}"  # in files and tables; no folder matters
     reader = PhotoReader(network, shown, **{**found, **options})
+    if not folder.is_dir() and is_own(plain_name):
+        reader.code = source_digest(plain_name)
     if processor is not None:
         _check_view(reader, processor)
     return reader
