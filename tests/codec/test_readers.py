@@ -266,6 +266,7 @@ def test_readers_that_cannot_decide_together_are_refused(tmp_path, monkeypatch):
         "    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, classes))\n"
         "def other():\n    return small(4)\n"
         "def needs(size):\n    return small()\n"
+        "def read():\n    from jpegdl.codec import PhotoReader\n    return PhotoReader(small(), size=32)\n"
         "three = 3\n",
         encoding="utf-8",
     )
@@ -280,6 +281,9 @@ def test_readers_that_cannot_decide_together_are_refused(tmp_path, monkeypatch):
     for name, named in (("my_readers:needs", "size"), ("my_readers:three", "int"), ("my_readers:smal", "small")):
         with pytest.raises(UsageError, match=named):
             open_reader(name)
+    assert open_reader("my_readers:read").size == 32
+    with pytest.raises(UsageError, match=r"has its weights: drop @w\.pth"):
+        open_reader("my_readers:read@w.pth")
     sys.modules.pop("my_readers")
 
 

@@ -385,6 +385,10 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
     elif is_own(plain_name):
         made = _own(plain_name, weights)
         if isinstance(made, PhotoReader):
+            if weights is not None:
+                raise UsageError(
+                    f"{plain_name} makes a PhotoReader, which has its weights: drop @{weights}, or make the network"
+                )
             if features and not made.features:
                 raise UsageError(f"{plain} makes a PhotoReader: have it give features with PhotoReader(..., features=True)")
             made.code = source_digest(plain_name)
