@@ -19,6 +19,7 @@ from torch import Tensor
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.extras import require
+from jpegdl.tables import LARGEST_ENTRY, SUBSAMPLINGS
 
 LARGEST_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION
 #: Pixels that share one chroma sample, down and across, of all that is read and written; 4:4:0 is seen in turned photographs.
@@ -49,7 +50,8 @@ class Encoder:
         exact: compute levels as the layer does, and write them by jpeglib.
 
     Raises:
-        UsageError: jpeglib is wanted and not installed, or is to write progressive files, which it cannot.
+        UsageError: tables that no file can hold, or another subsampling; jpeglib is wanted and not installed, or is to write
+            progressive files, which it cannot.
     """
 
     luma: Tensor
@@ -61,6 +63,13 @@ class Encoder:
     exact: bool = False
 
     def __post_init__(self) -> None:
+        F.chroma_factors(self.subsampling)  # Pillow takes others for 4:2:0
+        if self.exact and self.subsampling not in SUBSAMPLINGS:
+            raise UsageError(f"exact levels are for {' and '.join(SUBSAMPLINGS)}, got {self.subsampling}")
+        for name, table in (("luma", self.luma), ("chroma", self.chroma)):
+            whole = (table == table.round()) & (table >= 1) & (table <= LARGEST_ENTRY)
+            if table.shape != (F.BLOCK, F.BLOCK) or not bool(whole.all()):
+                raise UsageError(f"{name} must be (8, 8) whole numbers from 1 to {LARGEST_ENTRY}: file_tables makes them")
         if self.exact and self.progressive:  # of which jpeglib would say nothing
             raise UsageError("exact and progressive cannot be combined: jpeglib does not write progressive files")
         if self.exact:
