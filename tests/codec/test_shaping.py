@@ -270,6 +270,9 @@ def test_what_is_no_reader_is_refused():
         ({"several": "best"}, "several"),
         ({"rounds": 0}, "rounds"),
         ({"subsampling": "4:1:1"}, "subsampling"),
+        ({"learned": standard_tables(50)}, "learned"),  # which count for nothing at effort 1
+        ({"effort": 2, "learned": (torch.ones(8, 8), -torch.ones(8, 8))}, "learned chroma"),
+        ({"effort": 2, "rounds": 8}, "rounds"),
     ],
 )
 def test_settings_that_cannot_be(settings, named):

@@ -47,6 +47,10 @@ def check_file_shape(shape: Shape) -> None:
     check_fields(shape)
     if not math.isfinite(shape.mu):
         raise UsageError(f"mu must be a finite number, got {shape.mu}")
+    if shape.learned is not None and shape.effort < 2:
+        raise UsageError("learned tables are to choose from, which needs effort 2 or 3")
+    if shape.rounds != Shape.rounds and shape.effort < 3:
+        raise UsageError("rounds are steps along the gradient, which need effort 3")
     ladders(shape)
 
 

@@ -28,7 +28,7 @@ from jpegdl.codec.readers import PhotoReader
 from jpegdl.data.pixels import loaded
 from jpegdl.errors import UsageError
 from jpegdl.settings import Count, NotNegative, Quality, Range
-from jpegdl.tables import standard_tables
+from jpegdl.tables import check_table, standard_tables
 
 #: Qualities of libjpeg's scale that files are made at to choose from.
 QUALITIES = (6, 8, 10, 15, 20, 30, 50, 65, 80, 90)
@@ -155,7 +155,7 @@ def ladders(shape: Shape) -> list[list[Tables]]:
     """Return the tables that are tried: of each kind those of all qualities, from coarse to fine; a floor that is given is one.
 
     Raises:
-        UsageError: there are no qualities.
+        UsageError: there are no qualities, or learned tables are none.
     """
     if not shape.qualities:
         raise UsageError("qualities must be one or more, from 1 to 100, got none")
@@ -177,7 +177,9 @@ def ladders(shape: Shape) -> list[list[Tables]]:
     ]
     if shape.learned is None:
         return [standard, finer, *last]
-    luma, chroma = shape.learned
+    luma, chroma = (
+        check_table(table, f"learned {name}") for name, table in zip(("luma", "chroma"), shape.learned, strict=True)
+    )
     return [standard, finer, _scaled(luma, chroma, shape.lowest), *last]
 
 
