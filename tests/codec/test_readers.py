@@ -65,8 +65,9 @@ def test_a_view_goes_through_the_jpeg_of_its_test(quality):
     view.square().sum().backward()
     assert float(floating.grad[:, 4:-4, 4:-4].abs().sum()) > 0
     assert one.record()["jpeg"] == quality
-    with pytest.raises(UsageError, match="jpeg"):
-        reader(jpeg=0)
+    for wrong in ({"jpeg": 0}, {"size": 0}, {"size": 24.5}, {"resize": "40"}):
+        with pytest.raises(UsageError, match=f"{next(iter(wrong))} of tiny"):
+            reader(**wrong)
 
 
 def test_a_reader_that_squashes_sees_the_whole_photo_as_timms_transform_does():

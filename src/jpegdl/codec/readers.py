@@ -32,7 +32,7 @@ from jpegdl.layer.jpeg_function import jpeg
 from jpegdl.runs import RunFolder
 from jpegdl.runs.device import compute_device, has_bfloat16
 from jpegdl.runs.model import named_classes, open_run
-from jpegdl.settings import Quality, check_value
+from jpegdl.settings import Count, Quality, check_value
 from jpegdl.user_code import find_object, is_own, said, source_digest
 
 
@@ -118,8 +118,8 @@ class PhotoReader:
             raise UsageError(f"interpolation of {name} must be bicubic or bilinear, got {interpolation!r}")
         if orientation not in ("stored", "follow"):
             raise UsageError(f"orientation of {name} must be stored or follow, got {orientation!r}")
-        if jpeg is not None:
-            check_value(jpeg, Quality, f"jpeg of {name}")
+        for value, kind, what in ((size, Count, "size"), (resize, Count | None, "resize"), (jpeg, Quality | None, "jpeg")):
+            check_value(value, kind, f"{what} of {name}")
         self.squash, self.jpeg, self.orientation = squash, jpeg, orientation
         self.name, self.size, self.resize, self.interpolation = name, size, max(size, resize or size), interpolation
         self.features, self.classes = features, None if classes is None else list(classes)
