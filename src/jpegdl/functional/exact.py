@@ -168,8 +168,10 @@ def check_levels(levels: tuple[Tensor, ...]) -> None:
     for part in levels:
         if part.is_floating_point():
             raise TypeError(f"levels must be whole numbers of an integer dtype, got {part.dtype}: levels.round().int()")
-    if len(counts := {len(part) for part in levels}) > 1:
-        raise UsageError(f"levels of Y, Cb and Cr must be of the same images, got {' and '.join(map(str, counts))} of them")
+        if part.shape[0] != levels[0].shape[0]:
+            raise UsageError(
+                f"levels of Y, Cb and Cr must be of the same images, got {levels[0].shape[0]} and {part.shape[0]} of them"
+            )
 
 
 def _check_pixels(pixels: Tensor) -> None:
