@@ -65,7 +65,7 @@ def test_a_view_goes_through_the_jpeg_of_its_test(quality):
     view.square().sum().backward()
     assert float(floating.grad[:, 4:-4, 4:-4].abs().sum()) > 0
     assert one.record()["jpeg"] == quality
-    for wrong in ({"jpeg": 0}, {"size": 0}, {"size": 24.5}, {"resize": "40"}):
+    for wrong in ({"jpeg": 0}, {"size": 0}, {"size": 24.5}, {"resize": "40"}, {"resize": 31}):
         with pytest.raises(UsageError, match=f"{next(iter(wrong))} of tiny"):
             reader(**wrong)
 

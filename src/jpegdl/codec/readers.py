@@ -120,8 +120,10 @@ class PhotoReader:
             raise UsageError(f"orientation of {name} must be stored or follow, got {orientation!r}")
         for value, kind, what in ((size, Count, "size"), (resize, Count | None, "resize"), (jpeg, Quality | None, "jpeg")):
             check_value(value, kind, f"{what} of {name}")
+        if resize is not None and resize < size:
+            raise UsageError(f"resize of {name} must be at least size = {size}, got {resize}")
         self.squash, self.jpeg, self.orientation = squash, jpeg, orientation
-        self.name, self.size, self.resize, self.interpolation = name, size, max(size, resize or size), interpolation
+        self.name, self.size, self.resize, self.interpolation = name, size, resize or size, interpolation
         self.features, self.classes = features, None if classes is None else list(classes)
         self.device = compute_device(None if device is None else str(device))
         self.digest = digest or _digest_of(network)
@@ -540,7 +542,7 @@ def _of_processor(folder: Path, size: Any) -> dict[str, Any]:
     resample, normalises = getattr(processor, "resample", None), getattr(processor, "do_normalize", True)
     return {
         "size": crop or side,
-        "resize": side if share is None else int(side / share),
+        "resize": (side if share is None else int(side / share)) or None,
         "squash": square,
         "interpolation": Image.Resampling(2 if resample is None else resample).name.lower(),
         "mean": processor.image_mean if normalises else (0.0, 0.0, 0.0),
