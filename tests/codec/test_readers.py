@@ -288,6 +288,12 @@ def test_readers_that_cannot_decide_together_are_refused(tmp_path, monkeypatch):
     sys.modules.pop("my_readers")
 
 
+def test_a_record_with_a_border_around_photos_is_seen_without():
+    made = own_input("volo_d4_448.sail_in1k")
+    assert made.resize < made.size
+    assert readers._seen(made, "volo") == {"size": 448, "resize": 448, "interpolation": "bicubic", "squash": False}
+
+
 def test_a_network_by_name_with_weights_of_mine(tmp_path):
     torch.manual_seed(1)
     name = "cifar_resnet8"

@@ -593,7 +593,10 @@ def _seen(made: OwnInput, whose: str) -> dict[str, Any]:
     """Options of a reader for the images that a network was made for."""
     if made.unlike:
         raise UsageError(f"the record (pretrained_cfg) of {whose} has {made.unlike}")
-    return {name: value for name, value in asdict(made).items() if name != "unlike"}
+    # A crop share above 1, as three of timm's records have it, would put a border around the photo: it is seen without.
+    seen = asdict(made) | {"resize": max(made.size, made.resize)}
+    del seen["unlike"]
+    return seen
 
 
 def _own(name: str, file: Path | None) -> Any:
