@@ -31,13 +31,14 @@ class Compressor:
 
     def __init__(self, source: str, target: str, reader: str, judge: str | None, mu: float, effort: int) -> None:
         self.source, self.target = Path(source), Path(target)
-        self.readers = open_readers(reader.split(","))
+        self.readers = open_readers([name.strip() for name in reader.split(",")])
         self.judge = open_reader(judge) if judge else None
         if self.judge is not None and self.judge.features:
             raise UsageError(f"judge {judge} gives features, and its first answers are what counts here")
         if self.judge is not None and self.judge.digest in {reader.digest for reader in self.readers}:
             raise UsageError(f"judge {judge} has the weights of a reader: give a network that has no say in the files")
         self.shape = Shape(mu=mu, effort=effort)
+        list(each_file([], self.readers, self.shape))  # refuses settings before any photo is named for them
 
     def settings(self) -> dict[str, Any]:
         """What the files depend on."""
@@ -108,8 +109,9 @@ def missing(source: Path, target: Path) -> list[str]:
         UsageError: there are no photos; two that would have one file, or one whose notes would be in the place of files of OUT.
     """
     folder, every = photos_in(str(source))
-    if target.resolve().is_relative_to(folder.resolve()):
-        raise UsageError(f"{target} is inside {source}, and its files would be photos of the next call: give one beside it")
+    here, there = folder.resolve(), target.resolve()
+    if there.is_relative_to(here) or here.is_relative_to(there):
+        raise UsageError(f"{target} and {source} overlap, so that photos and files could not be told apart: give one beside it")
     names = ["/".join(parts) for parts in every]
     files = [str(PurePosixPath(name).with_suffix(".jpg")) for name in names]
     if twice := [name for name, count in Counter(files).items() if count > 1]:
@@ -124,10 +126,12 @@ def settle(target: Path, settings: dict[str, Any]) -> None:
     """Note what the files of a folder are made with, or refuse to go on with something else.
 
     Raises:
-        UsageError: names what differs.
+        UsageError: names what differs; or files are there of which nothing is known.
     """
     file, settings = target / OWN[0], json.loads(json.dumps(settings))  # as they are read back
     if not file.is_file():
+        if strange := sorted({path.name for path in target.iterdir()} - {".lock", f"{OWN[0]}.part"}):
+            raise UsageError(f"{target} holds {strange[0]} and no {OWN[0]}, so its files are unknown: give a new folder")
         write(file, json.dumps(settings).encode())
         return
     there = json.loads(file.read_text(encoding="utf-8"))

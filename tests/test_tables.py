@@ -210,12 +210,19 @@ def test_what_is_written_is_read_back(tmp_path, dtype):
     [
         ({"luma": torch.ones(8, 8)}, "tables must hold luma and chroma, but chroma is missing"),
         ({"luma": torch.ones(8, 8), "chroma": torch.ones(2, 8, 8)}, r"chroma must be of shape \(8, 8\), got \(2, 8, 8\)"),
+        ({"luma": torch.ones(16, 8), "chroma": torch.ones(8, 8)}, r"luma must be of shape \(8, 8\), got \(16, 8\)"),
     ],
 )
 def test_what_could_not_be_read_back_is_not_written(tmp_path, tables, message):
-    for name in ("a.json", "a.txt") if len(tables) == 1 else ("a.json",):
+    for name in ("a.json", "a.txt"):
         with pytest.raises(UsageError, match=f"{name} is not written: {message}"):
             write_tables(tmp_path / name, tables)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_file_that_would_be_read_as_an_image_is_not_written(tmp_path):
+    with pytest.raises(UsageError, match=r"a\.JPG would be read as a JPEG image"):
+        write_tables(tmp_path / "a.JPG", {"luma": torch.ones(8, 8), "chroma": torch.ones(8, 8)})
     assert not any(tmp_path.iterdir())
 
 
@@ -296,7 +303,11 @@ def test_what_tables_are_meant_for(tmp_path):
     (tmp_path / "a.json").write_text(
         json.dumps({"tables": {k: v.tolist() for k, v in tables.items()}, "bits": 40}), encoding="utf-8"
     )
-    with pytest.raises(UsageError, match="bits must be"):
+    with pytest.raises(UsageError, match=r"a\.json: bits must be"):
         meant_for(tmp_path / "a.json")
+    for wrong in ({"bits": 40}, {"subsampling": "4:2:2"}):  # which would not be read back
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            write_tables(tmp_path / "c.json", tables, **wrong)
+    assert not (tmp_path / "c.json").exists()
     with pytest.raises(UsageError, match="no table file"):
         meant_for(tmp_path / "b.json")

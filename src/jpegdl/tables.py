@@ -247,14 +247,23 @@ def write_tables(
         subsampling: of chroma in the images they are meant for, 4:4:4 or 4:2:0.
 
     Raises:
-        UsageError: there is no such kind. An entry is not finite or, except for gains, not greater than 0. :func:`read_tables`
-            would not read the steps back: luma or chroma is missing, a shape is another, or a step is not from 1e-5 to 65535.
-            Or the text format, which holds whole numbers from 1 to 32767, cannot hold them.
+        UsageError: there is no such kind, bits or subsampling. An entry is not finite or, except for gains, not greater than 0.
+            :func:`read_tables` would not read the steps back: the file is named as JPEG images are, luma or chroma is missing,
+            a shape is another, or a step is not from 1e-5 to 65535. Or the text format, which holds whole numbers from 1 to
+            32767, cannot hold them.
     """
     if kind not in KINDS:
         raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    check_name(path)
+    largest_level(bits)  # says so where it is none
+    if subsampling not in SUBSAMPLINGS:
+        raise UsageError(f"subsampling must be one of {', '.join(SUBSAMPLINGS)}, got {subsampling!r}")
     if kind == "steps" and (lacking := sorted({"luma", "chroma"} - tables.keys())):
         raise UsageError(f"{path} is not written: tables must hold luma and chroma, but {lacking[0]} is missing")
+    of_steps = [(name, tables[name]) for name in ("luma", "chroma")] if kind == "steps" else []
+    for name, table in of_steps:
+        if table.shape != (BLOCK, BLOCK):
+            raise UsageError(f"{path} is not written: {name} must be of shape (8, 8), got {tuple(table.shape)}")
     if Path(path).suffix.lower() == TEXT:
         text = _as_text(path, tables, kind)
         write_text(path, text)
@@ -264,10 +273,7 @@ def write_tables(
         if len(wrong):
             what = "be finite" if kind == "gains" else "be finite and greater than 0 everywhere"
             raise UsageError(f"{path} is not written: {name} must {what}, got {wrong[0].item():g}")
-    for name in ("luma", "chroma") if kind == "steps" else ():
-        table = tables[name]
-        if table.shape != (BLOCK, BLOCK):
-            raise UsageError(f"{path} is not written: {name} must be of shape (8, 8), got {tuple(table.shape)}")
+    for name, table in of_steps:
         steps = table.float()  # in which they are trained, and the smallest is a little less than it is in float64
         if len(wrong := table[(steps < STEPS[0]) | (steps > STEPS[1])]):
             raise UsageError(
@@ -282,6 +288,16 @@ def write_tables(
         "tables": {name: table.tolist() for name, table in tables.items()},
     }
     write_json(path, content)
+
+
+def check_name(path: str | os.PathLike[str]) -> None:
+    """Refuse a file to write tables to that would be read as a JPEG image.
+
+    Raises:
+        UsageError: says how to name it.
+    """
+    if Path(path).suffix.lower() in JPEG:
+        raise UsageError(f"{path} would be read as a JPEG image: name a file of tables .json, or {TEXT} for libjpeg's format")
 
 
 def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
@@ -336,7 +352,10 @@ def meant_for(path: str | os.PathLike[str]) -> tuple[int | None, str | None]:
         return None, None
     content = json.loads(read_text(file))
     bits, subsampling = content.get("bits"), content.get("subsampling")
-    largest_level(bits)  # says so where it is none
+    try:
+        largest_level(bits)
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from error
     return bits, subsampling if subsampling in SUBSAMPLINGS else None
 
 

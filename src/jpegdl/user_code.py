@@ -84,10 +84,11 @@ def _is_users(file: Path) -> bool:
 
 
 def source_digest(name: str) -> str | None:
-    """Return a digest of the file of code that a name's module was imported from, 16 hex digits; None where it has none."""
+    """Return a digest of the file of code that a name's module was imported from, 16 hex digits; None where it has none, or
+    that has gone since."""
     module = sys.modules.get(name.partition(":")[0])
     file = getattr(module, "__file__", None)
-    return None if file is None else digest_of_file(file)
+    return None if file is None or not Path(file).is_file() else digest_of_file(file)
 
 
 def own_modules(without: Collection[str] = ()) -> dict[str, str]:

@@ -44,11 +44,13 @@ def test_compare_then_the_single_steps(capsys, tmp_path, monkeypatch):
     status, out, _ = run_command(capsys, "evaluate", "--config", f"{run}/config.yaml", "--model", f"{run}/model.safetensors")
     assert f"test accuracy {100 * accuracy:.2f} %" in out
 
-    status, out, _ = run_command(capsys, "calibrate", "--config", "demo", *SMALL, "--seed", "1", "--save", "mine.json")
+    kind = ("--layer.kind", "subsampled")  # whose steps are those of any, for files with 4:2:0
+    status, out, _ = run_command(capsys, "calibrate", "--config", "demo", *SMALL, *kind, "--seed", "1", "--save", "mine.json")
     assert status == 0
     assert len(out.splitlines()) == 2 * 9 + 1
     before = json.loads((run / "tables.json").read_text(encoding="utf-8"))["before"]
-    assert json.loads((tmp_path / "mine.json").read_text(encoding="utf-8"))["tables"]["luma"] == before["luma"]
+    saved = json.loads((tmp_path / "mine.json").read_text(encoding="utf-8"))
+    assert (saved["tables"]["luma"], saved["subsampling"]) == (before["luma"], "4:2:0")
 
     status, out, _ = run_command(capsys, "train", "--config", "demo", *SMALL, "--layer.tables", "mine.json", "--name", "other")
     assert status == 0
@@ -120,6 +122,10 @@ def test_what_nobody_foresaw_gets_one_line_too(capsys, monkeypatch):
             "--method must be one of sensitivity, magnitude or null, got guess",
         ),
         (["calibrate", "--config", "demo"], "train arm plain with seed 0 first"),
+        (
+            ["calibrate", "--config", "demo", "--method", "magnitude", "--model", "any.safetensors"],
+            "drop --model any.safetensors",
+        ),
         (["xyzzy"], "no command 'xyzzy'; commands: compare, train, "),
         (["--config", "demo", "compare"], "no command '--config'; commands: compare, train, "),
         (

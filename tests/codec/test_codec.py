@@ -243,6 +243,20 @@ def test_levels_are_computed_once_for_grey(tmp_path):
     assert (levels[0] == (planes(unit(grey), "4:4:4")[0] / tables[0]).round().numpy()).all()
 
 
+def test_an_encoder_takes_what_files_hold():
+    """Pillow would cut off what comes after the point, and take 4:1:1 for 4:2:0."""
+    luma, chroma = standard_tables(75)
+    for wrong in (luma + 0.7, luma * 0, luma * 40_000, luma.flatten(), luma * float("nan")):
+        with pytest.raises(UsageError, match="chroma must be .* file_tables"):
+            Encoder(luma, wrong)
+    Encoder(luma.int(), chroma.int())
+    with pytest.raises(UsageError, match="subsampling"):
+        Encoder(luma, chroma, subsampling="4:1:1")
+    pytest.importorskip("jpeglib")
+    with pytest.raises(UsageError, match="4:2:2"):
+        Encoder(luma, chroma, subsampling="4:2:2", exact=True)
+
+
 def test_what_jpeglib_cannot_do_is_refused(monkeypatch):
     with pytest.raises(UsageError, match="progressive"):
         Encoder(*standard_tables(75), exact=True, progressive=True)

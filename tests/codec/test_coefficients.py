@@ -125,6 +125,13 @@ def test_levels_of_another_sampling_or_size_are_refused(made, said, size):
             F.scan_bits(found.levels, said)
     with pytest.raises(UsageError, match="2 tensors"):
         F.decode_levels(found.levels[:2], found.luma, found.chroma, found.size, made)
+    with pytest.raises(UsageError, match="got 2 tensors"):
+        F.scan_bits(found.levels[:2], made)
+    with pytest.raises(TypeError, match="integer dtype"):
+        F.scan_bits(tuple(levels + 0.9 for levels in found.levels), made)
+    y, cb, cr = found.levels
+    with pytest.raises(UsageError, match="same images"):  # one image's chroma would do for two
+        F.decode_levels((y.repeat(2, 1, 1, 1, 1), cb, cr), found.luma, found.chroma, found.size, made)
 
 
 def test_planes_of_narrow_integers_are_whole():
@@ -168,6 +175,18 @@ def test_notes_of_cameras_and_profiles_stay(tmp_path):
         assert image.info["icc_profile"] == b"p" * 70000
     check_same(read_coefficients(tmp_path / "again.jpg"), found)
     assert {file.name for file in tmp_path.iterdir()} == {"photo.jpg", "again.jpg"}
+
+
+def test_an_exif_block_that_cannot_be_read_turns_nothing():
+    assert read(encoded(quality=70, exif=b"Exif\0\0garbage!")).orientation == 1
+
+
+def test_an_orientation_that_xmp_alone_says_is_found(tmp_path):
+    """Which is not written: the EXIF block says it."""
+    found = read(encoded(quality=70, xmp=b'<x tiff:Orientation="8"/>'))
+    assert found.orientation == 8
+    write_coefficients(tmp_path / "again.jpg", found)
+    assert read_coefficients(tmp_path / "again.jpg").orientation == 8
 
 
 def test_any_number_of_segments_is_passed_over():

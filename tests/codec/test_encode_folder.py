@@ -13,7 +13,7 @@ import filelock
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from commands import start
 from jpegdl.codec import CompressConfig, Encoder, compress_folder
@@ -23,6 +23,7 @@ from jpegdl.codec.encode_folder import SOURCES
 from jpegdl.codec.folder_walk import walk
 from jpegdl.codec.out_folder import LOCK, alone_in
 from jpegdl.data import photograph
+from jpegdl.data.pixels import orientation_note
 from jpegdl.errors import UsageError
 from jpegdl.tables import standard_tables, write_tables
 from odd import chunk, png
@@ -151,10 +152,15 @@ def test_files_whose_image_is_gone_are_counted(source, tmp_path):
     (source / "c.jpg").rename(source / "d.jpg")
     (source / "cats" / "a.png").unlink()
     found = compress_folder(source, out, STANDARD)
-    assert (found["written"], found["stale"]) == (1, 1)  # of cats, no image is left that leads there
+    assert (found["written"], found["stale"]) == (1, 2)  # in cats no image is left
+    (source / "cats" / "a.txt").write_text("of the image that was there", encoding="utf-8")
     shutil.copy(source / "d.jpg", source / "cats" / "z.jpg")
     assert compress_folder(source, out, STANDARD)["stale"] == 2
     assert (out / "c.jpg").is_file()
+    shutil.rmtree(source / "cats")  # a class
+    assert compress_folder(source, out, STANDARD)["stale"] == 4
+    (out / "c.jpg").unlink()
+    assert compress_folder(source, out, STANDARD)["stale"] == 3
 
 
 def test_a_source_without_images_leaves_the_target_as_good_as_new(source, tmp_path):
@@ -310,10 +316,12 @@ def test_what_is_too_long_for_a_file_costs_no_other_image(source, tmp_path, sett
     exif[0x927C] = b"x" * 66000  # a maker note, of which a PNG has room
     RGB.save(source / "a.png", exif=exif)
     Image.new("L", (65600, 1)).save(source / "b.png")
+    RGB.save(source / "d.png", icc_profile=b"\0" * 16 + b"RGB " + bytes(2**24))
     found = compress_folder(source, tmp_path / "out", CompressConfig(tables="standard:75", **settings))
     assert found["written"] == 3
-    assert bad_of(found).keys() == {"a.png", "b.png"}
+    assert bad_of(found).keys() == {"a.png", "b.png", "d.png"}
     assert "EXIF" in bad_of(found)["a.png"]
+    assert "colour profile" in bad_of(found)["d.png"]
 
 
 def test_orientation_and_profile_stay(tmp_path):
@@ -342,6 +350,30 @@ def test_orientation_and_profile_stay(tmp_path):
             assert (image.size, image.getexif().get(0x0112, 1)) == (before.size, before.getexif().get(0x0112, 1))
             assert image.info["icc_profile"] == profile
         assert "icc_profile" not in Image.open(out / "e.jpg").info
+
+
+XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>"""
+
+
+def test_an_orientation_that_xmp_alone_says_stays(tmp_path):
+    """Images are read with it, and files have no XMP."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    camera = Image.Exif()
+    camera[0x010F] = "a camera"
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", XMP.decode())
+    RGB.save(source / "a.jpg", xmp=XMP)
+    RGB.save(source / "b.png", pnginfo=text)
+    RGB.save(source / "c.webp", xmp=XMP, exif=camera)
+    assert compress_folder(source, out, CompressConfig(tables="standard:75"))["bad"] == []
+    for file in sorted(source.iterdir()):
+        with Image.open(file) as before, Image.open(out / f"{file.stem}.jpg") as after:
+            assert orientation_note(before) == orientation_note(after) == 6
+            assert after.size == RGB.size
+    with Image.open(out / "c.jpg") as image:
+        assert image.getexif()[0x010F] == "a camera"
 
 
 # --------------------------------------------------------------------------------------------------------- bad and evil

@@ -4,10 +4,12 @@ import csv
 import io
 import json
 import math
+import os
 import re
 import shutil
 from dataclasses import replace
 
+import filelock
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,7 @@ from jpegdl.codec import (
 from jpegdl.codec.rate_results import REFERENCES
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
+from jpegdl.files import BusyError
 from jpegdl.layer import LayerConfig, PrependedModel
 from jpegdl.runs import RunFolder, open_run
 from jpegdl.tables import standard_tables
@@ -331,6 +334,21 @@ def test_mistakes_are_one_line(place, capsys, tmp_path):
     found = rate_run(damaged, replace(FEW, qualities=[50]))  # what cannot be read is measured again
     assert [point["tables"] for point in found["points"]] == ["standard:50"]
     assert read_rate(damaged) == found
+
+
+def test_two_calls_do_not_write_over_what_the_other_has_measured(tmp_path):
+    run = made(tmp_path / "runs" / "few", "plain")
+    config = replace(FEW, qualities=[50])
+    with filelock.FileLock(run.path / ".rate.lock"):
+        with pytest.raises(BusyError, match="being measured"):
+            rate_run(run, config)
+        assert read_rate(run) is None
+    (run.path / ".writing-left-by-a-kill").write_text("{", encoding="utf-8")
+    os.utime(run.path / ".writing-left-by-a-kill", (0, 0))
+    found = rate_run(run, config)
+    assert not list(run.path.glob(".writing-*"))
+    with filelock.FileLock(run.path / ".rate.lock"):
+        assert rate_run(run, config) == found  # there is nothing to measure
 
 
 def test_a_run_whose_test_images_are_files_already_is_left_out_with_a_word(tmp_path):

@@ -1,5 +1,8 @@
 import csv
 import io
+import json
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from test_reader_stage import CODE, PHOTO
 
 import jpegdl.cli
 from factory import code_module
-from jpegdl.codec import Encoder, PhotoRateConfig, open_reader, photo_rate_figure, photo_rates, rate_photos
+from jpegdl.codec import Encoder, PhotoRateConfig, open_reader, photo_rate_figure, photo_rates, rate_photos, shaping
 from jpegdl.errors import DataWarning, UsageError
 from jpegdl.statistics import paired_interval, wilson
 from jpegdl.tables import standard_tables, write_tables
@@ -107,6 +110,17 @@ def test_a_reader_may_choose_from_tables_of_mine(photos, network, tmp_path):
     assert found[0] == found[2] != found[1]
 
 
+@pytest.mark.parametrize("effort", [1, 3])
+def test_no_more_large_photos_are_in_work_than_in_each_file(photos, network, monkeypatch, effort):
+    config = PhotoRateConfig(network, str(photos), reader=network, qualities=[10], mus=[0.3, 0.1], effort=effort, device="cpu")
+    wanted, together, tried = rate_photos(config), [], photo_rates.tried
+    monkeypatch.setattr(photo_rates, "tried", lambda several, *rest: together.append(len(several)) or tried(several, *rest))
+    monkeypatch.setattr(shaping, "LARGEST_BATCH", 2 * 60 * 50)
+    found = rate_photos(config)
+    assert max(together) == 2
+    assert [row["bits_per_pixel"] for row in found.rows] == [row["bits_per_pixel"] for row in wanted.rows]
+
+
 def test_each_network_has_its_own_order_of_classes(photos, network, tmp_path, monkeypatch):
     """The same network with its logits turned round knows the same."""
     code = """
@@ -159,6 +173,31 @@ def test_what_was_measured_without_labels_is_measured_again_with_them(photos, ne
     assert rate_photos(config, None, keep).rows == wanted
 
 
+def test_the_name_of_a_class_in_its_other_unicode_form_is_the_same(photos, network, tmp_path, monkeypatch):
+    """Names of classes are composed, and folders of a Mac are not."""
+    code = """
+from rate_readers import one
+
+def named(*classes):
+    reader = one()
+    reader.classes = list(classes)
+    return reader
+
+def accented(): return named("\\u00e9", "b", "c", "d")
+def twice(): return named("b", "a", "c", "b")
+"""
+    (tmp_path / "more").mkdir()
+    module = code_module(tmp_path / "more", monkeypatch, "accented_readers", code)
+    plain = rate_photos(PhotoRateConfig(network, str(photos), qualities=[10], device="cpu")).rows
+    (photos / "a").rename(photos / "e\u0301")
+    found = rate_photos(PhotoRateConfig(f"{module}:accented", str(photos), qualities=[10], device="cpu"))
+    assert found.labelled
+    assert found.rows[0]["accuracy"] == plain[0]["accuracy"]
+    (photos / "e\u0301").rename(photos / "a")
+    with pytest.raises(UsageError, match="two classes called b"):
+        rate_photos(PhotoRateConfig(f"{module}:twice", str(photos), qualities=[10], device="cpu"))
+
+
 def test_the_command(photos, network, tmp_path, capsys):
     options = ["--photos", str(photos), "--qualities", "10,80", "--to", str(tmp_path / "to"), "--device", "cpu"]
     assert jpegdl.cli.main(["rate", "--model", network, *options, "--reader", "rate_readers:two", "--mus", "1,0.1"]) == 0
@@ -166,8 +205,13 @@ def test_the_command(photos, network, tmp_path, capsys):
     with (tmp_path / "to" / "rate.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["setting"]) for row in rows] == [10, 80, 1, 0.1]
-    assert (tmp_path / "to" / "rate.json").is_file()
+    settings = json.loads((tmp_path / "to" / "rate.json").read_text(encoding="utf-8"))["settings"]
+    assert (settings["images"], settings["mus"]) == (500, [1, 0.1])
     assert (tmp_path / "to" / "rate.png").stat().st_size > 0
+    every = list(map(str, range(5, 100, 5)))  # what comparisons take by default
+    assert jpegdl.cli.main(["rate", "--model", network, *options, "--images", "null", "--qualities", ",".join(every)]) == 0
+    settings = json.loads((tmp_path / "to" / "rate.json").read_text(encoding="utf-8"))["settings"]
+    assert (settings["images"], settings["qualities"]) == (None, list(map(int, every)))
     assert jpegdl.cli.main(["rate", *options]) == 1
     assert "--model" in capsys.readouterr().err
     assert jpegdl.cli.main(["rate", "--model", network, *options, "--arms", "plain", "--data.path", "x"]) == 1
@@ -196,6 +240,7 @@ def test_what_cannot_be(photos, network, tmp_path):
         ({"photos": str(tmp_path / "empty")}, "empty"),
         ({"qualities": [0]}, "qualities"),
         ({"qualities": []}, "qualities"),
+        ({"mus": [], "reader": network}, "mus"),
         ({"tables": "standard:50", "effort": 2}, "tables"),
         ({"tables": "standard:50", "reader": network}, "tables"),
         ({"tables": "nowhere.json", "reader": network, "effort": 2}, "nowhere"),
@@ -239,3 +284,17 @@ def test_it_goes_on_where_it_was_interrupted(photos, network, tmp_path, monkeypa
     config.mus = [0.4]
     rate_photos(config, None, keep)
     assert len(looked) == 5
+    rate_photos(config, None, keep)
+    assert len(looked) == 5
+    PHOTO.crop((5, 5, 66, 60)).save(photos / "b" / "1.png", compress_level=0)
+    before = (photos / "b" / "1.png").stat()
+    rate_photos(config, None, keep)
+    PHOTO.crop((9, 5, 70, 60)).save(photos / "b" / "1.png", compress_level=0)  # of the same size and time stamp
+    os.utime(photos / "b" / "1.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (photos / "b" / "1.png").stat().st_size == before.st_size
+    rate_photos(config, None, keep)
+    assert len(looked) == 7
+    code = Path(sys.modules["rate_readers"].__file__)  # of the same weights, and other answers for all that is known
+    code.write_text(code.read_text(encoding="utf-8") + "# changed", encoding="utf-8")
+    rate_photos(config, None, keep)
+    assert len(looked) == 10

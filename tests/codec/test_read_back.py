@@ -1,9 +1,11 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torchvision.transforms.v2 import functional as v2
 
@@ -18,7 +20,8 @@ from jpegdl.codec import (
     read_file_report,
     stored_in_words,
 )
-from jpegdl.codec.read_back import header_bytes
+from jpegdl.codec.config import MANIFEST
+from jpegdl.codec.read_back import are_right, header_bytes, made_exact
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.runs import RunFolder, open_run
@@ -152,6 +155,22 @@ def test_what_files_carry_is_told_of_these_files(tmp_path):
     assert "taken as made without the cap" in unknown["carried"]["words"]
 
 
+@pytest.mark.parametrize(
+    ("content", "exact"),
+    [({"exact": True}, True), ({"exact": False}, False), ({"readers": []}, False), ([], None), (None, None)],
+)
+def test_whether_files_are_exact_is_known_from_what_made_them(tmp_path, content, exact):
+    (tmp_path / "class").mkdir()
+    if content is not None:
+        (tmp_path / MANIFEST).write_text(json.dumps({"settings": content}), encoding="utf-8")
+    assert made_exact(tmp_path / "class") is exact
+
+
+def test_what_is_not_finite_is_no_answer():
+    logits = torch.tensor([[float("nan")] * 3, [3.0, 1, 2], [float("inf"), 1, 2], [1, 2, 3]])
+    assert are_right(logits, torch.tensor([0, 0, 0, 0])).tolist() == [False, True, False, False]
+
+
 def test_a_damaged_files_json_is_one_error(run):
     file = run.path / "files.json"
     good = {**file_report(run, images=4), "files": "there", "stored": {"tables": None, "formats": ["PNG"]}}
@@ -173,6 +192,14 @@ def test_what_cannot_be_tested(run, tmp_path):
         file_report(run, tmp_path / "other")
     with pytest.raises(UsageError, match="kind 'zero-dc'"):
         file_report(make_run(tmp_path / "zero", made_up_config(kind="zero-dc"), steps=0))
+    # Soft and hard would be of images after JPEG, and real files of others.
+    shutil.copytree(run.path, tmp_path / "jpeg")
+    settings = yaml.safe_load((tmp_path / "jpeg" / "config.yaml").read_text(encoding="utf-8"))
+    settings["data"]["jpeg_test"] = 75
+    (tmp_path / "jpeg" / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    for files in (None, tmp_path / "other"):
+        with pytest.raises(UsageError, match=r"data\.jpeg_test"):
+            file_report(RunFolder(tmp_path / "jpeg"), files)
 
 
 # ------------------------------------------------------------------------------- whether files are the run's test images
@@ -218,6 +245,27 @@ def test_files_of_all_test_images_or_of_some(pictures, tmp_path):
         "name: left out of all rows."
     )
     assert [row["images"] for row in file_report(run, some, images=4)["rows"]] == [4] * 4
+
+
+def test_files_of_a_run_that_kept_a_share_of_its_images_for_the_test(pictures, tmp_path):
+    """The files of one folder of classes: those that it was trained on count for nothing, neither as right nor as bits."""
+    settings = RunFolder(pictures / "run").config()
+    data = replace(settings.data, path=str(pictures / "data" / "train"), test_share=0.25)
+    trained(replace(settings, data=data), tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    files = _copies(pictures, tmp_path / "files", "train", wanted=12)
+    whole = file_report(run, files)
+    images = Data(data, test_only=True).test
+    tested = [(files / images.key(i)).with_suffix(".jpg") for i in range(len(images))]
+    assert len(tested) == 6
+    assert [row["images"] for row in whole["rows"]] == [6] * 4
+    for file in set(files.glob("*/*.jpg")) - set(tested):
+        file.write_bytes(file.read_bytes() + bytes(5000))
+    assert by_name(whole)["real file"]["bits_per_pixel"] == sum(8 * file.stat().st_size for file in tested) / (6 * 400)
+    assert file_report(run, files)["rows"] == whole["rows"]
+    for file in set(files.glob("*/*.jpg")) - set(tested):
+        file.unlink()
+    assert file_report(run, files)["rows"] == whole["rows"]
 
 
 @pytest.mark.parametrize(

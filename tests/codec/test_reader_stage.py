@@ -422,6 +422,20 @@ def test_a_photo_that_is_gone_before_it_is_shown_is_no_failure(source, tmp_path,
     assert (tmp_path / "out" / PICTURE).is_file()
 
 
+def test_readers_whose_code_has_changed_are_named(source, tmp_path, readers):
+    """A run's is, too: their weights are the same, and what they say of photos may be another thing."""
+    out, config = tmp_path / "out", CompressConfig(reader=f"{readers}:one", judge=f"{readers}:two", mu=1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            compress_folder(source, out, config)
+    code = tmp_path / "code" / f"{readers}.py"
+    code.write_text(code.read_text(encoding="utf-8") + "# changed", encoding="utf-8")
+    for _ in range(2):  # until it is as it was
+        with pytest.warns(UserWarning, match="net 0, net 1 has changed"):
+            assert compress_folder(source, out, config)["skipped"] == 7
+
+
 def test_a_folder_s_own_notes_that_are_damaged(source, tmp_path, readers):
     out, config = tmp_path / "out", CompressConfig(reader=f"{readers}:one", bits_per_pixel=1.5)
     wanted = compress_folder(source, out, config)["readers"]

@@ -17,6 +17,7 @@ from jpegdl.backbones.build import own_input
 from jpegdl.codec import PhotoReader, open_reader, open_readers, readers
 from jpegdl.data import DataConfig, TestTransform, photograph
 from jpegdl.errors import UsageError
+from jpegdl.runs import RunFolder
 
 PHOTO = Image.fromarray(photograph("chelsea")).convert("RGB").resize((96, 70))
 
@@ -64,8 +65,9 @@ def test_a_view_goes_through_the_jpeg_of_its_test(quality):
     view.square().sum().backward()
     assert float(floating.grad[:, 4:-4, 4:-4].abs().sum()) > 0
     assert one.record()["jpeg"] == quality
-    with pytest.raises(UsageError, match="jpeg"):
-        reader(jpeg=0)
+    for wrong in ({"jpeg": 0}, {"size": 0}, {"size": 24.5}, {"resize": "40"}, {"resize": 31}):
+        with pytest.raises(UsageError, match=f"{next(iter(wrong))} of tiny"):
+            reader(**wrong)
 
 
 def test_a_reader_that_squashes_sees_the_whole_photo_as_timms_transform_does():
@@ -265,6 +267,7 @@ def test_readers_that_cannot_decide_together_are_refused(tmp_path, monkeypatch):
         "    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, classes))\n"
         "def other():\n    return small(4)\n"
         "def needs(size):\n    return small()\n"
+        "def read():\n    from jpegdl.codec import PhotoReader\n    return PhotoReader(small(), size=32)\n"
         "three = 3\n",
         encoding="utf-8",
     )
@@ -279,7 +282,16 @@ def test_readers_that_cannot_decide_together_are_refused(tmp_path, monkeypatch):
     for name, named in (("my_readers:needs", "size"), ("my_readers:three", "int"), ("my_readers:smal", "small")):
         with pytest.raises(UsageError, match=named):
             open_reader(name)
+    assert open_reader("my_readers:read").size == 32
+    with pytest.raises(UsageError, match=r"has its weights: drop @w\.pth"):
+        open_reader("my_readers:read@w.pth")
     sys.modules.pop("my_readers")
+
+
+def test_a_record_with_a_border_around_photos_is_seen_without():
+    made = own_input("volo_d4_448.sail_in1k")
+    assert made.resize < made.size
+    assert readers._seen(made, "volo") == {"size": 448, "resize": 448, "interpolation": "bicubic", "squash": False}
 
 
 def test_a_network_by_name_with_weights_of_mine(tmp_path):
@@ -299,6 +311,24 @@ def test_a_network_by_name_with_weights_of_mine(tmp_path):
     with pytest.raises(UsageError, match="no head.*features:"):  # a random one would answer
         open_reader(f"{name}@{tmp_path / 'headless.pth'}")
     assert open_reader(f"features:{name}@{tmp_path / 'headless.pth'}").outputs == bare.outputs
+
+
+def test_weights_of_a_run_name_their_classes(tmp_path, monkeypatch):
+    """Labels of photos go by these names, whose order is the run's own."""
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "import torch\nfrom torch import nn\ndef make(): return nn.Sequential(nn.Flatten(), nn.Linear(3 * 224**2, 2))\n"
+    (tmp_path / "flat_readers.py").write_text(text, encoding="utf-8")
+    for name, network, classes in (
+        ("cifar_resnet8", timm.create_model("cifar_resnet8", num_classes=3), ["b", "c", "a"]),
+        ("flat_readers:make", nn.Sequential(nn.Flatten(), nn.Linear(3 * 224**2, 2)), ["b", "a"]),
+    ):
+        RunFolder(tmp_path).write_model(network, classes)
+        one = open_reader(f"{name}@{tmp_path}/model.safetensors")
+        assert (one.name, one.classes) == (f"{name}@model.safetensors", classes)
+        RunFolder(tmp_path).write_model(network, [*classes, "more"])
+        with pytest.raises(UsageError, match="names of classes"):
+            open_reader(f"{name}@{tmp_path}/model.safetensors")
+    sys.modules.pop("flat_readers")
 
 
 def test_a_run_is_a_reader_with_its_layer(mine):

@@ -212,6 +212,13 @@ def test_an_iterator_takes_no_more_than_it_needs():
     assert list(each_file([], reader())) == []
 
 
+def cut_off():
+    """A file that is open, and half of which is missing."""
+    stream = io.BytesIO()
+    PHOTOS[0].save(stream, "png")
+    return Image.open(io.BytesIO(stream.getvalue()[: len(stream.getvalue()) // 2]))
+
+
 def test_arrays_and_tensors_are_photos_too():
     one, array = reader(), np.array(PHOTOS[0])
     tensor = torch.from_numpy(array).permute(2, 0, 1)
@@ -221,6 +228,8 @@ def test_arrays_and_tensors_are_photos_too():
         (tensor / 255 * 2, ValueError),
         (tensor.int(), TypeError),
         (array[..., :2], ValueError),
+        (tensor[:, :0] / 255, ValueError),
+        (cut_off(), ValueError),
         ("no such file", UsageError),
         (b"a", TypeError),
     ):
@@ -261,6 +270,9 @@ def test_what_is_no_reader_is_refused():
         ({"several": "best"}, "several"),
         ({"rounds": 0}, "rounds"),
         ({"subsampling": "4:1:1"}, "subsampling"),
+        ({"learned": standard_tables(50)}, "learned"),  # which count for nothing at effort 1
+        ({"effort": 2, "learned": (torch.ones(8, 8), -torch.ones(8, 8))}, "learned chroma"),
+        ({"effort": 2, "rounds": 8}, "rounds"),
     ],
 )
 def test_settings_that_cannot_be(settings, named):

@@ -104,6 +104,47 @@ def test_an_image_that_cannot_be_read_stays_and_is_named(shards, tmp_path, reade
     assert again["bad"] == found["bad"]  # is not forgotten
 
 
+def test_an_image_of_a_format_that_is_not_read_stays_and_is_named(shards, tmp_path, reader):
+    """As in a folder: what is no image by its name alone is of no account."""
+    strange = {"b.heic": b"of a phone", "c.qoi": b"damaged", "a.cls": b"1", "a.txt": b"a cat"}
+    write(shards / "train-2.tar", {"a.png": png(0), **strange})
+    found = compress_shards([shards / "train-2.tar"], tmp_path / "out", CompressConfig(reader=reader))
+    assert [one["file"] for one in found["bad"]] == ["train-2.tar/b.heic", "train-2.tar/c.qoi"]
+    assert "convert it" in found["bad"][0]["why"]
+    after = entries(tmp_path / "out" / "train-2.tar")
+    assert {name: after[name] for name in strange} == strange
+    write(shards / "train-2.tar", {"b.heic": b"of a phone"})
+    assert len(compress_shards([shards / "train-2.tar"], tmp_path / "none", CompressConfig(reader=reader))["bad"]) == 1
+
+
+def test_one_name_in_two_spellings_is_one(shards, tmp_path, reader):
+    write(shards / "train-2.tar", {"./a.png": png(0), "a.webp": png(1)})
+    with pytest.raises(UsageError, match=r"a\.webp and \./a\.png would both become a\.jpg"):
+        compress_shards([shards / "train-2.tar"], tmp_path / "out", CompressConfig(reader=reader))
+
+
+def test_another_shard_of_the_same_size_and_time_stamp_is_made_anew(shards, tmp_path, reader):
+    """All tars of a build that can be reproduced have the same, and tars are filled up to whole records."""
+    path, out, config = shards / "train-0.tar", tmp_path / "out", CompressConfig(reader=reader, mu=0.3)
+    compress_shards([path], out, config)
+    before, known = path.stat(), json.loads((out / "train-0.tar.json").read_text(encoding="utf-8"))
+    samples = {name: png(20) if name == "00.png" else content for name, content in entries(path).items()}
+    write(path, samples)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert compress_shards([path], out, config)["written"] == 1
+    os.utime(path)  # the same content
+    assert compress_shards([path], out, config)["skipped"] == 1
+    # Those of earlier versions, which noted size and time stamp alone, are still known, unless something is missing.
+    now = path.stat()
+    known["made_of"] = [now.st_size, now.st_mtime_ns]
+    (out / "train-0.tar.json").write_text(json.dumps(known), encoding="utf-8")
+    assert compress_shards([path], out, config)["skipped"] == 1
+    del known["files"]["00.jpg"]["kind"]
+    (out / "train-0.tar.json").write_text(json.dumps(known), encoding="utf-8")
+    assert compress_shards([path], out, config)["written"] == 1
+
+
 def damaged(path, how):
     """A shard of three samples whose second cannot be reached."""
     write(path, {f"{i}.png": png(i) for i in range(3)})
@@ -138,6 +179,17 @@ def test_a_damaged_shard_is_left_out_and_named_and_the_others_are_made(shards, t
     write(paths[0], {f"{i}.png": png(i) for i in range(3)})  # mended
     again = compress_shards(paths, out, config)
     assert (again["left_out"], again["written"], again["skipped"], again["images"]) == ([], 1, 1, 6)
+
+
+def test_a_shard_that_is_left_out_in_its_middle_counts_for_nothing(shards, tmp_path, reader):
+    config = CompressConfig(reader=reader, mu=0.3)
+    wanted = compress_shards([shards / "train-1.tar"], tmp_path / "one", config)
+    samples = {f"{i}.png": png(i) for i in range(3)}
+    write(shards / "train-0.tar", {**samples, "0.webp": png(1)})  # there were three files by then
+    found = compress_shards(sorted(shards.glob("*.tar")), tmp_path / "both", config)
+    assert len(found["left_out"]) == 1
+    for name in ("images", "bytes", "bytes_before", "pixels", "bits_per_pixel"):
+        assert found[name] == wanted[name]
 
 
 def test_the_command_says_which_shard_is_left_out_and_fails(shards, tmp_path, reader, capsys):
@@ -249,6 +301,7 @@ def test_a_kill_between_a_shard_and_what_is_known_of_it(shards, tmp_path, reader
 
 
 def test_the_command_takes_a_pattern(shards, tmp_path, reader, capsys):
+    (shards / "._train-0.tar").write_bytes(b"of a Mac")  # a shell's * does not stand for it either
     assert jpegdl.cli.main(["compress", str(shards / "*.tar"), str(tmp_path / "out"), "--reader", reader, "--mu", "1"]) == 0
     assert "2 shards written" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "compress.json").read_text(encoding="utf-8"))["found"]["files"] == 6
@@ -313,8 +366,11 @@ def test_inside_ray(shards, tmp_path, reader, monkeypatch):
     with pytest.raises(UsageError, match=r"settings\.png"):
         compress_ray.missing(folder, out)
     (folder / "settings.png").unlink()
-    with pytest.raises(UsageError, match="inside"):
-        compress_ray.missing(folder, folder / "out")
+    for source, target in ((folder, folder / "out"), (folder, tmp_path)):
+        with pytest.raises(UsageError, match="overlap"):
+            compress_ray.missing(source, target)
+    with pytest.raises(UsageError, match=r"train-0\.tar and no settings"):
+        compress_ray.settle(shards, work.settings())  # files of others would pass for those of photos
     assert compress_ray.summary(out)["files"] == 5
     for change in ({"reader": "shard_readers:three"}, {"judge": None}, {"mu": 0.4}, {"effort": 2}, {"source": str(shards)}):
         given = {"reader": reader, "judge": "shard_readers:two", "mu": 0.3, "effort": 1, "source": str(folder), **change}
@@ -323,6 +379,9 @@ def test_inside_ray(shards, tmp_path, reader, monkeypatch):
             compress_ray.settle(out, other.settings())
     with pytest.raises(UsageError, match="features"):
         compress_ray.Compressor(str(folder), str(out), reader, "shard_readers:of_features", 0.3, 1)
+    for mu, effort, name, said in ((-1.0, 1, "one", "mu"), (0.3, 7, "one", "effort"), (0.3, 3, "blind", "blind")):
+        with pytest.raises(UsageError, match=said):
+            compress_ray.Compressor(str(folder), str(out), f"shard_readers:{name}", None, mu, effort)
     options = ["--reader", reader, "--judge", "shard_readers:two", "--mu", "0.3", "--workers", "1"]
     with filelock.FileLock(out / ".lock"), pytest.raises(UsageError, match="another call"):
         compress_ray.main([str(folder), str(out), *options])

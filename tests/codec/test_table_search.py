@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image, JpegImagePlugin
 from test_reader_stage import CODE
-from test_shaping import PHOTO, reader
+from test_shaping import PHOTO, cut_off, reader
 
 from commands import one_error, run_command
 from factory import code_module
@@ -140,6 +140,14 @@ def test_what_cannot_be_is_named(photos, settings, named):
         search_tables(photos, reader(), **settings)
 
 
+def test_one_photo_is_not_several():
+    for single in (PHOTOS[0], np.array(PHOTOS[0]), "photo.png"):  # an array's rows would be grey photos
+        with pytest.raises(TypeError, match="several"):
+            search_tables(single, reader())
+    with pytest.raises(ValueError, match="truncated"):
+        search_tables([cut_off()], reader())
+
+
 @pytest.fixture
 def network(tmp_path, monkeypatch):
     return f"{code_module(tmp_path, monkeypatch, 'table_readers', CODE)}:one"
@@ -205,6 +213,9 @@ def test_the_command_writes_tables_that_files_are_made_with(folder, network, tmp
         (["--reader", "NETWORK", "--photos", "FOLDER", "--tries", "0"], "tries"),
         (["--reader", "NETWORK", "--photos", "FOLDER", "--images-seed", "-1"], "seed"),
         (["--reader", "NETWORK", "--photos", "FOLDER", "--save", "nowhere/tables.json"], "nowhere"),
+        (["--reader", "NETWORK", "--photos", "FOLDER", "--save", "."], "is a folder"),
+        (["--reader", "NETWORK", "--photos", "FOLDER", "--save", "tables.jpg"], "read as a JPEG image"),
+        (["--save", "tables.txt"], "whole numbers"),
         (["--reader", "table_readers:broken", "--photos", "FOLDER"], "finite"),
     ],
 )

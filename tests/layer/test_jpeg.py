@@ -179,6 +179,9 @@ def test_planes_are_those_of_the_layers(subsampling):
         z = F.images_to_mcus(images)
         torch.testing.assert_close(chroma[:, :, :3, :3], z[:, 4:, :3, :3])
         torch.testing.assert_close(F.planes_to_images(luma, chroma, (37, 45), subsampling), F.mcus_to_images(z, (37, 45)))
+    for function in (F.images_to_planes, F.images_to_coefficients, F.images_to_mcus):
+        with pytest.raises(TypeError, match=r"images must be floating point, got torch\.uint8"):  # in which 255 pixels overflow
+            function((images * 255).to(torch.uint8))
 
 
 def test_levels_are_the_files(tmp_path):

@@ -59,10 +59,10 @@ class Calibrate(WithSettings):
 
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.comparison import calibrate_run
+        from jpegdl.layer import layer_kind
         from jpegdl.tables import write_tables
 
-        if not Path(chosen["save"]).absolute().parent.is_dir():
-            raise UsageError(f"--save {chosen['save']}: the folder {Path(chosen['save']).parent} does not exist")
+        chosen["save"] = _place(chosen["save"], whole=chosen["reader"] is not None)
         if chosen["reader"] is not None or chosen["photos"] is not None:
             refuse_idle(self, chosen, [*_FOR_FILES, "device", "save"], "with --reader and --photos")
             _for_files(chosen)
@@ -71,9 +71,28 @@ class Calibrate(WithSettings):
         config = picked_comparison(chosen)
         method = chosen["method"] or ("magnitude" if config.layer.tables == "magnitude" else "sensitivity")
         luma, chroma = calibrate_run(config, chosen["seed"], method, model_file(chosen))
-        write_tables(chosen["save"], {"luma": luma, "chroma": chroma}, bits=config.layer.bits, window=config.layer.window)
         _say_tables(luma, chroma)
+        meant_for = {name: getattr(config.layer, name) for name in ("bits", "window")}
+        meant_for["subsampling"] = layer_kind(config.layer).subsampling or "4:4:4"
+        write_tables(chosen["save"], {"luma": luma, "chroma": chroma}, **meant_for)
         say(f"Written to {chosen['save']}")
+
+
+def _place(given: str, *, whole: bool) -> Path:
+    """The file to write, which must be able to hold the tables, before a search that may take long."""
+    from jpegdl.tables import TEXT, check_name
+
+    file = Path(given).expanduser()
+    if not file.absolute().parent.is_dir():
+        raise UsageError(f"--save {given}: the folder {file.parent} does not exist")
+    if file.is_dir():
+        raise UsageError(f"--save {given} is a folder; give a file, such as tables.json in it")
+    check_name(file)
+    if file.suffix.lower() == TEXT and not whole:
+        raise UsageError(
+            f"--save {given}: a {TEXT} file holds whole numbers, and a layer's first tables are none; name it .json"
+        )
+    return file
 
 
 def _say_tables(luma: "Tensor", chroma: "Tensor") -> None:
@@ -102,8 +121,8 @@ def _for_files(chosen: dict[str, Any]) -> None:
     for why in there.bad:
         say(printable(f"left out: {why}"))
     found = there.found
-    write_tables(chosen["save"], {"luma": found.luma, "chroma": found.chroma}, subsampling=chosen["subsampling"])
     _say_tables(found.luma, found.chroma)
+    write_tables(chosen["save"], {"luma": found.luma, "chroma": found.chroma}, subsampling=chosen["subsampling"])
     say(
         f"On {there.images} of {there.total} photos: {found.bits_per_pixel:.3f} bits per pixel, distance {found.distance:.3f}; "
         f"cost {found.cost:.3f}, of standard tables {found.standard_cost:.3f} at best (quality {found.quality})"

@@ -76,13 +76,15 @@ class Compress(Command):
 
 
 def _shards(source: str) -> list[Path]:
-    """A tar, or those that a pattern with * stands for, in order; none where it is a folder's name."""
+    """A tar, or those that a pattern with * stands for, as in a shell, in order; none where it is a folder's name."""
+    from jpegdl.data.sources.listing import hidden
+
     path = Path(source).expanduser()
     if path.is_file() and path.suffix == ".tar":
         return [path]
     if "*" not in source or path.exists():
         return []
-    found = sorted(path.parent.glob(path.name))
+    found = sorted(file for file in path.parent.glob(path.name) if not hidden(file.name))
     if not found:
         raise UsageError(f"no files match {source}")
     return found

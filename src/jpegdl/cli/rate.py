@@ -1,11 +1,12 @@
 """``jpegdl rate``."""
 
+import shlex
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 from jpegdl.cli.command import OnComparison, Parser
-from jpegdl.cli.options import add_seeds, comparison_folder, note_command, pick, refuse_idle
+from jpegdl.cli.options import COMMAND_LINE, add_seeds, comparison_folder, note_command, pick, refuse_idle
 from jpegdl.cli.output import say, say_table
 from jpegdl.errors import UsageError, how_many
 from jpegdl.files import printable
@@ -80,11 +81,10 @@ def _any_network(chosen: dict[str, Any]) -> None:
     names = ("model", "photos", "reader", "judge", "effort", "tables", "robust", "images_seed", "device")
     given = {name: chosen[name] for name in names}
     given |= {"subsampling": "4:2:0" if chosen["subsampling"] == "both" else chosen["subsampling"]}
-    for name in ("mus", "images"):
-        if chosen[name] is not None:
-            given[name] = chosen[name]
-    if chosen["qualities"] != list(range(5, 100, 5)):  # the default of comparisons
-        given["qualities"] = chosen["qualities"]
+    typed = {word.partition("=")[0] for word in shlex.split(chosen[COMMAND_LINE])}
+    given |= {name: chosen[name] for name in ("images", "qualities") if f"--{name}" in typed}  # whose defaults are others here
+    if chosen["mus"] is not None:
+        given["mus"] = chosen["mus"]
     config, to = PhotoRateConfig(**given), Path(chosen["to"]).expanduser()
     if to.resolve().is_relative_to(Path(config.photos).expanduser().resolve()):
         raise UsageError(

@@ -14,11 +14,11 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
 from torch import Tensor
 
 from jpegdl import functional as F
 from jpegdl.codec.encoder import FACTORS, LARGEST_SIDE, write_levels
+from jpegdl.codec.read_image import exif_of, note_in
 from jpegdl.errors import UsageError
 from jpegdl.extras import require
 from jpegdl.files import replacing
@@ -43,7 +43,7 @@ class Coefficients:
         tables: (3, 8, 8) steps of Y, Cb and Cr, or (1, 8, 8) of a grey image's Y; integers from 1 to 32767.
         size: (H, W) of the images in pixels, as they are stored. The EXIF orientation is not followed.
         subsampling: of chroma, 4:4:4, 4:2:2, 4:2:0 or 4:4:0; 4:4:4 for grey images.
-        exif: EXIF block, which may hold an orientation.
+        exif: EXIF block, which may hold an orientation, also one that XMP alone said.
         icc: ICC profile, or None.
 
     Raises:
@@ -98,12 +98,7 @@ class Coefficients:
     @property
     def orientation(self) -> int:
         """The EXIF orientation: how to turn the stored pixels, 1 (as they are) to 8."""
-        if not self.exif:
-            return 1
-        notes = Image.Exif()
-        notes.load(self.exif)
-        found = notes.get(ExifTags.Base.Orientation, 1)
-        return found if found in range(1, 9) else 1
+        return note_in(self.exif)
 
     @property
     def planes(self) -> tuple[Tensor, Tensor | None]:
@@ -213,7 +208,7 @@ def _read(content: bytes) -> Coefficients:
             raise UsageError("it holds CMYK instead of luma and chroma: convert it to RGB first")
         tables = torch.tensor(tables_by_component(image), dtype=torch.int32).view(-1, F.BLOCK, F.BLOCK)
         subsampling = _subsampling([(down, across) for _, across, down, _ in header.layer])
-        exif, icc, (width, height) = image.info.get("exif", b""), image.info.get("icc_profile"), image.size
+        exif, icc, (width, height) = exif_of(image), image.info.get("icc_profile"), image.size
     read = _levels(_without_notes(content))
     if not np.array_equal(read.qt[read.quant_tbl_no], tables.numpy()):
         raise UsageError("it changes a table between its scans, so its levels have no single table")

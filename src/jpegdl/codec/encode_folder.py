@@ -69,7 +69,6 @@ class _Found:
     bytes: int = 0
     before: int = 0
     pixels: int = 0
-    stale: int = 0
     bad: list[dict[str, str]] = field(default_factory=list)
 
 
@@ -98,7 +97,7 @@ def compress_folder(
           ``file`` and ``why``.
         - ``others``: files that are not images, without those that systems leave in folders. ``others_in_words``: their number
           by suffix.
-        - ``stale``: JPEG files in folders of ``target`` that have no image in ``source`` any more.
+        - ``stale``: files made by earlier calls whose image is not in ``source`` any more.
         - ``bytes`` and ``pixels`` of the files written now, ``bytes_before`` of their originals, and ``bits_per_pixel``; None
           if none was written.
         - ``seconds``, ``images_per_second``.
@@ -223,6 +222,7 @@ class _Work:
         self.over = False  # for threads that are in the middle of a task
         self.manifest = Manifest(out, made.source, {"source": str(root), **made.settings()})
         self.sources = _Sources(out / SOURCES)
+        self.left = self.sources.names()  # of files that are there, those that no image has stood for yet
         self.begin = time.monotonic()
 
     def run(self) -> dict[str, Any]:
@@ -258,7 +258,7 @@ class _Work:
             "others": others.total(),
             "others_in_words": passed_in_words(others) if others else "",
             "subsampling": self.maker.subsampling,
-            "stale": count.stale,
+            "stale": sum((self.out / name.lstrip("/")).is_file() for name in self.left),
             "bytes": count.bytes,
             "bytes_before": count.before,
             "pixels": count.pixels,
@@ -335,13 +335,11 @@ class _Work:
         place: _Place | None = None
         for entry in entries:
             if entry.refused is None and (place is None or entry.folder != place.inner):
-                self._leave(place)
                 place = _Place(self.out, entry.folder)
             if refused := entry.refused or (place and place.refused):
                 self._count([_Done(entry, bad=refused)])
                 continue
             assert place is not None
-            place.wanted.add(entry.new)
             if isinstance(self.maker, ReaderStage):
                 self.names[f"{place.inner}/{entry.new}"] = entry.path
             task.append((entry, place))
@@ -350,10 +348,6 @@ class _Work:
                 task = []
         if task:
             yield task
-        self._leave(place)
-
-    def _leave(self, place: "_Place | None") -> None:
-        self.found.stale += 0 if place is None or place.refused else place.without_image()
 
     def _several(self, task: list[tuple[Entry, "_Place"]]) -> list["_Done"]:
         return [self._one(entry, place) for entry, place in task if not self.over]
@@ -407,10 +401,12 @@ class _Work:
         found = self.found
         for done in several:
             self.done += 1
-            line = None
+            line, name = None, f"{done.entry.folder}/{done.entry.new}"
+            if done.bad is not None or done.skipped or done.bytes:
+                self.left.discard(name)
             if done.bad is not None:
                 found.bad.append({"file": done.entry.inner, "why": done.bad})
-                self.names.pop(f"{done.entry.folder}/{done.entry.new}", None)  # a file of it is of what it was before
+                self.names.pop(name, None)  # a file of it is of what it was before
                 line = printable(f"{done.entry.path}: {done.bad}")
             elif done.skipped:
                 found.skipped += 1
@@ -430,7 +426,6 @@ class _Place:
 
     Attributes:
         inner: where it is below ``out``.
-        wanted: names of the files that are to be there.
         refused: why nothing is to be written there; None if there is nothing against it.
     """
 
@@ -438,7 +433,6 @@ class _Place:
         self.path, self.inner = out / inner, inner
         self.refused: str | None = None
         self._names: set[str] = set()
-        self.wanted: set[str] = set()
         self._there = self.path.is_dir()
         if self._there and self.path.resolve() != self.path:
             self.refused = f"{self.path} is a link: nothing is written through it"
@@ -446,10 +440,6 @@ class _Place:
             with writing(self.path):
                 remove_strays(self.path)
                 self._names = {entry.name for entry in self.path.iterdir()}
-
-    def without_image(self) -> int:
-        """Return how many files were there at first that no image stands for now, of those that ``wanted`` does not name."""
-        return sum(name.endswith(SUFFIX) and (self.path / name).is_file() for name in self._names - self.wanted)
 
     def state(self, name: str) -> tuple[int, int] | None:
         """When a file was last changed, in ns, and its bytes; None if there was none at first, or an empty one, as a power cut
@@ -504,6 +494,10 @@ class _Sources:
                     if made and not set(made[0]) >= NEEDED:  # not ours: its file is made again
                         continue
                     self._known[name] = _Source(tuple(seen), digest, size, *made)
+
+    def names(self) -> set[str]:
+        """Return the names of all files that were made."""
+        return set(self._known)
 
     def size(self, name: str) -> int | None:
         """The bytes of the file that was made; None where it is not known what it was made of."""

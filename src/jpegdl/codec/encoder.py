@@ -19,12 +19,14 @@ from torch import Tensor
 from jpegdl import functional as F
 from jpegdl.errors import UsageError
 from jpegdl.extras import require
+from jpegdl.tables import LARGEST_ENTRY, SUBSAMPLINGS
 
 LARGEST_SIDE = 65500  # pixels, libjpeg's JPEG_MAX_DIMENSION
 #: Pixels that share one chroma sample, down and across, of all that is read and written; 4:4:0 is seen in turned photographs.
 FACTORS = {**F.SAMPLING, "4:4:0": (2, 1)}
 _LARGEST_AC, _LARGEST_DC = 1023, 1024  # levels that baseline Huffman codes have room for, of 8-bit images
 _SEGMENT = 65533  # bytes in a marker segment, without the two of its length
+_CHUNK = _SEGMENT - 14  # of a colour profile, in each of 255 segments
 _ROOM = threading.Lock()
 
 
@@ -48,7 +50,8 @@ class Encoder:
         exact: compute levels as the layer does, and write them by jpeglib.
 
     Raises:
-        UsageError: jpeglib is wanted and not installed, or is to write progressive files, which it cannot.
+        UsageError: tables that no file can hold, or another subsampling; jpeglib is wanted and not installed, or is to write
+            progressive files, which it cannot.
     """
 
     luma: Tensor
@@ -60,6 +63,13 @@ class Encoder:
     exact: bool = False
 
     def __post_init__(self) -> None:
+        F.chroma_factors(self.subsampling)  # Pillow takes others for 4:2:0
+        if self.exact and self.subsampling not in SUBSAMPLINGS:
+            raise UsageError(f"exact levels are for {' and '.join(SUBSAMPLINGS)}, got {self.subsampling}")
+        for name, table in (("luma", self.luma), ("chroma", self.chroma)):
+            whole = (table == table.round()) & (table >= 1) & (table <= LARGEST_ENTRY)
+            if table.shape != (F.BLOCK, F.BLOCK) or not bool(whole.all()):
+                raise UsageError(f"{name} must be (8, 8) whole numbers from 1 to {LARGEST_ENTRY}: file_tables makes them")
         if self.exact and self.progressive:  # of which jpeglib would say nothing
             raise UsageError("exact and progressive cannot be combined: jpeglib does not write progressive files")
         if self.exact:
@@ -74,10 +84,10 @@ class Encoder:
             icc: ICC profile to put into it.
 
         Raises:
-            ValueError: the image is too large for JPEG, or the EXIF block is.
+            ValueError: the image is too large for JPEG, or the EXIF block or the ICC profile is.
         """
         check_sides(image)
-        _check_exif(exif)
+        _check_segments(exif, icc)
         if self.exact:
             return write_levels(self.levels(image), self._tables(image), image.size, self.subsampling, self.optimize, exif, icc)
         return self._by_pillow(image, exif, icc)
@@ -203,12 +213,11 @@ def segments(exif: bytes, icc: bytes | None) -> bytes:
     """Return EXIF and ICC as marker segments APP1 and APP2 (ICC.1:2010, B.4).
 
     Raises:
-        ValueError: the EXIF block is too long for one.
+        ValueError: the EXIF block or the ICC profile is too long for a JPEG file.
     """
-    _check_exif(exif)
+    _check_segments(exif, icc)
     parts = [(0xE1, exif)] if exif else []
-    room = _SEGMENT - 14
-    chunks = [icc[start : start + room] for start in range(0, len(icc), room)] if icc else []
+    chunks = [icc[start : start + _CHUNK] for start in range(0, len(icc), _CHUNK)] if icc else []
     parts += [(0xE2, b"ICC_PROFILE\0" + bytes([i + 1, len(chunks)]) + chunk) for i, chunk in enumerate(chunks)]
     return b"".join(bytes([0xFF, marker]) + (len(data) + 2).to_bytes(2, "big") + data for marker, data in parts)
 
@@ -223,11 +232,12 @@ def check_sides(image: Image.Image) -> None:
         raise ValueError(f"{image.width} x {image.height} pixels: a JPEG file has at most {LARGEST_SIDE} on a side")
 
 
-def _check_exif(exif: bytes) -> None:
-    if len(exif) > _SEGMENT:
-        raise ValueError(
-            f"its EXIF block has {len(exif)} bytes, and a JPEG file holds {_SEGMENT}: save it without, say with exiftool -all="
-        )
+def _check_segments(exif: bytes, icc: bytes | None) -> None:
+    for block, most, what in ((exif, _SEGMENT, "EXIF block"), (icc or b"", 255 * _CHUNK, "colour profile")):
+        if len(block) > most:
+            raise ValueError(
+                f"its {what} has {len(block)} bytes, and a JPEG file holds {most}: save it without, say with exiftool -all="
+            )
 
 
 def _jpeglib() -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,6 +128,22 @@ class Manifest:
         with writing(self.out):
             write_json(self._file, self._said | more)
         self._said |= more
+
+    def note_code(self, code: dict[str, str]) -> None:
+        """Note the user's own code that the files depend on; warn if it has changed since. The change may be a comment alone.
+
+        Args:
+            code: digests of its files, by what they make.
+        """
+        before = self._said.get("code", code)
+        if changed := [name for name in code if before.get(name) != code[name]]:
+            warnings.warn(
+                f"files in {self.out} were made with other code: the file with {', '.join(changed)} has changed since; if that "
+                "changes answers, give another folder, or delete this one",
+                stacklevel=2,
+            )
+        elif code and "code" not in self._said:
+            self.note(code=code)
 
     def forget(self) -> None:
         """Delete it, where no file was made: another source would be refused."""

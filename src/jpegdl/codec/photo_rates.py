@@ -5,9 +5,10 @@ import itertools
 import json
 import math
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,11 +25,11 @@ from jpegdl.codec.levels import Array
 from jpegdl.codec.read_image import DecodedImage, open_photo
 from jpegdl.codec.readers import NotFinite, PhotoReader, check_together, names_in, open_reader
 from jpegdl.codec.rounds import check_gradients
-from jpegdl.codec.shaping import tried
+from jpegdl.codec.shaping import batches, tried
 from jpegdl.codec.trials import LOOKS, Shape, Trials, decoded, make_trials, seen_bytes
 from jpegdl.data.sources.listing import Passed, in_folder, natural_key, warn_passed
 from jpegdl.errors import UsageError, some_of, warn_of_data
-from jpegdl.files import replacing, write_csv, write_json
+from jpegdl.files import digest_of_file, replacing, write_csv, write_json
 from jpegdl.heatmaps import CURVES, as_drawn
 from jpegdl.random import evenly
 from jpegdl.runs.pieces import Pieces
@@ -116,6 +117,8 @@ def rate_photos(
     check_fields(config)
     if not config.qualities:
         raise UsageError("qualities must be one or more, from 1 to 100, got none")
+    if not config.mus:
+        raise UsageError("mus must be one or more numbers, got none")
     if config.tables is not None and (config.reader is None or config.effort < 2):
         raise UsageError("tables are for a reader to choose from: they need --reader and effort 2 or 3")
     usual = PhotoRateConfig(config.model, config.photos)
@@ -137,8 +140,9 @@ def rate_photos(
     loose, named = [parts[0] for parts in files if len(parts) < 2], {parts[0] for parts in files if len(parts) > 1}
     folders, known = [] if loose else sorted(named), set(_names(model) or ())
     classes = _targets(folders, model)
-    if not classes and named & known:
-        odd = some_of([*loose, *sorted(named - known)], 3)
+    strange = sorted(name for name in named if _composed(name) not in known)
+    if not classes and len(strange) < len(named):
+        odd = some_of([*loose, *strange], 3)
         warn_of_data(f"no labels are used, as {odd} in {folder} stand for no class of {model.name}")
     chosen = evenly([classes.get(parts[0], 0) for parts in files], config.images, config.images_seed)
     targets = [_targets_of_judge(folders, judge, model) if classes else {} for judge in judges]
@@ -176,11 +180,22 @@ def photos_in(photos: str) -> tuple[Path, list[tuple[str, ...]]]:
 
 
 def _targets(folders: Sequence[str], model: PhotoReader) -> dict[str, int]:
-    """Return the logit of each folder's name; nothing if they are not the model's classes."""
-    names = _names(model)
-    if names is None or not folders or not set(folders) <= set(names):
+    """Return the logit of each folder's name; nothing if they are not the model's classes.
+
+    Raises:
+        UsageError: two classes have one of these names.
+    """
+    names, wanted = _names(model), {folder: _composed(folder) for folder in folders}
+    if names is None or not folders or not set(wanted.values()) <= set(names):
         return {}
-    return {name: names.index(name) for name in folders}
+    if twice := next((name for name in wanted.values() if names.count(name) > 1), None):
+        raise UsageError(f"{model.name} has two classes called {twice}: rename that folder, and no labels are used")
+    return {folder: names.index(name) for folder, name in wanted.items()}
+
+
+def _composed(name: str) -> str:
+    """The name of a folder in the Unicode form that names of classes have; that of a Mac is another."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _targets_of_judge(folders: Sequence[str], judge: PhotoReader, model: PhotoReader) -> dict[str, int]:
@@ -200,13 +215,11 @@ def _names(model: PhotoReader) -> list[str] | None:
     return model.classes
 
 
-def _state(path: Path) -> tuple[int, int]:
-    """Return the size and time stamp of a file; nothing if it is not there."""
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
+def _content(path: Path) -> str:
+    """Return a digest of a file's content, as the time stamp does not tell; nothing if it cannot be read."""
+    with suppress(OSError):
+        return digest_of_file(path)
+    return ""
 
 
 class _Measured:
@@ -228,11 +241,12 @@ class _Measured:
         self.shapes: list[Shape] = []
         if readers:
             name = ", ".join(reader.name for reader in readers)
-            self.settings += [(f"for {name}, effort {config.effort}", mu) for mu in config.mus]
+            mus = list(dict.fromkeys(config.mus))
+            self.settings += [(f"for {name}, effort {config.effort}", mu) for mu in mus]
             learned = None if config.tables is None else learned_tables(None, config.tables)
             tables = None if learned is None else (learned.luma, learned.chroma)
             plain = Shape(effort=config.effort, robust=config.robust, subsampling=config.subsampling, learned=tables)
-            self.shapes = [replace(plain, mu=mu) for mu in config.mus]
+            self.shapes = [replace(plain, mu=mu) for mu in mus]
         self.pixels: list[int] = []
         self.sizes: list[list[int]] = []  # of each photo, bytes of each file
         self.said: list[list[Array]] = []  # of each photo, of each network (files + 1, 3): distance, kept, right
@@ -245,7 +259,8 @@ class _Measured:
             for name, value in asdict(self.config).items()
             if name not in ("images", "images_seed", "device", "tables")  # whose numbers the shape records
         }
-        networks = [network.record() for network in (*self.networks, *self.readers)]
+        every = (*self.networks, *self.readers)
+        networks = [{**network.record(), **({"code": network.code} if network.code else {})} for network in every]
         shape = {"shape": self.shapes[0].record()} if self.shapes else {}
         return {**settings, "photos": str(folder.resolve()), "networks": networks, "encoder": encoder_version(), **shape}
 
@@ -254,7 +269,7 @@ class _Measured:
     ) -> None:
         """Let networks read the files of some photos, or take what they said before."""
         name = ""
-        of = {"of": [["/".join(parts), *_state(folder.joinpath(*parts)), self._targets(parts)] for parts in several]}
+        of = {"of": [["/".join(parts), _content(folder.joinpath(*parts)), self._targets(parts)] for parts in several]}
         if pieces is not None:
             name = hashlib.sha256(json.dumps(of["of"]).encode()).hexdigest()[:24]
         found = None if pieces is None else pieces.find(name, of, needed=("pixels", "sizes", "said", "bad"))
@@ -307,10 +322,13 @@ class _Measured:
             return
 
         def made(shape: Shape) -> list[Trials]:
-            trials = [pool.submit(make_trials, picture, self.readers, shape, bare=True) for picture in pictures]
-            several = [each.result() for each in trials]
-            tried(several, self.readers, shape, pool)
-            return several
+            found = []
+            for few in batches(pictures):
+                trials = [pool.submit(make_trials, picture, self.readers, shape, bare=True) for picture in few]
+                several = [each.result() for each in trials]
+                tried(several, self.readers, shape, pool)
+                found += several
+            return found
 
         if self.shapes[0].effort < 3:
             yield from ([each.files[each.best(shape, shape.mu)] for shape in self.shapes] for each in made(self.shapes[0]))

@@ -1,6 +1,6 @@
 """A run's points on the plane of accuracy and rate: what its network makes of real JPEG files, and how large these are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Subset
 
 from jpegdl.codec.encoder import Encoder, encoder_version
 from jpegdl.codec.learned import as_json, file_tables, learned_tables, of_run
-from jpegdl.codec.read_back import FileSizes
+from jpegdl.codec.read_back import FileSizes, are_right, files_of_files
 from jpegdl.errors import UsageError
-from jpegdl.files import read_json
+from jpegdl.files import claimed, read_json, remove_strays
 from jpegdl.layer import JpegLayer, PrependedModel
 from jpegdl.runs import RunFolder
 from jpegdl.runs.config import DataPlace
@@ -26,6 +26,7 @@ from jpegdl.settings import Count, Quality, Seed, check_fields
 from jpegdl.tables import SUBSAMPLINGS
 
 RATE = "rate"  # .json, in the folder of a run
+_LOCK = ".rate.lock"  # there, of the process that measures it
 _KEYS = ("points", "arm", "seed", "images", "accuracy", "hard")  # of it
 
 
@@ -68,13 +69,9 @@ def check_curve_config(config: CurveConfig) -> None:
 
 def why_no_files(folder: RunFolder) -> str | None:
     """Return why no JPEG file of its test images can stand for the layer of a finished run, in words; None if one can."""
-    config = folder.config()
-    if config.data.jpeg_test is not None:
-        return (
-            f"the test images of {folder} go through JPEG of quality {config.data.jpeg_test} (data.jpeg_test): files made of "
-            "them would be files of files, smaller than those of the images"
-        )
-    if config.layer.kind == "none":
+    if why := files_of_files(folder):
+        return why
+    if folder.config().layer.kind == "none":
         return None
     try:
         of_run(folder)
@@ -107,8 +104,8 @@ def rate_run(folder: RunFolder, config: CurveConfig, progress: Progress | None =
           ``losses`` (for each image a bit, and a float16, as hexadecimal digits) and ``entries`` (of own tables).
 
     Raises:
-        UsageError: a setting that cannot be used, a run that is not finished, a layer that no JPEG file can stand for, or data
-            of other classes.
+        UsageError: a setting that cannot be used, a run that is not finished, a layer that no JPEG file can stand for, data of
+            other classes, or another process that measures the same run.
     """
     check_curve_config(config)
     if why := why_no_files(folder):
@@ -125,22 +122,30 @@ def rate_run(folder: RunFolder, config: CurveConfig, progress: Progress | None =
         "measures": ["accuracy", "loss"],
     }
     pieces = Pieces(folder.path, made_of)
-    found = pieces.find(RATE, needed=_KEYS) or {"points": []}
     subsamplings = SUBSAMPLINGS if config.subsampling == "both" else [config.subsampling]
     qualities = list(dict.fromkeys(config.qualities))
     wanted = [("own", None)] if has_layer else [(f"standard:{q}", s) for s in subsamplings for q in qualities]
-    missing = [key for key in wanted if key not in {_key(point) for point in found["points"]}]
-    if missing or "accuracy" not in found:
-        test = _RateTest(opened, config)
-        if "accuracy" not in found:
-            found |= {name: opened.settings[name] for name in ("arm", "seed")}
-            found |= {"images": len(test.chosen), "other_images": opened.other_images, **test.without_files()}
-        for number, (tables, subsampling) in enumerate(missing):
-            if progress is not None:
-                progress(f"{tables} {subsampling or ''}".strip(), number, len(missing))
-            found["points"].append(test.standard(tables, subsampling) if subsampling else test.own(folder))
-            found = pieces.keep(RATE, None, found)
+    found = pieces.find(RATE, needed=_KEYS)
+    if found is None or _missing(found, wanted):
+        with claimed(folder.path / _LOCK, f"{folder} is being measured"):  # or each would write over what the other has found
+            remove_strays(folder.path)
+            found = pieces.find(RATE, needed=_KEYS) or {"points": []}
+            test, missing = _RateTest(opened, config), _missing(found, wanted)
+            if "accuracy" not in found:
+                found |= {name: opened.settings[name] for name in ("arm", "seed")}
+                found |= {"images": len(test.chosen), "other_images": opened.other_images, **test.without_files()}
+            for number, (tables, subsampling) in enumerate(missing):
+                if progress is not None:
+                    progress(f"{tables} {subsampling or ''}".strip(), number, len(missing))
+                found["points"].append(test.standard(tables, subsampling) if subsampling else test.own(folder))
+                found = pieces.keep(RATE, None, found)
     return {**found, "points": [point for point in found["points"] if _key(point) in wanted]}
+
+
+def _missing(found: dict[str, Any], wanted: Sequence[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
+    """Of the points that are wanted, those that are not there."""
+    there = {_key(point) for point in found["points"]}
+    return [key for key in wanted if key not in there]
 
 
 def _key(point: dict[str, Any]) -> tuple[str, str | None]:
@@ -211,6 +216,6 @@ class _RateTest:
         for images, targets in DataLoader(Subset(self.data.test, self.chosen), self.config.batch_size):
             seen = images if stored is None else torch.stack([stored(image) for image in images])
             logits = model(seen.to(self.device)).cpu().double()
-            right.append((logits.argmax(1) == targets).numpy())
+            right.append(are_right(logits, targets).numpy())
             losses.append(nn_functional.cross_entropy(logits, targets, reduction="none").numpy())
         return np.concatenate(right), np.concatenate(losses)

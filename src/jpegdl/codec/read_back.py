@@ -116,11 +116,14 @@ def file_report(
         - ``model`` (digest of its file), ``arm`` and ``seed``: whose numbers they are.
 
     Raises:
-        UsageError: a run that is not finished, or whose layer no JPEG file can stand for; data of other classes; no images.
+        UsageError: a run that is not finished, or whose layer no JPEG file can stand for, or with ``data.jpeg_test``; data of
+            other classes; no images.
     """
     if exact and files is not None:
         raise UsageError("exact is for files that are made here, and those in a folder are made already: give only one of them")
     of_run(folder)
+    if why := files_of_files(folder):
+        raise UsageError(why)
     model = digest_of_file(folder.model_file) if folder.model_file.is_file() else None  # opening it says what is missing
     opened, tell = open_for_test(folder, place or DataPlace(), device), progress or (lambda what, done, total: None)
     run, data = opened.run, opened.data
@@ -171,6 +174,17 @@ def file_report(
     }
 
 
+def files_of_files(folder: RunFolder) -> str | None:
+    """Return why no files can be made of what a run's model sees of its test images, in words; None if they can."""
+    quality = folder.config().data.jpeg_test
+    if quality is None:
+        return None
+    return (
+        f"the test images of {folder} go through JPEG of quality {quality} (data.jpeg_test): files made of them would be files "
+        "of files, smaller than those of the images"
+    )
+
+
 def keep_file_report(folder: RunFolder, found: dict[str, Any]) -> None:
     """Write what :func:`file_report` found of a folder of files to the run's ``files.json``, for the report."""
     write_json(folder.path / FILES, found)
@@ -210,8 +224,9 @@ def made_exact(files: Path) -> bool | None:
     """Return whether files were made with exact levels, by the ``compress.json`` in their folder or above it; None where
     none says."""
     for folder in (files.resolve(), *files.resolve().parents):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            return bool(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["settings"]["exact"])
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            settings = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["settings"]
+            return bool(settings.get("exact"))  # of which those of files for readers say nothing
     return None
 
 
@@ -231,7 +246,7 @@ class _Test:
             self.tell(name, done, len(chosen))
 
     def right(self, model: nn.Module, images: Tensor, targets: Tensor) -> int:
-        return int((model(images.to(self.device)).argmax(1).cpu() == targets).sum())
+        return int(are_right(model(images.to(self.device)).cpu(), targets).sum())
 
     @torch.no_grad()
     def without_files(self, data: "Data", chosen: list[int], optimize: bool) -> list[Row]:
@@ -291,6 +306,7 @@ class _Test:
             path=str(files),
             classes=None,
             limit=None,
+            test_share=None,
             jpeg_test=None,
             workers=0,
             cache="none",
@@ -315,6 +331,11 @@ class _Test:
             **_sameness(pairs, _pairs(test, data), test, data),
             "indices": [image for image, _ in pairs or []],
         }
+
+
+def are_right(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return which of logits (N, classes) are right, (N,) bool; those that are not finite are no answer."""
+    return (logits.argmax(1) == targets) & logits.isfinite().all(1)
 
 
 class _Counts:

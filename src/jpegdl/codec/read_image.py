@@ -18,6 +18,7 @@ from jpegdl.opener import FORMATS, BadImage, NotAnImage, decoding, open_image
 BAD = (BadImage, OSError, MemoryError)
 _TRANSPARENT = "is transparent, which JPEG has no place for: put it on a background first"
 _RAW_EXIF = ("AVIF", "JPEG", "MPO", "PNG", "WEBP")  # formats that hold the block as JPEG does
+_XMP = {"xmp", "XML:com.adobe.xmp"}  # where Pillow looks for an orientation that EXIF does not say
 _SPACES = {"RGB": b"RGB ", "L": b"GRAY"}  # of ICC profiles, by the mode they fit
 
 
@@ -42,11 +43,16 @@ class DecodedImage:
     @property
     def note(self) -> int:
         """The EXIF orientation that goes into the file, 1 to 8; 1 where there is none."""
-        if not self.exif:
-            return 1
-        there = Image.new("L", (1, 1))
-        there.info["exif"] = self.exif
-        return orientation_note(there)
+        return note_in(self.exif)
+
+
+def note_in(exif: bytes) -> int:
+    """Return the orientation in an EXIF block, 1 to 8; 1 where there is none or it cannot be read."""
+    if not exif:
+        return 1
+    there = Image.new("L", (1, 1))
+    there.info["exif"] = exif
+    return orientation_note(there)
 
 
 def open_photo(path: str | os.PathLike[str]) -> DecodedImage:
@@ -76,7 +82,7 @@ def open_picture(stream: IO[bytes], name: str) -> DecodedImage:
     """Read an image file, opened; ``name`` is its name.
 
     - Grey stays grey; grey of up to 16 bits is scaled to 8 bits; palette, CMYK and others become RGB as Pillow converts them.
-    - The EXIF block stays, and of formats that have none of JPEG's kind the orientation.
+    - The EXIF block stays, and of formats that have none of JPEG's kind the orientation, also where XMP alone says it.
     - An ICC profile stays where it is one of the pixels' colour space: not for CMYK, which it no longer is.
     - Of an MPO file, as some cameras and phones write it, the first picture is taken.
 
@@ -87,14 +93,19 @@ def open_picture(stream: IO[bytes], name: str) -> DecodedImage:
     try:
         source = open_image(stream)
     except NotAnImage:
-        suffix = Path(name).suffix.lower()
-        if is_image(name) or Image.registered_extensions().get(suffix) in FORMATS:
-            raise
-        if suffix in UNREAD:
+        if (suffix := Path(name).suffix.lower()) in UNREAD:
             raise BadImage(f"Pillow does not read {suffix} files here: convert it first") from None
+        if is_picture(name):
+            raise
         raise Other from None
     with source:
         return decoding(lambda: _picture(source))
+
+
+def is_picture(name: str) -> bool:
+    """Return whether a file says by its name that it is an image, of whatever format."""
+    suffix = Path(name).suffix.lower()
+    return is_image(name) or suffix in UNREAD or Image.registered_extensions().get(suffix) in FORMATS
 
 
 def _picture(source: Image.Image) -> DecodedImage:
@@ -103,7 +114,7 @@ def _picture(source: Image.Image) -> DecodedImage:
         raise BadImage(f"has {frames} pictures ({source.format}), and a JPEG file holds one")
     loaded(source)
     image = storable(source)
-    return DecodedImage(image, _exif(source), _profile(source, image.mode))
+    return DecodedImage(image, exif_of(source), _profile(source, image.mode))
 
 
 def storable(image: Image.Image) -> Image.Image:
@@ -135,14 +146,18 @@ def _refuse_keyed(image: Image.Image) -> None:
         raise BadImage(_TRANSPARENT)
 
 
-def _exif(image: Image.Image) -> bytes:
-    raw: bytes = image.info.get("exif", b"")
-    if image.format in _RAW_EXIF:
-        return raw if not raw or raw.startswith(b"Exif\0\0") else b"Exif\0\0" + raw
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1)
-    if turned == 1 or image.format == "TIFF":  # which Pillow has turned already
-        return b""
+def exif_of(image: Image.Image) -> bytes:
+    """Return the EXIF block for a JPEG file of an image, with the orientation that Pillow finds: where the block says none, XMP
+    may."""
+    raw: bytes = image.info.get("exif", b"") if image.format in _RAW_EXIF else b""
+    raw = raw if not raw or raw.startswith(b"Exif\0\0") else b"Exif\0\0" + raw
+    if raw and not image.info.keys() & _XMP:
+        return raw
+    turned = orientation_note(image)
+    if turned == note_in(raw) or image.format == "TIFF":  # which Pillow has turned already
+        return raw
     own = Image.Exif()
+    own.load(raw)
     own[ExifTags.Base.Orientation] = turned
     return own.tobytes()
 

@@ -258,6 +258,7 @@ class ReaderStage:
         Raises:
             UsageError: there is none, or no mu gives it.
         """
+        manifest.note_code({reader.name: reader.code for reader in (*self.readers, *self.judges) if reader.code is not None})
         self.mu = manifest.mu if self.mu is None else self.mu
         if self.mu is None:
             self.mu = self._found(pictures, total)

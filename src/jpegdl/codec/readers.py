@@ -31,9 +31,9 @@ from jpegdl.layer import PrependedModel, prepend
 from jpegdl.layer.jpeg_function import jpeg
 from jpegdl.runs import RunFolder
 from jpegdl.runs.device import compute_device, has_bfloat16
-from jpegdl.runs.model import open_run
-from jpegdl.settings import Quality, check_value
-from jpegdl.user_code import find_object, is_own, said
+from jpegdl.runs.model import named_classes, open_run
+from jpegdl.settings import Count, Quality, check_value
+from jpegdl.user_code import find_object, is_own, said, source_digest
 
 
 class NotFinite(UsageError):  # noqa: N818
@@ -88,6 +88,7 @@ class PhotoReader:
     Attributes:
         classes, features, name, size, resize, squash, interpolation, jpeg, orientation: as given.
         outputs: how many logits, or features, there are.
+        code: digest of the file with the user's own code that makes it; None where :func:`open_reader` found none.
 
     Raises:
         UsageError: the network takes more than images, fails on them, or gives no logits, or none that are finite; its answers
@@ -117,10 +118,12 @@ class PhotoReader:
             raise UsageError(f"interpolation of {name} must be bicubic or bilinear, got {interpolation!r}")
         if orientation not in ("stored", "follow"):
             raise UsageError(f"orientation of {name} must be stored or follow, got {orientation!r}")
-        if jpeg is not None:
-            check_value(jpeg, Quality, f"jpeg of {name}")
+        for value, kind, what in ((size, Count, "size"), (resize, Count | None, "resize"), (jpeg, Quality | None, "jpeg")):
+            check_value(value, kind, f"{what} of {name}")
+        if resize is not None and resize < size:
+            raise UsageError(f"resize of {name} must be at least size = {size}, got {resize}")
         self.squash, self.jpeg, self.orientation = squash, jpeg, orientation
-        self.name, self.size, self.resize, self.interpolation = name, size, max(size, resize or size), interpolation
+        self.name, self.size, self.resize, self.interpolation = name, size, resize or size, interpolation
         self.features, self.classes = features, None if classes is None else list(classes)
         self.device = compute_device(None if device is None else str(device))
         self.digest = digest or _digest_of(network)
@@ -189,6 +192,7 @@ class PhotoReader:
         except Exception:  # the network makes float32 tensors itself
             self._model, self._pure = exact, False
 
+    code: str | None = None
     _pure = _half = _probabilities = False
 
     def record(self) -> dict[str, Any]:
@@ -376,24 +380,33 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
     options: dict[str, Any] = {"features": features, "device": device, "fast": fast}
     processor = None
     folder = Path(plain).expanduser()
+    plain_name, weights = (plain, None) if folder.is_dir() else _with_file(plain)
     if folder.is_dir():
         network, found = _of_folder(folder)
         processor = found.pop("processor", None)
-    elif is_own(plain.partition("@")[0]):
-        made = _own(*_with_file(plain))
+    elif is_own(plain_name):
+        made = _own(plain_name, weights)
         if isinstance(made, PhotoReader):
+            if weights is not None:
+                raise UsageError(
+                    f"{plain_name} makes a PhotoReader, which has its weights: drop @{weights}, or make the network"
+                )
             if features and not made.features:
                 raise UsageError(f"{plain} makes a PhotoReader: have it give features with PhotoReader(..., features=True)")
+            made.code = source_digest(plain_name)
             return made
         network, found = made, _recorded_input(made)
     else:
-        network, found = _of_library(*_with_file(plain), features=features)
+        network, found = _of_library(plain_name, weights, features=features)
+    if weights is not None:  # of a run they name their classes
+        found["classes"] = named_classes(weights)
     if features:
         network = _without_head(network)
         found["classes"] = None
-    front, at, file = name.partition("@")
-    shown = f"{front}@{Path(file).name}" if at else name  # in files and tables; the folder does not matter
+    shown = name if weights is None else f"{name.partition('@')[0]}@{weights.name}"  # in files and tables; no folder matters
     reader = PhotoReader(network, shown, **{**found, **options})
+    if not folder.is_dir() and is_own(plain_name):
+        reader.code = source_digest(plain_name)
     if processor is not None:
         _check_view(reader, processor)
     return reader
@@ -529,7 +542,7 @@ def _of_processor(folder: Path, size: Any) -> dict[str, Any]:
     resample, normalises = getattr(processor, "resample", None), getattr(processor, "do_normalize", True)
     return {
         "size": crop or side,
-        "resize": side if share is None else int(side / share),
+        "resize": (side if share is None else int(side / share)) or None,
         "squash": square,
         "interpolation": Image.Resampling(2 if resample is None else resample).name.lower(),
         "mean": processor.image_mean if normalises else (0.0, 0.0, 0.0),
@@ -580,7 +593,10 @@ def _seen(made: OwnInput, whose: str) -> dict[str, Any]:
     """Options of a reader for the images that a network was made for."""
     if made.unlike:
         raise UsageError(f"the record (pretrained_cfg) of {whose} has {made.unlike}")
-    return {name: value for name, value in asdict(made).items() if name != "unlike"}
+    # A crop share above 1, as three of timm's records have it, would put a border around the photo: it is seen without.
+    seen = asdict(made) | {"resize": max(made.size, made.resize)}
+    del seen["unlike"]
+    return seen
 
 
 def _own(name: str, file: Path | None) -> Any:

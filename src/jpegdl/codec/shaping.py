@@ -47,6 +47,10 @@ def check_file_shape(shape: Shape) -> None:
     check_fields(shape)
     if not math.isfinite(shape.mu):
         raise UsageError(f"mu must be a finite number, got {shape.mu}")
+    if shape.learned is not None and shape.effort < 2:
+        raise UsageError("learned tables are to choose from, which needs effort 2 or 3")
+    if shape.rounds != Shape.rounds and shape.effort < 3:
+        raise UsageError("rounds are steps along the gradient, which need effort 3")
     ladders(shape)
 
 
@@ -91,11 +95,9 @@ def batches(photos: Iterable[PhotoLike]) -> Iterator[list[DecodedImage]]:
     """Photos a few at a time, fewer of large ones.
 
     Raises:
-        TypeError: one photo, whose rows would be taken for photos.
+        TypeError: see :func:`check_several`.
     """
-    rows = isinstance(photos, np.ndarray | Tensor) and photos.ndim == 3 and 3 in photos.shape
-    if rows or isinstance(photos, Image.Image | DecodedImage | str | Path):
-        raise TypeError("photos must be several, got one: [photo]")
+    check_several(photos)
     batch: list[DecodedImage] = []
     pixels = 0
     for photo in photos:
@@ -108,6 +110,17 @@ def batches(photos: Iterable[PhotoLike]) -> Iterator[list[DecodedImage]]:
         pixels += size
     if batch:
         yield batch
+
+
+def check_several(photos: Any) -> None:
+    """Refuse one photo in place of several.
+
+    Raises:
+        TypeError: it is one, whose rows would be taken for photos.
+    """
+    rows = isinstance(photos, np.ndarray | Tensor) and photos.ndim == 3 and 3 in photos.shape
+    if rows or isinstance(photos, Image.Image | DecodedImage | str | Path):
+        raise TypeError("photos must be several, got one: [photo]")
 
 
 def _finish(

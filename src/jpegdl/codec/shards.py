@@ -18,11 +18,11 @@ from typing import Any
 from jpegdl.codec.config import CompressConfig, check_compress
 from jpegdl.codec.encode_folder import CompressStanding
 from jpegdl.codec.out_folder import Manifest, alone_in, writing
-from jpegdl.codec.read_image import BAD, DecodedImage, Other, open_picture, why
-from jpegdl.codec.reader_stage import ReaderStage, summary_of
-from jpegdl.data.sources.listing import check_end, hidden, is_image, open_tar
+from jpegdl.codec.read_image import BAD, DecodedImage, Other, is_picture, open_picture, why
+from jpegdl.codec.reader_stage import NEEDED, ReaderStage, summary_of
+from jpegdl.data.sources.listing import check_end, hidden, open_tar
 from jpegdl.errors import UsageError
-from jpegdl.files import printable, replacing, write_json
+from jpegdl.files import digest_of_file, printable, replacing, write_json
 
 SUFFIX = ".tar"
 _AHEAD = 4  # samples for each thread that wait for those before them
@@ -170,19 +170,21 @@ class _Shards:
         return self.out / f"{path.name}.json"
 
     def _there(self, path: Path) -> bool:
-        """Return whether a shard was made, of the file that is there now."""
+        """Return whether a shard was made, of the file that is there now, and all is known of it."""
         try:
             there = json.loads(self._beside(path).read_text(encoding="utf-8"))
-            size = (self.out / path.name).stat().st_size
-            return bool(there["made_of"] == _state(path) and there["bytes"] == size)
-        except (OSError, ValueError, KeyError, TypeError):
+            known = isinstance(there["bad"], list) and all(set(one) >= NEEDED for one in there["files"].values())
+            same = there["bytes"] == (self.out / path.name).stat().st_size and _is_same(path, *there["made_of"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
+        return known and same
 
     def _shard(self, path: Path, pool: ThreadPoolExecutor) -> int:
         made: dict[str, dict[str, Any]] = {}
         bad: list[dict[str, str]] = []
+        sizes: list[tuple[int, int, int]] = []
         names: dict[str, str] = {}  # in the new shard, and in the old one
-        state, beside = _state(path), _beside_an_image(path)
+        state, beside = [*_seen(path), _digest(path)], _beside_an_image(path)
         with writing(self.out), replacing(self.out / path.name) as new:
             with tarfile.open(new, "w") as tar:
                 for entry, content, done in self._members(path, pool, beside):
@@ -194,19 +196,18 @@ class _Shards:
                         made_of, before, pixels = done
                         name = f"{posixpath.splitext(name)[0]}.jpg"
                         made[name] = made_of
-                        self.bytes += len(content)
-                        self.before += before
-                        self.pixels += pixels
-                    if (other := names.get(name)) is not None:
+                        sizes.append((len(content), before, pixels))
+                    if (other := names.get(posixpath.normpath(name))) is not None:
                         both = "is there twice" if other == entry.name else f"and {other} would both become {name}"
                         raise _ShardError(printable(f"{path}: {entry.name} {both}; write the shard anew without one of them"))
-                    names[name] = entry.name
+                    names[posixpath.normpath(name)] = entry.name
                     tar.addfile(_renamed(entry, name, len(content)), io.BytesIO(content))
             size = new.stat().st_size
         with writing(self.out):
             # Once it is in its place: if the process ends in between, it is made again. Sizes of tars are often the same.
             write_json(self._beside(path), {"made_of": state, "bytes": size, "beside": len(beside), "bad": bad, "files": made})
         self.written += 1
+        self.bytes, self.before, self.pixels = map(sum, zip((self.bytes, self.before, self.pixels), *sizes, strict=True))
         return len(made)
 
     def _members(
@@ -269,19 +270,25 @@ def _entries(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[tarfile.TarFile]:
+def _named(path: Path) -> Iterator[None]:
+    """Whatever is wrong with a shard, as what concerns it alone."""
     try:
-        with open_tar(path) as tar:
-            yield tar
+        yield
     except UsageError as error:  # which names it
         raise _ShardError(str(error)) from error
     except (OSError, tarfile.TarError) as error:
         raise _ShardError(f"shard {path} cannot be read: {error}") from error
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[tarfile.TarFile]:
+    with _named(path), open_tar(path) as tar:
+        yield tar
+
+
 def _is_photo(name: str) -> bool:
     """Whether it is named as an image is, and not hidden, as what a Mac puts into tars beside each file."""
-    return is_image(name) and not any(hidden(part) for part in name.split("/") if part not in (".", ".."))
+    return is_picture(name) and not any(hidden(part) for part in name.split("/") if part not in (".", ".."))
 
 
 def _beside_an_image(path: Path) -> set[str]:
@@ -309,9 +316,21 @@ def _photos(path: Path) -> Iterator[DecodedImage]:
                     yield open_picture(io.BytesIO(content), entry.name)
 
 
-def _state(path: Path) -> list[int]:
-    try:
+def _seen(path: Path) -> list[int]:
+    """Size, time stamp and, which no program sets at will, when either was last changed."""
+    with _named(path):
         status = path.stat()
-    except OSError as error:
-        raise _ShardError(f"shard {path} cannot be read: {error}") from error
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _digest(path: Path) -> str:
+    with _named(path):
+        return digest_of_file(path)
+
+
+def _is_same(path: Path, size: int, time_stamp: int, changed: int | None = None, digest: str | None = None) -> bool:
+    """Return whether a shard is what it was; of one that earlier versions made, by size and time stamp alone."""
+    now = _seen(path)
+    if digest is None:
+        return now[:2] == [size, time_stamp]
+    return now == [size, time_stamp, changed] or (now[0] == size and _digest(path) == digest)

@@ -21,10 +21,11 @@ from jpegdl.codec.learned import LARGEST, file_tables
 from jpegdl.codec.photo_rates import photos_in
 from jpegdl.codec.read_image import open_photo
 from jpegdl.codec.readers import NotFinite, PhotoReader, names_in, open_readers
-from jpegdl.codec.shaping import as_readers
+from jpegdl.codec.shaping import as_readers, check_several
 from jpegdl.codec.trials import LOOKS, QUALITIES, PhotoLike, as_photo, decoded, seen_bytes
 from jpegdl.errors import UsageError
 from jpegdl.functional import ZIGZAG
+from jpegdl.opener import decoding
 from jpegdl.random import evenly
 from jpegdl.runs.progress import Progress
 from jpegdl.settings import Count, Seed, check_value
@@ -76,6 +77,7 @@ class FileCost:
 
     Raises:
         UsageError: no photos, or settings that cannot be used.
+        TypeError: one photo in place of several.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class FileCost:
         subsampling: str = "4:2:0",
         looked: Callable[[int], None] | None = None,
     ) -> None:
+        check_several(photos)
         if not len(photos):
             raise UsageError("photos must hold at least one to search tables on")
         if not mu >= 0 or not math.isfinite(mu):
@@ -101,7 +104,7 @@ class FileCost:
         with self._opening:
             photo = self.photos[number]
             if isinstance(photo, Image.Image):
-                photo.load()
+                decoding(photo.load)
         return photo
 
     @torch.no_grad()

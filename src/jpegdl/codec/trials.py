@@ -25,9 +25,10 @@ from jpegdl.codec.encoder import check_sides, segments
 from jpegdl.codec.levels import Array, file_of_levels, nearest_levels
 from jpegdl.codec.read_image import DecodedImage, open_photo, storable
 from jpegdl.codec.readers import PhotoReader
+from jpegdl.data.pixels import loaded
 from jpegdl.errors import UsageError
 from jpegdl.settings import Count, NotNegative, Quality, Range
-from jpegdl.tables import standard_tables
+from jpegdl.tables import check_table, standard_tables
 
 #: Qualities of libjpeg's scale that files are made at to choose from.
 QUALITIES = (6, 8, 10, 15, 20, 30, 50, 65, 80, 90)
@@ -154,7 +155,7 @@ def ladders(shape: Shape) -> list[list[Tables]]:
     """Return the tables that are tried: of each kind those of all qualities, from coarse to fine; a floor that is given is one.
 
     Raises:
-        UsageError: there are no qualities.
+        UsageError: there are no qualities, or learned tables are none.
     """
     if not shape.qualities:
         raise UsageError("qualities must be one or more, from 1 to 100, got none")
@@ -176,7 +177,9 @@ def ladders(shape: Shape) -> list[list[Tables]]:
     ]
     if shape.learned is None:
         return [standard, finer, *last]
-    luma, chroma = shape.learned
+    luma, chroma = (
+        check_table(table, f"learned {name}") for name, table in zip(("luma", "chroma"), shape.learned, strict=True)
+    )
     return [standard, finer, _scaled(luma, chroma, shape.lowest), *last]
 
 
@@ -304,12 +307,11 @@ def as_photo(photo: PhotoLike) -> DecodedImage:
 def _as_picture(photo: Image.Image | np.ndarray[Any, Any] | Tensor) -> Image.Image:
     """As an image, mode RGB or L."""
     if isinstance(photo, Image.Image):
-        if not all(photo.size):
-            raise ValueError(f"a photo must have pixels, got one of {photo.width} x {photo.height}")
+        loaded(photo)  # it may be open, and not decoded
         return storable(photo)
     if isinstance(photo, Tensor):
-        if photo.ndim != 3 or photo.shape[0] not in (1, 3):
-            raise ValueError(f"a photo must be (3, H, W) or (1, H, W), got {tuple(photo.shape)}")
+        if photo.ndim != 3 or photo.shape[0] not in (1, 3) or not photo.numel():
+            raise ValueError(f"a photo must be (3, H, W) or (1, H, W), and have pixels, got {tuple(photo.shape)}")
         if photo.is_floating_point():
             if not bool(photo.isfinite().all()) or float(photo.min()) < 0 or float(photo.max()) > 1:
                 raise ValueError("a photo in floating point must lie in [0, 1], and be finite")

@@ -139,13 +139,10 @@ def decode_levels(
     Source: libjpeg-turbo's jidctint.c, jdsample.c, jdcolor.c.
     """
     down, across = chroma_factors(subsampling)
-    if len(levels) not in (1, 3):
-        raise UsageError(f"levels must be those of Y, or of Y, Cb and Cr, got {len(levels)} tensors")
+    check_levels(levels)
     # Samples beyond the edge of the image are left out of the upsampling filter.
     sampled = -(-size[0] // down), -(-size[1] // across)
     for index, part in enumerate(levels):
-        if part.is_floating_point():
-            raise TypeError(f"levels must be whole numbers of an integer dtype, got {part.dtype}: levels.round().int()")
         height, width = sampled if index else size
         kind = f"planes of {subsampling} chroma" if index else "images"
         shape = ("N", -(-height // BLOCK), -(-width // BLOCK), BLOCK, BLOCK)
@@ -157,6 +154,24 @@ def decode_levels(
     if (down, across) != (1, 1):
         planes = [crop_edges(_upsampled(plane, down), size) for plane in planes]
     return torch.stack(_rgb(y, *planes), 1).to(torch.uint8)
+
+
+def check_levels(levels: tuple[Tensor, ...]) -> None:
+    """Refuse anything but the levels of one plane or three, of the same images.
+
+    Raises:
+        TypeError: they are of a floating-point dtype.
+        UsageError: there are other planes, or the numbers of images differ, which would broadcast.
+    """
+    if len(levels) not in (1, 3):
+        raise UsageError(f"levels must be those of Y, or of Y, Cb and Cr, got {len(levels)} tensors")
+    for part in levels:
+        if part.is_floating_point():
+            raise TypeError(f"levels must be whole numbers of an integer dtype, got {part.dtype}: levels.round().int()")
+        if part.shape[0] != levels[0].shape[0]:
+            raise UsageError(
+                f"levels of Y, Cb and Cr must be of the same images, got {levels[0].shape[0]} and {part.shape[0]} of them"
+            )
 
 
 def _check_pixels(pixels: Tensor) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from jpegdl.errors import UsageError
+from jpegdl.functional.checks import check_floating
 from jpegdl.functional.exact import chroma_factors
 from jpegdl.functional.transforms import (
     BLOCK,
@@ -38,11 +39,13 @@ def images_to_planes(images: Tensor, subsampling: str = "4:2:0") -> tuple[Tensor
         (N, 2, h, w, 8, 8), with as many blocks as cover its samples; None for grey images.
 
     Raises:
+        TypeError: ``images`` hold integers.
         UsageError: another shape or subsampling.
 
     Source: ITU-T T.81, A.1.1; libjpeg's jcsample.c and jcprepct.c.
     """
     down, across = chroma_factors(subsampling)
+    check_floating(images, "images")
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise UsageError(f"images must be of shape (N, 3, H, W) or (N, 1, H, W), got {tuple(images.shape)}")
     if images.shape[1] == 1:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jpegdl.errors import UsageError
 from jpegdl.functional.bits import RUNS, SIZES, Symbols, coded_bits, expected_symbols, size_category
-from jpegdl.functional.exact import chroma_factors
+from jpegdl.functional.exact import check_levels, chroma_factors
 from jpegdl.functional.transforms import BLOCK, ZIGZAG
 
 #: Whose lengths the codes have: those of ITU-T T.81, Annex K, as encoders use them unless told otherwise, or the file's own.
@@ -96,6 +96,7 @@ def scan_bits(levels: tuple[Tensor, ...], subsampling: str = "4:2:0", codes: str
         codes in it.
 
     Raises:
+        TypeError: levels of a floating-point dtype.
         UsageError: there are no such codes or no such subsampling, the levels are those of another subsampling, or a baseline
             file cannot hold them.
     """
@@ -141,6 +142,7 @@ def _scans(levels: tuple[Tensor, ...], subsampling: str, codes: str) -> list[tup
     """Of each image, the bits, and the lengths of its codes of luma and of chroma."""
     if codes not in CODES:
         raise UsageError(f"codes must be standard or optimal, got {codes!r}")
+    check_levels(levels)
     factors = (1, 1) if len(levels) == 1 else chroma_factors(subsampling)
     parts = []
     for number, plane in enumerate(levels):

@@ -28,15 +28,18 @@ def tables_of_run(
             ``bits``) count. With ``model_file``, and for magnitude tables without a plain run, all of it does.
         seed: which order of the training images.
         method: sensitivity or magnitude.
-        model_file: another plain model's ``model.safetensors`` to take the sensitivities from.
+        model_file: for sensitivity, another plain model's ``model.safetensors`` to take the sensitivities from.
 
     Raises:
-        UsageError: unknown method, no trained plain model, other data, or tables that cannot be computed.
+        UsageError: unknown method, or a model that it does not need; no trained plain model, other data, or tables that cannot
+            be computed.
     """
     from jpegdl.data import Data  # Lightning, which those who only read a run need not wait for
 
     if method not in ("sensitivity", "magnitude"):
         raise UsageError(f"method must be sensitivity or magnitude, got {method!r}")
+    if method == "magnitude" and model_file is not None:
+        raise UsageError(f"magnitude tables come from images alone: drop --model {model_file}, or give --method sensitivity")
     device = compute_device(here.device)
     own = model_file is None and folder.finished
     if not own and method == "sensitivity" and model_file is None:
