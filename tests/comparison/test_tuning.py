@@ -77,7 +77,10 @@ def test_a_trial_counts_by_its_mean_over_folds(config, monkeypatch, capfd):
     made = []
     monkeypatch.setattr(tuning, "make_layer", _noting_tables(tuning.make_layer, made))
     found = tuning.tune(config, trials=1)
-    last = {(arm, fold): (content, accuracy, path) for arm, fold, content, accuracy, path in accuracies}
+    best = {arm: tuning._place(config, tuning._best(config, arm, 1)) for arm in ("plain", "jpeg-dl")}
+    last = {
+        (arm, fold): (content, accuracy, path) for arm, fold, content, accuracy, path in accuracies if path.parent == best[arm]
+    }
     assert len({content for content, *_ in last.values()}) == 2
     for arm in ("plain", "jpeg-dl"):
         assert found[arm].accuracy == pytest.approx((last[arm, 0][1] + last[arm, 1][1]) / 2)
@@ -179,12 +182,52 @@ def test_what_is_tried_first_is_tried_to_its_end(config, monkeypatch, capfd):
     monkeypatch.setattr(tuning, "train_run", train)
     tuning.tune(config, trials=2)
     own = config.training.optimizer.lr, config.data.batch_size
-    assert tried[:2] == [("plain", 1, *own), ("plain", 2, *own)]  # the recipe, and for twice as long
-    assert tried[2:] == [("jpeg-dl", 1, *own), ("jpeg-dl", 2, *own)]  # 2: plain's best, or the recipe for twice as long
+    assert tried[::3] == [("plain", 1, *own), ("plain", 2, *own)]  # the recipe, and for twice as long, or the layer's best
+    assert tried[1:3] == [("jpeg-dl", 1, *own), ("jpeg-dl", 2, *own)]  # 2: plain's best, or the recipe for twice as long
     assert all(trial.state.name == "COMPLETE" for arm in ("plain", "jpeg-dl") for trial in tuning._ended(config, arm))
     tuning.tune(config, trials=3)
-    third = tuning._ended(config, "plain")[2]
+    third = tuning._ended(config, "jpeg-dl")[2]
     assert third.user_attrs["settings"]["training"]["epochs"] == 1 or third.state.name == "PRUNED"  # drawn
+
+
+def test_plain_tries_what_was_best_for_the_layer(config, monkeypatch, capfd):
+    """Or the layer could win by crops, say, that plain was never trained with."""
+    tried = []
+
+    def train(run, data, make, folder, arm, *rest):
+        tried.append((arm, run.data, run.training.optimizer, run.training.epochs))
+        good = len(tried) == 4 + 5  # the layer's last, which is drawn
+        return {"accuracy": 0.9 if good else 0.1 * (arm == "plain"), "epochs": run.training.epochs}
+
+    monkeypatch.setattr(tuning, "train_run", train)
+    found = tuning.tune(config, trials=5)
+    assert [arm for arm, *_ in tried] == ["plain"] * 4 + ["jpeg-dl"] * 5 + ["plain"]
+    assert tried[9][1:] == tried[8][1:]
+    assert tried[9][1:] not in [each[1:] for each in tried[:4]]
+    assert [one.trials for one in found.values()] == [5, 5]
+    again = tuning.tune(config, trials=5)
+    assert len(tried) == 10
+    assert again == found
+
+
+def test_what_was_best_for_the_layer_counts_however_many_trials_plain_has(config, monkeypatch, capfd):
+    """As where an earlier version, which let plain try its own alone, had used up all of them."""
+    rates = set()  # of the layer, but for the recipe's
+
+    def train(run, data, make, folder, arm, *rest):
+        rate = run.training.optimizer.lr
+        if arm == "jpeg-dl" and rate != config.training.optimizer.lr:
+            rates.add(rate)
+        return {"accuracy": 0.9 if rate in rates else 0.1, "epochs": run.training.epochs}
+
+    monkeypatch.setattr(tuning, "train_run", train)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(tuning, "_cross", lambda config: 0)
+        before = tuning.tune(config, trials=5)
+    assert (before["plain"].accuracy, before["jpeg-dl"].accuracy) == (0.1, 0.9)
+    found = tuning.tune(config, trials=5)
+    assert (found["plain"].accuracy, found["jpeg-dl"].accuracy) == (0.9, 0.9)
+    assert [one.trials for one in found.values()] == [5, 5]
 
 
 def test_the_recipes_accuracy_is_the_recipes_whenever_it_was_tried(config, monkeypatch, capfd):
@@ -241,7 +284,7 @@ def test_where_the_recipe_is_plains_best_the_longer_one_is_the_layers_second(con
 
     monkeypatch.setattr(tuning, "train_run", train)
     tuning.tune(config, trials=2)
-    assert tried == [("plain", 1), ("plain", 2), ("jpeg-dl", 1), ("jpeg-dl", 2)]
+    assert tried == [("plain", 1), ("jpeg-dl", 1), ("jpeg-dl", 2), ("plain", 2)]
 
 
 def test_a_journal_that_was_cut_off_goes_on(config, monkeypatch, capfd):

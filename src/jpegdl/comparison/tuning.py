@@ -1,7 +1,7 @@
 """Tuning plain and the layer alike, on images held out of training: ``jpegdl tune``.
 
-Trials are Optuna's, in a journal in the folder of the comparison, where several processes find them; a trial whose loss is
-among the largest after a ninth or a third of its epochs ends there (successive halving). The test images are never read.
+Trials are Optuna's, in a journal in the folder of the comparison, where several processes find them; a trial whose loss after
+a third of its epochs is not among the smallest third ends there (successive halving). The test images are never read.
 """
 
 import hashlib
@@ -45,11 +45,12 @@ from jpegdl.training import train_run
 _BOTH = ("plain", "jpeg-dl")  # both are tuned, with as many trials each, or neither
 TUNED = "tuned.yaml"
 _HOLDOUT = 0.2  # share of the training images, if the settings hold nothing out
-_STEPS = 27  # the pruner divides each training into these, whatever its epochs: rungs after 3, 9 and 27
-_FACTOR = 3
+_STEPS = 27  # the pruner divides each training into these, whatever its epochs
+_FACTOR = 3  # the pruner's first rung is after a third: after a ninth, rates still rise in most schedules, and say little
+_DRAWN = 4  # trials before the sampler goes by what they found: later there would be little left of 12 or 20
 #: Errors that a learning rate that is too large ends in: the trial is lost, and the others go on.
 _LOST = ("the loss is", "no longer finite", "has no memory left")
-_WHOLE = "whole"  # marks a trial that is not drawn, and never ended early
+_WHOLE = "whole"  # marks a trial that is not drawn, and never ended early: 1, or 2 if it is what the other arm found
 _RECIPES = "recipe's"  # a choice: what the recipe has
 
 
@@ -93,7 +94,8 @@ def tune(config: CompareConfig, trials: int = 20, hours: float | None = None, se
 
     Learning rate, weight decay, batch size, schedule, crops, colours and epochs of both; the layer's learning rate, its q_max
     and alpha (or hardness) too. The recipe's own settings are the first trial of each, plain's best the layer's second, and the
-    recipe trained longest the next, as nothing changed our own verdicts more.
+    recipe trained longest the next, as nothing changed our own verdicts more. The layer's best, as far as plain has such
+    settings, is plain's last: neither wins by settings that the other was never trained with.
     What was interrupted goes on with the same call; one that asks for more trials adds to those that there are. Writes
     ``tuned.yaml`` into the folder of the comparison.
 
@@ -132,12 +134,21 @@ def tune(config: CompareConfig, trials: int = 20, hours: float | None = None, se
     with claimed(config.folder / "locks" / "tuning", f"{config.folder} is being tuned"):
         _check_same(config, data, seed)
         _without_torn_line(_journal(config))
-        for arm in _BOTH:
-            best = _best(config, "plain", None) if arm == "jpeg-dl" else None
-            until = None if hours is None else time.time() + hours * 1800
-            task = _Task(config, arm, trials, seed, until, None if best is None else _place(config, best), folds)
+        begin = time.time()
+
+        def work(arm: str, trials: int, until: float, best: Any) -> None:
+            tables = None if best is None else _place(config, best)
+            task = _Task(config, arm, trials, seed, None if hours is None else until, tables, folds)
             _requeue(task, best)
             _work_side_by_side(task, data)
+
+        half = 1800 * (hours or 0)
+        work("plain", max(1, trials - 1), begin + half, None)
+        if not _completed(config, "plain", None):  # its last trial may be drawn as well
+            work("plain", trials, begin + half, None)
+        work("jpeg-dl", trials, time.time() + half, _best(config, "plain", None))
+        more = _cross(config)
+        work("plain", max(trials, len(_ended(config, "plain")) + more), begin + 2 * half, None)
         count = min(len(_ended(config, arm)) for arm in _BOTH)
         found = {arm: _found(config, arm, count) for arm in _BOTH}
     _write(config, given, found, data, seed)
@@ -208,7 +219,7 @@ def _study(config: CompareConfig, arm: str, seed: int = 0) -> Any:
             study_name=arm,
             direction="maximize",
             sampler=_sampler(seed),
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=_STEPS // _FACTOR**2, reduction_factor=_FACTOR),
+            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=_STEPS // _FACTOR, reduction_factor=_FACTOR),
             load_if_exists=True,
         )
 
@@ -218,7 +229,7 @@ def _sampler(seed: int) -> Any:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True)
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=_DRAWN, constant_liar=True)
 
 
 def _requeue(task: _Task, best: Any) -> None:
@@ -230,13 +241,24 @@ def _requeue(task: _Task, best: Any) -> None:
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         study.set_user_attr(f"interrupted {trial.number}", True)
         if params := trial.params or trial.system_attrs.get("fixed_params"):
-            study.enqueue_trial(params, user_attrs={_WHOLE: trial.user_attrs.get(_WHOLE, False)})
+            study.enqueue_trial(params, user_attrs={_WHOLE: trial.user_attrs.get(_WHOLE, 0)})
     if not study.trials:
         own, longest = _recipes_own(task.run), _spaces(task.run)[1]["epochs"][-1]
         first = [own, *([] if best is None else [own | best.params]), own | {"epochs": longest}]
         different = [chosen for number, chosen in enumerate(first) if chosen not in first[:number]]  # as their folders are
-        for chosen in different[: task.trials]:
-            study.enqueue_trial(chosen, user_attrs={_WHOLE: True})
+        for chosen in different:
+            study.enqueue_trial(chosen, user_attrs={_WHOLE: 1})
+
+
+def _cross(config: CompareConfig) -> int:
+    """Let plain try the layer's best settings, those that it has itself; return how many trials these are."""
+    names = _recipes_own(config.arm_run("plain"))
+    chosen = {name: value for name, value in _best(config, "jpeg-dl", None).params.items() if name in names}
+    wanted = _settings(config.arm_run("plain"), chosen)
+    if any(trial.user_attrs["settings"] == wanted for trial in _ended(config, "plain")):
+        return 0
+    _study(config, "plain").enqueue_trial(chosen, user_attrs={_WHOLE: 2}, skip_if_exists=True)
+    return 1
 
 
 def _ended(config: CompareConfig, arm: str) -> list[Any]:
@@ -249,21 +271,28 @@ def _ended(config: CompareConfig, arm: str) -> list[Any]:
     ]
 
 
+def _counting(config: CompareConfig, arm: str, count: int | None) -> list[Any]:
+    """An arm's first trials, what the other arm found before all others, and what was drawn after them."""
+    return sorted(_ended(config, arm), key=lambda trial: -int(trial.user_attrs.get(_WHOLE, 0)))[:count]
+
+
 def _best(config: CompareConfig, arm: str, count: int | None) -> Any:
     """The best of an arm's first trials."""
-    ended = _ended(config, arm)[:count]
-    whole = [trial for trial in ended if trial.state.name == "COMPLETE"]
-    if not whole:
-        why = next((trial.user_attrs.get("why") for trial in ended if trial.user_attrs.get("why")), "there was no time for one")
-        raise UsageError(f"no trial of {arm} finished: {why}")
+    if not (whole := _completed(config, arm, count)):
+        whys = (trial.user_attrs.get("why") for trial in _counting(config, arm, count))
+        raise UsageError(f"no trial of {arm} finished: {next(filter(None, whys), 'there was no time for one')}")
     return max(whole, key=lambda trial: trial.value)
+
+
+def _completed(config: CompareConfig, arm: str, count: int | None) -> list[Any]:
+    return [trial for trial in _counting(config, arm, count) if trial.state.name == "COMPLETE"]
 
 
 def _found(config: CompareConfig, arm: str, count: int) -> Tuned:
     best, run = _best(config, arm, count), config.arm_run(arm)
     recipes = _settings(run, _recipes_own(run))  # which after an interruption may have come later than others
-    own = (trial for trial in _ended(config, arm)[:count] if trial.user_attrs["settings"] == recipes)
-    first = next((trial.value for trial in own if trial.state.name == "COMPLETE"), None)
+    own = (trial for trial in _completed(config, arm, count) if trial.user_attrs["settings"] == recipes)
+    first = next((trial.value for trial in own), None)
     return Tuned(count, best.value, first, best.user_attrs["settings"])
 
 
@@ -446,7 +475,7 @@ def _train(task: _Task, data: list[Data], study: Any, trial: Any, chosen: dict[s
     settings = _settings(task.run, chosen)
     run = with_changes(task.run, settings, f"trial {trial.number}")
     epochs = run.training.epochs
-    run = replace(run, training=replace(run.training, test_every=max(1, epochs // _FACTOR**2)))
+    run = replace(run, training=replace(run.training, test_every=max(1, epochs // _FACTOR)))
     digest = hashlib.sha256(json.dumps([asdict(run), task.seed, str(task.tables)], sort_keys=True).encode()).hexdigest()[:10]
     place = task.folder / task.arm / digest
     trial.set_user_attr("settings", settings)
