@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from lightning.pytorch.trainer.states import TrainerFn
 
 from factory import small_comparison
 from jpegdl.cli import main
@@ -100,7 +101,23 @@ def test_trials_end_early_by_the_loss_on_the_held_out_images(config, capfd):
         (trial,) = tuning._ended(config, arm)
         rows = csv.DictReader((tuning._place(config, trial) / "metrics.csv").read_text(encoding="utf-8").splitlines())
         losses = [float(row["val_loss"]) for row in rows]
-        assert trial.intermediate_values == {14: pytest.approx(-losses[0], abs=1e-4)}
+        assert trial.intermediate_values == {13: pytest.approx(-losses[0], abs=1e-4)}
+
+
+def test_a_trial_ends_after_a_third_of_its_epochs_or_not_at_all():
+    """Not with 78 of 80 epochs done."""
+
+    steps = []
+    trial = SimpleNamespace(report=lambda value, step: steps.append(step), should_prune=lambda: False, user_attrs={})
+    for epochs in range(1, 200):
+        steps.clear()
+        judge, every = tuning._Judge(trial, epochs), tuning._Judge.every(epochs)
+        for epoch in range(every, epochs + 1, every):
+            state = SimpleNamespace(fn=TrainerFn.FITTING)
+            trainer = SimpleNamespace(current_epoch=epoch - 1, state=state, callback_metrics={"val_loss": 1.0})
+            judge.on_validation_end(trainer, SimpleNamespace(part="val"))
+        assert all(tuning._STEPS // 3 <= step < tuning._STEPS for step in steps)
+        assert bool(steps) == (epochs > 1)
 
 
 def _noting_tables(make, made):

@@ -391,11 +391,16 @@ class _Judge(Callback):
     def __init__(self, trial: Any, epochs: int) -> None:
         self._trial, self._epochs = trial, epochs
 
+    @staticmethod
+    def every(epochs: int) -> int:
+        """Return after how many epochs to look: a third, rounded up, so that the pruner's first rung is behind."""
+        return -(-epochs // _FACTOR)
+
     def on_validation_end(self, trainer: lightning.Trainer, module: Any) -> None:
         epoch = trainer.current_epoch + 1
         if trainer.state.fn != TrainerFn.FITTING or epoch >= self._epochs:
             return
-        self._trial.report(-float(trainer.callback_metrics[f"{module.part}_loss"]), -(-_STEPS * epoch // self._epochs))
+        self._trial.report(-float(trainer.callback_metrics[f"{module.part}_loss"]), _STEPS * epoch // self._epochs)
         if self._trial.should_prune() and not self._trial.user_attrs.get(_WHOLE):
             trainer.should_stop = True
 
@@ -475,7 +480,7 @@ def _train(task: _Task, data: list[Data], study: Any, trial: Any, chosen: dict[s
     settings = _settings(task.run, chosen)
     run = with_changes(task.run, settings, f"trial {trial.number}")
     epochs = run.training.epochs
-    run = replace(run, training=replace(run.training, test_every=max(1, epochs // _FACTOR)))
+    run = replace(run, training=replace(run.training, test_every=_Judge.every(epochs)))
     digest = hashlib.sha256(json.dumps([asdict(run), task.seed, str(task.tables)], sort_keys=True).encode()).hexdigest()[:10]
     place = task.folder / task.arm / digest
     trial.set_user_attr("settings", settings)
