@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from jpegdl.cli.command import Command, Parser
 from jpegdl.cli.options import pick
-from jpegdl.cli.output import say
+from jpegdl.cli.output import say_folded
 from jpegdl.errors import UsageError, how_many
 from jpegdl.files import printable
 
@@ -55,21 +55,21 @@ class Compress(Command):
         pixels = found["pixels"]
         now = " of those written now" if found["skipped"] else ""
         rate = f", {8 * found['bytes'] / pixels:.2f} bits per pixel{now}" if pixels else ""
-        say(f"{how_many(found['written'], 'image')} written, {_there(found)}; {found['subsampling']} chroma{rate}")
+        say_folded(f"{how_many(found['written'], 'image')} written, {_there(found)}; {found['subsampling']} chroma{rate}")
         if before := found["bytes_before"]:
             ratio = found["bytes"] / before
             larger = "; the files are LARGER than the originals" if ratio > 1 else ""
-            say(f"{before / 1e6:.2f} MB became {found['bytes'] / 1e6:.2f} MB, x{ratio:.2f}{now}{larger}")
+            say_folded(f"{before / 1e6:.2f} MB became {found['bytes'] / 1e6:.2f} MB, x{ratio:.2f}{now}{larger}")
         if found["stale"] == 1:
-            say("1 JPEG file in OUT no longer has an image in IN; it is kept")
+            say_folded("1 JPEG file in OUT no longer has an image in IN; it is kept")
         elif found["stale"]:
-            say(f"{found['stale']} JPEG files in OUT no longer have an image in IN; they are kept")
+            say_folded(f"{found['stale']} JPEG files in OUT no longer have an image in IN; they are kept")
         if found["others"]:
-            say(f"Passed over {found['others_in_words']}")
+            say_folded(f"Passed over {found['others_in_words']}")
         if found["readers"]:
             _say_of_readers(found["readers"], config.effort, "; compress.html in OUT shows them")
         if found["carried"]:
-            say(found["carried"]["words"])
+            say_folded(found["carried"]["words"])
         if bad := found["bad"]:
             are = "are" if len(bad) > 1 else "is"
             raise UsageError(f"{len(bad)} of {how_many(found['images'], 'image')} {are} not written, see above{_others(found)}")
@@ -101,11 +101,11 @@ def _others(found: dict[str, Any]) -> str:
 
 def _say_of_shards(found: dict[str, Any], effort: int | None) -> None:
     rate = "" if found["bits_per_pixel"] is None else f", {found['bits_per_pixel']:.2f} bits per pixel of those written now"
-    say(f"{how_many(found['written'], 'shard')} written, {_there(found)}; {how_many(found['images'], 'image')}{rate}")
+    say_folded(f"{how_many(found['written'], 'shard')} written, {_there(found)}; {how_many(found['images'], 'image')}{rate}")
     if found["beside"] == 1:
-        say("1 picture beside an image of its sample, such as a mask, stays as it is")
+        say_folded("1 picture beside an image of its sample, such as a mask, stays as it is")
     elif found["beside"]:
-        say(f"{found['beside']} pictures beside an image of their sample, such as masks, stay as they are")
+        say_folded(f"{found['beside']} pictures beside an image of their sample, such as masks, stay as they are")
     _say_of_readers(found["readers"], effort)
     wrong = []
     if left := found["left_out"]:
@@ -127,14 +127,14 @@ def _say_of_readers(found: dict[str, Any], effort: int | None, where: str = "") 
     moved = f"; rounds (files): {rounds}" if effort == 3 else ""
     rate = "" if found["bits_per_pixel"] is None else f", {found['bits_per_pixel']:.3g} bits per pixel"
     whole = f"{how_many(found['files'], 'file')} in all{rate}, mu {found['mu']:.3g}"
-    say(f"{whole}; qualities (files): {qualities}; tables (files): {kinds}{moved}")
+    say_folded(f"{whole}; qualities (files): {qualities}; tables (files): {kinds}{moved}")
     what = {"readers": "reader", "left_out": "left out, with files the others chose", "judges": "judge, which had no say"}
     for key, words in what.items():
         for one in found[key]:
             agreement = "" if one["agreement"] is None else f"{100 * one['agreement']:.1f} % of the first answers stay, "
-            say(f"{words}: {one['name']}: {agreement}distance {one['distance']:.3f} on average")
+            say_folded(f"{words}: {one['name']}: {agreement}distance {one['distance']:.3f} on average")
     if not found["judges"] and not found["left_out"]:
-        say("No other network has read the files; give one with --judge MODEL")
+        say_folded("No other network has read the files; give one with --judge MODEL")
     if found["worst"]:
         named = ", ".join(f"{one['file']} ({one['distance']:.2f}, quality {one['quality']})" for one in found["worst"])
-        say(f"Furthest from their originals: {printable(named)}{where}")
+        say_folded(f"Furthest from their originals: {named}{where}")
