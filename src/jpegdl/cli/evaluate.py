@@ -43,21 +43,20 @@ class Evaluate(WithSettings):
         from jpegdl.comparison import evaluate_run
         from jpegdl.comparison.steps import without_run
 
-        check_which(chosen)
         config = picked_comparison(chosen)
+        check_which(chosen, config)
         folder = config.run_folder(chosen["arm"], chosen["seed"])
         if chosen["predictions"] is not None and Path(chosen["predictions"]).is_dir():  # before a test that may take long
             raise UsageError(f"--predictions {chosen['predictions']} is a folder; give a file, such as predictions.csv in it")
         if chosen["from_files"] is not None:
             if odd := [name for name in ("predictions", "rounding", "model") if chosen[name] is not None]:
                 raise UsageError(f"--{odd[0]} is for the run's own test images: leave it out, or --from-files")
-            if folder.config_file.is_file():
-                refuse_unlike(chosen, folder)
+            refuse_unlike(chosen, config, folder)
             _evaluate_files(config, chosen["arm"], chosen["seed"], chosen["from_files"])
             note_command(config.folder, chosen)
             return
-        if chosen["model"] is None and folder.config_file.is_file() and not without_run(config, folder):
-            refuse_unlike(chosen, folder)
+        if chosen["model"] is None and not without_run(config, folder):
+            refuse_unlike(chosen, config, folder)
         metrics = evaluate_run(config, chosen["arm"], chosen["seed"], model_file(chosen), chosen["rounding"])
         rounding = f", rounding {metrics['rounding']}" if metrics["rounding"] else ""
         if metrics["other_images"]:

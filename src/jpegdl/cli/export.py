@@ -41,12 +41,11 @@ class Export(WithSettings):
         from jpegdl.comparison.config import check_run
         from jpegdl.export import export_run
 
-        check_which(chosen)
         config = picked_comparison(chosen)
+        check_which(chosen, config)
         check_run(config, chosen["arm"], chosen["seed"])
         folder = config.run_folder(chosen["arm"], chosen["seed"])
-        if folder.config_file.is_file():
-            refuse_unlike(chosen, folder)
+        refuse_unlike(chosen, config, folder)
         options = {name: chosen[name] for name in ("size", "format", "dynamic_size", "rounding")}
         check = export_run(folder, chosen["file"], **options)
         sizes = " and ".join(f"{height}x{width}" for height, width in check.sizes)

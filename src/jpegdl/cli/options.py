@@ -94,18 +94,20 @@ def _refuse(idle: list[str], when: str) -> None:
 _HERE = ("data.path", "data.workers", "device", "training.devices", "training.num-nodes", "training.strategy")
 
 
-def refuse_unlike(chosen: dict[str, Any], folder: "RunFolder") -> None:
+def refuse_unlike(chosen: dict[str, Any], config: "CompareConfig", folder: "RunFolder") -> None:
     """Refuse options that are neither a finished run's own settings, which are in use, nor say where its images are or what to
-    compute on. A recipe or file with other settings is no option, as it may be there to name the comparison.
+    compute on. A recipe or file with other settings is no option, as it may be there to name the comparison. Where no run has
+    begun, nothing is refused.
 
     Raises:
-        UsageError: names them; or the folder holds no settings.
+        UsageError: names them; or the run's settings are damaged.
     """
     from jpegdl.runs import RunConfig
     from jpegdl.runs.record import from_dict, settings_of
 
-    config, words = picked_comparison(chosen), _typed(chosen)
-    run = config.run
+    if not folder.config_file.is_file():
+        return
+    run, words = config.run, typed(chosen)
     with suppress(UsageError):  # an arm of the user's own that these settings do not define
         run = config.arm_run(chosen["arm"])
     settings = settings_of(run, chosen["arm"], chosen["seed"])
@@ -118,20 +120,20 @@ def refuse_unlike(chosen: dict[str, Any], folder: "RunFolder") -> None:
     _refuse(idle, f"for {folder}, whose own settings are in use")
 
 
-def check_which(chosen: dict[str, Any]) -> None:
+def check_which(chosen: dict[str, Any], config: "CompareConfig") -> None:
     """Refuse to take the default run where options for several, --arms or --seeds, mean another.
 
     Raises:
         UsageError: names the option that says which run.
     """
-    config, words = picked_comparison(chosen), _typed(chosen)
+    words = typed(chosen)
     for name, several in (("arm", config.arm_names), ("seed", config.seed_list)):
         if f"--{name}s" in words and f"--{name}" not in words and chosen[name] not in several:
             raise UsageError(f"--{name}s does not say which run, and the default is --{name} {chosen[name]}: give --{name}")
 
 
-def _typed(chosen: dict[str, Any]) -> list[str]:
-    """The options on the command line, as help writes them."""
+def typed(chosen: dict[str, Any]) -> list[str]:
+    """Return the options on the command line, as help writes them."""
     words = shlex.split(chosen[COMMAND_LINE])
     return [word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")]
 

@@ -1,12 +1,11 @@
 """``jpegdl rate``."""
 
-import shlex
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 from jpegdl.cli.command import OnComparison, Parser
-from jpegdl.cli.options import COMMAND_LINE, add_seeds, comparison_folder, note_command, pick, refuse_idle
+from jpegdl.cli.options import add_seeds, comparison_folder, note_command, pick, refuse_idle, typed
 from jpegdl.cli.output import say, say_table
 from jpegdl.errors import UsageError, how_many
 from jpegdl.files import printable
@@ -81,8 +80,8 @@ def _any_network(chosen: dict[str, Any]) -> None:
     names = ("model", "photos", "reader", "judge", "effort", "tables", "robust", "images_seed", "device")
     given = {name: chosen[name] for name in names}
     given |= {"subsampling": "4:2:0" if chosen["subsampling"] == "both" else chosen["subsampling"]}
-    typed = {word.partition("=")[0] for word in shlex.split(chosen[COMMAND_LINE])}
-    given |= {name: chosen[name] for name in ("images", "qualities") if f"--{name}" in typed}  # whose defaults are others here
+    words = typed(chosen)
+    given |= {name: chosen[name] for name in ("images", "qualities") if f"--{name}" in words}  # whose defaults are others here
     if chosen["mus"] is not None:
         given["mus"] = chosen["mus"]
     config, to = PhotoRateConfig(**given), Path(chosen["to"]).expanduser()

@@ -21,8 +21,8 @@ class Train(WithSettings):
     def run(self, chosen: dict[str, Any]) -> None:
         from jpegdl.comparison import train_arm
 
-        check_which(chosen)
         config = picked_comparison(chosen)
+        check_which(chosen, config)
         try:
             result = train_arm(config, chosen["arm"], chosen["seed"])
         finally:

@@ -378,14 +378,14 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
     if not plain.strip():
         raise UsageError("a network is missing: give a run's folder, timm's name of a model, NAME@FILE or module:make")
     options: dict[str, Any] = {"features": features, "device": device, "fast": fast}
-    processor = None
+    processor = code = None
     folder = Path(plain).expanduser()
     plain_name, weights = (plain, None) if folder.is_dir() else _with_file(plain)
     if folder.is_dir():
         network, found = _of_folder(folder)
         processor = found.pop("processor", None)
     elif is_own(plain_name):
-        made = _own(plain_name, weights)
+        made, code = _own(plain_name, weights), source_digest(plain_name)
         if isinstance(made, PhotoReader):
             if weights is not None:
                 raise UsageError(
@@ -393,7 +393,7 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
                 )
             if features and not made.features:
                 raise UsageError(f"{plain} makes a PhotoReader: have it give features with PhotoReader(..., features=True)")
-            made.code = source_digest(plain_name)
+            made.code = code
             return made
         network, found = made, _recorded_input(made)
     else:
@@ -405,8 +405,7 @@ def open_reader(name: str, device: str | torch.device | None = "cpu", *, fast: b
         found["classes"] = None
     shown = name if weights is None else f"{name.partition('@')[0]}@{weights.name}"  # in files and tables; no folder matters
     reader = PhotoReader(network, shown, **{**found, **options})
-    if not folder.is_dir() and is_own(plain_name):
-        reader.code = source_digest(plain_name)
+    reader.code = code
     if processor is not None:
         _check_view(reader, processor)
     return reader

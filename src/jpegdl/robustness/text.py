@@ -33,7 +33,7 @@ def attack_text(result: dict[str, Any]) -> str:
         by = nothing_broken(level, result["clean"]["accuracy"]) or f"{won['attack']}{whose}"
         adaptive, fools = _percent(level["accuracy"]), _fools_plain(level)
         row = f"{level['norm']:<5} {eps:>17}  {own:>12}  {adaptive:>10}  {fools:>9}  "
-        lines.append(folded(by, first=row, later=" " * len(row)))
+        lines += folded(by, first=row, later=" " * len(row)).split("\n")
     for flag in result["masking"]["flags"]:
         lines.append(f"! {flag['norm']}, {flag['eps_255']:g}/255: {flag['text']}")
     for name, why in result["left_out"].items():
@@ -47,7 +47,7 @@ def attack_text(result: dict[str, Any]) -> str:
         by = ", ".join(f"{quality}: {_percent(share)}" for quality, share in result["jpeg"]["by"].items())
         lines.append(f"JPEG files by quality: mean {_percent(result['jpeg']['mean'])} ({by})")
     # Those of the table are short, and have spaces of their own.
-    return "\n".join(line if len(line) <= WIDTH or "\n" in line else folded(line, later="  ") for line in lines)
+    return "\n".join(line if len(line) <= WIDTH else folded(line, later="  ") for line in lines)
 
 
 def nothing_broken(level: dict[str, Any], clean: float) -> str | None:
