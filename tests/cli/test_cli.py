@@ -51,6 +51,9 @@ def test_compare_then_the_single_steps(capsys, tmp_path, monkeypatch):
     before = json.loads((run / "tables.json").read_text(encoding="utf-8"))["before"]
     saved = json.loads((tmp_path / "mine.json").read_text(encoding="utf-8"))
     assert (saved["tables"]["luma"], saved["subsampling"]) == (before["luma"], "4:2:0")
+    status, _, err = run_command(capsys, "calibrate", "demo", "--seed", "1", "--data.size", "24", "--layer.q-max", "9")
+    assert status == 1
+    assert "whose own settings are in use, --data.size counts for nothing: drop it" in " ".join(err.split())
 
     status, out, _ = run_command(capsys, "train", "--config", "demo", *SMALL, "--layer.tables", "mine.json", "--name", "other")
     assert status == 0

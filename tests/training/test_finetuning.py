@@ -124,6 +124,21 @@ def test_the_head_has_its_own_learning_rate(config):
         module.configure_optimizers()
 
 
+@pytest.mark.parametrize("head_lr", [None, 0.2])
+def test_what_the_backbone_names_has_no_weight_decay(head_lr):
+    backbone = timm.create_model("vit_tiny_patch16_224", num_classes=2, img_size=32, depth=1)
+    training = TrainingConfig(optimizer=OptimizerConfig(weight_decay=0.05), head_lr=head_lr)
+    module = JointTraining(torch.nn.ModuleDict({"backbone": backbone, "layer": torch.nn.Identity()}), training, 2, seed=0)
+    module.trainer = type("Trainer", (), {"estimated_stepping_batches": 10})()
+    (optimizer,), _ = module.configure_optimizers()
+    spared = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0 for p in group["params"]}
+    assert spared == {id(backbone.pos_embed), id(backbone.cls_token)}
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    assert {id(p) for p in trained} == {id(p) for p in backbone.parameters()}
+    assert len(trained) == len({id(p) for p in trained})
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.05}
+
+
 # ----------------------------------------------------------------------------------------------------------------- frozen
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jpegdl.cli.command import Parser, WithSettings
-from jpegdl.cli.options import model_file, picked_comparison, refuse_idle
+from jpegdl.cli.options import model_file, picked_comparison, refuse_idle, refuse_unlike
 from jpegdl.cli.output import say
 from jpegdl.errors import UsageError
 from jpegdl.files import printable
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Options that count for the tables of files alone.
 _FOR_FILES = ("reader", "photos", "mu", "images", "images_seed", "tries", "subsampling")
+#: Settings of a layer that its first tables go by, or that their file names.
+_OF_TABLES = tuple(f"layer.{name}" for name in ("kind", "tables", "q-max", "images", "calibration", "bits", "window"))
 
 
 class Calibrate(WithSettings):
@@ -69,6 +71,8 @@ class Calibrate(WithSettings):
             return
         refuse_idle(self, chosen, [name for name in chosen if name not in _FOR_FILES], "without --reader and --photos")
         config = picked_comparison(chosen)
+        if chosen["model"] is None and (folder := config.run_folder("plain", chosen["seed"])).finished:
+            refuse_unlike({**chosen, "arm": "plain"}, config, folder, _OF_TABLES)
         method = chosen["method"] or ("magnitude" if config.layer.tables == "magnitude" else "sensitivity")
         luma, chroma = calibrate_run(config, chosen["seed"], method, model_file(chosen))
         _say_tables(luma, chroma)

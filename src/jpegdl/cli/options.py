@@ -94,10 +94,10 @@ def _refuse(idle: list[str], when: str) -> None:
 _HERE = ("data.path", "data.workers", "device", "training.devices", "training.num-nodes", "training.strategy")
 
 
-def refuse_unlike(chosen: dict[str, Any], config: "CompareConfig", folder: "RunFolder") -> None:
+def refuse_unlike(chosen: dict[str, Any], config: "CompareConfig", folder: "RunFolder", counting: Collection[str] = ()) -> None:
     """Refuse options that are neither a finished run's own settings, which are in use, nor say where its images are or what to
-    compute on. A recipe or file with other settings is no option, as it may be there to name the comparison. Where no run has
-    begun, nothing is refused.
+    compute on, nor are among those ``counting``. A recipe or file with other settings is no option, as it may be there to name
+    the comparison. Where no run has begun, nothing is refused.
 
     Raises:
         UsageError: names them; or the run's settings are damaged.
@@ -115,7 +115,9 @@ def refuse_unlike(chosen: dict[str, Any], config: "CompareConfig", folder: "RunF
     own = folder.config()
     unlike = [name for part in fields(own) for name in _differing(part.name, getattr(here, part.name), getattr(own, part.name))]
     idle = [
-        option for option in unlike if option.removeprefix("--") not in _HERE and any(_says(word, option) for word in words)
+        option
+        for option in unlike
+        if option.removeprefix("--") not in (*_HERE, *counting) and any(_says(word, option) for word in words)
     ]
     _refuse(idle, f"for {folder}, whose own settings are in use")
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from jpegdl import functional as F
 from jpegdl.codec.encoder import FACTORS, LARGEST_SIDE, write_levels
 from jpegdl.codec.read_image import exif_of, note_in
+from jpegdl.data.pixels import orientation_note
 from jpegdl.errors import UsageError
 from jpegdl.extras import require
 from jpegdl.files import replacing
@@ -208,7 +209,7 @@ def _read(content: bytes) -> Coefficients:
             raise UsageError("it holds CMYK instead of luma and chroma: convert it to RGB first")
         tables = torch.tensor(tables_by_component(image), dtype=torch.int32).view(-1, F.BLOCK, F.BLOCK)
         subsampling = _subsampling([(down, across) for _, across, down, _ in header.layer])
-        exif, icc, (width, height) = exif_of(image), image.info.get("icc_profile"), image.size
+        exif, icc, (width, height) = exif_of(image, orientation_note(image)), image.info.get("icc_profile"), image.size
     read = _levels(_without_notes(content))
     if not np.array_equal(read.qt[read.quant_tbl_no], tables.numpy()):
         raise UsageError("it changes a table between its scans, so its levels have no single table")

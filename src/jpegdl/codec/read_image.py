@@ -112,9 +112,10 @@ def _picture(source: Image.Image) -> DecodedImage:
     frames = getattr(source, "n_frames", 1)
     if frames > 1 and source.format != "MPO":
         raise BadImage(f"has {frames} pictures ({source.format}), and a JPEG file holds one")
-    loaded(source)
-    image = storable(source)
-    return DecodedImage(image, exif_of(source), _profile(source, image.mode))
+    note = orientation_note(source)  # Pillow deletes that of a TIFF file as it decodes
+    _, turn, _ = loaded(source)
+    image = storable(source) if turn is None else storable(source).transpose(turn)
+    return DecodedImage(image, exif_of(source, note), _profile(source, image.mode))
 
 
 def storable(image: Image.Image) -> Image.Image:
@@ -146,19 +147,17 @@ def _refuse_keyed(image: Image.Image) -> None:
         raise BadImage(_TRANSPARENT)
 
 
-def exif_of(image: Image.Image) -> bytes:
-    """Return the EXIF block for a JPEG file of an image, with the orientation that Pillow finds: where the block says none, XMP
-    may."""
+def exif_of(image: Image.Image, note: int) -> bytes:
+    """Return the EXIF block for a JPEG file of an image, with its orientation ``note``, which XMP alone may have said."""
     raw: bytes = image.info.get("exif", b"") if image.format in _RAW_EXIF else b""
     raw = raw if not raw or raw.startswith(b"Exif\0\0") else b"Exif\0\0" + raw
     if raw and not image.info.keys() & _XMP:
         return raw
-    turned = orientation_note(image)
-    if turned == note_in(raw) or image.format == "TIFF":  # which Pillow has turned already
+    if note == note_in(raw):
         return raw
     own = Image.Exif()
     own.load(raw)
-    own[ExifTags.Base.Orientation] = turned
+    own[ExifTags.Base.Orientation] = note
     return own.tobytes()
 
 

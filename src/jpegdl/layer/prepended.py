@@ -211,6 +211,16 @@ def _layers(model: nn.Module) -> list[nn.Module]:
     ]
 
 
+def without_decay(model: nn.Module) -> set[int]:
+    """Collect the ``id()`` of each parameter that the ``no_weight_decay()`` of a module in ``model`` names: timm's have it."""
+    spared: set[int] = set()
+    for part in model.modules():
+        if callable(names := getattr(part, "no_weight_decay", None)):
+            named = dict(part.named_parameters())
+            spared |= {id(named[name]) for name in names() if name in named}
+    return spared
+
+
 def parameter_groups(model: nn.Module, lr: float, layer_lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
     """Group a model's parameters for an optimizer: layers get a learning rate of their own, and no weight decay.
 
@@ -240,11 +250,7 @@ def parameter_groups(model: nn.Module, lr: float, layer_lr: float, weight_decay:
     if not _layers(model):
         raise UsageError(f"this {type(model).__name__} has no layer of jpegdl: put one in front with prepend")
     layers = {id(p) for part in _layers(model) for p in part.parameters()}
-    spared: set[int] = set()
-    for part in model.modules():
-        if callable(names := getattr(part, "no_weight_decay", None)):
-            named = dict(part.named_parameters())
-            spared |= {id(named[name]) for name in names() if name in named}
+    spared = without_decay(model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         ([p for p in trained if id(p) not in layers | spared], lr, weight_decay),

@@ -35,7 +35,8 @@ class OptimizerConfig:
             and one of 100 change by the same factor.
         lr: learning rate; with onecycle, its peak.
         momentum: momentum of sgd.
-        weight_decay: weight decay per step, times the learning rate.
+        weight_decay: weight decay per step, times the learning rate. What the backbone names in ``no_weight_decay()`` has none,
+            such as the position embeddings of timm's transformers.
         schedule: constant, cosine (from the end of the warm-up to 0 at the last epoch), onecycle (up over the first 30 percent,
             then to almost 0), multistep or exponential.
         milestones: when multistep multiplies the learning rate by gamma: epochs or, below 1, shares of all epochs. They count

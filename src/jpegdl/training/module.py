@@ -16,6 +16,7 @@ from jpegdl.backbones.weights import head_names
 from jpegdl.data import IGNORED
 from jpegdl.errors import UsageError
 from jpegdl.layer import PrependedModel
+from jpegdl.layer.prepended import without_decay
 from jpegdl.runs.config import OptimizerConfig, TrainingConfig
 from jpegdl.training.loss import Objective, Outcome
 from jpegdl.training.optimizers import build_optimizer, build_scheduler
@@ -101,20 +102,21 @@ class JointTraining(lightning.LightningModule):
         ]
         return optimizers, schedulers
 
-    def _backbone_groups(self) -> Any:
-        """The backbone's parameters; those of its head in a group with its learning rate, where it has its own."""
-        if self.config.head_lr is None:
-            return list(self.model.backbone.parameters())
-        head = head_names(self.model.backbone, self.classes)
-        if not head:
+    def _backbone_groups(self) -> list[dict[str, Any]]:
+        """The backbone's parameters: those of its head apart if it has a learning rate of its own, and those without decay."""
+        named, spared = dict(self.model.backbone.named_parameters()), without_decay(self.model.backbone)
+        head: set[str] = set()
+        if self.config.head_lr is not None and not (head := set(head_names(self.model.backbone, self.classes))):
             raise UsageError(
                 f"training.head_lr is for the layer with {self.classes} outputs, and the backbone has none; leave it null"
             )
-        named = dict(self.model.backbone.named_parameters())
-        return [
-            {"params": [parameter for name, parameter in named.items() if name not in head]},
-            {"params": [named[name] for name in head], "lr": self.config.head_lr},
-        ]
+        groups = []
+        for in_head, rate in ((False, {}), (True, {"lr": self.config.head_lr})):
+            part = [parameter for name, parameter in named.items() if (name in head) == in_head]
+            for decayed, decay in ((True, {}), (False, {"weight_decay": 0.0})):
+                if chosen := [parameter for parameter in part if (id(parameter) not in spared) == decayed]:
+                    groups.append({"params": chosen, **rate, **decay})
+        return groups
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._reseed(self.seed, self.current_epoch, batch_idx, self.global_rank)
