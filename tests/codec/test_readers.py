@@ -1,3 +1,4 @@
+import copy
 import json
 import sys
 import threading
@@ -234,6 +235,18 @@ def test_networks_of_another_precision_compute_in_ours(dtype, fast):
     network = Tiny().to(dtype)
     assert torch.allclose(reader(network, fast=fast).answers(views), exact.answers(views), atol=0.02)
     assert network.head.weight.dtype == dtype  # the caller's own stays
+
+
+def test_what_networks_share_is_seen_whatever_their_file_and_names_and_head():
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    here = reader(nn.Sequential(body, nn.Linear(8, 3)))
+    alike = [copy.deepcopy(body).to(dtype) for dtype in (torch.float32, torch.float16, torch.bfloat16)]
+    assert all(here.shared(reader(one, features=True)) == 1 for one in alike)
+    assert reader(nn.Sequential(body, nn.Linear(8, 3))).shared(here) == pytest.approx(224 / (224 + 27))  # another head
+    torch.manual_seed(1)
+    body[0].reset_parameters()
+    assert here.shared(reader(body, features=True)) == 0
 
 
 def test_torchscript_reads():

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -79,9 +80,12 @@ class ReaderStage:
         self.readers = open_readers(names_in(config.reader, "reader"), config.device, fast=fast)
         judges = [] if config.judge is None else names_in(config.judge, "judge")
         self.judges = [open_reader(name, config.device, fast=fast) for name in judges]
-        if both := {one.digest for one in self.readers} & {one.digest for one in self.judges}:
-            named = next(one.name for one in self.judges if one.digest in both)
-            raise UsageError(f"judge {named} has the weights of a reader; give a network that has no say in the files")
+        for judge, reader in itertools.product(self.judges, self.readers):
+            if (share := judge.shared(reader)) > 0.5:  # as a copy does in another format, or with another head
+                raise UsageError(
+                    f"judge {judge.name} has {100 * share:.0f} % of the weights of a reader, {reader.name}; give a network "
+                    "that has no say in the files"
+                )
         self.shape = Shape(
             effort=config.effort or 1,
             robust=config.robust,

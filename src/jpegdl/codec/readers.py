@@ -192,6 +192,20 @@ class PhotoReader:
         except Exception:  # the network makes float32 tensors itself
             self._model, self._pure = exact, False
 
+    def shared(self, other: "PhotoReader") -> float:
+        """Return how much of a network another one shares: of the numbers that the smaller of the two has learned, the share
+        that is in both, up to rounding to 16 bits, 0 to 1. Of networks that learn nothing, 1 if they are alike."""
+        mine, others = self._learned(), other._learned()
+        least = min(sum(tensor.numel() for tensor in tensors) for tensors in (mine, others))
+        if not least:
+            return float(self.digest == other.digest)
+        there = sum(tensor.numel() for tensor in mine if any(_alike(tensor, another) for another in others))
+        return min(1.0, there / least)
+
+    def _learned(self) -> list[Tensor]:
+        state = self._model.backbone.state_dict().values()
+        return [tensor.flatten() for tensor in state if isinstance(tensor, Tensor) and tensor.is_floating_point()]
+
     code: str | None = None
     _pure = _half = _probabilities = False
 
@@ -342,6 +356,13 @@ class PhotoReader:
         if self.features:
             return (seen - own).square().sum(1) / own.square().sum(1).clamp_min(_TINY)
         return (own.exp() * (own - seen)).sum(1)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two vectors are the same numbers, up to rounding to 16 bits."""
+    return one.shape == other.shape and all(
+        torch.allclose(one[part].float(), other[part].float(), rtol=2**-7, atol=1e-6) for part in (slice(64), slice(None))
+    )
 
 
 def _digest_of(network: nn.Module) -> str:
