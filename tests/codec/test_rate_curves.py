@@ -303,6 +303,7 @@ def test_the_command(place, capsys):
     status, out, _ = run_command(capsys, *arguments)
     assert status == 0
     assert "rate against default JPEG 4:4:4" in out
+    assert all(len(line) <= 80 for line in out.splitlines() if str(place) not in line)
     with (place / "rate.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6

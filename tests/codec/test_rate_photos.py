@@ -201,7 +201,9 @@ def twice(): return named("b", "a", "c", "b")
 def test_the_command(photos, network, tmp_path, capsys):
     options = ["--photos", str(photos), "--qualities", "10,80", "--to", str(tmp_path / "to"), "--device", "cpu"]
     assert jpegdl.cli.main(["rate", "--model", network, *options, "--reader", "rate_readers:two", "--mus", "1,0.1"]) == 0
-    assert "store at quality 10" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "store at quality 10" in " ".join(out.split())
+    assert all(len(line) <= 80 for line in out.splitlines() if str(tmp_path) not in line)
     with (tmp_path / "to" / "rate.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["setting"]) for row in rows] == [10, 80, 1, 0.1]

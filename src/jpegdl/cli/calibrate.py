@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jpegdl.cli.command import Parser, WithSettings
 from jpegdl.cli.options import model_file, picked_comparison, refuse_idle, refuse_unlike
-from jpegdl.cli.output import say
+from jpegdl.cli.output import say, say_folded
 from jpegdl.errors import UsageError
-from jpegdl.files import printable
 from jpegdl.settings import Count, NotNegative, Seed
 
 if TYPE_CHECKING:
@@ -123,12 +122,12 @@ def _for_files(chosen: dict[str, Any]) -> None:
             progress=bar.show,
         )
     for why in there.bad:
-        say(printable(f"left out: {why}"))
+        say_folded(f"left out: {why}")
     found = there.found
     _say_tables(found.luma, found.chroma)
     write_tables(chosen["save"], {"luma": found.luma, "chroma": found.chroma}, subsampling=chosen["subsampling"])
-    say(
+    say_folded(
         f"On {there.images} of {there.total} photos: {found.bits_per_pixel:.3f} bits per pixel, distance {found.distance:.3f}; "
         f"cost {found.cost:.3f}, of standard tables {found.standard_cost:.3f} at best (quality {found.quality})"
     )
-    say(f"Written to {chosen['save']}; jpegdl compress IN OUT --tables {chosen['save']} makes files with them")
+    say_folded(f"Written to {chosen['save']}; jpegdl compress IN OUT --tables {chosen['save']} makes files with them")

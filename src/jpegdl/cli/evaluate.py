@@ -133,16 +133,16 @@ def _evaluate_files(config: "CompareConfig", arm: str, seed: int, files: str) ->
             run, Path(files), place=DataPlace(config.data.path, config.data.workers), device=config.device, progress=bar.show
         )
     keep_file_report(run, found)
-    say(f"{files}: {stored_in_words(found['stored'])}")
+    say_folded(f"{files}: {stored_in_words(found['stored'])}")
     if found["stored"]["tables"] == "own":
-        say(found["carried"]["words"])
+        say_folded(found["carried"]["words"])
     if found["stored"]["images"]:
-        say(found["stored"]["images"])
+        say_folded(found["stored"]["images"])
     counts = list(dict.fromkeys(row["images"] for row in found["rows"]))
     if len(counts) > 1:
-        say(f"Not the same images: the first rows are of the run's own {counts[0]}, those of real files of {counts[1]}")
+        say_folded(f"Not the same images: the first rows are of the run's own {counts[0]}, those of real files of {counts[1]}")
     if found["other_images"]:
-        say(f"These are not the images that the run was tested with: {found['other_images']}")
+        say_folded(f"These are not the images that the run was tested with: {found['other_images']}")
     rows = [["", "accuracy, %", "images", "bits per pixel", "times smaller than raw"]]
     for row in found["rows"]:
         bits, ratio = ("" if row[name] is None else f"{row[name]:.2f}" for name in ("bits_per_pixel", "ratio"))

@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 from jpegdl.cli.command import OnComparison, Parser
 from jpegdl.cli.options import add_seeds, comparison_folder, note_command, pick, refuse_idle, typed
-from jpegdl.cli.output import say, say_table
+from jpegdl.cli.output import say, say_folded, say_table
 from jpegdl.errors import UsageError, how_many
-from jpegdl.files import printable
 
 #: Options that count for any network, and for that and a comparison.
 _WITH_PHOTOS = ("model", "photos", "reader", "judge", "effort", "tables", "mus", "robust", "to")
@@ -57,16 +56,16 @@ class Rate(OnComparison):
                 folder, pick(CurveConfig, chosen), arms=chosen["arms"], seeds=chosen["seeds"], progress=bar.show
             )
         for why in found.left_out:
-            say(f"left out: {why}")
+            say_folded(f"left out: {why}")
         table = [["curve", "arm", "seed", "tables", "bits per pixel", "accuracy, %", "loss"]]
         for row in found.rows:
             numbers = f"{row['bits_per_pixel']:.3f}", f"{100 * row['accuracy']:.2f}", f"{row['loss']:.3f}"
             table.append([row["curve"], row["arm"], str(row["seed"]), row["tables"], *numbers])
         say_table(table, left=2)
         for between in found.compared:
-            say(rate_text(between))
+            say_folded(rate_text(between))
         note_command(folder, chosen)
-        say(f"Written to {folder}: {', '.join(file.name for file in found.files)}; jpegdl report adds them to its page")
+        say_folded(f"Written to {folder}: {', '.join(file.name for file in found.files)}; jpegdl report adds them to its page")
 
 
 def _any_network(chosen: dict[str, Any]) -> None:
@@ -92,7 +91,7 @@ def _any_network(chosen: dict[str, Any]) -> None:
     with Bar(unit="photos") as bar:
         found = rate_photos(config, bar.show, to / "pieces")
     for why in found.bad:
-        say(printable(f"left out: {why}"))
+        say_folded(f"left out: {why}")
     for (files, read_by), rows_of_it in groupby(found.rows, lambda row: (row["files"], row["read_by"])):
         default = files == "default"
         say(f"{'default JPEG' if default else f'files {files}'}, read by {read_by}")
@@ -109,13 +108,13 @@ def _any_network(chosen: dict[str, Any]) -> None:
         say_table(table, left=0)
         say("")
     for line in found.lines:
-        say(line)
+        say_folded(line)
     what = " or ".join(sorted({f"of {row['points_of']}" for row in found.rows if row["points_of"]}))
     if "agreement" in what:
         what += " (where the folders are not a network's classes)"
     some = (
         f"{found.images} of {how_many(found.total, 'photo')}" if found.images < found.total else how_many(found.total, "photo")
     )
-    say(f"Points are {what}, against the originals, over {some}, with 95 % intervals" if what else f"Over {some}")
+    say_folded(f"Points are {what}, against the originals, over {some}, with 95 % intervals" if what else f"Over {some}")
     files = write_photo_rate(found, config, to)
-    say(f"Written: {', '.join(map(str, files))}")
+    say_folded(f"Written: {', '.join(map(str, files))}")
