@@ -1,4 +1,5 @@
 import csv
+import warnings
 
 import numpy as np
 import pytest
@@ -81,6 +82,15 @@ def test_shares_beside_percentages_are_warned_of(tmp_path):
     with pytest.warns(UserWarning, match="shares and percentages"):
         paired(_write(tmp_path, _runs(plain=PLAIN, mine=[value / 100 for value in OTHER])))
     paired(_write(tmp_path, _runs(plain=[0.9, 0.8], mine=[30.0, 20.0]), ("arm", "seed", "loss")), value="loss")
+
+
+@pytest.mark.parametrize(("last", "warned"), [("0.75", True), ("0.750", False), ("0.7501", False), ("0.76", False)])
+def test_differences_that_rounding_makes_are_warned_of(tmp_path, last, warned):
+    file = _write(tmp_path, _runs(plain=["0.71", "0.72", "0.73"], mine=["0.72", "0.73", last]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert paired(file)["mine"]["p"] is not None
+    assert ["last digit that is written" in str(warning.message) for warning in caught] == [True] * warned
 
 
 def test_the_bootstrap_is_scipys():

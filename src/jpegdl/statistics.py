@@ -7,6 +7,7 @@ import os
 import statistics
 import warnings
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def paired(source: str | os.PathLike[str], *, baseline: str = BASELINE, value: s
         UsageError: no such file, a column is missing or there twice, a line of too many cells, a value is no finite number, a
             run is there twice, no such baseline, or an arm without a seed in common with it.
     """
-    runs = _read(Path(source), value)
+    runs, digit = _read(Path(source), value)
     if baseline not in runs:
         raise UsageError(f"{source}: no arm {baseline!r} to compare the others with; available: {', '.join(runs) or 'none'}")
     if len(runs) == 1:
@@ -184,13 +185,20 @@ def paired(source: str | os.PathLike[str], *, baseline: str = BASELINE, value: s
         left_out = [seed for seed in {**plain, **by_seed} if seed not in seeds]
         both = {"seeds": seeds, "left_out": left_out}
         tested = paired_difference(own, base)
+        differences = [first - second for first, second in zip(own, base, strict=True)]
+        if tested["p"] is not None and max(differences) - min(differences) < 1.5 * digit:
+            warnings.warn(
+                f"{source}: the differences of {arm} vary by {digit:g} at most, the last digit that is written: unless the "
+                "values are exact, p and the interval come from rounding, and need more digits",
+                stacklevel=2,
+            )
         found[arm] = {**both, **tested, "bootstrap": None if tested["p"] is None else bootstrap(own, base)}
     add_holm(list(found.values()))
     return found
 
 
-def _read(file: Path, value: str) -> dict[str, dict[str, float]]:
-    """What is compared, by arm and seed, in the order of the file."""
+def _read(file: Path, value: str) -> tuple[dict[str, dict[str, float]], float]:
+    """What is compared, by arm and seed, in the order of the file; and what its last digit stands for, of the longest."""
     try:
         text = read_text(file)
     except (OSError, ValueError) as error:
@@ -204,13 +212,15 @@ def _read(file: Path, value: str) -> dict[str, dict[str, float]]:
     if twice := [name for name in ("arm", "seed", value) if columns.count(name) > 1]:
         raise UsageError(f"{file}: column {twice[0]!r} appears twice")
     runs: dict[str, dict[str, float]] = {}
+    digit = 1.0
     for row in rows:
         where = f"{file}, line {rows.line_num}"
         if None in row:  # as of a number with a decimal comma
             raise UsageError(f"{where}: more cells than the {len(columns)} columns; commas within a cell need quotes around it")
         arm, seed, text = ((row[name] or "").strip() for name in ("arm", "seed", value))
+        text = text if between == "," else text.replace(",", ".")
         try:
-            number = float(text if between == "," else text.replace(",", "."))
+            number = float(text)
         except ValueError:
             number = math.nan
         if not (arm and seed and math.isfinite(number)):
@@ -218,6 +228,7 @@ def _read(file: Path, value: str) -> dict[str, dict[str, float]]:
         if seed in runs.setdefault(arm, {}):
             raise UsageError(f"{where}: arm {arm}, seed {seed} appears twice")
         runs[arm][seed] = number
+        digit = min(digit, 10.0 ** int(Decimal(text).as_tuple().exponent))
     every = [number for by_seed in runs.values() for number in by_seed.values()]
     if value == VALUE and every and 0 < min(every) <= 1 and max(every) > 10:
         warnings.warn(
@@ -225,7 +236,7 @@ def _read(file: Path, value: str) -> dict[str, dict[str, float]]:
             "would make a wrong difference",
             stacklevel=3,
         )
-    return runs
+    return runs, digit
 
 
 def paired_words(arm: str, found: Mapping[str, Any], *, baseline: str = BASELINE, several: bool = False) -> str:
