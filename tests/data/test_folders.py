@@ -14,7 +14,7 @@ from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
 from jpegdl.data import Data, DataConfig
 from jpegdl.data.sources import open_sets
-from jpegdl.data.sources.base import TEST
+from jpegdl.data.sources.base import TEST, TRAIN
 from jpegdl.data.sources.shards import find_shards
 from jpegdl.errors import DataWarning, UsageError
 
@@ -313,6 +313,15 @@ def test_a_folder_of_the_same_classes_that_is_not_read_is_said(tmp_path, recwarn
     (said,) = [str(warning.message) for warning in recwarn]
     assert "valid/" in said
     assert "notes" not in said
+
+
+def test_shards_are_found_however_deep(tmp_path):
+    for name in ("train/a/b/1.tar", "train/a/0.tar", "train/2.tar", "other/train/.hidden/3.tar"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "train" / "a" / "again").symlink_to(tmp_path / "train")  # a circle
+    found = [file.relative_to(tmp_path).as_posix() for file in find_shards(tmp_path, "training", TRAIN)]
+    assert found == ["train/2.tar", "train/a/0.tar", "train/a/b/1.tar"]
 
 
 def test_shards_that_are_not_read_are_said(tmp_path):

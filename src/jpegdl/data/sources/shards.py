@@ -17,8 +17,11 @@ from jpegdl.data.sources.base import TEST, TRAIN, VALIDATION, Parts, folder_path
 from jpegdl.data.sources.encoded import ByteRange, Stored
 from jpegdl.data.sources.labels import class_index, numbered_classes
 from jpegdl.data.sources.listing import (
+    Above,
     Part,
     Passed,
+    above,
+    enter,
     hidden,
     in_tar,
     is_compressed,
@@ -34,7 +37,7 @@ LABELS = ("cls", "json")  # endings of the files that hold an image's class
 
 
 def find_shards(root: Path, split: str, synonyms: Sequence[str]) -> list[Path]:
-    """Return the tars whose name, or whose folder's, has one of ``synonyms`` as a word.
+    """Return the tars whose name, or that of a folder they are in, has one of ``synonyms`` as a word.
 
     Raises:
         UsageError: there are none, or one of them is compressed.
@@ -54,15 +57,26 @@ def find_shards(root: Path, split: str, synonyms: Sequence[str]) -> list[Path]:
 
 
 def _by_word(root: Path, synonyms: Sequence[str]) -> list[list[Path]]:
-    """The archives whose name, or whose folder's, has each of the words in it."""
-    files = [
-        file for file in sorted([*root.glob("*"), *root.glob("*/*")]) if not any(map(hidden, file.relative_to(root).parts))
-    ]
-    archives = [file for file in files if file.suffix.lower() == ".tar" or is_compressed(file)]
+    """The archives below a folder, however deep, that have each of the words in the names on the way to them."""
+    archives = sorted(file for file in _files(root, above(root)) if file.suffix.lower() == ".tar" or is_compressed(file))
     return [
         [file for file in archives if re.search(rf"(?<![a-z]){word}(?![a-z])", str(file.relative_to(root)).lower())]
         for word in synonyms
     ]
+
+
+def _files(folder: Path, within: Above) -> Iterator[Path]:
+    """All that is no folder below a folder, links followed, but not in circles."""
+    inside = enter(folder, within)
+    if inside is None:
+        return
+    for path in folder.iterdir():
+        if hidden(path.name):
+            continue
+        if path.is_dir():
+            yield from _files(path, inside)
+        else:
+            yield path
 
 
 class _Shard:
