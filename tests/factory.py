@@ -1,5 +1,6 @@
 """What tests are made of: settings, runs that are trained once a session, runs that nobody trained, and their summaries."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from jpegdl.comparison.numbers import summarize
 from jpegdl.data import Data, DataConfig
 from jpegdl.layer import JpegLayer, LayerConfig, build_layer, describe_tables
 from jpegdl.runs import OptimizerConfig, RunConfig, RunFolder, TrainingConfig
+from jpegdl.runs.folder import CLASSES
 from jpegdl.runs.model import build_model
 from jpegdl.tables import standard_tables
 from jpegdl.training import train_run
@@ -49,6 +51,13 @@ def small_comparison(folder, **changes):
 
 
 # ------------------------------------------------------------------------------------------------------------ single runs
+
+
+def rename_classes(folder, names):
+    """Let a run be one of classes with these names."""
+    folder.data_file.write_text(json.dumps({**folder.data(), "classes": names}), encoding="utf-8")
+    state = safetensors.torch.load_file(folder.model_file)
+    safetensors.torch.save_file(state, folder.model_file, {CLASSES: json.dumps(names)})
 
 
 def small_config(epochs=2, test_every=1, **layer):

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from factory import run, small_config
+from factory import rename_classes, run, small_config
 from jpegdl.data import Data
 from jpegdl.errors import UsageError
 from jpegdl.layer import LayerConfig
@@ -330,14 +330,12 @@ def test_runs_that_cannot_be_attacked(folders, tmp_path, monkeypatch):
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="device 'gpu' cannot be used here"):
             attack_run(folder, _config(device="gpu"))
-    data = folder.data()
-    data["classes"][3] = "elephant"
-    plain.data_file.write_text(json.dumps(data), encoding="utf-8")
-    folder_data = folder.data_file.read_text(encoding="utf-8")
-    folder.data_file.write_text(json.dumps(data), encoding="utf-8")
+    classes = folder.data()["classes"]
+    for run_of_others in folders:
+        rename_classes(run_of_others, [*classes[:3], "elephant", *classes[4:]])
     with pytest.raises(UsageError, match="knows other classes than these data"):
         attack_run(folder, _config())
-    folder.data_file.write_text(folder_data, encoding="utf-8")
+    rename_classes(folder, classes)
     with pytest.raises(UsageError, match="knows other classes than .*: give a plain run of the same data"):
         attack_run(folder, _config(), plain)
 

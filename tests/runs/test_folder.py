@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from factory import run, small_comparison, small_config
+from factory import rename_classes, run, small_comparison, small_config
 from jpegdl.comparison import CompareConfig, calibrate_run, compare, evaluate_run, train_arm
 from jpegdl.comparison.config import read_config
 from jpegdl.data import Data, DataConfig
@@ -292,6 +292,14 @@ def test_evaluation_on_other_images_says_so_and_on_other_classes_is_refused(tmp_
             evaluate_run(_config(tmp_path, others), "plain", 0, model)
 
 
+def test_a_model_beside_the_data_of_another_run_is_refused(compared):
+    folder = compared.run_folder("plain", 0)
+    assert open_run(folder).classes == ["cat", "dog"]
+    folder.data_file.write_text(folder.data_file.read_text(encoding="utf-8").replace('"dog"', '"cow"'), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"knows other classes than .*data.json .class 'cow' .*copy both files from one run"):
+        open_run(folder)
+
+
 def test_a_file_of_tables_that_changes_is_noticed(tmp_path):
     path, file = _images(tmp_path / "pets"), tmp_path / "mine.json"
     write_tables(file, {"luma": torch.full((8, 8), 2.0), "chroma": torch.full((8, 8), 3.0)})
@@ -402,8 +410,7 @@ def test_a_model_of_earlier_versions_whose_record_of_its_layer_is_shorter_is_loa
 def test_classes_in_another_unicode_form_are_the_same(make_once, tmp_path):
     plain = make_once(tmp_path, arm="plain", steps=0)
     names = [f"caf\u00e9 {number}" for number in range(4)]
-    content = json.loads(plain.data_file.read_text(encoding="utf-8"))
-    plain.data_file.write_text(json.dumps({**content, "classes": names}), encoding="utf-8")
+    rename_classes(plain, names)
     beside = SimpleNamespace(run=SimpleNamespace(classes=[unicodedata.normalize("NFD", name) for name in names]), device="cpu")
     assert open_plain(plain, beside).classes == names
     beside.run.classes = names[::-1]

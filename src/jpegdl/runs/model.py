@@ -37,7 +37,7 @@ def open_run(folder: RunFolder) -> TrainedRun:
     """Open what a run trained. Only its ``config.yaml``, ``data.json`` and ``model.safetensors`` are needed.
 
     Raises:
-        UsageError: the run is not finished, or a file of it is missing or damaged.
+        UsageError: the run is not finished, or a file of it is missing, damaged, or of a run with other classes.
     """
     if not folder.finished and not folder.model_file.is_file():  # a model that came without the rest of its run will do
         state = "its training is not finished" if folder.started else f"no run is there{folder.hint}"
@@ -47,6 +47,7 @@ def open_run(folder: RunFolder) -> TrainedRun:
     folder.check_code(config)
     with folder.reading(folder.model_file):
         load_state(safetensors.torch.load_file(folder.model_file), folder.model_file, model)
+    _check_classes(folder.model_file, classes, str(folder.data_file), "copy both files from one run")
     return TrainedRun(folder, config, model.eval(), classes)
 
 
@@ -79,8 +80,12 @@ def load_model(file: Path, model: PrependedModel, classes: list[str]) -> None:
     except (safetensors.SafetensorError, OSError) as error:
         raise UsageError(f"{file} cannot be read as a safetensors file ({error}); save or download it again") from error
     load_state(state, file, model)
+    _check_classes(file, classes, "these data", "give those of its training")
+
+
+def _check_classes(file: Path, classes: list[str], than: str, way_out: str) -> None:
     if (named := named_classes(file)) is not None and (difference := class_difference(named, classes)):
-        raise UsageError(f"the model in {file} knows other classes than these data ({difference}); give those of its training")
+        raise UsageError(f"the model in {file} knows other classes than {than} ({difference}); {way_out}")
 
 
 def named_classes(file: Path) -> list[str] | None:
