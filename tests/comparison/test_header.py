@@ -26,7 +26,7 @@ def test_lines_fit_and_say_what_is_trained(tmp_path, monkeypatch, seconds):
     whole = " ".join(text.split())
     for said in (
         "3 classes (chance 33.3 %)",
-        "18 training images, 6 held out",
+        "18 training images, 6 validation images",
         "12 test images",
         "16 x 16 pixels",
         "2 epochs of",

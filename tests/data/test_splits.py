@@ -90,7 +90,8 @@ def test_a_folder_for_validation_beside_the_test(parts, name):
         held_out = Data(DataConfig(path=str(parts), size=8, holdout=0.2))
     assert len(held_out.validation) == 3
     assert len(held_out.train) == 12
-    own = Data(DataConfig(path=str(parts), size=8))
+    with pytest.warns(DataWarning, match="no image for validation is of 'b'"):
+        own = Data(DataConfig(path=str(parts), size=8))
     assert [len(part) for part in own.parts.values()] == [15, 4, 3]
     none = Data(DataConfig(path=str(parts), size=8, holdout=0.0))
     assert none.validation is None

@@ -29,7 +29,7 @@ def test_the_head_says_on_what_and_with_what(tmp_path):
     runs = {"plain": {0: RunFolder(config.folder / "plain" / "0")}}
     head = dict(page_head(runs, fake_summary({"plain": {0: runs["plain"][0].result()}})))
     assert head["Data"] == "photos: 3 classes (chance 33.3 %)"
-    assert head["Images"] == "1,200 training, 30 held out of training, 50 test"
+    assert head["Images"] == "1,200 training, 30 validation, 50 test"
     corrupt = fake_summary({"plain": {0: runs["plain"][0].result()}}) | {"left_out": ["a.jpg", "b.jpg"]}
     assert "; 2 of these cannot be decoded" in dict(page_head(runs, corrupt))["Images"]
     assert head["Size"] == "32 x 32 pixels"

@@ -29,5 +29,5 @@ class Train(WithSettings):
             note_command(config.folder, chosen)
         say(f"{result['arm']}, seed {result['seed']}: test accuracy {100 * result['accuracy']:.2f} %")
         if (held_out := result.get("validation")) is not None:
-            say(f"on the {how_many(held_out['images'], 'image')} held out of training: {100 * held_out['accuracy']:.2f} %")
+            say(f"on the {how_many(held_out['images'], 'validation image')}: {100 * held_out['accuracy']:.2f} %")
         say(f"Run folder: {config.folder / chosen['arm'] / str(chosen['seed'])}")

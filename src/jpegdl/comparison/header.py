@@ -90,11 +90,11 @@ def _millions(count: int) -> str:
 
 def _data_line(config: CompareConfig, data: Data) -> str:
     where = f" in {config.data.path}" if config.data.path else ""
-    held_out = "" if data.validation is None else f", {len(data.validation):,} held out of training"
+    validation = "" if data.validation is None else f", {how_many(len(data.validation), 'validation image')}"
     classes = len(data.classes)
     return (
         f"{config.data.kind}{where}: {how_many(classes, 'class', 'classes')} (chance {100 / classes:.3g} %), "
-        f"{how_many(len(data.train), 'training image')}{held_out}, {how_many(len(data.test), 'test image')}"
+        f"{how_many(len(data.train), 'training image')}{validation}, {how_many(len(data.test), 'test image')}"
     )
 
 

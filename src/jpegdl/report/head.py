@@ -18,9 +18,9 @@ def page_head(runs: Runs, summary: dict[str, Any]) -> Rows:
     first, rows = folders[0], list[tuple[str, str]]()
     with suppress(UsageError):  # said elsewhere
         data = first.data()
-        counts = {part: data.get(part, {}).get("images") for part in ("train", "validation", "test")}
-        names = {"train": "training", "validation": "held out of training", "test": "test"}
-        images = ", ".join(f"{count:,} {names[part]}" for part, count in counts.items() if count)
+        parts = {"training": "train", "validation": "validation", "test": "test"}
+        counts = {part: data.get(name, {}).get("images") for part, name in parts.items()}
+        images = ", ".join(f"{count:,} {part}" for part, count in counts.items() if count)
         if images and (corrupt := len(summary.get("left_out") or ())):
             images += f"; {corrupt} of these cannot be decoded, and {'is' if corrupt == 1 else 'are'} left out"
         classes = len(data["classes"])

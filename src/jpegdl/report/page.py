@@ -159,7 +159,7 @@ def _comparing(runs: Runs, summary: dict[str, Any]) -> Iterator[PagePicture]:
         accuracy_figure(runs, summary),
         "accuracy",
         "Accuracy of each arm by epoch",
-        "Accuracy by epoch, on the images held out of training or, without these, on the test images. The table compares the "
+        "Accuracy by epoch, on the validation images or, without these, on the test images. The table compares the "
         "test after the last epoch.",
     )
     yield drawn(

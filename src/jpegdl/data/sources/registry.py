@@ -140,6 +140,9 @@ def _held_out(parts: Parts, config: DataConfig, label: str, test_only: bool) -> 
             if unseen := sorted(set(parts.validation.targets) - set(parts.train.targets)):
                 names = some_of([repr(str(parts.classes[index])) for index in unseen], _NAMED)
                 warn_of_data(f"{label}: the images for validation are of {names} too, and no training image is")
+            if without := sorted(set(parts.train.targets) - set(parts.validation.targets)):
+                names = some_of([repr(str(parts.classes[index])) for index in without], _NAMED)
+                warn_of_data(f"{label}: no image for validation is of {names}")
         return parts
     if config.holdout == 0 and config.folds is None:
         return parts._replace(validation=None)
