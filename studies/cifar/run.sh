@@ -13,7 +13,7 @@ LIMIT=${LIMIT:-5000} EPOCHS=${EPOCHS:-10}
 NAME=cifar-$LIMIT-$EPOCHS
 jpegdl compare --config cifar10 --config "$HERE/arms.yaml" --name "$NAME" --data.name folder --data.path "$CIFAR10" \
   --data.limit "$LIMIT" --training.epochs "$EPOCHS" --data.workers 0 --seeds "${SEEDS:-3}" --jobs 1 "$@"
-jpegdl attack --name "$NAME" --arms plain,jpeg-dl,q-10,q-20 --images "${IMAGES:-100}" --eps 1,2 --gradients own,ste \
+jpegdl attack --name "$NAME" --arms plain,jpeg-dl,q-20,standard-85 --images "${IMAGES:-100}" --eps 1,2 --gradients own,ste \
   --attacks "${ATTACKS:-fgsm,pgd,apgd-ce,square}" --queries 500 --corruptions '[]' --jpeg '[]'
 python "$HERE/../attacks/attacks.py" "runs/$NAME"
 python "$HERE/quantizes.py" "runs/$NAME"
