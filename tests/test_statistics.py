@@ -128,7 +128,7 @@ LINES = ["arm,seed,accuracy,note", *(f"{arm},{seed},{value},ok" for arm, seed, v
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('mine,4,40,"ok', "line 1.*quote"),  # which took the runs below it into its cell
+        ('mine,4,40,"ok', "line 10.*quote"),  # which took the runs below it into its cell
         ("mine,mean,72.3,ok", "line 10.*'mean'"),  # which counted as one more seed
         ("mine,Average,72.3,ok", "line 10.*'Average'"),
         (f"mine,4,40,{'x' * 140_000}", "line 10.*limit"),
@@ -153,7 +153,7 @@ def test_points_and_commas_in_one_column_are_refused(tmp_path):
     [
         lambda text: text.replace("\nmine,", "\n,,,\nmine,"),  # an empty line of a spreadsheet
         lambda text: text.replace("mine,0,", "mine,0.0,"),  # a column of pandas with a gap
-        lambda text: text.replace("plain,0,", 'plain, "0" ,'),
+        lambda text: text.replace("plain,0,", 'plain, "0",'),
         lambda text: text.replace(",", ";").replace("note", '"note, ours"'),
     ],
 )

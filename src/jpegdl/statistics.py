@@ -214,7 +214,7 @@ def _read(file: Path, value: str) -> tuple[dict[str, dict[str, float]], float]:
         columns = rows.fieldnames = [name.strip() for name in rows.fieldnames or []]
         lines = [(rows.line_num, row) for row in rows]
     except csv.Error as error:
-        raise UsageError(f"{file}, line {rows.line_num}: {error}; is each quote closed, before the next cell?") from error
+        raise UsageError(f"{file}, line {rows.line_num + 1}: {error}; is each quote closed, before the next cell?") from error
     if missing := [name for name in ("arm", "seed", value) if name not in columns]:
         raise UsageError(f"{file}: no column {missing[0]!r}; available: {', '.join(columns) or 'none'}")
     if twice := [name for name in ("arm", "seed", value) if columns.count(name) > 1]:
