@@ -122,6 +122,49 @@ def test_what_is_no_table_of_results_is_one_line(tmp_path, capsys, runs, columns
     assert "results.csv" in one_error(capsys, "paired", str(file))
 
 
+LINES = ["arm,seed,accuracy,note", *(f"{arm},{seed},{value},ok" for arm, seed, value in _runs(plain=PLAIN, mine=OTHER))]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('mine,4,40,"ok', "line 10.*quote"),  # which took the runs below it into its cell
+        ("mine,mean,72.3,ok", "line 10.*'mean'"),  # which counted as one more seed
+        ("mine,Average,72.3,ok", "line 10.*'Average'"),
+        (f"mine,4,40,{'x' * 140_000}", "line 10.*limit"),
+    ],
+)
+def test_lines_that_would_change_what_is_compared(tmp_path, line, words):
+    file = tmp_path / "results.csv"
+    file.write_text("\n".join([*LINES, line, "plain,4,1,ok"]), encoding="utf-8")
+    with pytest.raises(UsageError, match=words):
+        paired(file)
+
+
+def test_points_and_commas_in_one_column_are_refused(tmp_path):
+    file = tmp_path / "results.csv"
+    file.write_text("arm;seed;accuracy\nplain;0;1.050\nplain;1;998,5\nmine;0;999,1\nmine;1;999,9\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="line 3.*998,5.*thousands"):
+        paired(file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("\nmine,", "\n,,,\nmine,"),  # an empty line of a spreadsheet
+        lambda text: text.replace("mine,0,", "mine,0.0,"),  # a column of pandas with a gap
+        lambda text: text.replace("plain,0,", 'plain, "0",'),
+        lambda text: text.replace(",", ";").replace("note", '"note, ours"'),
+    ],
+)
+def test_other_spellings_of_the_same_table(tmp_path, change):
+    file = tmp_path / "results.csv"
+    file.write_text("\n".join(LINES), encoding="utf-8")
+    expected = paired(file)
+    file.write_text(change("\n".join(LINES)), encoding="utf-8")
+    assert paired(file) == expected
+
+
 def test_the_command(tmp_path, capsys):
     file = _write(tmp_path, _runs(plain=PLAIN, mine=OTHER))
     status, out, _ = run_command(capsys, "paired", str(file))

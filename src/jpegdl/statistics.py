@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import os
+import re
 import statistics
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from jpegdl.errors import UsageError
 from jpegdl.files import read_text
 
 BASELINE, VALUE = "plain", "accuracy"
+_SUMMARIES = ("mean", "average", "avg", "median", "std", "stdev", "sd", "sem", "stderr", "sum", "total", "min", "max")
 
 
 def paired_difference(values: Sequence[float], baseline: Sequence[float], unit: float | None = None) -> dict[str, float | None]:
@@ -167,8 +169,9 @@ def paired(source: str | os.PathLike[str], *, baseline: str = BASELINE, value: s
         cannot be computed is None.
 
     Raises:
-        UsageError: no such file, a column is missing or there twice, a line of too many cells, a value is no finite number, a
-            run is there twice, no such baseline, or an arm without a seed in common with it.
+        UsageError: no such file, a column is missing or there twice, a line of too many cells, a quote that is not closed, a
+            value is no finite number, points and commas in one column, a run is there twice, a mean or another summary among
+            the seeds, no such baseline, or an arm without a seed in common with it.
     """
     runs, digit = _read(Path(source), value)
     if baseline not in runs:
@@ -203,22 +206,37 @@ def _read(file: Path, value: str) -> tuple[dict[str, dict[str, float]], float]:
         text = read_text(file)
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    first = text.partition("\n")[0]
+    first = re.sub('"[^"]*"', "", text.partition("\n")[0])  # a name in quotes may hold any mark
     between = next((mark for mark in ";\t" if mark in first and "," not in first), ",")
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=between)
-    columns = rows.fieldnames = [name.strip() for name in rows.fieldnames or []]
+    # strict, since a quote that is never closed would take the runs of all lines below it into its cell
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=between, strict=True, skipinitialspace=True)
+    try:
+        columns = rows.fieldnames = [name.strip() for name in rows.fieldnames or []]
+        lines = [(rows.line_num, row) for row in rows]
+    except csv.Error as error:
+        raise UsageError(f"{file}, line {rows.line_num + 1}: {error}; is each quote closed, before the next cell?") from error
     if missing := [name for name in ("arm", "seed", value) if name not in columns]:
         raise UsageError(f"{file}: no column {missing[0]!r}; available: {', '.join(columns) or 'none'}")
     if twice := [name for name in ("arm", "seed", value) if columns.count(name) > 1]:
         raise UsageError(f"{file}: column {twice[0]!r} appears twice")
     runs: dict[str, dict[str, float]] = {}
     digit = 1.0
-    for row in rows:
-        where = f"{file}, line {rows.line_num}"
+    marks: set[str] = set()
+    for line, row in lines:
+        where = f"{file}, line {line}"
         if None in row:  # as of a number with a decimal comma
             raise UsageError(f"{where}: more cells than the {len(columns)} columns; commas within a cell need quotes around it")
         arm, seed, text = ((row[name] or "").strip() for name in ("arm", "seed", value))
-        text = text if between == "," else text.replace(",", ".")
+        if not any((cell or "").strip() for cell in row.values()):  # an empty line of a spreadsheet
+            continue
+        if seed.casefold() in _SUMMARIES:
+            raise UsageError(f"{where}: {seed!r} is a summary of other lines, and would count as one more seed: remove it")
+        if between != ",":
+            marks |= {mark for mark in ",." if mark in text}
+            if len(marks) > 1:
+                raise UsageError(f"{where}: {text!r}: {value} has points and commas, of which one may separate thousands")
+            text, seed = text.replace(",", "."), seed.replace(",", ".")
+        seed = re.sub(r"^(\d+)\.0+$", r"\1", seed)  # pandas' for whole numbers, in a column with gaps
         try:
             number = float(text)
         except ValueError:
