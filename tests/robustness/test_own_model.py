@@ -146,6 +146,12 @@ def test_what_is_no_model_of_the_data(own, tmp_path, name, named):
         attack_model(f"own_network:{name}", DATA, CONFIG, folder=tmp_path)
 
 
+def test_numbers_of_a_sigmoid_are_no_logits(own, tmp_path):
+    sys.modules["own_network"].sigmoid = lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 10), nn.Sigmoid())
+    with pytest.raises(UsageError, match="sigmoid"):
+        attack_model("own_network:sigmoid", DataConfig(name="made-up", size=8), CONFIG, folder=tmp_path)
+
+
 def test_from_the_command_line(own, tmp_path, capsys):
     few = ["--eps", "8", "--attacks", "fgsm", "--images", "4", "--corruptions", "[]", "--jpeg", "[]", "--device", "cpu"]
     place = ["--output", str(tmp_path), "--name", "mine"]
@@ -154,5 +160,7 @@ def test_from_the_command_line(own, tmp_path, capsys):
     assert "--size" in capsys.readouterr().err
     assert main([*front, "--size", "8"]) == 1  # made-up has ten classes
     assert "logits (2, 10)" in capsys.readouterr().err
+    assert main([*front, "--size", "8", "--seeds", "2"]) == 1
+    assert "--seeds counts for nothing" in capsys.readouterr().err
     assert main(["attack", *place, "--size", "8", *few]) == 1
     assert "--size is for --model" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from jpegdl.cli.command import OnComparison, Parser
-from jpegdl.cli.options import add_seeds, comparison_folder, note_command, pick
+from jpegdl.cli.options import add_seeds, comparison_folder, note_command, pick, refuse_idle
 from jpegdl.cli.output import say, say_folded
 from jpegdl.errors import UsageError
 
@@ -33,6 +33,7 @@ class Attack(OnComparison):
         from jpegdl.runs.progress import Bar
 
         if chosen["model"] is not None:
+            refuse_idle(self, chosen, [name for name in chosen if name not in ("arms", "seeds")], "with --model")
             _attack_model(chosen)
             return
         if odd := [name for name in ("set", "size", "resize") if chosen[name] is not None]:

@@ -27,6 +27,8 @@ from jpegdl.runs.opened import OpenedRun
 from jpegdl.runs.progress import Progress
 from jpegdl.user_code import find_object, said, source_digest
 
+_MANY = 8  # logits, of which chance alone puts hardly ever all between 0 and 1
+
 
 def attack_model(
     name: str,
@@ -131,9 +133,11 @@ def _made(name: str, classes: int, size: int) -> PrependedModel:
         raise UsageError(
             f"--model {name} must give finite logits (2, {classes}) for {what}, one for each class of the data, got {got}"
         )
-    if bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all()):
+    shares = bool(((logits >= 0) & (logits <= 1)).all())
+    if shares and (classes >= _MANY or bool(((logits.sum(1) - 1).abs() < 1e-3).all())):
         raise UsageError(
-            f"--model {name} gives probabilities, whose gradient vanishes where it is sure: return logits, as before softmax"
+            f"--model {name} gives probabilities, whose gradient vanishes where it is sure: return logits, as before softmax "
+            "or sigmoid"
         )
     if shown.shape != images.shape:
         setattr(model.layer, OFFERED, ("own",))
