@@ -64,6 +64,8 @@ def test_tables_as_other_programs_write_them(tmp_path):
         text.replace(",", ";").replace(".", ","),
         text.replace(",", "\t"),
         text.replace(",", ", "),
+        "sep=|\r\n" + text.replace(",", "|"),
+        "sep=;\n" + text.replace(",", ";").replace(".", ","),
     ):
         file.write_text(other, encoding="utf-8")
         assert paired(file) == expected
@@ -78,9 +80,11 @@ def test_seeds_of_one_arm_alone_are_named(tmp_path):
     assert paired_words("mine", found).endswith("seed 04.")
 
 
-def test_shares_beside_percentages_are_warned_of(tmp_path):
+@pytest.mark.parametrize("value", ["accuracy", "Balanced accuracy", "test_acc"])
+def test_shares_beside_percentages_are_warned_of(tmp_path, value):
+    file = _write(tmp_path, _runs(plain=PLAIN, mine=[value / 100 for value in OTHER]), ("arm", "seed", value))
     with pytest.warns(UserWarning, match="shares and percentages"):
-        paired(_write(tmp_path, _runs(plain=PLAIN, mine=[value / 100 for value in OTHER])))
+        paired(file, value=value)
     paired(_write(tmp_path, _runs(plain=[0.9, 0.8], mine=[30.0, 20.0]), ("arm", "seed", "loss")), value="loss")
 
 
@@ -145,6 +149,9 @@ def test_points_and_commas_in_one_column_are_refused(tmp_path):
     file = tmp_path / "results.csv"
     file.write_text("arm;seed;accuracy\nplain;0;1.050\nplain;1;998,5\nmine;0;999,1\nmine;1;999,9\n", encoding="utf-8")
     with pytest.raises(UsageError, match="line 3.*998,5.*thousands"):
+        paired(file)
+    file.write_text("sep=;\n" + file.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(UsageError, match="line 4.*998,5.*thousands"):
         paired(file)
 
 

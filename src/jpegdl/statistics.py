@@ -188,8 +188,7 @@ def paired(source: str | os.PathLike[str], *, baseline: str = BASELINE, value: s
         left_out = [seed for seed in {**plain, **by_seed} if seed not in seeds]
         both = {"seeds": seeds, "left_out": left_out}
         tested = paired_difference(own, base)
-        differences = [first - second for first, second in zip(own, base, strict=True)]
-        if tested["p"] is not None and max(differences) - min(differences) < 1.5 * digit:
+        if tested["p"] is not None and paired_difference(own, base, unit=3 * digit)["p"] is None:
             warnings.warn(
                 f"{source}: the differences of {arm} vary by {digit:g} at most, the last digit that is written: unless the "
                 "values are exact, p and the interval come from rounding, and need more digits",
@@ -206,15 +205,19 @@ def _read(file: Path, value: str) -> tuple[dict[str, dict[str, float]], float]:
         text = read_text(file)
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    above = re.match(r"sep=(.)\r?\n", text)  # Excel's line of what separates the columns
+    text = text[above.end() :] if above else text
     first = re.sub('"[^"]*"', "", text.partition("\n")[0])  # a name in quotes may hold any mark
-    between = next((mark for mark in ";\t" if mark in first and "," not in first), ",")
+    between = above[1] if above else next((mark for mark in ";\t" if mark in first and "," not in first), ",")
     # strict, since a quote that is never closed would take the runs of all lines below it into its cell
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=between, strict=True, skipinitialspace=True)
     try:
         columns = rows.fieldnames = [name.strip() for name in rows.fieldnames or []]
-        lines = [(rows.line_num, row) for row in rows]
+        lines = [(rows.line_num + bool(above), row) for row in rows]
     except csv.Error as error:
-        raise UsageError(f"{file}, line {rows.line_num + 1}: {error}; is each quote closed, before the next cell?") from error
+        raise UsageError(
+            f"{file}, line {rows.line_num + bool(above) + 1}: {error}; is each quote closed, before the next cell?"
+        ) from error
     if missing := [name for name in ("arm", "seed", value) if name not in columns]:
         raise UsageError(f"{file}: no column {missing[0]!r}; available: {', '.join(columns) or 'none'}")
     if twice := [name for name in ("arm", "seed", value) if columns.count(name) > 1]:
@@ -248,7 +251,7 @@ def _read(file: Path, value: str) -> tuple[dict[str, dict[str, float]], float]:
         runs[arm][seed] = number
         digit = min(digit, 10.0 ** int(Decimal(text).as_tuple().exponent))
     every = [number for by_seed in runs.values() for number in by_seed.values()]
-    if value == VALUE and every and 0 < min(every) <= 1 and max(every) > 10:
+    if "acc" in value.casefold() and every and 0 < min(every) <= 1 and max(every) > 10:
         warnings.warn(
             f"{file}: {value} is {min(every):g} in one run and {max(every):g} in another: shares and percentages in one column "
             "would make a wrong difference",
@@ -267,7 +270,8 @@ def paired_words(arm: str, found: Mapping[str, Any], *, baseline: str = BASELINE
     alone = found.get("left_out", [])
     left = f" Left out, because only one of the two arms has them: seed{'s' if len(alone) > 1 else ''} {', '.join(alone)}."
     if found["p"] is None:
-        why = "one seed says nothing about chance" if count == 1 else "all seeds differ alike, and no test applies"
+        alike = "all seeds differ alike" if found["mean"] else "no seed differs"
+        why = "one seed says nothing about chance" if count == 1 else f"{alike}, and no test applies"
         return f"{arm}: {mean} against {baseline}; {why}.{left if alone else ''}"
     p = found["p_holm"] if several else found["p"]
     what = "is not significantly different from" if p >= 0.05 else "is above" if found["mean"] > 0 else "is below"

@@ -38,7 +38,7 @@ def main() -> None:
                 backbone = timm.create_model(name, num_classes=10)
                 model = prepend(backbone, JpegLayer.from_quality(75) if layer else nn.Identity()).train()
                 if last:
-                    model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                    model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
                 ways[bf16, last] = model
             times = [{way: step(model, images, way[0]) for way, model in ways.items()} for _ in range(6)]
             first, *others = (min(each[way] for each in times) for way in WAYS)

@@ -178,6 +178,13 @@ def test_runs_that_the_summary_does_not_tell_of(mine, recwarn):
         assert read_summary(folder) == summary
 
 
+def test_runs_of_the_summary_whose_results_are_gone(mine):
+    folder, summary = mine
+    (folder / "jpeg-dl/1/result.json").unlink()
+    with pytest.warns(match="results of some runs in this table are gone: jpeg-dl/1; run jpegdl compare"):
+        assert read_summary(folder) == summary
+
+
 def test_runs_that_the_summary_says_why_it_leaves_out(tmp_path, recwarn):
     results = {
         "plain": {0: fake_result(0.5), 1: fake_result(0.5)},

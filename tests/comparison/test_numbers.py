@@ -111,6 +111,9 @@ def test_summaries_of_earlier_versions_are_counted_again():
         del entry["other_images"]
     assert recounted(old)["arms"] == recounted(new)["arms"] == new["arms"]
     assert verdict({"data": "x", **recounted(old)}).endswith("against plain; all seeds differ alike, and no test applies.")
+    equal = [{s: _counted_run(200, 400, True) for s in range(2)} for _ in range(2)]
+    level = summarize(dict(zip(("plain", "ste"), equal, strict=True)), {})
+    assert verdict({"data": "x", **level}).endswith("no seed differs, and no test applies.")
 
 
 def test_no_difference_of_runs_that_were_tested_on_other_images():

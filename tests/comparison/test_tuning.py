@@ -247,14 +247,26 @@ def test_what_was_best_for_the_layer_counts_however_many_trials_plain_has(config
     assert [one.trials for one in found.values()] == [5, 5]
 
 
-def test_the_recipes_accuracy_is_the_recipes_whenever_it_was_tried(config, monkeypatch, capfd):
-    """Interrupted, it is tried again after those that waited behind it."""
-    monkeypatch.setattr(tuning, "train_run", _stopping(_train_nothing, after=1))
-    with pytest.raises(KeyboardInterrupt):
-        tuning.tune(config, trials=2)
-    monkeypatch.setattr(tuning, "train_run", _train_nothing)
-    found = tuning.tune(config, trials=2)
-    assert (found["plain"].recipe, found["plain"].accuracy) == (pytest.approx(0.1), pytest.approx(0.2))
+@pytest.mark.parametrize("after", range(1, 9))
+def test_an_interrupted_search_finds_what_another_finds(config, monkeypatch, capfd, after):
+    """Whichever of the eight trials that was: the recipe's own, the longer one, a drawn one, the other arm's best."""
+
+    def find(named, stopped):
+        if stopped:
+            monkeypatch.setattr(tuning, "train_run", _stopping(_by_its_rate, after=after))
+            with pytest.raises(KeyboardInterrupt):
+                tuning.tune(named, trials=4)
+        monkeypatch.setattr(tuning, "train_run", _by_its_rate)
+        tuning.tune(named, trials=4)
+        lines = [line for line in capfd.readouterr().err.splitlines() if "held-out" in line]
+        return (named.folder / tuning.TUNED).read_text(encoding="utf-8").replace(named.name, "NAME"), lines
+
+    assert find(replace(config, name="stopped"), True) == find(replace(config, name="whole"), False)
+
+
+def _by_its_rate(run, data, make, folder, *rest):
+    accuracy = min(1.0, run.training.optimizer.lr / (1 + run.training.epochs))
+    return {"accuracy": accuracy, "epochs": run.training.epochs}
 
 
 def _train_nothing(run, data, make, folder, arm, *rest):

@@ -163,4 +163,4 @@ def test_from_the_command_line(own, tmp_path, capsys):
     assert main([*front, "--size", "8", "--seeds", "2"]) == 1
     assert "--seeds counts for nothing" in capsys.readouterr().err
     assert main(["attack", *place, "--size", "8", *few]) == 1
-    assert "--size is for --model" in capsys.readouterr().err
+    assert "without --model, --size counts for nothing" in capsys.readouterr().err

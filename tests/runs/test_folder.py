@@ -386,6 +386,12 @@ def test_a_file_that_is_missing_or_damaged_is_named_with_the_way_out(tmp_path, c
     assert file.read_bytes() == content or name in ("result.json", "metrics.csv", "config.yaml")
 
 
+def test_nobody_is_told_to_delete_a_result_that_is_missing(tmp_path):
+    (tmp_path / "last.ckpt").touch()
+    with pytest.raises(UsageError, match=r"result\.json is missing; run the command that trained it again"):
+        RunFolder(tmp_path).result()
+
+
 @pytest.mark.parametrize(("arms", "seed", "whose"), [(None, 7, "any arm"), (["plain"], 1, "arm plain")])
 def test_a_seed_that_is_not_there_is_not_passed_over(tmp_path, arms, seed, whose):
     for place in ("plain/0", "jpeg-dl/0", "jpeg-dl/1"):

@@ -6,7 +6,6 @@ from typing import Any
 from jpegdl.cli.command import OnComparison, Parser
 from jpegdl.cli.options import add_seeds, comparison_folder, note_command, pick, refuse_idle
 from jpegdl.cli.output import say, say_folded
-from jpegdl.errors import UsageError
 
 
 class Attack(OnComparison):
@@ -36,8 +35,7 @@ class Attack(OnComparison):
             refuse_idle(self, chosen, [name for name in chosen if name not in ("arms", "seeds")], "with --model")
             _attack_model(chosen)
             return
-        if odd := [name for name in ("set", "size", "resize") if chosen[name] is not None]:
-            raise UsageError(f"--{odd[0]} is for --model; a run has its own")
+        refuse_idle(self, chosen, [name for name in chosen if name not in ("set", "size", "resize")], "without --model")
         folder, config = comparison_folder(chosen), pick(AttackConfig, chosen)
         with Bar(unit="pieces") as bar:
             found = attack_comparison(

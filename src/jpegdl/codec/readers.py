@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
 from jpegdl import pretrained
+from jpegdl.backbones.answers import kind_of_answers
 from jpegdl.backbones.build import OwnInput, build_backbone, check_backbone, input_of, own_input
 from jpegdl.backbones.weights import check_finite, head_names, load_weights, pretrained_weights, read_weights
 from jpegdl.data.config import DataConfig, Orientation
@@ -43,7 +44,6 @@ class NotFinite(UsageError):  # noqa: N818
 FEATURES = "features:"  # in front of a name: compare what comes before the head, or all that the network returns
 _FILTERS = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 _TINY = 1e-12
-_MANY = 8  # logits, of which chance alone puts hardly ever all between 0 and 1
 _ALIKE = 0.05  # of the largest number: by more than that, no rounding changes answers
 _NOT_CROPPED = 384  # from this side on, transformers scales photos for ConvNeXt to a square
 # Of EXIF orientations, which ones turn a photo upside down, left to right, and, after that, rows to columns.
@@ -158,7 +158,8 @@ class PhotoReader:
         views[2] = torch.linspace(0, 0.5, self.size)  # all noise may be one class, of which a network is sure
         with torch.no_grad():
             raw = self._numbers(views)
-            self._probabilities = not self.features and bool((raw >= 0).all() and ((raw.sum(1) - 1).abs() < 1e-3).all())
+            kind = "features" if self.features else kind_of_answers(raw)
+            self._probabilities = kind == "probabilities"
             whole, alone = self.answers(views), self.answers(views[:1])
         if whole.shape[1] == 1 and not self.features:
             raise UsageError(
@@ -167,8 +168,7 @@ class PhotoReader:
             )
         if bool((whole == whole[0]).all()):
             raise UsageError(f"{self.name} gives the same answer to any image, so that it would take any file")
-        independent = raw.shape[1] >= _MANY and bool(((raw >= 0) & (raw <= 1)).all())
-        if independent and not self.features and not self._probabilities:
+        if kind == "sigmoid":
             raise UsageError(
                 f"{self.name} gives numbers from 0 to 1 that do not add up to 1, as a sigmoid does for labels that may come "
                 f"together; classes need logits, or probabilities: or write {FEATURES}{self.name}, and distances count"

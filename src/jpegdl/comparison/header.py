@@ -159,7 +159,7 @@ def _step_seconds(run: RunConfig, arm: str | None, backbone: nn.Module, data: Da
         layer = build_layer(replace(run.layer, tables="standard:75"), standard_tables(75), run.data.pixels)
     model = prepend(backbone, layer).to(device).train()
     if run.training.channels_last:
-        model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
     batch = max(2, min(run.data.batch_size, len(data.train)))
     images = torch.rand(batch, 3, run.data.pixels, run.data.pixels, device=device)
     target = torch.zeros(batch, dtype=torch.long, device=device)

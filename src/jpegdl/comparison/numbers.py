@@ -165,7 +165,7 @@ def verdict(summary: dict[str, Any]) -> str:
     winners = [arm for arm, entry in compared.items() if arm != best and _gained(entry["difference"])]
     others = f" But {', '.join(winners)} beat{'' if len(winners) > 1 else 's'} plain." if winners else ""
     if gain["p"] is None:
-        why = "all seeds differ alike, and no test applies"
+        why = f"{'all seeds differ alike' if gain['mean'] else 'no seed differs'}, and no test applies"
         if seeds == 1:
             why = "one seed says nothing about chance: give at least 3"
         return f"{best}{first.rstrip(',')}: {points} against plain; {why}.{others}"

@@ -115,10 +115,15 @@ def read_summary(folder: Path) -> dict[str, Any]:
     with reading(file, "run jpegdl compare with the same settings to write it again"):
         summary: dict[str, Any] = recounted(json.loads(file.read_text(encoding="utf-8")))
         summary_table(summary), summary_csv(summary)  # which look at all of it
-        unlike = [run for run in sorted(folder.glob("*/*/result.json")) if not _tells_of(summary, run)]
-    if unlike:
-        names = ", ".join(str(run.parent.relative_to(folder)) for run in unlike)
-        warnings.warn(f"this table is older than some runs: {names}; run jpegdl compare to update it", stacklevel=2)
+        unlike = [run.parent for run in sorted(folder.glob("*/*/result.json")) if not _tells_of(summary, run)]
+        told_of = [folder / arm / str(seed) for arm, entry in summary["arms"].items() for seed in entry["seeds"]]
+    for runs, what in (
+        (unlike, "this table is older than some runs"),
+        ([run for run in told_of if not (run / "result.json").is_file()], "the results of some runs in this table are gone"),
+    ):
+        if runs:
+            names = ", ".join(str(run.relative_to(folder)) for run in runs)
+            warnings.warn(f"{what}: {names}; run jpegdl compare to update it", stacklevel=2)
     return summary
 
 

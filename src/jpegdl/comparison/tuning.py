@@ -234,14 +234,22 @@ def _sampler(seed: int) -> Any:
 
 def _requeue(task: _Task, best: Any) -> None:
     """Put first what an interrupted call was at, or what is to be tried whatever is drawn."""
-    import optuna
+    from optuna.trial import TrialState
 
     study = _study(task.config, task.arm)
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.set_user_attr(f"interrupted {trial.number}", True)
-        if params := trial.params or trial.system_attrs.get("fixed_params"):
-            study.enqueue_trial(params, user_attrs={_WHOLE: trial.user_attrs.get(_WHOLE, 0)})
+    if running := study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        drawn = sum(len(part) for part in _spaces(task.run))  # a trial with fewer of them is drawn anew, which gives the same
+        again: list[tuple[dict[str, Any], int]] = []
+        for trial in (*running, *waiting):
+            params = trial.system_attrs.get("fixed_params") or (trial.params if len(trial.params) == drawn else {})
+            if params and params not in [before for before, _ in again]:
+                again.append((params, trial.user_attrs.get(_WHOLE, 0)))
+        for params, whole in again:
+            study.enqueue_trial(params, user_attrs={_WHOLE: whole})
+        for trial in (*running, *(study.ask() for _ in waiting)):  # those that wait can only be asked for, in their order
+            study.set_user_attr(f"interrupted {trial.number}", True)
+            study.tell(trial.number, state=TrialState.FAIL)
     if not study.trials:
         own, longest = _recipes_own(task.run), _spaces(task.run)[1]["epochs"][-1]
         first = [own, *([] if best is None else [own | best.params]), own | {"epochs": longest}]
@@ -464,28 +472,29 @@ def _work(task: _Task, data: list[Data]) -> None:
             states = (optuna.trial.TrialState.RUNNING,)
             running = len(study.get_trials(deepcopy=False, states=states))
             late = task.until is not None and time.time() >= task.until
-            if late or len(_ended(task.config, task.arm)) + running >= task.trials:
+            number = len(_ended(task.config, task.arm)) + running
+            if late or number >= task.trials:
                 return
-            study.sampler = _sampler(task.seed * 100_003 + len(study.trials))
+            study.sampler = _sampler(task.seed * 100_003 + number)
             trial = study.ask()
             numbers, choices = _spaces(task.run)
             chosen: dict[str, Any] = {name: trial.suggest_float(name, *ends, log=True) for name, ends in numbers.items()}
             chosen |= {name: trial.suggest_categorical(name, options) for name, options in choices.items()}
-        _train(task, data, study, trial, chosen)
+        _train(task, data, study, trial, number, chosen)
 
 
-def _train(task: _Task, data: list[Data], study: Any, trial: Any, chosen: dict[str, Any]) -> None:
+def _train(task: _Task, data: list[Data], study: Any, trial: Any, number: int, chosen: dict[str, Any]) -> None:
     from optuna.trial import TrialState
 
     settings = _settings(task.run, chosen)
-    run = with_changes(task.run, settings, f"trial {trial.number}")
+    run = with_changes(task.run, settings, f"trial {number}")
     epochs = run.training.epochs
     run = replace(run, training=replace(run.training, test_every=_Judge.every(epochs)))
     digest = hashlib.sha256(json.dumps([asdict(run), task.seed, str(task.tables)], sort_keys=True).encode()).hexdigest()[:10]
     place = task.folder / task.arm / digest
     trial.set_user_attr("settings", settings)
     trial.set_user_attr("folder", f"{task.arm}/{digest}")
-    title = f"{task.arm}, trial {trial.number}"
+    title = f"{task.arm}, trial {number}"
     shares: list[float] = []  # of the folds, one after the other
     trained, early = 0, False
     try:

@@ -84,7 +84,7 @@ class Layer(nn.Module):
         """
         if isinstance(images, torch.fx.Proxy):  # stay whole in graphs of torch.fx, as torch.nn's own modules do
             tracer = images.tracer
-            path = tracer.path_of_module(self)  # type: ignore[attr-defined]
+            path = tracer.path_of_module(self)  # type: ignore[attr-defined, unused-ignore]
             if not path:
                 raise UsageError("torch.fx keeps a layer whole: trace a model that contains it, such as nn.Sequential(layer)")
             whole: Tensor = tracer.create_proxy("call_module", path, (images,), {})

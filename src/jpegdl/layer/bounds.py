@@ -117,5 +117,5 @@ def bounded(x: Tensor, low: float, high: float = math.inf) -> Tensor:
             return torch.where(inside != x, inside + (x - x.detach()), x)
         if not ((x.requires_grad and torch.is_grad_enabled()) or torch._C._are_functorch_transforms_active()):
             return x.clamp(low, high)
-    output: Tensor = _Bounded.apply(x, low, high)  # type: ignore[no-untyped-call]
+    output: Tensor = _Bounded.apply(x, low, high)  # type: ignore[no-untyped-call, unused-ignore]
     return output

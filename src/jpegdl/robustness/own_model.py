@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jpegdl.backbones.answers import kind_of_answers
 from jpegdl.data import Data, DataConfig
 from jpegdl.data.config import SMALL
 from jpegdl.errors import UsageError
@@ -26,8 +27,6 @@ from jpegdl.runs.model import TrainedRun
 from jpegdl.runs.opened import OpenedRun
 from jpegdl.runs.progress import Progress
 from jpegdl.user_code import find_object, said, source_digest
-
-_MANY = 8  # logits, of which chance alone puts hardly ever all between 0 and 1
 
 
 def attack_model(
@@ -133,8 +132,7 @@ def _made(name: str, classes: int, size: int) -> PrependedModel:
         raise UsageError(
             f"--model {name} must give finite logits (2, {classes}) for {what}, one for each class of the data, got {got}"
         )
-    shares = bool(((logits >= 0) & (logits <= 1)).all())
-    if shares and (classes >= _MANY or bool(((logits.sum(1) - 1).abs() < 1e-3).all())):
+    if kind_of_answers(logits) != "logits":
         raise UsageError(
             f"--model {name} gives probabilities, whose gradient vanishes where it is sure: return logits, as before softmax "
             "or sigmoid"

@@ -312,7 +312,8 @@ class RunFolder:
         """Turn whatever a damaged or missing file raises into one error that names the file and the way out."""
         way_out = f"delete {self} to train that run again" if self.path.is_dir() else "jpegdl compare trains that run"
         if file not in (self.config_file, self.data_file) and self.checkpoint.is_file():
-            way_out = f"delete {self.result_file}, and run the command that trained it again: the last epoch is there"
+            first = f"delete {self.result_file}, and " if self.finished else ""
+            way_out = f"{first}run the command that trained it again: the last epoch is there"
         with reading(file, way_out, zipfile.BadZipFile, yaml.YAMLError, safetensors.SafetensorError):
             yield
 

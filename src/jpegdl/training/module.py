@@ -54,7 +54,7 @@ class JointTraining(lightning.LightningModule):
         if config.train == "layer":
             model.backbone.requires_grad_(False).eval()  # Lightning trains in the mode it finds
         if config.channels_last:
-            model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
         self.objective = Objective(config)
         kinds = ((v2.MixUp, config.mixup), (v2.CutMix, config.cutmix))
         mixings = [kind(alpha=share, num_classes=classes) for kind, share in kinds if share]
