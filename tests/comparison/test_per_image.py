@@ -74,6 +74,10 @@ def test_predictions_are_read_as_they_were_written(tmp_path, drawn):
         read_predictions(tmp_path / "p.csv", CLASSES[:3])
     with pytest.raises(UsageError, match="missing"):
         read_predictions(tmp_path / "q.csv", CLASSES)
+    lines = (tmp_path / "p.csv").read_text(errors="surrogateescape").splitlines()
+    (tmp_path / "p.csv").write_text(f"{lines[0]}\n{lines[-1].rsplit(',', 2)[0]}")
+    with pytest.raises(UsageError, match=r"p\.csv is damaged \(no loss, rank in it\)"):
+        read_predictions(tmp_path / "p.csv", CLASSES)
 
 
 def test_pairs_are_of_the_same_images(drawn):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jpegdl.files import reading, write_csv
+from jpegdl.files import reading, with_all, write_csv
 from jpegdl.runs.folder import RunFolder
 
 _COLUMNS = ("image", "class", "predicted", "probability", "rank", "loss")
@@ -74,7 +74,8 @@ def read_predictions(file: Path, classes: list[str]) -> Predictions:
     index = {name: number for number, name in enumerate(classes)}
     with reading(file, "run jpegdl evaluate on the run's own images to write it again", csv.Error):
         with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:  # names as files have them
-            rows = list(csv.DictReader(stream))
+            read = [{name: cell for name, cell in row.items() if cell is not None} for row in csv.DictReader(stream)]
+        rows = [with_all(row, _COLUMNS) for row in read]
         return Predictions(
             [row["image"] for row in rows],
             classes,
