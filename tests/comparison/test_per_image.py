@@ -74,8 +74,8 @@ def test_predictions_are_read_as_they_were_written(tmp_path, drawn):
         read_predictions(tmp_path / "p.csv", CLASSES[:3])
     with pytest.raises(UsageError, match="missing"):
         read_predictions(tmp_path / "q.csv", CLASSES)
-    lines = (tmp_path / "p.csv").read_text(errors="surrogateescape").splitlines()
-    (tmp_path / "p.csv").write_text(f"{lines[0]}\n{lines[-1].rsplit(',', 2)[0]}")
+    lines = (tmp_path / "p.csv").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    (tmp_path / "p.csv").write_text(f"{lines[0]}\n{lines[-1].rsplit(',', 2)[0]}", encoding="utf-8")
     with pytest.raises(UsageError, match=r"p\.csv is damaged \(no loss, rank in it\)"):
         read_predictions(tmp_path / "p.csv", CLASSES)
 

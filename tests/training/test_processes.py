@@ -62,7 +62,10 @@ def test_two_processes_train_what_one_does(tmp_path):
             np.testing.assert_allclose(tables[0][when][name], tables[1][when][name], rtol=1e-5)
         assert np.abs(np.array(tables[0]["after"][name]) / tables[0]["before"][name] - 1).max() > 1e-3  # it did train
     assert np.max(results[0]["saturation"]) > 0
-    np.testing.assert_allclose(results[0]["saturation"], results[1]["saturation"], atol=2e-3)
+    one, two = (np.rint(np.array(result["saturation"]) * 39 * 4) for result in results)  # coefficients: 4 blocks of 39 images
+    assert (
+        np.abs(one - two).sum() <= 2
+    )  # of 30,000, since steps are equal but for rounding, and a coefficient may lie on the cap
 
 
 def _launch(log, folder):
