@@ -63,9 +63,8 @@ def test_two_processes_train_what_one_does(tmp_path):
         assert np.abs(np.array(tables[0]["after"][name]) / tables[0]["before"][name] - 1).max() > 1e-3  # it did train
     assert np.max(results[0]["saturation"]) > 0
     one, two = (np.rint(np.array(result["saturation"]) * 39 * 4) for result in results)  # coefficients: 4 blocks of 39 images
-    assert (
-        np.abs(one - two).sum() <= 2
-    )  # of 30,000, since steps are equal but for rounding, and a coefficient may lie on the cap
+    # Of 30,000. Steps are equal but for rounding, so that a coefficient may lie on the cap.
+    assert np.abs(one - two).sum() <= 2
 
 
 def _launch(log, folder):
