@@ -260,6 +260,13 @@ def _read(file: Path, value: str) -> tuple[dict[str, dict[str, float]], float]:
     return runs, digit
 
 
+def why_no_test(seeds: int, mean: float) -> str:
+    """Say why a paired difference over ``seeds`` seeds, with this mean, has no p."""
+    if seeds == 1:
+        return "one seed says nothing about chance"
+    return f"{'all seeds differ alike' if mean else 'no seed differs'}, and no test applies"
+
+
 def paired_words(arm: str, found: Mapping[str, Any], *, baseline: str = BASELINE, several: bool = False) -> str:
     """Say in a sentence what :func:`paired` found of one arm.
 
@@ -270,9 +277,7 @@ def paired_words(arm: str, found: Mapping[str, Any], *, baseline: str = BASELINE
     alone = found.get("left_out", [])
     left = f" Left out, because only one of the two arms has them: seed{'s' if len(alone) > 1 else ''} {', '.join(alone)}."
     if found["p"] is None:
-        alike = "all seeds differ alike" if found["mean"] else "no seed differs"
-        why = "one seed says nothing about chance" if count == 1 else f"{alike}, and no test applies"
-        return f"{arm}: {mean} against {baseline}; {why}.{left if alone else ''}"
+        return f"{arm}: {mean} against {baseline}; {why_no_test(count, found['mean'])}.{left if alone else ''}"
     p = found["p_holm"] if several else found["p"]
     what = "is not significantly different from" if p >= 0.05 else "is above" if found["mean"] > 0 else "is below"
     return (

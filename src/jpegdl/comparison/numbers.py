@@ -13,7 +13,7 @@ from jpegdl.data.sources.listing import passed_in_words
 from jpegdl.errors import folded, how_many, some_of
 from jpegdl.files import csv_text
 from jpegdl.runs.record import counted, other_test_images, tested_images
-from jpegdl.statistics import add_holm, paired_difference
+from jpegdl.statistics import add_holm, paired_difference, why_no_test
 
 SHORT = 10.0  # seconds of training below which the ratio of two times is mostly noise
 CODE, PARAMETERS = "code of ", "parameters of "  # what is mixed, before a module's name and an arm's
@@ -165,9 +165,7 @@ def verdict(summary: dict[str, Any]) -> str:
     winners = [arm for arm, entry in compared.items() if arm != best and _gained(entry["difference"])]
     others = f" But {', '.join(winners)} beat{'' if len(winners) > 1 else 's'} plain." if winners else ""
     if gain["p"] is None:
-        why = f"{'all seeds differ alike' if gain['mean'] else 'no seed differs'}, and no test applies"
-        if seeds == 1:
-            why = "one seed says nothing about chance: give at least 3"
+        why = why_no_test(seeds, gain["mean"]) + (": give at least 3" if seeds == 1 else "")
         return f"{best}{first.rstrip(',')}: {points} against plain; {why}.{others}"
     p = gain.get("p_holm", gain["p"])
     sure = p < 0.05
